@@ -1,0 +1,277 @@
+"""Where and how numbers are computed: device, precision, threads, seed. Decided once, passed down.
+
+The only module that names `torch.cuda`.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from engine.errors import MachineFault, Refused
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def cuda_available() -> bool:
+    """Whether torch sees at least one usable CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def usable_cores() -> int:
+    """Cores this process may run on (affinity respected, unlike `os.cpu_count`)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One decision about the machine, made at the command line and handed to everything below.
+
+    Attributes:
+        device: `cpu` or `cuda:N`.
+        precision: of the backbone's arithmetic; weights and stored norms stay float32.
+        threads: worker threads for decoding, and torch's intra-op threads.
+        seed: for whatever is drawn.
+        compile: whether backbones go through `torch.compile`.
+    """
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    threads: int = 1
+    seed: int = 0
+    compile: bool = False
+
+    @classmethod
+    def resolve(
+        cls,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        seed: int = 0,
+        compile: bool = False,
+    ) -> "Runtime":
+        """Turn `auto` into facts.
+
+        `device="auto"` takes the first CUDA device, else the CPU. `precision="auto"` is bf16 on CUDA
+        devices that have it, fp16 on older ones, fp32 on the CPU.
+
+        Raises:
+            Refused: unknown names, or CUDA asked for where there is none.
+        """
+        device = _resolve_device(device)
+        if precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise Refused(f"precision {precision!r}", "It is one of auto, fp32, bf16, fp16", "choose one")
+        if precision == "auto":
+            precision = _best_precision(device)
+        if precision == "fp16" and device == "cpu":
+            raise Refused("fp16 on the CPU", "Half precision is for CUDA", "use --precision bf16 or fp32")
+        if threads is not None and threads < 1:
+            raise Refused(f"{threads} threads", "At least one is needed", "leave --threads out")
+        return cls(device, precision, threads or usable_cores(), seed, compile)  # type: ignore[arg-type]
+
+    @property
+    def on_cuda(self) -> bool:
+        return self.device.startswith("cuda")
+
+    @property
+    def torch_device(self) -> "torch.device":
+        import torch
+
+        return torch.device(self.device)
+
+    @property
+    def numerics(self) -> str:
+        """What a feature's bits depend on here; part of the FeatureKey."""
+        return self.precision + ("+compiled" if self.compile else "")
+
+
+def _resolve_device(device: str) -> str:
+    if device == "cpu":
+        return device
+    if device != "auto" and not device.startswith("cuda"):
+        raise Refused(f"device {device!r}", "It is one of auto, cpu, cuda, cuda:N", "choose one")
+    import torch
+
+    if not torch.cuda.is_available():
+        if device == "auto":
+            return "cpu"
+        raise Refused(
+            f"device {device!r}", "torch sees no CUDA device here", "run `embank doctor`, or use --device cpu"
+        )
+    index = int(device.partition(":")[2] or 0) if device.partition(":")[2].isdigit() or ":" not in device else -1
+    if not 0 <= index < torch.cuda.device_count():
+        raise Refused(
+            f"device {device!r}", f"This machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}", "choose one"
+        )
+    return f"cuda:{index}"
+
+
+def _best_precision(device: str) -> Precision:
+    if device == "cpu":
+        return "fp32"
+    import torch
+
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+
+
+@contextlib.contextmanager
+def autocast(runtime: Runtime) -> Iterator[None]:
+    """Inference mode, with mixed precision where the runtime asks for it."""
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.precision)
+    with torch.inference_mode():
+        if dtype is None:
+            yield
+        else:
+            with torch.autocast(runtime.torch_device.type, dtype=dtype):
+                yield
+
+
+def fix_flags(runtime: Runtime) -> dict[str, Any]:
+    """Set the global switches that change bits, and return them for the record.
+
+    float32 means float32: TF32 is off. cuDNN may pick its algorithm once per shape (`benchmark`), which is
+    safe because batches have one shape; nondeterministic algorithms are excluded.
+    """
+    import torch
+
+    torch.set_num_threads(runtime.threads)
+    if runtime.on_cuda:
+        torch.cuda.set_device(runtime.torch_device)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+    return {"threads": runtime.threads, "tf32": False, "cudnn_benchmark": False, "cudnn_deterministic": True}
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has finished; nothing on the CPU."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def peak_device_bytes(device: str, *, reset: bool = False) -> int:
+    """Most bytes torch has held on the device since the last reset; 0 on the CPU."""
+    if not device.startswith("cuda"):
+        return 0
+    import torch
+
+    peak = int(torch.cuda.max_memory_allocated(device))
+    if reset:
+        torch.cuda.reset_peak_memory_stats(device)
+    return peak
+
+
+def current_stream_handle(device: str) -> int:
+    """Address of torch's current CUDA stream, for libraries that take one (DALI)."""
+    import torch
+
+    return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+@contextlib.contextmanager
+def side_stream(device: str) -> Iterator[None]:
+    """Run the body's device work on a stream of its own; nothing on the CPU."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+
+
+class HostCopy:
+    """A device tensor on its way to pinned host memory; `wait` returns it once it has arrived.
+
+    Args:
+        tensor: any tensor; one on the CPU passes through without a copy.
+    """
+
+    def __init__(self, tensor: "torch.Tensor") -> None:
+        self._event: Any = None
+        if tensor.device.type != "cuda":
+            self._host = tensor
+            return
+        import torch
+
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._host.copy_(tensor, non_blocking=True)
+        self._event = torch.cuda.Event()
+        self._event.record(torch.cuda.current_stream(tensor.device))
+
+    def wait(self) -> "torch.Tensor":
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host
+
+
+class DeviceEvent:
+    """Marks a point in the current stream, so that another stream or thread can wait for it."""
+
+    def __init__(self, device: str) -> None:
+        self._event: Any = None
+        if device.startswith("cuda"):
+            import torch
+
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(device))
+
+    def make_current_stream_wait(self, *tensors: "torch.Tensor") -> None:
+        """Order later work of the current stream after this point, and keep the tensors' memory alive for it."""
+        if self._event is None:
+            return
+        import torch
+
+        stream = torch.cuda.current_stream()
+        stream.wait_event(self._event)
+        for tensor in tensors:
+            tensor.record_stream(stream)
+
+
+@contextlib.contextmanager
+def device_faults() -> Iterator[None]:
+    """Turn the device's out-of-memory and loss into a MachineFault that says how to resume."""
+    import torch
+
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise MachineFault(
+            f"The device is out of memory ({str(error).splitlines()[0]})",
+            "A batch and its activations must fit",
+            "run the same command with a smaller --batch-size; committed chunks are kept",
+        ) from error
+    except torch.AcceleratorError as error:
+        raise MachineFault(
+            f"The device failed ({str(error).splitlines()[0]})",
+            "The run stopped with its committed chunks safe",
+            "check the device (`embank doctor`) and run the same command again",
+        ) from error
+
+
+def describe_devices() -> list[dict[str, Any]]:
+    """Facts of every CUDA device: name, memory in bytes, compute capability."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    found = []
+    for i in range(torch.cuda.device_count()):
+        p = torch.cuda.get_device_properties(i)
+        found.append(
+            {"device": f"cuda:{i}", "name": p.name, "memory": p.total_memory, "capability": f"{p.major}.{p.minor}"}
+        )
+    return found
