@@ -5,6 +5,7 @@ The only module that names `torch.cuda`.
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -216,6 +217,36 @@ class HostCopy:
         if self._event is not None:
             self._event.synchronize()
         return self._host
+
+
+class Span:
+    """Seconds of one piece of device work, measured on the device itself (CUDA events) or by the clock."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device.startswith("cuda")
+        self._device = device
+        self._start = self._mark()
+        self._stop: Any = None
+
+    def _mark(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def stop(self) -> None:
+        self._stop = self._mark()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds between start and stop; waits for the device if it must."""
+        if not self._cuda:
+            return float(self._stop - self._start)
+        self._stop.synchronize()
+        return float(self._start.elapsed_time(self._stop)) / 1e3
 
 
 class DeviceEvent:

@@ -28,6 +28,7 @@ class DecodedBatch:
         failures: slot -> reason.
         fallbacks: number of rows that the fast route handed to the reference renderer.
         bytes_read: bytes of image files read.
+        seconds: wall seconds from the first to the last work on this batch, waits for room not counted.
     """
 
     rows: Sequence[int]
@@ -35,6 +36,7 @@ class DecodedBatch:
     failures: "Mapping[int, BadImage]" = field(default_factory=dict)
     fallbacks: int = 0
     bytes_read: int = 0
+    seconds: float = 0.0
 
 
 class Decoder(Protocol):

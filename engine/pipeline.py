@@ -1,0 +1,176 @@
+"""Three overlapping stages joined by bounded queues, each with a clock that says what it waited for.
+
+The first stage runs in its own thread and produces, the second runs in the caller's thread (so that Ctrl-C
+and torch's thread pool are where they belong), the third consumes in its own thread. A full queue holds its
+producer back, so memory does not depend on which stage is slow.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+_POLL_S = 0.2
+
+
+class _End:
+    """Marks the end of a queue."""
+
+
+@dataclass
+class StageClock:
+    """Where one stage's time went.
+
+    Attributes:
+        images: finished so far.
+        busy_s: seconds of own work.
+        starved_s: seconds spent waiting for input.
+        blocked_s: seconds spent waiting for room in the next queue.
+    """
+
+    images: int = 0
+    busy_s: float = 0.0
+    starved_s: float = 0.0
+    blocked_s: float = 0.0
+
+    @property
+    def img_per_s(self) -> float:
+        """Rate of the stage's own work, images per second; NaN before any."""
+        return self.images / self.busy_s if self.busy_s > 0 else float("nan")
+
+    def to_dict(self) -> dict[str, float]:
+        return {
+            "images": self.images,
+            "img_per_s": round(self.img_per_s, 3),
+            "busy_s": round(self.busy_s, 4),
+            "starved_s": round(self.starved_s, 4),
+            "blocked_s": round(self.blocked_s, 4),
+        }
+
+
+class Stopped(Exception):
+    """Raised inside a stage when another stage has failed or the run was interrupted."""
+
+
+class Pipe(Generic[In]):
+    """A bounded queue that gives up when the run stops."""
+
+    def __init__(self, depth: int, stop: threading.Event) -> None:
+        self._queue: queue.Queue[In | type[_End]] = queue.Queue(depth)
+        self._stop = stop
+
+    def put(self, item: "In | type[_End]") -> float:
+        """Wait for room; returns the seconds waited."""
+        start = time.perf_counter()
+        while True:
+            if self._stop.is_set():
+                raise Stopped
+            try:
+                self._queue.put(item, timeout=_POLL_S)
+                return time.perf_counter() - start
+            except queue.Full:
+                continue
+
+    def close(self) -> None:
+        self.put(_End)
+
+    def drain(self, clock: StageClock) -> Iterator[In]:
+        """Yield items until the end, adding the waits to `clock.starved_s`."""
+        while True:
+            start = time.perf_counter()
+            item = self._get()
+            clock.starved_s += time.perf_counter() - start
+            if item is _End:
+                return
+            yield item  # type: ignore[misc]
+
+    def _get(self) -> "In | type[_End]":
+        while True:
+            if self._stop.is_set():
+                raise Stopped
+            try:
+                return self._queue.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+
+
+class Stages(Generic[In, Out]):
+    """Run `produce -> transform -> consume`, overlapped.
+
+    Args:
+        depth: items that may wait between two stages.
+
+    The three clocks are public while the run is on; the stages add their own `images` and `busy_s`.
+    """
+
+    def __init__(self, depth: int = 2) -> None:
+        self.first, self.second, self.third = StageClock(), StageClock(), StageClock()
+        self._stop = threading.Event()
+        self._errors: list[BaseException] = []
+        self._first_pipe: Pipe[In] = Pipe(depth, self._stop)
+        self._second_pipe: Pipe[Out] = Pipe(depth, self._stop)
+
+    def run(
+        self,
+        produce: Callable[[], Iterable[In]],
+        transform: Callable[[In], Out],
+        consume: Callable[[Out], None],
+    ) -> None:
+        """Return when every item has been consumed; raise the first stage's error, or KeyboardInterrupt."""
+        threads = [
+            threading.Thread(target=self._guard, args=(self._produce, produce), name="decode", daemon=True),
+            threading.Thread(target=self._guard, args=(self._consume, consume), name="commit", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._guard(self._transform, transform)
+            for thread in threads:
+                while thread.is_alive():  # a plain join would keep Ctrl-C waiting
+                    thread.join(_POLL_S)
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            if self._errors:
+                self._stop.set()
+            for thread in threads:
+                thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _guard(self, stage: Callable[[Any], None], argument: Any) -> None:
+        try:
+            stage(argument)
+        except Stopped:
+            pass
+        except KeyboardInterrupt:
+            self._stop.set()
+            raise
+        except BaseException as error:  # handed to the caller's thread, which raises it
+            self._errors.append(error)
+            self._stop.set()
+
+    def _produce(self, produce: Callable[[], Iterable[In]]) -> None:
+        items = iter(produce())
+        try:
+            for item in items:
+                self.first.blocked_s += self._first_pipe.put(item)
+        finally:
+            if isinstance(items, Generator):  # a decoder with work in flight ends it in this thread
+                items.close()
+        self._first_pipe.close()
+
+    def _transform(self, transform: Callable[[In], Out]) -> None:
+        for item in self._first_pipe.drain(self.second):
+            self.second.blocked_s += self._second_pipe.put(transform(item))
+        self._second_pipe.close()
+
+    def _consume(self, consume: Callable[[Out], None]) -> None:
+        for item in self._second_pipe.drain(self.third):
+            consume(item)
