@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from stores.read import Bank
+from stores.records import RunRecord
+from stores.write import FeatureWriter, open_or_create
 
 from engine import provenance
 from engine.decode import make_decoder
@@ -31,10 +34,7 @@ from engine.runtime import (
     side_stream,
 )
 from stores.manifest import Manifest
-from stores.read import Bank
-from stores.records import RunRecord
 from stores.schema import ChunkResult, Failure, FeatureKey
-from stores.write import FeatureWriter, open_or_create
 
 if TYPE_CHECKING:
     import torch
@@ -355,7 +355,9 @@ class _Pass:
 
     def _record(self, writer: FeatureWriter, i: int, report: EmbedReport, described: dict[str, Any]) -> None:
         spec = self.specs[i]
-        writer.write_provenance(provenance.of_features(spec, self.manifest, self.options, self.runtime))
+        writer.write_provenance(
+            provenance.of_features(spec, self.manifest, self.options, self.runtime, self.decoder.name)
+        )
         RunRecord.now(
             kind="embed",
             asked={"model": spec.slug, "batch_size": self.batch_size, **provenance.of_options(self.options)},
@@ -368,7 +370,12 @@ class _Pass:
                 "device": self.runtime.device,
                 "peak_device_bytes": peak_device_bytes(self.runtime.device),
             },
-            metrics={"rows": report.rows, "ok": report.ok, "failed": report.failed, "failures": report.failures},
+            metrics={
+                "rows": report.rows,
+                "ok": report.ok,
+                "failed": report.failed,
+                "failures": report.failures,
+            },
             seconds={"total": report.seconds, "stages": report.stages},
             versions=provenance.versions(),
         ).write(self.bank.path)
@@ -424,6 +431,13 @@ class _Collector:
         stages = self.stages
         callback(
             Progress(
-                models, self.done, total, self.failed, now - started, stages.first, stages.second, stages.third
+                models,
+                self.done,
+                total,
+                self.failed,
+                now - started,
+                stages.first,
+                stages.second,
+                stages.third,
             )
         )

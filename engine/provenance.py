@@ -35,7 +35,7 @@ def of_options(options: "EmbedOptions") -> dict[str, Any]:
 
 
 def of_features(
-    spec: "ModelSpec", manifest: "Manifest", options: "EmbedOptions", runtime: "Runtime"
+    spec: "ModelSpec", manifest: "Manifest", options: "EmbedOptions", runtime: "Runtime", decoder: str
 ) -> dict[str, Any]:
     """What `bank repair` needs to compute the features again."""
     return {
@@ -45,6 +45,7 @@ def of_features(
         "weights_sha256": spec.weights_sha256,
         "recipe": asdict(spec.recipe),
         "root": str(manifest.root),
+        "decoder": decoder,
         "options": of_options(options),
         "runtime": asdict(runtime),
         "versions": versions(),

@@ -1,0 +1,692 @@
+"""The command line: parse, decide the Runtime, make one call, print. Heavy imports live in the commands."""
+
+import signal
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stores.errors import EmbankError, MachineFault, Refused
+
+if TYPE_CHECKING:
+    from engine.recipes import Recipe
+    from stores.manifest import Manifest
+
+EXIT_FAILED_ROWS = 1
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="embank",
+    help="Bank the embeddings of medical images once; evaluate them for ever after.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+manifest_app = typer.Typer(help="Lists of images: make one, check one.", no_args_is_help=True)
+bank_app = typer.Typer(help="Stores of embeddings: look, verify, mend, export.", no_args_is_help=True)
+models_app = typer.Typer(help="The catalogue of backbones.", no_args_is_help=True)
+datasets_app = typer.Typer(help="The catalogue of data sets.", no_args_is_help=True)
+bench_app = typer.Typer(
+    help="Throughput, side by side with what one would use instead.", no_args_is_help=True
+)
+for name, group in (
+    ("manifest", manifest_app),
+    ("bank", bank_app),
+    ("models", models_app),
+    ("datasets", datasets_app),
+    ("bench", bench_app),
+):
+    app.add_typer(group, name=name)
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class PrecisionName(StrEnum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class DecoderName(StrEnum):
+    auto = "auto"
+    dali = "dali"
+    turbo = "turbo"
+    reference = "reference"
+
+
+class StoredType(StrEnum):
+    float16 = "float16"
+    float32 = "float32"
+
+
+class ExportFormat(StrEnum):
+    npy = "npy"
+    parquet = "parquet"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+BankPath = Annotated[Path, typer.Argument(metavar="BANK", help="Directory of the bank.")]
+ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Parquet or CSV manifest.")]
+Root = Annotated[
+    Path | None, typer.Option(help="Folder that relative paths start from. [default: what the manifest says]")
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+ModelFilter = Annotated[
+    str | None, typer.Option("--model", help="Model slug or feature name. [default: all]")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+AllowOutside = Annotated[
+    bool, typer.Option("--allow-outside", help="Let absolute paths and links lead out of the root.")
+]
+
+
+# --- the machine and the first run ------------------------------------------------------------------
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What this machine can do, what is missing, and how to mend it."""
+    from engine import doctor as examination
+    from engine.report import console
+
+    findings = examination.examine()
+    report = examination.report(findings)
+    if json:
+        console.print_json(report)
+    else:
+        console.print_table(
+            ["", "what", "found", "remedy"],
+            [
+                [{"ok": "ok", "absent": "--", "broken": "!!"}[f.status], f.name, f.detail, f.remedy]
+                for f in findings
+            ],
+        )
+        verdict = (
+            "The main job runs here."
+            if report["ok"]
+            else "The main job cannot run: mend the lines marked !!."
+        )
+        print(verdict)
+    if not report["ok"]:
+        raise typer.Exit(MachineFault.exit_code)
+
+
+@app.command()
+def quickstart(
+    dir: Annotated[Path, typer.Option(help="Folder for what is made.")] = Path("quickstart"),
+    json: Json = False,
+) -> None:
+    """The main job on real pictures and real weights, offline: manifest, embed, evaluate."""
+    from engine.quickstart import run
+    from engine.report import console
+
+    with console.embed_progress(quiet=json) as update, _terminable():
+        result = run(dir, on_progress=update, say=console.say)
+    if json:
+        console.print_json(result.to_dict())
+        return
+    console.print_table(result.columns, result.table, title=result.title)
+    for what, path in result.paths.items():
+        print(f"{what:12} {path}")
+    print(f"\nRun it again: nothing is embedded twice. Next: embank fewshot {result.paths['bank']} --help")
+
+
+# --- manifests --------------------------------------------------------------------------------------
+
+
+@manifest_app.command("folder")
+def manifest_folder(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder for each class, images inside.")],
+    out: Out,
+    split_folders: Annotated[
+        bool, typer.Option("--split-folders", help="The layout is SPLIT/CLASS/FILE, e.g. train/normal/1.png.")
+    ] = False,
+    hash_files: Annotated[
+        bool,
+        typer.Option(
+            "--hash", help="Record every file's SHA-256: silent damage is then found when embedding."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make a manifest from class-per-folder images."""
+    from stores.manifest import Manifest
+
+    manifest = Manifest.from_folder(root, split_folders=split_folders, hash_files=hash_files)
+    _write_manifest(manifest, out, json)
+
+
+@manifest_app.command("table")
+def manifest_table(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV or Parquet with one row an image.")],
+    out: Out,
+    uri: Annotated[str, typer.Option(help="Column with the image's path.")] = "uri",
+    id: Annotated[str | None, typer.Option(help="Column with a unique id. [default: the path]")] = None,
+    label: Annotated[str | None, typer.Option(help="Column with the label.")] = None,
+    split: Annotated[str | None, typer.Option(help="Column with train, val, test.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column with what must not straddle a split (patient).")
+    ] = None,
+    root: Root = None,
+    json: Json = False,
+) -> None:
+    """Make a manifest from any table that names image files."""
+    from stores.manifest import Manifest
+
+    manifest = Manifest.from_table(table, id=id, uri=uri, label=label, split=split, group=group, root=root)
+    _write_manifest(manifest, out, json)
+
+
+@manifest_app.command("build")
+def manifest_build(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A name from `embank datasets list`.")],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")],
+    out: Out,
+    json: Json = False,
+) -> None:
+    """Make the manifest of a data set of the catalogue; embedded ones write their images to ROOT."""
+    from engine import datasets
+
+    _write_manifest(datasets.load(dataset).write(root), out, json)
+
+
+@manifest_app.command("check")
+def manifest_check(
+    manifest: ManifestPath,
+    root: Root = None,
+    content: Annotated[
+        bool, typer.Option("--content", help="Also read every file to find duplicates.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Missing files, duplicate content, patients across splits, class counts."""
+    from stores.manifest_check import check
+
+    from engine.report import console
+
+    report = check(_read_manifest(manifest, root), files=True, content=content)
+    if json:
+        console.print_json(report.to_dict())
+    else:
+        console.print_table(
+            ["split", "label", "images"],
+            [
+                [split or "-", label or "(none)", n]
+                for split, counts in report.class_counts.items()
+                for label, n in counts.items()
+            ],
+        )
+        for problem in report.problems:
+            print(f"{problem.severity}: {problem.text}. Remedy: {problem.remedy}.")
+        if not report.problems:
+            print("No problem found.")
+    if any(problem.severity == "error" for problem in report.problems):
+        raise typer.Exit(Refused.exit_code)
+
+
+def _write_manifest(manifest: "Manifest", out: Path, json: bool) -> None:
+    from engine.report import console
+
+    manifest.write(out)
+    labels = sorted({label for label in manifest.frame["label"] if label})
+    result = {"manifest": str(out), "rows": len(manifest), "classes": labels, "digest": manifest.digest}
+    if json:
+        console.print_json(result)
+    else:
+        print(f"{out}: {len(manifest):,} images, {len(labels)} classes, digest {manifest.digest[:12]}")
+
+
+def _read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -> "Manifest":
+    from stores.manifest import Manifest
+
+    return Manifest.read(path, root=root, allow_outside=allow_outside)
+
+
+# --- the main job -----------------------------------------------------------------------------------
+
+
+@app.command()
+def embed(
+    manifest: ManifestPath,
+    model: Annotated[list[str], typer.Option("--model", help="Slug; repeat for several models in one pass.")],
+    bank: Annotated[Path, typer.Option(help="Directory of the bank; made if absent.")],
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option("--weights", help="State dict (.pth, .safetensors), one for each --model."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Name or JSON file of another preprocessing than the weights' own.")
+    ] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionName = PrecisionName.auto,
+    decoder: DecoderName = DecoderName.auto,
+    dct: Annotated[
+        bool,
+        typer.Option(
+            "--dct",
+            help="Let the JPEG decoder scale: much faster on large files, at most 0.5/255 off on average.",
+        ),
+    ] = False,
+    dtype: Annotated[StoredType, typer.Option(help="Of the stored embeddings.")] = StoredType.float16,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="[default: 256 on CUDA, 32 on the CPU]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="[default: all usable cores]")] = None,
+    chunk_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows a chunk of a new bank: the unit of commit and resume.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of random/NAME weights.")] = 0,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Put the backbone through torch.compile.")
+    ] = False,
+    certify: Annotated[
+        bool,
+        typer.Option(
+            "--certify", help="Measure decoder and precision against Pillow and fp32; kept in the bank."
+        ),
+    ] = False,
+    max_failed: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of rows failed.")
+    ] = 0.01,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Largest image decoded.")] = 64_000_000,
+    root: Root = None,
+    allow_outside: AllowOutside = False,
+    json: Json = False,
+) -> None:
+    """Embed every image with every model. Run it again to resume; finished rows are never computed twice."""
+    from engine.decode.source import Limits
+    from engine.extract import EmbedOptions
+    from engine.extract import embed as run
+    from engine.report import console
+    from engine.runtime import Runtime
+
+    runtime = Runtime.resolve(device, precision, threads, seed, compile)
+    options = EmbedOptions(
+        decoder=decoder,
+        dct=dct,
+        dtype=dtype,
+        batch_size=batch_size,
+        chunk_rows=chunk_rows,
+        limits=Limits(max_pixels=max_pixels),
+        allow_outside=allow_outside,
+    )
+    specs = _resolve_models(model, weights or [], recipe, seed)
+    images = _read_manifest(manifest, root, allow_outside)
+    with _terminable(), console.embed_progress(quiet=False) as update:
+        reports = run(images, specs, bank, runtime=runtime, options=options, on_progress=update)
+    results = [report.to_dict() for report in reports]
+    if certify:
+        from engine.certify import certify as measure
+
+        for spec, result in zip(specs, results, strict=True):
+            result["certificate"] = measure(images, spec, bank, runtime=runtime, options=options)
+    _print_embed(results, json)
+    if any(result["failed"] > max_failed * result["rows"] for result in results):
+        console.say(
+            f"More than {max_failed:.1%} of the rows failed; `embank bank show {bank} --failures` lists them."
+        )
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _resolve_models(slugs: list[str], weights: list[Path], recipe: str | None, seed: int) -> list[Any]:
+    from engine.models import resolve
+    from engine.recipes import load_recipe
+
+    if weights and len(weights) != len(slugs):
+        raise Refused(
+            f"{len(weights)} --weights for {len(slugs)} --model",
+            "Give one weights file for each model, in the same order, or none",
+            "repeat --weights",
+        )
+    if len(set(slugs)) != len(slugs):
+        raise Refused(
+            f"models {slugs}", "Each model is named once", "drop the repetition, or embed in two commands"
+        )
+    override: Recipe | None = load_recipe(recipe) if recipe else None
+    files: list[Path | None] = list(weights) or [None] * len(slugs)
+    return [resolve(s, weights=w, recipe=override, seed=seed) for s, w in zip(slugs, files, strict=True)]
+
+
+def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
+    from engine.report import console
+
+    if json:
+        console.print_json(results if len(results) > 1 else results[0])
+        return
+    console.print_table(
+        ["model", "rows", "ok", "failed", "embedded now", "img/s", "decoder", "precision", "key"],
+        [
+            [
+                r["model"],
+                r["rows"],
+                r["ok"],
+                r["failed"],
+                r["embedded"],
+                r["img_per_s"],
+                r["decoder"],
+                r["precision"],
+                r["key"][:12],
+            ]
+            for r in results
+        ],
+    )
+    for r in results:
+        if r["failures"]:
+            print(
+                f"{r['model']}: failed rows by reason: {', '.join(f'{k} {v}' for k, v in r['failures'].items())}"
+            )
+        if "certificate" in r:
+            c = r["certificate"]
+            print(
+                f"{r['model']}: pixels {c['pixels']['mean_abs']:.4f}/255 from Pillow on average; embedding cosine "
+                f"to Pillow in fp32 at least {c['embedding']['min_cosine']:.6f} (n = {c['n']})"
+            )
+
+
+class _terminable:
+    """Turn SIGTERM into KeyboardInterrupt, and KeyboardInterrupt into a resumable end."""
+
+    def __enter__(self) -> "_terminable":
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        self._before = signal.signal(signal.SIGTERM, interrupt)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+        if kind is KeyboardInterrupt:
+            print("\nStopped. Committed chunks are safe; run the same command to resume.", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED)
+
+
+# --- banks ------------------------------------------------------------------------------------------
+
+
+@bank_app.command("ls")
+def bank_ls(bank: BankPath, json: Json = False) -> None:
+    """The features a bank holds."""
+    from stores.read import Bank
+
+    from engine.report import console
+
+    infos = Bank.open(bank).list()
+    if json:
+        console.print_json([_info(i) for i in infos])
+        return
+    console.print_table(
+        ["feature", "rows", "dim", "dtype", "ok", "failed", "pending", "MiB", "sealed"],
+        [
+            [
+                i.name,
+                i.rows,
+                i.dim,
+                i.dtype,
+                i.ok,
+                i.failed,
+                i.pending,
+                i.bytes / 2**20,
+                "yes" if i.sealed else "no",
+            ]
+            for i in infos
+        ],
+    )
+
+
+def _info(info: Any) -> dict[str, Any]:
+    return {**{k: v for k, v in vars(info).items() if k != "key"}, "key": info.key.to_dict()}
+
+
+@bank_app.command("show")
+def bank_show(
+    bank: BankPath,
+    model: ModelFilter = None,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="List failed rows with their reasons.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """What made the features: key, provenance, certificate, failures."""
+    from stores.read import Bank
+
+    from engine.report import console
+
+    store = Bank.open(bank)
+    shown = [store.describe(info.name, failures=failures) for info in store.list() if _matches(info, model)]
+    if model and not shown:
+        raise Refused(
+            f"model {model!r}", f"The bank holds {[i.name for i in store.list()]}", "name one of these"
+        )
+    if json:
+        console.print_json(
+            {"bank": str(bank), "rows": store.rows, "chunk_rows": store.chunk_rows, "features": shown}
+        )
+        return
+    print(f"{bank}: {store.rows:,} rows in chunks of {store.chunk_rows:,}")
+    for one in shown:
+        print(f"\n{one['name']}")
+        for section in ("key", "counts", "provenance", "certificate"):
+            for field, value in (one.get(section) or {}).items():
+                print(f"  {section}.{field}: {value}")
+        for failure in one.get("failures", ()):
+            print(f"  row {failure['row']}: {failure['code']}: {failure['detail']}")
+
+
+def _matches(info: Any, model: str | None) -> bool:
+    return model is None or model in (info.name, info.key.model)
+
+
+@bank_app.command("verify")
+def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -> None:
+    """Re-hash every file against its seal. Exit 0 if whole, 1 if damaged."""
+    from stores.read import Bank
+    from stores.verify import verify
+
+    from engine.report import console
+
+    report = verify(Bank.open(bank), features=[model] if model else None)
+    if json:
+        console.print_json(report.to_dict())
+    elif report.ok:
+        print(f"{bank}: {report.chunks:,} chunks verified, no damage")
+    else:
+        for damage in report.damaged:
+            print(f"{damage.path}: {damage.reason}")
+        print(
+            f"{len(report.damaged)} damaged; `embank bank repair {bank}` recomputes exactly the damaged chunks"
+        )
+    if not report.ok:
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+@bank_app.command("repair")
+def bank_repair(
+    bank: BankPath,
+    weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
+    root: Annotated[Path | None, typer.Option(help="The images' folder, if it has moved.")] = None,
+    device: DeviceOption = "auto",
+    json: Json = False,
+) -> None:
+    """Put damaged chunks into quarantine and compute exactly these again."""
+    from engine.repair import repair
+    from engine.report import console
+
+    with _terminable(), console.embed_progress(quiet=json) as update:
+        result = repair(bank, weights=weights, root=root, device=device, on_progress=update)
+    if json:
+        console.print_json(result)
+    else:
+        print(
+            f"{bank}: {result['damaged']} damaged files, {result['recomputed']} chunks computed again, whole: {result['ok']}"
+        )
+    if not result["ok"]:
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+@bank_app.command("export")
+def bank_export(
+    bank: BankPath,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="[default: BANK-export]")] = None,
+    model: ModelFilter = None,
+    format: ExportFormat = ExportFormat.npy,
+    overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+    json: Json = False,
+) -> None:
+    """Write embeddings, status and manifest as npy or Parquet files."""
+    from stores.export import export
+    from stores.read import Bank
+
+    from engine.report import console
+
+    store = Bank.open(bank)
+    target = out or bank.with_name(bank.name + "-export")
+    infos = [info for info in store.list() if _matches(info, model)]
+    if not infos:
+        raise Refused(
+            f"model {model!r}", f"The bank holds {[i.name for i in store.list()]}", "name one of these"
+        )
+    written: list[Path] = []
+    for info in infos:
+        folder = target if len(infos) == 1 else target / info.name
+        written += export(store.features(info.name), folder, format, overwrite=overwrite)
+    if json:
+        console.print_json({"bank": str(bank), "files": [str(path) for path in written]})
+    else:
+        for path in written:
+            print(path)
+
+
+# --- evaluations ------------------------------------------------------------------------------------
+
+
+@app.command()
+def fewshot(
+    bank: BankPath,
+    model: Annotated[list[str], typer.Option("--model", help="Slug or feature name; repeat for several.")],
+    n_way: Annotated[int, typer.Option(help="Classes an episode.")] = 5,
+    n_shot: Annotated[int, typer.Option(help="Support images a class.")] = 20,
+    n_query: Annotated[int, typer.Option(help="Query images a class.")] = 15,
+    episodes: int = 600,
+    seed: int = 0,
+    json: Json = False,
+) -> None:
+    """Prototype few-shot accuracy with its 95 % interval, from the bank alone."""
+    from engine.evals.bank import fewshot_from_bank
+    from engine.evals.fewshot import Protocol
+    from engine.report import console
+
+    protocol = Protocol(n_way, n_shot, n_query, episodes, seed)
+    results = [fewshot_from_bank(bank, slug, protocol) for slug in model]
+    if json:
+        console.print_json(results if len(results) > 1 else results[0])
+        return
+    for r in results:
+        print(
+            f"{r['model']}: {n_way}-way {n_shot}-shot accuracy {r['accuracy']:.4f} ± {r['ci95']:.4f} "
+            f"({episodes} episodes, {r['images']:,} images, {r['masked']:,} masked, {r['seconds']:.2f} s)"
+        )
+
+
+# --- catalogues -------------------------------------------------------------------------------------
+
+
+@models_app.command("list")
+def models_list(json: Json = False) -> None:
+    """The rows of the catalogue, and the families that any NAME may come from."""
+    from engine.models import catalogue
+    from engine.report import console
+
+    rows = catalogue()
+    if json:
+        console.print_json(rows)
+    else:
+        console.print_table(
+            ["slug", "architecture", "weights", "present"],
+            [[r["slug"], r["architecture"], r["weights"], r["present"]] for r in rows],
+        )
+
+
+@models_app.command("show")
+def models_show(
+    slug: str,
+    weights: Annotated[Path | None, typer.Option(help="State dict to describe instead.")] = None,
+    json: Json = False,
+) -> None:
+    """A model's architecture, weights, digest, preprocessing and feature."""
+    from engine.models import resolve
+    from engine.report import console
+
+    spec = vars(resolve(slug, weights=weights))
+    if json:
+        console.print_json({**spec, "recipe": vars(spec["recipe"])})
+    else:
+        for field, value in spec.items():
+            print(f"{field:16} {value}")
+
+
+@datasets_app.command("list")
+def datasets_list(json: Json = False) -> None:
+    """The data sets that `manifest build` knows."""
+    from engine import datasets
+    from engine.report import console
+
+    rows = [datasets.load(name).facts for name in datasets.available()]
+    if json:
+        console.print_json([vars(facts) for facts in rows])
+    else:
+        console.print_table(
+            ["name", "images", "classes", "title"],
+            [[f.name, f.images, len(f.classes), f.title] for f in rows],
+        )
+
+
+@datasets_app.command("show")
+def datasets_show(name: str, json: Json = False) -> None:
+    """A data set's source, licence, counts, labels and known traps."""
+    from engine import datasets
+    from engine.report import console
+
+    facts = vars(datasets.load(name).facts)
+    if json:
+        console.print_json(facts)
+    else:
+        for field, value in facts.items():
+            print(f"{field:12} {value}")
+
+
+# --- errors, once -----------------------------------------------------------------------------------
+
+
+def main(run: Callable[[], Any] = app) -> None:
+    """Entry point: every known error ends in its exit code, with value, rule and remedy on stderr."""
+    try:
+        run()
+    except EmbankError as error:
+        from engine.report import console
+
+        console.print_error(error)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        from engine.report import console
+
+        console.print_error(
+            MachineFault(
+                f"{error.strerror or error} ({error.filename or 'no file named'})",
+                "The machine must read and write its files",
+                "mend it and run the same command; committed work is kept",
+            )
+        )
+        sys.exit(MachineFault.exit_code)
+
+
+if __name__ == "__main__":
+    main()

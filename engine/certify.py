@@ -1,0 +1,108 @@
+"""The parity certificate: how far a fast decoder and a low precision are from Pillow and float32.
+
+Measured on a sample of the bank's own images and kept beside the features, so that a reader of a number can
+see what the speed cost.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stores.read import Bank
+from stores.write import write_certificate
+
+from engine.decode import make_decoder
+from engine.decode.parity import pixel_parity
+from engine.extract import EmbedOptions, feature_key, image_source
+from engine.models import Encoder, ModelSpec, load
+from engine.runtime import HostCopy, Runtime
+from stores.manifest import Manifest
+
+if TYPE_CHECKING:
+    from engine.decode.protocol import Decoder
+    from engine.decode.source import ImageSource
+
+#: Images a certificate is measured on.
+SAMPLE = 64
+
+
+def certify(
+    manifest: Manifest,
+    spec: ModelSpec,
+    bank: Path | str,
+    *,
+    runtime: Runtime,
+    options: EmbedOptions,
+    sample: int = SAMPLE,
+) -> dict[str, Any]:
+    """Measure a model's features in a bank against Pillow pixels and a float32 forward pass.
+
+    Args:
+        sample: images, evenly spaced over the manifest; failed ones are left out.
+
+    Returns:
+        `{n, rows, decoder, precision, pixels, embedding}`: `pixels` in levels of 255 (decoder against Pillow),
+        `embedding` with the cosine of decoder + precision to Pillow + fp32 (`min_cosine`, `mean_cosine`), of
+        the decoder alone (`decoder_min_cosine`) and of the precision alone (`precision_min_cosine`).
+        Written to the bank as `certificate.json`.
+    """
+    rows = np.unique(
+        np.linspace(0, len(manifest) - 1, min(sample, len(manifest))).round().astype(int)
+    ).tolist()
+    source = image_source(manifest, options)
+    exact = replace(runtime, precision="fp32", compile=False)
+    with _decoder(options.decoder, spec, runtime, options) as fast:
+        pixels = pixel_parity(source, rows, spec.recipe, fast)
+        name = fast.name
+        features = {
+            (d.name, r.numerics): _features(d, source, rows, load(spec, r))
+            for d in (fast, _decoder("reference", spec, runtime, options))
+            for r in {runtime, exact}
+        }
+    truth = features["reference", exact.numerics]
+    both = _cosine(features[name, runtime.numerics], truth)
+    certificate = {
+        "n": int(np.isfinite(both).sum()),
+        "rows": rows,
+        "decoder": name,
+        "precision": runtime.numerics,
+        "pixels": pixels,
+        "embedding": {
+            "min_cosine": float(np.nanmin(both)),
+            "mean_cosine": float(np.nanmean(both)),
+            "decoder_min_cosine": float(np.nanmin(_cosine(features[name, exact.numerics], truth))),
+            "precision_min_cosine": float(np.nanmin(_cosine(features["reference", runtime.numerics], truth))),
+        },
+    }
+    key = feature_key(spec, name, runtime, manifest.image_digest, options.dtype)
+    write_certificate(Bank.open(Path(bank)), key, certificate)
+    return certificate
+
+
+def _decoder(name: str, spec: ModelSpec, runtime: Runtime, options: EmbedOptions) -> "Decoder":
+    return make_decoder(
+        name,
+        spec.recipe,
+        device=runtime.device,
+        threads=runtime.threads,
+        batch_size=options.batch_for(runtime),
+        dct=options.dct and name != "reference",
+    )
+
+
+def _features(
+    decoder: "Decoder", source: "ImageSource", rows: list[int], encoder: Encoder, batch: int = 16
+) -> NDArray[np.float64]:
+    """[n, d] features of the rows; NaN where an image failed."""
+    found = []
+    for decoded in decoder.stream(source, [rows[i : i + batch] for i in range(0, len(rows), batch)]):
+        features = HostCopy(encoder(decoded.pixels)).wait().numpy().astype(np.float64)
+        features[list(decoded.failures)] = np.nan
+        found.append(features)
+    return np.concatenate(found)
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))

@@ -1,0 +1,143 @@
+"""What a person sees in the terminal. Progress and errors go to stderr, results to stdout."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from stores.errors import EmbankError
+
+if TYPE_CHECKING:
+    from engine.extract import Progress
+
+#: Seconds between two progress lines where stderr is not a terminal.
+LINE_EVERY_S = 10.0
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout; NaN becomes null, since JSON has none."""
+    sys.stdout.write(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
+    """A plain table on stdout; numbers to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        numeric = all(isinstance(row[i], int | float) for row in rows) if rows else False
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[_cell(cell) for cell in row])
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return escape(str(value))
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_error(error: EmbankError) -> None:
+    """What was found, the rule and the remedy, on stderr."""
+    say(f"embank: {error.found}.\n  rule:   {error.rule}.\n  remedy: {error.remedy}.")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `1:02:03`, or `?` while unknown."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _stage(name: str, clock: Any) -> str:
+    starved = clock.starved_s / max(clock.busy_s + clock.starved_s + clock.blocked_s, 1e-9)
+    return f"{name} {clock.img_per_s:,.0f}/s ({starved:.0%} starved)"
+
+
+def progress_line(progress: "Progress") -> str:
+    """Everything about a running pass in one line."""
+    stages = ", ".join(_stage(n, getattr(progress, n)) for n in ("decode", "encode", "commit"))
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    return (
+        f"{progress.done:,}/{progress.total:,} images, {progress.img_per_s:,.1f} img/s, "
+        f"{duration(progress.seconds_left)} left{failed}; {stages}"
+    )
+
+
+@contextmanager
+def embed_progress(quiet: bool = False) -> Iterator[Callable[["Progress"], None] | None]:
+    """A live bar on a terminal, a line every ten seconds elsewhere, nothing if quiet."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _live_bar() as update:
+            yield update
+    else:
+        yield _line_printer()
+
+
+def _line_printer() -> Callable[["Progress"], None]:
+    last = time.monotonic()
+
+    def update(progress: "Progress") -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY_S or progress.done == progress.total:
+            last = time.monotonic()
+            say(progress_line(progress))
+
+    return update
+
+
+@contextmanager
+def _live_bar() -> Iterator[Callable[["Progress"], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[line]}"),
+        console=Console(stderr=True),
+    )
+    with bar:
+        tasks: dict[tuple[str, ...], Any] = {}
+
+        def update(progress: "Progress") -> None:
+            if progress.models not in tasks:
+                name = progress.models[0] + (
+                    f" +{len(progress.models) - 1}" if len(progress.models) > 1 else ""
+                )
+                tasks[progress.models] = bar.add_task(name, total=progress.total, line="")
+            bar.update(tasks[progress.models], completed=progress.done, line=progress_line(progress))
+
+        yield update
