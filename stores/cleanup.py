@@ -1,0 +1,72 @@
+"""Clearing away what a killed or stopped run left of a feature. Under the exclusive commit lock only."""
+
+from pathlib import Path
+from typing import Any
+
+from stores import documents, files
+from stores.layout import ARRAYS, SIDE, FeatureLayout
+
+
+def clean(layout: FeatureLayout) -> list[int]:
+    """Remove temporaries and chunk files without marker; quarantine chunks whose marker or sizes are wrong.
+
+    Returns:
+        Indices of the chunks that were quarantined.
+    """
+    _remove_temporaries(layout)
+    quarantined = [index for index in range(layout.grid.chunks) if _is_broken(layout, index)]
+    for index in quarantined:
+        quarantine_chunk(layout, index)
+    _remove_unmarked(layout)
+    return quarantined
+
+
+def _remove_temporaries(layout: FeatureLayout) -> None:
+    folder = layout.root / SIDE / "tmp"
+    for name in files.names(folder):
+        if name.rpartition(files.TEMP_MARK)[0] in (layout.name, f"{layout.name}.stamps"):
+            files.remove(folder / name)
+
+
+def _is_broken(layout: FeatureLayout, index: int) -> bool:
+    """Whether a chunk has a marker that cannot be right. Contents are checked at the seal."""
+    path = layout.root / layout.marker(index)
+    try:
+        marker = documents.read_if_there(path)
+    except documents.BrokenDocument:
+        return True
+    return marker is not None and not marker_fits(layout, index, marker)
+
+
+def marker_fits(layout: FeatureLayout, index: int, marker: dict[str, Any]) -> bool:
+    """Whether a marker is this chunk's and the chunk's files have the sizes that it gives."""
+    wanted = {layout.chunk_file(array, index) for array in ARRAYS}
+    if (marker["feature"], marker["chunk"], set(marker["files"])) != (layout.key.digest, index, wanted):
+        return False
+    states = {path: files.stat_if_there(layout.root / path) for path in wanted}
+    return all(
+        state is not None and state.st_size == marker["files"][path]["size"] for path, state in states.items()
+    )
+
+
+def quarantine_chunk(layout: FeatureLayout, index: int) -> None:
+    """Move a chunk's marker and files aside, the marker first: it must never outlive what it speaks for."""
+    target = files.temporary(layout.root / SIDE / "quarantine", layout.name)
+    for path in (layout.marker(index), *(layout.chunk_file(array, index) for array in ARRAYS)):
+        quarantine_file(layout.root, path, target)
+
+
+def quarantine_file(root: Path, relative: str, target: Path) -> None:
+    """Move one file into a folder of the quarantine, flat; nothing there is as good."""
+    if files.stat_if_there(root / relative) is not None:
+        files.move(root / relative, target / relative.replace("/", "!"))
+
+
+def _remove_unmarked(layout: FeatureLayout) -> None:
+    """Remove chunk files that no marker vouches for: nobody knows whether they are whole."""
+    marked = set(files.names(layout.root / SIDE / layout.name / "markers"))
+    for array in ARRAYS:
+        folder = layout.root / layout.name / array / "c"
+        for name in files.names(folder):
+            if name.isdecimal() and f"{int(name):06d}.json" not in marked:
+                files.remove(layout.root / layout.chunk_file(array, int(name)))

@@ -1,0 +1,98 @@
+"""Committing one chunk: three files that must agree, then a marker. Only the marker means "done".
+
+The order is the whole point. Each file is created exclusively and durably, in one fixed order, and a
+committer that meets bytes other than its own withdraws. So of several committers whose bytes differ at most
+one, the first to create the first file that differs, can get past it: no chunk is mixed, and no marker
+speaks for another's file.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from stores import documents, files, locks
+from stores.encode import EncodedChunk, encode
+from stores.errors import MachineFault
+from stores.layout import SIDE, FeatureLayout
+from stores.schema import ChunkResult
+
+
+@dataclass(frozen=True)
+class Committer:
+    """Commits chunks of one feature, which `FeatureWriter` has prepared. Any number may work at once.
+
+    Attributes:
+        layout: of the feature; picklable, so that other processes can commit.
+    """
+
+    layout: FeatureLayout
+
+    def commit(self, result: ChunkResult) -> bool:
+        """Write one chunk and mark it done.
+
+        Returns:
+            True if this call completed the chunk; False if it was complete, or another committer is ahead
+            with other bytes (then that one completes it, or the next start clears it away).
+
+        Raises:
+            MachineFault: disk full or I/O error. Nothing is marked done that is not; commit again or resume.
+            BankError: no permission.
+            ValueError: as `stores.encode.encode`.
+        """
+        marker = self.layout.root / self.layout.marker(result.index)
+        if files.stat_if_there(marker) is not None:
+            return False
+        chunk = encode(result, self.layout)
+        with locks.held(self.layout.side / "commit.lock", shared=True):
+            return self._commit(chunk)
+
+    def _commit(self, chunk: EncodedChunk) -> bool:
+        marker = self.layout.root / self.layout.marker(chunk.index)
+        if files.stat_if_there(marker) is not None:
+            return False
+        for path, data in chunk.files.items():
+            if not self._create(path, data):
+                return False
+        body = marker_document(self.layout, chunk)
+        self._read_back(body["files"])
+        return documents.create(marker, body, self._temporary())
+
+    def _create(self, relative: str, data: memoryview) -> bool:
+        """Create one chunk file. False if there is one with other bytes."""
+        path = self.layout.root / relative
+        files.make_directory(path.parent)
+        if not files.create(path, data, self._temporary()):
+            if files.digest(path) != (data.nbytes, hashlib.sha256(data).hexdigest()):
+                return False
+            files.sync_file(path)  # The same bytes, from one who may have died before they reached the disk.
+        files.sync_directory(path.parent)
+        return True
+
+    def _read_back(self, promised: dict[str, dict[str, Any]]) -> None:
+        for relative, promise in promised.items():
+            if files.digest(self.layout.root / relative) != (promise["size"], promise["sha256"]):
+                raise MachineFault(
+                    f"{self.layout.root / relative} reads back other bytes than were written",
+                    "A chunk is done only when the disk gives back what it was given",
+                    "check the disk and the memory, then run the same command again",
+                )
+
+    def _temporary(self) -> Any:
+        return files.temporary(self.layout.root / SIDE / "tmp", self.layout.name)
+
+
+def marker_document(layout: FeatureLayout, chunk: EncodedChunk) -> dict[str, Any]:
+    """Body of a chunk's marker. Nothing in it differs between runs: no time, host or process."""
+    start, stop = layout.grid.bounds(chunk.index)
+    return {
+        "schema": layout.key.schema,
+        "feature": layout.key.digest,
+        "chunk": chunk.index,
+        "start": start,
+        "stop": stop,
+        "files": {
+            path: {"size": data.nbytes, "sha256": hashlib.sha256(data).hexdigest()}
+            for path, data in chunk.files.items()
+        },
+        "failures": [failure.as_dict for failure in chunk.failures],
+    }

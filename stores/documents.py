@@ -1,0 +1,73 @@
+"""Sealed JSON: documents that carry their own digest, so that no single flipped bit goes unnoticed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stores import files
+from stores.errors import BankError
+
+_DIGEST = "sha256"
+
+
+class BrokenDocument(BankError):
+    """A sealed document whose bytes are not what was written."""
+
+
+def canonical(value: Any) -> bytes:
+    """The one encoding of a JSON value: sorted keys, no spaces, ASCII, a final newline."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """The sealed document of `body`: its canonical JSON with the digest of itself as member `sha256`."""
+    if _DIGEST in body:
+        raise ValueError(f"The member {_DIGEST!r} is reserved")
+    return canonical({**body, _DIGEST: hashlib.sha256(canonical(body)).hexdigest()})
+
+
+def decode(data: bytes, path: Path) -> dict[str, Any]:
+    """The body of a sealed document.
+
+    The bytes must equal the canonical encoding of what they say: a digest over parsed values alone would let
+    changes in spacing or spelling pass.
+
+    Raises:
+        BrokenDocument: anything but the bytes that `encode` made.
+    """
+    try:
+        body = json.loads(data)
+        if isinstance(body, dict) and body.pop(_DIGEST, None) and encode(body) == data:
+            return body
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise BrokenDocument(
+        f"{path} is damaged",
+        "A sealed document must match its own SHA-256",
+        "run `embank bank repair` on the bank",
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The body of the sealed document at `path`. Raises BankError if it is missing or damaged."""
+    return decode(files.read(path), path)
+
+
+def read_if_there(path: Path) -> dict[str, Any] | None:
+    """As `read`, but None where there is no file."""
+    data = files.read_if_there(path)
+    return None if data is None else decode(data, path)
+
+
+def create(path: Path, body: Mapping[str, Any], temp: Path) -> bool:
+    """Create a sealed document exclusively and durably. False if something is there already."""
+    created = files.create(path, encode(body), temp)
+    files.sync_directory(path.parent)
+    return created
+
+
+def replace(path: Path, body: Mapping[str, Any], temp: Path) -> None:
+    """Put a sealed document at `path` atomically. Only for what may change: caches and notes about a run."""
+    files.replace(path, encode(body), temp)

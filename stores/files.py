@@ -1,0 +1,235 @@
+"""Every touch of the disk by which the bank is written or checked; each can be made to fail in a test.
+
+Nothing here overwrites in place. A file appears whole or not at all: it is written and fsynced under a
+temporary name, then linked (never replacing) or renamed (derived files only). Trouble becomes a
+`MachineFault` (disk full, I/O error) or a `BankError` (no permission, file gone).
+"""
+
+# Low-level calls on purpose: they are the points at which the tests inject faults.
+# ruff: noqa: PTH102, PTH105, PTH108, PTH112, PTH116, PTH208
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from stores.errors import BankError, EmbankError, MachineFault
+
+#: Separates the owner's name from the random part of a temporary name.
+TEMP_MARK = "~"
+_BLOCK = 4 << 20
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def translate(error: OSError, path: Path) -> EmbankError:
+    """The user's view of an operating system error met at `path`."""
+    reason = error.strerror or type(error).__name__
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return BankError(
+            f"{path}: {reason}",
+            "The bank must be writable here",
+            "give this user write permission, or copy it",
+        )
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return BankError(
+            f"{path}: {reason}",
+            "The bank needs this file",
+            "run `embank bank verify`, then `embank bank repair`",
+        )
+    remedy = "run the same command again once the cause is gone; committed chunks are kept"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free space, then run the same command again; committed chunks are kept"
+    return MachineFault(f"{path}: {reason}", "The disk must take and give back what the bank stores", remedy)
+
+
+@contextlib.contextmanager
+def faults(path: Path) -> Iterator[None]:
+    """Translate operating system errors of the body (`translate`)."""
+    try:
+        yield
+    except OSError as error:
+        raise translate(error, path) from error
+
+
+def _read_descriptor(descriptor: int) -> bytes:
+    pieces = []
+    while piece := os.read(descriptor, _BLOCK):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def read_if_there(path: Path) -> bytes | None:
+    """The file's bytes, or None where there is no such file."""
+    with faults(path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return _read_descriptor(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read(path: Path) -> bytes:
+    """The file's bytes. Raises BankError where there is no such file."""
+    data = read_if_there(path)
+    if data is None:
+        raise translate(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), path)
+    return data
+
+
+def digest(path: Path) -> tuple[int, str] | None:
+    """Size in bytes and SHA-256 of a file, read in blocks; None where there is no such file."""
+    with faults(path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            state, size, block = hashlib.sha256(), 0, memoryview(bytearray(_BLOCK))
+            while count := os.readv(descriptor, [block]):
+                state.update(block[:count])
+                size += count
+            return size, state.hexdigest()
+        finally:
+            os.close(descriptor)
+
+
+def stat_if_there(path: Path) -> os.stat_result | None:
+    """The file's stat, or None where there is no such file."""
+    with faults(path):
+        try:
+            return os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def names(path: Path) -> list[str]:
+    """Sorted names in a directory; none where there is no such directory."""
+    with faults(path):
+        try:
+            return sorted(os.listdir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a power cut."""
+    with faults(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes survive a power cut."""
+    with faults(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and missing parents, durably; an existing one is synced as well.
+
+    Whoever created it may have died before its name reached the disk.
+    """
+    with faults(path):
+        if not os.path.isdir(path.parent):
+            make_directory(path.parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+    sync_directory(path.parent)
+
+
+def write_new(path: Path, data: bytes | memoryview) -> None:
+    """Create `path`, which must not exist, and fsync its bytes. Interrupted, it leaves a torn file."""
+    with faults(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def temporary(directory: Path, owner: str) -> Path:
+    """A fresh name in `directory` that shows whose it is."""
+    return directory / f"{owner}{TEMP_MARK}{secrets.token_hex(8)}"
+
+
+def remove(path: Path) -> None:
+    """Remove a file; none there is as good."""
+    with faults(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.unlink(path)
+
+
+def _discard(path: Path) -> None:
+    """Remove a temporary on the way out of trouble; a leftover is the next start's to remove."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def create(path: Path, data: bytes | memoryview, temp: Path) -> bool:
+    """Create `path` with `data`, whole and exclusively. False if something is there already.
+
+    Args:
+        temp: a fresh name on the same file system (`temporary`). The caller syncs the directory of `path`.
+    """
+    try:
+        write_new(temp, data)
+        with faults(path):
+            try:
+                os.link(temp, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return _create_without_links(path, data)
+        return True
+    finally:
+        _discard(temp)
+
+
+def _create_without_links(path: Path, data: bytes | memoryview) -> bool:
+    # Some file systems have no hard links. O_EXCL keeps creation exclusive; what a crash tears here has no
+    # marker (or is a marker that fails its own digest), so the next start removes it.
+    if os.path.lexists(path):
+        return False
+    write_new(path, data)
+    return True
+
+
+def replace(path: Path, data: bytes, temp: Path) -> None:
+    """Put `data` at `path` atomically and durably. Only for derived files and caches."""
+    try:
+        write_new(temp, data)
+        with faults(path):
+            os.replace(temp, path)
+    finally:
+        _discard(temp)
+    sync_directory(path.parent)
+
+
+def move(source: Path, target: Path) -> bool:
+    """Rename a file durably; False if there was none."""
+    make_directory(target.parent)
+    with faults(source):
+        try:
+            os.replace(source, target)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    sync_directory(source.parent)
+    sync_directory(target.parent)
+    return True

@@ -1,0 +1,135 @@
+"""Whether files still are what their digests promise, and a cache that saves asking twice.
+
+A stamp is (size, mtime, ctime, inode) of a file whose SHA-256 was found right. As long as the stamp holds,
+nobody has written to the file; decay of the medium below the file system is found by `stores.verify`, which
+trusts no stamp.
+"""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from stores import documents, files
+from stores.errors import BankError, EmbankError
+from stores.layout import SIDE
+
+#: Relative path -> {"size": bytes, "sha256": hex}, as in markers and seals.
+Promises = Mapping[str, Mapping[str, Any]]
+Stamp = list[int]
+#: A file changed more recently is not stamped: a second change could fall into the same tick of the clock.
+SETTLED_NS = 2_000_000_000
+_THREADS = 8
+
+
+def find_broken(
+    root: Path, promises: Promises, progress: Callable[[int, int], None] | None = None
+) -> dict[str, str]:
+    """Read every promised file, in threads (hashing releases the interpreter).
+
+    Args:
+        progress: called with (files read, files in all) after each file.
+
+    Returns:
+        Relative path -> what is wrong, for the files that are missing or differ.
+    """
+    broken: dict[str, str] = {}
+    if not promises:
+        return broken
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        found = pool.map(lambda path: files.digest(root / path), promises)
+        for count, (path, state) in enumerate(zip(promises, found, strict=True), 1):
+            if reason := _difference(state, promises[path]):
+                broken[path] = reason
+            if progress is not None:
+                progress(count, len(promises))
+    return broken
+
+
+def _difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str:
+    if state is None:
+        return "missing"
+    if state[0] != promise["size"]:
+        return f"{state[0]} bytes instead of {promise['size']}"
+    return "" if state[1] == promise["sha256"] else "content differs from its SHA-256"
+
+
+def promise_of(data: bytes) -> dict[str, Any]:
+    """What a marker or seal says of a file with these bytes."""
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def ensure(root: Path, feature: str, seal: bytes, promises: Promises) -> None:
+    """Make sure of every file of a sealed feature before use; re-read those without a valid stamp.
+
+    Args:
+        seal: bytes of the seal that holds the promises; stamps are good for this seal only.
+
+    Raises:
+        BankError: a file is missing or damaged; the message names the feature and the chunk.
+    """
+    known = _load(root, feature, seal)
+    now = {path: _stamp(root, path) for path in promises}
+    doubtful = {
+        path: promise
+        for path, promise in promises.items()
+        if now[path] is None or known.get(path) != now[path]
+    }
+    if not doubtful:
+        return
+    broken = find_broken(root, doubtful)
+    if broken:
+        path, reason = next(iter(broken.items()))
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        raise BankError(
+            f"{describe(path)} of feature {feature} is damaged: {path}: {reason}{more}",
+            "Nothing is evaluated that differs from what was sealed",
+            f"run `embank bank repair {root}`",
+        )
+    remember(root, feature, seal, now)
+
+
+def describe(path: str) -> str:
+    """`Chunk 3` for a chunk's file or marker, else `A file`."""
+    index = chunk_index(path)
+    return "A file" if index is None else f"Chunk {index}"
+
+
+def chunk_index(path: str) -> int | None:
+    """The chunk to which a relative path of a chunk file or marker belongs."""
+    parts = path.split("/")
+    number = parts[3].removesuffix(".json") if len(parts) > 3 and (parts[2] in ("c", "markers")) else ""
+    return int(number) if number.isdecimal() else None
+
+
+def snapshot(root: Path, paths: Iterable[str]) -> dict[str, Stamp | None]:
+    """Stamps as of now, to be taken before the files are read."""
+    return {path: _stamp(root, path) for path in paths}
+
+
+def remember(root: Path, feature: str, seal: bytes, stamps: Mapping[str, Stamp | None]) -> None:
+    """Keep stamps, taken before the files were found right. A bank that cannot be written stays without."""
+    settled = time.time_ns() - SETTLED_NS
+    good = {path: stamp for path, stamp in stamps.items() if stamp is not None and max(stamp[1:3]) < settled}
+    body = {"seal": hashlib.sha256(seal).hexdigest(), "files": good}
+    with contextlib.suppress(EmbankError):
+        temp = files.temporary(root / SIDE / "tmp", f"{feature}.stamps")
+        documents.replace(root / SIDE / feature / "stamps.json", body, temp)
+
+
+def _load(root: Path, feature: str, seal: bytes) -> dict[str, Stamp]:
+    try:
+        body = documents.read_if_there(root / SIDE / feature / "stamps.json") or {}
+    except EmbankError:
+        return {}
+    stamps: dict[str, Stamp] = body["files"] if body.get("seal") == hashlib.sha256(seal).hexdigest() else {}
+    return stamps
+
+
+def _stamp(root: Path, path: str) -> Stamp | None:
+    state = files.stat_if_there(root / path)
+    return None if state is None else [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]

@@ -1,0 +1,196 @@
+"""Where things lie in a bank, and the zarr metadata that describes them, byte for byte.
+
+The metadata documents are written here, not by the zarr library, so that their bytes do not depend on its
+version; the tests hold them against zarr's own. Zarr v3: codecs `bytes` (little-endian) and `crc32c`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stores.schema import FEATURE_NAME, FeatureKey
+
+RUN_DOCUMENT = "embank.json"
+MANIFEST = "manifest.parquet"
+ZARR = "zarr.json"
+SIDE = ".embank"
+COLUMNS = ("label", "split", "group")
+VOCABULARIES = "columns.json"
+#: The arrays of a feature, in the order in which a chunk's files are written.
+ARRAYS = ("embedding", "norm", "status")
+#: Bytes of the crc32c that ends every chunk file.
+CHECKSUM = 4
+_SMALLEST, _LARGEST, _CHUNKS = 64, 16384, 64
+
+
+def default_chunk_rows(rows: int) -> int:
+    """Rows a chunk for a bank of `rows`: about 64 chunks, a power of two from 64 to 16,384."""
+    wanted = max(1, -(-rows // _CHUNKS))
+    return min(max(1 << (wanted - 1).bit_length(), _SMALLEST), _LARGEST)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How rows fall into chunks.
+
+    Attributes:
+        rows: of the bank.
+        chunk_rows: rows a chunk; the last one is padded in its file.
+    """
+
+    rows: int
+    chunk_rows: int
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.rows // self.chunk_rows)
+
+    def bounds(self, index: int) -> tuple[int, int]:
+        """First row of a chunk and the row after its last. Raises IndexError outside the grid."""
+        if not 0 <= index < self.chunks:
+            raise IndexError(f"chunk {index} of {self.chunks}")
+        return index * self.chunk_rows, min((index + 1) * self.chunk_rows, self.rows)
+
+
+@dataclass(frozen=True)
+class FeatureLayout:
+    """Paths and metadata of one feature. Relative paths are relative to the bank, with `/`."""
+
+    root: Path
+    key: FeatureKey
+    dim: int
+    grid: Grid
+
+    @property
+    def name(self) -> str:
+        return self.key.name
+
+    @property
+    def side(self) -> Path:
+        return self.root / SIDE / self.name
+
+    def chunk_file(self, array: str, index: int) -> str:
+        """Relative path of one array's chunk file."""
+        return chunk_file(self.name, array, index)
+
+    def marker(self, index: int) -> str:
+        """Relative path of a chunk's marker."""
+        return marker_file(self.name, index)
+
+    def metadata(self) -> dict[str, dict[str, Any]]:
+        """Zarr metadata by node, relative to the feature: `` (the group, not consolidated) and the arrays."""
+        rows, chunk = self.grid.rows, self.grid.chunk_rows
+        group = {
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": {"model": self.key.model, "feature_key": self.key.digest},
+        }
+        flags = {"flag_values": [0, 1, 2], "flag_meanings": "pending ok failed"}
+        note = {"long_name": "L2 norm of the embedding before rounding"}
+        return {
+            "": group,
+            "embedding": _array(
+                [rows, self.dim], [chunk, self.dim], self.key.dtype, ["image", "feature"], {}
+            ),
+            "norm": _array([rows], [chunk], "float32", ["image"], note),
+            "status": _array([rows], [chunk], "uint8", ["image"], flags),
+        }
+
+    def metadata_files(self) -> dict[str, bytes]:
+        """The bytes of every zarr.json of the feature, by relative path."""
+        nodes = self.metadata()
+        arrays = {name: nodes[name] for name in ARRAYS}
+        found = {
+            f"{self.name}/{ZARR}": encode_metadata(
+                {**nodes[""], "consolidated_metadata": _consolidated(arrays)}
+            )
+        }
+        found.update({f"{self.name}/{array}/{ZARR}": encode_metadata(node) for array, node in arrays.items()})
+        return found
+
+    def key_document(self) -> dict[str, Any]:
+        """Body of key.json: the key, and what else the metadata follow from."""
+        return key_document(self.key, self.dim, self.grid)
+
+    def payload(self, array: str) -> int:
+        """Bytes of one chunk of an array, without the checksum."""
+        row = {"embedding": self.dim * itemsize(self.key.dtype), "norm": 4, "status": 1}[array]
+        return self.grid.chunk_rows * row
+
+
+def itemsize(dtype: str) -> int:
+    return {"float16": 2, "float32": 4, "uint8": 1}[dtype]
+
+
+def chunk_file(feature: str, array: str, index: int) -> str:
+    """Relative path of a chunk file, by zarr's default chunk key encoding."""
+    return f"{feature}/{array}/c/{index}" + ("/0" if array == "embedding" else "")
+
+
+def marker_file(feature: str, index: int) -> str:
+    return f"{SIDE}/{feature}/markers/{index:06d}.json"
+
+
+def key_document(key: FeatureKey, dim: int, grid: Grid) -> dict[str, Any]:
+    return {
+        "schema": key.schema,
+        "key": key.to_dict(),
+        "digest": key.digest,
+        "dim": dim,
+        "rows": grid.rows,
+        "chunk_rows": grid.chunk_rows,
+    }
+
+
+def feature_from_document(root: Path, body: Mapping[str, Any]) -> FeatureLayout:
+    """The layout that a key document describes."""
+    grid = Grid(int(body["rows"]), int(body["chunk_rows"]))
+    return FeatureLayout(root, FeatureKey.from_dict(body["key"]), int(body["dim"]), grid)
+
+
+def is_feature_name(name: str) -> bool:
+    return FEATURE_NAME.fullmatch(name) is not None
+
+
+def root_metadata(features: list[FeatureLayout]) -> bytes:
+    """The bank's zarr.json: a group that lists every sealed feature's group and arrays."""
+    nodes: dict[str, dict[str, Any]] = {}
+    for feature in sorted(features, key=lambda each: each.name):
+        for node, body in feature.metadata().items():
+            nodes[f"{feature.name}/{node}".rstrip("/")] = (
+                body if node else {**body, "consolidated_metadata": _consolidated({})}
+            )
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    return encode_metadata({**group, "consolidated_metadata": _consolidated(nodes)})
+
+
+def encode_metadata(node: Mapping[str, Any]) -> bytes:
+    return (json.dumps(node, sort_keys=True, indent=1) + "\n").encode("ascii")
+
+
+def _consolidated(nodes: Mapping[str, Any]) -> dict[str, Any]:
+    return {"kind": "inline", "must_understand": False, "metadata": dict(nodes)}
+
+
+def _array(
+    shape: list[int], chunk: list[int], dtype: str, dims: list[str], attributes: Mapping[str, Any]
+) -> dict[str, Any]:
+    small = itemsize(dtype) == 1
+    to_bytes: dict[str, Any] = (
+        {"name": "bytes"} if small else {"name": "bytes", "configuration": {"endian": "little"}}
+    )
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0 if small else "NaN",
+        "codecs": [to_bytes, {"name": "crc32c"}],
+        "attributes": dict(attributes),
+        "dimension_names": dims,
+        "storage_transformers": [],
+    }

@@ -1,0 +1,101 @@
+"""Advisory locks between processes (flock): one coordinator a feature, many committers, one clean-up."""
+
+import contextlib
+import fcntl
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from stores import files
+from stores.errors import BankError, Refused
+
+_POLL_SECONDS = 0.05
+
+
+class Lock:
+    """A held flock. Dies with the process, however it ends."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self._descriptor = path, descriptor
+        _held.add(self)
+
+    def release(self) -> None:
+        """Let go; a second call does nothing."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+    def sign(self) -> None:
+        """Write this process's number into the lock file, for whoever finds it taken."""
+        with files.faults(self.path):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def unsign(self) -> None:
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+
+
+_held: "weakref.WeakSet[Lock]" = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    # A forked child shares the lock's open file: kept there, it would hold the lock after the parent's death.
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _try(path: Path, mode: int) -> Lock | None:
+    with files.faults(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return Lock(path, descriptor)
+
+
+@contextlib.contextmanager
+def held(path: Path, *, shared: bool = False, patience: float = 60.0) -> Iterator[None]:
+    """Hold a lock for the body, waiting at most `patience` seconds for it. Raises BankError after that."""
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = time.monotonic() + patience
+    while (lock := _try(path, mode)) is None:
+        if time.monotonic() > deadline:
+            raise BankError(
+                f"{path} is locked by another process",
+                "Writers of a bank take turns",
+                "wait for the other process, or stop it, and run the same command again",
+            )
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def coordinate(path: Path, what: str) -> Lock:
+    """Become the one coordinator of `what`. Raises Refused, naming the holder, if there is one already."""
+    lock = _try(path, fcntl.LOCK_EX)
+    if lock is None:
+        holder = (files.read_if_there(path) or b"").decode("ascii", "replace").strip() or "unknown"
+        raise Refused(
+            f"{what} is being written by process {holder}",
+            "One run at a time writes a feature",
+            f"wait for process {holder} to end, or stop it (committed chunks are kept); then run this again",
+        )
+    try:
+        lock.sign()
+    except BaseException:
+        lock.release()
+        raise
+    return lock

@@ -1,0 +1,300 @@
+"""Reading a bank: sealed features as read-only arrays, mapped from their files without copying.
+
+Imports neither pandas nor zarr: a study rerun from the shell opens its features in milliseconds.
+"""
+
+import builtins
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stores import documents, files, integrity
+from stores.errors import BankError
+from stores.layout import COLUMNS, MANIFEST, RUN_DOCUMENT, SIDE, VOCABULARIES, FeatureLayout, Grid
+from stores.mapping import map_chunks
+from stores.schema import STATUS_OK, Failure, FeatureKey, check_schema
+from stores.seal import Seal, feature_names, misplaced, read_feature, read_seal, seal_path
+
+if TYPE_CHECKING:
+    from stores.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """One line of `embank bank ls`.
+
+    Attributes:
+        name: of the feature's group.
+        key: what made it.
+        dim: length of an embedding.
+        dtype: of the stored embeddings.
+        rows: of the bank; ok + failed + pending.
+        bytes: of its chunk files.
+        sealed: whether it is finished and may be evaluated.
+    """
+
+    name: str
+    key: FeatureKey
+    dim: int
+    dtype: str
+    rows: int
+    ok: int
+    failed: int
+    pending: int
+    bytes: int
+    sealed: bool
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A bank of embeddings on disk. `Bank.open` reads its run document and nothing else.
+
+    Attributes:
+        path: its directory.
+        rows: number of images; row i is image i of the manifest in every array.
+        chunk_rows: rows a chunk, the same for all features.
+        image_digest: what the embeddings depend on (`Manifest.image_digest`).
+        manifest_digest: of the whole manifest, labels and splits included.
+        files: SHA-256 of the manifest and the label columns, by relative path.
+    """
+
+    path: Path
+    rows: int
+    chunk_rows: int
+    image_digest: str
+    manifest_digest: str
+    files: Mapping[str, str]
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Bank":
+        """Open a bank.
+
+        Raises:
+            BankError: no bank there, a damaged run document, or another schema version.
+        """
+        path = Path(path)
+        body = documents.read_if_there(path / RUN_DOCUMENT)
+        if body is None:
+            raise BankError(
+                f"{path} is not a bank (it has no {RUN_DOCUMENT})",
+                "A bank is a directory made by `embank embed`",
+                f"check the path; if {path / SIDE} is there, run `embank bank repair {path}`",
+            )
+        check_schema(body.get("schema"), path)
+        fields = ("rows", "chunk_rows", "image_digest", "manifest_digest", "files")
+        return cls(path, **{field: body[field] for field in fields})
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.rows, self.chunk_rows)
+
+    def features(self, name: str | None = None) -> "FeatureSet":
+        """A sealed feature.
+
+        Args:
+            name: a model's slug or a feature's name; None if the bank has one sealed feature only.
+
+        Raises:
+            BankError: none such, several such, not sealed, or damaged.
+        """
+        return FeatureSet(self, self._find(name))
+
+    def _find(self, name: str | None) -> str:
+        every = feature_names(self.path)
+        if name in every:
+            return name
+        known = [each for each in every if name is None or read_feature(self.path, each).key.model == name]
+        sealed = [each for each in known if files.stat_if_there(seal_path(self.path, each)) is not None]
+        if len(sealed) == 1:
+            return sealed[0]
+        asked = "A feature" if name is None else f"{name!r}"
+        if not known:
+            raise BankError(
+                f"{asked} is not in {self.path}",
+                f"It holds {', '.join(every) or 'no features'}",
+                "choose one of these, or run `embank embed` for this model",
+            )
+        if not sealed:
+            raise _unsealed(self.path, known[0])
+        raise BankError(
+            f"{asked} could be any of {', '.join(sealed)}", "The choice must be plain", "give the full name"
+        )
+
+    def list(self) -> "builtins.list[FeatureInfo]":
+        """All features, sealed or not. Raises BankError if one's documents are damaged."""
+        return [self._info(name) for name in feature_names(self.path)]
+
+    def _info(self, name: str) -> FeatureInfo:
+        layout = read_feature(self.path, name)
+        sealed = read_seal(self.path, name)
+        if sealed is not None:
+            return _info_of(layout, sealed[0])
+        done = failed = size = 0
+        for entry in files.names(layout.side / "markers"):
+            marker = documents.read(layout.side / "markers" / entry)
+            done += marker["stop"] - marker["start"]
+            failed += len(marker["failures"])
+            size += sum(each["size"] for each in marker["files"].values())
+        key = layout.key
+        return FeatureInfo(
+            name, key, layout.dim, key.dtype, self.rows, done - failed, failed, self.rows - done, size, False
+        )
+
+    def manifest(self) -> "Manifest":
+        """The manifest, as it was when the bank was made (imports pyarrow). Raises BankError if damaged."""
+        from stores.manifest import Manifest
+
+        self._side_file(MANIFEST)
+        return Manifest.read(self.path / MANIFEST, allow_outside=True)
+
+    def column(self, name: str) -> tuple[npt.NDArray[np.int32], "builtins.list[str]"]:
+        """A categorical column of the manifest, without reading the manifest.
+
+        Args:
+            name: `label`, `split` or `group`.
+
+        Returns:
+            Codes int32 [rows] (-1 where missing), and the vocabulary they index, sorted by bytes.
+
+        Raises:
+            BankError: another name, or a damaged file.
+        """
+        if name not in COLUMNS:
+            raise BankError(
+                f"column {name!r}",
+                f"The bank keeps {', '.join(COLUMNS)} at hand",
+                "read others from `Bank.manifest()`",
+            )
+        vocabularies = documents.decode(
+            self._side_file(f"{SIDE}/columns/{VOCABULARIES}"), self.path / SIDE / "columns" / VOCABULARIES
+        )
+        codes = np.load(io.BytesIO(self._side_file(f"{SIDE}/columns/{name}.npy")), allow_pickle=False)
+        return codes, vocabularies["columns"][name]
+
+    def _side_file(self, relative: str) -> bytes:
+        """A file named in the run document, checked against its digest."""
+        data = files.read(self.path / relative)
+        if integrity.promise_of(data)["sha256"] != self.files[relative]:
+            raise BankError(
+                f"{self.path / relative} is damaged",
+                "It must match the SHA-256 in the run document",
+                f"run `embank bank repair {self.path}`",
+            )
+        return data
+
+
+def _info_of(layout: FeatureLayout, seal: Seal) -> FeatureInfo:
+    """A sealed feature's line; its size follows from the layout."""
+    size = sum(promise["size"] for path, promise in seal.files.items() if "/c/" in path)
+    key = layout.key
+    return FeatureInfo(
+        layout.name, key, layout.dim, key.dtype, seal.rows, seal.ok, seal.failed, 0, size, True
+    )
+
+
+def _unsealed(path: Path, name: str) -> BankError:
+    return BankError(
+        f"Feature {name} in {path} is not finished",
+        "Only sealed features are evaluated",
+        "run the same `embank embed` command again; it goes on where it stopped",
+    )
+
+
+class FeatureSet:
+    """A sealed feature, for reading: row i belongs to image i of the manifest.
+
+    Opening compares every file's stamp with the cache and re-reads whatever changed: nothing damaged is used.
+
+    Args:
+        bank: where it lies.
+        name: of the feature.
+
+    Raises:
+        BankError: not sealed, damaged, made by another schema, or of another bank.
+    """
+
+    def __init__(self, bank: Bank, name: str) -> None:
+        self.bank, self.name = bank, name
+        sealed = read_seal(bank.path, name)
+        if sealed is None:
+            raise _unsealed(bank.path, name)
+        self._seal, data = sealed
+        check_schema(self._seal.definition["schema"], seal_path(bank.path, name))
+        self._layout = read_feature(bank.path, name)
+        if self._layout.grid != bank.grid or self._layout.key.images != bank.image_digest:
+            raise misplaced(seal_path(bank.path, name), name)
+        integrity.ensure(bank.path, name, data, self._seal.files)
+
+    def __len__(self) -> int:
+        return self.bank.rows
+
+    @property
+    def key(self) -> FeatureKey:
+        """What made the embeddings."""
+        return self._layout.key
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self._layout.dim
+
+    @property
+    def info(self) -> FeatureInfo:
+        """Counts and sizes."""
+        return _info_of(self._layout, self._seal)
+
+    @cached_property
+    def array(self) -> npt.NDArray[Any]:
+        """Embeddings [rows, dim], float16 or float32 as stored, read-only; NaN where the row failed.
+
+        Mapped from the chunk files as one contiguous array: nothing is read before it is used.
+        """
+        return self._map("embedding", np.dtype(self.key.dtype), (self.dim,))
+
+    @cached_property
+    def norm(self) -> npt.NDArray[np.float32]:
+        """L2 norms float32 [rows] before rounding, read-only; NaN where the row failed."""
+        return self._map("norm", np.dtype("<f4"), ())
+
+    @cached_property
+    def status(self) -> npt.NDArray[np.uint8]:
+        """uint8 [rows], read-only: 1 ok, 2 failed."""
+        return self._map("status", np.dtype("u1"), ())
+
+    @cached_property
+    def ok(self) -> npt.NDArray[np.bool_]:
+        """bool [rows]: rows that have an embedding."""
+        return np.equal(self.status, STATUS_OK)
+
+    def _map(self, array: str, dtype: np.dtype[Any], tail: tuple[int, ...]) -> npt.NDArray[Any]:
+        layout = self._layout
+        paths = [layout.root / layout.chunk_file(array, index) for index in range(layout.grid.chunks)]
+        return map_chunks(paths, layout.payload(array), dtype, tail)[: self.bank.rows]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """Label codes int32 [rows], -1 where missing; `bank.column("label")` has the names."""
+        return self.bank.column("label")[0]
+
+    @property
+    def image_ids(self) -> list[str]:
+        """The manifest's image ids, in row order (imports pyarrow)."""
+        return self.bank.manifest().image_ids
+
+    def failures(self) -> list[Failure]:
+        """Why rows have no embedding, in row order."""
+        found = []
+        for index in range(self._layout.grid.chunks):
+            marker = documents.read(self.bank.path / self._layout.marker(index))
+            found += [Failure(**failure) for failure in marker["failures"]]
+        return found
+
+    def take(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Copy rows, in the order given: [len(rows), dim] in the stored dtype. Raises IndexError outside."""
+        return np.asarray(self.array[np.asarray(rows, dtype=np.intp)])

@@ -1,0 +1,129 @@
+"""The seal of a finished feature: the digest of every file that an evaluation may read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stores import documents, files
+from stores.errors import BankError
+from stores.layout import SIDE, ZARR, FeatureLayout, feature_from_document, is_feature_name, root_metadata
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a seal says.
+
+    Attributes:
+        feature: name of the feature.
+        rows, ok, failed: counts; ok + failed = rows.
+        files: relative path -> {"size", "sha256"} of all chunk files, metadata, markers and the key.
+        definition: body of key.json.
+        manifest_digest: of the bank.
+    """
+
+    feature: str
+    rows: int
+    ok: int
+    failed: int
+    files: Mapping[str, Mapping[str, Any]]
+    definition: Mapping[str, Any]
+    manifest_digest: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Body of seal.json."""
+        return {
+            "schema": self.definition["schema"],
+            "feature": self.definition["digest"],
+            "name": self.feature,
+            "rows": self.rows,
+            "ok": self.ok,
+            "failed": self.failed,
+            "files": dict(self.files),
+            "definition": dict(self.definition),
+            "manifest_digest": self.manifest_digest,
+        }
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> "Seal":
+        """The seal that `to_dict` wrote."""
+        fields = ("rows", "ok", "failed", "files", "definition", "manifest_digest")
+        return cls(feature=body["name"], **{field: body[field] for field in fields})
+
+
+def seal_path(root: Path, feature: str) -> Path:
+    return root / SIDE / feature / "seal.json"
+
+
+def key_path(root: Path, feature: str) -> Path:
+    return root / SIDE / feature / "key.json"
+
+
+def read_seal(root: Path, feature: str) -> tuple[Seal, bytes] | None:
+    """A feature's seal and its bytes; None if it is not sealed. Raises BankError if the seal is damaged."""
+    path = seal_path(root, feature)
+    data = files.read_if_there(path)
+    if data is None:
+        return None
+    seal = Seal.from_dict(documents.decode(data, path))
+    if seal.feature != feature:
+        raise misplaced(path, feature)
+    return seal, data
+
+
+def read_feature(root: Path, feature: str) -> FeatureLayout:
+    """A feature's layout from its key.json. Raises BankError if that is missing, damaged or another's."""
+    path = key_path(root, feature)
+    layout = feature_from_document(root, documents.read(path))
+    if layout.name != feature:
+        raise misplaced(path, feature)
+    return layout
+
+
+def misplaced(path: Path, feature: str) -> BankError:
+    """The error for a document that is whole but not of this feature."""
+    return BankError(
+        f"{path} does not belong to {feature}",
+        "A feature's documents carry its own key",
+        "run `embank bank repair` on the bank",
+    )
+
+
+def feature_names(root: Path) -> list[str]:
+    """Names of all features of a bank, begun or sealed, whole or damaged."""
+    return [name for name in files.names(root / SIDE) if is_feature_name(name)]
+
+
+def write_root_metadata(root: Path) -> None:
+    """Rewrite the bank's zarr.json if it is not what the sealed features make it. Under the bank's lock."""
+    wanted = expected_root_metadata(root)
+    if files.read_if_there(root / ZARR) != wanted:
+        files.replace(root / ZARR, wanted, files.temporary(root / SIDE / "tmp", "bank"))
+
+
+def expected_root_metadata(root: Path) -> bytes:
+    """The bytes of the bank's zarr.json, from the sealed features.
+
+    A feature counts if its seal is there, even damaged: what it is follows from its key as well.
+    """
+    found = []
+    for name in feature_names(root):
+        if files.stat_if_there(seal_path(root, name)) is not None:
+            layout = definition(root, name)
+            if layout is not None:
+                found.append(layout)
+    return root_metadata(found)
+
+
+def definition(root: Path, feature: str) -> FeatureLayout | None:
+    """A feature's layout from its key.json or, failing that, from its seal; None if neither is whole."""
+    try:
+        return read_feature(root, feature)
+    except BankError:
+        pass
+    try:
+        sealed = read_seal(root, feature)
+    except BankError:
+        return None
+    layout = None if sealed is None else feature_from_document(root, sealed[0].definition)
+    return layout if layout is not None and layout.name == feature else None

@@ -1,0 +1,318 @@
+"""Making a bank and writing a feature into it: one coordinator, exclusive commits, a seal at the end."""
+
+import contextlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stores import documents, files, integrity, locks
+from stores.cleanup import clean
+from stores.commit import Committer
+from stores.errors import BankError
+from stores.layout import (
+    ARRAYS,
+    COLUMNS,
+    MANIFEST,
+    RUN_DOCUMENT,
+    SIDE,
+    VOCABULARIES,
+    ZARR,
+    FeatureLayout,
+    default_chunk_rows,
+)
+from stores.read import Bank
+from stores.schema import SCHEMA_VERSION, ChunkResult, FeatureKey
+from stores.seal import Seal, key_path, read_seal, seal_path, write_root_metadata
+
+if TYPE_CHECKING:
+    from stores.manifest import Manifest
+
+
+def open_or_create(path: Path | str, manifest: "Manifest", *, chunk_rows: int | None = None) -> Bank:
+    """The bank at `path`, made if there is none. Two processes may race: one makes it, both get it.
+
+    Args:
+        path: an existing bank, an empty directory, or nothing yet.
+        manifest: of the images. An existing bank must have the same `image_digest`; it keeps its own labels.
+        chunk_rows: rows a chunk; None takes the bank's, or a default of about 1/64 of the rows.
+
+    Raises:
+        BankError: other images, another chunk size, an empty manifest, or a directory of something else.
+        MachineFault: disk full or I/O error; run again.
+    """
+    path = Path(path)
+    if len(manifest) == 0:
+        raise BankError("A manifest without rows", "A bank needs at least one image", "check the manifest")
+    if chunk_rows is not None and not 1 <= chunk_rows <= 1 << 20:
+        raise BankError(f"{chunk_rows} rows a chunk", "It is between 1 and 1048576", "leave it out")
+    if files.stat_if_there(path / RUN_DOCUMENT) is None:
+        _refuse_foreign(path)
+        files.make_directory(path)
+        files.make_directory(path / SIDE)
+        with locks.held(path / SIDE / "lock"):
+            if files.stat_if_there(path / RUN_DOCUMENT) is None:
+                _create(path, manifest, chunk_rows or default_chunk_rows(len(manifest)))
+    bank = Bank.open(path)
+    _check_same(bank, manifest, chunk_rows)
+    return bank
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Accept nothing, an empty directory, or what an interrupted creation left."""
+    state = files.stat_if_there(path)
+    if state is None:
+        return
+    ours = {SIDE, MANIFEST, ZARR}
+    entries = [name for name in _entries(path) if not name.startswith(f".{MANIFEST}.")]
+    inside = [
+        name for name in files.names(path / SIDE) if name not in ("lock", "columns", "tmp", "quarantine")
+    ]
+    if entries and (SIDE not in entries or inside or not ours.issuperset(entries)):
+        raise BankError(
+            f"{path} holds {entries[0] if entries[0] != SIDE else inside[0] if inside else entries[-1]} "
+            f"and no {RUN_DOCUMENT}",
+            "A new bank needs an empty directory of its own",
+            f"choose another directory; if {path} was a bank, run `embank bank repair {path}`",
+        )
+
+
+def _entries(path: Path) -> list[str]:
+    if not path.is_dir():
+        raise BankError(f"{path} is not a directory", "A bank is a directory", "choose another path")
+    return files.names(path)
+
+
+def _create(path: Path, manifest: "Manifest", chunk_rows: int) -> None:
+    """Write all of an empty bank; the run document last, for it alone means that there is a bank."""
+    for name in files.names(path):
+        if name.startswith(f".{MANIFEST}."):
+            files.remove(path / name)
+    for name in files.names(path / SIDE / "tmp"):
+        files.remove(path / SIDE / "tmp" / name)
+    for name in ("tmp", "columns", "quarantine"):
+        files.make_directory(path / SIDE / name)
+    files.make_directory(path / "records")
+    manifest.write(path / MANIFEST)
+    files.sync_directory(path)
+    contents = {MANIFEST: files.read(path / MANIFEST)}
+    for relative, data in column_files(manifest).items():
+        files.replace(path / relative, data, _bank_temporary(path))
+        contents[relative] = data
+    write_root_metadata(path)
+    documents.create(path / RUN_DOCUMENT, run_document(manifest, chunk_rows, contents), _bank_temporary(path))
+
+
+def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, bytes]) -> dict[str, Any]:
+    """Body of embank.json: what the bank is made of, and the digests of its immutable side files."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "rows": len(manifest),
+        "chunk_rows": chunk_rows,
+        "image_digest": manifest.image_digest,
+        "manifest_digest": manifest.digest,
+        "files": {path: integrity.promise_of(data)["sha256"] for path, data in contents.items()},
+    }
+
+
+def column_files(manifest: "Manifest") -> dict[str, bytes]:
+    """The categorical columns as files, by relative path: codes as .npy, vocabularies as sealed JSON."""
+    found, vocabularies = {}, {}
+    for name in COLUMNS:
+        codes, vocabularies[name] = manifest.codes(name)
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, codes.astype("<i4"), version=(1, 0), allow_pickle=False)
+        found[f"{SIDE}/columns/{name}.npy"] = buffer.getvalue()
+    found[f"{SIDE}/columns/{VOCABULARIES}"] = documents.encode(
+        {"schema": SCHEMA_VERSION, "columns": vocabularies}
+    )
+    return found
+
+
+def _check_same(bank: Bank, manifest: "Manifest", chunk_rows: int | None) -> None:
+    if bank.image_digest != manifest.image_digest:
+        raise BankError(
+            f"{bank.path} holds other images ({bank.rows} rows, image digest {bank.image_digest[:12]}; "
+            f"the manifest has {len(manifest)}, {manifest.image_digest[:12]})",
+            "A bank belongs to one list of images",
+            "choose another bank, or the manifest it was made with",
+        )
+    if chunk_rows is not None and chunk_rows != bank.chunk_rows:
+        raise BankError(
+            f"{chunk_rows} rows a chunk",
+            f"{bank.path} has {bank.chunk_rows} for all features",
+            "leave it out",
+        )
+
+
+def _bank_temporary(path: Path) -> Path:
+    return files.temporary(path / SIDE / "tmp", "bank")
+
+
+class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
+    """Writes one feature of a bank, and is the only coordinator to do so while it lives.
+
+    Starting it clears away what a killed run left: temporaries, chunk files without marker, broken markers.
+
+    Args:
+        bank: the bank.
+        key: of the feature; its `images` must be the bank's image digest.
+        dim: length of an embedding.
+
+    Raises:
+        Refused: another process is writing this feature.
+        BankError: a key of other images, another dim, or documents that are damaged.
+        MachineFault: disk full or I/O error; run again.
+    """
+
+    def __init__(self, bank: Bank, key: FeatureKey, dim: int) -> None:
+        if key.images != bank.image_digest:
+            raise BankError(
+                f"a feature key for images {key.images[:12]}",
+                f"{bank.path} holds images {bank.image_digest[:12]}",
+                "make the key from the bank's own manifest",
+            )
+        if dim < 1:
+            raise ValueError(f"dim {dim}")
+        self.bank, self.key, self.dim = bank, key, dim
+        self.layout = FeatureLayout(bank.path, key, dim, bank.grid)
+        self.committer = Committer(self.layout)
+        files.make_directory(self.layout.side)
+        self._lock = locks.coordinate(self.layout.side / "lock", f"Feature {key.name} of {bank.path}")
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        layout = self.layout
+        for name in ("tmp", "quarantine"):
+            files.make_directory(self.bank.path / SIDE / name)
+        files.make_directory(layout.side / "markers")
+        for array in ARRAYS:
+            files.make_directory(self.bank.path / layout.name / array / "c")
+        self._create_or_check(key_path(self.bank.path, layout.name), documents.encode(layout.key_document()))
+        for relative, data in layout.metadata_files().items():
+            self._create_or_check(self.bank.path / relative, data)
+        with locks.held(layout.side / "commit.lock"):
+            clean(layout)
+
+    def _create_or_check(self, path: Path, data: bytes) -> None:
+        created = files.create(path, data, files.temporary(self.bank.path / SIDE / "tmp", self.layout.name))
+        if not created and files.read(path) != data:
+            raise BankError(
+                f"{path} is damaged, or of another feature",
+                f"Here it must describe {self.key.name} with {self.dim} dimensions",
+                f"run `embank bank repair {self.bank.path}`",
+            )
+        files.sync_directory(path.parent)
+
+    @property
+    def todo(self) -> list[int]:
+        """Indices of the chunks without marker, ascending."""
+        done = set(files.names(self.layout.side / "markers"))
+        return [i for i in range(self.layout.grid.chunks) if f"{i:06d}.json" not in done]
+
+    def bounds(self, index: int) -> tuple[int, int]:
+        """First row of a chunk and the row after its last."""
+        return self.layout.grid.bounds(index)
+
+    def commit(self, result: ChunkResult) -> bool:
+        """Write one chunk and mark it done (`stores.commit.Committer.commit`); from any thread."""
+        return self.committer.commit(result)
+
+    def write_provenance(self, body: Mapping[str, Any]) -> None:
+        """Keep what is worth knowing about the run (device, versions, times), replacing what was there."""
+        self._note("provenance.json", body)
+
+    def write_certificate(self, body: Mapping[str, Any]) -> None:
+        """Keep the decoder's parity certificate, replacing what was there."""
+        self._note("certificate.json", body)
+
+    def _note(self, name: str, body: Mapping[str, Any]) -> None:
+        temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
+        documents.replace(self.layout.side / name, body, temp)
+
+    def seal(self) -> Seal:
+        """Re-read every file, write the seal, list the feature in the bank's metadata. May be called again.
+
+        Raises:
+            BankError: chunks are pending, or a file is not what its marker says.
+            MachineFault: disk full or I/O error; run again.
+        """
+        if todo := self.todo:
+            raise BankError(
+                f"{len(todo)} of {self.layout.grid.chunks} chunks of {self.key.name} are pending",
+                "Only a complete feature is sealed",
+                "run the same `embank embed` command again; it goes on where it stopped",
+            )
+        seal = self._make_seal()
+        stamps = integrity.snapshot(self.bank.path, seal.files)
+        self._refuse_broken(integrity.find_broken(self.bank.path, seal.files))
+        self._write_seal(seal, stamps)
+        with locks.held(self.bank.path / SIDE / "lock"):
+            write_root_metadata(self.bank.path)
+        return seal
+
+    def _make_seal(self) -> Seal:
+        layout, failed = self.layout, 0
+        promises: dict[str, Any] = {}
+        for index in range(layout.grid.chunks):
+            path = self.bank.path / layout.marker(index)
+            data = files.read(path)
+            body = documents.decode(data, path)
+            promises.update(body["files"])
+            promises[layout.marker(index)] = integrity.promise_of(data)
+            failed += len(body["failures"])
+        for relative, data in layout.metadata_files().items():
+            promises[relative] = integrity.promise_of(data)
+        key = f"{SIDE}/{layout.name}/key.json"
+        promises[key] = integrity.promise_of(documents.encode(layout.key_document()))
+        rows = layout.grid.rows
+        return Seal(
+            layout.name,
+            rows,
+            rows - failed,
+            failed,
+            promises,
+            layout.key_document(),
+            self.bank.manifest_digest,
+        )
+
+    def _refuse_broken(self, broken: Mapping[str, str]) -> None:
+        for path, reason in broken.items():
+            raise BankError(
+                f"{integrity.describe(path)} of {self.key.name} is damaged: {path}: {reason}",
+                "A seal vouches for every byte",
+                f"run `embank bank repair {self.bank.path}`",
+            )
+
+    def _write_seal(self, seal: Seal, stamps: Mapping[str, integrity.Stamp | None]) -> None:
+        path = seal_path(self.bank.path, self.layout.name)
+        temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
+        if not documents.create(path, seal.to_dict(), temp):
+            found = read_seal(self.bank.path, self.layout.name)
+            if found is None or found[0] != seal:
+                raise BankError(
+                    f"{path} differs from the feature's files",
+                    "A seal says what is there",
+                    f"run `embank bank repair {self.bank.path}`",
+                )
+        integrity.remember(self.bank.path, self.layout.name, files.read(path), stamps)
+
+    def close(self) -> None:
+        """Let the next coordinator in."""
+        self._lock.unsign()
+        self._lock.release()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
