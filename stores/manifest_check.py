@@ -1,0 +1,335 @@
+"""Look for what makes a study's numbers wrong before a single image is embedded."""
+
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from stores.folders import Progress, hash_all, run_threads
+
+if TYPE_CHECKING:
+    from stores.manifest import Manifest
+
+#: A class with fewer rows cannot give 5 support and 15 query images, the smallest common episode.
+FEW = 20
+_SHOWN = 5
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding.
+
+    Attributes:
+        severity: `error` makes rows or numbers wrong, `warning` may, `note` is good to know.
+        code: stable word.
+        count: how many rows, groups or classes it concerns.
+        text: what was found.
+        remedy: what to do about it.
+        examples: the first few, as text.
+    """
+
+    severity: Severity
+    code: str
+    count: int
+    text: str
+    remedy: str
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found.
+
+    Attributes:
+        rows, unlabelled: numbers of rows.
+        digest: of the manifest.
+        classes: label -> rows.
+        splits: split -> label -> rows; the empty text stands for no split and no label.
+        groups: number of distinct groups.
+        files_checked, content_checked: whether files were looked at, and their bytes.
+        problems: worst first.
+    """
+
+    rows: int
+    unlabelled: int
+    digest: str
+    classes: dict[str, int]
+    splits: dict[str, dict[str, int]]
+    groups: int
+    files_checked: bool
+    content_checked: bool
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """No problem is an error."""
+        return all(problem.severity != "error" for problem in self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {"ok": self.ok, **asdict(self), "problems": [asdict(problem) for problem in self.problems]}
+
+
+def check(
+    manifest: "Manifest",
+    *,
+    files: bool = True,
+    content: bool = False,
+    workers: int | None = None,
+    allow_outside: bool = False,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Check a manifest against itself and against the files it names. Reads; changes nothing.
+
+    Args:
+        manifest: rows to check.
+        files: look at every file: is it there, regular, below the root.
+        content: also find equal files (those of equal size are hashed) and compare the manifest's digests.
+        workers: threads.
+        allow_outside: links may lead out of the root.
+        progress: told (files looked at, files), and again while hashing.
+
+    Returns:
+        the findings; `ok` is false if any is an error.
+    """
+    problems = [*_group_problems(manifest), *_class_problems(manifest), *_uri_problems(manifest)]
+    if files or content:
+        sizes, found = _look(manifest, workers, allow_outside, progress)
+        problems += found
+        if content:
+            problems += _content_problems(manifest, sizes, workers, progress)
+    order = ("error", "warning", "note")
+    return CheckReport(
+        rows=len(manifest),
+        unlabelled=manifest.unlabelled,
+        digest=manifest.digest,
+        classes=manifest.classes,
+        splits=_class_counts(manifest),
+        groups=len(manifest.codes("group")[1]),
+        files_checked=files or content,
+        content_checked=content,
+        problems=tuple(sorted(problems, key=lambda problem: order.index(problem.severity))),
+    )
+
+
+def _class_counts(manifest: "Manifest") -> dict[str, dict[str, int]]:
+    counts = Counter(zip(manifest.column("split"), manifest.column("label"), strict=True))
+    result: dict[str, dict[str, int]] = {}
+    for (split, label), count in sorted(counts.items()):
+        result.setdefault(split, {})[label] = count
+    return result
+
+
+# The table
+
+
+def _group_problems(manifest: "Manifest") -> Iterable[Problem]:
+    groups, names = manifest.codes("group")
+    splits, split_names = manifest.codes("split")
+    if not names:
+        yield Problem(
+            "note", "no_group", len(manifest), "No row names its group (patient)",
+            "give the column with --group, so that one patient cannot stand on both sides of a split",
+        )  # fmt: skip
+        return
+    if missing := int((groups < 0).sum()):
+        yield Problem(
+            "warning", "group_missing", missing, f"{missing} rows have no group",
+            "fill in the group: such rows cannot be kept out of the other splits",
+        )  # fmt: skip
+    torn = _torn(groups, splits)
+    if len(torn):
+        rows = int(np.isin(groups, torn).sum())
+        yield Problem(
+            "error", "group_across_splits", len(torn),
+            f"{len(torn)} of {len(names)} groups stand in more than one split ({rows} rows)",
+            "split by group; otherwise a model is tested on patients it has seen",
+            tuple(
+                f"{names[g]}: {', '.join(split_names[s] for s in np.unique(splits[groups == g]) if s >= 0)}"
+                for g in torn[:_SHOWN].tolist()
+            ),
+        )  # fmt: skip
+
+
+def _torn(keys: "np.ndarray[Any, Any]", values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Keys that occur with more than one value; negative keys and values stand for none."""
+    both = (keys >= 0) & (values >= 0)
+    pairs = np.unique(np.stack([keys[both], values[both]]), axis=1)
+    found, counts = np.unique(pairs[0], return_counts=True)
+    return found[counts > 1]
+
+
+def _class_problems(manifest: "Manifest") -> Iterable[Problem]:
+    classes = manifest.classes
+    if not classes:
+        yield Problem(
+            "note", "no_label", len(manifest), "No row has a label",
+            "give the column with --label; embedding needs none, every evaluation does",
+        )  # fmt: skip
+        return
+    if manifest.unlabelled:
+        yield Problem(
+            "note", "unlabelled", manifest.unlabelled,
+            f"{manifest.unlabelled} of {len(manifest)} rows have no label",
+            "nothing, if meant so: they are embedded, and evaluations leave them out",
+        )  # fmt: skip
+    few = sorted((count, name) for name, count in classes.items() if count < FEW)
+    if few:
+        yield Problem(
+            "warning", "small_class", len(few), f"{len(few)} classes have fewer than {FEW} images",
+            "merge or drop them, or use fewer shots and queries",
+            tuple(f"{name}: {count}" for count, name in few[:_SHOWN]),
+        )  # fmt: skip
+    if len(classes) == 1:
+        yield Problem("warning", "one_class", 1, "All labels are equal", "check the label column")
+    yield from _absent_classes(manifest)
+
+
+def _absent_classes(manifest: "Manifest") -> Iterable[Problem]:
+    counts = _class_counts(manifest)
+    absent = [
+        f"{split}: {label}"
+        for split in counts
+        if split
+        for label in manifest.classes
+        if not counts[split].get(label)
+    ]
+    if absent:
+        yield Problem(
+            "warning", "class_absent", len(absent), f"{len(absent)} times a split lacks a class",
+            "check the splits; a class that is only in test cannot be learned", tuple(absent[:_SHOWN]),
+        )  # fmt: skip
+
+
+def _uri_problems(manifest: "Manifest") -> Iterable[Problem]:
+    from stores.manifest import plain_uris
+
+    uris = plain_uris(manifest.table["uri"]).to_pylist()
+    twice = [rows for rows in _same(uris) if len(rows) > 1]
+    if twice:
+        yield _duplicates(manifest, twice, "duplicate_uri", "files stand in more than one row")
+
+
+def _same(keys: Sequence[Any]) -> list[list[int]]:
+    """Rows of each key, in order of first occurrence."""
+    rows: dict[Any, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        rows[key].append(row)
+    return list(rows.values())
+
+
+def _duplicates(manifest: "Manifest", twice: list[list[int]], code: str, text: str) -> Problem:
+    """How bad copies are depends on what they straddle."""
+    labels, splits = manifest.column("label"), manifest.column("split")
+
+    def straddle(cells: list[str]) -> int:
+        return sum(len({cells[row] for row in rows} - {""}) > 1 for rows in twice)
+
+    label, split = straddle(labels), straddle(splits)
+    detail = [f"{label} with different labels"] if label else []
+    detail += [f"{split} in different splits"] if split else []
+    return Problem(
+        "error" if detail else "warning",
+        code,
+        len(twice),
+        f"{len(twice)} {text}" + (f" ({', '.join(detail)})" if detail else ""),
+        "keep one row each; a copy in another split is leakage, and in one split it counts twice",
+        tuple(" = ".join(manifest.uris[row] for row in rows[:_SHOWN]) for rows in twice[:_SHOWN]),
+    )
+
+
+# The files
+
+
+def _look(
+    manifest: "Manifest", workers: int | None, allow_outside: bool, progress: Progress | None
+) -> tuple[list[int], list[Problem]]:
+    """(size of each file, -1 where it cannot be used; problems)."""
+    look = _looker(manifest.root, allow_outside)
+    answers = run_threads(look, manifest.uris, len(manifest), workers=workers, progress=progress)
+    problems = []
+    for code, (text, remedy) in _FILE_PROBLEMS.items():
+        rows = [row for row, answer in enumerate(answers) if answer == code]
+        if rows:
+            examples = tuple(manifest.uris[row] for row in rows[:_SHOWN])
+            problems.append(Problem("error", code, len(rows), f"{len(rows)} {text}", remedy, examples))
+    return [answer if isinstance(answer, int) else -1 for answer in answers], problems
+
+
+_FILE_PROBLEMS = {
+    "missing": ("files are missing", "check the root and the uris; such rows will fail"),
+    "unreadable": ("files cannot be looked at", "check permissions, links and the length of names"),
+    "not_a_file": ("uris name something that is no regular file", "remove these rows; they will fail"),
+    "outside_root": (
+        "files lie outside the root, by way of links",
+        "copy them into the root, or allow files outside the root explicitly",
+    ),
+    "empty": ("files are empty", "fetch them again; such rows will fail"),
+}
+
+
+def _looker(root: Path, allow_outside: bool) -> Callable[[str], int | str]:
+    """A function from uri to the file's size or the code of what is wrong with it."""
+    top = os.path.realpath(root)
+    prefix = top if top.endswith(os.sep) else top + os.sep
+    folders: dict[str, bool] = {}
+
+    def inside(path: str) -> bool:
+        return (os.path.realpath(path) + os.sep).startswith(prefix)
+
+    def look(uri: str) -> int | str:
+        folder, _, _ = uri.rpartition("/")
+        path = f"{top}/{uri}" if not uri.startswith("/") else uri
+        if folder not in folders:  # resolving is slow, and folders are few
+            folders[folder] = inside(f"{top}/{folder}" if not uri.startswith("/") else folder)
+        try:
+            status = os.lstat(path)
+            linked = stat.S_ISLNK(status.st_mode)
+            if not allow_outside and not (folders[folder] and (not linked or inside(path))):
+                return "outside_root"
+            return _size(os.stat(path) if linked else status)  # noqa: PTH116 - a Path each is slow
+        except (FileNotFoundError, NotADirectoryError):
+            return "missing"
+        except (OSError, ValueError):
+            return "unreadable"
+
+    return look
+
+
+def _size(status: os.stat_result) -> int | str:
+    if not stat.S_ISREG(status.st_mode):
+        return "not_a_file"
+    return status.st_size or "empty"
+
+
+def _content_problems(
+    manifest: "Manifest", sizes: list[int], workers: int | None, progress: Progress | None
+) -> Iterable[Problem]:
+    from stores.manifest import plain_uris
+
+    known = manifest.sha256s or [""] * len(manifest)
+    uris = plain_uris(manifest.table["uri"]).to_pylist()
+    # Two rows of one file are found by their uri; here copies under other names count.
+    files_of_size = Counter(size for _, size in set(zip(uris, sizes, strict=True)))
+    rows = [row for row, size in enumerate(sizes) if size >= 0 and (files_of_size[size] > 1 or known[row])]
+    paths = [manifest.root / manifest.uris[row] for row in rows]
+    digests = dict(zip(rows, hash_all(paths, workers=workers, progress=progress), strict=True))
+    changed = [row for row in rows if known[row] and digests[row] not in (None, known[row])]
+    if changed:
+        yield Problem(
+            "error", "digest", len(changed), f"{len(changed)} files are not those the manifest was made of",
+            "restore them, or write the manifest again",
+            tuple(manifest.uris[row] for row in changed[:_SHOWN]),
+        )  # fmt: skip
+    hashed = [row for row in rows if digests[row] is not None]
+    copies = [[hashed[i] for i in same] for same in _same([digests[row] for row in hashed])]
+    twice = [same for same in copies if len({uris[row] for row in same}) > 1]
+    if twice:
+        yield _duplicates(manifest, twice, "duplicate_content", "sets of files have equal content")
