@@ -38,7 +38,6 @@ for name, group in (
     ("bank", bank_app),
     ("models", models_app),
     ("datasets", datasets_app),
-    ("bench", bench_app),
 ):
     app.add_typer(group, name=name)
 
@@ -661,6 +660,28 @@ def datasets_show(name: str, json: Json = False) -> None:
     else:
         for field, value in facts.items():
             print(f"{field:12} {value}")
+
+
+# --- throughput -------------------------------------------------------------------------------------
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A script of benchmarks/speed.")] = "",
+) -> None:
+    """Throughput, side by side with what one would use instead. `bench NAME --help` lists its options."""
+    import importlib
+    import pkgutil
+
+    from benchmarks import speed
+
+    names = sorted(m.name for m in pkgutil.iter_modules(speed.__path__) if m.name != "common")
+    if name not in names:
+        raise Refused(f"benchmark {name!r}", f"It is one of {', '.join(names)}", "name one of these")
+    importlib.import_module(f"benchmarks.speed.{name}").main(context.args)
 
 
 # --- errors, once -----------------------------------------------------------------------------------

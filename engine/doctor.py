@@ -63,7 +63,9 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
         return check()
     except Exception as error:  # a doctor reports what hurts, whatever it is
         reason = " ".join(str(error).split())[:160]
-        return Finding(name, "broken", f"{type(error).__name__}: {reason}", "reinstall it: `make clean install`")
+        return Finding(
+            name, "broken", f"{type(error).__name__}: {reason}", "reinstall it: `make clean install`"
+        )
 
 
 def _python() -> Finding:
@@ -102,7 +104,9 @@ def _torch() -> Finding:
     import torchvision
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
-    return Finding("torch", "ok", f"torch {torch.__version__}, torchvision {torchvision.__version__}, {build}")
+    return Finding(
+        "torch", "ok", f"torch {torch.__version__}, torchvision {torchvision.__version__}, {build}"
+    )
 
 
 def _gpu() -> Finding:
@@ -123,7 +127,9 @@ def _gpu() -> Finding:
 def _driver() -> Finding:
     version = Path("/proc/driver/nvidia/version")
     if not version.exists():
-        return Finding("driver", "absent", "no NVIDIA kernel driver", "needed for a GPU only: driver 580 or later")
+        return Finding(
+            "driver", "absent", "no NVIDIA kernel driver", "needed for a GPU only: driver 580 or later"
+        )
     return Finding("driver", "ok", version.read_text().splitlines()[0][:120])
 
 
@@ -153,7 +159,9 @@ def _codecs() -> Finding:
     lack = [text for name, text in wanted.items() if text not in have]
     detail = ", ".join(have) + (", libjpeg-turbo" if features.check("libjpeg_turbo") else "")
     if "JPEG" in lack or "PNG" in lack:
-        return Finding("image codecs", "broken", f"without {', '.join(lack)}", "reinstall pillow from a wheel")
+        return Finding(
+            "image codecs", "broken", f"without {', '.join(lack)}", "reinstall pillow from a wheel"
+        )
     return Finding("image codecs", "ok", detail)
 
 
@@ -167,7 +175,10 @@ def _store() -> Finding:
 def _faiss() -> Finding:
     if importlib.util.find_spec("faiss") is None:
         return Finding(
-            "faiss", "absent", "not installed", "pip install 'embank[cpu]', or 'embank[gpu]' beside a GPU, never both"
+            "faiss",
+            "absent",
+            "not installed",
+            "pip install 'embank[cpu]', or 'embank[gpu]' beside a GPU, never both",
         )
     import faiss
 

@@ -1,0 +1,275 @@
+"""The command-line contract: JSON keys, exit codes, messages with value, rule and remedy."""
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cli
+
+RECIPE = {"size": 40, "crop": 32}
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out)
+
+
+def embank(*words: object) -> Ran:
+    """Run the command line in this process, through the same entry point as the installed script."""
+    out, err = io.StringIO(), io.StringIO()
+    before = sys.argv
+    sys.argv = ["embank", *map(str, words)]
+    try:
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as end,
+        ):
+            cli.main()
+            sys.exit(0)
+    finally:
+        sys.argv = before
+    return Ran(end.value.code or 0, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cli") / "images"
+    generator = np.random.default_rng(0)
+    for i in range(80):
+        path = root / f"class{i % 2}" / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 255, (48, 60, 3), np.uint8)).save(path)
+    (root.parent / "recipe.json").write_text(json.dumps(RECIPE))
+    return root
+
+
+@pytest.fixture(scope="module")
+def manifest(images: Path) -> Path:
+    path = images.parent / "m.parquet"
+    assert embank("manifest", "folder", images, "-o", path).code == 0
+    return path
+
+
+def embed(manifest: Path, bank: Path, *more: object) -> Ran:
+    recipe = manifest.with_name("recipe.json")
+    return embank(
+        "embed",
+        manifest,
+        "--model",
+        "random/resnet18",
+        "--recipe",
+        recipe,
+        "--bank",
+        bank,
+        "--device",
+        "cpu",
+        *more,
+    )
+
+
+@pytest.fixture(scope="module")
+def bank(manifest: Path) -> Path:
+    path = manifest.with_name("bank")
+    assert embed(manifest, path).code == 0
+    return path
+
+
+def test_manifest_json(images: Path, tmp_path: Path) -> None:
+    ran = embank("manifest", "folder", images, "-o", tmp_path / "m.parquet", "--json")
+    assert ran.json["rows"] == 80
+    assert ran.json["classes"] == ["class0", "class1"]
+    assert len(ran.json["digest"]) == 64
+
+
+def test_manifest_from_a_csv_table(images: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("path,finding\nclass0/00.png,a\nclass1/01.png,b\n")
+    ran = embank(
+        "manifest",
+        "table",
+        table,
+        "--uri",
+        "path",
+        "--label",
+        "finding",
+        "--root",
+        images,
+        "-o",
+        tmp_path / "m.parquet",
+        "--json",
+    )
+    assert (ran.json["rows"], ran.json["classes"]) == (2, ["a", "b"])
+    assert embank("manifest", "check", tmp_path / "m.parquet").code == 0
+
+
+def test_embed_json_has_the_contract_keys(manifest: Path, tmp_path: Path) -> None:
+    ran = embed(manifest, tmp_path / "bank", "--json", "--certify")
+    found = ran.json
+    assert {"bank", "key", "model", "rows", "ok", "failed", "seconds", "img_per_s", "stages"} <= set(found)
+    assert (found["rows"], found["ok"], found["failed"]) == (80, 80, 0)
+    assert set(found["stages"]) == {"decode", "encode", "commit"}
+    assert found["certificate"]["embedding"]["min_cosine"] > 0.9999
+    assert found["certificate"]["pixels"]["mean_abs"] < 0.5
+    shown = embank("bank", "show", tmp_path / "bank", "--json").json
+    assert shown["features"][0]["certificate"]["n"] == 64
+
+
+def test_several_models_give_a_list(manifest: Path, tmp_path: Path) -> None:
+    ran = embed(manifest, tmp_path / "bank", "--model", "random/mobilenet_v3_small", "--json")
+    assert [one["model"] for one in ran.json] == ["random/resnet18", "random/mobilenet_v3_small"]
+
+
+def test_fewshot_json_has_the_contract_keys(bank: Path) -> None:
+    words = ("fewshot", bank, "--model", "random/resnet18", "--n-way", 2, "--n-shot", 5, "--episodes", 30)
+    found = embank(*words, "--json").json
+    assert {"model", "n_way", "n_shot", "n_query", "episodes", "seed", "accuracy", "ci95", "seconds"} <= set(
+        found
+    )
+    again = embank(*words, "--json").json
+    assert found["accuracy"] == again["accuracy"]
+
+
+def test_verify_finds_damage_and_repair_mends_it(manifest: Path, tmp_path: Path) -> None:
+    bank = tmp_path / "bank"
+    embed(manifest, bank)
+    assert embank("bank", "verify", bank, "--json").json["ok"] is True
+    (chunk,) = bank.glob("*/embedding/c/1/0")
+    data = bytearray(chunk.read_bytes())
+    data[1000] ^= 4
+    chunk.write_bytes(data)
+    found = embank("bank", "verify", bank, "--json")
+    assert found.code == 1
+    assert len(found.json["damaged"]) == 1
+    refused = embank("fewshot", bank, "--model", "random/resnet18", "--n-way", 2)
+    assert refused.code == 2
+    assert "bank repair" in refused.err
+    mended = embank("bank", "repair", bank, "--json")
+    assert (mended.code, mended.json["recomputed"]) == (0, 1)
+    data[1000] ^= 4
+    assert chunk.read_bytes() == bytes(data)
+
+
+def test_export_gives_the_contract_files(bank: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert (
+        embank("bank", "export", bank, "--model", "random/resnet18", "-o", out, "--format", "npy").code == 0
+    )
+    embeddings, status = np.load(out / "embeddings.npy"), np.load(out / "status.npy")
+    assert (embeddings.shape, embeddings.dtype, status.dtype) == ((80, 512), np.float32, np.uint8)
+    assert (status == 1).all()
+    assert (out / "manifest.parquet").exists()
+    assert embank("bank", "export", bank, "-o", out, "--format", "npy").code == 2  # never overwrites unasked
+
+
+def test_ls_and_show_for_people(bank: Path) -> None:
+    assert "random-resnet18" in embank("bank", "ls", bank).out
+    assert "recipe" in embank("bank", "show", bank, "--failures").out
+
+
+def test_too_many_failed_rows_exit_with_one(images: Path, tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    for i, path in enumerate(sorted(images.rglob("*.png"))):
+        target = root / path.relative_to(images)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"" if i < 3 else path.read_bytes())
+    (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
+    embank("manifest", "folder", root, "-o", tmp_path / "m.parquet")
+    ran = embed(tmp_path / "m.parquet", tmp_path / "bank", "--json")
+    assert (ran.code, ran.json["failed"], ran.json["failures"]) == (1, 3, {"empty": 3})
+    assert embed(tmp_path / "m.parquet", tmp_path / "bank", "--max-failed", "0.05").code == 0
+    assert "row 0: empty" in embank("bank", "show", tmp_path / "bank", "--failures").out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("embed", "missing.parquet", "--model", "random/resnet18", "--bank", "b"), "missing.parquet"),
+        (("bank", "verify", "nowhere"), "nowhere"),
+        (("models", "show", "no-such-model"), "no-such-model"),
+        (("datasets", "show", "no-such-set"), "no-such-set"),
+    ],
+)
+def test_refusals_exit_with_two_and_say_what_to_do(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path):
+        ran = embank(*words)
+    assert ran.code == 2
+    assert says in ran.err
+    assert "remedy:" in ran.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_manifest_is_refused_and_changes_nothing(bank: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
+    embank("manifest", "folder", images / "class0", "-o", tmp_path / "m.parquet")
+    before = sorted(p for p in bank.rglob("*"))
+    ran = embed(tmp_path / "m.parquet", bank)
+    assert ran.code == 2
+    assert sorted(p for p in bank.rglob("*")) == before
+
+
+def test_bad_option_values_exit_with_two(manifest: Path, tmp_path: Path) -> None:
+    assert embed(manifest, tmp_path / "b", "--decoder", "magic").code == 2
+    assert embed(manifest, tmp_path / "b", "--precision", "fp16").code == 2
+    assert embed(manifest, tmp_path / "b", "--model", "random/resnet18").code == 2
+    assert not (tmp_path / "b").exists()
+
+
+def test_doctor_knows_this_machine() -> None:
+    found = embank("doctor", "--json").json
+    names = {f["name"]: f for f in found["findings"]}
+    assert {"gpu", "driver", "dali", "faiss", "cuml", "dask", "image codecs", "disk", "memory"} <= set(names)
+    assert found["ok"] is True
+    for finding in found["findings"]:
+        assert finding["status"] == "ok" or finding["detail"]
+
+
+def test_catalogues(tmp_path: Path) -> None:
+    assert "efficientnet-lite0" in embank("models", "list").out
+    assert embank("models", "show", "random/resnet18", "--json").json["dim"] == 512
+    assert {row["name"] for row in embank("datasets", "list", "--json").json} >= {"digits", "tiles"}
+
+
+def test_sigterm_leaves_a_resumable_bank(manifest: Path, tmp_path: Path) -> None:
+    """A real process, a real signal: exit 130, and the next run finishes."""
+    words = [
+        "embed",
+        manifest,
+        "--model",
+        "random/resnet50",
+        "--bank",
+        tmp_path / "bank",
+        "--batch-size",
+        "4",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(cli.__file__).parent,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "bank" / ".embank").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command to resume" in err
+    assert embank(*words, "--json").json["ok"] == 80
