@@ -6,11 +6,31 @@ the key under which its embeddings are stored.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Literal
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from engine.errors import Refused
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
+
+Resize = Literal["short", "exact"]
+Interpolation = Literal["bicubic", "bilinear"]
+Depth = Literal["refuse", "scale", "window"]
+Normalise = Literal["mean_sd", "none", "histogram"]
+
+#: Field -> the words it takes.
+_WORDS = {
+    "resize": get_args(Resize),
+    "interpolation": get_args(Interpolation),
+    "depth": get_args(Depth),
+    "normalise": get_args(Normalise),
+}
+#: Larger squares than this are mistakes, not backbones' inputs.
+_MAX_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -25,24 +45,59 @@ class Recipe:
             (only with `resize="exact"`).
         interpolation: antialiased `bicubic` (a = -0.5, as Pillow) or `bilinear`.
         depth: what to do with more than 8 bits a channel: `refuse`; `scale` maps the full range of the
-            file's sample type linearly to 0-255; `window` maps [window[0], window[1]] of stored sample values to 0-255, clipping.
+            file's sample type linearly to 0-255; `window` maps [window[0], window[1]] of stored sample values
+            to 0-255, clipping. Images of 8 bits or fewer are the same under all three.
         window: stored sample values (low, high) for `depth="window"`.
         exif: turn the image as its EXIF orientation says. Off as in Pillow's and the study's pipelines.
         normalise: `mean_sd` on values in 0-1; `none` leaves 0-1; `histogram` as MIMIC-CheXpert's
             (256 bins, cumulative, result in (0, 255]).
         mean, sd: per RGB channel, for `mean_sd`.
+
+    Raises:
+        Refused: a field outside its range, or two fields that contradict each other.
     """
 
-    resize: Literal["short", "exact"] = "short"
+    resize: Resize = "short"
     size: int = 224
     crop: int | None = 224
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    depth: Literal["refuse", "scale", "window"] = "refuse"
+    interpolation: Interpolation = "bicubic"
+    depth: Depth = "refuse"
     window: tuple[float, float] | None = None
     exif: bool = False
-    normalise: Literal["mean_sd", "none", "histogram"] = "mean_sd"
+    normalise: Normalise = "mean_sd"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     sd: tuple[float, float, float] = IMAGENET_SD
+
+    def __post_init__(self) -> None:
+        for name, words in _WORDS.items():
+            if getattr(self, name) not in words:
+                raise _refused(name, getattr(self, name), f"It is one of {', '.join(words)}")
+        if not isinstance(self.exif, bool):
+            raise _refused("exif", self.exif, "It is true or false")
+        self._check_sides()
+        # One spelling for each number, so that equal recipes have equal digests.
+        object.__setattr__(self, "mean", _numbers("mean", self.mean, 3))
+        object.__setattr__(self, "sd", _numbers("sd", self.sd, 3))
+        if min(self.sd) <= 0:
+            raise _refused("sd", self.sd, "Standard deviations are positive")
+        self._check_window()
+
+    def _check_sides(self) -> None:
+        if not _is_side(self.size):
+            raise _refused("size", self.size, f"It is a whole number of pixels from 1 to {_MAX_SIDE}")
+        if self.crop is None:
+            if self.resize == "short":
+                raise _refused("crop", None, 'Without a crop, resize="short" gives rectangles of all shapes')
+        elif not _is_side(self.crop) or self.crop > self.size:
+            raise _refused("crop", self.crop, f"It is a whole number of pixels from 1 to size ({self.size})")
+
+    def _check_window(self) -> None:
+        if (self.depth == "window") != (self.window is not None):
+            raise _refused("window", self.window, 'A window goes with depth="window", and only with it')
+        if self.window is not None:
+            object.__setattr__(self, "window", _numbers("window", self.window, 2))
+            if self.window[0] >= self.window[1]:
+                raise _refused("window", self.window, "Its low end is below its high end")
 
     @property
     def side(self) -> int:
@@ -52,4 +107,94 @@ class Recipe:
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON types; `from_dict` is its inverse."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Build from JSON types. Fields left out take their defaults.
+
+        Raises:
+            Refused: an unknown field, or a value that `Recipe` refuses.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise Refused(
+                    f"recipe field {name!r}",
+                    f"A recipe has the fields {', '.join(known)}",
+                    "correct the name",
+                )
+        chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**chosen)
+
+
+def _refused(field: str, value: object, rule: str) -> Refused:
+    return Refused(
+        f"recipe field {field} = {value!r}", rule, f"correct {field}, or start from a named recipe"
+    )
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_SIDE
+
+
+def _numbers(field: str, values: Any, count: int) -> Any:
+    """`count` finite floats as a tuple."""
+    try:
+        numbers = tuple(float(v) for v in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise _refused(field, values, f"It is {count} finite numbers")
+    return numbers
+
+
+#: The recipe of torchvision's and most of the study's ImageNet weights.
+DEFAULT_RECIPE = "imagenet-224"
+
+RECIPES: Mapping[str, Recipe] = {
+    "imagenet-224": Recipe(),
+    "imagenet-128": Recipe(size=128, crop=128),
+    # torchvision's own evaluation of its weights.
+    "imagenet-256-224-bilinear": Recipe(size=256, crop=224, interpolation="bilinear"),
+    # SimCLR: values in 0-1, no normalisation.
+    "unit-224": Recipe(normalise="none"),
+    # MIMIC-CheXpert.
+    "histogram-224": Recipe(normalise="histogram"),
+}
+
+
+def load_recipe(name_or_file: str | Path) -> Recipe:
+    """A named recipe, or one from a JSON file of `Recipe` fields.
+
+    Raises:
+        Refused: neither a known name nor a readable JSON object, or its fields are refused.
+    """
+    if str(name_or_file) in RECIPES:
+        return RECIPES[str(name_or_file)]
+    path = Path(name_or_file)
+    if path.suffix != ".json":
+        raise Refused(
+            f"recipe {str(name_or_file)!r}",
+            f"A recipe is one of {', '.join(RECIPES)}, or a file whose name ends in .json",
+            "choose one",
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"recipe file {path}: {error}",
+            "It holds one JSON object",
+            "write the file as `Recipe.to_dict` gives it",
+        ) from error
+    if not isinstance(values, dict):
+        raise Refused(
+            f"recipe file {path} holds a {type(values).__name__}",
+            "It holds one JSON object",
+            "write the file as `Recipe.to_dict` gives it",
+        )
+    return Recipe.from_dict(values)

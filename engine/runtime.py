@@ -4,7 +4,9 @@ The only module that names `torch.cuda`.
 """
 
 import contextlib
+import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,10 +107,14 @@ def _resolve_device(device: str) -> str:
         raise Refused(
             f"device {device!r}", "torch sees no CUDA device here", "run `embank doctor`, or use --device cpu"
         )
-    index = int(device.partition(":")[2] or 0) if device.partition(":")[2].isdigit() or ":" not in device else -1
+    index = (
+        int(device.partition(":")[2] or 0) if device.partition(":")[2].isdigit() or ":" not in device else -1
+    )
     if not 0 <= index < torch.cuda.device_count():
         raise Refused(
-            f"device {device!r}", f"This machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}", "choose one"
+            f"device {device!r}",
+            f"This machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}",
+            "choose one",
         )
     return f"cuda:{index}"
 
@@ -303,6 +309,112 @@ def describe_devices() -> list[dict[str, Any]]:
     for i in range(torch.cuda.device_count()):
         p = torch.cuda.get_device_properties(i)
         found.append(
-            {"device": f"cuda:{i}", "name": p.name, "memory": p.total_memory, "capability": f"{p.major}.{p.minor}"}
+            {
+                "device": f"cuda:{i}",
+                "name": p.name,
+                "memory": p.total_memory,
+                "capability": f"{p.major}.{p.minor}",
+            }
         )
     return found
+
+
+def host_buffer(shape: tuple[int, ...], dtype: "torch.dtype", device: str) -> "torch.Tensor":
+    """Uninitialised host memory for data on its way to `device`: pinned for CUDA, plain for the CPU."""
+    import torch
+
+    return torch.empty(shape, dtype=dtype, pin_memory=device.startswith("cuda"))
+
+
+def to_device(tensor: "torch.Tensor", device: str) -> "torch.Tensor":
+    """Upload a `host_buffer` on the current stream without waiting for it; on the CPU the tensor itself.
+
+    torch reuses pinned memory only once the copies from it are done, so the buffer may be dropped at once.
+    """
+    return tensor.to(device, non_blocking=True) if device.startswith("cuda") else tensor
+
+
+def toolkit_versions() -> dict[str, str]:
+    """Versions of the CUDA and cuDNN that torch was built with; empty for a CPU build."""
+    import torch
+
+    if not torch.version.cuda:
+        return {}
+    cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+    return {"cuda": torch.version.cuda, "cudnn": str(cudnn or "absent")}
+
+
+def device_memory(device: str) -> tuple[int, int]:
+    """Free and total bytes of the device, whoever holds them (torch, DALI, other processes); zeros on the CPU."""
+    if not device.startswith("cuda"):
+        return 0, 0
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return int(free), int(total)
+
+
+def release_cached(device: str) -> None:
+    """Give back device memory that torch keeps for later and nothing uses."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def plain_flags(*, tf32_matmul: bool = False) -> Iterator[None]:
+    """torch's own defaults for the body, as in a script that sets nothing: convolutions in TF32, any algorithm.
+
+    For measuring what others would get; `fix_flags`' choices are back afterwards.
+
+    Args:
+        tf32_matmul: also let matrix products use TF32, which torch leaves off.
+    """
+    import torch
+
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = (
+        tf32_matmul,
+        True,
+        False,
+        False,
+    )
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+
+
+@contextlib.contextmanager
+def count_copies(device: str) -> Iterator[dict[str, int]]:
+    """Count bytes copied between host and device by any library of this process while the body runs.
+
+    Yields:
+        A dictionary, filled at the end: `to_device`, `to_host` bytes and `copies`; empty on the CPU, or
+        where the profiler sees no copies (no permission, no CUPTI).
+    """
+    counted: dict[str, int] = {}
+    if not device.startswith("cuda"):
+        yield counted
+        return
+    import torch
+
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        yield counted
+        torch.cuda.synchronize(device)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = os.path.join(folder, "trace.json")
+        profile.export_chrome_trace(trace)
+        with open(trace, encoding="utf-8") as file:
+            events = json.load(file)["traceEvents"]
+    # The trace is the profiler's only output that carries bytes.
+    copies = [e for e in events if e.get("cat") == "gpu_memcpy"]
+    for name, key in (("HtoD", "to_device"), ("DtoH", "to_host")):
+        sizes = [int(e.get("args", {}).get("bytes", 0)) for e in copies if name in e.get("name", "")]
+        if copies:
+            counted[key] = sum(sizes)
+    if copies:
+        counted["copies"] = len(copies)

@@ -1,0 +1,75 @@
+"""Rendering recipes: image files in, pixels for backbones out (`protocol` says exactly what)."""
+
+import importlib.util
+
+from engine.decode.protocol import FAILURE_CODES, READ_AHEAD, DecodedBatch, Decoder
+from engine.decode.source import ImageSource, Limits
+from engine.errors import Refused
+from engine.recipes import Recipe
+
+__all__ = [
+    "DECODERS",
+    "FAILURE_CODES",
+    "READ_AHEAD",
+    "DecodedBatch",
+    "Decoder",
+    "ImageSource",
+    "Limits",
+    "available_decoders",
+    "make_decoder",
+]
+
+#: Names that `make_decoder` takes besides `auto`.
+DECODERS = ("dali", "turbo", "reference")
+
+
+def available_decoders() -> dict[str, str]:
+    """Name -> "" if it can be used here, else why not and what to do."""
+    found = dict.fromkeys(DECODERS, "")
+    try:
+        has_dali = importlib.util.find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:  # no package `nvidia` at all
+        has_dali = False
+    if not has_dali:
+        found["dali"] = "NVIDIA DALI is not installed; `pip install nvidia-dali-cuda130` (Linux x86-64)"
+    return found
+
+
+def make_decoder(
+    name: str, recipe: Recipe, *, device: str, threads: int, batch_size: int, dct: bool = False
+) -> Decoder:
+    """Build a decoder.
+
+    Args:
+        name: `dali`; `turbo` (torchvision); `reference` (Pillow); `auto` is dali on CUDA where it is
+            installed, else turbo.
+        recipe: what to render.
+        device: `cpu` or `cuda:N`; where the pixels shall be. DALI decodes JPEG there too.
+        threads: for decoding.
+        batch_size: the most rows of a batch.
+        dct: with `turbo`, scale large JPEGs within their DCT: several times faster, at most 0.5/255 off
+            on average.
+
+    Raises:
+        Refused: an unknown name, one that is not available here, or `dct` without turbo.
+    """
+    available = available_decoders()
+    if name == "auto":
+        name = "dali" if device.startswith("cuda") and not available["dali"] and not dct else "turbo"
+    if name not in available:
+        raise Refused(f"decoder {name!r}", f"It is one of auto, {', '.join(DECODERS)}", "choose one")
+    if available[name]:
+        raise Refused(f"decoder {name!r}", available[name], "install it, or use --decoder turbo")
+    if dct and name != "turbo":
+        raise Refused(f"DCT scaling with decoder {name!r}", "Only turbo has it", "use --decoder turbo")
+    if name == "dali":
+        from engine.decode.dali import DaliDecoder
+
+        return DaliDecoder(recipe, device=device, threads=threads, batch_size=batch_size)
+    from engine.decode import reference, turbo
+    from engine.decode.pooled import PooledDecoder
+
+    if name == "reference":
+        return PooledDecoder("reference", reference.render_row, recipe, device=device, threads=threads)
+    full_name, render = ("turbo-dct", turbo.render_dct) if dct else ("turbo", turbo.render)
+    return PooledDecoder(full_name, render, recipe, device=device, threads=threads)

@@ -10,11 +10,26 @@ if TYPE_CHECKING:
     from engine.decode.source import ImageSource
     from engine.errors import BadImage
 
-#: Stable words for a row's failure reason.
-FAILURE_CODES = (
-    "missing", "unreadable", "not_a_file", "outside_root", "empty", "too_large", "unknown_format",
-    "truncated", "corrupt", "multi_frame", "depth", "digest", "undecodable",
-)
+#: Stable words for a row's failure reason -> what they mean.
+FAILURE_REASONS: Mapping[str, str] = {
+    "missing": "no file there, or a dangling link",
+    "unreadable": "no permission, a loop of links, or a name the file system refuses",
+    "not_a_file": "a directory, FIFO, socket or device",
+    "outside_root": "the file lies outside the manifest's root",
+    "empty": "0 bytes",
+    "too_large": "more bytes or pixels than the limits allow, or data that would unpack to far more",
+    "unknown_format": "none of the accepted image formats",
+    "truncated": "the file ends before its image does",
+    "corrupt": "a checksum, a header or the coded data is wrong",
+    "multi_frame": "more than one picture in the file",
+    "depth": "more than 8 bits a channel, and the recipe does not say what to do with them",
+    "digest": "the file is not the one whose SHA-256 the manifest names",
+    "undecodable": "a valid file of a kind that no renderer here supports",
+}
+FAILURE_CODES = tuple(FAILURE_REASONS)
+
+#: Batches a decoder may hold beyond the one its consumer works on.
+READ_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -23,12 +38,11 @@ class DecodedBatch:
 
     Attributes:
         rows: manifest row of each slot.
-        pixels: uint8 [len(rows), side, side, 3] RGB on the decoder's device; all zeros where the row failed, so that
-            neighbours and batch composition do not depend on failures.
+        pixels: uint8 [len(rows), side, side, 3] RGB on the decoder's device; all zeros where the row failed,
+            so that neighbours and batch composition do not depend on failures.
         failures: slot -> reason.
         fallbacks: number of rows that the fast route handed to the reference renderer.
         bytes_read: bytes of image files read.
-        seconds: wall seconds from the first to the last work on this batch, waits for room not counted.
     """
 
     rows: Sequence[int]
@@ -36,16 +50,28 @@ class DecodedBatch:
     failures: "Mapping[int, BadImage]" = field(default_factory=dict)
     fallbacks: int = 0
     bytes_read: int = 0
-    seconds: float = 0.0
 
 
 class Decoder(Protocol):
-    """Renders a recipe. `name` is part of the FeatureKey: two decoders with one name give the same pixels."""
+    """Renders a recipe. `name` is part of the FeatureKey: two decoders with one name give the same pixels.
+
+    Every decoder checks files with `engine.decode.sniff` before anything else sees them, and asks the
+    reference renderer about rows that its own route cannot do, so the same rows fail, for the same reasons,
+    under all of them.
+    """
 
     name: str
 
     def stream(self, source: "ImageSource", batches: Iterable[Sequence[int]]) -> Iterator[DecodedBatch]:
-        """Decode batches of rows in order; may read ahead, but never more than two batches."""
+        """Decode batches of rows in order; may read ahead, but never more than `READ_AHEAD` batches.
+
+        Closing the iterator early abandons the batches in flight.
+
+        Raises:
+            MachineFault: the machine, not the image, is at fault (an I/O error, too many open files).
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release threads and device memory. Calling it twice does no harm."""
+        ...

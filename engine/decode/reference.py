@@ -1,0 +1,150 @@
+"""The reference renderer: Pillow. The oracle of the others, and the arbiter of doubtful rows."""
+
+import io
+import math
+import re
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from engine.decode.geometry import Geometry, plan
+from engine.decode.sniff import Header
+from engine.errors import BadImage
+from engine.recipes import Recipe
+
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def render(data: bytes, header: Header, recipe: Recipe) -> np.ndarray:
+    """Pixels of one image, as Pillow and torchvision's transforms give them.
+
+    Args:
+        data: the whole file.
+        header: what `sniff` says of it.
+        recipe: what to do.
+
+    Returns:
+        uint8 [side, side, 3], RGB.
+
+    Raises:
+        BadImage: codes truncated, corrupt, undecodable, depth, too_large.
+    """
+    image = to_rgb(load(data, header, recipe), header, recipe)
+    return resize_and_crop(image, plan(image.height, image.width, recipe), recipe)
+
+
+def render_row(data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray, bool]:
+    """`render` as a pooled decoder wants it: nothing is a fallback here."""
+    return render(data, header, recipe), False
+
+
+def load(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
+    """Decode strictly, and turn if the recipe says so. Mode and samples are the file's."""
+    Image.init()
+    # A process-wide switch that other code may have turned on; truncated images must not pass here.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    # The format's own class: `Image.open` would guess again, and warn or refuse by its own size limits.
+    # JPEG's factory is avoided too: it looks for further pictures after the first.
+    opener = Image.OPEN[header.format][0]
+    try:
+        image = opener(io.BytesIO(data), "")
+        _check_size(image, header)
+        image.load()
+        return ImageOps.exif_transpose(image) if recipe.exif and header.exif else image
+    except BadImage:
+        raise
+    except MemoryError as error:
+        raise BadImage("too_large", "Pillow ran out of memory on it") from error
+    except Exception as error:  # damaged files raise nearly anything
+        raise _translate(error) from error
+
+
+def _check_size(image: Image.Image, header: Header) -> None:
+    """The limits were checked on the header's size; what is decoded must be that."""
+    if image.size != (header.width, header.height):
+        raise BadImage("corrupt", f"its header says {header.width} x {header.height}, its data {image.size}")
+
+
+def _translate(error: Exception) -> BadImage:
+    # Addresses of objects differ from run to run; the ledger must not.
+    said = re.sub(r"<[^>]* at 0x[0-9a-f]+>", "the file", str(error)).splitlines()
+    detail = f"Pillow: {said[0] if said else type(error).__name__}"
+    if "truncated" in detail.lower() or isinstance(error, EOFError):
+        return BadImage("truncated", detail)
+    if isinstance(error, UnidentifiedImageError | NotImplementedError) or "unsupported" in detail.lower():
+        return BadImage("undecodable", detail)
+    return BadImage("corrupt", detail)
+
+
+def to_rgb(image: Image.Image, header: Header, recipe: Recipe) -> Image.Image:
+    """8-bit grey or RGB, as `Image.convert("RGB")` has it (grey stays one channel until after resizing)."""
+    if header.deep:
+        return _eight_bits(image, header, recipe)
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode not in ("1", "P", "LA", "PA", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr", "HSV"):
+        raise BadImage("undecodable", f"pixels of mode {image.mode}")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, header: Header, recipe: Recipe) -> Image.Image:
+    """Deep samples to bytes: float64 (v - low) * 255 / (high - low), clipped, rounded half to even."""
+    samples = _samples(image, header)
+    low, high = recipe.window or (0.0, float(2**header.bits - 1))
+    if recipe.depth == "scale" and header.samples != "unsigned":
+        raise BadImage("depth", f"{header.samples} samples have no full range to scale; use depth window")
+    values = (samples.astype(np.float64) - low) * (255.0 / (high - low))
+    if not np.isfinite(values).all():
+        raise BadImage("corrupt", "samples that are not finite")
+    levels = np.rint(values.clip(0, 255)).astype(np.uint8)
+    return Image.fromarray(255 - levels if header.inverted else levels)
+
+
+def _samples(image: Image.Image, header: Header) -> np.ndarray:
+    """The stored samples, [height, width], undiminished. Pillow keeps them only for one channel."""
+    if image.mode not in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F") or (
+        image.mode == "I" and header.bits > 32
+    ):
+        raise BadImage(
+            "depth", f"{header.bits} bits in mode {image.mode}; only one-channel images can be that deep"
+        )
+    samples = np.asarray(image)
+    if header.samples == "unsigned" and samples.dtype.kind == "i":
+        return samples.view(f"u{samples.itemsize}")
+    if header.samples == "signed" and samples.dtype.kind == "u":
+        return samples.view(samples.dtype.str.replace("u", "i"))
+    return samples
+
+
+def resize_and_crop(image: Image.Image, to: Geometry, recipe: Recipe) -> np.ndarray:
+    """Antialiased resize and centre crop of a grey or RGB image; uint8 [side, side, 3]."""
+    filter = FILTERS[recipe.interpolation]
+    if to.extreme:
+        image = _resize_window(image, to, filter)
+    else:
+        if image.size != (to.width, to.height):
+            image = image.resize((to.width, to.height), filter)
+        image = image.crop((to.left, to.top, to.left + to.side, to.top + to.side))
+    pixels = np.asarray(image)
+    return np.broadcast_to(pixels[:, :, None], (*pixels.shape, 3)) if pixels.ndim == 2 else pixels
+
+
+def _resize_window(image: Image.Image, to: Geometry, filter: Image.Resampling) -> Image.Image:
+    """The crop of the resized image, without the rest: 1 x 20,000 pixels would become 224 x 4,480,000.
+
+    Pillow keeps `box` in single precision; cutting the source down first keeps the numbers in it small and
+    thus the result that of the whole.
+    """
+    left, right, x0, x1 = _window(image.width, to.width, to.left, to.side)
+    top, bottom, y0, y1 = _window(image.height, to.height, to.top, to.side)
+    part = image.crop((left, top, right, bottom))
+    return part.resize((to.side, to.side), filter, box=(x0, y0, x1, y1))
+
+
+def _window(size: int, new_size: int, offset: int, side: int) -> tuple[int, int, float, float]:
+    """Along one axis: the source pixels that the crop depends on, and its bounds from the first of them."""
+    scale = size / new_size
+    low, high = offset * scale, (offset + side) * scale
+    reach = 2 * max(scale, 1.0) + 1
+    first, last = max(0, math.floor(low - reach)), min(size, math.ceil(high + reach))
+    return first, last, low - first, min(high - first, last - first)

@@ -1,0 +1,156 @@
+"""Reading the bytes of image files, from inside the manifest's root and nowhere else."""
+# A call per image and on open handles: the functions of `os`, not `pathlib`.
+# ruff: noqa: PTH115, PTH116, PTH118
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.errors import BadImage, MachineFault, Refused
+
+#: Errors that say something about the machine. A row must not be marked failed for good because of them.
+_MACHINE = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.ENODEV, errno.ENOTCONN, errno.EHOSTDOWN, errno.EREMOTEIO,
+}  # fmt: skip
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one image may cost.
+
+    Attributes:
+        max_pixels: width times height as the header states them; nothing larger reaches a decoder.
+        max_bytes: of the file.
+    """
+
+    max_pixels: int = 64_000_000
+    max_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_bytes"):
+            if getattr(self, name) < 1:
+                raise Refused(f"{name} = {getattr(self, name)}", "Limits are positive", "raise it")
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """The files of a manifest.
+
+    Attributes:
+        root: directory that the uris are relative to.
+        uris: of each row, relative to `root` (absolute ones only with `allow_outside`).
+        sha256: expected hexadecimal digest of each row ("" where unknown), or None.
+        limits: see `Limits`.
+        allow_outside: whether links and absolute uris may lead out of the root.
+    """
+
+    root: Path
+    uris: Sequence[str]
+    sha256: Sequence[str] | None = None
+    limits: Limits = field(default_factory=Limits)
+    allow_outside: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+        object.__setattr__(self, "_real_root", os.path.realpath(self.root))
+        if self.sha256 is not None and len(self.sha256) != len(self.uris):
+            raise Refused(
+                f"{len(self.sha256)} digests for {len(self.uris)} images",
+                "There is one digest an image",
+                "write the manifest again",
+            )
+
+    def __len__(self) -> int:
+        return len(self.uris)
+
+    def read(self, row: int) -> bytes:
+        """All bytes of one row's file.
+
+        Raises:
+            BadImage: the file cannot be used; codes missing, unreadable, not_a_file, outside_root, empty,
+                too_large, digest.
+            MachineFault: the storage failed, or the process ran out of file handles.
+        """
+        uri = self.uris[row]
+        try:
+            data = self._read(os.path.join(self.root, uri))
+        except (ValueError, UnicodeError) as error:
+            raise BadImage("unreadable", "the name cannot be a file's name") from error
+        except OSError as error:
+            raise _translate(error, uri) from error
+        expected = self.sha256[row].lower() if self.sha256 is not None else ""
+        if expected and hashlib.sha256(data).hexdigest() != expected:
+            raise BadImage("digest", "the file's SHA-256 is not the manifest's")
+        return data
+
+    def _read(self, path: str) -> bytes:
+        # Asked before opening: opening a FIFO or a device can block or act.
+        _check_kind(os.stat(path))
+        handle = os.open(path, _FLAGS)
+        try:
+            found = os.fstat(handle)
+            _check_kind(found)
+            if not self.allow_outside:
+                self._check_inside(handle, path)
+            return self._read_all(handle, found.st_size)
+        finally:
+            os.close(handle)
+
+    def _check_inside(self, handle: int, path: str) -> None:
+        """Where the opened file really is; asking the handle leaves no moment to swap a link."""
+        try:
+            real = os.readlink(f"/proc/self/fd/{handle}")
+        except OSError:  # no /proc on this system
+            real = os.path.realpath(path)
+        root: str = self._real_root  # type: ignore[attr-defined]
+        if not real.startswith(root.rstrip(os.sep) + os.sep):
+            raise BadImage("outside_root", "the path leads out of the manifest's root")
+
+    def _read_all(self, handle: int, size: int) -> bytes:
+        limit = self.limits.max_bytes
+        if size > limit:
+            raise BadImage("too_large", f"{size} bytes, the limit is {limit}")
+        data = os.read(handle, size + 1)
+        if len(data) != size:  # more than 2 GiB, or the file is being written to
+            parts = [data]
+            total = len(data)
+            while data and total <= limit:
+                data = os.read(handle, 1 << 24)
+                parts.append(data)
+                total += len(data)
+            if total > limit:
+                raise BadImage("too_large", f"more than the limit of {limit} bytes")
+            data = b"".join(parts)
+        if not data:
+            raise BadImage("empty", "0 bytes")
+        return data
+
+
+def _check_kind(found: os.stat_result) -> None:
+    if stat.S_ISREG(found.st_mode):
+        return
+    kinds = ((stat.S_ISDIR, "directory"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"))
+    kind = next((word for test, word in kinds if test(found.st_mode)), "device")
+    raise BadImage("not_a_file", f"a {kind}")
+
+
+def _translate(error: OSError, uri: str) -> BadImage | MachineFault:
+    if error.errno in _MACHINE:
+        return MachineFault(
+            f"Reading {uri!r} failed: {error.strerror}",
+            "A fault of the machine must not mark an image as bad",
+            "mend it (or take the file out of the manifest) and run the same command again",
+        )
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return BadImage("missing", "no such file")
+    details = {
+        errno.ELOOP: "its links form a loop",
+        errno.ENAMETOOLONG: "its name is too long for the file system",
+    }
+    return BadImage("unreadable", details.get(error.errno or 0, error.strerror or "cannot be opened"))

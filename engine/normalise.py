@@ -1,0 +1,97 @@
+"""The last step of a recipe: bytes to the float32 values that a backbone expects, on whatever device they are."""
+
+import numpy as np
+import torch
+
+from engine.recipes import Recipe
+
+#: Bins of the histogram normalisation, as many as a byte has values.
+_BINS = 256
+
+
+def normalise(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Normalise a batch as `recipe.normalise` says.
+
+    Args:
+        pixels: uint8 [B, H, W, 3], RGB.
+        recipe: `mean_sd` gives (p / 255 - mean) / sd, `none` p / 255, `histogram` see `_histogram_tables`.
+
+    Returns:
+        float32 [B, 3, H, W] in memory format channels_last, on the device of `pixels`. Each image depends on
+        itself alone.
+    """
+    if recipe.normalise == "histogram":
+        values = _equalised(pixels)
+    else:
+        values = pixels.to(torch.float32).div_(255)
+    if recipe.normalise == "mean_sd":
+        # Subtract, then divide, as torchvision does: the same bits.
+        values = values.sub_(values.new_tensor(recipe.mean)).div_(values.new_tensor(recipe.sd))
+    # [B, H, W, 3] in memory is exactly what channels_last means.
+    return values.permute(0, 3, 1, 2)
+
+
+def _equalised(pixels: torch.Tensor) -> torch.Tensor:
+    flat = pixels.reshape(len(pixels), -1).to(torch.int64)
+    counts = torch.zeros(len(pixels), _BINS, dtype=torch.int64, device=pixels.device)
+    counts.scatter_add_(1, flat, counts.new_ones(1, 1).expand_as(flat))
+    return _histogram_tables(counts).gather(1, flat).reshape(pixels.shape)
+
+
+def _histogram_tables(counts: torch.Tensor) -> torch.Tensor:
+    """What each byte value becomes, an image at a time.
+
+    256 equal bins between an image's own smallest and largest value (all channels together); the cumulative
+    count in 0-255; then linear interpolation over the bins' left edges. A byte v lies at (v - min) * 256 /
+    (max - min) bins from the left; kept in integers, no rounding moves a value over an edge.
+
+    Args:
+        counts: int64 [B, 256], how often each byte occurs.
+
+    Returns:
+        float32 [B, 256].
+
+    Source: MIMIC-CheXpert's `HistogramNormalize`, which the study uses for these weights.
+    """
+    device = counts.device
+    byte = torch.arange(_BINS, device=device)
+    present = counts > 0
+    low = torch.where(present, byte, _BINS - 1).amin(1, keepdim=True)
+    high = torch.where(present, byte, 0).amax(1, keepdim=True)
+    # A constant image has no width; all of it falls into the first bin, whose cumulative count is then 255.
+    span = (high - low).clamp_(min=1)
+    position = ((byte - low) * _BINS).clamp_(min=0)
+    bins = (position // span).clamp_(max=_BINS - 1)
+    cumulative = torch.zeros_like(counts).scatter_add_(1, bins, counts).cumsum_(1).to(torch.float64)
+    cumulative = cumulative / cumulative[:, -1:] * 255
+    fraction = (position - bins * span).to(torch.float64) / span
+    right = (bins + 1).clamp(max=_BINS - 1)
+    here = cumulative.gather(1, bins)
+    return (here + (cumulative.gather(1, right) - here) * fraction).to(torch.float32)
+
+
+def normalise_numpy(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """`normalise` written plainly, in float64: its oracle.
+
+    Args:
+        pixels: uint8 [B, H, W, 3].
+        recipe: as for `normalise`.
+
+    Returns:
+        float64 [B, 3, H, W].
+    """
+    values = pixels.astype(np.float64)
+    if recipe.normalise == "histogram":
+        values = np.stack([histogram_numpy(image) for image in values])
+    else:
+        values = values / 255
+    if recipe.normalise == "mean_sd":
+        values = (values - recipe.mean) / recipe.sd
+    return values.transpose(0, 3, 1, 2)
+
+
+def histogram_numpy(values: np.ndarray) -> np.ndarray:
+    """Histogram normalisation of one image of any shape and scale; float64, in (0, 255]."""
+    counts, edges = np.histogram(values, _BINS)
+    cumulative = counts.cumsum() / values.size * 255
+    return np.interp(values, edges[:-1], cumulative)
