@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import MachineFault, Refused
@@ -345,7 +346,7 @@ def toolkit_versions() -> dict[str, str]:
 
 
 def device_memory(device: str) -> tuple[int, int]:
-    """Free and total bytes of the device, whoever holds them (torch, DALI, other processes); zeros on the CPU."""
+    """Free and total bytes of the device, whoever holds them (torch, DALI, others); zeros on the CPU."""
     if not device.startswith("cuda"):
         return 0, 0
     import torch
@@ -364,7 +365,7 @@ def release_cached(device: str) -> None:
 
 @contextlib.contextmanager
 def plain_flags(*, tf32_matmul: bool = False) -> Iterator[None]:
-    """torch's own defaults for the body, as in a script that sets nothing: convolutions in TF32, any algorithm.
+    """torch's own defaults for the body, as in a script that sets nothing: TF32 convolutions, any algorithm.
 
     For measuring what others would get; `fix_flags`' choices are back afterwards.
 
@@ -406,10 +407,9 @@ def count_copies(device: str) -> Iterator[dict[str, int]]:
         yield counted
         torch.cuda.synchronize(device)
     with tempfile.TemporaryDirectory() as folder:
-        trace = os.path.join(folder, "trace.json")
-        profile.export_chrome_trace(trace)
-        with open(trace, encoding="utf-8") as file:
-            events = json.load(file)["traceEvents"]
+        trace = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     # The trace is the profiler's only output that carries bytes.
     copies = [e for e in events if e.get("cat") == "gpu_memcpy"]
     for name, key in (("HtoD", "to_device"), ("DtoH", "to_host")):
