@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from stores import documents, files
-from stores.layout import ARRAYS, SIDE, FeatureLayout
+from stores.layout import ARRAYS, SIDE, FeatureLayout, chunk_file, marker_file
 
 
 def clean(layout: FeatureLayout) -> list[int]:
@@ -16,7 +16,7 @@ def clean(layout: FeatureLayout) -> list[int]:
     _remove_temporaries(layout)
     quarantined = [index for index in range(layout.grid.chunks) if _is_broken(layout, index)]
     for index in quarantined:
-        quarantine_chunk(layout, index)
+        quarantine_chunk(layout.root, layout.name, index)
     _remove_unmarked(layout)
     return quarantined
 
@@ -40,20 +40,28 @@ def _is_broken(layout: FeatureLayout, index: int) -> bool:
 
 def marker_fits(layout: FeatureLayout, index: int, marker: dict[str, Any]) -> bool:
     """Whether a marker is this chunk's and the chunk's files have the sizes that it gives."""
-    wanted = {layout.chunk_file(array, index) for array in ARRAYS}
-    if (marker["feature"], marker["chunk"], set(marker["files"])) != (layout.key.digest, index, wanted):
+    if marker["feature"] != layout.key.digest or not marker_names_chunk(layout.name, index, marker):
         return False
-    states = {path: files.stat_if_there(layout.root / path) for path in wanted}
+    states = {path: files.stat_if_there(layout.root / path) for path in marker["files"]}
     return all(
         state is not None and state.st_size == marker["files"][path]["size"] for path, state in states.items()
     )
 
 
-def quarantine_chunk(layout: FeatureLayout, index: int) -> None:
+def marker_names_chunk(feature: str, index: int, marker: dict[str, Any]) -> bool:
+    """Whether a marker speaks of this chunk's files and of no others."""
+    wanted = {chunk_file(feature, array, index) for array in ARRAYS}
+    digest = feature.rpartition(".")[2]
+    return (
+        marker["feature"].startswith(digest) and marker["chunk"] == index and set(marker["files"]) == wanted
+    )
+
+
+def quarantine_chunk(root: Path, feature: str, index: int) -> None:
     """Move a chunk's marker and files aside, the marker first: it must never outlive what it speaks for."""
-    target = files.temporary(layout.root / SIDE / "quarantine", layout.name)
-    for path in (layout.marker(index), *(layout.chunk_file(array, index) for array in ARRAYS)):
-        quarantine_file(layout.root, path, target)
+    target = files.temporary(root / SIDE / "quarantine", feature)
+    for path in (marker_file(feature, index), *(chunk_file(feature, array, index) for array in ARRAYS)):
+        quarantine_file(root, path, target)
 
 
 def quarantine_file(root: Path, relative: str, target: Path) -> None:

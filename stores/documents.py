@@ -21,11 +21,16 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
 
 
+def digest(body: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of a body's canonical JSON."""
+    return hashlib.sha256(canonical(body)).hexdigest()
+
+
 def encode(body: Mapping[str, Any]) -> bytes:
     """The sealed document of `body`: its canonical JSON with the digest of itself as member `sha256`."""
     if _DIGEST in body:
         raise ValueError(f"The member {_DIGEST!r} is reserved")
-    return canonical({**body, _DIGEST: hashlib.sha256(canonical(body)).hexdigest()})
+    return canonical({**body, _DIGEST: digest(body)})
 
 
 def decode(data: bytes, path: Path) -> dict[str, Any]:

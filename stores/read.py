@@ -19,7 +19,7 @@ from stores.errors import BankError
 from stores.layout import COLUMNS, MANIFEST, RUN_DOCUMENT, SIDE, VOCABULARIES, FeatureLayout, Grid
 from stores.mapping import map_chunks
 from stores.schema import STATUS_OK, Failure, FeatureKey, check_schema
-from stores.seal import Seal, feature_names, misplaced, read_feature, read_seal, seal_path
+from stores.seal import Seal, definition, feature_names, misplaced, read_feature, read_seal, seal_path
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -109,8 +109,8 @@ class Bank:
         every = feature_names(self.path)
         if name in every:
             return name
-        known = [each for each in every if name is None or read_feature(self.path, each).key.model == name]
-        sealed = [each for each in known if files.stat_if_there(seal_path(self.path, each)) is not None]
+        known = [each for each in every if name is None or self._model(each) == name]
+        sealed = [each for each in known if self.is_sealed(each)]
         if len(sealed) == 1:
             return sealed[0]
         asked = "A feature" if name is None else f"{name!r}"
@@ -145,6 +145,51 @@ class Bank:
         return FeatureInfo(
             name, key, layout.dim, key.dtype, self.rows, done - failed, failed, self.rows - done, size, False
         )
+
+    def _model(self, name: str) -> str | None:
+        layout = definition(self.path, name)
+        return None if layout is None else layout.key.model
+
+    def is_sealed(self, name: str) -> bool:
+        """Whether a feature, by its full name, is finished."""
+        return files.stat_if_there(seal_path(self.path, name)) is not None
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        """What is known about the run that made a feature. Raises BankError if lost or damaged."""
+        path = self.path / SIDE / name / "provenance.json"
+        body = documents.read_if_there(path)
+        if body is None:
+            raise BankError(
+                f"{path} is missing",
+                "It says how the feature was made",
+                "run the same `embank embed` command again",
+            )
+        return body
+
+    def describe(self, name: str, *, failures: bool = False) -> dict[str, Any]:
+        """All that the bank knows about a feature, for `embank bank show`.
+
+        Returns:
+            `{name, key, counts, provenance, certificate}`, the latter two None if there are none; with
+            `failures`, also `[{row, code, detail}]`.
+        """
+        info, side = self._info(name), self.path / SIDE / name
+        counted = ("rows", "ok", "failed", "pending", "dim", "bytes", "sealed")
+        body: dict[str, Any] = {
+            "name": name,
+            "key": info.key.to_dict(),
+            "counts": {field: getattr(info, field) for field in counted},
+            "provenance": documents.read_if_there(side / "provenance.json"),
+            "certificate": documents.read_if_there(side / "certificate.json"),
+        }
+        if failures:
+            entries = files.names(side / "markers")
+            body["failures"] = [
+                failure
+                for entry in entries
+                for failure in documents.read(side / "markers" / entry)["failures"]
+            ]
+        return body
 
     def manifest(self) -> "Manifest":
         """The manifest, as it was when the bank was made (imports pyarrow). Raises BankError if damaged."""

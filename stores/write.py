@@ -24,9 +24,10 @@ from stores.layout import (
     FeatureLayout,
     default_chunk_rows,
 )
+from stores.mend import restore_manifest
 from stores.read import Bank
 from stores.schema import SCHEMA_VERSION, ChunkResult, FeatureKey
-from stores.seal import Seal, key_path, read_seal, seal_path, write_root_metadata
+from stores.seal import Seal, key_path, read_feature, read_seal, seal_path, write_root_metadata
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -58,6 +59,7 @@ def open_or_create(path: Path | str, manifest: "Manifest", *, chunk_rows: int | 
                 _create(path, manifest, chunk_rows or default_chunk_rows(len(manifest)))
     bank = Bank.open(path)
     _check_same(bank, manifest, chunk_rows)
+    restore_manifest(bank, manifest)
     return bank
 
 
@@ -227,15 +229,8 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
 
     def write_provenance(self, body: Mapping[str, Any]) -> None:
         """Keep what is worth knowing about the run (device, versions, times), replacing what was there."""
-        self._note("provenance.json", body)
-
-    def write_certificate(self, body: Mapping[str, Any]) -> None:
-        """Keep the decoder's parity certificate, replacing what was there."""
-        self._note("certificate.json", body)
-
-    def _note(self, name: str, body: Mapping[str, Any]) -> None:
         temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
-        documents.replace(self.layout.side / name, body, temp)
+        documents.replace(self.layout.side / "provenance.json", body, temp)
 
     def seal(self) -> Seal:
         """Re-read every file, write the seal, list the feature in the bank's metadata. May be called again.
@@ -316,3 +311,15 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def write_certificate(bank: Bank, key: FeatureKey, body: Mapping[str, Any]) -> Path:
+    """Keep a decoder's parity certificate beside a feature, replacing what was there. Returns its path.
+
+    Raises:
+        BankError: the bank holds no such feature.
+    """
+    path = bank.path / SIDE / key.name / "certificate.json"
+    read_feature(bank.path, key.name)
+    documents.replace(path, body, files.temporary(bank.path / SIDE / "tmp", "certificate"))
+    return path

@@ -1,0 +1,119 @@
+"""Taking features out of the bank, for tools that know neither zarr nor embank."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from stores import files
+from stores.errors import BankError
+from stores.layout import MANIFEST
+from stores.tables import atomic_file
+
+if TYPE_CHECKING:
+    from stores.read import FeatureSet
+
+FORMATS = ("npy", "parquet")
+_BLOCK_ROWS = 4096
+_RISKY = ("=", "+", "-", "@", "\t", "\r")
+
+_Write = Callable[["FeatureSet", IO[bytes]], None]
+
+
+def export(
+    features: "FeatureSet", out: Path | str, format: str = "npy", overwrite: bool = False
+) -> list[Path]:
+    """Write a feature set as plain files, rows in manifest order; failed rows stay, as NaN.
+
+    `npy`: embeddings.npy float32 [rows, dim], status.npy uint8 (1 = ok, 2 = failed). `parquet`:
+    embeddings.parquet with image_id, status and embedding (fixed-size list of float32). Both:
+    manifest.parquet and failures.csv (row, image_id, uri, code, detail; cells that a spreadsheet would run
+    are quoted).
+
+    Args:
+        features: what to write.
+        out: directory, made if absent.
+        overwrite: replace files of these names.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        BankError: an unknown format, or files that are there already.
+        MachineFault: disk full or I/O error.
+    """
+    name, out = str(getattr(format, "value", format)), Path(out)
+    formats: dict[str, dict[str, _Write]] = {
+        "npy": {"embeddings.npy": _embeddings_npy, "status.npy": _status_npy},
+        "parquet": {"embeddings.parquet": _embeddings_parquet},
+    }
+    writers = formats.get(name, {})
+    if not writers:
+        raise BankError(f"format {name!r}", f"It is one of {', '.join(FORMATS)}", "choose one")
+    writers = {**writers, "failures.csv": _failures_csv}
+    paths = [out / each for each in (*writers, MANIFEST)]
+    taken = [path for path in paths if files.stat_if_there(path) is not None]
+    if taken and not overwrite:
+        raise BankError(
+            f"{taken[0]} exists", "An export replaces nothing unasked", "choose another folder, or overwrite"
+        )
+    files.make_directory(out)
+    for each, write in writers.items():
+        with atomic_file(out / each) as file:
+            write(features, file)
+    features.bank.manifest().write(out / MANIFEST)
+    return paths
+
+
+def _blocks(features: "FeatureSet") -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+    for start in range(0, len(features), _BLOCK_ROWS):
+        yield features.array[start : start + _BLOCK_ROWS].astype("<f4")
+
+
+def _embeddings_npy(features: "FeatureSet", file: IO[bytes]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": features.array.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for block in _blocks(features):
+        file.write(block.data)
+
+
+def _status_npy(features: "FeatureSet", file: IO[bytes]) -> None:
+    np.lib.format.write_array(file, features.status, version=(1, 0), allow_pickle=False)
+
+
+def _embeddings_parquet(features: "FeatureSet", file: IO[bytes]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        {"image_id": pa.string(), "status": pa.uint8(), "embedding": pa.list_(pa.float32(), features.dim)}
+    )
+    ids, status, start = features.image_ids, features.status, 0
+    with pq.ParquetWriter(file, schema) as writer:
+        for block in _blocks(features):
+            stop = start + len(block)
+            embedding = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), features.dim)
+            columns = [pa.array(ids[start:stop], pa.string()), pa.array(status[start:stop]), embedding]
+            writer.write_table(pa.table(columns, schema=schema))
+            start = stop
+
+
+def _failures_csv(features: "FeatureSet", file: IO[bytes]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "image_id", "uri", "code", "detail"])
+    if failures := features.failures():
+        manifest = features.bank.manifest()
+        ids, uris = manifest.image_ids, manifest.uris
+        for failure in failures:
+            cells = (ids[failure.row], uris[failure.row], failure.code, failure.detail)
+            writer.writerow([failure.row, *map(spreadsheet_safe, cells)])
+    file.write(text.getvalue().encode("utf-8", "surrogatepass"))
+
+
+def spreadsheet_safe(cell: str) -> str:
+    """The cell with a leading quote if a spreadsheet would take it for a formula."""
+    return f"'{cell}" if cell.startswith(_RISKY) else cell

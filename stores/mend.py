@@ -1,0 +1,196 @@
+"""Setting damage aside, so that what follows from the rest is rebuilt and what does not is computed again.
+
+Nothing is deleted but caches: what is damaged moves to `.embank/quarantine`. Mending twice is as good as
+once, and a mending that is cut off leaves a bank that the next one finishes.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stores import documents, files, integrity, locks
+from stores.cleanup import quarantine_chunk, quarantine_file
+from stores.errors import BankError
+from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
+from stores.read import Bank
+from stores.report import Damage, VerifyReport
+from stores.seal import Seal, definition, feature_names, read_seal, seal_path, write_root_metadata
+
+if TYPE_CHECKING:
+    from stores.manifest import Manifest
+
+
+def quarantine(bank: Bank | Path | str, report: VerifyReport) -> dict[str, list[int]]:
+    """Take damage out of use and rebuild whatever the rest of the bank determines.
+
+    Afterwards `FeatureWriter.todo` lists exactly the damaged chunks; what lost no chunk is sealed again.
+
+    Args:
+        bank: an open bank, or its path.
+        report: from `verify`, just now.
+
+    Returns:
+        Feature -> chunks to compute again, for every damaged feature that is not sealed now; an empty list if
+        its chunks are there but its key is lost (the same embed command puts that back).
+
+    Raises:
+        BankError: the run document is damaged and nothing confirms what it said; nothing was changed.
+        Refused: a feature is being written. MachineFault: I/O error.
+    """
+    root = bank.path if isinstance(bank, Bank) else Path(bank)
+    for folder in ("quarantine", "tmp"):
+        files.make_directory(root / SIDE / folder)
+    if any(each.path == RUN_DOCUMENT for each in report.damaged):
+        _rebuild_run_document(root)
+    opened = Bank.open(root)
+    _rebuild_columns(opened, report)
+    names = sorted({each.feature for each in report.damaged if each.feature is not None})
+    for name in names:
+        _mend_feature(root, name, [each for each in report.damaged if each.feature == name])
+    _set_aside_records(root, report)
+    # A lost seal shows as a root document that lists more than there is: seal whatever is complete.
+    for name in feature_names(root):
+        _seal_if_complete(opened, name)
+    with locks.held(root / SIDE / "lock"):
+        write_root_metadata(root)
+    lost = {
+        name: sorted({d.chunk for d in report.damaged if d.feature == name and d.chunk is not None})
+        for name in names
+    }
+    return {
+        name: chunks for name, chunks in lost.items() if files.stat_if_there(seal_path(root, name)) is None
+    }
+
+
+def _mend_feature(root: Path, name: str, damaged: list[Damage]) -> None:
+    layout = definition(root, name)
+    files.make_directory(root / SIDE / name)
+    lock = locks.coordinate(root / SIDE / name / "lock", f"Feature {name} of {root}")
+    try:
+        with locks.held(root / SIDE / name / "commit.lock"):
+            # Documents before data: a lost key follows from the seal, which must stay until the key is back.
+            _set_aside_documents(root, name, damaged)
+            if layout is not None:
+                _rebuild_documents(root, layout)
+            _set_aside_chunks(root, name, damaged)
+    finally:
+        lock.unsign()
+        lock.release()
+
+
+def _set_aside_documents(root: Path, name: str, damaged: list[Damage]) -> None:
+    target = files.temporary(root / SIDE / "quarantine", name)
+    for each in damaged:
+        if each.chunk is None:
+            quarantine_file(root, each.path, target)
+
+
+def _set_aside_chunks(root: Path, name: str, damaged: list[Damage]) -> None:
+    """Seal first, then marker, then data: at no moment does a document vouch for what is gone."""
+    files.remove(root / SIDE / name / "stamps.json")
+    chunks = sorted({each.chunk for each in damaged if each.chunk is not None})
+    if chunks:
+        seal = seal_path(root, name).relative_to(root).as_posix()
+        quarantine_file(root, seal, files.temporary(root / SIDE / "quarantine", name))
+    for index in chunks:
+        quarantine_chunk(root, name, index)
+
+
+def _rebuild_documents(root: Path, layout: FeatureLayout) -> None:
+    """Write the key and the zarr metadata that are missing now."""
+    wanted = {
+        f"{SIDE}/{layout.name}/key.json": documents.encode(layout.key_document())
+    } | layout.metadata_files()
+    for path, data in wanted.items():
+        files.make_directory((root / path).parent)
+        files.create(root / path, data, files.temporary(root / SIDE / "tmp", layout.name))
+        files.sync_directory((root / path).parent)
+
+
+def _seal_if_complete(bank: Bank, name: str) -> None:
+    from stores.write import FeatureWriter
+
+    if files.stat_if_there(seal_path(bank.path, name)) is not None:
+        return
+    layout = definition(bank.path, name)
+    if layout is None or len(files.names(layout.side / "markers")) < layout.grid.chunks:
+        return
+    with FeatureWriter(bank, layout.key, layout.dim) as writer:
+        if not writer.todo:
+            writer.seal()
+
+
+def _set_aside_records(root: Path, report: VerifyReport) -> None:
+    target = files.temporary(root / SIDE / "quarantine", "records")
+    for each in report.damaged:
+        if each.feature is None and each.path.startswith("records/"):
+            quarantine_file(root, each.path, target)
+
+
+def _rebuild_columns(bank: Bank, report: VerifyReport) -> None:
+    """Write damaged label columns again from the manifest, if that is whole."""
+    from stores.write import column_files
+
+    damaged = {each.path for each in report.damaged if each.path.startswith(f"{SIDE}/columns/")}
+    if not damaged or any(each.path == MANIFEST for each in report.damaged):
+        return
+    files.make_directory(bank.path / SIDE / "columns")
+    for path, data in column_files(bank.manifest()).items():
+        if path in damaged and integrity.promise_of(data)["sha256"] == bank.files[path]:
+            files.replace(bank.path / path, data, files.temporary(bank.path / SIDE / "tmp", "bank"))
+
+
+def restore_manifest(bank: Bank, manifest: "Manifest") -> None:
+    """Put back a damaged or missing manifest, if this is the one the bank was made with, byte for byte."""
+    found = files.digest(bank.path / MANIFEST)
+    if (found is not None and found[1] == bank.files[MANIFEST]) or manifest.digest != bank.manifest_digest:
+        return
+    with locks.held(bank.path / SIDE / "lock"):
+        manifest.write(bank.path / MANIFEST)
+
+
+def _rebuild_run_document(root: Path) -> None:
+    """Write the run document again, if the manifest and every sealed feature agree on what it said."""
+    from stores.manifest import Manifest
+    from stores.write import column_files, run_document
+
+    seals = _seals(root)
+    data = files.read_if_there(root / MANIFEST)
+    grids = {seal.definition["chunk_rows"] for seal in seals}
+    if data is not None and len(grids) == 1:
+        try:
+            manifest = Manifest.read(root / MANIFEST, allow_outside=True)
+        except BankError:
+            raise _unconfirmed(root) from None
+        if all(_agrees(seal, manifest) for seal in seals):
+            body = run_document(manifest, grids.pop(), {MANIFEST: data, **column_files(manifest)})
+            quarantine_file(root, RUN_DOCUMENT, files.temporary(root / SIDE / "quarantine", "bank"))
+            documents.create(root / RUN_DOCUMENT, body, files.temporary(root / SIDE / "tmp", "bank"))
+            return
+    raise _unconfirmed(root)
+
+
+def _agrees(seal: Seal, manifest: "Manifest") -> bool:
+    return (seal.manifest_digest, seal.definition["key"]["images"], seal.rows) == (
+        manifest.digest,
+        manifest.image_digest,
+        len(manifest),
+    )
+
+
+def _seals(root: Path) -> list[Seal]:
+    found = []
+    for name in feature_names(root):
+        try:
+            sealed = read_seal(root, name)
+        except BankError:
+            continue
+        found += [] if sealed is None else [sealed[0]]
+    return found
+
+
+def _unconfirmed(root: Path) -> BankError:
+    return BankError(
+        f"{root / RUN_DOCUMENT} is damaged, and no sealed feature confirms, with the manifest, what it said",
+        "Nothing is guessed about a bank",
+        "put the file back from a copy, or embed into a new bank",
+    )

@@ -1,0 +1,95 @@
+"""RunRecords: one sealed JSON document a run or evaluation. Reports read these and nothing else."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stores import documents, files
+from stores.layout import SIDE
+from stores.schema import SCHEMA_VERSION, check_schema
+
+FOLDER = "records"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What was asked, what was used, what came out. Values become plain JSON; non-finite numbers become None.
+
+    Attributes:
+        kind: of the run, e.g. `embed`, `fewshot`.
+        asked: the settings as given.
+        used: keys, digests, device, seed.
+        metrics: results, fractions with their intervals.
+        seconds: by stage.
+        versions: of the packages that can change a number.
+        failures: code -> number of rows, or whatever else went wrong.
+        convergence: of the solver, where there is one.
+        created: UTC, ISO 8601.
+    """
+
+    kind: str
+    asked: Mapping[str, Any]
+    used: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    seconds: Mapping[str, Any]
+    created: str
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    failures: Mapping[str, Any] = field(default_factory=dict)
+    convergence: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
+
+    @classmethod
+    def now(cls, kind: str, **parts: Any) -> "RunRecord":
+        """A record created at this moment; `parts` are the other fields."""
+        return cls(kind=kind, created=datetime.now(UTC).isoformat(), **parts)
+
+    def write(self, bank: Path | str) -> Path:
+        """Keep the record in the bank's `records`; returns its path. Raises MachineFault, BankError."""
+        root = Path(bank)
+        body = {"schema": SCHEMA_VERSION, **asdict(self)}
+        digest = documents.digest(body)
+        stamp = "".join(c for c in self.created.partition("+")[0] if c not in "-:")
+        kind = "".join(c if c.isalnum() else "-" for c in self.kind)
+        path = root / FOLDER / f"{stamp}Z-{kind}-{digest[:8]}.json"
+        for folder in (path.parent, root / SIDE / "tmp"):
+            files.make_directory(folder)
+        documents.create(path, body, files.temporary(root / SIDE / "tmp", "record"))
+        return path
+
+
+def read_all(bank: Path | str) -> list[RunRecord]:
+    """All records of a bank, oldest first.
+
+    Raises:
+        BankError: a record is damaged, or of another schema version.
+    """
+    found = []
+    for path in record_files(Path(bank)):
+        body = documents.read(path)
+        check_schema(body.pop("schema", None), path)
+        found.append(RunRecord(**body))
+    return sorted(found, key=lambda record: record.created)
+
+
+def record_files(root: Path) -> list[Path]:
+    """Paths of a bank's records."""
+    return [root / FOLDER / name for name in files.names(root / FOLDER) if name.endswith(".json")]
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON knows it, so that a record read back equals the one written."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(each) for each in value]
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

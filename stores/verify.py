@@ -1,0 +1,218 @@
+"""Reading every byte of a bank and comparing it with what was promised. Trusts no cache."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stores import documents, files, integrity
+from stores.cleanup import marker_names_chunk
+from stores.errors import BankError
+from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, ZARR, FeatureLayout, is_feature_name, marker_file
+from stores.mend import quarantine
+from stores.read import Bank
+from stores.records import record_files
+from stores.report import Damage, VerifyReport
+from stores.seal import definition, expected_root_metadata, feature_names, read_feature, read_seal, seal_path
+
+__all__ = ["Damage", "VerifyReport", "quarantine", "verify"]
+
+_RECOMPUTE = "`embank bank repair` computes this chunk again"
+_REBUILD = "`embank bank repair` rebuilds it from the rest of the bank"
+_DROP = "`embank bank repair` sets it aside; nothing else depends on it"
+_EMBED = "run the same `embank embed` command again, which writes it anew"
+
+
+def verify(
+    bank: Bank | Path | str,
+    features: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
+    """Read and judge a bank, sealed features or not.
+
+    Args:
+        bank: an open bank, or its path (which works even if the run document is damaged).
+        features: names or slugs to look at; None looks at all. The bank's own files are always looked at.
+        progress: told (files read, files in all).
+
+    Returns:
+        The report; whole sealed features are stamped, so that opening them is quick.
+
+    Raises:
+        BankError: nothing there, another schema version, or an unknown feature.
+        MachineFault: I/O error.
+    """
+    root = bank.path if isinstance(bank, Bank) else Path(bank)
+    opened, damaged = _open(root)
+    damaged += [] if opened is None else list(_side_files(opened))
+    damaged += _root_metadata(root)
+    damaged += _documents(root)
+    checks = [_check(root, name, opened) for name in _choose(root, features)]
+    damaged += [each for check in checks for each in check.damaged]
+    promises = {path: promise for check in checks for path, promise in check.promises.items()}
+    stamps = integrity.snapshot(root, promises)
+    broken = integrity.find_broken(root, promises, progress)
+    damaged += [_damage_of(path, reason) for path, reason in broken.items()]
+    for check in checks:
+        if check.seal is not None and not any(each.feature == check.name for each in damaged):
+            integrity.remember(root, check.name, check.seal, {path: stamps[path] for path in check.promises})
+    return VerifyReport(sum(check.chunks for check in checks), tuple(damaged))
+
+
+def _open(root: Path) -> tuple[Bank | None, list[Damage]]:
+    if not files.names(root / SIDE):
+        return Bank.open(root), []  # Raises: there is no bank.
+    try:
+        if files.stat_if_there(root / RUN_DOCUMENT) is not None:
+            return Bank.open(root), []
+        reason = "missing"
+    except documents.BrokenDocument:
+        reason = "differs from its own SHA-256"
+    remedy = "`embank bank repair` rebuilds it if a sealed feature confirms it; else embed into a new bank"
+    return None, [Damage(None, None, RUN_DOCUMENT, reason, remedy)]
+
+
+def _side_files(bank: Bank) -> Iterator[Damage]:
+    """The manifest and the label columns against the run document."""
+    for path, promise in bank.files.items():
+        found = files.digest(bank.path / path)
+        if found is None or found[1] != promise:
+            reason = "missing" if found is None else "content differs from its SHA-256"
+            remedy = (
+                "run `embank embed` with the same manifest, which puts it back"
+                if path == MANIFEST
+                else _REBUILD
+            )
+            yield Damage(None, None, path, reason, remedy)
+
+
+def _root_metadata(root: Path) -> list[Damage]:
+    found = files.read_if_there(root / ZARR)
+    if found == expected_root_metadata(root):
+        return []
+    reason = "missing" if found is None else "is not what the sealed features make it"
+    return [Damage(None, None, ZARR, reason, _REBUILD)]
+
+
+def _documents(root: Path) -> list[Damage]:
+    """The records: each vouches for itself."""
+    return [
+        Damage(None, None, path.relative_to(root).as_posix(), "differs from its own SHA-256", _DROP)
+        for path in record_files(root)
+        if not _is_whole(path)
+    ]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        documents.read_if_there(path)
+    except documents.BrokenDocument:
+        return False
+    return True
+
+
+def _choose(root: Path, wanted: Sequence[str] | None) -> list[str]:
+    # Data without documents are damage as well, so look for both.
+    every = sorted({*feature_names(root), *(name for name in files.names(root) if is_feature_name(name))})
+    if wanted is None:
+        return every
+    chosen = []
+    for name in wanted:
+        layouts = {each: definition(root, each) for each in every}
+        found = [
+            each for each, layout in layouts.items() if each == name or (layout and layout.key.model == name)
+        ]
+        if not found:
+            raise BankError(
+                f"{name!r} is not in {root}", f"It holds {', '.join(every) or 'nothing'}", "choose one"
+            )
+        chosen += found
+    return sorted(set(chosen))
+
+
+@dataclass(frozen=True)
+class _Check:
+    """What is to be read of one feature, and what is wrong already."""
+
+    name: str
+    promises: dict[str, Any]
+    chunks: int
+    damaged: list[Damage]
+    seal: bytes | None
+
+
+def _check(root: Path, name: str, bank: Bank | None) -> _Check:
+    damaged = list(_key(root, name, bank)) + list(_notes(root, name))
+    try:
+        sealed = read_seal(root, name)
+    except BankError as error:
+        sealed = None
+        where = seal_path(root, name).relative_to(root).as_posix()
+        damaged.append(Damage(name, None, where, error.found, _REBUILD))
+    if sealed is not None:
+        key = f"{SIDE}/{name}/key.json"
+        promises = {path: promise for path, promise in sealed[0].files.items() if path != key}
+        chunks = sum("/markers/" in path for path in promises)
+        return _Check(name, promises, chunks, damaged, sealed[1])
+    promises, broken, chunks = _by_markers(root, name)
+    layout = definition(root, name)
+    if layout is not None:
+        promises.update(_metadata(layout))
+    return _Check(name, promises, chunks, damaged + broken, None)
+
+
+def _key(root: Path, name: str, bank: Bank | None) -> Iterator[Damage]:
+    path = f"{SIDE}/{name}/key.json"
+    try:
+        layout = read_feature(root, name)
+    except BankError as error:
+        remedy = _EMBED if definition(root, name) is None else _REBUILD
+        yield Damage(name, None, path, error.found, remedy)
+        return
+    if bank is not None and (layout.grid != bank.grid or layout.key.images != bank.image_digest):
+        yield Damage(
+            name, None, path, "belongs to another bank", "move the feature's folders out of this bank"
+        )
+
+
+def _notes(root: Path, name: str) -> Iterator[Damage]:
+    """Documents beside the features, which vouch for themselves."""
+    for note in ("certificate.json", "provenance.json", "stamps.json"):
+        if not _is_whole(root / SIDE / name / note):
+            yield Damage(name, None, f"{SIDE}/{name}/{note}", "differs from its own SHA-256", _DROP)
+
+
+def _by_markers(root: Path, name: str) -> tuple[dict[str, Any], list[Damage], int]:
+    """What the markers of a feature without seal promise."""
+    promises: dict[str, Any] = {}
+    damaged = []
+    entries = files.names(root / SIDE / name / "markers")
+    for entry in entries:
+        index = int(entry.removesuffix(".json"))
+        path = marker_file(name, index)
+        try:
+            marker = documents.read(root / path)
+        except documents.BrokenDocument:
+            damaged.append(Damage(name, index, path, "differs from its own SHA-256", _RECOMPUTE))
+            continue
+        if not marker_names_chunk(name, index, marker):
+            damaged.append(Damage(name, index, path, "belongs to another chunk", _RECOMPUTE))
+            continue
+        promises.update(marker["files"])
+    return promises, damaged, len(entries)
+
+
+def _metadata(layout: FeatureLayout) -> dict[str, Any]:
+    return {path: integrity.promise_of(data) for path, data in layout.metadata_files().items()}
+
+
+def _damage_of(path: str, reason: str) -> Damage:
+    parts = path.split("/")
+    index = integrity.chunk_index(path)
+    return Damage(
+        parts[1] if parts[0] == SIDE else parts[0],
+        index,
+        path,
+        reason,
+        _REBUILD if index is None else _RECOMPUTE,
+    )
