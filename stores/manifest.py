@@ -1,7 +1,7 @@
 """The manifest: the list of images, in the order of every embedding array."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,6 +124,18 @@ class Manifest:
         return _checked(TextTable(text, None, Path(root), notes), "the frame", allow_outside)
 
     @classmethod
+    def from_columns(
+        cls, columns: Mapping[str, Sequence[str]], root: Path | str, *, notes: Sequence[str] = ()
+    ) -> "Manifest":
+        """Take columns of text, `uri` among them, all of one length.
+
+        Raises:
+            ManifestError, PathRefused: as `from_table`.
+        """
+        table = TextTable(_text_table(columns), None, Path(root), tuple(notes))
+        return _checked(table, str(root), allow_outside=False)
+
+    @classmethod
     def from_folder(
         cls,
         root: Path | str,
@@ -162,8 +174,7 @@ class Manifest:
             columns["sha256"] = [digest or "" for digest in hashed]
             unread = hashed.count(None)
             notes += [f"{unread} files could not be hashed"] if unread else []
-        table = TextTable(_text_table(columns), None, root, tuple(notes))
-        return _checked(table, str(root), allow_outside=False)
+        return cls.from_columns(columns, root, notes=notes)
 
     def write(self, path: Path | str) -> None:
         """Write Parquet, or CSV if the name ends in `.csv`; atomically, the same manifest to the same bytes.
@@ -488,7 +499,7 @@ def _codes(column: "pa.ChunkedArray") -> "tuple[np.ndarray[Any, np.dtype[np.int3
     return remap[encoded.indices.to_numpy()], vocabulary
 
 
-def _text_table(columns: dict[str, Sequence[str]]) -> "pa.Table":
+def _text_table(columns: Mapping[str, Sequence[str]]) -> "pa.Table":
     import pyarrow as pa
 
     try:

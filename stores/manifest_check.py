@@ -51,7 +51,7 @@ class CheckReport:
         rows, unlabelled: numbers of rows.
         digest: of the manifest.
         classes: label -> rows.
-        splits: split -> label -> rows; the empty text stands for no split and no label.
+        class_counts: split -> label -> rows; the empty text stands for no split and no label.
         groups: number of distinct groups.
         files_checked, content_checked: whether files were looked at, and their bytes.
         problems: worst first.
@@ -61,7 +61,7 @@ class CheckReport:
     unlabelled: int
     digest: str
     classes: dict[str, int]
-    splits: dict[str, dict[str, int]]
+    class_counts: dict[str, dict[str, int]]
     groups: int
     files_checked: bool
     content_checked: bool
@@ -111,7 +111,7 @@ def check(
         unlabelled=manifest.unlabelled,
         digest=manifest.digest,
         classes=manifest.classes,
-        splits=_class_counts(manifest),
+        class_counts=_class_counts(manifest),
         groups=len(manifest.codes("group")[1]),
         files_checked=files or content,
         content_checked=content,
