@@ -336,7 +336,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -349,7 +349,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write_error(path: Path, error: OSError) -> Refused | MachineFault:
+def write_error(path: Path, error: OSError) -> Refused | MachineFault:
+    """The user's error for a file that could not be written."""
     if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
         return Refused(
             f"{path}: {error.strerror}",

@@ -1,7 +1,9 @@
 """Find what packages ship without importing them, and write pictures as the same bytes everywhere."""
 
+import contextlib
 import hashlib
 import importlib.util
+import os
 import struct
 import zlib
 from collections.abc import Iterable
@@ -13,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import Refused
-from stores.tables import atomic_file
+from stores.tables import write_error
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -111,13 +113,15 @@ def write_pictures(directory: Path, pictures: Iterable[Picture]) -> "Manifest":
 
 
 def _write_once(path: Path, data: bytes) -> None:
+    """Whole or not at all, but not fsynced: what a power cut loses, the manifest's digest finds."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.is_file() and path.read_bytes() == data:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(path)
     except OSError as error:
-        raise Refused(
-            f"{path}: {error.strerror}", "The folder can be written to", "choose another"
-        ) from error
-    with atomic_file(path) as file:
-        file.write(data)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise write_error(path, error) from error
