@@ -13,7 +13,7 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stores.errors import BankError, EmbankError, MachineFault
@@ -106,6 +106,22 @@ def stat_if_there(path: Path) -> os.stat_result | None:
             return os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+
+def stamps(root: Path, relatives: Iterable[str]) -> dict[str, list[int] | None]:
+    """(size, mtime, ctime, inode) of many files, times in ns; None for one that is not there."""
+    found: dict[str, list[int] | None] = {}
+    with faults(root):
+        for relative in relatives:
+            try:
+                state = os.stat(
+                    f"{root}/{relative}"
+                )  # Plain text: Path objects would cost more than the calls.
+            except (FileNotFoundError, NotADirectoryError):
+                found[relative] = None
+            else:
+                found[relative] = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+    return found
 
 
 def names(path: Path) -> list[str]:

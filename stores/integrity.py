@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def ensure(root: Path, feature: str, seal: bytes, promises: Promises) -> None:
         BankError: a file is missing or damaged; the message names the feature and the chunk.
     """
     known = _load(root, feature, seal)
-    now = {path: _stamp(root, path) for path in promises}
+    now = files.stamps(root, promises)
     doubtful = {
         path: promise
         for path, promise in promises.items()
@@ -106,11 +106,6 @@ def chunk_index(path: str) -> int | None:
     return int(number) if number.isdecimal() else None
 
 
-def snapshot(root: Path, paths: Iterable[str]) -> dict[str, Stamp | None]:
-    """Stamps as of now, to be taken before the files are read."""
-    return {path: _stamp(root, path) for path in paths}
-
-
 def remember(root: Path, feature: str, seal: bytes, stamps: Mapping[str, Stamp | None]) -> None:
     """Keep stamps, taken before the files were found right. A bank that cannot be written stays without."""
     settled = time.time_ns() - SETTLED_NS
@@ -128,8 +123,3 @@ def _load(root: Path, feature: str, seal: bytes) -> dict[str, Stamp]:
         return {}
     stamps: dict[str, Stamp] = body["files"] if body.get("seal") == hashlib.sha256(seal).hexdigest() else {}
     return stamps
-
-
-def _stamp(root: Path, path: str) -> Stamp | None:
-    state = files.stat_if_there(root / path)
-    return None if state is None else [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]

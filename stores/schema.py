@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from stores import documents
@@ -55,14 +56,14 @@ class FeatureKey:
                 f"dtype {self.dtype!r}", f"Embeddings are stored as one of {', '.join(DTYPES)}", "choose one"
             )
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256, in hex, of the canonical JSON of all fields but `model`."""
         body = self.to_dict()
         del body["model"]
         return hashlib.sha256(documents.canonical(body)).hexdigest()
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name of the feature's group in the bank, e.g. `torchvision-resnet18.0123456789ab`."""
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model).lstrip(".-") or "model"

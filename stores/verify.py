@@ -50,7 +50,7 @@ def verify(
     checks = [_check(root, name, opened) for name in _choose(root, features)]
     damaged += [each for check in checks for each in check.damaged]
     promises = {path: promise for check in checks for path, promise in check.promises.items()}
-    stamps = integrity.snapshot(root, promises)
+    stamps = files.stamps(root, promises)
     broken = integrity.find_broken(root, promises, progress)
     damaged += [_damage_of(path, reason) for path, reason in broken.items()]
     for check in checks:

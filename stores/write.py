@@ -246,7 +246,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
                 "run the same `embank embed` command again; it goes on where it stopped",
             )
         seal = self._make_seal()
-        stamps = integrity.snapshot(self.bank.path, seal.files)
+        stamps = files.stamps(self.bank.path, seal.files)
         self._refuse_broken(integrity.find_broken(self.bank.path, seal.files))
         self._write_seal(seal, stamps)
         with locks.held(self.bank.path / SIDE / "lock"):
