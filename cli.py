@@ -601,16 +601,19 @@ def fewshot(
 @models_app.command("list")
 def models_list(json: Json = False) -> None:
     """The rows of the catalogue, and the families that any NAME may come from."""
-    from engine.models import catalogue
+    from engine.models.catalog import ROWS
     from engine.report import console
 
-    rows = catalogue()
+    rows = [
+        {"slug": r.slug, "architecture": r.architecture, "takes_file": r.takes_file, "notes": r.notes}
+        for r in ROWS
+    ]
     if json:
         console.print_json(rows)
     else:
         console.print_table(
-            ["slug", "architecture", "weights", "present"],
-            [[r["slug"], r["architecture"], r["weights"], r["present"]] for r in rows],
+            ["slug", "architecture", "--weights", "notes"],
+            [[r["slug"], r["architecture"], "yes" if r["takes_file"] else "no", r["notes"]] for r in rows],
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from stores.read import Bank
-from stores.write import write_certificate
+from stores.write import FeatureWriter
 
 from engine.decode import make_decoder
 from engine.decode.parity import pixel_parity
@@ -77,7 +77,8 @@ def certify(
         },
     }
     key = feature_key(spec, name, runtime, manifest.image_digest, options.dtype)
-    write_certificate(Bank.open(Path(bank)), key, certificate)
+    with FeatureWriter(Bank.open(Path(bank)), key, spec.dim) as writer:
+        writer.write_certificate(certificate)
     return certificate
 
 

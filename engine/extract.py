@@ -1,6 +1,6 @@
 """The main job: images in, a bank of embeddings out.
 
-Models that share a recipe share one decode pass. Work is planned in whole chunks of the bank; inside a chunk
+Models whose recipes render alike share one decode pass. Work is planned in whole chunks of the bank; inside a chunk
 the batches are cut at fixed rows, so what the backbone sees, and therefore every bit it returns, is a
 function of the manifest and the settings alone, never of kills, resumes or bad neighbours.
 """
@@ -154,10 +154,10 @@ def embed(
     store = open_or_create(Path(bank), manifest, chunk_rows=options.chunk_rows)
     flags = fix_flags(runtime)
     reports: dict[int, EmbedReport] = {}
-    for group in _by_recipe(specs):
+    for group in _by_rendering(specs):
         decoder = make_decoder(
             options.decoder,
-            specs[group[0]].recipe,
+            specs[group[0]].recipe.rendering,
             device=runtime.device,
             threads=runtime.threads,
             batch_size=options.batch_for(runtime),
@@ -197,10 +197,10 @@ def image_source(manifest: Manifest, options: EmbedOptions) -> ImageSource:
     )
 
 
-def _by_recipe(specs: Sequence[ModelSpec]) -> list[list[int]]:
+def _by_rendering(specs: Sequence[ModelSpec]) -> list[list[int]]:
     groups: dict[Recipe, list[int]] = {}
     for i, spec in enumerate(specs):
-        groups.setdefault(spec.recipe, []).append(i)
+        groups.setdefault(spec.recipe.rendering, []).append(i)
     return list(groups.values())
 
 

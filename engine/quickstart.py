@@ -11,14 +11,13 @@ from engine.evals.bank import fewshot_from_bank
 from engine.evals.fewshot import Protocol
 from engine.extract import Progress, embed
 from engine.models import resolve
-from engine.recipes import load_recipe
 from engine.runtime import Runtime
 
 #: An ImageNet network, and an untrained one to see what pretraining is worth.
 MODELS = ("efficientnet-lite0", "random/resnet18")
 
-#: Both embedded sets are small pictures: 128 pixels cost a third of 224 and lose nothing.
-RECIPE = "imagenet-128"
+#: Input side in pixels. Both embedded sets are small pictures: 128 cost a third of 224 and lose nothing.
+SIDE = 128
 
 PROTOCOLS = {
     "digits": Protocol(n_way=5, n_shot=20, n_query=15, episodes=600),
@@ -62,7 +61,7 @@ def run(
             f"{directory} is a file", "The quickstart writes into a folder", "name another with --dir"
         )
     directory.mkdir(parents=True, exist_ok=True)
-    recipe = load_recipe(RECIPE)
+    recipe = resolve(MODELS[0]).recipe.at(SIDE)  # the untrained control sees the very same pixels
     specs = [resolve(slug, recipe=recipe) for slug in MODELS]
     rows: list[tuple[Any, ...]] = []
     paths: dict[str, str] = {}

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -103,6 +103,19 @@ class Recipe:
     def side(self) -> int:
         """Side of the square the model sees, in pixels."""
         return self.size if self.crop is None else self.crop
+
+    @property
+    def rendering(self) -> "Recipe":
+        """The part that a decoder renders: this recipe without its normalisation.
+
+        Models whose recipes render alike share one decode pass; each normalises for itself.
+        """
+        return replace(self, normalise="none", mean=IMAGENET_MEAN, sd=IMAGENET_SD)
+
+    def at(self, side: int) -> "Recipe":
+        """This recipe at another input side in pixels, with the same share of the image kept by the crop."""
+        size = side if self.crop is None else max(side, self.size * side // self.crop)
+        return replace(self, size=size, crop=None if self.crop is None else side)
 
     @property
     def digest(self) -> str:

@@ -1,5 +1,6 @@
 """The decoder that renders row by row in a pool of threads; `reference` and `turbo` are instances of it."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ class _RowVerdict:
     failure: BadImage | None
     fallback: bool
     bytes_read: int
+    seconds: float
 
 
 class PooledDecoder:
@@ -44,6 +46,7 @@ class PooledDecoder:
     def __init__(self, name: str, render: Render, recipe: Recipe, *, device: str, threads: int) -> None:
         self.name = name
         self._render, self._recipe, self._device = render, recipe, device
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"embank-{name}")
 
     def stream(self, source: ImageSource, batches: Iterable[Sequence[int]]) -> Iterator[DecodedBatch]:
@@ -53,9 +56,9 @@ class PooledDecoder:
             for rows in batches:
                 pending.append(self._start(source, rows))
                 if len(pending) > READ_AHEAD:
-                    yield pending.popleft().wait(self._device)
+                    yield pending.popleft().wait(self._device, self._threads)
             while pending:
-                yield pending.popleft().wait(self._device)
+                yield pending.popleft().wait(self._device, self._threads)
         finally:
             for batch in pending:
                 batch.cancel()
@@ -82,7 +85,7 @@ class PooledDecoder:
         return [self._render_row(source, rows[slot], slots[slot], slot) for slot in todo]
 
     def _render_row(self, source: ImageSource, row: int, out: np.ndarray, slot: int) -> _RowVerdict:
-        size = 0
+        size, start = 0, time.perf_counter()
         try:
             data = source.read(row)
             size = len(data)
@@ -91,10 +94,10 @@ class PooledDecoder:
         except BadImage as failure:
             out[...] = 0
             # Without its traceback, which would keep the file's bytes alive.
-            return _RowVerdict(slot, failure.with_traceback(None), False, size)
+            return _RowVerdict(slot, failure.with_traceback(None), False, size, time.perf_counter() - start)
         # numpy copies in this thread; torch would wake its own threads for it.
         np.copyto(out, pixels)
-        return _RowVerdict(slot, None, fallback, size)
+        return _RowVerdict(slot, None, fallback, size, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class _Pending:
     pixels: torch.Tensor
     tasks: list[Future[list[_RowVerdict]]]
 
-    def wait(self, device: str) -> DecodedBatch:
+    def wait(self, device: str, threads: int) -> DecodedBatch:
         verdicts = [verdict for task in self.tasks for verdict in task.result()]
         return DecodedBatch(
             self.rows,
@@ -113,6 +116,7 @@ class _Pending:
             {v.slot: v.failure for v in verdicts if v.failure is not None},
             sum(v.fallback for v in verdicts),
             sum(v.bytes_read for v in verdicts),
+            sum(v.seconds for v in verdicts) / threads,
         )
 
     def cancel(self) -> None:

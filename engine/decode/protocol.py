@@ -43,6 +43,7 @@ class DecodedBatch:
         failures: slot -> reason.
         fallbacks: number of rows that the fast route handed to the reference renderer.
         bytes_read: bytes of image files read.
+        seconds: of decoding work, as if the decoder had had its threads to itself; waits are not counted.
     """
 
     rows: Sequence[int]
@@ -50,6 +51,7 @@ class DecodedBatch:
     failures: "Mapping[int, BadImage]" = field(default_factory=dict)
     fallbacks: int = 0
     bytes_read: int = 0
+    seconds: float = 0.0
 
 
 class Decoder(Protocol):
