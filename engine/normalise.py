@@ -1,4 +1,4 @@
-"""The last step of a recipe: bytes to the float32 values that a backbone expects, on whatever device they are."""
+"""The last step of a recipe: bytes to the float32 values that a backbone expects, on their device."""
 
 import numpy as np
 import torch
@@ -20,10 +20,8 @@ def normalise(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
         float32 [B, 3, H, W] in memory format channels_last, on the device of `pixels`. Each image depends on
         itself alone.
     """
-    if recipe.normalise == "histogram":
-        values = _equalised(pixels)
-    else:
-        values = pixels.to(torch.float32).div_(255)
+    equalise = recipe.normalise == "histogram"
+    values = _equalised(pixels) if equalise else pixels.to(torch.float32).div_(255)
     if recipe.normalise == "mean_sd":
         # Subtract, then divide, as torchvision does: the same bits.
         values = values.sub_(values.new_tensor(recipe.mean)).div_(values.new_tensor(recipe.sd))
@@ -94,4 +92,4 @@ def histogram_numpy(values: np.ndarray) -> np.ndarray:
     """Histogram normalisation of one image of any shape and scale; float64, in (0, 255]."""
     counts, edges = np.histogram(values, _BINS)
     cumulative = counts.cumsum() / values.size * 255
-    return np.interp(values, edges[:-1], cumulative)
+    return np.asarray(np.interp(values, edges[:-1], cumulative))
