@@ -93,6 +93,10 @@ def _csv_rows(path: Path, reader: Any) -> TextTable:
     import pyarrow as pa
 
     header: list[str] = next(reader, [])
+    if not header:
+        raise ManifestError(
+            f"{path}: the first line is empty", "A manifest has a header and rows", "write it again"
+        )
     _refuse_bad_header(path, header)
     parts: list[list[Any]] = [[] for _ in header]
     lines: list[Any] = []
