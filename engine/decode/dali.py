@@ -5,11 +5,13 @@ not take goes to the reference renderer. One image that it fails on poisons its 
 then built anew, and the images of that batch are tried one by one.
 """
 
+import contextlib
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import nvidia.dali
@@ -49,7 +51,7 @@ class DaliDecoder:
 
     def __init__(self, recipe: Recipe, *, device: str, threads: int, batch_size: int) -> None:
         self.name = "dali-mixed" if device.startswith("cuda") else "dali"
-        self._recipe, self._device = recipe, device
+        self._recipe, self._device, self._threads = recipe, device, threads
         self._graph = _Graph(recipe, device, threads, batch_size)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embank-read")
 
@@ -75,18 +77,25 @@ class DaliDecoder:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._graph.drop()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def _read(self, source: ImageSource, row: int, slot: int) -> "_Row":
-        size = 0
+        size, start = 0, time.perf_counter()
         try:
             data = source.read(row)
             size = len(data)
             header = sniff(data, self._recipe, source.limits)
             to = plan(header.height, header.width, self._recipe)
-            if header.plain and not to.extreme and not (self._recipe.exif and header.exif):
-                return _Row(slot, size, _Encoded(data, header, to))
+            found = _Row(slot, size, _Encoded(data, header, to))
+            if not header.plain or to.extreme or (self._recipe.exif and header.exif):
+                found = self._by_reference(found)
         except BadImage as failure:
-            return _Row(slot, size, failure=failure.with_traceback(None))
-        return self._by_reference(_Row(slot, size, _Encoded(data, header, to)))
+            found = _Row(slot, size, failure=failure.with_traceback(None))
+        return replace(found, seconds=time.perf_counter() - start)
 
     def _by_reference(self, row: "_Row") -> "_Row":
         """The arbiter's verdict: pixels, or the reason why there are none."""
@@ -110,7 +119,7 @@ class DaliDecoder:
                 break
         try:
             rendered = self._graph.take() if head.for_dali else None
-            done = _assemble(head, rendered, self._recipe.side, self._device)
+            done = self._assemble(head, rendered)
         except Exception as error:  # DALI's errors are of all classes
             _raise_machine_fault(error)
             for batch in pending:
@@ -137,7 +146,12 @@ class DaliDecoder:
             verdicts.append(verdict)
         batch.read = verdicts
         rendered = torch.stack(list(device_pixels.values())) if device_pixels else None
-        return _assemble(batch, rendered, self._recipe.side, self._device)
+        return self._assemble(batch, rendered)
+
+    def _assemble(self, batch: "_Batch", rendered: torch.Tensor | None) -> DecodedBatch:
+        reading = sum(row.seconds for row in batch.read) / self._threads
+        decoding = self._graph.seconds if rendered is not None else 0.0
+        return _assemble(batch, rendered, self._recipe.side, self._device, reading + decoding)
 
 
 @dataclass(frozen=True)
@@ -158,6 +172,7 @@ class _Row:
     encoded: _Encoded | None = None
     pixels: np.ndarray | None = None
     failure: BadImage | None = None
+    seconds: float = 0.0
 
 
 @dataclass
@@ -184,6 +199,12 @@ class _Graph:
     def __init__(self, recipe: Recipe, device: str, threads: int, batch_size: int) -> None:
         self._recipe, self._device, self._threads, self._batch_size = recipe, device, threads, batch_size
         self._pipeline: Any = None
+        self._clock = _Clock()
+
+    @property
+    def seconds(self) -> float:
+        """What the batch last taken cost."""
+        return self._clock.seconds
 
     def feed(self, images: list[_Encoded]) -> None:
         """Start on a batch; does not wait. An empty one is passed over."""
@@ -197,6 +218,7 @@ class _Graph:
         self._pipeline.feed_input("size", size)
         self._pipeline.feed_input("start", start)
         self._pipeline.schedule_run()
+        self._clock.fed(len(images))
 
     def take(self) -> torch.Tensor:
         """Wait for the oldest batch: uint8 [n, side, side, 3] on the device.
@@ -207,15 +229,17 @@ class _Graph:
             RuntimeError: DALI failed on one of the images; `drop` is due.
         """
         assert self._pipeline is not None
-        if not self._device.startswith("cuda"):
-            return from_dlpack(self._pipeline.outputs()[0].as_tensor())
-        # 1 is the handle of the legacy default stream, which torch calls 0.
-        stream = runtime.current_stream_handle(self._device) or 1
-        return from_dlpack(self._pipeline.outputs(cuda_stream=stream)[0].as_tensor())
+        with self._clock.taking():
+            if not self._device.startswith("cuda"):
+                return from_dlpack(self._pipeline.outputs()[0].as_tensor())
+            # 1 is the handle of the legacy default stream, which torch calls 0.
+            stream = runtime.current_stream_handle(self._device) or 1
+            return from_dlpack(self._pipeline.outputs(cuda_stream=stream)[0].as_tensor())
 
     def drop(self) -> None:
         """Let go of the pipeline and whatever is in it."""
         self._pipeline = None
+        self._clock = _Clock()
 
     def _build(self) -> Any:
         cuda = self._device.startswith("cuda")
@@ -253,6 +277,35 @@ class _Graph:
         return pipeline
 
 
+class _Clock:
+    """How long DALI works on a batch. It starts on one when it has it and is done with the one before; when
+    it ends shows only if somebody waits for it. Else the rate of the last batch waited for stands in.
+    """
+
+    #: A shorter wait says that the batch had been ready.
+    _WAIT = 1e-3
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._fed: deque[tuple[int, float]] = deque()
+        self._end, self._an_image = 0.0, float("inf")
+
+    def fed(self, images: int) -> None:
+        self._fed.append((images, time.perf_counter()))
+
+    @contextlib.contextmanager
+    def taking(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        end = time.perf_counter()
+        images, fed = self._fed.popleft()
+        self.seconds = end - max(fed, self._end)
+        if end - start > self._WAIT:
+            self._an_image = self.seconds / images
+        self.seconds = min(self.seconds, images * self._an_image)
+        self._end = end
+
+
 def _raise_machine_fault(error: Exception) -> None:
     said = str(error).lower()
     if any(word in said for word in _MACHINE_WORDS):
@@ -263,7 +316,9 @@ def _raise_machine_fault(error: Exception) -> None:
         ) from error
 
 
-def _assemble(batch: _Batch, rendered: torch.Tensor | None, side: int, device: str) -> DecodedBatch:
+def _assemble(
+    batch: _Batch, rendered: torch.Tensor | None, side: int, device: str, seconds: float
+) -> DecodedBatch:
     """Put DALI's pixels, the reference renderer's, and zeros for failures in their slots."""
     shape = (len(batch.rows), side, side, 3)
     by_dali = [row.slot for row in batch.read if row.encoded is not None]
@@ -285,4 +340,5 @@ def _assemble(batch: _Batch, rendered: torch.Tensor | None, side: int, device: s
         {row.slot: row.failure for row in batch.read if row.failure is not None},
         len(by_reference),
         sum(row.bytes_read for row in batch.read),
+        seconds,
     )

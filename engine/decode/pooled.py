@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -66,6 +67,12 @@ class PooledDecoder:
     def close(self) -> None:
         """Let running rows finish, drop waiting ones, end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _start(self, source: ImageSource, rows: Sequence[int]) -> "_Pending":
         side = self._recipe.side
