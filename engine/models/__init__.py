@@ -7,15 +7,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.models.catalog import ModelSpec, resolve
+    from engine.models.catalog import ModelSpec, catalogue, resolve
     from engine.models.encoder import Encoder, load
 
-__all__ = ["Encoder", "ModelSpec", "load", "resolve"]
+__all__ = ["Encoder", "ModelSpec", "catalogue", "load", "resolve"]
 
 
 def __getattr__(name: str) -> Any:
     # Lazily, because the command line imports this package to name models, without paying for torch.
-    if name in ("ModelSpec", "resolve"):
+    if name in ("ModelSpec", "catalogue", "resolve"):
         from engine.models import catalog
 
         return getattr(catalog, name)

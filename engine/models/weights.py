@@ -53,7 +53,10 @@ def sha256_of(path: Path) -> str:
             raise _refuse(path, "is not a regular file", "Weights are read from one file", "name a file")
         if not 0 < status.st_size <= MAX_BYTES:
             raise _refuse(
-                path, f"has {status.st_size} bytes", f"1 to {MAX_BYTES} are believable", "fetch the file again"
+                path,
+                f"has {status.st_size} bytes",
+                f"1 to {MAX_BYTES} are believable",
+                "fetch the file again",
             )
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -64,12 +67,12 @@ def sha256_of(path: Path) -> str:
 
 
 def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
-    """Digest of tensors in memory: SHA-256 over name, dtype, shape and little-endian bytes, in order of name."""
+    """Digest of tensors in memory: SHA-256 over name, dtype, shape and bytes, in order of name."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -81,7 +84,7 @@ def read(path: Path, sha256: str | None = None) -> Mapping[str, torch.Tensor]:
         sha256: what the whole file must hash to; checked before anything is parsed.
 
     Raises:
-        WeightsError: wrong digest, not a weights file, damaged, or holding more than tensors and plain containers.
+        WeightsError: wrong digest, not a weights file, damaged, or more than tensors and plain containers.
     """
     found = sha256_of(path)
     if sha256 is not None and found != sha256.lower():
@@ -103,7 +106,10 @@ def _refuse_impostors(path: Path, head: bytes) -> None:
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise _refuse(
-            path, "is a web page", "The download gave a page instead of the file", "open the link in a browser and save the file"
+            path,
+            "is a web page",
+            "The download gave a page instead of the file",
+            "open the link in a browser and save the file",
         )
     if start.startswith(b"version https://git-lfs"):
         raise _refuse(path, "is a Git LFS pointer", "The weights themselves are needed", "run `git lfs pull`")
@@ -116,7 +122,9 @@ def _read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
     try:
         tensors: Mapping[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        raise _refuse(path, f"is damaged ({_line(error)})", "It must be a whole safetensors file", "fetch it again") from error
+        raise _refuse(
+            path, f"is damaged ({_line(error)})", "It must be a whole safetensors file", "fetch it again"
+        ) from error
     return tensors
 
 
@@ -132,11 +140,18 @@ def _read_torch(path: Path, *, zipped: bool) -> Mapping[str, torch.Tensor]:
             "Weights are read without executing anything",
             "fetch it again; if it is whole, save its tensors as .safetensors with the project that made it",
         ) from error
-    except Exception as error:  # the parser meets arbitrary bytes: EOFError, KeyError, UnicodeError, struct.error, ...
-        raise _refuse(path, f"cannot be parsed ({_line(error)})", "It must be a whole weights file", "fetch it again") from error
+    except (
+        Exception
+    ) as error:  # the parser meets arbitrary bytes: EOFError, KeyError, UnicodeError, struct.error, ...
+        raise _refuse(
+            path, f"cannot be parsed ({_line(error)})", "It must be a whole weights file", "fetch it again"
+        ) from error
     if not isinstance(loaded, Mapping):
         raise _refuse(
-            path, f"holds a {type(loaded).__name__}", "A state dict (name -> tensor) is needed", "save model.state_dict()"
+            path,
+            f"holds a {type(loaded).__name__}",
+            "A state dict (name -> tensor) is needed",
+            "save model.state_dict()",
         )
     return loaded
 
@@ -152,7 +167,11 @@ def _unwrap(loaded: Mapping[str, object], where: str) -> tuple[dict[str, torch.T
 
 def _tensors_only(state: Mapping[str, object], where: str) -> dict[str, torch.Tensor]:
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        if (
+            not isinstance(name, str)
+            or not isinstance(value, torch.Tensor)
+            or value.layout is not torch.strided
+        ):
             raise WeightsError(
                 f"{where} has {type(value).__name__} under {str(name)[:80]!r}",
                 "A state dict maps names to dense tensors, bare or under `state_dict` or `model`",
@@ -186,7 +205,9 @@ def fit(
     dropped = tuple(key for key in state if names[key].startswith(head))
     found = {names[key]: state[key] for key in state if key not in set(dropped)}
     if len(found) + len(dropped) != len(state):
-        raise WeightsError(f"{where} names a tensor twice", "Each tensor has one name", "save model.state_dict()")
+        raise WeightsError(
+            f"{where} names a tensor twice", "Each tensor has one name", "save model.state_dict()"
+        )
     _demand_match(found, target, where)
     _demand_numbers(found, target, where)
     with torch.no_grad():
@@ -201,7 +222,7 @@ def _final_names(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, st
 
 
 def _uniform_prefix(state: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> str:
-    """The dotted prefix that all keys of the file share and that hides the architecture's names, else nothing."""
+    """The dotted prefix that all keys share and that hides the architecture's names, else nothing."""
     needed = {name for name in target if not _uncounted(name)}
     if not state or needed <= set(_final_names(state, "").values()):
         return ""
@@ -241,16 +262,22 @@ def _demand_match(found: Mapping[str, torch.Tensor], target: Mapping[str, torch.
     )
 
 
-def _demand_numbers(found: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor], where: str) -> None:
+def _demand_numbers(
+    found: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor], where: str
+) -> None:
     kinds = [
         f"{name} {tensor.dtype}"
         for name, tensor in found.items()
-        if tensor.device.type != "cpu" or tensor.dtype.is_floating_point != target[name].dtype.is_floating_point
-        or tensor.dtype.is_complex or tensor.is_quantized
+        if tensor.device.type != "cpu"
+        or tensor.dtype.is_floating_point != target[name].dtype.is_floating_point
+        or tensor.dtype.is_complex
+        or tensor.is_quantized
     ]
     if kinds:
         raise WeightsError(
-            f"{where} has tensors of another kind ({_few(kinds)})", "Weights are floating point numbers", "save them so"
+            f"{where} has tensors of another kind ({_few(kinds)})",
+            "Weights are floating point numbers",
+            "save them so",
         )
     bad = [name for name, tensor in found.items() if not bool(torch.isfinite(tensor.to(torch.float32)).all())]
     if bad:
