@@ -136,7 +136,7 @@ def quickstart(
     console.print_table(result.columns, result.table, title=result.title)
     for what, path in result.paths.items():
         print(f"{what:12} {path}")
-    print(f"\nRun it again: nothing is embedded twice. Next: embank fewshot {result.paths['bank']} --help")
+    print("\nRun it again: nothing is embedded twice. Next: your own images, see `embank embed --help`.")
 
 
 # --- manifests --------------------------------------------------------------------------------------
@@ -236,12 +236,19 @@ def _write_manifest(manifest: "Manifest", out: Path, json: bool) -> None:
     from engine.report import console
 
     manifest.write(out)
-    labels = sorted({label for label in manifest.frame["label"] if label})
-    result = {"manifest": str(out), "rows": len(manifest), "classes": labels, "digest": manifest.digest}
+    classes = manifest.classes
+    for note in manifest.notes:
+        console.say(note)
     if json:
+        result = {
+            "manifest": out,
+            "rows": len(manifest),
+            "classes": sorted(classes),
+            "digest": manifest.digest,
+        }
         console.print_json(result)
     else:
-        print(f"{out}: {len(manifest):,} images, {len(labels)} classes, digest {manifest.digest[:12]}")
+        print(f"{out}: {len(manifest):,} images, {len(classes)} classes, digest {manifest.digest[:12]}")
 
 
 def _read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -> "Manifest":
@@ -386,7 +393,7 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
         if "certificate" in r:
             c = r["certificate"]
             print(
-                f"{r['model']}: pixels {c['pixels']['mean_abs']:.4f}/255 from Pillow on average; embedding cosine "
+                f"{r['model']}: pixels {c['pixels']['mean']:.4f}/255 from Pillow on average; embedding cosine "
                 f"to Pillow in fp32 at least {c['embedding']['min_cosine']:.6f} (n = {c['n']})"
             )
 

@@ -4,6 +4,7 @@ Measured on a sample of the bank's own images and kept beside the features, so t
 see what the speed cost.
 """
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from stores.read import Bank
-from stores.write import FeatureWriter
+from stores.write import write_certificate
 
 from engine.decode import make_decoder
 from engine.decode.parity import pixel_parity
@@ -53,13 +54,17 @@ def certify(
     ).tolist()
     source = image_source(manifest, options)
     exact = replace(runtime, precision="fp32", compile=False)
-    with _decoder(options.decoder, spec, runtime, options) as fast:
-        pixels = pixel_parity(source, rows, spec.recipe, fast)
+    with (
+        closing(_decoder(options.decoder, spec, runtime, options)) as fast,
+        closing(_decoder("reference", spec, runtime, options)) as reference,
+    ):
+        pixels = pixel_parity(source, rows, spec.recipe.rendering, fast)
         name = fast.name
+        encoders = {each.numerics: load(spec, each) for each in {runtime, exact}}
         features = {
-            (d.name, r.numerics): _features(d, source, rows, load(spec, r))
-            for d in (fast, _decoder("reference", spec, runtime, options))
-            for r in {runtime, exact}
+            (decoder.name, numerics): _features(decoder, source, rows, encoder)
+            for decoder in (fast, reference)
+            for numerics, encoder in encoders.items()
         }
     truth = features["reference", exact.numerics]
     both = _cosine(features[name, runtime.numerics], truth)
@@ -77,15 +82,14 @@ def certify(
         },
     }
     key = feature_key(spec, name, runtime, manifest.image_digest, options.dtype)
-    with FeatureWriter(Bank.open(Path(bank)), key, spec.dim) as writer:
-        writer.write_certificate(certificate)
+    write_certificate(Bank.open(Path(bank)), key, certificate)
     return certificate
 
 
 def _decoder(name: str, spec: ModelSpec, runtime: Runtime, options: EmbedOptions) -> "Decoder":
     return make_decoder(
         name,
-        spec.recipe,
+        spec.recipe.rendering,
         device=runtime.device,
         threads=runtime.threads,
         batch_size=options.batch_for(runtime),

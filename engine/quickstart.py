@@ -73,7 +73,6 @@ def run(
         embed(manifest, specs, bank, runtime=Runtime.resolve(), on_progress=on_progress)
         rows += [_row(name, bank, spec.slug, PROTOCOLS[name]) for spec in specs]
         paths |= {f"{name} images": str(directory / name), f"{name} bank": str(bank)}
-    paths["bank"] = str(directory / f"{sets[0]}.bank")
     paths["picture"] = str(_draw(directory, sets, rows))
     columns = ("data set", "model", "images", "way", "shot", "chance", "accuracy", "ci95")
     title = "Few-shot accuracy from the bank (mean and 95 % interval of 600 episodes)"

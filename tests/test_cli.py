@@ -126,7 +126,7 @@ def test_embed_json_has_the_contract_keys(manifest: Path, tmp_path: Path) -> Non
     assert (found["rows"], found["ok"], found["failed"]) == (80, 80, 0)
     assert set(found["stages"]) == {"decode", "encode", "commit"}
     assert found["certificate"]["embedding"]["min_cosine"] > 0.9999
-    assert found["certificate"]["pixels"]["mean_abs"] < 0.5
+    assert found["certificate"]["pixels"]["mean"] < 0.5
     shown = embank("bank", "show", tmp_path / "bank", "--json").json
     assert shown["features"][0]["certificate"]["n"] == 64
 

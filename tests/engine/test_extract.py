@@ -206,7 +206,6 @@ def test_batch_size_and_threads_leave_no_trace(folder: Path, spec: Any, bank: Pa
 def test_bad_images_cost_their_row_only(folder: Path, spec: Any, bank: Path, tmp_path: Path) -> None:
     manifest = Manifest.from_folder(folder)
     bad = {3: "truncated", 17: "missing", 64: "unknown_format", 149: "empty"}
-    frame = manifest.frame.copy()
     root = tmp_path / "images"
     for uri in manifest.uris:
         (root / uri).parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +218,7 @@ def test_bad_images_cost_their_row_only(folder: Path, spec: Any, bank: Path, tmp
             path.write_bytes(
                 {"truncated": data[: len(data) // 2], "empty": b""}.get(code, b"<html>not found</html>")
             )
-    moved = replace(manifest, root=root, frame=frame)
+    moved = replace(manifest, root=root)
     (report,) = embed(moved, [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS)
     assert (report.ok, report.failed) == (N - 4, 4)
     features = Bank.open(tmp_path / "bank").features("random/resnet18")
