@@ -208,9 +208,8 @@ def manifest_check(
     json: Json = False,
 ) -> None:
     """Missing files, duplicate content, patients across splits, class counts."""
-    from stores.manifest_check import check
-
     from engine.report import console
+    from stores.manifest_check import check
 
     report = check(_read_manifest(manifest, root), files=True, content=content)
     if json:
@@ -387,14 +386,13 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
     )
     for r in results:
         if r["failures"]:
-            print(
-                f"{r['model']}: failed rows by reason: {', '.join(f'{k} {v}' for k, v in r['failures'].items())}"
-            )
+            reasons = ", ".join(f"{code} {n:,}" for code, n in r["failures"].items())
+            print(f"{r['model']}: failed rows by reason: {reasons}")
         if "certificate" in r:
             c = r["certificate"]
             print(
-                f"{r['model']}: pixels {c['pixels']['mean']:.4f}/255 from Pillow on average; embedding cosine "
-                f"to Pillow in fp32 at least {c['embedding']['min_cosine']:.6f} (n = {c['n']})"
+                f"{r['model']}: pixels {c['pixels']['mean']:.4f}/255 from Pillow on average; cosine to "
+                f"Pillow's embeddings in fp32 at least {c['embedding']['min_cosine']:.6f} (n = {c['n']})"
             )
 
 
@@ -421,9 +419,8 @@ class _terminable:
 @bank_app.command("ls")
 def bank_ls(bank: BankPath, json: Json = False) -> None:
     """The features a bank holds."""
-    from stores.read import Bank
-
     from engine.report import console
+    from stores.read import Bank
 
     infos = Bank.open(bank).list()
     if json:
@@ -462,9 +459,8 @@ def bank_show(
     json: Json = False,
 ) -> None:
     """What made the features: key, provenance, certificate, failures."""
-    from stores.read import Bank
-
     from engine.report import console
+    from stores.read import Bank
 
     store = Bank.open(bank)
     shown = [store.describe(info.name, failures=failures) for info in store.list() if _matches(info, model)]
@@ -494,10 +490,9 @@ def _matches(info: Any, model: str | None) -> bool:
 @bank_app.command("verify")
 def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -> None:
     """Re-hash every file against its seal. Exit 0 if whole, 1 if damaged."""
+    from engine.report import console
     from stores.read import Bank
     from stores.verify import verify
-
-    from engine.report import console
 
     report = verify(Bank.open(bank), features=[model] if model else None)
     if json:
@@ -507,9 +502,7 @@ def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -
     else:
         for damage in report.damaged:
             print(f"{damage.path}: {damage.reason}")
-        print(
-            f"{len(report.damaged)} damaged; `embank bank repair {bank}` recomputes exactly the damaged chunks"
-        )
+        print(f"{len(report.damaged)} damaged files; `embank bank repair {bank}` mends them and nothing else")
     if not report.ok:
         raise typer.Exit(EXIT_FAILED_ROWS)
 
@@ -532,7 +525,8 @@ def bank_repair(
         console.print_json(result)
     else:
         print(
-            f"{bank}: {result['damaged']} damaged files, {result['recomputed']} chunks computed again, whole: {result['ok']}"
+            f"{bank}: {result['damaged']} damaged files, {result['recomputed']} chunks computed again, "
+            f"{'whole' if result['ok'] else 'still damaged: see `embank bank verify`'}"
         )
     if not result["ok"]:
         raise typer.Exit(EXIT_FAILED_ROWS)
@@ -548,10 +542,9 @@ def bank_export(
     json: Json = False,
 ) -> None:
     """Write embeddings, status and manifest as npy or Parquet files."""
+    from engine.report import console
     from stores.export import export
     from stores.read import Bank
-
-    from engine.report import console
 
     store = Bank.open(bank)
     target = out or bank.with_name(bank.name + "-export")

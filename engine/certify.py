@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from stores.read import Bank
-from stores.write import write_certificate
 
 from engine.decode import make_decoder
 from engine.decode.parity import pixel_parity
@@ -20,6 +18,8 @@ from engine.extract import EmbedOptions, feature_key, image_source
 from engine.models import Encoder, ModelSpec, load
 from engine.runtime import HostCopy, Runtime
 from stores.manifest import Manifest
+from stores.read import Bank
+from stores.write import write_certificate
 
 if TYPE_CHECKING:
     from engine.decode.protocol import Decoder
@@ -44,7 +44,7 @@ def certify(
         sample: images, evenly spaced over the manifest; failed ones are left out.
 
     Returns:
-        `{n, rows, decoder, precision, pixels, embedding}`: `pixels` in levels of 255 (decoder against Pillow),
+        `{n, rows, decoder, precision, pixels, embedding}`: `pixels` in levels of 255 (`pixel_parity`),
         `embedding` with the cosine of decoder + precision to Pillow + fp32 (`min_cosine`, `mean_cosine`), of
         the decoder alone (`decoder_min_cosine`) and of the precision alone (`precision_min_cosine`).
         Written to the bank as `certificate.json`.
@@ -110,4 +110,7 @@ def _features(
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    cosine: NDArray[np.float64] = (a * b).sum(axis=1) / (
+        np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    )
+    return cosine

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,8 +69,6 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
 
 def _python() -> Finding:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info < (3, 11):
-        return Finding("python", "broken", found, "install Python 3.11 or later")
     return Finding("python", "ok", found)
 
 

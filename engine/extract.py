@@ -1,6 +1,6 @@
 """The main job: images in, a bank of embeddings out.
 
-Models whose recipes render alike share one decode pass. Work is planned in whole chunks of the bank; inside a chunk
+Models whose recipes render alike share one decode pass. Work is planned in whole chunks; inside a chunk
 the batches are cut at fixed rows, so what the backbone sees, and therefore every bit it returns, is a
 function of the manifest and the settings alone, never of kills, resumes or bad neighbours.
 """
@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from stores.read import Bank
-from stores.records import RunRecord
-from stores.write import FeatureWriter, open_or_create
 
 from engine import provenance
 from engine.decode import make_decoder
@@ -34,7 +31,10 @@ from engine.runtime import (
     side_stream,
 )
 from stores.manifest import Manifest
+from stores.read import Bank
+from stores.records import RunRecord
 from stores.schema import ChunkResult, Failure, FeatureKey
+from stores.write import FeatureWriter, open_or_create
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ class EmbedOptions:
 
     Attributes:
         decoder: `auto`, `dali`, `turbo` or `reference`.
-        dct: let the JPEG decoder scale (turbo only): faster on large files, at most 0.5 of 255 off on average.
+        dct: let the JPEG decoder scale (turbo only): faster on large files, within 0.5/255 on average.
         dtype: of the stored embeddings, `float16` or `float32`.
         batch_size: images a forward pass; None takes 256 on CUDA and 32 on the CPU.
         chunk_rows: rows a chunk of a new bank; None lets the bank choose.

@@ -5,9 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stores.read import Bank
-from stores.verify import quarantine, verify
-
 from engine.decode.source import Limits
 from engine.errors import BankError
 from engine.extract import EmbedOptions, Progress, embed, feature_key
@@ -15,6 +12,8 @@ from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.manifest import Manifest
+from stores.read import Bank
+from stores.verify import quarantine, verify
 
 
 def repair(

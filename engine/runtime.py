@@ -268,7 +268,7 @@ class DeviceEvent:
             self._event.record(torch.cuda.current_stream(device))
 
     def make_current_stream_wait(self, *tensors: "torch.Tensor") -> None:
-        """Order later work of the current stream after this point, and keep the tensors' memory alive for it."""
+        """Order the current stream's later work after this point; the tensors' memory is kept for it."""
         if self._event is None:
             return
         import torch

@@ -4,11 +4,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stores.read import Bank
-from stores.records import RunRecord
-
 from engine import provenance
 from engine.evals.fewshot import Protocol, fewshot
+from stores.read import Bank
+from stores.records import RunRecord
 
 
 def fewshot_from_bank(bank: Path | str, model: str, protocol: Protocol) -> dict[str, Any]:
@@ -18,8 +17,8 @@ def fewshot_from_bank(bank: Path | str, model: str, protocol: Protocol) -> dict[
         model: slug or feature name.
 
     Returns:
-        `{model, n_way, n_shot, n_query, episodes, seed, accuracy, ci95, images, masked, seconds}`; accuracy as
-        a fraction, ci95 its half width.
+        The protocol, and `{model, accuracy, ci95, images, masked, seconds}`: accuracy as a fraction, ci95
+        its half width.
     """
     start = time.perf_counter()
     store = Bank.open(Path(bank))

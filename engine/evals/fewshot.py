@@ -73,9 +73,10 @@ def fewshot(
     need = protocol.n_shot + protocol.n_query
     large = [r for r in rows if len(r) >= need]
     if len(large) < protocol.n_way:
+        sizes = sorted((len(r) for r in rows), reverse=True)[:10]
         raise Refused(
             f"{len(large)} of {len(rows)} classes have {need} usable images "
-            f"(sizes {sorted((len(r) for r in rows), reverse=True)[:10]}, {int((~usable).sum())} rows masked)",
+            f"(sizes {sizes}, {int((~usable).sum())} rows masked)",
             f"{protocol.n_way} classes with n_shot + n_query = {need} images each are needed",
             "lower --n-way, --n-shot or --n-query, or add images",
         )

@@ -121,9 +121,10 @@ def _line_printer() -> Callable[["Progress"], None]:
 @contextmanager
 def _live_bar() -> Iterator[Callable[["Progress"], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
 
-    bar = Progress(
+    bar = Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f}%  {task.fields[line]}"),

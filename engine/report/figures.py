@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
+
 from stores.read import Bank
 
 matplotlib.use("Agg")
@@ -28,7 +29,7 @@ def accuracy_and_neighbours(
     import matplotlib.pyplot as plt
 
     figure = plt.figure(figsize=(13, 2.6 + 2.9 * len(banks)), layout="constrained")
-    parts = figure.subfigures(1 + len(banks), 1, height_ratios=[1.0] + [1.25] * len(banks))
+    parts: Any = figure.subfigures(1 + len(banks), 1, height_ratios=[1.0] + [1.25] * len(banks))
     _bars(parts[0].subplots(), rows)
     for part, (name, bank) in zip(parts[1:], banks.items(), strict=True):
         _neighbours(part, name, Bank.open(bank), images / name, model)
