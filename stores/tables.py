@@ -312,10 +312,11 @@ def write_parquet(path: Path, table: "pa.Table", root: Path) -> None:
 
 
 def write_csv(path: Path, table: "pa.Table") -> None:
-    """Write a text table as UTF-8 CSV with LF line ends, atomically."""
+    """Write a text table as UTF-8 CSV (RFC 4180), atomically."""
     with atomic_file(path) as raw:
         file = io.TextIOWrapper(raw, encoding="utf-8", newline="")
-        writer = csv.writer(file, lineterminator="\n")
+        # With "\n" as its line end the writer leaves a lone "\r" unquoted, and the reader ends the row there.
+        writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(table.column_names)
         for batch in table.to_batches(max_chunksize=_BLOCK):
             writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))

@@ -72,6 +72,13 @@ def test_csv_and_parquet_give_back_every_cell(cells: dict[str, list[str]]) -> No
             assert manifest.root == root
 
 
+def test_line_ends_inside_cells_survive_csv(tmp_path: Path) -> None:
+    notes = ["a\rb", "\r", "a\nb", "a\r\nb", '"', "", "\x00"]
+    uris = [f"{i}.png" for i in range(len(notes))]
+    Manifest.from_columns({"uri": uris, "note": notes}, tmp_path).write(tmp_path / "m.csv")
+    assert Manifest.read(tmp_path / "m.csv").column("note") == notes
+
+
 def test_frame_is_text(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("image_id,uri,age\n00012,a.png,1e5\nNA,b.png,\n")
     frame = Manifest.read(tmp_path / "m.csv").frame
