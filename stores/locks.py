@@ -25,7 +25,8 @@ class Lock:
         """Let go; a second call does nothing."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # The descriptor is gone, and the lock with it, all the same.
+                os.close(descriptor)
 
     def sign(self) -> None:
         """Write this process's number into the lock file, for whoever finds it taken."""

@@ -96,6 +96,9 @@ def feature_names(root: Path) -> list[str]:
 
 def write_root_metadata(root: Path) -> None:
     """Rewrite the bank's zarr.json if it is not what the sealed features make it. Under the bank's lock."""
+    for name in files.names(root / SIDE / "tmp"):
+        if name.rpartition(files.TEMP_MARK)[0] == "bank":  # Left by whoever held the lock and died.
+            files.remove(root / SIDE / "tmp" / name)
     wanted = expected_root_metadata(root)
     if files.read_if_there(root / ZARR) != wanted:
         files.replace(root / ZARR, wanted, files.temporary(root / SIDE / "tmp", "bank"))

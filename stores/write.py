@@ -68,7 +68,7 @@ def _refuse_foreign(path: Path) -> None:
     state = files.stat_if_there(path)
     if state is None:
         return
-    ours = {SIDE, MANIFEST, ZARR}
+    ours = {SIDE, MANIFEST, ZARR, "records"}
     entries = [name for name in _entries(path) if not name.startswith(f".{MANIFEST}.")]
     inside = [
         name for name in files.names(path / SIDE) if name not in ("lock", "columns", "tmp", "quarantine")
@@ -105,7 +105,9 @@ def _create(path: Path, manifest: "Manifest", chunk_rows: int) -> None:
         files.replace(path / relative, data, _bank_temporary(path))
         contents[relative] = data
     write_root_metadata(path)
-    documents.create(path / RUN_DOCUMENT, run_document(manifest, chunk_rows, contents), _bank_temporary(path))
+    documents.replace(
+        path / RUN_DOCUMENT, run_document(manifest, chunk_rows, contents), _bank_temporary(path)
+    )
 
 
 def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, bytes]) -> dict[str, Any]:
@@ -204,8 +206,11 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
             clean(layout)
 
     def _create_or_check(self, path: Path, data: bytes) -> None:
-        created = files.create(path, data, files.temporary(self.bank.path / SIDE / "tmp", self.layout.name))
-        if not created and files.read(path) != data:
+        # By renaming, which cannot tear the file on any file system; this is the only coordinator.
+        found = files.read_if_there(path)
+        if found is None:
+            files.replace(path, data, files.temporary(self.bank.path / SIDE / "tmp", self.layout.name))
+        elif found != data:
             raise BankError(
                 f"{path} is damaged, or of another feature",
                 f"Here it must describe {self.key.name} with {self.dim} dimensions",
@@ -288,15 +293,16 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
 
     def _write_seal(self, seal: Seal, stamps: Mapping[str, integrity.Stamp | None]) -> None:
         path = seal_path(self.bank.path, self.layout.name)
-        temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
-        if not documents.create(path, seal.to_dict(), temp):
-            found = read_seal(self.bank.path, self.layout.name)
-            if found is None or found[0] != seal:
-                raise BankError(
-                    f"{path} differs from the feature's files",
-                    "A seal says what is there",
-                    f"run `embank bank repair {self.bank.path}`",
-                )
+        found = read_seal(self.bank.path, self.layout.name)
+        if found is None:
+            temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
+            documents.replace(path, seal.to_dict(), temp)
+        elif found[0] != seal:
+            raise BankError(
+                f"{path} differs from the feature's files",
+                "A seal says what is there",
+                f"run `embank bank repair {self.bank.path}`",
+            )
         integrity.remember(self.bank.path, self.layout.name, files.read(path), stamps)
 
     def close(self) -> None:

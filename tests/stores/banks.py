@@ -1,6 +1,7 @@
 """Small banks of known content for the store tests, and an `os` that fails, dies or waits on demand."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +108,7 @@ class Os:
 
     def __init__(self, before: Callable[[int, str, tuple[Any, ...]], None], sync: bool = False) -> None:
         self._before, self._sync, self.count = before, sync, 0
+        self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
@@ -114,8 +116,13 @@ class Os:
             return real
 
         def primitive(*args: Any, **options: Any) -> Any:
-            self.count += 1
-            self._before(self.count, name, args)
+            with self._lock:
+                self.count += 1
+                count = self.count
+            if name == "close":  # Closing works even where it reports an error.
+                real(*args)
+                return self._before(count, name, args)
+            self._before(count, name, args)
             return None if name == "fsync" and not self._sync else real(*args, **options)
 
         return primitive
