@@ -279,7 +279,10 @@ def test_digest_of_a_sliced_and_chunked_column() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "m.parquet").write_bytes(path.getvalue())
         read = Manifest.read(Path(folder) / "m.parquet")
-    assert read.digest == Manifest.from_columns({"uri": ["a", "b", "c"]}, "/").digest
+    whole = Manifest.from_columns({"uri": ["a", "b", "c"]}, "/")
+    assert read.digest == whole.digest
+    longer = Manifest.from_columns({"uri": ["before", "a", "b", "c", "after"]}, "/")
+    assert Manifest(longer.table.slice(1, 3), Path("/")).digest == whole.digest
 
 
 def test_image_digest_follows_ids_paths_and_content_only() -> None:
@@ -306,6 +309,7 @@ def tree(tmp_path: Path) -> Path:
     files = (
         "cat/1.png", "cat/1.jpg", "cat/2.JPEG", "cat/deep/3.tiff", "dog/1.webp", "top.bmp", "dog/é.jp2",
         "cat/.hidden.png", ".git/x.png", "dog/notes.txt", "dog/README", "dog/scan.dcm", "a.b/x.png",
+        "Zebra/1.png",
     )  # fmt: skip
     for name in files:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -317,6 +321,7 @@ def test_folder_is_listed_in_byte_order_with_short_names(tree: Path) -> None:
     manifest = Manifest.from_folder(tree)
     rows = list(zip(manifest.image_ids, manifest.uris, manifest.column("label"), strict=True))
     assert rows == [
+        ("Zebra/1", "Zebra/1.png", "Zebra"),
         ("a.b/x", "a.b/x.png", "a.b"),
         ("cat/1.jpg", "cat/1.jpg", "cat"),
         ("cat/1.png", "cat/1.png", "cat"),
@@ -352,7 +357,7 @@ def test_files_are_hashed(tree: Path) -> None:
     by_uri = dict(zip(manifest.uris, manifest.sha256s or [], strict=True))
     assert by_uri.pop("cat/pipe.png") == ""
     assert by_uri == {uri: hashlib.sha256((tree / uri).read_bytes()).hexdigest() for uri in by_uri}
-    assert seen[-1] == (9, 9)
+    assert seen[-1] == (10, 10)
     assert "1 files could not be hashed" in manifest.notes
 
 

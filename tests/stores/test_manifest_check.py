@@ -102,6 +102,7 @@ def test_patients_across_splits(tmp_path: Path) -> None:
 def test_copies_are_found_by_content(tmp_path: Path) -> None:
     rows = clean()
     uri, _, label, split, group = rows[5]
+    rows[6] = (rows[6][0], b"a size of its own, twice", *rows[6][2:])
     rows[5] = (uri, rows[6][1], label, split, group)
     manifest = build(tmp_path, rows)
     assert codes(check(manifest)) == {}
