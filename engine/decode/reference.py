@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from engine.decode.geometry import Geometry, plan
-from engine.decode.sniff import Header
+from engine.decode.sniff import Header, png_rows_missing
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
@@ -50,6 +50,7 @@ def load(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
         image = opener(io.BytesIO(data), "")
         _check_size(image, header)
         image.load()
+        _check_rows(image, data, header)
         return ImageOps.exif_transpose(image) if recipe.exif and header.exif else image
     except BadImage:
         raise
@@ -63,6 +64,15 @@ def _check_size(image: Image.Image, header: Header) -> None:
     """The limits were checked on the header's size; what is decoded must be that."""
     if image.size != (header.width, header.height):
         raise BadImage("corrupt", f"its header says {header.width} x {header.height}, its data {image.size}")
+
+
+def _check_rows(image: Image.Image, data: bytes, header: Header) -> None:
+    """Find rows that Pillow filled in for want of data: zeros, and without interlacing the last is one."""
+    if header.format != "PNG":
+        return
+    last = np.asarray(image.crop((0, image.height - 1, *image.size)))
+    if (header.interlaced or not last.any()) and png_rows_missing(data):
+        raise BadImage("truncated", "its PNG data end before its last row")
 
 
 def _translate(error: Exception) -> BadImage:
