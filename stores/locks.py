@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import time
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ class Lock:
         """Let go; a second call does nothing."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
+            _held.discard(self)
             with contextlib.suppress(OSError):  # The descriptor is gone, and the lock with it, all the same.
                 os.close(descriptor)
 
@@ -39,7 +39,7 @@ class Lock:
             os.ftruncate(self._descriptor, 0)
 
 
-_held: "weakref.WeakSet[Lock]" = weakref.WeakSet()
+_held: set[Lock] = set()
 
 
 def _forget_in_child() -> None:

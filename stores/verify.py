@@ -142,16 +142,16 @@ class _Check:
 
 
 def _check(root: Path, name: str, bank: Bank | None) -> _Check:
-    damaged = list(_key(root, name, bank)) + list(_notes(root, name))
+    damaged = list(_notes(root, name))
     try:
         sealed = read_seal(root, name)
     except BankError as error:
         sealed = None
         where = seal_path(root, name).relative_to(root).as_posix()
         damaged.append(Damage(name, None, where, error.found, _REBUILD))
+    damaged += _key(root, name, bank, sealed is not None)
     if sealed is not None:
-        key = f"{SIDE}/{name}/key.json"
-        promises = {path: promise for path, promise in sealed[0].files.items() if path != key}
+        promises = dict(sealed[0].files)
         chunks = sum("/markers/" in path for path in promises)
         return _Check(name, promises, chunks, damaged, sealed[1])
     promises, broken, chunks = _by_markers(root, name)
@@ -161,13 +161,14 @@ def _check(root: Path, name: str, bank: Bank | None) -> _Check:
     return _Check(name, promises, chunks, damaged + broken, None)
 
 
-def _key(root: Path, name: str, bank: Bank | None) -> Iterator[Damage]:
+def _key(root: Path, name: str, bank: Bank | None, sealed: bool) -> Iterator[Damage]:
+    """The key, as far as no seal vouches for its bytes, and whether it belongs here."""
     path = f"{SIDE}/{name}/key.json"
     try:
         layout = read_feature(root, name)
     except BankError as error:
-        remedy = _EMBED if definition(root, name) is None else _REBUILD
-        yield Damage(name, None, path, error.found, remedy)
+        if not sealed:
+            yield Damage(name, None, path, error.found, _EMBED)
         return
     if bank is not None and (layout.grid != bank.grid or layout.key.images != bank.image_digest):
         yield Damage(
