@@ -53,7 +53,7 @@ class Family:
 _INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": True}
 _AUXILIARY = ("fc.", "aux1.", "aux2.", "AuxLogits.")
 
-#: Every family's feature is checked against a plain forward hook in tests/engine/models/test_architectures.py.
+#: Every family's feature is checked against a forward hook (tests/engine/models/test_architectures.py).
 FAMILIES = (
     Family(r"(wide_)?resnet\d+(_2)?|resnext\d+_\d+x\d+d", {"fc": nn.Identity}, ("fc.",)),
     Family(r"regnet_[xy]_\w+", {"fc": nn.Identity}, ("fc.",)),
@@ -169,7 +169,7 @@ def _build_torchvision(name: str) -> nn.Module:
     from torchvision import models
 
     row = family(name)
-    module = models.get_model(name, weights=None, **row.options)
+    module: nn.Module = models.get_model(name, weights=None, **row.options)
     for attribute, replacement in row.edits.items():
         setattr(module, attribute, replacement())
     return module

@@ -1,9 +1,10 @@
 """Rewriting a frozen backbone so that it computes the same feature with less work.
 
 Three rewrites, each exact up to rounding: BatchNorm folded into the convolution before it; on the CPU,
-convolutions that keep their weights in oneDNN's own layout and apply the activation (and a residual sum) while
-the result is still in cache; under reduced precision, the last pooling in float32. All of them need the graph
-of operations, which torch.fx gets by running the module on symbols; what it cannot trace stays as it is.
+convolutions that keep their weights in oneDNN's own layout and apply the activation (and a residual sum)
+while the result is still in cache; under reduced precision, the last pooling in float32. All of them need
+the graph of operations, which torch.fx gets by running the module on symbols; what it cannot trace stays
+as it is.
 """
 
 import copy
@@ -150,7 +151,7 @@ def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 def can_pack() -> bool:
     """Whether this build of torch has oneDNN's fused convolutions."""
     names = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    available: bool = torch.backends.mkldnn.is_available()
     return available and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
@@ -216,12 +217,16 @@ def _pack(traced: fx.GraphModule) -> tuple[int, int, int]:
         modules[node.target] = PackedConv(modules[node.target])
         traced.set_submodule(node.target, modules[node.target])
     packed = set(nodes)
-    sums = sum(_fuse_sum(traced, node, packed) for node in nodes)
+    sums = sum(_fuse_sum(traced, node) for node in nodes)
     activations = sum(_fuse_activation(traced, node, modules) for node in nodes)
+    order = {n: i for i, n in enumerate(traced.graph.nodes)}
+    for node in nodes:
+        conv: Any = modules[str(node.target)]
+        conv.adds_in_place = conv.adds and _may_overwrite(node, packed, order)
     return len(nodes), activations, sums
 
 
-def _fuse_sum(traced: fx.GraphModule, node: fx.Node, packed: set[fx.Node]) -> bool:
+def _fuse_sum(traced: fx.GraphModule, node: fx.Node) -> bool:
     """conv(x) + other -> conv(x, other). Of two convolutions summed, the later one takes the sum."""
     user = _only_user(node)
     if user is None or not _is(user, _SUMS) or len(user.args) != 2 or user.kwargs:
@@ -234,12 +239,26 @@ def _fuse_sum(traced: fx.GraphModule, node: fx.Node, packed: set[fx.Node]) -> bo
     if conv.adds:
         return False
     conv.adds = True
-    # Writing into `other` is safe where it is a convolution's own result and nothing reads it later.
-    conv.adds_in_place = other in packed and max(order[u] for u in other.users) == order[user]
     node.args = (node.args[0], other)
     user.replace_all_uses_with(node)
     traced.graph.erase_node(user)
     return True
+
+
+def _may_overwrite(node: fx.Node, packed: set[fx.Node], order: dict[fx.Node, int]) -> bool:
+    """Whether the sum may be written into its other summand.
+
+    That must be a convolution's own result, read by convolutions alone (anything else might keep a view of
+    it), by this one last, and not as this one's input as well.
+    """
+    x, other = node.args
+    return (
+        isinstance(other, fx.Node)
+        and x is not other
+        and other in packed
+        and all(user in packed for user in other.users)
+        and max(order[user] for user in other.users) == order[node]
+    )
 
 
 def _fuse_activation(traced: fx.GraphModule, node: fx.Node, modules: dict[str, Any]) -> bool:

@@ -159,10 +159,11 @@ class TimmDefault:
 
 def _checked(path: Path, text: str, sha256: str | None, prefix: str = "") -> Found:
     found = weights.sha256_of(path)
-    if (sha256 is not None and found != sha256) or not found.startswith(prefix):
+    wanted = sha256 or prefix
+    if not found.startswith(wanted):
         raise WeightsError(
             f"{path} has SHA-256 {found}",
-            f"It should {'be ' + sha256 if sha256 else 'begin with ' + prefix}; the file is damaged or another",
+            f"It should be or begin with {wanted}; the file is damaged or another one",
             "delete it and run the same command again",
         )
     return Found(text, found, path)
