@@ -3,12 +3,15 @@
 import csv
 import importlib.util
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engine.runtime import usable_cores
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,24 +70,23 @@ def write_images(folder: Path, kind: ImageClass, count: int, *, seed: int = 0) -
     target = folder / kind.name
     target.mkdir(parents=True, exist_ok=True)
     paths = [target / f"{i:05}{kind.suffix}" for i in range(count)]
-    sources = _sources() if any(not path.exists() for path in paths) else []
-    for i, path in enumerate(paths):
-        if path.exists():
-            continue
-        picture = _picture(sources, kind, np.random.default_rng((seed, i, kind.width, kind.height)))
-        partial = path.with_name(path.name + ".partial")
-        if kind.quality:
-            picture.save(
-                partial,
-                "JPEG",
-                quality=kind.quality,
-                subsampling=kind.subsampling,
-                progressive=kind.progressive,
-            )
-        else:
-            picture.save(partial, "PNG", compress_level=6)
-        partial.replace(path)
+    missing = [i for i, path in enumerate(paths) if not path.exists()]
+    if missing:
+        sources = _sources()
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            list(pool.map(lambda i: _write(sources, kind, paths[i], (seed, i)), missing))
     return paths
+
+
+def _write(sources: "list[Image]", kind: ImageClass, path: Path, seed: tuple[int, int]) -> None:
+    picture = _picture(sources, kind, np.random.default_rng((*seed, kind.width, kind.height)))
+    partial = path.with_name(path.name + ".partial")
+    if kind.quality:
+        coding = {"subsampling": kind.subsampling, "progressive": kind.progressive}
+        picture.save(partial, "JPEG", quality=kind.quality, **coding)
+    else:
+        picture.save(partial, "PNG", compress_level=6)
+    partial.replace(path)
 
 
 def manifest_of(paths: Sequence[Path], root: Path, rows: int | None = None) -> "Manifest":

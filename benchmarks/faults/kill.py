@@ -3,7 +3,8 @@
     python -m benchmarks.faults.kill [--kills 50] [--data FOLDER] [--json]
 
 Most kills hit processes forked from a server that has torch imported (see `runner`), so that they fall into
-the work and not into imports; `--whole` of them hit the command line from its first instruction.
+the work and not into imports; `--whole` of them hit the command line from its first instruction. Commits and
+the seal take a small part of a run, so a half of the moments is random in them, the rest in the whole run.
 """
 
 import os
@@ -21,10 +22,16 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.speed import common
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from benchmarks.faults.runner import Job
 
 #: Most kills one bank suffers before it may finish.
 KILLS_PER_BANK = 4
+#: Where a moment is random: in the whole run, in or just after a commit, in the seal; and how often each.
+AIMS = {"anywhere": 0.5, "commit": 0.35, "seal": 0.15}
+#: Seconds that a commit, or a seal, is given to take.
+_COMMIT_S, _SEAL_S = 0.03, 0.08
 #: Files that may differ between two runs of the same job: times, process ids, caches.
 VOLATILE_NAMES = {"stamps.json", "provenance.json", "lock"}
 VOLATILE_FOLDERS = {("records",), (".embank", "tmp"), (".embank", "quarantine")}
@@ -36,6 +43,7 @@ class Tally:
     """What happened so far: kills by the state they left, runs, banks that were not as they should be."""
 
     kills: Counter[str] = field(default_factory=Counter)
+    aims: Counter[str] = field(default_factory=Counter)
     whole_process_kills: int = 0
     resumes: int = 0
     banks: int = 0
@@ -78,6 +86,7 @@ def run(
             "ok": not tally.problems,
             "kills": sum(tally.kills.values()),
             "whole_process_kills": tally.whole_process_kills,
+            "aimed": dict(sorted(tally.aims.items())),
             "fell": dict(sorted(tally.kills.items())),
             "resumes": tally.resumes,
             "banks": tally.banks,
@@ -165,12 +174,14 @@ class _Trial:
 
     def _kill_once(self, bank: Path, as_command: bool, tally: Tally) -> bool:
         """Start or resume, wait a random part of the time it should take, kill. False if it was faster."""
-        killed = self._kill_command(bank) if as_command else self._kill_fork(bank)
+        aim = "anywhere" if as_command else self.chance.choices(list(AIMS), list(AIMS.values()))[0]
+        killed = self._kill_command(bank) if as_command else self._kill_fork(bank, aim)
         if not killed:
             tally.finished_first += 1
             return False
         state = state_of(bank, self.chunks)
         tally.kills[state] += 1
+        tally.aims["command line, anywhere" if as_command else aim] += 1
         tally.resumes += bank.exists()
         return True
 
@@ -179,16 +190,38 @@ class _Trial:
         share = 1 - len(_markers(bank)) / self.chunks
         return self.nothing_to_do_s + share * (self.whole_run_s - self.nothing_to_do_s)
 
-    def _kill_fork(self, bank: Path) -> bool:
+    def _kill_fork(self, bank: Path, aim: str) -> bool:
         from benchmarks.faults import runner
 
-        delay = self.chance.uniform(0, self._expected(bank))
+        moment = self._moment(bank, aim)
         process = runner.start(self.job, bank, self.log)
-        process.join(delay)
+        moment(process)
         if process.exitcode is None and process.pid is not None:
             os.kill(process.pid, signal.SIGKILL)
             process.join(TIMEOUT_S)
         return process.exitcode == -signal.SIGKILL
+
+    def _moment(self, bank: Path, aim: str) -> "Callable[[BaseProcess], None]":
+        """A function that waits for a random moment of a run on this bank, or for the run's end."""
+        if aim == "anywhere":
+            delay = self.chance.uniform(0, self._expected(bank))
+            return lambda process: process.join(delay)
+        done = len(_markers(bank))
+        if aim == "commit":
+            last = self.chunks - 1
+            wanted = self.chance.randint(min(done, last), last)
+            delay = self.chance.uniform(0, _COMMIT_S)
+        else:
+            wanted, delay = self.chunks, self.chance.uniform(0, _SEAL_S)
+
+        def wait(process: "BaseProcess") -> None:
+            while process.is_alive() and len(_markers(bank)) < wanted:
+                time.sleep(0.002)
+            while aim == "commit" and process.is_alive() and not _temporaries(bank):
+                time.sleep(0.0002)
+            process.join(delay)
+
+        return wait
 
     def _kill_command(self, bank: Path) -> bool:
         if not self.cli_s:
@@ -275,7 +308,7 @@ def state_of(bank: Path, chunks: int) -> str:
     if (side[0] / "seal.json").exists():
         return "7 sealed"
     done = len(_markers(bank))
-    if _unmarked(bank) or any((bank / ".embank" / "tmp").iterdir()):
+    if _unmarked(bank) or _temporaries(bank):
         return "5 inside a commit or seal"
     if done == chunks:
         return "6 all chunks, no seal"
@@ -284,6 +317,11 @@ def state_of(bank: Path, chunks: int) -> str:
 
 def _markers(bank: Path) -> set[int]:
     return {int(path.stem) for path in bank.glob(".embank/*/markers/*.json")}
+
+
+def _temporaries(bank: Path) -> list[str]:
+    folder = bank / ".embank" / "tmp"
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
 
 
 def _unmarked(bank: Path) -> set[int]:

@@ -39,7 +39,7 @@ class Job:
         manifest: file.
         recipe: file.
         model: slug.
-        chunk_rows, batch_size, threads: as in `EmbedOptions` and `Runtime`.
+        chunk_rows, batch_size, threads, device, precision, decoder: as in `EmbedOptions` and `Runtime`.
     """
 
     manifest: str
@@ -48,14 +48,19 @@ class Job:
     chunk_rows: int
     batch_size: int
     threads: int = 2
+    device: str = "cpu"
+    precision: str = "fp32"
+    decoder: str = "turbo"
 
     def run(self, bank: str) -> None:
         embed(
             Manifest.read(self.manifest),
             [resolve(self.model, recipe=load_recipe(self.recipe))],
             bank,
-            runtime=Runtime(device="cpu", precision="fp32", threads=self.threads),
-            options=EmbedOptions(decoder="turbo", batch_size=self.batch_size, chunk_rows=self.chunk_rows),
+            runtime=Runtime.resolve(self.device, self.precision, self.threads),
+            options=EmbedOptions(
+                decoder=self.decoder, batch_size=self.batch_size, chunk_rows=self.chunk_rows
+            ),
         )
 
     def command(self, bank: str) -> list[str]:
@@ -64,9 +69,9 @@ class Job:
             "--model": self.model,
             "--bank": bank,
             "--recipe": self.recipe,
-            "--device": "cpu",
-            "--precision": "fp32",
-            "--decoder": "turbo",
+            "--device": self.device,
+            "--precision": self.precision,
+            "--decoder": self.decoder,
             "--threads": str(self.threads),
             "--batch-size": str(self.batch_size),
             "--chunk-rows": str(self.chunk_rows),

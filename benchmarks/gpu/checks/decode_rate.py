@@ -1,0 +1,104 @@
+"""Decoding alone, by kind of file: DALI on the device, the CPU routes, and Pillow in a DataLoader."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from benchmarks import loop
+from benchmarks.gpu.suite import Context, Skip, Verdict, measurement
+from benchmarks.images import FUNDUS, LARGE_XRAY, PHOTO, PNG, XRAY, ImageClass
+from benchmarks.speed.common import Spread
+from engine.decode import available_decoders, make_decoder
+from engine.extract import EmbedOptions, image_source
+from engine.runtime import synchronize, usable_cores
+from stores.manifest import Manifest
+
+#: Batch that decoders are given; as the engine's on CUDA.
+BATCH = 256
+ROUNDS = 3
+
+
+def _decode_all(
+    context: Context, name: str, dct: bool, manifest: Manifest, batch: int, closing: ExitStack
+) -> Callable[[], float]:
+    """A function that decodes the manifest once, and returns seconds; the decoder is made and warm before."""
+    threads = usable_cores()
+    decoder = make_decoder(
+        name, context.recipe, device=context.device, threads=threads, batch_size=batch, dct=dct
+    )
+    closing.callback(decoder.close)
+    rows = len(manifest)
+    batches = [range(i, min(i + batch, rows)) for i in range(0, rows, batch)]
+    source = image_source(manifest, EmbedOptions())
+    for _ in decoder.stream(source, batches[:2]):
+        pass
+
+    def once() -> float:
+        start = time.perf_counter()
+        for _ in decoder.stream(source, batches):
+            pass
+        synchronize(context.device)
+        return time.perf_counter() - start
+
+    return once
+
+
+def _load_all(context: Context, manifest: Manifest, batch: int) -> Callable[[], float]:
+    """The same by a DataLoader; it starts its workers anew each time, as it does in an epoch."""
+    workers = context.pick(usable_cores(), 1)
+    paths = [manifest.root / uri for uri in manifest.uris]
+    made = loop.loader(paths, context.recipe, batch_size=batch, workers=workers, pin=context.on_cuda)
+
+    def once() -> float:
+        start = time.perf_counter()
+        for tensor in made:
+            tensor.to(context.device, non_blocking=True)
+        synchronize(context.device)
+        return time.perf_counter() - start
+
+    return once
+
+
+def _measure(context: Context, kind: ImageClass, rows: int) -> Verdict:
+    if context.quick and kind not in (XRAY, PNG):
+        raise Skip("two kinds of file will do at tiny sizes")
+    count = min(rows, context.pick(64, 4))
+    manifest = context.manifest([kind], count, context.pick(rows, 8))
+    batch = context.pick(BATCH, 4)
+    contenders: dict[str, Callable[[], float]] = {}
+    with ExitStack() as closing:
+        for name, reason in available_decoders().items():
+            if not reason and name != "reference":
+                contenders[name] = _decode_all(context, name, False, manifest, batch, closing)
+        if kind.quality:
+            scaled = _decode_all(context, "turbo", True, manifest, batch, closing)
+            contenders["turbo, DCT-scaled"] = scaled
+        contenders["DataLoader with Pillow"] = _load_all(context, manifest, batch)
+        turns = range(context.pick(ROUNDS, 1))
+        rounds = [{name: once() for name, once in contenders.items()} for _ in turns]
+    megapixels = kind.width * kind.height / 1e6
+    numbers: dict[str, Any] = {
+        "rows": len(manifest),
+        "mean file, KB": sum(p.stat().st_size for p in context.images(kind, count)) / count / 1e3,
+        "megapixels": megapixels,
+    }
+    for name in contenders:
+        found = Spread.of([len(manifest) / one[name] for one in rounds])
+        numbers[name] = {"img/s": found, "Mpx/s": found.median * megapixels}
+        ratios = [one["DataLoader with Pillow"] / one[name] for one in rounds]
+        numbers[name]["times the DataLoader"] = Spread.of(ratios)
+    return Verdict(numbers)
+
+
+def _register(kind: ImageClass, rows: int, seconds: float, rank: int) -> None:
+    measurement(f"decode rate: {kind.name}", seconds=seconds, rank=rank)(
+        lambda context: _measure(context, kind, rows)
+    )
+
+
+# Rows so that each round of the slowest contender takes a few seconds on 16 cores.
+for _rank, (_kind, _rows, _seconds) in enumerate(
+    [(XRAY, 6144, 35), (PHOTO, 4096, 35), (LARGE_XRAY, 768, 45), (FUNDUS, 768, 45), (PNG, 1024, 35)], start=60
+):
+    _register(_kind, _rows, _seconds, _rank)

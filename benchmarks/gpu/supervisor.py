@@ -1,0 +1,114 @@
+"""A worker process runs the checks; a supervisor watches it.
+
+A check that takes its process down (a crash in a library, a lost device) or hangs costs that check alone:
+the supervisor writes down what happened and starts a new worker, which goes on with the next check.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.gpu.results import Results
+from benchmarks.gpu.suite import Check, Context, Outcome, attempt, device_works, remaining
+from benchmarks.speed.common import ROOT, say, write_json
+
+#: A worker ends with this when its process has lost the device and a new one should go on.
+LOST_DEVICE = 75
+#: Seconds beyond the deadline that a running check may take before it is cut off.
+GRACE_S = 20.0
+_POLL_S = 0.1
+
+
+def work(folder: Path, deadline: float, checks: Sequence[Check]) -> int:
+    """Run the checks that have no outcome yet, in this process.
+
+    Args:
+        folder: of the results, which must be there.
+        deadline: `time.time()` at which the suite ends.
+
+    Returns:
+        0, or `LOST_DEVICE` if a new process should go on.
+    """
+    results = Results.read(folder)
+    context = Context(results.device, results.quick, folder / "work", deadline)
+    context.work.mkdir(exist_ok=True)
+    for check in remaining(checks, results.outcomes):
+        write_json({"name": check.name, "since": time.time()}, folder / "current.json")
+        outcome = attempt(check, context)
+        results.add(outcome)
+        say(f"{outcome.status:8} {outcome.seconds:7.1f} s  {check.name}  {outcome.reason}")
+        if outcome.status == "failed" and not device_works(results.device):
+            return LOST_DEVICE
+    (folder / "current.json").unlink(missing_ok=True)
+    return 0
+
+
+def supervise(folder: Path, deadline: float, checks: Sequence[Check], command: Sequence[str]) -> None:
+    """Start workers until every check has an outcome.
+
+    Args:
+        folder, deadline, checks: as in `work`.
+        command: starts a worker, which calls `work` with them.
+    """
+    while waiting := remaining(checks, Results.read(folder).outcomes):
+        status, reason = _one_worker(folder, deadline, checks, command)
+        if status not in (0, LOST_DEVICE):
+            _blame(folder, checks, reason)
+        if len(remaining(checks, Results.read(folder).outcomes)) == len(waiting):
+            raise SystemExit(f"the suite's worker does not get going: {reason}")
+
+
+def _one_worker(
+    folder: Path, deadline: float, checks: Sequence[Check], command: Sequence[str]
+) -> tuple[int, str]:
+    """A worker's exit status, and what to say of the check it was at if that is not 0."""
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    (folder / "current.json").unlink(missing_ok=True)
+    # A process group of its own, so that whatever it started ends with it.
+    worker = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, start_new_session=True)
+    limits = {check.name: check.limit_s for check in checks}
+    try:
+        while worker.poll() is None:
+            time.sleep(_POLL_S)
+            if late := _overdue(folder, deadline, limits):
+                os.killpg(worker.pid, signal.SIGKILL)
+                worker.wait()
+                return -signal.SIGKILL, late
+    except BaseException:
+        os.killpg(worker.pid, signal.SIGKILL)
+        raise
+    return worker.returncode, f"its process ended with status {worker.returncode}"
+
+
+def _overdue(folder: Path, deadline: float, limits: dict[str, float]) -> str:
+    """Why the running check must be stopped; empty if it need not."""
+    current = _current(folder)
+    if current is None:
+        return ""
+    name, since = current
+    if time.time() - since > limits[name]:
+        return f"stopped after {limits[name]:.0f} s: it hangs"
+    return "cut off: the time is up" if time.time() > deadline + GRACE_S else ""
+
+
+def _current(folder: Path) -> tuple[str, float] | None:
+    try:
+        body = json.loads((folder / "current.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return body["name"], body["since"]
+
+
+def _blame(folder: Path, checks: Sequence[Check], reason: str) -> None:
+    """Write down the outcome of a check that could not do it itself."""
+    current = _current(folder)
+    results = Results.read(folder)
+    if current is None or current[0] in {outcome.name for outcome in results.outcomes}:
+        return
+    name, since = current
+    kind = next(check.kind for check in checks if check.name == name)
+    results.add(Outcome(name, kind, "failed", round(time.time() - since, 1), reason=reason))

@@ -1,0 +1,160 @@
+"""The GPU suite: its CPU half at a tiny size, and what happens when checks fail, crash, hang or run late."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu import suite
+from benchmarks.gpu.results import Results
+from benchmarks.gpu.suite import Check, Context, Skip, Verdict, attempt
+from benchmarks.gpu.supervisor import supervise, work
+from benchmarks.gpu.timing import distance, same_bits
+
+FACTS = {
+    "devices": [],
+    "toolkit": {},
+    "driver": "",
+    "processor": "none",
+    "cores": 2,
+    "versions": {},
+    "absent": ["cuML"],
+    "date": "today",
+    "commit": "abc",
+}
+
+
+def _check(name: str, run: Any, kind: Any = "proof", seconds: float = 0.0) -> Check:
+    return Check(name, kind, run, seconds, rank=0)
+
+
+def _results(folder: Path) -> Results:
+    results = Results(folder, "cpu", True, dict(FACTS))
+    results.write()
+    return results
+
+
+def test_every_check_passes_or_measures_on_the_cpu(tmp_path: Path) -> None:
+    results = Results.new(tmp_path, "cpu", quick=True)
+    results.write()
+    assert work(tmp_path, time.time() + 3600, suite.registered()) == 0
+    outcomes = {o.name: o for o in Results.read(tmp_path).outcomes}
+    assert [(o.name, o.reason, o.trace) for o in outcomes.values() if o.status == "failed"] == []
+    assert len(outcomes) == len(suite.registered())
+    counts = Results.read(tmp_path).counts
+    assert counts["passed"] >= 9 and counts["measured"] >= 6
+    for outcome in outcomes.values():
+        assert outcome.status != "skipped" or outcome.reason
+    body = json.loads((tmp_path / "results.json").read_text())
+    assert {"date", "commit", "versions", "driver", "devices"} <= body["machine"].keys()
+    text = (tmp_path / "results.md").read_text()
+    assert all(name in text for name in outcomes)
+
+
+def test_a_raising_check_fails_alone_and_every_result_is_on_disk_at_once(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def bad(_: Context) -> Verdict:
+        raise RuntimeError("out of | luck")
+
+    def count(_: Context) -> Verdict:
+        seen.append(len(Results.read(tmp_path).outcomes))
+        return Verdict({"x": 1.5}, ok=True)
+
+    def skipping(_: Context) -> Verdict:
+        raise Skip("nothing to do")
+
+    checks = [_check("bad", bad), _check("good", count), _check("none", skipping), _check("more", count)]
+    _results(tmp_path)
+    assert work(tmp_path, time.time() + 60, checks) == 0
+    results = Results.read(tmp_path)
+    assert [o.status for o in results.outcomes] == ["failed", "passed", "skipped", "passed"]
+    assert seen == [1, 3]
+    assert results.outcomes[0].reason == "RuntimeError: out of | luck"
+    assert "bad" in results.outcomes[0].trace
+    assert "out of \\| luck" in results.markdown()
+
+
+def test_a_proof_that_says_no_has_failed(tmp_path: Path) -> None:
+    context = Context("cpu", True, tmp_path, time.time() + 60)
+    for verdict, status in ((Verdict({}, ok=False), "failed"), (Verdict({}, ok=True), "passed")):
+        assert attempt(_check("p", lambda _, v=verdict: v), context).status == status
+    assert attempt(_check("forgot", lambda _: Verdict({})), context).status == "failed"
+
+
+def test_nothing_starts_that_would_overrun(tmp_path: Path) -> None:
+    context = Context("cpu", True, tmp_path, time.time() + 5)
+    outcome = attempt(_check("long", lambda _: pytest.fail("started"), "measurement", 30), context)
+    assert outcome.status == "skipped" and "30 s needed" in outcome.reason
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from benchmarks.gpu.suite import Check, Verdict
+from benchmarks.gpu.supervisor import work
+
+def crash(_): os.abort()
+def hang(_): time.sleep(600)
+def fine(_): return Verdict({"x": 1}, ok=True)
+
+class Impatient(Check):
+    limit_s = 0.5
+
+checks = [Check("first", "proof", fine, 0, 0), Check("crash", "proof", crash, 0, 1),
+          Check("between", "proof", fine, 0, 2), Impatient("hang", "proof", hang, 0, 3),
+          Check("last", "proof", fine, 0, 4)]
+if __name__ == "__main__":
+    sys.exit(work(Path(sys.argv[1]), time.time() + 600, checks))
+"""
+
+
+def test_a_crash_and_a_hang_cost_their_own_check_alone(tmp_path: Path) -> None:
+    script = tmp_path / "toy_worker.py"
+    script.write_text(WORKER)
+    names: dict[str, Any] = {"__name__": "toy"}
+    exec(compile(WORKER, str(script), "exec"), names)
+    _results(tmp_path)
+    supervise(tmp_path, time.time() + 600, names["checks"], [sys.executable, str(script), str(tmp_path)])
+    outcomes = Results.read(tmp_path).outcomes
+    assert [(o.name, o.status) for o in outcomes] == [
+        ("first", "passed"),
+        ("crash", "failed"),
+        ("between", "passed"),
+        ("hang", "failed"),
+        ("last", "passed"),
+    ]
+    assert "status -6" in outcomes[1].reason
+    assert "hangs" in outcomes[3].reason
+
+
+def test_a_worker_that_never_starts_ends_the_suite(tmp_path: Path) -> None:
+    _results(tmp_path)
+    checks = [_check("one", lambda _: Verdict({}, ok=True))]
+    with pytest.raises(SystemExit, match="does not get going"):
+        supervise(tmp_path, time.time() + 60, checks, [sys.executable, "-c", "raise SystemExit(9)"])
+
+
+def test_two_files_cannot_use_one_name() -> None:
+    suite.registered()
+    with pytest.raises(ValueError, match="two checks"):
+        suite.proof("ceilings: copy bandwidth", seconds=1)(lambda _: Verdict({}))
+
+
+def test_distance_sees_exchanged_rows_that_the_plain_cosine_does_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = 10 + torch.randn(8, 64, generator=generator)
+    assert distance(truth.clone(), truth)["min_centred_cosine"] == pytest.approx(1, abs=1e-6)
+    exchanged = distance(truth.roll(1, 0), truth)
+    assert exchanged["min_cosine"] > 0.9 > 0.5 > exchanged["min_centred_cosine"]
+
+
+def test_same_bits_tells_zeros_apart_and_equates_nan() -> None:
+    nan = torch.tensor([float("nan"), 1.0])
+    assert same_bits(nan, nan.clone())
+    assert not same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert not same_bits(torch.zeros(2), torch.zeros(3))
