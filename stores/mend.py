@@ -139,13 +139,27 @@ def _rebuild_columns(bank: Bank, report: VerifyReport) -> None:
             files.replace(bank.path / path, data, files.temporary(bank.path / SIDE / "tmp", "bank"))
 
 
-def restore_manifest(bank: Bank, manifest: "Manifest") -> None:
-    """Put back a damaged or missing manifest, if this is the one the bank was made with, byte for byte."""
+def restore_manifest(bank: Bank, manifest: "Manifest") -> Bank:
+    """Put back a damaged or missing manifest, if this is the one the bank was made with.
+
+    The same rows may make other bytes (a moved bank, another library); the run document then takes their
+    digest.
+
+    Returns:
+        The bank, opened again if anything changed.
+    """
     found = files.digest(bank.path / MANIFEST)
     if (found is not None and found[1] == bank.files[MANIFEST]) or manifest.digest != bank.manifest_digest:
-        return
+        return bank
     with locks.held(bank.path / SIDE / "lock"):
         manifest.write(bank.path / MANIFEST)
+        found = files.digest(bank.path / MANIFEST)
+        if found is not None and found[1] != bank.files[MANIFEST]:
+            body = documents.read(bank.path / RUN_DOCUMENT)
+            body["files"][MANIFEST] = found[1]
+            temp = files.temporary(bank.path / SIDE / "tmp", "bank")
+            documents.replace(bank.path / RUN_DOCUMENT, body, temp)
+    return Bank.open(bank.path)
 
 
 def _rebuild_run_document(root: Path) -> None:

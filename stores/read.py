@@ -127,11 +127,17 @@ class Bank:
         )
 
     def list(self) -> "builtins.list[FeatureInfo]":
-        """All features, sealed or not. Raises BankError if one's documents are damaged."""
-        return [self._info(name) for name in feature_names(self.path)]
+        """All features, sealed or not, but those that have lost their key (`stores.verify` reports them).
+
+        Raises:
+            BankError: another document is damaged.
+        """
+        return [
+            self._info(name) for name in feature_names(self.path) if definition(self.path, name) is not None
+        ]
 
     def _info(self, name: str) -> FeatureInfo:
-        layout = read_feature(self.path, name)
+        layout = definition(self.path, name) or read_feature(self.path, name)
         sealed = read_seal(self.path, name)
         if sealed is not None:
             return _info_of(layout, sealed[0])

@@ -91,7 +91,13 @@ def misplaced(path: Path, feature: str) -> BankError:
 
 def feature_names(root: Path) -> list[str]:
     """Names of all features of a bank, begun or sealed, whole or damaged."""
-    return [name for name in files.names(root / SIDE) if is_feature_name(name)]
+    return [name for name in files.names(root / SIDE) if is_feature_name(name) and _is_begun(root, name)]
+
+
+def _is_begun(root: Path, feature: str) -> bool:
+    """Whether there is more than the folder and the lock of a run that died at once."""
+    documented = any(files.stat_if_there(path(root, feature)) is not None for path in (key_path, seal_path))
+    return documented or bool(files.names(root / SIDE / feature / "markers"))
 
 
 def write_root_metadata(root: Path) -> None:

@@ -59,8 +59,7 @@ def open_or_create(path: Path | str, manifest: "Manifest", *, chunk_rows: int | 
                 _create(path, manifest, chunk_rows or default_chunk_rows(len(manifest)))
     bank = Bank.open(path)
     _check_same(bank, manifest, chunk_rows)
-    restore_manifest(bank, manifest)
-    return bank
+    return restore_manifest(bank, manifest)
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -196,10 +195,11 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         layout = self.layout
         for name in ("tmp", "quarantine"):
             files.make_directory(self.bank.path / SIDE / name)
+        key = documents.encode(layout.key_document())
+        self._create_or_check(key_path(self.bank.path, layout.name), key)
         files.make_directory(layout.side / "markers")
         for array in ARRAYS:
             files.make_directory(self.bank.path / layout.name / array / "c")
-        self._create_or_check(key_path(self.bank.path, layout.name), documents.encode(layout.key_document()))
         for relative, data in layout.metadata_files().items():
             self._create_or_check(self.bank.path / relative, data)
         with locks.held(layout.side / "commit.lock"):

@@ -4,8 +4,7 @@ import errno
 import os
 import shutil
 import signal
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +22,16 @@ CODES = (errno.ENOSPC, errno.EIO)
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """A place for hundreds of short-lived banks: in memory where there is such a place."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def tmp_path(folder: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        yield Path(name)
+def reference(quick_folder: Path) -> Path:
+    (quick_folder / "reference").mkdir()
+    return make_bank(quick_folder / "reference" / "bank", ROWS, DIM, CHUNK).path
 
 
 @pytest.fixture(scope="module")
-def reference(folder: Path) -> Path:
-    (folder / "reference").mkdir()
-    return make_bank(folder / "reference" / "bank", ROWS, DIM, CHUNK).path
-
-
-@pytest.fixture(scope="module")
-def empty(folder: Path) -> Path:
+def empty(quick_folder: Path) -> Path:
     """A bank without features."""
-    (folder / "empty").mkdir()
-    path = folder / "empty" / "bank"
+    (quick_folder / "empty").mkdir()
+    path = quick_folder / "empty" / "bank"
     return open_or_create(path, make_manifest(path.parent, ROWS), chunk_rows=CHUNK).path
 
 
@@ -74,9 +59,9 @@ def failing(at: int, code: int, sticky: bool) -> Callable[[int, str, tuple[Any, 
     return before
 
 
-def fresh(empty: Path, tmp_path: Path) -> Path:
-    shutil.rmtree(tmp_path / "bank", ignore_errors=True)
-    return Path(shutil.copytree(empty, tmp_path / "bank"))
+def fresh(empty: Path, quick_path: Path) -> Path:
+    shutil.rmtree(quick_path / "bank", ignore_errors=True)
+    return Path(shutil.copytree(empty, quick_path / "bank"))
 
 
 def assert_same(path: Path, reference: Path) -> None:
@@ -88,16 +73,16 @@ def assert_same(path: Path, reference: Path) -> None:
 
 @pytest.mark.parametrize(("sticky", "stride"), [(False, 1), (True, 7)], ids=["once", "for good"])
 def test_every_primitive_of_a_run_fails(
-    reference: Path, empty: Path, tmp_path: Path, sticky: bool, stride: int
+    reference: Path, empty: Path, quick_path: Path, sticky: bool, stride: int
 ) -> None:
     feature = Bank.open(reference).list()[0].name
-    total = count(work, fresh(empty, tmp_path))
-    assert_same(tmp_path / "bank", reference)
+    total = count(work, fresh(empty, quick_path))
+    assert_same(quick_path / "bank", reference)
     stopped = 0
     steps = range(1, total + 1, stride)
     for at in steps:
         code = CODES[at % 2]
-        path = fresh(empty, tmp_path)
+        path = fresh(empty, quick_path)
         with patched(Os(failing(at, code, sticky))):
             try:
                 work(path)
@@ -110,15 +95,15 @@ def test_every_primitive_of_a_run_fails(
         assert_same(path, reference)
     # Some faults harm nobody: a temporary that stays, a lock that cannot be closed, a cache not kept.
     assert stopped > len(steps) // 2
-    assert verify(tmp_path / "bank").ok
+    assert verify(quick_path / "bank").ok
 
 
-def test_every_primitive_of_a_creation_fails(tmp_path: Path) -> None:
-    (tmp_path / "first").mkdir()
-    total = count(create, tmp_path / "first" / "bank")
-    wanted = content(tmp_path / "first" / "bank")
+def test_every_primitive_of_a_creation_fails(quick_path: Path) -> None:
+    (quick_path / "first").mkdir()
+    total = count(create, quick_path / "first" / "bank")
+    wanted = content(quick_path / "first" / "bank")
     for at in range(1, total + 1):
-        root = tmp_path / f"try{at}"
+        root = quick_path / f"try{at}"
         root.mkdir()
         with patched(Os(failing(at, CODES[at % 2], sticky=False))):
             try:
@@ -154,11 +139,11 @@ def killed(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_kill_at_every_other_step_of_a_run(reference: Path, empty: Path, tmp_path: Path) -> None:
+def test_a_kill_at_every_other_step_of_a_run(reference: Path, empty: Path, quick_path: Path) -> None:
     feature = Bank.open(reference).list()[0].name
-    total = count(work, fresh(empty, tmp_path))
+    total = count(work, fresh(empty, quick_path))
     for at in range(1, total + 1, 2):
-        path = fresh(empty, tmp_path)
+        path = fresh(empty, quick_path)
         assert killed(work, path, die_at(at))
         assert lies(path, feature) == []
         if at % 4 == 1:  # Every other time the resumed run is killed as well.
@@ -167,16 +152,16 @@ def test_a_kill_at_every_other_step_of_a_run(reference: Path, empty: Path, tmp_p
         with patched(Os(nothing)):
             work(path)
         assert_same(path, reference)
-    assert verify(tmp_path / "bank").ok
+    assert verify(quick_path / "bank").ok
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_kill_at_every_step_of_a_creation(tmp_path: Path) -> None:
-    (tmp_path / "first").mkdir()
-    total = count(create, tmp_path / "first" / "bank")
-    wanted = content(tmp_path / "first" / "bank")
+def test_a_kill_at_every_step_of_a_creation(quick_path: Path) -> None:
+    (quick_path / "first").mkdir()
+    total = count(create, quick_path / "first" / "bank")
+    wanted = content(quick_path / "first" / "bank")
     for at in range(1, total + 1):
-        root = tmp_path / f"try{at}"
+        root = quick_path / f"try{at}"
         root.mkdir()
         assert killed(create, root / "bank", die_at(at))
         with patched(Os(nothing)):
@@ -186,21 +171,21 @@ def test_a_kill_at_every_step_of_a_creation(tmp_path: Path) -> None:
 
 
 def test_short_writes_are_finished(
-    reference: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reference: Path, empty: Path, quick_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:7]))
-    path = fresh(empty, tmp_path)
+    path = fresh(empty, quick_path)
     work(path)
     assert_same(path, reference)
 
 
-def test_a_file_system_without_hard_links(reference: Path, empty: Path, tmp_path: Path) -> None:
+def test_a_file_system_without_hard_links(reference: Path, empty: Path, quick_path: Path) -> None:
     def before(count: int, name: str, args: tuple[Any, ...]) -> None:
         if name == "link":
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    path = fresh(empty, tmp_path)
+    path = fresh(empty, quick_path)
     with patched(Os(before)):
         work(path)
         work(path)
@@ -208,7 +193,7 @@ def test_a_file_system_without_hard_links(reference: Path, empty: Path, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_kills_on_a_file_system_without_hard_links(reference: Path, empty: Path, tmp_path: Path) -> None:
+def test_kills_on_a_file_system_without_hard_links(reference: Path, empty: Path, quick_path: Path) -> None:
     """There a file can be torn; a torn marker or chunk must not count."""
 
     def before_and(at: int) -> Callable[[int, str, tuple[Any, ...]], None]:
@@ -220,9 +205,9 @@ def test_kills_on_a_file_system_without_hard_links(reference: Path, empty: Path,
         return before
 
     with patched(Os(before_and(0))) as fake:
-        work(fresh(empty, tmp_path))
+        work(fresh(empty, quick_path))
     for at in range(1, fake.count + 1, 5):
-        path = fresh(empty, tmp_path)
+        path = fresh(empty, quick_path)
         assert killed(work, path, before_and(at))
         with patched(Os(before_and(0))):
             work(path)

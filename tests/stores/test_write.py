@@ -12,6 +12,7 @@ import pytest
 from stores import documents, files
 from stores.errors import BankError, Refused
 from stores.read import Bank
+from stores.verify import verify
 from stores.write import FeatureWriter, open_or_create, write_certificate
 from tests.stores.banks import (
     chunk_result,
@@ -268,6 +269,31 @@ def test_a_lost_manifest_is_put_back(tmp_path: Path) -> None:
         bank.manifest()
     bank_of(tmp_path)
     assert content(bank.path) == before
+
+
+def test_a_lost_manifest_is_put_back_though_the_bank_has_moved(tmp_path: Path) -> None:
+    """Its root is then another relative path, so its bytes differ and the run document must follow."""
+    bank = make_bank(tmp_path / "bank", ROWS, DIM)
+    array = bank.features().array.copy()
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    moved = bank.path.rename(tmp_path / "far" / "away" / "bank")
+    (moved / "manifest.parquet").unlink()
+    assert [each.path for each in verify(moved).damaged] == ["manifest.parquet"]
+    opened = open_or_create(moved, make_manifest(tmp_path, ROWS))
+    assert opened.manifest().root.resolve() == (tmp_path / "images").resolve()
+    assert verify(moved).ok
+    np.testing.assert_array_equal(Bank.open(moved).features().array, array)
+
+
+def test_a_run_that_died_at_once_is_no_feature(tmp_path: Path) -> None:
+    bank = bank_of(tmp_path)
+    key = make_key(bank.image_digest)
+    (bank.path / ".embank" / key.name).mkdir()
+    (bank.path / ".embank" / key.name / "lock").touch()
+    assert bank.list() == []
+    assert verify(bank).ok
+    fill(bank, key, DIM)
+    assert len(bank.list()) == 1
 
 
 def test_provenance_and_certificate_are_kept_and_replaced(tmp_path: Path) -> None:

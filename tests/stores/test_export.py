@@ -1,0 +1,111 @@
+"""Exports: the same values, read back by numpy, pyarrow and csv."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from stores.errors import BankError
+from stores.export import export, spreadsheet_safe
+from stores.manifest import Manifest
+from stores.read import Bank
+from stores.schema import ChunkResult, Failure
+from stores.write import FeatureWriter, open_or_create
+from tests.stores.banks import embeddings, is_bad, make_bank, make_key
+
+ROWS, DIM = 5000, 6
+BAD = np.array([is_bad(row) for row in range(ROWS)])
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return make_bank(tmp_path_factory.mktemp("export") / "bank", ROWS, DIM, 1024)
+
+
+def expected() -> np.ndarray:
+    values = embeddings(ROWS, DIM).astype(np.float16).astype(np.float32)
+    values[BAD] = np.nan
+    return values
+
+
+def test_npy(bank: Bank, tmp_path: Path) -> None:
+    paths = export(bank.features(), tmp_path / "out", "npy")
+    assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "out").iterdir())
+    values = np.load(tmp_path / "out" / "embeddings.npy", allow_pickle=False)
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, expected())
+    status = np.load(tmp_path / "out" / "status.npy", allow_pickle=False)
+    assert status.dtype == np.uint8
+    np.testing.assert_array_equal(status, np.where(BAD, 2, 1))
+    manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
+    assert manifest["image_id"].tolist() == [f"image {row:05d}" for row in range(ROWS)]
+    moved = Manifest.read(tmp_path / "out" / "manifest.parquet")
+    assert moved.root.resolve() == bank.manifest().root.resolve()
+    assert moved.digest == bank.manifest_digest
+
+
+def test_parquet(bank: Bank, tmp_path: Path) -> None:
+    export(bank.features(), tmp_path / "out", "parquet")
+    table = pq.read_table(tmp_path / "out" / "embeddings.parquet")
+    assert table["image_id"].to_pylist() == [f"image {row:05d}" for row in range(ROWS)]
+    np.testing.assert_array_equal(table["status"].to_numpy(), np.where(BAD, 2, 1))
+    values = np.array(table["embedding"].to_pylist(), np.float32)
+    np.testing.assert_array_equal(values, expected())
+
+
+def test_failures_are_listed(bank: Bank, tmp_path: Path) -> None:
+    export(bank.features(), tmp_path, "npy")
+    with (tmp_path / "failures.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["row"]) for row in rows] == np.flatnonzero(BAD).tolist()
+    assert rows[0] == {
+        "row": "5",
+        "image_id": "image 00005",
+        "uri": "00005.png",
+        "code": "truncated",
+        "detail": "cut off",
+    }
+
+
+def test_nothing_is_replaced_unasked(bank: Bank, tmp_path: Path) -> None:
+    (tmp_path / "status.npy").write_text("mine")
+    with pytest.raises(BankError, match="replaces nothing"):
+        export(bank.features(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["status.npy"]
+    export(bank.features(), tmp_path, overwrite=True)
+    assert np.load(tmp_path / "status.npy").shape == (ROWS,)
+
+
+def test_unknown_formats_are_refused(bank: Bank, tmp_path: Path) -> None:
+    with pytest.raises(BankError, match="'hdf5'"):
+        export(bank.features(), tmp_path / "out", "hdf5")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("cell", ["=HYPERLINK(1)", "+1", "-1", "@SUM", "\t=1", "\r=1"])
+def test_formulas_are_quoted(cell: str) -> None:
+    assert spreadsheet_safe(cell) == "'" + cell
+
+
+@pytest.mark.parametrize("cell", ["", "00012", "NA", "a=1", "<script>"])
+def test_other_cells_are_literal(cell: str) -> None:
+    assert spreadsheet_safe(cell) == cell
+
+
+def test_hostile_names_arrive_literally_and_harmless(tmp_path: Path) -> None:
+    ids = ["=HYPERLINK()", "NA", "<script>", 'quo"te,comma']
+    frame = pd.DataFrame({"image_id": ids, "uri": ["a.png", "b.png", "c.png", "d.png"]})
+    bank = open_or_create(tmp_path / "bank", Manifest.from_frame(frame, tmp_path))
+    with FeatureWriter(bank, make_key(bank.image_digest), 2) as writer:
+        failures = tuple(Failure(row, "corrupt", "+danger") for row in range(4))
+        writer.commit(ChunkResult(0, np.zeros((4, 2), np.float32), np.zeros(4, bool), failures))
+        writer.seal()
+    export(bank.features(), tmp_path / "out")
+    with (tmp_path / "out" / "failures.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image_id"] for row in rows] == ["'=HYPERLINK()", *ids[1:]]
+    assert {row["detail"] for row in rows} == {"'+danger"}
+    assert pd.read_parquet(tmp_path / "out" / "manifest.parquet")["image_id"].tolist() == ids
