@@ -30,7 +30,7 @@ def normalise(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
 
 
 def _equalised(pixels: torch.Tensor) -> torch.Tensor:
-    flat = pixels.reshape(len(pixels), -1).to(torch.int64)
+    flat = pixels.flatten(1).to(torch.int64)
     counts = torch.zeros(len(pixels), _BINS, dtype=torch.int64, device=pixels.device)
     counts.scatter_add_(1, flat, counts.new_ones(1, 1).expand_as(flat))
     return _histogram_tables(counts).gather(1, flat).reshape(pixels.shape)

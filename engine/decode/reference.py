@@ -142,8 +142,8 @@ def resize_and_crop(image: Image.Image, to: Geometry, recipe: Recipe) -> np.ndar
 def _resize_window(image: Image.Image, to: Geometry, filter: Image.Resampling) -> Image.Image:
     """The crop of the resized image, without the rest: 1 x 20,000 pixels would become 224 x 4,480,000.
 
-    Pillow keeps `box` in single precision; cutting the source down first keeps the numbers in it small and
-    thus the result that of the whole.
+    Pillow keeps `box` in single precision; cutting the source down first keeps the numbers in it small. Few
+    pixels differ from the whole's, by one level.
     """
     left, right, x0, x1 = _window(image.width, to.width, to.left, to.side)
     top, bottom, y0, y1 = _window(image.height, to.height, to.top, to.side)
