@@ -22,6 +22,20 @@ def settle(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
+def trained(module: nn.Module, side: int) -> nn.Module:
+    """As `settle`, with the statistics of real activations, so that signals get through deep networks."""
+    settle(module)
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    x = pictures(8, side, seed=9).permute(0, 3, 1, 2) / 64 - 2
+    with torch.no_grad():
+        module.train()(x)
+    for norm in norms:
+        norm.momentum = 0.1
+    return module.eval()
+
+
 def saved(module: nn.Module, folder: Path) -> Path:
     path = folder / "weights.pth"
     torch.save(module.state_dict(), path)
