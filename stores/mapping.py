@@ -15,6 +15,7 @@ import numpy.typing as npt
 from stores import files
 
 _PROT_NONE, _MAP_FIXED, _MAP_NORESERVE = 0x0, 0x10, 0x4000
+_HUGE_PAGE = 2 << 20
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -56,13 +57,15 @@ def _read(paths: Sequence[Path], payload: int) -> bytes:
 def _map(paths: Sequence[Path], payload: int) -> memoryview:
     libc = _libc()
     size = payload * len(paths)
+    reserved = size + _HUGE_PAGE
     with files.faults(paths[0].parent):
         # Reserve first: mapping a file over a reserved range cannot hit anybody else's memory.
-        base = _checked(
-            libc.mmap(None, size, _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
-        )
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        start = _checked(libc.mmap(None, reserved, _PROT_NONE, flags, -1, 0))
+    # Where the kernel keeps files in huge pages it can map them as such only at their own alignment.
+    base = -(-start // _HUGE_PAGE) * _HUGE_PAGE
     holder = (ctypes.c_char * size).from_address(base)
-    weakref.finalize(holder, libc.munmap, base, size).atexit = False
+    weakref.finalize(holder, libc.munmap, start, reserved).atexit = False
     for index, path in enumerate(paths):
         with files.faults(path):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
