@@ -47,6 +47,13 @@ def test_npy(bank: Bank, tmp_path: Path) -> None:
     assert moved.digest == bank.manifest_digest
 
 
+def test_float32_features_keep_every_bit(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "bank", 100, DIM, dtype="float32")
+    export(bank.features(), tmp_path / "out")
+    values = np.load(tmp_path / "out" / "embeddings.npy")
+    np.testing.assert_array_equal(values[~BAD[:100]], embeddings(100, DIM)[~BAD[:100]])
+
+
 def test_parquet(bank: Bank, tmp_path: Path) -> None:
     export(bank.features(), tmp_path / "out", "parquet")
     table = pq.read_table(tmp_path / "out" / "embeddings.parquet")

@@ -185,11 +185,12 @@ def test_a_bank_that_cannot_be_written_is_read_all_the_same(
     assert len(read) == 2 * len(bank.features()._seal.files)
 
 
-def test_a_feature_of_another_bank_is_refused(bank: Bank, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "chunk_rows"), [(ROWS + 1, 64), (ROWS, 128)], ids=["images", "grid"])
+def test_a_feature_of_another_bank_is_refused(bank: Bank, tmp_path: Path, rows: int, chunk_rows: int) -> None:
     import shutil
 
     (tmp_path / "other").mkdir()
-    other = make_bank(tmp_path / "other" / "bank", ROWS + 1, DIM)
+    other = make_bank(tmp_path / "other" / "bank", rows, DIM, chunk_rows, layer="other")
     name = other.list()[0].name
     for part in (".", ".embank"):
         shutil.copytree(other.path / part / name, bank.path / part / name)
