@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torchvision.io import ImageReadMode
 
@@ -22,13 +23,13 @@ _RESIZE = {
     "bicubic": torch.ops.aten._upsample_bicubic2d_aa.default,
     "bilinear": torch.ops.aten._upsample_bilinear2d_aa.default,
 }
-#: Bytes [3, h, w], and the height and width of the picture in pixels of that size.
+#: Bytes [3, h, w], interleaved, or [1, h, w]; and the height and width of the picture in pixels of that size.
 _Decoded = tuple[torch.Tensor, float, float]
 _JpegDecoder = Callable[[bytes, Header, Geometry], _Decoded]
 
 
 def render(data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray, bool]:
-    """Pixels of one image, uint8 [side, side, 3], and whether the reference renderer made them.
+    """Pixels of one image, uint8 [side, side, 3], and whether the fast route had to be left.
 
     Raises:
         BadImage: as the reference renderer.
@@ -52,17 +53,14 @@ def _render(data: bytes, header: Header, recipe: Recipe, jpeg: _JpegDecoder) -> 
         except (RuntimeError, AttributeError, OSError, ValueError, SyntaxError):
             pass  # Pillow decides
     image = reference.to_rgb(reference.load(data, header, recipe), header, recipe)
-    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     to = plan(image.height, image.width, recipe)  # it may have been turned
-    return _resize_and_crop(pixels, image.height, image.width, to, recipe), fast
+    return _resize_and_crop(_pixels(image), image.height, image.width, to, recipe), fast
 
 
 def _decode(data: bytes, header: Header, to: Geometry) -> _Decoded:
-    # A copy, since torch warns of memory that it must not write to; it costs microseconds.
-    encoded = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
-    # torch resizes three interleaved channels faster than one, and that pays for making them.
+    mode = ImageReadMode.GRAY if header.colour == "grey" else ImageReadMode.RGB
     # The operator, since the function around it warns in every call that it will go some day.
-    pixels = torch.ops.image.decode_jpeg(encoded, ImageReadMode.RGB.value, False)
+    pixels = torch.ops.image.decode_jpeg(_tensor(np.frombuffer(data, np.uint8)), mode.value, False)
     return pixels, header.height, header.width
 
 
@@ -75,16 +73,56 @@ def _decode_dct(data: bytes, header: Header, to: Geometry) -> _Decoded:
     # The scaled image covers whole blocks, so the original's edge lies a fraction of a pixel inside it.
     scale = next(s for s in (8, 4, 2, 1) if s <= room)
     image.load()
-    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    return pixels, header.height / scale, header.width / scale
+    return _pixels(image), header.height / scale, header.width / scale
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """Bytes of a grey or RGB image, [channels, height, width]."""
+    pixels = _tensor(np.asarray(image))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """The array's own memory as a tensor. Large copies cost more than resizing; nothing here writes to it."""
+    return torch.from_numpy(np.asarray(_Writable(array)))
+
+
+class _Writable:
+    """Says of an array's memory that it may be written to, without which torch would warn."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array  # keeps the memory
+        facts = array.__array_interface__
+        self.__array_interface__ = {**facts, "data": (facts["data"][0], False)}
 
 
 def _resize_and_crop(
     pixels: torch.Tensor, height: float, width: float, to: Geometry, recipe: Recipe
 ) -> np.ndarray:
-    """Resize [3, h, w] bytes that show `height` x `width` (perhaps fractional) pixels of the picture."""
+    """Resize bytes [channels, h, w] that show `height` x `width` (perhaps fractional) original pixels."""
     if pixels.shape[1:] != (to.height, to.width):
         resize = _RESIZE[recipe.interpolation]
-        pixels = resize(pixels[None], [to.height, to.width], False, to.height / height, to.width / width)[0]
-    bottom, right = to.top + to.side, to.left + to.side
-    return pixels[:, to.top : bottom, to.left : right].permute(1, 2, 0).numpy()
+        scales = to.height / height, to.width / width
+        if len(pixels) == 1:
+            pixels = _resize_grey(pixels[0], to, resize, *scales)[None]
+        else:
+            pixels = resize(pixels[None], [to.height, to.width], False, *scales)[0]
+    pixels = pixels[:, to.top : to.top + to.side, to.left : to.left + to.side]
+    return pixels.permute(1, 2, 0).expand(-1, -1, 3).numpy()
+
+
+def _resize_grey(
+    pixels: torch.Tensor, to: Geometry, resize: Callable[..., torch.Tensor], down: float, across: float
+) -> torch.Tensor:
+    """Resize bytes [h, w]: four bands of rows at a time, since torch is as fast on four channels as on one.
+
+    First along the rows, then down the columns, as torch does with a whole image: the same bits.
+    """
+    whole = len(pixels) // 4 * 4
+    parts = [
+        resize(part.reshape(1, bands, -1, part.shape[1]), [len(part) // bands, to.width], False, None, across)
+        for part, bands in ((pixels[:whole], 4), (pixels[whole:], 1))
+        if len(part)
+    ]
+    rows = torch.cat([part.reshape(-1, to.width) for part in parts])
+    return resize(rows[None, None], [to.height, to.width], False, down, None)[0, 0]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -120,3 +121,16 @@ def test_window_is_the_crop_of_the_whole(height: int, width: int, turned: bool, 
 
 class _Extreme(Geometry):
     extreme = True  # type: ignore[assignment]
+
+
+@given(height=SIDES, width=SIDES, recipe=RECIPE)
+@settings(max_examples=60, deadline=None)
+def test_grey_in_bands_is_grey_as_a_whole(height: int, width: int, recipe: Recipe) -> None:
+    data = written(scene(height, width, 1))
+    to = plan(height, width, recipe)
+    found, _ = turbo.render(data, sniff(data, recipe, Limits()), recipe)
+    whole = turbo._RESIZE[recipe.interpolation](
+        torch.from_numpy(scene(height, width, 1))[None, None], [to.height, to.width], False
+    )[0, 0, to.top : to.top + to.side, to.left : to.left + to.side]
+    if not to.extreme:
+        assert np.array_equal(found, np.repeat(whole.numpy()[:, :, None], 3, 2))
