@@ -111,7 +111,8 @@ def _embed_and_report(manifest: Path, bank: Path, model: str, batch_size: int) -
         [spec],
         bank,
         runtime=Runtime.resolve("cpu"),
-        options=EmbedOptions(decoder="turbo", batch_size=batch_size),
+        # Untrained features may be too small for float16.
+        options=EmbedOptions(decoder="turbo", dtype="float32", batch_size=batch_size),
     )[0]
     print(json.dumps({"rows": report.rows, "ok": report.ok, "peak_bytes": peak_bytes()}))
 

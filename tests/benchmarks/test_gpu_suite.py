@@ -145,6 +145,19 @@ def test_two_files_cannot_use_one_name() -> None:
         suite.proof("ceilings: copy bandwidth", seconds=1)(lambda _: Verdict({}))
 
 
+def test_a_file_of_checks_that_needs_an_absent_package_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.gpu import checks
+
+    (tmp_path / "needy.py").write_text("import a_package_that_nobody_has\n")
+    monkeypatch.setattr(checks, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(suite, "_CHECKS", {})
+    (found,) = suite.registered()
+    outcome = attempt(found, Context("cpu", True, tmp_path, time.time() + 60))
+    assert (outcome.status, outcome.reason) == ("skipped", "a_package_that_nobody_has is not installed")
+
+
 def test_distance_sees_exchanged_rows_that_the_plain_cosine_does_not() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = 10 + torch.randn(8, 64, generator=generator)

@@ -1,4 +1,4 @@
-"""Killed runs resume to the same bytes (`benchmarks.faults.kill` in small), and the comparison sees damage."""
+"""Killed runs resume to the same bytes (`benchmarks.faults.kill`, small), and the comparison sees damage."""
 
 from pathlib import Path
 

@@ -47,6 +47,8 @@ def _decode_all(
 def _load_all(context: Context, manifest: Manifest, batch: int) -> Callable[[], float]:
     """The same by a DataLoader; it starts its workers anew each time, as it does in an epoch."""
     workers = context.pick(usable_cores(), 1)
+    # Small enough batches that every worker has several.
+    batch = max(1, min(batch, len(manifest) // (4 * workers)))
     paths = [manifest.root / uri for uri in manifest.uris]
     made = loop.loader(paths, context.recipe, batch_size=batch, workers=workers, pin=context.on_cuda)
 
