@@ -41,7 +41,7 @@ def of_features(
     return {
         "model": spec.slug,
         "weights_source": spec.weights_source,
-        "weights_path": str(spec.weights_path) if spec.weights_path else None,
+        "weights_path": str(spec.weights_path.resolve()) if spec.weights_path else None,
         "weights_sha256": spec.weights_sha256,
         "recipe": asdict(spec.recipe),
         "root": str(manifest.root),
