@@ -139,6 +139,7 @@ def killed(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.slow
 def test_a_kill_at_every_other_step_of_a_run(reference: Path, empty: Path, quick_path: Path) -> None:
     feature = Bank.open(reference).list()[0].name
     total = count(work, fresh(empty, quick_path))
