@@ -42,9 +42,9 @@ def run(
         compiled: also the encoder under torch.compile (minutes of compiling).
 
     Returns:
-        `{machine, runtime, batch, side, models: {name: {contender: {img_per_s, over_eager, cosine,
-        max_error}}}}`: img_per_s and over_eager as {n, median, min, max}; cosine is the smallest over images, max_error the
-        largest relative to the largest feature.
+        `{machine, runtime, batch, side, models}`; models is name -> contender -> `{img_per_s, over_eager,
+        cosine, max_error}`: the first two as {n, median, min, max}; cosine to float64's features is the
+        smallest over images, max_error the largest relative to the largest feature.
     """
     runtime = Runtime.resolve(device, "fp32", threads)
     torch.set_num_threads(runtime.threads)
@@ -173,9 +173,7 @@ def _table(result: dict[str, Any]) -> str:
     ]
     runtime = result["runtime"]
     place = f"{runtime['device']}, {runtime['threads']} threads"
-    head = f"batch {result['batch']} at {result['side']} pixels on {place}
-
-"
+    head = f"batch {result['batch']} at {result['side']} pixels on {place}\n\n"
     columns = ["backbone", "how", "img/s: median (min-max)", "times eager", "1 - cosine to float64"]
     return head + markdown_table(columns, lines)
 
