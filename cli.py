@@ -491,10 +491,9 @@ def _matches(info: Any, model: str | None) -> bool:
 def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -> None:
     """Re-hash every file against its seal. Exit 0 if whole, 1 if damaged."""
     from engine.report import console
-    from stores.read import Bank
     from stores.verify import verify
 
-    report = verify(Bank.open(bank), features=[model] if model else None)
+    report = verify(bank, features=[model] if model else None)
     if json:
         console.print_json(report.to_dict())
     elif report.ok:

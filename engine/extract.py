@@ -17,6 +17,7 @@ from engine import provenance
 from engine.decode import make_decoder
 from engine.decode.protocol import DecodedBatch, Decoder
 from engine.decode.source import ImageSource, Limits
+from engine.errors import BankError
 from engine.models import ModelSpec, load, resolve
 from engine.pipeline import StageClock, Stages
 from engine.recipes import Recipe
@@ -152,6 +153,7 @@ def embed(
     options = options or EmbedOptions()
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
     store = open_or_create(Path(bank), manifest, chunk_rows=options.chunk_rows)
+    _check_labels(store, manifest)
     flags = fix_flags(runtime)
     reports: dict[int, EmbedReport] = {}
     for group in _by_rendering(specs):
@@ -169,6 +171,17 @@ def embed(
         finally:
             decoder.close()
     return [reports[i] for i in range(len(specs))]
+
+
+def _check_labels(bank: Bank, manifest: Manifest) -> None:
+    """Refuse a manifest of the same images with other labels: the bank would go on evaluating its own."""
+    if bank.manifest_digest != manifest.digest:
+        raise BankError(
+            f"{bank.path} was made with other labels, splits or groups "
+            f"(manifest digest {bank.manifest_digest[:12]}; this one is {manifest.digest[:12]})",
+            "A bank evaluates the labels it was made with",
+            f"embed {bank.path / 'manifest.parquet'} instead, or choose another bank",
+        )
 
 
 def feature_key(spec: ModelSpec, decoder: str, runtime: Runtime, images: str, dtype: str) -> FeatureKey:

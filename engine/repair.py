@@ -36,16 +36,15 @@ def repair(
     Raises:
         BankError: damage that only the original inputs could mend, or inputs that have changed since.
     """
-    store = Bank.open(bank)
-    report = verify(store)
-    lost = quarantine(store, report)
+    report = verify(bank)
+    lost = quarantine(bank, report)  # rebuilds the run document first, if that is what is damaged
     store = Bank.open(bank)
     manifest = store.manifest()
     for feature, chunks in lost.items():
         if chunks or not store.is_sealed(feature):
             _recompute(store, feature, manifest, weights, root, device, on_progress)
     return {
-        "ok": verify(Bank.open(bank)).ok,
+        "ok": verify(bank).ok,
         "damaged": len(report.damaged),
         "recomputed": sum(len(chunks) for chunks in lost.values()),
         "features": {feature: len(chunks) for feature, chunks in lost.items()},

@@ -14,6 +14,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from engine import extract
+from engine.errors import BankError
 from engine.evals.bank import fewshot_from_bank
 from engine.evals.fewshot import Protocol
 from engine.extract import EmbedOptions, Progress, embed
@@ -291,3 +292,15 @@ def test_a_cuda_run_agrees_with_the_cpu(
     truth = np.asarray(Bank.open(bank).features("random/resnet18").array, np.float64)
     cosine = (found * truth).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(truth, axis=1)
     assert cosine.min() > 0.999
+
+
+def test_the_same_images_with_other_labels_are_refused(folder: Path, spec: Any, bank: Path) -> None:
+    manifest = Manifest.from_folder(folder)
+    frame = manifest.frame
+    frame["label"] = frame["label"].to_numpy()[::-1]
+    relabelled = Manifest.from_frame(frame, folder)
+    assert relabelled.image_digest == manifest.image_digest
+    before = _digests(bank)
+    with pytest.raises(BankError, match="other labels"):
+        embed(relabelled, [spec], bank, runtime=CPU, options=OPTIONS)
+    assert _digests(bank) == before
