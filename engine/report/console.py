@@ -86,12 +86,19 @@ def _stage(name: str, clock: Any) -> str:
 
 def progress_line(progress: "Progress") -> str:
     """Everything about a running pass in one line."""
-    stages = ", ".join(_stage(n, getattr(progress, n)) for n in ("decode", "encode", "commit"))
+    return f"{_pace(progress)}; {_stages(progress)}"
+
+
+def _pace(progress: "Progress") -> str:
     failed = f", {progress.failed:,} failed" if progress.failed else ""
     return (
         f"{progress.done:,}/{progress.total:,} images, {progress.img_per_s:,.1f} img/s, "
-        f"{duration(progress.seconds_left)} left{failed}; {stages}"
+        f"{duration(progress.seconds_left)} left{failed}"
     )
+
+
+def _stages(progress: "Progress") -> str:
+    return ", ".join(_stage(name, getattr(progress, name)) for name in ("decode", "encode", "commit"))
 
 
 @contextmanager
@@ -120,25 +127,24 @@ def _line_printer() -> Callable[["Progress"], None]:
 
 @contextmanager
 def _live_bar() -> Iterator[Callable[["Progress"], None]]:
-    from rich.console import Console
+    """One bar for each decode pass; below them, where the running pass spends its time."""
+    from rich.console import Console, Group
+    from rich.live import Live
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
+    from rich.text import Text
 
-    bar = Bars(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%  {task.fields[line]}"),
-        console=Console(stderr=True),
-    )
-    with bar:
-        tasks: dict[tuple[str, ...], Any] = {}
+    bars = Bars(TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[pace]}"))
+    tasks: dict[tuple[str, ...], Any] = {}
+    with Live(Group(bars, Text()), console=Console(stderr=True), refresh_per_second=8) as live:
 
         def update(progress: "Progress") -> None:
             if progress.models not in tasks:
-                name = progress.models[0] + (
-                    f" +{len(progress.models) - 1}" if len(progress.models) > 1 else ""
+                more = f" +{len(progress.models) - 1}" if len(progress.models) > 1 else ""
+                tasks[progress.models] = bars.add_task(
+                    progress.models[0] + more, total=progress.total, pace=""
                 )
-                tasks[progress.models] = bar.add_task(name, total=progress.total, line="")
-            bar.update(tasks[progress.models], completed=progress.done, line=progress_line(progress))
+            bars.update(tasks[progress.models], completed=progress.done, pace=_pace(progress))
+            live.update(Group(bars, Text("  " + _stages(progress), style="dim")))
 
         yield update
