@@ -110,7 +110,7 @@ def _plain(module: nn.Module, pixels: torch.Tensor, recipe: Recipe, runtime: Run
 def _channels_last(module: nn.Module) -> nn.Module:
     import copy
 
-    moved: nn.Module = copy.deepcopy(module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    moved: nn.Module = copy.deepcopy(module).to(memory_format=torch.channels_last)
     return moved
 
 

@@ -1,10 +1,11 @@
 """The encoder: uint8 pixels in, float32 features out, through a frozen backbone.
 
-A feature is a function of its image alone. On the CPU that takes care: oneDNN chooses how to split a
+A feature is a function of its image alone. On the CPU that takes care: torch and oneDNN choose how to split a
 convolution by the batch size and the number of threads, and each choice rounds differently. So a batch is cut
 into tiles of `TILE` images, the last one padded, and each tile runs on one thread: whatever the batch, the
 neighbours or the number of threads, every image meets the same operations in the same order. This is also
-faster than many threads on one tile. On CUDA the engine fixes the batch size instead.
+faster than many threads on one tile, and uses `threads` cores where a batch has `threads * TILE` images. On
+CUDA the engine fixes the batch size instead.
 """
 
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.errors import WeightsError
+from engine.errors import ModelError, WeightsError
 from engine.models import architectures, graph, weights
 from engine.models.catalog import ModelSpec
 from engine.normalise import normalise
@@ -149,10 +150,20 @@ class Encoder:
 
     def _warm_up(self) -> None:
         """One tile on the CPU: packing and compiling happen here, on one thread, before the first image."""
-        if self._workers is not None:
-            side = self.spec.recipe.side
-            blank = torch.zeros(TILE, side, side, 3, dtype=torch.uint8)
+        if self._workers is None:
+            return
+        side = self.spec.recipe.side
+        blank = torch.zeros(TILE, side, side, 3, dtype=torch.uint8)
+        try:
             self._workers.submit(self._forward, blank).result()
+        except Exception as error:
+            if not self.runtime.compile:
+                raise
+            raise ModelError(
+                f"{self.spec.architecture} cannot be compiled ({type(error).__name__})",
+                "torch.compile needs a C++ compiler, and operations that it knows",
+                "install g++, or leave compiling out",
+            ) from error
 
 
 def _round_weights(net: nn.Module, dtype: torch.dtype) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms import v2
 
-from engine.errors import WeightsError
+from engine.errors import ModelError, WeightsError
 from engine.models import ModelSpec, architectures, catalog, load, resolve, weights
 from engine.models import encoder as encoder_module
 from engine.normalise import normalise_numpy
@@ -313,6 +313,15 @@ def test_compiled_features(precision: str, folder: Path) -> None:
     assert cosine(found, _exact(spec, pixels)) > (1 - 1e-9 if precision == "fp32" else 0.999)
     assert torch.equal(torch.cat([encoder(pixels[i : i + 1]) for i in range(9)]), found)
     assert encoder.describe()["compiled"]
+
+
+def test_a_failed_compilation_has_a_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(encoder_module, "_compiled", lambda net, runtime: broken)
+    with pytest.raises(ModelError, match=r"install g\+\+"):
+        load(_spec("torchvision/resnet18", folder), Runtime(threads=1, compile=True))
 
 
 @pytest.mark.gpu
