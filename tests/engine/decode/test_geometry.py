@@ -108,14 +108,19 @@ def test_plan_lies_within_the_resized_image(height: int, width: int, recipe: Rec
 )
 @settings(max_examples=60, deadline=None)
 def test_window_is_the_crop_of_the_whole(height: int, width: int, turned: bool, recipe: Recipe) -> None:
-    """What extreme shapes get is what the whole resized image would show there."""
+    """What extreme shapes get is what the whole resized image would show there.
+
+    Pillow resizes in two passes and may take them in another order for the window. Each pass rounds by half a
+    level, and the second weighs the first's error by at most 1.25 (bicubic), so two orders differ by
+    2 x (0.5 x 1.25 + 0.5) = 2.25 levels at most.
+    """
     pixels = scene(height, width, 1)
     image = Image.fromarray(pixels.T.copy() if turned else pixels)
     to = plan(image.height, image.width, recipe)
     whole = reference.resize_and_crop(image, to, recipe)
     window = reference.resize_and_crop(image, _Extreme(**vars(to)), recipe)
     difference = np.abs(window.astype(int) - whole)
-    assert difference.max() <= 1
+    assert difference.max() <= 2
     assert difference.mean() <= 0.1
 
 
