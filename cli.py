@@ -76,11 +76,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 BankPath = Annotated[Path, typer.Argument(metavar="BANK", help="Directory of the bank.")]
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Parquet or CSV manifest.")]
 Root = Annotated[
-    Path | None, typer.Option(help="Folder that relative paths start from. [default: what the manifest says]")
+    Path | None, typer.Option(help="Folder that relative paths start from. (default: what the manifest says)")
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 ModelFilter = Annotated[
-    str | None, typer.Option("--model", help="Model slug or feature name. [default: all]")
+    str | None, typer.Option("--model", help="Model slug or feature name. (default: all)")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 AllowOutside = Annotated[
@@ -169,7 +169,7 @@ def manifest_table(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV or Parquet with one row an image.")],
     out: Out,
     uri: Annotated[str, typer.Option(help="Column with the image's path.")] = "uri",
-    id: Annotated[str | None, typer.Option(help="Column with a unique id. [default: the path]")] = None,
+    id: Annotated[str | None, typer.Option(help="Column with a unique id. (default: the path)")] = None,
     label: Annotated[str | None, typer.Option(help="Column with the label.")] = None,
     split: Annotated[str | None, typer.Option(help="Column with train, val, test.")] = None,
     group: Annotated[
@@ -283,9 +283,9 @@ def embed(
     ] = False,
     dtype: Annotated[StoredType, typer.Option(help="Of the stored embeddings.")] = StoredType.float16,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="[default: 256 on CUDA, 32 on the CPU]")
+        int | None, typer.Option(min=1, help="(default: 256 on CUDA, 32 on the CPU)")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="[default: all usable cores]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="(default: all usable cores)")] = None,
     chunk_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows a chunk of a new bank: the unit of commit and resume.")
     ] = None,
@@ -389,11 +389,16 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
             reasons = ", ".join(f"{code} {n:,}" for code, n in r["failures"].items())
             print(f"{r['model']}: failed rows by reason: {reasons}")
         if "certificate" in r:
-            c = r["certificate"]
-            print(
-                f"{r['model']}: pixels {c['pixels']['mean']:.4f}/255 from Pillow on average; cosine to "
-                f"Pillow's embeddings in fp32 at least {c['embedding']['min_cosine']:.6f} (n = {c['n']})"
-            )
+            print(f"{r['model']}: {_certificate(r['certificate'])}")
+
+
+def _certificate(found: dict[str, Any]) -> str:
+    if found["n"] == 0:
+        return "no certificate, since no image of the sample could be read"
+    return (
+        f"pixels {found['pixels']['mean']:.4f}/255 from Pillow on average; cosine to Pillow's embeddings "
+        f"in fp32 at least {found['embedding']['min_cosine']:.6f} (n = {found['n']})"
+    )
 
 
 class _terminable:
@@ -534,7 +539,7 @@ def bank_repair(
 @bank_app.command("export")
 def bank_export(
     bank: BankPath,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="[default: BANK-export]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="(default: BANK-export)")] = None,
     model: ModelFilter = None,
     format: ExportFormat = ExportFormat.npy,
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,

@@ -66,8 +66,9 @@ class EmbedOptions:
     limits: Limits = field(default_factory=Limits)
     allow_outside: bool = False
 
-    def batch_for(self, runtime: Runtime) -> int:
-        return self.batch_size or (256 if runtime.on_cuda else 32)
+    def batch_for(self, runtime: Runtime, chunk_rows: int) -> int:
+        """Images a forward pass. Batches do not cross chunks, so a larger one would be padding on CUDA."""
+        return min(self.batch_size or (256 if runtime.on_cuda else 32), chunk_rows)
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def embed(
             specs[group[0]].recipe.rendering,
             device=runtime.device,
             threads=runtime.threads,
-            batch_size=options.batch_for(runtime),
+            batch_size=options.batch_for(runtime, store.chunk_rows),
             dct=options.dct,
         )
         try:
@@ -243,7 +244,7 @@ class _Pass:
         self.bank, self.specs, self.decoder = bank, specs, decoder
         self.runtime, self.options, self.flags = runtime, options, flags
         self.manifest, self.source = manifest, image_source(manifest, options)
-        self.batch_size = options.batch_for(runtime)
+        self.batch_size = options.batch_for(runtime, bank.chunk_rows)
         self.keys = [
             feature_key(s, decoder.name, runtime, manifest.image_digest, options.dtype) for s in specs
         ]

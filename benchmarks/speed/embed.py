@@ -32,6 +32,7 @@ from engine.models import load, resolve
 from engine.models.catalog import ModelSpec
 from engine.recipes import RECIPES, Recipe
 from engine.runtime import HostCopy, Runtime, fix_flags, synchronize
+from stores.layout import default_chunk_rows
 from stores.manifest import Manifest
 from stores.read import Bank
 
@@ -93,7 +94,7 @@ def run(
             "device": runtime.device,
             "precision": runtime.precision,
             "threads": runtime.threads,
-            "batch_size": options.batch_for(runtime),
+            "batch_size": options.batch_for(runtime, default_chunk_rows(len(manifest))),
             "loader_workers": workers,
             "rounds": rounds,
             "bound": "slower of decode and encode" if runtime.on_cuda else "1 / (1/decode + 1/encode)",
@@ -121,7 +122,7 @@ class Case:
 
     @property
     def batch_size(self) -> int:
-        return self.options.batch_for(self.runtime)
+        return self.options.batch_for(self.runtime, default_chunk_rows(len(self.manifest)))
 
     @property
     def batches(self) -> list[range]:
