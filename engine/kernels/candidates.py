@@ -117,7 +117,7 @@ def by_faiss(
 
     cosine = space.distance == "cosine"
     metric = faiss.METRIC_INNER_PRODUCT if cosine else faiss.METRIC_L2
-    knn = faiss.knn if gpu is None else partial(faiss.knn_gpu, faiss.StandardGpuResources(), device=gpu)
+    knn: Any = faiss.knn if gpu is None else partial(faiss.knn_gpu, faiss.StandardGpuResources(), device=gpu)
     best = _Best(len(queries), m)
     for start, block in base.blocks(_FAISS_BLOCKS * block_rows(base.dim)):
         prepared, subtract = space.prepare(block)
