@@ -234,7 +234,8 @@ class _Parts:
             if not len(rows[name]):
                 raise Refused(
                     f"No usable {'row' if alone else name + ' row'} among {int(part.sum())} "
-                    f"({masked['failed']} failed, {masked['unlabelled']} without a label)",
+                    f"({int((part & ~finite).sum())} failed, "
+                    f"{int((part & finite & (codes < 0)).sum())} without a label)",
                     "Images with an embedding and a label are needed",
                     "check the split and label columns (`embank manifest check`) and the failures "
                     "(`embank bank show --failures`)",
