@@ -250,9 +250,8 @@ def test_search_by_image_finds_the_image_itself(bank: Path, tmp_path: Path) -> N
 
 
 def test_search_with_an_approximate_index(bank: Path) -> None:
-    found = embank(
-        "search", bank, "--model", MODEL, "--id", "04.png", "-k", 5, "--index", "ivf", "--json"
-    ).json
+    words = ("search", bank, "--model", MODEL, "--id", "04.png", "-k", 5)
+    found = embank(*words, "--index", "ivf", "--json").json
     assert found["neighbours"][0]["image_id"] == "copy.png"
     assert 0.2 < found["recall_at_5"] <= 1
     assert found["recall_measured_on"] == 60

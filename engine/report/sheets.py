@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE, MARGIN, LINE, FRAME = 160, 12, 17, 4
-_PAPER, _INK, _GREY = "#ffffff", "#222222", "#c8c8c8"
+_PAPER, _INK, _GREY, _EDGE = "#ffffff", "#222222", "#c8c8c8", "#e6eaf0"
 #: Frames of tiles: the query, one that agrees with it, one that does not, one that cannot be judged.
 COLOURS = {"query": "#1f4e9c", "same": "#2a7f62", "other": "#c1440e", "plain": "#9a9a9a"}
 
@@ -140,7 +140,7 @@ def _picture(tile: Tile, recipe: Recipe) -> tuple["Image", str]:
     """The whole picture, fitted into a square, and why it is grey if it is."""
     from PIL import Image
 
-    canvas = Image.new("RGB", (SIDE, SIDE), "#000000")
+    canvas = Image.new("RGB", (SIDE, SIDE), _EDGE)
     try:
         if tile.source is None:
             raise BadImage("missing", "no file")
