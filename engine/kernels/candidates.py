@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels.vectors import Space, Vectors, block_rows
+from engine.kernels.vectors import Space, Vectors, block_rows, prepared_blocks
 
 #: Rows of a base block for FAISS, which cuts blocks of its own: the larger, the fewer merges.
-_FAISS_BLOCKS = 4
+_FAISS_BLOCKS = 2
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,22 @@ class _Best:
         return Candidates(self.scores, self.rows, self.floor, self.longest)
 
 
-def by_array(queries: NDArray[np.float32], base: Vectors, space: Space, m: int) -> Candidates:
-    """With numpy alone. The arguments are prepared queries [n, d], the base, its space and m."""
+def by_array(
+    queries: NDArray[np.float32], base: Vectors, space: Space, m: int, threads: int = 1
+) -> Candidates:
+    """With numpy alone.
+
+    Args:
+        queries: prepared, [n, d].
+        m: candidates of each.
+        threads: that prepare the base.
+    """
     best = _Best(len(queries), m)
     own = _own(queries, space)
-    size = block_rows(base.dim) // 4
+    size = max(1, block_rows(base.dim) // 8)
     buffer = np.empty((len(queries), size), np.float32)
-    for start, block in base.blocks(size):
-        prepared, subtract = space.prepare(block)
-        scores = np.matmul(queries, prepared.T, out=buffer[:, : len(block)])
+    for start, prepared, subtract in prepared_blocks(base, space, size, threads):
+        scores = np.matmul(queries, prepared.T, out=buffer[:, : len(prepared)])
         if space.distance == "euclidean":
             scores -= subtract
             scores -= own[:, None]
@@ -110,7 +117,12 @@ def _own(queries: NDArray[np.float32], space: Space) -> NDArray[np.float32]:
 
 
 def by_faiss(
-    queries: NDArray[np.float32], base: Vectors, space: Space, m: int, gpu: int | None = None
+    queries: NDArray[np.float32],
+    base: Vectors,
+    space: Space,
+    m: int,
+    threads: int = 1,
+    gpu: int | None = None,
 ) -> Candidates:
     """With FAISS's exact search, block by block; on CUDA device number `gpu` if given."""
     import faiss
@@ -119,9 +131,9 @@ def by_faiss(
     metric = faiss.METRIC_INNER_PRODUCT if cosine else faiss.METRIC_L2
     knn: Any = faiss.knn if gpu is None else partial(faiss.knn_gpu, faiss.StandardGpuResources(), device=gpu)
     best = _Best(len(queries), m)
-    for start, block in base.blocks(_FAISS_BLOCKS * block_rows(base.dim)):
-        prepared, subtract = space.prepare(block)
-        found, rows = knn(queries, prepared, min(m, len(block)), metric=metric)
+    size = _FAISS_BLOCKS * block_rows(base.dim)
+    for start, prepared, subtract in prepared_blocks(base, space, size, threads):
+        found, rows = knn(queries, prepared, min(m, len(prepared)), metric=metric)
         best.note(subtract, cosine)
         best.offer(found if cosine else found * np.float32(-0.5), rows + start)
     return best.result()

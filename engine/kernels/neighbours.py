@@ -24,7 +24,7 @@ Backend = Literal["auto", "array", "faiss"]
 BACKENDS = ("auto", "array", "faiss")
 
 #: Candidates beyond k, so that rounding rarely leaves a query undecided.
-MARGIN = 8
+MARGIN = 4
 #: A query that shares its key with more base vectors than this is searched apart, with more candidates.
 _COMMON_KEY = 16
 #: Bytes of float64 that refining takes at a time, a thread: what stays in the cache.
@@ -94,7 +94,7 @@ def nearest(
             same patient).
         backend: `auto`, `array` or `faiss`.
         device: `cpu` or `cuda:N`.
-        threads: for the float64 part.
+        threads: for widening and for the float64 part; products use what BLAS or FAISS is set to.
 
     Raises:
         Refused: an unknown backend, or FAISS missing.
@@ -102,12 +102,13 @@ def nearest(
     chosen = choose_backend(backend, device)
     k_all, k = k, min(k, len(base))
     space = Space.of(distance, queries, base)
-    search = _Search(queries, base, space, keys, _searcher(chosen, device), threads)
+    search = _Search(queries, base, space, keys, _searcher(chosen, device, threads), threads)
     rows = np.full((len(queries), k_all), -1, np.int64)
     distances = np.full((len(queries), k_all), np.inf)
     undecided = 0
     for part, excluded in search.parts():
-        size = block_rows(base.dim) // (1 if chosen == "faiss" or device != "cpu" else 2)
+        # Each block of queries widens the whole base anew: few blocks, all of one size.
+        size = -(-len(part) // -(-len(part) // (2 * block_rows(base.dim))))
         for start in range(0, len(part), size):
             block = part[start : start + size]
             found = search.run(block, k, excluded)
@@ -116,11 +117,13 @@ def nearest(
     return Neighbours(rows, distances, undecided, chosen)
 
 
-def _searcher(backend: str, device: str) -> candidates.Search:
-    number = int(device.partition(":")[2] or 0)
+def _searcher(backend: str, device: str, threads: int) -> candidates.Search:
     if backend == "faiss":
-        return candidates.by_faiss if device == "cpu" else partial(candidates.by_faiss, gpu=number)
-    return candidates.by_array if device == "cpu" else partial(candidates.by_torch, device=device)
+        gpu = None if device == "cpu" else int(device.partition(":")[2] or 0)
+        return partial(candidates.by_faiss, threads=threads, gpu=gpu)
+    if device != "cpu":
+        return partial(candidates.by_torch, device=device)
+    return partial(candidates.by_array, threads=threads)
 
 
 @dataclass(frozen=True)

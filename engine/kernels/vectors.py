@@ -1,6 +1,7 @@
 """Stored feature vectors as the neighbour kernels see them: widened block by block, never all at once."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
@@ -12,6 +13,8 @@ Distance = Literal["cosine", "euclidean"]
 
 #: Bytes of float32 that a block of vectors may take.
 BLOCK_BYTES = 64 << 20
+#: Bytes of float32 that are widened at a time.
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,30 @@ class Space:
             return 1.0 - distances
         scores: NDArray[np.float64] = -((distances / self.scale) ** 2) / 2
         return scores
+
+
+def prepared_blocks(
+    vectors: Vectors, space: Space, size: int, threads: int = 1
+) -> Iterator[tuple[int, NDArray[np.float32], Any]]:
+    """(start, prepared, subtract) of blocks of `size`, as `Space.prepare` gives them.
+
+    All blocks share one buffer: each is gone when the next one comes. It is filled in pieces that stay in
+    the cache, which takes half the time of one pass after another over a large new array.
+    """
+    buffer = np.empty((min(size, len(vectors)), vectors.dim), np.float32)
+    subtract = np.empty(len(buffer), np.float32)
+    step = max(16, _PIECE_BYTES // (4 * max(vectors.dim, 1)))
+
+    def fill(start: int, stop: int, origin: int) -> None:
+        at = slice(start - origin, stop - origin)
+        buffer[at], subtract[at] = space.prepare(vectors.slice(start, stop))
+
+    with ThreadPoolExecutor(threads) as pool:
+        for origin in range(0, len(vectors), size):
+            end = min(origin + size, len(vectors))
+            starts = range(origin, end, step)
+            list(pool.map(fill, starts, [min(s + step, end) for s in starts], [origin] * len(starts)))
+            yield origin, buffer[: end - origin], subtract[: end - origin]
 
 
 def _float32(values: Any, xp: ModuleType) -> Any:
