@@ -1,5 +1,6 @@
 """The command line: parse, decide the Runtime, make one call, print. Heavy imports live in the commands."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -630,23 +631,65 @@ def fewshot(
     n_query: Annotated[int, typer.Option(help="Query images a class.")] = 15,
     episodes: int = 600,
     seed: int = 0,
+    distance: Annotated[str, typer.Option(help="sqeuclidean, cosine or centred.")] = "sqeuclidean",
+    mode: Annotated[
+        str, typer.Option(help="default, or as-published: the study's pool and interval.")
+    ] = "default",
+    split: Annotated[str | None, typer.Option(help="Images of this split only. [default: all]")] = None,
+    patient_disjoint: Annotated[
+        bool, typer.Option("--patient-disjoint", help="No patient in both support and query of an episode.")
+    ] = False,
+    cap: Annotated[int | None, typer.Option(help="Images a class at most. [default: all]")] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Resamples of an interval over patients; 0 for none.")
+    ] = 0,
+    backend: Annotated[str, typer.Option(help="auto, array or faiss; the same answers.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto (the CPU, which is done before a GPU has started), cpu, cuda or cuda:N.")
+    ] = "auto",
     json: Json = False,
 ) -> None:
-    """Prototype few-shot accuracy with its 95 % interval, from the bank alone."""
-    from engine.evals.bank import fewshot_from_bank
+    """Prototype few-shot accuracy with its 95 % interval, from the bank alone; models in pairs."""
+    # Before numpy is imported: the kernel has threads of its own, and each calls single-threaded products.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from engine.evals.bank import fewshots_from_bank
     from engine.evals.fewshot import Protocol
     from engine.report import console
 
-    protocol = Protocol(n_way, n_shot, n_query, episodes, seed)
-    results = [fewshot_from_bank(bank, slug, protocol) for slug in model]
+    protocol = Protocol(
+        n_way,
+        n_shot,
+        n_query,
+        episodes,
+        seed,
+        distance,
+        mode,
+        patient_disjoint,
+        cap,
+    )
+    results = fewshots_from_bank(
+        bank, model, protocol, split=split, backend=backend, device=device, bootstrap=bootstrap
+    )
     if json:
         console.print_json(results if len(results) > 1 else results[0])
         return
+    _print_fewshot(results)
+
+
+def _print_fewshot(results: list[dict[str, Any]]) -> None:
     for r in results:
         print(
-            f"{r['model']}: {n_way}-way {n_shot}-shot accuracy {r['accuracy']:.4f} ± {r['ci95']:.4f} "
-            f"({episodes} episodes, {r['images']:,} images, {r['masked']:,} masked, {r['seconds']:.2f} s)"
+            f"{r['model']}: {r['n_way']}-way {r['n_shot']}-shot accuracy {r['accuracy']:.4f} "
+            f"± {r['ci95']:.4f} ({r['episodes']} episodes, {r['images']:,} images, {r['masked']:,} masked, "
+            f"{r['seconds']:.2f} s)"
         )
+        if boot := r.get("bootstrap"):
+            print(f"  over {boot['groups']:,} patients or images: {boot['low']:.4f} to {boot['high']:.4f}")
+    for at, r in enumerate(results):
+        for p in r["paired"][at:]:
+            print(
+                f"{r['model']} - {p['model']}: {p['difference']:+.4f} ± {p['ci95']:.4f} (the same episodes)"
+            )
 
 
 class DistanceName(StrEnum):
