@@ -25,8 +25,8 @@ Index = Literal["exact", "ivf", "cagra"]
 INDEXES = ("exact", "ivf", "cagra")
 #: Rows that an approximate index's recall is measured on.
 RECALL_SAMPLE = 200
-#: Share of the lists that an IVF query visits, and rows a list that it is trained on.
-_IVF_VISITED, _IVF_TRAINING = 16, 64
+#: An IVF query visits one list in so many, but at least so many lists; rows a list that it is trained on.
+_IVF_ONE_IN, _IVF_LEAST, _IVF_TRAINING = 16, 8, 64
 
 
 @dataclass(frozen=True)
@@ -199,18 +199,12 @@ def _search(
         return near, {"index": index, "backend": near.backend}
     approximate = _build(index, base, distance)
     near = approximate.nearest(query, k)
-    step = max(1, len(base) // RECALL_SAMPLE)
-    sample = np.arange(0, len(base), step)[:RECALL_SAMPLE]
-    probes = Vectors(base.take(sample))
-    exact = nearest(probes, base, k, distance=distance, backend=backend, device=device)
-    guessed = approximate.nearest(probes, k)
-    pairs = zip(exact.rows, guessed.rows, strict=True)
-    hits = sum(len(np.intersect1d(truth, guess)) for truth, guess in pairs)
+    recall, sample = _recall(approximate, base, k, backend, device)
     return near, {
         "index": index,
         "backend": "faiss",
-        f"recall_at_{k}": hits / (k * len(sample)),
-        "recall_measured_on": len(sample),
+        f"recall_at_{k}": recall,
+        "recall_measured_on": sample,
         **approximate.settings,
     }
 
@@ -241,6 +235,23 @@ class _Approximate:
         )
 
 
+def _recall(approximate: _Approximate, base: Vectors, k: int, backend: str, device: str) -> tuple[float, int]:
+    """Share of the exact k neighbours that the index finds for a sample of the base, and the sample's size.
+
+    An image is not counted as its own neighbour: every index finds that one.
+    """
+    sample = np.arange(0, len(base), max(1, len(base) // RECALL_SAMPLE))[:RECALL_SAMPLE]
+    probes = Vectors(base.take(sample))
+    own = sample.astype(np.int64), np.arange(len(base))
+    distance = approximate.space.distance
+    exact = nearest(probes, base, k, distance=distance, keys=own, backend=backend, device=device).rows
+    guessed = approximate.nearest(probes, min(k + 1, len(base))).rows
+    hits = 0
+    for row, truth, guess in zip(sample, exact, guessed, strict=True):
+        hits += len(np.intersect1d(truth[truth >= 0], guess[guess != row][:k]))
+    return hits / max(1, int((exact >= 0).sum())), len(sample)
+
+
 def _build(name: str, base: Vectors, distance: Distance) -> _Approximate:
     """An index over prepared float32 copies of the whole base: 4 bytes a number."""
     try:
@@ -258,7 +269,7 @@ def _build(name: str, base: Vectors, distance: Distance) -> _Approximate:
     if name == "cagra":
         return _Approximate(_cagra(faiss, vectors), base, space, {})
     lists = int(np.clip(round(4 * len(base) ** 0.5), 1, max(1, len(base) // 39)))
-    visited = max(1, lists // _IVF_VISITED)
+    visited = min(lists, max(_IVF_LEAST, lists // _IVF_ONE_IN))
     # Prepared vectors of both spaces have their neighbours by squared Euclidean distance.
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(base.dim), base.dim, lists)
     step = max(1, len(base) // (_IVF_TRAINING * lists))
