@@ -78,7 +78,9 @@ def fewshots_from_bank(
         entry = _entry(each, results, chosen, {"open": round(opened, 6)}) | counts
         entry |= {"split": split, "backend": backend, "device": device}
         entry["seconds"] = round(time.perf_counter() - start, 4)
+        before = time.perf_counter()
         _record(store, each, entry)
+        entry["stages"] |= {"record": round(time.perf_counter() - before, 6)}
         found.append(entry)
     return found
 

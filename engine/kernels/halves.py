@@ -6,16 +6,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_SHIFT, _KEEP, _SCALE = np.int32(13), np.int32(-0x70002000), np.float32(2.0**112)
+_SHIFT, _KEEP = np.int32(13), np.int32(-0x70002000)
 _NATIVE = np.dtype(np.float16).newbyteorder("=")
+#: What `widen` leaves to be multiplied.
+SCALE = np.float32(2.0**112)
 
 
 def widen(source: NDArray[np.float16], into: NDArray[np.float32]) -> None:
-    """Write the numbers of `source` into `into`, exactly.
+    """Write the numbers of `source`, divided by `SCALE`, into `into`: exactly, subnormal ones as well.
 
-    The sign-extended bits, moved so that exponent and fraction lie where float32 has them, are the number
-    times 2^-112; so subnormal numbers come out right as well. Infinity and NaN do not: they become finite,
-    from 65,536 on.
+    They are the sign-extended bits, moved to where float32 has exponent and fraction. Multiplying by the
+    power of two is left to the caller, who can often do it to something smaller. Infinity and NaN become
+    finite, from 65,536 on.
 
     Args:
         source: native float16; `into`: float32 of the same shape. Best both in the cache.
@@ -24,7 +26,6 @@ def widen(source: NDArray[np.float16], into: NDArray[np.float32]) -> None:
     np.copyto(bits, source.view(np.int16))
     np.left_shift(bits, _SHIFT, out=bits)
     np.bitwise_and(bits, _KEEP, out=bits)  # of the 17 copies of the sign, keep the first
-    np.multiply(into, _SCALE, out=into)
 
 
 def finite_rows(features: NDArray[Any], block: int = 512) -> NDArray[np.bool_]:

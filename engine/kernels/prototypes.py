@@ -20,43 +20,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels.episodes import Rows
-from engine.kernels.halves import widen
+from engine.kernels.halves import SCALE, widen
 
 Distance = Literal["sqeuclidean", "cosine", "centred"]
 DISTANCES = ("sqeuclidean", "cosine", "centred")
 
 #: Rows that are gathered and widened at a time, so that they stay in a core's cache: bytes of float32.
 BLOCK_BYTES = 1 << 20
-#: Features are widened whole if the episodes use them at least this often, and they then take no more than
-#: `WIDE_BYTES`; gathering twice the bytes is cheaper than widening a row again and again.
-REUSE, WIDE_BYTES = 3, 256 << 20
 #: Bytes of float32 that the episodes of a block may take on a device.
 DEVICE_BYTES = 1 << 30
 #: Episodes that a thread takes at a time.
 _SHARE = 8
 
 
-def advantage(query: Any, prototypes: Any, distance: Distance) -> Any:
-    """How much nearer each class is to the queries than the first one is.
+def offsets(prototypes: Any, distance: Distance) -> tuple[Any, Any]:
+    """What decides between classes: query @ offset - constant says how much nearer than the first each is.
 
     For numpy arrays and torch tensors alike. Differences to the first prototype lose no digits where features
     lie far from the origin, and are exactly zero between equal prototypes.
 
     Args:
-        query: [..., Q, d]; prototypes: [..., N, d].
+        prototypes: [..., N, d].
 
     Returns:
-        [..., Q, N - 1], for the classes after the first: half the difference of squared distances, or for
-        `cosine` |query| times the difference of cosines.
+        Offsets [..., N - 1, d] and constants [..., N - 1] of the classes after the first. The advantage they
+        give is half the difference of squared distances, or for `cosine` |query| times that of cosines.
     """
     if distance == "cosine":
         prototypes = _unit(prototypes)
     first, others = prototypes[..., :1, :], prototypes[..., 1:, :]
     offset = others - first
-    found = query @ offset.swapaxes(-1, -2)
-    if distance != "cosine":
-        found -= ((others + first) * offset).sum(-1)[..., None, :] * 0.5
-    return found
+    if distance == "cosine":
+        return offset, offset[..., 0] * 0
+    return offset, ((others + first) * offset).sum(-1) * 0.5
 
 
 def _unit(x: Any) -> Any:
@@ -66,11 +62,21 @@ def _unit(x: Any) -> Any:
 
 
 def episode_advantage(support: Any, query: Any, distance: Distance) -> Any:
-    """`advantage` [..., N * Q, N - 1] from support [..., N, K, d] and queries [..., N * Q, d] in float32."""
+    """How much nearer than the first class each other one is to the queries: positive is nearer.
+
+    For numpy arrays and torch tensors alike.
+
+    Args:
+        support: [..., N, K, d]; query: [..., N * Q, d]; both float32.
+
+    Returns:
+        [..., N * Q, N - 1].
+    """
     if distance == "centred":
         mean = support.mean((-3, -2))[..., None, :]
         support, query = _unit(support - mean[..., None, :, :]), _unit(query - mean)
-    return advantage(query, support.mean(-2), distance)
+    offset, constant = offsets(support.mean(-2), distance)
+    return query @ offset.swapaxes(-1, -2) - constant[..., None, :]
 
 
 def _nearest(advantages: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -93,7 +99,7 @@ def predict(
     Returns:
         int16 [E, N, Q]: position of the nearest class within the episode.
     """
-    features, support, query = prepare(features, support, query, threads)
+    features = as_float(features)
     found = np.empty(query.shape, np.int16)
     step = max(1, min(_SHARE, len(found) // (2 * threads)))
     starts = itertools.count(0, step)  # shared: whichever thread is free takes the next episodes
@@ -112,7 +118,7 @@ class _Worker:
     """Scores one episode after another in buffers of its own.
 
     Args:
-        features: as `prepare` returns them.
+        features: float16 or float32, as from `as_float`.
     """
 
     def __init__(self, features: NDArray[Any], distance: Distance) -> None:
@@ -120,17 +126,25 @@ class _Worker:
         self._block = max(1, BLOCK_BYTES // (4 * max(features.shape[1], 1)))
         self._half = np.empty((self._block, features.shape[1]), np.float16)
         self._wide = np.empty((self._block, features.shape[1]), np.float32)
+        # What gathered rows are still to be multiplied by. Prototypes get it at once, queries by way of the
+        # prototypes, in two steps: all of it would overflow where features are large.
+        self._scale = SCALE if features.dtype == np.float16 else np.float32(1)
+        self._late = np.float32(2.0**12) if features.dtype == np.float16 else np.float32(1)
 
     def advantage(self, support: Rows, query: Rows) -> NDArray[np.float32]:
         """As `episode_advantage`, from rows [N, K] and [N, Q]."""
         if self._distance == "centred":
             return self._centred(support, query)
-        prototypes, rows = self._prototypes(support), query.ravel()
-        pieces = [
-            advantage(self._gather(rows[start : start + self._block]), prototypes, self._distance)
-            for start in range(0, len(rows), self._block)
-        ]
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        offset, constant = offsets(self._prototypes(support), self._distance)
+        offset *= self._scale / self._late
+        rows, turned = query.ravel(), offset.T
+        found = np.empty((len(rows), len(offset)), np.float32)
+        for start in range(0, len(rows), self._block):
+            some = rows[start : start + self._block]
+            np.matmul(self._gather(some), turned, out=found[start : start + len(some)])
+        found *= self._late
+        found -= constant
+        return found
 
     def _prototypes(self, support: Rows) -> NDArray[np.float32]:
         ways, shots = support.shape
@@ -138,19 +152,20 @@ class _Worker:
         found = np.empty((ways, self._features.shape[1]), np.float32)
         for c in range(0, ways, together):
             rows = support[c : c + together]
-            np.add.reduce(
-                self._gather(rows.ravel()).reshape(*rows.shape, -1), axis=1, out=found[c : c + together]
-            )
-        found /= shots
+            examples = self._gather(rows.ravel()).reshape(*rows.shape, -1)
+            np.add.reduce(examples, axis=1, out=found[c : c + together])
+        found *= self._scale
+        found /= np.float32(shots)
         return found
 
     def _centred(self, support: Rows, query: Rows) -> NDArray[np.float32]:
-        examples = self._gather(support.ravel()).reshape(*support.shape, -1).copy()
-        found: NDArray[np.float32] = episode_advantage(examples, self._gather(query.ravel()), self._distance)
+        examples = self._gather(support.ravel()).reshape(*support.shape, -1) * self._scale
+        queries = self._gather(query.ravel()) * self._scale
+        found: NDArray[np.float32] = episode_advantage(examples, queries, self._distance)
         return found
 
     def _gather(self, rows: Rows) -> NDArray[np.float32]:
-        """Copy rows into the buffer, in float32; good until the next call."""
+        """Copy rows into the buffer, in float32, divided by the scale; good until the next call."""
         if len(rows) > len(self._wide):
             self._wide = np.empty((len(rows), self._wide.shape[1]), np.float32)
         wide = self._wide[: len(rows)]
@@ -170,35 +185,6 @@ def as_float(features: NDArray[Any]) -> NDArray[Any]:
     """Features as native, contiguous float16 or float32; a copy only if they are something else."""
     half = features.dtype.kind == "f" and features.dtype.itemsize == 2
     return np.ascontiguousarray(features, np.float16 if half else np.float32)
-
-
-def prepare(
-    features: NDArray[Any], support: Rows, query: Rows, threads: int = 1
-) -> tuple[NDArray[Any], Rows, Rows]:
-    """Features as `_Worker` takes them, and rows renumbered where only those used were kept.
-
-    float16 rows that many episodes share are widened once.
-    """
-    features = as_float(features)
-    if features.dtype != np.float16:
-        return features, support, query
-    marks = np.zeros(len(features), np.bool_)
-    marks[support.ravel()] = True
-    marks[query.ravel()] = True
-    used = np.flatnonzero(marks)
-    if support.size + query.size < REUSE * len(used) or len(used) * features.shape[1] * 4 > WIDE_BYTES:
-        return features, support, query
-    wide = np.empty((len(used), features.shape[1]), np.float32)
-    step = max(1, BLOCK_BYTES // (8 * max(features.shape[1], 1)))
-    starts = itertools.count(0, step)
-
-    def work() -> None:
-        while (start := next(starts)) < len(used):
-            widen(features[used[start : start + step]], wide[start : start + step])
-
-    in_threads(work, threads)
-    number = np.cumsum(marks) - 1
-    return wide, number[support], number[query]
 
 
 def in_threads(work: Callable[[], None], threads: int) -> None:

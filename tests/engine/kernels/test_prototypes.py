@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.kernels import prototypes
 from engine.kernels.episodes import Episodes, Identity, Sampler
-from engine.kernels.halves import finite_rows, widen
+from engine.kernels.halves import SCALE, finite_rows, widen
 from engine.kernels.prototypes import DISTANCES, in_threads, predict, predict_by_faiss, predict_on_device
 from tests.oracles.fewshot_loop import loop
 
@@ -34,6 +34,7 @@ def test_all_halves_widen_exactly() -> None:
     finite = every[np.isfinite(every)]
     wide = np.empty(finite.shape, np.float32)
     widen(finite, wide)
+    wide *= SCALE
     np.testing.assert_array_equal(wide.view(np.int32), finite.astype(np.float32).view(np.int32))  # and -0
 
 
@@ -64,14 +65,22 @@ def test_600_episodes_equal_the_loop_up_to_one_query(distance: str) -> None:
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_small_blocks_and_shared_rows_change_nothing(distance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_blocks_change_nothing(distance: str, monkeypatch: pytest.MonkeyPatch) -> None:
     features, e = _case(shape=(3, 9, 20), episodes=20)
     half = features.astype(np.float16)
     expected = predict(half.astype(np.float32), e.support, e.query, distance)
-    for block, reuse in ((1 << 20, 3), (1 << 20, 10**6), (4 * 24 * 4, 10**6), (4 * 24 * 4, 3), (1, 3)):
+    for block in (1 << 20, 10 * 24 * 4, 4 * 24 * 4, 1):
         monkeypatch.setattr(prototypes, "BLOCK_BYTES", block)
-        monkeypatch.setattr(prototypes, "REUSE", reuse)
         _same(predict(half, e.support, e.query, distance), expected)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("scale", [65504.0, 2.0**-20])
+def test_the_largest_and_subnormal_halves(distance: str, scale: float) -> None:
+    features, e = _case()
+    half = (features / np.abs(features).max() * scale).astype(np.float16)
+    expected = loop(half, e.support, e.query, distance)
+    _same(predict(half, e.support, e.query, distance), expected)
 
 
 def test_strided_and_read_only_features() -> None:
