@@ -80,8 +80,8 @@ def episode_advantage(support: Any, query: Any, distance: Distance) -> Any:
 
 
 def _nearest(advantages: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Class of each query [Q] from its advantages [Q, N - 1]: the first of equal ones."""
-    nearest: NDArray[np.intp] = (advantages.argmax(axis=1) + 1) * (advantages.max(axis=1) > 0)
+    """Class of each query [...] from its advantages [..., N - 1]: the first of equal ones."""
+    nearest: NDArray[np.intp] = (advantages.argmax(axis=-1) + 1) * (advantages.max(axis=-1) > 0)
     return nearest
 
 
@@ -101,14 +101,16 @@ def predict(
     """
     features = as_float(features)
     found = np.empty(query.shape, np.int16)
-    step = max(1, min(_SHARE, len(found) // (2 * threads)))
+    size = 4 * support.shape[1] * max(features.shape[1], 1)
+    step = max(1, min(_SHARE, len(found) // (2 * threads), BLOCK_BYTES // size))
     starts = itertools.count(0, step)  # shared: whichever thread is free takes the next episodes
 
     def work() -> None:
         worker = _Worker(features, distance)
         while (start := next(starts)) < len(found):
-            for e in range(start, min(start + step, len(found))):
-                found[e] = _nearest(worker.advantage(support[e], query[e])).reshape(query.shape[1:])
+            stop = start + step
+            more = worker.advantage(support[start:stop], query[start:stop])
+            found[start:stop] = _nearest(more).reshape(query[start:stop].shape)
 
     in_threads(work, threads)
     return found
@@ -132,18 +134,19 @@ class _Worker:
         self._late = np.float32(2.0**12) if features.dtype == np.float16 else np.float32(1)
 
     def advantage(self, support: Rows, query: Rows) -> NDArray[np.float32]:
-        """As `episode_advantage`, from rows [N, K] and [N, Q]."""
+        """As `episode_advantage`, from rows [E, N, K] and [E, N, Q]."""
+        query = query.reshape(len(query), -1)
         if self._distance == "centred":
-            return self._centred(support, query)
-        offset, constant = offsets(self._prototypes(support), self._distance)
+            return np.stack([self._centred(*each) for each in zip(support, query, strict=True)])
+        offset, constant = offsets(np.stack([self._prototypes(rows) for rows in support]), self._distance)
         offset *= self._scale / self._late
-        rows, turned = query.ravel(), offset.T
-        found = np.empty((len(rows), len(offset)), np.float32)
-        for start in range(0, len(rows), self._block):
-            some = rows[start : start + self._block]
-            np.matmul(self._gather(some), turned, out=found[start : start + len(some)])
+        found = np.empty((*query.shape, offset.shape[1]), np.float32)
+        for rows, turned, into in zip(query, offset.swapaxes(1, 2), found, strict=True):
+            for start in range(0, len(rows), self._block):
+                some = rows[start : start + self._block]
+                np.matmul(self._gather(some), turned, out=into[start : start + len(some)])
         found *= self._late
-        found -= constant
+        found -= constant[:, None, :]
         return found
 
     def _prototypes(self, support: Rows) -> NDArray[np.float32]:
@@ -160,7 +163,7 @@ class _Worker:
 
     def _centred(self, support: Rows, query: Rows) -> NDArray[np.float32]:
         examples = self._gather(support.ravel()).reshape(*support.shape, -1) * self._scale
-        queries = self._gather(query.ravel()) * self._scale
+        queries = self._gather(query) * self._scale
         found: NDArray[np.float32] = episode_advantage(examples, queries, self._distance)
         return found
 
