@@ -1,5 +1,6 @@
 """The command line: parse, decide the Runtime, make one call, print. Heavy imports live in the commands."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -568,6 +569,60 @@ def bank_export(
             print(path)
 
 
+@bank_app.command("audit")
+def bank_audit(
+    bank: BankPath,
+    model: Annotated[str, typer.Option("--model", help="Slug or feature name.")],
+    threshold: Annotated[float, typer.Option(help="Least cosine similarity of a pair.")] = 0.99,
+    max_pairs: Annotated[int, typer.Option(help="The most pairs listed; all are counted.")] = 10_000,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the pairs here (CSV).")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Draw the most similar pairs here (PNG).")] = None,
+    device: DeviceOption = "auto",
+    json: Json = False,
+) -> None:
+    """Near-duplicate images, and what leaks across splits. Findings are results: exit 0."""
+    from engine.evals.audit import audit, write_pairs
+    from engine.evals.device import evaluation_device
+    from engine.report import console
+    from stores.read import Bank
+
+    found = audit(bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device))
+    report = dict(found.report)
+    if out:
+        write_pairs(found, Bank.open(bank).manifest().image_ids, out)
+        report["file"] = out
+    if sheet:
+        from engine.report.sheets import audit_sheet
+
+        report["sheet"], report["unreadable"] = sheet, audit_sheet(bank, found, sheet)
+    if json:
+        console.print_json(report)
+    else:
+        _print_audit(report)
+
+
+def _print_audit(r: dict[str, Any]) -> None:
+    from engine.report import console
+
+    same, groups, unknown = r["identical"], r["groups"], r["unknown"]
+    rows: list[list[Any]] = [
+        ["pairs", r["pairs"], f"of {r['images_in_pairs']:,} images"],
+        ["  across splits", r["across_splits"], f"{unknown['split']:,} with an image in no split"],
+        ["  of different labels", r["different_label"], f"{unknown['label']:,} with an unlabelled image"],
+        ["  of different groups", r["different_group"], f"{unknown['group']:,} with an image of no group"],
+        ["  of the same group", r["same_group"], ""],
+        ["images with an identical embedding", same["images"], f"in {same['groups']:,} sets"],
+        ["  sets across splits", same["groups_across_splits"], ""],
+        ["groups (patients) in several splits", groups["across_splits"], f"of {groups['total']:,}"],
+        ["  images of these", groups["images_of_these"], ""],
+    ]
+    print(f"{r['model']}: {r['images']:,} images ({r['masked']:,} masked), cosine >= {r['threshold']:g}")
+    console.print_table(["", "found", ""], rows)
+    for name in ("file", "sheet"):
+        if name in r:
+            print(f"{name}: {r[name]}")
+
+
 # --- evaluations ------------------------------------------------------------------------------------
 
 
@@ -580,23 +635,221 @@ def fewshot(
     n_query: Annotated[int, typer.Option(help="Query images a class.")] = 15,
     episodes: int = 600,
     seed: int = 0,
+    distance: Annotated[str, typer.Option(help="sqeuclidean, cosine or centred.")] = "sqeuclidean",
+    mode: Annotated[
+        str, typer.Option(help="default, or as-published: the study's pool and interval.")
+    ] = "default",
+    split: Annotated[str | None, typer.Option(help="Images of this split only. [default: all]")] = None,
+    patient_disjoint: Annotated[
+        bool, typer.Option("--patient-disjoint", help="No patient in both support and query of an episode.")
+    ] = False,
+    cap: Annotated[int | None, typer.Option(help="Images a class at most. [default: all]")] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Resamples of an interval over patients; 0 for none.")
+    ] = 0,
+    backend: Annotated[str, typer.Option(help="auto, array or faiss; the same answers.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto (the CPU, which is done before a GPU has started), cpu, cuda or cuda:N.")
+    ] = "auto",
     json: Json = False,
 ) -> None:
-    """Prototype few-shot accuracy with its 95 % interval, from the bank alone."""
-    from engine.evals.bank import fewshot_from_bank
+    """Prototype few-shot accuracy with its 95 % interval, from the bank alone; models in pairs."""
+    # Before numpy is imported: the kernel has threads of its own, and each calls single-threaded products.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from engine.evals.bank import fewshots_from_bank
     from engine.evals.fewshot import Protocol
     from engine.report import console
 
-    protocol = Protocol(n_way, n_shot, n_query, episodes, seed)
-    results = [fewshot_from_bank(bank, slug, protocol) for slug in model]
+    protocol = Protocol(
+        n_way,
+        n_shot,
+        n_query,
+        episodes,
+        seed,
+        distance,
+        mode,
+        patient_disjoint,
+        cap,
+    )
+    results = fewshots_from_bank(
+        bank, model, protocol, split=split, backend=backend, device=device, bootstrap=bootstrap
+    )
+    if json:
+        console.print_json(results if len(results) > 1 else results[0])
+        return
+    _print_fewshot(results)
+
+
+def _print_fewshot(results: list[dict[str, Any]]) -> None:
+    for r in results:
+        print(
+            f"{r['model']}: {r['n_way']}-way {r['n_shot']}-shot accuracy {r['accuracy']:.4f} "
+            f"± {r['ci95']:.4f} ({r['episodes']} episodes, {r['images']:,} images, {r['masked']:,} masked, "
+            f"{r['seconds']:.2f} s)"
+        )
+        if boot := r.get("bootstrap"):
+            print(f"  over {boot['groups']:,} patients or images: {boot['low']:.4f} to {boot['high']:.4f}")
+    for at, r in enumerate(results):
+        for p in r["paired"][at:]:
+            print(
+                f"{r['model']} - {p['model']}: {p['difference']:+.4f} ± {p['ci95']:.4f} (the same episodes)"
+            )
+
+
+class DistanceName(StrEnum):
+    cosine = "cosine"
+    euclidean = "euclidean"
+
+
+class BackendName(StrEnum):
+    auto = "auto"
+    array = "array"
+    faiss = "faiss"
+
+
+class VoteName(StrEnum):
+    uniform = "uniform"
+    temperature = "temperature"
+
+
+class IndexName(StrEnum):
+    exact = "exact"
+    ivf = "ivf"
+    cagra = "cagra"
+
+
+OneModel = Annotated[str, typer.Option("--model", help="Slug or feature name.")]
+DistanceOption = Annotated[DistanceName, typer.Option(help="Between embeddings.")]
+BackendOption = Annotated[BackendName, typer.Option(help="All give the same answers.")]
+
+
+@app.command()
+def knn(
+    bank: BankPath,
+    model: Annotated[list[str], typer.Option("--model", help="Slug or feature name; repeat for several.")],
+    k: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--k", help="Neighbours that vote; the first given is the headline. [default: 20, others]"
+        ),
+    ] = None,
+    distance: DistanceOption = DistanceName.cosine,
+    weights: Annotated[
+        VoteName | None,
+        typer.Option(help="Of the votes. [default: temperature for cosine, uniform for euclidean]"),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="T of the weights exp(similarity / T).")] = 0.07,
+    train_split: Annotated[str, typer.Option(help="The images that vote.")] = "train",
+    test_split: Annotated[str, typer.Option(help="The images that are classified.")] = "test",
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Classify every image by all others.")
+    ] = False,
+    group_disjoint: Annotated[
+        bool, typer.Option("--group-disjoint", help="Images of the same group (patient) have no vote.")
+    ] = False,
+    backend: BackendOption = BackendName.auto,
+    device: DeviceOption = "auto",
+    json: Json = False,
+) -> None:
+    """Classify by nearest neighbours: accuracy, mean per-class accuracy, AUROC, from the bank alone."""
+    from engine.evals.device import evaluation_device
+    from engine.evals.knn import KnnOptions, knn_from_bank
+    from engine.report import console
+    from engine.runtime import usable_cores
+
+    options = KnnOptions(
+        k=tuple(k or ()),
+        distance=distance.value,
+        weights=weights.value if weights else None,
+        temperature=temperature,
+        group_disjoint=group_disjoint,
+        backend=backend.value,
+        device=evaluation_device(device),
+        threads=usable_cores(),
+    )
+    results = [
+        knn_from_bank(
+            bank, slug, options, train_split=train_split, test_split=test_split, leave_one_out=leave_one_out
+        )
+        for slug in model
+    ]
     if json:
         console.print_json(results if len(results) > 1 else results[0])
         return
     for r in results:
-        print(
-            f"{r['model']}: {n_way}-way {n_shot}-shot accuracy {r['accuracy']:.4f} ± {r['ci95']:.4f} "
-            f"({episodes} episodes, {r['images']:,} images, {r['masked']:,} masked, {r['seconds']:.2f} s)"
-        )
+        _print_knn(r)
+
+
+def _print_knn(r: dict[str, Any]) -> None:
+    from engine.report import console
+
+    parts = "leave-one-out" if r["leave_one_out"] else f"{r['train_split']} to {r['test_split']}"
+    masked = ", ".join(f"{n:,} {reason}" for reason, n in r["masked"].items())
+    console.print_table(
+        ["k", "accuracy", "mean per class", "AUROC"],
+        [[m["k"], m["accuracy"], m["mean_per_class_accuracy"], m["auroc"]] for m in r["by_k"]],
+    )
+    print(
+        f"{r['model']}: {parts}, {r['distance']} distance, {r['weights']} votes\n"
+        f"{r['test_images']:,} images classified by {r['train_images']:,}, {r['classes']} classes; masked: "
+        f"{masked}; {r['backend']}, {r['seconds']:.2f} s"
+    )
+    if reason := r["test"].get("auroc_reason"):
+        print(f"AUROC is not defined: {reason}.")
+    if r["unseen_classes"]:
+        print(f"{r['unseen_classes']} classes are tested but have no image that votes.")
+
+
+@app.command()
+def search(
+    bank: BankPath,
+    model: OneModel,
+    image: Annotated[Path | None, typer.Option(help="An image file to search with.")] = None,
+    id: Annotated[str | None, typer.Option(help="The id of an image of the bank to search with.")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", help="Neighbours listed.")] = 10,
+    distance: DistanceOption = DistanceName.cosine,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Draw a contact sheet (PNG) here.")] = None,
+    index: Annotated[
+        IndexName, typer.Option(help="ivf and cagra are approximate; their recall is measured and printed.")
+    ] = IndexName.exact,
+    backend: BackendOption = BackendName.auto,
+    weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
+    device: DeviceOption = "auto",
+    json: Json = False,
+) -> None:
+    """The images of a bank nearest to one of them, or to an image file."""
+    from engine.evals.search import search as run
+    from engine.report import console
+
+    result = run(
+        bank,
+        model,
+        image=image,
+        image_id=id,
+        k=k,
+        distance=distance.value,
+        index=index.value,
+        backend=backend.value,
+        weights=weights,
+        device=device,
+    )
+    report = dict(result.report)
+    if out:
+        from engine.report.sheets import search_sheet
+
+        report["sheet"], report["unreadable"] = out, search_sheet(bank, result, out, image=image)
+    if json:
+        console.print_json(report)
+        return
+    print(f"Nearest to {image or id} by {report['model']} ({distance.value} distance)")
+    console.print_table(
+        ["rank", "image", "label", "split", "group", "distance"],
+        [[f.rank, f.image_id, f.label, f.split, f.group, f.distance] for f in result.found],
+    )
+    if (recall := report.get(f"recall_at_{k}")) is not None:
+        print(f"{index.value}: recall@{k} {recall:.4f}, measured on {report['recall_measured_on']} images")
+    if out:
+        print(f"{out}: query and {len(result.found)} neighbours, {report['unreadable']} pictures unreadable")
 
 
 # --- catalogues -------------------------------------------------------------------------------------

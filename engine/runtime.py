@@ -6,7 +6,6 @@ The only module that names `torch.cuda`.
 import contextlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -400,6 +399,8 @@ def count_copies(device: str) -> Iterator[dict[str, int]]:
     if not device.startswith("cuda"):
         yield counted
         return
+    import tempfile  # not above: it would slow every start
+
     import torch
 
     activities = [torch.profiler.ProfilerActivity.CUDA]

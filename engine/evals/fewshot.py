@@ -3,38 +3,122 @@
 N-way K-shot episodes as in equation 1 of Anton et al., J. Imaging 2022, 8, 320 (doi 10.3390/jimaging8120320),
 after Snell et al. 2017: a class's prototype is the mean of its K support features, a query takes the class
 of the nearest prototype in squared Euclidean distance.
+
+    from engine.evals.fewshot import Protocol, fewshot
+    found = fewshot(features, labels, Protocol(n_way=2, n_shot=5))
+    found.accuracy, found.ci95, found.per_episode
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.kernels import intervals, prototypes
+from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, own_groups, smallest_keys
+from engine.kernels.halves import finite_rows
+from engine.kernels.intervals import Bootstrap, Interval
+from engine.runtime import usable_cores
+
+MODES = ("default", "as-published")
+BACKENDS = ("auto", "array", "faiss")
+
+#: The study's loop over the shuffled images of a large set ends after index 10,000.
+PUBLISHED_POOL = 10_001
+#: What `as-published` cannot take from stored features.
+NOT_REPRODUCED = (
+    "preprocessing: it is the bank's (the study squashed its small sets to 257 x 257)",
+    "the very episodes: they came from the study's torch version, another for each architecture",
+    "the pool's limit applies to every set of more than 10,001 images, CIFAR-10 too",
+)
+
+#: Drawn rows that a block of episodes may have; and threads that still help.
+_BLOCK_ROWS, _MOST_THREADS = 4_000_000, 16
+#: Most classes for which a confusion matrix is kept.
+_MOST_CONFUSED = 2000
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """An N-way K-shot protocol: classes an episode, support and query images a class, episodes, seed."""
+    """An N-way K-shot protocol.
+
+    Attributes:
+        n_way: classes an episode. n_shot, n_query: support and query images a class.
+        episodes: number of them, at least 2. seed: of the drawing.
+        distance: `sqeuclidean`, `cosine` or `centred` (`engine.kernels.prototypes`).
+        mode: `default`; `as-published` has the study's pool of 10,001 images and its interval, 1.96 times the
+            population sd over sqrt(episodes).
+        patient_disjoint: no group in both support and query of an episode.
+        cap: images a class that may be drawn, chosen by the seed; None for all.
+
+    Raises:
+        Refused: a value out of range, or an option that the study did not have in `as-published`.
+    """
 
     n_way: int = 5
     n_shot: int = 20
     n_query: int = 15
     episodes: int = 600
     seed: int = 0
+    distance: str = "sqeuclidean"
+    mode: str = "default"
+    patient_disjoint: bool = False
+    cap: int | None = None
 
     def __post_init__(self) -> None:
         low = {"n_way": 2, "n_shot": 1, "n_query": 1, "episodes": 2, "seed": 0}
         for name, least in low.items():
             if getattr(self, name) < least:
                 raise Refused(f"{name} = {getattr(self, name)}", f"It is at least {least}", "raise it")
+        for name, known in (("distance", prototypes.DISTANCES), ("mode", MODES)):
+            if getattr(self, name) not in known:
+                raise Refused(
+                    f"{name} {getattr(self, name)!r}", f"It is one of {', '.join(known)}", "choose one"
+                )
+        if self.cap is not None and self.cap < self.n_shot + self.n_query:
+            raise Refused(
+                f"cap = {self.cap}",
+                f"A class needs n_shot + n_query = {self.n_shot + self.n_query} images",
+                "raise --cap, or lower --n-shot or --n-query",
+            )
+        if self.published and (self.patient_disjoint or self.cap or self.distance != "sqeuclidean"):
+            raise Refused(
+                "as-published with a cap, another distance or disjoint patients",
+                "The study drew from all images, patients shared, by squared Euclidean distance",
+                "leave these options out, or use --mode default",
+            )
+
+    @property
+    def published(self) -> bool:
+        return self.mode == "as-published"
+
+    def identity(self, data_set: str) -> Identity:
+        """What decides the episodes; the model is no part of it."""
+        return Identity(self.seed, data_set, self.n_way, self.n_shot, self.n_query)
 
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """Accuracy as a fraction, its 95 % interval (half width, 1.96 s / sqrt(episodes)), and each episode's."""
+    """What a protocol found with one model.
+
+    Attributes:
+        accuracy: mean of the episodes' accuracies, a fraction; ci95: half width of its 95 % interval over
+            episodes.
+        per_episode: float64 [episodes].
+        used: images that could be drawn. masked: rows without label or embedding.
+        classes: label of each row and column of `confusion`; only classes large enough are drawn.
+        confusion: int64 [classes, classes], queries by true (row) and predicted class; None beyond 2,000.
+        episodes_digest: SHA-256 of the drawn rows: results with equal digests are paired.
+        bootstrap: interval over patients (groups), if asked for.
+        seconds: by stage.
+    """
 
     protocol: Protocol
     accuracy: float
@@ -42,68 +126,389 @@ class FewShotResult:
     per_episode: NDArray[np.float64]
     used: int
     masked: int
+    classes: tuple[Any, ...]
+    confusion: NDArray[np.int64] | None
+    episodes_digest: str
+    bootstrap: Bootstrap | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def minus(self, other: "FewShotResult") -> Interval:
+        """Difference of the accuracies on the same episodes, with its 95 % interval.
+
+        Raises:
+            Refused: the two saw different episodes.
+        """
+        if self.episodes_digest != other.episodes_digest:
+            raise Refused(
+                "Two results from different episodes",
+                "A paired difference needs the same episodes",
+                "evaluate both models in one call",
+            )
+        return intervals.paired(self.per_episode, other.per_episode)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        """The protocol, and what a record keeps of the result."""
+        found: dict[str, Any] = {
             **self.protocol.__dict__,
             "accuracy": self.accuracy,
             "ci95": self.ci95,
             "images": self.used,
             "masked": self.masked,
+            "episodes_digest": self.episodes_digest,
         }
+        if self.bootstrap is not None:
+            found["bootstrap"] = dict(self.bootstrap.__dict__)
+        if self.protocol.published:
+            found["not_reproduced"] = list(NOT_REPRODUCED)
+        return found
 
 
 def fewshot(
-    features: NDArray[Any], labels: Sequence[int] | NDArray[Any], protocol: Protocol, *, data_set: str = ""
+    features: Any,
+    labels: Any,
+    protocol: Protocol | None = None,
+    *,
+    groups: Any = None,
+    data_set: str = "",
+    ok: NDArray[np.bool_] | None = None,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    bootstrap: int = 0,
 ) -> FewShotResult:
-    """Run the protocol on features.
+    """Run a protocol on features, without a bank.
 
     Args:
-        features: [N, d], any float type; rows with a NaN are masked.
-        labels: [N] integer codes; negative means no label and masks the row.
+        features: [N, d], any float type; rows with NaN or infinity are masked. A torch tensor stays on its
+            device.
+        labels: [N] integers or texts; negative, NaN, None and empty mean no label and mask the row.
+        groups: [N] patients, as `labels`; a missing one is a patient of its own.
         data_set: name or digest that, with the protocol, decides which episodes are drawn; the model does
             not, so that models are compared on the same episodes.
+        ok: bool [N], rows that have features, if known; else all numbers are looked at.
+        backend: `array` (numpy, or torch on a device) or `faiss`, which answers alike; `auto` is `array`.
+        device: `cpu` or `cuda[:N]`; `auto` is where the features are, since bringing features of the CPU to
+            a device takes longer than the evaluation.
+        threads: on the CPU. Default: all usable cores.
+        bootstrap: resamples of the interval over groups (over images without `groups`); 0 for none.
 
     Raises:
-        Refused: fewer than N classes with K + Q usable images each.
+        Refused: fewer than N classes with K + Q usable images each, or arguments that do not fit together.
     """
-    codes = np.asarray(labels)
-    usable = (codes >= 0) & np.isfinite(features[:, 0])
-    rows = [np.flatnonzero(usable & (codes == c)) for c in np.unique(codes[usable])]
-    need = protocol.n_shot + protocol.n_query
-    large = [r for r in rows if len(r) >= need]
+    return compare(
+        {"": features},
+        labels,
+        protocol,
+        groups=groups,
+        data_set=data_set,
+        ok=ok,
+        backend=backend,
+        device=device,
+        threads=threads,
+        bootstrap=bootstrap,
+    )[""]
+
+
+def compare(
+    features: Mapping[str, Any],
+    labels: Any,
+    protocol: Protocol | None = None,
+    *,
+    groups: Any = None,
+    data_set: str = "",
+    ok: NDArray[np.bool_] | None = None,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    bootstrap: int = 0,
+    names: Sequence[str] | None = None,
+) -> dict[str, FewShotResult]:
+    """Run a protocol on several models' features of the same images, all on the same episodes.
+
+    Rows that one model has no embedding of are masked for all. Arguments otherwise as for `fewshot`;
+    `names` are what integer labels stand for. `FewShotResult.minus` gives paired differences.
+    """
+    protocol = protocol or Protocol()
+    clock = _Clock()
+    codes, texts = label_codes(labels)
+    names = names if texts is None else texts
+    have = _usable_rows(features, len(codes), ok)
+    group_codes = _group_codes(groups, protocol, len(codes))
+    clock.lap("labels")
+    usable = np.flatnonzero(have & (codes >= 0))
+    pools = _pools(codes, usable, protocol, data_set)
+    large = {c: rows for c, rows in pools.items() if len(rows) >= protocol.n_shot + protocol.n_query}
     if len(large) < protocol.n_way:
-        sizes = sorted((len(r) for r in rows), reverse=True)[:10]
-        raise Refused(
-            f"{len(large)} of {len(rows)} classes have {need} usable images "
-            f"(sizes {sizes}, {int((~usable).sum())} rows masked)",
-            f"{protocol.n_way} classes with n_shot + n_query = {need} images each are needed",
-            "lower --n-way, --n-shot or --n-query, or add images",
-        )
-    generator = np.random.default_rng(_entropy(protocol, data_set))
-    scores = np.array([_episode(features, large, protocol, generator) for _ in range(protocol.episodes)])
-    ci95 = 1.96 * scores.std(ddof=1) / np.sqrt(len(scores))
-    return FewShotResult(
-        protocol, float(scores.mean()), float(ci95), scores, int(usable.sum()), int((~usable).sum())
+        raise _too_few(pools, names, len(large), protocol, len(codes), codes, have)
+    run = _Run(protocol, list(large.values()), data_set, group_codes, len(codes), bool(bootstrap))
+    clock.lap("pools")
+    predictors = {
+        name: _predictor(array, protocol, backend, device, threads) for name, array in features.items()
+    }
+    clock.lap("device")
+    run.go(predictors, clock)
+    classes = tuple(names[c] if names is not None else c for c in large)
+    units = own_groups(np.full(len(codes), -1) if group_codes is None else group_codes) if bootstrap else None
+    used = sum(len(rows) for rows in pools.values())
+    found = {}
+    for name in features:
+        tally = run.tallies[name]
+        interval = intervals.over_episodes(tally.accuracies, population=protocol.published)
+        boot = None
+        if units is not None:
+            stream = protocol.identity(data_set).stream("bootstrap")
+            boot = intervals.over_groups(tally.correct, run.asked, units, bootstrap, stream)
+        clock.lap("intervals")
+        found[name] = FewShotResult(
+            protocol, interval.mean, interval.ci95, tally.accuracies, used, len(codes) - len(usable),
+            classes, tally.confusion, run.digest.hexdigest(), boot, clock.of(name),
+        )  # fmt: skip
+    return found
+
+
+class _Clock:
+    """Seconds of each stage, those of one model apart."""
+
+    def __init__(self) -> None:
+        self._last, self._shared = time.perf_counter(), dict[str, float]()
+        self._own: dict[str, float] = {}
+
+    def lap(self, stage: str, model: str | None = None) -> None:
+        now = time.perf_counter()
+        spent, into = now - self._last, self._shared if model is None else self._own
+        key = stage if model is None else model
+        into[key] = into.get(key, 0.0) + spent
+        self._last = now
+
+    def of(self, model: str) -> dict[str, float]:
+        """Stages of all models together, and the kernel's of this one."""
+        stages = {**self._shared, "kernel": self._own.get(model, 0.0)}
+        return {name: round(seconds, 6) for name, seconds in stages.items()}
+
+
+class _Tally:
+    """Counts of one model over all episodes."""
+
+    def __init__(self, episodes: int, classes: int, rows: int) -> None:
+        self.accuracies = np.empty(episodes, np.float64)
+        self.confusion = np.zeros((classes, classes), np.int64) if classes <= _MOST_CONFUSED else None
+        self.correct = np.zeros(rows, np.int64)
+
+    def add(self, start: int, drawn: Episodes, predicted: NDArray[np.int16]) -> None:
+        right = predicted == np.arange(predicted.shape[1])[:, None]
+        self.accuracies[start : start + len(drawn)] = right.mean(axis=(1, 2))
+        if self.confusion is not None:
+            chosen = np.take_along_axis(drawn.classes[:, :, None], predicted.astype(np.int64), axis=1)
+            cells = drawn.classes[:, :, None] * len(self.confusion) + chosen
+            self.confusion += np.bincount(cells.ravel(), minlength=self.confusion.size).reshape(
+                self.confusion.shape
+            )
+        if len(self.correct):
+            self.correct += np.bincount(drawn.query[right], minlength=len(self.correct))
+
+
+class _Run:
+    """Draws block after block of episodes and lets each model predict them."""
+
+    def __init__(
+        self, protocol: Protocol, pools: Sequence[Rows], data_set: str, groups: NDArray[np.int64] | None,
+        rows: int, by_row: bool,
+    ) -> None:  # fmt: skip
+        disjoint = groups if protocol.patient_disjoint else None
+        self._sampler = Sampler(pools, protocol.identity(data_set), disjoint)
+        self._protocol, self._classes, self._rows = protocol, len(pools), rows if by_row else 0
+        self.digest = hashlib.sha256()
+        self.asked = np.zeros(self._rows, np.int64)
+        self.tallies: dict[str, _Tally] = {}
+
+    def go(self, predictors: Mapping[str, Callable[[Episodes], NDArray[np.int16]]], clock: _Clock) -> None:
+        p = self._protocol
+        self.tallies = {name: _Tally(p.episodes, self._classes, self._rows) for name in predictors}
+        step = max(1, _BLOCK_ROWS // (p.n_way * (p.n_shot + p.n_query)))
+        for start in range(0, p.episodes, step):
+            drawn = self._sampler.draw(min(step, p.episodes - start))
+            self.digest.update(drawn.digest_bytes)
+            if self._rows:
+                self.asked += np.bincount(drawn.query.ravel(), minlength=self._rows)
+            clock.lap("sampling")
+            for name, predict in predictors.items():
+                predicted = predict(drawn)
+                clock.lap("kernel", name)
+                self.tallies[name].add(start, drawn, predicted)
+                clock.lap("counting")
+
+
+def label_codes(labels: Any) -> tuple[NDArray[np.integer[Any]], list[Any] | None]:
+    """Labels as integers, -1 where missing, and what they stand for (None: themselves).
+
+    Raises:
+        Refused: not one-dimensional, or numbers that are not whole.
+    """
+    given = np.asarray(labels)
+    if given.ndim != 1:
+        raise Refused(f"labels of shape {given.shape}", "They are one a row", "give a vector")
+    if given.dtype.kind in "iu":
+        return given, None
+    if given.dtype.kind in "bf":
+        known = np.isfinite(given) & (given >= 0)
+        codes = np.where(known, given, -1).astype(np.int64)
+        if (codes[known] != given[known]).any():
+            raise Refused(
+                "labels that are not whole numbers", "A label names a class", "give integers or texts"
+            )
+        return codes, None
+    texts = ["" if _missing(each) else str(each) for each in given]
+    names, inverse = np.unique(np.array(texts, dtype=np.str_), return_inverse=True)
+    codes = inverse.astype(np.int64)
+    if len(names) and names[0] == "":
+        return codes - 1, names[1:].tolist()
+    return codes, names.tolist()
+
+
+def _missing(label: Any) -> bool:
+    """None, NaN, and pandas' NA without pandas."""
+    return (
+        label is None or (isinstance(label, float) and math.isnan(label)) or type(label).__name__ == "NAType"
     )
 
 
-def _entropy(protocol: Protocol, data_set: str) -> list[int]:
-    numbers = [protocol.seed, protocol.n_way, protocol.n_shot, protocol.n_query]
-    return numbers + list(data_set.encode())
+def _is_torch(array: Any) -> bool:
+    return type(array).__module__.partition(".")[0] == "torch"
 
 
-def _episode(
-    features: NDArray[Any], rows: Sequence[NDArray[Any]], protocol: Protocol, generator: np.random.Generator
-) -> float:
-    """Accuracy of one episode."""
-    k, n = protocol.n_shot, protocol.n_way
-    classes = generator.choice(len(rows), n, replace=False)
-    drawn = np.stack([generator.choice(rows[c], k + protocol.n_query, replace=False) for c in classes])
-    x = features[drawn].astype(np.float32)
-    prototypes = x[:, :k].mean(axis=1)
-    queries = x[:, k:].reshape(-1, x.shape[-1])
-    # |q - p|^2 without the term |q|^2, which is the same for every prototype
-    distance = (prototypes**2).sum(axis=1) - 2.0 * queries @ prototypes.T
-    truth = np.repeat(np.arange(n), protocol.n_query)
-    return float((distance.argmin(axis=1) == truth).mean())
+def _usable_rows(features: Mapping[str, Any], rows: int, ok: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """bool [N]: rows of which every model has finite features."""
+    found = np.ones(rows, np.bool_) if ok is None else np.asarray(ok, np.bool_)
+    for array in features.values():
+        if len(array.shape) != 2 or len(array) != rows or len(found) != rows:
+            raise Refused(
+                f"features of shape {tuple(array.shape)} for {rows} labels",
+                "They are a matrix with a row for each label",
+                "give arrays that belong together",
+            )
+        if ok is None:
+            finite = array.isfinite().all(dim=1).cpu().numpy() if _is_torch(array) else finite_rows(array)
+            found = found & finite
+    return found
+
+
+def _group_codes(groups: Any, protocol: Protocol, rows: int) -> NDArray[np.int64] | None:
+    if groups is None:
+        if protocol.patient_disjoint:
+            raise Refused(
+                "No groups are given",
+                "Disjoint patients need to know each image's patient",
+                "give groups (a manifest's column `group`), or leave out --patient-disjoint",
+            )
+        return None
+    codes = label_codes(groups)[0].astype(np.int64)
+    if len(codes) != rows:
+        raise Refused(f"{len(codes)} groups for {rows} labels", "There is one a row", "give one a row")
+    return codes
+
+
+def _pools(
+    codes: NDArray[np.integer[Any]], usable: Rows, protocol: Protocol, data_set: str
+) -> dict[int, Rows]:
+    """Rows of each class that may be drawn, sorted by row; classes sorted by code."""
+    identity = protocol.identity(data_set)
+    if protocol.published:
+        usable = smallest_keys(identity.stream("pool"), usable, len(codes), PUBLISHED_POOL)
+    here = codes[usable]
+    order = np.argsort(here, kind="stable")
+    classes, starts = np.unique(here[order], return_index=True)
+    pools = (
+        {int(c): usable[part] for c, part in zip(classes, np.split(order, starts[1:]), strict=True)}
+        if len(here)
+        else {}
+    )
+    if protocol.cap is not None:
+        pools = {
+            c: smallest_keys(identity.stream("cap"), rows, len(codes), protocol.cap)
+            for c, rows in pools.items()
+        }
+    return pools
+
+
+def _too_few(
+    pools: Mapping[int, Rows], names: Sequence[Any] | None, large: int, protocol: Protocol, rows: int,
+    codes: NDArray[np.integer[Any]], have: NDArray[np.bool_],
+) -> Refused:  # fmt: skip
+    need = protocol.n_shot + protocol.n_query
+    largest = sorted(pools, key=lambda c: -len(pools[c]))[:10]
+    sizes = ", ".join(f"{c if names is None else names[c]} {len(pools[c]):,}" for c in largest)
+    return Refused(
+        f"{large} of {len(pools)} classes have {need} usable images (largest: {sizes or 'none'}; "
+        f"of {rows:,} rows, {int((~have).sum()):,} have no embedding, {int((codes < 0).sum()):,} no label)",
+        f"{protocol.n_way} classes with n_shot + n_query = {need} images each are needed",
+        "lower --n-way, --n-shot or --n-query, or add images",
+    )
+
+
+def _predictor(
+    array: Any, protocol: Protocol, backend: str, device: str, threads: int | None
+) -> Callable[[Episodes], NDArray[np.int16]]:
+    """The kernel that predicts episodes from these features, which are brought to the device."""
+    distance: Any = protocol.distance  # one of `DISTANCES`, as the protocol saw to
+    where = _device(array, device)
+    if backend not in BACKENDS:
+        raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
+    if backend == "faiss":
+        if where != "cpu":
+            raise Refused(
+                f"backend faiss on {where}",
+                "It searches the few prototypes of an episode on the CPU",
+                "use --backend array on a device, or --device cpu",
+            )
+        return partial(_by_faiss, prototypes.as_float(_on_cpu(array)), distance)
+    if where == "cpu":
+        workers = threads or min(usable_cores(), _MOST_THREADS)
+        return partial(_by_array, prototypes.as_float(_on_cpu(array)), distance, workers)
+    return partial(_by_device, _on_device(array, where), distance)
+
+
+def _by_array(
+    array: NDArray[Any], distance: prototypes.Distance, threads: int, drawn: Episodes
+) -> NDArray[np.int16]:
+    return prototypes.predict(array, drawn.support, drawn.query, distance, threads)
+
+
+def _by_device(array: Any, distance: prototypes.Distance, drawn: Episodes) -> NDArray[np.int16]:
+    return prototypes.predict_on_device(array, drawn.support, drawn.query, distance)
+
+
+def _by_faiss(array: NDArray[Any], distance: prototypes.Distance, drawn: Episodes) -> NDArray[np.int16]:
+    try:
+        return prototypes.predict_by_faiss(array, drawn.support, drawn.query, distance)
+    except ModuleNotFoundError as error:
+        raise Refused(
+            "faiss is not installed",
+            "The backend faiss needs it",
+            "install embank[cpu], or use --backend array",
+        ) from error
+
+
+def _device(array: Any, device: str) -> str:
+    """`cpu` or `cuda:N`. torch is imported only if a device is named."""
+    if device == "auto":
+        return str(array.device) if _is_torch(array) else "cpu"
+    if device == "cpu":
+        return device
+    from engine.runtime import Runtime
+
+    return Runtime.resolve(device).device
+
+
+def _on_cpu(array: Any) -> NDArray[Any]:
+    found: NDArray[Any] = array.cpu().numpy() if _is_torch(array) else array
+    return found
+
+
+def _on_device(array: Any, device: str) -> Any:
+    """A tensor on the device, where float32 products are float32."""
+    import torch
+
+    from engine.runtime import Runtime, fix_flags
+
+    fix_flags(Runtime.resolve(device))
+    return array.to(device) if _is_torch(array) else torch.tensor(array, device=device)

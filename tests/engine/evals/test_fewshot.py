@@ -1,11 +1,14 @@
-"""Prototype few-shot against scikit-learn's NearestCentroid and against what must hold."""
+"""Few-shot from arrays: what is masked, refused, published, paired; and the same as the plain loop."""
 
 import numpy as np
 import pytest
-from sklearn.neighbors import NearestCentroid
 
 from engine.errors import Refused
-from engine.evals.fewshot import Protocol, _episode, fewshot
+from engine.evals.fewshot import PUBLISHED_POOL, Protocol, compare, fewshot, label_codes
+from engine.kernels.episodes import Sampler
+from tests.oracles.fewshot_loop import loop
+
+SMALL = Protocol(n_way=3, n_shot=5, n_query=5, episodes=40)
 
 
 def _clusters(
@@ -17,18 +20,42 @@ def _clusters(
     return (centres[labels] + spread * generator.normal(size=(n, d))).astype(np.float32), labels
 
 
-def test_each_episode_equals_nearest_centroid() -> None:
-    features, labels = _clusters()
-    protocol = Protocol(n_way=4, n_shot=5, n_query=7, episodes=50)
-    rows = [np.flatnonzero(labels == c) for c in range(6)]
-    for seed in range(20):
-        ours = _episode(features, rows, protocol, np.random.default_rng(seed))
-        generator = np.random.default_rng(seed)
-        classes = generator.choice(6, 4, replace=False)
-        drawn = np.stack([generator.choice(rows[c], 12, replace=False) for c in classes])
-        x, y = features[drawn].astype(np.float64), np.repeat(np.arange(4), 12).reshape(4, 12)
-        model = NearestCentroid().fit(x[:, :5].reshape(20, -1), y[:, :5].ravel())
-        assert ours == pytest.approx(model.score(x[:, 5:].reshape(28, -1), y[:, 5:].ravel()), abs=1e-9)
+@pytest.mark.parametrize("distance", ["sqeuclidean", "cosine", "centred"])
+def test_each_episode_equals_the_loop(distance: str) -> None:
+    features, labels = _clusters(spread=2.0)
+    protocol = Protocol(n_way=4, n_shot=5, n_query=7, episodes=600, distance=distance)
+    found = fewshot(features, labels, protocol, data_set="a")
+    pools = [np.flatnonzero(labels == c) for c in range(6)]
+    drawn = Sampler(pools, protocol.identity("a")).draw(600)
+    predicted = loop(features, drawn.support, drawn.query, distance)
+    right = predicted == np.arange(4)[:, None]
+    assert np.abs(found.per_episode - right.mean(axis=(1, 2))).sum() * 28 <= 1 + 1e-6
+    assert found.accuracy == pytest.approx(right.mean(), abs=1e-4)
+    truth = np.broadcast_to(drawn.classes[:, :, None], predicted.shape)
+    chosen = np.take_along_axis(drawn.classes[:, :, None], predicted, axis=1)
+    confusion = np.zeros((6, 6), int)
+    np.add.at(confusion, (truth, chosen), 1)
+    assert np.abs(found.confusion - confusion).sum() <= 2
+    assert found.classes == (0, 1, 2, 3, 4, 5)
+
+
+def test_the_mean_is_that_of_an_independent_implementation() -> None:
+    """Real features (scikit-learn's digits), other episodes, scikit-learn's classifier."""
+    from sklearn.datasets import load_digits
+    from sklearn.metrics import pairwise_distances_argmin
+
+    features, labels = load_digits(return_X_y=True)
+    found = fewshot(features, labels, Protocol(n_shot=5, episodes=2000))
+    generator, scores = np.random.default_rng(0), []
+    for _ in range(400):
+        classes = generator.choice(10, 5, replace=False)
+        drawn = np.stack([generator.choice(np.flatnonzero(labels == c), 20, replace=False) for c in classes])
+        centroids = features[drawn[:, :5]].mean(axis=1)
+        nearest = pairwise_distances_argmin(features[drawn[:, 5:].ravel()], centroids)
+        scores.append((nearest == np.repeat(np.arange(5), 15)).mean())
+    width = 1.96 * np.std(scores) / np.sqrt(400)
+    assert abs(found.accuracy - np.mean(scores)) < 1.5 * np.hypot(width, found.ci95)
+    assert 0.6 < found.accuracy < 0.98
 
 
 def test_support_and_query_never_share_an_image() -> None:
@@ -53,31 +80,209 @@ def test_the_interval_is_the_classical_one() -> None:
 
 def test_failed_and_unlabelled_rows_are_masked_and_counted() -> None:
     features, labels = _clusters()
-    protocol = Protocol(n_way=3, n_shot=5, n_query=5, episodes=20)
-    features[:7] = np.nan
+    features[:7, 3] = np.nan
+    features[7, 0] = np.inf
     labels[10:13] = -1
-    found = fewshot(features, labels, protocol)
-    assert (found.used, found.masked) == (390, 10)
+    found = fewshot(features, labels, SMALL)
+    assert (found.used, found.masked) == (389, 11)
     assert np.isfinite(found.per_episode).all()
 
 
 def test_models_see_the_same_episodes() -> None:
     features, labels = _clusters(spread=2.0)
     protocol = Protocol(n_way=3, n_shot=2, n_query=5, episodes=50)
-    one = fewshot(features, labels, protocol, data_set="a").per_episode
-    rotated = fewshot(features[:, ::-1] * 2, labels, protocol, data_set="a").per_episode
-    other = fewshot(features, labels, protocol, data_set="b").per_episode
-    np.testing.assert_array_equal(one, rotated)  # distances scale alike, so equality means equal episodes
-    assert (one != other).any()
+    one = fewshot(features, labels, protocol, data_set="a")
+    rotated = fewshot(features[:, ::-1] * 2, labels, protocol, data_set="a")
+    other = fewshot(features, labels, protocol, data_set="b")
+    # distances scale alike, so equality means equal episodes
+    np.testing.assert_array_equal(one.per_episode, rotated.per_episode)
+    assert one.episodes_digest == rotated.episodes_digest != other.episodes_digest
+    assert (one.per_episode != other.per_episode).any()
+
+
+def test_differences_are_paired() -> None:
+    features, labels = _clusters(spread=2.0)
+    noisy = features + np.random.default_rng(3).normal(size=features.shape).astype(np.float32)
+    found = compare({"a": features, "b": noisy}, labels, SMALL)
+    difference = found["a"].per_episode - found["b"].per_episode
+    got = found["a"].minus(found["b"])
+    assert got.mean == pytest.approx(difference.mean()) and got.mean > 0
+    assert got.ci95 == pytest.approx(1.96 * difference.std(ddof=1) / np.sqrt(40))
+    assert found["b"].minus(found["a"]).mean == pytest.approx(-got.mean)
+    alone = fewshot(features, labels, SMALL)
+    np.testing.assert_array_equal(alone.per_episode, found["a"].per_episode)
+
+
+def test_a_row_that_one_model_lacks_is_masked_for_all() -> None:
+    features, labels = _clusters()
+    holes = features.copy()
+    holes[20:30] = np.nan
+    found = compare({"a": features, "b": holes}, labels, SMALL)
+    assert found["a"].masked == found["b"].masked == 10
+    assert found["a"].minus(found["b"]).mean == 0
+    with pytest.raises(Refused, match="different episodes"):
+        found["a"].minus(fewshot(features, labels, SMALL))
+
+
+@pytest.mark.parametrize("kind", ["text", "float", "object"])
+def test_labels_of_any_kind(kind: str) -> None:
+    features, labels = _clusters()
+    expected = fewshot(features, np.where(np.arange(400) < 20, -1, labels), SMALL)
+    given = {
+        "text": ["" if i < 20 else f"class {c}" for i, c in enumerate(labels)],
+        "float": np.where(np.arange(400) < 20, np.nan, labels),
+        "object": [None if i < 10 else float("nan") if i < 20 else f"c{c}" for i, c in enumerate(labels)],
+    }[kind]
+    found = fewshot(features, given, SMALL)
+    assert found.masked == 20
+    np.testing.assert_array_equal(found.per_episode, expected.per_episode)
+
+
+def test_pandas_labels() -> None:
+    import pandas as pd
+
+    codes, names = label_codes(pd.Series(["b", pd.NA, "a", None], dtype="object"))
+    assert (codes.tolist(), names) == ([1, -1, 0, -1], ["a", "b"])
+
+
+def test_disjoint_patients() -> None:
+    """Features that tell the patient apart: with shared patients they look better than they are."""
+    generator = np.random.default_rng(0)
+    groups = np.arange(600) // 6
+    labels = groups % 5
+    features = generator.normal(size=(100, 32))[groups] + 0.1 * generator.normal(size=(600, 32))
+    shared = fewshot(features, labels, Protocol(episodes=200))
+    apart = fewshot(
+        features, labels, Protocol(episodes=200, patient_disjoint=True), groups=[f"p{g}" for g in groups]
+    )
+    assert shared.accuracy > 0.35
+    assert abs(apart.accuracy - 0.2) < 0.1
+
+
+def test_a_cap_limits_the_images_that_are_drawn() -> None:
+    features, labels = _clusters()
+    found = fewshot(features, labels, Protocol(n_way=3, n_shot=5, n_query=5, episodes=50, cap=12))
+    assert found.used == 6 * 12
+    bad = features.copy()
+    bad[:] = np.nan
+    assert found.episodes_digest != fewshot(features, labels, SMALL).episodes_digest
+
+
+def test_as_published_has_the_pool_and_the_interval_of_the_study() -> None:
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(12_000, 4)).astype(np.float32)
+    labels = np.arange(12_000) % 3
+    fields = {"n_way": 3, "n_shot": 5, "n_query": 5, "episodes": 100}
+    found = fewshot(features, labels, Protocol(**fields, mode="as-published"))
+    assert (found.used, found.masked, PUBLISHED_POOL) == (10_001, 0, 10_001)
+    assert found.ci95 == pytest.approx(1.96 * np.std(found.per_episode) / 10, rel=1e-12)
+    assert fewshot(features[:9000], labels[:9000], Protocol(**fields, mode="as-published")).used == 9000
+    assert "not_reproduced" in found.to_dict()
+
+
+def test_the_bootstrap_is_over_patients() -> None:
+    features, labels = _clusters(n=600, spread=3.0)
+    groups = np.arange(600) // 30
+    by_image = fewshot(features, labels, SMALL, bootstrap=200).bootstrap
+    by_group = fewshot(features, labels, SMALL, groups=groups, bootstrap=200).bootstrap
+    assert by_image is not None and by_group is not None
+    assert by_group.groups == 20 and by_image.groups > 300
+    accuracy = fewshot(features, labels, SMALL).accuracy
+    for each in (by_image, by_group):
+        assert each.low < accuracy < each.high
+
+
+@pytest.mark.parametrize("backend", ["array", "faiss"])
+def test_backends_and_threads_agree(backend: str) -> None:
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+    features, labels = _clusters(spread=2.0)
+    expected = fewshot(features, labels, SMALL, threads=1)
+    found = fewshot(features, labels, SMALL, backend=backend, threads=5)
+    np.testing.assert_array_equal(found.per_episode, expected.per_episode)
+
+
+def test_torch_features_stay_where_they_are() -> None:
+    torch = pytest.importorskip("torch")
+    features, labels = _clusters(spread=2.0)
+    features[3] = np.nan
+    expected = fewshot(features, labels, SMALL)
+    found = fewshot(torch.from_numpy(features), labels, SMALL)
+    assert found.masked == 1
+    np.testing.assert_array_equal(found.per_episode, expected.per_episode)
+
+
+@pytest.mark.gpu
+def test_cuda_equals_the_cpu() -> None:
+    import torch
+
+    features, labels = _clusters(n=2000, spread=2.0)
+    expected = fewshot(features, labels)
+    for found in (
+        fewshot(features, labels, device="cuda"),
+        fewshot(torch.tensor(features, device="cuda"), labels),
+    ):
+        assert np.abs(found.per_episode - expected.per_episode).sum() * 75 <= 1 + 1e-6
 
 
 def test_too_small_classes_are_refused_with_numbers() -> None:
     features, labels = _clusters(n=60)
-    with pytest.raises(Refused, match=r"0 of 6 classes have 35 usable images"):
+    with pytest.raises(Refused, match=r"0 of 6 classes have 35 usable images \(largest: \d \d+,") as error:
         fewshot(features, labels, Protocol())
+    assert error.value.exit_code == 2 and "--n-shot" in error.value.remedy
 
 
-@pytest.mark.parametrize("bad", [{"n_way": 1}, {"n_shot": 0}, {"n_query": 0}, {"episodes": 1}, {"seed": -1}])
-def test_nonsense_protocols_are_refused(bad: dict[str, int]) -> None:
+def test_one_class_is_refused() -> None:
+    features, _ = _clusters()
+    with pytest.raises(Refused, match="1 of 1 classes have 10 usable"):
+        fewshot(features, np.zeros(400, int), SMALL)
+
+
+def test_no_labels_and_no_features_are_refused_with_numbers() -> None:
+    features, labels = _clusters()
+    with pytest.raises(Refused, match="400 no label"):
+        fewshot(features, np.full(400, np.nan), SMALL)
+    with pytest.raises(Refused, match="largest: none; of 400 rows, 400 have no embedding"):
+        fewshot(np.full_like(features, np.nan), labels, SMALL)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"n_way": 1},
+        {"n_shot": 0},
+        {"n_query": 0},
+        {"episodes": 1},
+        {"seed": -1},
+        {"distance": "manhattan"},
+        {"mode": "paper"},
+        {"cap": 34},
+        {"mode": "as-published", "cap": 100},
+        {"mode": "as-published", "patient_disjoint": True},
+        {"mode": "as-published", "distance": "cosine"},
+    ],
+)
+def test_nonsense_protocols_are_refused(bad: dict) -> None:
     with pytest.raises(Refused):
         Protocol(**bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"labels": np.zeros(399, int)},
+        {"labels": np.full(400, 0.5)},
+        {"labels": np.zeros((400, 1), int)},
+        {"features": np.zeros(400)},
+        {"groups": np.zeros(399, int)},
+        {"backend": "numpy"},
+        {"backend": "faiss", "device": "cuda"},
+        {"device": "tpu"},
+        {"protocol": Protocol(n_way=3, n_shot=5, n_query=5, episodes=40, patient_disjoint=True)},
+    ],
+)
+def test_nonsense_arguments_are_refused(bad: dict) -> None:
+    features, labels = _clusters()
+    given = {"features": features, "labels": labels, "protocol": SMALL} | bad
+    with pytest.raises(Refused):
+        fewshot(given.pop("features"), given.pop("labels"), given.pop("protocol"), **given)

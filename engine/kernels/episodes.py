@@ -1,0 +1,210 @@
+"""Drawing few-shot episodes: all at once, without replacement, the same on every machine.
+
+The stream of a purpose (`classes`, `support`, ...) is numpy's Philox4x64 with the first 128 bits, little
+endian, of SHA-256 over the ASCII text `embank episodes 1 <JSON list>` as its key, where the list is
+[seed, data set, n_way, n_shot, n_query, purpose]. A raw 64-bit output r gives the number (r >> 11) / 2^53.
+Episodes take their numbers in order and always equally many, so the first 100 of 600 episodes are the
+episodes of a run of 100. Neither model, device nor backend enters.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import Refused
+
+Rows = NDArray[np.int64]
+
+#: How often the support of an episode is drawn again where it leaves a class too few queries of other groups.
+TRIES = 50
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides which episodes are drawn, together with the images of each class.
+
+    Attributes:
+        seed: any non-negative integer.
+        data_set: name or digest.
+        n_way, n_shot, n_query: classes an episode, support and query images a class.
+    """
+
+    seed: int
+    data_set: str
+    n_way: int
+    n_shot: int
+    n_query: int
+
+    def stream(self, purpose: str) -> "Stream":
+        """Numbers for one purpose, from the start."""
+        parts = [self.seed, self.data_set, self.n_way, self.n_shot, self.n_query, purpose]
+        return Stream(hashlib.sha256(f"embank episodes 1 {json.dumps(parts)}".encode("ascii")).digest()[:16])
+
+
+class Stream:
+    """Uniform numbers from a key of 16 bytes."""
+
+    def __init__(self, key: bytes) -> None:
+        self._bits = np.random.Philox(key=int.from_bytes(key, "little"))
+
+    def uniform(self, *shape: int) -> NDArray[np.float64]:
+        """The next numbers, float64 in [0, 1), in C order."""
+        raw: NDArray[np.uint64] = self._bits.random_raw(math.prod(shape))
+        return ((raw >> np.uint64(11)) * np.float64(2.0**-53)).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Drawn episodes.
+
+    Attributes:
+        classes: int64 [E, N], positions in the list of pools; distinct in an episode.
+        support: int64 [E, N, K], rows.
+        query: int64 [E, N, Q], rows; none of them in the episode's support.
+    """
+
+    classes: Rows
+    support: Rows
+    query: Rows
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def digest_bytes(self) -> bytes:
+        """The rows as little-endian int64, support before query: equal bytes are equal episodes."""
+        return self.support.astype("<i8").tobytes() + self.query.astype("<i8").tobytes()
+
+
+class Sampler:
+    """Draws the episodes of an identity from pools, block after block.
+
+    Args:
+        pools: rows of each class that may be drawn, each distinct and sorted, at least n_shot + n_query.
+        groups: group code of every row of the data set, -1 where unknown (then the row is a group of its
+            own). If given, no group is in both support and query of an episode, over all its classes. The
+            support is that of the same episode drawn without groups, unless it leaves too few queries.
+    """
+
+    def __init__(
+        self, pools: Sequence[Rows], identity: Identity, groups: NDArray[np.integer[Any]] | None = None
+    ) -> None:
+        self._identity, self._first = identity, 0
+        self._sizes = np.array([len(pool) for pool in pools], np.int64)
+        self._ends = np.cumsum(self._sizes)
+        self._rows = np.concatenate([np.asarray(pool, np.int64) for pool in pools])
+        self._streams = identity.stream("classes"), identity.stream("images")
+        self._groups = None if groups is None else own_groups(groups)
+        self._taken = np.zeros(0 if self._groups is None else int(self._groups.max()) + 1, np.bool_)
+
+    def draw(self, count: int) -> Episodes:
+        """The next `count` episodes.
+
+        Raises:
+            Refused: groups leave a class without enough queries, however the support is drawn.
+        """
+        i = self._identity
+        numbers = self._streams[0].uniform(count, i.n_way)
+        classes = without_replacement(numbers, np.full(count, len(self._sizes)))
+        numbers = self._streams[1].uniform(count, i.n_way, i.n_shot + i.n_query)
+        if self._groups is None:
+            rows = self._take(classes, numbers)
+            found = Episodes(classes, rows[..., : i.n_shot], rows[..., i.n_shot :])
+        else:
+            support = self._take(classes, numbers[..., : i.n_shot])
+            query = np.stack(
+                [self._outside(e, classes[e], support[e], numbers[e, :, i.n_shot :]) for e in range(count)]
+            )
+            found = Episodes(classes, support, query)
+        self._first += count
+        return found
+
+    def _take(self, classes: Rows, numbers: NDArray[np.float64]) -> Rows:
+        """Rows [..., n] of the classes [...], by the numbers [..., n]."""
+        sizes = self._sizes[classes.ravel()]
+        positions = without_replacement(numbers.reshape(-1, numbers.shape[-1]), sizes)
+        positions += (self._ends[classes.ravel()] - sizes)[:, None]
+        rows: Rows = self._rows[positions].reshape(numbers.shape)
+        return rows
+
+    def _outside(self, e: int, classes: Rows, support: Rows, numbers: NDArray[np.float64]) -> Rows:
+        """Query rows [N, Q] of an episode from groups that are not in its support, which may be redrawn."""
+        i = self._identity
+        for attempt in range(1, TRIES + 1):
+            allowed = self._allowed(classes, support)
+            short = min(len(rows) for rows in allowed)
+            if short >= i.n_query:
+                chosen = without_replacement(numbers, np.array([len(rows) for rows in allowed]))
+                return np.stack([rows[at] for rows, at in zip(allowed, chosen, strict=True)])
+            stream = i.stream(f"images of episode {self._first + e}, attempt {attempt}")
+            support[:] = self._take(classes, stream.uniform(i.n_way, i.n_shot))
+        raise Refused(
+            f"In {TRIES} draws of episode {self._first + e}, the groups of the support left a class "
+            f"fewer than {i.n_query} query images (last {short})",
+            "No group may be in both support and query of an episode",
+            "lower --n-shot or --n-query, or leave out --patient-disjoint",
+        )
+
+    def _allowed(self, classes: Rows, support: Rows) -> list[Rows]:
+        """Rows of each class whose group is not in the support."""
+        assert self._groups is not None
+        held = self._groups[support.ravel()]
+        self._taken[held] = True
+        pools = [self._rows[self._ends[c] - self._sizes[c] : self._ends[c]] for c in classes]
+        allowed = [pool[~self._taken[self._groups[pool]]] for pool in pools]
+        self._taken[held] = False
+        return allowed
+
+
+def own_groups(groups: NDArray[np.integer[Any]]) -> Rows:
+    """Codes int64 [N] from 0, where each row of a negative code has a group of its own."""
+    codes = np.asarray(groups).astype(np.int64)
+    alone = codes < 0
+    codes[alone] = int(codes.max(initial=-1)) + 1 + np.arange(int(alone.sum()))
+    return codes
+
+
+def without_replacement(numbers: NDArray[np.float64], sizes: NDArray[np.integer[Any]]) -> Rows:
+    """Ordered samples without replacement, each from range(its size).
+
+    The first n steps of a Fisher-Yates shuffle of each range, without the ranges: only elements that a step
+    has moved are remembered. Every ordered sample is equally likely; its first m elements depend on the first
+    m numbers alone.
+
+    Args:
+        numbers: [M, n], uniform in [0, 1).
+        sizes: [M], each at least n.
+
+    Returns:
+        int64 [M, n].
+    """
+    n, count = numbers.shape[1], len(numbers)
+    steps = np.arange(n)[:, None]
+    target = (numbers.T * (sizes - steps)).astype(np.int32) + steps.astype(np.int32)
+    drawn = target.copy()
+    moved = np.empty_like(target)  # what step i left at its target
+    moved[0] = 0
+    for i in range(1, n):
+        moved[i] = i
+        earlier, past = target[:i], moved[:i].ravel()
+        for wanted, into in ((np.int32(i), moved[i]), (target[i], drawn[i])):
+            hits = np.flatnonzero(earlier == wanted)
+            into[hits % count] = past[hits]  # in order of steps: the last one stays
+    return drawn.T.astype(np.int64, order="C")
+
+
+def smallest_keys(stream: Stream, rows: Rows, total: int, count: int) -> Rows:
+    """At most `count` of `rows`, sorted: those with the smallest of `total` numbers, one a row.
+
+    A row's number does not depend on the other rows given, so that a missing row changes one choice.
+    """
+    if len(rows) <= count:
+        return rows
+    keys = stream.uniform(total)[rows]
+    return np.sort(rows[np.argsort(keys, kind="stable")[:count]])
