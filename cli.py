@@ -639,11 +639,11 @@ def fewshot(
     mode: Annotated[
         str, typer.Option(help="default, or as-published: the study's pool and interval.")
     ] = "default",
-    split: Annotated[str | None, typer.Option(help="Images of this split only. [default: all]")] = None,
+    split: Annotated[str | None, typer.Option(help="Images of this split only. (default: all)")] = None,
     patient_disjoint: Annotated[
         bool, typer.Option("--patient-disjoint", help="No patient in both support and query of an episode.")
     ] = False,
-    cap: Annotated[int | None, typer.Option(help="Images a class at most. [default: all]")] = None,
+    cap: Annotated[int | None, typer.Option(help="Images a class at most. (default: all)")] = None,
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Resamples of an interval over patients; 0 for none.")
     ] = 0,
@@ -730,13 +730,13 @@ def knn(
     k: Annotated[
         list[int] | None,
         typer.Option(
-            "--k", help="Neighbours that vote; the first given is the headline. [default: 20, others]"
+            "-k", "--k", help="Neighbours that vote; the first given is the headline. (default: 20, others)"
         ),
     ] = None,
     distance: DistanceOption = DistanceName.cosine,
     weights: Annotated[
         VoteName | None,
-        typer.Option(help="Of the votes. [default: temperature for cosine, uniform for euclidean]"),
+        typer.Option(help="Of the votes. (default: temperature for cosine, uniform for euclidean)"),
     ] = None,
     temperature: Annotated[float, typer.Option(help="T of the weights exp(similarity / T).")] = 0.07,
     train_split: Annotated[str, typer.Option(help="The images that vote.")] = "train",

@@ -4,6 +4,7 @@ Every contender opens its file or store anew in each round, as a study started f
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,8 @@ def _table(result: dict[str, Any]) -> str:
     return head + markdown_table(["", "from", "MB/s: median (min-max)", "bank is times as fast"], lines)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
     options = parser(__doc__ or "")
     options.add_argument("--rows", type=int, default=224_316)
     options.add_argument("--dim", type=int, default=2048)
@@ -165,7 +167,7 @@ def main() -> None:
     options.add_argument(
         "--folder", type=Path, help="where the files go while it runs (2 x rows x dim x 2 bytes)"
     )
-    asked = options.parse_args()
+    asked = options.parse_args(arguments)
     result = run(asked.rows, asked.dim, asked.repeats, asked.selected, asked.folder)
     finish(result, _table(result), asked)
 
