@@ -1,13 +1,11 @@
 """The command-line contract: JSON keys, exit codes, messages with value, rule and remedy."""
 
 import contextlib
-import io
 import json
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,37 +13,9 @@ import pytest
 from PIL import Image
 
 import cli
+from tests.command import Ran, embank
 
 RECIPE = {"size": 40, "crop": 32}
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
-
-
-def embank(*words: object) -> Ran:
-    """Run the command line in this process, through the same entry point as the installed script."""
-    out, err = io.StringIO(), io.StringIO()
-    before = sys.argv
-    sys.argv = ["embank", *map(str, words)]
-    try:
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as end,
-        ):
-            cli.main()
-            sys.exit(0)
-    finally:
-        sys.argv = before
-    return Ran(end.value.code or 0, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,9 @@
 """knn, search and bank audit from the command line: one small bank with planted copies and a bad file."""
 
-import contextlib
 import csv
-import io
 import json
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,38 +15,10 @@ from sklearn.neighbors import KNeighborsClassifier
 import cli
 from stores.read import Bank
 from stores.records import read_all
+from tests.command import embank
 
 MODEL = "random/resnet18"
 IMAGES = 60
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
-
-
-def embank(*words: object) -> Ran:
-    """Run the command line in this process, through the same entry point as the installed script."""
-    out, err = io.StringIO(), io.StringIO()
-    before = sys.argv
-    sys.argv = ["embank", *map(str, words)]
-    try:
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as end,
-        ):
-            cli.main()
-            sys.exit(0)
-    finally:
-        sys.argv = before
-    return Ran(end.value.code or 0, out.getvalue(), err.getvalue())
 
 
 def picture(seed: int, kind: int) -> np.ndarray:
