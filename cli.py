@@ -31,9 +31,6 @@ manifest_app = typer.Typer(help="Lists of images: make one, check one.", no_args
 bank_app = typer.Typer(help="Stores of embeddings: look, verify, mend, export.", no_args_is_help=True)
 models_app = typer.Typer(help="The catalogue of backbones.", no_args_is_help=True)
 datasets_app = typer.Typer(help="The catalogue of data sets.", no_args_is_help=True)
-bench_app = typer.Typer(
-    help="Throughput, side by side with what one would use instead.", no_args_is_help=True
-)
 for name, group in (
     ("manifest", manifest_app),
     ("bank", bank_app),
@@ -41,12 +38,6 @@ for name, group in (
     ("datasets", datasets_app),
 ):
     app.add_typer(group, name=name)
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 class PrecisionName(StrEnum):
@@ -858,20 +849,15 @@ def search(
 @models_app.command("list")
 def models_list(json: Json = False) -> None:
     """The rows of the catalogue, and the families that any NAME may come from."""
-    from engine.models.catalog import ROWS
+    from engine.models import catalogue
     from engine.report import console
 
-    rows = [
-        {"slug": r.slug, "architecture": r.architecture, "takes_file": r.takes_file, "notes": r.notes}
-        for r in ROWS
-    ]
+    rows = catalogue()
     if json:
         console.print_json(rows)
     else:
-        console.print_table(
-            ["slug", "architecture", "--weights", "notes"],
-            [[r["slug"], r["architecture"], "yes" if r["takes_file"] else "no", r["notes"]] for r in rows],
-        )
+        columns = ("slug", "architecture", "weights", "present", "notes")
+        console.print_table(columns, [[row[column] for column in columns] for row in rows])
 
 
 @models_app.command("show")

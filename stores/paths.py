@@ -38,11 +38,6 @@ def rules(allow_outside: bool = False) -> tuple[tuple[str, str], ...]:
     return _ALWAYS if allow_outside else _ALWAYS + _OUTSIDE
 
 
-def fault(uri: str, *, allow_outside: bool = False) -> str | None:
-    """What is wrong with one uri, or None."""
-    return next((name for name, regex in rules(allow_outside) if re.search(regex, uri)), None)
-
-
 def shown(text: str, limit: int = 120) -> str:
     """Text as it may appear in a message: quoted, controls escaped, long text cut."""
     return repr(text if len(text) <= limit else text[:limit] + "...")

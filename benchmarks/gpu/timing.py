@@ -1,7 +1,7 @@
 """Timing device work: warm, in blocks, by the device's own clock."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
@@ -85,8 +85,3 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
     words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.detach().cpu().contiguous().view(words[tensor.element_size()])
-
-
-def rows_of(batches: int, size: int) -> Sequence[range]:
-    """Rows of consecutive batches."""
-    return [range(i * size, (i + 1) * size) for i in range(batches)]
