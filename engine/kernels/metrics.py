@@ -1,18 +1,34 @@
-"""Metrics of a classification: accuracy, mean per-class accuracy, area under the ROC curve."""
+"""Metrics of a classification, from true classes and the score of every class.
+
+Nothing undefined becomes a number: it is NaN, and a reason says why. Where some classes do not occur among
+the rows tested, a mean over classes is that over the others, and its reason names how many.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import Refused
+
 Codes = NDArray[np.integer[Any]]
+Floats = NDArray[np.float64]
+
+#: Equal-width bins of the calibration error, as in Guo et al.
+CALIBRATION_BINS = 15
+#: Why a class that all rows have cannot be ranked.
+ALONE = "only one class occurs among the rows tested"
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Metrics as fractions; `auroc` is NaN where it is not defined, and `auroc_reason` says why."""
+    """Metrics as fractions; `auroc` is NaN where it is not defined, and `auroc_reason` says why.
+
+    `auroc_reason` also says where the mean leaves out classes.
+    """
 
     accuracy: float
     mean_per_class_accuracy: float
@@ -20,7 +36,7 @@ class Classification:
     auroc_reason: str = ""
 
     @classmethod
-    def of(cls, truth: Codes, scores: NDArray[np.float64]) -> "Classification":
+    def of(cls, truth: Codes, scores: Floats) -> "Classification":
         """All metrics.
 
         Args:
@@ -39,6 +55,164 @@ class Classification:
         return found
 
 
+@dataclass(frozen=True)
+class Reliability:
+    """How often a probability comes true, in equal-width bins of the probability: ((m - 1) / M, m / M].
+
+    Attributes:
+        count: int64 [M], rows whose probability falls into the bin (0 into the first).
+        probability: float64 [M], its mean there; NaN in an empty bin.
+        frequency: float64 [M], share that came true; NaN in an empty bin.
+    """
+
+    count: NDArray[np.int64]
+    probability: Floats
+    frequency: Floats
+
+    @classmethod
+    def of(
+        cls, outcome: NDArray[np.bool_], probability: Floats, bins: int = CALIBRATION_BINS
+    ) -> "Reliability":
+        """Of [n] outcomes and the probabilities given to them."""
+        place = bin_of(probability, bins)
+        count = np.bincount(place, minlength=bins)
+        with np.errstate(invalid="ignore"):
+            mean = np.bincount(place, probability, bins) / count
+            share = np.bincount(place, outcome, bins) / count
+        return cls(count, mean, share)
+
+    @property
+    def error(self) -> float:
+        """Mean of |frequency - probability| over the rows; NaN if there are none."""
+        filled = self.count > 0
+        if not filled.any():
+            return math.nan
+        gaps = np.abs(self.frequency[filled] - self.probability[filled])
+        return float((gaps * self.count[filled]).sum() / self.count.sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name).tolist() for name in ("count", "probability", "frequency")}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What predicted probabilities are worth on n rows; classes in the order of the scores' columns.
+
+    Attributes:
+        classification: accuracy, mean per-class accuracy, AUROC.
+        average_precision: mean over classes; of the second class where there are two. `_reason` as
+            `auroc_reason`.
+        log_loss: mean of -ln(probability of the true class), nats; `_reason` says why it is NaN.
+        calibration_error: expected calibration error of the predicted class's probability, 15 equal-width
+            bins (Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599, equation 3).
+        reliability: of the second class's probability where there are two classes, else of the predicted
+            class's.
+        confusion: int64 [K, K], rows of true class i predicted as j.
+        class_auroc, class_average_precision: float64 [K], each class against the rest.
+        class_reasons: why these are NaN, "" where they are not.
+    """
+
+    classification: Classification
+    average_precision: float
+    average_precision_reason: str
+    log_loss: float
+    log_loss_reason: str
+    calibration_error: float
+    reliability: Reliability
+    confusion: NDArray[np.int64]
+    class_auroc: Floats
+    class_average_precision: Floats
+    class_reasons: tuple[str, ...]
+
+    @classmethod
+    def of(cls, truth: Codes, probabilities: Floats, *, unseen: Sequence[int] = ()) -> "Evaluation":
+        """All metrics.
+
+        Args:
+            truth: [n] classes from 0.
+            probabilities: [n, K], rows sum to 1. The largest is predicted, of ties the smaller class.
+            unseen: classes that no row trained on had: their probability is 0 by construction, so that
+                their rows count as wrong, and they have no AUROC, precision or log loss.
+
+        Raises:
+            Refused: a probability that is not finite.
+        """
+        refuse_not_finite(probabilities)
+        classes = probabilities.shape[1]
+        reasons = undefined(truth, classes, unseen)
+        areas = np.full((2, classes), np.nan)
+        for c in (c for c in range(classes) if not reasons[c]):
+            positive, column = truth == c, probabilities[:, c]
+            areas[:, c] = _binary(positive, column), average_precision(positive, column)
+        predicted = probabilities.argmax(axis=1)
+        area, area_reason = over_classes(areas[0], reasons)
+        precision, precision_reason = over_classes(areas[1], reasons)
+        loss, loss_reason = log_loss(truth, probabilities, unseen)
+        top = Reliability.of(predicted == truth, probabilities.max(axis=1))
+        return cls(
+            Classification(
+                accuracy(truth, predicted), mean_per_class_accuracy(truth, predicted), area, area_reason
+            ),
+            precision,
+            precision_reason,
+            loss,
+            loss_reason,
+            top.error,
+            Reliability.of(truth == 1, probabilities[:, 1]) if classes == 2 else top,
+            confusion(truth, predicted, classes),
+            areas[0],
+            areas[1],
+            reasons,
+        )
+
+    @property
+    def class_accuracy(self) -> Floats:
+        """float64 [K]: share of each class's rows that is found; NaN where it has none."""
+        with np.errstate(invalid="ignore"):
+            return np.diag(self.confusion) / self.confusion.sum(axis=1)
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The metrics that `engine.kernels.intervals.resampled` has intervals for, by the same names."""
+        found = self.classification
+        return {
+            "accuracy": found.accuracy,
+            "mean_per_class_accuracy": found.mean_per_class_accuracy,
+            "auroc": found.auroc,
+            "average_precision": self.average_precision,
+            "log_loss": self.log_loss,
+            "calibration_error": self.calibration_error,
+        }
+
+    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """For a record: headline numbers, reasons where there are any, and every class under its name."""
+        reasons = {
+            "auroc_reason": self.classification.auroc_reason,
+            "average_precision_reason": self.average_precision_reason,
+            "log_loss_reason": self.log_loss_reason,
+        }
+        columns = (self.class_accuracy, self.class_auroc, self.class_average_precision)
+        rows = zip(names, self.confusion.sum(axis=1), *columns, self.class_reasons, strict=True)
+        return {
+            **self.headline,
+            **{name: reason for name, reason in reasons.items() if reason},
+            "images": int(self.confusion.sum()),
+            "per_class": [
+                {
+                    "class": name,
+                    "images": int(images),
+                    "accuracy": float(right),
+                    "auroc": float(area),
+                    "average_precision": float(precision),
+                    **({"reason": reason} if reason else {}),
+                }
+                for name, images, right, area, precision, reason in rows
+            ],
+            "confusion_matrix": self.confusion.tolist(),
+            "reliability": self.reliability.to_dict(),
+        }
+
+
 def accuracy(truth: Codes, predicted: Codes) -> float:
     """Share of [n] predictions that are right; NaN if n = 0."""
     return float(np.mean(truth == predicted)) if len(truth) else math.nan
@@ -53,8 +227,8 @@ def mean_per_class_accuracy(truth: Codes, predicted: Codes) -> float:
     return float(np.mean(right / counts))
 
 
-def auroc(truth: Codes, scores: NDArray[np.float64]) -> tuple[float, str]:
-    """Area under the ROC curve, and why it is NaN if it is.
+def auroc(truth: Codes, scores: Floats) -> tuple[float, str]:
+    """Area under the ROC curve, and why it is NaN or leaves classes out, if it is or does.
 
     Two columns: of the second class. More: mean over classes of each against the rest (macro one-vs-rest).
     Ties count half.
@@ -64,18 +238,91 @@ def auroc(truth: Codes, scores: NDArray[np.float64]) -> tuple[float, str]:
         scores: [n, classes].
     """
     classes = scores.shape[1]
+    reasons = undefined(truth, classes)
+    areas = np.array([math.nan if reasons[c] else _binary(truth == c, scores[:, c]) for c in range(classes)])
+    return over_classes(areas, reasons)
+
+
+def average_precision(positive: NDArray[np.bool_], scores: Floats) -> float:
+    """Sum over thresholds of the gain in recall times the precision there; rows of one score go together.
+
+    Args:
+        positive: bool [n], some and not all true.
+        scores: [n].
+    """
+    _, place, counts = np.unique(-scores, return_inverse=True, return_counts=True)
+    found = np.bincount(place, weights=positive)
+    precision = np.cumsum(found) / np.cumsum(counts)
+    return float((found * precision).sum() / positive.sum())
+
+
+def log_loss(truth: Codes, probabilities: Floats, unseen: Sequence[int] = ()) -> tuple[float, str]:
+    """Mean of -ln(probability of the true class), and why it is NaN if it is.
+
+    Probabilities are kept at least 2^-52 from 0 and 1, so that one rounded to 0 costs 36 and not infinity.
+    """
+    if not len(truth):
+        return math.nan, "no row was tested"
+    impossible = int(np.isin(truth, np.asarray(unseen, dtype=np.int64)).sum())
+    if impossible:
+        return math.nan, f"{impossible} rows are of classes that no row trained on had"
+    eps = float(np.finfo(np.float64).eps)
+    given = np.clip(probabilities[np.arange(len(truth)), truth].astype(np.float64), eps, 1 - eps)
+    return float(-np.log(given).mean()), ""
+
+
+def confusion(truth: Codes, predicted: Codes, classes: int) -> NDArray[np.int64]:
+    """int64 [classes, classes]: rows of true class i predicted as j."""
+    cells = truth.astype(np.int64) * classes + predicted
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def bin_of(probability: Floats, bins: int) -> NDArray[np.int64]:
+    """Bin of each probability, ((m - 1) / bins, m / bins], from 0; 0 falls into the first."""
+    edges = np.linspace(0, 1, bins + 1)[1:-1]
+    return np.searchsorted(edges, probability, side="left").astype(np.int64)
+
+
+def undefined(truth: Codes, classes: int, unseen: Sequence[int] = ()) -> tuple[str, ...]:
+    """Why each class cannot be ranked against the rest; "" where it can."""
     counts = np.bincount(truth, minlength=classes)
-    if classes < 2 or counts.max(initial=0) == len(truth):
-        return math.nan, "only one class occurs among the rows tested"
-    if (counts == 0).any():
-        missing = int((counts == 0).sum())
-        return math.nan, f"{missing} of {classes} classes do not occur among the rows tested"
+
+    def why(c: int) -> str:
+        if not len(truth):
+            return "no row was tested"
+        if counts[c] == 0:
+            return "it does not occur among the rows tested"
+        if counts[c] == len(truth):
+            return ALONE
+        return "no row trained on had it" if c in unseen else ""
+
+    return tuple(why(c) for c in range(classes))
+
+
+def over_classes(values: Floats, reasons: Sequence[str]) -> tuple[float, str]:
+    """Mean of the defined values of [K] classes, or the second of two; and what is to be said about it."""
+    classes, defined = len(reasons), [not reason for reason in reasons]
+    left_out = classes - sum(defined)
     if classes == 2:
-        return _binary(truth == 1, scores[:, 1]), ""
-    return float(np.mean([_binary(truth == c, scores[:, c]) for c in range(classes)])), ""
+        return float(values[1]), ALONE if ALONE in reasons else reasons[1]
+    if not any(defined):
+        return math.nan, ALONE if ALONE in reasons else reasons[0]
+    reason = f"mean over {sum(defined)} of {classes} classes: {left_out} cannot be ranked" if left_out else ""
+    return float(values[np.array(defined)].mean()), reason
 
 
-def _binary(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+def refuse_not_finite(scores: Floats) -> None:
+    """Raise Refused if a score is NaN or infinite: the largest of a row would be an accident."""
+    bad = int((~np.isfinite(scores)).any(axis=1).sum())
+    if bad:
+        raise Refused(
+            f"{bad} of {len(scores)} rows have a probability that is not finite",
+            "Every class has a finite probability",
+            "check the features for numbers beyond float32 and the fit for convergence",
+        )
+
+
+def _binary(positive: NDArray[np.bool_], scores: Floats) -> float:
     """Mann-Whitney's U over the number of pairs, from midranks."""
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2
