@@ -1,5 +1,7 @@
 """Shared fixtures. Tests marked `gpu` are skipped, visibly, where there is no CUDA device."""
 
+from pathlib import Path
+
 import pytest
 
 
@@ -13,3 +15,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in gpu:
         item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def xrays() -> Path:
+    """Real chest X-rays, a folder for each of three classes; they lie beside a checkout, not in it."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "cxr3"
+    if not folder.is_dir():
+        pytest.skip(f"no real X-rays at {folder}")
+    return folder

@@ -25,12 +25,11 @@ from engine.kernels.halves import SCALE, widen
 Distance = Literal["sqeuclidean", "cosine", "centred"]
 DISTANCES = ("sqeuclidean", "cosine", "centred")
 
-#: Rows that are gathered and widened at a time, so that they stay in a core's cache: bytes of float32.
-BLOCK_BYTES = 1 << 20
+#: Rows that are gathered and widened at a time: bytes of float32. Smaller blocks stay in a core's own cache,
+#: but then threads wait for Python's lock between numpy's calls: 1 MiB takes 1.5 times as long on two cores.
+BLOCK_BYTES = 1 << 22
 #: Bytes of float32 that the episodes of a block may take on a device.
 DEVICE_BYTES = 1 << 30
-#: Episodes that a thread takes at a time.
-_SHARE = 8
 
 
 def offsets(prototypes: Any, distance: Distance) -> tuple[Any, Any]:
@@ -101,8 +100,8 @@ def predict(
     """
     features = as_float(features)
     found = np.empty(query.shape, np.int16)
-    size = 4 * support.shape[1] * max(features.shape[1], 1)
-    step = max(1, min(_SHARE, len(found) // (2 * threads), BLOCK_BYTES // size))
+    size = 4 * support.shape[1] * max(support.shape[2], query.shape[2]) * max(features.shape[1], 1)
+    step = max(1, min(len(found) // (2 * threads), BLOCK_BYTES // size))
     starts = itertools.count(0, step)  # shared: whichever thread is free takes the next episodes
 
     def work() -> None:
@@ -138,27 +137,37 @@ class _Worker:
         query = query.reshape(len(query), -1)
         if self._distance == "centred":
             return np.stack([self._centred(*each) for each in zip(support, query, strict=True)])
-        offset, constant = offsets(np.stack([self._prototypes(rows) for rows in support]), self._distance)
+        offset, constant = offsets(self._prototypes(support), self._distance)
         offset *= self._scale / self._late
-        found = np.empty((*query.shape, offset.shape[1]), np.float32)
-        for rows, turned, into in zip(query, offset.swapaxes(1, 2), found, strict=True):
-            for start in range(0, len(rows), self._block):
-                some = rows[start : start + self._block]
-                np.matmul(self._gather(some), turned, out=into[start : start + len(some)])
+        found = self._products(query, offset.swapaxes(1, 2))
         found *= self._late
         found -= constant[:, None, :]
         return found
 
     def _prototypes(self, support: Rows) -> NDArray[np.float32]:
-        ways, shots = support.shape
+        """Means [E, N, d] of the rows [E, N, K]."""
+        shots = support.shape[2]
+        found = np.empty((*support.shape[:2], self._features.shape[1]), np.float32)
+        classes, sums = support.reshape(-1, shots), found.reshape(-1, found.shape[2])
         together = max(1, self._block // shots)
-        found = np.empty((ways, self._features.shape[1]), np.float32)
-        for c in range(0, ways, together):
-            rows = support[c : c + together]
+        for c in range(0, len(classes), together):
+            rows = classes[c : c + together]
             examples = self._gather(rows.ravel()).reshape(*rows.shape, -1)
-            np.add.reduce(examples, axis=1, out=found[c : c + together])
+            np.add.reduce(examples, axis=1, out=sums[c : c + together])
         found *= self._scale
         found /= np.float32(shots)
+        return found
+
+    def _products(self, query: Rows, turned: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows [E, n] of the features, as gathered, times [E, d, m]: [E, n, m]."""
+        found = np.empty((*query.shape, turned.shape[2]), np.float32)
+        together = max(1, self._block // query.shape[1])
+        for e in range(0, len(query), together):
+            for start in range(0, query.shape[1], self._block):  # one turn, unless an episode fills a block
+                part = slice(e, e + together), slice(start, start + self._block)
+                rows = query[part]
+                examples = self._gather(rows.ravel()).reshape(*rows.shape, -1)
+                np.matmul(examples, turned[e : e + together], out=found[part])
         return found
 
     def _centred(self, support: Rows, query: Rows) -> NDArray[np.float32]:

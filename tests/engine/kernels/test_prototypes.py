@@ -198,10 +198,10 @@ def test_memory_does_not_grow_with_episodes(tmp_path: Path) -> None:
     features, _ = _case(n=400, d=256)
     pools = [np.arange(c, 400, 6) for c in range(6)]
     peaks = []
-    for episodes in (200, 2000):
+    for episodes in (1000, 4000):
         e = Sampler(pools, Identity(0, "", 4, 5, 3)).draw(episodes)
         tracemalloc.start()
         predict(features, e.support, e.query)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 2000 * 4 * 3 * 8  # answers in int16, not gathered rows (64 MB)
+    assert peaks[1] - peaks[0] < 3000 * 4 * 3 * 8  # answers in int16, not gathered rows (98 MB)
