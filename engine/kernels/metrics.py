@@ -169,7 +169,8 @@ class Evaluation:
     def class_accuracy(self) -> Floats:
         """float64 [K]: share of each class's rows that is found; NaN where it has none."""
         with np.errstate(invalid="ignore"):
-            return np.diag(self.confusion) / self.confusion.sum(axis=1)
+            found: Floats = np.diag(self.confusion) / self.confusion.sum(axis=1)
+        return found
 
     @property
     def headline(self) -> dict[str, float]:
