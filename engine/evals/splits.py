@@ -170,27 +170,6 @@ def parts(
     )
 
 
-def of_finding(whole: Parts, codes: NDArray[np.integer[Any]]) -> tuple[Parts, str]:
-    """The parts of one finding among several, and why it cannot be learnt or tested ("" if it can).
-
-    Args:
-        whole: parts of all findings together.
-        codes: [N] of this one: 0, 1, or negative where masked.
-    """
-    found, reason, masked = {}, "", 0
-    for name in ("train", "val", "test"):
-        rows = getattr(whole, name)
-        found[name] = rows[codes[rows] >= 0]
-        masked += len(rows) - len(found[name])
-        if not len(found[name]):
-            reason = reason or f"the {name} part has no image that is labelled for it"
-    if not reason and len(np.unique(codes[found["train"]])) < 2:
-        reason = "the train part's images are all of one class"
-    notes = [] if reason else _missing(found, codes, ("negative", "positive"))[1]
-    counts = {**whole.masked, "masked for this finding": masked}
-    return Parts(**found, masked=counts, notes=tuple(notes)), reason
-
-
 def published_validation(count: int) -> Rows:
     """Positions 0 to count - 1 as the study shuffles them; the first floor(0.2 count) are validation."""
     order = np.arange(count)
@@ -328,32 +307,23 @@ def _look(
     found: dict[str, Rows], labels: NDArray[np.integer[Any]], names: Sequence[str], notes: list[str]
 ) -> tuple[int, ...]:
     """Refuse what cannot be learnt, note what is missing where; the classes of test rows never trained on."""
-    classes = len(np.unique(labels[found["train"]]))
-    if classes < 2:
+    held = {part: set(np.unique(labels[rows]).tolist()) for part, rows in found.items()}
+    if len(held["train"]) < 2:
         raise Refused(
-            f"{classes} class among {len(found['train'])} train images",
+            f"{len(held['train'])} class among {len(found['train'])} train images",
             "A probe tells at least two classes apart",
             "add train images of another class, or choose another split or label column",
         )
-    unseen, missing = _missing(found, labels, names)
-    notes += missing
-    return unseen
-
-
-def _missing(
-    found: dict[str, Rows], labels: NDArray[np.integer[Any]], names: Sequence[str]
-) -> tuple[tuple[int, ...], list[str]]:
-    """(classes of test rows that no row trained on has, sentences on classes missing from a part)."""
-    held = {part: set(np.unique(labels[rows]).tolist()) for part, rows in found.items()}
     unseen = held["test"] - held["train"] - held["val"]
-    every = (
+    for classes, sentence in (
         (held["val"] - held["train"], "Train has no image of {}, which validation has: wrong there"),
         (held["train"] - held["val"], "Validation has no image of {}: C is chosen without"),
         (held["train"] - held["test"], "Test has no image of {}: means over classes leave it out"),
         (unseen, "Test has images of {}, but no part trained on has: they count as wrong"),
-    )
-    notes = [sentence.format(_named(classes, names)) for classes, sentence in every if classes]
-    return tuple(sorted(unseen)), notes
+    ):
+        if classes:
+            notes.append(sentence.format(_named(classes, names)))
+    return tuple(sorted(unseen))
 
 
 def _named(classes: set[int], names: Sequence[str]) -> str:
