@@ -1,0 +1,68 @@
+"""What evaluations on plain arrays share: labels as codes, usable rows, and parts as a bank's columns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from engine.errors import Refused
+from engine.evals.splits import Columns
+from engine.kernels.vectors import Vectors
+
+
+def label_codes(labels: ArrayLike) -> NDArray[np.int64]:
+    """Labels as int64; NaN becomes -1.
+
+    Raises:
+        Refused: text, or numbers with a fraction.
+    """
+    given = np.asarray(labels)
+    if given.dtype.kind == "f":
+        given = np.where(np.isfinite(given), given, -1)
+    if given.dtype.kind not in "biuf" or (given != np.floor(given)).any():
+        raise Refused(
+            f"labels of type {given.dtype}",
+            "Labels are whole numbers",
+            "give codes, e.g. of numpy.unique(labels, return_inverse=True)",
+        )
+    return given.astype(np.int64)
+
+
+def finite(features: NDArray[Any]) -> NDArray[np.bool_]:
+    """bool [N]: rows of finite numbers, looked at block by block."""
+    found = np.empty(len(features), bool)
+    for start, block in Vectors(features).blocks():
+        # A sum is finite only if its terms are; in float64 finite float32 terms cannot overflow.
+        found[start : start + len(block)] = np.isfinite(block.sum(axis=1, dtype=np.float64))
+    return found
+
+
+def columns_of(rows: int, parts: Mapping[str, ArrayLike | None], groups: ArrayLike | None) -> Columns:
+    """Boolean parts and group codes as the columns of a manifest.
+
+    Args:
+        rows: N.
+        parts: name -> bool [N], or None where there is none.
+        groups: [N] integer codes, negative where unknown.
+
+    Raises:
+        Refused: lengths that differ, or a row in two parts.
+    """
+    given = {name: np.asarray(each, bool) for name, each in parts.items() if each is not None}
+    group = np.full(rows, -1, np.int64) if groups is None else np.asarray(groups, np.int64)
+    lengths = {len(each) for each in (*given.values(), group)} | {rows}
+    if len(lengths) > 1:
+        raise Refused(
+            f"Arrays of {', '.join(map(str, sorted(lengths)))} rows",
+            "Features, labels, parts and groups belong to the same rows",
+            "give arrays of one length",
+        )
+    twice = int((sum(each.astype(np.int64) for each in given.values()) > 1).sum())
+    if twice:
+        raise Refused(f"{twice} rows in two parts", "No row plays two parts", "separate the parts")
+    split = np.full(rows, -1, np.int64)
+    for code, part in enumerate(given.values()):
+        split[part] = code
+    names = [str(code) for code in range(int(group.max(initial=-1)) + 1)]
+    return Columns([str(row) for row in range(rows)], split, list(given), np.maximum(group, -1), names)

@@ -1,0 +1,118 @@
+"""Choosing the strength of a probe by its score on the validation part."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from engine.errors import Refused
+from engine.kernels import metrics
+
+Select = Literal["accuracy", "mean-per-class", "auroc", "log-loss"]
+SELECT: tuple[Select, ...] = ("accuracy", "mean-per-class", "auroc", "log-loss")
+
+#: Of the study: 45 values a quarter of a decade apart.
+C_MIN, C_MAX, VALUES = 1e-5, 1e6, 45
+
+
+def grid(low: float = C_MIN, high: float = C_MAX, values: int = VALUES) -> tuple[float, ...]:
+    """Logarithmically spaced C, from strong to weak regularisation.
+
+    Raises:
+        Refused: bounds that are not positive and finite or in the wrong order, or no value.
+    """
+    if not 0 < low <= high < math.inf:
+        raise Refused(
+            f"C from {low:g} to {high:g}",
+            "C is positive and finite, and the smallest comes first",
+            f"the study's grid is --c-min {C_MIN:g} --c-max {C_MAX:g} --values {VALUES}",
+        )
+    if values < 1 or (values == 1) != (low == high):
+        raise Refused(
+            f"{values} values from {low:g} to {high:g}",
+            "A grid has two values or more, or one where it starts and ends",
+            f"the study took {VALUES}",
+        )
+    return tuple(float(f"{c:.12g}") for c in np.geomspace(low, high, values))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All fits on the train part.
+
+    Attributes:
+        select: the score C is chosen by.
+        C: float64 [R], ascending.
+        val_score: float64 [R]; a log loss is better where it is smaller.
+        objective, gradient_norm: float64 [R], of the fits, on standardised features where these were used.
+        iterations: int [R].
+        converged: bool [R].
+        best: position of the chosen C.
+    """
+
+    select: Select
+    C: NDArray[np.float64]
+    val_score: NDArray[np.float64]
+    objective: NDArray[np.float64]
+    gradient_norm: NDArray[np.float64]
+    iterations: NDArray[Any]
+    converged: NDArray[np.bool_]
+    best: int
+
+    def to_dict(self) -> dict[str, Any]:
+        names = ("C", "val_score", "objective", "gradient_norm", "iterations", "converged")
+        return {name: getattr(self, name).tolist() for name in names}
+
+    @property
+    def edge(self) -> str:
+        """A sentence where the chosen C is the first or last of several, or ""."""
+        if len(self.C) < 2 or 0 < self.best < len(self.C) - 1:
+            return ""
+        side = "smallest" if self.best == 0 else "largest"
+        chosen = f"{self.C[self.best]:g}"
+        return f"The chosen C {chosen} is the {side} of the grid: a better one may lie beyond it"
+
+
+def choose(
+    C: Sequence[float] | NDArray[Any], values: ArrayLike, select: Select, *, weakest: bool = False
+) -> int:
+    """Position of the best validation score; of equal ones the strongest regularisation.
+
+    Args:
+        C: [R], in any order.
+        values: [R] scores, none of them NaN.
+        weakest: of equal scores take the weakest regularisation, as the study's loop does.
+    """
+    scores = np.asarray(values, float)
+    best = scores.min() if select == "log-loss" else scores.max()
+    tied = np.flatnonzero(scores == best)
+    strength = np.asarray(C, float)[tied]
+    return int(tied[strength.argmax() if weakest else strength.argmin()])
+
+
+def quality(
+    truth: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.float64],
+    select: Select,
+    unseen: Sequence[int] = (),
+) -> tuple[float, str]:
+    """The score to select by, and why it is NaN or what it leaves out, if it is or does.
+
+    Args:
+        truth: [n] classes from 0.
+        probabilities: float64 [n, classes].
+        unseen: classes that the fit does not know; their probability is 0.
+    """
+    if select == "log-loss":
+        return metrics.log_loss(truth, probabilities, unseen)
+    if select == "auroc" and unseen:
+        found = metrics.Evaluation.of(truth, probabilities, unseen=unseen).classification
+        return found.auroc, found.auroc_reason
+    if select == "auroc":
+        return metrics.auroc(truth, probabilities)
+    predicted = probabilities.argmax(axis=1)
+    measure = metrics.accuracy if select == "accuracy" else metrics.mean_per_class_accuracy
+    return measure(truth, predicted), ""
