@@ -1,0 +1,440 @@
+"""Logistic regression for a whole path of regularisation values at once.
+
+The objective is scikit-learn's (`LogisticRegression`, l2, C multiplies the sum of the losses):
+
+    f(W, b) = 1/2 |W|^2 + C sum_i weight_i loss(W x_i + b, y_i)                                        (1)
+
+with the softmax cross-entropy and K weight vectors for K > 2 classes, and one weight vector w with
+log(1 + exp(-+(w x + b))) for K = 2. The intercepts b are not penalised. Three things to keep in mind:
+
+* The study's grid runs over 1 / C: `wd = logspace(-6, 5, 45)`, C = 1 / wd.
+* A softmax with two weight vectors (what the study's scikit-learn fitted for two classes) has the minimum of
+  the binary form at twice its C: w = w_1 - w_0 with w_0 = -w_1, so |W|^2 = |w|^2 / 2.
+* With `standardise`, (1) is in the standardised features: W there is penalised. `coef` and `intercept` are
+  given back for the features as they came; `objective` and `gradient_norm` refer to the standardised ones.
+
+How it is solved. f is smooth and strictly convex in W. All values (classes, tasks) are iterated in lockstep:
+their directions stand side by side, so that an iteration is one product with X and one with X^T for all of
+them. Directions are L-BFGS's (Liu and Nocedal 1989), on a preconditioner that is exact at W = 0: C times the
+sum of the softmax Hessians (K x K) times the spectrum of X (`logistic_lbfgs`). The line search works on
+cached linear predictors (`logistic_lockstep`). Only every fourth value starts from nothing; the others start
+from the path's interpolation (`logistic_path`). With fewer rows than columns, X is replaced by its
+coordinates in the space of its rows, which changes nothing (`logistic_rows`).
+
+Precision. Products are in float32 until an estimate of (f - min f) / f is at most the tolerance; then objective
+and gradient of every fit are computed anew in float64 from the features as they came, and what is not
+there yet iterates on in float64. Small problems are solved in float64 from the start. Sums over rows,
+objectives, weights and the spectrum are float64 throughout.
+
+The estimate is half the squared Newton decrement with the approximate Hessian. What is certain is
+f - min f <= |gradient|^2 / 2, because (1) is strongly convex in W (constant 1) and the intercepts'
+gradient vanishes: `Fits.gap` gives that bound. For small C it is tight enough to prove convergence, for
+large C it is far too wide.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.errors import Refused
+from engine.kernels import logistic_path
+from engine.kernels.logistic_lbfgs import Spectrum
+from engine.kernels.logistic_lockstep import MEMORY, Limits, Problems, descend
+from engine.kernels.logistic_loss import Targets
+from engine.kernels.logistic_rows import Rows
+
+#: Called with (fits that have converged or stopped, fits in all, iterations so far).
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to solve.
+
+    Attributes:
+        tolerance: estimated (f - min f) / f at which a fit has converged. The true excess was up to 30 times
+            the estimate where C is large.
+        max_iterations: of one fit in float32, and again in float64.
+        device: `cpu` or `cuda:N`.
+        threads: of torch's products on the CPU; None leaves torch's setting.
+        memory: bytes that the solver may take beyond its inputs. Rows that do not fit in half of it as
+            float32 are read and widened again in every pass.
+    """
+
+    tolerance: float = 1e-8
+    max_iterations: int = 2000
+    device: str = "cpu"
+    threads: int | None = None
+    memory: int = 4 << 30
+
+
+@dataclass(frozen=True)
+class Fits:
+    """One classification task, fitted with R values of C, in the order asked.
+
+    Attributes:
+        C: float64 [R].
+        coef: float64 [R, K', d] for the features as they came; K' = 1 for two classes, else K.
+        intercept: float64 [R, K'].
+        objective: float64 [R], equation (1).
+        gradient_norm: float64 [R], Euclidean, of (1) by W and b (of centred and, if asked, standardised
+            features; b is the intercept at their mean).
+        decrement: float64 [R], estimated (objective - minimum) / objective.
+        iterations: int64 [R], products with X and X^T that the fit took.
+        converged: bool [R], the decrement is at most the tolerance.
+        classes: K.
+        rows: that were used.
+        seconds: wall clock of `prepare`, `spectrum`, `float32`, `float64` and, within these two,
+            `products` with X; of all tasks that were fitted together.
+        flops: floating-point operations of these products, of all tasks that were fitted together.
+    """
+
+    C: NDArray[np.float64]
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    objective: NDArray[np.float64]
+    gradient_norm: NDArray[np.float64]
+    decrement: NDArray[np.float64]
+    iterations: NDArray[np.int64]
+    converged: NDArray[np.bool_]
+    classes: int
+    rows: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    flops: float = 0.0
+
+    @property
+    def gap(self) -> NDArray[np.float64]:
+        """Upper bound of objective - minimum, float64 [R]: proven, and wide where C is large."""
+        return self.gradient_norm**2 / 2
+
+    def scores(self, features: Any, r: int, rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
+        """Class probabilities float64 [n, K] of the fit with C[r]; see `path_scores`."""
+        return self.path_scores(features, rows, [r])[0]
+
+    def path_scores(
+        self, features: Any, rows: NDArray[np.intp] | None = None, which: Sequence[int] | None = None
+    ) -> NDArray[np.float64]:
+        """Class probabilities float64 [len(which), n, K] of several fits (all), reading the features once.
+
+        Args:
+            features: [N, d] as in `fit`; rows that are not finite give NaN.
+            rows: of the features; None means all.
+            which: positions in C.
+        """
+        which = range(len(self.C)) if which is None else which
+        rows = np.arange(len(features)) if rows is None else rows
+        coef, intercept = self.coef[list(which)], self.intercept[list(which)]
+        flat = coef.reshape(-1, coef.shape[-1]).T
+        found = np.empty((len(coef), len(rows), self.classes))
+        for start in range(0, len(rows), 1024):
+            part = rows[start : start + 1024]
+            block = features[part]
+            x = np.asarray(block.cpu() if isinstance(block, torch.Tensor) else block, dtype=np.float64)
+            z = (x @ flat).reshape(len(x), *coef.shape[:2]).swapaxes(0, 1) + intercept[:, None]
+            found[:, start : start + len(x)] = _probabilities(z)
+        return found
+
+
+def _probabilities(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    if z.shape[-1] == 1:
+        z = np.concatenate([np.zeros_like(z), z], axis=-1)
+    e = np.exp(z - z.max(-1, keepdims=True))
+    found: NDArray[np.float64] = e / e.sum(-1, keepdims=True)
+    return found
+
+
+def fit(
+    features: Any,
+    targets: NDArray[np.integer[Any]],
+    C: Sequence[float] | NDArray[np.floating[Any]],
+    *,
+    rows: NDArray[np.intp] | None = None,
+    class_weight: str | Sequence[float] | None = None,
+    standardise: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    options: Options | None = None,
+    on_progress: Progress | None = None,
+) -> Fits:
+    """Fit one task with every value of C.
+
+    Args:
+        features: [N, d] float16, float32 or float64; numpy (may be a mapping of files) or torch.
+        targets: int [N], classes 0 to K - 1, each of which some row has; -1 leaves the row out.
+        C: positive, in any order; equal values are solved once.
+        rows: positions to use; None means all.
+        class_weight: None, `balanced` (n / (K n_k), as scikit-learn) or K positive numbers.
+        standardise: mean and scale [d] of the features; a scale of 0 counts as 1. The mean changes no fit,
+            because the intercept is free.
+
+    Raises:
+        Refused: fewer than two classes, a class without rows, C that is not positive, features of another
+            length or not finite.
+    """
+    targets = np.asarray(targets)
+    if targets.ndim != 1:
+        raise Refused(f"targets of shape {targets.shape}", "One class a row is needed", "use fit_many")
+    classes = _classes(targets if rows is None else targets[rows])
+    solver = _Solver(features, targets[:, None], classes, C, rows, class_weight, standardise, options)
+    return solver.run(on_progress)[0]
+
+
+def fit_many(
+    features: Any,
+    targets: NDArray[np.integer[Any]],
+    C: Sequence[float] | NDArray[np.floating[Any]],
+    *,
+    rows: NDArray[np.intp] | None = None,
+    class_weight: str | Sequence[float] | None = None,
+    standardise: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    options: Options | None = None,
+    on_progress: Progress | None = None,
+) -> list[Fits]:
+    """Fit T binary tasks (one against the rest) with every value of C, sharing the products with X.
+
+    Args:
+        targets: int [N, T], 0 or 1; -1 leaves the row out of that task.
+
+    Others, and what is raised, as for `fit`. Each task has the solution that it would have alone.
+    """
+    targets = np.asarray(targets)
+    if targets.ndim != 2 or targets.shape[1] == 0 or targets.max(initial=0) > 1:
+        raise Refused(
+            f"targets of shape {targets.shape}, up to {targets.max(initial=0)}",
+            "Tasks are columns of 0, 1 and -1",
+            "use fit for more than two classes",
+        )
+    return _Solver(features, targets, 2, C, rows, class_weight, standardise, options).run(on_progress)
+
+
+def _classes(targets: NDArray[np.integer[Any]]) -> int:
+    """K, where every class below K has a row."""
+    there = np.unique(targets[targets >= 0])
+    if len(there) < 2:
+        raise Refused(
+            f"{len(there)} class among {int((targets >= 0).sum())} labelled rows",
+            "A classifier needs at least two classes",
+            "check the label column and the rows chosen",
+        )
+    if len(there) <= there[-1]:
+        missing = int(np.setdiff1d(np.arange(there[-1]), there)[0])
+        raise Refused(
+            f"class {missing} without a row", "Every class is fitted from rows", "number those there"
+        )
+    return len(there)
+
+
+class _Solver:
+    """Checked input, and the stages of a fit."""
+
+    def __init__(
+        self,
+        features: Any,
+        targets: NDArray[np.integer[Any]],
+        classes: int,
+        C: Sequence[float] | NDArray[np.floating[Any]],
+        rows: NDArray[np.intp] | None,
+        class_weight: str | Sequence[float] | None,
+        standardise: tuple[NDArray[Any], NDArray[Any]] | None,
+        options: Options | None,
+    ) -> None:
+        self._options = options or Options()
+        asked = np.atleast_1d(np.asarray(C, np.float64))
+        if asked.ndim != 1 or not len(asked) or not (np.isfinite(asked) & (asked > 0)).all():
+            raise Refused(
+                f"C = {C}", "C is a list of positive numbers", "the study's is 1 / logspace(-6, 5, 45)"
+            )
+        if len(features) != len(targets):
+            raise Refused(
+                f"{len(features)} features, {len(targets)} targets", "They belong together", "align them"
+            )
+        self._C, self._place = np.unique(asked, return_inverse=True)
+        self._classes = classes
+        index = np.arange(len(targets)) if rows is None else np.sort(np.asarray(rows, np.intp))
+        index = index[(targets[index] >= 0).any(1)]
+        self._codes = np.ascontiguousarray(targets[index].T).astype(np.intp)
+        self._weights = np.stack([_row_weights(c, classes, class_weight) for c in self._codes])
+        self._features, self._index = features, index
+        self._scale = None if standardise is None else standardise[1]
+        self._seconds: dict[str, float] = {}
+
+    def run(self, on_progress: Progress | None) -> list[Fits]:
+        options = self._options
+        with _threads(options.threads), torch.inference_mode():
+            with self._stage("prepare"):
+                rows = Rows.of(self._features, self._index, self._scale, options.device, options.memory // 2)
+                basis = rows.reduce()
+            with self._stage("spectrum"):
+                spectrum = Spectrum.of(rows)
+            problems = self._start(rows)
+            tick = _Ticker(on_progress, len(problems.C))
+            if not rows.small:
+                with self._stage("float32"):
+                    targets = self._targets(rows, torch.float32)
+                    for wave, known in self._waves(len(problems.C)):
+                        self._interpolate(problems, wave, known)
+                        self._descend(problems, wave, rows, targets, spectrum, torch.float32, tick)
+            with self._stage("float64"):
+                targets = self._targets(rows, torch.float64)
+                for wave, known in self._waves(len(problems.C)) if rows.small else [(_all(problems), None)]:
+                    self._interpolate(problems, wave, known)
+                    self._descend(problems, wave, rows, targets, spectrum, torch.float64, tick)
+            self._seconds["products"] = rows.seconds
+            weights = problems.theta[..., :-1]
+            weights = weights if basis is None else weights @ basis.T
+            return self._fits(problems, weights.cpu().numpy(), rows)
+
+    def _start(self, rows: Rows) -> Problems:
+        """W = 0 and the intercepts that are best then, [T * R] problems, the values of a task together."""
+        tasks, count = len(self._codes), len(self._C)
+        outputs = self._classes if self._classes > 2 else 1
+        shares = np.stack(
+            [
+                np.bincount(code[code >= 0], weight[code >= 0], self._classes)
+                for code, weight in zip(self._codes, self._weights, strict=True)
+            ]
+        )
+        logs = np.log(shares)
+        best = logs[:, 1:] - logs[:, :1] if outputs == 1 else logs - logs.mean(1, keepdims=True)
+        theta = np.zeros((tasks * count, outputs, rows.dim + 1))
+        theta[..., -1] = np.repeat(best, count, axis=0)
+        device = self._options.device
+        return Problems.start(
+            torch.from_numpy(np.repeat(np.arange(tasks), count)).to(device),
+            torch.from_numpy(np.tile(self._C, tasks)).to(device),
+            torch.from_numpy(theta).to(device),
+        )
+
+    def _targets(self, rows: Rows, dtype: torch.dtype) -> list[Targets]:
+        return Targets.blocks(
+            self._codes, self._weights, self._classes, rows.slices(), dtype, self._options.device
+        )
+
+    def _waves(self, problems: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp] | None]]:
+        """Positions in C to solve next, and those known already."""
+        known = np.zeros(0, np.intp)
+        for wave in logistic_path.waves(len(self._C)):
+            yield wave, known if len(known) else None
+            known = np.union1d(known, wave)
+
+    def _interpolate(
+        self, problems: Problems, wave: NDArray[np.intp], known: NDArray[np.intp] | None
+    ) -> None:
+        if known is None:
+            return
+        log = np.log(self._C)
+        weights = torch.from_numpy(logistic_path.weights(log[known], log[wave])).to(problems.theta.device)
+        path = problems.theta.view(len(self._codes), len(self._C), -1)
+        path[:, torch.from_numpy(wave)] = weights @ path[:, torch.from_numpy(known)]
+
+    def _descend(
+        self,
+        problems: Problems,
+        wave: NDArray[np.intp],
+        rows: Rows,
+        targets: list[Targets],
+        spectrum: Spectrum,
+        dtype: torch.dtype,
+        tick: "_Ticker",
+    ) -> None:
+        """Solve the wave's values of all tasks, as many at a time as memory allows."""
+        count = len(self._C)
+        every = (np.arange(len(self._codes))[:, None] * count + wave).ravel()
+        outputs, size = problems.theta.shape[1:]
+        bytes_each = torch.finfo(dtype).bits // 8 * outputs * (5 * len(rows) + (2 * MEMORY + 12) * size)
+        together = max(1, self._options.memory // 2 // bytes_each)
+        limits = Limits(self._options.tolerance, self._options.max_iterations)
+        for part in np.array_split(every, -(-len(every) // together)):
+            which = torch.from_numpy(part).to(problems.C.device)
+            some = problems.take(which)
+            descend(some, rows, targets, spectrum, dtype, limits, tick)
+            problems.put(which, some)
+            tick.done += len(part) if dtype == torch.float64 else 0
+
+    def _fits(self, problems: Problems, weights: NDArray[np.float64], rows: Rows) -> list[Fits]:
+        coef = weights / rows.scale
+        intercept = problems.theta[..., -1].cpu().numpy() - coef @ rows.centre
+        found = []
+        for task, code in enumerate(self._codes):
+            at = task * len(self._C) + self._place
+            numbers = {
+                name: getattr(problems, name).cpu().numpy()[at]
+                for name in ("objective", "gradient_norm", "decrement", "iterations", "converged")
+            }
+            found.append(
+                Fits(
+                    C=self._C[self._place],
+                    coef=coef[at],
+                    intercept=intercept[at],
+                    classes=self._classes,
+                    rows=int((code >= 0).sum()),
+                    seconds=dict(self._seconds),
+                    flops=rows.flops,
+                    **numbers,
+                )
+            )
+        return found
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _row_weights(
+    codes: NDArray[np.intp], classes: int, class_weight: str | Sequence[float] | None
+) -> NDArray[np.float64]:
+    """Weight of every row's loss, float64 [n]; 0 where the code is -1."""
+    there = codes >= 0
+    counts = np.bincount(codes[there], minlength=classes)
+    if (counts == 0).any():
+        raise Refused(
+            f"{int((counts > 0).sum())} of {classes} classes among {int(there.sum())} rows of a task",
+            "Every class is fitted from rows",
+            "leave that task out",
+        )
+    if class_weight is None:
+        each = np.ones(classes)
+    elif isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise Refused(f"class weight {class_weight!r}", "It is balanced, or K numbers", "use balanced")
+        each = there.sum() / (classes * counts)
+    else:
+        each = np.asarray(class_weight, np.float64)
+        if each.shape != (classes,) or not (np.isfinite(each) & (each > 0)).all():
+            raise Refused(
+                f"class weights {class_weight}", f"{classes} positive numbers are needed", "give them"
+            )
+    return np.where(there, each[codes.clip(min=0)], 0.0)
+
+
+def _all(problems: Problems) -> NDArray[np.intp]:
+    return np.arange(len(problems.C))
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Ticker:
+    """Counts for `on_progress`."""
+
+    def __init__(self, report: Progress | None, total: int) -> None:
+        self._report, self._total, self._iterations, self.done = report, total, 0, 0
+
+    def __call__(self, left: int) -> None:
+        self._iterations += 1
+        if self._report is not None:
+            self._report(self.done, self._total, self._iterations)

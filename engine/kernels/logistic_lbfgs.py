@@ -1,0 +1,151 @@
+"""Search directions: limited-memory BFGS for many problems at once, on a Kronecker preconditioner.
+
+For L-BFGS see Liu and Nocedal, Math. Programming 45 (1989) 503. Here the two-loop recursion is written with
+the small matrices of inner products (as Byrd, Nocedal and Schnabel, Math. Programming 63 (1994) 129, do), so
+that a direction costs a few batched matrix-vector products instead of a long sequence of dot products.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.kernels.logistic_rows import Rows
+
+#: Eigenvalues are not taken smaller than this share of the largest: below it a precision sees only rounding.
+_FLOOR = {torch.float32: 3e-7, torch.float64: 1e-14}
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """X^T X = V diag(values) V^T.
+
+    Attributes:
+        values: float64 [d], not negative; of the sum over rows, not the mean.
+        vectors: float64 [d, d], a column each.
+    """
+
+    values: Tensor
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, rows: Rows) -> "Spectrum":
+        """One pass over the rows, and a decomposition in float64."""
+        dtype = torch.float64 if rows.small else torch.float32
+        gram = torch.zeros(rows.dim, rows.dim, dtype=torch.float64, device=rows.device)
+        for block in rows.blocks(dtype):
+            gram += (block.T @ block).double()
+        values, vectors = torch.linalg.eigh(gram)
+        return cls(values.clamp(min=0.0), vectors)
+
+
+class Preconditioner:
+    """Inverse of M (x) X^T X / n + I for each problem, the Hessian if all rows had the mean softmax Hessian M.
+
+    It is diagonal in the basis of M's eigenvectors (K x K) times those of X^T X; the intercepts see M alone.
+    At W = 0 all rows do have one softmax Hessian, and the first direction is Newton's.
+
+    Args:
+        curvature: float64 [P, K, K], C times the weighted sum over rows of the softmax Hessians.
+    """
+
+    def __init__(self, spectrum: Spectrum, rows: int, dtype: torch.dtype, curvature: Tensor) -> None:
+        floor = _FLOOR[dtype] * spectrum.values[-1:]
+        self._values = torch.maximum(spectrum.values, floor) / rows
+        self._vectors = spectrum.vectors.to(dtype)
+        self.update(curvature)
+
+    def update(self, curvature: Tensor) -> None:
+        """Take a new M, float64 [P, K, K]."""
+        values, vectors = torch.linalg.eigh(curvature)
+        values = values.clamp(min=0.0)
+        # Adding one number to all intercepts of a softmax changes nothing: that direction has no curvature.
+        flat = values <= 1e-12 * values[:, -1:]
+        self._intercept = torch.where(flat, 0.0, 1.0 / torch.where(flat, 1.0, values))
+        self._scale = 1.0 / (values[:, :, None] * self._values + 1.0)
+        self._classes = vectors
+
+    def keep(self, which: Tensor) -> None:
+        """Forget the other problems."""
+        self._intercept, self._scale = self._intercept[which], self._scale[which]
+        self._classes = self._classes[which]
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """[P, K, d + 1] to the same, weights and intercepts."""
+        dtype = gradient.dtype
+        classes = self._classes.to(dtype)
+        turned = classes.transpose(1, 2) @ gradient
+        weights = ((turned[..., :-1] @ self._vectors) * self._scale.to(dtype)) @ self._vectors.T
+        intercepts = turned[..., -1:] * self._intercept.to(dtype)[..., None]
+        return classes @ torch.cat([weights, intercepts], dim=2)
+
+
+class History:
+    """The last steps s and changes of the gradient y of each problem.
+
+    Args:
+        problems, size: number of problems, and of numbers that one has.
+        memory: pairs kept.
+    """
+
+    def __init__(self, problems: int, size: int, memory: int, dtype: torch.dtype, device: str) -> None:
+        self._steps = torch.zeros(problems, memory, size, dtype=dtype, device=device)
+        self._changes = torch.zeros_like(self._steps)
+        # products[p, i, j] = s_i . y_j; a missing pair has s = y = 0 and 1 on the diagonal.
+        eye = torch.eye(memory, dtype=torch.float64, device=device)
+        self._products = eye.expand(problems, -1, -1).clone()
+        self._next = 0
+
+    def keep(self, which: Tensor) -> None:
+        """Forget the other problems."""
+        self._steps, self._changes = self._steps[which], self._changes[which]
+        self._products = self._products[which]
+
+    def forget(self, which: Tensor) -> None:
+        """Drop all pairs of the problems where `which` [P] is true."""
+        for pairs in (self._steps, self._changes):
+            pairs[which] = 0
+        self._products[which] = torch.eye(
+            self._products.shape[1], dtype=torch.float64, device=self._products.device
+        )
+
+    def add(self, step: Tensor, change: Tensor) -> None:
+        """Take a pair [P, size] in place of the oldest; one without positive curvature is left out."""
+        product = (step * change).sum(1, dtype=torch.float64)
+        length = (step * step).sum(1, dtype=torch.float64) * (change * change).sum(1, dtype=torch.float64)
+        usable = (product > 1e-10 * length.sqrt()) & torch.isfinite(length)
+        at = self._next
+        self._steps[:, at] = torch.where(usable[:, None], step, 0)
+        self._changes[:, at] = torch.where(usable[:, None], change, 0)
+        self._products[:, at, :] = _times(self._changes, self._steps[:, at])
+        self._products[:, :, at] = _times(self._steps, self._changes[:, at])
+        self._products[:, at, at] = torch.where(usable, product, 1.0)
+        self._next = (at + 1) % self._steps.shape[1]
+
+    def direction(self, gradient: Tensor, precondition: Preconditioner) -> Tensor:
+        """Minus the gradient [P, K, d + 1] times the approximate inverse Hessian."""
+        memory = self._steps.shape[1]
+        order = (torch.arange(memory, device=gradient.device) + self._next) % memory  # oldest first
+        products = self._products[:, order][:, :, order]
+        upper = torch.triu(products)
+        flat = gradient.flatten(1)
+        along = _times(self._steps, flat)[:, order]
+        alpha = torch.linalg.solve_triangular(upper, along[..., None], upper=True)[..., 0]
+        flat = flat - self._combine(self._changes, alpha, order)
+        found = precondition(flat.view(gradient.shape)).flatten(1)
+        rest = torch.diagonal(products, dim1=1, dim2=2) * alpha - _times(self._changes, found)[:, order]
+        gamma = torch.linalg.solve_triangular(upper.transpose(1, 2), rest[..., None], upper=False)[..., 0]
+        found = found + self._combine(self._steps, gamma, order)
+        return -found.view(gradient.shape)
+
+    @staticmethod
+    def _combine(pairs: Tensor, weights: Tensor, order: Tensor) -> Tensor:
+        """Sum of pairs [P, memory, size] with weights [P, memory] that are given in the order of age."""
+        placed = torch.empty_like(weights)
+        placed[:, order] = weights
+        return torch.bmm(placed.to(pairs.dtype)[:, None], pairs)[:, 0]
+
+
+def _times(pairs: Tensor, vector: Tensor) -> Tensor:
+    """Inner products [P, memory] in float64 of pairs [P, memory, size] and a vector [P, size]."""
+    return torch.bmm(pairs, vector[..., None])[..., 0].double()

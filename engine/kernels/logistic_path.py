@@ -1,0 +1,55 @@
+"""The order in which a path of regularisation values is solved, and where each value starts.
+
+Solutions change smoothly with log C. So every fourth value is solved from nothing, all of them in lockstep;
+what lies halfway starts at the cubic through four solved neighbours, and then the rest, where the spacing of
+the solved values is so small that little is left to do.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Below so many values the path is not worth its order.
+_FEW = 6
+#: A cubic whose weights sum to more than this in magnitude would blow up the neighbours' errors.
+_TAME = 2.0
+
+
+def waves(count: int) -> list[NDArray[np.intp]]:
+    """Positions of `count` values, in the groups that are solved together."""
+    every = np.arange(count)
+    if count < _FEW:
+        return [every]
+    first = np.union1d(every[::4], every[-1:])
+    second = np.setdiff1d(every[::2], first)
+    return [w for w in (first, second, np.setdiff1d(every, np.union1d(first, second))) if len(w)]
+
+
+def weights(known: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lagrange weights [wanted, known] of piecewise cubic interpolation.
+
+    Args:
+        known: ascending positions (log C) of solutions, at least two.
+        wanted: positions inside their range.
+
+    Where the spacing is too uneven for a cubic the interpolation is linear.
+    """
+    found = np.zeros((len(wanted), len(known)))
+    for row, x in zip(found, wanted, strict=True):
+        right = int(np.clip(np.searchsorted(known, x), 1, len(known) - 1))
+        for reach in (2, 1):
+            start = int(np.clip(right - reach, 0, max(len(known) - 2 * reach, 0)))
+            at = np.arange(start, min(start + 2 * reach, len(known)))
+            basis = _lagrange(known[at], x)
+            if np.abs(basis).sum() <= _TAME:
+                break
+        row[at] = basis
+    return found
+
+
+def _lagrange(nodes: NDArray[np.float64], x: float) -> NDArray[np.float64]:
+    apart = nodes[:, None] - nodes[None, :]
+    np.fill_diagonal(apart, 1.0)
+    towards = np.broadcast_to(x - nodes, apart.shape).copy()
+    np.fill_diagonal(towards, 1.0)
+    found: NDArray[np.float64] = np.prod(towards / apart, axis=1)
+    return found

@@ -1,0 +1,188 @@
+"""The rows of a fit: centred, scaled, and multiplied block by block, resident where memory allows."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.errors import Refused
+from engine.runtime import synchronize
+
+#: Rows of a block: the product with a block runs at the speed of the cache, not of the memory.
+_CPU_ROWS, _CUDA_ROWS = 1024, 1 << 15
+#: Elements below which the rows are kept, and the problem is solved, in float64 alone.
+SMALL = 1 << 22
+
+
+@dataclass
+class Rows:
+    """X = (features - centre) / scale, [n, d], in blocks of rows.
+
+    Attributes:
+        features: [N, d] numpy (may be a mapping of files) or torch, of any float type.
+        index: intp [n], ascending: the rows meant.
+        centre, scale: float64 [d].
+        device: `cpu` or `cuda:N`.
+        resident: bytes that blocks in float32 may take; 0 reads, widens and centres them in every pass.
+        flops, seconds: of the products so far.
+    """
+
+    features: Any
+    index: NDArray[np.intp]
+    centre: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    device: str
+    resident: int
+    flops: float = 0.0
+    seconds: float = 0.0
+    _kept: dict[torch.dtype, list[Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, features: Any, index: NDArray[np.intp], scale: NDArray[Any] | None, device: str, resident: int
+    ) -> "Rows":
+        """Rows around their mean.
+
+        Raises:
+            Refused: a value among them that is not finite.
+        """
+        d = int(features.shape[1])
+        total, step = np.zeros(d), _step(device)
+        for start in range(0, len(index), step):
+            part = index[start : start + step]
+            block = _take(features, part)
+            total += (block.numpy() if block.device.type == "cpu" else block.cpu().numpy()).sum(
+                0, dtype=np.float64
+            )
+            if not np.isfinite(total).all():
+                column = int(np.flatnonzero(~np.isfinite(total))[0])
+                raise Refused(
+                    f"a feature in column {column}, rows {part[0]} to {part[-1]}, that is NaN or infinite",
+                    "A fit needs finite features",
+                    "leave failed rows out (`bank verify` counts them), or embed them again",
+                )
+        centre = total / max(len(index), 1)
+        if _itemsize(features) < 8:
+            # Rounded like the features: a constant column becomes exactly zero.
+            centre = centre.astype(np.float32).astype(np.float64)
+        scale = np.ones(d) if scale is None else np.where(np.asarray(scale) > 0, scale, 1.0)
+        return cls(features, index, centre, scale.astype(np.float64), device, resident)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __post_init__(self) -> None:
+        self.dim = len(self.centre)
+
+    @property
+    def small(self) -> bool:
+        """Whether float64 is no burden."""
+        return len(self) * self.dim <= SMALL or self.dim != len(self.centre)
+
+    def slices(self) -> list[slice]:
+        """Of the rows in each block."""
+        step = _step(self.device)
+        return [slice(start, min(start + step, len(self))) for start in range(0, len(self), step)]
+
+    def blocks(self, dtype: torch.dtype) -> Iterator[Tensor]:
+        """X in blocks [rows, d]."""
+        if dtype in self._kept:
+            yield from self._kept[dtype]
+            return
+        size = torch.finfo(dtype).bits // 8 * len(self) * self.dim
+        fits = dtype == torch.float32 and size <= self.resident
+        keep: list[Tensor] | None = [] if self.small or fits else None
+        centre, scale = (torch.as_tensor(v, device=self.device) for v in (self.centre, self.scale))
+        for part in self.slices():
+            block = _take(self.features, self.index[part]).to(self.device)
+            # Small differences of large numbers: float32 subtracts them exactly, float16 would not.
+            wide = block.to(torch.promote_types(dtype, block.dtype))
+            wide = ((wide - centre.to(wide.dtype)) / scale.to(wide.dtype)).to(dtype)
+            if keep is not None:
+                keep.append(wide)
+            yield wide
+        if keep is not None:
+            self._kept[dtype] = keep
+
+    def free(self) -> None:
+        """Let go of resident blocks."""
+        self._kept.clear()
+
+    def reduce(self) -> Tensor | None:
+        """Where there are fewer rows than columns, give the rows n coordinates in the space they span.
+
+        Nothing is lost: by the representer theorem the weights lie in that space.
+
+        Returns:
+            Orthonormal basis, float64 [d, n]; None where nothing was reduced.
+        """
+        if len(self) >= self.dim:
+            return None
+        whole = torch.cat(list(self.blocks(torch.float64)))
+        basis, triangle = torch.linalg.qr(whole.T)
+        self._kept = {torch.float64: [triangle.T[part].contiguous() for part in self.slices()]}
+        self.dim = len(self)
+        return basis
+
+    def images(self, theta: Tensor) -> list[Tensor]:
+        """Linear predictors of every block: [P, K, rows] of weights and intercepts [P, K, d + 1]."""
+        problems, classes = theta.shape[:2]
+        weights = theta[..., :-1].reshape(problems * classes, -1)
+        intercepts = theta[..., -1:].reshape(-1, 1)
+        with self._clocked(len(weights), weights.shape[1]):
+            return [
+                torch.addmm(intercepts, weights, block.T).view(problems, classes, -1)
+                for block in self.blocks(theta.dtype)
+            ]
+
+    def gradients(self, residuals: Sequence[Tensor]) -> Tensor:
+        """Sums over rows of residual times (x, 1): float64 [P, K, d + 1] of blocks [P, K, rows]."""
+        problems, classes, _ = residuals[0].shape
+        dtype = residuals[0].dtype
+        total: Any = 0.0
+        with self._clocked(problems * classes, self.dim):
+            for block, residual in zip(self.blocks(dtype), residuals, strict=True):
+                flat = residual.view(problems * classes, -1)
+                # Sums within a block in the working precision, over blocks in float64.
+                total = total + (flat @ block).double()
+        sums = sum(r.sum(2, dtype=torch.float64) for r in residuals)
+        return torch.cat([total.view(problems, classes, -1), sums[..., None]], dim=2)  # type: ignore[index]
+
+    def _clocked(self, columns: int, dim: int) -> "_Clock":
+        self.flops += 2.0 * len(self) * dim * columns
+        return _Clock(self)
+
+
+class _Clock:
+    """Adds what its body takes to the rows' seconds."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        synchronize(self._rows.device)
+        self._rows.seconds += time.perf_counter() - self._start
+
+
+def _step(device: str) -> int:
+    return _CPU_ROWS if device == "cpu" else _CUDA_ROWS
+
+
+def _take(features: Any, rows: NDArray[np.intp]) -> Tensor:
+    """Some rows in their own precision; a copy, because torch wants writable memory."""
+    if isinstance(features, Tensor):
+        return features[torch.from_numpy(rows).to(features.device)]
+    part = np.asarray(features[rows])
+    return torch.from_numpy(part.astype(part.dtype.newbyteorder("="), copy=False))
+
+
+def _itemsize(features: Any) -> int:
+    return int(features.element_size() if isinstance(features, Tensor) else features.dtype.itemsize)
