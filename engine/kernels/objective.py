@@ -4,9 +4,8 @@
 
 loss_i the cross-entropy of row i under softmax(W x_i + b), or for two classes, which have one weight vector,
 under the logistic function. The intercept b is not penalised; s_i is 1, or for `balanced` classes rows /
-(classes x rows of its class). This is scikit-learn's objective with its C. Divided by C sum_i s_i it is the
-mean loss plus ||W||^2 / (2 C sum_i s_i), the form in which solvers state their tolerances. Where features are
-standardised, W and the gradient are those of the standardised ones.
+(classes x rows of its class). This is scikit-learn's objective with its C. Where features are standardised,
+W and the gradient are those of the standardised ones.
 """
 
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from engine.kernels.moments import Moments
 from engine.kernels.vectors import Vectors
 
 #: Bytes of float64 that a block of rows may take.
@@ -27,14 +27,11 @@ class Measured:
 
     Attributes:
         objective: float64 [R], f.
-        gradient_norm: float64 [R], Euclidean norm of the gradient of f in W and b.
-        largest: float64 [R], largest component of that gradient divided by C sum_i s_i: what scikit-learn's
-            `tol` is compared with.
+        gradient_norm: float64 [R], Euclidean norm of its gradient in W and b, features around their mean.
     """
 
     objective: NDArray[np.float64]
     gradient_norm: NDArray[np.float64]
-    largest: NDArray[np.float64]
 
 
 def class_weights(targets: NDArray[np.integer[Any]], classes: int, balanced: bool) -> NDArray[np.float64]:
@@ -76,7 +73,7 @@ def measure(
     strength = np.asarray(C, np.float64)
     r, outputs, d = coef.shape
     weight = class_weights(y, max(2, outputs), balanced)[y]
-    mean, scale = standardise if standardise is not None else (np.zeros(d), np.ones(d))
+    mean, scale = standardise or (Moments.of(features, rows).mean, np.ones(d))
     w = (coef.astype(np.float64) * scale).reshape(r * outputs, d)
     b = (intercept.astype(np.float64) + coef.astype(np.float64) @ mean).reshape(-1)
     loss, slope, offset = np.zeros(r), np.zeros_like(w), np.zeros_like(b)
@@ -90,12 +87,8 @@ def measure(
         offset += residual.sum(axis=0)
     pull = np.repeat(strength, outputs)
     gradient = np.concatenate([w + pull[:, None] * slope, (pull * offset)[:, None]], axis=1).reshape(r, -1)
-    total = strength * weight.sum()
-    return Measured(
-        0.5 * (w**2).reshape(r, -1).sum(axis=1) + strength * loss,
-        np.sqrt((gradient**2).sum(axis=1)),
-        np.abs(gradient).max(axis=1) / total,
-    )
+    penalty = 0.5 * (w**2).reshape(r, -1).sum(axis=1)
+    return Measured(penalty + strength * loss, np.sqrt((gradient**2).sum(axis=1)))
 
 
 def _losses(

@@ -1,0 +1,268 @@
+"""Backends of the probe. Each minimises the objective of `engine.kernels.objective` and says how far it came.
+
+`lockstep` is `engine.kernels.logistic`. `sklearn` is scikit-learn's L-BFGS in float64, one value of C after
+another, each started from the one before, to the limits of float64. `cuml` is cuML's quasi-Newton solver in
+float64 on a CUDA device, each value from zero. cuML minimises mean loss + ||W||^2 / (2 C n): the same
+objective divided by C n, its intercept not penalised either; `balanced` class weights sum to n, so that the
+division is the same. It stops where the largest component of that form's gradient is below its tolerance
+times the value, or where the value stands still.
+
+Objective and gradient norm of the latter two are measured afterwards, in float64, by one function. They have
+converged where their own rule ended them, and neither the limit of iterations nor a failed line search.
+"""
+
+import importlib
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import Refused
+from engine.kernels.logistic import Fits, Options, fit, fit_many
+from engine.kernels.moments import Moments
+from engine.kernels.objective import measure
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+BACKENDS = ("lockstep", "sklearn", "cuml")
+
+#: Told (values of C done, to do).
+Progress = Callable[[int, int], None]
+
+#: scikit-learn's `tol`; it ends sooner where the objective stands still to 64 units in the last place.
+_TOLERANCE, _MOST_ITERATIONS = 1e-9, 20_000
+#: cuML's `tol`, relative to the objective; of its change it asks a hundredth.
+_CUML_TOLERANCE, _CUML_ITERATIONS = 1e-7, 5_000
+
+
+class Settings(Protocol):
+    """What a backend must know; `engine.evals.probe.ProbeOptions` has it."""
+
+    @property
+    def backend(self) -> str: ...
+    @property
+    def class_weight(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+
+
+def solve(
+    features: NDArray[Any],
+    targets: NDArray[np.integer[Any]],
+    C: Sequence[float],
+    *,
+    rows: NDArray[np.intp],
+    moments: Moments | None,
+    options: Settings,
+    on_progress: Progress | None = None,
+) -> Fits:
+    """Fit one task at every C.
+
+    Args:
+        features: [N, d], any float type; finite in `rows`.
+        targets: [N] codes from 0, every one among `rows`; rows with a negative code are left out.
+        moments: that standardise the features; None leaves them as they are.
+
+    Raises:
+        Refused: an unknown backend, or one that cannot run here.
+    """
+    standardise = None if moments is None else (moments.mean, moments.scale)
+    balanced = options.class_weight == "balanced"
+    if _known(options.backend) == "lockstep":
+        return fit(
+            features,
+            targets,
+            np.asarray(C, np.float64),
+            rows=rows,
+            class_weight="balanced" if balanced else None,
+            standardise=standardise,
+            options=Options(device=options.device, threads=options.threads),
+            on_progress=_without_iterations(on_progress),
+        )
+    rows = rows[targets[rows] >= 0]
+    one_by_one = _sklearn if options.backend == "sklearn" else _cuml
+    clock = time.perf_counter()
+    x = features[rows].astype(np.float64)
+    if moments is not None:
+        x -= moments.mean
+        x /= moments.scale
+    found = one_by_one(x, targets[rows], np.asarray(C, np.float64), balanced, options.device, on_progress)
+    coef, intercept, iterations, converged = found
+    if moments is not None:
+        coef = coef / moments.scale
+        intercept = intercept - coef @ moments.mean
+    seconds = {"solve": time.perf_counter() - clock}
+    judged = measure(
+        features, targets, C, coef, intercept, rows=rows, balanced=balanced, standardise=standardise
+    )
+    seconds["measure"] = time.perf_counter() - clock - seconds["solve"]
+    return Fits(
+        C=np.asarray(C, np.float64),
+        coef=coef,
+        intercept=intercept,
+        objective=judged.objective,
+        gradient_norm=judged.gradient_norm,
+        decrement=np.full(len(coef), np.nan),  # only the lockstep solver estimates it
+        iterations=iterations,
+        converged=converged,
+        classes=max(2, coef.shape[1]),
+        rows=len(rows),
+        seconds=seconds,
+    )
+
+
+def solve_many(
+    features: NDArray[Any],
+    targets: NDArray[np.integer[Any]],
+    C: Sequence[float],
+    *,
+    rows: NDArray[np.intp],
+    moments: Moments | None,
+    options: Settings,
+    on_progress: Progress | None = None,
+) -> list[Fits]:
+    """Fit T tasks of two classes at every C; as `solve`, with targets [N, T] of 0, 1 and -1 (masked)."""
+    if _known(options.backend) == "lockstep":
+        return fit_many(
+            features,
+            targets,
+            np.asarray(C, np.float64),
+            rows=rows,
+            class_weight="balanced" if options.class_weight == "balanced" else None,
+            standardise=None if moments is None else (moments.mean, moments.scale),
+            options=Options(device=options.device, threads=options.threads),
+            on_progress=_without_iterations(on_progress),
+        )
+    count = targets.shape[1]
+    return [
+        solve(
+            features,
+            targets[:, at],
+            C,
+            rows=rows,
+            moments=moments,
+            options=options,
+            on_progress=_part_of(on_progress, at, count),
+        )
+        for at in range(count)
+    ]
+
+
+def _known(backend: str) -> str:
+    if backend not in BACKENDS:
+        raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
+    return backend
+
+
+def _without_iterations(on_progress: Progress | None) -> Callable[[int, int, int], None] | None:
+    """The lockstep solver also tells how many iterations it has made."""
+    if on_progress is None:
+        return None
+    return lambda done, todo, _: on_progress(done, todo)
+
+
+def _part_of(on_progress: Progress | None, at: int, count: int) -> Progress | None:
+    """Progress of one of several tasks as that of all."""
+    if on_progress is None:
+        return None
+    return lambda done, todo: on_progress(at * todo + done, count * todo)
+
+
+_Found = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]
+
+
+def _sklearn(
+    x: NDArray[np.float64],
+    y: NDArray[np.integer[Any]],
+    C: NDArray[np.float64],
+    balanced: bool,
+    device: str,
+    on_progress: Progress | None,
+) -> _Found:
+    """(coef, intercept, iterations, converged) at every C, from strong to weak regularisation."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(
+        tol=_TOLERANCE,
+        max_iter=_MOST_ITERATIONS,
+        warm_start=True,
+        class_weight="balanced" if balanced else None,
+    )
+    found: list[Any] = [None] * len(C)
+    for done, r in enumerate(np.argsort(C, kind="stable").tolist(), 1):
+        model.set_params(C=float(C[r]))
+        fine = fit_quietly(model, x, y)
+        found[r] = (model.coef_.copy(), model.intercept_.copy(), int(model.n_iter_[0]), fine)
+        if on_progress:
+            on_progress(done, len(C))
+    coef, intercept, iterations, converged = zip(*found, strict=True)
+    return np.stack(coef), np.stack(intercept), np.array(iterations), np.array(converged)
+
+
+def fit_quietly(model: "LogisticRegression", x: NDArray[Any], y: NDArray[Any]) -> bool:
+    """Fit; False where scikit-learn warned that it did not converge. Other warnings pass."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(x, y)
+    fine = True
+    for each in caught:
+        if issubclass(each.category, ConvergenceWarning):
+            fine = False
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    return fine
+
+
+def _cuml(
+    x: NDArray[np.float64],
+    y: NDArray[np.integer[Any]],
+    C: NDArray[np.float64],
+    balanced: bool,
+    device: str,
+    on_progress: Progress | None,
+) -> _Found:
+    """As `_sklearn`, every C from zero: cuML has no warm start."""
+    model_class, cupy = cuml_modules(device)
+    found = []
+    with cupy.cuda.Device(int(device.partition(":")[2] or 0)):
+        on_device, labels = cupy.asarray(x, order="F"), cupy.asarray(y.astype(np.int32))
+        for done, value in enumerate(C.tolist(), 1):
+            model = model_class(
+                C=value,
+                tol=_CUML_TOLERANCE,
+                max_iter=_CUML_ITERATIONS,
+                class_weight="balanced" if balanced else None,
+                output_type="numpy",
+            ).fit(on_device, labels)
+            coef = np.asarray(model.coef_, np.float64).reshape(-1, x.shape[1])
+            count = int(np.max(model.n_iter_))
+            intercept = np.asarray(model.intercept_, np.float64).reshape(-1)
+            found.append((coef, intercept, count, count < _CUML_ITERATIONS))
+            if on_progress:
+                on_progress(done, len(C))
+    coefs, intercepts, iterations, converged = zip(*found, strict=True)
+    return np.stack(coefs), np.stack(intercepts), np.array(iterations), np.array(converged)
+
+
+def cuml_modules(device: str) -> tuple[Any, Any]:
+    """(cuML's LogisticRegression, cupy). Raises Refused where there is no device or no cuML."""
+    if not device.startswith("cuda"):
+        raise Refused(f"backend cuml on {device}", "cuML computes on CUDA devices", "use --backend lockstep")
+    try:
+        cupy = importlib.import_module("cupy")
+        from cuml.linear_model import LogisticRegression
+    except ImportError as error:
+        raise Refused(
+            f"cuML is not installed ({error})",
+            "--backend cuml needs it",
+            "run `pip install 'embank[rapids]'`, or use --backend lockstep",
+        ) from error
+    return LogisticRegression, cupy
