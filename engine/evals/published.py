@@ -13,7 +13,7 @@ looser then (2e-9 of the sum) and cannot be set.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -100,21 +100,6 @@ class Published:
             f"their converged values above these, the chosen one {excess[self.best]:.2g}, the final fit "
             f"{self.final.excess:.2g}"
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """`{metric, best_C, weight_decay, val_score, converged, objective, refit, sweep, convergence}`."""
-        chosen = self.sweep[self.best]
-        return {
-            "metric": self.metric,
-            "best_C": self.best_C,
-            "weight_decay": chosen.weight_decay,
-            "val_score": chosen.val_score,
-            "converged": not (self.final.stopped or any(each.stopped for each in self.sweep)),
-            "objective": self.final.objective,
-            "refit": asdict(self.final),
-            "sweep": [asdict(each) for each in self.sweep],
-            "convergence": self.convergence,
-        }
 
 
 def published(

@@ -69,6 +69,12 @@ class SplitOptions:
             )
         if self.mode not in ("default", "as-published"):
             raise Refused(f"mode {self.mode!r}", "It is default or as-published", "choose one")
+        if self.mode == "as-published" and self.fraction != VALIDATION:
+            raise Refused(
+                f"as-published with a validation fraction of {self.fraction:g}",
+                f"The study's is {VALIDATION}",
+                "drop it, or use --mode default",
+            )
 
 
 @dataclass(frozen=True)
@@ -123,10 +129,6 @@ class Parts:
     def refit(self) -> Rows:
         """Train and validation rows together: what the chosen strength is fitted on at last."""
         return np.concatenate([self.train, self.val])
-
-    def to_dict(self) -> dict[str, Any]:
-        sizes = {f"{name}_images": len(getattr(self, name)) for name in ("train", "val", "test")}
-        return {**sizes, "masked": self.masked, "notes": list(self.notes)}
 
 
 def parts(

@@ -82,8 +82,6 @@ def test_convergence_is_recorded(ten: Published) -> None:
     assert max(each.excess for each in stopped) > 1e-4
     assert ten.convergence.startswith(f"{len(stopped)} of 45 fits were stopped")
     assert "above" in ten.convergence
-    assert ten.to_dict()["converged"] is False
-    assert len(ten.to_dict()["sweep"]) == 45
 
 
 def test_without_comparison_nothing_is_claimed() -> None:

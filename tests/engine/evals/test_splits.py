@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from engine.errors import Refused
 from engine.evals.splits import Columns, SplitOptions, parts, published_validation
+from stores.manifest import Manifest
+from stores.write import open_or_create
 
 ORACLE = Path("/work/shared/reference/oracles/label_tables.json")
 #: SHA-256 over the validation indices of 134,049 images, one a line (computed apart from this code).
@@ -213,12 +215,26 @@ def test_findings_share_a_cut() -> None:
         (["train", "train", "test", "test"], {"fraction": 1.0}, "between 0 and 1"),
         (["train", "train", "test", "test"], {"val": "test"}, "two parts"),
         (["train", "train", "test", "test"], {"mode": "paper"}, "as-published"),
+        (["train", "train", "test", "test"], {"mode": "as-published", "fraction": 0.1}, "study's is 0.2"),
         (["train", "train", "test", "test"], {}, "No usable val row among 0"),
     ],
 )
 def test_refused(split: list[str], options: dict, says: str) -> None:
     with pytest.raises(Refused, match=says):
         parts(table(split), np.array([0, 1, 0, 1]), np.ones(4, bool), SplitOptions(**options))
+
+
+def test_columns_of_a_bank(tmp_path: Path) -> None:
+    columns = {
+        "uri": [f"{row}.png" for row in range(4)],
+        "split": ["train", "", "test", "train"],
+        "group": ["b", "a", "", "b"],
+    }
+    bank = open_or_create(tmp_path / "bank", Manifest.from_columns(columns, tmp_path))
+    found = Columns.of(bank)
+    assert found.image_ids == columns["uri"]
+    assert (found.split.tolist(), found.split_names) == ([1, -1, 0, 1], ["test", "train"])
+    assert found.units.tolist() == [1, 0, 4, 1]
 
 
 def test_one_class_in_train_is_refused() -> None:
