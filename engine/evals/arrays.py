@@ -58,7 +58,7 @@ def columns_of(rows: int, parts: Mapping[str, ArrayLike | None], groups: ArrayLi
             "Features, labels, parts and groups belong to the same rows",
             "give arrays of one length",
         )
-    twice = int((sum(each.astype(np.int64) for each in given.values()) > 1).sum())
+    twice = int((np.sum(list(given.values()), axis=0) > 1).sum())
     if twice:
         raise Refused(f"{twice} rows in two parts", "No row plays two parts", "separate the parts")
     split = np.full(rows, -1, np.int64)

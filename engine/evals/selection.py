@@ -76,21 +76,17 @@ class Sweep:
         return f"The chosen C {chosen} is the {side} of the grid: a better one may lie beyond it"
 
 
-def choose(
-    C: Sequence[float] | NDArray[Any], values: ArrayLike, select: Select, *, weakest: bool = False
-) -> int:
+def choose(C: Sequence[float] | NDArray[Any], values: ArrayLike, select: Select) -> int:
     """Position of the best validation score; of equal ones the strongest regularisation.
 
     Args:
         C: [R], in any order.
         values: [R] scores, none of them NaN.
-        weakest: of equal scores take the weakest regularisation, as the study's loop does.
     """
     scores = np.asarray(values, float)
     best = scores.min() if select == "log-loss" else scores.max()
     tied = np.flatnonzero(scores == best)
-    strength = np.asarray(C, float)[tied]
-    return int(tied[strength.argmax() if weakest else strength.argmin()])
+    return int(tied[np.asarray(C, float)[tied].argmin()])
 
 
 def quality(

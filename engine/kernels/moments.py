@@ -26,6 +26,11 @@ class Moments:
     scale: NDArray[np.float64]
     constant: int
 
+    @property
+    def note(self) -> str:
+        """What to say about constant features."""
+        return f"{self.constant} of {len(self.mean)} features are constant in train: they are left unscaled"
+
     @classmethod
     def of(cls, features: NDArray[Any], rows: NDArray[np.intp]) -> "Moments":
         """Moments of some rows, at least one, of features [N, d] of any float type, all finite.

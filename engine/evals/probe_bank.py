@@ -1,0 +1,181 @@
+"""Probes from the bank: several models and label columns in, one result and one RunRecord each out."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine import provenance
+from engine.errors import Refused
+from engine.evals.findings import probe_findings
+from engine.evals.lowshot import LowShot, low_shot
+from engine.evals.probe import ProbeOptions, Progress, Task, probe_task
+from engine.evals.probe_published import probe_published
+from engine.evals.splits import Columns, SplitOptions, parts
+from engine.evals.targets import Policies, Target, from_bank, together
+from stores.read import Bank, FeatureSet
+from stores.records import RunRecord
+
+
+@dataclass(frozen=True)
+class BankProbe:
+    """What to probe in a bank.
+
+    Attributes:
+        labels: columns of the manifest.
+        multi_label: learn all of them in one run, one-vs-rest.
+        policies: the columns are findings, whose uncertain and blank cells become this; None for
+            columns of classes.
+        splits: which rows play which part.
+        low_shot: also draw low-shot curves.
+    """
+
+    labels: tuple[str, ...] = ("label",)
+    multi_label: bool = False
+    policies: Policies | None = None
+    splits: SplitOptions = field(default_factory=SplitOptions)
+    low_shot: LowShot | None = None
+
+    def __post_init__(self) -> None:
+        if self.multi_label and self.low_shot:
+            raise Refused(
+                "--low-shot with --multi-label",
+                "So many images per class are drawn of one label column at a time",
+                "leave --multi-label out",
+            )
+
+    @property
+    def findings(self) -> bool:
+        return self.multi_label or self.policies is not None
+
+
+def probes_from_bank(
+    bank: Path | str,
+    models: Sequence[str],
+    asked: BankProbe | None = None,
+    options: ProbeOptions | None = None,
+    *,
+    on_progress: Callable[[str], Progress] | None = None,
+) -> list[dict[str, Any]]:
+    """Probe every model on every label column (or on all columns together) and keep RunRecords.
+
+    Args:
+        models: slugs or feature names.
+        on_progress: given `model, label`, what `engine.evals.probe.probe` reports to.
+
+    Returns:
+        For each model and label `{model, label, test, best_C, val_score, converged, objective, ...}`:
+        fractions, log loss in nats, seconds.
+
+    Raises:
+        Refused: unknown models, columns or splits, or what `engine.evals.probe.probe` refuses.
+        BankError: a damaged bank.
+    """
+    asked, options = asked or BankProbe(), options or ProbeOptions()
+    _refuse_unpublished(asked, options)
+    store = Bank.open(Path(bank))
+    chosen = [store.features(model) for model in models]
+    if not chosen or len({each.name for each in chosen}) < len(chosen):
+        raise Refused(f"models {list(models)}", "Each model is named once", "drop the repetition")
+    targets = from_bank(store, asked.labels, findings=asked.findings, policies=asked.policies)
+    runs = [targets] if asked.multi_label else [[target] for target in targets]
+    columns = Columns.of(store)
+    return [
+        _run(store, features, run, columns, asked, options, on_progress)
+        for features in chosen
+        for run in runs
+    ]
+
+
+def _refuse_unpublished(asked: BankProbe, options: ProbeOptions) -> None:
+    extra = "--multi-label" if asked.multi_label else "--low-shot" if asked.low_shot else ""
+    if options.mode == "as-published" and extra:
+        raise Refused(
+            f"as-published with {extra}",
+            "The study probed one label column with all of its images",
+            f"leave {extra} out, or use --mode default",
+        )
+
+
+def _run(
+    store: Bank,
+    features: FeatureSet,
+    run: list[Target],
+    columns: Columns,
+    asked: BankProbe,
+    options: ProbeOptions,
+    on_progress: Callable[[str], Progress] | None,
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    model = features.key.model
+    told = on_progress(f"{model}, {', '.join(target.column for target in run)}") if on_progress else None
+    if asked.multi_label:
+        found = parts(columns, together(run), features.ok, asked.splits)
+        result = probe_findings(features.array, run, found, options, columns.group, told).to_dict()
+        result["notes"] = [*found.notes, *result["notes"]]
+    else:
+        (target,) = run
+        found = parts(columns, target.codes, features.ok, asked.splits, target.classes)
+        task = Task(target.column, target.classes, target.codes, found)
+        if options.mode == "as-published":
+            result = probe_published(features.array, task, options, columns.group, told)
+        else:
+            result = probe_task(features.array, task, options, columns.group, told).to_dict()
+        if asked.low_shot:
+            drawn = (asked.low_shot, store.image_digest)
+            result["low_shot"] = low_shot(features.array, task, options, *drawn, told)
+    settings = _settings(asked, options)
+    entry = {"model": model, **settings, **result, "targets": [target.to_dict() for target in run]}
+    entry["seconds"] = round(time.perf_counter() - start, 4)
+    _record(store, features, entry, settings)
+    return entry
+
+
+def _settings(asked: BankProbe, options: ProbeOptions) -> dict[str, Any]:
+    """What was asked for, less what the result says itself."""
+    settings = asdict(options)
+    if options.mode == "as-published":
+        settings |= {"standardise": False, "backend": "sklearn"}
+    del settings["C"], settings["select"]
+    policies = asdict(asked.policies) if asked.policies else None
+    return {
+        **settings,
+        "multi_label": asked.multi_label,
+        "policies": policies,
+        "splits": asdict(asked.splits),
+    }
+
+
+#: Members of an entry that are not metrics of the record.
+_APART = ("seconds", "stages", "masked", "targets")
+
+
+def _record(store: Bank, features: FeatureSet, entry: dict[str, Any], settings: dict[str, Any]) -> None:
+    used = {"feature": features.name, "key": features.key.digest, "manifest_digest": store.manifest_digest}
+    fits = entry.get("findings", [entry])
+    RunRecord.now(
+        kind="probe",
+        asked={"model": entry["model"], "label": entry["label"], "select": entry["select"], **settings},
+        used={**used, "image_digest": store.image_digest, "targets": entry["targets"]},
+        metrics={name: each for name, each in entry.items() if name not in (*_APART, *settings)},
+        seconds={"total": entry["seconds"], **entry["stages"]},
+        versions=provenance.versions(),
+        failures={each["label"]: each["masked"] for each in fits if "masked" in each},
+        convergence={
+            each["label"]: {"sweep": _convergence(each["sweep"]), "refit": each["refit"]}
+            for each in fits
+            if "sweep" in each
+        },
+    ).write(store.path)
+
+
+def _convergence(sweep: dict[str, Any]) -> dict[str, Any]:
+    """A sweep's convergence in short; the metrics have every fit's."""
+    stuck = [C for C, fine in zip(sweep["C"], sweep["converged"], strict=True) if not fine]
+    return {
+        "fits": len(sweep["C"]),
+        "not_converged": stuck,
+        "largest_gradient_norm": max(sweep["gradient_norm"]),
+        "iterations": sum(sweep["iterations"]),
+    }
