@@ -125,7 +125,8 @@ def quickstart(
     if json:
         console.print_json(result.to_dict())
         return
-    console.print_table(result.columns, result.table, title=result.title)
+    for table in (result.fewshot, result.probes):
+        console.print_table(table.columns, table.rows, title=table.title)
     for what, path in result.paths.items():
         print(f"{what:12} {path}")
     print("\nRun it again: nothing is embedded twice. Next: your own images, see `embank embed --help`.")
@@ -786,9 +787,212 @@ def _print_knn(r: dict[str, Any]) -> None:
         f"{masked}; {r['backend']}, {r['seconds']:.2f} s"
     )
     if reason := r["test"].get("auroc_reason"):
-        print(f"AUROC is not defined: {reason}.")
+        print(f"AUROC: {reason}.")
     if r["unseen_classes"]:
         print(f"{r['unseen_classes']} classes are tested but have no image that votes.")
+
+
+class SelectName(StrEnum):
+    accuracy = "accuracy"
+    mean_per_class = "mean-per-class"
+    auroc = "auroc"
+    log_loss = "log-loss"
+
+
+class ClassWeightName(StrEnum):
+    none = "none"
+    balanced = "balanced"
+
+
+class SolverName(StrEnum):
+    lockstep = "lockstep"
+    sklearn = "sklearn"
+    cuml = "cuml"
+
+
+class ModeName(StrEnum):
+    default = "default"
+    as_published = "as-published"
+
+
+class UncertainName(StrEnum):
+    ignore = "ignore"
+    zeros = "zeros"
+    ones = "ones"
+
+
+class BlankName(StrEnum):
+    ignore = "ignore"
+    zeros = "zeros"
+
+
+@app.command()
+def probe(
+    bank: BankPath,
+    model: Annotated[list[str], typer.Option("--model", help="Slug or feature name; repeat for several.")],
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Column to learn; repeat for several. (default: label)"),
+    ] = None,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="The columns are findings: learn all of them in one run.")
+    ] = False,
+    uncertain: Annotated[
+        UncertainName | None,
+        typer.Option(help="Columns are findings; cells of -1 become this. (default: ignore)"),
+    ] = None,
+    blank: Annotated[
+        BlankName | None,
+        typer.Option(help="Columns are findings; empty cells become this. (default: ignore)"),
+    ] = None,
+    c_min: Annotated[float, typer.Option(help="Smallest C: the strongest regularisation.")] = 1e-5,
+    c_max: Annotated[
+        float, typer.Option(help="Largest C, the weight of the data; 1/C is weight decay.")
+    ] = 1e6,
+    values: Annotated[int, typer.Option(help="Values of C tried, evenly spaced in log C.")] = 45,
+    select: Annotated[
+        SelectName | None,
+        typer.Option(help="Validation score that chooses C. (default: accuracy; auroc with --multi-label)"),
+    ] = None,
+    standardise: Annotated[
+        bool, typer.Option("--standardise/--no-standardise", help="By mean and deviation of the rows fitted.")
+    ] = True,
+    class_weight: Annotated[
+        ClassWeightName, typer.Option(help="balanced gives every class the same weight.")
+    ] = ClassWeightName.none,
+    train_split: Annotated[str, typer.Option(help="The images that are fitted.")] = "train",
+    val_split: Annotated[str, typer.Option(help="The images that choose C.")] = "val",
+    test_split: Annotated[str, typer.Option(help="The images that are tested.")] = "test",
+    val_fraction: Annotated[
+        float, typer.Option(help="Of the train patients, to choose C where no split is for that.")
+    ] = 0.2,
+    holdout: Annotated[
+        bool, typer.Option("--holdout", help="No test split: hold out a fifth of the train patients.")
+    ] = False,
+    low_shot: Annotated[
+        str | None, typer.Option(help="Also train on so many images a class, e.g. 1,2,5,10.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Draws of --low-shot.")] = 5,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Resamples of the test patients for 95 % intervals; 0 for none.")
+    ] = 1000,
+    mode: Annotated[
+        ModeName, typer.Option(help="as-published: the study's grid order, warm starts and 100 iterations.")
+    ] = ModeName.default,
+    backend: Annotated[
+        SolverName, typer.Option(help="All minimise the same objective.")
+    ] = SolverName.lockstep,
+    device: DeviceOption = "auto",
+    seed: Annotated[int, typer.Option(help="Of the cuts, draws and resamples.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Draw validation score against C here (PNG).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Logistic probes on frozen features: C chosen on validation, refitted, tested; from the bank alone."""
+    from engine.evals.device import evaluation_device
+    from engine.evals.lowshot import LowShot
+    from engine.evals.probe import ProbeOptions
+    from engine.evals.probe_bank import BankProbe, probes_from_bank
+    from engine.evals.selection import grid
+    from engine.evals.splits import SplitOptions
+    from engine.evals.targets import Policies
+    from engine.report import console
+    from engine.runtime import usable_cores
+
+    options = ProbeOptions(
+        C=grid(c_min, c_max, values),
+        standardise=standardise,
+        class_weight=class_weight.value,
+        select=select.value if select else None,
+        mode=mode.value,
+        backend=backend.value,
+        bootstrap=bootstrap,
+        seed=seed,
+        device=evaluation_device(device),
+        threads=usable_cores(),
+    )
+    policies = None
+    if multi_label or uncertain or blank:
+        # The study's uncertain cells became 0.
+        usual = UncertainName.zeros if mode is ModeName.as_published else UncertainName.ignore
+        policies = Policies((uncertain or usual).value, (blank or BlankName.ignore).value)
+    asked = BankProbe(
+        labels=tuple(label or ("label",)),
+        multi_label=multi_label,
+        policies=policies,
+        splits=SplitOptions(train_split, val_split, test_split, val_fraction, holdout, seed, mode.value),
+        low_shot=LowShot.parse(low_shot, seeds, seed) if low_shot else None,
+    )
+    with console.probe_progress() as on_progress:
+        results = probes_from_bank(bank, model, asked, options, on_progress=on_progress)
+    if out:
+        from engine.report.probes import probe_figure
+
+        probe_figure(results, out)
+    if json:
+        shown = [{**result, "plot": out} if out else result for result in results]
+        console.print_json(shown if len(shown) > 1 else shown[0])
+    else:
+        _print_probe(results, out)
+    for result in results:
+        if not result["converged"]:
+            console.say(f"{result['model']}, {result['label']}: not every fit converged; see the notes.")
+
+
+def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
+    from engine.report import console
+
+    fits = [{**each, "model": r["model"]} for r in results for each in (*r.get("findings", ()), r)]
+    columns = ["model", "label", "C", "1/C", fits[-1]["select"] + " (val)", "accuracy", "95 %", "per class"]
+    console.print_table([*columns, "AUROC", "converged"], [_probe_row(each) for each in fits])
+    for r in results:
+        if "images" in r:
+            parts = ", ".join(f"{n:,} {part}" for part, n in r["images"].items())
+            masked = ", ".join(f"{n:,} {reason}" for reason, n in r["masked"].items())
+            print(f"{r['model']}, {r['label']}: {parts} images; masked: {masked}; {r['seconds']:.2f} s")
+        for each in (r, *r.get("findings", ())):
+            for note in each.get("notes", ()):
+                print(f"  {'' if each is r else each['label'] + ': '}{note}")
+            if reason := each.get("test", {}).get("auroc_reason"):
+                print(f"  AUROC: {reason}")
+    for r in results:
+        _print_low_shot(r)
+    if out:
+        print(f"{out}: validation score against C")
+
+
+def _probe_row(r: dict[str, Any]) -> list[Any]:
+    if "test" not in r:
+        return [r["model"], r["label"], *["-"] * 8]
+    test, mean = r["test"], r["best_C"] is None
+    interval = test.get("intervals", {}).get("accuracy")
+    return [
+        r["model"],
+        "mean" if mean else r["label"],
+        "" if mean else f"{r['best_C']:.3g}",
+        "" if mean else f"{r['weight_decay']:.3g}",
+        r["val_score"],
+        test["accuracy"],
+        f"{interval['low']:.3f}-{interval['high']:.3f}" if interval else "",
+        test["mean_per_class_accuracy"],
+        test["auroc"],
+        "yes" if r["converged"] else "NO",
+    ]
+
+
+def _print_low_shot(r: dict[str, Any]) -> None:
+    from engine.report import console
+
+    if not r.get("low_shot"):
+        return
+    rows = [
+        [each["shots"], each["images"]]
+        + [f"{each[name]['mean']:.4f} ± {each[name]['ci95']:.4f}" for name in ("accuracy", "auroc")]
+        for each in r["low_shot"]["curve"]
+    ]
+    title = f"{r['model']}, {r['label']}: mean of {r['low_shot']['seeds']} seeds"
+    console.print_table(["images a class", "images", "accuracy", "AUROC"], rows, title=title)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """The first run: real pictures and real weights that packages ship, from files to numbers, offline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,12 @@ from engine import datasets
 from engine.errors import Refused
 from engine.evals.bank import fewshot_from_bank
 from engine.evals.fewshot import Protocol
+from engine.evals.probe import ProbeOptions
+from engine.evals.probe_bank import BankProbe, probes_from_bank
+from engine.evals.splits import SplitOptions
 from engine.extract import Progress, embed
 from engine.models import resolve
-from engine.runtime import Runtime
+from engine.runtime import Runtime, usable_cores
 
 #: An ImageNet network, and an untrained one to see what pretraining is worth.
 MODELS = ("efficientnet-lite0", "random/resnet18")
@@ -24,19 +27,34 @@ PROTOCOLS = {
     "tiles": Protocol(n_way=3, n_shot=5, n_query=10, episodes=600),
 }
 
+#: Sets that can be probed: no class of the tiles comes from more than two pictures, so none can be held out.
+PROBED = ("digits",)
+
 
 @dataclass(frozen=True)
-class Result:
-    """A table to print and the paths of what was made."""
+class Table:
+    """What is printed."""
 
     title: str
     columns: tuple[str, ...]
-    table: tuple[tuple[Any, ...], ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Tables to print and the paths of what was made."""
+
+    fewshot: Table
+    probes: Table
     paths: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "results": [dict(zip(self.columns, row, strict=True)) for row in self.table],
+            "results": self.fewshot.to_dicts(),
+            "probes": self.probes.to_dicts(),
             "paths": self.paths,
         }
 
@@ -64,6 +82,7 @@ def run(
     recipe = resolve(MODELS[0]).recipe.at(SIDE)  # the untrained control sees the very same pixels
     specs = [resolve(slug, recipe=recipe) for slug in MODELS]
     rows: list[tuple[Any, ...]] = []
+    probes: list[dict[str, Any]] = []
     paths: dict[str, str] = {}
     for name in sets:
         say(f"{name}: {datasets.load(name).facts.title}")
@@ -72,11 +91,45 @@ def run(
         bank = directory / f"{name}.bank"
         embed(manifest, specs, bank, runtime=Runtime.resolve(), on_progress=on_progress)
         rows += [_row(name, bank, spec.slug, PROTOCOLS[name]) for spec in specs]
+        if name in PROBED:
+            probes += [{"set": name, **found} for found in probe(bank)]
         paths |= {f"{name} images": str(directory / name), f"{name} bank": str(bank)}
-    paths["picture"] = str(_draw(directory, sets, rows))
+    paths["picture"] = str(_draw(directory, sets, rows, probes))
     columns = ("data set", "model", "images", "way", "shot", "chance", "accuracy", "ci95")
     title = "Few-shot accuracy from the bank (mean and 95 % interval of 600 episodes)"
-    return Result(title, columns, tuple(rows), paths)
+    return Result(Table(title, columns, tuple(rows)), probe_table(probes), paths)
+
+
+def probe(bank: Path) -> list[dict[str, Any]]:
+    """Probe both models with 45 values of C on a part of the images, and test on a fifth held out."""
+    asked = BankProbe(splits=SplitOptions(holdout=True))
+    return probes_from_bank(bank, MODELS, asked, ProbeOptions(threads=usable_cores()))
+
+
+def probe_table(found: Sequence[dict[str, Any]]) -> Table:
+    """What the probes found, a row each."""
+    columns = (
+        "data set",
+        "model",
+        "train",
+        "val",
+        "test",
+        "best C",
+        "accuracy",
+        "95 %",
+        "AUROC",
+        "converged",
+    )
+    title = "Linear probe: 45 regularisation values, the best on validation (95 % interval over test images)"
+    return Table(title, columns, tuple(_probe_row(each) for each in found))
+
+
+def _probe_row(found: dict[str, Any]) -> tuple[Any, ...]:
+    test, parts = found["test"], found["images"]
+    interval = test["intervals"]["accuracy"]
+    within = f"{interval['low']:.3f}-{interval['high']:.3f}"
+    scores = (found["best_C"], test["accuracy"], within, test["auroc"], found["converged"])
+    return (found["set"], found["model"], parts["train"], parts["val"], parts["test"], *scores)
 
 
 def _row(name: str, bank: Path, slug: str, protocol: Protocol) -> tuple[Any, ...]:
@@ -93,8 +146,10 @@ def _row(name: str, bank: Path, slug: str, protocol: Protocol) -> tuple[Any, ...
     )
 
 
-def _draw(directory: Path, sets: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Path:
-    from engine.report.figures import accuracy_and_neighbours
+def _draw(
+    directory: Path, sets: tuple[str, ...], rows: list[tuple[Any, ...]], probes: list[dict[str, Any]]
+) -> Path:
+    from engine.report.figures import overview
 
     banks = {name: directory / f"{name}.bank" for name in sets}
-    return accuracy_and_neighbours(rows, banks, directory, MODELS[0], directory / "quickstart.png")
+    return overview(rows, probes, banks, directory, MODELS[0], directory / "quickstart.png")

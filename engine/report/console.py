@@ -148,3 +148,32 @@ def _live_bar() -> Iterator[Callable[["Progress"], None]]:
             live.update(Group(bars, Text("  " + _stages(progress), style="dim")))
 
         yield update
+
+
+@contextmanager
+def probe_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
+    """For each run by its name a function that is told (what, done, to do) and shows it on stderr.
+
+    On a terminal one line that is written over, elsewhere a line every ten seconds.
+    """
+    live, last = sys.stderr.isatty(), time.monotonic()
+
+    def of(name: str) -> Callable[[str, int, int], None]:
+        def update(what: str, done: int, todo: int) -> None:
+            nonlocal last
+            text = f"{name}: {what} {done:,}/{todo:,}"
+            if live:
+                sys.stderr.write(f"\r{text}\x1b[K")
+                sys.stderr.flush()
+            elif time.monotonic() - last >= LINE_EVERY_S:
+                last = time.monotonic()
+                say(text)
+
+        return update
+
+    try:
+        yield of
+    finally:
+        if live:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

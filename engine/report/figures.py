@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.report.probes import sweeps
 from stores.read import Bank
 
 matplotlib.use("Agg")
@@ -16,21 +17,30 @@ RIGHT, WRONG, QUERY = "#2a7f62", "#c1440e", "#444444"
 QUERIES, NEIGHBOURS = 4, 6
 
 
-def accuracy_and_neighbours(
-    rows: Sequence[tuple[Any, ...]], banks: Mapping[str, Path], images: Path, model: str, out: Path
+def overview(
+    rows: Sequence[tuple[Any, ...]],
+    probes: Sequence[Mapping[str, Any]],
+    banks: Mapping[str, Path],
+    images: Path,
+    model: str,
+    out: Path,
 ) -> Path:
-    """Bars of accuracy beside chance, and for each bank some images with their nearest neighbours.
+    """Few-shot accuracy beside chance, the sweeps of probes, and images with their nearest neighbours.
 
     Args:
         rows: (data set, model, images, way, shot, chance, accuracy, ci95) as the quickstart's table.
+        probes: as `probes_from_bank` gives them; none leaves their panel out.
         banks: data set -> bank whose manifest's files lie in `images / data set`.
         model: whose features decide what is near (cosine).
     """
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(13, 2.6 + 2.9 * len(banks)), layout="constrained")
-    parts: Any = figure.subfigures(1 + len(banks), 1, height_ratios=[1.0] + [1.25] * len(banks))
-    _bars(parts[0].subplots(), rows)
+    figure = plt.figure(figsize=(13, 4.0 + 2.9 * len(banks)), layout="constrained")
+    parts: Any = figure.subfigures(1 + len(banks), 1, height_ratios=[1.5] + [1.25] * len(banks))
+    panels = parts[0].subplots(1, 2 if probes else 1, squeeze=False)[0]
+    _bars(panels[0], rows)
+    if probes:
+        sweeps(panels[1], probes)
     for part, (name, bank) in zip(parts[1:], banks.items(), strict=True):
         _neighbours(part, name, Bank.open(bank), images / name, model)
     figure.savefig(out, dpi=110)
