@@ -1,14 +1,15 @@
 """Backends of the probe. Each minimises the objective of `engine.kernels.objective` and says how far it came.
 
-`lockstep` is `engine.kernels.logistic`. `sklearn` is scikit-learn's L-BFGS in float64, one value of C after
-another, each started from the one before, to the limits of float64. `cuml` is cuML's quasi-Newton solver in
-float64 on a CUDA device, each value from zero. cuML minimises mean loss + ||W||^2 / (2 C n): the same
-objective divided by C n, its intercept not penalised either; `balanced` class weights sum to n, so that the
-division is the same. It stops where the largest component of that form's gradient is below its tolerance
-times the value, or where the value stands still.
+`lockstep` is `engine.kernels.logistic`. `sklearn` is scikit-learn in float64, one value of C after another,
+each started from the one before: L-BFGS, then Newton-CG from there, because L-BFGS ends where a step changes
+the mean form of the objective by less than 1e-14, which on separable classes at large C can be 10 % above the
+minimum. `cuml` is cuML's quasi-Newton solver in float64 on a CUDA device, each value from zero. cuML minimises
+mean loss + ||W||^2 / (2 C n): the same objective divided by C n, its intercept not penalised either;
+`balanced` class weights sum to n, so that the division is the same.
 
-Objective and gradient norm of the latter two are measured afterwards, in float64, by one function. They have
-converged where their own rule ended them, and neither the limit of iterations nor a failed line search.
+The latter two have converged where the largest component of the gradient is at most 1e-5 of the objective,
+both measured in float64 by one function. (For lockstep's rule see there.) They get centred features, which
+changes no solution, because the intercept is free.
 """
 
 import importlib
@@ -33,10 +34,10 @@ BACKENDS = ("lockstep", "sklearn", "cuml")
 #: Told (values of C done, to do).
 Progress = Callable[[int, int], None]
 
-#: scikit-learn's `tol`; it ends sooner where the objective stands still to 64 units in the last place.
-_TOLERANCE, _MOST_ITERATIONS = 1e-9, 20_000
-#: cuML's `tol`, relative to the objective; of its change it asks a hundredth.
-_CUML_TOLERANCE, _CUML_ITERATIONS = 1e-7, 5_000
+#: Largest gradient component, of the objective, at which a fit has converged; the solvers aim at a tenth.
+_CONVERGED = 1e-5
+#: Of L-BFGS on the mean form; it ends sooner where the objective stands still.
+_TOLERANCE, _MOST_ITERATIONS, _MOST_STEPS = 1e-9, 20_000, 200
 
 
 class Settings(Protocol):
@@ -72,7 +73,6 @@ def solve(
     Raises:
         Refused: an unknown backend, or one that cannot run here.
     """
-    standardise = None if moments is None else (moments.mean, moments.scale)
     balanced = options.class_weight == "balanced"
     if _known(options.backend) == "lockstep":
         return fit(
@@ -81,26 +81,25 @@ def solve(
             np.asarray(C, np.float64),
             rows=rows,
             class_weight="balanced" if balanced else None,
-            standardise=standardise,
+            standardise=None if moments is None else (moments.mean, moments.scale),
             options=Options(device=options.device, threads=options.threads),
             on_progress=_without_iterations(on_progress),
         )
     rows = rows[targets[rows] >= 0]
     one_by_one = _sklearn if options.backend == "sklearn" else _cuml
     clock = time.perf_counter()
+    mean = Moments.of(features, rows).mean if moments is None else moments.mean
+    scale = np.ones_like(mean) if moments is None else moments.scale
     x = features[rows].astype(np.float64)
-    if moments is not None:
-        x -= moments.mean
-        x /= moments.scale
+    x -= mean
+    x /= scale
     found = one_by_one(x, targets[rows], np.asarray(C, np.float64), balanced, options.device, on_progress)
-    coef, intercept, iterations, converged = found
-    if moments is not None:
-        coef = coef / moments.scale
-        intercept = intercept - coef @ moments.mean
+    coef, intercept, iterations = (np.stack(each) for each in zip(*found, strict=True))
+    coef /= scale
+    intercept -= coef @ mean
     seconds = {"solve": time.perf_counter() - clock}
-    judged = measure(
-        features, targets, C, coef, intercept, rows=rows, balanced=balanced, standardise=standardise
-    )
+    pair = (mean, scale)
+    judged = measure(features, targets, C, coef, intercept, rows=rows, balanced=balanced, standardise=pair)
     seconds["measure"] = time.perf_counter() - clock - seconds["solve"]
     return Fits(
         C=np.asarray(C, np.float64),
@@ -110,7 +109,7 @@ def solve(
         gradient_norm=judged.gradient_norm,
         decrement=np.full(len(coef), np.nan),  # only the lockstep solver estimates it
         iterations=iterations,
-        converged=converged,
+        converged=judged.slope <= _CONVERGED,
         classes=max(2, coef.shape[1]),
         rows=len(rows),
         seconds=seconds,
@@ -174,7 +173,8 @@ def _part_of(on_progress: Progress | None, at: int, count: int) -> Progress | No
     return lambda done, todo: on_progress(at * todo + done, count * todo)
 
 
-_Found = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]
+#: Coefficients [K', d], intercepts [K'], iterations.
+_Found = tuple[NDArray[np.float64], NDArray[np.float64], int]
 
 
 def _sklearn(
@@ -184,25 +184,24 @@ def _sklearn(
     balanced: bool,
     device: str,
     on_progress: Progress | None,
-) -> _Found:
-    """(coef, intercept, iterations, converged) at every C, from strong to weak regularisation."""
+) -> list[_Found]:
+    """Fits at every C, made from strong to weak regularisation."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(
-        tol=_TOLERANCE,
-        max_iter=_MOST_ITERATIONS,
-        warm_start=True,
-        class_weight="balanced" if balanced else None,
-    )
-    found: list[Any] = [None] * len(C)
-    for done, r in enumerate(np.argsort(C, kind="stable").tolist(), 1):
-        model.set_params(C=float(C[r]))
-        fine = fit_quietly(model, x, y)
-        found[r] = (model.coef_.copy(), model.intercept_.copy(), int(model.n_iter_[0]), fine)
+    model = LogisticRegression(warm_start=True, class_weight="balanced" if balanced else None)
+    found: dict[int, _Found] = {}
+    for r in np.argsort(C, kind="stable").tolist():
+        model.set_params(C=float(C[r]), solver="lbfgs", tol=_TOLERANCE, max_iter=_MOST_ITERATIONS)
+        fit_quietly(model, x, y)
+        steps = int(model.n_iter_[0])
+        value = measure(x, y, C[[r]], model.coef_[None], model.intercept_[None], balanced=balanced).objective
+        tolerance = float(0.1 * _CONVERGED * value[0] / (C[r] * len(y)))  # of the mean form; weights sum to n
+        model.set_params(solver="newton-cg", tol=tolerance, max_iter=_MOST_STEPS)
+        fit_quietly(model, x, y)
+        found[r] = (model.coef_.copy(), model.intercept_.copy(), steps + int(model.n_iter_[0]))
         if on_progress:
-            on_progress(done, len(C))
-    coef, intercept, iterations, converged = zip(*found, strict=True)
-    return np.stack(coef), np.stack(intercept), np.array(iterations), np.array(converged)
+            on_progress(len(found), len(C))
+    return [found[r] for r in range(len(C))]
 
 
 def fit_quietly(model: "LogisticRegression", x: NDArray[Any], y: NDArray[Any]) -> bool:
@@ -228,28 +227,27 @@ def _cuml(
     balanced: bool,
     device: str,
     on_progress: Progress | None,
-) -> _Found:
-    """As `_sklearn`, every C from zero: cuML has no warm start."""
+) -> list[_Found]:
+    """Fits at every C, each from zero: cuML has no warm start."""
     model_class, cupy = cuml_modules(device)
-    found = []
+    found: list[_Found] = []
     with cupy.cuda.Device(int(device.partition(":")[2] or 0)):
         on_device, labels = cupy.asarray(x, order="F"), cupy.asarray(y.astype(np.int32))
-        for done, value in enumerate(C.tolist(), 1):
+        for value in C.tolist():
             model = model_class(
                 C=value,
-                tol=_CUML_TOLERANCE,
-                max_iter=_CUML_ITERATIONS,
+                # relative to the objective; it also ends where that changes by a hundredth of it
+                tol=0.1 * _CONVERGED,
+                max_iter=_MOST_ITERATIONS,
                 class_weight="balanced" if balanced else None,
                 output_type="numpy",
             ).fit(on_device, labels)
             coef = np.asarray(model.coef_, np.float64).reshape(-1, x.shape[1])
-            count = int(np.max(model.n_iter_))
             intercept = np.asarray(model.intercept_, np.float64).reshape(-1)
-            found.append((coef, intercept, count, count < _CUML_ITERATIONS))
+            found.append((coef, intercept, int(np.max(model.n_iter_))))
             if on_progress:
-                on_progress(done, len(C))
-    coefs, intercepts, iterations, converged = zip(*found, strict=True)
-    return np.stack(coefs), np.stack(intercepts), np.array(iterations), np.array(converged)
+                on_progress(len(found), len(C))
+    return found
 
 
 def cuml_modules(device: str) -> tuple[Any, Any]:

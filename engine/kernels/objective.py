@@ -28,10 +28,13 @@ class Measured:
     Attributes:
         objective: float64 [R], f.
         gradient_norm: float64 [R], Euclidean norm of its gradient in W and b, features around their mean.
+        slope: float64 [R], largest component of that gradient divided by f; the same for f and for its
+            multiples, such as the mean form in which solvers state their tolerances.
     """
 
     objective: NDArray[np.float64]
     gradient_norm: NDArray[np.float64]
+    slope: NDArray[np.float64]
 
 
 def class_weights(targets: NDArray[np.integer[Any]], classes: int, balanced: bool) -> NDArray[np.float64]:
@@ -87,8 +90,9 @@ def measure(
         offset += residual.sum(axis=0)
     pull = np.repeat(strength, outputs)
     gradient = np.concatenate([w + pull[:, None] * slope, (pull * offset)[:, None]], axis=1).reshape(r, -1)
-    penalty = 0.5 * (w**2).reshape(r, -1).sum(axis=1)
-    return Measured(penalty + strength * loss, np.sqrt((gradient**2).sum(axis=1)))
+    objective = 0.5 * (w**2).reshape(r, -1).sum(axis=1) + strength * loss
+    norm, largest = np.sqrt((gradient**2).sum(axis=1)), np.abs(gradient).max(axis=1)
+    return Measured(objective, norm, largest / objective)
 
 
 def _losses(

@@ -80,6 +80,10 @@ def test_convergence_is_recorded(ten: Published) -> None:
     assert all(each.iterations < 100 for each in ten.sweep if not each.stopped)
     assert min(each.excess for each in ten.sweep) > -1e-6
     assert max(each.excess for each in stopped) > 1e-4
+    assert not any(each.converged for each in stopped)
+    far = [each for each in ten.sweep if not each.converged]
+    assert {each.excess > 1e-6 or each.stopped for each in far} == {True}
+    assert f"{len(far)} did not converge" in ten.convergence
     assert ten.convergence.startswith(f"{len(stopped)} of 45 fits were stopped")
     assert "above" in ten.convergence
 

@@ -103,9 +103,26 @@ def test_findings_are_fitted_on_their_own_rows(backend: str) -> None:
 def test_what_was_stopped_has_not_converged(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, rows = problem(4)
     monkeypatch.setattr(solvers, "_MOST_ITERATIONS", 3)
+    monkeypatch.setattr(solvers, "_MOST_STEPS", 1)
     fits = solvers.solve(x, y, GRID, rows=rows, moments=None, options=Settings())
     assert not fits.converged.all()
-    assert (fits.iterations <= 3).all()
+    assert (fits.iterations <= 4).all()
+
+
+def test_separable_classes_at_extreme_C() -> None:
+    """Where scikit-learn's L-BFGS alone calls a fit converged that lies far above the minimum."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 120)
+    x = rng.normal(size=(120, 150)) + 0.5 * rng.normal(size=(3, 150))[y]
+    C, rows = [1e-5, 1.0, 1e6], np.arange(120)
+    settings = Settings("sklearn"), Settings("lockstep")
+    one, other = (solvers.solve(x, y, C, rows=rows, moments=None, options=each) for each in settings)
+    assert one.converged.all()
+    assert one.objective == pytest.approx(other.objective, rel=1e-6)
+    alone = LogisticRegression(C=1e6, tol=1e-9, max_iter=20_000).fit(x, y)
+    far = measure(x, y, [1e6], alone.coef_[None], alone.intercept_[None])
+    assert far.objective[0] > 1.001 * one.objective[2]
+    assert far.slope[0] > 100 * solvers._CONVERGED
 
 
 def test_only_convergence_warnings_are_taken() -> None:

@@ -55,6 +55,7 @@ def test_objective_and_gradient_are_torchs(
         gradient = torch.cat([w.grad.ravel(), b.grad.ravel()]).numpy()
         assert found.objective[r] == pytest.approx(value.item(), rel=1e-10)
         assert found.gradient_norm[r] == pytest.approx(np.linalg.norm(gradient), rel=1e-8, abs=1e-9)
+        assert found.slope[r] == pytest.approx(np.abs(gradient).max() / value.item(), rel=1e-8, abs=1e-9)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
