@@ -21,9 +21,9 @@ cached linear predictors (`logistic_lockstep`). Only every fourth value starts f
 from the path's interpolation (`logistic_path`). With fewer rows than columns, X is replaced by its
 coordinates in the space of its rows, which changes nothing (`logistic_rows`).
 
-Precision. Products are in float32 until an estimate of (f - min f) / f is at most the tolerance; then objective
-and gradient of every fit are computed anew in float64 from the features as they came, and what is not
-there yet iterates on in float64. Small problems are solved in float64 from the start. Sums over rows,
+Precision. Products are in float32 until an estimate of (f - min f) / f is at most the tolerance; then
+objective and gradient of every fit are computed anew in float64 from the features as they came, and what is
+not there yet iterates on in float64. Small problems are solved in float64 from the start. Sums over rows,
 objectives, weights and the spectrum are float64 throughout.
 
 The estimate is half the squared Newton decrement with the approximate Hessian. What is certain is
@@ -111,11 +111,13 @@ class Fits:
     @property
     def gap(self) -> NDArray[np.float64]:
         """Upper bound of objective - minimum, float64 [R]: proven, and wide where C is large."""
-        return self.gradient_norm**2 / 2
+        bound: NDArray[np.float64] = self.gradient_norm**2 / 2
+        return bound
 
     def scores(self, features: Any, r: int, rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
         """Class probabilities float64 [n, K] of the fit with C[r]; see `path_scores`."""
-        return self.path_scores(features, rows, [r])[0]
+        found: NDArray[np.float64] = self.path_scores(features, rows, [r])[0]
+        return found
 
     def path_scores(
         self, features: Any, rows: NDArray[np.intp] | None = None, which: Sequence[int] | None = None

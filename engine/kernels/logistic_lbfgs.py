@@ -40,7 +40,7 @@ class Spectrum:
 
 
 class Preconditioner:
-    """Inverse of M (x) X^T X / n + I for each problem, the Hessian if all rows had the mean softmax Hessian M.
+    """Inverse of M (x) X^T X / n + I for each problem: of the Hessian, were M / n each row's softmax Hessian.
 
     It is diagonal in the basis of M's eigenvectors (K x K) times those of X^T X; the intercepts see M alone.
     At W = 0 all rows do have one softmax Hessian, and the first direction is Newton's.
@@ -77,7 +77,8 @@ class Preconditioner:
         turned = classes.transpose(1, 2) @ gradient
         weights = ((turned[..., :-1] @ self._vectors) * self._scale.to(dtype)) @ self._vectors.T
         intercepts = turned[..., -1:] * self._intercept.to(dtype)[..., None]
-        return classes @ torch.cat([weights, intercepts], dim=2)
+        found: Tensor = classes @ torch.cat([weights, intercepts], dim=2)
+        return found
 
 
 class History:

@@ -124,6 +124,7 @@ class Rows:
         if len(self) >= self.dim:
             return None
         whole = torch.cat(list(self.blocks(torch.float64)))
+        basis: Tensor
         basis, triangle = torch.linalg.qr(whole.T)
         self._kept = {torch.float64: [triangle.T[part].contiguous() for part in self.slices()]}
         self.dim = len(self)
