@@ -3,7 +3,7 @@
 `lockstep` is `engine.kernels.logistic`. `sklearn` is scikit-learn in float64, one value of C after another,
 each started from the one before: L-BFGS, then Newton-CG from there, because L-BFGS ends where a step changes
 the mean form of the objective by less than 1e-14, which on separable classes at large C can be 10 % above the
-minimum. `cuml` is cuML's quasi-Newton solver in float64 on a CUDA device, each value from zero. cuML minimises
+minimum. `cuml` is cuML's quasi-Newton solver in float64 on a CUDA device, each from zero. cuML minimises
 mean loss + ||W||^2 / (2 C n): the same objective divided by C n, its intercept not penalised either;
 `balanced` class weights sum to n, so that the division is the same.
 
