@@ -1,0 +1,253 @@
+"""All regularisation values at once: embank's lockstep solver against the study's scikit-learn sweep.
+
+The sweep is what the study's code does: `LogisticRegression(warm_start=True, max_iter=100)` on float32
+features, one value after another from C = 1e6 down, tolerance as it comes. Both sides' solutions are judged
+by one float64 objective.
+
+Features are made like pooled ReLU features: a latent vector whose components fall off like j^-0.7, shifted
+by its class's centre, is spread over the channels by a random matrix; at each of four positions noise is
+added and the negative part cut off; the mean over positions is stored in float16. The spectrum falls over
+five decades; classes overlap: at the best C about 80 % of new rows are classified rightly where 73 % belong
+to the commonest class. The class shares are those of EyePACS when there are five.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.speed.common import Spread, finish, interleaved, machine, markdown_table, parser, ratio, say
+from engine.kernels.logistic import Fits, Options, fit
+from engine.kernels.objective import measure
+from engine.runtime import synchronize, usable_cores
+
+#: Shares of the classes of EyePACS.
+_SHARES = (0.73, 0.07, 0.15, 0.03, 0.02)
+_LATENT_DECAY, _SEPARATION, _POSITIONS = 0.7, 0.15, 4
+
+
+def made_features(
+    rows: int, dim: int, classes: int, seed: int = 0
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """Features float16 [rows, dim] as described above, and classes [rows], each of which has a row."""
+    rng = np.random.default_rng(seed)
+    latent = max(8, dim // 4)
+    scale = np.arange(1, latent + 1) ** -_LATENT_DECAY
+    size = float(np.sqrt((scale**2).sum()))
+    shares = np.array(_SHARES) if classes == len(_SHARES) else np.ones(classes) / classes
+    targets = np.concatenate([np.arange(classes), rng.choice(classes, size=rows - classes, p=shares)])
+    spread = rng.standard_normal((latent, dim), np.float32)
+    centres = rng.standard_normal((classes, latent)) * scale * _SEPARATION
+    bias = size * rng.normal(-1.0, 0.5, dim).astype(np.float32)
+    features = np.empty((rows, dim), np.float16)
+    for start in range(0, rows, 4096):
+        part = targets[start : start + 4096]
+        hidden = rng.standard_normal((len(part), latent)) * scale + centres[part]
+        channels = hidden.astype(np.float32) @ spread + bias
+        pooled = np.zeros_like(channels)
+        for _ in range(_POSITIONS):
+            noise = rng.standard_normal(channels.shape, np.float32) * np.float32(0.5 * size)
+            pooled += np.maximum(channels + noise, 0)
+        features[start : start + len(part)] = pooled * (0.4 / _POSITIONS)
+    return features, targets
+
+
+def run(
+    rows: int,
+    dim: int,
+    classes: int,
+    values: int,
+    repeats: int,
+    sklearn: bool = True,
+    device: str = "cpu",
+    memory: int = 4 << 30,
+    tolerance: float = Options.tolerance,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Fit `values` values of C = 1 / logspace(-6, 5) on made features, `repeats` times, and once by sweep.
+
+    Returns:
+        `{rows, dim, classes, values, device, repeats, machine, seconds, stages, iterations, converged, gflop,
+        peak_gflop_s, share_of_peak, share_of_peak_in_products, peak_bytes}`, and with `sklearn`
+        `{sweep_seconds, sweep_over_lockstep, sweep_iterations, sweep_stopped, excess, higher}`: seconds as
+        {n, median, min, max}; floating-point operations of the products with X; the best rate of square and
+        of block products in float32, as measured between the repeats; our largest (objective - sweep's) /
+        sweep's; and the number of values where ours is higher at all.
+    """
+    import torch
+
+    features, targets = made_features(rows, dim, classes)
+    strengths = 1.0 / np.logspace(-6, 5, values)
+    threads = threads or usable_cores()
+    options = Options(device=device, threads=threads, memory=memory, tolerance=tolerance)
+    torch.set_num_threads(threads)
+    found: list[Fits] = []
+    peaks: list[float] = []
+
+    def lockstep() -> None:
+        found.append(fit(features, targets, strengths, options=options))
+
+    contenders = {
+        "lockstep": lockstep,
+        "peak": lambda: peaks.append(_peak(dim, values * (classes if classes > 2 else 1), device)),
+    }
+    seconds = interleaved(contenders, rounds=repeats, warm_up=False)["lockstep"]
+    last, peak = found[-1], max(peaks)
+    result: dict[str, Any] = {
+        "rows": rows,
+        "dim": dim,
+        "classes": classes,
+        "values": values,
+        "device": device,
+        "repeats": repeats,
+        "machine": machine(),
+        "seconds": Spread.of(seconds),
+        "stages": {name: Spread.of([f.seconds.get(name, 0.0) for f in found]) for name in last.seconds},
+        "iterations": last.iterations.tolist(),
+        "converged": int(last.converged.sum()),
+        "gflop": last.flops / 1e9,
+        "peak_gflop_s": peak,
+        "share_of_peak": Spread.of([last.flops / 1e9 / s / peak for s in seconds]),
+        "share_of_peak_in_products": Spread.of([f.flops / 1e9 / f.seconds["products"] / peak for f in found]),
+        "peak_bytes": _peak_bytes(),
+    }
+    if sklearn:
+        result |= _against_sweep(features, targets, last, seconds)
+    return result
+
+
+def _peak(dim: int, columns: int, device: str) -> float:
+    """Gflop/s of the fastest of several float32 products: square ones, and the solver's, full width."""
+    import torch
+
+    from engine.runtime import Span
+
+    square = torch.rand(1024, 1024, device=device)
+    blocks = [torch.rand(1024, dim, device=device) for _ in range(4)]
+    weights = torch.rand(columns, dim, device=device)
+    best = 0.0
+    for _ in range(5):
+        for left, rights in ((square, [square]), (weights, [block.T for block in blocks])):
+            for right in rights:
+                synchronize(device)
+                span = Span(device)
+                left @ right
+                span.stop()
+                best = max(best, 2e-9 * left.shape[0] * left.shape[1] * right.shape[1] / span.seconds)
+    return best
+
+
+def _against_sweep(
+    features: NDArray[np.float16], targets: NDArray[np.int64], ours: Fits, seconds: Sequence[float]
+) -> dict[str, Any]:
+    sweep: dict[str, Any] = {}
+    wide = features.astype(np.float32)
+    order = np.argsort(-ours.C, kind="stable")
+    timed = interleaved(
+        {"sweep": lambda: sweep.update(_sweep(wide, targets, ours.C[order]))}, rounds=1, warm_up=False
+    )
+    taken = timed["sweep"][0]
+    theirs = measure(features, targets, ours.C[order], sweep["coef"], sweep["intercept"]).objective
+    mine = measure(features, targets, ours.C[order], ours.coef[order], ours.intercept[order]).objective
+    return {
+        "sweep_seconds": taken,
+        "sweep_over_lockstep": ratio([taken] * len(seconds), list(seconds)),
+        "sweep_iterations": sweep["iterations"],
+        "sweep_stopped": int(sum(i >= 100 for i in sweep["iterations"])),
+        "excess": float(((mine - theirs) / theirs).max()),
+        "higher": int((mine > theirs).sum()),
+        "sweep_excess": float(((theirs - mine) / mine).max()),
+    }
+
+
+def _sweep(
+    features: NDArray[np.float32], targets: NDArray[np.int64], C: NDArray[np.float64]
+) -> dict[str, Any]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(warm_start=True, max_iter=100)
+    coef, intercept, iterations = [], [], []
+    with warnings.catch_warnings():  # counted instead: `sweep_stopped`
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for value in C:
+            model.set_params(C=value).fit(features, targets)
+            coef.append(model.coef_.copy())
+            intercept.append(model.intercept_.copy())
+            iterations.append(int(model.n_iter_.max()))
+            say(f"scikit-learn: C = {value:.3g}, {iterations[-1]} iterations")
+    return {"coef": np.stack(coef), "intercept": np.stack(intercept), "iterations": iterations}
+
+
+def _peak_bytes() -> int:
+    """Most bytes the process has had resident, features included."""
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _table(result: dict[str, Any]) -> str:
+    head = (
+        f"{result['rows']:,} x {result['dim']}, {result['classes']} classes, {result['values']} values of C, "
+        f"{result['device']}: {result['converged']} converged, "
+        f"{result['gflop']:,.0f} Gflop in products with X\n\n"
+    )
+    lines = [["lockstep, all of it", str(result["seconds"])]]
+    lines += [[f"  {name}", str(spread)] for name, spread in result["stages"].items()]
+    if "sweep_seconds" in result:
+        lines += [
+            [
+                f"scikit-learn's sweep ({result['sweep_stopped']} fits stopped at 100 iterations)",
+                f"{result['sweep_seconds']:.3g}",
+            ],
+            ["sweep / lockstep", str(result["sweep_over_lockstep"])],
+        ]
+    facts = [
+        ["peak of float32 products, Gflop/s", f"{result['peak_gflop_s']:.0f}"],
+        ["products: share of the peak while they run", str(result["share_of_peak_in_products"])],
+        ["products: share of the peak over the whole fit", str(result["share_of_peak"])],
+        ["most memory, GiB", f"{result['peak_bytes'] / 2**30:.2f}"],
+    ]
+    if "excess" in result:
+        facts += [
+            ["our objective above the sweep's, relative, at worst", f"{result['excess']:.2g}"],
+            ["values where ours is higher", str(result["higher"])],
+            ["the sweep's objective above ours, relative, at worst", f"{result['sweep_excess']:.2g}"],
+        ]
+    return head + markdown_table(["", "seconds"], lines) + "\n" + markdown_table(["", ""], facts)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parser(__doc__ or "")
+    options.add_argument("--rows", type=int, default=28_100)
+    options.add_argument("--dim", type=int, default=2048)
+    options.add_argument("--classes", type=int, default=5)
+    options.add_argument("--values", type=int, default=45)
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--no-sklearn", action="store_true", help="leave out the sweep (ten minutes)")
+    options.add_argument("--device", default="cpu", help="cpu or cuda:N")
+    options.add_argument("--memory", type=int, default=4 << 30, help="bytes the solver may take")
+    options.add_argument("--tolerance", type=float, default=Options.tolerance)
+    options.add_argument("--threads", type=int, help="of torch; default all cores")
+    asked = options.parse_args(argv)
+    result = run(
+        asked.rows,
+        asked.dim,
+        asked.classes,
+        asked.values,
+        asked.repeats,
+        not asked.no_sklearn,
+        asked.device,
+        asked.memory,
+        asked.tolerance,
+        asked.threads,
+    )
+    finish(result, _table(result), asked)
+
+
+if __name__ == "__main__":
+    main()
