@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from engine.errors import Refused
 from engine.evals import solvers
 from engine.evals.fitted import Fitted, swept
-from engine.evals.probe import Clock, ProbeOptions, ProbeResult, Progress, Task, examine, notes_on, part_of
+from engine.evals.probe import (
+    Clock,
+    ProbeOptions,
+    ProbeResult,
+    Progress,
+    Task,
+    examine,
+    for_size,
+    notes_on,
+    part_of,
+)
 from engine.evals.selection import Sweep
 from engine.evals.splits import Parts
 from engine.evals.targets import Target, together
@@ -182,9 +192,14 @@ def _fit(
     options: ProbeOptions,
     on_progress: Progress | None = None,
 ) -> list[Fitted]:
-    told = part_of(on_progress, "fits")
     fits = solvers.solve_many(
-        features, matrix, C, rows=rows, moments=moments, options=options, on_progress=told
+        features,
+        matrix,
+        C,
+        rows=rows,
+        moments=moments,
+        options=for_size(options, len(rows) * features.shape[1]),
+        on_progress=part_of(on_progress, "fits"),
     )
     return [Fitted(each, _KNOWN, 2) for each in fits]
 

@@ -56,7 +56,7 @@ def test_the_whole_way_is_scikit_learns(backend: str, classes: int, weight: str)
     assert found.best_C == C[int(np.argmin(losses))]
     scaler, model = fitted(x[train | val], y[train | val], found.best_C, weighted)
     expected = model.predict_proba(scaler.transform(x[test].astype(np.float64)))
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-4)
+    np.testing.assert_allclose(found.probabilities, expected, atol=5e-4)
     headline = found.test.headline
     assert headline["accuracy"] == pytest.approx(oracle.accuracy_score(y[test], expected.argmax(1)))
     assert headline["mean_per_class_accuracy"] == pytest.approx(
@@ -183,7 +183,7 @@ def test_constant_features_are_counted_and_change_nothing() -> None:
     found = probe(wider, y, **PARTS, options=options)
     assert any("2 of 10 features are constant" in note for note in found.notes)
     np.testing.assert_allclose(
-        found.probabilities, probe(x, y, **PARTS, options=options).probabilities, atol=1e-4
+        found.probabilities, probe(x, y, **PARTS, options=options).probabilities, atol=5e-4
     )
 
 
