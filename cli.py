@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -180,14 +181,35 @@ def manifest_table(
 @manifest_app.command("build")
 def manifest_build(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A name from `embank datasets list`.")],
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder, as downloaded.")],
     out: Out,
+    mode: Annotated[
+        str, typer.Option(help="default, or as-published: the study's label rules and splits.")
+    ] = "default",
+    uncertain: Annotated[
+        str | None, typer.Option(help="Uncertain labels: ignore, zeros, ones or soft; as -O uncertain=...")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-O", "--option", metavar="NAME=VALUE", help="See `embank datasets show`; repeat."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make the manifest of a data set of the catalogue; embedded ones write their images to ROOT."""
     from engine import datasets
 
-    _write_manifest(datasets.load(dataset).write(root), out, json)
+    options = _name_values(option or [])
+    if uncertain is not None:
+        options["uncertain"] = uncertain
+    _write_manifest(datasets.build(dataset, root, mode, options), out, json)
+
+
+def _name_values(words: list[str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    for word, (name, equals, _) in zip(words, pairs, strict=True):
+        if not (name and equals):
+            raise Refused(f"-O {word!r}", "It reads NAME=VALUE", "write for instance -O seed=1")
+    return {name: value for name, _, value in pairs}
 
 
 @manifest_app.command("check")
@@ -886,26 +908,28 @@ def datasets_list(json: Json = False) -> None:
 
     rows = [datasets.load(name).facts for name in datasets.available()]
     if json:
-        console.print_json([vars(facts) for facts in rows])
+        console.print_json([asdict(facts) for facts in rows])
     else:
         console.print_table(
-            ["name", "images", "classes", "title"],
-            [[f.name, f.images, len(f.classes), f.title] for f in rows],
+            ["name", "images", "classes", "modes", "title"],
+            [
+                [f.name, f.images or "yours", len(f.classes) or "yours", ", ".join(f.modes), f.title]
+                for f in rows
+            ],
         )
 
 
 @datasets_app.command("show")
 def datasets_show(name: str, json: Json = False) -> None:
-    """A data set's source, licence, counts, labels and known traps."""
+    """What to download from where, the layout, licence, counts, label rule, options and known traps."""
     from engine import datasets
     from engine.report import console
 
-    facts = vars(datasets.load(name).facts)
+    facts = datasets.load(name).facts
     if json:
-        console.print_json(facts)
+        console.print_json(asdict(facts))
     else:
-        for field, value in facts.items():
-            print(f"{field:12} {value}")
+        print(datasets.page(facts))
 
 
 # --- throughput -------------------------------------------------------------------------------------
