@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from engine.datasets._page import page
+from engine.datasets._pairs import view_pairs
 from engine.datasets._protocol import MODES, Dataset, Facts, Mode, Option
 from engine.errors import Refused
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
 
-__all__ = ["MODES", "Dataset", "Facts", "Mode", "Option", "available", "build", "load", "page"]
+__all__ = ["MODES", "Dataset", "Facts", "Mode", "Option", "available", "build", "load", "page", "view_pairs"]
 
 
 def available() -> list[str]:

@@ -73,7 +73,7 @@ class Facts:
 
 
 class Dataset(Protocol):
-    """A module of `engine.datasets`; called through `engine.datasets.build`, which checks names and counts."""
+    """A module of `engine.datasets`; `engine.datasets.build` calls it and checks names and counts."""
 
     @property
     def facts(self) -> Facts: ...
