@@ -878,7 +878,7 @@ def models_list(json: Json = False) -> None:
     if json:
         console.print_json(rows)
     else:
-        columns = ("slug", "architecture", "weights", "present", "notes")
+        columns = ("slug", "variants", "weights", "present", "notes")
         console.print_table(columns, [[row[column] for column in columns] for row in rows])
 
 
@@ -888,16 +888,69 @@ def models_show(
     weights: Annotated[Path | None, typer.Option(help="State dict to describe instead.")] = None,
     json: Json = False,
 ) -> None:
-    """A model's architecture, weights, digest, preprocessing and feature."""
-    from engine.models import resolve
+    """All that is known of a model: architecture, weights, preprocessing, feature, paper, licence, sources."""
+    from engine.models.catalog import describe
     from engine.report import console
 
-    spec = vars(resolve(slug, weights=weights))
+    facts = describe(slug, weights=weights)
     if json:
-        console.print_json({**spec, "recipe": vars(spec["recipe"])})
-    else:
-        for field, value in spec.items():
-            print(f"{field:16} {value}")
+        console.print_json(facts)
+        return
+    for field, value in facts.items():
+        if not isinstance(value, dict):
+            print(f"{field:16} {'' if value is None else value}")
+            continue
+        print(field)
+        for name, inner in value.items():
+            print(f"  {name:14} {inner}")
+
+
+FromFile = Annotated[
+    Path | None, typer.Option("--from-file", help="The published file, brought here by other means.")
+]
+PublishedSlug = Annotated[str, typer.Argument(metavar="SLUG", help="A slug from `embank models list`.")]
+
+
+@models_app.command("fetch")
+def models_fetch(slug: PublishedSlug, from_file: FromFile = None, json: Json = False) -> None:
+    """Download a model's published weights, check and pin them, and convert them. Run it again to resume."""
+    from engine.models.catalog import published
+    from engine.models.published import bring, convert
+    from engine.report import console
+
+    source, architecture = published(slug)
+    with _terminable(), console.transfer_progress(source.file) as update:
+        bring(source, from_file=from_file, progress=update)
+    _print_converted(convert(source, architecture), json)
+
+
+@models_app.command("convert")
+def models_convert(
+    slug: PublishedSlug,
+    from_file: FromFile = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write here. (default: where `embed` looks for it)")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Convert a published file to safetensors again, with its provenance; nothing is downloaded."""
+    from engine.models.catalog import published
+    from engine.models.published import convert
+
+    source, architecture = published(slug)
+    _print_converted(convert(source, architecture, source=from_file, out=out), json)
+
+
+def _print_converted(told: dict[str, Any], json: bool) -> None:
+    from engine.report import console
+
+    if json:
+        console.print_json(told)
+        return
+    print(
+        f"{told['model']}: {told['tensors']} tensors in {told['file']}, SHA-256 {told['sha256'][:12]}, from "
+        f"{told['source']['file']} ({told['source']['size']:,} bytes, SHA-256 {told['source']['sha256'][:12]})"
+    )
 
 
 @datasets_app.command("list")
@@ -913,7 +966,13 @@ def datasets_list(json: Json = False) -> None:
         console.print_table(
             ["name", "images", "classes", "modes", "title"],
             [
-                [f.name, f.images or "yours", len(f.classes) or "yours", ", ".join(f.modes), f.title]
+                [
+                    f.name,
+                    f.images or "yours",
+                    len(f.classes.keys() - {""}) or "yours",
+                    ", ".join(f.modes),
+                    f.title,
+                ]
                 for f in rows
             ],
         )

@@ -87,8 +87,8 @@ facts = Facts(
     label=(
         "`positive` or `negative` for one finding (option label); blank is negative. Uncertain findings: "
         "ignore leaves the row without label, zeros makes it negative, ones positive, soft positive with a "
-        "draw from [0.55, 0.85) in the column `target`. as-published: ones for few-shot; zeros for linear and "
-        "finetune (a draw from that interval, cut to an integer). All 14 findings stay as columns."
+        "draw from [0.55, 0.85) in the column `target`. as-published: ones for few-shot; zeros for linear "
+        "and finetune (a draw from that interval, cut to an integer). All 14 findings stay as columns."
     ),
     splits=(
         "default: 40 % of the patients of train.csv are test, chosen by a hash of patient and seed. "

@@ -84,21 +84,16 @@ def find(root: Path) -> Home:
 
 
 def _patients(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if entry.name.startswith("patient")]
-    except NotADirectoryError as error:
-        raise Refused(f"{folder} is a file", "In chexpert this is a folder", "unpack the archive") from error
+    return [name for name in _layout.entries(folder) if name.startswith("patient")]
 
 
 def _refuse_empty(root: Path, folder: str) -> None:
-    with os.scandir(root / folder) as entries:
-        if not any(entry.name.startswith("patient") for entry in entries):
-            raise Refused(
-                f"{root / folder} holds no patient's folder",
-                "It holds patient00001, patient00002, ...",
-                "unpack the archive again",
-            )
+    if not _patients(root / folder):
+        raise Refused(
+            f"{root / folder} holds no patient's folder",
+            "It holds patient00001, patient00002, ...",
+            "unpack the archive again",
+        )
 
 
 def keep(frame: "pd.DataFrame", root: Path, present: bool) -> tuple["pd.DataFrame", list[str]]:

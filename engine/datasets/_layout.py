@@ -92,9 +92,7 @@ def files(root: Path, folders: Sequence[str], suffixes: Sequence[str]) -> dict[s
         if not (root / folder_).is_dir():
             continue
         prefix = "" if folder_ == "." else f"{folder_}/"
-        with os.scandir(root / folder_) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-        for name in names:
+        for name in entries(root / folder_):
             stem, dot, suffix = name.lower().rpartition(".")
             if dot + suffix not in suffixes:
                 continue
@@ -109,8 +107,29 @@ def files(root: Path, folders: Sequence[str], suffixes: Sequence[str]) -> dict[s
     return found
 
 
+def entries(folder: Path) -> list[str]:
+    """Names in a folder, sorted, hidden ones left out.
+
+    Raises:
+        Refused: it cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted(entry.name for entry in found if not entry.name.startswith("."))
+    except OSError as error:
+        raise Refused(
+            f"{folder}: {error.strerror}", "The folder of the images can be listed", "check the path"
+        ) from error
+
+
 def attach(
-    frame: "pd.DataFrame", stems: "pd.Series[str]", found: dict[str, str], where: Path, name: str
+    frame: "pd.DataFrame",
+    stems: "pd.Series[str]",
+    found: dict[str, str],
+    where: Path,
+    name: str,
+    *,
+    others: bool = True,
 ) -> tuple["pd.DataFrame", list[str]]:
     """Give each row the uri of its file, and leave out rows that have none.
 
@@ -119,6 +138,7 @@ def attach(
         stems: file name without suffix of each row, in any case.
         found: of `files`.
         where: folder to name in messages.
+        others: say how many files no row names.
 
     Returns:
         (rows with the column `uri`, notes on what was left out on either side).
@@ -141,7 +161,7 @@ def attach(
         notes.append(
             f"{absent:,} of {len(frame):,} rows of the label table left out: no file (first: {first})"
         )
-    if extra := len(set(found) - set(lower)):
+    if others and (extra := len(set(found) - set(lower))):
         notes.append(f"{extra:,} files left out: they are not in the label table")
     kept = frame.assign(uri=uris.where(uris.notna(), ""))[there]
     return kept.reset_index(drop=True), notes

@@ -11,7 +11,7 @@ _WIDTH = 100
 def page(facts: Facts) -> str:
     """Everything in `facts` as text of at most 100 columns, sections in the order one needs them."""
     counts = [f"{facts.images:,} images" if facts.images else "your own images"]
-    counts += [f"{label}: {count:,}" for label, count in facts.classes.items()]
+    counts += [f"{label or '(no label)'}: {count:,}" for label, count in facts.classes.items()]
     sections = (
         ("source", [facts.source]),
         ("licence", [facts.licence]),
@@ -26,7 +26,9 @@ def page(facts: Facts) -> str:
     parts = [f"{facts.name}: {facts.title}"]
     parts += [_section(title, _wrapped(lines)) for title, lines in sections if any(lines)]
     if facts.layout:
-        parts.insert(4 if facts.download else 3, _section("layout", [f"  {line}" for line in facts.layout]))
+        parts.insert(
+            4 if facts.download else 3, _section("layout", [f"  {line}".rstrip() for line in facts.layout])
+        )
     parts.append(_section("command", [_command(facts)]))
     if facts.options:
         parts.append(_section("options (-O NAME=VALUE)", _options(facts)))

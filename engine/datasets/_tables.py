@@ -108,6 +108,15 @@ def _not_csv(path: Path, reason: str) -> ManifestError:
     )
 
 
+def extract(texts: "pd.Series[str]", pattern: str) -> "pd.DataFrame":
+    """The named groups of a regular expression (RE2) as columns; missing where a text does not match."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = pc.extract_regex(pa.array(texts, pa.string()), pattern)
+    return pa.Table.from_struct_array(found).to_pandas()  # type: ignore[no-any-return]
+
+
 def refuse_rows(path: Path, bad: Any, values: "pd.Series[str]", rule: str) -> None:
     """Refuse a table for some of its rows, showing the first few.
 

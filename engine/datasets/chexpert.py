@@ -28,7 +28,7 @@ __all__ = ["expected", "facts", "index"]
 _TABLE = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS)
 _PATH = (
     r"^(?:.*/)?(?P<part>train|valid)/(?P<group>patient\d+)/"
-    r"(?P<rest>study\d+/view\d+_(?:frontal|lateral)\.jpg)$"
+    r"(?P<rest>(?P<study>study\d+)/(?P<name>view\d+_(?P<view>frontal|lateral))\.jpg)$"
 )
 _CELLS = {"1.0": "1", "1": "1", "0.0": "0", "0": "0", "-1.0": "-1", "-1": "-1", "": ""}
 #: Draws for uncertain findings (Pham and others 2021, doi:10.1016/j.neucom.2020.03.127, U-Ones+LSR).
@@ -73,7 +73,7 @@ def index(
             frame = _with_valid(frame, _labelled(_rows(home, "valid"), label, policy, seed), valid)
         frame = frame.sort_values("uri")
     frame, left_out = _chexpert_files.keep(frame, root, files == "present")
-    manifest = Manifest.from_frame(frame.drop(columns=["part", "rest"]), root)
+    manifest = Manifest.from_frame(frame.drop(columns=["part", "rest", "name"]), root)
     return Manifest(manifest.table, manifest.root, (*notes, *left_out))
 
 
@@ -117,7 +117,7 @@ def _rows(home: _chexpert_files.Home, part: str) -> "pd.DataFrame":
     """One label table in its own order, with everything but the label."""
     path = home.table(f"{part}.csv")
     table = _tables.read(path, _TABLE)
-    steps = table["Path"].str.extract(_PATH)
+    steps = _tables.extract(table["Path"], _PATH)
     _tables.refuse_rows(
         path,
         ~(steps["part"] == part),
@@ -125,13 +125,11 @@ def _rows(home: _chexpert_files.Home, part: str) -> "pd.DataFrame":
         f"A path reads .../{part}/patientNNNNN/studyN/viewN_frontal.jpg, or _lateral",
     )
     _tables.refuse_repeats(path, table["Path"])
-    study, _, view = (steps["rest"].str.partition("/")[i] for i in range(3))
-    study = part + "/" + steps["group"] + "/" + study
+    study = part + "/" + steps["group"] + "/" + steps["study"]
     frame = steps.assign(
-        image_id=study + "/" + view.str.removesuffix(".jpg"),
+        image_id=study + "/" + steps["name"],
         uri=home.uris(part, steps),
         study=study,
-        view=view.str.extract("_(frontal|lateral)", expand=False),
         sex=table["Sex"],
         age=table["Age"],
         projection=table["AP/PA"],
@@ -149,11 +147,12 @@ def _pairs(frame: "pd.DataFrame") -> "pd.Series[str]":
     """The partner of each lateral: `view1_frontal` of its study, where there is one."""
     import pandas as pd
 
-    laterals = frame.loc[frame["view"] == "lateral", "study"] + "/view1_frontal"
+    lateral = (frame["view"] == "lateral").to_numpy()
     known = set(frame["image_id"])
-    partners = pd.Series("", index=frame.index)
-    partners[laterals.index] = [name if name in known else "" for name in laterals]
-    return partners
+    names = frame["study"][lateral] + "/view1_frontal"
+    partners = np.full(len(frame), "", dtype=object)
+    partners[lateral] = [name if name in known else "" for name in names]
+    return pd.Series(partners, index=frame.index)
 
 
 def _labelled(frame: "pd.DataFrame", label: str, policy: str, seed: str) -> "pd.DataFrame":
