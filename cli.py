@@ -888,7 +888,7 @@ def models_show(
     weights: Annotated[Path | None, typer.Option(help="State dict to describe instead.")] = None,
     json: Json = False,
 ) -> None:
-    """All that is known of a model: architecture, weights, preprocessing, feature, paper, licence, sources."""
+    """All that is known of a model: architecture, weights, preprocessing, feature, paper, licence."""
     from engine.models.catalog import describe
     from engine.report import console
 
@@ -947,9 +947,10 @@ def _print_converted(told: dict[str, Any], json: bool) -> None:
     if json:
         console.print_json(told)
         return
+    source = told["source"]
     print(
-        f"{told['model']}: {told['tensors']} tensors in {told['file']}, SHA-256 {told['sha256'][:12]}, from "
-        f"{told['source']['file']} ({told['source']['size']:,} bytes, SHA-256 {told['source']['sha256'][:12]})"
+        f"{told['model']}: {told['tensors']} tensors in {told['file']}, SHA-256 {told['sha256'][:12]}, "
+        f"from {source['file']} ({source['size']:,} bytes, SHA-256 {source['sha256'][:12]})"
     )
 
 

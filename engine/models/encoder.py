@@ -44,7 +44,7 @@ def _with_weights(spec: ModelSpec) -> tuple[nn.Module, weights.LoadReport]:
     if spec.weights_path is not None:
         tensors = weights.read(spec.weights_path, spec.weights_sha256)
         head = architectures.head_prefixes(spec.architecture)
-        return module, weights.fit(module, tensors, head, str(spec.weights_path))
+        return module, weights.fit(architectures.body(module), tensors, head, str(spec.weights_path))
     state = module.state_dict()
     found = weights.state_sha256(state)
     if found != spec.weights_sha256:
