@@ -473,6 +473,7 @@ _HINTS = (
     (0, b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
     (0, b"%pdf", "PDF"),
     (0, b"\x08\x00\x05\x00", "DICOM without its preamble; write it as a DICOM file (PS3.10) first"),
+    (0, b"\x02\x00\x00\x00ul", "DICOM without its preamble; write it as a DICOM file (PS3.10) first"),
     (0, b"objecttype", "a MetaImage volume; name one of its slices (FILE.mha!/slice/0.5)"),
     (4, b"ftyp", "HEIF, AVIF or a film"),
     (0, b"pk\x03\x04", "a ZIP archive; name a file in it (FILE.zip!/NAME)"),

@@ -13,7 +13,7 @@ from stores.members.encode import png
 from stores.members.parts import MemberError, Packed, check_size, no_member, read_at
 from stores.members.zips import Zip
 
-_ROW = re.compile(r"(?P<array>[^/]+)/(?P<row>\d{1,12})")
+_ROW = re.compile(r"(?P<array>[^/]+)/(?P<row>[0-9]{1,12})")
 #: NumPy's own limit of a header, and room for its magic.
 _HEADER = 10_000 + 16
 #: Pictures do not pack better than this; more than a GiB that does would take minutes to unpack.
@@ -79,6 +79,14 @@ class Npz:
         if asked is None or array is None or int(asked["row"]) >= array.shape[0]:
             raise no_member()
         return array, int(asked["row"])
+
+    def shape(self, array: str) -> tuple[int, ...]:
+        """Of a named array of pictures.
+
+        Raises:
+            MemberError: there is none, or it holds no pictures.
+        """
+        return self._found(f"{array}/0")[0].shape
 
     def size(self, member: str) -> int:
         """See `Container.size`."""

@@ -18,7 +18,9 @@ class Tar:
                     if info.isreg() and not info.issparse():
                         self.entries[info.name.removeprefix("./")] = info.offset_data, info.size
         except (tarfile.TarError, ValueError, EOFError) as error:
-            raise MemberError("corrupt", "not a TAR archive without compression, or a damaged one") from error
+            if not self.entries:  # else members before the damage are as good as ever
+                detail = "not a TAR archive without compression, or a damaged one"
+                raise MemberError("corrupt", detail) from error
 
     def _entry(self, member: str) -> tuple[int, int]:
         found = self.entries.get(member)

@@ -9,7 +9,7 @@ import numpy as np
 from stores.members.encode import png, tiff
 from stores.members.parts import MemberError, Packed, check_size, no_member, read_at
 
-_SLICE = re.compile(r"slice/(?P<number>\d{1,6})(?P<share>\.\d{1,6})?")
+_SLICE = re.compile(r"slice/(?P<number>[0-9]{1,6})(?P<share>\.[0-9]{1,6})?")
 _MAX_HEADER = 1 << 16
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
@@ -33,13 +33,12 @@ class Volume:
         fields, start = _header(os.pread(file, _MAX_HEADER, 0))
         try:
             self._shape, self._dtype = _described(fields)
+            start = max(int(fields.get("HeaderSize", "0")), 0) or start
         except (KeyError, ValueError) as error:
             raise MemberError("corrupt", "its MetaImage header lacks a field, or has a wrong one") from error
         if min(self._shape) < 1:
             raise MemberError("corrupt", f"a volume of shape {self._shape}")
         whole = self._shape[0] * self._slice_bytes
-        if int(fields.get("HeaderSize", "0")) > 0:
-            start = int(fields["HeaderSize"])
         self._start = start
         packed = fields.get("CompressedData", "False").lower() == "true"
         self._packed = Packed(start, size - start, whole, bits=15, kept=1) if packed else None
