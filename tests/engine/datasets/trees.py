@@ -70,3 +70,27 @@ def chestx(
     for at, row in enumerate(rows):
         image(root / "images" / row.split(",")[0], seed=at)
     return root
+
+
+def tuberculosis(root: Path, folder: str, stems: list[str], bits: int = 8) -> Path:
+    """Shenzhen or Montgomery: only images."""
+    for at, stem in enumerate(stems):
+        image(root / folder / f"{stem}.png", bits=bits, seed=at)
+    return root
+
+
+def bach(root: Path, rows: list[str], photos: str = "ICIAR2018_BACH_Challenge/Photos") -> Path:
+    """BACH: rows are `iv001.tif,Invasive`."""
+    lines(root / photos / "microscopy_ground_truth.csv", rows)
+    for at, row in enumerate(rows):
+        name, label = row.split(",")
+        image(root / photos / label / name, seed=at)
+    return root
+
+
+def eyepacs(root: Path, part: str, table: str, rows: list[str], header: str = "image,level") -> Path:
+    """One of EyePACS' two files: rows are `10_left,0`."""
+    lines(root / table, [header, *rows])
+    for at, row in enumerate(rows):
+        image(root / part / f"{row.split(',')[0]}.jpeg", seed=at)
+    return root
