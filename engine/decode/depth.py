@@ -19,7 +19,7 @@ def levels(samples: npt.NDArray[Any], low: float, high: float, *, clip: bool) ->
     Raises:
         BadImage: corrupt, samples that are not finite; depth, samples beyond the ends without `clip`.
     """
-    values = (samples.astype(np.float64) - low) * (255.0 / (high - low))
+    values = (samples.astype(np.float64) - low) * 255 / (high - low)
     if not np.isfinite(values).all():
         raise BadImage("corrupt", "samples that are not finite")
     least, most = samples.min(), samples.max()
