@@ -11,7 +11,16 @@ from engine.errors import Refused
 from stores.manifest import Manifest, check
 from tests.engine.datasets import trees
 
-TRAIN = ["10_left,0", "10_right,0", "13_left,2", "13_right,1", "15_left,4", "15_right,4"]
+TRAIN = [
+    "10_left,0",
+    "10_right,0",
+    "13_left,2",
+    "13_right,1",
+    "15_left,4",
+    "15_right,4",
+    "16_left,0",
+    "16_right,1",
+]
 TEST = ["1_left,0,Private", "1_right,0,Private", "2_left,3,Public", "2_right,0,Public"]
 
 
@@ -29,7 +38,7 @@ def test_eyepacs_takes_both_official_files(tmp_path: Path, table: str) -> None:
     manifest = build("eyepacs", both(tmp_path, table))
     assert check(manifest).ok
     frame = manifest.frame.set_index("image_id")
-    assert frame["split"].value_counts().to_dict() == {"train": 6, "test": 4}
+    assert frame["split"].value_counts().to_dict() == {"train": 8, "test": 4}
     cells = ["uri", "label", "split", "group", "view", "eye", "pair", "usage"]
     assert frame.loc["13_left", cells].tolist() == [
         "train/13_left.jpeg", "2", "train", "13", "left", "left", "", "",
@@ -53,20 +62,20 @@ def test_eyepacs_without_test_images(tmp_path: Path) -> None:
     assert check(people).ok and not any("no test images" in note for note in people.notes)
     sides = dict(zip(people.column("group"), people.column("split"), strict=True))
     truth = _splits.by_group(people.frame["group"], 1, 0.2)
-    assert people.column("split") == list(truth) and set(sides) == {"10", "13", "15"}
+    assert people.column("split") == list(truth) and set(sides) == {"10", "13", "15", "16"}
 
 
 def test_eyepacs_as_published(tmp_path: Path) -> None:
     manifest = build("eyepacs", both(tmp_path), "as-published")
-    train, test = np.random.RandomState(42).permutation(6), np.random.RandomState(42).permutation(4)
+    train, test = np.random.RandomState(42).permutation(8), np.random.RandomState(42).permutation(4)
     truth = [TRAIN[i].partition(",")[0] for i in train] + [TEST[i].partition(",")[0] for i in test]
     assert manifest.image_ids == truth
-    indices = np.arange(6)
+    indices = np.arange(8)
     np.random.RandomState(0).shuffle(indices)
     chosen = [at for at, mark in enumerate(manifest.column("validation")) if mark]
     assert chosen == sorted(indices[:1].tolist())
     few = build("eyepacs", tmp_path, "as-published", evaluation="few-shot")
-    assert few.image_ids == truth[:6]
+    assert few.image_ids == truth[:8]
     with pytest.raises(Refused, match="official files"):
         build("eyepacs", tmp_path, "as-published", splits="by-patient")
 
@@ -84,12 +93,12 @@ def test_eyepacs_facts_are_the_oracles() -> None:
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        ("16_left,5", "A level is 0, 1, 2, 3 or 4"),
-        ("16_left,", "A level is 0"),
-        ("16_middle,0", "named like 10_left"),
-        ("../16_left,0", "named like 10_left"),
+        ("17_left,5", "A level is 0, 1, 2, 3 or 4"),
+        ("17_left,", "A level is 0"),
+        ("17_middle,0", "named like 10_left"),
+        ("../17_left,0", "named like 10_left"),
         ("10_left,0", "once"),
-        ("16_left,0,1", "2 columns, got 3"),
+        ("17_left,0,1", "2 columns, got 3"),
     ],
 )
 def test_eyepacs_bad_tables(tmp_path: Path, bad: str, says: str) -> None:
