@@ -65,7 +65,7 @@ def refuse_no_folder(root: Path, name: str) -> None:
 
 def missing(root: Path, candidates: Sequence[str], name: str) -> Refused:
     """The error for a missing part of a download."""
-    others = f" (nor {', nor '.join(candidates[1:])})" if len(candidates) > 1 else ""
+    others = f", and so is {', '.join(candidates[1:])}" if len(candidates) > 1 else ""
     return Refused(
         f"{root / candidates[0]} is missing{others}",
         f"It is a part of {name} as downloaded",
