@@ -80,7 +80,7 @@ class Containers:
         kept: how many. An index is used as long as the file's identity, size and time stay the same.
     """
 
-    def __init__(self, kept: int = 16) -> None:
+    def __init__(self, kept: int = 64) -> None:
         self._kept = kept
         self._found: OrderedDict[tuple[int, ...], Container | MemberError] = OrderedDict()
         self._lock = threading.Lock()

@@ -89,12 +89,13 @@ class Packed:
     def _block(self, file: int, block: int) -> bytes:
         while len(self._states) <= block:
             self._unpack(file, len(self._states) - 1)
-        if block not in self._blocks:
-            self._blocks[block] = self._unpack(file, block)
-        self._blocks.move_to_end(block)
+        unpacked = self._blocks.pop(block, None)
+        if unpacked is None:
+            unpacked = self._unpack(file, block)
+        self._blocks[block] = unpacked
         while len(self._blocks) > self._kept:
             self._blocks.popitem(last=False)
-        return self._blocks[block]
+        return unpacked
 
     def _unpack(self, file: int, block: int) -> bytes:
         """One block; remembers the state after it."""

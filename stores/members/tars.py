@@ -17,6 +17,8 @@ class Tar:
                 for info in archive:
                     if info.isreg() and not info.issparse():
                         self.entries[info.name.removeprefix("./")] = info.offset_data, info.size
+                    # It would keep a kilobyte of each.
+                    archive.members = []  # type: ignore[attr-defined]
         except (tarfile.TarError, ValueError, EOFError) as error:
             if not self.entries:  # else members before the damage are as good as ever
                 detail = "not a TAR archive without compression, or a damaged one"

@@ -41,7 +41,7 @@ class Volume:
         whole = self._shape[0] * self._slice_bytes
         self._start = start
         packed = fields.get("CompressedData", "False").lower() == "true"
-        self._packed = Packed(start, size - start, whole, bits=15, kept=1) if packed else None
+        self._packed = Packed(start, size - start, whole, bits=15, kept=0) if packed else None
 
     @property
     def _slice_bytes(self) -> int:
