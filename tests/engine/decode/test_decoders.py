@@ -16,7 +16,16 @@ from engine.decode.protocol import READ_AHEAD
 from engine.errors import Refused
 from engine.recipes import Recipe
 from tests.corpus.images import (
-    depth_ramp, dicom, jpeg, png, png_16, png_header, recrc, scene, with_rows, written,
+    depth_ramp,
+    dicom,
+    jpeg,
+    png,
+    png_16,
+    png_header,
+    recrc,
+    scene,
+    with_rows,
+    written,
 )  # fmt: skip
 
 RECIPE = Recipe(size=48, crop=40)
