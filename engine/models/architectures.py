@@ -219,7 +219,7 @@ def head_prefixes(architecture: str) -> tuple[str, ...]:
     if namespace == "torchvision":
         return family(name).head
     if namespace == "transformers":
-        return ("pooler.",)
+        return ()
     classifier = timm_config(name).get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     return tuple(f"{n}." for n in names)
@@ -309,6 +309,12 @@ def default_recipe(architecture: str) -> "Recipe":
         mean=(mean[0], mean[1], mean[2]),
         sd=(sd[0], sd[1], sd[2]),
     )
+
+
+def renamed(architecture: str, tensors: Mapping[str, torch.Tensor], where: str) -> Mapping[str, torch.Tensor]:
+    """A file's tensors under the names of the installed library, where these depend on its release."""
+    namespace, name = split(architecture)
+    return huggingface.renamed(name, tensors, where) if namespace == "transformers" else tensors
 
 
 def current_key(key: str) -> str:

@@ -46,7 +46,7 @@ def read(path: Path, *, seconds: int = _SECONDS) -> dict[str, torch.Tensor]:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise _refuse(path, f"takes more than {2 * seconds} s to read") from error
+            raise _refuse(path, f"cannot be read within its limits ({2 * seconds} s)") from error
         if done.returncode:
             said = done.stdout.decode("utf-8", "replace").strip()
             raise _refuse(path, said or f"cannot be read within its limits (exit {done.returncode})")

@@ -105,7 +105,7 @@ class Published:
         return WeightsError(
             f"The weights of {self.name} are not in {self.folder}",
             "They are fetched and converted once, on request",
-            f"`embank models {step} {self.name}` (without a network: --from-file FILE, brought from {self.url})",
+            f"`embank models {step} {self.name}`; without a network, add --from-file FILE, from {self.url}",
         )
 
     def facts(self) -> dict[str, Any]:
@@ -194,7 +194,8 @@ def convert(
     contents = published.reader.read(path)
     module = architectures.build_seeded(architecture, 0)
     body = architectures.body(module)
-    report = weights.fit(body, contents.tensors, (), str(path))
+    tensors = architectures.renamed(architecture, contents.tensors, str(path))
+    report = weights.fit(body, tensors, (), str(path))
     told = {
         "model": published.name,
         "architecture": architecture,
@@ -204,7 +205,9 @@ def convert(
         "tensors": report.tensors,
         "left_out": list(contents.left_out),
     }
-    state = {k: v for k, v in body.state_dict().items() if not k.endswith("num_batches_tracked")}
+    # Where names depend on a library's release, the file keeps those that it came with.
+    state = body.state_dict() if tensors is contents.tensors else contents.tensors
+    state = {k: v.float() for k, v in state.items() if not k.endswith("num_batches_tracked")}
     target = out or published.converted
     _make(target.absolute().parent)
     digest = _save(state, target, told)

@@ -112,7 +112,9 @@ BEYOND = (
             "repository Apache-2.0; trained on data sets with terms of their own",
             sources={
                 "url": "confirmed: torchxrayvision.models.model_urls",
-                "container": "confirmed: a whole pickled module (its loader asks it for its state_dict)",
+                "container": "confirmed: a whole pickled module (its loader asks it for its state_dict); "
+                "unknown: whether in torch's older format, which is refused: then save torchxrayvision's "
+                "state_dict() and give it with --from-file",
                 "recipe": "confirmed: torchxrayvision.utils.normalize (it crops before resizing)",
             },
         ),
