@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -285,6 +285,10 @@ def embed(
     recipe: Annotated[
         str | None, typer.Option(help="Name or JSON file of another preprocessing than the weights' own.")
     ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(help="For more than 8 bits: scale, voi (DICOM's own window) or window:LOW,HIGH."),
+    ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionName = PrecisionName.auto,
     decoder: DecoderName = DecoderName.auto,
@@ -339,6 +343,8 @@ def embed(
         allow_outside=allow_outside,
     )
     specs = _resolve_models(model, weights or [], recipe, seed)
+    if depth is not None:
+        specs = [replace(spec, recipe=spec.recipe.showing(depth)) for spec in specs]
     images = _read_manifest(manifest, root, allow_outside)
     with _terminable(), console.embed_progress(quiet=False) as update:
         reports = run(images, specs, bank, runtime=runtime, options=options, on_progress=update)

@@ -126,6 +126,16 @@ class Recipe:
         size = side if self.crop is None else max(side, self.size * side // self.crop)
         return replace(self, size=size, crop=None if self.crop is None else side)
 
+    def showing(self, depth: str) -> "Recipe":
+        """This recipe with another `depth`: `refuse`, `scale`, `voi` or `window:LOW,HIGH`.
+
+        Raises:
+            Refused: none of these.
+        """
+        word, _, ends = depth.partition(":")
+        window: Any = tuple(ends.split(",")) if ends else None
+        return replace(self, depth=word, window=window)  # type: ignore[arg-type]  # checked there
+
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all fields."""

@@ -120,3 +120,12 @@ def test_moco_cxr_constants() -> None:
     for name in ("cxr-320", "cxr-224"):
         assert (RECIPES[name].mean, RECIPES[name].sd) == ((0.502,) * 3, (0.085585,) * 3)
     assert RECIPES["cxr-320"].side == 320
+
+
+def test_showing_changes_the_depth_alone() -> None:
+    recipe = RECIPES["unit-224"]
+    assert recipe.showing("scale") == replace(recipe, depth="scale")
+    assert recipe.showing("window:-1000,250") == replace(recipe, depth="window", window=(-1000, 250))
+    for text in ("", "window", "window:1", "window:2,1", "window:a,b", "scale:1,2", "clip"):
+        with pytest.raises(Refused):
+            recipe.showing(text)
