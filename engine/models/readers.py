@@ -82,7 +82,7 @@ class TorchFile:
         return Contents(chosen, tuple(left_out))
 
     def describe(self) -> dict[str, Any]:
-        return {"container": self.container, **asdict(self)}
+        return {"container": self.container, **_plain(self)}
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class TensorFlowCheckpoint:
 
     def describe(self) -> dict[str, Any]:
         dropped = ["head_*", "global_step", *(f"*{slot}" for slot in _SLOTS)]
-        return {"container": self.container, **asdict(self), "dropped": dropped, "kernels": "HWIO to OIHW"}
+        return {"container": self.container, **_plain(self), "dropped": dropped, "kernels": "HWIO to OIHW"}
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,14 @@ class HaikuPickle:
 
     def describe(self) -> dict[str, Any]:
         dropped = ["projector", "predictor", "classifier", "target_*", "opt_state", "hidden", "counter"]
-        return {"container": self.container, **asdict(self), "dropped": dropped, "kernels": "HWIO to OIHW"}
+        return {"container": self.container, **_plain(self), "dropped": dropped, "kernels": "HWIO to OIHW"}
 
 
 _CONVOLUTIONS = ("conv1.weight", "conv2.weight", "conv3.weight", "downsample.0.weight")
+
+
+def _plain(reader: "TorchFile | TensorFlowCheckpoint | HaikuPickle") -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(reader).items()}
 
 
 def _refuse(path: Path, found: str) -> WeightsError:
