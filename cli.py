@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -181,14 +182,35 @@ def manifest_table(
 @manifest_app.command("build")
 def manifest_build(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A name from `embank datasets list`.")],
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder, as downloaded.")],
     out: Out,
+    mode: Annotated[
+        str, typer.Option(help="default, or as-published: the study's label rules and splits.")
+    ] = "default",
+    uncertain: Annotated[
+        str | None, typer.Option(help="Uncertain labels: ignore, zeros, ones or soft; as -O uncertain=...")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-O", "--option", metavar="NAME=VALUE", help="See `embank datasets show`; repeat."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make the manifest of a data set of the catalogue; embedded ones write their images to ROOT."""
     from engine import datasets
 
-    _write_manifest(datasets.load(dataset).write(root), out, json)
+    options = _name_values(option or [])
+    if uncertain is not None:
+        options["uncertain"] = uncertain
+    _write_manifest(datasets.build(dataset, root, mode, options), out, json)
+
+
+def _name_values(words: list[str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    for word, (name, equals, _) in zip(words, pairs, strict=True):
+        if not (name and equals):
+            raise Refused(f"-O {word!r}", "It reads NAME=VALUE", "write for instance -O seed=1")
+    return {name: value for name, _, value in pairs}
 
 
 @manifest_app.command("check")
@@ -264,6 +286,10 @@ def embed(
     recipe: Annotated[
         str | None, typer.Option(help="Name or JSON file of another preprocessing than the weights' own.")
     ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(help="For more than 8 bits: scale, voi (DICOM's own window) or window:LOW,HIGH."),
+    ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionName = PrecisionName.auto,
     decoder: DecoderName = DecoderName.auto,
@@ -318,6 +344,8 @@ def embed(
         allow_outside=allow_outside,
     )
     specs = _resolve_models(model, weights or [], recipe, seed)
+    if depth is not None:
+        specs = [replace(spec, recipe=spec.recipe.showing(depth)) for spec in specs]
     images = _read_manifest(manifest, root, allow_outside)
     with _terminable(), console.embed_progress(quiet=False) as update:
         reports = run(images, specs, bank, runtime=runtime, options=options, on_progress=update)
@@ -1060,7 +1088,7 @@ def models_list(json: Json = False) -> None:
     if json:
         console.print_json(rows)
     else:
-        columns = ("slug", "architecture", "weights", "present", "notes")
+        columns = ("slug", "variants", "weights", "present", "notes")
         console.print_table(columns, [[row[column] for column in columns] for row in rows])
 
 
@@ -1070,16 +1098,70 @@ def models_show(
     weights: Annotated[Path | None, typer.Option(help="State dict to describe instead.")] = None,
     json: Json = False,
 ) -> None:
-    """A model's architecture, weights, digest, preprocessing and feature."""
-    from engine.models import resolve
+    """All that is known of a model: architecture, weights, preprocessing, feature, paper, licence."""
+    from engine.models.catalog import describe
     from engine.report import console
 
-    spec = vars(resolve(slug, weights=weights))
+    facts = describe(slug, weights=weights)
     if json:
-        console.print_json({**spec, "recipe": vars(spec["recipe"])})
-    else:
-        for field, value in spec.items():
-            print(f"{field:16} {value}")
+        console.print_json(facts)
+        return
+    for field, value in facts.items():
+        if not isinstance(value, dict):
+            print(f"{field:16} {'' if value is None else value}")
+            continue
+        print(field)
+        for name, inner in value.items():
+            print(f"  {name:14} {inner}")
+
+
+FromFile = Annotated[
+    Path | None, typer.Option("--from-file", help="The published file, brought here by other means.")
+]
+PublishedSlug = Annotated[str, typer.Argument(metavar="SLUG", help="A slug from `embank models list`.")]
+
+
+@models_app.command("fetch")
+def models_fetch(slug: PublishedSlug, from_file: FromFile = None, json: Json = False) -> None:
+    """Download a model's published weights, check and pin them, and convert them. Run it again to resume."""
+    from engine.models.catalog import published
+    from engine.models.published import bring, convert
+    from engine.report import console
+
+    source, architecture = published(slug)
+    with _terminable(), console.transfer_progress(source.file) as update:
+        bring(source, from_file=from_file, progress=update)
+    _print_converted(convert(source, architecture), json)
+
+
+@models_app.command("convert")
+def models_convert(
+    slug: PublishedSlug,
+    from_file: FromFile = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write here. (default: where `embed` looks for it)")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Convert a published file to safetensors again, with its provenance; nothing is downloaded."""
+    from engine.models.catalog import published
+    from engine.models.published import convert
+
+    source, architecture = published(slug)
+    _print_converted(convert(source, architecture, source=from_file, out=out), json)
+
+
+def _print_converted(told: dict[str, Any], json: bool) -> None:
+    from engine.report import console
+
+    if json:
+        console.print_json(told)
+        return
+    source = told["source"]
+    print(
+        f"{told['model']}: {told['tensors']} tensors in {told['file']}, SHA-256 {told['sha256'][:12]}, "
+        f"from {source['file']} ({source['size']:,} bytes, SHA-256 {source['sha256'][:12]})"
+    )
 
 
 @datasets_app.command("list")
@@ -1090,26 +1172,34 @@ def datasets_list(json: Json = False) -> None:
 
     rows = [datasets.load(name).facts for name in datasets.available()]
     if json:
-        console.print_json([vars(facts) for facts in rows])
+        console.print_json([asdict(facts) for facts in rows])
     else:
         console.print_table(
-            ["name", "images", "classes", "title"],
-            [[f.name, f.images, len(f.classes), f.title] for f in rows],
+            ["name", "images", "classes", "modes", "title"],
+            [
+                [
+                    f.name,
+                    f.images or "yours",
+                    len(f.classes.keys() - {""}) or "yours",
+                    ", ".join(f.modes),
+                    f.title,
+                ]
+                for f in rows
+            ],
         )
 
 
 @datasets_app.command("show")
 def datasets_show(name: str, json: Json = False) -> None:
-    """A data set's source, licence, counts, labels and known traps."""
+    """What to download from where, the layout, licence, counts, label rule, options and known traps."""
     from engine import datasets
     from engine.report import console
 
-    facts = vars(datasets.load(name).facts)
+    facts = datasets.load(name).facts
     if json:
-        console.print_json(facts)
+        console.print_json(asdict(facts))
     else:
-        for field, value in facts.items():
-            print(f"{field:12} {value}")
+        print(datasets.page(facts))
 
 
 # --- throughput -------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def run(
     paths: dict[str, str] = {}
     for name in sets:
         say(f"{name}: {datasets.load(name).facts.title}")
-        manifest = datasets.load(name).write(directory / name)
+        manifest = datasets.build(name, directory / name)
         manifest.write(directory / f"{name}.parquet")
         bank = directory / f"{name}.bank"
         embed(manifest, specs, bank, runtime=Runtime.resolve(), on_progress=on_progress)

@@ -16,10 +16,16 @@ from engine.errors import Refused
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
+#: CheXpert as MoCo-CXR was trained on it (moco_pretraining/moco of stanfordmlgroup/MoCo-CXR), every channel.
+CXR_MEAN = (0.5020,) * 3
+CXR_SD = (0.085585,) * 3
+#: CLIP's and its descendants' (openai/CLIP, open_clip's OPENAI_DATASET_MEAN).
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_SD = (0.26862954, 0.26130258, 0.27577711)
 
 Resize = Literal["short", "exact"]
 Interpolation = Literal["bicubic", "bilinear"]
-Depth = Literal["refuse", "scale", "window"]
+Depth = Literal["refuse", "scale", "window", "voi"]
 Normalise = Literal["mean_sd", "none", "histogram"]
 
 #: Field -> the words it takes.
@@ -45,9 +51,12 @@ class Recipe:
             (only with `resize="exact"`).
         interpolation: antialiased `bicubic` (a = -0.5, as Pillow) or `bilinear`.
         depth: what to do with more than 8 bits a channel: `refuse`; `scale` maps the full range of the
-            file's sample type linearly to 0-255; `window` maps [window[0], window[1]] of stored sample values
-            to 0-255, clipping. Images of 8 bits or fewer are the same under all three.
-        window: stored sample values (low, high) for `depth="window"`.
+            file's sample type (of a DICOM file's stored bits) linearly to 0-255; `window` maps [window[0],
+            window[1]] to 0-255, clipping; `voi` shows what a DICOM file's own window or VOI LUT says, and
+            fails where it has none. Images of 8 bits or fewer are the same under all but `voi`, and under
+            that too unless they are DICOM with a window.
+        window: values (low, high) for `depth="window"`: stored samples, in DICOM files after their rescale
+            (Hounsfield units in CT).
         exif: turn the image as its EXIF orientation says. Off as in Pillow's and the study's pipelines.
         normalise: `mean_sd` on values in 0-1; `none` leaves 0-1; `histogram` as MIMIC-CheXpert's
             (256 bins, cumulative, result in (0, 255]).
@@ -117,6 +126,16 @@ class Recipe:
         size = side if self.crop is None else max(side, self.size * side // self.crop)
         return replace(self, size=size, crop=None if self.crop is None else side)
 
+    def showing(self, depth: str) -> "Recipe":
+        """This recipe with another `depth`: `refuse`, `scale`, `voi` or `window:LOW,HIGH`.
+
+        Raises:
+            Refused: none of these.
+        """
+        word, _, ends = depth.partition(":")
+        window: Any = tuple(ends.split(",")) if ends else None
+        return replace(self, depth=word, window=window)  # type: ignore[arg-type]  # checked there
+
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all fields."""
@@ -178,6 +197,18 @@ RECIPES: Mapping[str, Recipe] = {
     "unit-224": Recipe(normalise="none"),
     # MIMIC-CheXpert.
     "histogram-224": Recipe(normalise="histogram"),
+    # MoCo-CXR: as it was trained, and its constants at the study's size.
+    "cxr-320": Recipe(size=320, crop=320, mean=CXR_MEAN, sd=CXR_SD),
+    "cxr-224": Recipe(mean=CXR_MEAN, sd=CXR_SD),
+    # BiomedCLIP.
+    "clip-224": Recipe(mean=CLIP_MEAN, sd=CLIP_SD),
+    # DINOv2's and DINOv3's image processors in transformers.
+    "imagenet-256-224": Recipe(size=256, crop=224),
+    "imagenet-exact-224-bilinear": Recipe(resize="exact", crop=None, interpolation="bilinear"),
+    # RAD-DINO: grey statistics of chest X-rays.
+    "rad-dino-518": Recipe(size=518, crop=518, mean=(0.5307,) * 3, sd=(0.2583,) * 3),
+    # torchxrayvision: 0-255 becomes -1024 to 1024, that is (p / 255 - 1/2) / (1 / 2048).
+    "xrv-224": Recipe(mean=(0.5,) * 3, sd=(1 / 2048,) * 3),
 }
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stores.folders import Progress, hash_all, run_threads
+from stores import members
+from stores.folders import Progress, run_threads
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -90,7 +91,7 @@ def check(
 
     Args:
         manifest: rows to check.
-        files: look at every file: is it there, regular, below the root.
+        files: look at every file: is it there, regular, below the root; is a member in its archive.
         content: also find equal files (those of equal size are hashed) and compare the manifest's digests.
         workers: threads.
         allow_outside: links may lead out of the root.
@@ -272,6 +273,10 @@ _FILE_PROBLEMS = {
         "copy them into the root, or allow files outside the root explicitly",
     ),
     "empty": ("files are empty", "fetch them again; such rows will fail"),
+    "archive": (
+        "images lie in archives, arrays or volumes that cannot be read as such",
+        "fetch these files again, or read the row's failure once embedded; such rows will fail",
+    ),
 }
 
 
@@ -284,7 +289,10 @@ def _looker(root: Path, allow_outside: bool) -> Callable[[str], int | str]:
     def inside(path: str) -> bool:
         return (os.path.realpath(path) + os.sep).startswith(prefix)
 
+    containers = members.Containers()
+
     def look(uri: str) -> int | str:
+        uri, member = members.split(uri)
         folder, _, _ = uri.rpartition("/")
         path = f"{top}/{uri}" if not uri.startswith("/") else uri
         if folder not in folders:  # resolving is slow, and folders are few
@@ -294,13 +302,24 @@ def _looker(root: Path, allow_outside: bool) -> Callable[[str], int | str]:
             linked = stat.S_ISLNK(status.st_mode)
             if not allow_outside and not (folders[folder] and (not linked or inside(path))):
                 return "outside_root"
-            return _size(os.stat(path) if linked else status)  # noqa: PTH116 - a Path each is slow
+            size = _size(os.stat(path) if linked else status)  # noqa: PTH116 - a Path each is slow
+            return _member_size(containers, path, member) if member and isinstance(size, int) else size
         except (FileNotFoundError, NotADirectoryError):
             return "missing"
         except (OSError, ValueError):
             return "unreadable"
 
     return look
+
+
+def _member_size(containers: members.Containers, path: str, member: str) -> int | str:
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return containers.of(handle, path).size(member) or "empty"
+    except members.MemberError as error:
+        return "missing" if error.code == "missing" else "archive"
+    finally:
+        os.close(handle)
 
 
 def _size(status: os.stat_result) -> int | str:
@@ -319,8 +338,14 @@ def _content_problems(
     # Two rows of one file are found by their uri; here copies under other names count.
     files_of_size = Counter(size for _, size in set(zip(uris, sizes, strict=True)))
     rows = [row for row, size in enumerate(sizes) if size >= 0 and (files_of_size[size] > 1 or known[row])]
-    paths = [manifest.root / manifest.uris[row] for row in rows]
-    digests = dict(zip(rows, hash_all(paths, workers=workers, progress=progress), strict=True))
+    containers = members.Containers()
+
+    def hashed_file(row: int) -> str | None:
+        file, member = members.split(manifest.uris[row])
+        return members.digest(containers, manifest.root / file, member)
+
+    found = run_threads(hashed_file, rows, len(rows), workers=workers, progress=progress)
+    digests = dict(zip(rows, found, strict=True))
     changed = [row for row in rows if known[row] and digests[row] not in (None, known[row])]
     if changed:
         yield Problem(

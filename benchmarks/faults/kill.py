@@ -111,7 +111,7 @@ def _prepare(folder: Path, data: Path | None, chunk_rows: int | None, side: int)
     if data is None:
         from engine import datasets
 
-        manifest = datasets.load("digits").write(folder / "images")
+        manifest = datasets.build("digits", folder / "images")
     else:
         manifest = Manifest.from_folder(data)
     manifest.write(folder / "images.parquet")

@@ -4,8 +4,6 @@ import contextlib
 import hashlib
 import importlib.util
 import os
-import struct
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import Refused
+from stores.members.encode import png
 from stores.tables import write_error
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
-
-_STORED = 65535  # longest stored block of a deflate stream
 
 
 def package_file(package: str, relative: str, install: str) -> Path:
@@ -43,35 +40,6 @@ def package_file(package: str, relative: str, install: str) -> Path:
         f"{package}/{relative} is not installed",
         "These images come with that package",
         f"run `pip install {install}`",
-    )
-
-
-def png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode 8-bit pixels as PNG without compression: the bytes depend on the pixels alone.
-
-    Compressed bytes would change with the version of zlib, and every digest with them.
-
-    Args:
-        pixels: uint8 [height, width] grey or [height, width, 3] RGB.
-
-    Source: PNG specification (W3C, third edition), sections 5 and 10; RFC 1950 and 1951 for the stream.
-    """
-    height, width = pixels.shape[:2]
-    colour = 0 if pixels.ndim == 2 else 2
-    rows = pixels.reshape(height, -1)
-    raw = np.hstack([np.zeros((height, 1), np.uint8), rows]).tobytes()  # filter 0 before each row
-    starts = range(0, len(raw), _STORED)
-    stream = b"\x78\x01"
-    for start in starts:
-        block = raw[start : start + _STORED]
-        last = start + _STORED >= len(raw)
-        stream += struct.pack("<BHH", last, len(block), 0xFFFF ^ len(block)) + block
-    stream += struct.pack(">I", zlib.adler32(raw))
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", stream), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
     )
 
 

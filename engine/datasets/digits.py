@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.datasets._files import Picture, package_file, write_pictures
-from engine.datasets._protocol import Facts
+from engine.datasets._protocol import Facts, Mode
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -31,14 +31,14 @@ facts = Facts(
 )
 
 
-def write(directory: Path) -> "Manifest":
-    """Write the digits as 8-bit grey PNG; stored values 0-16 become 0-255, rounded. See `Dataset.write`."""
+def index(root: Path, mode: Mode = "default") -> "Manifest":
+    """Write the digits as 8-bit grey PNG; stored values 0-16 become 0-255, rounded. See `Dataset.index`."""
     path = package_file("sklearn", "datasets/data/digits.csv.gz", "scikit-learn")
     table = np.loadtxt(path, delimiter=",", dtype=np.int64)
     levels = ((table[:, :64] * 255 + 8) // 16).astype(np.uint8).reshape(-1, 8, 8)
     labels = table[:, 64].tolist()
     return write_pictures(
-        directory,
+        root,
         (
             Picture(f"digit-{i:04d}", str(label), "", pixels)
             for i, (label, pixels) in enumerate(zip(labels, levels, strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.datasets._files import Picture, package_file, write_pictures
-from engine.datasets._protocol import Facts
+from engine.datasets._protocol import Facts, Mode
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -55,12 +55,12 @@ _SOURCES = (
 )
 
 
-def write(directory: Path) -> "Manifest":
-    """Cut the pictures into tiles on a grid from the top left and write them as PNG. See `Dataset.write`.
+def index(root: Path, mode: Mode = "default") -> "Manifest":
+    """Cut the pictures into tiles on a grid from the top left and write them as PNG. See `Dataset.index`.
 
     Extra columns: `x`, `y` (left and top edge in the picture) and `side`, in pixels.
     """
-    return write_pictures(directory, (tile for source in _SOURCES for tile in _tiles(source)))
+    return write_pictures(root, (tile for source in _SOURCES for tile in _tiles(source)))
 
 
 def _tiles(source: _Source) -> Iterator[Picture]:

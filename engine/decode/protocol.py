@@ -22,7 +22,7 @@ FAILURE_REASONS: Mapping[str, str] = {
     "truncated": "the file ends before its image does",
     "corrupt": "a checksum, a header or the coded data is wrong",
     "multi_frame": "more than one picture in the file",
-    "depth": "more than 8 bits a channel, and the recipe does not say what to do with them",
+    "depth": "more than 8 bits a channel, and the recipe does not say, or cannot do, what is done with them",
     "digest": "the file is not the one whose SHA-256 the manifest names",
     "undecodable": "a valid file of a kind that no renderer here supports",
 }

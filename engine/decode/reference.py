@@ -7,6 +7,8 @@ import re
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from engine.decode import dicom
+from engine.decode.depth import levels
 from engine.decode.geometry import Geometry, plan
 from engine.decode.sniff import Header, png_rows_missing
 from engine.errors import BadImage
@@ -29,7 +31,7 @@ def render(data: bytes, header: Header, recipe: Recipe) -> np.ndarray:
     Raises:
         BadImage: codes truncated, corrupt, undecodable, depth, too_large.
     """
-    image = to_rgb(load(data, header, recipe), header, recipe)
+    image = picture(data, header, recipe)
     return resize_and_crop(image, plan(image.height, image.width, recipe), recipe)
 
 
@@ -38,7 +40,14 @@ def render_row(data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray,
     return render(data, header, recipe), False
 
 
-def load(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
+def picture(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
+    """The whole picture, turned if the recipe says so, as 8-bit grey or RGB. Raises BadImage as `render`."""
+    if header.format == "DICOM":
+        return dicom.picture(data, header, recipe)
+    return _to_rgb(_load(data, header, recipe), header, recipe)
+
+
+def _load(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
     """Decode strictly, and turn if the recipe says so. Mode and samples are the file's."""
     Image.init()
     # A process-wide switch that other code may have turned on; truncated images must not pass here.
@@ -86,7 +95,7 @@ def _translate(error: Exception) -> BadImage:
     return BadImage("corrupt", detail)
 
 
-def to_rgb(image: Image.Image, header: Header, recipe: Recipe) -> Image.Image:
+def _to_rgb(image: Image.Image, header: Header, recipe: Recipe) -> Image.Image:
     """8-bit grey or RGB, as `Image.convert("RGB")` has it (grey stays one channel until after resizing)."""
     if header.deep:
         return _eight_bits(image, header, recipe)
@@ -98,16 +107,17 @@ def to_rgb(image: Image.Image, header: Header, recipe: Recipe) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, header: Header, recipe: Recipe) -> Image.Image:
-    """Deep samples to bytes: float64 (v - low) * 255 / (high - low), clipped, rounded half to even."""
+    """Deep samples to bytes, as the recipe's `depth` says."""
     samples = _samples(image, header)
-    low, high = recipe.window or (0.0, float(2**header.bits - 1))
+    if recipe.depth == "voi":
+        raise BadImage(
+            "depth", f"only DICOM files carry a window, this is {header.format}; use scale or window"
+        )
     if recipe.depth == "scale" and header.samples != "unsigned":
         raise BadImage("depth", f"{header.samples} samples have no full range to scale; use depth window")
-    values = (samples.astype(np.float64) - low) * (255.0 / (high - low))
-    if not np.isfinite(values).all():
-        raise BadImage("corrupt", "samples that are not finite")
-    levels = np.rint(values.clip(0, 255)).astype(np.uint8)
-    return Image.fromarray(255 - levels if header.inverted else levels)
+    low, high = recipe.window or (0.0, float(2**header.bits - 1))
+    grey = levels(samples, low, high, clip=recipe.depth == "window")
+    return Image.fromarray(255 - grey if header.inverted else grey)
 
 
 def _samples(image: Image.Image, header: Header) -> np.ndarray:

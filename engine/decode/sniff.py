@@ -15,7 +15,7 @@ from engine.decode.source import Limits
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
-Format = Literal["JPEG", "PNG", "TIFF", "WEBP", "BMP", "JPEG2000", "GIF"]
+Format = Literal["JPEG", "PNG", "TIFF", "WEBP", "BMP", "JPEG2000", "GIF", "DICOM"]
 Colour = Literal["grey", "rgb", "palette", "other"]
 
 
@@ -24,13 +24,13 @@ class Header:
     """Facts of one image file.
 
     Attributes:
-        format: Pillow's name of it.
+        format: Pillow's name of it, or DICOM.
         width, height: pixels, before any turning.
         bits: of each channel; 8 for palettes and bilevel images too, since that is what they hold once
             looked up.
         colour: how pixels are stored; `other` is CMYK and whatever else only the reference renderer takes.
         samples: `unsigned`, `signed` or `float`.
-        inverted: stored samples are brighter the smaller they are (TIFF's WhiteIsZero).
+        inverted: stored samples are brighter the smaller they are (TIFF's WhiteIsZero, MONOCHROME1).
         exif: the file carries EXIF data, perhaps an orientation.
         interlaced: a PNG in seven passes.
         plain: JPEG or PNG of a kind that every renderer gives the same pixels for.
@@ -62,9 +62,11 @@ def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
         limits: for `max_pixels`.
 
     Raises:
-        BadImage: codes unknown_format, truncated, corrupt, too_large, multi_frame, depth.
+        BadImage: codes unknown_format, truncated, corrupt, too_large, multi_frame, depth, undecodable.
+        Refused: a package that is needed to read it is not installed.
     """
-    reader = next((reader for magic, reader in _READERS if data.startswith(magic)), None)
+    readers = (reader for magic, at, reader in _READERS if data.startswith(magic, at))
+    reader = next(readers, None)
     if reader is None:
         _refuse_unknown(data)
     try:
@@ -75,11 +77,13 @@ def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
         kind = (
             f"{header.bits} bits a channel" if header.samples == "unsigned" else f"{header.samples} samples"
         )
-        raise BadImage("depth", f"{kind}; a recipe with depth scale or window says how to make 8 of them")
+        raise BadImage(
+            "depth", f"{kind}; a recipe with depth scale, window or voi says how to make 8 of them"
+        )
     return header
 
 
-def _checked(header: Header, limits: Limits) -> Header:
+def checked(header: Header, limits: Limits) -> Header:
     """Refuse impossible and dangerous sizes; called by each reader as soon as it knows the size."""
     width, height = header.width, header.height
     if width < 1 or height < 1:
@@ -110,7 +114,7 @@ def _jpeg(data: bytes, limits: Limits) -> Header:
             return replace(header, exif=exif)
         start, position = position + 2, _jpeg_segment_end(data, position)
         if marker in _JPEG_FRAMES and header is None:
-            header = _checked(_jpeg_frame(data, start, marker), limits)
+            header = checked(_jpeg_frame(data, start, marker), limits)
         elif marker == 0xE1:
             exif = exif or data.startswith(b"Exif\0", start)
         elif marker == 0xDA:
@@ -173,7 +177,7 @@ _MAX_GAIN = 1032
 
 
 def _png(data: bytes, limits: Limits) -> Header:
-    header = _checked(_png_header(data), limits)
+    header = checked(_png_header(data), limits)
     view = memoryview(data)
     position, end = 8, len(data)
     seen = set()
@@ -312,7 +316,7 @@ def _tiff(data: bytes, limits: Limits) -> Header:
         inverted=first.get("photometric") == 0,
         exif="orientation" in first,
     )
-    _checked(header, limits)
+    checked(header, limits)
     if following:
         raise BadImage("multi_frame", "TIFF of several pages")
     _tiff_complete(tags, len(data))
@@ -356,6 +360,12 @@ def _tiff_complete(tags: dict[str, tuple[int, ...]], size: int) -> None:
 # ---- the others
 
 
+def _dicom(data: bytes, limits: Limits) -> Header:
+    from engine.decode import dicom  # it needs this module
+
+    return dicom.header(data, limits)
+
+
 def _webp(data: bytes, limits: Limits) -> Header:
     if data[8:12] != b"WEBP":
         _refuse_unknown(data)
@@ -370,7 +380,7 @@ def _webp(data: bytes, limits: Limits) -> Header:
         width, height = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
     else:
         width, height = (v & 0x3FFF for v in struct.unpack_from("<HH", data, 26))
-    header = _checked(Header("WEBP", width, height, exif=exif), limits)
+    header = checked(Header("WEBP", width, height, exif=exif), limits)
     if kind == b"VP8X" and data[20] & 0x02:
         raise BadImage("multi_frame", "animated WebP")
     if 8 + struct.unpack_from("<I", data, 4)[0] > len(data):
@@ -385,7 +395,7 @@ def _bmp(data: bytes, limits: Limits) -> Header:
         packing = 0
     else:
         width, height, _, bits, packing = struct.unpack_from("<iiHHI", data, 18)
-    header = _checked(Header("BMP", width, abs(height)), limits)
+    header = checked(Header("BMP", width, abs(height)), limits)
     start = struct.unpack_from("<I", data, 10)[0]
     if packing == 0 and start + (width * bits + 31) // 32 * 4 * abs(height) > len(data):
         raise BadImage("truncated", "its BMP data stop early")
@@ -406,7 +416,7 @@ def _jpeg2000(data: bytes, limits: Limits) -> Header:
         max([8] + [(d & 0x7F) + 1 for d in depths]),
         samples="signed" if any(d & 0x80 for d in depths) else "unsigned",
     )
-    _checked(header, limits)
+    checked(header, limits)
     # Markers from FF90 on cannot occur within coded data.
     if data.find(b"\xff\xd9", at) < 0:
         raise BadImage("truncated", "its JPEG 2000 data stop without an end marker")
@@ -415,7 +425,7 @@ def _jpeg2000(data: bytes, limits: Limits) -> Header:
 
 def _gif(data: bytes, limits: Limits) -> Header:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    header = _checked(Header("GIF", width, height), limits)
+    header = checked(Header("GIF", width, height), limits)
     position, frames = 13 + _colour_table(flags), 0
     for _ in range(_MAX_SEGMENTS):
         if data[position] == 0x3B:
@@ -439,19 +449,21 @@ def _colour_table(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
+#: How a file begins, at which offset, and who reads it on. A DICOM preamble may be the start of a TIFF.
 _READERS = (
-    (b"\xff\xd8\xff", _jpeg),
-    (b"\x89PNG\r\n\x1a\n", _png),
-    (b"II*\0", _tiff),
-    (b"MM\0*", _tiff),
-    (b"II+\0", _tiff),
-    (b"MM\0+", _tiff),
-    (b"RIFF", _webp),
-    (b"BM", _bmp),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", _jpeg2000),
-    (b"\xff\x4f\xff\x51", _jpeg2000),
-    (b"GIF87a", _gif),
-    (b"GIF89a", _gif),
+    (b"\xff\xd8\xff", 0, _jpeg),
+    (b"\x89PNG\r\n\x1a\n", 0, _png),
+    (b"II*\0", 0, _tiff),
+    (b"MM\0*", 0, _tiff),
+    (b"II+\0", 0, _tiff),
+    (b"MM\0+", 0, _tiff),
+    (b"RIFF", 0, _webp),
+    (b"BM", 0, _bmp),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", 0, _jpeg2000),
+    (b"\xff\x4f\xff\x51", 0, _jpeg2000),
+    (b"GIF87a", 0, _gif),
+    (b"GIF89a", 0, _gif),
+    (b"DICM", 128, _dicom),
 )
 
 #: Where the telling bytes are, the bytes, and what to tell.
@@ -460,10 +472,11 @@ _HINTS = (
     (0, b"%!ps", "PostScript (EPS)"),
     (0, b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
     (0, b"%pdf", "PDF"),
-    (128, b"dicm", "DICOM; convert it to PNG or TIFF first"),
-    (0, b"\x08\x00\x05\x00", "DICOM without its preamble; convert it to PNG or TIFF first"),
+    (0, b"\x08\x00\x05\x00", "DICOM without its preamble; write it as a DICOM file (PS3.10) first"),
+    (0, b"\x02\x00\x00\x00ul", "DICOM without its preamble; write it as a DICOM file (PS3.10) first"),
+    (0, b"objecttype", "a MetaImage volume; name one of its slices (FILE.mha!/slice/0.5)"),
     (4, b"ftyp", "HEIF, AVIF or a film"),
-    (0, b"pk\x03\x04", "a ZIP archive"),
+    (0, b"pk\x03\x04", "a ZIP archive; name a file in it (FILE.zip!/NAME)"),
     (0, b"\x1f\x8b", "gzip; unpack it first"),
     (0, b"\x5c\x01\x00\x00", "NIfTI; convert slices to PNG or TIFF first"),
 )

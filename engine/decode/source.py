@@ -1,4 +1,7 @@
-"""Reading the bytes of image files, from inside the manifest's root and nowhere else."""
+"""Reading the bytes of images, from inside the manifest's root and nowhere else.
+
+An image is a file, or a member of one (`stores.members`).
+"""
 # A call per image and on open handles: the functions of `os`, not `pathlib`.
 # ruff: noqa: PTH115, PTH116, PTH118
 
@@ -11,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import BadImage, MachineFault, Refused
+from stores.members import Containers, MemberError, split
 
 #: Errors that say something about the machine. A row must not be marked failed for good because of them.
 _MACHINE = {
@@ -26,7 +30,7 @@ class Limits:
 
     Attributes:
         max_pixels: width times height as the header states them; nothing larger reaches a decoder.
-        max_bytes: of the file.
+        max_bytes: of the file; of a member, when unpacked.
     """
 
     max_pixels: int = 64_000_000
@@ -44,8 +48,9 @@ class ImageSource:
 
     Attributes:
         root: directory that the uris are relative to.
-        uris: of each row, relative to `root` (absolute ones only with `allow_outside`).
-        sha256: expected hexadecimal digest of each row ("" where unknown), or None.
+        uris: of each row, relative to `root` (absolute ones only with `allow_outside`); `FILE!/MEMBER` names
+            an image inside a file.
+        sha256: expected hexadecimal digest of each row's bytes ("" where unknown), or None.
         limits: see `Limits`.
         allow_outside: whether links and absolute uris may lead out of the root.
     """
@@ -55,6 +60,7 @@ class ImageSource:
     sha256: Sequence[str] | None = None
     limits: Limits = field(default_factory=Limits)
     allow_outside: bool = False
+    _containers: Containers = field(default_factory=Containers, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
@@ -70,16 +76,18 @@ class ImageSource:
         return len(self.uris)
 
     def read(self, row: int) -> bytes:
-        """All bytes of one row's file.
+        """All bytes of one row's image file; those that `stores.members` gives for a member.
 
         Raises:
             BadImage: the file cannot be used; codes missing, unreadable, not_a_file, outside_root, empty,
-                too_large, digest.
+                too_large, digest; of a member also truncated, corrupt, undecodable.
             MachineFault: the storage failed, or the process ran out of file handles.
         """
         uri = self.uris[row]
         try:
-            data = self._read(os.path.join(self.root, uri))
+            data = self._read(*split(uri))
+        except MemberError as error:
+            raise BadImage(error.code, error.detail) from error
         except (ValueError, UnicodeError) as error:
             raise BadImage("unreadable", "the name cannot be a file's name") from error
         except OSError as error:
@@ -89,7 +97,8 @@ class ImageSource:
             raise BadImage("digest", "the file's SHA-256 is not the manifest's")
         return data
 
-    def _read(self, path: str) -> bytes:
+    def _read(self, uri: str, member: str) -> bytes:
+        path = os.path.join(self.root, uri)
         # Asked before opening: opening a FIFO or a device can block or act.
         _check_kind(os.stat(path))
         handle = os.open(path, _FLAGS)
@@ -98,7 +107,12 @@ class ImageSource:
             _check_kind(found)
             if not self.allow_outside:
                 self._check_inside(handle, path)
-            return self._read_all(handle, found.st_size)
+            if not member:
+                return self._read_all(handle, found.st_size)
+            data = self._containers.of(handle, path).read(handle, member, self.limits.max_bytes)
+            if not data:
+                raise BadImage("empty", "0 bytes")
+            return data
         finally:
             os.close(handle)
 

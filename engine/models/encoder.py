@@ -42,9 +42,11 @@ def _with_weights(spec: ModelSpec) -> tuple[nn.Module, weights.LoadReport]:
     seed = 0 if spec.seed is None else spec.seed
     module = architectures.build_seeded(spec.architecture, seed)
     if spec.weights_path is not None:
+        where = str(spec.weights_path)
         tensors = weights.read(spec.weights_path, spec.weights_sha256)
+        tensors = architectures.renamed(spec.architecture, tensors, where)
         head = architectures.head_prefixes(spec.architecture)
-        return module, weights.fit(module, tensors, head, str(spec.weights_path))
+        return module, weights.fit(architectures.body(module), tensors, head, where)
     state = module.state_dict()
     found = weights.state_sha256(state)
     if found != spec.weights_sha256:

@@ -24,6 +24,9 @@ _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _POOLS: tuple[Any, ...] = (functional.adaptive_avg_pool2d, torch.mean, "mean")
 
 
+#: Convolutions that are linear in weight and bias whatever they do to their input; `Conv2dSame` is timm's.
+_LINEAR = ("Conv2d", "Conv2dSame", "SameConv2d", "GreyConv2d")
+
 _Operator = Callable[..., torch.Tensor]
 
 
@@ -75,10 +78,11 @@ def rewrite(module: nn.Module, *, pack: bool = False, float_pool: bool = False) 
 
 
 class _Tracer(fx.Tracer):
-    """Keeps convolutions and BatchNorms whole, also those of other libraries (timm's subclass torch's)."""
+    """Keeps convolutions, BatchNorms and max-pools whole, also subclasses of torch's, here and in timm."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
+        whole = isinstance(m, (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d))
+        return whole or super().is_leaf_module(m, module_qualified_name)
 
 
 def _drop_idle(traced: fx.GraphModule) -> None:
@@ -104,7 +108,7 @@ def _fold(traced: fx.GraphModule) -> int:
         conv = _module(before, modules)
         rest = _after_norm(norm)
         alone = conv is not None and len(before.users) == calls[before.target] == calls[node.target] == 1
-        if not alone or type(conv).__name__ not in ("Conv2d", "Conv2dSame") or rest is None:
+        if not alone or type(conv).__name__ not in _LINEAR or rest is None:
             continue
         fold_pair(conv, norm)  # type: ignore[arg-type]
         if isinstance(rest, nn.Identity):

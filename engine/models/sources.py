@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from engine.errors import WeightsError
-from engine.models import architectures, weights
+from engine.models import architectures, huggingface, weights
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
@@ -48,7 +48,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class OwnFile:
-    """The user's `--weights FILE`."""
+    """The user's `--weights FILE`, or a folder as transformers saves a model."""
 
     path: Path
 
@@ -60,7 +60,30 @@ class OwnFile:
         return "yes"
 
     def find(self, architecture: str, seed: int) -> Found:
-        return Found(f"file {self.path.name}", weights.sha256_of(self.path), self.path)
+        namespace, name = architectures.split(architecture)
+        path = self.path
+        if namespace == "transformers" and path.is_dir():
+            path = huggingface.weights_in(path, name)
+        return Found(f"file {self.path.name}", weights.sha256_of(path), path)
+
+
+@dataclass(frozen=True)
+class OwnOnly:
+    """No weights but the user's."""
+
+    @property
+    def label(self) -> str:
+        return "--weights FILE or FOLDER"
+
+    def present(self) -> str:
+        return "no"
+
+    def find(self, architecture: str, seed: int) -> Found:
+        raise WeightsError(
+            f"{architecture} has no weights of its own",
+            "A frozen backbone needs weights",
+            "give --weights FILE, or choose a model of the catalogue (`embank models list`)",
+        )
 
 
 @dataclass(frozen=True)

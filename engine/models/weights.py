@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from engine.errors import WeightsError
-from engine.models import architectures
+from engine.models import architectures, inert
 
 #: The largest file read; the greatest backbones of torchvision and timm stay below 10 GiB.
 MAX_BYTES = 32 * 2**30
@@ -76,12 +76,16 @@ def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read(path: Path, sha256: str | None = None) -> Mapping[str, torch.Tensor]:
+def read(
+    path: Path, sha256: str | None = None, stand_ins: tuple[str, ...] = ()
+) -> Mapping[str, torch.Tensor]:
     """The tensors of a weights file (possibly inside a container, see `fit`), on the CPU.
 
     Args:
         path: `.safetensors`, or a PyTorch file of any other name.
         sha256: what the whole file must hash to; checked before anything is parsed.
+        stand_ins: beginnings of the names of classes that may stand beside the tensors; inert objects are put
+            in their places (see `engine.models.inert`).
 
     Raises:
         WeightsError: wrong digest, not a weights file, damaged, or more than tensors and plain containers.
@@ -96,13 +100,14 @@ def read(path: Path, sha256: str | None = None) -> Mapping[str, torch.Tensor]:
         )
     with path.open("rb") as file:
         head = file.read(512)
-    _refuse_impostors(path, head)
+    refuse_impostors(path, head)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    return _read_torch(path, zipped=head.startswith(b"PK\x03\x04"))
+    return _read_torch(path, head.startswith(b"PK\x03\x04"), stand_ins)
 
 
-def _refuse_impostors(path: Path, head: bytes) -> None:
+def refuse_impostors(path: Path, head: bytes) -> None:
+    """Raise WeightsError where a file's first bytes are those of a web page or of a Git LFS pointer."""
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise _refuse(
@@ -128,10 +133,11 @@ def _read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
     return tensors
 
 
-def _read_torch(path: Path, *, zipped: bool) -> Mapping[str, torch.Tensor]:
+def _read_torch(path: Path, zipped: bool, stand_ins: tuple[str, ...]) -> Mapping[str, torch.Tensor]:
     try:
+        allowed = inert.stand_ins(path, stand_ins) if stand_ins else []
         # Namespace is inert (a bag of attributes); MoCo's releases hold one beside their tensors.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace, *allowed]):
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise _refuse(
@@ -146,6 +152,8 @@ def _read_torch(path: Path, *, zipped: bool) -> Mapping[str, torch.Tensor]:
         raise _refuse(
             path, f"cannot be parsed ({_line(error)})", "It must be a whole weights file", "fetch it again"
         ) from error
+    if isinstance(loaded, inert.Inert):
+        loaded = inert.state_of(loaded)
     if not isinstance(loaded, Mapping):
         raise _refuse(
             path,

@@ -126,6 +126,34 @@ def _line_printer() -> Callable[["Progress"], None]:
 
 
 @contextmanager
+def transfer_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Bytes of one file: a live bar on a terminal, a line every ten seconds elsewhere; on stderr."""
+    if not sys.stderr.isatty():
+        yield _byte_printer(name)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _byte_printer(name: str) -> Callable[[int, int | None], None]:
+    last = time.monotonic()
+
+    def update(done: int, total: int | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY_S or done == total:
+            last = time.monotonic()
+            say(f"{name}: {done / 1e6:,.1f} of {'?' if total is None else f'{total / 1e6:,.1f}'} MB")
+
+    return update
+
+
+@contextmanager
 def _live_bar() -> Iterator[Callable[["Progress"], None]]:
     """One bar for each decode pass; below them, where the running pass spends its time."""
     from rich.console import Console, Group

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.decode.reference import load, to_rgb
+from engine.decode.reference import picture
 from engine.decode.sniff import sniff
 from engine.decode.source import ImageSource
 from engine.errors import BadImage
@@ -146,7 +146,7 @@ def _picture(tile: Tile, recipe: Recipe) -> tuple["Image", str]:
             raise BadImage("missing", "no file")
         data = tile.source.read(tile.row)
         header = sniff(data, recipe, tile.source.limits)
-        image = to_rgb(load(data, header, recipe), header, recipe).convert("RGB")
+        image = picture(data, header, recipe).convert("RGB")
     except BadImage as error:
         canvas.paste(_GREY, (0, 0, SIDE, SIDE))
         return canvas, error.code

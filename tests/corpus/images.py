@@ -147,7 +147,49 @@ def frames(format: str) -> bytes:
     return out.getvalue()
 
 
-def dicom() -> bytes:
+def dicom(values: np.ndarray, bits: int = 8, syntax: str = "", **tags: object) -> bytes:
+    """A DICOM file of the picture, grey or RGB. `tags` are set by keyword; None removes one.
+
+    `syntax` is the UID of a transfer syntax that pydicom can write, explicit VR little endian if left out.
+    """
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3.4"
+    pydicom.pixels.set_pixel_data(
+        dataset, values, "MONOCHROME2" if values.ndim == 2 else "RGB", bits, generate_instance_uid=False
+    )
+    if syntax:
+        dataset.compress(syntax, generate_instance_uid=False)
+    for name, value in tags.items():
+        if value is None:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, dataset, enforce_file_format=True)
+    return out.getvalue()
+
+
+def dicom_around(data: bytes, syntax: str, bits: int, shape: tuple[int, int] = (250, 290)) -> bytes:
+    """A DICOM file around a coded grey picture."""
+    import pydicom
+
+    dataset = pydicom.dcmread(io.BytesIO(dicom(np.zeros((1, 1), np.uint8 if bits == 8 else np.uint16), bits)))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    dataset.Rows, dataset.Columns = shape
+    dataset.PixelData = pydicom.encaps.encapsulate([data])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, dataset)
+    return out.getvalue()
+
+
+def dicom_garbage() -> bytes:
     return bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00\xc8\x00\x00\x00" + bytes(200)
 
 
@@ -221,9 +263,7 @@ EMPTY = (
     Case("Git LFS pointer", lambda: _LFS, "unknown_format"),
     Case("SVG", lambda: _SVG, "unknown_format"),
     Case("EPS", lambda: _EPS, "unknown_format"),
-    Case("DICOM", dicom, "unknown_format"),
-    Case("DICOM, no preamble", lambda: dicom()[132:], "unknown_format"),
-    Case("DICOM, truncated", lambda: dicom()[:140], "unknown_format"),
+    Case("MetaImage header", lambda: b"ObjectType = Image\nNDims = 3\n", "unknown_format"),
     Case("RIFF that is a sound", lambda: b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(40), "unknown_format"),
     Case("zeros", lambda: bytes(1000), "unknown_format"),
 )
@@ -441,16 +481,164 @@ DEPTH = (
     ),
     Case("float32, window", lambda: tiff(_floats()), "", lambda: scaled(1, -1)(_floats()), _FLOATS),
     Case("float32, scale", lambda: tiff(_floats()), "depth", None, _SCALE),
+    Case("PNG, 16 bits, voi", lambda: png_16(depth_ramp(65535)), "depth", None, Recipe(depth="voi")),
+    Case("8 bits under voi", png, "", scene, Recipe(depth="voi")),
     Case(
         "float32, not finite", lambda: tiff(np.full((250, 290), np.nan, np.float32)), "corrupt", None, _FLOATS
     ),
     Case("8 bits under a window", png, "", scene, _12_IN_16),
 )
 
+_VOI = Recipe(depth="voi")
+_HU = Recipe(depth="window", window=(-1000, 250))
+_DEFLATED, _RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
+_JPEG, _JPEG_2000 = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"
+
+
+def _grey_jpeg() -> bytes:
+    return written(scene(channels=1), "JPEG")
+
+
+def _hounsfield() -> np.ndarray:
+    return (scene(channels=1).astype(np.int16) - 100) * 10
+
+
+def _ct(**tags: object) -> bytes:
+    """Stored as in CT: 1024 above the Hounsfield units."""
+    stored = (_hounsfield() + 1024).clip(0).astype(np.uint16)
+    return dicom(stored, 12, **{"RescaleSlope": 1, "RescaleIntercept": -1024, **tags})
+
+
+def _shown_ct(low: float, high: float) -> Callable[[], np.ndarray]:
+    return lambda: scaled(high, low)((_hounsfield() + 1024).clip(0) - 1024)
+
+
+def _deflated() -> bytes:
+    """Deflated as a whole, 20 MB when unpacked."""
+    meta = dicom(scene(channels=1)).replace(
+        b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x16\x00" + _DEFLATED.encode()
+    )
+    # The group's length is the value of its first element.
+    return (
+        meta[:140]
+        + struct.pack("<I", struct.unpack_from("<I", meta, 140)[0] + 2)
+        + meta[144:400]
+        + (packed_bomb())
+    )
+
+
+DICOM = (
+    Case("garbage", dicom_garbage, "truncated"),
+    Case("no preamble", lambda: dicom(scene(channels=1))[132:], "unknown_format"),
+    Case("140 bytes", lambda: dicom(scene(channels=1))[:140], "truncated"),
+    Case("half", lambda: half(dicom(scene(channels=1))), "truncated"),
+    Case("minus 20 bytes", lambda: dicom(scene(channels=1))[:-20], "truncated"),
+    Case("compressed, half", lambda: half(dicom(scene(channels=1), syntax=_RLE)), "corrupt"),
+    Case(
+        "65535 x 65535 with 128 bytes",
+        lambda: dicom(np.zeros((8, 16), np.uint8), Rows=65535, Columns=65535),
+        "too_large",
+    ),
+    Case("no rows", lambda: dicom(scene(channels=1), Rows=0), "corrupt"),
+    Case("no size", lambda: dicom(scene(channels=1), Rows=None), "truncated"),
+    Case("three frames", lambda: dicom(scene(channels=1), NumberOfFrames=3), "multi_frame"),
+    Case(
+        "palette", lambda: dicom(scene(channels=1), PhotometricInterpretation="PALETTE COLOR"), "undecodable"
+    ),
+    Case("deflated bomb", _deflated, "undecodable"),
+    Case(
+        "a film",
+        lambda: dicom(scene(channels=1)).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.4.10"[:20]),
+        "undecodable",
+    ),
+    Case(
+        "a JPEG of another size inside",
+        lambda: dicom_around(jpeg_sized(65500, 65500), _JPEG, 8),
+        "too_large",
+    ),
+    Case("a smaller JPEG inside", lambda: dicom_around(jpeg_sized(9, 9), _JPEG, 8), "corrupt"),
+    Case("16 bits", lambda: dicom(depth_ramp(65535), 16), "depth"),
+    Case("16 bits, voi without a window", lambda: dicom(depth_ramp(65535), 16), "depth", None, _VOI),
+    Case("signed, scale", lambda: dicom(_hounsfield(), 16), "depth", None, _SCALE),
+    Case("16 bits in colour, scale", lambda: dicom(scene().astype(np.uint16), 16), "depth", None, _SCALE),
+    Case("window of no width", lambda: _ct(WindowCenter=0, WindowWidth=0), "corrupt", None, _VOI),
+    Case("8 bits", lambda: dicom(scene(channels=1)), golden=lambda: scene(channels=1)),
+    Case(
+        "8 bits, MONOCHROME1",
+        lambda: dicom(255 - scene(channels=1), PhotometricInterpretation="MONOCHROME1"),
+        golden=lambda: scene(channels=1),
+    ),
+    Case("RGB", lambda: dicom(scene()), golden=scene),
+    Case(
+        "8 bits under a window",
+        lambda: dicom(scene(channels=1)),
+        golden=lambda: scene(channels=1),
+        recipe=_HU,
+    ),
+    Case("8 bits under voi", lambda: dicom(scene(channels=1)), golden=lambda: scene(channels=1), recipe=_VOI),
+    Case(
+        "JPEG inside",
+        lambda: dicom_around(_grey_jpeg(), _JPEG, 8),
+        golden=lambda: np.asarray(Image.open(io.BytesIO(_grey_jpeg()))),
+    ),
+    Case(
+        "RLE, 12 bits, scale",
+        lambda: dicom(depth_ramp(4095), 12, _RLE),
+        "",
+        lambda: scaled(4095)(depth_ramp(4095)),
+        _SCALE,
+    ),
+    Case(
+        "JPEG 2000, 16 bits, scale",
+        lambda: dicom_around(written(depth_ramp(65535), "JPEG2000", no_jp2=True), _JPEG_2000, 16),
+        "",
+        lambda: scaled(65535)(depth_ramp(65535)),
+        _SCALE,
+    ),
+    Case(
+        "12 bits, scale",
+        lambda: dicom(depth_ramp(4095), 12),
+        "",
+        lambda: scaled(4095)(depth_ramp(4095)),
+        _SCALE,
+    ),
+    Case(
+        "16 bits, scale, MONOCHROME1",
+        lambda: dicom(depth_ramp(65535), 16, PhotometricInterpretation="MONOCHROME1"),
+        "",
+        lambda: 255 - scaled(65535)(depth_ramp(65535)),
+        _SCALE,
+    ),
+    Case("CT under a window in Hounsfield units", _ct, "", _shown_ct(-1000, 250), _HU),
+    Case(
+        "signed CT under a window",
+        lambda: dicom(_hounsfield(), 16),
+        "",
+        lambda: scaled(250, -1000)(_hounsfield()),
+        _HU,
+    ),
+    # C.11.2.1.2: LINEAR maps centre - 0.5 -+ (width - 1) / 2 to the ends; LINEAR_EXACT centre -+ width / 2.
+    Case(
+        "CT under its own window",
+        lambda: _ct(WindowCenter=-300, WindowWidth=1401),
+        "",
+        _shown_ct(-1000.5, 399.5),
+        _VOI,
+    ),
+    Case(
+        "CT under its own exact window",
+        lambda: _ct(WindowCenter=[-300, 40], WindowWidth=[1400, 80], VOILUTFunction="LINEAR_EXACT"),
+        "",
+        _shown_ct(-1000, 400),
+        _VOI,
+    ),
+)
+
 #: Files under the default limits, by group. Good ones are good under every decoder, bad ones bad by reason.
 BYTES: dict[str, tuple[Case, ...]] = {
     "empty": EMPTY, "truncated": TRUNCATED, "corrupt": CORRUPT, "bombs": BOMBS, "multi-frame": MULTI_FRAME,
-    "silent": SILENT, "modes": MODES, "depth": DEPTH,
+    "silent": SILENT, "modes": MODES,
+    "depth": DEPTH, "DICOM": DICOM,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.errors import Refused
@@ -104,3 +105,27 @@ def test_files_that_are_no_recipes(text: str, tmp_path: Path) -> None:
 def test_unknown_names(name: str) -> None:
     with pytest.raises(Refused, match=r"imagenet-224|missing"):
         load_recipe(name)
+
+
+def test_xrv_is_the_packages_own_normalisation() -> None:
+    datasets = pytest.importorskip("torchxrayvision.datasets")
+    recipe = RECIPES["xrv-224"]
+    bytes_ = np.arange(256, dtype=np.float64)
+    found = (bytes_ / 255 - recipe.mean[0]) / recipe.sd[0]
+    np.testing.assert_allclose(found, datasets.normalize(bytes_, 255), atol=2e-4)  # float32 there
+    assert (found[0], found[-1]) == (-1024, 1024)
+
+
+def test_moco_cxr_constants() -> None:
+    for name in ("cxr-320", "cxr-224"):
+        assert (RECIPES[name].mean, RECIPES[name].sd) == ((0.502,) * 3, (0.085585,) * 3)
+    assert RECIPES["cxr-320"].side == 320
+
+
+def test_showing_changes_the_depth_alone() -> None:
+    recipe = RECIPES["unit-224"]
+    assert recipe.showing("scale") == replace(recipe, depth="scale")
+    assert recipe.showing("window:-1000,250") == replace(recipe, depth="window", window=(-1000, 250))
+    for text in ("", "window", "window:1", "window:2,1", "window:a,b", "scale:1,2", "clip"):
+        with pytest.raises(Refused):
+            recipe.showing(text)

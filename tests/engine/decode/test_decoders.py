@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,18 @@ from engine.decode.parity import pixel_parity
 from engine.decode.protocol import READ_AHEAD
 from engine.errors import Refused
 from engine.recipes import Recipe
-from tests.corpus.images import jpeg, png, png_header, recrc, scene, with_rows, written
+from tests.corpus.images import (
+    depth_ramp,
+    dicom,
+    jpeg,
+    png,
+    png_16,
+    png_header,
+    recrc,
+    scene,
+    with_rows,
+    written,
+)  # fmt: skip
 
 RECIPE = Recipe(size=48, crop=40)
 KINDS = [
@@ -178,3 +190,34 @@ def test_parity_finds_a_wrong_decoder(source: ImageSource) -> None:
     (source.root / "detailed").write_bytes(written(scene()))
     with make_decoder("turbo", other, device="cpu", threads=1, batch_size=4) as made:
         assert not pixel_parity(detailed, [0], RECIPE, made)["passed"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_members_and_deep_images_are_like_files(kind: tuple[str, str], tmp_path: Path) -> None:
+    """One batch of every way to an image: a JPEG in a ZIP, an array's row, a slice, DICOM of 12 bits."""
+    pytest.importorskip("pydicom")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("in/0.jpg", jpeg())
+    (tmp_path / "0.jpg").write_bytes(jpeg())
+    deep = depth_ramp(4095)
+    np.savez_compressed(tmp_path / "a.npz", deep=np.stack([deep] * 3), rgb=np.stack([scene()] * 3))
+    (tmp_path / "rgb.png").write_bytes(png())
+    (tmp_path / "deep.png").write_bytes(png_16(deep))
+    (tmp_path / "deep.dcm").write_bytes(dicom(deep, 12))
+    header = f"ObjectType = Image\nNDims = 3\nDimSize = {deep.shape[1]} {deep.shape[0]} 1\n"
+    header += "ElementType = MET_USHORT\nElementDataFile = LOCAL\n"
+    (tmp_path / "v.mha").write_bytes(header.encode() + deep.astype("<u2").tobytes())
+    uris = ["0.jpg", "a.zip!/in/0.jpg", "rgb.png", "a.npz!/rgb/2"]
+    uris += ["deep.png", "a.npz!/deep/1", "deep.dcm", "v.mha!/slice/0.5"]
+    recipe = Recipe(size=48, crop=40, depth="window", window=(0, 4095))
+    name, device = kind
+    if reason := available_decoders()[name]:
+        pytest.skip(reason)
+    with make_decoder(name, recipe, device=device, threads=2, batch_size=8) as made:
+        (batch,) = made.stream(ImageSource(tmp_path, uris), [range(8)])
+    assert not batch.failures
+    pixels = batch.pixels.cpu()
+    for slot in (1, 3):
+        assert torch.equal(pixels[slot], pixels[slot - 1]), uris[slot]
+    for slot in (5, 6, 7):
+        assert torch.equal(pixels[slot], pixels[4]), uris[slot]

@@ -30,7 +30,8 @@ def test_size_is_pillows(format: str, size: tuple[int, int]) -> None:
 def test_size_of_every_good_file_is_pillows() -> None:
     import io
 
-    for case in (case for cases in images.BYTES.values() for case in cases if not case.code):
+    groups = (cases for group, cases in images.BYTES.items() if group != "DICOM")
+    for case in (case for cases in groups for case in cases if not case.code):
         data = case.make()
         header = sniff(data, case.recipe, Limits())
         assert (header.width, header.height) == Image.open(io.BytesIO(data)).size, case.name
@@ -67,7 +68,7 @@ def test_limit_on_pixels_is_inclusive() -> None:
         (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
         (b"<?xml version='1.0'?><svg/>", "SVG"),
         (b"%!PS-Adobe", "PostScript"),
-        (images.dicom(), "DICOM"),
+        (images.dicom_garbage()[132:], "DICOM without its preamble"),
         (b"%PDF-1.7", "PDF"),
         (b"hello", "68 65 6c"),
     ],

@@ -223,4 +223,5 @@ def test_the_catalogue_shows_every_row() -> None:
     rows = catalogue()
     assert [row["slug"] for row in rows] == [row.slug for row in catalog.ROWS]
     assert all(isinstance(value, str) for row in rows for value in row.values())
+    assert next(row for row in rows if row["slug"] == "byol")["variants"] == "+same"
     assert issubclass(ModelError, Refused)

@@ -1,0 +1,41 @@
+"""TAR archives without compression: a packed one would have to be unpacked up to every member."""
+
+import os
+import tarfile
+
+from stores.members.parts import MemberError, check_size, no_member, read_at
+
+
+class Tar:
+    """The index of an archive. `entries`: name -> (offset of the data, size), of equal names the last."""
+
+    def __init__(self, file: int) -> None:
+        self.entries: dict[str, tuple[int, int]] = {}
+        os.lseek(file, 0, os.SEEK_SET)
+        try:
+            with os.fdopen(os.dup(file), "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+                for info in archive:
+                    if info.isreg() and not info.issparse():
+                        self.entries[info.name.removeprefix("./")] = info.offset_data, info.size
+                    # It would keep a kilobyte of each.
+                    archive.members = []  # type: ignore[attr-defined]
+        except (tarfile.TarError, ValueError, EOFError) as error:
+            if not self.entries:  # else members before the damage are as good as ever
+                detail = "not a TAR archive without compression, or a damaged one"
+                raise MemberError("corrupt", detail) from error
+
+    def _entry(self, member: str) -> tuple[int, int]:
+        found = self.entries.get(member)
+        if found is None:
+            raise no_member()
+        return found
+
+    def size(self, member: str) -> int:
+        """See `Container.size`."""
+        return self._entry(member)[1]
+
+    def read(self, file: int, member: str, max_bytes: int) -> bytes:
+        """See `Container.read`."""
+        offset, size = self._entry(member)
+        check_size(size, max_bytes)
+        return read_at(file, offset, size) if size else b""
