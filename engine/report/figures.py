@@ -29,7 +29,8 @@ def overview(
 
     Args:
         rows: (data set, model, images, way, shot, chance, accuracy, ci95) as the quickstart's table.
-        probes: as `probes_from_bank` gives them; none leaves their panel out.
+        probes: as `probes_from_bank` gives them, with the data set's name as `set`; none leaves their panel
+            out.
         banks: data set -> bank whose manifest's files lie in `images / data set`.
         model: whose features decide what is near (cosine).
     """
@@ -41,6 +42,9 @@ def overview(
     _bars(panels[0], rows)
     if probes:
         sweeps(panels[1], probes)
+        panels[1].set_title(
+            f"linear probe, {', '.join(dict.fromkeys(p['set'] for p in probes))}", fontsize=10
+        )
     for part, (name, bank) in zip(parts[1:], banks.items(), strict=True):
         _neighbours(part, name, Bank.open(bank), images / name, model)
     figure.savefig(out, dpi=110)

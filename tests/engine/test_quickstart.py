@@ -104,7 +104,7 @@ def test_the_sweep_is_in_the_picture(probed: list[dict[str, Any]], made: Path, t
 
     rows = [("tiles", MODELS[0], 286, 3, 5, 1 / 3, 0.9, 0.01)]
     sizes = []
-    for probes in ([], probed):
+    for probes in ([], [{"set": "digits", **each} for each in probed]):
         out = overview(
             rows, probes, {"tiles": made / "tiles.bank"}, made, MODELS[0], tmp_path / "picture.png"
         )
