@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -227,20 +228,27 @@ def test_a_lightning_checkpoint(zipped: bool, tmp_path: Path) -> None:
 
 
 class _Bomb:
-    def __init__(self, trace: Path) -> None:
-        self.trace = str(trace)
+    """Pickles to a call that would leave a trace."""
+
+    def __init__(self, function: Any, *arguments: str) -> None:
+        self.function, self.arguments = function, arguments
 
     def __reduce__(self) -> Any:
-        return os.mkdir, (self.trace,)
+        return self.function, self.arguments
 
 
-def test_stand_ins_answer_listed_names_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "reader", [TORCH["mimic-chexpert-lr0.1"], TorchFile("state_dict", stand_ins=("posix",))]
+)
+@pytest.mark.parametrize("function", ["copyfile", "mkdir"])
+def test_stand_ins_answer_listed_names_only(function: str, reader: TorchFile, tmp_path: Path) -> None:
     path, trace = tmp_path / "w.pt", tmp_path / "trace"
-    with foreign.named(LIGHTNING):
-        torch.save({"state_dict": {"model.encoder_q.a": torch.ones(2)}, "x": [_Callback, _Bomb(trace)]}, path)
-    for reader in (TORCH["mimic-chexpert-lr0.1"], TorchFile("state_dict", stand_ins=("posix", "os"))):
-        with pytest.raises(WeightsError):
-            reader.read(path)
+    bomb = (
+        _Bomb(os.mkdir, str(trace)) if function == "mkdir" else _Bomb(shutil.copyfile, __file__, str(trace))
+    )
+    torch.save({"state_dict": {"model.encoder_q.a": torch.ones(2)}, "x": bomb}, path)
+    with pytest.raises(WeightsError):
+        reader.read(path)
     assert not trace.exists()
 
 
