@@ -435,7 +435,7 @@ class _terminable:
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         signal.signal(signal.SIGTERM, self._before)
         if kind is KeyboardInterrupt:
-            print("\nStopped. Committed chunks are safe; run the same command to resume.", file=sys.stderr)
+            print("\nStopped. What is done is kept; run the same command to resume.", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED)
 
 
