@@ -843,6 +843,140 @@ def search(
         print(f"{out}: query and {len(result.found)} neighbours, {report['unreadable']} pictures unreadable")
 
 
+class Fp32OrBf16(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class BatchNormName(StrEnum):
+    eval = "eval"
+    train = "train"
+
+
+@app.command()
+def saliency(
+    source: Annotated[
+        Path, typer.Argument(metavar="BANK|MANIFEST", help="A bank's directory, or a manifest.")
+    ],
+    model: OneModel,
+    weights: Annotated[
+        Path | None, typer.Option(help="State dict instead of the bank's or the slug's.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Name or JSON file of another preprocessing than the weights' own.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="How many, drawn by --seed. (default: 8; as-published: 1)")
+    ] = None,
+    id: Annotated[list[str] | None, typer.Option(help="These images instead; repeat.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="default, or as-published: one image, the study's settings.")
+    ] = "default",
+    size: Annotated[int, typer.Option(min=1, help="Side of the square, pixels.")] = 10,
+    stride: Annotated[
+        int, typer.Option(min=1, help="Pixels from place to place; more is coarser and faster.")
+    ] = 1,
+    fill: Annotated[
+        str, typer.Option(help="0 (after normalisation), mean (the image's colour), or R,G,B.")
+    ] = "0",
+    batch_norm: Annotated[
+        BatchNormName, typer.Option(help="train: each occluded image's own statistics (as-published only).")
+    ] = BatchNormName.eval,
+    precision: Annotated[
+        Fp32OrBf16, typer.Option(help="bf16 is faster; its error is measured and recorded.")
+    ] = Fp32OrBf16.fp32,
+    device: DeviceOption = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="(default: all usable cores)")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw, and of random/NAME weights.")] = 0,
+    root: Root = None,
+    allow_outside: AllowOutside = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for overlays (PNG) and maps (npy); needed with a manifest."),
+    ] = None,
+    max_failed: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of images failed.")
+    ] = 0.01,
+    json: Json = False,
+) -> None:
+    """Occlusion maps and attentive diffusion. Run it again to resume; finished maps are kept."""
+    from engine.evals.saliency import SaliencyOptions
+    from engine.evals.saliency import saliency as run
+    from engine.evals.saliency_images import open_images
+    from engine.recipes import load_recipe
+    from engine.report import counting
+    from engine.runtime import Runtime
+
+    options = SaliencyOptions(
+        mode=mode,
+        size=size,
+        stride=stride,
+        fill=fill,
+        batch_norm=batch_norm.value,
+        images=images,
+        ids=tuple(id or ()),
+        seed=seed,
+    )
+    runtime = Runtime.resolve(device, precision.value, threads, seed)
+    chosen = open_images(
+        source,
+        model,
+        weights=weights,
+        recipe=load_recipe(recipe) if recipe else None,
+        seed=seed,
+        root=root,
+        allow_outside=allow_outside,
+        home=out,
+    )
+    gallery = None
+    if out:
+        from engine.report.overlays import Gallery
+
+        gallery = Gallery(out)
+    with _terminable(), counting.saliency_progress() as update:
+        add = gallery.add if gallery else None
+        report = run(chosen, options, runtime=runtime, on_progress=update, on_map=add)
+    if gallery:
+        gallery.finish()
+        report["files"] = gallery.files
+    _print_saliency(report, json)
+    if report["failed"] > max_failed * report["images"]:
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _print_saliency(r: dict[str, Any], json: bool) -> None:
+    from engine.report import console
+
+    if json:
+        console.print_json(r)
+        return
+    console.print_table(
+        ["image", "attentive diffusion", "mean score", "largest error", "reason"],
+        [
+            [
+                item["image_id"],
+                item["attentive_diffusion"],
+                item.get("mean_score", ""),
+                item["error"]["max_error"] if "error" in item else "",
+                f"{item['reason']}: {item['detail']}" if "reason" in item else "",
+            ]
+            for item in r["items"]
+        ],
+    )
+    between = r["interval"]
+    spread = between.get("reason") or f"{between['low']:.4f} to {between['high']:.4f} over images or patients"
+    print(
+        f"{r['model']}: attentive diffusion {r['mean']:.4f}, sd {r['sd']:.4f}, 95 %: {spread}; "
+        f"{r['images']} images, {r['failed']} failed\n"
+        f"{r['size']} x {r['size']} at stride {r['stride']}, fill {r['fill']}, {r['places']:,} places an "
+        f"image, {r['precision']}; {r['computed']} maps computed, {r['seconds']:.1f} s"
+    )
+    for note in r["notes"]:
+        print(note)
+    for path in r.get("files", ()):
+        print(path)
+
+
 # --- catalogues -------------------------------------------------------------------------------------
 
 
