@@ -60,7 +60,7 @@ def statistics(
 ) -> Statistics:
     """Mean and factored covariance of some rows of a feature.
 
-    Kept in the bank's side folder, under `statistics`: mean and covariance by (feature key, rows, arithmetic),
+    Kept in the bank, under `statistics`: mean and covariance by feature key, rows and arithmetic,
     the factor by these and the regularisation. A damaged file is made again, and named.
 
     Args:
