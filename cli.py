@@ -977,6 +977,171 @@ def _print_saliency(r: dict[str, Any], json: bool) -> None:
         print(path)
 
 
+@app.command()
+def invariance(
+    bank: BankPath,
+    model: OneModel,
+    transform: Annotated[
+        list[str] | None,
+        typer.Option("--transform", help="One of the study's 18, repeat for several; or all."),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Images scored. (default: 100, or half of a smaller bank)")
+    ] = None,
+    views: Annotated[
+        int, typer.Option(min=1, help="Of each image, where a transform does not fix it.")
+    ] = 256,
+    shrinkage: Annotated[
+        str | None,
+        typer.Option(
+            help="ledoit-wolf, ridge=VALUE, components=COUNT, none. (default: ledoit-wolf; published: ridge=1e-6)"
+        ),
+    ] = None,
+    products: Annotated[
+        str, typer.Option(help="float64, or float32: faster; the factor stays float64.")
+    ] = "float64",
+    mode: Annotated[str, typer.Option(help="default, or as-published: as the study's code.")] = "default",
+    batchnorm: Annotated[
+        BatchNormName,
+        typer.Option("--batchnorm", help="train: statistics of the batch (as-published only)."),
+    ] = BatchNormName.eval,
+    multi_view: Annotated[
+        bool,
+        typer.Option("--multi-view", help="Compare two views of a study instead; opens no image."),
+    ] = False,
+    pair: Annotated[
+        str | None, typer.Option(help="FIRST,SECOND of the column view. (default: the only two)")
+    ] = None,
+    same_label: Annotated[
+        bool, typer.Option("--same-label", help="With --multi-view: pairs of one label only.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the images drawn.")] = 0,
+    weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
+    root: Root = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Draw a contact sheet of views (PNG) here.")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw cosines over the parameters (PNG) here.")] = None,
+    device: DeviceOption = "auto",
+    json: Json = False,
+) -> None:
+    """How alike features stay when images are transformed. Run it again to resume; view features are kept."""
+    from engine.report import console
+
+    asked = {"images": images, "regularisation": shrinkage, "arithmetic": products, "seed": seed}
+    if multi_view:
+        drawn = [
+            name for name, given in (("--transform", transform), ("-o", out), ("--figure", figure)) if given
+        ]
+        if drawn or mode != "default" or batchnorm != BatchNormName.eval:
+            raise Refused(
+                f"--multi-view with {', '.join(drawn) or 'another mode'}",
+                "It compares stored features and makes no views",
+                "leave one of them out",
+            )
+        report = _multi_view(bank, model, pair, same_label, device, asked)
+        if json:
+            console.print_json(report)
+        else:
+            _print_invariances([report])
+        return
+    if pair or same_label:
+        raise Refused("--pair or --same-label", "They choose pairs", "add --multi-view")
+    results = _invariances(
+        bank, model, transform or [], views, mode, batchnorm.value, weights, root, device, asked
+    )
+    reports = [result.report for result in results]
+    if out:
+        from engine.report.views import views_sheet
+
+        views_sheet(results, out)
+    if figure:
+        from engine.report.views import invariance_figure
+
+        invariance_figure(results, figure)
+    if json:
+        console.print_json(reports if len(reports) > 1 else reports[0])
+    else:
+        _print_invariances(reports)
+
+
+def _multi_view(
+    bank: Path, model: str, pair: str | None, same_label: bool, device: str, asked: dict[str, Any]
+) -> dict[str, Any]:
+    from engine.evals.device import evaluation_device
+    from engine.evals.multiview import MultiViewOptions, multiview_from_bank
+    from engine.kernels.whitening import Regularisation
+
+    names = tuple(pair.split(",")) if pair else None
+    if names is not None and len(names) != 2:
+        raise Refused(f"pair {pair!r}", "It is FIRST,SECOND", "name two values of the column view")
+    asked["regularisation"] = Regularisation.parse(asked["regularisation"] or "ledoit-wolf")
+    options = MultiViewOptions(pair=names, same_label=same_label, **asked)
+    return multiview_from_bank(bank, model, options, device=evaluation_device(device))
+
+
+def _invariances(
+    bank: Path,
+    model: str,
+    transform: list[str],
+    views: int,
+    mode: str,
+    batchnorm: str,
+    weights: Path | None,
+    root: Path | None,
+    device: str,
+    asked: dict[str, Any],
+) -> list[Any]:
+    from engine.evals.invariance import invariances_from_bank
+    from engine.evals.invariance_protocol import InvarianceOptions
+    from engine.kernels.transforms import TRANSFORMS
+    from engine.kernels.whitening import Regularisation
+    from engine.report import console
+
+    every = transform == ["all"]
+    text = asked["regularisation"]
+    asked["regularisation"] = Regularisation.parse(text) if text else None
+    options = InvarianceOptions(
+        transforms=tuple(TRANSFORMS) if every else tuple(transform),
+        views=views,
+        mode=mode,  # type: ignore[arg-type]
+        batch_norm=batchnorm,  # type: ignore[arg-type]
+        **asked,
+    )
+    with _terminable(), console.embed_progress() as update:
+        progress: Any = update
+        return invariances_from_bank(
+            bank,
+            model,
+            options,
+            weights=weights,
+            root=root,
+            device=device,
+            on_progress=progress,
+            skip_undefined=every,
+        )
+
+
+def _print_invariances(reports: list[dict[str, Any]]) -> None:
+    from engine.report import console
+
+    columns = ["transform", "cosine", "± 95 %", "different images", "distance", "images"]
+    names = ("transform", "cosine", "ci95", "baseline", "mahalanobis", "n")
+    rows = [["" if r.get(n) is None or r[n] != r[n] else r[n] for n in names] for r in reports]
+    console.print_table(columns, rows)
+    first = reports[0]
+    for c in first["covariance"] if isinstance(first["covariance"], list) else [first["covariance"]]:
+        print(
+            f"{first['model']}: covariance of {c['images']:,} images, {c['dimensions']:,} dimensions, "
+            f"{c['regularisation']}, condition number {c['condition']:.3g}"
+        )
+    for r in reports:
+        if "reason" in r:
+            print(f"{r['transform']} is not defined: {r['reason']}.")
+    for sentence in first.get("not_reproduced", []):
+        print(f"not reproduced: {sentence}.")
+
+
 # --- catalogues -------------------------------------------------------------------------------------
 
 

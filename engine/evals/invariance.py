@@ -7,9 +7,9 @@ distance. Mean and covariance come from the bank; only the scored images are ope
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from engine.kernels.whitening import Whitening, agreement
 from stores.read import Bank, FeatureSet
 from stores.records import RunRecord
 
+if TYPE_CHECKING:
+    from engine.evals.view_features import Views
+
 #: Below this cosine to the bank's row an image is not the one that was embedded.
 _SAME_IMAGE = 0.99
 
@@ -33,15 +36,17 @@ class Invariance:
 
     Attributes:
         rows: of the images scored; cosine, distance: float64 [n, k].
-        parameters: of the k views.
+        views: what the k views are.
         report: the JSON document.
+        pictures: (rows, views) -> uint8 [1 + views, S, S, 3] of each row: the image, then these views.
     """
 
     rows: NDArray[np.intp]
     cosine: NDArray[np.float64]
     distance: NDArray[np.float64]
-    parameters: tuple[tuple[float, ...], ...]
-    report: dict[str, Any] = field(default_factory=dict)
+    views: "Views"
+    report: dict[str, Any]
+    pictures: Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8]]]
 
 
 def summarise(
@@ -195,7 +200,7 @@ class _Measurement:
                 "put the files back that were embedded, or embed again into a new bank",
             )
 
-    def _score(self, views: Any, skip_undefined: bool) -> Invariance:
+    def _score(self, views: "Views", skip_undefined: bool) -> Invariance:
         from engine.kernels.transforms import find
 
         before = time.perf_counter()
@@ -231,9 +236,9 @@ class _Measurement:
             "seconds": round(time.perf_counter() - before, 4),
         }
         self._record(report, views, found.cosine)
-        return Invariance(rows, found.cosine, found.distance, views.parameters, report)
+        return Invariance(rows, found.cosine, found.distance, views, report, self._pictures(views))
 
-    def _without_colour(self, views: Any, skip_undefined: bool) -> Invariance:
+    def _without_colour(self, views: "Views", skip_undefined: bool) -> Invariance:
         reason = f"all {len(self.present)} scored images are grey: {views.transform} leaves them as they are"
         if not skip_undefined:
             raise Refused(
@@ -256,7 +261,12 @@ class _Measurement:
             **self._common(),
         }
         self._record(report, views, nothing)
-        return Invariance(self.present[:0], nothing, nothing, views.parameters, report)
+        return Invariance(self.present[:0], nothing, nothing, views, report, self._pictures(views))
+
+    def _pictures(self, views: "Views") -> Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8]]]:
+        from engine.evals.view_features import show
+
+        return lambda rows, chosen: show(self.features, self.backbone, views, rows, chosen)
 
     def _common(self) -> dict[str, Any]:
         options = self.options
@@ -280,7 +290,7 @@ class _Measurement:
             "not_reproduced": _not_reproduced(self.features, options) if options.published else [],
         }
 
-    def _record(self, report: dict[str, Any], views: Any, cosine: NDArray[np.float64]) -> None:
+    def _record(self, report: dict[str, Any], views: "Views", cosine: NDArray[np.float64]) -> None:
         from engine.kernels.transforms import find
 
         asked = ("model", "mode", "transform", "images", "seed", "arithmetic", "batch_norm")

@@ -258,7 +258,10 @@ class _Maker:
 
     def _decode(self) -> Iterator[_Decoded]:
         with side_stream(self.runtime.device):
-            for row, image in self._full_size() if self.published else self._rendered():
+            images = pictures(
+                self.store.features, self.backbone, list(self.todo), self.published, self.stages.first
+            )
+            for row, image in images:
                 self.stages.first.images += 1
                 if isinstance(image, BadImage):
                     self._lose(row, image)
@@ -269,45 +272,10 @@ class _Maker:
         self.found.failures[row] = why
         self.lost += sum(views.count for views in self.todo[row])
 
-    def _rendered(self) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
-        """Pixels as the bank's decoder gave them to the backbone."""
-        rows = list(self.todo)
-        name, _, scaled = self.store.features.key.decoder.partition("-")
-        decoder = make_decoder(
-            name,
-            self.backbone.spec.recipe.rendering,
-            device=self.runtime.device,
-            threads=self.runtime.threads,
-            batch_size=_DECODED,
-            dct=scaled == "dct",
-        )
-        batches = [rows[i : i + _DECODED] for i in range(0, len(rows), _DECODED)]
-        with closing(decoder):
-            for batch in decoder.stream(self.backbone.images, batches):
-                self.stages.first.busy_s += batch.seconds
-                for slot, row in enumerate(batch.rows):
-                    yield row, batch.failures.get(slot, batch.pixels[slot])
-
-    def _full_size(self) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
-        """Whole pictures, decoded by Pillow as in the study."""
-        recipe = self.backbone.spec.recipe.rendering
-        for row in self.todo:
-            before = time.perf_counter()
-            try:
-                data = self.backbone.images.read(row)
-                header = sniff(data, recipe, self.backbone.images.limits)
-                picture = reference.to_rgb(reference.load(data, header, recipe), header, recipe)
-                pixels = torch.from_numpy(np.array(picture.convert("RGB")))
-                image: torch.Tensor | BadImage = pixels.to(self.runtime.torch_device)
-            except BadImage as error:
-                image = error.with_traceback(None)
-            self.stages.first.busy_s += time.perf_counter() - before
-            yield row, image
-
     def _encode(self, item: _Decoded) -> _Encoded:
         item.ready.make_current_stream_wait(item.image)
         before = time.perf_counter()
-        with device_faults(), torch.inference_mode():
+        with device_faults(), torch.no_grad():
             found = _Encoded(item.row, transforms.is_grey(item.image), [])
             for views in self.todo[item.row]:
                 try:
@@ -355,6 +323,62 @@ class _Maker:
             )
 
 
+def pictures(
+    features: FeatureSet,
+    backbone: Backbone,
+    rows: Sequence[int],
+    published: bool,
+    clock: StageClock | None = None,
+) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
+    """What transforms are applied to: uint8 [H, W, 3] on the device, or why there is none, row by row.
+
+    Args:
+        published: full-size pictures, decoded by Pillow as in the study; else the pixels that the bank's
+            decoder gave to the backbone.
+        clock: gets the seconds of decoding.
+    """
+    clock = clock or StageClock()
+    return _full_size(backbone, rows, clock) if published else _rendered(features, backbone, rows, clock)
+
+
+def _rendered(
+    features: FeatureSet, backbone: Backbone, rows: Sequence[int], clock: StageClock
+) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
+    name, _, scaled = features.key.decoder.partition("-")
+    decoder = make_decoder(
+        name,
+        backbone.spec.recipe.rendering,
+        device=backbone.runtime.device,
+        threads=backbone.runtime.threads,
+        batch_size=_DECODED,
+        dct=scaled == "dct",
+    )
+    batches = [rows[i : i + _DECODED] for i in range(0, len(rows), _DECODED)]
+    with closing(decoder):
+        for batch in decoder.stream(backbone.images, batches):
+            clock.busy_s += batch.seconds
+            for slot, row in enumerate(batch.rows):
+                yield row, batch.failures.get(slot, batch.pixels[slot])
+
+
+def _full_size(
+    backbone: Backbone, rows: Sequence[int], clock: StageClock
+) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
+    recipe = backbone.spec.recipe.rendering
+    for row in rows:
+        before = time.perf_counter()
+        try:
+            data = backbone.images.read(row)
+            header = sniff(data, recipe, backbone.images.limits)
+            picture = reference.to_rgb(reference.load(data, header, recipe), header, recipe)
+            pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+            image: torch.Tensor | BadImage = pixels.to(backbone.runtime.torch_device)
+        except BadImage as error:
+            image = error.with_traceback(None)
+        clock.busy_s += time.perf_counter() - before
+        yield row, image
+
+
 def published_recipe(spec: ModelSpec) -> Recipe:
     """Short side 256, centre crop 224 (other inputs in proportion), bilinear; never histogram."""
     own = spec.recipe
@@ -392,9 +416,24 @@ def render(image: torch.Tensor, views: Views, recipe: Recipe) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def _finish(pictures: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+def show(
+    features: FeatureSet, backbone: Backbone, views: Views, rows: Sequence[int], chosen: Sequence[int]
+) -> list[NDArray[np.uint8]]:
+    """The pixels that the backbone sees: uint8 [1 + chosen, S, S, 3] of each row, the image first."""
+    recipe = published_recipe(backbone.spec) if views.published else backbone.spec.recipe
+    some = replace(views, parameters=tuple(views.parameters[i] for i in chosen))
+    found = []
+    for _, image in pictures(features, backbone, rows, views.published):
+        if isinstance(image, BadImage):
+            raise image
+        own = render(image, replace(views, transform=REFERENCE, parameters=()), recipe)
+        found.append(torch.cat([own, render(image, some, recipe)]).cpu().numpy())
+    return found
+
+
+def _finish(views: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """Full-size uint8 [V, H, W, 3], resized and cropped."""
-    to = plan_geometry(pictures.shape[1], pictures.shape[2], recipe)
+    to = plan_geometry(views.shape[1], views.shape[2], recipe)
     if to.extreme:
         raise BadImage("too_large", f"{to.width} x {to.height} pixels after resizing")
-    return warps.resize(pictures, to.height, to.width, (to.top, to.left, to.side))
+    return warps.resize(views, to.height, to.width, (to.top, to.left, to.side))
