@@ -994,7 +994,7 @@ def invariance(
     shrinkage: Annotated[
         str | None,
         typer.Option(
-            help="ledoit-wolf, ridge=VALUE, components=COUNT, none. (default: ledoit-wolf; published: ridge=1e-6)"
+            help="ledoit-wolf, ridge=VALUE, components=COUNT, none. (default: the first; study: ridge=1e-6)"
         ),
     ] = None,
     products: Annotated[
