@@ -7,6 +7,7 @@ For `--mode as-published --batchnorm train` alone. A feature then depends on its
 import torch
 from torch import nn
 
+from engine.errors import Refused
 from engine.models import ModelSpec, architectures, weights
 from engine.normalise import normalise
 from engine.runtime import Runtime, autocast
@@ -36,7 +37,18 @@ class BatchNormEncoder:
                 part.momentum = 0.0
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """float32 [B, d] of uint8 [B, S, S, 3], on the runtime's device."""
-        with autocast(self.runtime):
-            features: torch.Tensor = self._net(normalise(pixels, self.spec.recipe)).float()
+        """float32 [B, d] of uint8 [B, S, S, 3], on the runtime's device.
+
+        Raises:
+            Refused: one image, so small that some layer has one value a channel: it has no variance.
+        """
+        try:
+            with autocast(self.runtime):
+                features: torch.Tensor = self._net(normalise(pixels, self.spec.recipe)).float()
+        except ValueError as error:
+            raise Refused(
+                f"BatchNorm in train mode on {len(pixels)} images of {pixels.shape[1]} pixels ({error})",
+                "Statistics of a batch need more than one value",
+                "use --batchnorm eval",
+            ) from error
         return features

@@ -24,7 +24,7 @@ from stores.read import Bank, FeatureSet
 from stores.records import RunRecord
 
 if TYPE_CHECKING:
-    from engine.evals.view_features import Views
+    from engine.evals.view_store import Views
 
 #: Below this cosine to the bank's row an image is not the one that was embedded.
 _SAME_IMAGE = 0.99
@@ -35,13 +35,14 @@ class Invariance:
     """One transform's result.
 
     Attributes:
-        rows: of the images scored; cosine, distance: float64 [n, k].
+        rows: of the images scored; groups: int64 [n], their patients; cosine, distance: float64 [n, k].
         views: what the k views are.
         report: the JSON document.
         pictures: (rows, views) -> uint8 [1 + views, S, S, 3] of each row: the image, then these views.
     """
 
     rows: NDArray[np.intp]
+    groups: NDArray[np.int64]
     cosine: NDArray[np.float64]
     distance: NDArray[np.float64]
     views: "Views"
@@ -137,7 +138,8 @@ class _Measurement:
         skip_undefined: bool,
     ) -> list[Invariance]:
         from engine.evals.backbone import restore
-        from engine.evals.view_features import REFERENCE, Views, ViewStore, make_views
+        from engine.evals.view_features import make_views
+        from engine.evals.view_store import REFERENCE, Views, ViewStore
         from engine.kernels.transforms import find
 
         options = self.options
@@ -236,7 +238,7 @@ class _Measurement:
             "seconds": round(time.perf_counter() - before, 4),
         }
         self._record(report, views, found.cosine)
-        return Invariance(rows, found.cosine, found.distance, views, report, self._pictures(views))
+        return Invariance(rows, groups, found.cosine, found.distance, views, report, self._pictures(views))
 
     def _without_colour(self, views: "Views", skip_undefined: bool) -> Invariance:
         reason = f"all {len(self.present)} scored images are grey: {views.transform} leaves them as they are"
@@ -261,10 +263,12 @@ class _Measurement:
             **self._common(),
         }
         self._record(report, views, nothing)
-        return Invariance(self.present[:0], nothing, nothing, views, report, self._pictures(views))
+        return Invariance(
+            self.present[:0], self.groups[:0], nothing, nothing, views, report, self._pictures(views)
+        )
 
     def _pictures(self, views: "Views") -> Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8]]]:
-        from engine.evals.view_features import show
+        from engine.evals.view_pixels import show
 
         return lambda rows, chosen: show(self.features, self.backbone, views, rows, chosen)
 

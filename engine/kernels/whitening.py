@@ -128,7 +128,7 @@ def whitener(
     except np.linalg.LinAlgError:
         raise _deficient(f"a covariance of {found.count} images that is not positive definite", how) from None
     low, high = _extremes(covariance, factor)
-    if low <= _resolution(found.dim, arithmetic) * high and how.method != "ridge":
+    if how.method == "none" and low <= _resolution(found.dim, arithmetic) * high:
         raise _deficient(f"smallest by largest eigenvalue {low / high:.2g} in {arithmetic}", how)
     return Whitener(found.mean, factor, how.method, shrinkage, high / low, found.count)
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from engine.errors import Refused
 from engine.evals.invariance import Invariance
+from engine.kernels.clusters import clustered
+from engine.kernels.transforms import find
 from stores.tables import atomic_file
 
 if TYPE_CHECKING:
@@ -71,9 +73,7 @@ def _strip(result: Invariance, position: int, views: list[int], pixels: Any) -> 
     draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(12)
     row = int(result.rows[position])
     captions = [(result.report["transform"], f"row {row}, mean {result.cosine[position].mean():.3f}")]
-    captions += [
-        (_numbers(result.views.parameters[v]), f"cosine {result.cosine[position, v]:.3f}") for v in views
-    ]
+    captions += [(_caption(result, v), f"cosine {result.cosine[position, v]:.3f}") for v in views]
     for i, (picture, (first, second)) in enumerate(zip(pixels, captions, strict=True)):
         left = MARGIN + i * width
         tile = Image.fromarray(np.ascontiguousarray(picture)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -83,8 +83,11 @@ def _strip(result: Invariance, position: int, views: list[int], pixels: Any) -> 
     return drawn
 
 
-def _numbers(parameters: Sequence[float]) -> str:
-    return ", ".join(f"{value:.3g}" for value in parameters)
+def _caption(result: Invariance, view: int) -> str:
+    names, values = find(result.views.transform).parameters, result.views.parameters[view]
+    if len(result.views.parameters) <= 2:  # done, or left as it is
+        return names[0] if values[0] else "as it is"
+    return ", ".join(f"{value:.3g}" for value in values)
 
 
 def invariance_figure(results: Sequence[Invariance], out: Path) -> Path:
@@ -97,37 +100,39 @@ def invariance_figure(results: Sequence[Invariance], out: Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from engine.kernels.clusters import clustered
-
     scored = [result for result in results if len(result.rows)]
     curves = [r for r in scored if len(r.views.parameters[0]) == 1 and r.views.count > 2]
-    columns = 3 if curves else 1
-    lines = -(-len(curves) // columns)
-    figure = plt.figure(figsize=(11, 1.2 + 0.32 * len(scored) + 2.6 * lines), layout="constrained")
-    parts: Any = figure.subfigures(
-        2 if lines else 1,
-        1,
-        squeeze=False,
-        height_ratios=[1.2 + 0.32 * len(scored)] + [2.6 * lines] * bool(lines),
-    )
+    columns, lines = 3, -(-len(curves) // 3)
+    heights = [1.2 + 0.32 * len(scored), 2.6 * lines]
+    figure = plt.figure(figsize=(11, sum(heights)), layout="constrained")
+    shown = 2 if curves else 1
+    parts: Any = figure.subfigures(shown, 1, squeeze=False, height_ratios=heights[:shown])
     _bars(parts[0][0].subplots(), scored)
-    if lines:
-        for axes, result in zip(
-            parts[1][0].subplots(lines, columns, squeeze=False).flat, curves, strict=False
-        ):
-            each = [clustered(column, np.arange(len(column))) for column in result.cosine.T]
-            x = [p[0] for p in result.views.parameters]
-            mean, half = np.array([e.mean for e in each]), np.array([e.ci95 for e in each])
-            axes.plot(x, mean, color="#1f4e9c", linewidth=1.2)
-            axes.fill_between(x, mean - half, mean + half, color="#1f4e9c", alpha=0.2, linewidth=0)
-            axes.axhline(result.report["baseline"], color="black", linestyle=":", linewidth=1)
-            axes.set_title(result.report["transform"], fontsize=9)
-            axes.set_ylim(-0.15, 1.05)
-            axes.tick_params(labelsize=8)
+    if curves:
+        grid = list(parts[1][0].subplots(lines, columns, squeeze=False).flat)
+        for axes, result in zip(grid, curves, strict=False):
+            _curve(axes, result)
+        for axes in grid[len(curves) :]:
+            axes.set_axis_off()
     with atomic_file(out) as file:
         figure.savefig(file, dpi=110, format="png")
     plt.close(figure)
     return out
+
+
+def _curve(axes: Any, result: Invariance) -> None:
+    each = [
+        clustered(column[np.isfinite(column)], result.groups[np.isfinite(column)])
+        for column in result.cosine.T
+    ]
+    x = [p[0] for p in result.views.parameters]
+    mean, half = np.array([e.mean for e in each]), np.array([e.ci95 for e in each])
+    axes.plot(x, mean, color="#1f4e9c", linewidth=1.2)
+    axes.fill_between(x, mean - half, mean + half, color="#1f4e9c", alpha=0.2, linewidth=0)
+    axes.axhline(result.report["baseline"], color="black", linestyle=":", linewidth=1)
+    axes.set_title(f"{result.report['transform']} ({find(result.views.transform).parameters[0]})", fontsize=9)
+    axes.set_ylim(-0.15, 1.05)
+    axes.tick_params(labelsize=8)
 
 
 def _bars(axes: Any, scored: Sequence[Invariance]) -> None:
