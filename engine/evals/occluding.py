@@ -90,7 +90,8 @@ class Occluder:
                 "There a colour's value depends on the image it stands in",
                 "use --fill 0 or --fill mean",
             )
-        self.net = local.load(spec, runtime, squares.side, per_image_norm=per_image_norm)
+        self._module = local.load(spec)
+        self.net = local.LocalForward(self._module, runtime, squares.side, per_image_norm=per_image_norm)
         self._exact: local.LocalForward | None = None
         self._workers = None if runtime.on_cuda else _single_threads(runtime.threads)
 
@@ -206,7 +207,7 @@ class Occluder:
         return work() if self._workers is None else self._workers.submit(work).result()
 
     def _normalised(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        given = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(self.runtime.torch_device)
+        given = torch.from_numpy(np.array(pixels))[None].to(self.runtime.torch_device)
         return normalise(given, self.spec.recipe)
 
     def _colour(self, image: torch.Tensor) -> torch.Tensor:
@@ -227,8 +228,8 @@ class Occluder:
         """
         if self._exact is None:
             exact = Runtime(self.runtime.device, "fp32", self.runtime.threads)
-            self._exact = local.load(
-                self.spec, exact, self.squares.side, per_image_norm=self.per_image_norm, whole=True
+            self._exact = local.LocalForward(
+                self._module, exact, self.squares.side, per_image_norm=self.per_image_norm, whole=True
             )
         base = self._exact.base(image)
         count = self.squares.per_axis

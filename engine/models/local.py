@@ -49,23 +49,13 @@ class Window:
         return rows and self.left <= other.left and other.right <= self.right
 
 
-def load(
-    spec: ModelSpec, runtime: Runtime, side: int, *, per_image_norm: bool = False, whole: bool = False
-) -> "LocalForward":
-    """Build a backbone for images of one size.
-
-    Args:
-        spec: which; its recipe's side does not matter here.
-        runtime: where and how precisely.
-        side: of the square image, pixels.
-        per_image_norm: BatchNorm takes each image's own statistics, as in train mode with a batch of one.
-        whole: do not cut: every call is the plain forward pass (the oracle).
+def load(spec: ModelSpec) -> nn.Module:
+    """A backbone with its weights, as `LocalForward` takes it.
 
     Raises:
         ModelError, WeightsError: as `encoder.load`.
     """
-    module, _ = encoder._with_weights(spec)
-    return LocalForward(module.eval(), runtime, side, per_image_norm=per_image_norm, whole=whole)
+    return encoder._with_weights(spec)[0].eval()
 
 
 class LocalForward:
@@ -75,7 +65,8 @@ class LocalForward:
         module: headless backbone in eval mode, float32 [B, 3, S, S] -> [B, d]; left alone.
         runtime: where and how precisely.
         side: S.
-        per_image_norm, whole: see `load`.
+        per_image_norm: BatchNorm takes each image's own statistics, as in train mode with a batch of one.
+        whole: do not cut: every call is the plain forward pass (the oracle).
     """
 
     def __init__(
