@@ -105,6 +105,8 @@ class Occluder:
         pixels: NDArray[np.uint8],
         scores: Scores | None = None,
         on_block: Callable[[int, Scores], None] | None = None,
+        *,
+        check: bool = True,
     ) -> tuple[Scores, dict[str, Any]]:
         """Score every place of the square that is not done yet.
 
@@ -112,9 +114,10 @@ class Occluder:
             pixels: uint8 [side, side, 3].
             scores: to go on with; filled in place.
             on_block: told after each block how many places it had, and the scores so far.
+            check: whether to measure the scores' error on a sample of places.
 
         Returns:
-            (scores; what a sample says of their error, see `_check`).
+            (scores; what a sample says of their error, see `_check`, empty if not asked for).
 
         Raises:
             BadImage: codes `zero_feature`, `not_finite`: no score is defined.
@@ -134,7 +137,7 @@ class Occluder:
         if not np.isfinite(scores.values).all():
             bad = int((~np.isfinite(scores.values)).sum())
             raise BadImage("not_finite", f"{bad} of {scores.values.size} occluded features are not finite")
-        return scores, self._alone(lambda: self._check(image, colour, scores))
+        return scores, self._alone(lambda: self._check(image, colour, scores)) if check else {}
 
     def blocks(self) -> list[Block]:
         """The places, cut into blocks."""
@@ -207,7 +210,7 @@ class Occluder:
         return work() if self._workers is None else self._workers.submit(work).result()
 
     def _normalised(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        given = torch.from_numpy(np.array(pixels))[None].to(self.runtime.torch_device)
+        given = torch.from_numpy(np.array(pixels, order="C"))[None].to(self.runtime.torch_device)
         return normalise(given, self.spec.recipe)
 
     def _colour(self, image: torch.Tensor) -> torch.Tensor:

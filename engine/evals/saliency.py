@@ -339,7 +339,7 @@ class _Job:
         rows = [item["row"] for item in known]
         groups = np.unique(np.where(codes >= 0, codes, alone)[rows], return_inverse=True)[1]
         if len(set(groups.tolist())) < 2:
-            reason = f"{len(set(groups.tolist()))} images or patients: nothing to draw from"
+            reason = "fewer than two images or patients: nothing to draw from"
             return found | {"interval": {"low": nan, "high": nan, "reason": reason}}
         stream = _stream("interval", self.options.seed, self.images.manifest.image_digest)
         spread = over_groups(values, np.ones(n), groups.astype(np.int64), RESAMPLES, stream)
