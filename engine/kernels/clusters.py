@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 from engine.kernels.intervals import Interval
 
+#: Groups whose sums are held at a time.
+_GROUPS = 1024
+
 
 def own_groups(codes: NDArray[np.integer]) -> NDArray[np.int64]:
     """int64 [N] groups from 0; rows with a negative code are groups of their own."""
@@ -30,7 +33,7 @@ def clustered(values: NDArray[np.float64], groups: NDArray[np.int64]) -> Interva
 
 
 def across_groups(
-    first: NDArray[np.float64], second: NDArray[np.float64], groups: NDArray[np.int64]
+    first: NDArray[np.floating], second: NDArray[np.floating], groups: NDArray[np.int64]
 ) -> tuple[Interval, int]:
     """Mean of first[i] . second[j] over all i, j of different groups, with its interval; and how many pairs.
 
@@ -42,26 +45,23 @@ def across_groups(
         groups: [n].
     """
     codes = np.unique(groups, return_inverse=True)[1]
-    count = int(codes.max(initial=-1)) + 1
-    a, b = (_sums(each, codes, count) for each in (first, second))
-    within = np.einsum("ij,ij->i", a, b)
-    sizes = np.bincount(codes, minlength=count).astype(np.float64)
-    whole_a, whole_b = a.sum(axis=0), b.sum(axis=0)
-    n = len(codes)
-    total = float(whole_a @ whole_b - within.sum())
+    sizes = np.bincount(codes).astype(np.float64)
+    n, count = len(codes), len(sizes)
     pairs = float(n**2 - sizes @ sizes)
+    whole_a, whole_b = (each.sum(axis=0, dtype=np.float64) for each in (first, second))
+    within, shared = np.empty(count), np.empty(count)
+    order, starts = np.argsort(codes, kind="stable"), np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+    for start in range(0, count, _GROUPS):
+        stop = min(start + _GROUPS, count)
+        rows, at = order[starts[start] : starts[stop]], starts[start:stop] - starts[start]
+        a, b = (np.add.reduceat(each[rows].astype(np.float64), at) for each in (first, second))
+        within[start:stop] = np.einsum("ij,ij->i", a, b)
+        shared[start:stop] = a @ whole_b + b @ whole_a
+    total = float(whole_a @ whole_b - within.sum())
     mean = total / pairs if pairs > 0 else float("nan")
     if count < 3:
         return Interval(mean, float("nan")), round(pairs)
-    without = total - (a @ whole_b + b @ whole_a) + 2 * within
-    left = pairs - 2 * sizes * n + 2 * sizes**2
-    each = without / left
+    # Without one group: its pairs with all others go, and it is in `shared` twice with itself.
+    each = (total - shared + 2 * within) / (pairs - 2 * sizes * n + 2 * sizes**2)
     spread = (count - 1) / count * float(((each - each.mean()) ** 2).sum())
     return Interval(mean, float(1.96 * np.sqrt(spread))), round(pairs)
-
-
-def _sums(rows: NDArray[np.float64], codes: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """float64 [count, r], the sum of each group's rows."""
-    found = np.zeros((count, rows.shape[1]))
-    np.add.at(found, codes, rows)
-    return found

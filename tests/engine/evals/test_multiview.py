@@ -86,7 +86,7 @@ def test_equals_the_plain_loop(tmp_path: Path) -> None:
             unrelated += loop(oracle.location_, oracle.covariance_, x[first[[i]]], views)[0][0].tolist()
     assert found["cosine"] == pytest.approx(cosines.mean(), abs=1e-8)
     assert found["mahalanobis"] == pytest.approx(lengths.mean(), rel=1e-8)
-    assert found["baseline"] == pytest.approx(np.mean(unrelated), abs=1e-8)
+    assert found["baseline"] == pytest.approx(np.mean(unrelated), abs=1e-6)
     assert found["baseline_pairs"] == len(unrelated)
     assert found["cosine"] > 0.3 > abs(found["baseline"]) + found["baseline_ci95"]
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.kernels import clusters
 from engine.kernels.clusters import across_groups, clustered, own_groups
 from engine.kernels.intervals import over_episodes
 
@@ -38,13 +39,15 @@ def _plain(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> float:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 1000), same=st.booleans())
-def test_pairs_across_groups_equal_the_loop(seed: int, same: bool) -> None:
+@given(seed=st.integers(0, 1000), same=st.booleans(), at_once=st.sampled_from([1, 3, 1024]))
+def test_pairs_across_groups_equal_the_loop(seed: int, same: bool, at_once: int) -> None:
+    clusters._GROUPS = at_once
     rng = np.random.default_rng(seed)
     groups = np.concatenate([np.arange(4), rng.integers(0, 6, 10)]).astype(np.int64)
     a, b = rng.normal(size=(2, 14, 5)) + 0.3
     b = a if same else b
     found, pairs = across_groups(a, b, groups)
+    clusters._GROUPS = 1024
     assert found.mean == pytest.approx(_plain(a, b, groups))
     assert pairs == sum(g != h for g in groups for h in groups)
     names = np.unique(groups)
