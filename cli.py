@@ -1075,6 +1075,305 @@ def search(
         print(f"{out}: query and {len(result.found)} neighbours, {report['unreadable']} pictures unreadable")
 
 
+class Fp32OrBf16(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class BatchNormName(StrEnum):
+    eval = "eval"
+    train = "train"
+
+
+@app.command()
+def saliency(
+    source: Annotated[
+        Path, typer.Argument(metavar="BANK|MANIFEST", help="A bank's directory, or a manifest.")
+    ],
+    model: OneModel,
+    weights: Annotated[
+        Path | None, typer.Option(help="State dict instead of the bank's or the slug's.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Name or JSON file of another preprocessing than the weights' own.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="How many, drawn by --seed. (default: 8; as-published: 1)")
+    ] = None,
+    id: Annotated[list[str] | None, typer.Option(help="These images instead; repeat.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="default, or as-published: one image, the study's settings.")
+    ] = "default",
+    size: Annotated[int, typer.Option(min=1, help="Side of the square, pixels.")] = 10,
+    stride: Annotated[
+        int, typer.Option(min=1, help="Pixels from place to place; more is coarser and faster.")
+    ] = 1,
+    fill: Annotated[
+        str, typer.Option(help="0 (after normalisation), mean (the image's colour), or R,G,B.")
+    ] = "0",
+    batch_norm: Annotated[
+        BatchNormName, typer.Option(help="train: each occluded image's own statistics (as-published only).")
+    ] = BatchNormName.eval,
+    precision: Annotated[
+        Fp32OrBf16, typer.Option(help="bf16 is faster; its error is measured and recorded.")
+    ] = Fp32OrBf16.fp32,
+    device: DeviceOption = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="(default: all usable cores)")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw, and of random/NAME weights.")] = 0,
+    root: Root = None,
+    allow_outside: AllowOutside = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for overlays (PNG) and maps (npy); needed with a manifest."),
+    ] = None,
+    max_failed: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of images failed.")
+    ] = 0.01,
+    json: Json = False,
+) -> None:
+    """Occlusion maps and attentive diffusion. Run it again to resume; finished maps are kept."""
+    from engine.evals.saliency import SaliencyOptions
+    from engine.evals.saliency import saliency as run
+    from engine.evals.saliency_images import open_images
+    from engine.recipes import load_recipe
+    from engine.report import counting
+    from engine.runtime import Runtime
+
+    options = SaliencyOptions(
+        mode=mode,
+        size=size,
+        stride=stride,
+        fill=fill,
+        batch_norm=batch_norm.value,
+        images=images,
+        ids=tuple(id or ()),
+        seed=seed,
+    )
+    runtime = Runtime.resolve(device, precision.value, threads, seed)
+    chosen = open_images(
+        source,
+        model,
+        weights=weights,
+        recipe=load_recipe(recipe) if recipe else None,
+        seed=seed,
+        root=root,
+        allow_outside=allow_outside,
+        home=out,
+    )
+    gallery = None
+    if out:
+        from engine.report.overlays import Gallery
+
+        gallery = Gallery(out)
+    with _terminable(), counting.saliency_progress() as update:
+        add = gallery.add if gallery else None
+        report = run(chosen, options, runtime=runtime, on_progress=update, on_map=add)
+    if gallery:
+        gallery.finish()
+        report["files"] = gallery.files
+    _print_saliency(report, json)
+    if report["failed"] > max_failed * report["images"]:
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _print_saliency(r: dict[str, Any], json: bool) -> None:
+    from engine.report import console
+
+    if json:
+        console.print_json(r)
+        return
+    console.print_table(
+        ["image", "attentive diffusion", "mean score", "largest error", "reason"],
+        [
+            [
+                item["image_id"],
+                item["attentive_diffusion"],
+                item.get("mean_score", ""),
+                item["error"]["max_error"] if "error" in item else "",
+                f"{item['reason']}: {item['detail']}" if "reason" in item else "",
+            ]
+            for item in r["items"]
+        ],
+    )
+    between = r["interval"]
+    spread = between.get("reason") or f"{between['low']:.4f} to {between['high']:.4f} over images or patients"
+    print(
+        f"{r['model']}: attentive diffusion {r['mean']:.4f}, sd {r['sd']:.4f}, 95 %: {spread}; "
+        f"{r['images']} images, {r['failed']} failed\n"
+        f"{r['size']} x {r['size']} at stride {r['stride']}, fill {r['fill']}, {r['places']:,} places an "
+        f"image, {r['precision']}; {r['computed']} maps computed, {r['seconds']:.1f} s"
+    )
+    for note in r["notes"]:
+        print(note)
+    for path in r.get("files", ()):
+        print(path)
+
+
+@app.command()
+def invariance(
+    bank: BankPath,
+    model: OneModel,
+    transform: Annotated[
+        list[str] | None,
+        typer.Option("--transform", help="One of the study's 18, repeat for several; or all."),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Images scored. (default: 100, or half of a smaller bank)")
+    ] = None,
+    views: Annotated[
+        int, typer.Option(min=1, help="Of each image, where a transform does not fix it.")
+    ] = 256,
+    shrinkage: Annotated[
+        str | None,
+        typer.Option(
+            help="ledoit-wolf, ridge=VALUE, components=COUNT, none. (default: the first; study: ridge=1e-6)"
+        ),
+    ] = None,
+    products: Annotated[
+        str, typer.Option(help="float64, or float32: faster; the factor stays float64.")
+    ] = "float64",
+    mode: Annotated[str, typer.Option(help="default, or as-published: as the study's code.")] = "default",
+    batchnorm: Annotated[
+        BatchNormName,
+        typer.Option("--batchnorm", help="train: statistics of the batch (as-published only)."),
+    ] = BatchNormName.eval,
+    multi_view: Annotated[
+        bool,
+        typer.Option("--multi-view", help="Compare two views of a study instead; opens no image."),
+    ] = False,
+    pair: Annotated[
+        str | None, typer.Option(help="FIRST,SECOND of the column view. (default: the only two)")
+    ] = None,
+    same_label: Annotated[
+        bool, typer.Option("--same-label", help="With --multi-view: pairs of one label only.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the images drawn.")] = 0,
+    weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
+    root: Root = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Draw a contact sheet of views (PNG) here.")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw cosines over the parameters (PNG) here.")] = None,
+    device: DeviceOption = "auto",
+    json: Json = False,
+) -> None:
+    """How alike features stay when images are transformed. Run it again to resume; view features are kept."""
+    from engine.report import console
+
+    asked = {"images": images, "regularisation": shrinkage, "arithmetic": products, "seed": seed}
+    if multi_view:
+        drawn = [
+            name for name, given in (("--transform", transform), ("-o", out), ("--figure", figure)) if given
+        ]
+        if drawn or mode != "default" or batchnorm != BatchNormName.eval:
+            raise Refused(
+                f"--multi-view with {', '.join(drawn) or 'another mode'}",
+                "It compares stored features and makes no views",
+                "leave one of them out",
+            )
+        report = _multi_view(bank, model, pair, same_label, device, asked)
+        if json:
+            console.print_json(report)
+        else:
+            _print_invariances([report])
+        return
+    if pair or same_label:
+        raise Refused("--pair or --same-label", "They choose pairs", "add --multi-view")
+    results = _invariances(
+        bank, model, transform or [], views, mode, batchnorm.value, weights, root, device, asked
+    )
+    reports = [result.report for result in results]
+    if out:
+        from engine.report.views import views_sheet
+
+        views_sheet(results, out)
+    if figure:
+        from engine.report.views import invariance_figure
+
+        invariance_figure(results, figure)
+    if json:
+        console.print_json(reports if len(reports) > 1 else reports[0])
+    else:
+        _print_invariances(reports)
+
+
+def _multi_view(
+    bank: Path, model: str, pair: str | None, same_label: bool, device: str, asked: dict[str, Any]
+) -> dict[str, Any]:
+    from engine.evals.device import evaluation_device
+    from engine.evals.multiview import MultiViewOptions, multiview_from_bank
+    from engine.kernels.whitening import Regularisation
+
+    names = tuple(pair.split(",")) if pair else None
+    if names is not None and len(names) != 2:
+        raise Refused(f"pair {pair!r}", "It is FIRST,SECOND", "name two values of the column view")
+    asked["regularisation"] = Regularisation.parse(asked["regularisation"] or "ledoit-wolf")
+    options = MultiViewOptions(pair=names, same_label=same_label, **asked)
+    return multiview_from_bank(bank, model, options, device=evaluation_device(device))
+
+
+def _invariances(
+    bank: Path,
+    model: str,
+    transform: list[str],
+    views: int,
+    mode: str,
+    batchnorm: str,
+    weights: Path | None,
+    root: Path | None,
+    device: str,
+    asked: dict[str, Any],
+) -> list[Any]:
+    from engine.evals.invariance import invariances_from_bank
+    from engine.evals.invariance_protocol import InvarianceOptions
+    from engine.kernels.transforms import TRANSFORMS
+    from engine.kernels.whitening import Regularisation
+    from engine.report import console
+
+    every = transform == ["all"]
+    text = asked["regularisation"]
+    asked["regularisation"] = Regularisation.parse(text) if text else None
+    options = InvarianceOptions(
+        transforms=tuple(TRANSFORMS) if every else tuple(transform),
+        views=views,
+        mode=mode,  # type: ignore[arg-type]
+        batch_norm=batchnorm,  # type: ignore[arg-type]
+        **asked,
+    )
+    with _terminable(), console.embed_progress() as update:
+        progress: Any = update
+        return invariances_from_bank(
+            bank,
+            model,
+            options,
+            weights=weights,
+            root=root,
+            device=device,
+            on_progress=progress,
+            skip_undefined=every,
+        )
+
+
+def _print_invariances(reports: list[dict[str, Any]]) -> None:
+    from engine.report import console
+
+    columns = ["transform", "cosine", "± 95 %", "different images", "distance", "images"]
+    names = ("transform", "cosine", "ci95", "baseline", "mahalanobis", "n")
+    rows = [["" if r.get(n) is None or r[n] != r[n] else r[n] for n in names] for r in reports]
+    console.print_table(columns, rows)
+    first = reports[0]
+    for c in first["covariance"] if isinstance(first["covariance"], list) else [first["covariance"]]:
+        print(
+            f"{first['model']}: covariance of {c['images']:,} images, {c['dimensions']:,} dimensions, "
+            f"{c['regularisation']}, condition number {c['condition']:.3g}"
+        )
+    for r in reports:
+        if "reason" in r:
+            print(f"{r['transform']} is not defined: {r['reason']}.")
+    for sentence in first.get("not_reproduced", []):
+        print(f"not reproduced: {sentence}.")
+
+
 # --- catalogues -------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,124 @@
+"""What an invariance is measured on: options, and which images are scored and which give the covariance."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import Refused
+from engine.kernels.covariance import Arithmetic
+from engine.kernels.whitening import Regularisation
+
+Mode = Literal["default", "as-published"]
+#: Images scored unless asked otherwise; at most half of a small bank, since the rest gives the covariance.
+IMAGES = 100
+#: Ridge of the study's code, and its rule for the images that the covariance is taken from.
+_PUBLISHED_RIDGE, _PUBLISHED_LEAST, _PUBLISHED_SHARE = 1e-6, 1000, 0.1
+
+
+@dataclass(frozen=True)
+class InvarianceOptions:
+    """What to measure and how.
+
+    Attributes:
+        transforms: names of `engine.kernels.transforms`.
+        images: how many to score; None is `IMAGES`, or half of a bank of fewer than twice as many.
+        views: of an image under each transform, where the transform does not fix their number.
+        regularisation: of the covariance; None is Ledoit-Wolf, or the study's ridge as published.
+        arithmetic: of the products; the factor is float64 either way.
+        mode: `default`, or `as-published`.
+        batch_norm: `train` only as published.
+        seed: of the images drawn.
+    """
+
+    transforms: tuple[str, ...]
+    images: int | None = None
+    views: int = 256
+    regularisation: Regularisation | None = None
+    arithmetic: Arithmetic = "float64"
+    mode: Mode = "default"
+    batch_norm: Literal["eval", "train"] = "eval"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("default", "as-published"):
+            raise Refused(f"mode {self.mode!r}", "It is default or as-published", "choose one")
+        if self.batch_norm not in ("eval", "train"):
+            raise Refused(f"batchnorm {self.batch_norm!r}", "It is eval or train", "choose one")
+        if self.batch_norm == "train" and not self.published:
+            raise Refused(
+                "batchnorm train in mode default",
+                "A frozen backbone uses the statistics it was trained with",
+                "use --mode as-published, which can reproduce the study's code",
+            )
+        if not self.transforms or len(set(self.transforms)) != len(self.transforms):
+            raise Refused(
+                f"transforms {list(self.transforms)}", "Each is named once", "name at least one, each once"
+            )
+        if self.views < 1 or (self.images is not None and self.images < 1):
+            raise Refused(f"{self.images} images, {self.views} views", "Both are positive", "raise them")
+
+    @property
+    def published(self) -> bool:
+        return self.mode == "as-published"
+
+    @property
+    def how(self) -> Regularisation:
+        ridge = Regularisation("ridge", _PUBLISHED_RIDGE)
+        return self.regularisation or (ridge if self.published else Regularisation())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which images are used for what.
+
+    Attributes:
+        scored: rows, in the order drawn as published (then perhaps repeated), else ascending.
+        covariance: rows that mean and covariance come from.
+    """
+
+    scored: NDArray[np.intp]
+    covariance: NDArray[np.intp]
+
+
+def draw(ok: NDArray[np.bool_], groups: NDArray[np.int64], options: InvarianceOptions) -> Sample:
+    """Choose images. By default none is used twice, and the covariance sees no patient that is scored.
+
+    Args:
+        ok: bool [N], rows with an embedding; groups: [N], see `own_groups`.
+
+    Raises:
+        Refused: fewer images than asked for, or none left for the covariance.
+    """
+    rows, stream = np.flatnonzero(ok), np.random.default_rng(options.seed)
+    if options.published:
+        return _draw_published(rows, options, stream)
+    wanted = options.images or max(1, min(IMAGES, len(rows) // 2))
+    if wanted > len(rows):
+        raise Refused(
+            f"{wanted} images to score of {len(rows)} with an embedding",
+            "None is scored twice",
+            "lower --images",
+        )
+    scored = np.sort(stream.permutation(rows)[:wanted])
+    rest = rows[~np.isin(groups[rows], groups[scored])]
+    if len(rest) < 2:
+        raise Refused(
+            f"{len(rest)} images are of no patient among the {wanted} scored images (of {len(rows)})",
+            "The covariance comes from other patients than the scored images",
+            "lower --images, or add images",
+        )
+    return Sample(scored, rest)
+
+
+def _draw_published(
+    rows: NDArray[np.intp], options: InvarianceOptions, stream: np.random.Generator
+) -> Sample:
+    if len(rows) < 2:
+        raise Refused(f"{len(rows)} images with an embedding", "A covariance needs two", "add images")
+    covariance = rows
+    if len(rows) >= _PUBLISHED_LEAST:
+        count = max(_PUBLISHED_LEAST, int(_PUBLISHED_SHARE * len(rows)))
+        covariance = np.sort(stream.choice(rows, count))
+    return Sample(stream.choice(rows, options.images or IMAGES), covariance)

@@ -1,0 +1,277 @@
+"""Scores of one image under occlusion: every place of the square, in batches made on the device.
+
+Places are taken in blocks of neighbours. All images of a block differ from the one image inside one small
+window only, which is what `engine.models.local` needs to skip most of the early layers.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.errors import BadImage, Refused
+from engine.kernels.occlusion import Squares, occlude, relative_change
+from engine.models import ModelSpec, architectures, local
+from engine.models.encoder import _single_threads
+from engine.normalise import normalise
+from engine.runtime import Runtime, device_faults
+
+#: Pixels that a block spans along each axis, and least and most places: more share more of the early layers'
+#: calls, but their common window, on which all of them are computed, grows.
+_SPAN, _LEAST, _MOST = {"cpu": 6, "cuda": 16}, 2, 16
+#: Places at which the scores are compared with plain float32 forward passes.
+SAMPLE = 16
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What has been computed of an image so far.
+
+    Attributes:
+        values: float64 [P, P], by row and column of the square's place.
+        done: bool [P, P].
+    """
+
+    values: NDArray[np.float64]
+    done: NDArray[np.bool_]
+
+    @classmethod
+    def none(cls, squares: Squares) -> "Scores":
+        shape = (squares.per_axis, squares.per_axis)
+        return cls(np.zeros(shape), np.zeros(shape, np.bool_))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring places: ranges of row and column indices."""
+
+    rows: range
+    columns: range
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop)
+
+
+class Occluder:
+    """A backbone that scores occluded images.
+
+    Args:
+        spec: the model; its recipe says how to normalise.
+        runtime: where and how precisely.
+        squares: the square's size, stride and the image's side.
+        fill: `0` (zero after normalisation), `mean` (the image's mean colour), or R,G,B bytes.
+        per_image_norm: BatchNorm with each occluded image's own statistics.
+
+    Raises:
+        ModelError: the architecture cannot take images of this side.
+        Refused: a colour with histogram normalisation.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        runtime: Runtime,
+        squares: Squares,
+        *,
+        fill: str = "0",
+        per_image_norm: bool = False,
+    ) -> None:
+        architectures.dimension(spec.architecture, squares.side)
+        self.spec, self.runtime, self.squares = spec, runtime, squares
+        self.fill, self.per_image_norm = parse_fill(fill), per_image_norm
+        if isinstance(self.fill, tuple) and spec.recipe.normalise == "histogram":
+            raise Refused(
+                f"fill {fill} with histogram normalisation",
+                "There a colour's value depends on the image it stands in",
+                "use --fill 0 or --fill mean",
+            )
+        self._module = local.load(spec)
+        self.net = local.LocalForward(self._module, runtime, squares.side, per_image_norm=per_image_norm)
+        self._exact: local.LocalForward | None = None
+        self._workers = None if runtime.on_cuda else _single_threads(runtime.threads)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        if self._workers is not None:
+            self._workers.shutdown(wait=True, cancel_futures=True)
+
+    def score(
+        self,
+        pixels: NDArray[np.uint8],
+        scores: Scores | None = None,
+        on_block: Callable[[int, Scores], None] | None = None,
+        *,
+        check: bool = True,
+    ) -> tuple[Scores, dict[str, Any]]:
+        """Score every place of the square that is not done yet.
+
+        Args:
+            pixels: uint8 [side, side, 3].
+            scores: to go on with; filled in place.
+            on_block: told after each block how many places it had, and the scores so far.
+            check: whether to measure the scores' error on a sample of places.
+
+        Returns:
+            (scores; what a sample says of their error, see `_check`, empty if not asked for).
+
+        Raises:
+            BadImage: codes `zero_feature`, `not_finite`: no score is defined.
+        """
+        image = self._normalised(pixels)
+        base = self._alone(lambda: self.net.base(image))
+        _refuse_undefined(base.feature)
+        scores = scores or Scores.none(self.squares)
+        colour = self._colour(image)
+        todo = [block for block in self.blocks() if not scores.done[block.slices].all()]
+        with device_faults():
+            for block, found in self._all(base, image, colour, todo):
+                scores.values[block.slices] = found
+                scores.done[block.slices] = True
+                if on_block:
+                    on_block(found.size, scores)
+        if not np.isfinite(scores.values).all():
+            bad = int((~np.isfinite(scores.values)).sum())
+            raise BadImage("not_finite", f"{bad} of {scores.values.size} occluded features are not finite")
+        return scores, self._alone(lambda: self._check(image, colour, scores)) if check else {}
+
+    def blocks(self) -> list[Block]:
+        """The places, cut into blocks."""
+        if self.net.shares:
+            span = _SPAN["cuda" if self.runtime.on_cuda else "cpu"]
+            step = min(max(span // self.squares.stride, _LEAST), _MOST)
+        else:
+            step = _MOST if self.runtime.on_cuda else _LEAST
+        count = self.squares.per_axis
+        cuts = [range(start, min(start + step, count)) for start in range(0, count, step)]
+        return [Block(rows, columns) for rows in cuts for columns in cuts]
+
+    def _all(
+        self, base: local.Base, image: torch.Tensor, colour: torch.Tensor, todo: list[Block]
+    ) -> Iterator[tuple[Block, NDArray[np.float64]]]:
+        if self._workers is None:
+            yield from self._in_stream(base, image, colour, todo)
+            return
+        waiting: dict[Future[torch.Tensor], Block] = {}
+        blocks = iter(todo)
+        try:
+            while True:
+                for block in blocks:
+                    task = self._workers.submit(self._block, base, image, colour, block)
+                    waiting[task] = block
+                    if len(waiting) > self.runtime.threads:
+                        break
+                if not waiting:
+                    return
+                for task in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(task), task.result().numpy()
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def _in_stream(
+        self, base: local.Base, image: torch.Tensor, colour: torch.Tensor, todo: list[Block]
+    ) -> Iterator[tuple[Block, NDArray[np.float64]]]:
+        """On a device: the next block is queued before the last one's scores are waited for."""
+        from engine.runtime import HostCopy
+
+        before: tuple[Block, HostCopy] | None = None
+        for block in todo:
+            copy = HostCopy(self._block(base, image, colour, block))
+            if before is not None:
+                yield before[0], before[1].wait().numpy()
+            before = block, copy
+        if before is not None:
+            yield before[0], before[1].wait().numpy()
+
+    def _block(
+        self, base: local.Base, image: torch.Tensor, colour: torch.Tensor, block: Block
+    ) -> torch.Tensor:
+        """float64 [rows, columns] of a block's scores."""
+        squares = self.squares
+        with torch.inference_mode():
+            top, left = squares.start(block.rows.start), squares.start(block.columns.start)
+            bottom = squares.start(block.rows[-1]) + squares.size
+            right = squares.start(block.columns[-1]) + squares.size
+            inside = image[:, :, top:bottom, left:right]
+            rows, columns = (
+                range(0, len(r) * squares.stride, squares.stride) for r in (block.rows, block.columns)
+            )
+            patches = occlude(inside, rows, columns, squares.size, colour)
+            found = relative_change(base.features(top, left, patches), base.feature)
+            return found.reshape(len(block.rows), len(block.columns))
+
+    def _alone(self, work: Callable[[], Any]) -> Any:
+        """Run on one of the single-threaded workers, whose arithmetic all blocks share."""
+        return work() if self._workers is None else self._workers.submit(work).result()
+
+    def _normalised(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        given = torch.from_numpy(np.array(pixels, order="C"))[None].to(self.runtime.torch_device)
+        return normalise(given, self.spec.recipe)
+
+    def _colour(self, image: torch.Tensor) -> torch.Tensor:
+        """What fills the square: float32 [3], normalised."""
+        if self.fill == "0":
+            return image.new_zeros(3)
+        if self.fill == "mean":
+            return image.double().mean(dim=(0, 2, 3)).float()
+        pixel = torch.tensor(self.fill, dtype=torch.uint8, device=image.device)
+        return normalise(pixel[None, None, None], self.spec.recipe)[0, :, 0, 0]
+
+    def _check(self, image: torch.Tensor, colour: torch.Tensor, scores: Scores) -> dict[str, Any]:
+        """Compare scores with plain forward passes in float32, one whole image after the other.
+
+        Returns:
+            `{places, max_error, mean_error, mean_score, sd_score}`: absolute errors over the sampled places;
+            mean and standard deviation of all scores of the image, to judge them by.
+        """
+        if self._exact is None:
+            exact = Runtime(self.runtime.device, "fp32", self.runtime.threads)
+            self._exact = local.LocalForward(
+                self._module, exact, self.squares.side, per_image_norm=self.per_image_norm, whole=True
+            )
+        base = self._exact.base(image)
+        count = self.squares.per_axis
+        places = np.unique(np.linspace(0, count * count - 1, SAMPLE).round().astype(int))
+        errors = []
+        for place in places.tolist():
+            row, column = divmod(place, count)
+            alone = Block(range(row, row + 1), range(column, column + 1))
+            errors.append(abs(float(self._block(base, image, colour, alone)) - scores.values[row, column]))
+        return {
+            "places": len(places),
+            "max_error": max(errors),
+            "mean_error": float(np.mean(errors)),
+            "mean_score": float(scores.values.mean()),
+            "sd_score": float(scores.values.std()),
+        }
+
+
+def parse_fill(text: str) -> str | tuple[int, int, int]:
+    """`0`, `mean`, or three bytes from `R,G,B`.
+
+    Raises:
+        Refused: anything else.
+    """
+    if text in ("0", "mean"):
+        return text
+    parts = text.split(",")
+    if len(parts) == 3 and all(part.strip().isdecimal() and int(part) < 256 for part in parts):
+        red, green, blue = (int(part) for part in parts)
+        return red, green, blue
+    raise Refused(
+        f"fill {text!r}",
+        "It is 0 (zero after normalisation), mean (the image's mean colour), or R,G,B of 0 to 255",
+        "choose one, for example --fill 128,128,128",
+    )
+
+
+def _refuse_undefined(feature: torch.Tensor) -> None:
+    if not bool(torch.isfinite(feature).all()):
+        raise BadImage("not_finite", "the image's feature has numbers that are not finite")
+    if not bool(feature.any()):
+        raise BadImage("zero_feature", "the image's feature is zero, so no relative change is defined")

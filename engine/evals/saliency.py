@@ -1,0 +1,405 @@
+"""Occlusion saliency and attentive diffusion of images, kept in the bank map by map.
+
+A 10 x 10 square slides over the image at short side 242, centre crop 242; the score of a place is the
+relative change of the feature, the map its mean over the squares that cover a pixel, attentive diffusion the
+share of pixels above the map's mean (Anton et al., J. Imaging 2022, 8, 320, doi:10.3390/jimaging8120320).
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import provenance
+from engine.decode.reference import render
+from engine.decode.sniff import sniff
+from engine.decode.source import ImageSource
+from engine.errors import BadImage, Refused
+from engine.evals.occluding import Occluder, Scores, parse_fill
+from engine.evals.saliency_images import Images
+from engine.evals.saliency_maps import Kept, MapFolder
+from engine.kernels.episodes import Stream
+from engine.kernels.intervals import over_groups
+from engine.kernels.occlusion import Squares, accumulate, attentive_diffusion
+from engine.runtime import Runtime, fix_flags
+from stores.records import RunRecord
+
+MODES = ("default", "as-published")
+BATCH_NORMS = ("eval", "train")
+#: Images looked at where no number is given; bootstrap samples of the interval.
+IMAGES, RESAMPLES = 8, 2000
+#: Seconds between two savings of a map that is not finished.
+SAVE_EVERY_S = 20.0
+#: What the study did, beyond the settings that `as-published` fixes.
+_PUBLISHED_NOTES = (
+    "The study's published script left BatchNorm in train mode (--batch-norm train); its reported values "
+    "are of eval mode.",
+    "Which image of each data set the study used is not published.",
+)
+
+
+@dataclass(frozen=True)
+class SaliencyOptions:
+    """What to measure.
+
+    Attributes:
+        mode: `default`, or `as-published`: one image, 10 x 10 at stride 1, filled with 0 after normalisation.
+        size, stride: of the square, pixels; a stride above 1 divides by how many squares cover a pixel.
+        fill: `0` after normalisation, `mean` colour of the image, or `R,G,B`.
+        batch_norm: `eval`, or `train`: the statistics of each occluded image alone (`as-published` only).
+        images: how many, drawn by `seed` without replacement; None takes 8, or all if there are fewer.
+        ids: these images instead.
+        seed: of the draw.
+
+    Raises:
+        Refused: a value outside its range, or against the mode.
+    """
+
+    mode: str = "default"
+    size: int = 10
+    stride: int = 1
+    fill: str = "0"
+    batch_norm: str = "eval"
+    images: int | None = None
+    ids: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, words in (("mode", self.mode, MODES), ("batch norm", self.batch_norm, BATCH_NORMS)):
+            if value not in words:
+                raise Refused(f"{name} {value!r}", f"It is one of {', '.join(words)}", "choose one")
+        parse_fill(self.fill)
+        if self.images is not None and self.images < 1:
+            raise Refused(f"{self.images} images", "At least one is looked at", "raise --images")
+        if self.images is not None and self.ids:
+            raise Refused("A number of images and their ids", "One of them decides", "give one of them")
+        self._check_mode()
+
+    def _check_mode(self) -> None:
+        if self.mode == "default":
+            if self.batch_norm == "train":
+                raise Refused(
+                    "batch norm train in mode default",
+                    "A frozen backbone uses the statistics of its training",
+                    "use --mode as-published, or leave --batch-norm out",
+                )
+            return
+        count = self.images or len(self.ids) or 1
+        if (self.size, self.stride, self.fill, count) != (10, 1, "0", 1):
+            raise Refused(
+                f"size {self.size}, stride {self.stride}, fill {self.fill}, {count} images, as published",
+                "The study took one image, a 10 x 10 square, stride 1 and fill 0",
+                "leave these options out, or use --mode default",
+            )
+
+    @property
+    def wanted(self) -> int:
+        """Images to draw."""
+        return self.images or (IMAGES if self.mode == "default" else 1)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A look at a running evaluation: places of the square done of all, over all images."""
+
+    image_id: str
+    image: int
+    images: int
+    done: int
+    total: int
+    computed: int
+    seconds: float
+
+    @property
+    def per_s(self) -> float:
+        """Places computed a second by this run."""
+        return self.computed / self.seconds if self.seconds > 0 else float("nan")
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.total - self.done) / self.per_s if self.computed else float("nan")
+
+
+@dataclass(frozen=True)
+class SaliencyMap:
+    """One image's result.
+
+    Attributes:
+        image_id: of the manifest.
+        pixels: uint8 [M, M, 3], the part of the image that the map is of, not normalised.
+        map: float64 [M, M].
+        diffusion: attentive diffusion, a fraction.
+    """
+
+    image_id: str
+    pixels: NDArray[np.uint8]
+    map: NDArray[np.float64]
+    diffusion: float
+
+
+def saliency(
+    images: Images,
+    options: SaliencyOptions,
+    *,
+    runtime: Runtime,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_map: Callable[[SaliencyMap], None] | None = None,
+) -> dict[str, Any]:
+    """Measure occlusion maps and attentive diffusion; keep each map, and a RunRecord.
+
+    Finished maps are not computed again, and an interrupted one goes on where it was last saved.
+
+    Args:
+        images: which, of what model, and where to keep maps (`saliency_images.open_images`).
+        runtime: device, precision, threads.
+        on_progress: told after every block of places.
+        on_map: given each map, in order.
+
+    Returns:
+        `{model, items: [{image_id, attentive_diffusion, ...}], mean, sd, min, max, interval, ...}`.
+        Where nothing is defined the value is NaN, and `reason` says why.
+
+    Raises:
+        Refused: unknown ids, a model that cannot take the size, settings that contradict each other.
+        MachineFault: the disk or the device failed; what is finished is kept.
+    """
+    if options.mode == "as-published" and runtime.precision != "fp32":
+        raise Refused(
+            f"precision {runtime.precision} in mode as-published",
+            "The study computed in float32",
+            "use --precision fp32",
+        )
+    start = time.perf_counter()
+    job = _Job(images, options, runtime, on_progress)
+    try:
+        items = [job.item(at, row, on_map) for at, row in enumerate(job.rows)]
+    finally:
+        job.close()
+    report = job.report(items, time.perf_counter() - start)
+    job.record(report).write(images.home)
+    return report
+
+
+class _Job:
+    """One run over the chosen images."""
+
+    def __init__(
+        self,
+        images: Images,
+        options: SaliencyOptions,
+        runtime: Runtime,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.images, self.options, self.runtime, self._tell = images, options, runtime, on_progress
+        self.rows = _choose(images, options)
+        inner = images.spec.recipe.side
+        self.squares = Squares(inner + 2 * (options.size - 1), options.size, options.stride)
+        # The size is the protocol's, the values are the weights'.
+        self.recipe = replace(
+            images.spec.recipe,
+            resize="short",
+            size=self.squares.side,
+            crop=self.squares.side,
+            interpolation="bicubic",
+        )
+        self.spec = replace(images.spec, recipe=self.recipe)
+        self.flags = fix_flags(runtime)
+        self.folder = MapFolder(images.home, self._settings())
+        self._occluder: Occluder | None = None
+        self._done = self._computed = self._fresh = 0
+        self._started = time.perf_counter()
+
+    def close(self) -> None:
+        if self._occluder is not None:
+            self._occluder.close()
+
+    def _settings(self) -> dict[str, Any]:
+        """Everything that a map depends on besides the image."""
+        return {
+            "model": self.spec.slug,
+            "weights": self.spec.weights_sha256,
+            "architecture": self.spec.architecture,
+            "layer": self.spec.layer,
+            "recipe": self.recipe.digest,
+            "precision": self.runtime.precision,
+            "decoder": "reference",
+            "size": self.options.size,
+            "stride": self.options.stride,
+            "fill": self.options.fill,
+            "batch_norm": self.options.batch_norm,
+        }
+
+    def item(self, at: int, row: int, on_map: Callable[[SaliencyMap], None] | None) -> dict[str, Any]:
+        """One image: its line of the report."""
+        image_id = self.images.manifest.image_ids[row]
+        line: dict[str, Any] = {"image_id": image_id, "row": row}
+        try:
+            digest, pixels = _render(self.images.source, row, self.recipe, self.options.size)
+            kept = self.folder.map_of(digest) or self._compute(digest, pixels, at, image_id)
+        except BadImage as bad:
+            self._done = (at + 1) * self.squares.count
+            nothing = {"attentive_diffusion": float("nan"), "reason": bad.code, "detail": bad.detail}
+            return line | nothing
+        self._done = (at + 1) * self.squares.count
+        self._report_progress(at, image_id)
+        diffusion = attentive_diffusion(kept.map)
+        if on_map:
+            cut = self.options.size - 1
+            inner = pixels[cut : cut + self.squares.inner, cut : cut + self.squares.inner]
+            on_map(SaliencyMap(image_id, inner, kept.map, diffusion))
+        return line | {
+            "attentive_diffusion": diffusion,
+            "mean_score": float(kept.map.mean()),
+            "max_score": float(kept.map.max()),
+            "error": kept.error,
+            "map": self.folder.relative(digest),
+        }
+
+    def _compute(self, digest: str, pixels: NDArray[np.uint8], at: int, image_id: str) -> Kept:
+        if self._occluder is None:
+            options = self.options
+            self._occluder = Occluder(
+                self.spec,
+                self.runtime,
+                self.squares,
+                fill=options.fill,
+                per_image_norm=options.batch_norm == "train",
+            )
+        scores = self.folder.part_of(digest, self.squares) or Scores.none(self.squares)
+        before, saved = at * self.squares.count, time.monotonic()
+
+        def on_block(places: int, so_far: Scores) -> None:
+            nonlocal saved
+            self._computed += places
+            self._done = before + int(so_far.done.sum())
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                self.folder.keep_part(digest, so_far)
+                saved = time.monotonic()
+            self._report_progress(at, image_id)
+
+        try:
+            scores, error = self._occluder.score(pixels, scores, on_block)
+        except KeyboardInterrupt:
+            self.folder.keep_part(digest, scores)
+            raise
+        self._fresh += 1
+        return self.folder.keep(digest, Kept(accumulate(scores.values, self.squares), error))
+
+    def _report_progress(self, at: int, image_id: str) -> None:
+        if self._tell:
+            total, seconds = len(self.rows) * self.squares.count, time.perf_counter() - self._started
+            progress = Progress(image_id, at + 1, len(self.rows), self._done, total, self._computed, seconds)
+            self._tell(progress)
+
+    def report(self, items: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+        """The JSON document."""
+        failures: dict[str, int] = {}
+        for item in items:
+            if "reason" in item:
+                failures[item["reason"]] = failures.get(item["reason"], 0) + 1
+        rate = self._computed / seconds if self._computed else float("nan")
+        return {
+            "model": self.spec.slug,
+            "mode": self.options.mode,
+            "items": items,
+            **self._summary(items),
+            "images": len(items),
+            "failed": sum(failures.values()),
+            "failures": failures,
+            "computed": self._fresh,
+            **asdict(self.squares),
+            "places": self.squares.count,
+            "fill": self.options.fill,
+            "batch_norm": self.options.batch_norm,
+            "precision": self.runtime.precision,
+            "device": self.runtime.device,
+            "key": self.folder.digest,
+            "notes": list(_PUBLISHED_NOTES) if self.options.mode == "as-published" else [],
+            "places_per_s": rate,
+            "seconds": round(seconds, 4),
+        }
+
+    def _summary(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Mean and spread over the images that have a value, and an interval over patients."""
+        known = [item for item in items if np.isfinite(item["attentive_diffusion"])]
+        values = np.array([item["attentive_diffusion"] for item in known])
+        nan, n = float("nan"), len(values)
+        found: dict[str, Any] = {
+            "mean": float(values.mean()) if n else nan,
+            "sd": float(values.std(ddof=1)) if n > 1 else nan,
+            "min": float(values.min()) if n else nan,
+            "max": float(values.max()) if n else nan,
+        }
+        codes = self.images.manifest.codes("group")[0].astype(np.int64)
+        alone = codes.max(initial=-1) + 1 + np.arange(len(codes))
+        rows = [item["row"] for item in known]
+        groups = np.unique(np.where(codes >= 0, codes, alone)[rows], return_inverse=True)[1]
+        if len(set(groups.tolist())) < 2:
+            reason = "fewer than two images or patients: nothing to draw from"
+            return found | {"interval": {"low": nan, "high": nan, "reason": reason}}
+        stream = _stream("interval", self.options.seed, self.images.manifest.image_digest)
+        spread = over_groups(values, np.ones(n), groups.astype(np.int64), RESAMPLES, stream)
+        return found | {"interval": {**asdict(spread), "level": 0.95, "over": "images or patients"}}
+
+    def record(self, report: dict[str, Any]) -> RunRecord:
+        """What the report says, and what it was made with."""
+        metrics = ("items", "mean", "sd", "min", "max", "interval", "notes", "places")
+        network = self._occluder.net.describe() if self._occluder else {}
+        return RunRecord.now(
+            kind="saliency",
+            asked={**asdict(self.options), "model": self.spec.slug, "precision": self.runtime.precision},
+            used={
+                **self._settings(),
+                "key": self.folder.digest,
+                "side": self.squares.side,
+                "weights_source": self.spec.weights_source,
+                "manifest_digest": self.images.manifest.digest,
+                "device": self.runtime.device,
+                "flags": self.flags,
+                "network": network,
+            },
+            metrics={name: report[name] for name in metrics},
+            seconds={"total": report["seconds"], "places_per_s": report["places_per_s"]},
+            versions=provenance.versions(),
+            failures=report["failures"],
+        )
+
+
+def _render(source: ImageSource, row: int, recipe: Any, size: int) -> tuple[str, NDArray[np.uint8]]:
+    """SHA-256 of the file, and its pixels at the working size, by Pillow."""
+    data = source.read(row)
+    header = sniff(data, recipe, source.limits)
+    if min(header.width, header.height) < size:
+        raise BadImage(
+            "too_small", f"{header.width} x {header.height} pixels, less than the {size} x {size} square"
+        )
+    return hashlib.sha256(data).hexdigest(), render(data, header, recipe)
+
+
+def _choose(images: Images, options: SaliencyOptions) -> list[int]:
+    """Rows to look at: those asked for, or a draw of which the smaller is the start of the larger."""
+    every = images.manifest.image_ids
+    if options.ids:
+        place = {image_id: row for row, image_id in enumerate(every)}
+        unknown = [image_id for image_id in options.ids if image_id not in place]
+        if unknown:
+            raise Refused(
+                f"image ids {', '.join(map(repr, unknown[:3]))}",
+                f"There are {len(every)} images, e.g. {', '.join(map(repr, every[:3]))}",
+                "give ids of the manifest, or a number with --images",
+            )
+        return list(dict.fromkeys(place[image_id] for image_id in options.ids))
+    if options.images is not None and options.images > len(every):
+        raise Refused(f"{options.images} images", f"There are {len(every)}", "lower --images")
+    numbers = _stream("draw", options.seed, images.manifest.image_digest).uniform(len(every))
+    return [int(row) for row in np.argsort(numbers, kind="stable")[: options.wanted]]
+
+
+def _stream(purpose: str, seed: int, images: str) -> Stream:
+    return Stream(
+        hashlib.sha256(f"embank saliency 1 {purpose} {seed} {images}".encode("ascii")).digest()[:16]
+    )

@@ -1,0 +1,95 @@
+"""Where occlusion maps are kept: one file that vouches for itself for each image, under all that made it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.evals.occluding import Scores
+from engine.kernels.occlusion import Squares
+from stores import arrays, documents, files
+from stores.layout import SIDE
+
+_FOLDER = "saliency"
+#: Numbers of a sample's error, in the order in which they are stored.
+_ERROR = ("places", "max_error", "mean_error", "mean_score", "sd_score")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A finished map.
+
+    Attributes:
+        map: float64 [M, M].
+        error: of a sample of its scores, see `Occluder.score`.
+    """
+
+    map: NDArray[np.float64]
+    error: dict[str, Any]
+
+
+class MapFolder:
+    """The maps of one model with one set of settings, in a bank's side folder.
+
+    A file that is damaged counts as absent: maps can be made again.
+
+    Args:
+        home: the bank, or any folder.
+        settings: everything that a map depends on besides the image; JSON values.
+    """
+
+    def __init__(self, home: Path, settings: Mapping[str, Any]) -> None:
+        self._home, self._settings = home, dict(settings)
+        body = {name: value for name, value in settings.items() if name != "model"}
+        self.digest = hashlib.sha256(documents.canonical(body)).hexdigest()
+
+    def relative(self, image: str) -> str:
+        """Path of a map below the home. Images are known by the SHA-256 of their file."""
+        return f"{SIDE}/{self._place(image)}"
+
+    def map_of(self, image: str) -> Kept | None:
+        """The finished map of an image, if there is one."""
+        found = self._read(self._place(image), self._key(image, "map"))
+        if found is None:
+            return None
+        numbers = dict(zip(_ERROR, found["error"].tolist(), strict=True))
+        return Kept(found["map"], numbers | {"places": int(numbers["places"])})
+
+    def keep(self, image: str, kept: Kept) -> Kept:
+        """Keep a finished map and drop what was kept of it before."""
+        error = np.array([kept.error[name] for name in _ERROR], dtype=np.float64)
+        found: dict[str, NDArray[Any]] = {"map": kept.map, "error": error}
+        arrays.write(self._home, self._place(image), self._key(image, "map"), found)
+        files.remove(self._home / SIDE / self._place(image, ".part"))
+        return kept
+
+    def part_of(self, image: str, squares: Squares) -> Scores | None:
+        """What there is of a map that is not finished."""
+        found = self._read(self._place(image, ".part"), self._key(image, "scores"))
+        if found is None or found["values"].shape != (squares.per_axis,) * 2:
+            return None
+        return Scores(found["values"].copy(), found["done"].astype(np.bool_))
+
+    def keep_part(self, image: str, scores: Scores) -> None:
+        """Keep what there is of a map, to go on from."""
+        found: dict[str, NDArray[Any]] = {
+            "values": scores.values,
+            "done": scores.done.astype(np.uint8),
+        }
+        arrays.write(self._home, self._place(image, ".part"), self._key(image, "scores"), found)
+
+    def _place(self, image: str, ending: str = "") -> str:
+        return f"{_FOLDER}/{self.digest[:12]}/{image[:16]}{ending}.arrays"
+
+    def _key(self, image: str, what: str) -> dict[str, Any]:
+        return {**self._settings, "image": image, "what": what}
+
+    def _read(self, place: str, key: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
+        try:
+            return arrays.read(self._home, place, key)
+        except documents.BrokenDocument:
+            return None

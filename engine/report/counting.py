@@ -1,0 +1,44 @@
+"""Progress of long counts: done of all, rate and time left, on stderr."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from engine.report.console import LINE_EVERY_S, duration, say
+
+if TYPE_CHECKING:
+    from engine.evals.saliency import Progress
+
+
+def saliency_line(progress: "Progress") -> str:
+    """Everything about a running saliency evaluation in one line."""
+    return (
+        f"image {progress.image}/{progress.images} ({progress.image_id}): {progress.done:,}/"
+        f"{progress.total:,} places, {progress.per_s:,.1f} places/s, "
+        f"{duration(progress.seconds_left)} left"
+    )
+
+
+@contextmanager
+def saliency_progress() -> "Iterator[Callable[[Progress], None]]":
+    """A line that is written over on a terminal, a line every ten seconds elsewhere."""
+    live, last = sys.stderr.isatty(), time.monotonic() - (LINE_EVERY_S if sys.stderr.isatty() else 0)
+
+    def update(progress: "Progress") -> None:
+        nonlocal last
+        every = 0.25 if live else LINE_EVERY_S
+        if time.monotonic() - last < every and progress.done < progress.total:
+            return
+        last = time.monotonic()
+        if live:
+            print(f"\r\x1b[K{saliency_line(progress)}", end="", file=sys.stderr, flush=True)
+        else:
+            say(saliency_line(progress))
+
+    try:
+        yield update
+    finally:
+        if live:
+            print(file=sys.stderr)
