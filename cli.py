@@ -1235,7 +1235,7 @@ def invariance(
     mode: Annotated[str, typer.Option(help="default, or as-published: as the study's code.")] = "default",
     batchnorm: Annotated[
         BatchNormName,
-        typer.Option("--batchnorm", help="train: statistics of the batch (as-published only)."),
+        typer.Option("--batch-norm", help="train: statistics of the batch (as-published only)."),
     ] = BatchNormName.eval,
     multi_view: Annotated[
         bool,

@@ -77,7 +77,7 @@ def test_multi_view(bank: Bank) -> None:
         (("--transform", "turn"), "'turn'"),
         (("--transform", "rotation", "--shrinkage", "oas"), "'oas'"),
         (("--transform", "rotation", "--shrinkage", "none"), "Rank-deficient"),
-        (("--transform", "rotation", "--batchnorm", "train"), "as-published"),
+        (("--transform", "rotation", "--batch-norm", "train"), "as-published"),
         (("--transform", "rotation", "--mode", "paper"), "'paper'"),
         (("--transform", "rotation", "--products", "float16"), "'float16'"),
         (("--transform", "translation", "--views", 20), "16 or 25"),

@@ -1,6 +1,6 @@
 """A backbone whose BatchNorm uses the statistics of the batch: the state in which the study's code left it.
 
-For `--mode as-published --batchnorm train` alone. A feature then depends on its neighbours in the batch, and
+For `--mode as-published --batch-norm train` alone. A feature then depends on its neighbours in the batch, and
 `engine.models.Encoder` refuses such a state.
 """
 
@@ -49,6 +49,6 @@ class BatchNormEncoder:
             raise Refused(
                 f"BatchNorm in train mode on {len(pixels)} images of {pixels.shape[1]} pixels ({error})",
                 "Statistics of a batch need more than one value",
-                "use --batchnorm eval",
+                "use --batch-norm eval",
             ) from error
         return features

@@ -45,10 +45,10 @@ class InvarianceOptions:
         if self.mode not in ("default", "as-published"):
             raise Refused(f"mode {self.mode!r}", "It is default or as-published", "choose one")
         if self.batch_norm not in ("eval", "train"):
-            raise Refused(f"batchnorm {self.batch_norm!r}", "It is eval or train", "choose one")
+            raise Refused(f"batch-norm {self.batch_norm!r}", "It is eval or train", "choose one")
         if self.batch_norm == "train" and not self.published:
             raise Refused(
-                "batchnorm train in mode default",
+                "batch-norm train in mode default",
                 "A frozen backbone uses the statistics it was trained with",
                 "use --mode as-published, which can reproduce the study's code",
             )

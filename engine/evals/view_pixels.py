@@ -74,7 +74,7 @@ def _full_size(
         try:
             data = backbone.images.read(row)
             header = sniff(data, recipe, backbone.images.limits)
-            picture = reference.to_rgb(reference.load(data, header, recipe), header, recipe)
+            picture = reference.picture(data, header, recipe)
             pixels = torch.from_numpy(np.array(picture.convert("RGB")))
             image: torch.Tensor | BadImage = pixels.to(backbone.runtime.torch_device)
         except BadImage as error:
