@@ -52,7 +52,7 @@ def probe_published(
         "weight_decay": found.sweep[found.best].weight_decay,
         "select": select,
         "val_score": found.sweep[found.best].val_score,
-        "converged": not any(each.stopped for each in (*found.sweep, found.final)),
+        "converged": all(each.converged for each in (*found.sweep, found.final)),
         "objective": found.final.objective,
         "refit": _fit(found.final),
         "sweep": {
@@ -90,7 +90,7 @@ def _fit(each: PublishedFit) -> dict[str, Any]:
         "objective": each.objective,
         "gradient_norm": each.gradient_norm,
         "iterations": each.iterations,
-        "converged": not each.stopped,
+        "converged": each.converged,
         "excess": each.excess,
     }
 

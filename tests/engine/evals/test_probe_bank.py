@@ -140,6 +140,9 @@ def test_as_published_is_the_study_s_loop(bank: Bank) -> None:
     assert found["sweep"]["C"] == sorted(found["sweep"]["C"])
     assert "of 45 fits" in found["convergence"]
     assert found["convergence"] in found["notes"]
+    far = np.array(found["sweep"]["excess"]) > 1e-6
+    assert not (far & found["sweep"]["converged"]).any()
+    assert found["converged"] == (all(found["sweep"]["converged"]) and found["refit"]["converged"])
     assert (found["standardise"], found["backend"]) == (False, "sklearn")
     assert 0 <= found["test"]["intervals"]["accuracy"]["low"] <= found["test"]["accuracy"]
     assert test.sum() == found["images"]["test"]
