@@ -867,11 +867,15 @@ def probe(
     ] = False,
     uncertain: Annotated[
         UncertainName | None,
-        typer.Option(help="Columns are findings; cells of -1 become this. (default: ignore)"),
+        typer.Option(
+            help="Columns are findings; cells of -1 become this. (default: ignore; zeros as-published)"
+        ),
     ] = None,
     blank: Annotated[
         BlankName | None,
-        typer.Option(help="Columns are findings; empty cells become this. (default: ignore)"),
+        typer.Option(
+            help="Columns are findings; empty cells become this. (default: ignore; zeros as-published)"
+        ),
     ] = None,
     c_min: Annotated[float, typer.Option(help="Smallest C: the strongest regularisation.")] = 1e-5,
     c_max: Annotated[
@@ -942,9 +946,9 @@ def probe(
     )
     policies = None
     if multi_label or uncertain or blank:
-        # The study's uncertain cells became 0.
-        usual = UncertainName.zeros if mode is ModeName.as_published else UncertainName.ignore
-        policies = Policies((uncertain or usual).value, (blank or BlankName.ignore).value)
+        # The study's uncertain cells became 0, as its blank ones were.
+        usual = "zeros" if mode is ModeName.as_published else "ignore"
+        policies = Policies(uncertain.value if uncertain else usual, blank.value if blank else usual)
     asked = BankProbe(
         labels=tuple(label or ("label",)),
         multi_label=multi_label,
