@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine import provenance
 from engine.errors import Refused
+from engine.evals.arrays import finite, label_codes
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
 from engine.kernels.vectors import Distance, Vectors
@@ -136,8 +137,8 @@ def knn(
         Refused: no usable row in a part, one class only, k larger than what can vote, no groups.
     """
     options = options or KnnOptions()
-    codes = _codes(labels)
-    parts = _Parts.of(codes, train, test, _finite(features) if ok is None else np.asarray(ok, bool))
+    codes = label_codes(labels)
+    parts = _Parts.of(codes, train, test, finite(features) if ok is None else np.asarray(ok, bool))
     group = None if groups is None else np.asarray(groups, dtype=np.int64)
     keys = _keys(parts, group, options)
     ks = _allowed_k(options.k, len(parts.train), keys)
@@ -169,29 +170,6 @@ def knn(
         classes=len(names),
         unseen=len(np.setdiff1d(truth, voters)),
     )
-
-
-def _codes(labels: ArrayLike) -> NDArray[np.int64]:
-    """Labels as int64; NaN becomes -1."""
-    given = np.asarray(labels)
-    if given.dtype.kind == "f":
-        given = np.where(np.isfinite(given), given, -1)
-    if given.dtype.kind not in "biuf" or (given != np.floor(given)).any():
-        raise Refused(
-            f"labels of type {given.dtype}",
-            "Labels are whole numbers",
-            "give codes, e.g. of numpy.unique(labels, return_inverse=True)",
-        )
-    return given.astype(np.int64)
-
-
-def _finite(features: NDArray[Any]) -> NDArray[np.bool_]:
-    """bool [N]: rows of finite numbers, looked at block by block."""
-    found = np.empty(len(features), bool)
-    for start, block in Vectors(features).blocks():
-        # A sum is finite only if its terms are; in float64 finite float32 terms cannot overflow.
-        found[start : start + len(block)] = np.isfinite(block.sum(axis=1, dtype=np.float64))
-    return found
 
 
 @dataclass(frozen=True)
