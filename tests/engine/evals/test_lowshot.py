@@ -31,6 +31,9 @@ def test_draws_are_balanced_nested_and_keep_to_train(seed: int, classes: int) ->
         assert (np.bincount(codes[rows], minlength=classes) == shots).all()
         assert before < set(rows.tolist()) <= set(train.tolist())
         assert (np.diff(rows) > 0).all()
+        for row in train:  # the plain rule: fewer than `shots` of its class have a smaller number
+            ahead = (codes[train] == codes[row]) & (order[train] < order[row])
+            assert (row in rows) == (ahead.sum() < shots)
         before = set(rows.tolist())
 
 
