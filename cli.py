@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -947,7 +947,7 @@ def probe(
     policies = None
     if multi_label or uncertain or blank:
         # The study's uncertain cells became 0, as its blank ones were.
-        usual = "zeros" if mode is ModeName.as_published else "ignore"
+        usual: Literal["zeros", "ignore"] = "zeros" if mode is ModeName.as_published else "ignore"
         policies = Policies(uncertain.value if uncertain else usual, blank.value if blank else usual)
     asked = BankProbe(
         labels=tuple(label or ("label",)),
