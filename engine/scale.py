@@ -246,7 +246,9 @@ def _cuda_cluster(workers: int, scratch: str) -> Any:
 
 
 @contextlib.contextmanager
-def remote(address: str, *, say: Callable[[str], None] = lambda _: None) -> Iterator[DaskExecutor]:
+def remote(
+    address: str, *, timeout_s: float = 20, say: Callable[[str], None] = lambda _: None
+) -> Iterator[DaskExecutor]:
     """The workers of a running scheduler.
 
     Args:
@@ -263,7 +265,7 @@ def remote(address: str, *, say: Callable[[str], None] = lambda _: None) -> Iter
     from distributed.security import Security
 
     try:
-        client = Client(address, security=Security(), timeout=20, set_as_default=False)
+        client = Client(address, security=Security(), timeout=timeout_s, set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise MachineFault(
             f"No scheduler answers at {address} ({error})",
