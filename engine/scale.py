@@ -209,6 +209,7 @@ def local(
     with tempfile.TemporaryDirectory() as scratch, dask.config.set(settings):
         cluster = (_cuda_cluster if cuda else _cpu_cluster)(workers, scratch)
         with cluster, cluster.get_client() as client:
+            cluster.adapt(minimum=workers, maximum=workers)  # replace those that were given up
             yield DaskExecutor(client, say=say)
 
 

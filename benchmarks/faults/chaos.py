@@ -2,9 +2,9 @@
 
     python -m benchmarks.faults.chaos [--runs 20] [--workers 2] [--data FOLDER] [--json]
 
-Blows: `kill` (SIGKILL, as the kernel does when memory is out); `freeze` (SIGSTOP for longer than the scheduler
-waits, then SIGCONT: the worker comes back after its chunk went to another, so two copies are at work);
-`pause` (SIGSTOP for a moment).
+Blows: `kill` (SIGKILL, as the kernel does when memory is out); `freeze` (SIGSTOP for longer than the
+scheduler waits, then SIGCONT: the worker comes back after its chunk went to another, so two copies are at
+work); `pause` (SIGSTOP for a moment).
 """
 
 import os
