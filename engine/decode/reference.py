@@ -7,6 +7,7 @@ import re
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from engine.decode import disposable
 from engine.decode.geometry import Geometry, plan
 from engine.decode.sniff import Header, png_rows_missing
 from engine.errors import BadImage
@@ -27,9 +28,10 @@ def render(data: bytes, header: Header, recipe: Recipe) -> np.ndarray:
         uint8 [side, side, 3], RGB.
 
     Raises:
-        BadImage: codes truncated, corrupt, undecodable, depth, too_large.
+        BadImage: codes truncated, corrupt, undecodable, depth, too_large, decoder_died, too_slow,
+            too_much_memory.
     """
-    image = to_rgb(load(data, header, recipe), header, recipe)
+    image = picture(data, header, recipe)
     return resize_and_crop(image, plan(image.height, image.width, recipe), recipe)
 
 
@@ -38,7 +40,24 @@ def render_row(data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray,
     return render(data, header, recipe), False
 
 
-def load(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
+def picture(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
+    """The whole picture, turned if the recipe says so, as 8-bit grey or RGB; by a child process unless plain.
+
+    Raises:
+        BadImage: as `render`.
+        MachineFault: as `disposable.Children.picture`.
+    """
+    if disposable.is_wanted(header):
+        return disposable.children.picture(data, header, recipe)
+    return picture_here(data, header, recipe)
+
+
+def picture_here(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
+    """As `picture`, in this process."""
+    return _to_rgb(_load(data, header, recipe), header, recipe)
+
+
+def _load(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
     """Decode strictly, and turn if the recipe says so. Mode and samples are the file's."""
     Image.init()
     # A process-wide switch that other code may have turned on; truncated images must not pass here.
@@ -86,7 +105,7 @@ def _translate(error: Exception) -> BadImage:
     return BadImage("corrupt", detail)
 
 
-def to_rgb(image: Image.Image, header: Header, recipe: Recipe) -> Image.Image:
+def _to_rgb(image: Image.Image, header: Header, recipe: Recipe) -> Image.Image:
     """8-bit grey or RGB, as `Image.convert("RGB")` has it (grey stays one channel until after resizing)."""
     if header.deep:
         return _eight_bits(image, header, recipe)

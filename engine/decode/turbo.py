@@ -52,7 +52,7 @@ def _render(data: bytes, header: Header, recipe: Recipe, jpeg: _JpegDecoder) -> 
             return _resize_and_crop(*jpeg(data, header, to), to, recipe), False
         except (RuntimeError, AttributeError, OSError, ValueError, SyntaxError):
             pass  # Pillow decides
-    image = reference.to_rgb(reference.load(data, header, recipe), header, recipe)
+    image = reference.picture(data, header, recipe)
     to = plan(image.height, image.width, recipe)  # it may have been turned
     return _resize_and_crop(_pixels(image), image.height, image.width, to, recipe), fast
 
