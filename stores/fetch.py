@@ -38,7 +38,7 @@ def cache_folder() -> Path | None:
         files.make_directory(folder.absolute())
     except EmbankError:
         return None
-    return folder.absolute() if os.access(folder, os.W_OK) else None
+    return folder.absolute() if folder.is_dir() and os.access(folder, os.W_OK) else None
 
 
 def read_promised(root: ObjectPath, relative: str, promise: Mapping[str, Any]) -> bytes:

@@ -216,9 +216,9 @@ def _require_conditions(path: ObjectPath) -> None:
     try:
         objects.replace(probe, b"first")
         found = objects.stat_if_there(probe)
-        other = {"e_tag": '"00000000000000000000000000000000"', "version": "0"}
-        honest = found is not None and not objects.create(probe, b"second")
-        honest = honest and not objects.swap(probe, b"third", other)  # type: ignore[arg-type]
+        objects.replace(probe, b"second")
+        honest = found is not None and not objects.create(probe, b"third")
+        honest = honest and found is not None and not objects.swap(probe, b"fourth", found.version)
     finally:
         objects.remove(probe)
     if not honest:

@@ -119,16 +119,20 @@ def translate(error: BaseException, path: ObjectPath) -> EmbankError:
     )
 
 
+class _Unmet(Exception):
+    """The condition of a request does not hold."""
+
+
 def _ask(path: ObjectPath, request: Callable[["ObjectStore", str], T]) -> T:
-    """Make a request. Raises EmbankError, but `FileNotFoundError` and failed conditions as they are."""
+    """Make a request. Raises EmbankError, `_Unmet`, or FileNotFoundError."""
     store = bucket_of(path.scheme, path.bucket)
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
     for pause in (*PAUSES, None):
         try:
             return request(store, path.key)
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-            raise
+        except (AlreadyExistsError, PreconditionError) as error:
+            raise _Unmet from error
         except BaseError as error:
             fault = translate(error, path)
             if pause is None or not isinstance(fault, MachineFault) or _STATUS.search(str(error)):
@@ -139,10 +143,9 @@ def _ask(path: ObjectPath, request: Callable[["ObjectStore", str], T]) -> T:
 
 def read_state(path: ObjectPath) -> tuple[bytes, State] | None:
     """An object's bytes and state, of the same moment; None where there is none."""
-    import obstore
 
     def get(store: "ObjectStore", key: str) -> tuple[bytes, State]:
-        found = obstore.get(store, key)
+        found = store.get(key)
         return bytes(found.bytes()), _state(found.meta)
 
     try:
@@ -152,7 +155,7 @@ def read_state(path: ObjectPath) -> tuple[bytes, State] | None:
 
 
 def _state(meta: Any) -> State:
-    version: UpdateVersion = {"e_tag": meta["e_tag"], "version": meta["version"]}
+    version: Any = {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
     return State(meta["size"], meta["last_modified"].timestamp(), version)
 
 
@@ -164,21 +167,18 @@ def read_if_there(path: ObjectPath) -> bytes | None:
 
 def stat_if_there(path: ObjectPath) -> State | None:
     """The object's state, or None where there is no such object."""
-    import obstore
-
     try:
-        return _ask(path, lambda store, key: _state(obstore.head(store, key)))
+        return _ask(path, lambda store, key: _state(store.head(key)))
     except FileNotFoundError:
         return None
 
 
 def digest(path: ObjectPath) -> tuple[int, str] | None:
     """Size in bytes and SHA-256 of an object, as it arrives; None where there is no such object."""
-    import obstore
 
     def get(store: "ObjectStore", key: str) -> tuple[int, str]:
         state, size = hashlib.sha256(), 0
-        for block in obstore.get(store, key).stream(min_chunk_size=_BLOCK):
+        for block in store.get(key).stream(min_chunk_size=_BLOCK):
             state.update(block)
             size += len(block)
         return size, state.hexdigest()
@@ -191,17 +191,13 @@ def digest(path: ObjectPath) -> tuple[int, str] | None:
 
 def states(folder: ObjectPath) -> dict[str, State]:
     """The objects right below a prefix, by name."""
-    import obstore
-
-    found = _ask(folder, lambda store, key: obstore.list_with_delimiter(store, key))
+    found = _ask(folder, lambda store, key: store.list_with_delimiter(key))
     return {each["path"].rpartition("/")[2]: _state(each) for each in found["objects"]}
 
 
 def names(folder: ObjectPath) -> list[str]:
     """Sorted names right below a prefix, of objects and of further prefixes; none where there is nothing."""
-    import obstore
-
-    found = _ask(folder, lambda store, key: obstore.list_with_delimiter(store, key))
+    found = _ask(folder, lambda store, key: store.list_with_delimiter(key))
     every = [*(each["path"] for each in found["objects"]), *found["common_prefixes"]]
     return sorted(each.rstrip("/").rpartition("/")[2] for each in every)
 
@@ -236,12 +232,9 @@ def swap(path: ObjectPath, data: bytes, version: "UpdateVersion") -> bool:
 
 
 def _put(path: ObjectPath, data: bytes | memoryview, mode: Any) -> Any:
-    import obstore
-    from obstore.exceptions import AlreadyExistsError, PreconditionError
-
     try:
-        return _ask(path, lambda store, key: obstore.put(store, key, data, mode=mode, use_multipart=False))
-    except (AlreadyExistsError, PreconditionError):
+        return _ask(path, lambda store, key: store.put(key, data, mode=mode, use_multipart=False))
+    except _Unmet:
         return None
     except FileNotFoundError as error:
         if isinstance(mode, dict):
@@ -251,20 +244,16 @@ def _put(path: ObjectPath, data: bytes | memoryview, mode: Any) -> Any:
 
 def remove(path: ObjectPath) -> None:
     """Remove an object; none there is as good."""
-    import obstore
-
     try:
-        _ask(path, lambda store, key: obstore.delete(store, key))
+        _ask(path, lambda store, key: store.delete(key))
     except FileNotFoundError:
         return
 
 
 def move(source: ObjectPath, target: ObjectPath) -> bool:
     """Copy an object, then delete it; False if there was none."""
-    import obstore
-
     try:
-        _ask(source, lambda store, key: obstore.copy(store, key, target.key))
+        _ask(source, lambda store, key: store.copy(key, target.key))
     except FileNotFoundError:
         return False
     remove(source)

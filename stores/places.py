@@ -11,7 +11,7 @@ from stores.errors import BankError
 #: Amazon S3 and whatever speaks its protocol; Google Cloud Storage; Azure Blob Storage (az://CONTAINER/PREFIX).
 SCHEMES = ("s3", "gs", "az")
 # One slash is enough: a URL that went through `pathlib.Path` has lost the other.
-_OBJECTS = re.compile(rf"({'|'.join(SCHEMES)}):/+([^/]*)/*(.*)", re.DOTALL)
+_OBJECTS = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}([^/]*)/?(.*)", re.DOTALL)
 _OTHER_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
 
 
