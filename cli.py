@@ -67,7 +67,10 @@ class ExportFormat(StrEnum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-BankPath = Annotated[Path, typer.Argument(metavar="BANK", help="Directory of the bank.")]
+# A text, since a Path would lose a slash of a URL; `stores.places.place` makes of it what it names.
+BankPath = Annotated[
+    str, typer.Argument(metavar="BANK", help="Directory of the bank, or its URL (s3://, gs://, az://).")
+]
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Parquet or CSV manifest.")]
 Root = Annotated[
     Path | None, typer.Option(help="Folder that relative paths start from. (default: what the manifest says)")
@@ -257,7 +260,12 @@ def _read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -
 def embed(
     manifest: ManifestPath,
     model: Annotated[list[str], typer.Option("--model", help="Slug; repeat for several models in one pass.")],
-    bank: Annotated[Path, typer.Option(help="Directory of the bank; made if absent.")],
+    bank: Annotated[
+        str,
+        typer.Option(
+            metavar="BANK", help="Directory of the bank, or its URL (s3://, gs://, az://); made if absent."
+        ),
+    ],
     weights: Annotated[
         list[Path] | None,
         typer.Option("--weights", help="State dict (.pth, .safetensors), one for each --model."),
@@ -583,7 +591,8 @@ def bank_export(
     from stores.read import Bank
 
     store = Bank.open(bank)
-    target = out or bank.with_name(bank.name + "-export")
+    beside = store.path.parent if isinstance(store.path, Path) else Path()
+    target = out or beside / f"{store.path.name}-export"
     infos = [info for info in store.list() if _matches(info, model)]
     if not infos:
         raise Refused(

@@ -8,7 +8,6 @@ same, bit for bit.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engine import provenance
@@ -33,6 +32,7 @@ from engine.runtime import Runtime
 from engine.scale import Executor
 from stores.layout import FeatureLayout
 from stores.manifest import Manifest
+from stores.places import Place
 from stores.read import Bank
 from stores.records import RunRecord
 from stores.write import FeatureWriter, open_or_create
@@ -101,7 +101,7 @@ class EmbedReport:
 def embed(
     manifest: Manifest,
     models: Sequence[str | ModelSpec],
-    bank: Path | str,
+    bank: Place | str,
     *,
     runtime: Runtime | None = None,
     options: EmbedOptions | None = None,
@@ -116,8 +116,8 @@ def embed(
     Args:
         manifest: the images.
         models: slugs or resolved specifications.
-        bank: directory of the bank; made if absent. An executor's workers must see it, the images and the
-            weights at the same paths.
+        bank: directory of the bank, or its URL; made if absent. An executor's workers must see it, the images
+            and the weights at the same paths.
         runtime: of whoever computes; with an executor, that of each worker (`executor.ask`).
         executor: hands the chunks to worker processes; None computes here.
 
@@ -131,7 +131,7 @@ def embed(
     runtime = runtime or Runtime.resolve()
     options = options or EmbedOptions()
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
-    store = open_or_create(Path(bank), manifest, chunk_rows=options.chunk_rows)
+    store = open_or_create(bank, manifest, chunk_rows=options.chunk_rows)
     _check_labels(store, manifest)
     reports: dict[int, EmbedReport] = {}
     for group in _by_rendering(specs):
