@@ -1,9 +1,15 @@
 """Banks in a bucket, against an S3 server on loopback: the same bytes as on disk, and the same promises."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -314,10 +320,19 @@ def at_once(jobs: list[Callable[[], object]]) -> tuple[list[object], list[BaseEx
 
 
 @pytest.mark.parametrize("differing", [False, True], ids=["same bytes", "other bytes"])
-def test_eight_committers_of_one_chunk(root: ObjectPath, differing: bool) -> None:
+def test_eight_committers_of_one_chunk(root: ObjectPath, server: Server, differing: bool) -> None:
+    """The first to get as far as the norms is held up there, so that the others could overtake it."""
     committer = prepared(root)
+    passed = threading.Event()
+
+    def hold_up(count: int, method: str, path: str) -> None:
+        if method == "PUT" and path.endswith("/norm/c/0") and not passed.is_set():
+            passed.set()
+            time.sleep(0.7)
+
     results = [chunk_result(0, 0, CHUNK, DIM, seed=each if differing else 0) for each in range(8)]
-    said, errors = at_once([lambda result=result: committer.commit(result) for result in results])
+    with server.faulty(hold_up):
+        said, errors = at_once([lambda result=result: committer.commit(result) for result in results])
     assert errors == []
     assert sum(map(bool, said)) == 1
     marker = json.loads(objects.read_if_there(root / committer.layout.marker(0)) or b"")
@@ -329,6 +344,24 @@ def test_eight_committers_of_one_chunk(root: ObjectPath, differing: bool) -> Non
     assert {path: objects.digest(root / path) for path in found} == {
         path: (promise["size"], promise["sha256"]) for path, promise in marker["files"].items()
     }
+
+
+def takes_anything(self: Committer, relative: str, data: memoryview) -> bool:
+    objects.create(self.layout.root / relative, data)
+    return True
+
+
+@pytest.mark.parametrize("mutant", ["overwrite", "no withdrawal"])
+def test_mutants_die(root: ObjectPath, server: Server, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
+    """The race of the test above tells a commit protocol that holds from ones that do not."""
+    if mutant == "overwrite":
+        monkeypatch.setattr(objects, "create", lambda path, data: objects.replace(path, data) or True)
+        monkeypatch.setattr(leases, "_trusted", {("s3", "bucket")})
+    else:
+        monkeypatch.setattr(Committer, "_create", takes_anything)
+        monkeypatch.setattr(Committer, "_read_back", lambda self, promised: None)
+    with pytest.raises(AssertionError):
+        test_eight_committers_of_one_chunk(root, server, True)
 
 
 def test_a_store_that_overwrites_is_refused(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,6 +438,44 @@ def lying_markers(root: ObjectPath) -> list[str]:
                 if objects.digest(root / path) != (promise["size"], promise["sha256"]):
                     found.append(path)
     return found
+
+
+_RUN = """
+import sys
+from stores.read import Bank
+from tests.stores.banks import fill, make_key
+bank = Bank.open(sys.argv[1])
+fill(bank, make_key(bank.image_digest), int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_kills_at_requests_of_a_run(
+    root: ObjectPath, disk: Bank, empty: dict[str, bytes], server: Server, how: str
+) -> None:
+    """SIGKILL while the store does a request, before or after it is done; the next run waits for nobody."""
+    with server.faulty(lambda count, method, path: None):
+        work(root)
+        total = server.count
+    assert objects_of(root) == content(disk.path)
+    for at in range(20 if how == "before" else 30, total, total // 3):
+        begin(root, empty)
+        words = [sys.executable, "-c", _RUN, str(root), str(DIM)]
+        run = subprocess.Popen(words, cwd=Path(__file__).parents[2])
+
+        def kill(count: int, method: str, path: str, at: int = at, run: Any = run) -> str | None:
+            if count == at:
+                os.kill(run.pid, signal.SIGKILL)
+                run.wait()
+            return "403" if count == at and how == "before" else None
+
+        with server.faulty(kill):
+            assert run.wait(120) == -signal.SIGKILL
+        assert lying_markers(root) == []
+        start = time.monotonic()
+        work(root)
+        assert time.monotonic() - start < leases.SECONDS / 2
+        assert objects_of(root) == content(disk.path)
 
 
 READING = {
@@ -484,9 +555,6 @@ def test_a_store_that_gives_back_other_bytes_is_a_fault(root: ObjectPath, server
 
 
 def test_local_banks_do_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-    import sys
-
     code = "import sys; from stores import read, write, verify; assert 'obstore' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     monkeypatch.setitem(sys.modules, "obstore", None)
