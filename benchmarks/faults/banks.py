@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores import files, locks
+from stores import files, locks, tables
 from stores.manifest import Manifest
 from stores.read import Bank
 from stores.schema import ChunkResult, Failure, FeatureKey
@@ -131,7 +131,7 @@ class Os:
 
 
 #: Modules whose `os` the stores touch the disk by.
-_DOORS: tuple[Any, ...] = (files, locks)
+_DOORS: tuple[Any, ...] = (files, locks, tables)
 
 
 @contextmanager

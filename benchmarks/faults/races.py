@@ -242,7 +242,7 @@ def _judge(layout: FeatureLayout, results: Sequence[ChunkResult], said: list[boo
 # ---- the protocol, broken
 
 
-def _marker_first(self: Committer, chunk: EncodedChunk) -> bool:
+def marker_first(self: Committer, chunk: EncodedChunk) -> bool:
     """Says "done", then writes."""
     marker = self.layout.root / self.layout.marker(chunk.index)
     done = documents.create(marker, marker_document(self.layout, chunk), self._temporary())
@@ -277,9 +277,10 @@ def _marker_of_what_is_there(self: Committer, chunk: EncodedChunk) -> bool:
     return documents.create(self.layout.root / self.layout.marker(chunk.index), body, self._temporary())
 
 
-#: Name -> what is replaced, its name there, and by what.
-MUTANTS: dict[str, tuple[Any, str, Any]] = {
-    "marker first": (Committer, "_commit", _marker_first),
+#: What is replaced, its name there, and by what.
+Mutant = tuple[Any, str, Any]
+MUTANTS: dict[str, Mutant] = {
+    "marker first": (Committer, "_commit", marker_first),
     "overwrite instead of create": (files, "create", _overwriting_create),
     "no withdrawal": (Committer, "_create", _not_withdrawing),
     "marker of what is there": (Committer, "_commit", _marker_of_what_is_there),
@@ -287,11 +288,11 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
 
 
 @contextmanager
-def mutated(name: str) -> Iterator[None]:
+def mutated(mutant: Mutant) -> Iterator[None]:
     """The body runs with the protocol broken in one way."""
-    where, attribute, mutant = MUTANTS[name]
+    where, attribute, broken = mutant
     honest = getattr(where, attribute)
-    setattr(where, attribute, mutant)
+    setattr(where, attribute, broken)
     try:
         yield
     finally:
@@ -301,7 +302,7 @@ def mutated(name: str) -> Iterator[None]:
 def _until_caught(layout: FeatureLayout, name: str, seed: int) -> int | None:
     """After how many races a mutant shows; None if it does not."""
     races = _races(layout, seed)
-    with mutated(name):
+    with mutated(MUTANTS[name]):
         for turn in range(1, MUTANT_RACES + 1):
             pair, order = next(races)
             try:

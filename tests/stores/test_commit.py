@@ -64,7 +64,7 @@ def test_two_committers_at_every_interleaving(layout: FeatureLayout, kind: str) 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_die(layout: FeatureLayout, name: str) -> None:
-    with mutated(name), pytest.raises(Caught):
+    with mutated(MUTANTS[name]), pytest.raises(Caught):
         run_races(layout, ["norm", "embedding"], stride=3, shuffles=5)
 
 
@@ -72,7 +72,7 @@ def test_the_script_races_and_kills_the_mutants() -> None:
     result = races.run(runs=24, say=lambda _: None)
     assert result["ok"] and result["races"] == sum(result["won_by"].values()) == 24
     assert set(result["mutants"]) == set(MUTANTS)
-    with mutated("no withdrawal"):
+    with mutated(MUTANTS["no withdrawal"]):
         broken = races.run(runs=40, mutants=False, say=lambda _: None)
     assert not broken["ok"] and broken["problems"]
 
