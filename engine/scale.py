@@ -7,6 +7,8 @@ dask.
 
 import contextlib
 import ipaddress
+import queue
+import ssl
 import tempfile
 import time
 from collections import deque
@@ -73,10 +75,11 @@ class DaskExecutor:
     patience_s: float = 300.0
     say: Callable[[str], None] = lambda _: None
     _seen: frozenset[str] = field(default_factory=frozenset)
+    _looked: float = float("-inf")
 
     @property
     def workers(self) -> int:
-        return len(self.client.scheduler_info(n_workers=-1)["workers"])
+        return len(self._present())
 
     def ask(self, function: Callable[..., R], *arguments: Any) -> R:
         return next(self.run(function, [arguments]))[1]
@@ -105,14 +108,24 @@ class DaskExecutor:
             flight.cancel()
 
     def _look(self) -> int:
-        """How many workers there are; says who came and went since the last look."""
-        present = frozenset(self.client.scheduler_info(n_workers=-1)["workers"])
+        """How many workers there are; says who came and went. Asks at most once in `_LOOK_S`: the answer's
+        size grows with their number, and tasks may end more often than that."""
+        if time.monotonic() - self._looked < _LOOK_S:
+            return len(self._seen)
+        present = self._present()
+        self._looked = time.monotonic()
         if present != self._seen:
             came, went = len(present - self._seen), len(self._seen - present)
             changes = [f"{n} {word}" for n, word in ((came, "joined"), (went, "left")) if n]
             self.say(f"Workers: {len(present)} ({', '.join(changes)})")
             self._seen = present
         return len(present)
+
+    def _present(self) -> frozenset[str]:
+        try:
+            return frozenset(self.client.scheduler_info(n_workers=-1)["workers"])
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise _lost(str(error)) from error
 
 
 class _Flight:
@@ -123,6 +136,7 @@ class _Flight:
         self.waiting = deque(range(len(tasks)))
         self.flying: dict[Any, int] = {}
         self._tries: dict[int, int] = {}
+        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def tried(self, position: int) -> int:
         return self._tries.get(position, 0)
@@ -133,18 +147,16 @@ class _Flight:
             position = self.waiting.popleft()
             future = self._client.submit(self._function, *self._tasks[position], pure=False)
             self.flying[future] = position
+            future.add_done_callback(self._ended.put)
             self._tries[position] = self.tried(position) + 1
 
     def landed(self, timeout_s: float) -> list[tuple[int, Any]]:
-        """Futures that have ended, after waiting for one of them."""
-        from distributed import wait
-
-        if not self.flying:
-            time.sleep(timeout_s)
-            return []
-        with contextlib.suppress(TimeoutError):
-            wait(list(self.flying), timeout=timeout_s, return_when="FIRST_COMPLETED")
-        ended = [future for future in self.flying if future.done()]
+        """Futures that have ended, after waiting for one of them; those that still fly cost nothing."""
+        ended = []
+        with contextlib.suppress(queue.Empty):
+            ended.append(self._ended.get(timeout=timeout_s))
+            while True:
+                ended.append(self._ended.get_nowait())
         return [(self.flying.pop(future), future) for future in ended]
 
     def cancel(self) -> None:
@@ -169,20 +181,24 @@ def _outcome(future: Any) -> Any:
             "look at the workers' memory (and `dmesg`), lower --batch-size, run the same command again",
         )
     except CancelledError as error:
-        return MachineFault(
-            f"The scheduler lost a task ({error})",
-            "Scheduler and workers must stay reachable",
-            "run the same command again; committed chunks are kept",
-        )
+        return _lost(str(error))
     except Exception as error:  # a fault of the program: the traceback says more than we could
         return error
+
+
+def _lost(reason: str) -> MachineFault:
+    return MachineFault(
+        f"The scheduler is gone, or has lost a task ({reason})",
+        "Scheduler and workers must stay reachable",
+        "run the same command again; committed chunks are kept",
+    )
 
 
 def _deserted(client: Any, seconds: float) -> MachineFault:
     return MachineFault(
         f"No worker at {client.scheduler.address} for {seconds:.0f} s",
         "Somebody must compute",
-        "start workers (`dask worker ADDRESS --nthreads 1`), then run the same command again",
+        "start workers (`dask worker ADDRESS --nthreads 1 --memory-limit 0`), then run this again",
     )
 
 
@@ -263,21 +279,15 @@ def remote(
     _need_dask()
     _check_address(address)
     from distributed import Client
-    from distributed.security import Security
 
+    security = _security(address)
     try:
-        client = Client(address, security=Security(), timeout=timeout_s, set_as_default=False)
+        client = Client(address, security=security, timeout=timeout_s, set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise MachineFault(
             f"No scheduler answers at {address} ({error})",
             "A scheduler must be running there",
             "start one (`dask scheduler --host ...`), check address and firewall",
-        ) from error
-    except TypeError as error:  # distributed's way to say that certificates are missing
-        raise Refused(
-            f"{address}: {error}",
-            "TLS needs the certificate of the authority, and one's own certificate and key",
-            "name them in dask's configuration: distributed.comm.tls.ca-file and distributed.comm.tls.client",
         ) from error
     with client:
         yield DaskExecutor(client, say=say)
@@ -295,6 +305,25 @@ def _check_address(address: str) -> None:
         "It is tls://HOST:PORT, or tcp:// on loopback: whoever reaches one without TLS can run code on it",
         "start it with TLS (`dask scheduler --protocol tls --tls-ca-file ...`), or tunnel to it by ssh",
     )
+
+
+def _security(address: str) -> Any:
+    """Certificates as dask's configuration names them. Refused if TLS is wanted and they are not there."""
+    from distributed.security import Security
+
+    security = Security()
+    try:
+        ready = security.get_connection_args("client")["ssl_context"] is not None
+        fault = "no certificates"
+    except (OSError, ssl.SSLError) as error:
+        ready, fault = False, f"certificates that cannot be read ({error})"
+    if not ready and address.startswith("tls://"):
+        raise Refused(
+            f"{address} and {fault}",
+            "TLS needs the certificate of the authority, and one's own certificate and key",
+            "name them in dask's configuration: distributed.comm.tls.ca-file and distributed.comm.tls.client",
+        )
+    return security
 
 
 def _is_loopback(host: str) -> bool:

@@ -27,7 +27,7 @@ OPTIONS = EmbedOptions(batch_size=8, chunk_rows=8)
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[scale.DaskExecutor]:
-    with scale.local(2, silence_s=5) as executor:
+    with scale.local(2, silence_s=30) as executor:
         yield executor
 
 
