@@ -42,7 +42,7 @@ def quarantine(bank: Bank | Place | str, report: VerifyReport) -> dict[str, list
     if any(each.path == RUN_DOCUMENT for each in report.damaged):
         _rebuild_run_document(root)
     opened = Bank.open(root)
-    _rebuild_columns(opened, report)
+    _rebuild_columns(opened)
     names = sorted({each.feature for each in report.damaged if each.feature is not None})
     for name in names:
         _mend_feature(root, name, [each for each in report.damaged if each.feature == name])
@@ -125,12 +125,16 @@ def _set_aside_records(root: Place, report: VerifyReport) -> None:
             quarantine_file(root, each.path, target)
 
 
-def _rebuild_columns(bank: Bank, report: VerifyReport) -> None:
-    """Write damaged label columns again from the manifest, if that is whole."""
+def _rebuild_columns(bank: Bank) -> None:
+    """Write damaged label columns again from the manifest, if that is whole.
+
+    The files say which are damaged: a verification cannot tell while the run document is damaged as well.
+    """
     from stores.write import column_files
 
-    damaged = {each.path for each in report.damaged if each.path.startswith(f"{SIDE}/columns/")}
-    if not damaged or any(each.path == MANIFEST for each in report.damaged):
+    digests = {path: files.digest(bank.path / path) for path in bank.files}
+    damaged = {path for path, found in digests.items() if found is None or found[1] != bank.files[path]}
+    if not damaged or MANIFEST in damaged:
         return
     files.make_directory(bank.path / SIDE / "columns")
     for path, data in column_files(bank.manifest()).items():

@@ -378,7 +378,7 @@ class _Trial:
         if promised and not (bank / "embank.json").is_file():
             yield "the bank is lost"
             return
-        yield from (f"a marker lies: {each}" for each in _lies(bank, self.feature))
+        yield from (f"a marker lies: {each}" for each in lies(bank, self.feature))
         whole = {int(path.stem) for path in _markers(bank, self.feature) if _is_whole(path)}
         for each in promised:
             if each.isdecimal() and int(each) not in whole:
@@ -402,17 +402,6 @@ def _stage(promised: Sequence[str]) -> str:
     if promised[-1] == "seal":
         return "4 after the seal"
     return "2 before a chunk" if promised[-1] == "bank" else "3 between first chunk and seal"
-
-
-def _lies(bank: Path, feature: str) -> list[str]:
-    """As `lies`; but a torn marker is none, here as for embank."""
-    torn = [path for path in _markers(bank, feature) if not _is_whole(path)]
-    for path in torn:
-        path.rename(path.with_suffix(".torn"))
-    found = lies(bank, feature)
-    for path in torn:
-        path.with_suffix(".torn").rename(path)
-    return found
 
 
 def _markers(bank: Path, feature: str) -> list[Path]:

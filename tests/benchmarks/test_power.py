@@ -1,4 +1,4 @@
-"""Power cuts (`benchmarks.faults.power`, small): nothing promised is lost, and a careless protocol is caught."""
+"""Power cuts (`benchmarks.faults.power`, small): nothing promised is lost, a careless protocol is caught."""
 
 import os
 import random
