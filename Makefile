@@ -37,12 +37,19 @@ docs: $(STAMP)
 
 check: lint types imports docs
 
-# Needs uv; writes versions and hashes, never an address.
+# What the images of docker/ install beyond the dependencies.
+IMAGE := --no-annotate --extra dask --extra timm --extra dicom --extra mha --extra s3
+
+# Needs uv; writes versions and hashes, never an address. The images' versions are those that the tests run with.
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 		--extra cpu --extra dask --extra test --custom-compile-command "make lock" --quiet -o requirements.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 		--extra gpu --extra rapids --extra dask --extra test --custom-compile-command "make lock" --quiet -o requirements-gpu.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes $(IMAGE) --extra cpu \
+		--constraint requirements.lock --custom-compile-command "make lock" --quiet -o docker/cpu.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes $(IMAGE) --extra gpu --extra rapids \
+		--constraint requirements-gpu.lock --custom-compile-command "make lock" --quiet -o docker/cuda.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,10 @@
 """The command line: parse, decide the Runtime, make one call, print. Heavy imports live in the commands."""
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,7 @@ from stores.errors import EmbankError, MachineFault, Refused
 
 if TYPE_CHECKING:
     from engine.recipes import Recipe
+    from engine.scale import Executor
     from stores.manifest import Manifest
 
 EXIT_FAILED_ROWS = 1
@@ -66,7 +68,10 @@ class ExportFormat(StrEnum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-BankPath = Annotated[Path, typer.Argument(metavar="BANK", help="Directory of the bank.")]
+# A text, since a Path would lose a slash of a URL; `stores.places.place` makes of it what it names.
+BankPath = Annotated[
+    str, typer.Argument(metavar="BANK", help="Directory of the bank, or its URL (s3://, gs://, az://).")
+]
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Parquet or CSV manifest.")]
 Root = Annotated[
     Path | None, typer.Option(help="Folder that relative paths start from. (default: what the manifest says)")
@@ -278,7 +283,12 @@ def _read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -
 def embed(
     manifest: ManifestPath,
     model: Annotated[list[str], typer.Option("--model", help="Slug; repeat for several models in one pass.")],
-    bank: Annotated[Path, typer.Option(help="Directory of the bank; made if absent.")],
+    bank: Annotated[
+        str,
+        typer.Option(
+            metavar="BANK", help="Directory of the bank, or its URL (s3://, gs://, az://); made if absent."
+        ),
+    ],
     weights: Annotated[
         list[Path] | None,
         typer.Option("--weights", help="State dict (.pth, .safetensors), one for each --model."),
@@ -322,6 +332,12 @@ def embed(
         float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of rows failed.")
     ] = 0.01,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest image decoded.")] = 64_000_000,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that share the chunks, one a GPU. (default: this one alone)")
+    ] = 0,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="dask scheduler whose workers share the chunks.")
+    ] = None,
     root: Root = None,
     allow_outside: AllowOutside = False,
     json: Json = False,
@@ -333,7 +349,6 @@ def embed(
     from engine.report import console
     from engine.runtime import Runtime
 
-    runtime = Runtime.resolve(device, precision, threads, seed, compile)
     options = EmbedOptions(
         decoder=decoder,
         dct=dct,
@@ -347,20 +362,53 @@ def embed(
     if depth is not None:
         specs = [replace(spec, recipe=spec.recipe.showing(depth)) for spec in specs]
     images = _read_manifest(manifest, root, allow_outside)
-    with _terminable(), console.embed_progress(quiet=False) as update:
-        reports = run(images, specs, bank, runtime=runtime, options=options, on_progress=update)
+    with _terminable(), _executor(workers, scheduler, device) as executor:
+        settings = (device, precision, threads or _share(workers), seed, compile)
+        runtime = executor.ask(Runtime.resolve, *settings) if executor else Runtime.resolve(*settings)
+        with console.embed_progress(quiet=False) as update:
+            reports = run(
+                images, specs, bank, runtime=runtime, options=options, executor=executor, on_progress=update
+            )
     results = [report.to_dict() for report in reports]
     if certify:
         from engine.certify import certify as measure
 
+        here = Runtime.resolve(device, precision, threads, seed, compile)
         for spec, result in zip(specs, results, strict=True):
-            result["certificate"] = measure(images, spec, bank, runtime=runtime, options=options)
+            result["certificate"] = measure(images, spec, bank, runtime=here, options=options)
     _print_embed(results, json)
     if any(result["failed"] > max_failed * result["rows"] for result in results):
         console.say(
             f"More than {max_failed:.1%} of the rows failed; `embank bank show {bank} --failures` lists them."
         )
         raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+@contextlib.contextmanager
+def _executor(workers: int, scheduler: str | None, device: str) -> "Iterator[Executor | None]":
+    """Who computes: this process (None), processes of this machine, or a scheduler's workers."""
+    from engine import scale
+    from engine.report import console
+    from engine.runtime import cuda_available
+
+    if workers and scheduler:
+        raise Refused("--workers and --scheduler", "Either says who computes", "leave one out")
+    if scheduler:
+        with scale.remote(scheduler, say=console.say) as found:
+            yield found
+    elif workers:
+        cuda = device != "cpu" and cuda_available()
+        with scale.local(workers, cuda=cuda, say=console.say) as found:
+            yield found
+    else:
+        yield None
+
+
+def _share(workers: int) -> int | None:
+    """Threads of each of several processes on this machine; None, all, for one alone."""
+    from engine.runtime import usable_cores
+
+    return max(1, usable_cores() // workers) if workers else None
 
 
 def _resolve_models(slugs: list[str], weights: list[Path], recipe: str | None, seed: int) -> list[Any]:
@@ -572,7 +620,8 @@ def bank_export(
     from stores.read import Bank
 
     store = Bank.open(bank)
-    target = out or bank.with_name(bank.name + "-export")
+    beside = store.path.parent if isinstance(store.path, Path) else Path()
+    target = out or beside / f"{store.path.name}-export"
     infos = [info for info in store.list() if _matches(info, model)]
     if not infos:
         raise Refused(

@@ -86,7 +86,7 @@ def certify(
         },
     }
     key = feature_key(spec, name, runtime, manifest.image_digest, options.dtype)
-    write_certificate(Bank.open(Path(bank)), key, certificate)
+    write_certificate(Bank.open(bank), key, certificate)
     return certificate
 
 

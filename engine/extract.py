@@ -1,74 +1,46 @@
 """The main job: images in, a bank of embeddings out.
 
-Models whose recipes render alike share one decode pass. Work is planned in whole chunks; inside a chunk
-the batches are cut at fixed rows, so what the backbone sees, and therefore every bit it returns, is a
-function of the manifest and the settings alone, never of kills, resumes or bad neighbours.
+Models whose recipes render alike share one decode pass. Work is planned in whole chunks, which this process
+does itself (`engine.chunks`) or hands to an executor's workers (`engine.scale`): on the CPU the bank is the
+same, bit for bit.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from engine import provenance
-from engine.decode import make_decoder
-from engine.decode.protocol import DecodedBatch, Decoder
-from engine.decode.source import ImageSource, Limits
-from engine.errors import BankError
-from engine.models import ModelSpec, load, resolve
-from engine.pipeline import StageClock, Stages
-from engine.recipes import Recipe
-from engine.runtime import (
-    DeviceEvent,
-    HostCopy,
-    Runtime,
-    Span,
-    device_faults,
-    fix_flags,
-    peak_device_bytes,
-    side_stream,
+from engine.chunks import (
+    EmbedOptions,
+    Resident,
+    Tally,
+    Task,
+    Work,
+    decoder_name,
+    decoder_of,
+    embed_chunk,
+    feature_key,
+    image_source,
 )
+from engine.decode.protocol import Decoder
+from engine.errors import BankError
+from engine.models import ModelSpec, resolve
+from engine.pipeline import StageClock
+from engine.recipes import Recipe
+from engine.runtime import Runtime
+from engine.scale import Executor
+from stores.layout import FeatureLayout
 from stores.manifest import Manifest
+from stores.places import Place
 from stores.read import Bank
 from stores.records import RunRecord
-from stores.schema import ChunkResult, Failure, FeatureKey
 from stores.write import FeatureWriter, open_or_create
 
-if TYPE_CHECKING:
-    import torch
+__all__ = ["EmbedOptions", "EmbedReport", "Progress", "embed", "feature_key", "image_source"]
 
 #: Seconds between two calls of the progress callback.
 PROGRESS_EVERY_S = 0.25
-
-
-@dataclass(frozen=True)
-class EmbedOptions:
-    """How to embed; every field but the first three leaves the features unchanged.
-
-    Attributes:
-        decoder: `auto`, `dali`, `turbo` or `reference`.
-        dct: let the JPEG decoder scale (turbo only): faster on large files, within 0.5/255 on average.
-        dtype: of the stored embeddings, `float16` or `float32`.
-        batch_size: images a forward pass; None takes 256 on CUDA and 32 on the CPU.
-        chunk_rows: rows a chunk of a new bank; None lets the bank choose.
-        limits: largest image accepted.
-        allow_outside: whether links may lead out of the manifest's root.
-    """
-
-    decoder: str = "auto"
-    dct: bool = False
-    dtype: str = "float16"
-    batch_size: int | None = None
-    chunk_rows: int | None = None
-    limits: Limits = field(default_factory=Limits)
-    allow_outside: bool = False
-
-    def batch_for(self, runtime: Runtime, chunk_rows: int) -> int:
-        """Images a forward pass. Batches do not cross chunks, so a larger one would be padding on CUDA."""
-        return min(self.batch_size or (256 if runtime.on_cuda else 32), chunk_rows)
 
 
 @dataclass(frozen=True)
@@ -103,6 +75,7 @@ class EmbedReport:
         seconds: wall seconds of this run's pass (shared by the models of one pass).
         stages: clock of each stage, `decode`, `encode`, `commit`.
         failures: code -> number of rows.
+        workers: processes that computed; 0 is this one alone.
     """
 
     bank: str
@@ -119,6 +92,7 @@ class EmbedReport:
     decoder: str
     precision: str
     device: str
+    workers: int
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -127,10 +101,11 @@ class EmbedReport:
 def embed(
     manifest: Manifest,
     models: Sequence[str | ModelSpec],
-    bank: Path | str,
+    bank: Place | str,
     *,
     runtime: Runtime | None = None,
     options: EmbedOptions | None = None,
+    executor: Executor | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[EmbedReport]:
     """Embed every image of a manifest with every model and commit the result to a bank.
@@ -141,36 +116,27 @@ def embed(
     Args:
         manifest: the images.
         models: slugs or resolved specifications.
-        bank: directory of the bank; made if absent.
+        bank: directory of the bank, or its URL; made if absent. An executor's workers must see it, the images
+            and the weights at the same paths.
+        runtime: of whoever computes; with an executor, that of each worker (`executor.ask`).
+        executor: hands the chunks to worker processes; None computes here.
 
     Returns:
         One report a model, in the order given.
 
     Raises:
         Refused: a request that cannot be carried out; nothing was changed.
-        MachineFault: disk full, device lost; committed chunks are kept.
+        MachineFault: disk full, device or workers lost; committed chunks are kept.
     """
     runtime = runtime or Runtime.resolve()
     options = options or EmbedOptions()
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
-    store = open_or_create(Path(bank), manifest, chunk_rows=options.chunk_rows)
+    store = open_or_create(bank, manifest, chunk_rows=options.chunk_rows)
     _check_labels(store, manifest)
-    flags = fix_flags(runtime)
     reports: dict[int, EmbedReport] = {}
     for group in _by_rendering(specs):
-        decoder = make_decoder(
-            options.decoder,
-            specs[group[0]].recipe.rendering,
-            device=runtime.device,
-            threads=runtime.threads,
-            batch_size=options.batch_for(runtime, store.chunk_rows),
-            dct=options.dct,
-        )
-        try:
-            job = _Pass(store, manifest, [specs[i] for i in group], decoder, runtime, options, flags)
-            reports.update(zip(group, job.run(on_progress), strict=True))
-        finally:
-            decoder.close()
+        job = _Pass(store, manifest, [specs[i] for i in group], runtime, options, executor)
+        reports.update(zip(group, job.run(on_progress), strict=True))
     return [reports[i] for i in range(len(specs))]
 
 
@@ -185,47 +151,11 @@ def _check_labels(bank: Bank, manifest: Manifest) -> None:
         )
 
 
-def feature_key(spec: ModelSpec, decoder: str, runtime: Runtime, images: str, dtype: str) -> FeatureKey:
-    """The key under which a model's features are stored: everything their values depend on."""
-    return FeatureKey(
-        model=spec.slug,
-        weights=spec.weights_sha256,
-        architecture=spec.architecture,
-        recipe=spec.recipe.digest,
-        precision=runtime.numerics,
-        decoder=decoder,
-        layer=spec.layer,
-        images=images,
-        dtype=dtype,
-    )
-
-
-def image_source(manifest: Manifest, options: EmbedOptions) -> ImageSource:
-    """The manifest's files as the decoders read them."""
-    return ImageSource(
-        root=manifest.root,
-        uris=manifest.uris,
-        sha256=manifest.sha256s,
-        limits=options.limits,
-        allow_outside=options.allow_outside,
-    )
-
-
 def _by_rendering(specs: Sequence[ModelSpec]) -> list[list[int]]:
     groups: dict[Recipe, list[int]] = {}
     for i, spec in enumerate(specs):
         groups.setdefault(spec.recipe.rendering, []).append(i)
     return list(groups.values())
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One encoded batch on its way to the bank."""
-
-    chunk: int
-    batch: DecodedBatch
-    copies: dict[int, HostCopy]
-    span: Span
 
 
 class _Pass:
@@ -236,105 +166,74 @@ class _Pass:
         bank: Bank,
         manifest: Manifest,
         specs: Sequence[ModelSpec],
-        decoder: Decoder,
         runtime: Runtime,
         options: EmbedOptions,
-        flags: dict[str, Any],
+        executor: Executor | None,
     ) -> None:
-        self.bank, self.specs, self.decoder = bank, specs, decoder
-        self.runtime, self.options, self.flags = runtime, options, flags
-        self.manifest, self.source = manifest, image_source(manifest, options)
-        self.batch_size = options.batch_for(runtime, bank.chunk_rows)
-        self.keys = [
-            feature_key(s, decoder.name, runtime, manifest.image_digest, options.dtype) for s in specs
+        self.bank, self.manifest, self.executor = bank, manifest, executor
+        settings = (specs[0].recipe.rendering, runtime, options, options.batch_for(runtime, bank.chunk_rows))
+        self._own: Decoder | None = None
+        if executor:
+            self.decoder = executor.ask(decoder_name, *settings)
+        else:
+            self._own = decoder_of(*settings)
+            self.decoder = self._own.name
+        keys = [feature_key(s, self.decoder, runtime, manifest.image_digest, options.dtype) for s in specs]
+        layouts = [
+            FeatureLayout(bank.path.resolve(), key, spec.dim, bank.grid)
+            for key, spec in zip(keys, specs, strict=True)
         ]
+        self.work = Work(manifest.root, tuple(specs), tuple(layouts), runtime, options)
 
     def run(self, on_progress: Callable[[Progress], None] | None) -> list[EmbedReport]:
         writers: list[FeatureWriter] = []
         start = time.perf_counter()
         try:
-            for spec, key in zip(self.specs, self.keys, strict=True):
-                writers.append(FeatureWriter(self.bank, key, spec.dim).__enter__())
+            for spec, layout in zip(self.work.specs, self.work.layouts, strict=True):
+                writers.append(FeatureWriter(self.bank, layout.key, spec.dim).__enter__())
             todo = [set(w.todo) for w in writers]
-            stages: Stages[tuple[int, DecodedBatch, DeviceEvent], _Step] = Stages()
-            described: dict[int, dict[str, Any]] = {}
-            if any(todo):
-                described = self._stream(writers, todo, stages, on_progress, start)
+            tasks = [
+                Task(chunk, tuple(i for i, missing in enumerate(todo) if chunk in missing))
+                for chunk in sorted(set().union(*todo))
+            ]
+            tally = Tally()
+            watch = _Watch(self.work, tasks, tally, on_progress)
+            compute = self._hand_out if self.executor else self._compute
+            described = compute(tasks, tally, watch) if tasks else {}
             seconds = time.perf_counter() - start
             return [
-                self._finish(writers[i], i, todo[i], stages, seconds, described.get(i, {}))
-                for i in range(len(writers))
+                self._finish(writer, i, todo[i], tally, seconds, described.get(i, {}))
+                for i, writer in enumerate(writers)
             ]
         finally:
             for writer in writers:
                 writer.__exit__(None, None, None)
+            if self._own:
+                self._own.close()
 
-    def _batches(self, chunks: Sequence[int], writer: FeatureWriter) -> Iterator[tuple[int, range]]:
-        for chunk in chunks:
-            start, stop = writer.bounds(chunk)
-            for first in range(start, stop, self.batch_size):
-                yield chunk, range(first, min(first + self.batch_size, stop))
+    def _compute(self, tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
+        """Do all chunks in this process; the reference for every executor."""
+        resident = Resident(self.work, self.manifest, self._own)
+        resident.run(tasks, tally, watch.look)
+        return resident.describe()
 
-    def _stream(
-        self,
-        writers: Sequence[FeatureWriter],
-        todo: Sequence[set[int]],
-        stages: "Stages[tuple[int, DecodedBatch, DeviceEvent], _Step]",
-        on_progress: Callable[[Progress], None] | None,
-        started: float,
-    ) -> dict[int, dict[str, Any]]:
-        encoders = {i: load(self.specs[i], self.runtime) for i in range(len(writers)) if todo[i]}
-        plan = list(self._batches(sorted(set().union(*todo)), writers[0]))
-        collector = _Collector(writers, todo, stages)
-        total = sum(len(rows) for _, rows in plan)
-
-        def decode() -> Iterator[tuple[int, DecodedBatch, DeviceEvent]]:
-            with side_stream(self.runtime.device):
-                stream = self.decoder.stream(self.source, [rows for _, rows in plan])
-                for chunk, _ in plan:
-                    batch = next(stream)
-                    stages.first.busy_s += batch.seconds
-                    stages.first.images += len(batch.rows)
-                    yield chunk, batch, DeviceEvent(self.runtime.device)
-
-        def encode(item: tuple[int, DecodedBatch, DeviceEvent]) -> _Step:
-            chunk, batch, ready = item
-            ready.make_current_stream_wait(batch.pixels)
-            with device_faults():
-                span = Span(self.runtime.device)
-                pixels = self._fixed_shape(batch.pixels)
-                copies = {
-                    i: HostCopy(encoder(pixels)[: len(batch.rows)])
-                    for i, encoder in encoders.items()
-                    if chunk in todo[i]
-                }
-                span.stop()
-            stages.second.images += len(batch.rows)
-            return _Step(chunk, batch, copies, span)
-
-        def commit(step: _Step) -> None:
-            collector.add(step)
-            if on_progress:
-                collector.report(on_progress, tuple(s.slug for s in self.specs), total, started)
-
-        stages.run(decode, encode, commit)
-        return {i: encoder.describe() for i, encoder in encoders.items()}
-
-    def _fixed_shape(self, pixels: "torch.Tensor") -> "torch.Tensor":
-        """Pad a chunk's last batch where the device's arithmetic may depend on the batch size."""
-        missing = self.batch_size - pixels.shape[0]
-        if missing == 0 or not (self.runtime.on_cuda or self.runtime.compile):
-            return pixels
-        import torch
-
-        return torch.cat([pixels, pixels.new_zeros((missing, *pixels.shape[1:]))])
+    def _hand_out(self, tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
+        """Have the executor's workers do the chunks; features never pass through here."""
+        assert self.executor
+        described: dict[int, dict[str, Any]] = {}
+        jobs = [(self.work, task) for task in tasks]
+        for _, (done, how) in self.executor.run(embed_chunk, jobs):
+            tally.add(done)
+            described |= how
+            watch.look()
+        return described
 
     def _finish(
         self,
         writer: FeatureWriter,
         i: int,
         todo: set[int],
-        stages: "Stages[Any, Any]",
+        tally: Tally,
         seconds: float,
         described: dict[str, Any],
     ) -> EmbedReport:
@@ -346,7 +245,7 @@ class _Pass:
         report = EmbedReport(
             bank=str(self.bank.path),
             key=writer.key.digest,
-            model=self.specs[i].slug,
+            model=self.work.specs[i].slug,
             rows=self.bank.rows,
             ok=seal.ok,
             failed=seal.failed,
@@ -354,35 +253,33 @@ class _Pass:
             seconds=round(seconds, 3),
             img_per_s=round(embedded / seconds, 2) if embedded else 0.0,
             stages={
-                "decode": stages.first.to_dict(),
-                "encode": stages.second.to_dict(),
-                "commit": stages.third.to_dict(),
+                name: clock.to_dict()
+                for name, clock in zip(("decode", "encode", "commit"), tally.stages, strict=True)
             },
             failures=codes,
-            decoder=self.decoder.name,
-            precision=self.runtime.numerics,
-            device=self.runtime.device,
+            decoder=self.decoder,
+            precision=self.work.runtime.numerics,
+            device=self.work.runtime.device,
+            workers=self.executor.workers if self.executor else 0,
         )
         if embedded:
             self._record(writer, i, report, described)
         return report
 
     def _record(self, writer: FeatureWriter, i: int, report: EmbedReport, described: dict[str, Any]) -> None:
-        spec = self.specs[i]
-        writer.write_provenance(
-            provenance.of_features(spec, self.manifest, self.options, self.runtime, self.decoder.name)
-        )
+        spec, runtime, options = self.work.specs[i], self.work.runtime, self.work.options
+        batch_size = options.batch_for(runtime, self.bank.chunk_rows)
+        writer.write_provenance(provenance.of_features(spec, self.manifest, options, runtime, self.decoder))
         RunRecord.now(
             kind="embed",
-            asked={"model": spec.slug, "batch_size": self.batch_size, **provenance.of_options(self.options)},
+            asked={"model": spec.slug, "batch_size": batch_size, **provenance.of_options(options)},
             used={
                 "feature": writer.key.name,
                 "key": writer.key.to_dict(),
                 "manifest_digest": self.manifest.digest,
                 "encoder": described,
-                "flags": self.flags,
-                "device": self.runtime.device,
-                "peak_device_bytes": peak_device_bytes(self.runtime.device),
+                "device": runtime.device,
+                "workers": report.workers,
             },
             metrics={
                 "rows": report.rows,
@@ -395,63 +292,25 @@ class _Pass:
         ).write(self.bank.path)
 
 
-class _Collector:
-    """Gathers encoded batches into chunks and commits each when its last row has come."""
+class _Watch:
+    """Turns a tally into calls of the progress callback, not too many."""
 
     def __init__(
-        self, writers: Sequence[FeatureWriter], todo: Sequence[set[int]], stages: "Stages[Any, Any]"
+        self,
+        work: Work,
+        tasks: Sequence[Task],
+        tally: Tally,
+        callback: Callable[[Progress], None] | None,
     ) -> None:
-        self.writers, self.todo, self.stages = writers, todo, stages
-        self.done = self.failed = 0
-        self._open: dict[int, np.ndarray] = {}
-        self._failures: list[Failure] = []
-        self._filled = 0
-        self._last_report = 0.0
+        self._models = tuple(spec.slug for spec in work.specs)
+        self._total = sum(stop - start for start, stop in (work.bounds(task.chunk) for task in tasks))
+        self._tally, self._callback = tally, callback
+        self._started, self._last = time.perf_counter(), 0.0
 
-    def add(self, step: _Step) -> None:
-        arrays = {i: copy.wait().numpy() for i, copy in step.copies.items()}
-        self.stages.second.busy_s += step.span.seconds
-        clock = time.perf_counter()
-        start, stop = self.writers[0].bounds(step.chunk)
-        for i, array in arrays.items():
-            if i not in self._open:
-                self._open[i] = np.empty((stop - start, array.shape[1]), np.float32)
-            self._open[i][self._filled : self._filled + len(array)] = array
-        self._failures += [
-            Failure(step.batch.rows[slot], bad.code, bad.detail) for slot, bad in step.batch.failures.items()
-        ]
-        self._filled += len(step.batch.rows)
-        self.done += len(step.batch.rows)
-        self.failed += len(step.batch.failures)
-        self.stages.third.images += len(step.batch.rows)
-        if self._filled == stop - start:
-            self._commit(step.chunk, start, stop)
-        self.stages.third.busy_s += time.perf_counter() - clock
-
-    def _commit(self, chunk: int, start: int, stop: int) -> None:
-        ok = np.ones(stop - start, bool)
-        ok[[f.row - start for f in self._failures]] = False
-        for i, embedding in self._open.items():
-            self.writers[i].commit(ChunkResult(chunk, embedding, ok, tuple(self._failures)))
-        self._open, self._failures, self._filled = {}, [], 0
-
-    def report(
-        self, callback: Callable[[Progress], None], models: tuple[str, ...], total: int, started: float
-    ) -> None:
+    def look(self) -> None:
         now = time.perf_counter()
-        if now - self._last_report < PROGRESS_EVERY_S and self.done < total:
+        if not self._callback or (now - self._last < PROGRESS_EVERY_S and self._tally.rows < self._total):
             return
-        self._last_report = now
-        stages = self.stages
-        callback(
-            Progress(
-                models,
-                self.done,
-                total,
-                self.failed,
-                now - started,
-                stages.first,
-                stages.second,
-                stages.third,
-            )
-        )
+        self._last = now
+        rows, failed, seconds = self._tally.rows, self._tally.failed, now - self._started
+        self._callback(Progress(self._models, rows, self._total, failed, seconds, *self._tally.stages))

@@ -53,6 +53,14 @@ class StageClock:
         }
 
 
+Clocks = tuple[StageClock, StageClock, StageClock]
+
+
+def new_clocks() -> Clocks:
+    """Clocks of the three stages, at zero."""
+    return StageClock(), StageClock(), StageClock()
+
+
 class Stopped(Exception):
     """Raised inside a stage when another stage has failed or the run was interrupted."""
 
@@ -103,13 +111,12 @@ class Stages(Generic[In, Out]):
     """Run `produce -> transform -> consume`, overlapped.
 
     Args:
+        clocks: of the three stages, counted on; the stages add their own `images` and `busy_s`. Default: new.
         depth: items that may wait between two stages.
-
-    The three clocks are public while the run is on; the stages add their own `images` and `busy_s`.
     """
 
-    def __init__(self, depth: int = 2) -> None:
-        self.first, self.second, self.third = StageClock(), StageClock(), StageClock()
+    def __init__(self, clocks: "Clocks | None" = None, depth: int = 2) -> None:
+        self.first, self.second, self.third = clocks or new_clocks()
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
         self._first_pipe: Pipe[In] = Pipe(depth, self._stop)

@@ -12,12 +12,13 @@ from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.manifest import Manifest
+from stores.places import Place
 from stores.read import Bank
 from stores.verify import quarantine, verify
 
 
 def repair(
-    bank: Path,
+    bank: Place | str,
     *,
     weights: Path | None = None,
     root: Path | None = None,

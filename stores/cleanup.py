@@ -1,10 +1,10 @@
 """Clearing away what a killed or stopped run left of a feature. Under the exclusive commit lock only."""
 
-from pathlib import Path
 from typing import Any
 
 from stores import documents, files
 from stores.layout import ARRAYS, SIDE, FeatureLayout, chunk_file, marker_file
+from stores.places import Place
 
 
 def clean(layout: FeatureLayout) -> list[int]:
@@ -14,7 +14,9 @@ def clean(layout: FeatureLayout) -> list[int]:
         Indices of the chunks that were quarantined.
     """
     _remove_temporaries(layout)
-    quarantined = [index for index in range(layout.grid.chunks) if _is_broken(layout, index)]
+    chunks = range(layout.grid.chunks)
+    broken = files.each(layout.root, lambda index: _is_broken(layout, index), chunks)
+    quarantined = [index for index in chunks if broken[index]]
     for index in quarantined:
         quarantine_chunk(layout.root, layout.name, index)
     _remove_unmarked(layout)
@@ -57,14 +59,14 @@ def marker_names_chunk(feature: str, index: int, marker: dict[str, Any]) -> bool
     )
 
 
-def quarantine_chunk(root: Path, feature: str, index: int) -> None:
+def quarantine_chunk(root: Place, feature: str, index: int) -> None:
     """Move a chunk's marker and files aside, the marker first: it must never outlive what it speaks for."""
     target = files.temporary(root / SIDE / "quarantine", feature)
     for path in (marker_file(feature, index), *(chunk_file(feature, array, index) for array in ARRAYS)):
         quarantine_file(root, path, target)
 
 
-def quarantine_file(root: Path, relative: str, target: Path) -> None:
+def quarantine_file(root: Place, relative: str, target: Place) -> None:
     """Move one file into a folder of the quarantine, flat; nothing there is as good."""
     if files.stat_if_there(root / relative) is not None:
         files.move(root / relative, target / relative.replace("/", "!"))

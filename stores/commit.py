@@ -43,8 +43,11 @@ class Committer:
         if files.stat_if_there(marker) is not None:
             return False
         chunk = encode(result, self.layout)
-        with locks.held(self.layout.side / "commit.lock", shared=True):
-            return self._commit(chunk)
+        with locks.held(self.layout.side / "commit.lock", shared=True) as lock:
+            done = self._commit(chunk)
+            if done and not lock.alive():
+                self._make_sure(chunk)
+            return done
 
     def _commit(self, chunk: EncodedChunk) -> bool:
         marker = self.layout.root / self.layout.marker(chunk.index)
@@ -56,6 +59,18 @@ class Committer:
         body = marker_document(self.layout, chunk)
         self._read_back(body["files"])
         return documents.create(marker, body, self._temporary())
+
+    def _make_sure(self, chunk: EncodedChunk) -> None:
+        """Take back a marker that came too late.
+
+        In a bucket no lock stops a process: one that was silent for too long may find that a clean-up has
+        removed what its marker speaks of.
+        """
+        try:
+            self._read_back(marker_document(self.layout, chunk)["files"])
+        except MachineFault:
+            files.remove(self.layout.root / self.layout.marker(chunk.index))
+            raise
 
     def _create(self, relative: str, data: memoryview) -> bool:
         """Create one chunk file. False if there is one with other bytes."""

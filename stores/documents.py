@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from stores import files
 from stores.errors import BankError
+from stores.places import Place
 
 _DIGEST = "sha256"
 
@@ -33,7 +33,7 @@ def encode(body: Mapping[str, Any]) -> bytes:
     return canonical({**body, _DIGEST: digest(body)})
 
 
-def decode(data: bytes, path: Path) -> dict[str, Any]:
+def decode(data: bytes, path: Place) -> dict[str, Any]:
     """The body of a sealed document.
 
     The bytes must equal the canonical encoding of what they say: a digest over parsed values alone would let
@@ -55,24 +55,24 @@ def decode(data: bytes, path: Path) -> dict[str, Any]:
     )
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Place) -> dict[str, Any]:
     """The body of the sealed document at `path`. Raises BankError if it is missing or damaged."""
     return decode(files.read(path), path)
 
 
-def read_if_there(path: Path) -> dict[str, Any] | None:
+def read_if_there(path: Place) -> dict[str, Any] | None:
     """As `read`, but None where there is no file."""
     data = files.read_if_there(path)
     return None if data is None else decode(data, path)
 
 
-def create(path: Path, body: Mapping[str, Any], temp: Path) -> bool:
+def create(path: Place, body: Mapping[str, Any], temp: Place) -> bool:
     """Create a sealed document exclusively and durably. False if something is there already."""
     created = files.create(path, encode(body), temp)
     files.sync_directory(path.parent)
     return created
 
 
-def replace(path: Path, body: Mapping[str, Any], temp: Path) -> None:
+def replace(path: Place, body: Mapping[str, Any], temp: Place) -> None:
     """Put a sealed document at `path` atomically. Only for what may change: caches and notes about a run."""
     files.replace(path, encode(body), temp)

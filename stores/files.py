@@ -3,6 +3,8 @@
 Nothing here overwrites in place. A file appears whole or not at all: it is written and fsynced under a
 temporary name, then linked (never replacing) or renamed (derived files only). Trouble becomes a
 `MachineFault` (disk full, I/O error) or a `BankError` (no permission, file gone).
+
+Where the place is in a bucket, `stores.objects` does the same there: no temporaries, no syncs.
 """
 
 # Low-level calls on purpose: they are the points at which the tests inject faults.
@@ -13,10 +15,17 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
+from stores import objects
 from stores.errors import BankError, EmbankError, MachineFault
+from stores.places import ObjectPath, Place
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 #: Separates the owner's name from the random part of a temporary name.
 TEMP_MARK = "~"
@@ -24,7 +33,15 @@ _BLOCK = 4 << 20
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
-def translate(error: OSError, path: Path) -> EmbankError:
+def each(root: Place, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`function` of every item, in order; at once where each has to wait for a network."""
+    if isinstance(root, ObjectPath):
+        with ThreadPoolExecutor(objects.THREADS) as pool:
+            return list(pool.map(function, items))
+    return [function(item) for item in items]
+
+
+def translate(error: OSError, path: Place) -> EmbankError:
     """The user's view of an operating system error met at `path`."""
     reason = error.strerror or type(error).__name__
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -46,7 +63,7 @@ def translate(error: OSError, path: Path) -> EmbankError:
 
 
 @contextlib.contextmanager
-def faults(path: Path) -> Iterator[None]:
+def faults(path: Place) -> Iterator[None]:
     """Translate operating system errors of the body (`translate`)."""
     try:
         yield
@@ -61,8 +78,10 @@ def _read_descriptor(descriptor: int) -> bytes:
     return b"".join(pieces)
 
 
-def read_if_there(path: Path) -> bytes | None:
+def read_if_there(path: Place) -> bytes | None:
     """The file's bytes, or None where there is no such file."""
+    if isinstance(path, ObjectPath):
+        return objects.read_if_there(path)
     with faults(path):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -74,7 +93,7 @@ def read_if_there(path: Path) -> bytes | None:
             os.close(descriptor)
 
 
-def read(path: Path) -> bytes:
+def read(path: Place) -> bytes:
     """The file's bytes. Raises BankError where there is no such file."""
     data = read_if_there(path)
     if data is None:
@@ -82,8 +101,10 @@ def read(path: Path) -> bytes:
     return data
 
 
-def digest(path: Path) -> tuple[int, str] | None:
+def digest(path: Place) -> tuple[int, str] | None:
     """Size in bytes and SHA-256 of a file, read in blocks; None where there is no such file."""
+    if isinstance(path, ObjectPath):
+        return objects.digest(path)
     with faults(path):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -99,8 +120,10 @@ def digest(path: Path) -> tuple[int, str] | None:
             os.close(descriptor)
 
 
-def stat_if_there(path: Path) -> os.stat_result | None:
+def stat_if_there(path: Place) -> os.stat_result | objects.State | None:
     """The file's stat, or None where there is no such file."""
+    if isinstance(path, ObjectPath):
+        return objects.stat_if_there(path)
     with faults(path):
         try:
             return os.stat(path)
@@ -108,8 +131,13 @@ def stat_if_there(path: Path) -> os.stat_result | None:
             return None
 
 
-def stamps(root: Path, relatives: Iterable[str]) -> dict[str, list[int] | None]:
-    """(size, mtime, ctime, inode) of many files, times in ns; None for one that is not there."""
+def stamps(root: Place, relatives: Iterable[str]) -> dict[str, list[int] | None]:
+    """(size, mtime, ctime, inode) of many files, times in ns; None for one that is not there.
+
+    Objects have none: whatever is read of them is checked as it arrives (`stores.fetch`).
+    """
+    if isinstance(root, ObjectPath):
+        return dict.fromkeys(relatives)
     found: dict[str, list[int] | None] = {}
     with faults(root):
         for relative in relatives:
@@ -124,8 +152,10 @@ def stamps(root: Path, relatives: Iterable[str]) -> dict[str, list[int] | None]:
     return found
 
 
-def names(path: Path) -> list[str]:
+def names(path: Place) -> list[str]:
     """Sorted names in a directory; none where there is no such directory."""
+    if isinstance(path, ObjectPath):
+        return objects.names(path)
     with faults(path):
         try:
             return sorted(os.listdir(path))
@@ -133,8 +163,10 @@ def names(path: Path) -> list[str]:
             return []
 
 
-def sync_directory(path: Path) -> None:
+def sync_directory(path: Place) -> None:
     """Make the names in a directory survive a power cut."""
+    if isinstance(path, ObjectPath):
+        return
     with faults(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -143,8 +175,10 @@ def sync_directory(path: Path) -> None:
             os.close(descriptor)
 
 
-def sync_file(path: Path) -> None:
+def sync_file(path: Place) -> None:
     """Make a file's bytes survive a power cut."""
+    if isinstance(path, ObjectPath):
+        return
     with faults(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -153,11 +187,13 @@ def sync_file(path: Path) -> None:
             os.close(descriptor)
 
 
-def make_directory(path: Path) -> None:
+def make_directory(path: Place) -> None:
     """Create a directory and missing parents, durably; an existing one is synced as well.
 
     Whoever created it may have died before its name reached the disk.
     """
+    if isinstance(path, ObjectPath):
+        return
     with faults(path):
         if not os.path.isdir(path.parent):
             make_directory(path.parent)
@@ -179,13 +215,16 @@ def write_new(path: Path, data: bytes | memoryview) -> None:
             os.close(descriptor)
 
 
-def temporary(directory: Path, owner: str) -> Path:
+def temporary(directory: Place, owner: str) -> Place:
     """A fresh name in `directory` that shows whose it is."""
     return directory / f"{owner}{TEMP_MARK}{secrets.token_hex(8)}"
 
 
-def remove(path: Path) -> None:
+def remove(path: Place) -> None:
     """Remove a file; none there is as good."""
+    if isinstance(path, ObjectPath):
+        objects.remove(path)
+        return
     with faults(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.unlink(path)
 
@@ -196,12 +235,15 @@ def _discard(path: Path) -> None:
         os.unlink(path)
 
 
-def create(path: Path, data: bytes | memoryview, temp: Path) -> bool:
+def create(path: Place, data: bytes | memoryview, temp: Place) -> bool:
     """Create `path` with `data`, whole and exclusively. False if something is there already.
 
     Args:
         temp: a fresh name on the same file system (`temporary`). The caller syncs the directory of `path`.
     """
+    if isinstance(path, ObjectPath):
+        return objects.create(path, data)
+    assert isinstance(temp, Path)
     try:
         write_new(temp, data)
         with faults(path):
@@ -227,8 +269,12 @@ def _create_without_links(path: Path, data: bytes | memoryview) -> bool:
     return True
 
 
-def replace(path: Path, data: bytes, temp: Path) -> None:
+def replace(path: Place, data: bytes, temp: Place) -> None:
     """Put `data` at `path` atomically and durably. Only for derived files and caches."""
+    if isinstance(path, ObjectPath):
+        objects.replace(path, data)
+        return
+    assert isinstance(temp, Path)
     try:
         write_new(temp, data)
         with faults(path):
@@ -238,8 +284,12 @@ def replace(path: Path, data: bytes, temp: Path) -> None:
     sync_directory(path.parent)
 
 
-def move(source: Path, target: Path) -> bool:
-    """Rename a file durably; False if there was none."""
+def move(source: Place, target: Place) -> bool:
+    """Rename a file durably; False if there was none. In a bucket: copy, then delete."""
+    if isinstance(source, ObjectPath):
+        assert isinstance(target, ObjectPath)
+        return objects.move(source, target)
+    assert isinstance(target, Path)
     make_directory(target.parent)
     with faults(source):
         try:

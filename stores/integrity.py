@@ -9,14 +9,14 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-from stores import documents, files
+from stores import documents, files, objects
 from stores.errors import BankError, EmbankError
 from stores.layout import SIDE
+from stores.places import ObjectPath, Place
 
 #: Relative path -> {"size": bytes, "sha256": hex}, as in markers and seals.
 Promises = Mapping[str, Mapping[str, Any]]
@@ -27,7 +27,7 @@ _THREADS = 8
 
 
 def find_broken(
-    root: Path, promises: Promises, progress: Callable[[int, int], None] | None = None
+    root: Place, promises: Promises, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, str]:
     """Read every promised file, in threads (hashing releases the interpreter).
 
@@ -40,17 +40,19 @@ def find_broken(
     broken: dict[str, str] = {}
     if not promises:
         return broken
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+    threads = objects.THREADS if isinstance(root, ObjectPath) else min(_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
         found = pool.map(lambda path: files.digest(root / path), promises)
         for count, (path, state) in enumerate(zip(promises, found, strict=True), 1):
-            if reason := _difference(state, promises[path]):
+            if reason := difference(state, promises[path]):
                 broken[path] = reason
             if progress is not None:
                 progress(count, len(promises))
     return broken
 
 
-def _difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str:
+def difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str:
+    """What is wrong with a file of this size and SHA-256; empty if nothing is."""
     if state is None:
         return "missing"
     if state[0] != promise["size"]:
@@ -63,11 +65,18 @@ def promise_of(data: bytes) -> dict[str, Any]:
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def ensure(root: Path, feature: str, seal: bytes, promises: Promises) -> None:
+def ensure(
+    root: Place,
+    feature: str,
+    seal: bytes,
+    promises: Promises,
+    mend: Callable[[Iterable[str]], None] | None = None,
+) -> None:
     """Make sure of every file of a sealed feature before use; re-read those without a valid stamp.
 
     Args:
         seal: bytes of the seal that holds the promises; stamps are good for this seal only.
+        mend: puts what is missing or damaged in its place again, checked; for copies.
 
     Raises:
         BankError: a file is missing or damaged; the message names the feature and the chunk.
@@ -82,7 +91,10 @@ def ensure(root: Path, feature: str, seal: bytes, promises: Promises) -> None:
     if not doubtful:
         return
     broken = find_broken(root, doubtful)
-    if broken:
+    if broken and mend is not None:
+        mend(broken)
+        now = files.stamps(root, promises)
+    elif broken:
         path, reason = next(iter(broken.items()))
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise BankError(
@@ -90,7 +102,7 @@ def ensure(root: Path, feature: str, seal: bytes, promises: Promises) -> None:
             "Nothing is evaluated that differs from what was sealed",
             f"run `embank bank repair {root}`",
         )
-    remember(root, feature, seal, now)
+    remember(root, feature, seal, {**known, **now})
 
 
 def describe(path: str) -> str:
@@ -106,8 +118,10 @@ def chunk_index(path: str) -> int | None:
     return int(number) if number.isdecimal() else None
 
 
-def remember(root: Path, feature: str, seal: bytes, stamps: Mapping[str, Stamp | None]) -> None:
+def remember(root: Place, feature: str, seal: bytes, stamps: Mapping[str, Stamp | None]) -> None:
     """Keep stamps, taken before the files were found right. A bank that cannot be written stays without."""
+    if isinstance(root, ObjectPath):
+        return
     settled = time.time_ns() - SETTLED_NS
     good = {path: stamp for path, stamp in stamps.items() if stamp is not None and max(stamp[1:3]) < settled}
     body = {"seal": hashlib.sha256(seal).hexdigest(), "files": good}
@@ -116,7 +130,7 @@ def remember(root: Path, feature: str, seal: bytes, stamps: Mapping[str, Stamp |
         documents.replace(root / SIDE / feature / "stamps.json", body, temp)
 
 
-def _load(root: Path, feature: str, seal: bytes) -> dict[str, Stamp]:
+def _load(root: Place, feature: str, seal: bytes) -> dict[str, Stamp]:
     try:
         body = documents.read_if_there(root / SIDE / feature / "stamps.json") or {}
     except EmbankError:

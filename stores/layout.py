@@ -7,9 +7,9 @@ version; the tests hold them against zarr's own. Zarr v3: codecs `bytes` (little
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from stores.places import Place
 from stores.schema import FEATURE_NAME, FeatureKey
 
 RUN_DOCUMENT = "embank.json"
@@ -58,7 +58,7 @@ class Grid:
 class FeatureLayout:
     """Paths and metadata of one feature. Relative paths are relative to the bank, with `/`."""
 
-    root: Path
+    root: Place
     key: FeatureKey
     dim: int
     grid: Grid
@@ -68,7 +68,7 @@ class FeatureLayout:
         return self.key.name
 
     @property
-    def side(self) -> Path:
+    def side(self) -> Place:
         return self.root / SIDE / self.name
 
     def chunk_file(self, array: str, index: int) -> str:
@@ -144,7 +144,7 @@ def key_document(key: FeatureKey, dim: int, grid: Grid) -> dict[str, Any]:
     }
 
 
-def feature_from_document(root: Path, body: Mapping[str, Any]) -> FeatureLayout:
+def feature_from_document(root: Place, body: Mapping[str, Any]) -> FeatureLayout:
     """The layout that a key document describes."""
     grid = Grid(int(body["rows"]), int(body["chunk_rows"]))
     return FeatureLayout(root, FeatureKey.from_dict(body["key"]), int(body["dim"]), grid)

@@ -1,4 +1,7 @@
-"""Advisory locks between processes (flock): one coordinator a feature, many committers, one clean-up."""
+"""Locks between processes: one coordinator a feature, many committers, one clean-up.
+
+flock on disk; in a bucket, leases (`stores.leases`).
+"""
 
 import contextlib
 import fcntl
@@ -7,8 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stores import files
+from stores import files, leases
 from stores.errors import BankError, Refused
+from stores.places import ObjectPath, Place
 
 _POLL_SECONDS = 0.05
 
@@ -27,6 +31,10 @@ class Lock:
             _held.discard(self)
             with contextlib.suppress(OSError):  # The descriptor is gone, and the lock with it, all the same.
                 os.close(descriptor)
+
+    def alive(self) -> bool:
+        """True: a flock lasts as long as its holder."""
+        return True
 
     def sign(self) -> None:
         """Write this process's number into the lock file, for whoever finds it taken."""
@@ -66,8 +74,12 @@ def _try(path: Path, mode: int) -> Lock | None:
 
 
 @contextlib.contextmanager
-def held(path: Path, *, shared: bool = False, patience: float = 60.0) -> Iterator[None]:
+def held(path: Place, *, shared: bool = False, patience: float = 60.0) -> Iterator[Lock | leases.Lease]:
     """Hold a lock for the body, waiting at most `patience` seconds for it. Raises BankError after that."""
+    if isinstance(path, ObjectPath):
+        with leases.held(path, shared=shared, patience=patience) as lease:
+            yield lease
+        return
     mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     deadline = time.monotonic() + patience
     while (lock := _try(path, mode)) is None:
@@ -79,13 +91,15 @@ def held(path: Path, *, shared: bool = False, patience: float = 60.0) -> Iterato
             )
         time.sleep(_POLL_SECONDS)
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 
 
-def coordinate(path: Path, what: str) -> Lock:
+def coordinate(path: Place, what: str) -> Lock | leases.Lease:
     """Become the one coordinator of `what`. Raises Refused, naming the holder, if there is one already."""
+    if isinstance(path, ObjectPath):
+        return leases.coordinate(path, what)
     lock = _try(path, fcntl.LOCK_EX)
     if lock is None:
         holder = (files.read_if_there(path) or b"").decode("ascii", "replace").strip() or "unknown"

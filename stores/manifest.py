@@ -13,7 +13,8 @@ from stores.errors import ManifestError, PathRefused, Refused
 from stores.folders import Listing, Progress, hash_all, list_images
 from stores.manifest_check import CheckReport, Problem, check
 from stores.paths import CONTROL, as_re2, refuse_bad_uris, shown
-from stores.tables import TextTable, as_text, read_table, write_csv, write_parquet
+from stores.places import ObjectPath, Place, place
+from stores.tables import TextTable, as_text, folder_of, read_table, write_csv, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ class Manifest:
 
     @classmethod
     def read(
-        cls, path: Path | str, *, root: Path | str | None = None, allow_outside: bool = False
+        cls, path: Place | str, *, root: Path | str | None = None, allow_outside: bool = False
     ) -> "Manifest":
         """Read a CSV or Parquet manifest. `from_table` without renaming; see there."""
         return cls.from_table(path, root=root, allow_outside=allow_outside)
@@ -63,7 +64,7 @@ class Manifest:
     @classmethod
     def from_table(
         cls,
-        path: Path | str,
+        path: Place | str,
         *,
         id: str | None = None,
         uri: str | None = None,
@@ -88,14 +89,14 @@ class Manifest:
             ManifestError: malformed file, missing column, duplicate id, conflicting or infinite labels.
             PathRefused: uris against `stores.paths`' policy.
         """
-        path = Path(path)
+        path = place(path)
         text = read_table(path)
         asked = {
             "image_id": id, "uri": uri, "label": label, "split": split, "group": group, "study": study,
             "view": view,
         }  # fmt: skip
         table = _with_roles(text.table, {role: name for role, name in asked.items() if name}, str(path))
-        home = Path(root) if root is not None else text.root or path.absolute().parent
+        home = Path(root) if root is not None else text.root or folder_of(path)
         return _checked(TextTable(table, text.lines, home, text.notes), str(path), allow_outside)
 
     @classmethod
@@ -176,7 +177,7 @@ class Manifest:
             notes += [f"{unread} files could not be hashed"] if unread else []
         return cls.from_columns(columns, root, notes=notes)
 
-    def write(self, path: Path | str) -> None:
+    def write(self, path: Place | str) -> None:
         """Write Parquet, or CSV if the name ends in `.csv`; atomically, the same manifest to the same bytes.
 
         Parquet keeps the root, relative to the file's folder where they share more than `/`.
@@ -185,8 +186,8 @@ class Manifest:
             Refused: a CSV outside the root (it could not say where the images are), or an unwritable folder.
             MachineFault: the disk is full or fails.
         """
-        path = Path(path)
-        if path.suffix.lower() != ".csv":
+        path = place(path)
+        if isinstance(path, ObjectPath) or path.suffix.lower() != ".csv":
             write_parquet(path, self.table, self.root)
         elif path.absolute().parent.resolve() != self.root.absolute().resolve():
             raise Refused(

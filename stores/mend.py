@@ -4,22 +4,22 @@ Nothing is deleted but caches: what is damaged moves to `.embank/quarantine`. Me
 once, and a mending that is cut off leaves a bank that the next one finishes.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stores import documents, files, integrity, locks
 from stores.cleanup import quarantine_chunk, quarantine_file
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
+from stores.places import Place, place
 from stores.read import Bank
 from stores.report import Damage, VerifyReport
-from stores.seal import Seal, definition, feature_names, read_seal, seal_path, write_root_metadata
+from stores.seal import Seal, definition, feature_names, read_seal, seal_file, seal_path, write_root_metadata
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
 
 
-def quarantine(bank: Bank | Path | str, report: VerifyReport) -> dict[str, list[int]]:
+def quarantine(bank: Bank | Place | str, report: VerifyReport) -> dict[str, list[int]]:
     """Take damage out of use and rebuild whatever the rest of the bank determines.
 
     Afterwards `FeatureWriter.todo` lists exactly the damaged chunks; what lost no chunk is sealed again.
@@ -36,13 +36,13 @@ def quarantine(bank: Bank | Path | str, report: VerifyReport) -> dict[str, list[
         BankError: the run document is damaged and nothing confirms what it said; nothing was changed.
         Refused: a feature is being written. MachineFault: I/O error.
     """
-    root = bank.path if isinstance(bank, Bank) else Path(bank)
+    root = bank.path if isinstance(bank, Bank) else place(bank)
     for folder in ("quarantine", "tmp"):
         files.make_directory(root / SIDE / folder)
     if any(each.path == RUN_DOCUMENT for each in report.damaged):
         _rebuild_run_document(root)
     opened = Bank.open(root)
-    _rebuild_columns(opened, report)
+    _rebuild_columns(opened)
     names = sorted({each.feature for each in report.damaged if each.feature is not None})
     for name in names:
         _mend_feature(root, name, [each for each in report.damaged if each.feature == name])
@@ -61,7 +61,7 @@ def quarantine(bank: Bank | Path | str, report: VerifyReport) -> dict[str, list[
     }
 
 
-def _mend_feature(root: Path, name: str, damaged: list[Damage]) -> None:
+def _mend_feature(root: Place, name: str, damaged: list[Damage]) -> None:
     layout = definition(root, name)
     files.make_directory(root / SIDE / name)
     lock = locks.coordinate(root / SIDE / name / "lock", f"Feature {name} of {root}")
@@ -77,25 +77,24 @@ def _mend_feature(root: Path, name: str, damaged: list[Damage]) -> None:
         lock.release()
 
 
-def _set_aside_documents(root: Path, name: str, damaged: list[Damage]) -> None:
+def _set_aside_documents(root: Place, name: str, damaged: list[Damage]) -> None:
     target = files.temporary(root / SIDE / "quarantine", name)
     for each in damaged:
         if each.chunk is None:
             quarantine_file(root, each.path, target)
 
 
-def _set_aside_chunks(root: Path, name: str, damaged: list[Damage]) -> None:
+def _set_aside_chunks(root: Place, name: str, damaged: list[Damage]) -> None:
     """Seal first, then marker, then data: at no moment does a document vouch for what is gone."""
     files.remove(root / SIDE / name / "stamps.json")
     chunks = sorted({each.chunk for each in damaged if each.chunk is not None})
     if chunks:
-        seal = seal_path(root, name).relative_to(root).as_posix()
-        quarantine_file(root, seal, files.temporary(root / SIDE / "quarantine", name))
+        quarantine_file(root, seal_file(name), files.temporary(root / SIDE / "quarantine", name))
     for index in chunks:
         quarantine_chunk(root, name, index)
 
 
-def _rebuild_documents(root: Path, layout: FeatureLayout) -> None:
+def _rebuild_documents(root: Place, layout: FeatureLayout) -> None:
     """Write the key and the zarr metadata that are missing now."""
     wanted = {
         f"{SIDE}/{layout.name}/key.json": documents.encode(layout.key_document())
@@ -119,19 +118,23 @@ def _seal_if_complete(bank: Bank, name: str) -> None:
             writer.seal()
 
 
-def _set_aside_records(root: Path, report: VerifyReport) -> None:
+def _set_aside_records(root: Place, report: VerifyReport) -> None:
     target = files.temporary(root / SIDE / "quarantine", "records")
     for each in report.damaged:
         if each.feature is None and each.path.startswith("records/"):
             quarantine_file(root, each.path, target)
 
 
-def _rebuild_columns(bank: Bank, report: VerifyReport) -> None:
-    """Write damaged label columns again from the manifest, if that is whole."""
+def _rebuild_columns(bank: Bank) -> None:
+    """Write damaged label columns again from the manifest, if that is whole.
+
+    The files say which are damaged: a verification cannot tell while the run document is damaged as well.
+    """
     from stores.write import column_files
 
-    damaged = {each.path for each in report.damaged if each.path.startswith(f"{SIDE}/columns/")}
-    if not damaged or any(each.path == MANIFEST for each in report.damaged):
+    digests = {path: files.digest(bank.path / path) for path in bank.files}
+    damaged = {path for path, found in digests.items() if found is None or found[1] != bank.files[path]}
+    if not damaged or MANIFEST in damaged:
         return
     files.make_directory(bank.path / SIDE / "columns")
     for path, data in column_files(bank.manifest()).items():
@@ -162,7 +165,7 @@ def restore_manifest(bank: Bank, manifest: "Manifest") -> Bank:
     return Bank.open(bank.path)
 
 
-def _rebuild_run_document(root: Path) -> None:
+def _rebuild_run_document(root: Place) -> None:
     """Write the run document again, if the manifest and every sealed feature agree on what it said."""
     from stores.manifest import Manifest
     from stores.write import column_files, run_document
@@ -191,7 +194,7 @@ def _agrees(seal: Seal, manifest: "Manifest") -> bool:
     )
 
 
-def _seals(root: Path) -> list[Seal]:
+def _seals(root: Place) -> list[Seal]:
     found = []
     for name in feature_names(root):
         try:
@@ -202,7 +205,7 @@ def _seals(root: Path) -> list[Seal]:
     return found
 
 
-def _unconfirmed(root: Path) -> BankError:
+def _unconfirmed(root: Place) -> BankError:
     return BankError(
         f"{root / RUN_DOCUMENT} is damaged, and no sealed feature confirms, with the manifest, what it said",
         "Nothing is guessed about a bank",

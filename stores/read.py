@@ -18,6 +18,7 @@ from stores import documents, files, integrity
 from stores.errors import BankError
 from stores.layout import COLUMNS, MANIFEST, RUN_DOCUMENT, SIDE, VOCABULARIES, FeatureLayout, Grid
 from stores.mapping import map_chunks
+from stores.places import Place, place
 from stores.schema import STATUS_OK, Failure, FeatureKey, check_schema
 from stores.seal import Seal, definition, feature_names, misplaced, read_feature, read_seal, seal_path
 
@@ -53,10 +54,10 @@ class FeatureInfo:
 
 @dataclass(frozen=True)
 class Bank:
-    """A bank of embeddings on disk. `Bank.open` reads its run document and nothing else.
+    """A bank of embeddings, on disk or in a bucket. `Bank.open` reads its run document and nothing else.
 
     Attributes:
-        path: its directory.
+        path: its directory, or the prefix of its objects.
         rows: number of images; row i is image i of the manifest in every array.
         chunk_rows: rows a chunk, the same for all features.
         image_digest: what the embeddings depend on (`Manifest.image_digest`).
@@ -64,7 +65,7 @@ class Bank:
         files: SHA-256 of the manifest and the label columns, by relative path.
     """
 
-    path: Path
+    path: Place
     rows: int
     chunk_rows: int
     image_digest: str
@@ -72,18 +73,18 @@ class Bank:
     files: Mapping[str, str]
 
     @classmethod
-    def open(cls, path: Path | str) -> "Bank":
+    def open(cls, path: Place | str) -> "Bank":
         """Open a bank.
 
         Raises:
             BankError: no bank there, a damaged run document, or another schema version.
         """
-        path = Path(path)
+        path = place(path)
         body = documents.read_if_there(path / RUN_DOCUMENT)
         if body is None:
             raise BankError(
                 f"{path} is not a bank (it has no {RUN_DOCUMENT})",
-                "A bank is a directory made by `embank embed`",
+                "A bank is a directory or a prefix made by `embank embed`",
                 f"check the path; if {path / SIDE} is there, run `embank bank repair {path}`",
             )
         check_schema(body.get("schema"), path)
@@ -249,7 +250,7 @@ def _info_of(layout: FeatureLayout, seal: Seal) -> FeatureInfo:
     )
 
 
-def _unsealed(path: Path, name: str) -> BankError:
+def _unsealed(path: Place, name: str) -> BankError:
     return BankError(
         f"Feature {name} in {path} is not finished",
         "Only sealed features are evaluated",
@@ -260,7 +261,8 @@ def _unsealed(path: Path, name: str) -> BankError:
 class FeatureSet:
     """A sealed feature, for reading: row i belongs to image i of the manifest.
 
-    Opening compares every file's stamp with the cache and re-reads whatever changed: nothing damaged is used.
+    Opening compares every file's stamp with the cache and re-reads whatever changed; what lies in a bucket is
+    checked as it arrives (`stores.fetch`): nothing damaged is used.
 
     Args:
         bank: where it lies.
@@ -275,12 +277,19 @@ class FeatureSet:
         sealed = read_seal(bank.path, name)
         if sealed is None:
             raise _unsealed(bank.path, name)
-        self._seal, data = sealed
+        self._seal, self._seal_bytes = sealed
         check_schema(self._seal.definition["schema"], seal_path(bank.path, name))
         self._layout = read_feature(bank.path, name)
         if self._layout.grid != bank.grid or self._layout.key.images != bank.image_digest:
             raise misplaced(seal_path(bank.path, name), name)
-        integrity.ensure(bank.path, name, data, self._seal.files)
+        self._check_files()
+
+    def _check_files(self) -> None:
+        root, key = self.bank.path, f"{SIDE}/{self.name}/key.json"
+        if isinstance(root, Path):
+            integrity.ensure(root, self.name, self._seal_bytes, self._seal.files)
+        elif integrity.promise_of(documents.encode(self._layout.key_document())) != self._seal.files[key]:
+            raise misplaced(root / key, self.name)
 
     def __len__(self) -> int:
         return self.bank.rows
@@ -304,7 +313,7 @@ class FeatureSet:
     def array(self) -> npt.NDArray[Any]:
         """Embeddings [rows, dim], float16 or float32 as stored, read-only; NaN where the row failed.
 
-        Mapped from the chunk files as one contiguous array: nothing is read before it is used.
+        Mapped from the chunk files (or fetched copies) as one contiguous array, read as it is used.
         """
         return self._map("embedding", np.dtype(self.key.dtype), (self.dim,))
 
@@ -325,8 +334,14 @@ class FeatureSet:
 
     def _map(self, array: str, dtype: np.dtype[Any], tail: tuple[int, ...]) -> npt.NDArray[Any]:
         layout = self._layout
-        paths = [layout.root / layout.chunk_file(array, index) for index in range(layout.grid.chunks)]
-        return map_chunks(paths, layout.payload(array), dtype, tail)[: self.bank.rows]
+        chunks = [layout.chunk_file(array, index) for index in range(layout.grid.chunks)]
+        shape = (layout.payload(array), dtype, tail)
+        root = self.bank.path
+        if isinstance(root, Path):
+            return map_chunks([root / chunk for chunk in chunks], *shape)[: self.bank.rows]
+        from stores.fetch import fetch_chunks
+
+        return fetch_chunks(root, chunks, self._seal.files, self._seal_bytes, *shape)[: self.bank.rows]
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -340,11 +355,16 @@ class FeatureSet:
 
     def failures(self) -> list[Failure]:
         """Why rows have no embedding, in row order."""
-        found = []
-        for index in range(self._layout.grid.chunks):
-            marker = documents.read(self.bank.path / self._layout.marker(index))
-            found += [Failure(**failure) for failure in marker["failures"]]
-        return found
+        markers = files.each(self.bank.path, self._marker, range(self._layout.grid.chunks))
+        return [Failure(**failure) for marker in markers for failure in marker["failures"]]
+
+    def _marker(self, index: int) -> dict[str, Any]:
+        root, relative = self.bank.path, self._layout.marker(index)
+        if isinstance(root, Path):
+            return documents.read(root / relative)
+        from stores.fetch import read_promised
+
+        return documents.decode(read_promised(root, relative, self._seal.files[relative]), root / relative)
 
     def take(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """Copy rows, in the order given: [len(rows), dim] in the stored dtype. Raises IndexError outside."""

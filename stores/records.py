@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from stores import documents, files
 from stores.layout import SIDE
+from stores.places import Place, place
 from stores.schema import SCHEMA_VERSION, check_schema
 
 FOLDER = "records"
@@ -49,9 +49,9 @@ class RunRecord:
         """A record created at this moment; `parts` are the other fields."""
         return cls(kind=kind, created=datetime.now(UTC).isoformat(), **parts)
 
-    def write(self, bank: Path | str) -> Path:
+    def write(self, bank: Place | str) -> Place:
         """Keep the record in the bank's `records`; returns its path. Raises MachineFault, BankError."""
-        root = Path(bank)
+        root = place(bank)
         body = {"schema": SCHEMA_VERSION, **asdict(self)}
         digest = documents.digest(body)
         stamp = "".join(c for c in self.created.partition("+")[0] if c not in "-:")
@@ -63,21 +63,21 @@ class RunRecord:
         return path
 
 
-def read_all(bank: Path | str) -> list[RunRecord]:
+def read_all(bank: Place | str) -> list[RunRecord]:
     """All records of a bank, oldest first.
 
     Raises:
         BankError: a record is damaged, or of another schema version.
     """
     found = []
-    for path in record_files(Path(bank)):
+    for path in record_files(place(bank)):
         body = documents.read(path)
         check_schema(body.pop("schema", None), path)
         found.append(RunRecord(**body))
     return sorted(found, key=lambda record: record.created)
 
 
-def record_files(root: Path) -> list[Path]:
+def record_files(root: Place) -> list[Place]:
     """Paths of a bank's records."""
     return [root / FOLDER / name for name in files.names(root / FOLDER) if name.endswith(".json")]
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from stores import documents, files
 from stores.errors import BankError
 from stores.layout import SIDE, ZARR, FeatureLayout, feature_from_document, is_feature_name, root_metadata
+from stores.places import Place
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,20 @@ class Seal:
         return cls(feature=body["name"], **{field: body[field] for field in fields})
 
 
-def seal_path(root: Path, feature: str) -> Path:
-    return root / SIDE / feature / "seal.json"
+def seal_file(feature: str) -> str:
+    """Relative path of a feature's seal."""
+    return f"{SIDE}/{feature}/seal.json"
 
 
-def key_path(root: Path, feature: str) -> Path:
+def seal_path(root: Place, feature: str) -> Place:
+    return root / seal_file(feature)
+
+
+def key_path(root: Place, feature: str) -> Place:
     return root / SIDE / feature / "key.json"
 
 
-def read_seal(root: Path, feature: str) -> tuple[Seal, bytes] | None:
+def read_seal(root: Place, feature: str) -> tuple[Seal, bytes] | None:
     """A feature's seal and its bytes; None if it is not sealed. Raises BankError if the seal is damaged."""
     path = seal_path(root, feature)
     data = files.read_if_there(path)
@@ -71,7 +76,7 @@ def read_seal(root: Path, feature: str) -> tuple[Seal, bytes] | None:
     return seal, data
 
 
-def read_feature(root: Path, feature: str) -> FeatureLayout:
+def read_feature(root: Place, feature: str) -> FeatureLayout:
     """A feature's layout from its key.json. Raises BankError if that is missing, damaged or another's."""
     path = key_path(root, feature)
     layout = feature_from_document(root, documents.read(path))
@@ -80,7 +85,7 @@ def read_feature(root: Path, feature: str) -> FeatureLayout:
     return layout
 
 
-def misplaced(path: Path, feature: str) -> BankError:
+def misplaced(path: Place, feature: str) -> BankError:
     """The error for a document that is whole but not of this feature."""
     return BankError(
         f"{path} does not belong to {feature}",
@@ -89,18 +94,18 @@ def misplaced(path: Path, feature: str) -> BankError:
     )
 
 
-def feature_names(root: Path) -> list[str]:
+def feature_names(root: Place) -> list[str]:
     """Names of all features of a bank, begun or sealed, whole or damaged."""
     return [name for name in files.names(root / SIDE) if is_feature_name(name) and _is_begun(root, name)]
 
 
-def _is_begun(root: Path, feature: str) -> bool:
+def _is_begun(root: Place, feature: str) -> bool:
     """Whether there is more than the folder and the lock of a run that died at once."""
     documented = any(files.stat_if_there(path(root, feature)) is not None for path in (key_path, seal_path))
     return documented or bool(files.names(root / SIDE / feature / "markers"))
 
 
-def write_root_metadata(root: Path) -> None:
+def write_root_metadata(root: Place) -> None:
     """Rewrite the bank's zarr.json if it is not what the sealed features make it. Under the bank's lock."""
     for name in files.names(root / SIDE / "tmp"):
         if name.rpartition(files.TEMP_MARK)[0] == "bank":  # Left by whoever held the lock and died.
@@ -110,7 +115,7 @@ def write_root_metadata(root: Path) -> None:
         files.replace(root / ZARR, wanted, files.temporary(root / SIDE / "tmp", "bank"))
 
 
-def expected_root_metadata(root: Path) -> bytes:
+def expected_root_metadata(root: Place) -> bytes:
     """The bytes of the bank's zarr.json, from the sealed features.
 
     A feature counts if its seal is there, even damaged: what it is follows from its key as well.
@@ -124,7 +129,7 @@ def expected_root_metadata(root: Path) -> bytes:
     return root_metadata(found)
 
 
-def definition(root: Path, feature: str) -> FeatureLayout | None:
+def definition(root: Place, feature: str) -> FeatureLayout | None:
     """A feature's layout from its key.json or, failing that, from its seal; None if neither is whole."""
     try:
         return read_feature(root, feature)

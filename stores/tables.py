@@ -11,8 +11,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from stores import files
 from stores.errors import MachineFault, ManifestError, Refused
 from stores.paths import shown
+from stores.places import ObjectPath, Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,12 +45,14 @@ class TextTable:
         return f"row {row}" if self.lines is None else f"line {self.lines[row]}"
 
 
-def read_table(path: Path) -> TextTable:
+def read_table(path: Place) -> TextTable:
     """Read a Parquet or CSV file; which of the two is told by its first bytes.
 
     Raises:
         ManifestError: the file is absent, empty or malformed; with the line number where there is one.
     """
+    if isinstance(path, ObjectPath):
+        return _read_parquet(path)
     try:
         with path.open("rb") as file:
             magic = file.read(4)
@@ -143,7 +147,7 @@ def _refuse_bad_header(path: Path, header: list[str]) -> None:
     _refuse_bad_names(path, header)
 
 
-def _refuse_bad_names(path: Path, names: list[str]) -> None:
+def _refuse_bad_names(path: Place, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ManifestError(
@@ -192,13 +196,14 @@ def _not_utf8(path: Path) -> ManifestError:
 # Parquet
 
 
-def _read_parquet(path: Path) -> TextTable:
+def _read_parquet(path: Place) -> TextTable:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         # `ParquetFile` rather than `read_table`: no partition columns invented from folder names.
-        with pq.ParquetFile(path) as file:
+        source = pa.BufferReader(files.read(path)) if isinstance(path, ObjectPath) else path
+        with pq.ParquetFile(source) as file:
             table, stored = file.read(), (file.metadata.metadata or {}).get(_ROOT_KEY)
         table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -210,8 +215,13 @@ def _read_parquet(path: Path) -> TextTable:
         raise ManifestError(f"{path} has no rows", "A manifest lists images", "add rows")
     _refuse_bad_names(path, table.column_names)
     text, notes = as_text(table, str(path))
-    root = None if stored is None else Path(os.path.normpath(path.absolute().parent / os.fsdecode(stored)))
+    root = None if stored is None else Path(os.path.normpath(folder_of(path) / os.fsdecode(stored)))
     return TextTable(text, None, root, notes)
+
+
+def folder_of(path: Place) -> Path:
+    """The folder of a file, absolute; of an object, a path that no file has and that says so."""
+    return path.absolute().parent if isinstance(path, Path) else Path("/", str(path.parent))
 
 
 def as_text(table: "pa.Table", name: str) -> tuple["pa.Table", tuple[str, ...]]:
@@ -292,23 +302,33 @@ def _number_text(value: Any) -> str | None:
 # Writing
 
 
-def write_parquet(path: Path, table: "pa.Table", root: Path) -> None:
+def write_parquet(path: Place, table: "pa.Table", root: Path) -> None:
     """Write a text table with its root, atomically; the same table and root give the same bytes.
 
-    The root is kept relative to the file's folder, unless they share nothing but `/`.
+    The root is kept relative to the file's folder, unless they share nothing but `/`, as with an object.
     """
-    import pyarrow.parquet as pq
-
-    home = path.absolute().parent
+    home = folder_of(path)
     absolute = Path(os.path.normpath(root.absolute()))
     apart = os.path.commonpath([absolute, os.path.normpath(home)]) == os.sep
     kept = str(absolute) if apart else os.path.relpath(absolute, home)
+    if isinstance(path, ObjectPath):
+        buffer = io.BytesIO()
+        _write_parquet(buffer, table, kept)
+        files.replace(path, buffer.getvalue(), path)
+    else:
+        with atomic_file(path) as file:
+            _write_parquet(file, table, kept)
+
+
+def _write_parquet(file: IO[bytes], table: "pa.Table", root: str) -> None:
+    import pyarrow.parquet as pq
+
     tidy = table.combine_chunks().replace_schema_metadata(None)
     # `store_schema` would add Arrow's own serialisation, whose bytes change with its version.
     options = {"compression": "zstd", "version": "2.6", "store_schema": False}
-    with atomic_file(path) as file, pq.ParquetWriter(file, tidy.schema, **options) as writer:
+    with pq.ParquetWriter(file, tidy.schema, **options) as writer:
         writer.write_table(tidy, row_group_size=1 << 20)
-        writer.add_key_value_metadata({_ROOT_KEY: os.fsencode(kept)})
+        writer.add_key_value_metadata({_ROOT_KEY: os.fsencode(root)})
 
 
 def write_csv(path: Path, table: "pa.Table") -> None:
@@ -324,6 +344,9 @@ def write_csv(path: Path, table: "pa.Table") -> None:
         file.detach()
 
 
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name complete and on the disk, or not at all.
@@ -334,16 +357,17 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(os.open(temporary, _CREATE, 0o666), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        os.replace(temporary, path)  # noqa: PTH105 - a point at which the tests inject faults
         _sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
 
 
 def _sync_folder(folder: Path) -> None:

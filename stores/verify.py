@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from stores import documents, files, integrity
@@ -10,10 +9,18 @@ from stores.cleanup import marker_names_chunk
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, ZARR, FeatureLayout, is_feature_name, marker_file
 from stores.mend import quarantine
+from stores.places import Place, place
 from stores.read import Bank
-from stores.records import record_files
+from stores.records import FOLDER, record_files
 from stores.report import Damage, VerifyReport
-from stores.seal import definition, expected_root_metadata, feature_names, read_feature, read_seal, seal_path
+from stores.seal import (
+    definition,
+    expected_root_metadata,
+    feature_names,
+    read_feature,
+    read_seal,
+    seal_file,
+)
 
 __all__ = ["Damage", "VerifyReport", "quarantine", "verify"]
 
@@ -24,7 +31,7 @@ _EMBED = "run the same `embank embed` command again, which writes it anew"
 
 
 def verify(
-    bank: Bank | Path | str,
+    bank: Bank | Place | str,
     features: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
@@ -42,7 +49,7 @@ def verify(
         BankError: nothing there, another schema version, or an unknown feature.
         MachineFault: I/O error.
     """
-    root = bank.path if isinstance(bank, Bank) else Path(bank)
+    root = bank.path if isinstance(bank, Bank) else place(bank)
     opened, damaged = _open(root)
     damaged += [] if opened is None else list(_side_files(opened))
     damaged += _root_metadata(root)
@@ -59,7 +66,7 @@ def verify(
     return VerifyReport(sum(check.chunks for check in checks), tuple(damaged))
 
 
-def _open(root: Path) -> tuple[Bank | None, list[Damage]]:
+def _open(root: Place) -> tuple[Bank | None, list[Damage]]:
     if not files.names(root / SIDE):
         return Bank.open(root), []  # Raises: there is no bank.
     try:
@@ -86,7 +93,7 @@ def _side_files(bank: Bank) -> Iterator[Damage]:
             yield Damage(None, None, path, reason, remedy)
 
 
-def _root_metadata(root: Path) -> list[Damage]:
+def _root_metadata(root: Place) -> list[Damage]:
     found = files.read_if_there(root / ZARR)
     if found == expected_root_metadata(root):
         return []
@@ -94,16 +101,16 @@ def _root_metadata(root: Path) -> list[Damage]:
     return [Damage(None, None, ZARR, reason, _REBUILD)]
 
 
-def _documents(root: Path) -> list[Damage]:
+def _documents(root: Place) -> list[Damage]:
     """The records: each vouches for itself."""
     return [
-        Damage(None, None, path.relative_to(root).as_posix(), "differs from its own SHA-256", _DROP)
+        Damage(None, None, f"{FOLDER}/{path.name}", "differs from its own SHA-256", _DROP)
         for path in record_files(root)
         if not _is_whole(path)
     ]
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: Place) -> bool:
     try:
         documents.read_if_there(path)
     except documents.BrokenDocument:
@@ -111,7 +118,7 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _choose(root: Path, wanted: Sequence[str] | None) -> list[str]:
+def _choose(root: Place, wanted: Sequence[str] | None) -> list[str]:
     # Data without documents are damage as well, so look for both.
     every = sorted({*feature_names(root), *(name for name in files.names(root) if is_feature_name(name))})
     if wanted is None:
@@ -141,14 +148,13 @@ class _Check:
     seal: bytes | None
 
 
-def _check(root: Path, name: str, bank: Bank | None) -> _Check:
+def _check(root: Place, name: str, bank: Bank | None) -> _Check:
     damaged = list(_notes(root, name))
     try:
         sealed = read_seal(root, name)
     except BankError as error:
         sealed = None
-        where = seal_path(root, name).relative_to(root).as_posix()
-        damaged.append(Damage(name, None, where, error.found, _REBUILD))
+        damaged.append(Damage(name, None, seal_file(name), error.found, _REBUILD))
     damaged += _key(root, name, bank, sealed is not None)
     if sealed is not None:
         promises = dict(sealed[0].files)
@@ -161,7 +167,7 @@ def _check(root: Path, name: str, bank: Bank | None) -> _Check:
     return _Check(name, promises, chunks, damaged + broken, None)
 
 
-def _key(root: Path, name: str, bank: Bank | None, sealed: bool) -> Iterator[Damage]:
+def _key(root: Place, name: str, bank: Bank | None, sealed: bool) -> Iterator[Damage]:
     """The key, as far as no seal vouches for its bytes, and whether it belongs here."""
     path = f"{SIDE}/{name}/key.json"
     try:
@@ -176,14 +182,14 @@ def _key(root: Path, name: str, bank: Bank | None, sealed: bool) -> Iterator[Dam
         )
 
 
-def _notes(root: Path, name: str) -> Iterator[Damage]:
+def _notes(root: Place, name: str) -> Iterator[Damage]:
     """Documents beside the features, which vouch for themselves."""
     for note in ("certificate.json", "provenance.json", "stamps.json"):
         if not _is_whole(root / SIDE / name / note):
             yield Damage(name, None, f"{SIDE}/{name}/{note}", "differs from its own SHA-256", _DROP)
 
 
-def _by_markers(root: Path, name: str) -> tuple[dict[str, Any], list[Damage], int]:
+def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], int]:
     """What the markers of a feature without seal promise."""
     promises: dict[str, Any] = {}
     damaged = []

@@ -25,6 +25,7 @@ from stores.layout import (
     default_chunk_rows,
 )
 from stores.mend import restore_manifest
+from stores.places import Place, place
 from stores.read import Bank
 from stores.schema import SCHEMA_VERSION, ChunkResult, FeatureKey
 from stores.seal import Seal, key_path, read_feature, read_seal, seal_path, write_root_metadata
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from stores.manifest import Manifest
 
 
-def open_or_create(path: Path | str, manifest: "Manifest", *, chunk_rows: int | None = None) -> Bank:
+def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int | None = None) -> Bank:
     """The bank at `path`, made if there is none. Two processes may race: one makes it, both get it.
 
     Args:
@@ -45,7 +46,7 @@ def open_or_create(path: Path | str, manifest: "Manifest", *, chunk_rows: int | 
         BankError: other images, another chunk size, an empty manifest, or a directory of something else.
         MachineFault: disk full or I/O error; run again.
     """
-    path = Path(path)
+    path = place(path)
     if len(manifest) == 0:
         raise BankError("A manifest without rows", "A bank needs at least one image", "check the manifest")
     if chunk_rows is not None and not 1 <= chunk_rows <= 1 << 20:
@@ -62,15 +63,16 @@ def open_or_create(path: Path | str, manifest: "Manifest", *, chunk_rows: int | 
     return restore_manifest(bank, manifest)
 
 
-def _refuse_foreign(path: Path) -> None:
+def _refuse_foreign(path: Place) -> None:
     """Accept nothing, an empty directory, or what an interrupted creation left."""
-    state = files.stat_if_there(path)
-    if state is None:
+    if files.stat_if_there(path) is None and isinstance(path, Path):
         return
     ours = {SIDE, MANIFEST, ZARR, "records"}
     entries = [name for name in _entries(path) if not name.startswith(f".{MANIFEST}.")]
     inside = [
-        name for name in files.names(path / SIDE) if name not in ("lock", "columns", "tmp", "quarantine")
+        name
+        for name in files.names(path / SIDE)
+        if name not in ("lock", "leases", "columns", "tmp", "quarantine")
     ]
     if entries and (SIDE not in entries or inside or not ours.issuperset(entries)):
         raise BankError(
@@ -81,13 +83,13 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def _entries(path: Path) -> list[str]:
-    if not path.is_dir():
+def _entries(path: Place) -> list[str]:
+    if isinstance(path, Path) and not path.is_dir():
         raise BankError(f"{path} is not a directory", "A bank is a directory", "choose another path")
     return files.names(path)
 
 
-def _create(path: Path, manifest: "Manifest", chunk_rows: int) -> None:
+def _create(path: Place, manifest: "Manifest", chunk_rows: int) -> None:
     """Write all of an empty bank; the run document last, for it alone means that there is a bank."""
     for name in files.names(path):
         if name.startswith(f".{MANIFEST}."):
@@ -151,7 +153,7 @@ def _check_same(bank: Bank, manifest: "Manifest", chunk_rows: int | None) -> Non
         )
 
 
-def _bank_temporary(path: Path) -> Path:
+def _bank_temporary(path: Place) -> Place:
     return files.temporary(path / SIDE / "tmp", "bank")
 
 
@@ -205,7 +207,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         with locks.held(layout.side / "commit.lock"):
             clean(layout)
 
-    def _create_or_check(self, path: Path, data: bytes) -> None:
+    def _create_or_check(self, path: Place, data: bytes) -> None:
         # By renaming, which cannot tear the file on any file system; this is the only coordinator.
         found = files.read_if_there(path)
         if found is None:
@@ -261,10 +263,9 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
     def _make_seal(self) -> Seal:
         layout, failed = self.layout, 0
         promises: dict[str, Any] = {}
-        for index in range(layout.grid.chunks):
-            path = self.bank.path / layout.marker(index)
-            data = files.read(path)
-            body = documents.decode(data, path)
+        paths = [self.bank.path / layout.marker(index) for index in range(layout.grid.chunks)]
+        for index, data in enumerate(files.each(self.bank.path, files.read, paths)):
+            body = documents.decode(data, paths[index])
             promises.update(body["files"])
             promises[layout.marker(index)] = integrity.promise_of(data)
             failed += len(body["failures"])
@@ -319,7 +320,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         self.close()
 
 
-def write_certificate(bank: Bank, key: FeatureKey, body: Mapping[str, Any]) -> Path:
+def write_certificate(bank: Bank, key: FeatureKey, body: Mapping[str, Any]) -> Place:
     """Keep a decoder's parity certificate beside a feature, replacing what was there. Returns its path.
 
     Raises:

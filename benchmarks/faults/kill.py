@@ -79,7 +79,7 @@ def run(
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = (work or Path(temporary)).resolve()
-        job = _prepare(folder, data, chunk_rows, side)
+        job = prepare(folder, data, chunk_rows, side)
         trial = _Trial(job, folder, random.Random(seed), say)
         tally = trial.torment(kills, whole)
         return {
@@ -101,7 +101,8 @@ def run(
         }
 
 
-def _prepare(folder: Path, data: Path | None, chunk_rows: int | None, side: int) -> "Job":
+def prepare(folder: Path, data: Path | None, chunk_rows: int | None, side: int) -> "Job":
+    """Write manifest and recipe into a folder; the job that embeds them."""
     import json
 
     from benchmarks.faults.runner import Job

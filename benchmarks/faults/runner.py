@@ -28,6 +28,7 @@ from engine.extract import EmbedOptions, embed
 from engine.models import resolve
 from engine.recipes import load_recipe
 from engine.runtime import Runtime
+from engine.scale import Executor
 from stores.manifest import Manifest
 
 
@@ -52,7 +53,8 @@ class Job:
     precision: str = "fp32"
     decoder: str = "turbo"
 
-    def run(self, bank: str) -> None:
+    def run(self, bank: str, executor: Executor | None = None) -> None:
+        """Embed into `bank`, here or by an executor's workers."""
         embed(
             Manifest.read(self.manifest),
             [resolve(self.model, recipe=load_recipe(self.recipe))],
@@ -61,6 +63,7 @@ class Job:
             options=EmbedOptions(
                 decoder=self.decoder, batch_size=self.batch_size, chunk_rows=self.chunk_rows
             ),
+            executor=executor,
         )
 
     def command(self, bank: str) -> list[str]:

@@ -28,6 +28,7 @@ from engine.evals.fewshot import Protocol
 from engine.kernels.episodes import Episodes, Rows, Sampler
 from engine.kernels.prototypes import in_threads, predict, predict_by_faiss, predict_on_device
 from engine.runtime import synchronize, usable_cores
+from stores.places import Place
 from stores.read import Bank
 
 #: Rows that the gather limit copies at a time.
@@ -237,7 +238,7 @@ def _resident(stored: NDArray[Any], drawn: Episodes, device: str) -> Callable[[]
     return timed
 
 
-def _command(bank: Path, protocol: Protocol, repeats: int) -> tuple[Spread, dict[str, Spread]]:
+def _command(bank: Place, protocol: Protocol, repeats: int) -> tuple[Spread, dict[str, Spread]]:
     """Wall clock of the whole command in seconds, and of its parts in milliseconds."""
     words = ["fewshot", str(bank), "--model", "random", "--json"]
     for option in ("n_way", "n_shot", "n_query", "episodes", "seed"):

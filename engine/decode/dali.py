@@ -19,7 +19,7 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from engine import runtime
-from engine.decode import reference
+from engine.decode import disposable, reference
 from engine.decode.geometry import Geometry, plan
 from engine.decode.protocol import READ_AHEAD, DecodedBatch
 from engine.decode.sniff import Header, sniff
@@ -73,9 +73,10 @@ class DaliDecoder:
                 self._graph.drop()  # it holds batches that nobody wants any more
 
     def close(self) -> None:
-        """Give DALI's memory and threads back."""
+        """Give DALI's memory and threads back, and end idle child processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._graph.drop()
+        disposable.children.close()
 
     def __enter__(self) -> Self:
         return self

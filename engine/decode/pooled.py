@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from engine import runtime
+from engine.decode import disposable
 from engine.decode.protocol import READ_AHEAD, DecodedBatch
 from engine.decode.sniff import Header, sniff
 from engine.decode.source import ImageSource
@@ -65,8 +66,9 @@ class PooledDecoder:
                 batch.cancel()
 
     def close(self) -> None:
-        """Let running rows finish, drop waiting ones, end the threads."""
+        """Let running rows finish, drop waiting ones, end the threads and idle child processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        disposable.children.close()
 
     def __enter__(self) -> Self:
         return self

@@ -25,6 +25,9 @@ FAILURE_REASONS: Mapping[str, str] = {
     "depth": "more than 8 bits a channel, and the recipe does not say, or cannot do, what is done with them",
     "digest": "the file is not the one whose SHA-256 the manifest names",
     "undecodable": "a valid file of a kind that no renderer here supports",
+    "decoder_died": "the decoding library crashed on it, twice",
+    "too_slow": "decoding it takes more processor time than its size justifies",
+    "too_much_memory": "decoding it takes more memory than its size justifies",
 }
 FAILURE_CODES = tuple(FAILURE_REASONS)
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from engine.decode import dicom
+from engine.decode import dicom, disposable
 from engine.decode.depth import levels
 from engine.decode.geometry import Geometry, plan
 from engine.decode.sniff import Header, png_rows_missing
@@ -29,7 +29,8 @@ def render(data: bytes, header: Header, recipe: Recipe) -> np.ndarray:
         uint8 [side, side, 3], RGB.
 
     Raises:
-        BadImage: codes truncated, corrupt, undecodable, depth, too_large.
+        BadImage: codes truncated, corrupt, undecodable, depth, too_large, decoder_died, too_slow,
+            too_much_memory.
     """
     image = picture(data, header, recipe)
     return resize_and_crop(image, plan(image.height, image.width, recipe), recipe)
@@ -41,7 +42,19 @@ def render_row(data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray,
 
 
 def picture(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
-    """The whole picture, turned if the recipe says so, as 8-bit grey or RGB. Raises BadImage as `render`."""
+    """The whole picture, turned if the recipe says so, as 8-bit grey or RGB; by a child process unless plain.
+
+    Raises:
+        BadImage: as `render`.
+        MachineFault: as `disposable.Children.picture`.
+    """
+    if disposable.is_wanted(header):
+        return disposable.children.picture(data, header, recipe)
+    return picture_here(data, header, recipe)
+
+
+def picture_here(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
+    """As `picture`, in this process."""
     if header.format == "DICOM":
         return dicom.picture(data, header, recipe)
     return _to_rgb(_load(data, header, recipe), header, recipe)

@@ -33,7 +33,7 @@ class Header:
         inverted: stored samples are brighter the smaller they are (TIFF's WhiteIsZero, MONOCHROME1).
         exif: the file carries EXIF data, perhaps an orientation.
         interlaced: a PNG in seven passes.
-        plain: JPEG or PNG of a kind that every renderer gives the same pixels for.
+        plain: JPEG or PNG of a kind that every renderer gives the same pixels for, at the usual cost.
     """
 
     format: Format
@@ -96,10 +96,14 @@ def checked(header: Header, limits: Limits) -> Header:
 # ---- JPEG
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: Between segments anything may lie but these; libjpeg skips it.
+_JPEG_SEGMENT = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 #: Within coded data 0xFF is followed by 0 or a restart marker; anything else ends it.
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 #: Real progressive files have about ten; each costs a pass over all pixels.
 _MAX_SCANS = 100
+#: Pixels times scans beyond which a file is not plain: ten scans of the largest image.
+_MAX_WORK = 640_000_000
 _MAX_SEGMENTS = 10_000
 
 
@@ -111,7 +115,8 @@ def _jpeg(data: bytes, limits: Limits) -> Header:
         if marker == 0xD9:
             if not scans or header is None:
                 raise BadImage("truncated", "its JPEG data end before the first scan")
-            return replace(header, exif=exif)
+            plain = header.plain and scans * header.width * header.height <= _MAX_WORK
+            return replace(header, exif=exif, plain=plain)
         start, position = position + 2, _jpeg_segment_end(data, position)
         if marker in _JPEG_FRAMES and header is None:
             header = checked(_jpeg_frame(data, start, marker), limits)
@@ -142,18 +147,11 @@ def _jpeg_scan_end(data: bytes, position: int) -> int:
 
 
 def _jpeg_marker(data: bytes, position: int) -> tuple[int, int]:
-    """The next marker's code and the position after it; bytes between segments are skipped, as in libjpeg."""
-    while True:
-        position = data.find(b"\xff", position)
-        if position < 0 or position + 1 >= len(data):
-            raise BadImage("truncated", "its JPEG data stop without an end marker")
-        code = data[position + 1]
-        if code in (0x00, 0x01) or 0xD0 <= code <= 0xD8:
-            position += 2
-        elif code == 0xFF:
-            position += 1
-        else:
-            return code, position + 2
+    """The next marker's code and the position after it."""
+    found = _JPEG_SEGMENT.search(data, position)
+    if found is None:
+        raise BadImage("truncated", "its JPEG data stop without an end marker")
+    return data[found.end() - 1], found.end()
 
 
 def _jpeg_frame(data: bytes, start: int, marker: int) -> Header:
@@ -167,6 +165,8 @@ def _jpeg_frame(data: bytes, start: int, marker: int) -> Header:
 
 _PNG_COLOURS: dict[int, Colour] = {0: "grey", 2: "rgb", 3: "palette", 4: "grey", 6: "rgb"}
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+#: The largest PNG written in pieces of 8 kB has a quarter of these.
+_MAX_CHUNKS = 200_000
 #: Samples a pixel, by colour type.
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 #: Of each pass of an interlaced PNG: first row, first column, steps between rows and columns.
@@ -182,7 +182,9 @@ def _png(data: bytes, limits: Limits) -> Header:
     position, end = 8, len(data)
     seen = set()
     exif = False
-    while position + 12 <= end:
+    for _ in range(_MAX_CHUNKS):
+        if position + 12 > end:
+            break
         length = int.from_bytes(view[position : position + 4])
         kind = data[position + 4 : position + 8]
         after = position + 12 + length
@@ -198,6 +200,8 @@ def _png(data: bytes, limits: Limits) -> Header:
             _PNG_CHUNKS[kind](view[position + 8 : after - 4])
         exif = exif or kind == b"eXIf"
         position = after
+    else:
+        raise BadImage("too_large", f"more than {_MAX_CHUNKS} chunks")
     raise BadImage("truncated", "its PNG chunks stop before IEND")
 
 
@@ -423,6 +427,10 @@ def _jpeg2000(data: bytes, limits: Limits) -> Header:
     return header
 
 
+#: Of up to 255 bytes each.
+_MAX_GIF_PIECES = 1_000_000
+
+
 def _gif(data: bytes, limits: Limits) -> Header:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     header = checked(Header("GIF", width, height), limits)
@@ -439,10 +447,16 @@ def _gif(data: bytes, limits: Limits) -> Header:
             position += 2
         else:
             raise BadImage("corrupt", "its GIF blocks are damaged")
-        while data[position]:
-            position += 1 + data[position]
-        position += 1
+        position = _gif_data_end(data, position)
     raise BadImage("too_large", f"more than {_MAX_SEGMENTS} GIF blocks")
+
+
+def _gif_data_end(data: bytes, position: int) -> int:
+    for _ in range(_MAX_GIF_PIECES):
+        if not data[position]:
+            return position + 1
+        position += 1 + data[position]
+    raise BadImage("too_large", f"more than {_MAX_GIF_PIECES} pieces in a GIF block")
 
 
 def _colour_table(flags: int) -> int:

@@ -66,7 +66,7 @@ def audit(
     """
     start = time.perf_counter()
     _check(threshold, max_pairs)
-    store = Bank.open(Path(bank))
+    store = Bank.open(bank)
     features = store.features(model)
     rows = np.flatnonzero(features.ok)
     if len(rows) < 2:

@@ -47,7 +47,7 @@ def fewshots_from_bank(
         Refused: an unknown model or split, too few usable images, or options that exclude one another.
     """
     start = time.perf_counter()
-    store = Bank.open(Path(bank))
+    store = Bank.open(bank)
     chosen = [store.features(model) for model in models]
     names = [each.name for each in chosen]
     if not names or len(set(names)) != len(names):

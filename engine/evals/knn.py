@@ -286,7 +286,7 @@ def knn_from_bank(
     """
     options = options or KnnOptions()
     start = time.perf_counter()
-    store = Bank.open(Path(bank))
+    store = Bank.open(bank)
     features = store.features(model)
     train = test = None
     if not leave_one_out:

@@ -90,7 +90,7 @@ def search(
     """
     start = time.perf_counter()
     _check(image, image_id, index)
-    store = Bank.open(Path(bank))
+    store = Bank.open(bank)
     features = store.features(model)
     manifest = store.manifest()
     rows = np.flatnonzero(features.ok)

@@ -86,7 +86,7 @@ def search_sheet(bank: Path | str, result: SearchResult, out: Path, *, image: Pa
     Args:
         image: the query's file, where it was not an image of the bank.
     """
-    store = Bank.open(Path(bank))
+    store = Bank.open(bank)
     source = _images(store, result.report["model"])
     label = str(result.query.get("label", ""))
     if result.row is not None:
@@ -103,7 +103,7 @@ def search_sheet(bank: Path | str, result: SearchResult, out: Path, *, image: Pa
 
 def audit_sheet(bank: Path | str, found: Audit, out: Path, *, pairs: int = 24) -> int:
     """Draw the most similar pairs, two tiles each; returns how many pictures could not be read."""
-    store = Bank.open(Path(bank))
+    store = Bank.open(bank)
     source = _images(store, found.report["model"])
     ids = store.manifest().image_ids
     tiles = []

@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import v2
 
-from engine import extract
+from engine import chunks, extract
 from engine.errors import BankError
 from engine.evals.bank import fewshot_from_bank
 from engine.evals.fewshot import Protocol
@@ -128,13 +128,13 @@ class _Counted:
 @pytest.fixture
 def decoders(monkeypatch: pytest.MonkeyPatch) -> list[_Counted]:
     made: list[_Counted] = []
-    original = extract.make_decoder
+    original = chunks.make_decoder
 
     def counted(*args: Any, **kwargs: Any) -> _Counted:
         made.append(_Counted(original(*args, **kwargs)))
         return made[-1]
 
-    monkeypatch.setattr(extract, "make_decoder", counted)
+    monkeypatch.setattr(chunks, "make_decoder", counted)
     return made
 
 
@@ -142,13 +142,13 @@ def decoders(monkeypatch: pytest.MonkeyPatch) -> list[_Counted]:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Slugs of the models that were loaded."""
     loaded: list[str] = []
-    original = extract.load
+    original = chunks.load
 
     def counted(spec: Any, runtime: Runtime) -> Any:
         loaded.append(spec.slug)
         return original(spec, runtime)
 
-    monkeypatch.setattr(extract, "load", counted)
+    monkeypatch.setattr(chunks, "load", counted)
     return loaded
 
 

@@ -1,19 +1,19 @@
 """Where the store tests make their many short-lived banks."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.faults import banks
+
 
 @pytest.fixture(scope="module")
 def quick_folder() -> Iterator[Path]:
     """A folder for the module: in memory, where there is such a place."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
-        yield Path(name)
+    with banks.quick_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -1,61 +1,32 @@
 """The commit protocol under forced interleavings, with mutants that these tests must kill."""
 
-import hashlib
-import threading
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from stores import documents, files, locks
+from benchmarks.faults import races
+from benchmarks.faults.races import (
+    MUTANTS,
+    Caught,
+    handover,
+    mutated,
+    one_chunk,
+    race,
+    shuffled,
+    steps_alone,
+    variants,
+)
+from stores import files, locks
 from stores.commit import Committer, marker_document
 from stores.encode import EncodedChunk, encode
 from stores.layout import FeatureLayout
-from stores.schema import ChunkResult, Failure
-from stores.write import FeatureWriter, open_or_create
-from tests.stores.banks import Os, chunk_result, lies, make_key, make_manifest, patched
-
-ROWS, DIM = 20, 4
+from tests.stores.banks import Os, patched
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> FeatureLayout:
-    """A feature of one chunk, ready for commits."""
-    bank = open_or_create(tmp_path / "bank", make_manifest(tmp_path, ROWS))
-    with FeatureWriter(bank, make_key(bank.image_digest), DIM) as writer:
-        return writer.layout
-
-
-def clear(layout: FeatureLayout) -> None:
-    """Back to no chunk at all."""
-    for path in [*layout.root.rglob("c/*"), *layout.side.glob("markers/*")]:
-        if path.is_file():
-            path.unlink()
-    for path in layout.root.glob("*/embedding/c/0/0"):
-        path.unlink()
-
-
-def variants() -> dict[str, ChunkResult]:
-    """Results that differ from the first in the file named (and, of course, in the marker)."""
-    first = chunk_result(0, 0, ROWS, DIM)
-    other = first.embedding.copy()
-    other[3] += 1
-    # Below float16's resolution, above float32's: the stored embedding is the same, its norm is not.
-    exact = first.embedding.copy()
-    rounded = exact.astype(np.float16).astype(np.float32)
-    exact[3] = rounded[3]
-    nudged = exact.copy()
-    nudged[3] *= np.float32(1 + 1e-5)
-    failure = Failure(5, "corrupt", "another reason")
-    return {
-        "nothing": replace(first, embedding=exact),
-        "embedding": replace(first, embedding=other),
-        "norm": replace(first, embedding=nudged),
-        "marker": replace(first, embedding=exact, failures=(failure,)),
-    }
+    return one_chunk(tmp_path)
 
 
 def test_the_variants_differ_where_they_say(layout: FeatureLayout) -> None:
@@ -74,111 +45,14 @@ def test_the_variants_differ_where_they_say(layout: FeatureLayout) -> None:
     assert marker_document(layout, chunks["marker"]) != marker_document(layout, base)
 
 
-class Turns:
-    """Lets threads pass their primitives one at a time, in an order given beforehand."""
-
-    def __init__(self, order: Callable[[int, int], int], check: Callable[[], None]) -> None:
-        self._order, self._check = order, check
-        self._condition, self._done = threading.Condition(), [False, False]
-        self._steps = [0, 0]
-        self._who: dict[int, int] = {}
-
-    def enter(self, me: int) -> None:
-        self._who[threading.get_ident()] = me
-
-    def leave(self, me: int) -> None:
-        with self._condition:
-            self._done[me] = True
-            self._condition.notify_all()
-
-    def before(self, count: int, name: str, args: tuple[Any, ...]) -> None:
-        me = self._who.get(threading.get_ident())
-        if me is None:
-            return
-        with self._condition:
-            while not self._done[1 - me] and self._order(self._steps[0], self._steps[1]) != me:
-                if not self._condition.wait(timeout=20):
-                    raise AssertionError("the order cannot be kept: the two wait for each other")
-            self._check()
-            self._steps[me] += 1
-            self._condition.notify_all()
-
-
-def race(layout: FeatureLayout, results: list[ChunkResult], order: Callable[[int, int], int]) -> list[bool]:
-    """Two committers on one chunk; after every step, no marker may lie. Returns what `commit` said."""
-    clear(layout)
-    errors: list[BaseException] = []
-    faults: list[BaseException] = []
-
-    def check() -> None:
-        assert not lies(layout.root, layout.name), "a marker vouches for bytes that are not there"
-
-    turns = Turns(order, check)
-    said = [False, False]
-
-    def commit(me: int) -> None:
-        turns.enter(me)
-        try:
-            said[me] = Committer(layout).commit(results[me])
-        except files.MachineFault as error:
-            faults.append(error)
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            turns.leave(me)
-
-    with patched(Os(turns.before)):
-        threads = [threading.Thread(target=commit, args=(me,)) for me in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if errors:
-        raise errors[0]
-    check()
-    judge(layout, results, said)
-    assert not faults, "a race is no fault of the machine"
-    return said
-
-
-def judge(layout: FeatureLayout, results: list[ChunkResult], said: list[bool]) -> None:
-    """One and only one committer won, and all that lies there is that one's."""
-    assert sum(said) == 1, f"{sum(said)} committers completed the chunk"
-    winner = encode(results[said.index(True)], layout)
-    marker = documents.read(layout.root / layout.marker(0))
-    assert marker == marker_document(layout, winner), "the marker is not the winner's"
-    for path, data in winner.files.items():
-        assert (layout.root / path).read_bytes() == bytes(data), "a mixed chunk"
-    assert files.names(layout.root / ".embank" / "tmp") == []
-
-
-def steps_alone(layout: FeatureLayout) -> int:
-    """Primitives of one undisturbed commit."""
-    clear(layout)
-    fake = Os(lambda count, name, args: None)
-    with patched(fake):
-        assert Committer(layout).commit(variants()["nothing"])
-    return fake.count
-
-
-def handovers(at: int) -> Callable[[int, int], int]:
-    """The first goes `at` steps, then the second to its end, then the first again."""
-    return lambda first, second: 0 if first < at else 1
-
-
-def shuffled(seed: int) -> Callable[[int, int], int]:
-    drawn = np.random.default_rng(seed).integers(0, 2, 10_000)
-    return lambda first, second: int(drawn[first + second])
-
-
 def run_races(layout: FeatureLayout, kinds: list[str], stride: int = 1, shuffles: int = 25) -> None:
     results = variants()
     total = steps_alone(layout)
     for kind in kinds:
         pair = [results["nothing"], results[kind]]
         for at in range(0, total + 1, stride):
-            race(layout, pair, handovers(at))
-            race(layout, pair[::-1], handovers(at))
+            race(layout, pair, handover(at))
+            race(layout, pair[::-1], handover(at))
         for seed in range(shuffles):
             race(layout, pair, shuffled(seed))
 
@@ -188,57 +62,19 @@ def test_two_committers_at_every_interleaving(layout: FeatureLayout, kind: str) 
     run_races(layout, [kind])
 
 
-def _marker_first(self: Committer, chunk: EncodedChunk) -> bool:
-    """Mutant: says "done", then writes."""
-    marker = self.layout.root / self.layout.marker(chunk.index)
-    done = documents.create(marker, marker_document(self.layout, chunk), self._temporary())
-    for path, data in chunk.files.items():
-        self._create(path, data)
-    return done
-
-
-def _overwriting_create(path: Path, data: Any, temp: Path) -> bool:
-    """Mutant: replaces what is there."""
-    files.replace(path, data, temp)
-    return True
-
-
-def _not_withdrawing(self: Committer, relative: str, data: Any) -> bool:
-    """Mutant: takes whatever lies there for its own."""
-    path = self.layout.root / relative
-    files.make_directory(path.parent)
-    files.create(path, data, self._temporary())
-    files.sync_directory(path.parent)
-    return True
-
-
-def _marker_of_what_is_there(self: Committer, chunk: EncodedChunk) -> bool:
-    """Mutant: vouches for the files that it finds, whosever they are."""
-    for path, data in chunk.files.items():
-        _not_withdrawing(self, path, data)
-    body = marker_document(self.layout, chunk)
-    for path in body["files"]:
-        found = (self.layout.root / path).read_bytes()
-        body["files"][path] = {"size": len(found), "sha256": hashlib.sha256(found).hexdigest()}
-    return documents.create(self.layout.root / self.layout.marker(chunk.index), body, self._temporary())
-
-
-@pytest.mark.parametrize(
-    ("where", "name", "mutant"),
-    [
-        (Committer, "_commit", _marker_first),
-        (files, "create", _overwriting_create),
-        (Committer, "_create", _not_withdrawing),
-        (Committer, "_commit", _marker_of_what_is_there),
-    ],
-    ids=["marker first", "overwrite", "no withdrawal", "marker of what is there"],
-)
-def test_mutants_die(
-    layout: FeatureLayout, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, mutant: Any
-) -> None:
-    monkeypatch.setattr(where, name, mutant)
-    with pytest.raises(AssertionError):
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants_die(layout: FeatureLayout, name: str) -> None:
+    with mutated(MUTANTS[name]), pytest.raises(Caught):
         run_races(layout, ["norm", "embedding"], stride=3, shuffles=5)
+
+
+def test_the_script_races_and_kills_the_mutants() -> None:
+    result = races.run(runs=24, say=lambda _: None)
+    assert result["ok"] and result["races"] == sum(result["won_by"].values()) == 24
+    assert set(result["mutants"]) == set(MUTANTS)
+    with mutated(MUTANTS["no withdrawal"]):
+        broken = races.run(runs=40, mutants=False, say=lambda _: None)
+    assert not broken["ok"] and broken["problems"]
 
 
 class PowerModel:

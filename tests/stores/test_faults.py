@@ -4,12 +4,15 @@ import errno
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.faults import io
+from benchmarks.faults.io import failing
 from stores import files
 from stores.errors import MachineFault
 from stores.read import Bank
@@ -48,15 +51,6 @@ def count(job: Callable[[Path], None], path: Path) -> int:
     with patched(Os(nothing)) as fake:
         job(path)
     return fake.count
-
-
-def failing(at: int, code: int, sticky: bool) -> Callable[[int, str, tuple[Any, ...]], None]:
-    def before(count: int, name: str, args: tuple[Any, ...]) -> None:
-        # A disk that fails for good still lets files be closed.
-        if count == at or (sticky and count > at and name != "close"):
-            raise OSError(code, os.strerror(code))
-
-    return before
 
 
 def fresh(empty: Path, quick_path: Path) -> Path:
@@ -114,6 +108,28 @@ def test_every_primitive_of_a_creation_fails(quick_path: Path) -> None:
             create(root / "bank")
         assert content(root / "bank") == wanted
         shutil.rmtree(root)
+
+
+def test_every_job_says_what_fails_and_comes_right() -> None:
+    """The script (`benchmarks.faults.io`), small: all jobs, codes and modes."""
+    result = io.run(stride=29, say=lambda _: None)
+    assert result["problems"] == []
+    assert result["ok"] and set(result["jobs"]) == set(io.JOBS)
+    assert all(each["stopped"] > 0 for each in result["jobs"].values())
+    assert result["faults"] > 100
+
+
+@pytest.mark.parametrize("job", ["embed", "repair", "verify", "read", "export"])
+def test_the_script_sees_faults_that_pass_in_silence(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutant: whatever the disk reports is swallowed."""
+
+    @contextmanager
+    def deaf(path: Path) -> Iterator[None]:
+        with suppress(OSError):
+            yield
+
+    monkeypatch.setattr(files, "faults", deaf)
+    assert not io.run(stride=29, jobs=[job], say=lambda _: None)["ok"]
 
 
 def die_at(at: int) -> Callable[[int, str, tuple[Any, ...]], None]:

@@ -1,0 +1,164 @@
+"""Embed with dask workers that are killed, frozen and paused; compare every byte with a serial bank.
+
+    python -m benchmarks.faults.chaos [--runs 20] [--workers 2] [--data FOLDER] [--json]
+
+Blows: `kill` (SIGKILL, as the kernel does when memory is out); `freeze` (SIGSTOP for longer than the
+scheduler waits, then SIGCONT: the worker comes back after its chunk went to another, so two copies are at
+work); `pause` (SIGSTOP for a moment).
+"""
+
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faults.kill import prepare, problems_of
+from benchmarks.speed import common
+
+BLOWS = ("kill", "freeze", "pause")
+#: Seconds after which the scheduler gives a silent worker's chunk to another.
+SILENCE_S = 3.0
+
+
+def run(
+    *,
+    runs: int = 20,
+    workers: int = 2,
+    data: Path | None = None,
+    chunk_rows: int | None = None,
+    side: int = 64,
+    seed: int = 0,
+    blows: Sequence[str] = BLOWS,
+    say: Callable[[str], None] = common.say,
+) -> dict[str, Any]:
+    """Embed `runs` banks under blows.
+
+    Args:
+        workers: processes; the cluster lives through all runs, its workers do not.
+        data: folder of images; None takes scikit-learn's digits.
+        chunk_rows, side, seed: as for `benchmarks.faults.kill.run`.
+        blows: which kinds.
+
+    Returns:
+        `{ok, runs, blows, unfinished, problems, ...}`; `ok` if every bank was bit-identical to the serial one
+        and verified. `unfinished`: runs that gave up (a chunk had ended too many workers) and were run again.
+    """
+    from engine import scale
+    from engine.runtime import cuda_available
+
+    struck: Counter[str] = Counter()
+    problems: list[str] = []
+    unfinished = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        job = prepare(folder, data, chunk_rows, side)
+        truth = folder / "serial"
+        start = time.perf_counter()
+        job.run(str(truth))
+        seconds = time.perf_counter() - start
+        with scale.local(workers, cuda=cuda_available(), silence_s=SILENCE_S) as executor:
+            for turn in range(runs):
+                bank = folder / f"bank{turn:03}"
+                with _Tormentor(random.Random(seed + turn), seconds, blows, struck):
+                    unfinished += _finish(job, bank, executor)
+                problems += [f"{bank.name}: {problem}" for problem in problems_of(bank, truth)]
+                say(f"{turn + 1} runs, {dict(struck)}, {len(problems)} problems")
+    return {
+        "ok": not problems,
+        "runs": runs,
+        "workers": workers,
+        "blows": dict(struck),
+        "unfinished": unfinished,
+        "problems": problems,
+        "serial_seconds": round(seconds, 2),
+        "data": str(data or "scikit-learn digits"),
+        "seed": seed,
+    }
+
+
+def _finish(job: Any, bank: Path, executor: Any) -> int:
+    """Run until the bank is done; how often the run gave up before."""
+    from engine.errors import MachineFault
+
+    gave_up = 0
+    while True:
+        try:
+            job.run(str(bank), executor)
+            return gave_up
+        except MachineFault:
+            gave_up += 1
+
+
+class _Tormentor:
+    """Strikes workers at random moments while the body runs."""
+
+    def __init__(
+        self, chance: random.Random, seconds: float, blows: Sequence[str], struck: Counter[str]
+    ) -> None:
+        self._chance, self._blows, self._struck = chance, blows, struck
+        self._pause = seconds / 3
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._torment, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _torment(self) -> None:
+        while not self._over.wait(self._chance.uniform(0.2, 2) * self._pause):
+            pids = worker_processes()
+            if pids:
+                blow = self._chance.choice(self._blows)
+                self._strike(self._chance.choice(pids), blow)
+                self._struck[blow] += 1
+
+    def _strike(self, pid: int, blow: str) -> None:
+        try:
+            if blow == "kill":
+                os.kill(pid, signal.SIGKILL)
+                return
+            os.kill(pid, signal.SIGSTOP)
+            self._over.wait(2 * SILENCE_S if blow == "freeze" else 0.3)
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass  # gone by itself
+
+
+def worker_processes() -> list[int]:
+    """Process ids of the workers, which their nannies started."""
+    import psutil
+
+    return [
+        child.pid
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline())
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; exits with 1 if any bank was not as it should be."""
+    parser = common.parser(__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--data", type=Path, help="folder of images instead of scikit-learn's digits")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    result = run(runs=options.runs, workers=options.workers, data=options.data, seed=options.seed)
+    result["machine"] = common.machine()
+    table = common.markdown_table(["blow", "times"], [[name, n] for name, n in result["blows"].items()])
+    verdict = "every bank bit-identical and verified" if result["ok"] else "\n".join(result["problems"])
+    common.finish(result, f"{table}\n{result['runs']} runs: {verdict}", options)
+    raise SystemExit(0 if result["ok"] else 1)
+
+
+if __name__ == "__main__":
+    main()

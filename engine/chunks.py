@@ -1,0 +1,352 @@
+"""Embedding chunks in one process: decode once, encode with every model that lacks the chunk, commit.
+
+Batches are cut at fixed rows inside a chunk, so what the backbone sees, and therefore every bit it returns,
+is a function of the manifest and the settings alone: never of kills, resumes, bad neighbours, or of which
+process took which chunk.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.decode import make_decoder
+from engine.decode.protocol import DecodedBatch, Decoder
+from engine.decode.source import ImageSource, Limits
+from engine.errors import BankError, Refused
+from engine.models import ModelSpec, load
+from engine.pipeline import Clocks, Stages, new_clocks
+from engine.recipes import Recipe
+from engine.runtime import (
+    DeviceEvent,
+    HostCopy,
+    Runtime,
+    Span,
+    device_faults,
+    fix_flags,
+    peak_device_bytes,
+    side_stream,
+)
+from stores.commit import Committer
+from stores.layout import FeatureLayout
+from stores.manifest import Manifest
+from stores.read import Bank
+from stores.schema import ChunkResult, Failure, FeatureKey
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """How to embed; every field but the first three leaves the features unchanged.
+
+    Attributes:
+        decoder: `auto`, `dali`, `turbo` or `reference`.
+        dct: let the JPEG decoder scale (turbo only): faster on large files, within 0.5/255 on average.
+        dtype: of the stored embeddings, `float16` or `float32`.
+        batch_size: images a forward pass; None takes 256 on CUDA and 32 on the CPU.
+        chunk_rows: rows a chunk of a new bank; None lets the bank choose.
+        limits: largest image accepted.
+        allow_outside: whether links may lead out of the manifest's root.
+    """
+
+    decoder: str = "auto"
+    dct: bool = False
+    dtype: str = "float16"
+    batch_size: int | None = None
+    chunk_rows: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    allow_outside: bool = False
+
+    def batch_for(self, runtime: Runtime, chunk_rows: int) -> int:
+        """Images a forward pass. Batches do not cross chunks, so a larger one would be padding on CUDA."""
+        return min(self.batch_size or (256 if runtime.on_cuda else 32), chunk_rows)
+
+
+def image_source(manifest: Manifest, options: EmbedOptions) -> ImageSource:
+    """The manifest's files as the decoders read them."""
+    return ImageSource(
+        root=manifest.root,
+        uris=manifest.uris,
+        sha256=manifest.sha256s,
+        limits=options.limits,
+        allow_outside=options.allow_outside,
+    )
+
+
+def feature_key(spec: ModelSpec, decoder: str, runtime: Runtime, images: str, dtype: str) -> FeatureKey:
+    """The key under which a model's features are stored: everything their values depend on."""
+    return FeatureKey(
+        model=spec.slug,
+        weights=spec.weights_sha256,
+        architecture=spec.architecture,
+        recipe=spec.recipe.digest,
+        precision=runtime.numerics,
+        decoder=decoder,
+        layer=spec.layer,
+        images=images,
+        dtype=dtype,
+    )
+
+
+def decoder_of(recipe: Recipe, runtime: Runtime, options: EmbedOptions, batch_size: int) -> Decoder:
+    """The decoder that the options mean on this machine."""
+    return make_decoder(
+        options.decoder,
+        recipe,
+        device=runtime.device,
+        threads=runtime.threads,
+        batch_size=batch_size,
+        dct=options.dct,
+    )
+
+
+def decoder_name(recipe: Recipe, runtime: Runtime, options: EmbedOptions, batch_size: int) -> str:
+    """Name of `decoder_of`'s decoder, for the FeatureKey."""
+    decoder = decoder_of(recipe, runtime, options, batch_size)
+    decoder.close()
+    return decoder.name
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a process must know to embed chunks of a bank: small, and pickled with each task.
+
+    Attributes:
+        root: folder that the manifest's relative paths start from.
+        specs, layouts: of the models of one decode pass, which render alike, and of their features.
+    """
+
+    root: Path
+    specs: tuple[ModelSpec, ...]
+    layouts: tuple[FeatureLayout, ...]
+    runtime: Runtime
+    options: EmbedOptions
+
+    @property
+    def rendering(self) -> Recipe:
+        return self.specs[0].recipe.rendering
+
+    def bounds(self, chunk: int) -> tuple[int, int]:
+        return self.layouts[0].grid.bounds(chunk)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One chunk to do, and the positions of the models that lack it."""
+
+    chunk: int
+    models: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One encoded batch on its way to the bank."""
+
+    chunk: int
+    batch: DecodedBatch
+    copies: dict[int, HostCopy]
+    span: Span
+
+
+@dataclass
+class Tally:
+    """What has been done so far: rows, failures among them, and the three stages' clocks."""
+
+    rows: int = 0
+    failed: int = 0
+    stages: Clocks = field(default_factory=new_clocks)
+
+    def add(self, other: "Tally") -> None:
+        """Add another process's tally; clocks add up over processes."""
+        self.rows += other.rows
+        self.failed += other.failed
+        for mine, theirs in zip(self.stages, other.stages, strict=True):
+            mine.images += theirs.images
+            mine.busy_s += theirs.busy_s
+            mine.starved_s += theirs.starved_s
+            mine.blocked_s += theirs.blocked_s
+
+
+class Resident:
+    """The decoder and the encoders of one piece of work, made ready once and kept for many chunks.
+
+    Args:
+        decoder: that of `work`, if there is one already; closed with the rest.
+
+    Raises:
+        Refused, BankError: this machine makes other features than the layouts are of.
+    """
+
+    def __init__(self, work: Work, manifest: Manifest, decoder: Decoder | None = None) -> None:
+        self._flags = fix_flags(work.runtime)
+        self.work, self._source = work, image_source(manifest, work.options)
+        self.batch_size = work.options.batch_for(work.runtime, work.layouts[0].grid.chunk_rows)
+        self.decoder = decoder or decoder_of(work.rendering, work.runtime, work.options, self.batch_size)
+        self._encoders: dict[int, Any] = {}
+        self._check(manifest)
+
+    def _check(self, manifest: Manifest) -> None:
+        runtime, dtype = self.work.runtime, self.work.options.dtype
+        for spec, layout in zip(self.work.specs, self.work.layouts, strict=True):
+            made = feature_key(spec, self.decoder.name, runtime, manifest.image_digest, dtype)
+            if made != layout.key:
+                raise Refused(
+                    f"This machine would make {made.name} (decoder {made.decoder}, precision "
+                    f"{made.precision}), not {layout.key.name}",
+                    "All processes of a run make the same features",
+                    "name --decoder and --precision, and install the same packages on all machines",
+                )
+
+    def encoder(self, i: int) -> Any:
+        """Encoder of the i-th model, loaded at its first use."""
+        if i not in self._encoders:
+            self._encoders[i] = load(self.work.specs[i], self.work.runtime)
+        return self._encoders[i]
+
+    def describe(self) -> dict[int, dict[str, Any]]:
+        """How each encoder that was used computes; the flags of the process and its peak of device memory."""
+        here = {"flags": self._flags, "peak_device_bytes": peak_device_bytes(self.work.runtime.device)}
+        return {i: {**encoder.describe(), **here} for i, encoder in self._encoders.items()}
+
+    def run(self, tasks: Sequence[Task], tally: Tally, on_batch: Callable[[], None] = lambda: None) -> None:
+        """Decode, encode and commit chunks, the three overlapped.
+
+        Args:
+            tasks: in order of chunks.
+            tally: counts up while the run is on.
+            on_batch: called after each batch, from the committing thread.
+
+        Raises:
+            MachineFault: disk full, device lost; committed chunks are kept.
+        """
+        stages: Stages[tuple[Task, DecodedBatch, DeviceEvent], _Step] = Stages(tally.stages)
+        encoders = {i: self.encoder(i) for task in tasks for i in task.models}
+        plan = [(task, rows) for task in tasks for rows in self._batches(task.chunk)]
+        collector = _Collector(self.work, tally)
+
+        def decode() -> Iterator[tuple[Task, DecodedBatch, DeviceEvent]]:
+            with side_stream(self.work.runtime.device):
+                stream = self.decoder.stream(self._source, [rows for _, rows in plan])
+                for task, _ in plan:
+                    batch = next(stream)
+                    stages.first.busy_s += batch.seconds
+                    stages.first.images += len(batch.rows)
+                    yield task, batch, DeviceEvent(self.work.runtime.device)
+
+        def encode(item: tuple[Task, DecodedBatch, DeviceEvent]) -> _Step:
+            task, batch, ready = item
+            ready.make_current_stream_wait(batch.pixels)
+            with device_faults():
+                span = Span(self.work.runtime.device)
+                pixels = self._fixed_shape(batch.pixels)
+                copies = {i: HostCopy(encoders[i](pixels)[: len(batch.rows)]) for i in task.models}
+                span.stop()
+            stages.second.images += len(batch.rows)
+            return _Step(task.chunk, batch, copies, span)
+
+        def commit(step: _Step) -> None:
+            collector.add(step)
+            on_batch()
+
+        stages.run(decode, encode, commit)
+
+    def _batches(self, chunk: int) -> Iterator[range]:
+        start, stop = self.work.bounds(chunk)
+        for first in range(start, stop, self.batch_size):
+            yield range(first, min(first + self.batch_size, stop))
+
+    def _fixed_shape(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        """Pad a chunk's last batch where the device's arithmetic may depend on the batch size."""
+        missing = self.batch_size - pixels.shape[0]
+        if missing == 0 or not (self.work.runtime.on_cuda or self.work.runtime.compile):
+            return pixels
+        import torch
+
+        return torch.cat([pixels, pixels.new_zeros((missing, *pixels.shape[1:]))])
+
+    def close(self) -> None:
+        self.decoder.close()
+
+
+class _Collector:
+    """Gathers encoded batches into chunks and commits each when its last row has come."""
+
+    def __init__(self, work: Work, tally: Tally) -> None:
+        self._work, self._tally = work, tally
+        self._committers = [Committer(layout) for layout in work.layouts]
+        self._open: dict[int, np.ndarray] = {}
+        self._failures: list[Failure] = []
+        self._filled = 0
+
+    def add(self, step: _Step) -> None:
+        _, encoding, committing = self._tally.stages
+        arrays = {i: copy.wait().numpy() for i, copy in step.copies.items()}
+        encoding.busy_s += step.span.seconds
+        clock = time.perf_counter()
+        start, stop = self._work.bounds(step.chunk)
+        for i, array in arrays.items():
+            if i not in self._open:
+                self._open[i] = np.empty((stop - start, array.shape[1]), np.float32)
+            self._open[i][self._filled : self._filled + len(array)] = array
+        self._failures += [
+            Failure(step.batch.rows[slot], bad.code, bad.detail) for slot, bad in step.batch.failures.items()
+        ]
+        self._filled += len(step.batch.rows)
+        self._tally.rows += len(step.batch.rows)
+        self._tally.failed += len(step.batch.failures)
+        committing.images += len(step.batch.rows)
+        if self._filled == stop - start:
+            self._commit(step.chunk, start, stop)
+        committing.busy_s += time.perf_counter() - clock
+
+    def _commit(self, chunk: int, start: int, stop: int) -> None:
+        ok = np.ones(stop - start, bool)
+        ok[[f.row - start for f in self._failures]] = False
+        for i, embedding in self._open.items():
+            self._committers[i].commit(ChunkResult(chunk, embedding, ok, tuple(self._failures)))
+        self._open, self._failures, self._filled = {}, [], 0
+
+
+_turn = threading.Lock()
+_resident: Resident | None = None
+
+
+def embed_chunk(work: Work, task: Task) -> tuple[Tally, dict[int, dict[str, Any]]]:
+    """Embed one chunk in a worker process, which keeps decoder and encoders for the next ones.
+
+    One chunk at a time, whatever the number of threads that the worker was given: the stages have their own.
+
+    Returns:
+        What was done, and how the encoders compute (`Resident.describe`).
+    """
+    global _resident
+    with _turn:
+        if _resident is None or _resident.work != work:
+            if _resident is not None:  # one model resident a worker
+                _resident.close()
+                _resident = None
+            _resident = Resident(work, _manifest(work))
+        tally = Tally()
+        try:
+            _resident.run([task], tally)
+        except BaseException:
+            _resident = None  # a decoder that was interrupted is not used again
+            raise
+        return tally, _resident.describe()
+
+
+def _manifest(work: Work) -> Manifest:
+    bank = Bank.open(work.layouts[0].root)
+    if bank.image_digest != work.layouts[0].key.images:
+        raise BankError(
+            f"{bank.path} holds images {bank.image_digest[:12]} here, not {work.layouts[0].key.images[:12]}",
+            "All processes of a run see the same bank at the same path",
+            "mount the same file system on all machines",
+        )
+    return replace(bank.manifest(), root=work.root)

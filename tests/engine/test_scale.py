@@ -1,0 +1,184 @@
+"""Executors: dask's workers make the serial bank, bit for bit; they may die; nobody listens in the open."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.faults.chaos import worker_processes
+from benchmarks.faults.kill import problems_of
+from engine import scale
+from engine.errors import MachineFault, Refused
+from engine.extract import EmbedOptions, Progress, embed
+from engine.models import resolve
+from engine.recipes import Recipe
+from engine.runtime import Runtime
+from stores.manifest import Manifest
+
+ONE = Runtime(threads=1)
+OPTIONS = EmbedOptions(batch_size=8, chunk_rows=8)
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[scale.DaskExecutor]:
+    with scale.local(2, silence_s=30) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for i in range(60):
+        Image.fromarray(generator.integers(0, 255, (40, 50, 3), np.uint8)).save(root / f"{i:02}.png")
+    (root / "13.png").write_bytes(b"nothing")
+    return Manifest.from_folder(root)
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def refuse(_: int) -> None:
+    raise Refused("a number", "None is good", "give none")
+
+
+def fail_until(marker: str) -> str:
+    """Fails as a machine does at the first call, then succeeds."""
+    if not Path(marker).exists():
+        Path(marker).touch()
+        raise MachineFault("The disk is full", "It must not be", "free space")
+    return "done"
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stumble(_: int) -> None:
+    raise ZeroDivisionError("a fault of the program")
+
+
+def sleep(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def test_every_task_is_done_once(two: scale.DaskExecutor) -> None:
+    tasks = [(i,) for i in range(23)]
+    expected = {i: i * i for i in range(23)}
+    assert dict(scale.Serial().run(square, tasks)) == expected
+    assert dict(two.run(square, tasks)) == expected
+    assert two.workers == 2
+    assert two.ask(square, 7) == scale.Serial().ask(square, 7) == 49
+
+
+def test_errors_come_back_as_they_are(two: scale.DaskExecutor, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="None is good"):
+        list(two.run(refuse, [(1,)]))
+    with pytest.raises(ZeroDivisionError, match="a fault of the program"):
+        list(two.run(stumble, [(1,)]))
+    assert two.ask(fail_until, str(tmp_path / "tried")) == "done"
+
+
+def test_workers_make_the_serial_bank(two: scale.DaskExecutor, images: Manifest, tmp_path: Path) -> None:
+    """Two models in one pass, a bad image, one chunk done before: bit-identical, counted, reported."""
+    recipe = replace(Recipe(), size=32, crop=32)
+    specs = [resolve("random/resnet18", recipe=recipe, seed=seed) for seed in (0, 1)]
+    serial = embed(images, specs, tmp_path / "serial", runtime=ONE, options=OPTIONS)
+    seen: list[Progress] = []
+    shared = embed(
+        images,
+        specs,
+        tmp_path / "shared",
+        runtime=ONE,
+        options=OPTIONS,
+        executor=two,
+        on_progress=seen.append,
+    )
+    assert problems_of(tmp_path / "shared", tmp_path / "serial") == []
+    assert [(r.rows, r.ok, r.failed, r.embedded, r.workers) for r in shared] == [(60, 59, 1, 60, 2)] * 2
+    assert [r.key for r in shared] == [r.key for r in serial]
+    assert (seen[-1].done, seen[-1].total, seen[-1].failed) == (60, 60, 1)
+    assert shared[0].stages["encode"]["images"] == 60
+    again = embed(images, specs, tmp_path / "shared", runtime=ONE, options=OPTIONS, executor=two)
+    assert [r.embedded for r in again] == [0, 0]
+
+
+def test_a_killed_worker_costs_nothing(two: scale.DaskExecutor, images: Manifest, tmp_path: Path) -> None:
+    spec = resolve("random/resnet18", recipe=replace(Recipe(), size=32, crop=32))
+    embed(images, [spec], tmp_path / "serial", runtime=ONE, options=OPTIONS)
+    killed: list[int] = []
+
+    def kill_one(progress: Progress) -> None:
+        if progress.done >= 16 and not killed:
+            killed.append(worker_processes()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    embed(images, [spec], tmp_path / "bank", runtime=ONE, options=OPTIONS, executor=two, on_progress=kill_one)
+    assert killed
+    assert problems_of(tmp_path / "bank", tmp_path / "serial") == []
+
+
+def test_a_task_that_kills_its_workers_ends_the_run(two: scale.DaskExecutor) -> None:
+    two.tries = 1
+    with pytest.raises(MachineFault, match="ended 4 worker processes"):
+        list(two.run(die, [(1,)]))
+    two.tries = 3
+
+
+def test_another_machine_that_would_make_other_features_is_refused(images: Manifest, tmp_path: Path) -> None:
+    from engine.chunks import Resident, Work
+    from stores.layout import FeatureLayout, Grid
+    from tests.stores.banks import make_key
+
+    spec = resolve("random/resnet18", recipe=replace(Recipe(), size=32, crop=32))
+    layout = FeatureLayout(tmp_path, make_key(images.image_digest), 512, Grid(60, 8))
+    with pytest.raises(Refused, match="All processes of a run make the same features"):
+        Resident(Work(images.root, (spec,), (layout,), ONE, OPTIONS), images)
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://10.0.0.1:8786", "10.0.0.1:8786", "tcp://example.org:8786", "ucx://a:1", "", "tls://"]
+)
+def test_a_scheduler_in_the_open_is_refused(address: str) -> None:
+    with pytest.raises(Refused, match="tls://HOST:PORT"), scale.remote(address):
+        pass
+
+
+def test_a_scheduler_on_loopback_is_used_and_its_absence_said(two: scale.DaskExecutor) -> None:
+    with scale.remote(two.client.scheduler.address) as executor:
+        assert executor.ask(square, 5) == 25
+    with (
+        pytest.raises(MachineFault, match="No scheduler answers"),
+        scale.remote("tcp://127.0.0.1:1", timeout_s=0.5),
+    ):
+        pass
+
+
+def test_nobody_listens_beyond_loopback(two: scale.DaskExecutor) -> None:
+    assert two.client.scheduler.address.startswith("tcp://127.0.0.1:")
+    import psutil
+
+    mine = psutil.Process()
+    for process in [mine, *mine.children(recursive=True)]:
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip == "127.0.0.1"
+
+
+def test_without_workers_it_gives_up_and_says_what_to_do() -> None:
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None, silence_logs=50) as cluster,
+        cluster.get_client() as client,
+        pytest.raises(MachineFault, match="dask worker"),
+    ):
+        list(scale.DaskExecutor(client, patience_s=0.5).run(square, [(1,)]))

@@ -1,0 +1,264 @@
+"""Leases in a bucket: one holder, taken over after it fell silent by the store's clock, never before."""
+
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stores import documents, files, leases, locks, objects
+from stores.commit import Committer
+from stores.errors import BankError, MachineFault, Refused
+from stores.places import ObjectPath, place
+from stores.write import FeatureWriter, open_or_create
+from tests.s3 import Server, environment, serving
+from tests.stores.banks import chunk_result, make_key, make_manifest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving("bucket") as found, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(found.url).items():
+            patch.setenv(name, value)
+        objects.bucket_of.cache_clear()
+        yield found
+    objects.bucket_of.cache_clear()
+
+
+@pytest.fixture
+def lock(server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectPath:
+    monkeypatch.setattr(leases, "_POLL_SECONDS", 0.05)
+    found = place(f"s3://bucket/{request.node.name}/lock")
+    assert isinstance(found, ObjectPath)
+    return found
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases of two seconds (the store's clock counts whole ones)."""
+    monkeypatch.setattr(leases, "SECONDS", 2.0)
+    monkeypatch.setattr(leases, "_heart", leases._Heart())
+
+
+def abroad(path: ObjectPath, token: str = "theirs") -> dict[str, Any]:
+    """A lease of a process of another machine, which nobody renews."""
+    body = {"pid": 77, "host": "elsewhere", "started": "1", "boot": "another", "token": token, "renewals": 0}
+    objects.replace(path, documents.encode(body))
+    return body
+
+
+def body(path: ObjectPath) -> dict[str, Any]:
+    return documents.read(path)
+
+
+def test_one_at_a_time(lock: ObjectPath) -> None:
+    first = locks.coordinate(lock, "Feature x")
+    with pytest.raises(Refused, match=r"Feature x is being written by process \d+ on .*") as refused:
+        locks.coordinate(lock, "Feature x")
+    assert "wait for it to end" in refused.value.remedy
+    assert first.alive()
+    first.release()
+    first.release()
+    second = locks.coordinate(lock, "Feature x")
+    assert second.alive()
+    assert not first.alive()
+    second.release()
+
+
+def test_two_coordinators_of_a_feature(lock: ObjectPath) -> None:
+    bank = open_or_create(lock.parent, make_manifest(Path("/elsewhere"), 20))
+    key = make_key(bank.image_digest)
+    with FeatureWriter(bank, key, 4), pytest.raises(Refused, match="One run at a time"):
+        FeatureWriter(bank, key, 4)
+    FeatureWriter(bank, key, 4).close()
+
+
+def test_eight_that_want_it(lock: ObjectPath) -> None:
+    won, start = [], threading.Barrier(8)
+
+    def want() -> None:
+        start.wait()
+        with contextlib.suppress(Refused):
+            won.append(locks.coordinate(lock, "it"))
+
+    for _ in range(3):
+        threads = [threading.Thread(target=want) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        won.pop().release()
+
+
+def test_a_holder_elsewhere_is_believed_until_it_falls_silent(lock: ObjectPath, hasty: None) -> None:
+    abroad(lock)
+    with pytest.raises(Refused, match="process 77 on elsewhere"):
+        locks.coordinate(lock, "it")
+    assert body(lock)["host"] == "elsewhere"
+    time.sleep(3.2)
+    taken = locks.coordinate(lock, "it")
+    assert taken.alive()
+    taken.release()
+
+
+def test_the_clock_of_this_machine_plays_no_part(
+    lock: ObjectPath, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abroad(lock)
+    for wrong in (0.0, 1e11):
+        monkeypatch.setattr(time, "time", lambda wrong=wrong: wrong)
+        with pytest.raises(Refused):
+            locks.coordinate(lock, "it")
+
+
+def test_a_living_holder_keeps_it(lock: ObjectPath, hasty: None) -> None:
+    held = locks.coordinate(lock, "it")
+    time.sleep(4.0)
+    with pytest.raises(Refused):
+        locks.coordinate(lock, "it")
+    assert body(lock)["renewals"] > 3
+    held.release()
+
+
+def test_a_holder_that_was_replaced_notices_and_takes_nothing_back(lock: ObjectPath) -> None:
+    late = locks.coordinate(lock, "it")
+    theirs = abroad(lock)
+    late.renew()
+    assert not late.alive()
+    late.release()
+    assert body(lock) == theirs
+
+
+def test_a_renewal_whose_answer_is_lost(lock: ObjectPath, server: Server) -> None:
+    held = locks.coordinate(lock, "it")
+    with server.faulty(lambda count, method, path: "lost" if (count, method) == (2, "PUT") else None):
+        held.renew()
+    held.renew()
+    assert held.alive()
+    assert body(held.path)["renewals"] == 2
+    held.release()
+
+
+def test_a_creation_whose_answer_is_lost(lock: ObjectPath, server: Server) -> None:
+    with server.faulty(lambda count, method, path: "lost" if count == 1 else None):
+        held = locks.coordinate(lock, "it")
+    held.release()
+
+
+_DIE = """
+import os, sys
+from stores import locks
+from stores.places import place
+lock = place(sys.argv[1])
+if sys.argv[2] == "alone":
+    locks.coordinate(lock, "it")
+else:
+    manager = locks.held(lock, shared=sys.argv[2] == "shared")
+    manager.__enter__()
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("how", ["alone", "shared", "exclusive"])
+def test_nobody_waits_for_the_dead_of_this_machine(lock: ObjectPath, how: str) -> None:
+    """The lease would last a minute; the process is known to have ended."""
+    done = subprocess.run([sys.executable, "-c", _DIE, str(lock), how], cwd=ROOT)
+    assert done.returncode == -9
+    assert objects.names(lock.parent)
+    start = time.monotonic()
+    with locks.held(lock):
+        pass
+    with locks.held(lock, shared=True):
+        pass
+    locks.coordinate(lock, "it").release()
+    assert time.monotonic() - start < 20
+
+
+def test_alone_waits_for_those_inside_and_keeps_newcomers_out(lock: ObjectPath) -> None:
+    order = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def share(name: str) -> None:
+        with locks.held(lock, shared=True):
+            order.append(f"{name} in")
+            inside.set()
+            assert leave.wait(30)
+            order.append(f"{name} out")
+
+    def alone() -> None:
+        with locks.held(lock):
+            order.append("alone")
+
+    first = threading.Thread(target=share, args=("first",))
+    first.start()
+    assert inside.wait(30)
+    cleaner = threading.Thread(target=alone)
+    cleaner.start()
+    while objects.read_if_there(lock) is None:
+        time.sleep(0.01)
+    second = threading.Thread(target=share, args=("second",))
+    second.start()
+    time.sleep(0.5)
+    assert order == ["first in"]
+    leave.set()
+    for thread in (first, cleaner, second):
+        thread.join()
+    assert order == ["first in", "first out", "alone", "second in", "second out"]
+    assert objects.names(lock.parent / "leases") == []
+
+
+def test_patience_ends(lock: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "SECONDS", 10.0)
+    with (
+        locks.held(lock),
+        pytest.raises(BankError, match="locked by another process"),
+        locks.held(lock, patience=-9.5),
+    ):
+        pass
+
+
+def test_sharers_that_fell_silent_are_put_out(lock: ObjectPath, hasty: None) -> None:
+    abroad(lock.parent / "leases" / "lock~theirs")
+    start = time.monotonic()
+    with locks.held(lock):
+        assert time.monotonic() - start > 1.0
+        assert objects.names(lock.parent / "leases") == []
+
+
+def prepared(lock: ObjectPath) -> Committer:
+    bank = open_or_create(lock.parent, make_manifest(Path("/elsewhere"), 20))
+    with FeatureWriter(bank, make_key(bank.image_digest), 4) as writer:
+        return writer.committer
+
+
+@pytest.mark.parametrize("swept", [True, False])
+def test_a_committer_that_slept_through_a_clean_up(
+    lock: ObjectPath, monkeypatch: pytest.MonkeyPatch, swept: bool
+) -> None:
+    """It wakes up to write its marker, after a clean-up took its chunk for abandoned: the marker goes."""
+    committer = prepared(lock)
+    marker = committer.layout.root / committer.layout.marker(0)
+    real = documents.create
+
+    def late(path: Any, content: Any, temp: Any) -> bool:
+        for name in objects.names(lock.parent / f".embank/{committer.layout.name}/leases"):
+            objects.remove(lock.parent / f".embank/{committer.layout.name}/leases/{name}")
+        if swept:
+            objects.remove(committer.layout.root / committer.layout.chunk_file("norm", 0))
+        return real(path, content, temp)
+
+    monkeypatch.setattr(documents, "create", late)
+    if swept:
+        with pytest.raises(MachineFault, match="reads back other bytes"):
+            committer.commit(chunk_result(0, 0, 20, 4))
+    else:
+        assert committer.commit(chunk_result(0, 0, 20, 4))
+    assert (files.read_if_there(marker) is None) == swept

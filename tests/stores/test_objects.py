@@ -1,0 +1,564 @@
+"""Banks in a bucket, against an S3 server on loopback: the same bytes as on disk, and the same promises."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stores import fetch, leases, objects
+from stores.commit import Committer
+from stores.encode import encode
+from stores.errors import BankError, EmbankError, MachineFault
+from stores.manifest import Manifest
+from stores.places import ObjectPath, Place, place
+from stores.read import Bank
+from stores.records import RunRecord, read_all
+from stores.verify import quarantine, verify
+from stores.write import FeatureWriter, open_or_create
+from tests.s3 import Server, environment, serving
+from tests.stores import banks
+from tests.stores.banks import chunk_result, content, fill, make_key
+
+ROWS, DIM, CHUNK = 150, 8, 64
+FREE = (*banks.FREE, ".embank/leases")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving("bucket") as found, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(found.url).items():
+            patch.setenv(name, value)
+        objects.bucket_of.cache_clear()
+        yield found
+    objects.bucket_of.cache_clear()
+
+
+@pytest.fixture
+def root(server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectPath:
+    """A prefix of the test's own; what is read is kept in memory."""
+    monkeypatch.setenv(fetch.CACHE_VARIABLE, "")
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)
+    found = place(f"s3://bucket/{name}/bank")
+    assert isinstance(found, ObjectPath)
+    return found
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No second attempts: each answer is final."""
+    monkeypatch.setattr(objects, "RETRIES", {"max_retries": 0})
+    monkeypatch.setattr(objects, "PAUSES", ())
+    objects.bucket_of.cache_clear()
+    yield
+    objects.bucket_of.cache_clear()
+
+
+def manifest() -> Manifest:
+    """Of images that share nothing but `/` with any bank: its file is the same everywhere."""
+    return banks.make_manifest(Path("/elsewhere"), ROWS)
+
+
+def make_bank(where: Place, seed: int = 0) -> Bank:
+    bank = open_or_create(where, manifest(), chunk_rows=CHUNK)
+    fill(bank, make_key(bank.image_digest), DIM, seed)
+    return bank
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return make_bank(tmp_path_factory.mktemp("disk") / "bank")
+
+
+def keys(root: ObjectPath) -> list[str]:
+    """Every key below a prefix, relative."""
+    import obstore
+
+    store = objects.bucket_of(root.scheme, root.bucket)
+    found = [each["path"] for batch in obstore.list(store, root.key) for each in batch]
+    return sorted(key.removeprefix(f"{root.key}/") for key in found)
+
+
+def objects_of(root: ObjectPath) -> dict[str, bytes]:
+    """Every object that must be bit-identical after any history."""
+    wanted = [
+        key for key in keys(root) if not key.startswith(FREE) and key.split("/")[-1] not in banks.FREE_NAMES
+    ]
+    return {key: objects.read_if_there(root / key) or b"" for key in wanted}
+
+
+def upload(folder: Path, root: ObjectPath) -> None:
+    """What `aws s3 sync` does."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            objects.replace(root / path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def download(root: ObjectPath, folder: Path) -> None:
+    for key in keys(root):
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / key).write_bytes(objects.read_if_there(root / key) or b"")
+
+
+def flip(path: ObjectPath, at: int = 100) -> None:
+    data = bytearray(objects.read_if_there(path) or b"")
+    data[at] ^= 16
+    objects.replace(path, bytes(data))
+
+
+def chunk(bank: Bank, index: int, array: str = "embedding") -> ObjectPath:
+    name = bank.list()[0].name
+    found = bank.path / (f"{name}/{array}/c/{index}" + ("/0" if array == "embedding" else ""))
+    assert isinstance(found, ObjectPath)
+    return found
+
+
+def same_values(left: Bank, right: Bank) -> None:
+    a, b = left.features(), right.features()
+    np.testing.assert_array_equal(a.array.view(np.uint16), b.array.view(np.uint16))
+    np.testing.assert_array_equal(a.norm, b.norm)
+    np.testing.assert_array_equal(a.status, b.status)
+    np.testing.assert_array_equal(a.labels, b.labels)
+    assert a.failures() == b.failures()
+    assert a.image_ids == b.image_ids
+    assert a.info == b.info
+
+
+# The same bank
+
+
+def test_a_bank_in_a_bucket_has_the_bytes_of_one_on_disk(root: ObjectPath, disk: Bank) -> None:
+    bank = make_bank(root)
+    assert objects_of(root) == content(disk.path)
+    same_values(bank, disk)
+    report = verify(root)
+    assert report.ok
+    assert report.chunks == bank.grid.chunks
+
+
+def test_a_copied_bank_is_a_bank_both_ways(root: ObjectPath, disk: Bank, tmp_path: Path) -> None:
+    upload(disk.path, root)
+    bank = Bank.open(str(root))
+    assert verify(root).ok
+    same_values(bank, disk)
+    make_bank(root)  # Finds everything done, in spite of the lock files that came from a disk.
+    download(root, tmp_path / "back")
+    back = Bank.open(tmp_path / "back")
+    assert verify(back).ok
+    same_values(back, disk)
+    make_bank(tmp_path / "back")
+
+
+def test_plain_zarr_opens_it(root: ObjectPath, disk: Bank) -> None:
+    import zarr
+    from zarr.storage import ObjectStore
+
+    make_bank(root)
+    from obstore.store import from_url
+
+    group = zarr.open_group(ObjectStore(from_url(str(root), client_options={"allow_http": True})), mode="r")
+    feature = disk.features()
+    stored = group[f"{feature.name}/embedding"][:]
+    np.testing.assert_array_equal(stored.view(np.uint16), feature.array.view(np.uint16))
+
+
+def test_records_and_descriptions(root: ObjectPath) -> None:
+    bank = make_bank(root)
+    record = RunRecord.now("test", asked={}, used={}, metrics={"x": 1}, seconds={})
+    record.write(root)
+    assert read_all(str(root)) == [record]
+    name = bank.list()[0].name
+    assert len(bank.describe(name, failures=True)["failures"]) == sum(map(banks.is_bad, range(ROWS)))
+    assert bank.manifest().digest == manifest().digest
+    assert bank.manifest().root == Path("/elsewhere/images")
+
+
+def test_the_path_of_a_url(root: ObjectPath) -> None:
+    make_bank(root)
+    assert Bank.open(Path(str(root))).path == root  # pathlib makes one slash of two
+
+
+def test_what_is_there_is_not_taken_for_an_empty_place(root: ObjectPath) -> None:
+    objects.replace(root / "notes.txt", b"mine")
+    with pytest.raises(BankError, match=r"holds notes\.txt and no embank\.json"):
+        make_bank(root)
+    assert keys(root) == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3:///bank", "gs://b//x", "az://b/../x", "s3://b/a\nb", "ftp://b/x"]
+)
+def test_urls_that_are_refused(url: str) -> None:
+    with pytest.raises(BankError):
+        place(url)
+
+
+def test_names() -> None:
+    path = place("s3://bucket/a/b/")
+    assert isinstance(path, ObjectPath)
+    assert str(path) == "s3://bucket/a/b"
+    assert (path / "c/d").parent == path / "c"
+    assert path.name == "b"
+    assert str(place("gs://bucket")) == "gs://bucket"
+    assert place("a/b") == Path("a/b")
+    assert place("s3/b") == Path("s3/b")
+
+
+# Damage
+
+
+@pytest.mark.parametrize("array", ["embedding", "norm", "status"])
+def test_a_flipped_bit_is_found_and_mended(root: ObjectPath, disk: Bank, array: str) -> None:
+    bank = make_bank(root)
+    flip(chunk(bank, 1, array), at=10)
+    with pytest.raises(BankError, match="Chunk 1 is damaged"):
+        getattr(bank.features(), "array" if array == "embedding" else array)
+    report = verify(root)
+    assert [(d.chunk, d.path) for d in report.damaged] == [
+        (1, chunk(bank, 1, array).relative_to(root).as_posix())
+    ]
+    assert list(quarantine(root, report).values()) == [[1]]
+    with pytest.raises(BankError, match="not finished"):
+        bank.features()
+    make_bank(root)
+    assert verify(root).ok
+    assert objects_of(root) == content(disk.path)
+    assert sum("quarantine" in key for key in keys(root)) == 5  # seal, marker, and the chunk's three objects
+
+
+def test_a_missing_object_is_found_and_mended(root: ObjectPath, disk: Bank) -> None:
+    bank = make_bank(root)
+    objects.remove(chunk(bank, 2))
+    with pytest.raises(BankError, match=r"No such file.*repair"):
+        _ = bank.features().array
+    quarantine(root, verify(root))
+    make_bank(root)
+    assert objects_of(root) == content(disk.path)
+
+
+def test_every_object_flipped_is_found(root: ObjectPath) -> None:
+    bank = make_bank(root)
+    for key in objects_of(root):
+        flip(root / key, at=7)
+        report = verify(bank)
+        assert key in [each.path for each in report.damaged], key
+        flip(root / key, at=7)
+    assert verify(bank).ok
+
+
+# Copies at hand
+
+
+def test_what_was_read_stays_at_hand(
+    root: ObjectPath, disk: Bank, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(fetch.CACHE_VARIABLE, str(tmp_path / "cache"))
+    bank = make_bank(root)
+    same_values(bank, disk)
+    with server.faulty(lambda count, method, path: None):
+        same_values(Bank.open(root), disk)
+        assert not [path for _, path in server.log if "/embedding/" in path]
+    (copy,) = (tmp_path / "cache").rglob("embedding/c/1/0")
+    data = bytearray(copy.read_bytes())
+    data[5] ^= 1
+    copy.write_bytes(data)
+    same_values(Bank.open(root), disk)  # A damaged copy is fetched again ...
+    assert bytes(data) != copy.read_bytes()
+    flip(chunk(bank, 1))
+    same_values(Bank.open(root), disk)  # ... and one that is whole hides damage in the bucket, which
+    assert not verify(root).ok  # verify finds.
+
+
+def test_a_folder_that_cannot_be_written_is_done_without(
+    root: ObjectPath, disk: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv(fetch.CACHE_VARIABLE, str(tmp_path / "file"))
+    assert fetch.cache_folder() is None
+    same_values(make_bank(root), disk)
+
+
+def test_the_usual_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(fetch.CACHE_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert fetch.cache_folder() == tmp_path / "embank"
+
+
+# Races
+
+
+def prepared(root: ObjectPath) -> Committer:
+    bank = open_or_create(root, manifest(), chunk_rows=CHUNK)
+    with FeatureWriter(bank, make_key(bank.image_digest), DIM) as writer:
+        return writer.committer
+
+
+def at_once(jobs: list[Callable[[], object]]) -> tuple[list[object], list[BaseException]]:
+    start, said, errors = threading.Barrier(len(jobs)), [], []
+
+    def run(job: Callable[[], object]) -> None:
+        start.wait()
+        try:
+            said.append(job())
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return said, errors
+
+
+@pytest.mark.parametrize("differing", [False, True], ids=["same bytes", "other bytes"])
+def test_eight_committers_of_one_chunk(root: ObjectPath, server: Server, differing: bool) -> None:
+    """The first to get as far as the norms is held up there, so that the others could overtake it."""
+    committer = prepared(root)
+    passed = threading.Event()
+
+    def hold_up(count: int, method: str, path: str) -> None:
+        if method == "PUT" and path.endswith("/norm/c/0") and not passed.is_set():
+            passed.set()
+            time.sleep(0.7)
+
+    results = [chunk_result(0, 0, CHUNK, DIM, seed=each if differing else 0) for each in range(8)]
+    with server.faulty(hold_up):
+        said, errors = at_once([lambda result=result: committer.commit(result) for result in results])
+    assert errors == []
+    assert sum(map(bool, said)) == 1
+    marker = json.loads(objects.read_if_there(root / committer.layout.marker(0)) or b"")
+    found = {path: objects.read_if_there(root / path) for path in marker["files"]}
+    written = [
+        {path: bytes(data) for path, data in encode(r, committer.layout).files.items()} for r in results
+    ]
+    assert found in written, "a mixed chunk"
+    assert {path: objects.digest(root / path) for path in found} == {
+        path: (promise["size"], promise["sha256"]) for path, promise in marker["files"].items()
+    }
+
+
+def takes_anything(self: Committer, relative: str, data: memoryview) -> bool:
+    objects.create(self.layout.root / relative, data)
+    return True
+
+
+@pytest.mark.parametrize("mutant", ["overwrite", "no withdrawal"])
+def test_mutants_die(root: ObjectPath, server: Server, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
+    """The race of the test above tells a commit protocol that holds from ones that do not."""
+    if mutant == "overwrite":
+        monkeypatch.setattr(objects, "create", lambda path, data: objects.replace(path, data) or True)
+        monkeypatch.setattr(leases, "_trusted", {("s3", "bucket")})
+    else:
+        monkeypatch.setattr(Committer, "_create", takes_anything)
+        monkeypatch.setattr(Committer, "_read_back", lambda self, promised: None)
+    with pytest.raises(AssertionError):
+        test_eight_committers_of_one_chunk(root, server, True)
+
+
+def test_a_store_that_overwrites_is_refused(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = objects._put
+
+    def careless(path: ObjectPath, data: bytes, mode: object) -> object:
+        return honest(path, data, "overwrite")
+
+    monkeypatch.setattr(leases, "_trusted", set())
+    monkeypatch.setattr(objects, "_put", careless)
+    with pytest.raises(BankError, match="overwrites objects that it was asked to create"):
+        make_bank(root)
+
+
+def test_eight_makers_of_one_bank(root: ObjectPath, disk: Bank) -> None:
+    said, errors = at_once([lambda: open_or_create(root, manifest(), chunk_rows=CHUNK) for _ in range(8)])
+    assert errors == []
+    assert len({bank.manifest_digest for bank in said}) == 1
+    make_bank(root)
+    assert objects_of(root) == content(disk.path)
+
+
+# Faults
+
+
+def work(root: ObjectPath) -> None:
+    bank = Bank.open(root)
+    fill(bank, make_key(bank.image_digest), DIM)
+
+
+@pytest.fixture
+def empty(root: ObjectPath) -> dict[str, bytes]:
+    """The objects of a bank without features, to begin from."""
+    open_or_create(root, manifest(), chunk_rows=CHUNK)
+    return {key: objects.read_if_there(root / key) or b"" for key in keys(root)}
+
+
+def begin(root: ObjectPath, empty: dict[str, bytes]) -> None:
+    for key in keys(root):
+        objects.remove(root / key)
+    for key, data in empty.items():
+        objects.replace(root / key, data)
+
+
+@pytest.mark.parametrize("kind", ["500", "403", "404", "lost", "cut", "short"])
+def test_any_request_of_a_run_fails(
+    root: ObjectPath, disk: Bank, empty: dict[str, bytes], server: Server, impatient: None, kind: str
+) -> None:
+    """Once, with nobody to repeat it; a resume reaches the same bytes."""
+    wanted = content(disk.path)
+    with server.faulty(lambda count, method, path: None):
+        work(root)
+        total = server.count
+    stopped = 0
+    for at in range(1 + len(kind) % 5, total + 1, 29):
+        begin(root, empty)
+        try:
+            with server.faulty(lambda count, method, path, at=at: kind if count == at else None):
+                work(root)
+        except EmbankError as error:
+            stopped += 1
+            assert error.remedy
+        assert lying_markers(root) == []
+        work(root)
+        assert objects_of(root) == wanted
+    assert stopped > 0
+
+
+def lying_markers(root: ObjectPath) -> list[str]:
+    found = []
+    for key in keys(root):
+        if "/markers/" in key:
+            for path, promise in json.loads(objects.read_if_there(root / key) or b"")["files"].items():
+                if objects.digest(root / path) != (promise["size"], promise["sha256"]):
+                    found.append(path)
+    return found
+
+
+_RUN = """
+import sys
+from stores.read import Bank
+from tests.stores.banks import fill, make_key
+bank = Bank.open(sys.argv[1])
+fill(bank, make_key(bank.image_digest), int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_kills_at_requests_of_a_run(
+    root: ObjectPath, disk: Bank, empty: dict[str, bytes], server: Server, how: str
+) -> None:
+    """SIGKILL while the store does a request, before or after it is done; the next run waits for nobody."""
+    with server.faulty(lambda count, method, path: None):
+        work(root)
+        total = server.count
+    assert objects_of(root) == content(disk.path)
+    for at in range(20 if how == "before" else 30, total, total // 3):
+        begin(root, empty)
+        words = [sys.executable, "-c", _RUN, str(root), str(DIM)]
+        run = subprocess.Popen(words, cwd=Path(__file__).parents[2])
+
+        def kill(count: int, method: str, path: str, at: int = at, run: Any = run) -> str | None:
+            if count == at:
+                os.kill(run.pid, signal.SIGKILL)
+                run.wait()
+            return "403" if count == at and how == "before" else None
+
+        with server.faulty(kill):
+            assert run.wait(120) == -signal.SIGKILL
+        assert lying_markers(root) == []
+        start = time.monotonic()
+        work(root)
+        assert time.monotonic() - start < leases.SECONDS / 2
+        assert objects_of(root) == content(disk.path)
+
+
+READING = {
+    "403": (BankError, "not allowed.*AWS_ACCESS_KEY_ID"),
+    "404": (BankError, "repair"),
+    "500": (MachineFault, "500 InternalError"),
+    "503": (MachineFault, "503 SlowDown"),
+    "short": (BankError, "bytes instead of"),
+    "flip": (BankError, "SHA-256"),
+    "cut": (MachineFault, "does not answer as it should"),
+}
+
+
+@pytest.mark.parametrize("kind", READING)
+def test_no_bad_answer_becomes_data(root: ObjectPath, server: Server, impatient: None, kind: str) -> None:
+    features = make_bank(root).features()
+    error, said = READING[kind]
+    with (
+        server.faulty(lambda count, method, path: kind if "/embedding/c/1/" in path else None),
+        pytest.raises(error, match=said),
+    ):
+        _ = features.array
+
+
+@pytest.mark.parametrize("kind", ["500", "503", "cut", "short", "flip", "lost"])
+def test_what_goes_wrong_once_is_asked_again(
+    root: ObjectPath, disk: Bank, server: Server, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(objects, "PAUSES", (0.0, 0.0))
+    bank, seen = make_bank(root), set()
+
+    def first_time(count: int, method: str, path: str) -> str | None:
+        if "/c/" not in path or path in seen:
+            return None
+        seen.add(path)
+        return kind
+
+    with server.faulty(first_time):
+        same_values(bank, disk)
+        assert len(seen) == 3 * bank.grid.chunks
+
+
+def test_a_store_that_does_not_answer(
+    root: ObjectPath, server: Server, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_bank(root)
+    monkeypatch.setenv("AWS_TIMEOUT", "300ms")
+    monkeypatch.setattr(server, "slow_s", 1.0)
+    objects.bucket_of.cache_clear()
+    with (
+        server.faulty(lambda count, method, path: "slow"),
+        pytest.raises(MachineFault, match="does not answer"),
+    ):
+        Bank.open(root)
+
+
+def test_no_such_bucket_and_no_such_server(
+    server: Server, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BankError, match=r"(?s)NoSuchBucket.*create it"):
+        make_bank(place("s3://nobody/bank"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    objects.bucket_of.cache_clear()
+    with pytest.raises(MachineFault):
+        make_bank(place("s3://bucket/bank"))
+
+
+def test_a_store_that_gives_back_other_bytes_is_a_fault(root: ObjectPath, server: Server) -> None:
+    committer = prepared(root)
+    with (
+        server.faulty(lambda count, method, path: "flip" if method == "GET" and "/norm/c/" in path else None),
+        pytest.raises(MachineFault, match="reads back other bytes"),
+    ):
+        committer.commit(chunk_result(0, 0, CHUNK, DIM))
+    assert objects.names(root / f".embank/{committer.layout.name}/markers") == []
+    assert committer.commit(chunk_result(0, 0, CHUNK, DIM))
+
+
+def test_local_banks_do_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys; from stores import read, write, verify; assert 'obstore' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
+    objects.bucket_of.cache_clear()
+    with pytest.raises(BankError, match=r"install embank\[s3\]"):
+        Bank.open("s3://bucket/bank")
