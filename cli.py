@@ -1141,7 +1141,7 @@ class BatchNormName(StrEnum):
 @app.command()
 def saliency(
     source: Annotated[
-        Path, typer.Argument(metavar="BANK|MANIFEST", help="A bank's directory, or a manifest.")
+        str, typer.Argument(metavar="BANK|MANIFEST", help="A bank's directory or URL, or a manifest.")
     ],
     model: OneModel,
     weights: Annotated[
@@ -1351,7 +1351,7 @@ def invariance(
 
 
 def _multi_view(
-    bank: Path, model: str, pair: str | None, same_label: bool, device: str, asked: dict[str, Any]
+    bank: str, model: str, pair: str | None, same_label: bool, device: str, asked: dict[str, Any]
 ) -> dict[str, Any]:
     from engine.evals.device import evaluation_device
     from engine.evals.multiview import MultiViewOptions, multiview_from_bank
@@ -1366,7 +1366,7 @@ def _multi_view(
 
 
 def _invariances(
-    bank: Path,
+    bank: str,
     model: str,
     transform: list[str],
     views: int,

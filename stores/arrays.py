@@ -6,7 +6,6 @@ A file is put in its place whole or not at all; a flipped bit anywhere in it is 
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ import numpy.typing as npt
 
 from stores import documents, files
 from stores.layout import SIDE
+from stores.places import Place
 
 #: Kinds of numbers that a file may hold.
 DTYPES = ("float16", "float32", "float64", "int64", "uint8")
 
 
-def write(root: Path, relative: str, key: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def write(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Put arrays into a bank's side folder, atomically and durably.
 
     Args:
@@ -51,7 +51,7 @@ def write(root: Path, relative: str, key: Mapping[str, Any], arrays: Mapping[str
     files.replace(path, data, files.temporary(root / SIDE / "tmp", "arrays"))
 
 
-def read(root: Path, relative: str, key: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | None:
+def read(root: Place, relative: str, key: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | None:
     """Arrays that `write` put there under this very key; None where there is no such file.
 
     Raises:
@@ -78,7 +78,7 @@ def read(root: Path, relative: str, key: Mapping[str, Any]) -> dict[str, npt.NDA
     return found
 
 
-def broken(path: Path) -> documents.BrokenDocument:
+def broken(path: Place) -> documents.BrokenDocument:
     """The error for an array file that cannot be used."""
     return documents.BrokenDocument(
         f"{path} is damaged", "An array file must match its own SHA-256", "delete it; it will be made again"

@@ -9,6 +9,7 @@ from engine.errors import Refused
 from engine.models import ModelSpec, resolve
 from engine.recipes import Recipe
 from stores.manifest import Manifest
+from stores.places import ObjectPath, Place, place
 from stores.read import Bank
 
 
@@ -26,11 +27,11 @@ class Images:
     manifest: Manifest
     source: ImageSource
     spec: ModelSpec
-    home: Path
+    home: Place
 
 
 def open_images(
-    path: Path,
+    path: Path | str,
     model: str,
     *,
     weights: Path | None = None,
@@ -43,7 +44,7 @@ def open_images(
     """Open a bank or a manifest.
 
     Args:
-        path: a bank's directory, or a manifest's file.
+        path: a bank's directory or URL, or a manifest's file.
         model: a slug; in a bank that has features of it, the very weights and preprocessing of these.
         weights, recipe, seed: as `models.resolve` takes them, instead of the bank's or the catalogue's.
         root: folder of the images, where they have moved.
@@ -53,26 +54,29 @@ def open_images(
     Raises:
         Refused: no bank or manifest there, no place to keep maps, or weights that are not the bank's.
     """
-    if path.is_dir():
-        bank = Bank.open(path)
+    where = place(path)
+    spec = None
+    if isinstance(where, ObjectPath) or where.is_dir():
+        bank = Bank.open(where)
         manifest, outside = bank.manifest(), _outside(bank) or allow_outside
         spec = _of_bank(bank, model) if weights is None and recipe is None else None
-        home = bank.path
+        kept: Place = bank.path
     else:
-        manifest, outside, spec = (
-            Manifest.read(path, root=root, allow_outside=allow_outside),
-            allow_outside,
-            None,
-        )
-        if home is None:
-            raise Refused(
-                f"manifest {path} without a folder for the maps",
-                "Maps of a bank are kept in it, those of a manifest in a folder of your choice",
-                "give the folder with -o DIR",
-            )
-        home.mkdir(parents=True, exist_ok=True)
+        manifest, outside = Manifest.read(where, root=root, allow_outside=allow_outside), allow_outside
+        kept = _folder(where, home)
     source = ImageSource(root or manifest.root, manifest.uris, sha256=manifest.sha256s, allow_outside=outside)
-    return Images(manifest, source, spec or resolve(model, weights=weights, recipe=recipe, seed=seed), home)
+    return Images(manifest, source, spec or resolve(model, weights=weights, recipe=recipe, seed=seed), kept)
+
+
+def _folder(manifest: Path, home: Path | None) -> Path:
+    if home is None:
+        raise Refused(
+            f"manifest {manifest} without a folder for the maps",
+            "Maps of a bank are kept in it, those of a manifest in a folder of your choice",
+            "give the folder with -o DIR",
+        )
+    home.mkdir(parents=True, exist_ok=True)
+    return home
 
 
 def _outside(bank: Bank) -> bool:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from engine.evals.occluding import Scores
 from engine.kernels.occlusion import Squares
 from stores import arrays, documents, files
 from stores.layout import SIDE
+from stores.places import Place
 
 _FOLDER = "saliency"
 #: Numbers of a sample's error, in the order in which they are stored.
@@ -42,7 +42,7 @@ class MapFolder:
         settings: everything that a map depends on besides the image; JSON values.
     """
 
-    def __init__(self, home: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, home: Place, settings: Mapping[str, Any]) -> None:
         self._home, self._settings = home, dict(settings)
         body = {name: value for name, value in settings.items() if name != "model"}
         self.digest = hashlib.sha256(documents.canonical(body)).hexdigest()
