@@ -81,6 +81,12 @@ ModelFilter = Annotated[
     str | None, typer.Option("--model", help="Model slug or feature name. (default: all)")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that share the work, one a GPU. (default: this one alone)")
+]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="dask scheduler whose workers share the work.")
+]
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Let absolute paths and links lead out of the root.")
 ]
@@ -332,12 +338,8 @@ def embed(
         float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of rows failed.")
     ] = 0.01,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest image decoded.")] = 64_000_000,
-    workers: Annotated[
-        int, typer.Option(min=0, help="Processes that share the chunks, one a GPU. (default: this one alone)")
-    ] = 0,
-    scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="dask scheduler whose workers share the chunks.")
-    ] = None,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
     root: Root = None,
     allow_outside: AllowOutside = False,
     json: Json = False,
@@ -964,6 +966,8 @@ def probe(
         SolverName, typer.Option(help="All minimise the same objective.")
     ] = SolverName.lockstep,
     device: DeviceOption = "auto",
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
     seed: Annotated[int, typer.Option(help="Of the cuts, draws and resamples.")] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Draw validation score against C here (PNG).")
@@ -991,7 +995,7 @@ def probe(
         bootstrap=bootstrap,
         seed=seed,
         device=evaluation_device(device),
-        threads=usable_cores(),
+        threads=_share(workers) or usable_cores(),
     )
     policies = None
     if multi_label or uncertain or blank:
@@ -1005,8 +1009,8 @@ def probe(
         splits=SplitOptions(train_split, val_split, test_split, val_fraction, holdout, seed, mode.value),
         low_shot=LowShot.parse(low_shot, seeds, seed) if low_shot else None,
     )
-    with console.probe_progress() as on_progress:
-        results = probes_from_bank(bank, model, asked, options, on_progress=on_progress)
+    with _executor(workers, scheduler, device) as executor, console.probe_progress() as on_progress:
+        results = probes_from_bank(bank, model, asked, options, executor=executor, on_progress=on_progress)
     if out:
         from engine.report.probes import probe_figure
 

@@ -123,7 +123,7 @@ class _Measurement:
 
     def __init__(self, bank: Path | str, model: str, options: InvarianceOptions) -> None:
         self.started = time.perf_counter()
-        self.store = Bank.open(Path(bank))
+        self.store = Bank.open(bank)
         self.features: FeatureSet = self.store.features(model)
         self.options = options
         self.groups = own_groups(self.store.column("group")[0])

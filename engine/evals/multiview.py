@@ -144,7 +144,7 @@ def multiview_from_bank(
         Refused: as `find_pairs`, `statistics`; fewer pairs than asked for; pairs of one patient only.
     """
     start = time.perf_counter()
-    store = Bank.open(Path(bank))
+    store = Bank.open(bank)
     features = store.features(model)
     pairs = find_pairs(store.manifest(), features.ok, options)
     chosen = _choose(len(pairs.first), options)

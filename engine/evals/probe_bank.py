@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from engine.evals.probe import ProbeOptions, Progress, Task, probe_task
 from engine.evals.probe_published import probe_published
 from engine.evals.splits import Columns, SplitOptions, parts
 from engine.evals.targets import Policies, Target, from_bank, together
+from engine.scale import Executor
 from stores.read import Bank, FeatureSet
 from stores.records import RunRecord
 
@@ -56,12 +57,15 @@ def probes_from_bank(
     asked: BankProbe | None = None,
     options: ProbeOptions | None = None,
     *,
+    executor: Executor | None = None,
     on_progress: Callable[[str], Progress] | None = None,
 ) -> list[dict[str, Any]]:
     """Probe every model on every label column (or on all columns together) and keep RunRecords.
 
     Args:
         models: slugs or feature names.
+        executor: its workers share the models and columns; they must see the bank at the same place. None
+            computes here.
         on_progress: given `model, label`, what `engine.evals.probe.probe` reports to.
 
     Returns:
@@ -74,18 +78,38 @@ def probes_from_bank(
     """
     asked, options = asked or BankProbe(), options or ProbeOptions()
     _refuse_unpublished(asked, options)
-    store = Bank.open(Path(bank))
+    store = Bank.open(bank)
     chosen = [store.features(model) for model in models]
     if not chosen or len({each.name for each in chosen}) < len(chosen):
         raise Refused(f"models {list(models)}", "Each model is named once", "drop the repetition")
     targets = from_bank(store, asked.labels, findings=asked.findings, policies=asked.policies)
     runs = [targets] if asked.multi_label else [[target] for target in targets]
+    if executor:
+        return _by_workers(executor, bank, chosen, runs, asked, options)
     columns = Columns.of(store)
     return [
         _run(store, features, run, columns, asked, options, on_progress)
         for features in chosen
         for run in runs
     ]
+
+
+def _by_workers(
+    executor: Executor,
+    bank: Path | str,
+    chosen: Sequence[FeatureSet],
+    runs: Sequence[list[Target]],
+    asked: BankProbe,
+    options: ProbeOptions,
+) -> list[dict[str, Any]]:
+    """Each model and run as a task of its own; results in the order of a serial run."""
+    jobs = [
+        (bank, (features.name,), replace(asked, labels=tuple(target.column for target in run)), options)
+        for features in chosen
+        for run in runs
+    ]
+    found = dict(executor.run(probes_from_bank, jobs))
+    return [entry for position in range(len(jobs)) for entry in found[position]]
 
 
 def _refuse_unpublished(asked: BankProbe, options: ProbeOptions) -> None:

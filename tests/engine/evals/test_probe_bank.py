@@ -1,6 +1,8 @@
 """Probes from a bank: what the arrays give, several models and columns, and the records they leave."""
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from engine.evals.probe_bank import BankProbe, probes_from_bank
 from engine.evals.selection import grid
 from engine.evals.splits import SplitOptions
 from engine.evals.targets import Policies
+from engine.scale import Serial
 from stores.read import Bank
 from stores.records import read_all
 from tests.probe_banks import FAILED, FIRST, ROWS, SECOND, make_probe_bank
@@ -43,6 +46,31 @@ def test_the_bank_gives_what_the_arrays_give(bank: Bank) -> None:
         "failed": len(FAILED),
         "unlabelled": sum(r % 5 == 4 and r not in FAILED for r in range(ROWS)),
     }
+
+
+class _Elsewhere(Serial):
+    """As a worker process: what goes in and comes out has been pickled."""
+
+    def run(self, function: Any, tasks: Any) -> Any:
+        for position, found in super().run(function, pickle.loads(pickle.dumps(tasks))):
+            yield position, pickle.loads(pickle.dumps(found))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_workers_find_the_same(bank: Bank, together: bool) -> None:
+    asked = BankProbe(("edema", "oedema"), multi_label=together, policies=Policies("zeros", "zeros"))
+    here, there = (
+        probes_from_bank(bank.path, [SECOND, FIRST], asked, OPTIONS, executor=executor)
+        for executor in (None, _Elsewhere())
+    )
+    timed = ("seconds", "stages")
+    assert [_without(one, timed) for one in there] == [_without(one, timed) for one in here]
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(each, names) for name, each in value.items() if name not in names}
+    return [_without(each, names) for each in value] if isinstance(value, list) else repr(value)
 
 
 def test_several_models_and_columns_and_their_records(bank: Bank) -> None:
