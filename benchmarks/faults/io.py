@@ -279,9 +279,9 @@ def _read(truth: _Truth) -> Job:
     return Job(start, lambda place: evaluated(place / "bank"), wrong)
 
 
-def evaluated(bank: Path) -> tuple[Any, ...]:
-    """Everything an evaluation can read of a bank's one feature."""
-    features = Bank.open(bank).features()
+def evaluated(bank: Path, feature: str | None = None) -> tuple[Any, ...]:
+    """Everything an evaluation can read of a feature."""
+    features = Bank.open(bank).features(feature)
     columns = [features.bank.column(name) for name in ("label", "split", "group")]
     return (
         features.array.tobytes(), features.norm.tobytes(), features.status.tobytes(),
