@@ -123,9 +123,12 @@ class DaskExecutor:
 
     def _present(self) -> frozenset[str]:
         try:
-            return frozenset(self.client.scheduler_info(n_workers=-1)["workers"])
-        except (OSError, TimeoutError, RuntimeError) as error:
+            found = self.client.scheduler_info(n_workers=-1)
+        except (OSError, TimeoutError) as error:
             raise _lost(str(error)) from error
+        if "workers" not in found:  # what a client knows that has given up to connect again
+            raise _lost("nobody answers")
+        return frozenset(found["workers"])
 
 
 class _Flight:
@@ -181,7 +184,7 @@ def _outcome(future: Any) -> Any:
             "look at the workers' memory (and `dmesg`), lower --batch-size, run the same command again",
         )
     except CancelledError as error:
-        return _lost(str(error))
+        return _lost(str(error).partition("\n")[0])
     except Exception as error:  # a fault of the program: the traceback says more than we could
         return error
 

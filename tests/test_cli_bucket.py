@@ -15,7 +15,7 @@ from PIL import Image
 from stores import fetch, objects
 from stores.places import Place, place
 from tests.command import Ran, embank
-from tests.s3 import Server, environment, serving
+from benchmarks.faults.s3 import Server, environment, serving
 
 ROOT = Path(__file__).parents[1]
 

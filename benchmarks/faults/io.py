@@ -111,25 +111,24 @@ class _Trial:
         """One trial; whether the fault ended the work."""
         place = self._place()
         when = f"{self.name}, touch {at}, {errno.errorcode[code]}{' for good' if sticky else ''}"
-        fault: MachineFault | None = None
-        with patched(Os(failing(at, code, sticky))):
-            try:
+        stopped = False
+        try:
+            with patched(Os(failing(at, code, sticky))):
                 result = self.job.work(place)
-            except MachineFault as error:
-                fault = error
-            except Exception as error:
-                self.problems.append(f"{when}: {type(error).__name__}: {error}")
-        if fault is None:
             self._check(place, result, when)
-        elif os.strerror(code) not in str(fault):
-            self.problems.append(f"{when}: the message hides it: {fault}")
+        except MachineFault as fault:
+            stopped = True
+            if os.strerror(code) not in str(fault):
+                self.problems.append(f"{when}: the message hides it: {fault}")
+        except Exception as error:
+            self.problems.append(f"{when}: {type(error).__name__}: {error}")
         self.problems += [f"{when}: a marker lies: {lie}" for lie in sorted(_lies(place) - self.lies)]
         with patched(Os(nothing)):
             try:
                 self._check(place, self.job.work(place), f"{when}, done again")
             except Exception as error:
                 self.problems.append(f"{when}, done again: {type(error).__name__}: {error}")
-        return fault is not None
+        return stopped
 
     def _check(self, place: Path, result: Any, when: str) -> None:
         self.problems += [f"{when}: {each}" for each in self.job.wrong(place, result)]
@@ -280,9 +279,9 @@ def _read(truth: _Truth) -> Job:
     return Job(start, lambda place: evaluated(place / "bank"), wrong)
 
 
-def evaluated(bank: Path) -> tuple[Any, ...]:
-    """Everything an evaluation can read of a bank's one feature."""
-    features = Bank.open(bank).features()
+def evaluated(bank: Path, feature: str | None = None) -> tuple[Any, ...]:
+    """Everything an evaluation can read of a feature."""
+    features = Bank.open(bank).features(feature)
     columns = [features.bank.column(name) for name in ("label", "split", "group")]
     return (
         features.array.tobytes(), features.norm.tobytes(), features.status.tobytes(),

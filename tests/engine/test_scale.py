@@ -162,6 +162,22 @@ def test_a_scheduler_on_loopback_is_used_and_its_absence_said(two: scale.DaskExe
         pass
 
 
+def test_a_scheduler_that_goes_away_is_a_fault_of_the_machine() -> None:
+    from distributed import LocalCluster
+
+    cluster = LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None, silence_logs=50)
+    with cluster, scale.remote(cluster.scheduler_address, timeout_s=1) as executor:
+        assert executor.workers == 0
+        cluster.close()
+        with pytest.raises(MachineFault, match="The scheduler is gone"):
+            list(executor.run(square, [(1,)]))
+
+
+def test_tls_without_certificates_is_refused_at_once() -> None:
+    with pytest.raises(Refused, match="no certificates"), scale.remote("tls://127.0.0.1:1"):
+        pass
+
+
 def test_nobody_listens_beyond_loopback(two: scale.DaskExecutor) -> None:
     assert two.client.scheduler.address.startswith("tcp://127.0.0.1:")
     import psutil

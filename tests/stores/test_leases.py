@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.faults.s3 import Server, environment, serving
 from stores import documents, files, leases, locks, objects
 from stores.commit import Committer
 from stores.errors import BankError, MachineFault, Refused
 from stores.places import ObjectPath, place
 from stores.write import FeatureWriter, open_or_create
-from tests.s3 import Server, environment, serving
 from tests.stores.banks import chunk_result, make_key, make_manifest
 
 ROOT = Path(__file__).parents[2]

@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.faults.bucket import begin, everything, lasting, lies
+from benchmarks.faults.s3 import Server, environment, serving
 from stores import fetch, leases, objects
 from stores.commit import Committer
 from stores.encode import encode
-from stores.errors import BankError, EmbankError, MachineFault
+from stores.errors import BankError, MachineFault
 from stores.manifest import Manifest
 from stores.places import ObjectPath, Place, place
 from stores.read import Bank
 from stores.records import RunRecord, read_all
 from stores.verify import quarantine, verify
 from stores.write import FeatureWriter, open_or_create
-from tests.s3 import Server, environment, serving
 from tests.stores import banks
 from tests.stores.banks import chunk_result, content, fill, make_key
 
 ROWS, DIM, CHUNK = 150, 8, 64
-FREE = (*banks.FREE, ".embank/leases")
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +80,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 def keys(root: ObjectPath) -> list[str]:
     """Every key below a prefix, relative."""
-    import obstore
-
-    store = objects.bucket_of(root.scheme, root.bucket)
-    found = [each["path"] for batch in obstore.list(store, root.key) for each in batch]
-    return sorted(key.removeprefix(f"{root.key}/") for key in found)
-
-
-def objects_of(root: ObjectPath) -> dict[str, bytes]:
-    """Every object that must be bit-identical after any history."""
-    wanted = [
-        key for key in keys(root) if not key.startswith(FREE) and key.split("/")[-1] not in banks.FREE_NAMES
-    ]
-    return {key: objects.read_if_there(root / key) or b"" for key in wanted}
+    return sorted(everything(root))
 
 
 def upload(folder: Path, root: ObjectPath) -> None:
@@ -103,9 +91,9 @@ def upload(folder: Path, root: ObjectPath) -> None:
 
 
 def download(root: ObjectPath, folder: Path) -> None:
-    for key in keys(root):
+    for key, data in everything(root).items():
         (folder / key).parent.mkdir(parents=True, exist_ok=True)
-        (folder / key).write_bytes(objects.read_if_there(root / key) or b"")
+        (folder / key).write_bytes(data)
 
 
 def flip(path: ObjectPath, at: int = 100) -> None:
@@ -137,7 +125,7 @@ def same_values(left: Bank, right: Bank) -> None:
 
 def test_a_bank_in_a_bucket_has_the_bytes_of_one_on_disk(root: ObjectPath, disk: Bank) -> None:
     bank = make_bank(root)
-    assert objects_of(root) == content(disk.path)
+    assert lasting(root) == content(disk.path)
     same_values(bank, disk)
     report = verify(root)
     assert report.ok
@@ -230,7 +218,7 @@ def test_a_flipped_bit_is_found_and_mended(root: ObjectPath, disk: Bank, array: 
         bank.features()
     make_bank(root)
     assert verify(root).ok
-    assert objects_of(root) == content(disk.path)
+    assert lasting(root) == content(disk.path)
     assert sum("quarantine" in key for key in keys(root)) == 5  # seal, marker, and the chunk's three objects
 
 
@@ -241,17 +229,29 @@ def test_a_missing_object_is_found_and_mended(root: ObjectPath, disk: Bank) -> N
         _ = bank.features().array
     quarantine(root, verify(root))
     make_bank(root)
-    assert objects_of(root) == content(disk.path)
+    assert lasting(root) == content(disk.path)
 
 
 def test_every_object_flipped_is_found(root: ObjectPath) -> None:
     bank = make_bank(root)
-    for key in objects_of(root):
+    for key in lasting(root):
         flip(root / key, at=7)
         report = verify(bank)
         assert key in [each.path for each in report.damaged], key
         flip(root / key, at=7)
     assert verify(bank).ok
+
+
+@pytest.mark.parametrize("name", ["manifest", "embank", "zarr", "key", "seal", "columns", "000001"])
+def test_a_damaged_document_is_put_back(root: ObjectPath, disk: Bank, name: str) -> None:
+    make_bank(root)
+    for key in lasting(root):
+        if key.rpartition("/")[2].startswith(name):
+            flip(root / key, at=40)
+            quarantine(root, verify(root))
+            make_bank(root)
+            assert verify(root).ok, key
+    assert lasting(root) == content(disk.path)
 
 
 # Copies at hand
@@ -346,24 +346,6 @@ def test_eight_committers_of_one_chunk(root: ObjectPath, server: Server, differi
     }
 
 
-def takes_anything(self: Committer, relative: str, data: memoryview) -> bool:
-    objects.create(self.layout.root / relative, data)
-    return True
-
-
-@pytest.mark.parametrize("mutant", ["overwrite", "no withdrawal"])
-def test_mutants_die(root: ObjectPath, server: Server, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
-    """The race of the test above tells a commit protocol that holds from ones that do not."""
-    if mutant == "overwrite":
-        monkeypatch.setattr(objects, "create", lambda path, data: objects.replace(path, data) or True)
-        monkeypatch.setattr(leases, "_trusted", {("s3", "bucket")})
-    else:
-        monkeypatch.setattr(Committer, "_create", takes_anything)
-        monkeypatch.setattr(Committer, "_read_back", lambda self, promised: None)
-    with pytest.raises(AssertionError):
-        test_eight_committers_of_one_chunk(root, server, True)
-
-
 def test_a_store_that_overwrites_is_refused(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = objects._put
 
@@ -381,7 +363,7 @@ def test_eight_makers_of_one_bank(root: ObjectPath, disk: Bank) -> None:
     assert errors == []
     assert len({bank.manifest_digest for bank in said}) == 1
     make_bank(root)
-    assert objects_of(root) == content(disk.path)
+    assert lasting(root) == content(disk.path)
 
 
 # Faults
@@ -396,48 +378,7 @@ def work(root: ObjectPath) -> None:
 def empty(root: ObjectPath) -> dict[str, bytes]:
     """The objects of a bank without features, to begin from."""
     open_or_create(root, manifest(), chunk_rows=CHUNK)
-    return {key: objects.read_if_there(root / key) or b"" for key in keys(root)}
-
-
-def begin(root: ObjectPath, empty: dict[str, bytes]) -> None:
-    for key in keys(root):
-        objects.remove(root / key)
-    for key, data in empty.items():
-        objects.replace(root / key, data)
-
-
-@pytest.mark.parametrize("kind", ["500", "403", "404", "lost", "cut", "short"])
-def test_any_request_of_a_run_fails(
-    root: ObjectPath, disk: Bank, empty: dict[str, bytes], server: Server, impatient: None, kind: str
-) -> None:
-    """Once, with nobody to repeat it; a resume reaches the same bytes."""
-    wanted = content(disk.path)
-    with server.faulty(lambda count, method, path: None):
-        work(root)
-        total = server.count
-    stopped = 0
-    for at in range(1 + len(kind) % 5, total + 1, 29):
-        begin(root, empty)
-        try:
-            with server.faulty(lambda count, method, path, at=at: kind if count == at else None):
-                work(root)
-        except EmbankError as error:
-            stopped += 1
-            assert error.remedy
-        assert lying_markers(root) == []
-        work(root)
-        assert objects_of(root) == wanted
-    assert stopped > 0
-
-
-def lying_markers(root: ObjectPath) -> list[str]:
-    found = []
-    for key in keys(root):
-        if "/markers/" in key:
-            for path, promise in json.loads(objects.read_if_there(root / key) or b"")["files"].items():
-                if objects.digest(root / path) != (promise["size"], promise["sha256"]):
-                    found.append(path)
-    return found
+    return everything(root)
 
 
 _RUN = """
@@ -457,7 +398,7 @@ def test_kills_at_requests_of_a_run(
     with server.faulty(lambda count, method, path: None):
         work(root)
         total = server.count
-    assert objects_of(root) == content(disk.path)
+    assert lasting(root) == content(disk.path)
     for at in range(20 if how == "before" else 30, total, total // 3):
         begin(root, empty)
         words = [sys.executable, "-c", _RUN, str(root), str(DIM)]
@@ -471,11 +412,11 @@ def test_kills_at_requests_of_a_run(
 
         with server.faulty(kill):
             assert run.wait(120) == -signal.SIGKILL
-        assert lying_markers(root) == []
+        assert lies(root) == []
         start = time.monotonic()
         work(root)
         assert time.monotonic() - start < leases.SECONDS / 2
-        assert objects_of(root) == content(disk.path)
+        assert lasting(root) == content(disk.path)
 
 
 READING = {

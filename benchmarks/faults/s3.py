@@ -96,7 +96,7 @@ def environment(url: str) -> dict[str, str]:
 @contextmanager
 def serving(bucket: str) -> Iterator[Server]:
     """Serve an empty bucket for the body, on a free port."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

@@ -1,0 +1,12 @@
+"""The fault script for buckets, in small."""
+
+from benchmarks.faults import bucket
+
+
+def test_races_and_bad_answers() -> None:
+    result = bucket.run(races=6, stride=67)
+    assert result["problems"] == []
+    assert result["ok"]
+    assert all(result["mutants"].values())
+    assert result["stopped"] > 0
+    assert sum(result["spoilt"].values()) >= 2 * len(bucket.KINDS)
