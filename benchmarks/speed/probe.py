@@ -25,7 +25,7 @@ from engine.runtime import synchronize, usable_cores
 
 #: Shares of the classes of EyePACS.
 _SHARES = (0.73, 0.07, 0.15, 0.03, 0.02)
-_LATENT_DECAY, _SEPARATION, _POSITIONS = 0.7, 0.15, 4
+_LATENT_DECAY, _SEPARATION, _POSITIONS = 0.7, 1.7, 4
 
 
 def made_features(
@@ -39,7 +39,7 @@ def made_features(
     shares = np.array(_SHARES) if classes == len(_SHARES) else np.ones(classes) / classes
     targets = np.concatenate([np.arange(classes), rng.choice(classes, size=rows - classes, p=shares)])
     spread = rng.standard_normal((latent, dim), np.float32)
-    centres = rng.standard_normal((classes, latent)) * scale * _SEPARATION
+    centres = rng.standard_normal((classes, latent)) * scale * (_SEPARATION / np.sqrt(latent))
     bias = size * rng.normal(-1.0, 0.5, dim).astype(np.float32)
     features = np.empty((rows, dim), np.float16)
     for start in range(0, rows, 4096):

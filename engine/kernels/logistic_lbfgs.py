@@ -33,8 +33,9 @@ class Spectrum:
         """One pass over the rows, and a decomposition in float64."""
         dtype = torch.float64 if rows.small else torch.float32
         gram = torch.zeros(rows.dim, rows.dim, dtype=torch.float64, device=rows.device)
-        for block in rows.blocks(dtype):
-            gram += (block.T @ block).double()
+        with rows.clock(2.0 * len(rows) * rows.dim**2):
+            for block in rows.blocks(dtype):
+                gram += (block.T @ block).double()
         values, vectors = torch.linalg.eigh(gram)
         return cls(values.clamp(min=0.0), vectors)
 

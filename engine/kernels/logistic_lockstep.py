@@ -12,7 +12,7 @@ from engine.kernels.logistic_loss import Targets
 from engine.kernels.logistic_rows import Rows
 
 #: Pairs that L-BFGS keeps.
-MEMORY = 30
+MEMORY = 60
 #: The line search ends where the slope has fallen to this share (it is convex: the slope only grows).
 _SLOPE = 0.3
 _ROUNDS = 20

@@ -135,7 +135,7 @@ class Rows:
         problems, classes = theta.shape[:2]
         weights = theta[..., :-1].reshape(problems * classes, -1)
         intercepts = theta[..., -1:].reshape(-1, 1)
-        with self._clocked(len(weights), weights.shape[1]):
+        with self.clock(2.0 * len(self) * weights.numel()):
             return [
                 torch.addmm(intercepts, weights, block.T).view(problems, classes, -1)
                 for block in self.blocks(theta.dtype)
@@ -146,7 +146,7 @@ class Rows:
         problems, classes, _ = residuals[0].shape
         dtype = residuals[0].dtype
         total: Any = 0.0
-        with self._clocked(problems * classes, self.dim):
+        with self.clock(2.0 * len(self) * problems * classes * self.dim):
             for block, residual in zip(self.blocks(dtype), residuals, strict=True):
                 flat = residual.view(problems * classes, -1)
                 # Sums within a block in the working precision, over blocks in float64.
@@ -154,8 +154,9 @@ class Rows:
         sums = sum(r.sum(2, dtype=torch.float64) for r in residuals)
         return torch.cat([total.view(problems, classes, -1), sums[..., None]], dim=2)  # type: ignore[index]
 
-    def _clocked(self, columns: int, dim: int) -> "_Clock":
-        self.flops += 2.0 * len(self) * dim * columns
+    def clock(self, flops: float) -> "_Clock":
+        """Count the body as a product of so many floating-point operations."""
+        self.flops += flops
         return _Clock(self)
 
 
