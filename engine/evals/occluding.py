@@ -241,7 +241,8 @@ class Occluder:
         for place in places.tolist():
             row, column = divmod(place, count)
             alone = Block(range(row, row + 1), range(column, column + 1))
-            errors.append(abs(float(self._block(base, image, colour, alone)) - scores.values[row, column]))
+            found = float(self._block(base, image, colour, alone))
+            errors.append(abs(found - float(scores.values[row, column])))
         return {
             "places": len(places),
             "max_error": max(errors),

@@ -49,7 +49,7 @@ def saliency_agrees(context: Context) -> Verdict:
 @measurement("saliency: one image, all places, pixels to map", seconds=60, rank=75)
 def saliency_seconds(context: Context) -> Verdict:
     spec, side = context.spec(_slug(context)), context.side + 18
-    squares = Squares(side, 10, 1)
+    squares = Squares(side, 10, context.pick(1, 4))
     numbers: dict[str, Any] = {"places": squares.count}
     for precision in ("fp32", "bf16"):
         runtime = context.runtime(precision)
