@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.faults.s3 import Server, environment, serving
 from stores import fetch, objects
 from stores.places import Place, place
 from tests.command import Ran, embank
-from benchmarks.faults.s3 import Server, environment, serving
 
 ROOT = Path(__file__).parents[1]
 
