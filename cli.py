@@ -1189,9 +1189,9 @@ def saliency(
     json: Json = False,
 ) -> None:
     """Occlusion maps and attentive diffusion. Run it again to resume; finished maps are kept."""
-    from engine.evals.saliency import SaliencyOptions
     from engine.evals.saliency import saliency as run
     from engine.evals.saliency_images import open_images
+    from engine.evals.saliency_options import SaliencyOptions
     from engine.recipes import load_recipe
     from engine.report import counting
     from engine.runtime import Runtime

@@ -48,7 +48,7 @@ class Reach:
         return max(low, 0), min(high, size)
 
     def needed(self, first: int, stop: int, size: int) -> tuple[int, int]:
-        """First, and one past the last, of the `size` inputs that the layer needs for outputs [first, stop).
+        """First, and one past the last, of the `size` inputs to run on for the outputs [first, stop).
 
         Outputs are counted from the cut, so it lies on a whole stride or at the edge.
         """

@@ -14,8 +14,9 @@ from torchvision import transforms
 
 from engine.errors import Refused
 from engine.evals.occluding import Occluder, Scores, parse_fill
-from engine.evals.saliency import Progress, SaliencyMap, SaliencyOptions, saliency
+from engine.evals.saliency import Progress, SaliencyMap, saliency
 from engine.evals.saliency_images import Images, open_images
+from engine.evals.saliency_options import SaliencyOptions
 from engine.kernels.occlusion import Squares, accumulate
 from engine.models import architectures, local, resolve
 from engine.recipes import Recipe

@@ -1,0 +1,71 @@
+"""What to measure of saliency, and what the study fixed."""
+
+from dataclasses import dataclass
+
+from engine.errors import Refused
+from engine.evals.occluding import parse_fill
+
+MODES = ("default", "as-published")
+BATCH_NORMS = ("eval", "train")
+#: Images looked at where no number is given.
+IMAGES = 8
+
+
+@dataclass(frozen=True)
+class SaliencyOptions:
+    """What to measure.
+
+    Attributes:
+        mode: `default`, or `as-published`: one image, 10 x 10 at stride 1, filled with 0 after normalisation.
+        size, stride: of the square, pixels; a stride above 1 divides by how many squares cover a pixel.
+        fill: `0` after normalisation, `mean` colour of the image, or `R,G,B`.
+        batch_norm: `eval`, or `train`: the statistics of each occluded image alone (`as-published` only).
+        images: how many, drawn by `seed` without replacement; None takes 8, or all if there are fewer.
+        ids: these images instead.
+        seed: of the draw.
+
+    Raises:
+        Refused: a value outside its range, or against the mode.
+    """
+
+    mode: str = "default"
+    size: int = 10
+    stride: int = 1
+    fill: str = "0"
+    batch_norm: str = "eval"
+    images: int | None = None
+    ids: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, words in (("mode", self.mode, MODES), ("batch norm", self.batch_norm, BATCH_NORMS)):
+            if value not in words:
+                raise Refused(f"{name} {value!r}", f"It is one of {', '.join(words)}", "choose one")
+        parse_fill(self.fill)
+        if self.images is not None and self.images < 1:
+            raise Refused(f"{self.images} images", "At least one is looked at", "raise --images")
+        if self.images is not None and self.ids:
+            raise Refused("A number of images and their ids", "One of them decides", "give one of them")
+        self._check_mode()
+
+    def _check_mode(self) -> None:
+        if self.mode == "default":
+            if self.batch_norm == "train":
+                raise Refused(
+                    "batch norm train in mode default",
+                    "A frozen backbone uses the statistics of its training",
+                    "use --mode as-published, or leave --batch-norm out",
+                )
+            return
+        count = self.images or len(self.ids) or 1
+        if (self.size, self.stride, self.fill, count) != (10, 1, "0", 1):
+            raise Refused(
+                f"size {self.size}, stride {self.stride}, fill {self.fill}, {count} images, as published",
+                "The study took one image, a 10 x 10 square, stride 1 and fill 0",
+                "leave these options out, or use --mode default",
+            )
+
+    @property
+    def wanted(self) -> int:
+        """Images to draw."""
+        return self.images or (IMAGES if self.mode == "default" else 1)
