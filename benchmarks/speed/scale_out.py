@@ -35,6 +35,8 @@ from stores.write import FeatureWriter, open_or_create
 
 #: Tasks a second while the costs of a task are measured: far from what anybody can do at most.
 _RATE = 60.0
+#: Seconds to wait before, and to watch, how much idling costs.
+_SETTLE_S, _IDLE_S = 2.0, 5.0
 #: Numbers of workers to measure with, and to simulate; seconds a chunk to simulate.
 CROWDS = (1, 16, 64, 256, 1000)
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 125, 250, 500, 1000)
@@ -104,8 +106,9 @@ def _among(bench: Bench, workers: int, tasks: int) -> dict[str, Load]:
     with _crowd(workers) as (executor, scheduler), bench.work(f"crowd{workers}") as (work, _):
         _warm(executor, work, workers)
         watched = {"scheduler": psutil.Process(scheduler), "coordinator": psutil.Process()}
+        time.sleep(_SETTLE_S)  # what the warm-up left is cleared away
         before, start = _spent(watched), time.perf_counter()
-        while time.perf_counter() - start < 3:
+        while time.perf_counter() - start < _IDLE_S:
             time.sleep(scale.LOOK_S)
             assert executor.workers == workers
         waited = time.perf_counter() - start
