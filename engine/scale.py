@@ -24,7 +24,7 @@ R = TypeVar("R")
 #: latency; no more, so that a worker which joins finds something to do.
 AHEAD = 2
 #: Seconds between two looks at who is there.
-_LOOK_S = 1.0
+LOOK_S = 1.0
 
 
 class Executor(Protocol):
@@ -95,7 +95,7 @@ class DaskExecutor:
                 elif time.monotonic() - lonely_since > self.patience_s:
                     raise _deserted(self.client, self.patience_s)
                 flight.fill(AHEAD * present)
-                for position, future in flight.landed(_LOOK_S):
+                for position, future in flight.landed(LOOK_S):
                     outcome = _outcome(future)
                     if isinstance(outcome, MachineFault) and flight.tried(position) < self.tries:
                         self.say(f"{outcome} Trying again.")
@@ -108,9 +108,9 @@ class DaskExecutor:
             flight.cancel()
 
     def _look(self) -> int:
-        """How many workers there are; says who came and went. Asks at most once in `_LOOK_S`: the answer's
+        """How many workers there are; says who came and went. Asks at most once in `LOOK_S`: the answer's
         size grows with their number, and tasks may end more often than that."""
-        if time.monotonic() - self._looked < _LOOK_S:
+        if time.monotonic() - self._looked < LOOK_S:
             return len(self._seen)
         present = self._present()
         self._looked = time.monotonic()

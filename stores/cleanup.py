@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stores import documents, files
+from stores import documents, files, forms
 from stores.layout import ARRAYS, SIDE, FeatureLayout, chunk_file, marker_file
 from stores.places import Place
 
@@ -35,6 +35,8 @@ def _is_broken(layout: FeatureLayout, index: int) -> bool:
     path = layout.root / layout.marker(index)
     try:
         marker = documents.read_if_there(path)
+        if marker is not None:
+            forms.check(marker, forms.MARKER, path)
     except documents.BrokenDocument:
         return True
     return marker is not None and not marker_fits(layout, index, marker)

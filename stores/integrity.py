@@ -135,5 +135,5 @@ def _load(root: Place, feature: str, seal: bytes) -> dict[str, Stamp]:
         body = documents.read_if_there(root / SIDE / feature / "stamps.json") or {}
     except EmbankError:
         return {}
-    stamps: dict[str, Stamp] = body["files"] if body.get("seal") == hashlib.sha256(seal).hexdigest() else {}
-    return stamps
+    stamps = body.get("files") if body.get("seal") == hashlib.sha256(seal).hexdigest() else {}
+    return stamps if isinstance(stamps, dict) else {}

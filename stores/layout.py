@@ -110,6 +110,14 @@ class FeatureLayout:
         found.update({f"{self.name}/{array}/{ZARR}": encode_metadata(node) for array, node in arrays.items()})
         return found
 
+    def sealed_files(self) -> set[str]:
+        """Relative paths of all that a seal vouches for."""
+        chunks = range(self.grid.chunks)
+        found = {self.chunk_file(array, index) for array in ARRAYS for index in chunks}
+        found.update(map(self.marker, chunks))
+        found.update(f"{self.name}/{node}/{ZARR}" for node in ARRAYS)
+        return found | {f"{self.name}/{ZARR}", f"{SIDE}/{self.name}/key.json"}
+
     def key_document(self) -> dict[str, Any]:
         """Body of key.json: the key, and what else the metadata follow from."""
         return key_document(self.key, self.dim, self.grid)
@@ -146,8 +154,8 @@ def key_document(key: FeatureKey, dim: int, grid: Grid) -> dict[str, Any]:
 
 def feature_from_document(root: Place, body: Mapping[str, Any]) -> FeatureLayout:
     """The layout that a key document describes."""
-    grid = Grid(int(body["rows"]), int(body["chunk_rows"]))
-    return FeatureLayout(root, FeatureKey.from_dict(body["key"]), int(body["dim"]), grid)
+    grid = Grid(body["rows"], body["chunk_rows"])
+    return FeatureLayout(root, FeatureKey.from_dict(body["key"]), body["dim"], grid)
 
 
 def is_feature_name(name: str) -> bool:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from stores import documents, files, integrity
+from stores import documents, files, forms, integrity
 from stores.errors import BankError
 from stores.layout import COLUMNS, MANIFEST, RUN_DOCUMENT, SIDE, VOCABULARIES, FeatureLayout, Grid
 from stores.mapping import map_chunks
 from stores.places import Place, place
-from stores.schema import STATUS_OK, Failure, FeatureKey, check_schema
+from stores.schema import STATUS_OK, Failure, FeatureKey
 from stores.seal import Seal, definition, feature_names, misplaced, read_feature, read_seal, seal_path
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Bank:
                 "A bank is a directory or a prefix made by `embank embed`",
                 f"check the path; if {path / SIDE} is there, run `embank bank repair {path}`",
             )
-        check_schema(body.get("schema"), path)
+        forms.check(body, forms.RUN, path / RUN_DOCUMENT)
         fields = ("rows", "chunk_rows", "image_digest", "manifest_digest", "files")
         return cls(path, **{field: body[field] for field in fields})
 
@@ -144,7 +144,7 @@ class Bank:
             return _info_of(layout, sealed[0])
         done = failed = size = 0
         for entry in files.names(layout.side / "markers"):
-            marker = documents.read(layout.side / "markers" / entry)
+            marker = _marker(layout.side / "markers" / entry)
             done += marker["stop"] - marker["start"]
             failed += len(marker["failures"])
             size += sum(each["size"] for each in marker["files"].values())
@@ -192,9 +192,7 @@ class Bank:
         if failures:
             entries = files.names(side / "markers")
             body["failures"] = [
-                failure
-                for entry in entries
-                for failure in documents.read(side / "markers" / entry)["failures"]
+                failure for entry in entries for failure in _marker(side / "markers" / entry)["failures"]
             ]
         return body
 
@@ -223,22 +221,48 @@ class Bank:
                 f"The bank keeps {', '.join(COLUMNS)} at hand",
                 "read others from `Bank.manifest()`",
             )
-        vocabularies = documents.decode(
-            self._side_file(f"{SIDE}/columns/{VOCABULARIES}"), self.path / SIDE / "columns" / VOCABULARIES
-        )
-        codes = np.load(io.BytesIO(self._side_file(f"{SIDE}/columns/{name}.npy")), allow_pickle=False)
-        return codes, vocabularies["columns"][name]
+        folder = f"{SIDE}/columns"
+        path = self.path / folder / VOCABULARIES
+        vocabularies = documents.decode(self._side_file(f"{folder}/{VOCABULARIES}"), path)
+        names = forms.check(vocabularies, forms.VOCABULARY, path)["columns"][name]
+        codes = _codes(self._side_file(f"{folder}/{name}.npy"), self.rows, len(names))
+        if codes is None:
+            raise _damaged(self.path / folder / f"{name}.npy", self.path)
+        return codes, names
 
     def _side_file(self, relative: str) -> bytes:
         """A file named in the run document, checked against its digest."""
         data = files.read(self.path / relative)
         if integrity.promise_of(data)["sha256"] != self.files[relative]:
-            raise BankError(
-                f"{self.path / relative} is damaged",
-                "It must match the SHA-256 in the run document",
-                f"run `embank bank repair {self.path}`",
-            )
+            raise _damaged(self.path / relative, self.path)
         return data
+
+
+def _damaged(path: Place, bank: Place) -> BankError:
+    return BankError(
+        f"{path} is damaged",
+        "It must be what the run document promises",
+        f"run `embank bank repair {bank}`",
+    )
+
+
+def _codes(data: bytes, rows: int, names: int) -> npt.NDArray[np.int32] | None:
+    """The codes of a column's .npy file; None if it holds anything else."""
+    stream = io.BytesIO(data)
+    try:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError:
+        return None
+    start = stream.tell()
+    if shape != (rows,) or dtype != np.dtype("<i4") or len(data) - start != 4 * rows:
+        return None
+    codes = np.frombuffer(data, "<i4", offset=start).astype(np.int32)
+    return codes if codes.min() >= -1 and codes.max() < names else None
+
+
+def _marker(path: Place) -> dict[str, Any]:
+    return forms.check(documents.read(path), forms.MARKER, path)
 
 
 def _info_of(layout: FeatureLayout, seal: Seal) -> FeatureInfo:
@@ -278,7 +302,6 @@ class FeatureSet:
         if sealed is None:
             raise _unsealed(bank.path, name)
         self._seal, self._seal_bytes = sealed
-        check_schema(self._seal.definition["schema"], seal_path(bank.path, name))
         self._layout = read_feature(bank.path, name)
         if self._layout.grid != bank.grid or self._layout.key.images != bank.image_digest:
             raise misplaced(seal_path(bank.path, name), name)
@@ -361,10 +384,11 @@ class FeatureSet:
     def _marker(self, index: int) -> dict[str, Any]:
         root, relative = self.bank.path, self._layout.marker(index)
         if isinstance(root, Path):
-            return documents.read(root / relative)
+            return _marker(root / relative)
         from stores.fetch import read_promised
 
-        return documents.decode(read_promised(root, relative, self._seal.files[relative]), root / relative)
+        body = documents.decode(read_promised(root, relative, self._seal.files[relative]), root / relative)
+        return forms.check(body, forms.MARKER, root / relative)
 
     def take(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """Copy rows, in the order given: [len(rows), dim] in the stored dtype. Raises IndexError outside."""

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from stores import documents, files
+from stores import documents, files, forms
 from stores.layout import SIDE
 from stores.places import Place, place
-from stores.schema import SCHEMA_VERSION, check_schema
+from stores.schema import SCHEMA_VERSION
 
 FOLDER = "records"
 
@@ -71,9 +71,8 @@ def read_all(bank: Place | str) -> list[RunRecord]:
     """
     found = []
     for path in record_files(place(bank)):
-        body = documents.read(path)
-        check_schema(body.pop("schema", None), path)
-        found.append(RunRecord(**body))
+        body = forms.check(documents.read(path), forms.RECORD, path)
+        found.append(RunRecord(**{name: value for name, value in body.items() if name != "schema"}))
     return sorted(found, key=lambda record: record.created)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stores import documents, files
+from stores import documents, files, forms
 from stores.errors import BankError
 from stores.layout import SIDE, ZARR, FeatureLayout, feature_from_document, is_feature_name, root_metadata
 from stores.places import Place
@@ -70,8 +70,9 @@ def read_seal(root: Place, feature: str) -> tuple[Seal, bytes] | None:
     data = files.read_if_there(path)
     if data is None:
         return None
-    seal = Seal.from_dict(documents.decode(data, path))
-    if seal.feature != feature:
+    seal = Seal.from_dict(forms.check(documents.decode(data, path), forms.SEAL, path))
+    layout = feature_from_document(root, seal.definition)
+    if seal.feature != feature or seal.files.keys() != layout.sealed_files():
         raise misplaced(path, feature)
     return seal, data
 
@@ -79,7 +80,7 @@ def read_seal(root: Place, feature: str) -> tuple[Seal, bytes] | None:
 def read_feature(root: Place, feature: str) -> FeatureLayout:
     """A feature's layout from its key.json. Raises BankError if that is missing, damaged or another's."""
     path = key_path(root, feature)
-    layout = feature_from_document(root, documents.read(path))
+    layout = feature_from_document(root, forms.check(documents.read(path), forms.KEY, path))
     if layout.name != feature:
         raise misplaced(path, feature)
     return layout

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stores import documents, files, integrity
+from stores import documents, files, forms, integrity
 from stores.cleanup import marker_names_chunk
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, ZARR, FeatureLayout, is_feature_name, marker_file
@@ -106,15 +106,19 @@ def _documents(root: Place) -> list[Damage]:
     return [
         Damage(None, None, f"{FOLDER}/{path.name}", "differs from its own SHA-256", _DROP)
         for path in record_files(root)
-        if not _is_whole(path)
+        if not _is_whole(path, forms.RECORD)
     ]
 
 
-def _is_whole(path: Place) -> bool:
+def _is_whole(path: Place, form: forms.Test | None = None) -> bool:
     try:
-        documents.read_if_there(path)
+        body = documents.read_if_there(path)
+        if body is not None and form is not None:
+            forms.check(body, form, path)
     except documents.BrokenDocument:
         return False
+    except BankError:
+        return True  # of another schema version
     return True
 
 
@@ -195,10 +199,14 @@ def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], i
     damaged = []
     entries = files.names(root / SIDE / name / "markers")
     for entry in entries:
-        index = int(entry.removesuffix(".json"))
-        path = marker_file(name, index)
+        number = entry.removesuffix(".json")
+        index = int(number) if number.isdecimal() else None
+        path = f"{SIDE}/{name}/markers/{entry}"
+        if index is None or path != marker_file(name, index):
+            damaged.append(Damage(name, None, path, "is no marker", _DROP))
+            continue
         try:
-            marker = documents.read(root / path)
+            marker = forms.check(documents.read(root / path), forms.MARKER, root / path)
         except documents.BrokenDocument:
             damaged.append(Damage(name, index, path, "differs from its own SHA-256", _RECOMPUTE))
             continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stores import documents, files, integrity, locks
+from stores import documents, files, forms, integrity, locks
 from stores.cleanup import clean
 from stores.commit import Committer
 from stores.errors import BankError
@@ -265,7 +265,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         promises: dict[str, Any] = {}
         paths = [self.bank.path / layout.marker(index) for index in range(layout.grid.chunks)]
         for index, data in enumerate(files.each(self.bank.path, files.read, paths)):
-            body = documents.decode(data, paths[index])
+            body = forms.check(documents.decode(data, paths[index]), forms.MARKER, paths[index])
             promises.update(body["files"])
             promises[layout.marker(index)] = integrity.promise_of(data)
             failed += len(body["failures"])
