@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# An example may be slow because the machine is: no test is about time.
+hypothesis.settings.register_profile("embank", deadline=None)
+hypothesis.settings.load_profile("embank")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
