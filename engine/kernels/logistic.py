@@ -47,6 +47,7 @@ from engine.kernels import logistic_path
 from engine.kernels.logistic_lbfgs import Spectrum
 from engine.kernels.logistic_lockstep import MEMORY, Limits, Problems, descend
 from engine.kernels.logistic_loss import Targets
+from engine.kernels.logistic_newton import Newton
 from engine.kernels.logistic_rows import Rows
 
 #: Called with (fits that have converged or stopped, fits in all, iterations so far).
@@ -273,18 +274,21 @@ class _Solver:
             with self._stage("spectrum"):
                 spectrum = Spectrum.of(rows)
             problems = self._start(rows)
+            precision = torch.float64 if rows.small else torch.float32
+            newton = Newton(rows, spectrum, problems.theta.shape[1], precision, options.memory // 2)
+            curvature = spectrum, newton
             tick = _Ticker(on_progress, len(problems.C))
             if not rows.small:
                 with self._stage("float32"):
                     targets = self._targets(rows, torch.float32)
                     for wave, known in self._waves(len(problems.C)):
                         self._interpolate(problems, wave, known)
-                        self._descend(problems, wave, rows, targets, spectrum, torch.float32, tick)
+                        self._descend(problems, wave, rows, targets, curvature, torch.float32, tick)
             with self._stage("float64"):
                 targets = self._targets(rows, torch.float64)
                 for wave, known in self._waves(len(problems.C)) if rows.small else [(_all(problems), None)]:
                     self._interpolate(problems, wave, known)
-                    self._descend(problems, wave, rows, targets, spectrum, torch.float64, tick)
+                    self._descend(problems, wave, rows, targets, curvature, torch.float64, tick)
             self._seconds["products"] = rows.seconds
             weights = problems.theta[..., :-1]
             weights = weights if basis is None else weights @ basis.T
@@ -339,7 +343,7 @@ class _Solver:
         wave: NDArray[np.intp],
         rows: Rows,
         targets: list[Targets],
-        spectrum: Spectrum,
+        curvature: tuple[Spectrum, Newton],
         dtype: torch.dtype,
         tick: "_Ticker",
     ) -> None:
@@ -353,7 +357,7 @@ class _Solver:
         for part in np.array_split(every, -(-len(every) // together)):
             which = torch.from_numpy(part).to(problems.C.device)
             some = problems.take(which)
-            descend(some, rows, targets, spectrum, dtype, limits, tick)
+            descend(some, rows, targets, *curvature, dtype, limits, tick)
             problems.put(which, some)
             tick.done += len(part) if dtype == torch.float64 else 0
 

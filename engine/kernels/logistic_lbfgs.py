@@ -5,6 +5,7 @@ the small matrices of inner products (as Byrd, Nocedal and Schnabel, Math. Progr
 that a direction costs a few batched matrix-vector products instead of a long sequence of dot products.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,15 @@ class Spectrum:
         values, vectors = torch.linalg.eigh(gram)
         return cls(values.clamp(min=0.0), vectors)
 
+    def floored(self, dtype: torch.dtype) -> Tensor:
+        """Values, none so small that the precision would see only rounding."""
+        return torch.maximum(self.values, _FLOOR[dtype] * self.values[-1:])
+
+    def whitening(self, curvature: float, rows: int, C: float, dtype: torch.dtype) -> Tensor:
+        """Factors [d + 1] of X V and the intercept: they make curvature (X, 1)^T (X, 1) / rows + I / C unity."""
+        weights = (curvature / rows * self.floored(dtype) + 1.0 / C).rsqrt()
+        return torch.cat([weights, torch.full_like(weights[:1], curvature).rsqrt()]).to(dtype)
+
 
 class Preconditioner:
     """Inverse of M (x) X^T X / n + I for each problem: of the Hessian, were M / n each row's softmax Hessian.
@@ -51,8 +61,7 @@ class Preconditioner:
     """
 
     def __init__(self, spectrum: Spectrum, rows: int, dtype: torch.dtype, curvature: Tensor) -> None:
-        floor = _FLOOR[dtype] * spectrum.values[-1:]
-        self._values = torch.maximum(spectrum.values, floor) / rows
+        self._values = spectrum.floored(dtype) / rows
         self._vectors = spectrum.vectors.to(dtype)
         self.update(curvature)
 
@@ -124,7 +133,7 @@ class History:
         self._products[:, at, at] = torch.where(usable, product, 1.0)
         self._next = (at + 1) % self._steps.shape[1]
 
-    def direction(self, gradient: Tensor, precondition: Preconditioner) -> Tensor:
+    def direction(self, gradient: Tensor, precondition: Callable[[Tensor], Tensor]) -> Tensor:
         """Minus the gradient [P, K, d + 1] times the approximate inverse Hessian."""
         memory = self._steps.shape[1]
         order = (torch.arange(memory, device=gradient.device) + self._next) % memory  # oldest first

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.kernels.logistic_lbfgs import History, Preconditioner, Spectrum
 from engine.kernels.logistic_loss import Targets
+from engine.kernels.logistic_newton import Newton, mean_curvature
 from engine.kernels.logistic_rows import Rows
 
 #: Pairs that L-BFGS keeps.
@@ -18,6 +19,8 @@ _SLOPE = 0.3
 _ROUNDS = 20
 #: In float32 a problem that gains less than the tolerance in so many iterations has met rounding.
 _PATIENCE = 25
+#: The last step of a fit that has converged gained at most so many times the tolerance.
+_CALM = 5.0
 
 
 @dataclass
@@ -73,6 +76,7 @@ def descend(
     rows: Rows,
     targets: Sequence[Targets],
     spectrum: Spectrum,
+    newton: Newton,
     dtype: torch.dtype,
     limits: Limits,
     tick: Callable[[int], None],
@@ -81,10 +85,11 @@ def descend(
 
     Args:
         targets: of each block of the rows, in `dtype`.
+        newton: factors that earlier calls have made, and to which this one may add.
         dtype: of products and predictors; sums over rows, objectives and weights are float64 in any case.
         tick: called with the number of problems that are left, once an iteration.
     """
-    run = _Run(problems, rows, targets, spectrum, dtype)
+    run = _Run(problems, rows, targets, spectrum, newton, dtype)
     while len(run.active):
         tick(len(run.active))
         run.iterate(limits)
@@ -99,6 +104,7 @@ class _Run:
         rows: Rows,
         targets: Sequence[Targets],
         spectrum: Spectrum,
+        newton: Newton,
         dtype: torch.dtype,
     ) -> None:
         self._all, self._rows, self._targets, self._dtype = problems, rows, targets, dtype
@@ -111,7 +117,11 @@ class _Run:
         self._gradient = self._full_gradient(residuals)
         size = self._theta[0].numel()
         self._history = History(len(self._C), size, MEMORY, dtype, rows.device)
-        self._precondition = Preconditioner(spectrum, len(rows), dtype, self._curvature())
+        curvature = self._curvature()
+        self._kronecker = Preconditioner(spectrum, len(rows), dtype, curvature)
+        self._newton = newton
+        newton.begin()
+        self._served = newton.serves(self._task, self._C, mean_curvature(curvature) / self._C)
         self._past: deque[Tensor] = deque(maxlen=_PATIENCE)
         self._count = 0
 
@@ -125,9 +135,13 @@ class _Run:
             self._history.forget(lost)
             direction = self._history.direction(scaled, self._precondition)
             slope = _dot(self._gradient, direction)
-        decrement = (-slope / 2 / self._objective).clamp(min=0.0)
-        converged = (decrement <= limits.tolerance) | (self._objective == 0)
-        stopped = converged | self._stalled(limits.tolerance) | ~(slope < 0)
+        decrement = self._doubted((-slope / 2 / self._objective).clamp(min=0.0), limits.tolerance)
+        # The estimate is too small where the curvature is taken too large; then steps still gain more.
+        gained = self._past[-1] - self._objective if self._past else torch.zeros_like(decrement)
+        calm = gained <= _CALM * limits.tolerance * self._objective
+        ended = ~(slope < 0)  # at the minimum, to the last digit
+        converged = ((decrement <= limits.tolerance) & (calm | ended)) | (self._objective == 0)
+        stopped = converged | self._stalled(limits.tolerance) | ended
         if self._count >= limits.iterations:
             stopped[:] = True
         if stopped.any():
@@ -148,8 +162,36 @@ class _Run:
         change = gradient - self._gradient
         self._history.add(step.to(self._dtype).flatten(1), change.to(self._dtype).flatten(1))
         self._gradient = gradient
-        if self._count & (self._count - 1) == 0:  # after 1, 2, 4, 8, ... steps
-            self._precondition.update(self._curvature())
+        due = self._newton.due(self._task, self._C)
+        if due:
+            self._newton.build(self._task, self._C, self._targets, self._predictors)
+        if due or self._count & (self._count - 1) == 0:  # after 1, 2, 4, 8, ... steps
+            self._refresh()
+
+    def _refresh(self) -> None:
+        curvature = self._curvature()
+        self._kronecker.update(curvature)
+        self._served = self._newton.serves(self._task, self._C, mean_curvature(curvature) / self._C)
+
+    def _doubted(self, decrement: Tensor, tolerance: float) -> Tensor:
+        """The estimate, or the one by today's Kronecker product where it is larger and a factor was used.
+
+        A factor may be older than the problem's last turn, and then take as curved what has become flat.
+        """
+        used = self._served >= 0
+        if not (used & (decrement <= tolerance)).any():
+            return decrement
+        self._refresh()
+        other = _dot(self._gradient, self._kronecker(self._gradient.to(self._dtype))) / 2 / self._objective
+        return torch.where(used, torch.maximum(decrement, other), decrement)
+
+    def _precondition(self, gradient: Tensor) -> Tensor:
+        """By Newton's factors where they serve, else by the Kronecker product."""
+        found = self._kronecker(gradient)
+        for factor in torch.unique(self._served[self._served >= 0]).tolist():
+            which = self._served == factor
+            found[which] = self._newton.solve(factor, gradient[which], self._C[which])
+        return found
 
     def _stalled(self, tolerance: float) -> Tensor:
         """Problems whose objective no longer falls by what would matter."""
@@ -184,7 +226,8 @@ class _Run:
         self._predictors = [block[left] for block in self._predictors]
         self._past = deque((each[left] for each in self._past), maxlen=_PATIENCE)
         self._history.keep(left)
-        self._precondition.keep(left)
+        self._kronecker.keep(left)
+        self._served = self._served[left]
 
     def _search(self, direction: Tensor, images: list[Tensor], slope: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Step lengths float64 [P] and the residuals there; moves predictors and objective.

@@ -81,3 +81,15 @@ class Targets:
         weighted = p * self.weight
         cross = torch.bmm(weighted, p.transpose(1, 2)).double()
         return torch.diag_embed(weighted.sum(2, dtype=torch.float64)) - cross
+
+    def curvatures(self, predictor: Tensor, basis: Tensor) -> Tensor:
+        """Weighted softmax Hessian of every row in a basis [K, Q] of classes: [rows, Q, Q], one problem."""
+        weight = self.weight[0, 0]
+        if self.code.is_floating_point():
+            p = torch.sigmoid(predictor[0])
+            return (weight * p * (1 - p))[:, None, None]
+        p = torch.softmax(predictor, 0).T
+        basis = basis.to(p.dtype)
+        along = p @ basis
+        square = torch.einsum("nk,kq,kr->nqr", p, basis, basis)
+        return weight[:, None, None] * (square - along[:, :, None] * along[:, None, :])
