@@ -45,7 +45,7 @@ class Spectrum:
         return torch.maximum(self.values, _FLOOR[dtype] * self.values[-1:])
 
     def whitening(self, curvature: float, rows: int, C: float, dtype: torch.dtype) -> Tensor:
-        """Factors [d + 1] of X V and the intercept: they make curvature (X, 1)^T (X, 1) / rows + I / C unity."""
+        """Factors [d + 1] of (X V, 1) that make curvature (X, 1)^T (X, 1) / rows + I / C the identity."""
         weights = (curvature / rows * self.floored(dtype) + 1.0 / C).rsqrt()
         return torch.cat([weights, torch.full_like(weights[:1], curvature).rsqrt()]).to(dtype)
 
