@@ -26,12 +26,12 @@ COPY --from=build /opt/embank /opt/embank
 COPY docker/health.py /opt/embank/health.py
 
 # Writable for whichever user the container runs as (compose's EMBANK_USER); a new volume inherits it.
-RUN install -d -m 1777 /home/embank /data
+RUN install -d -m 1777 /home/embank /banks
 
 # USER as a variable: not every user id has a name here, and libraries ask for one.
 ENV PATH=/opt/embank/bin:$PATH HOME=/home/embank USER=embank PYTHONUNBUFFERED=1
 USER 1000:1000
-WORKDIR /data
+WORKDIR /banks
 
 HEALTHCHECK --interval=30s --timeout=15s --start-period=60s --retries=3 CMD ["python", "/opt/embank/health.py"]
 ENTRYPOINT ["embank"]

@@ -33,7 +33,7 @@ LABEL org.opencontainers.image.title="embank" \
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/* \
-    && install -d -m 1777 /home/embank /data
+    && install -d -m 1777 /home/embank /banks
 
 COPY --from=build /opt/embank /opt/embank
 COPY docker/health.py /opt/embank/health.py
@@ -42,7 +42,7 @@ COPY docker/health.py /opt/embank/health.py
 ENV PATH=/opt/embank/bin:$PATH HOME=/home/embank USER=embank PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 USER 1000:1000
-WORKDIR /data
+WORKDIR /banks
 
 HEALTHCHECK --interval=30s --timeout=15s --start-period=60s --retries=3 CMD ["python", "/opt/embank/health.py"]
 ENTRYPOINT ["embank"]

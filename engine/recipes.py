@@ -229,7 +229,7 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Refused(
             f"recipe file {path}: {error}",
             "It holds one JSON object",

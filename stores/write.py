@@ -253,6 +253,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
                 "run the same `embank embed` command again; it goes on where it stopped",
             )
         seal = self._make_seal()
+        self._refuse_other_bank()
         stamps = files.stamps(self.bank.path, seal.files)
         self._refuse_broken(integrity.find_broken(self.bank.path, seal.files))
         self._write_seal(seal, stamps)
@@ -283,6 +284,15 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
             layout.key_document(),
             self.bank.manifest_digest,
         )
+
+    def _refuse_other_bank(self) -> None:
+        """A disk that vanished leaves an empty folder, in which all would go on as in a new bank."""
+        if Bank.open(self.bank.path) != self.bank:
+            raise BankError(
+                f"{self.bank.path} is not the bank that it was when this run began",
+                "A bank stays in its place while it is written",
+                "see that its disk is mounted, then run the same command again",
+            )
 
     def _refuse_broken(self, broken: Mapping[str, str]) -> None:
         for path, reason in broken.items():

@@ -71,7 +71,7 @@ def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
         _refuse_unknown(data)
     try:
         header = reader(data, limits)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise BadImage("truncated", "the file ends within its header") from error
     if header.deep and recipe.depth == "refuse":
         kind = (

@@ -109,7 +109,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
     folder = tmp_path_factory.mktemp("clean")
     install(folder / "site", folder / "source")
     subprocess.run([DOCKER / "certificates.sh", folder / "certificates"], check=True, capture_output=True)
-    for name in ("data", "images", "scratch"):
+    for name in ("banks", "images", "scratch"):
         (folder / name).mkdir()
     generator = np.random.default_rng(0)
     for i in range(20):
@@ -117,13 +117,13 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
             folder / "images" / f"{i}.png"
         )
     (folder / "images" / "13.png").write_bytes(b"nothing")
-    (folder / "data" / "small.json").write_text('{"size": 32, "crop": 32}')
+    (folder / "banks" / "small.json").write_text('{"size": 32, "crop": 32}')
     scheduler, scheduler_page, worker_page = map(str, free_ports(3))
     return Clean(
         folder / "site",
         {
             "/certificates": str(folder / "certificates"),
-            "/data": str(folder / "data"),
+            "/banks": str(folder / "banks"),
             "/images": str(folder / "images"),
             "/tmp": str(folder / "scratch"),
             "scheduler:8786": f"127.0.0.1:{scheduler}",
@@ -145,7 +145,7 @@ def running(clean: Clean) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
             processes[service] = subprocess.Popen(
                 clean.words(service),
                 env=clean.environment(service),
-                cwd=clean.places["/data"],
+                cwd=clean.places["/banks"],
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
@@ -180,7 +180,7 @@ def test_the_installed_program_is_whole(clean: Clean) -> None:
         done = subprocess.run(
             [sys.executable, *words],
             env=clean.environment("embank"),
-            cwd=clean.places["/data"],
+            cwd=clean.places["/banks"],
             capture_output=True,
             text=True,
         )
@@ -189,7 +189,7 @@ def test_the_installed_program_is_whole(clean: Clean) -> None:
 
 
 def test_the_services_make_the_serial_bank(clean: Clean, running: dict[str, subprocess.Popen[bytes]]) -> None:
-    data = clean.places["/data"]
+    data = clean.places["/banks"]
     embank("manifest", "folder", clean.places["/images"], "-o", f"{data}/images.parquet")
     words = clean.words("embank", EMBANK_MODEL="random/resnet18")
     done = subprocess.run(

@@ -1,0 +1,236 @@
+"""From a quarter of the rows to all: time linear, memory flat, a finished run resumed at once.
+
+Every number is that of a whole command in a process of its own: `manifest folder` and `manifest check` on
+many files (hard links to a few small pictures), then `embed` with a small backbone on a quarter, a half and
+all of the rows, and each `embed` again, which finds nothing to do.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.images import ImageClass, manifest_of, write_images
+from benchmarks.speed.common import ROOT, Spread, finish, machine, markdown_table, parser, say
+from benchmarks.speed.memory import TARGET_BYTES
+
+ROWS, MANIFEST_ROWS = 224_316, 1_000_000
+TINY = ImageClass("tiny-32", 32, 32, quality=0)
+SHARES = (4, 2, 1)
+#: Largest departure of the seconds a row from those of the largest run.
+LINEAR = 0.10
+RESUME_S = 2.0
+_FILES_A_FOLDER = 1000
+
+
+def run(
+    *,
+    rows: int = ROWS,
+    manifest_rows: int = MANIFEST_ROWS,
+    files: int = 300,
+    model: str = "random/shufflenet_v2_x0_5",
+    batch_size: int = 64,
+    rounds: int = 1,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Measure.
+
+    Args:
+        rows, manifest_rows: of the largest embedding and of the largest manifest.
+        files: different pictures.
+        model: slug; its recipe is 32 pixels.
+        batch_size: of all runs.
+        rounds: times that each size is embedded.
+        folder: for images and banks; None takes a temporary one.
+
+    Returns:
+        `{embed, manifest: [{rows, ...}], departure, cpu_departure, growth_bytes, resume_seconds, targets,
+        ok}`: departures of seconds (wall, and of processor time) a row from linear, the largest of all
+        sizes; growth of peak memory from the smallest embedding to the largest.
+    """
+    facts = machine()
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        work = Path(name)
+        paths = write_images(work / "pictures", TINY, files)
+        (work / "recipe.json").write_text(json.dumps({"size": TINY.width, "crop": TINY.width}))
+        manifests = _manifests(work, paths, manifest_rows)
+        sizes = [max(1, rows // share) for share in SHARES]
+        for size in sizes:
+            manifest_of(paths, work / "pictures", size).write(work / f"{size}.parquet")
+        found: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+        for turn in range(rounds):
+            for size in sizes:
+                found[size].append(_embed(work, size, turn, model, batch_size))
+                say(f"{size:,} rows: {found[size][-1]}")
+    embeds = [_summary(size, found[size]) for size in sizes]
+    return {"machine": facts, "model": model, "batch_size": batch_size, "rounds": rounds} | _judged(
+        embeds, manifests
+    )
+
+
+def _judged(embeds: list[dict[str, Any]], manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    departure = _departure([(each["rows"], each["seconds"].median) for each in embeds])
+    cpu = _departure([(each["rows"], each["cpu_seconds"].median) for each in embeds])
+    growth = embeds[-1]["peak_bytes"].max - embeds[0]["peak_bytes"].min
+    resume = max(each["resume_seconds"].median for each in embeds)
+    return {
+        "embed": embeds,
+        "manifest": manifests,
+        "departure": departure,
+        "cpu_departure": cpu,
+        "growth_bytes": growth,
+        "resume_seconds": resume,
+        "targets": {"departure": LINEAR, "growth_bytes": TARGET_BYTES, "resume_seconds": RESUME_S},
+        "ok": departure <= LINEAR and growth <= TARGET_BYTES and resume <= RESUME_S,
+    }
+
+
+def _departure(points: Sequence[tuple[int, float]]) -> float:
+    """Of (rows, seconds): the largest |seconds a row / those of the last - 1|."""
+    rows, seconds = points[-1]
+    return max(abs(s / r / (seconds / rows) - 1) for r, s in points)
+
+
+def _manifests(work: Path, paths: Sequence[Path], rows: int) -> list[dict[str, Any]]:
+    """Build and check a manifest of a quarter and of all of the files."""
+    found = []
+    for size in (max(1, rows // 4), rows):
+        root = work / f"files-{size}"
+        _link(paths, root, size)
+        table = work / f"files-{size}.parquet"
+        build = _command("manifest", "folder", root, "-o", table, "--json")
+        check = _command("manifest", "check", table, "--json")
+        if json.loads(build["out"])["rows"] != size:
+            raise RuntimeError(f"{size} files were listed as {build['out'][:200]}")
+        found.append(
+            {
+                "rows": size,
+                "build_seconds": build["seconds"],
+                "build_peak_bytes": build["peak_bytes"],
+                "check_seconds": check["seconds"],
+                "check_peak_bytes": check["peak_bytes"],
+                "file_bytes": table.stat().st_size,
+            }
+        )
+        say(f"manifest of {size:,} rows: {found[-1]}")
+    return found
+
+
+def _link(paths: Sequence[Path], root: Path, rows: int) -> None:
+    """`rows` names for a few files, in folders of a thousand, under three classes."""
+    for start in range(0, rows, _FILES_A_FOLDER):
+        folder = root / f"class{start // _FILES_A_FOLDER % 3}" / f"{start:09}"
+        folder.mkdir(parents=True)
+        for row in range(start, min(start + _FILES_A_FOLDER, rows)):
+            source = paths[row % len(paths)]
+            (folder / f"{row:09}{source.suffix}").hardlink_to(source)
+
+
+def _embed(work: Path, rows: int, turn: int, model: str, batch_size: int) -> dict[str, float]:
+    """Embed, and embed again; seconds are those of the pass, without the start of Python."""
+    bank = work / f"bank-{rows}-{turn}"
+    words = [
+        "embed", work / f"{rows}.parquet", "--model", model, "--recipe", work / "recipe.json", "--bank", bank,
+        "--device", "cpu", "--decoder", "turbo", "--dtype", "float32", "--batch-size", batch_size, "--json",
+    ]  # fmt: skip
+    first, again = _command(*words), _command(*words)
+    report, nothing = json.loads(first["out"]), json.loads(again["out"])
+    if (report["ok"], nothing["embedded"]) != (rows, 0):
+        raise RuntimeError(f"{rows} rows were asked for: {report}; again: {nothing}")
+    return {
+        "seconds": report["seconds"],
+        # What both commands do besides embedding cancels out.
+        "cpu_seconds": first["cpu_seconds"] - again["cpu_seconds"],
+        "peak_bytes": first["peak_bytes"],
+        "resume_seconds": again["seconds"],
+    }
+
+
+def _command(*words: object) -> dict[str, Any]:
+    """Run the command line: `{out, seconds, cpu_seconds, peak_bytes}` of the whole process."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", *map(str, words)], stdout=out, stderr=err, cwd=ROOT, env=env
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{words[0]} ended with {process.returncode}: {err.read()[-2000:]!r}")
+        return {
+            "out": out.read().decode(),
+            "seconds": seconds,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_bytes": usage.ru_maxrss * 1024,
+        }
+
+
+def _summary(rows: int, runs: list[dict[str, float]]) -> dict[str, Any]:
+    return {"rows": rows} | {name: Spread.of([one[name] for one in runs]) for name in runs[0]}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    columns = ["rows", "seconds", "s of processor time", "peak MiB", "resumed in s"]
+    rows = [
+        [
+            f"{each['rows']:,}",
+            each["seconds"].median,
+            each["cpu_seconds"].median,
+            each["peak_bytes"].median / 2**20,
+            each["resume_seconds"].median,
+        ]
+        for each in result["embed"]
+    ]
+    lists = [
+        [
+            f"{each['rows']:,}",
+            each["build_seconds"],
+            each["build_peak_bytes"] / 2**20,
+            each["check_seconds"],
+            each["check_peak_bytes"] / 2**20,
+        ]
+        for each in result["manifest"]
+    ]
+    return (
+        markdown_table(columns, rows)
+        + f"\nSeconds a row depart from linear by at most {result['departure']:.1%} "
+        f"({result['cpu_departure']:.1%} of processor time); peak memory grows by "
+        f"{result['growth_bytes'] / 2**20:,.0f} MiB; a finished run is resumed in at most "
+        f"{result['resume_seconds']:.2f} s: {'within' if result['ok'] else 'beyond'} the targets.\n\n"
+        + markdown_table(["manifest rows", "build s", "peak MiB", "check s", "peak MiB"], lists)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    options = parser(__doc__.partition("\n")[0])
+    options.add_argument("--rows", type=int, default=ROWS)
+    options.add_argument("--manifest-rows", type=int, default=MANIFEST_ROWS)
+    options.add_argument("--model", default="random/shufflenet_v2_x0_5")
+    options.add_argument("--batch-size", type=int, default=64)
+    options.add_argument("--rounds", type=int, default=1)
+    options.add_argument("--folder", type=Path, help="where to work, with room for a name a manifest row")
+    asked = options.parse_args(arguments)
+    result = run(
+        rows=asked.rows,
+        manifest_rows=asked.manifest_rows,
+        model=asked.model,
+        batch_size=asked.batch_size,
+        rounds=asked.rounds,
+        folder=asked.folder,
+    )
+    finish(result, table(result), asked)
+
+
+if __name__ == "__main__":
+    main()
