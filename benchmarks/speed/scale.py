@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -151,27 +150,33 @@ def _embed(work: Path, rows: int, turn: int, model: str, batch_size: int) -> dic
     }
 
 
+#: Starts a command and measures it. A process begins with the peak of the one that started it, so that must
+#: be a small one.
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+child = subprocess.Popen(sys.argv[1:])
+_, status, usage = os.wait4(child.pid, 0)
+seconds = time.perf_counter() - start
+cpu_seconds = usage.ru_utime + usage.ru_stime
+print(json.dumps([os.waitstatus_to_exitcode(status), seconds, cpu_seconds, usage.ru_maxrss]))
+"""
+
+
 def _command(*words: object) -> dict[str, Any]:
     """Run the command line: `{out, seconds, cpu_seconds, peak_bytes}` of the whole process."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cli", *map(str, words)], stdout=out, stderr=err, cwd=ROOT, env=env
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        if process.returncode:
-            raise RuntimeError(f"{words[0]} ended with {process.returncode}: {err.read()[-2000:]!r}")
-        return {
-            "out": out.read().decode(),
-            "seconds": seconds,
-            "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "peak_bytes": usage.ru_maxrss * 1024,
-        }
+    done = subprocess.run(
+        [sys.executable, "-c", _LAUNCHER, sys.executable, "-m", "cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+    )
+    out, _, measured = done.stdout.rstrip().rpartition("\n")
+    code, seconds, cpu_seconds, peak = json.loads(measured)
+    if code:
+        raise RuntimeError(f"{words[0]} ended with {code}: {done.stderr[-2000:]}")
+    return {"out": out, "seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak * 1024}
 
 
 def _summary(rows: int, runs: list[dict[str, float]]) -> dict[str, Any]:
