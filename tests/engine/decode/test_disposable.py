@@ -115,13 +115,18 @@ def test_children_that_cannot_start_are_the_machines_fault() -> None:
         ask(Children("tests.engine.decode.hostile:nothing"), "nothing")
 
 
+def _mine() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
 def test_children_are_kept_and_closed(children: Children) -> None:
+    others = _mine()  # other tests may have left some
     ask(children, "nothing")
-    before = {child.pid for child in psutil.Process().children()}
+    kept = _mine() - others
     ask(children, "nothing")
-    assert {child.pid for child in psutil.Process().children()} == before
+    assert kept and _mine() - others == kept
     children.close()
-    assert not before & {child.pid for child in psutil.Process().children()}
+    assert not kept & _mine()
     np.testing.assert_array_equal(ask(children, "nothing"), scene())
 
 
