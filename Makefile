@@ -10,7 +10,7 @@ quickstart: $(STAMP)
 	$(BIN)/embank quickstart --dir quickstart
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 install: $(STAMP)
 
@@ -38,7 +38,7 @@ docs: $(STAMP)
 check: lint types imports docs
 
 # What the images of docker/ install beyond the dependencies.
-IMAGE := --no-annotate --extra dask --extra timm --extra dicom --extra mha --extra s3
+IMAGE := --no-annotate --extra dask --extra timm --extra dicom --extra s3
 
 # Needs uv; writes versions and hashes, never an address. The images' versions are those that the tests run with.
 lock:

@@ -27,6 +27,15 @@ def cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
+def fast_bfloat16(device: str) -> bool:
+    """Whether products in bfloat16 are quicker there than in float32."""
+    import torch
+
+    if device.startswith("cuda"):
+        return bool(torch.cuda.get_device_capability(device) >= (8, 0))
+    return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
+
+
 def usable_cores() -> int:
     """Cores this process may run on (affinity respected, unlike `os.cpu_count`)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

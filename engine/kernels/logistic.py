@@ -16,9 +16,10 @@ log(1 + exp(-+(w x + b))) for K = 2. The intercepts b are not penalised. Three t
 How it is solved. f is smooth and strictly convex in W. All values (classes, tasks) are iterated in lockstep:
 their directions stand side by side, so that an iteration is one product with X and one with X^T for all of
 them. Directions are L-BFGS's (Liu and Nocedal 1989), on a preconditioner that is exact at W = 0: C times the
-sum of the softmax Hessians (K x K) times the spectrum of X (`logistic_lbfgs`). The line search works on
-cached linear predictors (`logistic_lockstep`). Only every fourth value starts from nothing; the others start
-from the path's interpolation (`logistic_path`). With fewer rows than columns, X is replaced by its
+sum of the softmax Hessians (K x K) times the spectrum of X (`logistic_lbfgs`); fits that it serves badly get
+the diagonal blocks of the Hessian (`logistic_blocks`). The line search works on cached linear predictors
+(`logistic_lockstep`). Only every fourth value starts from nothing; the others start from the path
+(`logistic_path`). With fewer rows than columns, X is replaced by its
 coordinates in the space of its rows, which changes nothing (`logistic_rows`).
 
 Precision. Products are in float32 until an estimate of (f - min f) / f is at most the tolerance; then
@@ -26,7 +27,8 @@ objective and gradient of every fit are computed anew in float64 from the featur
 not there yet iterates on in float64. Small problems are solved in float64 from the start. Sums over rows,
 objectives, weights and the spectrum are float64 throughout.
 
-The estimate is half the squared Newton decrement with the approximate Hessian. What is certain is
+The estimate is half the squared Newton decrement with the approximate Hessian. A Kronecker product's is
+believed only where the rows' curvature is much the same; else blocks are made to check it. What is certain is
 f - min f <= |gradient|^2 / 2, because (1) is strongly convex in W (constant 1) and the intercepts'
 gradient vanishes: `Fits.gap` gives that bound. For small C it is tight enough to prove convergence, for
 large C it is far too wide.
@@ -44,10 +46,10 @@ from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.kernels import logistic_path
+from engine.kernels.logistic_blocks import Blocks
 from engine.kernels.logistic_lbfgs import Spectrum
 from engine.kernels.logistic_lockstep import MEMORY, Limits, Problems, descend
 from engine.kernels.logistic_loss import Targets
-from engine.kernels.logistic_newton import Newton
 from engine.kernels.logistic_rows import Rows
 
 #: Called with (fits that have converged or stopped, fits in all, iterations so far).
@@ -59,8 +61,7 @@ class Options:
     """How to solve.
 
     Attributes:
-        tolerance: estimated (f - min f) / f at which a fit has converged. The true excess was up to 30 times
-            the estimate where C is large.
+        tolerance: estimated (f - min f) / f at which a fit has converged.
         max_iterations: of one fit in float32, and again in float64.
         device: `cpu` or `cuda:N`.
         threads: of torch's products on the CPU; None leaves torch's setting.
@@ -68,7 +69,7 @@ class Options:
             float32 are read and widened again in every pass.
     """
 
-    tolerance: float = 1e-8
+    tolerance: float = 1e-7
     max_iterations: int = 2000
     device: str = "cpu"
     threads: int | None = None
@@ -91,9 +92,9 @@ class Fits:
         converged: bool [R], the decrement is at most the tolerance.
         classes: K.
         rows: that were used.
-        seconds: wall clock of `prepare`, `spectrum`, `float32`, `float64` and, within these two,
-            `products` with X; of all tasks that were fitted together.
-        flops: floating-point operations of these products, of all tasks that were fitted together.
+        seconds: wall clock of `prepare`, `spectrum`, `float32`, `float64` and, within these, `products` with
+            X and making `blocks`; of all tasks that were fitted together.
+        flops: floating-point operations of the products with X, of all tasks that were fitted together.
     """
 
     C: NDArray[np.float64]
@@ -275,8 +276,8 @@ class _Solver:
                 spectrum = Spectrum.of(rows)
             problems = self._start(rows)
             precision = torch.float64 if rows.small else torch.float32
-            newton = Newton(rows, spectrum, problems.theta.shape[1], precision, options.memory // 2)
-            curvature = spectrum, newton
+            blocks = Blocks(rows, spectrum, problems.theta.shape[1], precision, options.memory // 2)
+            curvature = spectrum, blocks
             tick = _Ticker(on_progress, len(problems.C))
             if not rows.small:
                 with self._stage("float32"):
@@ -289,7 +290,7 @@ class _Solver:
                 for wave, known in self._waves(len(problems.C)) if rows.small else [(_all(problems), None)]:
                     self._interpolate(problems, wave, known)
                     self._descend(problems, wave, rows, targets, curvature, torch.float64, tick)
-            self._seconds["products"] = rows.seconds
+            self._seconds |= {"products": rows.seconds, "blocks": blocks.seconds}
             weights = problems.theta[..., :-1]
             weights = weights if basis is None else weights @ basis.T
             return self._fits(problems, weights.cpu().numpy(), rows)
@@ -343,7 +344,7 @@ class _Solver:
         wave: NDArray[np.intp],
         rows: Rows,
         targets: list[Targets],
-        curvature: tuple[Spectrum, Newton],
+        curvature: tuple[Spectrum, Blocks],
         dtype: torch.dtype,
         tick: "_Ticker",
     ) -> None:

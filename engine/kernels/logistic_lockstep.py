@@ -1,5 +1,6 @@
 """Minimise many logistic objectives in lockstep: an iteration is two products with X for all of them."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.kernels.logistic_blocks import Blocks, Served
 from engine.kernels.logistic_lbfgs import History, Preconditioner, Spectrum
 from engine.kernels.logistic_loss import Targets
-from engine.kernels.logistic_newton import Newton, mean_curvature
 from engine.kernels.logistic_rows import Rows
 
 #: Pairs that L-BFGS keeps.
@@ -21,6 +22,16 @@ _ROUNDS = 20
 _PATIENCE = 25
 #: The last step of a fit that has converged gained at most so many times the tolerance.
 _CALM = 5.0
+#: Iterations after which it is looked whether the blocks still serve.
+_CHECK = 5
+#: Share of the curvature that rows would have, were they all alike, below which they are not.
+_EVEN = 0.65
+#: A fit whose estimate falls by less than this factor in between is slow.
+_QUICK = 0.1
+#: Blocks are made when the fits have spent this share of the blocks' cost on products since the last ones.
+_SHARE = 0.5
+#: The same patience where blocks serve: then progress is quick until rounding ends it, at about this share.
+_PATIENCE_SERVED, _NOISE = 8, 2e-7
 
 
 @dataclass
@@ -76,7 +87,7 @@ def descend(
     rows: Rows,
     targets: Sequence[Targets],
     spectrum: Spectrum,
-    newton: Newton,
+    blocks: Blocks,
     dtype: torch.dtype,
     limits: Limits,
     tick: Callable[[int], None],
@@ -85,11 +96,11 @@ def descend(
 
     Args:
         targets: of each block of the rows, in `dtype`.
-        newton: factors that earlier calls have made, and to which this one may add.
+        blocks: that earlier calls have made, and to which this one may add.
         dtype: of products and predictors; sums over rows, objectives and weights are float64 in any case.
         tick: called with the number of problems that are left, once an iteration.
     """
-    run = _Run(problems, rows, targets, spectrum, newton, dtype)
+    run = _Run(problems, rows, targets, spectrum, blocks, dtype)
     while len(run.active):
         tick(len(run.active))
         run.iterate(limits)
@@ -104,7 +115,7 @@ class _Run:
         rows: Rows,
         targets: Sequence[Targets],
         spectrum: Spectrum,
-        newton: Newton,
+        blocks: Blocks,
         dtype: torch.dtype,
     ) -> None:
         self._all, self._rows, self._targets, self._dtype = problems, rows, targets, dtype
@@ -117,11 +128,13 @@ class _Run:
         self._gradient = self._full_gradient(residuals)
         size = self._theta[0].numel()
         self._history = History(len(self._C), size, MEMORY, dtype, rows.device)
-        curvature = self._curvature()
-        self._kronecker = Preconditioner(spectrum, len(rows), dtype, curvature)
-        self._newton = newton
-        newton.begin()
-        self._served = newton.serves(self._task, self._C, mean_curvature(curvature) / self._C)
+        self._even = _even_curvature(targets)[self._task]
+        self._blocks, self._began = blocks, rows.flops
+        self._kronecker = Preconditioner(spectrum, len(rows), dtype, self._curvature())
+        self._served = blocks.serve(self._task, self._variances())
+        self._fresh = 0
+        self._height = torch.full_like(self._C, torch.inf)  # the estimate when last looked at
+        self._slow = torch.zeros_like(self._task, dtype=torch.bool)
         self._past: deque[Tensor] = deque(maxlen=_PATIENCE)
         self._count = 0
 
@@ -162,44 +175,74 @@ class _Run:
         change = gradient - self._gradient
         self._history.add(step.to(self._dtype).flatten(1), change.to(self._dtype).flatten(1))
         self._gradient = gradient
-        due = self._newton.due(self._task, self._C)
-        if due:
-            self._newton.build(self._task, self._C, self._targets, self._predictors)
-        if due or self._count & (self._count - 1) == 0:  # after 1, 2, 4, 8, ... steps
-            self._refresh()
+        if self._count & (self._count - 1) == 0 or self._count % _CHECK == 0:
+            height = -slope / self._objective
+            self._slow = height > _QUICK * self._height
+            self._height = height
+            self._refresh(torch.ones_like(self._slow), (self._rows.flops - self._began) / _SHARE)
 
-    def _refresh(self) -> None:
-        curvature = self._curvature()
-        self._kronecker.update(curvature)
-        self._served = self._newton.serves(self._task, self._C, mean_curvature(curvature) / self._C)
+    def _refresh(self, those: Tensor, budget: float = math.inf) -> None:
+        """Have the preconditioners follow the problems, and make the blocks that some of them lack."""
+        self._kronecker.update(self._curvature())
+        variances = self._variances()
+        some, slow = self._task[those], self._slow[those]
+        if self._blocks.possible(len(torch.unique(some))) and self._blocks.cover(
+            some, variances[those], slow, budget
+        ):
+            self._began = self._rows.flops
+        before, self._served = self._served, self._blocks.serve(self._task, variances)
+        # Pairs from where the curvature was another mislead more than they help.
+        self._history.forget(before.differs(self._served))
+        self._fresh = self._count
 
-    def _doubted(self, decrement: Tensor, tolerance: float) -> Tensor:
-        """The estimate, or the one by today's Kronecker product where it is larger and a factor was used.
-
-        A factor may be older than the problem's last turn, and then take as curved what has become flat.
-        """
-        used = self._served >= 0
-        if not (used & (decrement <= tolerance)).any():
-            return decrement
-        self._refresh()
-        other = _dot(self._gradient, self._kronecker(self._gradient.to(self._dtype))) / 2 / self._objective
-        return torch.where(used, torch.maximum(decrement, other), decrement)
+    def _variances(self) -> Tensor:
+        """Weight p (1 - p) of every row, [P, K, n]."""
+        blocks = zip(self._targets, self._predictors, strict=True)
+        return torch.cat([of.of(self._task).variances(z) for of, z in blocks], dim=2)
 
     def _precondition(self, gradient: Tensor) -> Tensor:
-        """By Newton's factors where they serve, else by the Kronecker product."""
+        """By blocks where they serve, else by the Kronecker product."""
+        which = self._served.by_blocks
+        if not which.any():
+            return self._kronecker(gradient)
+        if which.all():
+            return self._blocks.solve(self._served, gradient, self._C)
         found = self._kronecker(gradient)
-        for factor in torch.unique(self._served[self._served >= 0]).tolist():
-            which = self._served == factor
-            found[which] = self._newton.solve(factor, gradient[which], self._C[which])
+        served = Served([b for b in self._served.blocks if b is not None], which.device)
+        found[which] = self._blocks.solve(served, gradient[which], self._C[which])
         return found
+
+    def _doubted(self, decrement: Tensor, tolerance: float) -> Tensor:
+        """The estimate of those that claim to have converged, made anew with preconditioners of today.
+
+        A Kronecker product is believed only where the rows' curvature is much the same: where it is not,
+        blocks are made for the purpose.
+        """
+        claims = decrement <= tolerance
+        if not claims.any():
+            return decrement
+        uneven = (self._variances().sum(2, dtype=torch.float64) < _EVEN * self._even).any(1)
+        doubtful = claims & (uneven | self._served.by_blocks)
+        if not doubtful.any() or not self._blocks.possible(len(torch.unique(self._task[doubtful]))):
+            return decrement
+        if self._fresh < self._count or not self._served.by_blocks[doubtful].all():
+            self._refresh(doubtful)
+        other = _dot(self._gradient, self._precondition(self._gradient.to(self._dtype)))
+        return torch.where(doubtful, torch.maximum(decrement, other / 2 / self._objective), decrement)
 
     def _stalled(self, tolerance: float) -> Tensor:
         """Problems whose objective no longer falls by what would matter."""
-        none = torch.zeros_like(self.active, dtype=torch.bool)
-        if len(self._past) < _PATIENCE:
-            return none
-        gained = self._past[0] - self._objective
-        return gained <= (tolerance if self._dtype == torch.float32 else 0.0) * self._objective
+        stalled = torch.zeros_like(self.active, dtype=torch.bool)
+        single = self._dtype == torch.float32
+        served = self._served.by_blocks
+        for patience, least, which in (
+            (_PATIENCE, tolerance, ~stalled),
+            (_PATIENCE_SERVED, max(tolerance, _NOISE), served),
+        ):
+            if len(self._past) >= patience:
+                gained = self._past[-patience] - self._objective
+                stalled |= which & (gained <= (least if single else 0.0) * self._objective)
+        return stalled
 
     def _put_away(self, stopped: Tensor, converged: Tensor, decrement: Tensor) -> None:
         which = self.active[stopped]
@@ -227,7 +270,9 @@ class _Run:
         self._past = deque((each[left] for each in self._past), maxlen=_PATIENCE)
         self._history.keep(left)
         self._kronecker.keep(left)
-        self._served = self._served[left]
+        self._served.keep(left)
+        self._height, self._slow = self._height[left], self._slow[left]
+        self._even = self._even[left]
 
     def _search(self, direction: Tensor, images: list[Tensor], slope: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Step lengths float64 [P] and the residuals there; moves predictors and objective.
@@ -289,6 +334,13 @@ class _Run:
         for target, predictor in zip(self._targets, self._predictors, strict=True):
             total = total + target.of(self._task).curvature(predictor)
         return self._C[:, None, None] * total
+
+
+def _even_curvature(targets: Sequence[Targets]) -> Tensor:
+    """Sums of p (1 - p), float64 [T, K], were every row's p the share of the class."""
+    sums = torch.stack([target.shares() for target in targets]).sum(0)
+    own, all_rows = sums[:, :-1], sums[:, -1:]
+    return own * (1 - own / all_rows)
 
 
 def _between(low: Tensor, low_slope: Tensor, high: Tensor, high_slope: Tensor) -> Tensor:

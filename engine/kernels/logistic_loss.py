@@ -82,14 +82,13 @@ class Targets:
         cross = torch.bmm(weighted, p.transpose(1, 2)).double()
         return torch.diag_embed(weighted.sum(2, dtype=torch.float64)) - cross
 
-    def curvatures(self, predictor: Tensor, basis: Tensor) -> Tensor:
-        """Weighted softmax Hessian of every row in a basis [K, Q] of classes: [rows, Q, Q], one problem."""
-        weight = self.weight[0, 0]
-        if self.code.is_floating_point():
-            p = torch.sigmoid(predictor[0])
-            return (weight * p * (1 - p))[:, None, None]
-        p = torch.softmax(predictor, 0).T
-        basis = basis.to(p.dtype)
-        along = p @ basis
-        square = torch.einsum("nk,kq,kr->nqr", p, basis, basis)
-        return weight[:, None, None] * (square - along[:, :, None] * along[:, None, :])
+    def variances(self, predictor: Tensor) -> Tensor:
+        """Weighted p (1 - p) of every row: [P, K, rows], never negative."""
+        p = torch.sigmoid(predictor) if self.code.is_floating_point() else torch.softmax(predictor, 1)
+        return (p * (1 - p)).mul_(self.weight)
+
+    def shares(self) -> Tensor:
+        """Weight of the rows of each output's class and of all rows: float64 [T, K] and [T, 1]."""
+        there = self.weight.double()
+        own = (self.code < 0) if self.code.is_floating_point() else self.code
+        return torch.cat([(own * there).sum(2), there.sum(2)], dim=1)

@@ -1,8 +1,8 @@
 """The order in which a path of regularisation values is solved, and where each value starts.
 
-Solutions change smoothly with log C. So every fourth value is solved from nothing, all of them in lockstep;
-what lies halfway starts at the cubic through four solved neighbours, and then the rest, where the spacing of
-the solved values is so small that little is left to do.
+Solutions change smoothly with log C. So every fourth value is solved first: all but the two largest in
+lockstep and from nothing, and these by continuing the path. What lies halfway starts at the cubic through
+four solved neighbours, and then the rest, where solved values are so close that little is left to do.
 """
 
 import numpy as np
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 #: Below so many values the path is not worth its order.
 _FEW = 6
+#: Of the first values, so many of the largest are solved one after another: from nothing they would take many
+#: times the iterations of all others.
+_HIGH = 2
 #: A cubic whose weights sum to more than this in magnitude would blow up the neighbours' errors.
 _TAME = 2.0
 
@@ -21,7 +24,11 @@ def waves(count: int) -> list[NDArray[np.intp]]:
         return [every]
     first = np.union1d(every[::4], every[-1:])
     second = np.setdiff1d(every[::2], first)
-    return [w for w in (first, second, np.setdiff1d(every, np.union1d(first, second))) if len(w)]
+    third = np.setdiff1d(every, np.union1d(first, second))
+    low, high = first[:-_HIGH], first[-_HIGH:]
+    if len(low) < 2:
+        low, high = first, first[:0]
+    return [w for w in (low, *high[:, None], second, third) if len(w)]
 
 
 def weights(known: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -29,14 +36,14 @@ def weights(known: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[
 
     Args:
         known: ascending positions (log C) of solutions, at least two.
-        wanted: positions inside their range.
+        wanted: positions.
 
-    Where the spacing is too uneven for a cubic the interpolation is linear.
+    Where the spacing is too uneven for a cubic, and outside the known positions, it is linear.
     """
     found = np.zeros((len(wanted), len(known)))
     for row, x in zip(found, wanted, strict=True):
         right = int(np.clip(np.searchsorted(known, x), 1, len(known) - 1))
-        for reach in (2, 1):
+        for reach in (2, 1) if known[0] <= x <= known[-1] else (1,):
             start = int(np.clip(right - reach, 0, max(len(known) - 2 * reach, 0)))
             at = np.arange(start, min(start + 2 * reach, len(known)))
             basis = _lagrange(known[at], x)

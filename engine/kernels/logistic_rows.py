@@ -28,7 +28,7 @@ class Rows:
         index: intp [n], ascending: the rows meant.
         centre, scale: float64 [d].
         device: `cpu` or `cuda:N`.
-        resident: bytes that blocks in float32 may take; 0 reads, widens and centres them in every pass.
+        resident: bytes that kept blocks may take; what does not fit is read, widened and centred every time.
         flops, seconds: of the products so far.
     """
 
@@ -41,6 +41,7 @@ class Rows:
     flops: float = 0.0
     seconds: float = 0.0
     _kept: dict[torch.dtype, list[Tensor]] = field(default_factory=dict)
+    _held: int = 0
 
     @classmethod
     def of(
@@ -95,7 +96,7 @@ class Rows:
             yield from self._kept[dtype]
             return
         size = torch.finfo(dtype).bits // 8 * len(self) * self.dim
-        fits = dtype == torch.float32 and size <= self.resident
+        fits = size + self._held <= self.resident
         keep: list[Tensor] | None = [] if self.small or fits else None
         centre, scale = (torch.as_tensor(v, device=self.device) for v in (self.centre, self.scale))
         for part in self.slices():
@@ -108,6 +109,7 @@ class Rows:
             yield wide
         if keep is not None:
             self._kept[dtype] = keep
+            self._held += size
 
     def free(self) -> None:
         """Let go of resident blocks."""

@@ -1,0 +1,321 @@
+"""A preconditioner for the fits that a Kronecker product serves badly: the Hessian's diagonal blocks.
+
+Where C is large, a rare class is told apart almost everywhere: rows far from its boundary have no curvature
+left, and the mean Hessian that a Kronecker product is made of (`logistic_lbfgs`) is wrong by orders of
+magnitude in the directions that only such rows see. Hundreds of iterations follow, and the estimate of what
+is left to gain is as wrong. So each class k gets the block of the Hessian that belongs to its own weights,
+
+    A_k = sum_i weight_i p_ik (1 - p_ik) (x_i, 1)(x_i, 1)^T,
+
+and the inverse Hessian is approximated by Z diag((C A_k + I)^-1) Z, where Z takes the mean over classes away
+(adding one vector to all classes' weights changes no probability). Were every row's p the same, the spectrum
+of the preconditioned Hessian would lie between 1 and 2 for any number of classes.
+
+Blocks are shared. Along the path most classes' rows hardly change their curvature; a block serves every fit
+of its task whose p (1 - p) are nearly its own, and only what has drifted is made anew. Rows are first
+whitened by the spectrum of X, so that where there are many, products in bfloat16 (where the processor has
+them) and a Cholesky factor in float32 suffice. Rows whose weights sum to next to nothing are left out: the
+rarer and the better separated a class, the fewer rows make its block, and the cheaper is what changes most.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from engine.kernels.logistic_lbfgs import Spectrum
+from engine.kernels.logistic_rows import Rows
+from engine.runtime import fast_bfloat16, synchronize
+
+#: A block serves fits whose weights differ from its own by this share of their sum.
+_ALIKE = 0.3
+#: Share of a class's curvature whose rows are replaced by what rows are like on average.
+_LEFT_OUT = 1e-3
+#: With fewer rows than this times d, small eigenvalues appear and count: products are in float64, less is
+#: left out, and fits whose progress is slow want blocks that are so much like theirs.
+_MANY, _LEFT_OUT_OF_FEW, _ALIKE_OF_FEW = 2, 1e-6, 0.02
+#: Regularisation below this share of a factor's pivots makes no difference to it.
+_SLIGHT = 0.05
+#: Fits share a Cholesky factor where their C fall into the same step of this factor.
+_STEP = 10.0
+#: Rows that are weighted at a time, and columns of a panel: blocks are symmetric, half of each is made.
+_PIECE, _PANEL = 4096, 512
+
+
+@dataclass(eq=False)
+class _Block:
+    """A_k of one task at one fit's predictors, in whitened coordinates."""
+
+    weights: Tensor  # [n], p (1 - p) of the rows
+    many: bool
+    gram: Tensor  # [d + 1, d + 1]
+    factors: dict[int, Tensor] = field(default_factory=dict)  # by step of C
+    last_step: int | None = None  # from which on C is so large that one factor serves
+    used: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the matrix and its factors."""
+        return sum(m.element_size() * m.numel() for m in (self.gram, *self.factors.values()))
+
+
+class Served:
+    """For each of P fits the blocks [K'] that serve it, or None."""
+
+    def __init__(self, blocks: list[list[_Block] | None], device: torch.device) -> None:
+        self.blocks = blocks
+        self.by_blocks = torch.tensor([b is not None for b in blocks], dtype=torch.bool, device=device)
+
+    def differs(self, other: "Served") -> Tensor:
+        """Whether a fit has other blocks there, bool [P]."""
+        pairs = zip(self.blocks, other.blocks, strict=True)
+        same = [
+            a is b or (a is not None and b is not None and all(x is y for x, y in zip(a, b, strict=True)))
+            for a, b in pairs
+        ]
+        return ~torch.tensor(same, dtype=torch.bool, device=self.by_blocks.device)
+
+    def keep(self, which: Tensor) -> None:
+        """Forget the other fits."""
+        self.blocks = [b for b, kept in zip(self.blocks, which.tolist(), strict=True) if kept]
+        self.by_blocks = self.by_blocks[which]
+
+
+class Blocks:
+    """The blocks of all tasks, made as fits need them.
+
+    Args:
+        outputs: K', linear predictors of a fit.
+        dtype: of blocks and factors; float32 or float64.
+        memory: bytes they may take, whitened rows included; with too few, none is ever made.
+
+    Attributes:
+        seconds: of wall clock spent making blocks and factors.
+    """
+
+    def __init__(self, rows: Rows, spectrum: Spectrum, outputs: int, dtype: torch.dtype, memory: int) -> None:
+        self._rows, self._dtype, self._outputs = rows, dtype, outputs
+        self._vectors = spectrum.vectors.to(dtype)
+        white = (len(rows) / spectrum.floored(dtype).clamp(min=torch.finfo(dtype).tiny)).sqrt()
+        self._white = torch.cat([white, torch.ones_like(white[:1])]).to(dtype)
+        narrow = dtype == torch.float32 and fast_bfloat16(rows.device)
+        self._product_dtype = torch.bfloat16 if narrow else dtype
+        self._pace = 0.45 if narrow else 1.0
+        self._whitened: list[Tensor] | None = None
+        size = torch.finfo(dtype).bits // 8 * len(rows) * rows.dim
+        self._may_keep_rows = size <= memory // 2
+        self._room = memory - size * self._may_keep_rows
+        self._held: dict[tuple[int, int], list[_Block]] = {}
+        self._clock = 0
+        self.seconds = 0.0
+
+    def possible(self, tasks: int) -> bool:
+        """Whether memory holds the blocks of so many tasks."""
+        # A matrix and a factor for each, and while one is made three more.
+        return 8 * (2 * tasks * self._outputs + 3) * (self._rows.dim + 1) ** 2 <= self._room
+
+    def cover(self, task: Tensor, variances: Tensor, slow: Tensor, budget: float = math.inf) -> bool:
+        """Make the blocks that these fits lack, if that costs at most so much; whether it was done.
+
+        Args:
+            task: int64 [P].
+            variances: weight p (1 - p) of every row, [P, K', n].
+            slow: bool [P], fits that want blocks more like theirs.
+            budget: floating-point operations, in those of products with X.
+        """
+        lacking = [
+            (t, k, weights)
+            for t in torch.unique(task).tolist()
+            for k in range(self._outputs)
+            for weights in self._centres(t, k, variances[task == t, k], slow[task == t])
+        ]
+        if not lacking or sum(self._cost(weights) for _, _, weights in lacking) > budget:
+            return False
+        for t, k, weights in lacking:
+            many = self._many(weights)
+            made = _Block(weights, many, self._gram(weights, many))
+            self._held.setdefault((t, k), []).append(made)
+        return True
+
+    def _centres(self, task: int, k: int, left: Tensor, slow: Tensor) -> Iterator[Tensor]:
+        """Weights [n] whose blocks, with those there are, would serve all fits with weights [P, n]."""
+        order = torch.argsort(left.sum(1))
+        left, slow = left[order], slow[order]
+        for block in self._held.get((task, k), ()):
+            lacking = _apart(left, block.weights) > _alike(block.many, slow)
+            left, slow = left[lacking], slow[lacking]
+        while len(left):
+            weights = left[len(left) // 2].clone()
+            yield weights
+            lacking = _apart(left, weights) > _alike(self._many(weights), slow)
+            left, slow = left[lacking], slow[lacking]
+
+    def _many(self, weights: Tensor) -> bool:
+        """Whether so many rows count that no small eigenvalues are to be expected."""
+        return int((weights > _least(weights, _LEFT_OUT)).sum()) >= _MANY * self._rows.dim
+
+    def _cost(self, weights: Tensor) -> float:
+        """Of a block and its factor; rows count as many as would have the weights' spread evenly."""
+        size = self._rows.dim + 1
+        rows = float(weights.sum()) ** 2 / max(float(weights.square().sum()), 1e-300)
+        pace = self._pace if rows >= _MANY * size else 2.0
+        return (1.2 * pace * rows + size) * size**2
+
+    def serve(self, task: Tensor, variances: Tensor) -> Served:
+        """The nearest blocks of each fit; None where one of them is not near. Arguments as for `cover`."""
+        self._clock += 1
+        found: list[list[_Block] | None] = []
+        for t, each in zip(task.tolist(), variances, strict=True):
+            near = [self._nearest(t, k, weights) for k, weights in enumerate(each)]
+            whole = [b for b in near if b is not None]
+            found.append(whole if len(whole) == self._outputs else None)
+            for block in whole:
+                block.used = self._clock
+        self._let_go()
+        return Served(found, task.device)
+
+    def solve(self, served: Served, gradients: Tensor, C: Tensor) -> Tensor:
+        """Approximate inverse Hessians times gradients [P, K', d + 1], of fits that are all served."""
+        g = gradients.to(self._dtype)
+        common = g.mean(1, keepdim=True) if self._outputs > 1 else torch.zeros_like(g)
+        reduced = g - common
+        turned = torch.cat([reduced[..., :-1] @ self._vectors, reduced[..., -1:]], dim=2) * self._white
+        solved = torch.empty_like(turned)
+        steps = (C.log() / torch.tensor(_STEP).log()).round().int().tolist()
+        groups: dict[tuple[int, int], tuple[_Block, list[int]]] = {}
+        for p, (blocks, step) in enumerate(zip(served.blocks, steps, strict=True)):
+            for k, block in enumerate(blocks or ()):
+                groups.setdefault((step, id(block)), (block, []))[1].append(p * self._outputs + k)
+        flat, answers = turned.view(-1, turned.shape[2]), solved.view(-1, turned.shape[2])
+        for (step, _), (block, members) in sorted(groups.items(), key=lambda item: item[0]):
+            lower = self._factor(block, step)
+            answers[members] = torch.cholesky_solve(flat[members].T, lower).T
+        solved *= self._white
+        found = torch.cat([solved[..., :-1] @ self._vectors.T, solved[..., -1:]], dim=2)
+        if self._outputs > 1:
+            found -= found.mean(1, keepdim=True)
+        found /= C.to(self._dtype)[:, None, None]
+        # A vector common to all classes meets the regularisation alone, whose Hessian is the identity.
+        found[..., :-1] += common[..., :-1]
+        return found.to(gradients.dtype)
+
+    def _nearest(self, task: int, k: int, weights: Tensor) -> _Block | None:
+        held = self._held.get((task, k))
+        if not held:
+            return None
+        apart = [float(_apart(weights[None], block.weights)) for block in held]
+        best = min(range(len(held)), key=apart.__getitem__)
+        return held[best] if apart[best] <= _ALIKE else None
+
+    def _let_go(self) -> None:
+        """Of the blocks that have been idle for longest, until the others fit into memory."""
+        idle = [
+            (b.used, id(b), key, b)
+            for key, blocks in self._held.items()
+            for b in blocks
+            if b.used < self._clock
+        ]
+        excess = sum(b.size for blocks in self._held.values() for b in blocks) - self._room
+        for _, _, key, block in sorted(idle, key=lambda each: each[:2]):
+            if excess <= 0:
+                break
+            self._held[key].remove(block)
+            excess -= block.size
+
+    def _gram(self, weights: Tensor, many: bool) -> Tensor:
+        """sum_i weights_i (x_i, 1)(x_i, 1)^T in whitened coordinates, [d + 1, d + 1], of weights [n]."""
+        start, d = time.perf_counter(), self._rows.dim
+        kept = weights > _least(weights, _LEFT_OUT if many else _LEFT_OUT_OF_FEW)
+        precise = self._dtype if many else torch.float64
+        found = torch.zeros(d + 1, d + 1, dtype=precise, device=weights.device)
+        panel = max(_PANEL, -(-d // 8))
+        for x, weight in self._pieces(weights, kept):
+            root = weight.sqrt()[:, None]
+            scaled = (x * root).to(self._product_dtype if many else precise)
+            found[d, :d] += (root.T.to(scaled.dtype) @ scaled)[0]
+            for at in range(0, d, panel):
+                stop = min(at + panel, d)
+                found[at:d, at:stop] += scaled[:, at:].T @ scaled[:, at:stop]
+        found = torch.tril(found) + torch.tril(found, -1).T
+        found.diagonal()[:d] += torch.where(kept, 0, weights).sum()
+        found[d, d] = weights.sum()
+        synchronize(self._rows.device)
+        self.seconds += time.perf_counter() - start
+        return found
+
+    def _pieces(self, weights: Tensor, kept: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Whitened rows that are kept, some thousand at a time, and their weights."""
+        rows: list[Tensor] = []
+        those: list[Tensor] = []
+        for x, part in zip(self._white_rows(kept), self._rows.slices(), strict=True):
+            rows.append(x)
+            those.append(weights[part][kept[part]])
+            if sum(map(len, rows)) >= _PIECE:
+                yield torch.cat(rows), torch.cat(those)
+                rows, those = [], []
+        if rows:
+            yield torch.cat(rows), torch.cat(those)
+
+    def _white_rows(self, kept: Tensor) -> Iterator[Tensor]:
+        """Whitened rows of every block that are kept."""
+        if self._whitened is None and self._may_keep_rows:
+            self._whitened = [self._whiten(block) for block in self._rows.blocks(self._dtype)]
+        parts = self._rows.slices()
+        if self._whitened is not None:
+            for whitened, part in zip(self._whitened, parts, strict=True):
+                yield whitened[kept[part]]
+        else:
+            for block, part in zip(self._rows.blocks(self._dtype), parts, strict=True):
+                yield self._whiten(block[kept[part]])
+
+    def _whiten(self, block: Tensor) -> Tensor:
+        return (block @ self._vectors) * self._white[:-1]
+
+    def _factor(self, block: _Block, step: int) -> Tensor:
+        """Lower Cholesky factor of A_k + I / C (the intercept free), with more where rounding asks for it."""
+        if block.last_step is not None:
+            step = min(step, block.last_step)
+        if step in block.factors:
+            return block.factors[step]
+        start = time.perf_counter()
+        ridge = (self._white.double() ** 2 / _STEP**step).to(block.gram.dtype)
+        eps = 4 * torch.finfo(block.gram.dtype).eps
+        ridge[-1] = eps * ridge[:-1].mean()  # not 0: a class that is certain everywhere has no curvature
+        more, scale = eps * float(block.gram.diagonal().mean()), float((block.gram.diagonal() + ridge).mean())
+        lower, failed = torch.linalg.cholesky_ex(_with(block.gram, ridge + more))
+        while int(failed) and more < scale:
+            more = 30 * max(more, eps * scale)
+            lower, failed = torch.linalg.cholesky_ex(_with(block.gram, ridge + more))
+        if (ridge <= _SLIGHT * lower.diagonal() ** 2).all():
+            block.last_step = step
+        found: Tensor = lower.to(self._dtype)
+        block.factors[step] = found
+        synchronize(self._rows.device)
+        self.seconds += time.perf_counter() - start
+        return found
+
+
+def _with(matrix: Tensor, diagonal: Tensor) -> Tensor:
+    found = matrix.clone()
+    found.diagonal().add_(diagonal)
+    return found
+
+
+def _apart(some: Tensor, weights: Tensor) -> Tensor:
+    """Sums of the differences between weights [P, n] and [n], as shares of the sum of the first."""
+    return (some - weights).abs().sum(1) / some.sum(1).clamp(min=torch.finfo(some.dtype).tiny)
+
+
+def _alike(many: bool, slow: Tensor) -> Tensor:
+    """How far apart the weights of fits and a block may be."""
+    return torch.where(slow & (not many), _ALIKE_OF_FEW, _ALIKE)
+
+
+def _least(weights: Tensor, share: float) -> Tensor:
+    """The weight up to which rows together have at most this share."""
+    ordered = torch.sort(weights).values
+    negligible = int((ordered.cumsum(0, dtype=torch.float64) <= share * weights.sum()).sum())
+    return ordered[negligible - 1] if negligible else ordered[0] - 1

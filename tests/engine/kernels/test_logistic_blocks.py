@@ -1,0 +1,145 @@
+"""The Hessian's blocks as a preconditioner: equal to plain float64 algebra, and what they are good for."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.kernels import logistic_blocks, logistic_rows
+from engine.kernels.logistic import Options, fit
+from engine.kernels.logistic_blocks import Blocks
+from engine.kernels.logistic_lbfgs import Spectrum
+from engine.kernels.logistic_rows import Rows
+from tests.oracles.logistic import minimum, objective
+
+
+def _blocks(x: np.ndarray, outputs: int, dtype: torch.dtype = torch.float64) -> Blocks:
+    rows = Rows.of(x, np.arange(len(x)), None, "cpu", 1 << 30)
+    return Blocks(rows, Spectrum.of(rows), outputs, dtype, 1 << 30)
+
+
+def _solve(blocks: Blocks, p: np.ndarray, gradients: np.ndarray, C: float) -> np.ndarray:
+    """Of one fit with probabilities p [K', n]."""
+    task, variances = torch.zeros(1, dtype=torch.int64), torch.from_numpy(p * (1 - p))[None]
+    variances = variances.to(blocks._dtype)
+    assert blocks.cover(task, variances, torch.zeros(1, dtype=torch.bool))
+    served = blocks.serve(task, variances)
+    assert served.by_blocks.all()
+    found = blocks.solve(served, torch.from_numpy(gradients)[None], torch.tensor([C], dtype=torch.float64))
+    return found[0].double().numpy()
+
+
+def _expected(x: np.ndarray, p: np.ndarray, gradients: np.ndarray, C: float) -> np.ndarray:
+    """Z diag((C A_k + I)^-1) Z g, and the mean over classes as it comes (intercepts: nothing)."""
+    wide = np.column_stack([x - x.mean(0), np.ones(len(x))])
+    ridge = np.diag([1.0] * x.shape[1] + [0.0])
+    common = gradients.mean(0) if len(p) > 1 else np.zeros(wide.shape[1])
+    found = np.stack(
+        [
+            np.linalg.solve(C * (wide.T * (q * (1 - q))) @ wide + ridge, g - common)
+            for q, g in zip(p, gradients, strict=True)
+        ]
+    )
+    if len(p) > 1:
+        found -= found.mean(0)
+    return found + np.where(np.arange(wide.shape[1]) < x.shape[1], common, 0.0)
+
+
+def _softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(0))
+    found: np.ndarray = e / e.sum(0)
+    return found
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("C", [1e-2, 1.0, 1e4])
+def test_solves_with_the_blocks(outputs: int, C: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic_blocks, "_LEFT_OUT", 0.0)
+    monkeypatch.setattr(logistic_blocks, "_PANEL", 4)  # panels that do not divide the columns
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(200, 10)) * np.logspace(-1, 1, 10) + 3
+    z = rng.normal(size=(outputs, 200))
+    p = 1 / (1 + np.exp(-z)) if outputs == 1 else _softmax(z)
+    gradients = rng.normal(size=(outputs, 11))
+    found = _solve(_blocks(x, outputs), p, gradients, C)
+    np.testing.assert_allclose(found, _expected(x, p, gradients, C), rtol=1e-8, atol=1e-12)
+
+
+def test_bfloat16_blurs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic_blocks, "fast_bfloat16", lambda device: True)
+    rng = np.random.default_rng(2)
+    x = (rng.normal(size=(4000, 20)) * np.logspace(-2, 1, 20)).astype(np.float32)
+    p, gradients = _softmax(rng.normal(size=(3, 4000))), rng.normal(size=(3, 21))
+    blocks = _blocks(x, 3, torch.float32)
+    assert blocks._product_dtype == torch.bfloat16
+    found, expected = _solve(blocks, p, gradients, 10.0), _expected(x, p, gradients, 10.0)
+    assert np.linalg.norm(found - expected) <= 0.02 * np.linalg.norm(expected)
+
+
+@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=8))
+def test_rows_that_are_alike_leave_a_spectrum_between_1_and_2(shares: list[float]) -> None:
+    """The claim of the module's docstring, for the loss's Hessian diag(p) - p p^T on what sums to zero."""
+    p = np.array(shares) / np.sum(shares)
+    sums_to_zero = np.linalg.svd(np.eye(len(p)) - 1 / len(p))[0][:, : len(p) - 1]
+    hessian = sums_to_zero.T @ (np.diag(p) - np.outer(p, p)) @ sums_to_zero
+    inverse = sums_to_zero.T @ np.diag(1 / (p * (1 - p))) @ sums_to_zero
+    values = np.linalg.eigvals(inverse @ hessian).real
+    assert values.min() >= 1 - 1e-6
+    assert values.max() <= 2 + 1e-6
+
+
+def test_fits_alike_share_their_blocks_and_others_do_not() -> None:
+    rng = np.random.default_rng(3)
+    x, p = rng.normal(size=(300, 5)), rng.uniform(0.2, 0.8, (1, 300))
+    blocks, task = _blocks(x, 1), torch.zeros(3, dtype=torch.int64)
+    near, far = torch.from_numpy(p * (1 - p)), torch.from_numpy(0.05 * rng.uniform(size=(1, 300)))
+    variances, slow = torch.stack([near, 1.1 * near, far]), torch.zeros(3, dtype=torch.bool)
+    assert blocks.serve(task, variances).by_blocks.tolist() == [False] * 3
+    assert not blocks.cover(task, variances, slow, budget=1.0)  # dearer than that
+    assert blocks.cover(task, variances, slow)
+    served = blocks.serve(task, variances)
+    assert served.blocks[0] is not None
+    assert served.blocks[1] is not None
+    assert served.blocks[0][0] is served.blocks[1][0]
+    assert served.blocks[0][0] is not served.blocks[2][0]  # type: ignore[index]
+    assert not blocks.cover(task, variances, slow)  # nothing is lacking
+
+
+def test_idle_blocks_are_let_go_where_memory_is_short() -> None:
+    rng = np.random.default_rng(4)
+    blocks, task = _blocks(rng.normal(size=(300, 5)), 1), torch.zeros(1, dtype=torch.int64)
+    blocks._room = 3 * 36 * 8
+    for size in (0.01, 0.1, 1.0, 10.0):
+        variances = torch.from_numpy(size * rng.uniform(size=(1, 1, 300)))
+        blocks.cover(task, variances, torch.zeros(1, dtype=torch.bool))
+        assert blocks.serve(task, variances).by_blocks.all()  # what is in use stays
+    assert len(blocks._held[0, 0]) == 3
+
+
+def test_certain_rows_without_any_curvature_give_a_finite_direction() -> None:
+    rng = np.random.default_rng(5)
+    x, gradients = rng.normal(size=(50, 4)), rng.normal(size=(1, 5))
+    assert np.isfinite(_solve(_blocks(x, 1), np.ones((1, 50)), gradients, 1e6)).all()
+
+
+def _rare() -> tuple[np.ndarray, np.ndarray]:
+    """Three classes, one of them rare and nearly separable: few rows bend the objective."""
+    rng = np.random.default_rng(6)
+    y = rng.choice(3, 4000, p=[0.8, 0.18, 0.02])
+    y[:3] = range(3)
+    x = rng.normal(size=(4000, 40)) * np.arange(1, 41) ** -0.5 + rng.normal(size=(3, 40))[y] * 0.3
+    return x.astype(np.float32), y
+
+
+@pytest.mark.parametrize("small", [0, logistic_rows.SMALL])
+def test_a_rare_class_is_estimated_honestly(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic_rows, "SMALL", small)
+    x, y = _rare()
+    C = 1.0 / np.logspace(-6, 5, 12)
+    fits = fit(x, y, C, options=Options(tolerance=1e-5))
+    assert fits.converged.all()
+    for r, c in enumerate(C):
+        lowest, _ = minimum(x, y, c)
+        value = objective(x, y, fits.coef[r], fits.intercept[r], c)
+        assert (value - lowest) / lowest <= 3 * 1e-5
