@@ -83,11 +83,7 @@ def ensure(
     """
     known = _load(root, feature, seal)
     now = files.stamps(root, promises)
-    doubtful = {
-        path: promise
-        for path, promise in promises.items()
-        if now[path] is None or known.get(path) != now[path]
-    }
+    doubtful = _differing(promises, known, now)
     if not doubtful:
         return
     broken = find_broken(root, doubtful)
@@ -103,6 +99,23 @@ def ensure(
             f"run `embank bank repair {root}`",
         )
     remember(root, feature, seal, {**known, **now})
+
+
+def unverified(
+    root: Place, feature: str, seal: bytes, promises: Promises, now: Mapping[str, Stamp | None]
+) -> Promises:
+    """The files of a sealed feature that have no valid stamp; `now` are their stamps of this moment."""
+    return _differing(promises, _load(root, feature, seal), now)
+
+
+def _differing(
+    promises: Promises, known: Mapping[str, Stamp], now: Mapping[str, Stamp | None]
+) -> dict[str, Mapping[str, Any]]:
+    return {
+        path: promise
+        for path, promise in promises.items()
+        if now[path] is None or known.get(path) != now[path]
+    }
 
 
 def describe(path: str) -> str:

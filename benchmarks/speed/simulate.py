@@ -44,10 +44,15 @@ class Server:
         return max(load.workers for load in self.loads)
 
     def seconds(self, workers: int) -> float:
-        """Of wall time for a task; beyond the measured numbers as at the nearest."""
+        """Of wall time for a task; beyond the measured numbers a task costs the same, and idling grows on."""
         at = [load.workers for load in self.loads]
         task_s = float(np.interp(workers, at, [load.task_s for load in self.loads]))
-        left = 1 - float(np.interp(workers, at, [load.idle for load in self.loads]))
+        idle = float(np.interp(workers, at, [load.idle for load in self.loads]))
+        if workers > self.most and len(self.loads) > 1:
+            last, before = self.loads[-1], self.loads[-2]
+            slope = (last.idle - before.idle) / (last.workers - before.workers)
+            idle += max(0.0, slope) * (workers - self.most)
+        left = 1 - idle
         return task_s / left if left > 0 else math.inf
 
 

@@ -23,7 +23,6 @@ from engine.evals.probe import (
     Progress,
     Task,
     examine,
-    for_size,
     notes_on,
     part_of,
 )
@@ -198,7 +197,7 @@ def _fit(
         C,
         rows=rows,
         moments=moments,
-        options=for_size(options, len(rows) * features.shape[1]),
+        options=options,
         on_progress=part_of(on_progress, "fits"),
     )
     return [Fitted(each, _KNOWN, 2) for each in fits]

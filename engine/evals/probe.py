@@ -11,7 +11,7 @@ vectors, the study's, at C equals it at 2 C: the study's C is half of the C here
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -30,9 +30,6 @@ from engine.kernels.moments import Moments
 
 ClassWeight = Literal["none", "balanced"]
 Progress = Callable[[str, int, int], None]
-
-#: Numbers in the rows trained on below which one thread does: more gain little, and lose much on busy cores.
-_SMALL = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -243,15 +240,10 @@ def learn(
         C,
         rows=rows,
         moments=moments,
-        options=for_size(options, len(rows) * features.shape[1]),
+        options=options,
         on_progress=part_of(on_progress, "values of C"),
     )
     return Fitted(fits, known, len(task.classes))
-
-
-def for_size(options: ProbeOptions, numbers: int) -> ProbeOptions:
-    """The options, with one thread for a small problem: on busy cores threads wait for one another."""
-    return replace(options, threads=1) if numbers < _SMALL else options
 
 
 def part_of(on_progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

@@ -56,6 +56,10 @@ from engine.kernels.logistic_rows import Rows
 Progress = Callable[[int, int, int], None]
 
 
+#: Numbers in X below which a fit takes one thread.
+_ONE_THREAD = 1 << 21
+
+
 @dataclass(frozen=True)
 class Options:
     """How to solve.
@@ -64,7 +68,8 @@ class Options:
         tolerance: estimated (f - min f) / f at which a fit has converged.
         max_iterations: of one fit in float32, and again in float64.
         device: `cpu` or `cuda:N`.
-        threads: of torch's products on the CPU; None leaves torch's setting.
+        threads: of torch's products on the CPU; None leaves torch's setting. A small problem takes one, since
+            on busy cores threads wait for one another.
         memory: bytes that the solver may take beyond its inputs. Rows that do not fit in half of it as
             float32 are read and widened again in every pass.
     """
@@ -268,7 +273,8 @@ class _Solver:
 
     def run(self, on_progress: Progress | None) -> list[Fits]:
         options = self._options
-        with _threads(options.threads), torch.inference_mode():
+        small = len(self._index) * self._features.shape[1] < _ONE_THREAD
+        with _threads(1 if small else options.threads), torch.inference_mode():
             with self._stage("prepare"):
                 rows = Rows.of(self._features, self._index, self._scale, options.device, options.memory // 2)
                 basis = rows.reduce()

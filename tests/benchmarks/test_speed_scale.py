@@ -32,9 +32,10 @@ def one(rows: int, seconds: float, peak: float, resume: float = 1.0) -> dict[str
         (one(400, 3.2, 1e9), 0.25, False),
         (one(400, 4.0, 2e9), 0.0, False),
         (one(400, 4.0, 1e9, resume=3.0), 0.0, False),
+        (one(400, 4.0, 1e9, resume=2.4), 0.0, True),  # half a second of it is the start of Python
     ],
 )
 def test_the_verdict_follows_from_the_numbers(last: dict[str, Any], departure: float, ok: bool) -> None:
-    found = scale._judged([one(100, 1.0, 1e9), one(200, 2.0, 1e9), last], [])
+    found = scale._judged([one(100, 1.0, 1e9), one(200, 2.0, 1e9), last], [], start=0.5)
     assert found["departure"] == pytest.approx(departure)
     assert found["ok"] == ok

@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stores import documents, files
+from stores import documents, files, integrity
 from stores.errors import BankError, Refused
 from stores.read import Bank
 from stores.verify import verify
@@ -196,6 +197,25 @@ def test_sealing_needs_all_chunks_and_may_be_repeated(tmp_path: Path) -> None:
         seal = writer.seal()
     assert (seal.rows, seal.ok, seal.failed) == (150, 145, 5)
     assert content(bank.path) == before
+
+
+def test_sealing_again_reads_only_what_was_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integrity, "SETTLED_NS", 0)
+    bank = bank_of(tmp_path)
+    key = make_key(bank.image_digest)
+    fill(bank, key, DIM)
+    with FeatureWriter(bank, key, DIM) as writer:
+        time.sleep(0.02)
+        writer.seal()
+        monkeypatch.setattr(files, "digest", lambda path: pytest.fail(f"{path} was read"))
+        writer.seal()
+        monkeypatch.undo()
+        path = bank.path / writer.layout.chunk_file("norm", 1)
+        data = bytearray(path.read_bytes())
+        data[9] ^= 4
+        path.write_bytes(data)
+        with pytest.raises(BankError, match="Chunk 1 of"):
+            writer.seal()
 
 
 def test_a_seal_vouches_for_no_damage(tmp_path: Path) -> None:
