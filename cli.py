@@ -1574,7 +1574,8 @@ def bench(
 
     from benchmarks import speed
 
-    names = sorted(m.name for m in pkgutil.iter_modules(speed.__path__) if m.name != "common")
+    parts = {"common", "crowd", "simulate"}  # of other scripts
+    names = sorted(m.name for m in pkgutil.iter_modules(speed.__path__) if m.name not in parts)
     if name not in names:
         raise Refused(f"benchmark {name!r}", f"It is one of {', '.join(names)}", "name one of these")
     importlib.import_module(f"benchmarks.speed.{name}").main(context.args)
