@@ -6,9 +6,9 @@ by one float64 objective.
 
 Features are made like pooled ReLU features: a latent vector whose components fall off like j^-0.7, shifted
 by its class's centre, is spread over the channels by a random matrix; at each of four positions noise is
-added and the negative part cut off; the mean over positions is stored in float16. The spectrum falls over
-five decades; classes overlap: at the best C about 80 % of new rows are classified rightly where 73 % belong
-to the commonest class. The class shares are those of EyePACS when there are five.
+added and the negative part cut off; the mean over positions is stored in float16. With five classes their
+shares are those of EyePACS: the commonest overlap, while the rarest is nearly separable in 2,048 columns.
+There the fits at large C are hard, and the sweep's 100 iterations end far above the minimum.
 """
 
 import warnings
