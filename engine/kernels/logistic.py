@@ -70,8 +70,9 @@ class Options:
         device: `cpu` or `cuda:N`.
         threads: of torch's products on the CPU; None leaves torch's setting. A small problem takes one, since
             on busy cores threads wait for one another.
-        memory: bytes that the solver may take beyond its inputs. Rows that do not fit in half of it as
-            float32 are read and widened again in every pass.
+        memory: bytes that the solver may take beyond its inputs: half for rows, three eighths for blocks of
+            Hessians, an eighth for the fits that are iterated together. Rows that do not fit in their share
+            as float32 are read and widened again in every pass.
     """
 
     tolerance: float = 1e-7
@@ -282,7 +283,7 @@ class _Solver:
                 spectrum = Spectrum.of(rows)
             problems = self._start(rows)
             precision = torch.float64 if rows.small else torch.float32
-            blocks = Blocks(rows, spectrum, problems.theta.shape[1], precision, options.memory // 2)
+            blocks = Blocks(rows, spectrum, problems.theta.shape[1], precision, options.memory * 3 // 8)
             curvature = spectrum, blocks
             tick = _Ticker(on_progress, len(problems.C))
             if not rows.small:
@@ -359,7 +360,7 @@ class _Solver:
         every = (np.arange(len(self._codes))[:, None] * count + wave).ravel()
         outputs, size = problems.theta.shape[1:]
         bytes_each = torch.finfo(dtype).bits // 8 * outputs * (5 * len(rows) + (2 * MEMORY + 12) * size)
-        together = max(1, self._options.memory // 2 // bytes_each)
+        together = max(1, self._options.memory // 8 // bytes_each)
         limits = Limits(self._options.tolerance, self._options.max_iterations)
         for part in np.array_split(every, -(-len(every) // together)):
             which = torch.from_numpy(part).to(problems.C.device)
