@@ -283,7 +283,9 @@ class _Solver:
                 spectrum = Spectrum.of(rows)
             problems = self._start(rows)
             precision = torch.float64 if rows.small else torch.float32
-            blocks = Blocks(rows, spectrum, problems.theta.shape[1], precision, options.memory * 3 // 8)
+            # Blocks cost more than they save where an iteration costs next to nothing.
+            room = 0 if rows.small else options.memory * 3 // 8
+            blocks = Blocks(rows, spectrum, problems.theta.shape[1], precision, room)
             curvature = spectrum, blocks
             tick = _Ticker(on_progress, len(problems.C))
             if not rows.small:
@@ -361,7 +363,9 @@ class _Solver:
         outputs, size = problems.theta.shape[1:]
         bytes_each = torch.finfo(dtype).bits // 8 * outputs * (5 * len(rows) + (2 * MEMORY + 12) * size)
         together = max(1, self._options.memory // 8 // bytes_each)
-        limits = Limits(self._options.tolerance, self._options.max_iterations)
+        # Without blocks the estimate is too small where C is large: ten times as strict, at little cost.
+        strictness = 0.1 if rows.small else 1.0
+        limits = Limits(strictness * self._options.tolerance, self._options.max_iterations)
         for part in np.array_split(every, -(-len(every) // together)):
             which = torch.from_numpy(part).to(problems.C.device)
             some = problems.take(which)
