@@ -26,7 +26,7 @@ from engine.chunks import (
 from engine.decode.protocol import Decoder
 from engine.errors import BankError
 from engine.models import ModelSpec, resolve
-from engine.pipeline import StageClock
+from engine.pipeline import PROGRESS_EVERY_S, Progress
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from engine.scale import Executor
@@ -38,31 +38,6 @@ from stores.records import RunRecord
 from stores.write import FeatureWriter, open_or_create
 
 __all__ = ["EmbedOptions", "EmbedReport", "Progress", "embed", "feature_key", "image_source"]
-
-#: Seconds between two calls of the progress callback.
-PROGRESS_EVERY_S = 0.25
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A look at a running pass: rows done of rows to do, failures so far, and the three stages' clocks."""
-
-    models: tuple[str, ...]
-    done: int
-    total: int
-    failed: int
-    seconds: float
-    decode: StageClock
-    encode: StageClock
-    commit: StageClock
-
-    @property
-    def img_per_s(self) -> float:
-        return self.done / self.seconds if self.seconds > 0 else float("nan")
-
-    @property
-    def seconds_left(self) -> float:
-        return (self.total - self.done) / self.img_per_s if self.done else float("nan")
 
 
 @dataclass(frozen=True)

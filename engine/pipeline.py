@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+#: Seconds between two looks at the progress of a pass.
+PROGRESS_EVERY_S = 0.25
 _POLL_S = 0.2
 
 
@@ -59,6 +61,28 @@ Clocks = tuple[StageClock, StageClock, StageClock]
 def new_clocks() -> Clocks:
     """Clocks of the three stages, at zero."""
     return StageClock(), StageClock(), StageClock()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A look at a running pass: images or views done of those to do, failures so far, the stages' clocks."""
+
+    models: tuple[str, ...]
+    done: int
+    total: int
+    failed: int
+    seconds: float
+    decode: StageClock
+    encode: StageClock
+    commit: StageClock
+
+    @property
+    def img_per_s(self) -> float:
+        return self.done / self.seconds if self.seconds > 0 else float("nan")
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.total - self.done) / self.img_per_s if self.done else float("nan")
 
 
 class Stopped(Exception):

@@ -2,7 +2,7 @@
 
 Every `embank` command in a shell block parses, every make target and `python -m` module in one exists, every
 Python block compiles and what it imports is there, every relative link and anchor leads somewhere, and no
-page names a path of the machine it was written on.
+page or Python file names a path of the machine it was written on.
 """
 
 import ast
@@ -235,7 +235,7 @@ def anchors(page: str) -> set[str]:
 
 
 def path_faults(page: str) -> Iterator[tuple[int, str]]:
-    """(line, what is wrong) where a page names a path of somebody's machine."""
+    """(line, what is wrong) where a text names a path of somebody's machine."""
     for number, line in enumerate(page.splitlines(), 1):
         for match in _MACHINE.finditer(line):
             yield number, f"path of a machine: {match[0]}"
@@ -269,7 +269,16 @@ def _shell_faults(block: Block, parser: Any) -> Iterator[tuple[int, str]]:
 
 def pages() -> list[Path]:
     """Markdown files that git knows or would take in."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
+    return _files("*.md")
+
+
+def sources() -> list[Path]:
+    """Python files likewise, but for those that are about paths of machines."""
+    return [path for path in _files("*.py") if path.name not in (Path(__file__).name, "test_docs.py")]
+
+
+def _files(pattern: str) -> list[Path]:
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", pattern]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return sorted({ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()})
 
@@ -283,6 +292,10 @@ def main() -> int:
         for line, fault in page_faults(page, parser):
             count += 1
             print(f"{page.relative_to(ROOT)}:{line}: {fault}")
+    for source in sources():
+        for line, fault in path_faults(source.read_text(encoding="utf-8")):
+            count += 1
+            print(f"{source.relative_to(ROOT)}:{line}: {fault}")
     print(f"{len(pages())} pages, {count} faults", file=sys.stderr)
     return 1 if count or not pages() else 0
 

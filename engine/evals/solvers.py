@@ -73,19 +73,15 @@ def solve(
     Raises:
         Refused: an unknown backend, or one that cannot run here.
     """
-    balanced = options.class_weight == "balanced"
     if _known(options.backend) == "lockstep":
         return fit(
             features,
             targets,
             np.asarray(C, np.float64),
             rows=rows,
-            class_weight="balanced" if balanced else None,
-            standardise=None if moments is None else (moments.mean, moments.scale),
-            options=Options(device=options.device, threads=options.threads),
-            on_progress=_without_iterations(on_progress),
+            **_for_lockstep(moments, options, on_progress),
         )
-    rows = rows[targets[rows] >= 0]
+    rows, balanced = rows[targets[rows] >= 0], options.class_weight == "balanced"
     one_by_one = _sklearn if options.backend == "sklearn" else _cuml
     clock = time.perf_counter()
     mean = Moments.of(features, rows).mean if moments is None else moments.mean
@@ -133,10 +129,7 @@ def solve_many(
             targets,
             np.asarray(C, np.float64),
             rows=rows,
-            class_weight="balanced" if options.class_weight == "balanced" else None,
-            standardise=None if moments is None else (moments.mean, moments.scale),
-            options=Options(device=options.device, threads=options.threads),
-            on_progress=_without_iterations(on_progress),
+            **_for_lockstep(moments, options, on_progress),
         )
     count = targets.shape[1]
     return [
@@ -157,6 +150,16 @@ def _known(backend: str) -> str:
     if backend not in BACKENDS:
         raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
     return backend
+
+
+def _for_lockstep(moments: Moments | None, options: Settings, on_progress: Progress | None) -> dict[str, Any]:
+    """Keyword arguments that `fit` and `fit_many` share."""
+    return {
+        "class_weight": "balanced" if options.class_weight == "balanced" else None,
+        "standardise": None if moments is None else (moments.mean, moments.scale),
+        "options": Options(device=options.device, threads=options.threads),
+        "on_progress": _without_iterations(on_progress),
+    }
 
 
 def _without_iterations(on_progress: Progress | None) -> Callable[[int, int, int], None] | None:

@@ -14,35 +14,11 @@ from engine.evals.view_pixels import pictures, published_recipe, render
 from engine.evals.view_store import REFERENCE, Views, ViewStore
 from engine.kernels import transforms
 from engine.models import ModelSpec, load
-from engine.pipeline import StageClock, Stages
+from engine.pipeline import PROGRESS_EVERY_S, Progress, Stages
 from engine.runtime import DeviceEvent, HostCopy, device_faults, fix_flags, side_stream
 
 #: Views that a forward pass takes.
 _BATCH = {"cpu": 32, "cuda": 256}
-#: Seconds between two calls of the progress callback.
-_PROGRESS_EVERY_S = 0.25
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A look at a running pass, in views."""
-
-    models: tuple[str, ...]
-    done: int
-    total: int
-    failed: int
-    seconds: float
-    decode: StageClock
-    encode: StageClock
-    commit: StageClock
-
-    @property
-    def img_per_s(self) -> float:
-        return self.done / self.seconds if self.seconds > 0 else float("nan")
-
-    @property
-    def seconds_left(self) -> float:
-        return (self.total - self.done) / self.img_per_s if self.done else float("nan")
 
 
 @dataclass
@@ -207,7 +183,7 @@ class _Maker:
 
     def _report(self) -> None:
         now, done = time.perf_counter(), self.found.made + self.lost
-        if self.on_progress and (done >= self.total or now - self.last >= _PROGRESS_EVERY_S):
+        if self.on_progress and (done >= self.total or now - self.last >= PROGRESS_EVERY_S):
             self.last = now
             clocks = self.stages.first, self.stages.second, self.stages.third
             slug = self.store.features.key.model

@@ -111,10 +111,6 @@ class Rows:
             self._kept[dtype] = keep
             self._held += size
 
-    def free(self) -> None:
-        """Let go of resident blocks."""
-        self._kept.clear()
-
     def reduce(self) -> Tensor | None:
         """Where there are fewer rows than columns, give the rows n coordinates in the space they span.
 

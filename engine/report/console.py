@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stores.errors import EmbankError
 
 if TYPE_CHECKING:
-    from engine.extract import Progress
+    from engine.pipeline import Progress
 
 #: Seconds between two progress lines where stderr is not a terminal.
 LINE_EVERY_S = 10.0
