@@ -31,6 +31,16 @@ class Option:
     values: tuple[str, ...] = ()
 
 
+#: Choices that several adapters leave.
+SEED = Option("seed", "0", "of the split (default mode)")
+EVALUATION = Option(
+    "evaluation",
+    "linear",
+    "as-published: few-shot lists its pool only, linear everything",
+    ("linear", "few-shot"),
+)
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a reader must know about a data set before believing a number made from it.

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.datasets import _layout, _splits, _tables
-from engine.datasets._protocol import MODES, Facts, Mode, Option
+from engine.datasets._protocol import MODES, SEED, Facts, Mode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ facts = Facts(
     ),
     checked="All numbers are the publisher's; no label table was at hand.",
     modes=MODES,
-    options=(Option("seed", "0", "of the split (default mode)"),),
+    options=(SEED,),
 )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.datasets import _layout, _splits, _tables
-from engine.datasets._protocol import MODES, Facts, Mode, Option
+from engine.datasets._protocol import EVALUATION, MODES, SEED, Facts, Mode, Option
 from engine.errors import Refused
 
 if TYPE_CHECKING:
@@ -95,13 +95,8 @@ facts = Facts(
         Option(
             "splits", "by-patient", "where the default split comes from", ("by-patient", "official")
         ),
-        Option(
-            "evaluation",
-            "linear",
-            "as-published: few-shot lists its pool only, linear everything",
-            ("linear", "few-shot"),
-        ),
-        Option("seed", "0", "of the split by patient"),
+        EVALUATION,
+        SEED,
     ),
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.datasets import _ichallenge, _layout, _splits, _tables
-from engine.datasets._protocol import MODES, Facts, Mode, Option
+from engine.datasets._protocol import MODES, SEED, Facts, Mode, Option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ facts = Facts(
             "what is positive; paper in mode default, reported in as-published",
             ("paper", "reported", "three"),
         ),
-        Option("seed", "0", "of the split (default mode)"),
+        SEED,
     ),
 )  # fmt: skip
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.datasets import _nlm
-from engine.datasets._protocol import MODES, Facts, Mode, Option
+from engine.datasets._protocol import MODES, SEED, Facts, Mode
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -43,7 +43,7 @@ facts = Facts(
     splits=_nlm.SPLITS + " The study's table was not available: its order, hence its split, is not certain.",
     checked="All numbers are the publisher's; no label table was at hand.",
     modes=MODES,
-    options=(Option("seed", "0", "of the split (default mode)"),),
+    options=(SEED,),
 )
 
 

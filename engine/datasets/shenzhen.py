@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.datasets import _nlm
-from engine.datasets._protocol import MODES, Facts, Mode, Option
+from engine.datasets._protocol import MODES, SEED, Facts, Mode
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -47,7 +47,7 @@ facts = Facts(
         "and findings agree on every row. One image a patient and sizes in pixels are general knowledge."
     ),
     modes=MODES,
-    options=(Option("seed", "0", "of the split (default mode)"),),
+    options=(SEED,),
 )
 
 

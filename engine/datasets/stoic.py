@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.datasets import _layout, _splits, _tables
-from engine.datasets._protocol import MODES, Facts, Mode, Option
+from engine.datasets._protocol import MODES, SEED, Facts, Mode, Option
 from engine.errors import Refused
 from stores.manifest import Manifest
 
@@ -56,7 +56,7 @@ facts = Facts(
     modes=MODES,
     options=(
         Option("slice", "0.5", "a slice's number from 0, or with a point its place in the depth"),
-        Option("seed", "0", "of the split (default mode)"),
+        SEED,
     ),
 )  # fmt: skip
 
