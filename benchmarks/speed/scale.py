@@ -1,9 +1,10 @@
-"""From a quarter of the rows to all: time linear, memory flat, a finished run resumed at once.
+"""From few rows to all: time linear, memory flat, a finished run resumed at once.
 
 Every number is that of a whole command in a process of its own: `manifest folder` and `manifest check` on
-many files (hard links to a few small pictures), then `embed` with a small backbone on a quarter, a half and
-all of the rows, and each `embed` again, which finds nothing to do. What such a resume takes on a bank of a
-few rows is the start of Python and the import of torch: the target is for what comes on top.
+many files (hard links to a few small pictures), then `embed` with a small backbone on a hundredth, a
+quarter, a half and all of the rows, and each `embed` again, which finds nothing to do. What such a resume
+takes on a bank of a few rows is the start of Python and the import of torch: the target is for what comes on
+top.
 """
 
 import json
@@ -17,13 +18,14 @@ from typing import Any
 
 from benchmarks.images import ImageClass, manifest_of, write_images
 from benchmarks.speed.common import ROOT, Spread, finish, machine, markdown_table, parser, say
-from benchmarks.speed.memory import TARGET_BYTES
 
 ROWS, MANIFEST_ROWS = 224_316, 1_000_000
 TINY = ImageClass("tiny-32", 32, 32, quality=0)
-SHARES = (4, 2, 1)
+SHARES = (100, 4, 2, 1)
 #: Largest departure of the seconds a row from those of the largest run.
 LINEAR = 0.10
+#: Growth of peak memory from the smallest size to the largest.
+GROWTH_BYTES = 300 * 2**20
 RESUME_S = 2.0
 _FILES_A_FOLDER = 1000
 #: Rows of a bank whose resume shows what starting takes.
@@ -53,8 +55,8 @@ def run(
     Returns:
         `{embed, manifest: [{rows, ...}], departure, cpu_departure, growth_bytes, start_seconds,
         resume_seconds, targets, ok}`: departures of seconds (wall, and of processor time) a row from linear,
-        the largest of all sizes; growth of peak memory from the smallest embedding to the largest; seconds of
-        a whole resume of a few rows, and what the slowest of the others takes on top.
+        the largest of a quarter, a half and all; growth of peak memory from the smallest embedding to the
+        largest; seconds of a whole resume of a few rows, and what the slowest of the others takes on top.
     """
     facts = machine()
     with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -78,8 +80,9 @@ def run(
 
 
 def _judged(embeds: list[dict[str, Any]], manifests: list[dict[str, Any]], start: float) -> dict[str, Any]:
-    departure = _departure([(each["rows"], each["seconds"].median) for each in embeds])
-    cpu = _departure([(each["rows"], each["cpu_seconds"].median) for each in embeds])
+    judged = embeds[1:] or embeds  # starting is a good part of the smallest
+    departure = _departure([(each["rows"], each["seconds"].median) for each in judged])
+    cpu = _departure([(each["rows"], each["cpu_seconds"].median) for each in judged])
     growth = embeds[-1]["peak_bytes"].max - embeds[0]["peak_bytes"].min
     resume = max(each["resume_seconds"].median for each in embeds) - start
     return {
@@ -90,8 +93,8 @@ def _judged(embeds: list[dict[str, Any]], manifests: list[dict[str, Any]], start
         "growth_bytes": growth,
         "start_seconds": start,
         "resume_seconds": resume,
-        "targets": {"departure": LINEAR, "growth_bytes": TARGET_BYTES, "resume_seconds": RESUME_S},
-        "ok": departure <= LINEAR and growth <= TARGET_BYTES and resume <= RESUME_S,
+        "targets": {"departure": LINEAR, "growth_bytes": GROWTH_BYTES, "resume_seconds": RESUME_S},
+        "ok": departure <= LINEAR and growth <= GROWTH_BYTES and resume <= RESUME_S,
     }
 
 

@@ -1,17 +1,14 @@
 """The speed scripts run, at a tiny size, and what they report is of the right make; no time is asserted."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import loop
-from benchmarks.speed import embed, memory
+from benchmarks.speed import embed
 from engine.recipes import Recipe
 
 SMALL = replace(Recipe(), size=40, crop=32)
@@ -64,39 +61,3 @@ def test_agreement_sees_exchanged_rows(folder: Path, tmp_path: Path) -> None:
     np.save(out, np.load(out)[::-1])
     wrong = embed.agreement(tmp_path / "bank", out)
     assert right["min_cosine"] > 0.9999 > wrong["min_cosine"]
-
-
-def test_memory_embeds_in_fresh_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parent's half with a stand-in for its children, and a child's half in this process."""
-    asked: list[list[str]] = []
-
-    class Done:
-        returncode, stderr = 0, ""
-
-        def __init__(self, rows: int) -> None:
-            self.stdout = json.dumps({"rows": rows, "ok": rows, "peak_bytes": 10_000 * rows})
-
-    def child(command: list[str], **_: Any) -> Done:
-        asked.append(command)
-        return Done(int(Path(command[command.index("--child") + 1]).stem))
-
-    monkeypatch.setattr(memory, "subprocess", SimpleNamespace(run=child))
-    result = memory.run(many=50, few=10, files=3, rounds=2, folder=tmp_path)
-    assert len(asked) == 4
-    assert result["growth_bytes"].median == 400_000
-    assert result["bytes_per_row"].median == 10_000
-    assert result["ok"]
-
-
-def test_a_child_embeds_its_manifest_and_reports_its_peak(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from benchmarks.images import manifest_of, write_images
-
-    manifest_of(write_images(tmp_path, memory.TINY, 3), tmp_path, 10).write(tmp_path / "10.parquet")
-    words = ["--child", str(tmp_path / "10.parquet"), "--bank", str(tmp_path / "bank")]
-    memory.main([*words, "--batch-size", "4"])
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["rows"] == found["ok"] == 10
-    # A process with torch in it is larger than 100 MiB and smaller than this machine.
-    assert 100 * 2**20 < found["peak_bytes"] < 2**40

@@ -36,6 +36,7 @@ def one(rows: int, seconds: float, peak: float, resume: float = 1.0) -> dict[str
     ],
 )
 def test_the_verdict_follows_from_the_numbers(last: dict[str, Any], departure: float, ok: bool) -> None:
-    found = scale._judged([one(100, 1.0, 1e9), one(200, 2.0, 1e9), last], [], start=0.5)
+    few = one(4, 1.0, 1e9)  # mostly starting: its seconds are not judged
+    found = scale._judged([few, one(100, 1.0, 1e9), one(200, 2.0, 1e9), last], [], start=0.5)
     assert found["departure"] == pytest.approx(departure)
     assert found["ok"] == ok
