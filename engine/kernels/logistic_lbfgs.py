@@ -15,6 +15,8 @@ from engine.kernels.logistic_rows import Rows
 
 #: Eigenvalues are not taken smaller than this share of the largest: below it a precision sees only rounding.
 _FLOOR = {torch.float32: 3e-7, torch.float64: 1e-14}
+#: Pairs that there is room for at first.
+_FIRST_PAIRS = 8
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,15 @@ class History:
 
     Args:
         problems, size: number of problems, and of numbers that one has.
-        memory: pairs kept.
+        memory: pairs kept. Room is made as they come: most problems are done before there are so many.
     """
 
     def __init__(self, problems: int, size: int, memory: int, dtype: torch.dtype, device: str) -> None:
-        self._steps = torch.zeros(problems, memory, size, dtype=dtype, device=device)
+        self._memory = memory
+        self._steps = torch.zeros(problems, 0, size, dtype=dtype, device=device)
         self._changes = torch.zeros_like(self._steps)
         # products[p, i, j] = s_i . y_j; a missing pair has s = y = 0 and 1 on the diagonal.
-        eye = torch.eye(memory, dtype=torch.float64, device=device)
-        self._products = eye.expand(problems, -1, -1).clone()
+        self._products = torch.zeros(problems, 0, 0, dtype=torch.float64, device=device)
         self._next = 0
 
     def keep(self, which: Tensor) -> None:
@@ -116,27 +118,44 @@ class History:
         """Drop all pairs of the problems where `which` [P] is true."""
         for pairs in (self._steps, self._changes):
             pairs[which] = 0
-        self._products[which] = torch.eye(
-            self._products.shape[1], dtype=torch.float64, device=self._products.device
-        )
+        self._products[which] = self._eye(self._products.shape[1])
 
     def add(self, step: Tensor, change: Tensor) -> None:
         """Take a pair [P, size] in place of the oldest; one without positive curvature is left out."""
         product = (step * change).sum(1, dtype=torch.float64)
         length = (step * step).sum(1, dtype=torch.float64) * (change * change).sum(1, dtype=torch.float64)
         usable = (product > 1e-10 * length.sqrt()) & torch.isfinite(length)
+        if self._next == self._steps.shape[1] < self._memory:
+            self._grow()
         at = self._next
         self._steps[:, at] = torch.where(usable[:, None], step, 0)
         self._changes[:, at] = torch.where(usable[:, None], change, 0)
         self._products[:, at, :] = _times(self._changes, self._steps[:, at])
         self._products[:, :, at] = _times(self._steps, self._changes[:, at])
         self._products[:, at, at] = torch.where(usable, product, 1.0)
-        self._next = (at + 1) % self._steps.shape[1]
+        self._next = at + 1 if at + 1 < self._memory else 0
+
+    def _grow(self) -> None:
+        """Make room for twice as many pairs; what is there keeps its place."""
+        problems, before, size = self._steps.shape
+        after = min(max(2 * before, _FIRST_PAIRS), self._memory)
+        self._steps, self._changes = (
+            torch.cat([pairs, pairs.new_zeros(problems, after - before, size)], dim=1)
+            for pairs in (self._steps, self._changes)
+        )
+        products = self._eye(after).expand(problems, -1, -1).clone()
+        products[:, :before, :before] = self._products
+        self._products = products
+
+    def _eye(self, pairs: int) -> Tensor:
+        return torch.eye(pairs, dtype=torch.float64, device=self._products.device)
 
     def direction(self, gradient: Tensor, precondition: Callable[[Tensor], Tensor]) -> Tensor:
         """Minus the gradient [P, K, d + 1] times the approximate inverse Hessian."""
-        memory = self._steps.shape[1]
-        order = (torch.arange(memory, device=gradient.device) + self._next) % memory  # oldest first
+        room = self._steps.shape[1]
+        if room == 0:
+            return -precondition(gradient)
+        order = (torch.arange(room, device=gradient.device) + self._next) % room  # oldest first
         products = self._products[:, order][:, :, order]
         upper = torch.triu(products)
         flat = gradient.flatten(1)
