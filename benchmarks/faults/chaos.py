@@ -3,8 +3,7 @@
     python -m benchmarks.faults.chaos [--runs 20] [--workers 2] [--data FOLDER] [--json]
 
 Blows: `kill` (SIGKILL, as the kernel does when memory is out); `freeze` (SIGSTOP for longer than the
-scheduler waits, then SIGCONT: the worker comes back after its chunk went to another, so two copies are at
-work); `pause` (SIGSTOP for a moment).
+scheduler waits, then SIGCONT: the worker comes back after it was given up); `pause` (SIGSTOP for a moment).
 """
 
 import os
@@ -17,13 +16,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from benchmarks.faults.kill import prepare, problems_of
+from benchmarks.faults.kill import SIDE, prepare, problems_of
 from benchmarks.speed import common
 
 BLOWS = ("kill", "freeze", "pause")
-#: Seconds after which the scheduler gives a silent worker's chunk to another.
-SILENCE_S = 3.0
+#: Seconds after which the scheduler gives up a silent worker. It looks once in so long, so that a freeze of
+#: twice as long is always noticed; and it waits for ten heartbeats at least, whatever it is told.
+SILENCE_S = 1.5
+_HEARTBEAT_S = SILENCE_S / 10
+#: Seconds between two blows: the shortest, the longest. A worker that was killed takes some to be back.
+BREATH_S = (0.2, 1.5)
+#: All of them: a run must last long enough to be struck.
+DIGITS, DIGITS_PER_CHUNK = 1797, 32
 
 
 def run(
@@ -32,7 +38,7 @@ def run(
     workers: int = 2,
     data: Path | None = None,
     chunk_rows: int | None = None,
-    side: int = 64,
+    side: int = SIDE,
     seed: int = 0,
     blows: Sequence[str] = BLOWS,
     say: Callable[[str], None] = common.say,
@@ -46,34 +52,43 @@ def run(
         blows: which kinds.
 
     Returns:
-        `{ok, runs, blows, unfinished, problems, ...}`; `ok` if every bank was bit-identical to the serial one
-        and verified. `unfinished`: runs that gave up (a chunk had ended too many workers) and were run again.
+        `{ok, runs, blows, spared, given_up, unfinished, problems, ...}`; `ok` if every bank was bit-identical
+        to the serial one and verified. `spared`: runs that ended before the first blow; `given_up`: workers
+        that the scheduler took for dead; `unfinished`: runs that gave up (a chunk had ended too many workers)
+        and were run again.
     """
     from engine import scale
     from engine.runtime import cuda_available
 
     struck: Counter[str] = Counter()
     problems: list[str] = []
-    unfinished = 0
+    unfinished = spared = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        job = prepare(folder, data, chunk_rows, side)
+        job = prepare(folder, data, chunk_rows or (DIGITS_PER_CHUNK if data is None else None), side, DIGITS)
         truth = folder / "serial"
         start = time.perf_counter()
         job.run(str(truth))
         seconds = time.perf_counter() - start
-        with scale.local(workers, cuda=cuda_available(), silence_s=SILENCE_S) as executor:
+        with (
+            patch("distributed.scheduler.heartbeat_interval", lambda workers: _HEARTBEAT_S),
+            scale.local(workers, cuda=cuda_available(), silence_s=SILENCE_S) as executor,
+        ):
             for turn in range(runs):
-                bank = folder / f"bank{turn:03}"
-                with _Tormentor(random.Random(seed + turn), seconds, blows, struck):
+                bank, before = folder / f"bank{turn:03}", struck.total()
+                with _Tormentor(random.Random(seed + turn), blows, struck):
                     unfinished += _finish(job, bank, executor)
+                spared += struck.total() == before
                 problems += [f"{bank.name}: {problem}" for problem in problems_of(bank, truth)]
                 say(f"{turn + 1} runs, {dict(struck)}, {len(problems)} problems")
+            given_up = _given_up(executor)
     return {
         "ok": not problems,
         "runs": runs,
         "workers": workers,
         "blows": dict(struck),
+        "spared": spared,
+        "given_up": given_up,
         "unfinished": unfinished,
         "problems": problems,
         "serial_seconds": round(seconds, 2),
@@ -95,14 +110,17 @@ def _finish(job: Any, bank: Path, executor: Any) -> int:
             gave_up += 1
 
 
+def _given_up(executor: Any) -> int:
+    """Workers that the scheduler has taken for dead so far."""
+    every = [message for _, message in executor.client.get_events("scheduler")]
+    return sum(len(each["workers"]) for each in every if each.get("action") == "worker-ttl-timed-out")
+
+
 class _Tormentor:
     """Strikes workers at random moments while the body runs."""
 
-    def __init__(
-        self, chance: random.Random, seconds: float, blows: Sequence[str], struck: Counter[str]
-    ) -> None:
+    def __init__(self, chance: random.Random, blows: Sequence[str], struck: Counter[str]) -> None:
         self._chance, self._blows, self._struck = chance, blows, struck
-        self._pause = seconds / 3
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._torment, daemon=True)
 
@@ -114,7 +132,7 @@ class _Tormentor:
         self._thread.join()
 
     def _torment(self) -> None:
-        while not self._over.wait(self._chance.uniform(0.2, 2) * self._pause):
+        while not self._over.wait(self._chance.uniform(*BREATH_S)):
             pids = worker_processes()
             if pids:
                 blow = self._chance.choice(self._blows)

@@ -108,8 +108,15 @@ def run(
         }
 
 
-def prepare(folder: Path, data: Path | None, chunk_rows: int | None, side: int) -> "Job":
-    """Write manifest and recipe into a folder; the job that embeds them."""
+def prepare(
+    folder: Path, data: Path | None, chunk_rows: int | None, side: int, digits: int = DIGITS
+) -> "Job":
+    """Write manifest and recipe into a folder; the job that embeds them.
+
+    Args:
+        data: folder of images; None takes the first `digits` of scikit-learn's.
+        chunk_rows, side: as for `run`.
+    """
     import json
 
     from benchmarks.faults.runner import Job
@@ -120,7 +127,7 @@ def prepare(folder: Path, data: Path | None, chunk_rows: int | None, side: int) 
         from engine import datasets
 
         frame = datasets.build("digits", folder / "images").frame
-        manifest = Manifest.from_frame(frame.iloc[:DIGITS], folder / "images")
+        manifest = Manifest.from_frame(frame.iloc[:digits], folder / "images")
     else:
         manifest = Manifest.from_folder(data)
     manifest.write(folder / "images.parquet")
