@@ -6,6 +6,7 @@ Blows: `kill` (SIGKILL, as the kernel does when memory is out); `freeze` (SIGSTO
 scheduler waits, then SIGCONT: the worker comes back after it was given up); `pause` (SIGSTOP for a moment).
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -26,8 +27,10 @@ BLOWS = ("kill", "freeze", "pause")
 #: twice as long is always noticed; and it waits for ten heartbeats at least, whatever it is told.
 SILENCE_S = 1.5
 _HEARTBEAT_S = SILENCE_S / 10
-#: Seconds between two blows: the shortest, the longest. A worker that was killed takes some to be back.
+#: Seconds between two blows: the shortest, the longest.
 BREATH_S = (0.2, 1.5)
+#: No blow for a worker so young: it still imports, and if it is struck then, nothing is ever at work.
+CHILDHOOD_S = 4.0
 #: All of them: a run must last long enough to be struck.
 DIGITS, DIGITS_PER_CHUNK = 1797, 32
 
@@ -133,7 +136,7 @@ class _Tormentor:
 
     def _torment(self) -> None:
         while not self._over.wait(self._chance.uniform(*BREATH_S)):
-            pids = worker_processes()
+            pids = _grown_up(worker_processes())
             if pids:
                 blow = self._chance.choice(self._blows)
                 self._strike(self._chance.choice(pids), blow)
@@ -160,6 +163,17 @@ def worker_processes() -> list[int]:
         for child in psutil.Process().children(recursive=True)
         if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline())
     ]
+
+
+def _grown_up(pids: Sequence[int]) -> list[int]:
+    import psutil
+
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if time.time() - psutil.Process(pid).create_time() > CHILDHOOD_S:
+                found.append(pid)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
