@@ -6,7 +6,6 @@ Blows: `kill` (SIGKILL, as the kernel does when memory is out); `freeze` (SIGSTO
 scheduler waits, then SIGCONT: the worker comes back after it was given up); `pause` (SIGSTOP for a moment).
 """
 
-import contextlib
 import os
 import random
 import signal
@@ -29,8 +28,6 @@ SILENCE_S = 1.5
 _HEARTBEAT_S = SILENCE_S / 10
 #: Seconds between two blows: the shortest, the longest.
 BREATH_S = (0.2, 1.5)
-#: No blow for a worker so young: it still imports, and if it is struck then, nothing is ever at work.
-CHILDHOOD_S = 4.0
 #: All of them: a run must last long enough to be struck.
 DIGITS, DIGITS_PER_CHUNK = 1797, 32
 
@@ -136,7 +133,7 @@ class _Tormentor:
 
     def _torment(self) -> None:
         while not self._over.wait(self._chance.uniform(*BREATH_S)):
-            pids = _grown_up(worker_processes())
+            pids = [pid for pid in worker_processes() if _has_begun(pid)]
             if pids:
                 blow = self._chance.choice(self._blows)
                 self._strike(self._chance.choice(pids), blow)
@@ -165,15 +162,12 @@ def worker_processes() -> list[int]:
     ]
 
 
-def _grown_up(pids: Sequence[int]) -> list[int]:
-    import psutil
-
-    found = []
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if time.time() - psutil.Process(pid).create_time() > CHILDHOOD_S:
-                found.append(pid)
-    return found
+def _has_begun(pid: int) -> bool:
+    """Whether a worker has a task: tasks need torch. Where workers are struck ahead of that, none is at work."""
+    try:
+        return "libtorch_cpu" in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
