@@ -163,7 +163,7 @@ def worker_processes() -> list[int]:
 
 
 def _has_begun(pid: int) -> bool:
-    """Whether a worker has a task: tasks need torch. Where workers are struck ahead of that, none is at work."""
+    """Whether a worker has a task, which needs torch. Were it struck sooner, nothing might ever be at work."""
     try:
         return "libtorch_cpu" in Path(f"/proc/{pid}/maps").read_text()
     except OSError:
