@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.faults.kill import SIDE, prepare, problems_of
+from benchmarks.faults.kill import SIDE, committed, prepare, problems_of
 from benchmarks.speed import common
 
 BLOWS = ("kill", "freeze", "pause")
@@ -76,7 +76,7 @@ def run(
         ):
             for turn in range(runs):
                 bank, before = folder / f"bank{turn:03}", struck.total()
-                with _Tormentor(random.Random(seed + turn), blows, struck):
+                with _Tormentor(bank, random.Random(seed + turn), blows, struck):
                     unfinished += _finish(job, bank, executor)
                 spared += struck.total() == before
                 problems += [f"{bank.name}: {problem}" for problem in problems_of(bank, truth)]
@@ -117,10 +117,11 @@ def _given_up(executor: Any) -> int:
 
 
 class _Tormentor:
-    """Strikes workers at random moments while the body runs."""
+    """Strikes workers at random moments while the body runs, with a chunk committed between two blows."""
 
-    def __init__(self, chance: random.Random, blows: Sequence[str], struck: Counter[str]) -> None:
-        self._chance, self._blows, self._struck = chance, blows, struck
+    def __init__(self, bank: Path, chance: random.Random, blows: Sequence[str], struck: Counter[str]) -> None:
+        self._bank, self._chance, self._blows, self._struck = bank, chance, blows, struck
+        self._done_at_last_blow = -1  # one blow may fall before the first chunk
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._torment, daemon=True)
 
@@ -133,8 +134,10 @@ class _Tormentor:
 
     def _torment(self) -> None:
         while not self._over.wait(self._chance.uniform(*BREATH_S)):
-            pids = [pid for pid in worker_processes() if _has_begun(pid)]
-            if pids:
+            done, pids = len(committed(self._bank)), worker_processes()
+            # A worker that starts takes seconds: were it struck again and again, nothing would be at work.
+            if pids and done > self._done_at_last_blow:
+                self._done_at_last_blow = done
                 blow = self._chance.choice(self._blows)
                 self._strike(self._chance.choice(pids), blow)
                 self._struck[blow] += 1
@@ -160,14 +163,6 @@ def worker_processes() -> list[int]:
         for child in psutil.Process().children(recursive=True)
         if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline())
     ]
-
-
-def _has_begun(pid: int) -> bool:
-    """Whether a worker has a task, which needs torch. Were it struck sooner, nothing might ever be at work."""
-    try:
-        return "libtorch_cpu" in Path(f"/proc/{pid}/maps").read_text()
-    except OSError:
-        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

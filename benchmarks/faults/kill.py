@@ -203,7 +203,7 @@ class _Trial:
 
     def _expected(self, bank: Path) -> float:
         """Seconds that a run on this bank should still take."""
-        share = 1 - len(_markers(bank)) / self.chunks
+        share = 1 - len(committed(bank)) / self.chunks
         return self.nothing_to_do_s + share * (self.whole_run_s - self.nothing_to_do_s)
 
     def _kill_fork(self, bank: Path, aim: str) -> bool:
@@ -222,7 +222,7 @@ class _Trial:
         if aim == "anywhere":
             delay = self.chance.uniform(0, self._expected(bank))
             return lambda process: process.join(delay)
-        done = len(_markers(bank))
+        done = len(committed(bank))
         if aim == "commit":
             last = self.chunks - 1
             wanted = self.chance.randint(min(done, last), last)
@@ -231,7 +231,7 @@ class _Trial:
             wanted, delay = self.chunks, self.chance.uniform(0, _SEAL_S)
 
         def wait(process: "BaseProcess") -> None:
-            while process.is_alive() and len(_markers(bank)) < wanted:
+            while process.is_alive() and len(committed(bank)) < wanted:
                 time.sleep(0.002)
             while aim == "commit" and process.is_alive() and not _temporaries(bank):
                 time.sleep(0.0002)
@@ -323,7 +323,7 @@ def state_of(bank: Path, chunks: int) -> str:
         return "2 before the feature"
     if (side[0] / "seal.json").exists():
         return "7 sealed"
-    done = len(_markers(bank))
+    done = len(committed(bank))
     if _unmarked(bank) or _temporaries(bank):
         return "5 inside a commit or seal"
     if done == chunks:
@@ -331,7 +331,8 @@ def state_of(bank: Path, chunks: int) -> str:
     return "4 between commits" if done else "3 no chunk yet"
 
 
-def _markers(bank: Path) -> set[int]:
+def committed(bank: Path) -> set[int]:
+    """Chunks of a bank that are done, by their markers."""
     return {int(path.stem) for path in bank.glob(".embank/*/markers/*.json")}
 
 
@@ -345,7 +346,7 @@ def _unmarked(bank: Path) -> set[int]:
     written = {int(path.parent.name) for path in bank.glob("*/embedding/c/*/0")}
     for array in ("norm", "status"):
         written |= {int(path.name) for path in bank.glob(f"*/{array}/c/*")}
-    return written - _markers(bank)
+    return written - committed(bank)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
