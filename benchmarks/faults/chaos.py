@@ -4,9 +4,11 @@
 
 Blows: `kill` (SIGKILL, as the kernel does when memory is out); `freeze` (SIGSTOP for longer than the
 scheduler waits, then SIGCONT: the worker comes back after it was given up); `pause` (SIGSTOP for a moment).
+Workers are forked from a server that has torch imported, or most of the time would go into starting them.
 """
 
 import contextlib
+import multiprocessing
 import os
 import random
 import signal
@@ -14,7 +16,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,10 +26,10 @@ from benchmarks.faults.kill import SIDE, committed, prepare, problems_of
 from benchmarks.speed import common
 
 BLOWS = ("kill", "freeze", "pause")
-#: Seconds after which the scheduler gives up a silent worker (one that imports torch on a busy machine is
-#: silent for two), and between its looks. It has a frozen one killed at every look, and by the second the
-#: worker's successor: a freeze is noticed by one look in four of five cases, and never by two.
-SILENCE_S, _LOOK_S = 3.0, 2.0
+#: Seconds after which the scheduler gives up a silent worker, and between its looks. It has a frozen one
+#: killed at every look, and by the second the worker's successor: a freeze is noticed by one look in four of
+#: five cases, and never by two.
+SILENCE_S, _LOOK_S = 2.0, 1.5
 _FREEZE_S = SILENCE_S + 0.8 * _LOOK_S
 #: The scheduler waits for ten heartbeats, whatever shorter silence it is told.
 _HEARTBEAT_S = SILENCE_S / 10
@@ -75,6 +78,7 @@ def run(
         job.run(str(truth))
         seconds = time.perf_counter() - start
         with (
+            _forking(),
             patch("distributed.scheduler.heartbeat_interval", lambda workers: _HEARTBEAT_S),
             scale.local(workers, cuda=cuda_available(), silence_s=_LOOK_S) as executor,
         ):
@@ -112,6 +116,18 @@ def _finish(job: Any, bank: Path, executor: Any) -> int:
             return gave_up
         except MachineFault:
             gave_up += 1
+
+
+@contextlib.contextmanager
+def _forking() -> Iterator[None]:
+    """Have dask fork its workers, off a server started ahead of its own, which would not have torch."""
+    import dask
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["distributed", "benchmarks.faults.runner"])
+    forkserver.ensure_running()
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        yield
 
 
 def _given_up(executor: Any) -> int:
@@ -166,7 +182,9 @@ def worker_processes() -> list[int]:
     found = []
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline()):
+            line = " ".join(child.cmdline())
+            forked = "multiprocessing.forkserver" in line and child.ppid() != os.getpid()
+            if child.status() != psutil.STATUS_ZOMBIE and ("spawn_main" in line or forked):
                 found.append(child.pid)
     return found
 
