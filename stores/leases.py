@@ -215,7 +215,7 @@ def _look(path: ObjectPath) -> tuple[float, dict[str, objects.State]]:
 
 
 def _try(path: ObjectPath) -> tuple[Lease | None, dict[str, Any], float]:
-    """Take a lease if it is free, expired, or held by a process that died here; else say who has it.
+    """Take a lease if it is free, expired, or left behind on this machine; else say who has it.
 
     Returns:
         (the lease or None, its holder's description, seconds since that renewed it).
