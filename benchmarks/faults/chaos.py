@@ -70,6 +70,7 @@ def run(
     struck: Counter[str] = Counter()
     problems: list[str] = []
     unfinished = spared = 0
+    given_up: set[str] = set()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         job = prepare(folder, data, chunk_rows or (DIGITS_PER_CHUNK if data is None else None), side, DIGITS)
@@ -87,16 +88,16 @@ def run(
                 with _Tormentor(bank, random.Random(seed + turn), blows, struck):
                     unfinished += _finish(job, bank, executor)
                 spared += struck.total() == before
+                given_up |= _given_up(executor)
                 problems += [f"{bank.name}: {problem}" for problem in problems_of(bank, truth)]
                 say(f"{turn + 1} runs, {dict(struck)}, {len(problems)} problems")
-            given_up = _given_up(executor)
     return {
         "ok": not problems,
         "runs": runs,
         "workers": workers,
         "blows": dict(struck),
         "spared": spared,
-        "given_up": given_up,
+        "given_up": len(given_up),
         "unfinished": unfinished,
         "problems": problems,
         "serial_seconds": round(seconds, 2),
@@ -130,11 +131,11 @@ def _forking() -> Iterator[None]:
         yield
 
 
-def _given_up(executor: Any) -> int:
-    """Workers that the scheduler has taken for dead so far."""
+def _given_up(executor: Any) -> set[str]:
+    """Addresses of workers that the scheduler took for dead lately: it remembers its last thousand events."""
     every = [message for _, message in executor.client.get_events("scheduler")]
     silent = [each["workers"] for each in every if each.get("action") == "worker-ttl-timed-out"]
-    return len(set().union(*silent))
+    return set().union(*silent)
 
 
 class _Tormentor:
