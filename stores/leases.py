@@ -5,6 +5,10 @@ it still is what was last seen there (`If-Match`), so of many that want it one g
 is decided by the store's clock alone: whoever wants to know writes an object of its own and compares the two
 times of modification. Clocks of machines play no part.
 
+Nobody waits for the dead of this machine: what was left by a process that has ended, or by this very one, is
+taken at once. A living process leaves a lease where a release, or the answer to a creation, never arrived;
+other processes wait for that one to expire, since only this one knows.
+
 A holder that was taken for dead may wake up: a lease cannot stop it, only tell it (`Lease.alive`). What keeps
 the bank sound is exclusive creation, and digests; leases keep workers out of each other's way.
 """
@@ -71,11 +75,24 @@ def _decode(data: bytes, path: ObjectPath) -> dict[str, Any]:
         return _FREE
 
 
+def _carries(path: ObjectPath, token: str) -> bool:
+    found = objects.read_if_there(path)
+    return found is not None and bool(_decode(found, path).get("token") == token)
+
+
+#: Tokens of this process: of leases that it holds, and of those that it is about to take or to let go. One is
+#: here before the store can know it, or another thread would take its lease for left behind.
+_ours: set[str] = set()
+
+
 def _is_dead_here(body: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine and has ended: then nobody need wait."""
+    """Whether nobody need wait: the holder was a process of this machine and has ended, or let go unheard."""
     here = _machine()
-    same = bool(here) and all(body.get(name) == value for name, value in here.items())
-    return same and _started(body["pid"]) != body["started"]
+    if not here or any(body.get(name) != value for name, value in here.items()):
+        return False
+    if _started(body["pid"]) != body["started"]:
+        return True
+    return bool(body["pid"] == os.getpid()) and body["token"] not in _ours
 
 
 class Lease:
@@ -102,19 +119,25 @@ class Lease:
 
     def alive(self) -> bool:
         """Whether nobody has taken the lease for abandoned."""
-        found = objects.read_if_there(self.path)
-        return found is not None and _decode(found, self.path).get("token") == self.token
+        return _carries(self.path, self.token)
 
     def release(self) -> None:
-        """Let go; a second call does nothing. If the store cannot be told, the lease expires."""
+        """Let go; a second call does nothing. If the store cannot be told, other processes wait until the
+        lease expires; this one need not."""
         with self._turn, contextlib.suppress(EmbankError):
             if self._held:
                 self._held = False
                 _heart.drop(self)
-                if self._shared:
-                    objects.remove(self.path)
-                else:
-                    self._swap({**_FREE, "token": self.token})
+                try:
+                    self._tell()
+                finally:
+                    _ours.discard(self.token)
+
+    def _tell(self) -> None:
+        if self._shared:
+            objects.remove(self.path)
+        else:
+            self._swap({**_FREE, "token": self.token})
 
     def unsign(self) -> None:
         """Nothing: a released lease names nobody."""
@@ -155,6 +178,16 @@ class _Heart:
 _heart = _Heart()
 
 
+def _forget_in_child() -> None:
+    # Leases stay the parent's, which renews them: a child has copies of their tokens, but no such thread.
+    global _heart
+    _heart = _Heart()
+    _ours.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
 def _folder(path: ObjectPath) -> ObjectPath:
     return path.parent / "leases"
 
@@ -182,27 +215,50 @@ def _look(path: ObjectPath) -> tuple[float, dict[str, objects.State]]:
 
 
 def _try(path: ObjectPath) -> tuple[Lease | None, dict[str, Any], float]:
-    """Take a lease if it is free, expired, or held by a process that died here; else say who has it.
+    """Take a lease if it is free, expired, or left behind on this machine; else say who has it.
 
     Returns:
         (the lease or None, its holder's description, seconds since that renewed it).
     """
+    with _new_token() as token:
+        taken, body, age = _take(path, token)
+        if not taken:
+            _ours.discard(token)
+            return None, body, age
+        _require_conditions(path)
+        return Lease(path, token), body, age
+
+
+@contextlib.contextmanager
+def _new_token() -> Iterator[str]:
+    """A token for a lease that the body takes; not ours any more if that ends with an error."""
     token = secrets.token_hex(8)
+    _ours.add(token)
+    try:
+        yield token
+    except BaseException:
+        _ours.discard(token)
+        raise
+
+
+def _take(path: ObjectPath, token: str) -> tuple[bool, dict[str, Any], float]:
+    """As `_try`, with whether it was taken in the lease's place."""
     mine = _encode(_whose(token))
-    body, age = _FREE, 0.0
-    taken = objects.create(path, mine)
-    found = None if taken else objects.read_state(path)
-    if found is not None:
-        body = _decode(found[0], path)
-        taken = body.get("token") == token  # Created by us, though the answer was lost on its way.
-        if not taken and not body.get("free") and not _is_dead_here(body):
-            age = _look(path)[0] - found[1].modified
-        if not taken and (body.get("free") or _is_dead_here(body) or age > SECONDS):
-            taken = objects.swap(path, mine, found[1].version)
-    if not taken:
-        return None, body, age
-    _require_conditions(path)
-    return Lease(path, token), body, age
+    if objects.create(path, mine):
+        return True, _FREE, 0.0
+    found = objects.read_state(path)
+    if found is None:
+        return False, _FREE, 0.0
+    body = _decode(found[0], path)
+    if body.get("token") == token:  # Created by us, though the answer was lost on its way.
+        return True, body, 0.0
+    age = 0.0
+    if not body.get("free") and not _is_dead_here(body):
+        age = _look(path)[0] - found[1].modified
+        if age <= SECONDS:
+            return False, body, age
+    # A swap whose answer was lost is repeated, and then finds that the lease has changed.
+    return objects.swap(path, mine, found[1].version) or _carries(path, token), body, age
 
 
 _trusted: set[tuple[str, str]] = set()
@@ -286,10 +342,10 @@ def _is_over(sharer: ObjectPath) -> bool:
 def _hold_shared(path: ObjectPath, deadline: float) -> Lease:
     """With others: first show oneself, then look whether somebody is alone inside; both see one at least."""
     while True:
-        token = secrets.token_hex(8)
-        entry = _folder(path) / f"{path.name}~{token}"
-        objects.replace(entry, _encode(_whose(token)))
-        lease = Lease(entry, token, shared=True)
+        with _new_token() as token:
+            entry = _folder(path) / f"{path.name}~{token}"
+            objects.replace(entry, _encode(_whose(token)))
+            lease = Lease(entry, token, shared=True)
         try:
             if _is_open(path):
                 return lease

@@ -5,6 +5,9 @@
 Most kills hit processes forked from a server that has torch imported (see `runner`), so that they fall into
 the work and not into imports; `--whole` of them hit the command line from its first instruction. Commits and
 the seal take a small part of a run, so a half of the moments is random in them, the rest in the whole run.
+
+The usual job is made to commit much and compute little, since only the former can leave a bank half done:
+some hundred digits, the last chunk not full, and a network that takes a millisecond for each of them.
 """
 
 import os
@@ -31,11 +34,15 @@ KILLS_PER_BANK = 4
 #: Where a moment is random: in the whole run, in or just after a commit, in the seal; and how often each.
 AIMS = {"anywhere": 0.5, "commit": 0.35, "seal": 0.15}
 #: Seconds that a commit, or a seal, is given to take.
-_COMMIT_S, _SEAL_S = 0.03, 0.08
+_COMMIT_S, _SEAL_S = 0.015, 0.08
 #: Files that may differ between two runs of the same job: times, process ids, caches.
 VOLATILE_NAMES = {"stamps.json", "provenance.json", "lock"}
 VOLATILE_FOLDERS = {("records",), (".embank", "tmp"), (".embank", "quarantine")}
 TIMEOUT_S = 600.0
+#: Of scikit-learn's digits; not a multiple of the rows of a chunk, so that the last one has padding.
+DIGITS, DIGITS_PER_CHUNK = 470, 16
+#: Cheap at 32 pixels, and none of its embeddings is lost to float16.
+MODEL, SIDE = "random/squeezenet1_1", 32
 
 
 @dataclass
@@ -57,7 +64,7 @@ def run(
     whole: int = 5,
     data: Path | None = None,
     chunk_rows: int | None = None,
-    side: int = 64,
+    side: int = SIDE,
     seed: int = 0,
     work: Path | None = None,
     say: Callable[[str], None] = common.say,
@@ -67,8 +74,8 @@ def run(
     Args:
         kills: SIGKILLs to deliver, `whole` included.
         whole: how many of them to whole command-line processes.
-        data: folder of images; None takes scikit-learn's digits.
-        chunk_rows: None takes 8 for a folder and 64 for the digits.
+        data: folder of images; None takes some of scikit-learn's digits.
+        chunk_rows: None takes 8 for a folder and 16 for the digits.
         side: of the recipe, in pixels.
         seed: of the moments.
         work: folder to work in; None takes a temporary one.
@@ -101,8 +108,15 @@ def run(
         }
 
 
-def prepare(folder: Path, data: Path | None, chunk_rows: int | None, side: int) -> "Job":
-    """Write manifest and recipe into a folder; the job that embeds them."""
+def prepare(
+    folder: Path, data: Path | None, chunk_rows: int | None, side: int, digits: int = DIGITS
+) -> "Job":
+    """Write manifest and recipe into a folder; the job that embeds them.
+
+    Args:
+        data: folder of images; None takes the first `digits` of scikit-learn's.
+        chunk_rows, side: as for `run`.
+    """
     import json
 
     from benchmarks.faults.runner import Job
@@ -112,7 +126,8 @@ def prepare(folder: Path, data: Path | None, chunk_rows: int | None, side: int) 
     if data is None:
         from engine import datasets
 
-        manifest = datasets.build("digits", folder / "images")
+        frame = datasets.build("digits", folder / "images").frame
+        manifest = Manifest.from_frame(frame.iloc[:digits], folder / "images")
     else:
         manifest = Manifest.from_folder(data)
     manifest.write(folder / "images.parquet")
@@ -121,9 +136,9 @@ def prepare(folder: Path, data: Path | None, chunk_rows: int | None, side: int) 
     return Job(
         manifest=str(folder / "images.parquet"),
         recipe=str(recipe),
-        model="random/resnet18",
-        chunk_rows=chunk_rows or (64 if data is None else 8),
-        batch_size=16 if data is None else 8,
+        model=MODEL,
+        chunk_rows=chunk_rows or (DIGITS_PER_CHUNK if data is None else 8),
+        batch_size=8,
     )
 
 
@@ -188,7 +203,7 @@ class _Trial:
 
     def _expected(self, bank: Path) -> float:
         """Seconds that a run on this bank should still take."""
-        share = 1 - len(_markers(bank)) / self.chunks
+        share = 1 - len(committed(bank)) / self.chunks
         return self.nothing_to_do_s + share * (self.whole_run_s - self.nothing_to_do_s)
 
     def _kill_fork(self, bank: Path, aim: str) -> bool:
@@ -207,7 +222,7 @@ class _Trial:
         if aim == "anywhere":
             delay = self.chance.uniform(0, self._expected(bank))
             return lambda process: process.join(delay)
-        done = len(_markers(bank))
+        done = len(committed(bank))
         if aim == "commit":
             last = self.chunks - 1
             wanted = self.chance.randint(min(done, last), last)
@@ -216,7 +231,7 @@ class _Trial:
             wanted, delay = self.chunks, self.chance.uniform(0, _SEAL_S)
 
         def wait(process: "BaseProcess") -> None:
-            while process.is_alive() and len(_markers(bank)) < wanted:
+            while process.is_alive() and len(committed(bank)) < wanted:
                 time.sleep(0.002)
             while aim == "commit" and process.is_alive() and not _temporaries(bank):
                 time.sleep(0.0002)
@@ -308,7 +323,7 @@ def state_of(bank: Path, chunks: int) -> str:
         return "2 before the feature"
     if (side[0] / "seal.json").exists():
         return "7 sealed"
-    done = len(_markers(bank))
+    done = len(committed(bank))
     if _unmarked(bank) or _temporaries(bank):
         return "5 inside a commit or seal"
     if done == chunks:
@@ -316,7 +331,8 @@ def state_of(bank: Path, chunks: int) -> str:
     return "4 between commits" if done else "3 no chunk yet"
 
 
-def _markers(bank: Path) -> set[int]:
+def committed(bank: Path) -> set[int]:
+    """Chunks of a bank that are done, by their markers."""
     return {int(path.stem) for path in bank.glob(".embank/*/markers/*.json")}
 
 
@@ -330,7 +346,7 @@ def _unmarked(bank: Path) -> set[int]:
     written = {int(path.parent.name) for path in bank.glob("*/embedding/c/*/0")}
     for array in ("norm", "status"):
         written |= {int(path.name) for path in bank.glob(f"*/{array}/c/*")}
-    return written - _markers(bank)
+    return written - committed(bank)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -153,6 +153,21 @@ def test_a_creation_whose_answer_is_lost(lock: ObjectPath, server: Server) -> No
     held.release()
 
 
+def test_a_takeover_whose_answer_is_lost(lock: ObjectPath, server: Server) -> None:
+    """The client asks again, and is told that the lease has changed: by itself."""
+    locks.coordinate(lock, "it").release()
+    puts = []
+
+    def lost(count: int, method: str, path: str) -> str | None:
+        puts.extend([count] if method == "PUT" else [])
+        return "lost" if method == "PUT" and len(puts) == 2 else None
+
+    with server.faulty(lost):
+        held = locks.coordinate(lock, "it")
+    assert held.alive()
+    held.release()
+
+
 _DIE = """
 import os, sys
 from stores import locks
@@ -180,6 +195,137 @@ def test_nobody_waits_for_the_dead_of_this_machine(lock: ObjectPath, how: str) -
         pass
     locks.coordinate(lock, "it").release()
     assert time.monotonic() - start < 20
+
+
+@pytest.fixture
+def asked_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A client that does not ask twice, so that one fault is one error."""
+    monkeypatch.setattr(objects, "RETRIES", {"max_retries": 0})
+    monkeypatch.setattr(objects, "PAUSES", ())
+    objects.bucket_of.cache_clear()
+    yield
+    objects.bucket_of.cache_clear()
+
+
+def leave_behind(server: Server, lock: ObjectPath, shared: bool = False) -> leases.Lease:
+    """Take a lease and release it with a request that never arrives."""
+    manager = leases.held(lock, shared=shared)
+    left = manager.__enter__()
+    with server.faulty(lambda count, method, path: "500" if method != "GET" else None):
+        manager.__exit__(None, None, None)
+    assert left.alive()
+    return left
+
+
+@pytest.mark.usefixtures("asked_once")
+@pytest.mark.parametrize("shared", [False, True])
+def test_nobody_waits_for_a_release_of_this_process_that_never_arrived(
+    lock: ObjectPath, server: Server, shared: bool
+) -> None:
+    start = time.monotonic()
+    leave_behind(server, lock, shared)
+    with locks.held(lock, shared=True):
+        pass
+    with locks.held(lock):
+        pass
+    leave_behind(server, lock, shared)
+    locks.coordinate(lock, "it").release()
+    with locks.held(lock):
+        pass
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.usefixtures("asked_once")
+def test_of_eight_threads_one_takes_what_was_left(lock: ObjectPath, server: Server) -> None:
+    left = leave_behind(server, lock)
+    won, start = [], threading.Barrier(8)
+
+    def want() -> None:
+        start.wait()
+        with contextlib.suppress(Refused):
+            won.append(locks.coordinate(lock, "it"))
+
+    threads = [threading.Thread(target=want) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    left.release()
+    with pytest.raises(Refused):
+        locks.coordinate(lock, "it")
+    won.pop().release()
+
+
+@pytest.mark.usefixtures("asked_once")
+def test_nobody_waits_for_a_creation_that_ended_with_an_error(lock: ObjectPath, server: Server) -> None:
+    def lost(count: int, method: str, path: str) -> str | None:
+        return "lost" if (count, method) == (1, "PUT") else None
+
+    with server.faulty(lost), pytest.raises(MachineFault):
+        locks.coordinate(lock, "it")
+    assert "token" in body(lock)
+    locks.coordinate(lock, "it").release()
+
+
+@pytest.mark.parametrize("request_", ["create", "swap"])
+def test_no_thread_takes_what_another_is_about_to_know(
+    lock: ObjectPath, monkeypatch: pytest.MonkeyPatch, request_: str
+) -> None:
+    """Between the store's doing and its answer, a lease is its thread's already, or still."""
+    real, seen = getattr(objects, request_), []
+
+    def watched(path: ObjectPath, *rest: Any) -> bool:
+        monkeypatch.setattr(objects, request_, real)
+        if request_ == "swap":
+            seen.append(leases._try(path)[0])
+        done: bool = real(path, *rest)
+        if request_ == "create":
+            seen.append(leases._try(path)[0])
+        return done
+
+    if request_ == "create":
+        monkeypatch.setattr(objects, request_, watched)
+    held = locks.coordinate(lock, "it")
+    if request_ == "swap":
+        monkeypatch.setattr(objects, request_, watched)
+    held.release()
+    assert seen == [None]
+    assert body(lock)["free"]
+
+
+@pytest.mark.usefixtures("asked_once")
+def test_tokens_do_not_pile_up(lock: ObjectPath, server: Server) -> None:
+    before = set(leases._ours)
+    leave_behind(server, lock)
+    leave_behind(server, lock, shared=True)
+    with locks.held(lock), pytest.raises(Refused):
+        locks.coordinate(lock, "it")
+    with server.faulty(lambda count, method, path: "500"), pytest.raises(MachineFault):
+        locks.coordinate(lock, "it")
+    assert leases._ours == before
+
+
+_FORK = """
+import os
+from stores import leases
+leases._ours.add("parent's")
+held = leases._whose("parent's")
+before = leases._heart
+child = os.fork()
+if child == 0:
+    left = leases._whose("parent's")  # the same token, but of this process, which has taken none
+    same = leases._heart is before  # whose thread does not run here
+    os._exit(leases._is_dead_here(held) + 2 * (not leases._is_dead_here(left)) + 4 * same)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert not leases._is_dead_here(held)
+leases._ours.clear()
+assert leases._is_dead_here(held)
+"""
+
+
+def test_a_forked_child_respects_its_parents_leases() -> None:
+    subprocess.run([sys.executable, "-c", _FORK], cwd=ROOT, check=True)
 
 
 def test_alone_waits_for_those_inside_and_keeps_newcomers_out(lock: ObjectPath) -> None:
