@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine import models
 from engine.decode import make_decoder
 from engine.decode.protocol import DecodedBatch, Decoder
 from engine.decode.source import ImageSource, Limits
 from engine.errors import BankError, Refused
-from engine.models import ModelSpec, load
+from engine.models import ModelSpec
 from engine.pipeline import Clocks, Stages, new_clocks
 from engine.recipes import Recipe
 from engine.runtime import (
@@ -106,13 +107,6 @@ def decoder_of(recipe: Recipe, runtime: Runtime, options: EmbedOptions, batch_si
     )
 
 
-def decoder_name(recipe: Recipe, runtime: Runtime, options: EmbedOptions, batch_size: int) -> str:
-    """Name of `decoder_of`'s decoder, for the FeatureKey."""
-    decoder = decoder_of(recipe, runtime, options, batch_size)
-    decoder.close()
-    return decoder.name
-
-
 @dataclass(frozen=True)
 class Work:
     """All that a process must know to embed chunks of a bank: small, and pickled with each task.
@@ -176,18 +170,15 @@ class Tally:
 class Resident:
     """The decoder and the encoders of one piece of work, made ready once and kept for many chunks.
 
-    Args:
-        decoder: that of `work`, if there is one already; closed with the rest.
-
     Raises:
         Refused, BankError: this machine makes other features than the layouts are of.
     """
 
-    def __init__(self, work: Work, manifest: Manifest, decoder: Decoder | None = None) -> None:
+    def __init__(self, work: Work, manifest: Manifest) -> None:
         self._flags = fix_flags(work.runtime)
         self.work, self._source = work, image_source(manifest, work.options)
         self.batch_size = work.options.batch_for(work.runtime, work.layouts[0].grid.chunk_rows)
-        self.decoder = decoder or decoder_of(work.rendering, work.runtime, work.options, self.batch_size)
+        self.decoder = decoder_of(work.rendering, work.runtime, work.options, self.batch_size)
         self._encoders: dict[int, Any] = {}
         self._check(manifest)
 
@@ -206,7 +197,7 @@ class Resident:
     def encoder(self, i: int) -> Any:
         """Encoder of the i-th model, loaded at its first use."""
         if i not in self._encoders:
-            self._encoders[i] = load(self.work.specs[i], self.work.runtime)
+            self._encoders[i] = models.load(self.work.specs[i], self.work.runtime)
         return self._encoders[i]
 
     def describe(self) -> dict[int, dict[str, Any]]:

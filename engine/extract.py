@@ -5,6 +5,7 @@ does itself (`engine.chunks`) or hands to an executor's workers (`engine.scale`)
 same, bit for bit.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,11 @@ from engine.chunks import (
     Tally,
     Task,
     Work,
-    decoder_name,
-    decoder_of,
     embed_chunk,
     feature_key,
     image_source,
 )
-from engine.decode.protocol import Decoder
+from engine.decode import decoder_name
 from engine.errors import BankError
 from engine.models import ModelSpec, resolve
 from engine.pipeline import PROGRESS_EVERY_S, Progress
@@ -146,13 +145,8 @@ class _Pass:
         executor: Executor | None,
     ) -> None:
         self.bank, self.manifest, self.executor = bank, manifest, executor
-        settings = (specs[0].recipe.rendering, runtime, options, options.batch_for(runtime, bank.chunk_rows))
-        self._own: Decoder | None = None
-        if executor:
-            self.decoder = executor.ask(decoder_name, *settings)
-        else:
-            self._own = decoder_of(*settings)
-            self.decoder = self._own.name
+        asked = (options.decoder, runtime.device, options.dct)
+        self.decoder = executor.ask(decoder_name, *asked) if executor else decoder_name(*asked)
         keys = [feature_key(s, self.decoder, runtime, manifest.image_digest, options.dtype) for s in specs]
         layouts = [
             FeatureLayout(bank.path.resolve(), key, spec.dim, bank.grid)
@@ -183,14 +177,12 @@ class _Pass:
         finally:
             for writer in writers:
                 writer.__exit__(None, None, None)
-            if self._own:
-                self._own.close()
 
     def _compute(self, tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
         """Do all chunks in this process; the reference for every executor."""
-        resident = Resident(self.work, self.manifest, self._own)
-        resident.run(tasks, tally, watch.look)
-        return resident.describe()
+        with contextlib.closing(Resident(self.work, self.manifest)) as resident:
+            resident.run(tasks, tally, watch.look)
+            return resident.describe()
 
     def _hand_out(self, tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
         """Have the executor's workers do the chunks; features never pass through here."""

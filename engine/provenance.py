@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,15 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def versions() -> dict[str, str]:
-    """Installed version of each package that can change a number, and of Python.
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Installed version of Python and of each package, by default those that can change a number.
 
     Taken from the names of the metadata folders (PEP 376): reading the metadata themselves takes long
     enough to be noticed in a command that is done within a second.
     """
     found = {"python": platform.python_version()}
     installed = _installed()
-    for name in PACKAGES:
+    for name in packages:
         if version := installed.get(_normal(name)):
             found[name] = version
     return found

@@ -6,6 +6,7 @@ The only module that names `torch.cuda`.
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,6 +109,8 @@ def _resolve_device(device: str) -> str:
         return device
     if device != "auto" and not device.startswith("cuda"):
         raise Refused(f"device {device!r}", "It is one of auto, cpu, cuda, cuda:N", "choose one")
+    if device == "auto" and not _perhaps_cuda():
+        return "cpu"
     import torch
 
     if not torch.cuda.is_available():
@@ -126,6 +129,25 @@ def _resolve_device(device: str) -> str:
             "choose one",
         )
     return f"cuda:{index}"
+
+
+_DEVICES, _PCI_DEVICES = Path("/dev"), Path("/sys/bus/pci/devices")
+#: What torch may call CUDA shows in /dev as one of these: NVIDIA's cards, Tegra, WSL, and AMD's cards.
+_DEVICE_NODES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
+_NVIDIA = "0x10de"
+
+
+def _perhaps_cuda() -> bool:
+    """False where there surely is no CUDA device: then torch, which takes seconds, need not be asked."""
+    if sys.platform != "linux":
+        return True
+    if any(True for pattern in _DEVICE_NODES for _ in _DEVICES.glob(pattern)):
+        return True
+    # The driver makes its nodes when it is first used: a card may be there before them.
+    try:
+        return any(path.read_text().strip() == _NVIDIA for path in _PCI_DEVICES.glob("*/vendor"))
+    except OSError:
+        return True
 
 
 def _best_precision(device: str) -> Precision:

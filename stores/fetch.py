@@ -32,11 +32,12 @@ def cache_folder() -> Path | None:
     stated = os.environ.get(CACHE_VARIABLE)
     if stated == "":
         return None
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    folder = Path(stated) if stated else Path(home, "embank")
     try:
+        folder = Path(
+            stated or Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "embank")
+        )
         files.make_directory(folder.absolute())
-    except EmbankError:
+    except (EmbankError, RuntimeError):  # RuntimeError: a user without a home
         return None
     return folder.absolute() if folder.is_dir() and os.access(folder, os.W_OK) else None
 

@@ -1,5 +1,6 @@
 """Shared fixtures. Tests marked `gpu` are skipped, visibly, where there is no CUDA device."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +9,14 @@ import pytest
 # An example may be slow because the machine is: no test is about time.
 hypothesis.settings.register_profile("embank", deadline=None)
 hypothesis.settings.load_profile("embank")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cache() -> Iterator[None]:
+    """No test reads or writes the user's cache: what it finds there would depend on earlier runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMBANK_CACHE", "")
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,7 +24,8 @@ from benchmarks.images import ImageClass, manifest_of, write_images
 from benchmarks.speed import common
 from benchmarks.speed.simulate import Chunks, Costs, Load, Server, simulate
 from engine import scale
-from engine.chunks import Tally, Task, Work, decoder_name, embed_chunk, feature_key
+from engine.chunks import Tally, Task, Work, embed_chunk, feature_key
+from engine.decode import decoder_name
 from engine.extract import EmbedOptions
 from engine.models import resolve
 from engine.recipes import Recipe
@@ -84,8 +85,7 @@ class Bench:
         """A new bank's work, while this process is its coordinator."""
         spec = resolve("random/resnet18", recipe=replace(Recipe(), size=64, crop=64))
         bank: Bank = open_or_create(self.folder / name, self.manifest, chunk_rows=self.options.chunk_rows)
-        batch = self.options.batch_for(self.runtime, bank.chunk_rows)
-        decoder = decoder_name(spec.recipe.rendering, self.runtime, self.options, batch)
+        decoder = decoder_name(self.options.decoder, self.runtime.device, self.options.dct)
         key = feature_key(spec, decoder, self.runtime, self.manifest.image_digest, self.options.dtype)
         layout = FeatureLayout(bank.path.resolve(), key, spec.dim, bank.grid)
         with FeatureWriter(bank, key, spec.dim) as writer:

@@ -16,6 +16,7 @@ __all__ = [
     "ImageSource",
     "Limits",
     "available_decoders",
+    "decoder_name",
     "make_decoder",
 ]
 
@@ -33,6 +34,22 @@ def available_decoders() -> dict[str, str]:
     if not has_dali:
         found["dali"] = "NVIDIA DALI is not installed; `pip install nvidia-dali-cuda130` (Linux x86-64)"
     return found
+
+
+def decoder_name(name: str, device: str, dct: bool = False) -> str:
+    """The `name` that `make_decoder`'s decoder will have; imports and makes nothing. Raises as that does."""
+    available = available_decoders()
+    if name == "auto":
+        name = "dali" if device.startswith("cuda") and not available["dali"] and not dct else "turbo"
+    if name not in available:
+        raise Refused(f"decoder {name!r}", f"It is one of auto, {', '.join(DECODERS)}", "choose one")
+    if available[name]:
+        raise Refused(f"decoder {name!r}", available[name], "install it, or use --decoder turbo")
+    if dct and name != "turbo":
+        raise Refused(f"DCT scaling with decoder {name!r}", "Only turbo has it", "use --decoder turbo")
+    if name == "dali" and device.startswith("cuda"):
+        return "dali-mixed"
+    return "turbo-dct" if dct else name
 
 
 def make_decoder(
@@ -53,23 +70,13 @@ def make_decoder(
     Raises:
         Refused: an unknown name, one that is not available here, or `dct` without turbo.
     """
-    available = available_decoders()
-    if name == "auto":
-        name = "dali" if device.startswith("cuda") and not available["dali"] and not dct else "turbo"
-    if name not in available:
-        raise Refused(f"decoder {name!r}", f"It is one of auto, {', '.join(DECODERS)}", "choose one")
-    if available[name]:
-        raise Refused(f"decoder {name!r}", available[name], "install it, or use --decoder turbo")
-    if dct and name != "turbo":
-        raise Refused(f"DCT scaling with decoder {name!r}", "Only turbo has it", "use --decoder turbo")
-    if name == "dali":
+    full_name = decoder_name(name, device, dct)
+    if full_name.startswith("dali"):
         from engine.decode.dali import DaliDecoder
 
         return DaliDecoder(recipe, device=device, threads=threads, batch_size=batch_size)
     from engine.decode import reference, turbo
     from engine.decode.pooled import PooledDecoder
 
-    if name == "reference":
-        return PooledDecoder("reference", reference.render_row, recipe, device=device, threads=threads)
-    full_name, render = ("turbo-dct", turbo.render_dct) if dct else ("turbo", turbo.render)
-    return PooledDecoder(full_name, render, recipe, device=device, threads=threads)
+    renders = {"reference": reference.render_row, "turbo": turbo.render, "turbo-dct": turbo.render_dct}
+    return PooledDecoder(full_name, renders[full_name], recipe, device=device, threads=threads)

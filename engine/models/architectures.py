@@ -15,6 +15,7 @@ from torch import nn
 
 from engine.errors import ModelError
 from engine.models import huggingface, modifiers
+from engine.models.names import modifier, split
 
 if TYPE_CHECKING:
     from engine.recipes import Recipe
@@ -97,27 +98,6 @@ FAMILIES = (
         notes="class token after the last LayerNorm",
     ),
 )
-
-
-def split(architecture: str) -> tuple[str, str]:
-    """`torchvision/resnet18+same` -> (`torchvision`, `resnet18`); see `modifier` for the rest.
-
-    Raises:
-        ModelError: another namespace.
-    """
-    namespace, _, name = architecture.partition("+")[0].partition("/")
-    if namespace not in ("torchvision", "timm", "transformers") or not name:
-        raise ModelError(
-            f"Architecture {architecture!r}",
-            "It is torchvision/NAME, timm/NAME or transformers/NAME",
-            "name one of these, for example torchvision/resnet50",
-        )
-    return namespace, name
-
-
-def modifier(architecture: str) -> str:
-    """`torchvision/resnet18+same` -> `same`, see `engine.models.modifiers`; empty for a plain one."""
-    return architecture.partition("+")[2]
 
 
 def body(module: nn.Module) -> nn.Module:
@@ -229,6 +209,28 @@ def timm_config(name: str) -> dict[str, Any]:
     """timm's pretrained configuration of a model (input size, mean, std, where its weights are)."""
     config = import_timm().get_pretrained_cfg(name)
     return {} if config is None else dict(config.to_dict())
+
+
+def default_weights(architecture: str) -> dict[str, str]:
+    """Where the library says that its published weights are.
+
+    Returns:
+        `url` and `text`, or also `hf_hub_id` and `hf_hub_filename` in timm's case; what it does not say is
+        not there.
+
+    Raises:
+        ModelError: unknown architecture, or a library missing.
+    """
+    from torchvision import models
+
+    namespace, name = split(architecture)
+    if namespace == "timm":
+        config = timm_config(name)
+        told = {key: config.get(key) for key in ("hf_hub_id", "hf_hub_filename", "url")}
+        return {"text": f"timm {name}", **{key: str(value) for key, value in told.items() if value}}
+    family(name)
+    published = models.get_model_weights(name).DEFAULT
+    return {"text": f"torchvision {published}", "url": published.url}
 
 
 def layer(architecture: str) -> tuple[str, str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError, WeightsError
-from engine.models import architectures, sources
+from engine.models import facts as known
+from engine.models import sources
 from engine.models.published import Published
 from engine.models.row import Row, Variant
 from engine.models.rows import ROWS
@@ -126,8 +127,8 @@ def resolve(
             f"{slug} with --weights {weights.name}", "Its weights are drawn, not read", "use torchvision/NAME"
         )
     recipe = recipe or found.recipe
-    layer, notes = architectures.layer(found.architecture)
-    dim = architectures.dimension(found.architecture, recipe.side)
+    layer, notes = known.layer(found.architecture)
+    dim = known.dimension(found.architecture, recipe.side)
     source = row.source if weights is None else sources.OwnFile(weights)
     there = source.find(found.architecture, seed)
     return ModelSpec(
@@ -158,7 +159,7 @@ def describe(slug: str, *, weights: Path | None = None) -> dict[str, Any]:
     except WeightsError:
         if not isinstance(source, Published) or weights is not None or source.converted.exists():
             raise
-        layer, _ = architectures.layer(found.architecture)
+        layer, _ = known.layer(found.architecture)
         recipe = found.recipe
         spec = {
             "slug": slug,
@@ -167,7 +168,7 @@ def describe(slug: str, *, weights: Path | None = None) -> dict[str, Any]:
             "weights_path": None,
             "weights_sha256": None,
             "recipe": recipe,
-            "dim": architectures.dimension(found.architecture, recipe.side),
+            "dim": known.dimension(found.architecture, recipe.side),
             "layer": layer,
             "notes": found.notes,
             "seed": None,

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from engine.errors import ModelError, WeightsError
-from engine.models import architectures, graph, weights
+from engine.models import architectures, facts, graph, weights
 from engine.models.catalog import ModelSpec
 from engine.normalise import normalise
 from engine.runtime import Runtime, autocast
@@ -50,6 +50,7 @@ def _with_weights(spec: ModelSpec) -> tuple[nn.Module, weights.LoadReport]:
     state = module.state_dict()
     found = weights.state_sha256(state)
     if found != spec.weights_sha256:
+        facts.forget(spec.architecture)
         raise WeightsError(
             f"Seed {spec.seed} gives weights {found}",
             f"{spec.weights_sha256} was expected: another release of torch draws other numbers",
@@ -130,6 +131,13 @@ class Encoder:
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
         with autocast(self.runtime):
             features: torch.Tensor = self._run(normalise(pixels, self.spec.recipe)).float()
+        if features.shape[1:] != (self.dim,):
+            facts.forget(self.spec.architecture)
+            raise ModelError(
+                f"{self.spec.architecture} gives features of shape {tuple(features.shape[1:])}",
+                f"({self.dim},) was told when the model was resolved",
+                "resolve the model again",
+            )
         return features
 
     def _tile(self, pixels: torch.Tensor, start: int, features: torch.Tensor) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.errors import MachineFault, WeightsError
-from engine.models import weights
+from engine.models import files
 
 #: (bytes there, bytes in all or None where the server does not say)
 Progress = Callable[[int, int | None], None]
@@ -85,7 +85,7 @@ def download(
     part: Path,
     *,
     progress: Progress | None = None,
-    max_bytes: int = weights.MAX_BYTES,
+    max_bytes: int = files.MAX_BYTES,
     patience: Patience | None = None,
     schemes: tuple[str, ...] = ("https",),
 ) -> None:
@@ -177,7 +177,7 @@ def _receive(
     done = start
     while block := response.read1(_BLOCK):
         if done == 0:
-            weights.refuse_impostors(Path(url), block[:512])
+            files.refuse_impostors(Path(url), block[:512])
         done += len(block)
         _demand_size(url, done, max_bytes, part, done)
         with disk(part):

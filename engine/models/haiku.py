@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from engine.errors import WeightsError
-from engine.models import weights
+from engine.models import files
 
 _CHILD = Path(__file__).with_name("haiku_child.py")
 _SECONDS = 600
@@ -28,7 +28,7 @@ def read(path: Path, *, seconds: int = _SECONDS) -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: it asks for anything but arrays and containers, is damaged, or goes over the limits.
     """
-    weights.sha256_of(path)  # a regular file of a sane size
+    files.sha256_of(path)  # a regular file of a sane size
     times, more = _MEMORY
     memory = times * path.stat().st_size + more
     with tempfile.TemporaryDirectory(prefix="embank-") as folder:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import MachineFault, WeightsError
-from engine.models import architectures, fetch, weights
+from engine.models import fetch, files
 from engine.models.readers import Reader
 from engine.models.sources import Found
 from engine.provenance import versions
@@ -90,7 +90,7 @@ class Published:
         told = read_json(self.folder / "model.json")
         if not self.converted.exists() or told is None:
             raise self.absent()
-        digest = weights.sha256_of(self.converted)
+        digest = files.sha256_of(self.converted)
         if digest != told.get("sha256"):
             raise WeightsError(
                 f"{self.converted} has SHA-256 {digest}",
@@ -187,6 +187,8 @@ def convert(
     Raises:
         WeightsError: absent, not the expected file, or tensors that do not fit.
     """
+    from engine.models import architectures, weights
+
     path = source or published.source
     if source is None and not path.exists():
         raise published.absent()
@@ -231,7 +233,7 @@ def _save(state: Mapping[str, Any], target: Path, told: dict[str, Any]) -> str:
             "The converted weights must be written",
             "free space and run the command again",
         ) from error
-    digest = weights.sha256_of(part)
+    digest = files.sha256_of(part)
     _move(part, target)
     return digest
 
@@ -263,16 +265,16 @@ def _check(published: Published, path: Path, shown: Path) -> dict[str, Any]:
 
 def identify(path: Path) -> dict[str, Any]:
     """{size, sha256, md5} of a weights file, which must not be a web page."""
-    sha256 = weights.sha256_of(path)
+    sha256 = files.sha256_of(path)
     with path.open("rb") as file:
-        weights.refuse_impostors(path, file.read(512))
+        files.refuse_impostors(path, file.read(512))
         file.seek(0)
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     return {"size": path.stat().st_size, "sha256": sha256, "md5": md5}
 
 
 def _copy(source: Path, part: Path) -> None:
-    weights.sha256_of(source)  # a regular file of a sane size
+    files.sha256_of(source)  # a regular file of a sane size
     with fetch.disk(part):
         shutil.copyfile(source, part)
 

@@ -1,18 +1,20 @@
 """How a published file becomes a state dict of the architecture: one reader a kind of container.
 
 A reader selects, renames and turns; it never guesses. Whether the result is complete is decided by
-`weights.fit`, which demands every tensor and no other.
+`weights.fit`, which demands every tensor and no other. Rows of the catalogue hold readers, so torch is
+imported only where one reads.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import WeightsError
-from engine.models import bundle, haiku, variables, weights
+from engine.models import variables
+
+if TYPE_CHECKING:
+    import torch
 
 #: Kernels elsewhere are height, width, in, out; torch's are out, in, height, width.
 _TO_TORCH = (3, 2, 0, 1)
@@ -23,7 +25,7 @@ _SLOTS = ("/Momentum", "/LARSOptimizer", "/ExponentialMovingAverage", "/Adam", "
 class Contents:
     """The tensors under the architecture's names, and the names of those that were left out."""
 
-    tensors: dict[str, torch.Tensor]
+    tensors: "dict[str, torch.Tensor]"
     left_out: tuple[str, ...] = ()
 
 
@@ -63,6 +65,8 @@ class TorchFile:
         return "PyTorch file, " + (f"under `{self.key}`" if self.key else "bare state dict")
 
     def read(self, path: Path) -> Contents:
+        from engine.models import weights
+
         state: Any = weights.read(path, stand_ins=self.stand_ins)
         if self.key:
             state = state.get(self.key)
@@ -102,6 +106,10 @@ class TensorFlowCheckpoint:
         return "TensorFlow checkpoint (index and data) in a zip"
 
     def read(self, path: Path) -> Contents:
+        import torch
+
+        from engine.models import bundle
+
         names = variables.simclr(self.blocks)
         with bundle.opened(path, self.pattern) as opened:
             left_out = sorted(set(opened.entries) - set(names))
@@ -135,6 +143,8 @@ class HaikuPickle:
         return "pickle (dill) of Haiku parameters and state"
 
     def read(self, path: Path) -> Contents:
+        from engine.models import haiku
+
         names = variables.byol(self.blocks)
         found: dict[str, torch.Tensor] = {}
         left_out = []

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine.models import architectures, sources
+from engine.models import facts as known
+from engine.models import sources
 from engine.recipes import Recipe
 
 
@@ -64,7 +65,7 @@ class Row:
     slug: str
     architecture: str
     source: sources.Source
-    recipe: Recipe | Callable[[str], Recipe] = architectures.default_recipe
+    recipe: Recipe | Callable[[str], Recipe] = known.default_recipe
     notes: str = ""
     takes_file: bool = True
     variants: tuple[Variant, ...] = ()

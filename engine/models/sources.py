@@ -2,14 +2,17 @@
 
 import contextlib
 import importlib.util
+import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from engine.errors import WeightsError
-from engine.models import architectures, huggingface, weights
+from engine.models import configs, facts, files
+from engine.models.names import split
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
@@ -60,11 +63,11 @@ class OwnFile:
         return "yes"
 
     def find(self, architecture: str, seed: int) -> Found:
-        namespace, name = architectures.split(architecture)
+        namespace, name = split(architecture)
         path = self.path
         if namespace == "transformers" and path.is_dir():
-            path = huggingface.weights_in(path, name)
-        return Found(f"file {self.path.name}", weights.sha256_of(path), path)
+            path = configs.weights_in(path, name)
+        return Found(f"file {self.path.name}", files.sha256_of(path), path)
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,7 @@ class Seeded:
         return "yes"
 
     def find(self, architecture: str, seed: int) -> Found:
-        state = architectures.build_seeded(architecture, seed).state_dict()
-        return Found(f"random, seed {seed}", weights.state_sha256(state), None, seed)
+        return Found(f"random, seed {seed}", facts.drawn_sha256(architecture, seed), None, seed)
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,8 @@ class TorchvisionDefault:
         return "on first use"
 
     def find(self, architecture: str, seed: int) -> Found:
-        from torchvision import models
-
-        _, name = architectures.split(architecture)
-        architectures.family(name)
-        published = models.get_model_weights(name).DEFAULT
-        return _from_url(published.url, f"torchvision {published}", f"random/{name}")
+        told = facts.default_weights(architecture)
+        return _from_url(told["url"], told["text"], f"random/{split(architecture)[1]}")
 
 
 @dataclass(frozen=True)
@@ -166,22 +164,21 @@ class TimmDefault:
         return "on first use"
 
     def find(self, architecture: str, seed: int) -> Found:
-        _, name = architectures.split(architecture)
-        config = architectures.timm_config(name)
+        told = facts.default_weights(architecture)
         remedy = "random/resnet50"
-        if config.get("hf_hub_id"):
-            return _from_hub(config["hf_hub_id"], config.get("hf_hub_filename"), remedy)
-        if config.get("url"):
-            return _from_url(config["url"], f"timm {name}", remedy)
+        if "hf_hub_id" in told:
+            return _from_hub(told["hf_hub_id"], told.get("hf_hub_filename"), remedy)
+        if "url" in told:
+            return _from_url(told["url"], told["text"], remedy)
         raise WeightsError(
-            f"timm publishes no weights for {name!r}",
+            f"timm publishes no weights for {split(architecture)[1]!r}",
             "A frozen backbone needs weights",
             "give --weights FILE",
         )
 
 
 def _checked(path: Path, text: str, sha256: str | None, prefix: str = "") -> Found:
-    found = weights.sha256_of(path)
+    found = files.sha256_of(path)
     wanted = sha256 or prefix
     if not found.startswith(wanted):
         raise WeightsError(
@@ -193,18 +190,28 @@ def _checked(path: Path, text: str, sha256: str | None, prefix: str = "") -> Fou
 
 
 def _from_url(url: str, text: str, control: str) -> Found:
-    import torch
-
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / url.rpartition("/")[2]
+    path = _hub() / "checkpoints" / url.rpartition("/")[2]
     match = _HASH_IN_NAME.search(path.name)
     prefix = match[1] if match else ""
     if not path.exists():
+        import torch
+
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        path = folder / path.name
         with _network(url, path, control):
             folder.mkdir(parents=True, exist_ok=True)
             # Writes a temporary file, checks the digest in the name, then renames.
             torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix or None, progress=True)
     return _checked(path, f"{text}, {url}", None, prefix)
+
+
+def _hub() -> Path:
+    """`torch.hub.get_dir()`, told without torch where nobody has imported it, and so chosen another."""
+    if torch := sys.modules.get("torch"):
+        return Path(torch.hub.get_dir())
+    usual = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")  # noqa: PTH118 - as torch
+    home = os.environ.get("TORCH_HOME", usual)
+    return Path(os.path.expanduser(home), "hub")  # noqa: PTH111 - without a home, no error
 
 
 def _from_hub(repository: str, filename: str | None, control: str) -> Found:

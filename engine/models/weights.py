@@ -7,7 +7,6 @@ either fills every tensor of the architecture with finite numbers of the right s
 import argparse
 import hashlib
 import pickle
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,8 @@ from torch import nn
 
 from engine.errors import WeightsError
 from engine.models import architectures, inert
+from engine.models.files import refuse, refuse_impostors, sha256_of
 
-#: The largest file read; the greatest backbones of torchvision and timm stay below 10 GiB.
-MAX_BYTES = 32 * 2**30
 _CONTAINERS = ("state_dict", "model")
 _NOT_COUNTED = "num_batches_tracked"
 
@@ -39,31 +37,6 @@ class LoadReport:
     prefix: str = ""
     dropped: tuple[str, ...] = ()
     tensors: int = 0
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a weights file, after checking that it is a file of a sane size.
-
-    Raises:
-        WeightsError: missing, not a regular file, empty, or larger than `MAX_BYTES`.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise _refuse(path, "is not a regular file", "Weights are read from one file", "name a file")
-        if not 0 < status.st_size <= MAX_BYTES:
-            raise _refuse(
-                path,
-                f"has {status.st_size} bytes",
-                f"1 to {MAX_BYTES} are believable",
-                "fetch the file again",
-            )
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _refuse(
-            path, f"cannot be read ({error.strerror})", "The weights must be there", "check the path"
-        ) from error
 
 
 def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
@@ -92,7 +65,7 @@ def read(
     """
     found = sha256_of(path)
     if sha256 is not None and found != sha256.lower():
-        raise _refuse(
+        raise refuse(
             path,
             f"has SHA-256 {found}",
             f"{sha256} was expected: the file is damaged or another one",
@@ -106,20 +79,6 @@ def read(
     return _read_torch(path, head.startswith(b"PK\x03\x04"), stand_ins)
 
 
-def refuse_impostors(path: Path, head: bytes) -> None:
-    """Raise WeightsError where a file's first bytes are those of a web page or of a Git LFS pointer."""
-    start = head.lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise _refuse(
-            path,
-            "is a web page",
-            "The download gave a page instead of the file",
-            "open the link in a browser and save the file",
-        )
-    if start.startswith(b"version https://git-lfs"):
-        raise _refuse(path, "is a Git LFS pointer", "The weights themselves are needed", "run `git lfs pull`")
-
-
 def _read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -127,7 +86,7 @@ def _read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
     try:
         tensors: Mapping[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        raise _refuse(
+        raise refuse(
             path, f"is damaged ({_line(error)})", "It must be a whole safetensors file", "fetch it again"
         ) from error
     return tensors
@@ -140,7 +99,7 @@ def _read_torch(path: Path, zipped: bool, stand_ins: tuple[str, ...]) -> Mapping
         with torch.serialization.safe_globals([argparse.Namespace, *allowed]):
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        raise _refuse(
+        raise refuse(
             path,
             f"holds more than tensors, or is damaged ({_line(error)})",
             "Weights are read without executing anything",
@@ -149,13 +108,13 @@ def _read_torch(path: Path, zipped: bool, stand_ins: tuple[str, ...]) -> Mapping
     except (
         Exception
     ) as error:  # the parser meets arbitrary bytes: EOFError, KeyError, UnicodeError, struct.error, ...
-        raise _refuse(
+        raise refuse(
             path, f"cannot be parsed ({_line(error)})", "It must be a whole weights file", "fetch it again"
         ) from error
     if isinstance(loaded, inert.Inert):
         loaded = inert.state_of(loaded)
     if not isinstance(loaded, Mapping):
-        raise _refuse(
+        raise refuse(
             path,
             f"holds a {type(loaded).__name__}",
             "A state dict (name -> tensor) is needed",
@@ -304,7 +263,3 @@ def _few(names: Iterable[str], n: int = 3) -> str:
 def _line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
-
-
-def _refuse(path: Path, found: str, rule: str, remedy: str) -> WeightsError:
-    return WeightsError(f"{path} {found}", rule, remedy)

@@ -1,12 +1,20 @@
 """What may be imported where, as far as import-linter cannot see it (its rules are in pyproject.toml)."""
 
 import ast
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from PIL import Image
+from torchvision import models
+
+from tests.command import embank
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("stores", "engine", "benchmarks")
@@ -39,6 +47,54 @@ def test_import_is_light(module: str, absent: set[str]) -> None:
     names = loaded(f"import {module}")
     assert module.partition(".")[0] in names
     assert not names & absent
+
+
+def finished(words: list[str], cache: str) -> tuple[dict[str, Any], set[str]]:
+    """What a command says in a fresh interpreter, but for its seconds; and top-level modules afterwards."""
+    code = (
+        "import sys, cli\n"
+        "try:\n    cli.main()\n"
+        "finally:\n    print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "EMBANK_CACHE": cache},
+    )
+    said = json.loads(done.stdout)
+    return {**said, "seconds": 0, "stages": 0}, set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("model", ["random/shufflenet_v2_x0_5", "torchvision/resnet18", "efficientnet-lite0"])
+def test_a_finished_bank_is_gone_through_without_torch(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if model == "efficientnet-lite0":
+        pytest.importorskip("timm")
+    cache = str(tmp_path / "cache")
+    monkeypatch.setenv("EMBANK_CACHE", cache)
+    folder = tmp_path / "images" / "a"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (40, 40), "grey").save(folder / "0.png")
+    assert embank("manifest", "folder", folder.parent, "-o", tmp_path / "m.parquet").code == 0
+    words = ["embed", tmp_path / "m.parquet", "--model", model, "--bank", tmp_path / "bank", "--json"]
+    words += ["--device", "cpu", "--dtype", "float32"]  # random weights give small numbers
+    if model == "torchvision/resnet18":
+        torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "w.pth")
+        words += ["--weights", tmp_path / "w.pth"]
+    first = embank(*words).json
+    assert first["embedded"] == 1
+    again = [str(word) for word in words]
+    said, names = finished(again, cache)
+    heavy = {"torch", "torchvision", "timm", "transformers", "sklearn", "scipy", "zarr"}
+    assert names & heavy == set()
+    assert said == {**first, "embedded": 0, "img_per_s": 0, "seconds": 0, "stages": 0}
+    without, names = finished(again, "")
+    assert "torch" in names, "what is not kept is found"
+    assert without == said
 
 
 def cuda_uses(tree: ast.AST) -> Iterator[int]:

@@ -13,8 +13,8 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import v2
 
-from engine import chunks, extract
-from engine.errors import BankError
+from engine import chunks, extract, models
+from engine.errors import BankError, Refused
 from engine.evals.bank import fewshot_from_bank
 from engine.evals.fewshot import Protocol
 from engine.extract import EmbedOptions, Progress, embed
@@ -142,13 +142,13 @@ def decoders(monkeypatch: pytest.MonkeyPatch) -> list[_Counted]:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Slugs of the models that were loaded."""
     loaded: list[str] = []
-    original = chunks.load
+    original = models.load
 
     def counted(spec: Any, runtime: Runtime) -> Any:
         loaded.append(spec.slug)
         return original(spec, runtime)
 
-    monkeypatch.setattr(chunks, "load", counted)
+    monkeypatch.setattr(models, "load", counted)
     return loaded
 
 
@@ -171,9 +171,20 @@ def test_a_finished_bank_is_not_computed_again(
 ) -> None:
     before = _digests(bank)
     (report,) = embed(Manifest.from_folder(folder), [spec], bank, runtime=CPU, options=OPTIONS)
-    assert (report.embedded, report.ok, loads) == (0, N, [])
-    assert sum(d.rows for d in decoders) == 0
+    assert (report.embedded, report.ok, loads, decoders) == (0, N, [], [])
     assert _digests(bank) == before
+
+
+def test_a_decoder_that_is_not_the_named_one_is_refused(
+    folder: Path, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = chunks.make_decoder
+    monkeypatch.setattr(
+        chunks, "make_decoder", lambda _, *args, **kwargs: original("reference", *args, **kwargs)
+    )
+    with pytest.raises(Refused, match="decoder reference"):
+        embed(Manifest.from_folder(folder), [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS)
+    assert not list((tmp_path / "bank").rglob("c/0*"))
 
 
 @pytest.mark.parametrize("after", [16, 80, 140])

@@ -1,8 +1,13 @@
 """Runtime decisions: what `auto` means here, and what is refused."""
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from engine import runtime
 from engine.errors import Refused
 from engine.runtime import HostCopy, Runtime, Span, autocast, cuda_available, fix_flags
 
@@ -33,6 +38,42 @@ def test_cuda_is_refused_with_a_remedy_where_there_is_none() -> None:
     with pytest.raises(Refused, match="doctor"):
         Runtime.resolve("cuda")
     assert Runtime.resolve("auto").device == "cpu"
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders `dev` and `pci` that stand in for the machine's, on which torch must not be asked."""
+    for name, attribute in (("dev", "_DEVICES"), ("pci", "_PCI_DEVICES")):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(runtime, attribute, tmp_path / name)
+    monkeypatch.setattr(runtime, "sys", SimpleNamespace(platform="linux"))
+    (tmp_path / "pci" / "0000:00:02.0").mkdir()
+    (tmp_path / "pci" / "0000:00:02.0" / "vendor").write_text("0x8086\n")
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it is then an error
+    return tmp_path
+
+
+def test_torch_is_not_asked_where_no_device_can_be(machine: Path) -> None:
+    assert (Runtime.resolve("auto").device, Runtime.resolve("cpu").device) == ("cpu", "cpu")
+
+
+@pytest.mark.parametrize("trace", ["dev/nvidia0", "dev/nvidiactl", "dev/dxg", "dev/kfd", "dev/nvhost-gpu"])
+def test_torch_is_asked_where_a_driver_shows(machine: Path, trace: str) -> None:
+    (machine / trace).touch()
+    with pytest.raises(ImportError):
+        Runtime.resolve("auto")
+
+
+def test_torch_is_asked_where_a_card_waits_for_its_driver(machine: Path) -> None:
+    (machine / "pci" / "0000:00:02.0" / "vendor").write_text("0x10de\n")
+    with pytest.raises(ImportError):
+        Runtime.resolve("auto")
+
+
+def test_torch_is_asked_elsewhere(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "sys", SimpleNamespace(platform="darwin"))
+    with pytest.raises(ImportError):
+        Runtime.resolve("auto")
 
 
 def test_autocast_lowers_precision_and_records_no_gradient() -> None:

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine.decode import DecodedBatch, Decoder, ImageSource, Limits, available_decoders, make_decoder
+from engine.decode import (
+    DecodedBatch,
+    Decoder,
+    ImageSource,
+    Limits,
+    available_decoders,
+    decoder_name,
+    make_decoder,
+)
 from engine.decode.parity import pixel_parity
 from engine.decode.protocol import READ_AHEAD
 from engine.errors import Refused
@@ -106,6 +114,7 @@ def test_stopping_early_and_starting_again(decoder: Decoder, source: ImageSource
 
 
 def test_closing_ends_the_threads(source: ImageSource) -> None:
+    gc.collect()  # threads of earlier tests
     before = threading.active_count()
     for name in ("reference", "turbo", "dali"):
         if available_decoders()[name]:
@@ -155,6 +164,7 @@ def test_pixel_limit_can_be_raised(tmp_path: Path) -> None:
 def test_names(source: ImageSource) -> None:
     def name(asked: str, device: str = "cpu", dct: bool = False) -> str:
         with make_decoder(asked, RECIPE, device=device, threads=1, batch_size=1, dct=dct) as made:
+            assert made.name == decoder_name(asked, device, dct)  # known without making one
             return made.name
 
     assert name("auto") == "turbo"
@@ -162,14 +172,19 @@ def test_names(source: ImageSource) -> None:
     assert name("reference") == "reference"
     for asked, dct in (("fast", False), ("reference", True), ("dali", True)):
         with pytest.raises(Refused) as caught:
-            name(asked, dct=dct)
+            decoder_name(asked, "cpu", dct)
         assert "Remedy: " in str(caught.value)
+        with pytest.raises(Refused):
+            name(asked, dct=dct)
+    if not available_decoders()["dali"]:
+        assert name("dali") == "dali"
 
 
 @pytest.mark.gpu
 def test_auto_on_cuda(source: ImageSource) -> None:
     with make_decoder("auto", RECIPE, device="cuda:0", threads=2, batch_size=4) as made:
         assert made.name == ("turbo" if available_decoders()["dali"] else "dali-mixed")
+        assert made.name == decoder_name("auto", "cuda:0")
         (batch,) = made.stream(source, [[1, 2]])
         assert batch.pixels.device == torch.device("cuda:0")
 

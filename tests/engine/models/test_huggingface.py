@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.errors import ModelError, WeightsError
-from engine.models import architectures, huggingface, load, resolve
+from engine.models import architectures, configs, load, resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from tests.engine.models.plain import cosine, pictures
@@ -20,8 +20,8 @@ SIDE = 28
 RECIPE = Recipe(size=SIDE, crop=SIDE)
 _SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
 TINY = {
-    "tiny-dinov2": huggingface.Config("Dinov2", {**_SIZES, "image_size": 56, "patch_size": 14}),
-    "tiny-dinov3": huggingface.Config(
+    "tiny-dinov2": configs.Config("Dinov2", {**_SIZES, "image_size": 56, "patch_size": 14}),
+    "tiny-dinov3": configs.Config(
         "DINOv3ViT", {**_SIZES, "intermediate_size": 48, "patch_size": 14, "num_register_tokens": 4}, prefix=5
     ),
 }
@@ -30,7 +30,7 @@ TINY = {
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, config in TINY.items():
-        monkeypatch.setitem(huggingface.CONFIGS, name, config)
+        monkeypatch.setitem(configs.CONFIGS, name, config)
     architectures._shapes_only.cache_clear()
 
 
