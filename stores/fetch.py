@@ -36,8 +36,9 @@ def cache_folder() -> Path | None:
         folder = Path(
             stated or Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "embank")
         )
-        files.make_directory(folder.absolute())
-    except (EmbankError, RuntimeError):  # RuntimeError: a user without a home
+        if not folder.is_dir():  # else it would be synced again, which a busy disk makes one wait for
+            files.make_directory(folder.absolute())
+    except (EmbankError, OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
     return folder.absolute() if folder.is_dir() and os.access(folder, os.W_OK) else None
 
