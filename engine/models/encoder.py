@@ -31,11 +31,24 @@ def load(spec: ModelSpec, runtime: Runtime) -> "Encoder":
     """Build the backbone, fill it with its weights, and make it ready on the runtime's device.
 
     Raises:
-        ModelError: the architecture cannot be built here.
+        ModelError: the architecture cannot be built here, or is not what `resolve` was told.
         WeightsError: the weights changed since `resolve`, or do not fit.
     """
+    layer, _ = architectures.layer(spec.architecture)
+    if layer != spec.layer:
+        raise _wrong(spec, f"gives the layer {layer}", spec.layer)
     module, report = _with_weights(spec)
     return Encoder(spec, runtime, module, report)
+
+
+def _wrong(spec: ModelSpec, found: str, told: object) -> ModelError:
+    """The error of an architecture of which a wrong fact was kept; it is kept no longer."""
+    facts.forget(spec.architecture)
+    return ModelError(
+        f"{spec.architecture} {found}",
+        f"{told} was told when the model was resolved",
+        "run the same command again, which asks anew",
+    )
 
 
 def _with_weights(spec: ModelSpec) -> tuple[nn.Module, weights.LoadReport]:
@@ -132,12 +145,7 @@ class Encoder:
         with autocast(self.runtime):
             features: torch.Tensor = self._run(normalise(pixels, self.spec.recipe)).float()
         if features.shape[1:] != (self.dim,):
-            facts.forget(self.spec.architecture)
-            raise ModelError(
-                f"{self.spec.architecture} gives features of shape {tuple(features.shape[1:])}",
-                f"({self.dim},) was told when the model was resolved",
-                "resolve the model again",
-            )
+            raise _wrong(self.spec, f"gives features of shape {tuple(features.shape[1:])}", (self.dim,))
         return features
 
     def _tile(self, pixels: torch.Tensor, start: int, features: torch.Tensor) -> None:

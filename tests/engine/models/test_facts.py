@@ -199,14 +199,20 @@ def test_errors_are_not_kept(kept: Path) -> None:
 # --- a fact that is wrong ---------------------------------------------------------------------------
 
 
-def test_another_length_is_refused_and_forgotten(kept: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fact", "value", "says"),
+    [("dimension at 32", 1, r"shape \(1024,\)"), ("layer", ["cls", ""], "gives the layer gap")],
+)
+def test_another_feature_is_refused_and_forgotten(
+    kept: Path, tmp_path: Path, fact: str, value: Any, says: str
+) -> None:
     def spec() -> Any:
         return resolve("torchvision/shufflenet_v2_x0_5", weights=file, recipe=SMALL)
 
     file = saved(architectures.build_seeded(NAME, 0), tmp_path)
     truth = spec()
-    rewrite(kept, "dimension at 32", 1)
-    with pytest.raises(ModelError, match=r"shape \(1024,\)"):
+    rewrite(kept, fact, value)
+    with pytest.raises(ModelError, match=says):
         load(spec(), Runtime.resolve("cpu", threads=1))
     assert spec() == truth
 
