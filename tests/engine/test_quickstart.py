@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from engine import chunks, quickstart
+from engine import models, quickstart
 from engine.evals.selection import grid
 from engine.quickstart import MODELS, PROBED, PROTOCOLS, run
 from stores.manifest import Manifest
@@ -45,7 +45,7 @@ def test_running_it_again_embeds_nothing(made: Path, monkeypatch: pytest.MonkeyP
     def refuse(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(chunks, "load", refuse)
+    monkeypatch.setattr(models, "load", refuse)
     again = run(made, sets=("tiles",))
     assert len(again.fewshot.rows) == len(MODELS)
     assert again.probes.rows == ()  # the tiles have no test part
