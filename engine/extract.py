@@ -7,7 +7,7 @@ same, bit for bit.
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +156,6 @@ class _Pass:
 
     def run(self, on_progress: Callable[[Progress], None] | None) -> list[EmbedReport]:
         writers: list[FeatureWriter] = []
-        start = time.perf_counter()
         try:
             for spec, layout in zip(self.work.specs, self.work.layouts, strict=True):
                 writers.append(FeatureWriter(self.bank, layout.key, spec.dim).__enter__())
@@ -165,11 +164,12 @@ class _Pass:
                 Task(chunk, tuple(i for i, missing in enumerate(todo) if chunk in missing))
                 for chunk in sorted(set().union(*todo))
             ]
-            tally = Tally()
-            watch = _Watch(self.work, tasks, tally, on_progress)
-            compute = self._hand_out if self.executor else self._compute
-            described = compute(tasks, tally, watch) if tasks else {}
-            seconds = time.perf_counter() - start
+            tally, described, seconds = Tally(), dict[int, dict[str, Any]](), 0.0
+            if tasks:
+                with self._ready() as compute:
+                    start = time.perf_counter()  # importing torch is no part of a pass
+                    described = compute(tasks, tally, _Watch(self.work, tasks, tally, on_progress))
+                    seconds = time.perf_counter() - start
             return [
                 self._finish(writer, i, todo[i], tally, seconds, described.get(i, {}))
                 for i, writer in enumerate(writers)
@@ -178,11 +178,19 @@ class _Pass:
             for writer in writers:
                 writer.__exit__(None, None, None)
 
-    def _compute(self, tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
-        """Do all chunks in this process; the reference for every executor."""
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator["_Compute"]:
+        """What does chunks: the executor's workers, or this process, which is the reference for them."""
+        if self.executor:
+            yield self._hand_out
+            return
         with contextlib.closing(Resident(self.work, self.manifest)) as resident:
-            resident.run(tasks, tally, watch.look)
-            return resident.describe()
+
+            def compute(tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
+                resident.run(tasks, tally, watch.look)
+                return resident.describe()
+
+            yield compute
 
     def _hand_out(self, tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
         """Have the executor's workers do the chunks; features never pass through here."""
@@ -257,6 +265,10 @@ class _Pass:
             seconds={"total": report.seconds, "stages": report.stages},
             versions=provenance.versions(),
         ).write(self.bank.path)
+
+
+#: Does chunks, counts them in the tally, and says how the encoders compute.
+_Compute = Callable[[Sequence[Task], Tally, "_Watch"], dict[int, dict[str, Any]]]
 
 
 class _Watch:
