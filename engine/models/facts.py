@@ -29,58 +29,43 @@ LIBRARIES = ("torch", "torchvision", "timm", "transformers")
 
 def layer(architecture: str) -> tuple[str, str]:
     """See `architectures.layer`."""
-
-    def find() -> tuple[str, str]:
-        from engine.models import architectures
-
-        return architectures.layer(architecture)
-
-    kind, notes = _recall(architecture, "layer", find)
+    kind, notes = _recall(architecture, "layer", lambda: _architectures().layer(architecture))
     return kind, notes
 
 
 def dimension(architecture: str, side: int) -> int:
     """See `architectures.dimension`."""
-
-    def find() -> int:
-        from engine.models import architectures
-
-        return architectures.dimension(architecture, side)
-
-    return int(_recall(architecture, f"dimension at {side}", find))
+    fact = f"dimension at {side}"
+    return int(_recall(architecture, fact, lambda: _architectures().dimension(architecture, side)))
 
 
 def default_recipe(architecture: str) -> Recipe:
     """See `architectures.default_recipe`."""
-
-    def find() -> dict[str, Any]:
-        from engine.models import architectures
-
-        return architectures.default_recipe(architecture).to_dict()
-
-    return Recipe.from_dict(_recall(architecture, "recipe", find))
+    told = _recall(architecture, "recipe", lambda: _architectures().default_recipe(architecture).to_dict())
+    return Recipe.from_dict(told)
 
 
 def default_weights(architecture: str) -> dict[str, str]:
     """See `architectures.default_weights`."""
-
-    def find() -> dict[str, str]:
-        from engine.models import architectures
-
-        return architectures.default_weights(architecture)
-
-    return dict(_recall(architecture, "weights", find))
+    return dict(_recall(architecture, "weights", lambda: _architectures().default_weights(architecture)))
 
 
 def drawn_sha256(architecture: str, seed: int) -> str:
     """`weights.state_sha256` of the tensors that `architectures.build_seeded` draws."""
 
     def find() -> str:
-        from engine.models import architectures, weights
+        from engine.models import weights
 
-        return weights.state_sha256(architectures.build_seeded(architecture, seed).state_dict())
+        return weights.state_sha256(_architectures().build_seeded(architecture, seed).state_dict())
 
     return str(_recall(architecture, f"drawn from {seed}", find))
+
+
+def _architectures() -> Any:
+    """The module that builds them, and imports torch to do so."""
+    from engine.models import architectures
+
+    return architectures
 
 
 def forget(architecture: str) -> None:
