@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import banks
+from stores import objects
 
 
 @pytest.fixture(scope="module")
@@ -21,3 +22,13 @@ def quick_path(quick_folder: Path) -> Iterator[Path]:
     """A folder for the test, likewise."""
     with tempfile.TemporaryDirectory(dir=quick_folder) as name:
         yield Path(name)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No second attempts: each answer is final."""
+    monkeypatch.setattr(objects, "RETRIES", {"max_retries": 0})
+    monkeypatch.setattr(objects, "PAUSES", ())
+    objects.bucket_of.cache_clear()
+    yield
+    objects.bucket_of.cache_clear()

@@ -21,7 +21,7 @@ from stores import fetch, leases, objects
 from stores.encode import encode
 from stores.errors import BankError
 from stores.places import ObjectPath, place
-from tests.stores.banks import chunk_result
+from tests.stores.banks import at_once, chunk_result
 
 # These are tests of every object store: here they get this module's `root` and `lock`.
 from tests.stores.test_leases import (  # noqa: F401
@@ -36,7 +36,6 @@ from tests.stores.test_leases import (  # noqa: F401
 from tests.stores.test_objects import (  # noqa: F401
     CHUNK,
     DIM,
-    at_once,
     disk,
     make_bank,
     prepared,

@@ -1,6 +1,5 @@
 """Leases in a bucket: one holder, taken over after it fell silent by the store's clock, never before."""
 
-import contextlib
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from stores.commit import Committer
 from stores.errors import BankError, MachineFault, Refused
 from stores.places import ObjectPath, place
 from stores.write import FeatureWriter, open_or_create
-from tests.stores.banks import chunk_result, make_key, make_manifest
+from tests.stores.banks import at_once, chunk_result, make_key, make_manifest
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,22 +79,19 @@ def test_two_coordinators_of_a_feature(lock: ObjectPath) -> None:
     FeatureWriter(bank, key, 4).close()
 
 
+def eight_want(lock: ObjectPath) -> leases.Lease:
+    """Have eight threads ask for a lease at once; that of the one which gets it."""
+    won, errors = at_once([lambda: locks.coordinate(lock, "it")] * 8)
+    assert len(won) == 1
+    assert all(isinstance(error, Refused) for error in errors)
+    (lease,) = won
+    assert isinstance(lease, leases.Lease)
+    return lease
+
+
 def test_eight_that_want_it(lock: ObjectPath) -> None:
-    won, start = [], threading.Barrier(8)
-
-    def want() -> None:
-        start.wait()
-        with contextlib.suppress(Refused):
-            won.append(locks.coordinate(lock, "it"))
-
     for _ in range(3):
-        threads = [threading.Thread(target=want) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(won) == 1
-        won.pop().release()
+        eight_want(lock).release()
 
 
 def test_a_holder_elsewhere_is_believed_until_it_falls_silent(lock: ObjectPath, hasty: None) -> None:
@@ -197,16 +193,6 @@ def test_nobody_waits_for_the_dead_of_this_machine(lock: ObjectPath, how: str) -
     assert time.monotonic() - start < 20
 
 
-@pytest.fixture
-def asked_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A client that does not ask twice, so that one fault is one error."""
-    monkeypatch.setattr(objects, "RETRIES", {"max_retries": 0})
-    monkeypatch.setattr(objects, "PAUSES", ())
-    objects.bucket_of.cache_clear()
-    yield
-    objects.bucket_of.cache_clear()
-
-
 def leave_behind(server: Server, lock: ObjectPath, shared: bool = False) -> leases.Lease:
     """Take a lease and release it with a request that never arrives."""
     manager = leases.held(lock, shared=shared)
@@ -217,7 +203,7 @@ def leave_behind(server: Server, lock: ObjectPath, shared: bool = False) -> leas
     return left
 
 
-@pytest.mark.usefixtures("asked_once")
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("shared", [False, True])
 def test_nobody_waits_for_a_release_of_this_process_that_never_arrived(
     lock: ObjectPath, server: Server, shared: bool
@@ -235,29 +221,17 @@ def test_nobody_waits_for_a_release_of_this_process_that_never_arrived(
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.usefixtures("asked_once")
+@pytest.mark.usefixtures("impatient")
 def test_of_eight_threads_one_takes_what_was_left(lock: ObjectPath, server: Server) -> None:
     left = leave_behind(server, lock)
-    won, start = [], threading.Barrier(8)
-
-    def want() -> None:
-        start.wait()
-        with contextlib.suppress(Refused):
-            won.append(locks.coordinate(lock, "it"))
-
-    threads = [threading.Thread(target=want) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
+    won = eight_want(lock)
     left.release()
     with pytest.raises(Refused):
         locks.coordinate(lock, "it")
-    won.pop().release()
+    won.release()
 
 
-@pytest.mark.usefixtures("asked_once")
+@pytest.mark.usefixtures("impatient")
 def test_nobody_waits_for_a_creation_that_ended_with_an_error(lock: ObjectPath, server: Server) -> None:
     def lost(count: int, method: str, path: str) -> str | None:
         return "lost" if (count, method) == (1, "PUT") else None
@@ -294,7 +268,7 @@ def test_no_thread_takes_what_another_is_about_to_know(
     assert body(lock)["free"]
 
 
-@pytest.mark.usefixtures("asked_once")
+@pytest.mark.usefixtures("impatient")
 def test_tokens_do_not_pile_up(lock: ObjectPath, server: Server) -> None:
     before = set(leases._ours)
     leave_behind(server, lock)

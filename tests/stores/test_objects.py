@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from stores.records import RunRecord, read_all
 from stores.verify import quarantine, verify
 from stores.write import FeatureWriter, open_or_create
 from tests.stores import banks
-from tests.stores.banks import chunk_result, content, fill, make_key
+from tests.stores.banks import at_once, chunk_result, content, fill, make_key
 
 ROWS, DIM, CHUNK = 150, 8, 64
 
@@ -50,16 +50,6 @@ def root(server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     found = place(f"s3://bucket/{name}/bank")
     assert isinstance(found, ObjectPath)
     return found
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No second attempts: each answer is final."""
-    monkeypatch.setattr(objects, "RETRIES", {"max_retries": 0})
-    monkeypatch.setattr(objects, "PAUSES", ())
-    objects.bucket_of.cache_clear()
-    yield
-    objects.bucket_of.cache_clear()
 
 
 def manifest() -> Manifest:
@@ -311,24 +301,6 @@ def prepared(root: ObjectPath) -> Committer:
     bank = open_or_create(root, manifest(), chunk_rows=CHUNK)
     with FeatureWriter(bank, make_key(bank.image_digest), DIM) as writer:
         return writer.committer
-
-
-def at_once(jobs: list[Callable[[], object]]) -> tuple[list[object], list[BaseException]]:
-    start, said, errors = threading.Barrier(len(jobs)), [], []
-
-    def run(job: Callable[[], object]) -> None:
-        start.wait()
-        try:
-            said.append(job())
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return said, errors
 
 
 @pytest.mark.parametrize("differing", [False, True], ids=["same bytes", "other bytes"])

@@ -199,6 +199,12 @@ def test_sealing_needs_all_chunks_and_may_be_repeated(tmp_path: Path) -> None:
     assert content(bank.path) == before
 
 
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[9] ^= 4
+    path.write_bytes(data)
+
+
 def test_sealing_again_reads_only_what_was_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integrity, "SETTLED_NS", 0)
     bank = bank_of(tmp_path)
@@ -210,10 +216,7 @@ def test_sealing_again_reads_only_what_was_touched(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(files, "digest", lambda path: pytest.fail(f"{path} was read"))
         writer.seal()
         monkeypatch.undo()
-        path = bank.path / writer.layout.chunk_file("norm", 1)
-        data = bytearray(path.read_bytes())
-        data[9] ^= 4
-        path.write_bytes(data)
+        damage(bank.path / writer.layout.chunk_file("norm", 1))
         with pytest.raises(BankError, match="Chunk 1 of"):
             writer.seal()
 
@@ -224,10 +227,7 @@ def test_a_seal_vouches_for_no_damage(tmp_path: Path) -> None:
     with FeatureWriter(bank, key, DIM) as writer:
         for index in writer.todo:
             writer.commit(chunk_result(index, *writer.bounds(index), DIM))
-        path = bank.path / writer.layout.chunk_file("norm", 1)
-        data = bytearray(path.read_bytes())
-        data[9] ^= 4
-        path.write_bytes(data)
+        damage(bank.path / writer.layout.chunk_file("norm", 1))
         with pytest.raises(BankError, match="Chunk 1 of"):
             writer.seal()
     assert not bank.is_sealed(key.name)
