@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels.logistic_lbfgs import Spectrum
-from engine.kernels.logistic_rows import Rows
+from engine.kernels.logistic_rows import Rows, add_gram
 from engine.runtime import fast_bfloat16, synchronize
 
 #: A block serves fits whose weights differ from its own by this share of their sum.
@@ -41,8 +41,8 @@ _MANY, _LEFT_OUT_OF_FEW, _ALIKE_OF_FEW = 2, 1e-6, 0.02
 _SLIGHT = 0.05
 #: Fits share a Cholesky factor where their C fall into the same step of this factor.
 _STEP = 10.0
-#: Rows that are weighted at a time, and columns of a panel: blocks are symmetric, half of each is made.
-_PIECE, _PANEL = 4096, 512
+#: Rows that are weighted at a time.
+_PIECE = 4096
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ class _Block:
 
     weights: Tensor  # [n], p (1 - p) of the rows
     many: bool
-    gram: Tensor  # [d + 1, d + 1]
+    gram: Tensor  # [d + 1, d + 1], its lower half
     factors: dict[int, Tensor] = field(default_factory=dict)  # by step of C
     last_step: int | None = None  # from which on C is so large that one factor serves
     used: int = 0
@@ -192,7 +192,9 @@ class Blocks:
         flat, answers = turned.view(-1, turned.shape[2]), solved.view(-1, turned.shape[2])
         for (step, _), (block, members) in sorted(groups.items(), key=lambda item: item[0]):
             lower = self._factor(block, step)
-            answers[members] = torch.cholesky_solve(flat[members].T, lower).T
+            # Not torch.cholesky_solve: that copies the factor first.
+            half = torch.linalg.solve_triangular(lower, flat[members].T, upper=False)
+            answers[members] = torch.linalg.solve_triangular(lower.T, half, upper=True).T
         solved *= self._white
         found = torch.cat([solved[..., :-1] @ self._vectors.T, solved[..., -1:]], dim=2)
         if self._outputs > 1:
@@ -226,20 +228,19 @@ class Blocks:
             excess -= block.size
 
     def _gram(self, weights: Tensor, many: bool) -> Tensor:
-        """sum_i weights_i (x_i, 1)(x_i, 1)^T in whitened coordinates, [d + 1, d + 1], of weights [n]."""
+        """sum_i weights_i (x_i, 1)(x_i, 1)^T in whitened coordinates, of weights [n].
+
+        The lower half of [d + 1, d + 1], which is all that a Cholesky decomposition reads.
+        """
         start, d = time.perf_counter(), self._rows.dim
         kept = weights > _least(weights, _LEFT_OUT if many else _LEFT_OUT_OF_FEW)
         precise = self._dtype if many else torch.float64
         found = torch.zeros(d + 1, d + 1, dtype=precise, device=weights.device)
-        panel = max(_PANEL, -(-d // 8))
         for x, weight in self._pieces(weights, kept):
             root = weight.sqrt()[:, None]
             scaled = (x * root).to(self._product_dtype if many else precise)
             found[d, :d] += (root.T.to(scaled.dtype) @ scaled)[0]
-            for at in range(0, d, panel):
-                stop = min(at + panel, d)
-                found[at:d, at:stop] += scaled[:, at:].T @ scaled[:, at:stop]
-        found = torch.tril(found) + torch.tril(found, -1).T
+            add_gram(found[:d, :d], scaled)
         found.diagonal()[:d] += torch.where(kept, 0, weights).sum()
         found[d, d] = weights.sum()
         synchronize(self._rows.device)

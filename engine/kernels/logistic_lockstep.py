@@ -24,12 +24,15 @@ _PATIENCE = 25
 _CALM = 5.0
 #: Iterations after which it is looked whether the blocks still serve.
 _CHECK = 5
-#: Share of the curvature that rows would have, were they all alike, below which they are not.
-_EVEN = 0.65
+#: Shares of the curvature that rows would have, were they all alike: below the first they are so no longer
+#: and estimates may be too small, below the second blocks must judge.
+_ALIKE, _EVEN = 0.9, 0.65
+#: By what factor estimates may be too small, with blocks and with a Kronecker product.
+_WITH_BLOCKS, _WITHOUT = 10.0, 100.0
 #: A fit whose estimate falls by less than this factor in between is slow.
 _QUICK = 0.1
 #: Blocks are made when the fits have spent this share of the blocks' cost on products since the last ones.
-_SHARE = 0.5
+_SHARE = 0.25
 #: The same patience where blocks serve: then progress is quick until rounding ends it, at about this share.
 _PATIENCE_SERVED, _NOISE = 8, 2e-7
 
@@ -216,19 +219,25 @@ class _Run:
         """The estimate of those that claim to have converged, made anew with preconditioners of today.
 
         A Kronecker product is believed only where the rows' curvature is much the same: where it is not,
-        blocks are made for the purpose.
+        blocks are made for the purpose. Neither sees all of a direction in which few rows differ, which
+        counts where C is large: there the estimate has to be smaller by a factor.
         """
         claims = decrement <= tolerance
         if not claims.any():
             return decrement
-        uneven = (self._variances().sum(2, dtype=torch.float64) < _EVEN * self._even).any(1)
-        doubtful = claims & (uneven | self._served.by_blocks)
-        if not doubtful.any() or not self._blocks.possible(len(torch.unique(self._task[doubtful]))):
+        alike = (self._variances().sum(2, dtype=torch.float64) / self._even).amin(1)
+        doubtful = claims & ((alike < _EVEN) | self._served.by_blocks)
+        if doubtful.any() and self._blocks.possible(len(torch.unique(self._task[doubtful]))):
+            if self._fresh < self._count or not self._served.by_blocks[doubtful].all():
+                self._refresh(doubtful)
+            other = _dot(self._gradient, self._precondition(self._gradient.to(self._dtype)))
+            decrement = torch.where(
+                doubtful, torch.maximum(decrement, other / 2 / self._objective), decrement
+            )
+        if self._dtype == torch.float32:  # would not show the difference
             return decrement
-        if self._fresh < self._count or not self._served.by_blocks[doubtful].all():
-            self._refresh(doubtful)
-        other = _dot(self._gradient, self._precondition(self._gradient.to(self._dtype)))
-        return torch.where(doubtful, torch.maximum(decrement, other / 2 / self._objective), decrement)
+        factor = torch.where(self._served.by_blocks, _WITH_BLOCKS, _WITHOUT)
+        return torch.where(alike < _ALIKE, factor * decrement, decrement)
 
     def _stalled(self, tolerance: float) -> Tensor:
         """Problems whose objective no longer falls by what would matter."""

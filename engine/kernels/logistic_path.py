@@ -1,6 +1,6 @@
 """The order in which a path of regularisation values is solved, and where each value starts.
 
-Solutions change smoothly with log C. So every fourth value is solved first: all but the two largest in
+Solutions change smoothly with log C. So every fourth value is solved first: all but the three largest in
 lockstep and from nothing, and these by continuing the path. What lies halfway starts at the cubic through
 four solved neighbours, and then the rest, where solved values are so close that little is left to do.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 _FEW = 6
 #: Of the first values, so many of the largest are solved one after another: from nothing they would take many
 #: times the iterations of all others.
-_HIGH = 2
+_HIGH = 3
 #: A cubic whose weights sum to more than this in magnitude would blow up the neighbours' errors.
 _TAME = 2.0
 

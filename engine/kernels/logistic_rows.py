@@ -15,8 +15,10 @@ from engine.runtime import synchronize
 
 #: Rows of a block: the product with a block runs at the speed of the cache, not of the memory.
 _CPU_ROWS, _CUDA_ROWS = 1024, 1 << 15
+#: Columns of a panel, at least: products that are symmetric are made by half, panel by panel.
+_PANEL = 512
 #: Elements below which the rows are kept, and the problem is solved, in float64 alone.
-SMALL = 1 << 22
+SMALL = 1 << 20
 
 
 @dataclass
@@ -156,6 +158,15 @@ class Rows:
         """Count the body as a product of so many floating-point operations."""
         self.flops += flops
         return _Clock(self)
+
+
+def add_gram(total: Tensor, x: Tensor) -> None:
+    """Add X^T X to the lower half of a [d, d] total, in place; what is above the diagonal means nothing."""
+    d = len(total)
+    panel = max(_PANEL, -(-d // 8))
+    for at in range(0, d, panel):
+        stop = min(at + panel, d)
+        total[at:, at:stop] += x[:, at:].T @ x[:, at:stop]
 
 
 class _Clock:

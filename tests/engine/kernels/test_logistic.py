@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 
+from benchmarks.speed.probe import made_features
 from engine.errors import Refused
 from engine.kernels import logistic_path, logistic_rows
 from engine.kernels.logistic import Fits, Options, fit, fit_many
@@ -305,3 +307,14 @@ def test_cuda_reaches_the_cpus_minimum(classes: int, monkeypatch: pytest.MonkeyP
         found = fit(x, y, GRID, options=Options(device="cuda:0"))
         assert found.converged.all()
         np.testing.assert_allclose(found.objective, expected.objective, rtol=1e-6)
+
+
+def test_what_rare_features_gain_at_large_C_is_not_missed() -> None:
+    """Channels that few rows have: classes come apart in them, and the mean Hessian does not show it."""
+    x, y = made_features(900, 100, 10)
+    fits = fit(x, y, GRID)
+    wide = x.astype(np.float64)
+    for r in (0, 1):
+        newton = LogisticRegression(C=GRID[r], solver="newton-cholesky", tol=1e-8).fit(wide, y)
+        lowest = objective(wide, y, newton.coef_, newton.intercept_, GRID[r])
+        assert objective(wide, y, fits.coef[r], fits.intercept[r], GRID[r]) <= lowest * (1 + 1e-6)

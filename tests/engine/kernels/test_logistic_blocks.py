@@ -57,7 +57,7 @@ def _softmax(z: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("C", [1e-2, 1.0, 1e4])
 def test_solves_with_the_blocks(outputs: int, C: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic_blocks, "_LEFT_OUT", 0.0)
-    monkeypatch.setattr(logistic_blocks, "_PANEL", 4)  # panels that do not divide the columns
+    monkeypatch.setattr(logistic_rows, "_PANEL", 4)  # panels that do not divide the columns
     rng = np.random.default_rng(1)
     x = rng.normal(size=(200, 10)) * np.logspace(-1, 1, 10) + 3
     z = rng.normal(size=(outputs, 200))
