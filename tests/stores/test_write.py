@@ -139,11 +139,11 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(tmp_path: 
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from tests.stores.banks import *\n"
+            "import os, sys, time; from pathlib import Path; from tests.stores.banks import *\n"
             "bank = Bank.open(sys.argv[1]); FeatureWriter(bank, make_key(bank.image_digest), 6).__enter__()\n"
             "from multiprocessing import get_context\n"
-            "child = get_context('fork').Process(target=time.sleep, args=(60,)); child.start()\n"
-            "print(child.pid, flush=True); time.sleep(60)",
+            "def child(): print(os.getpid(), flush=True); time.sleep(60)\n"
+            "get_context('fork').Process(target=child).start(); time.sleep(60)",
             str(bank.path),
         ],
         stdout=subprocess.PIPE,
