@@ -99,7 +99,8 @@ class Fits:
         objective: float64 [R], equation (1).
         gradient_norm: float64 [R], Euclidean, of (1) by W and b (of centred and, if asked, standardised
             features; b is the intercept at their mean).
-        decrement: float64 [R], estimated (objective - minimum) / objective.
+        decrement: float64 [R], estimated (objective - minimum) / objective; a multiple of it where estimates
+            may be too small.
         iterations: int64 [R], products with X and X^T that the fit took.
         converged: bool [R], the decrement is at most the tolerance.
         classes: K.
@@ -281,7 +282,8 @@ class _Solver:
     def run(self, on_progress: Progress | None) -> list[Fits]:
         options = self._options
         small = len(self._index) * self._features.shape[1] < _ONE_THREAD
-        with heap.kept(), _threads(1 if small else options.threads), torch.inference_mode():
+        memory = contextlib.nullcontext() if small else heap.kept()
+        with memory, _threads(1 if small else options.threads), torch.inference_mode():
             with self._stage("prepare"):
                 rows = Rows.of(self._features, self._index, self._scale, options.device, options.memory // 2)
                 basis = rows.reduce()

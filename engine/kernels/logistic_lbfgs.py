@@ -36,7 +36,7 @@ class Spectrum:
         """One pass over the rows, and a decomposition in float64."""
         dtype = torch.float64 if rows.small else torch.float32
         gram = torch.zeros(rows.dim, rows.dim, dtype=torch.float64, device=rows.device)
-        with rows.clock(1.0 * len(rows) * rows.dim**2):  # half of a product, by symmetry
+        with rows.clock(float(len(rows) * rows.dim**2)):  # half of a product, by symmetry
             for block in rows.blocks(dtype):
                 add_gram(gram, block)
         values, vectors = torch.linalg.eigh(gram, UPLO="L")
