@@ -30,8 +30,8 @@ objectives, weights and the spectrum are float64 throughout.
 The estimate is half the squared Newton decrement with the approximate Hessian. A Kronecker product's is
 believed only where the rows' curvature is much the same; else blocks are made to check it. Then float64 asks
 for a tenth of the tolerance, and where there are no blocks for a hundredth: neither sees what a feature that
-few rows have can still gain at large C, if classes come apart in it. With the tenth, fits that claimed 1e-7
-were found 2e-6 above the minimum at worst (7,680 x 768, ten classes, C = 1e6). What is certain is
+few rows have can still gain at large C, if classes come apart in it. With these, fits that claimed 1e-7
+were found 5e-7 above the minimum at worst (7,000 x 512, five classes, C = 1e6). What is certain is
 f - min f <= |gradient|^2 / 2, because (1) is strongly convex in W (constant 1) and the intercepts'
 gradient vanishes: `Fits.gap` gives that bound. For small C it is tight enough to prove convergence, for
 large C it is far too wide.

@@ -11,16 +11,19 @@ and the inverse Hessian is approximated by Z diag((C A_k + I)^-1) Z, where Z tak
 (adding one vector to all classes' weights changes no probability). Were every row's p the same, the spectrum
 of the preconditioned Hessian would lie between 1 and 2 for any number of classes.
 
+Rows are first whitened by the spectrum of X. There the block of a class that enough rows decide is nearly a
+multiple of the identity: its diagonal, which costs next to nothing, stands for it. Only classes that few rows
+decide have whole blocks. Rows whose weights sum to next to nothing are left out of these: the rarer and the
+better separated a class, the fewer rows make its block, and the cheaper is what changes most. Where there
+are many nevertheless, products in bfloat16 (where the processor has them) suffice.
+
 Blocks are shared. Along the path most classes' rows hardly change their curvature; a block serves every fit
-of its task whose p (1 - p) are nearly its own, and only what has drifted is made anew. Rows are first
-whitened by the spectrum of X, so that where there are many, products in bfloat16 (where the processor has
-them) and a Cholesky factor in float32 suffice. Rows whose weights sum to next to nothing are left out: the
-rarer and the better separated a class, the fewer rows make its block, and the cheaper is what changes most.
+of its task whose p (1 - p) are nearly its own, and only what has drifted is made anew.
 """
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -34,8 +37,10 @@ from engine.runtime import fast_bfloat16, synchronize
 _ALIKE = 0.3
 #: Share of a class's curvature whose rows are replaced by what rows are like on average.
 _LEFT_OUT = 1e-3
-#: With fewer rows than this times d, small eigenvalues appear and count: products are in float64, less is
-#: left out, and fits whose progress is slow want blocks that are so much like theirs.
+#: With as many rows as this times d, were they weighted alike, the diagonal stands for a block.
+_PLENTY = 2
+#: With fewer rows than this times d, small eigenvalues appear and count: less is left out, and fits whose
+#: progress is slow want blocks that are so much like theirs.
 _MANY, _LEFT_OUT_OF_FEW, _ALIKE_OF_FEW = 2, 1e-6, 0.02
 #: Regularisation below this share of a factor's pivots makes no difference to it.
 _SLIGHT = 0.05
@@ -51,10 +56,15 @@ class _Block:
 
     weights: Tensor  # [n], p (1 - p) of the rows
     many: bool
-    gram: Tensor  # [d + 1, d + 1], its lower half
+    gram: Tensor  # [d + 1, d + 1], its lower half; or its diagonal alone, [d + 1]
     factors: dict[int, Tensor] = field(default_factory=dict)  # by step of C
     last_step: int | None = None  # from which on C is so large that one factor serves
     used: int = 0
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether the diagonal stands for the block."""
+        return self.gram.ndim == 1
 
     @property
     def size(self) -> int:
@@ -132,50 +142,63 @@ class Blocks:
             for k in range(self._outputs)
             for weights in self._centres(t, k, variances[task == t, k], slow[task == t])
         ]
-        if not lacking or sum(self._cost(weights) for _, _, weights in lacking) > budget:
+        if not lacking or self._cost([weights for _, _, weights in lacking]) > budget:
             return False
-        for t, k, weights in lacking:
-            many = self._many(weights)
-            made = _Block(weights, many, self._gram(weights, many))
-            self._held.setdefault((t, k), []).append(made)
+        plenty = [self._plenty(weights) for _, _, weights in lacking]
+        diagonals = iter(self._diagonals([w for (_, _, w), p in zip(lacking, plenty, strict=True) if p]))
+        for (t, k, weights), diagonal in zip(lacking, plenty, strict=True):
+            many = diagonal or self._many(weights)
+            gram = next(diagonals) if diagonal else self._gram(weights, many)
+            self._held.setdefault((t, k), []).append(_Block(weights, many, gram))
         return True
 
     def _centres(self, task: int, k: int, left: Tensor, slow: Tensor) -> Iterator[Tensor]:
         """Weights [n] whose blocks, with those there are, would serve all fits with weights [P, n]."""
         order = torch.argsort(left.sum(1))
         left, slow = left[order], slow[order]
-        for block in self._held.get((task, k), ()):
-            lacking = _apart(left, block.weights) > _alike(block.many, slow)
-            left, slow = left[lacking], slow[lacking]
+        held, lacking = self._held.get((task, k), []), torch.ones_like(slow)
+        for block, apart in zip(held, _apart(left, [block.weights for block in held]).T, strict=True):
+            lacking &= apart > _alike(block.many, slow)
+        left, slow = left[lacking], slow[lacking]
         while len(left):
             weights = left[len(left) // 2].clone()
             yield weights
-            lacking = _apart(left, weights) > _alike(self._many(weights), slow)
+            lacking = _apart(left, [weights])[:, 0] > _alike(self._many(weights), slow)
             left, slow = left[lacking], slow[lacking]
 
     def _many(self, weights: Tensor) -> bool:
         """Whether so many rows count that no small eigenvalues are to be expected."""
         return int((weights > _least(weights, _LEFT_OUT)).sum()) >= _MANY * self._rows.dim
 
-    def _cost(self, weights: Tensor) -> float:
-        """Of a block and its factor; rows count as many as would have the weights' spread evenly."""
-        size = self._rows.dim + 1
-        rows = float(weights.sum()) ** 2 / max(float(weights.square().sum()), 1e-300)
-        pace = self._pace if rows >= _MANY * size else 2.0
-        return (1.2 * pace * rows + size) * size**2
+    def _plenty(self, weights: Tensor) -> bool:
+        """Whether so many rows count that in whitened coordinates the block is nearly diagonal."""
+        return _effective(weights) >= _PLENTY * self._rows.dim
+
+    def _cost(self, lacking: Sequence[Tensor]) -> float:
+        """Of whitening the rows, where that is to be done, and of blocks with their factors."""
+        n, size = len(self._rows), self._rows.dim + 1
+        cost = 0.0 if self._whitened is not None else 2.0 * n * size**2
+        for weights in lacking:
+            if self._plenty(weights):
+                cost += 2.0 * n * size
+            else:
+                pace = self._pace if self._many(weights) else 1.0
+                cost += (1.2 * pace * _effective(weights) + size) * size**2
+        return cost
 
     def serve(self, task: Tensor, variances: Tensor) -> Served:
         """The nearest blocks of each fit; None where one of them is not near. Arguments as for `cover`."""
         self._clock += 1
-        found: list[list[_Block] | None] = []
-        for t, each in zip(task.tolist(), variances, strict=True):
-            near = [self._nearest(t, k, weights) for k, weights in enumerate(each)]
-            whole = [b for b in near if b is not None]
-            found.append(whole if len(whole) == self._outputs else None)
-            for block in whole:
-                block.used = self._clock
+        near: list[list[_Block]] = [[] for _ in task]
+        for t in torch.unique(task).tolist():
+            those = torch.nonzero(task == t)[:, 0]
+            for k in range(self._outputs):
+                for p, block in zip(those.tolist(), self._nearest(t, k, variances[those, k]), strict=True):
+                    if block is not None:
+                        block.used = self._clock
+                        near[p].append(block)
         self._let_go()
-        return Served(found, task.device)
+        return Served([blocks if len(blocks) == self._outputs else None for blocks in near], task.device)
 
     def solve(self, served: Served, gradients: Tensor, C: Tensor) -> Tensor:
         """Approximate inverse Hessians times gradients [P, K', d + 1], of fits that are all served."""
@@ -191,6 +214,9 @@ class Blocks:
                 groups.setdefault((step, id(block)), (block, []))[1].append(p * self._outputs + k)
         flat, answers = turned.view(-1, turned.shape[2]), solved.view(-1, turned.shape[2])
         for (step, _), (block, members) in sorted(groups.items(), key=lambda item: item[0]):
+            if block.diagonal:
+                answers[members] = flat[members] / (block.gram + self._ridge(step))
+                continue
             lower = self._factor(block, step)
             # Not torch.cholesky_solve: that copies the factor first.
             half = torch.linalg.solve_triangular(lower, flat[members].T, upper=False)
@@ -204,13 +230,14 @@ class Blocks:
         found[..., :-1] += common[..., :-1]
         return found.to(gradients.dtype)
 
-    def _nearest(self, task: int, k: int, weights: Tensor) -> _Block | None:
+    def _nearest(self, task: int, k: int, weights: Tensor) -> list[_Block | None]:
+        """For each of the fits with weights [P, n] the block most like it, if it is like enough."""
         held = self._held.get((task, k))
         if not held:
-            return None
-        apart = [float(_apart(weights[None], block.weights)) for block in held]
-        best = min(range(len(held)), key=apart.__getitem__)
-        return held[best] if apart[best] <= _ALIKE else None
+            return [None] * len(weights)
+        apart, which = _apart(weights, [block.weights for block in held]).min(1)
+        near = zip(apart.tolist(), which.tolist(), strict=True)
+        return [held[best] if distance <= _ALIKE else None for distance, best in near]
 
     def _let_go(self) -> None:
         """Of the blocks that have been idle for longest, until the others fit into memory."""
@@ -227,6 +254,20 @@ class Blocks:
             self._held[key].remove(block)
             excess -= block.size
 
+    def _diagonals(self, weights: Sequence[Tensor]) -> Tensor:
+        """sum_i weights_i (x_i, 1)^2 in whitened coordinates: [m, d + 1] of m times weights [n]."""
+        if not weights:
+            return torch.zeros(0, self._rows.dim + 1)
+        start = time.perf_counter()
+        each = torch.stack(list(weights))
+        total = torch.zeros(len(each), self._rows.dim, dtype=torch.float64, device=each.device)
+        for x, part in zip(self._white_rows(), self._rows.slices(), strict=True):
+            total += each[:, part].to(x.dtype) @ x.square()
+        alone = each.sum(1, keepdim=True, dtype=torch.float64)
+        synchronize(self._rows.device)
+        self.seconds += time.perf_counter() - start
+        return torch.cat([total, alone], dim=1).to(self._dtype)
+
     def _gram(self, weights: Tensor, many: bool) -> Tensor:
         """sum_i weights_i (x_i, 1)(x_i, 1)^T in whitened coordinates, of weights [n].
 
@@ -234,11 +275,10 @@ class Blocks:
         """
         start, d = time.perf_counter(), self._rows.dim
         kept = weights > _least(weights, _LEFT_OUT if many else _LEFT_OUT_OF_FEW)
-        precise = self._dtype if many else torch.float64
-        found = torch.zeros(d + 1, d + 1, dtype=precise, device=weights.device)
+        found = torch.zeros(d + 1, d + 1, dtype=self._dtype, device=weights.device)
         for x, weight in self._pieces(weights, kept):
-            root = weight.sqrt()[:, None]
-            scaled = (x * root).to(self._product_dtype if many else precise)
+            root = weight.to(self._dtype).sqrt()[:, None]
+            scaled = (x * root).to(self._product_dtype if many else self._dtype)
             found[d, :d] += (root.T.to(scaled.dtype) @ scaled)[0]
             add_gram(found[:d, :d], scaled)
         found.diagonal()[:d] += torch.where(kept, 0, weights).sum()
@@ -260,20 +300,27 @@ class Blocks:
         if rows:
             yield torch.cat(rows), torch.cat(those)
 
-    def _white_rows(self, kept: Tensor) -> Iterator[Tensor]:
-        """Whitened rows of every block that are kept."""
+    def _white_rows(self, kept: Tensor | None = None) -> Iterator[Tensor]:
+        """Whitened rows of every block, or those of them that are kept."""
         if self._whitened is None and self._may_keep_rows:
             self._whitened = [self._whiten(block) for block in self._rows.blocks(self._dtype)]
         parts = self._rows.slices()
         if self._whitened is not None:
             for whitened, part in zip(self._whitened, parts, strict=True):
-                yield whitened[kept[part]]
+                yield whitened if kept is None else whitened[kept[part]]
         else:
             for block, part in zip(self._rows.blocks(self._dtype), parts, strict=True):
-                yield self._whiten(block[kept[part]])
+                yield self._whiten(block if kept is None else block[kept[part]])
 
     def _whiten(self, block: Tensor) -> Tensor:
         return (block @ self._vectors) * self._white[:-1]
+
+    def _ridge(self, step: int) -> Tensor:
+        """I / C in whitened coordinates, [d + 1]; next to nothing for the intercept."""
+        ridge = (self._white.double() ** 2 / _STEP**step).to(self._dtype)
+        # Not 0: a class that is certain everywhere has no curvature.
+        ridge[-1] = 4 * torch.finfo(self._dtype).eps * ridge[:-1].mean()
+        return ridge
 
     def _factor(self, block: _Block, step: int) -> Tensor:
         """Lower Cholesky factor of A_k + I / C (the intercept free), with more where rounding asks for it."""
@@ -282,9 +329,7 @@ class Blocks:
         if step in block.factors:
             return block.factors[step]
         start = time.perf_counter()
-        ridge = (self._white.double() ** 2 / _STEP**step).to(block.gram.dtype)
-        eps = 4 * torch.finfo(block.gram.dtype).eps
-        ridge[-1] = eps * ridge[:-1].mean()  # not 0: a class that is certain everywhere has no curvature
+        ridge, eps = self._ridge(step), 4 * torch.finfo(self._dtype).eps
         more, scale = eps * float(block.gram.diagonal().mean()), float((block.gram.diagonal() + ridge).mean())
         lower, failed = torch.linalg.cholesky_ex(_with(block.gram, ridge + more))
         while int(failed) and more < scale:
@@ -292,11 +337,17 @@ class Blocks:
             lower, failed = torch.linalg.cholesky_ex(_with(block.gram, ridge + more))
         if (ridge <= _SLIGHT * lower.diagonal() ** 2).all():
             block.last_step = step
-        found: Tensor = lower.to(self._dtype)
-        block.factors[step] = found
+        block.factors[step] = lower
         synchronize(self._rows.device)
         self.seconds += time.perf_counter() - start
+        found: Tensor = lower
         return found
+
+
+def _effective(weights: Tensor) -> float:
+    """Number of rows that would have the weights' spread, were they equal."""
+    wide = weights.double()
+    return float(wide.sum()) ** 2 / max(float(wide.square().sum()), 1e-300)
 
 
 def _with(matrix: Tensor, diagonal: Tensor) -> Tensor:
@@ -305,9 +356,12 @@ def _with(matrix: Tensor, diagonal: Tensor) -> Tensor:
     return found
 
 
-def _apart(some: Tensor, weights: Tensor) -> Tensor:
-    """Sums of the differences between weights [P, n] and [n], as shares of the sum of the first."""
-    return (some - weights).abs().sum(1) / some.sum(1).clamp(min=torch.finfo(some.dtype).tiny)
+def _apart(some: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Differences between weights [P, n] and B times [n], summed, as shares of the first's sums: [P, B]."""
+    if not others:
+        return some.new_zeros(len(some), 0)
+    sums = some.sum(1, keepdim=True).clamp(min=torch.finfo(some.dtype).tiny)
+    return torch.cdist(some, torch.stack([each.to(some.dtype) for each in others]), p=1) / sums
 
 
 def _alike(many: bool, slow: Tensor) -> Tensor:

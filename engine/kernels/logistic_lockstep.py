@@ -32,7 +32,7 @@ _WITH_BLOCKS, _WITHOUT = 10.0, 100.0
 #: A fit whose estimate falls by less than this factor in between is slow.
 _QUICK = 0.1
 #: Blocks are made when the fits have spent this share of the blocks' cost on products since the last ones.
-_SHARE = 0.25
+_SHARE = 0.1
 #: The same patience where blocks serve: then progress is quick until rounding ends it, at about this share.
 _PATIENCE_SERVED, _NOISE = 8, 2e-7
 

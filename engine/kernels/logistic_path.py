@@ -1,8 +1,9 @@
 """The order in which a path of regularisation values is solved, and where each value starts.
 
-Solutions change smoothly with log C. So every fourth value is solved first: all but the three largest in
-lockstep and from nothing, and these by continuing the path. What lies halfway starts at the cubic through
-four solved neighbours, and then the rest, where solved values are so close that little is left to do.
+Solutions change smoothly with log C. So every fourth value is solved first, in lockstep and from nothing.
+What lies halfway starts at the cubic through four solved neighbours, and then the rest, where solved values
+are so close that little is left to do. The largest values, beyond the last but three of the fourths, continue
+the path one after another: classes come apart there, and a step of more than one value would be too long.
 """
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 #: Below so many values the path is not worth its order.
 _FEW = 6
-#: Of the first values, so many of the largest are solved one after another: from nothing they would take many
-#: times the iterations of all others.
+#: Of every fourth value, so many of the largest, and what lies between, are solved one after another: from
+#: nothing they would take many times the iterations of all others.
 _HIGH = 3
 #: A cubic whose weights sum to more than this in magnitude would blow up the neighbours' errors.
 _TAME = 2.0
@@ -23,11 +24,10 @@ def waves(count: int) -> list[NDArray[np.intp]]:
     if count < _FEW:
         return [every]
     first = np.union1d(every[::4], every[-1:])
-    second = np.setdiff1d(every[::2], first)
-    third = np.setdiff1d(every, np.union1d(first, second))
-    low, high = first[:-_HIGH], first[-_HIGH:]
-    if len(low) < 2:
-        low, high = first, first[:0]
+    low = first[:-_HIGH] if len(first) >= _HIGH + 2 else first
+    high = every[low[-1] + 1 :]
+    second = np.setdiff1d(every[: low[-1] : 2], low)
+    third = np.setdiff1d(every[: low[-1]], np.union1d(low, second))
     return [w for w in (low, *high[:, None], second, third) if len(w)]
 
 

@@ -57,6 +57,7 @@ def _softmax(z: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("C", [1e-2, 1.0, 1e4])
 def test_solves_with_the_blocks(outputs: int, C: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic_blocks, "_LEFT_OUT", 0.0)
+    monkeypatch.setattr(logistic_blocks, "_PLENTY", np.inf)
     monkeypatch.setattr(logistic_rows, "_PANEL", 4)  # panels that do not divide the columns
     rng = np.random.default_rng(1)
     x = rng.normal(size=(200, 10)) * np.logspace(-1, 1, 10) + 3
@@ -67,7 +68,39 @@ def test_solves_with_the_blocks(outputs: int, C: float, monkeypatch: pytest.Monk
     np.testing.assert_allclose(found, _expected(x, p, gradients, C), rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("C", [1e-2, 1e4])
+def test_diagonals_stand_for_blocks_of_enough_rows(kept: bool, C: float) -> None:
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(400, 10)) @ rng.normal(size=(10, 10)) + 3
+    p, gradients = _softmax(rng.normal(size=(3, 400))), rng.normal(size=(3, 11))
+    blocks = _blocks(x, 3)
+    blocks._may_keep_rows = kept
+    found = _solve(blocks, p, gradients, C)
+    centred = x - x.mean(0)
+    vectors = np.linalg.eigh(centred.T @ centred)[1]  # in this basis all but the diagonals are lost
+    turned = np.column_stack([centred @ vectors, np.ones(400)])
+    apart = gradients - gradients.mean(0)
+    g = np.column_stack([apart[:, :10] @ vectors, apart[:, 10]])
+    g /= C * (p * (1 - p)) @ turned**2 + np.array([1.0] * 10 + [0.0])
+    expected = np.column_stack([g[:, :10] @ vectors.T, g[:, 10]])
+    expected += np.append(gradients.mean(0)[:10], 0.0) - expected.mean(0)
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
+
+
+def test_classes_that_few_rows_decide_have_whole_blocks() -> None:
+    rng = np.random.default_rng(8)
+    variances = torch.full((1, 2, 300), 1e-9, dtype=torch.float64)
+    variances[0, 0], variances[0, 1, :15] = 0.1, 0.1
+    blocks, task = _blocks(rng.normal(size=(300, 10)), 2), torch.zeros(1, dtype=torch.int64)
+    blocks.cover(task, variances, torch.zeros(1, dtype=torch.bool))
+    (served,) = blocks.serve(task, variances).blocks
+    assert served is not None
+    assert [block.diagonal for block in served] == [True, False]
+
+
 def test_bfloat16_blurs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic_blocks, "_PLENTY", np.inf)
     monkeypatch.setattr(logistic_blocks, "fast_bfloat16", lambda device: True)
     rng = np.random.default_rng(2)
     x = (rng.normal(size=(4000, 20)) * np.logspace(-2, 1, 20)).astype(np.float32)
@@ -107,7 +140,8 @@ def test_fits_alike_share_their_blocks_and_others_do_not() -> None:
     assert not blocks.cover(task, variances, slow)  # nothing is lacking
 
 
-def test_idle_blocks_are_let_go_where_memory_is_short() -> None:
+def test_idle_blocks_are_let_go_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic_blocks, "_PLENTY", np.inf)
     rng = np.random.default_rng(4)
     blocks, task = _blocks(rng.normal(size=(300, 5)), 1), torch.zeros(1, dtype=torch.int64)
     blocks._room = 3 * 36 * 8
