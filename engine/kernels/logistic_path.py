@@ -2,8 +2,8 @@
 
 Solutions change smoothly with log C. So every fourth value is solved first, in lockstep and from nothing.
 What lies halfway starts at the cubic through four solved neighbours, and then the rest, where solved values
-are so close that little is left to do. The largest values, beyond the last but three of the fourths, continue
-the path one after another: classes come apart there, and a step of more than one value would be too long.
+are so close that little is left to do. The largest quarter of the values continue the path one after another:
+classes come apart there, and a longer step would be lost.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 #: Below so many values the path is not worth its order.
 _FEW = 6
-#: Of every fourth value, so many of the largest, and what lies between, are solved one after another: from
-#: nothing they would take many times the iterations of all others.
-_HIGH = 3
+#: One in so many values, the largest, is solved after its neighbour: from nothing they would take many times
+#: the iterations of all others.
+_LARGEST = 4
 #: A cubic whose weights sum to more than this in magnitude would blow up the neighbours' errors.
 _TAME = 2.0
 
@@ -23,8 +23,7 @@ def waves(count: int) -> list[NDArray[np.intp]]:
     every = np.arange(count)
     if count < _FEW:
         return [every]
-    first = np.union1d(every[::4], every[-1:])
-    low = first[:-_HIGH] if len(first) >= _HIGH + 2 else first
+    low = every[: count - count // _LARGEST : 4]
     high = every[low[-1] + 1 :]
     second = np.setdiff1d(every[: low[-1] : 2], low)
     third = np.setdiff1d(every[: low[-1]], np.union1d(low, second))
