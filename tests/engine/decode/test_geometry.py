@@ -112,7 +112,8 @@ def test_window_is_the_crop_of_the_whole(height: int, width: int, turned: bool, 
 
     Pillow resizes in two passes and may take them in another order for the window. Each pass rounds by half a
     level, and the second weighs the first's error by at most 1.25 (bicubic), so two orders differ by
-    2 x (0.5 x 1.25 + 0.5) = 2.25 levels at most.
+    2 x (0.5 x 1.25 + 0.5) = 2.25 levels at most. On average it is less than a third: a first pass's error has
+    a standard deviation of 0.29, that of two apart 0.41, and the mean magnitude of those is 0.33.
     """
     pixels = scene(height, width, 1)
     image = Image.fromarray(pixels.T.copy() if turned else pixels)
@@ -121,7 +122,7 @@ def test_window_is_the_crop_of_the_whole(height: int, width: int, turned: bool, 
     window = reference.resize_and_crop(image, _Extreme(**vars(to)), recipe)
     difference = np.abs(window.astype(int) - whole)
     assert difference.max() <= 2
-    assert difference.mean() <= 0.1
+    assert difference.mean() <= 0.33
 
 
 class _Extreme(Geometry):
