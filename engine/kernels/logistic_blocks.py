@@ -22,6 +22,7 @@ of its task whose p (1 - p) are nearly its own, and only what has drifted is mad
 """
 
 import math
+import operator
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -79,19 +80,30 @@ class Served:
         self.blocks = blocks
         self.by_blocks = torch.tensor([b is not None for b in blocks], dtype=torch.bool, device=device)
 
-    def differs(self, other: "Served") -> Tensor:
-        """Whether a fit has other blocks there, bool [P]."""
-        pairs = zip(self.blocks, other.blocks, strict=True)
-        same = [
-            a is b or (a is not None and b is not None and all(x is y for x, y in zip(a, b, strict=True)))
-            for a, b in pairs
-        ]
-        return ~torch.tensor(same, dtype=torch.bool, device=self.by_blocks.device)
+    def renew(self, which: Tensor, others: "Served") -> Tensor:
+        """Have some fits served by others; whether a fit has other blocks then, bool [P]."""
+        changed = torch.zeros_like(self.by_blocks)
+        for p, blocks in zip(torch.nonzero(which)[:, 0].tolist(), others.blocks, strict=True):
+            before = self.blocks[p]
+            same = before is blocks or (before and blocks and all(map(operator.is_, before, blocks)))
+            changed[p], self.blocks[p] = not same, blocks
+        self.by_blocks[which] = others.by_blocks
+        return changed
+
+    def join(self, others: "Served") -> None:
+        """Serve more fits."""
+        self.blocks = self.blocks + others.blocks
+        self.by_blocks = torch.cat([self.by_blocks, others.by_blocks])
+
+    def take(self, which: Tensor) -> "Served":
+        """Some fits."""
+        kept = [b for b, wanted in zip(self.blocks, which.tolist(), strict=True) if wanted]
+        return Served(kept, which.device)
 
     def keep(self, which: Tensor) -> None:
         """Forget the other fits."""
-        self.blocks = [b for b, kept in zip(self.blocks, which.tolist(), strict=True) if kept]
-        self.by_blocks = self.by_blocks[which]
+        some = self.take(which)
+        self.blocks, self.by_blocks = some.blocks, some.by_blocks
 
 
 class Blocks:
@@ -115,6 +127,7 @@ class Blocks:
         self._product_dtype = torch.bfloat16 if narrow else dtype
         self._pace = 0.45 if narrow else 1.0
         self._whitened: list[Tensor] | None = None
+        self._copy = self._vectors[:0]
         size = torch.finfo(dtype).bits // 8 * len(rows) * rows.dim
         self._may_keep_rows = size <= memory // 2
         self._room = memory - size * self._may_keep_rows
@@ -186,17 +199,25 @@ class Blocks:
                 cost += (1.2 * pace * _effective(weights) + size) * size**2
         return cost
 
-    def serve(self, task: Tensor, variances: Tensor) -> Served:
-        """The nearest blocks of each fit; None where one of them is not near. Arguments as for `cover`."""
+    def serve(self, task: Tensor, variances: Tensor, besides: Served | None = None) -> Served:
+        """The nearest blocks of each fit; None where one of them is not near.
+
+        Args:
+            task, variances: as for `cover`.
+            besides: blocks that are in use elsewhere, and so are kept.
+        """
         self._clock += 1
+        for blocks in besides.blocks if besides is not None else ():
+            for block in blocks or ():
+                block.used = self._clock
         near: list[list[_Block]] = [[] for _ in task]
         for t in torch.unique(task).tolist():
             those = torch.nonzero(task == t)[:, 0]
             for k in range(self._outputs):
-                for p, block in zip(those.tolist(), self._nearest(t, k, variances[those, k]), strict=True):
-                    if block is not None:
-                        block.used = self._clock
-                        near[p].append(block)
+                for p, found in zip(those.tolist(), self._nearest(t, k, variances[those, k]), strict=True):
+                    if found is not None:
+                        found.used = self._clock
+                        near[p].append(found)
         self._let_go()
         return Served([blocks if len(blocks) == self._outputs else None for blocks in near], task.device)
 
@@ -278,7 +299,7 @@ class Blocks:
         found = torch.zeros(d + 1, d + 1, dtype=self._dtype, device=weights.device)
         for x, weight in self._pieces(weights, kept):
             root = weight.to(self._dtype).sqrt()[:, None]
-            scaled = (x * root).to(self._product_dtype if many else self._dtype)
+            scaled = x.mul_(root).to(self._product_dtype if many else self._dtype)
             found[d, :d] += (root.T.to(scaled.dtype) @ scaled)[0]
             add_gram(found[:d, :d], scaled)
         found.diagonal()[:d] += torch.where(kept, 0, weights).sum()
@@ -288,17 +309,22 @@ class Blocks:
         return found
 
     def _pieces(self, weights: Tensor, kept: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Whitened rows that are kept, some thousand at a time, and their weights."""
+        """Copies of whitened rows that are kept, some thousand at a time, and their weights.
+
+        Each copy lies where the one before lay: fresh memory would take as long as the product with it.
+        """
         rows: list[Tensor] = []
         those: list[Tensor] = []
+        last = len(self._rows)
         for x, part in zip(self._white_rows(kept), self._rows.slices(), strict=True):
             rows.append(x)
             those.append(weights[part][kept[part]])
-            if sum(map(len, rows)) >= _PIECE:
-                yield torch.cat(rows), torch.cat(those)
+            count = sum(map(len, rows))
+            if count >= _PIECE or part.stop == last:
+                if count > len(self._copy):
+                    self._copy = x.new_empty(max(count, _PIECE), self._rows.dim)
+                yield torch.cat(rows, out=self._copy[:count]), torch.cat(those)
                 rows, those = [], []
-        if rows:
-            yield torch.cat(rows), torch.cat(those)
 
     def _white_rows(self, kept: Tensor | None = None) -> Iterator[Tensor]:
         """Whitened rows of every block, or those of them that are kept."""

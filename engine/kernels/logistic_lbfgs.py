@@ -65,17 +65,26 @@ class Preconditioner:
     def __init__(self, spectrum: Spectrum, rows: int, dtype: torch.dtype, curvature: Tensor) -> None:
         self._values = spectrum.floored(dtype) / rows
         self._vectors = spectrum.vectors.to(dtype)
-        self.update(curvature)
+        self._intercept, self._scale, self._classes = self._parts(curvature)
 
-    def update(self, curvature: Tensor) -> None:
-        """Take a new M, float64 [P, K, K]."""
+    def _parts(self, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(curvature)
         values = values.clamp(min=0.0)
         # Adding one number to all intercepts of a softmax changes nothing: that direction has no curvature.
         flat = values <= 1e-12 * values[:, -1:]
-        self._intercept = torch.where(flat, 0.0, 1.0 / torch.where(flat, 1.0, values))
-        self._scale = 1.0 / (values[:, :, None] * self._values + 1.0)
-        self._classes = vectors
+        intercept = torch.where(flat, 0.0, 1.0 / torch.where(flat, 1.0, values))
+        return intercept, 1.0 / (values[:, :, None] * self._values + 1.0), vectors
+
+    def renew(self, which: Tensor, curvature: Tensor) -> None:
+        """Take a new M, float64 [P', K, K], for some problems."""
+        self._intercept[which], self._scale[which], self._classes[which] = self._parts(curvature)
+
+    def join(self, curvature: Tensor) -> None:
+        """Serve more problems, of these M."""
+        parts = self._parts(curvature)
+        self._intercept = torch.cat([self._intercept, parts[0]])
+        self._scale = torch.cat([self._scale, parts[1]])
+        self._classes = torch.cat([self._classes, parts[2]])
 
     def keep(self, which: Tensor) -> None:
         """Forget the other problems."""
@@ -107,33 +116,44 @@ class History:
         self._changes = torch.zeros_like(self._steps)
         # products[p, i, j] = s_i . y_j; a missing pair has s = y = 0 and 1 on the diagonal.
         self._products = torch.zeros(problems, 0, 0, dtype=torch.float64, device=device)
-        self._next = 0
+        self._taken = torch.zeros(problems, dtype=torch.int64, device=device)
 
     def keep(self, which: Tensor) -> None:
         """Forget the other problems."""
-        self._steps, self._changes = self._steps[which], self._changes[which]
-        self._products = self._products[which]
+        self._taken = self._taken[which]
+        room = min(self._steps.shape[1], int(self._taken.max())) if len(self._taken) else 0
+        self._steps, self._changes = self._steps[which, :room], self._changes[which, :room]
+        self._products = self._products[which, :room, :room]
+
+    def join(self, count: int) -> None:
+        """Have more problems, without pairs."""
+        more = self._steps.new_zeros(count, *self._steps.shape[1:])
+        self._steps, self._changes = torch.cat([self._steps, more]), torch.cat([self._changes, more])
+        room = self._products.shape[1]
+        self._products = torch.cat([self._products, self._eye(room).expand(count, -1, -1)])
+        self._taken = torch.cat([self._taken, self._taken.new_zeros(count)])
 
     def forget(self, which: Tensor) -> None:
         """Drop all pairs of the problems where `which` [P] is true."""
         for pairs in (self._steps, self._changes):
             pairs[which] = 0
         self._products[which] = self._eye(self._products.shape[1])
+        self._taken[which] = 0
 
     def add(self, step: Tensor, change: Tensor) -> None:
         """Take a pair [P, size] in place of the oldest; one without positive curvature is left out."""
         product = (step * change).sum(1, dtype=torch.float64)
         length = (step * step).sum(1, dtype=torch.float64) * (change * change).sum(1, dtype=torch.float64)
         usable = (product > 1e-10 * length.sqrt()) & torch.isfinite(length)
-        if self._next == self._steps.shape[1] < self._memory:
+        if self._steps.shape[1] < self._memory and int(self._taken.max()) == self._steps.shape[1]:
             self._grow()
-        at = self._next
-        self._steps[:, at] = torch.where(usable[:, None], step, 0)
-        self._changes[:, at] = torch.where(usable[:, None], change, 0)
-        self._products[:, at, :] = _times(self._changes, self._steps[:, at])
-        self._products[:, :, at] = _times(self._steps, self._changes[:, at])
-        self._products[:, at, at] = torch.where(usable, product, 1.0)
-        self._next = at + 1 if at + 1 < self._memory else 0
+        every, at = torch.arange(len(step), device=step.device), self._taken % self._memory
+        self._steps[every, at] = torch.where(usable[:, None], step, 0)
+        self._changes[every, at] = torch.where(usable[:, None], change, 0)
+        self._products[every, at, :] = _times(self._changes, self._steps[every, at])
+        self._products[every, :, at] = _times(self._steps, self._changes[every, at])
+        self._products[every, at, at] = torch.where(usable, product, 1.0)
+        self._taken += 1
 
     def _grow(self) -> None:
         """Make room for twice as many pairs; what is there keeps its place."""
@@ -155,15 +175,18 @@ class History:
         room = self._steps.shape[1]
         if room == 0:
             return -precondition(gradient)
-        order = (torch.arange(room, device=gradient.device) + self._next) % room  # oldest first
-        products = self._products[:, order][:, :, order]
+        # Oldest first; where there is room left, missing pairs come first.
+        order = (torch.arange(room, device=gradient.device) + self._taken[:, None]) % room
+        products = self._products.gather(1, order[:, :, None].expand(-1, -1, room))
+        products = products.gather(2, order[:, None, :].expand(-1, room, -1))
         upper = torch.triu(products)
         flat = gradient.flatten(1)
-        along = _times(self._steps, flat)[:, order]
+        along = _times(self._steps, flat).gather(1, order)
         alpha = torch.linalg.solve_triangular(upper, along[..., None], upper=True)[..., 0]
         flat = flat - self._combine(self._changes, alpha, order)
         found = precondition(flat.view(gradient.shape)).flatten(1)
-        rest = torch.diagonal(products, dim1=1, dim2=2) * alpha - _times(self._changes, found)[:, order]
+        across = _times(self._changes, found).gather(1, order)
+        rest = torch.diagonal(products, dim1=1, dim2=2) * alpha - across
         gamma = torch.linalg.solve_triangular(upper.transpose(1, 2), rest[..., None], upper=False)[..., 0]
         found = found + self._combine(self._steps, gamma, order)
         return -found.view(gradient.shape)
@@ -171,8 +194,7 @@ class History:
     @staticmethod
     def _combine(pairs: Tensor, weights: Tensor, order: Tensor) -> Tensor:
         """Sum of pairs [P, memory, size] with weights [P, memory] that are given in the order of age."""
-        placed = torch.empty_like(weights)
-        placed[:, order] = weights
+        placed = torch.empty_like(weights).scatter_(1, order, weights)
         return torch.bmm(placed.to(pairs.dtype)[:, None], pairs)[:, 0]
 
 

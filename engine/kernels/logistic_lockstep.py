@@ -1,16 +1,20 @@
-"""Minimise many logistic objectives in lockstep: an iteration is two products with X for all of them."""
+"""Minimise many logistic objectives in lockstep: an iteration is two products with X for all of them.
+
+Problems need not begin together. One that starts where others have arrived joins as soon as these are done,
+so that few columns seldom pass through X alone while others wait.
+"""
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine.kernels.logistic_blocks import Blocks, Served
 from engine.kernels.logistic_lbfgs import History, Preconditioner, Spectrum
 from engine.kernels.logistic_loss import Targets
+from engine.kernels.logistic_problems import Active, Limits, Order, Problems
 from engine.kernels.logistic_rows import Rows
 
 #: Pairs that L-BFGS keeps.
@@ -37,56 +41,9 @@ _SHARE = 0.1
 _PATIENCE_SERVED, _NOISE = 8, 2e-7
 
 
-@dataclass
-class Problems:
-    """P problems of K linear predictors each (one for two classes).
-
-    Attributes:
-        task: int64 [P], which targets.
-        C: float64 [P], inverse regularisation.
-        theta: float64 [P, K, d + 1], weights and intercept: start, then solution.
-        objective, gradient_norm, decrement: float64 [P]; the decrement is the estimated height of the
-            objective above its minimum, as a share of the objective.
-        iterations: int64 [P].
-        converged: bool [P], decrement at most the tolerance.
-    """
-
-    task: Tensor
-    C: Tensor
-    theta: Tensor
-    objective: Tensor
-    gradient_norm: Tensor
-    decrement: Tensor
-    iterations: Tensor
-    converged: Tensor
-
-    @classmethod
-    def start(cls, task: Tensor, C: Tensor, theta: Tensor) -> "Problems":
-        """Not yet iterated."""
-        unknown = torch.full_like(C, torch.inf)
-        done = torch.zeros_like(task)
-        return cls(task, C, theta, unknown, unknown.clone(), unknown.clone(), done, done.bool())
-
-    def take(self, which: Tensor) -> "Problems":
-        """A copy of some problems."""
-        return Problems(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
-
-    def put(self, which: Tensor, others: "Problems") -> None:
-        """Have some problems replaced."""
-        for name in self.__dataclass_fields__:
-            getattr(self, name)[which] = getattr(others, name)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When to stop: at an estimated relative distance from the minimum, or after so many iterations."""
-
-    tolerance: float
-    iterations: int
-
-
 def descend(
     problems: Problems,
+    order: Order,
     rows: Rows,
     targets: Sequence[Targets],
     spectrum: Spectrum,
@@ -95,26 +52,29 @@ def descend(
     limits: Limits,
     tick: Callable[[int], None],
 ) -> None:
-    """Iterate until every problem has converged or stalled, in place.
+    """Iterate until every problem of the order has converged or stalled, in place.
 
     Args:
         targets: of each block of the rows, in `dtype`.
         blocks: that earlier calls have made, and to which this one may add.
-        dtype: of products and predictors; sums over rows, objectives and weights are float64 in any case.
+        dtype: of predictors and residuals. Sums over rows, objectives and weights are float64 in any case;
+            products with rows that are not small are float32, but with float64 predictors the first ones
+            are float64 too, and float32 only multiplies what has changed since.
         tick: called with the number of problems that are left, once an iteration.
     """
-    run = _Run(problems, rows, targets, spectrum, blocks, dtype)
-    while len(run.active):
-        tick(len(run.active))
+    run = _Run(problems, order, rows, targets, spectrum, blocks, dtype)
+    while run.left:
+        tick(run.left)
         run.iterate(limits)
 
 
 class _Run:
-    """The active problems, aligned: row p of every tensor belongs to problem `active[p]`."""
+    """The problems that wait and those at work."""
 
     def __init__(
         self,
         problems: Problems,
+        order: Order,
         rows: Rows,
         targets: Sequence[Targets],
         spectrum: Spectrum,
@@ -122,98 +82,201 @@ class _Run:
         dtype: torch.dtype,
     ) -> None:
         self._all, self._rows, self._targets, self._dtype = problems, rows, targets, dtype
-        self.active = torch.arange(len(problems.C), device=problems.C.device)
-        self._task, self._C = problems.task, problems.C
-        self._theta = problems.theta.clone()
-        self._predictors = rows.images(self._theta.to(dtype))
-        loss, _, residuals = self._evaluate(self._predictors, None)
-        self._objective = self._C * loss + _ridge(self._theta, self._theta) / 2
-        self._gradient = self._full_gradient(residuals)
-        size = self._theta[0].numel()
-        self._history = History(len(self._C), size, MEMORY, dtype, rows.device)
-        self._even = _even_curvature(targets)[self._task]
+        self._product_dtype = torch.float64 if rows.small else torch.float32
+        self._waiting, self._weights = order.problems, order.weights
+        self._open = np.zeros(len(problems.C), dtype=bool)
+        self._open[order.problems] = True
+        self._even = _even_curvature(targets)
         self._blocks, self._began = blocks, rows.flops
-        self._kronecker = Preconditioner(spectrum, len(rows), dtype, self._curvature())
-        self._served = blocks.serve(self._task, self._variances())
-        self._fresh = 0
-        self._height = torch.full_like(self._C, torch.inf)  # the estimate when last looked at
-        self._slow = torch.zeros_like(self._task, dtype=torch.bool)
-        self._past: deque[Tensor] = deque(maxlen=_PATIENCE)
-        self._count = 0
+        none = torch.zeros(0, dtype=torch.int64, device=rows.device)
+        start = problems.theta[none]
+        outputs, size = start.shape[1:]
+        predictors = [start.new_zeros(0, outputs, t.weight.shape[2], dtype=dtype) for t in targets]
+        self._active = self._beginning(none, start, predictors, start.new_zeros(0), predictors, start)
+        self._history = History(0, outputs * size, MEMORY, self._product_dtype, rows.device)
+        self._kronecker = Preconditioner(
+            spectrum, len(rows), self._product_dtype, start.new_zeros(0, outputs, outputs)
+        )
+        self._served = Served([], none.device)
+
+    @property
+    def left(self) -> int:
+        """Problems that wait or are at work."""
+        return len(self._waiting) + len(self._active)
 
     def iterate(self, limits: Limits) -> None:
-        """One direction, one line search, one gradient; those that need no more are put away first."""
-        scaled = self._gradient.to(self._dtype)
+        """One direction, line search and gradient for all at work, and a start for those that may begin."""
+        direction, slope = self._direct(limits)
+        index = self._next(limits.together)
+        if not len(direction) + len(index):
+            return
+        theta = self._starts(index)
+        images, predictors = self._images(direction, theta)
+        loss, _, theirs = self._evaluate(self._all.task[index], predictors, None)
+        length, residuals = self._search(direction, images, slope)
+        sums = self._sums(residuals, theirs)
+        count = len(direction)
+        if count:
+            self._step(length[:, None, None] * direction.double(), sums[:count])
+            self._look(slope)
+        if len(index):
+            self._join(self._beginning(index, theta, predictors, loss, theirs, sums[count:]))
+
+    def _direct(self, limits: Limits) -> tuple[Tensor, Tensor]:
+        """Directions and slopes of those that go on; the others are put away."""
+        active = self._active
+        if not len(active):
+            return active.theta.to(self._product_dtype), active.objective
+        scaled = active.gradient.to(self._product_dtype)
         direction = self._history.direction(scaled, self._precondition)
-        slope = _dot(self._gradient, direction)
-        lost = ~(slope < 0) & (self._gradient != 0).any(2).any(1)
+        slope = _dot(active.gradient, direction)
+        lost = ~(slope < 0) & (active.gradient != 0).any(2).any(1)
         if lost.any():  # rounding has spoilt the memory
             self._history.forget(lost)
             direction = self._history.direction(scaled, self._precondition)
-            slope = _dot(self._gradient, direction)
-        decrement = self._doubted((-slope / 2 / self._objective).clamp(min=0.0), limits.tolerance)
+            slope = _dot(active.gradient, direction)
+        decrement = self._doubted((-slope / 2 / active.objective).clamp(min=0.0), limits.tolerance)
         # The estimate is too small where the curvature is taken too large; then steps still gain more.
-        gained = self._past[-1] - self._objective if self._past else torch.zeros_like(decrement)
-        calm = gained <= _CALM * limits.tolerance * self._objective
+        gained = torch.where(active.steps > 0, active.past[:, -1] - active.objective, 0.0)
+        calm = gained <= _CALM * limits.tolerance * active.objective
         ended = ~(slope < 0)  # at the minimum, to the last digit
-        converged = ((decrement <= limits.tolerance) & (calm | ended)) | (self._objective == 0)
-        stopped = converged | self._stalled(limits.tolerance) | ended
-        if self._count >= limits.iterations:
-            stopped[:] = True
+        converged = ((decrement <= limits.tolerance) & (calm | ended)) | (active.objective == 0)
+        stopped = converged | self._stalled(limits.tolerance) | ended | (active.steps >= limits.iterations)
         if stopped.any():
             self._put_away(stopped, converged, decrement)
-            if not len(self.active):
-                return
-            direction, slope = direction[~stopped], slope[~stopped]
-        self._step(direction, slope)
+        return direction[~stopped], slope[~stopped]
 
-    def _step(self, direction: Tensor, slope: Tensor) -> None:
-        self._count += 1
-        self._past.append(self._objective)
-        images = self._rows.images(direction)
-        length, residuals = self._search(direction, images, slope)
-        step = length[:, None, None] * direction.double()
-        self._theta = self._theta + step
-        gradient = self._full_gradient(residuals)
-        change = gradient - self._gradient
-        self._history.add(step.to(self._dtype).flatten(1), change.to(self._dtype).flatten(1))
-        self._gradient = gradient
-        if self._count & (self._count - 1) == 0 or self._count % _CHECK == 0:
-            height = -slope / self._objective
-            self._slow = height > _QUICK * self._height
-            self._height = height
-            self._refresh(torch.ones_like(self._slow), (self._rows.flops - self._began) / _SHARE)
+    def _next(self, together: int) -> Tensor:
+        """Of those that wait the ones that may begin."""
+        room = together - len(self._active)
+        if self._dtype != self._product_dtype and len(self._active):
+            room = 0  # first products are in float64: not for a few
+        unknown = self._open.reshape(-1, 1, len(self._weights))
+        ready = ~((self._weights != 0) & unknown).any(2).ravel()[self._waiting]
+        ready &= np.cumsum(ready) <= room
+        index, self._waiting = self._waiting[ready], self._waiting[~ready]
+        return torch.from_numpy(index).to(self._active.index.device)
 
-    def _refresh(self, those: Tensor, budget: float = math.inf) -> None:
-        """Have the preconditioners follow the problems, and make the blocks that some of them lack."""
-        self._kronecker.update(self._curvature())
-        variances = self._variances()
-        some, slow = self._task[those], self._slow[those]
-        if self._blocks.possible(len(torch.unique(some))) and self._blocks.cover(
-            some, variances[those], slow, budget
+    def _starts(self, index: Tensor) -> Tensor:
+        """Where problems begin, float64 [P, K, d + 1]."""
+        every, values = self._all.theta, len(self._weights)
+        theta = every[index]
+        weights = torch.from_numpy(self._weights).to(every.device)[index % values]
+        follow = (weights != 0).any(1)
+        for task in torch.unique(index[follow] // values).tolist():
+            those = follow & (index // values == task)
+            theta[those] = torch.tensordot(weights[those], every[task * values : (task + 1) * values], 1)
+        return theta
+
+    def _images(self, direction: Tensor, theta: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Products of the rows with directions and with beginners' weights, together where they may be."""
+        if self._dtype == self._product_dtype:
+            both = self._rows.images(torch.cat([direction, theta.to(self._dtype)]))
+            return [b[: len(direction)] for b in both], [b[len(direction) :] for b in both]
+        nothing = [z[:0] for z in self._active.predictors]
+        images = [i.to(self._dtype) for i in self._rows.images(direction)] if len(direction) else nothing
+        return images, self._rows.images(theta) if len(theta) else nothing
+
+    def _sums(self, residuals: list[Tensor], beginners: list[Tensor]) -> Tensor:
+        """Products of the rows with the residuals of those at work and of beginners, in that order."""
+        if self._dtype == self._product_dtype:
+            return self._rows.gradients([torch.cat(each) for each in zip(residuals, beginners, strict=True)])
+        if len(beginners[0]):
+            return self._rows.gradients(beginners)
+        pairs = zip(residuals, self._active.anchor, strict=True)
+        changes = self._rows.gradients([(r - a).to(self._product_dtype) for r, a in pairs])
+        return self._active.sums + changes
+
+    def _beginning(
+        self,
+        index: Tensor,
+        theta: Tensor,
+        predictors: list[Tensor],
+        loss: Tensor,
+        residuals: list[Tensor],
+        sums: Tensor,
+    ) -> Active:
+        """Problems that have been evaluated where they start."""
+        task, C = self._all.task[index], self._all.C[index]
+        unknown = torch.full_like(C, torch.inf)
+        return Active(
+            index=index,
+            task=task,
+            C=C,
+            even=self._even[task],
+            theta=theta,
+            objective=C * loss + _ridge(theta, theta) / 2,
+            gradient=_gradient(C, sums, theta),
+            sums=sums,
+            predictors=predictors,
+            anchor=[] if self._dtype == self._product_dtype else residuals,
+            steps=torch.zeros_like(index),
+            renewed=torch.zeros_like(index),
+            past=unknown[:, None].expand(-1, _PATIENCE),
+            height=unknown,
+            slow=torch.zeros_like(index, dtype=torch.bool),
+        )
+
+    def _join(self, beginners: Active) -> None:
+        """Have these at work too."""
+        variances = self._variances(beginners)
+        self._kronecker.join(self._curvature(beginners))
+        self._served.join(self._blocks.serve(beginners.task, variances, self._served))
+        self._history.join(len(beginners))
+        self._active = self._active.join(beginners) if len(self._active) else beginners
+
+    def _step(self, step: Tensor, sums: Tensor) -> None:
+        """Move the weights of those at work; the search has moved the rest."""
+        active = self._active
+        active.steps = active.steps + 1
+        active.theta = active.theta + step
+        gradient = _gradient(active.C, sums, active.theta)
+        change = gradient - active.gradient
+        active.gradient = gradient
+        self._history.add(step.to(self._product_dtype).flatten(1), change.to(self._product_dtype).flatten(1))
+
+    def _look(self, slope: Tensor) -> None:
+        """Renew the preconditioners of those at work whose turn it is."""
+        active = self._active
+        due = ((active.steps & (active.steps - 1)) == 0) | (active.steps % _CHECK == 0)
+        if due.any():
+            height = -slope / active.objective
+            active.slow = torch.where(due, height > _QUICK * active.height, active.slow)
+            active.height = torch.where(due, height, active.height)
+            self._renew(due, (self._rows.flops - self._began) / _SHARE)
+
+    def _renew(self, those: Tensor, budget: float = math.inf) -> None:
+        """Have the preconditioners follow some problems, and make the blocks that these lack."""
+        some = self._active.take(those)
+        self._kronecker.renew(those, self._curvature(some))
+        variances = self._variances(some)
+        if self._blocks.possible(len(torch.unique(some.task))) and self._blocks.cover(
+            some.task, variances, some.slow, budget
         ):
             self._began = self._rows.flops
-        before, self._served = self._served, self._blocks.serve(self._task, variances)
+        differs = self._served.renew(those, self._blocks.serve(some.task, variances, self._served))
         # Pairs from where the curvature was another mislead more than they help.
-        self._history.forget(before.differs(self._served))
-        self._fresh = self._count
+        self._history.forget(differs)
+        self._active.renewed = torch.where(those, self._active.steps, self._active.renewed)
 
-    def _variances(self) -> Tensor:
+    def _variances(self, active: Active) -> Tensor:
         """Weight p (1 - p) of every row, [P, K, n]."""
-        blocks = zip(self._targets, self._predictors, strict=True)
-        return torch.cat([of.of(self._task).variances(z) for of, z in blocks], dim=2)
+        blocks = zip(self._targets, active.predictors, strict=True)
+        return torch.cat([of.of(active.task).variances(z) for of, z in blocks], dim=2)
 
     def _precondition(self, gradient: Tensor) -> Tensor:
         """By blocks where they serve, else by the Kronecker product."""
         which = self._served.by_blocks
-        if not which.any():
-            return self._kronecker(gradient)
         if which.all():
-            return self._blocks.solve(self._served, gradient, self._C)
+            return self._by_blocks(which, gradient)
         found = self._kronecker(gradient)
-        served = Served([b for b in self._served.blocks if b is not None], which.device)
-        found[which] = self._blocks.solve(served, gradient[which], self._C[which])
+        if which.any():
+            found[which] = self._by_blocks(which, gradient[which])
         return found
+
+    def _by_blocks(self, which: Tensor, gradient: Tensor) -> Tensor:
+        """Of problems that blocks serve, with their gradients."""
+        return self._blocks.solve(self._served.take(which), gradient, self._active.C[which])
 
     def _doubted(self, decrement: Tensor, tolerance: float) -> Tensor:
         """The estimate of those that claim to have converged, made anew with preconditioners of today.
@@ -225,15 +288,18 @@ class _Run:
         claims = decrement <= tolerance
         if not claims.any():
             return decrement
-        alike = (self._variances().sum(2, dtype=torch.float64) / self._even).amin(1)
+        active, some = self._active, self._active.take(claims)
+        alike = torch.ones_like(decrement)
+        alike[claims] = (self._variances(some).sum(2, dtype=torch.float64) / some.even).amin(1)
         doubtful = claims & ((alike < _EVEN) | self._served.by_blocks)
-        if doubtful.any() and self._blocks.possible(len(torch.unique(self._task[doubtful]))):
-            if self._fresh < self._count or not self._served.by_blocks[doubtful].all():
-                self._refresh(doubtful)
-            other = _dot(self._gradient, self._precondition(self._gradient.to(self._dtype)))
-            decrement = torch.where(
-                doubtful, torch.maximum(decrement, other / 2 / self._objective), decrement
-            )
+        if doubtful.any() and self._blocks.possible(len(torch.unique(active.task[doubtful]))):
+            late = doubtful & ((active.renewed < active.steps) | ~self._served.by_blocks)
+            if late.any():
+                self._renew(late)
+            served = doubtful & self._served.by_blocks
+            gradient = active.gradient[served]
+            other = _dot(gradient, self._by_blocks(served, gradient.to(self._product_dtype)))
+            decrement[served] = torch.maximum(decrement[served], other / 2 / active.objective[served])
         if self._dtype == torch.float32:  # would not show the difference
             return decrement
         factor = torch.where(self._served.by_blocks, _WITH_BLOCKS, _WITHOUT)
@@ -241,47 +307,36 @@ class _Run:
 
     def _stalled(self, tolerance: float) -> Tensor:
         """Problems whose objective no longer falls by what would matter."""
-        stalled = torch.zeros_like(self.active, dtype=torch.bool)
+        active, served = self._active, self._served.by_blocks
+        stalled = torch.zeros_like(served)
         single = self._dtype == torch.float32
-        served = self._served.by_blocks
         for patience, least, which in (
             (_PATIENCE, tolerance, ~stalled),
             (_PATIENCE_SERVED, max(tolerance, _NOISE), served),
         ):
-            if len(self._past) >= patience:
-                gained = self._past[-patience] - self._objective
-                stalled |= which & (gained <= (least if single else 0.0) * self._objective)
+            gained = active.past[:, -patience] - active.objective
+            stalled |= which & (gained <= (least if single else 0.0) * active.objective)
         return stalled
 
     def _put_away(self, stopped: Tensor, converged: Tensor, decrement: Tensor) -> None:
-        which = self.active[stopped]
-        before = self._all.iterations[which]
+        done = self._active.take(stopped)
+        self._open[done.index.cpu().numpy()] = False
         self._all.put(
-            which,
+            done.index,
             Problems(
-                self._task[stopped],
-                self._C[stopped],
-                self._theta[stopped],
-                self._objective[stopped],
-                self._gradient[stopped].flatten(1).norm(dim=1),
+                done.task,
+                done.C,
+                done.theta,
+                done.objective,
+                done.gradient.flatten(1).norm(dim=1),
                 decrement[stopped],
-                before + self._count,
+                self._all.iterations[done.index] + done.steps,
                 converged[stopped],
             ),
         )
-        left = ~stopped
-        self.active, self._task, self._C = self.active[left], self._task[left], self._C[left]
-        if not len(self.active):
-            return
-        self._theta, self._gradient = self._theta[left], self._gradient[left]
-        self._objective = self._objective[left]
-        self._predictors = [block[left] for block in self._predictors]
-        self._past = deque((each[left] for each in self._past), maxlen=_PATIENCE)
-        self._history.keep(left)
-        self._kronecker.keep(left)
-        self._served.keep(left)
-        self._height, self._slow = self._height[left], self._slow[left]
-        self._even = self._even[left]
+        self._active = self._active.take(~stopped)
+        for each in (self._history, self._kronecker, self._served):
+            each.keep(~stopped)
 
     def _search(self, direction: Tensor, images: list[Tensor], slope: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Step lengths float64 [P] and the residuals there; moves predictors and objective.
@@ -289,22 +344,23 @@ class _Run:
         On predictors and their images under X: no product with X is needed. The objective along a line is
         convex, so its slope grows: a negative one is below the minimum, a positive one above.
         """
-        across = _ridge(self._theta, direction)
+        active = self._active
+        across = _ridge(active.theta, direction)
         square = _ridge(direction, direction)
-        ridge = _ridge(self._theta, self._theta) / 2
-        noise = 4 * torch.finfo(self._dtype).eps * self._objective
+        ridge = _ridge(active.theta, active.theta) / 2
+        noise = 4 * torch.finfo(self._dtype).eps * active.objective
         length = torch.ones_like(slope)
         low, low_slope = torch.zeros_like(slope), slope
         high, high_slope = torch.full_like(slope, torch.inf), torch.full_like(slope, torch.inf)
         for turn in range(_ROUNDS + 1):
             trial = [
                 torch.addcmul(z, length.to(z.dtype)[:, None, None], image)
-                for z, image in zip(self._predictors, images, strict=True)
+                for z, image in zip(active.predictors, images, strict=True)
             ]
-            loss, along, residuals = self._evaluate(trial, images)
-            objective = self._C * loss + ridge + length * across + length**2 * square / 2
-            now = self._C * along + across + length * square
-            falls = objective <= self._objective + noise
+            loss, along, residuals = self._evaluate(active.task, trial, images)
+            objective = active.C * loss + ridge + length * across + length**2 * square / 2
+            now = active.C * along + across + length * square
+            falls = objective <= active.objective + noise
             good = (now.abs() <= -_SLOPE * slope) & falls
             if bool(good.all()) or turn == _ROUNDS:
                 break
@@ -316,33 +372,38 @@ class _Run:
                 following = low  # the last: a step that surely goes down, or none
             # Rounded as the predictors will see it.
             length = torch.where(good, length, following).to(self._dtype).double()
-        self._predictors, self._objective = trial, objective
+        active.past = torch.cat([active.past[:, 1:], active.objective[:, None]], dim=1)
+        active.predictors, active.objective = trial, objective
         return length, residuals
 
     def _evaluate(
-        self, predictors: Sequence[Tensor], images: Sequence[Tensor] | None
+        self, task: Tensor, predictors: Sequence[Tensor], images: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Sums of losses and of derivatives along the images, float64 [P], and residuals of every block."""
-        loss, along = torch.zeros_like(self._C), torch.zeros_like(self._C)
+        loss = torch.zeros(len(task), dtype=torch.float64, device=task.device)
+        along = torch.zeros_like(loss)
+        if not len(task):
+            return loss, along, list(predictors)
         residuals = []
         for i, (target, predictor) in enumerate(zip(self._targets, predictors, strict=True)):
-            some, residual = target.of(self._task).evaluate(predictor)
+            some, residual = target.of(task).evaluate(predictor)
             loss += some
             if images is not None:
                 along += (residual * images[i]).sum((1, 2), dtype=torch.float64)
             residuals.append(residual)
         return loss, along, residuals
 
-    def _full_gradient(self, residuals: Sequence[Tensor]) -> Tensor:
-        gradient = self._C[:, None, None] * self._rows.gradients(residuals)
-        gradient[..., :-1] += self._theta[..., :-1]
-        return gradient
-
-    def _curvature(self) -> Tensor:
+    def _curvature(self, active: Active) -> Tensor:
         total: Tensor | float = 0.0
-        for target, predictor in zip(self._targets, self._predictors, strict=True):
-            total = total + target.of(self._task).curvature(predictor)
-        return self._C[:, None, None] * total
+        for target, predictor in zip(self._targets, active.predictors, strict=True):
+            total = total + target.of(active.task).curvature(predictor)
+        return active.C[:, None, None] * total
+
+
+def _gradient(C: Tensor, sums: Tensor, theta: Tensor) -> Tensor:
+    gradient = C[:, None, None] * sums
+    gradient[..., :-1] += theta[..., :-1]
+    return gradient
 
 
 def _even_curvature(targets: Sequence[Targets]) -> Tensor:

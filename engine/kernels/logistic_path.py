@@ -1,9 +1,9 @@
 """The order in which a path of regularisation values is solved, and where each value starts.
 
-Solutions change smoothly with log C. So every fourth value is solved first, in lockstep and from nothing.
-What lies halfway starts at the cubic through four solved neighbours, and then the rest, where solved values
-are so close that little is left to do. The largest quarter of the values continue the path one after another:
-classes come apart there, and a longer step would be lost.
+Solutions change smoothly with log C. So every fourth value starts from nothing. What lies halfway starts at
+the cubic through four solved neighbours, and then the rest, where solved values are so close that little is
+left to do. The largest quarter of the values continue the path one after another: classes come apart there,
+and a longer step would be lost.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ _TAME = 2.0
 
 
 def waves(count: int) -> list[NDArray[np.intp]]:
-    """Positions of `count` values, in the groups that are solved together."""
+    """Positions of `count` values, in groups that start from those before."""
     every = np.arange(count)
     if count < _FEW:
         return [every]
@@ -28,6 +28,25 @@ def waves(count: int) -> list[NDArray[np.intp]]:
     second = np.setdiff1d(every[: low[-1] : 2], low)
     third = np.setdiff1d(every[: low[-1]], np.union1d(low, second))
     return [w for w in (low, *high[:, None], second, third) if len(w)]
+
+
+def starts(positions: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The order of the values, and what they start from.
+
+    Args:
+        positions: ascending, log C [R].
+
+    Returns:
+        Order [R], and weights [R, R]: value r starts at the sum of weights[r, s] times the solution of s, and
+        every such s comes before it in the order; where the row is zero, from nothing.
+    """
+    found = np.zeros((len(positions), len(positions)))
+    first, *others = waves(len(positions))
+    known = first
+    for wave in others:
+        found[np.ix_(wave, known)] = weights(positions[known], positions[wave])
+        known = np.union1d(known, wave)
+    return np.concatenate([first, *others]), found
 
 
 def weights(known: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from engine.runtime import synchronize
 
 #: Rows of a block: the product with a block runs at the speed of the cache, not of the memory.
 _CPU_ROWS, _CUDA_ROWS = 1024, 1 << 15
+#: Blocks that are multiplied at a time on the CPU: each by one thread, which is faster than each by all where
+#: the other factor has few columns.
+_STACKED = 16
 #: Columns of a panel, at least: products that are symmetric are made by half, panel by panel.
 _PANEL = 512
 #: Elements below which the rows are kept, and the problem is solved, in float64 alone.
@@ -30,7 +34,8 @@ class Rows:
         index: intp [n], ascending: the rows meant.
         centre, scale: float64 [d].
         device: `cpu` or `cuda:N`.
-        resident: bytes that kept blocks may take; what does not fit is read, widened and centred every time.
+        resident: bytes that X may take in float32; if it does not fit, and where float64 is asked for, the
+            features are read, widened and centred every time.
         flops, seconds: of the products so far.
     """
 
@@ -42,8 +47,7 @@ class Rows:
     resident: int
     flops: float = 0.0
     seconds: float = 0.0
-    _kept: dict[torch.dtype, list[Tensor]] = field(default_factory=dict)
-    _held: int = 0
+    _kept: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -94,24 +98,37 @@ class Rows:
 
     def blocks(self, dtype: torch.dtype) -> Iterator[Tensor]:
         """X in blocks [rows, d]."""
+        for stack in self.stacks(dtype):
+            yield from stack
+
+    def stacks(self, dtype: torch.dtype) -> Iterator[Tensor]:
+        """X in stacks of such blocks, [blocks, rows, d]: of one block each where X is not kept."""
         if dtype in self._kept:
-            yield from self._kept[dtype]
+            yield from self._stacked(self._kept[dtype])
             return
         size = torch.finfo(dtype).bits // 8 * len(self) * self.dim
-        fits = size + self._held <= self.resident
-        keep: list[Tensor] | None = [] if self.small or fits else None
+        keep = self.small or (dtype == torch.float32 and size <= self.resident)
+        whole = torch.empty(len(self) if keep else 0, self.dim, dtype=dtype, device=self.device)
         centre, scale = (torch.as_tensor(v, device=self.device) for v in (self.centre, self.scale))
         for part in self.slices():
             block = _take(self.features, self.index[part]).to(self.device)
             # Small differences of large numbers: float32 subtracts them exactly, float16 would not.
             wide = block.to(torch.promote_types(dtype, block.dtype))
-            wide = ((wide - centre.to(wide.dtype)) / scale.to(wide.dtype)).to(dtype)
-            if keep is not None:
-                keep.append(wide)
-            yield wide
-        if keep is not None:
-            self._kept[dtype] = keep
-            self._held += size
+            wide = (wide - centre.to(wide.dtype)).div_(scale.to(wide.dtype)).to(dtype)
+            if keep:
+                whole[part] = wide
+            yield wide[None]
+        if keep:
+            self._kept[dtype] = whole
+
+    def _stacked(self, whole: Tensor) -> Iterator[Tensor]:
+        step = _step(self.device)
+        several = _STACKED * step if self.device == "cpu" else step
+        full = len(whole) // step * step
+        for start in range(0, full, several):
+            yield whole[start : min(start + several, full)].view(-1, step, self.dim)
+        if full < len(whole):
+            yield whole[full:][None]
 
     def reduce(self) -> Tensor | None:
         """Where there are fewer rows than columns, give the rows n coordinates in the space they span.
@@ -126,7 +143,7 @@ class Rows:
         whole = torch.cat(list(self.blocks(torch.float64)))
         basis: Tensor
         basis, triangle = torch.linalg.qr(whole.T)
-        self._kept = {torch.float64: [triangle.T[part].contiguous() for part in self.slices()]}
+        self._kept = {torch.float64: triangle.T.contiguous()}
         self.dim = len(self)
         return basis
 
@@ -135,24 +152,27 @@ class Rows:
         problems, classes = theta.shape[:2]
         weights = theta[..., :-1].reshape(problems * classes, -1)
         intercepts = theta[..., -1:].reshape(-1, 1)
+        found: list[Tensor] = []
         with self.clock(2.0 * len(self) * weights.numel()):
-            return [
-                torch.addmm(intercepts, weights, block.T).view(problems, classes, -1)
-                for block in self.blocks(theta.dtype)
-            ]
+            for stack in self.stacks(theta.dtype):
+                several = weights.expand(len(stack), -1, -1)
+                found += torch.baddbmm(intercepts, several, stack.transpose(1, 2))
+        return [block.view(problems, classes, -1) for block in found]
 
     def gradients(self, residuals: Sequence[Tensor]) -> Tensor:
         """Sums over rows of residual times (x, 1): float64 [P, K, d + 1] of blocks [P, K, rows]."""
         problems, classes, _ = residuals[0].shape
         dtype = residuals[0].dtype
-        total: Any = 0.0
+        total = torch.zeros(problems * classes, self.dim, dtype=torch.float64, device=self.device)
         with self.clock(2.0 * len(self) * problems * classes * self.dim):
-            for block, residual in zip(self.blocks(dtype), residuals, strict=True):
-                flat = residual.view(problems * classes, -1)
+            left = iter(residuals)
+            for stack in self.stacks(dtype):
+                several = torch.stack([r.view(problems * classes, -1) for r in islice(left, len(stack))])
                 # Sums within a block in the working precision, over blocks in float64.
-                total = total + (flat @ block).double()
-        sums = sum(r.sum(2, dtype=torch.float64) for r in residuals)
-        return torch.cat([total.view(problems, classes, -1), sums[..., None]], dim=2)  # type: ignore[index]
+                for each in torch.bmm(several, stack):
+                    total += each
+        sums = torch.stack([r.sum(2, dtype=torch.float64) for r in residuals]).sum(0)
+        return torch.cat([total.view(problems, classes, -1), sums[..., None]], dim=2)
 
     def clock(self, flops: float) -> "_Clock":
         """Count the body as a product of so many floating-point operations."""

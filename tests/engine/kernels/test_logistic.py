@@ -226,6 +226,8 @@ def test_progress_and_interruption() -> None:
     fit(x, y, GRID, on_progress=lambda *counts: seen.append(counts))
     assert {total for _, total, _ in seen} == {45}
     assert [i for _, _, i in seen] == list(range(1, len(seen) + 1))
+    done = [d for d, _, _ in seen]
+    assert done[0] == 0 and done == sorted(done) and 20 < done[-1] < 45
 
     def stop(*_: int) -> None:
         raise KeyboardInterrupt
@@ -297,6 +299,18 @@ def test_waves_are_all_values_once(count: int) -> None:
         known = np.union1d(known, wave)
 
 
+@given(st.integers(1, 60))
+def test_starts_need_only_what_comes_before(count: int) -> None:
+    positions = np.sort(np.random.default_rng(count).normal(size=count))
+    order, weights = logistic_path.starts(positions)
+    assert sorted(order.tolist()) == list(range(count))
+    for place, r in enumerate(order):
+        assert set(np.flatnonzero(weights[r])) <= set(order[:place].tolist())
+    follow = (weights != 0).any(1)
+    np.testing.assert_allclose(weights[follow].sum(1), 1.0)
+    np.testing.assert_allclose((weights @ positions)[follow], positions[follow])  # all are exact for lines
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("classes", [2, 4])
 def test_cuda_reaches_the_cpus_minimum(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,3 +332,26 @@ def test_what_rare_features_gain_at_large_C_is_not_missed() -> None:
         newton = LogisticRegression(C=GRID[r], solver="newton-cholesky", tol=1e-8).fit(wide, y)
         lowest = objective(wide, y, newton.coef_, newton.intercept_, GRID[r])
         assert objective(wide, y, fits.coef[r], fits.intercept[r], GRID[r]) <= lowest * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("shape", ["overlapping", "separable"])
+def test_none_waits_longer_than_for_what_it_starts_from(shape: str) -> None:
+    x, y = _problem(shape, 3, seed=15)
+    turns: list[int] = []
+    fits = fit(x, y, GRID, on_progress=lambda *counts: turns.append(counts[2]))
+    ascending = np.argsort(fits.C)
+    order, weights = logistic_path.starts(np.log(fits.C[ascending]))
+    done = np.zeros(len(order), dtype=int)
+    for r in order:  # a turn to begin, and one for each iteration
+        done[r] = done[weights[r] != 0].max(initial=0) + 1 + fits.iterations[ascending[r]]
+    assert len(turns) == done.max() + 1
+
+
+def test_neighbours_are_a_start_that_saves_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = _problem("overlapping", 3, seed=16)
+    known = fit(x, y, GRID)
+    order, weights = logistic_path.starts(np.sort(np.log(known.C)))
+    monkeypatch.setattr(logistic_path, "starts", lambda positions: (order, np.zeros_like(weights)))
+    alone = fit(x, y, GRID)
+    np.testing.assert_allclose(known.objective, alone.objective, rtol=2e-7)
+    assert known.iterations.sum() < 0.8 * alone.iterations.sum()

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from engine.kernels import logistic_blocks, logistic_rows
 from engine.kernels.logistic import Options, fit
-from engine.kernels.logistic_blocks import Blocks
+from engine.kernels.logistic_blocks import Blocks, Served
 from engine.kernels.logistic_lbfgs import Spectrum
 from engine.kernels.logistic_rows import Rows
 from tests.oracles.logistic import objective
@@ -140,6 +140,21 @@ def test_fits_alike_share_their_blocks_and_others_do_not() -> None:
     assert not blocks.cover(task, variances, slow)  # nothing is lacking
 
 
+def test_who_serves_follows_the_fits() -> None:
+    a, b = object(), object()
+    none = torch.device("cpu")
+    served = Served([[a], None, [a]], none)  # type: ignore[list-item]
+    renewed = Served([[a], [b]], none)  # type: ignore[list-item]
+    changed = served.renew(torch.tensor([True, True, False]), renewed)
+    assert changed.tolist() == [False, True, False]
+    assert served.by_blocks.tolist() == [True, True, True]
+    served.join(Served([None], none))
+    served.keep(torch.tensor([False, True, False, True]))
+    assert served.blocks == [[b], None]
+    assert served.by_blocks.tolist() == [True, False]
+    assert served.take(served.by_blocks).blocks == [[b]]
+
+
 def test_idle_blocks_are_let_go_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic_blocks, "_PLENTY", np.inf)
     rng = np.random.default_rng(4)
@@ -150,6 +165,11 @@ def test_idle_blocks_are_let_go_where_memory_is_short(monkeypatch: pytest.Monkey
         blocks.cover(task, variances, torch.zeros(1, dtype=torch.bool))
         assert blocks.serve(task, variances).by_blocks.all()  # what is in use stays
     assert len(blocks._held[0, 0]) == 3
+    first = Served([[blocks._held[0, 0][0]]], task.device)
+    blocks.serve(task, variances, first)
+    blocks._room = 2 * 36 * 8
+    blocks.serve(task, variances, first)
+    assert first.blocks[0][0] in blocks._held[0, 0]  # in use besides, though the oldest
 
 
 def test_certain_rows_without_any_curvature_give_a_finite_direction() -> None:
