@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Where a download breaks off, pip gives up; what was whole by then is in its cache.
+thrice = for left in 2 1 0; do $(1) && break; [ $$left -gt 0 ] || exit 1; echo "again, $$left tries left" >&2; sleep 5; done
 
 .PHONY: quickstart install test lint types imports docs check lock clean
 
@@ -18,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "embank needs Python 3.11 or later; this is $$($(PYTHON) --version). Use: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(call thrice,$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
