@@ -640,6 +640,45 @@ def bank_export(
             print(path)
 
 
+@bank_app.command("relabel")
+def bank_relabel(
+    bank: BankPath,
+    manifest: ManifestPath,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="NEW", help="The new bank, or its URL.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Slug or feature name; repeat for several. (default: all)"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The same features under other labels, splits and groups: a new bank, and nothing computed again."""
+    from engine.relabel import relabel
+    from engine.report import console
+
+    labels = _read_manifest(manifest, None, allow_outside=True)  # its files are not opened
+    with _terminable(), console.transfer_progress(out) as update:
+        report = relabel(bank, labels, out, features=model, on_progress=update)
+    if json:
+        console.print_json(report)
+        return
+    _print_relabel(report)
+
+
+def _print_relabel(r: dict[str, Any]) -> None:
+    from engine.report import console
+
+    count = len(r["features"])
+    print(
+        f"{r['bank']}: {count} feature{'' if count == 1 else 's'} of {r['rows']:,} images, "
+        f"{r['named']:,} of them in the manifest, {r['unlabelled']:,} without label"
+    )
+    for name in r["unfinished"]:
+        print(f"left out, not finished: {name}")
+    if not r["in_order"]:
+        print("The rows keep the order of the old bank; what is drawn `as-published` follows it.")
+    console.print_table(["label", "images"], [[name, images] for name, images in r["classes"].items()])
+
+
 @bank_app.command("audit")
 def bank_audit(
     bank: BankPath,

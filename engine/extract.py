@@ -23,7 +23,6 @@ from engine.chunks import (
     image_source,
 )
 from engine.decode import decoder_name
-from engine.errors import BankError
 from engine.models import ModelSpec, resolve
 from engine.pipeline import PROGRESS_EVERY_S, Progress
 from engine.recipes import Recipe
@@ -34,7 +33,7 @@ from stores.manifest import Manifest
 from stores.places import Place
 from stores.read import Bank
 from stores.records import RunRecord
-from stores.write import FeatureWriter, open_or_create
+from stores.write import FeatureWriter, open_or_create, refuse_other_labels
 
 __all__ = ["EmbedOptions", "EmbedReport", "Progress", "embed", "feature_key", "image_source"]
 
@@ -106,23 +105,12 @@ def embed(
     options = options or EmbedOptions()
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
     store = open_or_create(bank, manifest, chunk_rows=options.chunk_rows)
-    _check_labels(store, manifest)
+    refuse_other_labels(store, manifest)
     reports: dict[int, EmbedReport] = {}
     for group in _by_rendering(specs):
         job = _Pass(store, manifest, [specs[i] for i in group], runtime, options, executor)
         reports.update(zip(group, job.run(on_progress), strict=True))
     return [reports[i] for i in range(len(specs))]
-
-
-def _check_labels(bank: Bank, manifest: Manifest) -> None:
-    """Refuse a manifest of the same images with other labels: the bank would go on evaluating its own."""
-    if bank.manifest_digest != manifest.digest:
-        raise BankError(
-            f"{bank.path} was made with other labels, splits or groups "
-            f"(manifest digest {bank.manifest_digest[:12]}; this one is {manifest.digest[:12]})",
-            "A bank evaluates the labels it was made with",
-            f"embed {bank.path / 'manifest.parquet'} instead, or choose another bank",
-        )
 
 
 def _by_rendering(specs: Sequence[ModelSpec]) -> list[list[int]]:

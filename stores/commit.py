@@ -7,13 +7,15 @@ speaks for another's file.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from stores import documents, files, locks
+from stores import documents, files, forms, locks
+from stores.cleanup import marker_fits
 from stores.encode import EncodedChunk, encode
-from stores.errors import MachineFault
+from stores.errors import BankError, MachineFault
 from stores.layout import SIDE, FeatureLayout
+from stores.places import Place
 from stores.schema import ChunkResult
 
 
@@ -46,8 +48,37 @@ class Committer:
         with locks.held(self.layout.side / "commit.lock", shared=True) as lock:
             done = self._commit(chunk)
             if done and not lock.alive():
-                self._make_sure(chunk)
+                self._make_sure(chunk.index, marker_document(self.layout, chunk)["files"])
             return done
+
+    def adopt(self, index: int, source: Place) -> None:
+        """Take a chunk over from another bank that holds this feature, by hard links or copies.
+
+        Args:
+            source: the other bank; its chunk is complete.
+
+        Raises:
+            BankError: the chunk's files or its marker are missing or damaged there.
+            MachineFault: disk full or I/O error. Nothing is marked done that is not; adopt again.
+        """
+        path = source / self.layout.marker(index)
+        body = forms.check(documents.read(path), forms.MARKER, path)
+        if not marker_fits(replace(self.layout, root=source), index, body):
+            raise _unfit(path, source)
+        with locks.held(self.layout.side / "commit.lock", shared=True) as lock:
+            for relative, promise in body["files"].items():
+                self._adopt_file(relative, source, promise)
+            done = documents.create(self.layout.root / self.layout.marker(index), body, self._temporary())
+            if done and not lock.alive():
+                self._make_sure(index, body["files"])
+
+    def _adopt_file(self, relative: str, source: Place, promise: dict[str, Any]) -> None:
+        path = self.layout.root / relative
+        files.make_directory(path.parent)
+        files.copy(source / relative, path, self._temporary())
+        files.sync_directory(path.parent)
+        if files.digest(path) != (promise["size"], promise["sha256"]):
+            raise _unfit(source / relative, source)
 
     def _commit(self, chunk: EncodedChunk) -> bool:
         marker = self.layout.root / self.layout.marker(chunk.index)
@@ -60,16 +91,16 @@ class Committer:
         self._read_back(body["files"])
         return documents.create(marker, body, self._temporary())
 
-    def _make_sure(self, chunk: EncodedChunk) -> None:
+    def _make_sure(self, index: int, promised: dict[str, dict[str, Any]]) -> None:
         """Take back a marker that came too late.
 
         In a bucket no lock stops a process: one that was silent for too long may find that a clean-up has
         removed what its marker speaks of.
         """
         try:
-            self._read_back(marker_document(self.layout, chunk)["files"])
+            self._read_back(promised)
         except MachineFault:
-            files.remove(self.layout.root / self.layout.marker(chunk.index))
+            files.remove(self.layout.root / self.layout.marker(index))
             raise
 
     def _create(self, relative: str, data: memoryview) -> bool:
@@ -94,6 +125,14 @@ class Committer:
 
     def _temporary(self) -> Any:
         return files.temporary(self.layout.root / SIDE / "tmp", self.layout.name)
+
+
+def _unfit(path: Place, bank: Place) -> BankError:
+    return BankError(
+        f"{path} is damaged",
+        "Only chunks that are what their markers promise are taken over",
+        f"run `embank bank repair {bank}`, then the same command again",
+    )
 
 
 def marker_document(layout: FeatureLayout, chunk: EncodedChunk) -> dict[str, Any]:

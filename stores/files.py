@@ -269,6 +269,28 @@ def _create_without_links(path: Path, data: bytes | memoryview) -> bool:
     return True
 
 
+def copy(source: Place, path: Place, temp: Place) -> bool:
+    """Create `path` with the bytes of `source`, exclusively: a second name of the file, or a copy of it.
+
+    Which is no matter, since nothing overwrites a file in place. False if something is there already.
+
+    Args:
+        temp: as for `create`.
+    """
+    if isinstance(source, Path) and isinstance(path, Path):
+        with faults(path):
+            try:
+                os.link(os.path.realpath(source), path)
+                return True
+            except FileExistsError:
+                return False
+            except OSError as error:
+                # A source that is missing is for `read` to name.
+                if error.errno not in (*_NO_LINKS, errno.EXDEV, errno.ENOENT):
+                    raise
+    return create(path, read(source), temp)
+
+
 def replace(path: Place, data: bytes, temp: Place) -> None:
     """Put `data` at `path` atomically and durably. Only for derived files and caches."""
     if isinstance(path, ObjectPath):

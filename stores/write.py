@@ -153,6 +153,22 @@ def _check_same(bank: Bank, manifest: "Manifest", chunk_rows: int | None) -> Non
         )
 
 
+def refuse_other_labels(bank: Bank, manifest: "Manifest") -> None:
+    """Refuse a manifest of the bank's images that says other things of them: it would change nothing.
+
+    Raises:
+        BankError: its digest is not the bank's.
+    """
+    if bank.manifest_digest != manifest.digest:
+        raise BankError(
+            f"{bank.path} was made with other labels, splits or groups "
+            f"(manifest digest {bank.manifest_digest[:12]}; this one is {manifest.digest[:12]})",
+            "A bank evaluates the labels it was made with",
+            f"`embank bank relabel {bank.path} MANIFEST -o NEW` makes a bank with these labels and the same "
+            f"features; or embed {bank.path / MANIFEST}",
+        )
+
+
 def _bank_temporary(path: Place) -> Place:
     return files.temporary(path / SIDE / "tmp", "bank")
 

@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 
 import cli
+from stores.manifest import Manifest
+from stores.read import Bank
+from stores.records import read_all
 from tests.command import Ran, embank
 
 RECIPE = {"size": 40, "crop": 32}
@@ -59,6 +62,28 @@ def bank(manifest: Path) -> Path:
     path = manifest.with_name("bank")
     assert embed(manifest, path).code == 0
     return path
+
+
+def test_other_labels_for_the_same_features(manifest: Path, bank: Path, tmp_path: Path) -> None:
+    frame = Manifest.read(manifest).frame.iloc[:60]
+    frame["label"] = [("ill", "well")[row // 30] for row in range(60)]
+    frame.to_parquet(tmp_path / "m.parquet")
+    ran = embank("bank", "relabel", bank, tmp_path / "m.parquet", "-o", tmp_path / "new", "--json")
+    assert ran.code == 0, ran.err
+    told = {name: ran.json[name] for name in ("rows", "named", "in_order", "classes", "unlabelled")}
+    counts = {"ill": 30, "well": 30}
+    assert told == {"rows": 80, "named": 60, "in_order": True, "classes": counts, "unlabelled": 20}
+    asked = ["--model", "random/resnet18", "--n-way", 2, "--n-shot", 5, "--n-query", 5, "--json"]
+    found = embank("fewshot", tmp_path / "new", *asked).json
+    assert (found["images"], found["unlabelled"]) == (60, 20)
+    (record,) = [each for each in read_all(tmp_path / "new") if each.kind == "relabel"]
+    assert record.used["source_manifest_digest"] == Bank.open(bank).manifest_digest
+    assert record.used["manifest_digest"] == Bank.open(tmp_path / "new").manifest_digest
+    # The new bank is one as any other: more is embedded into it from its own manifest.
+    own, recipe = tmp_path / "new" / "manifest.parquet", manifest.with_name("recipe.json")
+    words = ["--model", "random/resnet18", "--recipe", recipe, "--bank", tmp_path / "new", "--device", "cpu"]
+    more = embank("embed", own, *words, "--json")
+    assert (more.code, more.json["embedded"]) == (0, 0), more.err
 
 
 def test_manifest_json(images: Path, tmp_path: Path) -> None:

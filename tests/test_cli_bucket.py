@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmarks.faults.s3 import Server, environment, serving
 from stores import fetch, objects
+from stores.manifest import Manifest
 from stores.places import Place, place
 from tests.command import Ran, embank
 
@@ -70,7 +71,7 @@ def bucket(server: Server, manifest: Path) -> str:
 
 
 def values(bank: Place | str, out: Path) -> np.ndarray:
-    assert embank("bank", "export", bank, "-o", out).code == 0
+    assert embank("bank", "export", bank, "-o", out, "--overwrite").code == 0
     return np.load(out / "embeddings.npy")
 
 
@@ -99,6 +100,18 @@ def test_looking_and_exporting(
     monkeypatch.chdir(tmp_path)
     assert embank("bank", "export", bucket, "--format", "parquet").code == 0
     assert (tmp_path / "bank-export" / "embeddings.parquet").is_file()
+
+
+def test_other_labels(manifest: Path, bucket: str, tmp_path: Path) -> None:
+    frame = Manifest.read(manifest).frame[::-1]
+    frame["label"] = ["even" if row % 2 else "odd" for row in range(len(frame))]
+    frame.to_parquet(tmp_path / "m.parquet")
+    for new in (str(tmp_path / "bank"), "s3://bucket/relabelled/bank"):
+        ran = embank("bank", "relabel", bucket, tmp_path / "m.parquet", "-o", new, "--json")
+        assert ran.code == 0, ran.err
+        assert (ran.json["classes"], ran.json["in_order"]) == ({"even": 20, "odd": 20}, False)
+        assert embank("bank", "verify", new).code == 0
+        np.testing.assert_array_equal(values(bucket, tmp_path / "a"), values(new, tmp_path / new[:2]))
 
 
 def test_a_second_run_computes_nothing(manifest: Path, bucket: str) -> None:

@@ -15,6 +15,7 @@ COMMANDS = (
     ("bank", "repair"),
     ("bank", "export", "--model", "torchvision/resnet18", "-o", "out"),
     ("bank", "audit", "--model", "torchvision/resnet18"),
+    ("bank", "relabel", "m.csv", "-o", "out"),
     ("fewshot", "--model", "torchvision/resnet18"),
     ("knn", "--model", "torchvision/resnet18", "--leave-one-out"),
 )
@@ -31,6 +32,7 @@ def test_other_schemas_are_refused_by_every_command(
     path = tmp_path / "bank" / "embank.json"
     path.write_bytes(documents.encode({**documents.read(path), "schema": schema}))
     before = content(tmp_path / "bank")
+    (tmp_path / "m.csv").write_text("uri\n00000.png\n")
     for words in COMMANDS:
         size = 2 if words[0] == "bank" else 1
         ran = embank(*words[:size], bank, *words[size:])

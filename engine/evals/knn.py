@@ -238,7 +238,7 @@ def _keys(
         raise Refused(
             f"None of {len(parts.test)} images has a group",
             "--group-disjoint keeps a patient's images apart by the group column",
-            "make the manifest with --group, or leave --group-disjoint out",
+            "give the bank a manifest with --group (`embank bank relabel`), or leave --group-disjoint out",
         )
     alone = groups.max(initial=-1) + 1 + np.arange(len(groups))
     key = np.where(groups >= 0, groups, alone)
@@ -328,7 +328,7 @@ def _split(store: Bank, name: str) -> NDArray[np.bool_]:
         raise Refused(
             f"The manifest of {store.path} names no splits",
             "Train to test needs a split column",
-            "use --leave-one-out, or make the bank from a manifest with --split",
+            "use --leave-one-out, or give the bank a manifest with --split (`embank bank relabel`)",
         )
     if name not in vocabulary:
         counts = np.bincount(codes[codes >= 0], minlength=len(vocabulary))

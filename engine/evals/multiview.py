@@ -79,7 +79,7 @@ def find_pairs(manifest: "Manifest", ok: NDArray[np.bool_], options: MultiViewOp
         raise Refused(
             "The manifest has neither studies nor groups",
             "Two views belong together by the column study, or group where there is none",
-            "make the bank from a manifest with --group",
+            "give the bank a manifest with --group (`embank bank relabel`)",
         )
     views = _views(view, options.pair)
     partner: dict[str, int] = {}

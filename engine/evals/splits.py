@@ -198,7 +198,7 @@ def _given(columns: Columns, options: SplitOptions) -> dict[str, Rows]:
             f"The bank has {have} and {int((columns.split < 0).sum())} images without a split",
             "name one with --train-split"
             if names
-            else "make the bank from a manifest with --split, or let a test part be cut with --holdout",
+            else "give the bank a manifest with --split (`embank bank relabel`), or hold out with --holdout",
         )
     if len(found["test"]) and options.holdout:
         raise Refused(

@@ -1,0 +1,219 @@
+"""The features of a bank under other labels, splits and groups: nothing is computed again.
+
+A bank keeps its manifest for good, since its records speak of it. So other labels make another bank. Its
+features are the same files, by hard links where the file system has them and by copies elsewhere; each bank
+may be moved, mended or deleted without the other.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stores import documents, files
+from stores.errors import BankError, ManifestError, Refused
+from stores.layout import RUN_DOCUMENT, SIDE
+from stores.manifest import COLUMNS, Manifest, plain_uris
+from stores.paths import shown
+from stores.places import Place, place
+from stores.read import Bank, FeatureSet
+from stores.write import FeatureWriter, open_or_create, refuse_other_labels, write_certificate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Called with (bytes taken over so far, bytes in all).
+Progress = Callable[[int, int], None]
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """What became of a bank.
+
+    Attributes:
+        bank: the new one.
+        named: images that the manifest names; the others have no label, split or group there.
+        in_order: whether the manifest names them in the order of the bank's rows, which are the new bank's.
+        features: names of those taken over.
+        unfinished: names of those left out, because they are not sealed.
+    """
+
+    bank: Bank
+    named: int
+    in_order: bool
+    features: tuple[str, ...]
+    unfinished: tuple[str, ...]
+
+
+def relabel(
+    source: Bank,
+    manifest: Manifest,
+    target: Place | str,
+    *,
+    features: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Relabelled:
+    """Make a bank of the same images and features under another manifest; run again, it goes on or adds.
+
+    Args:
+        source: the bank; it is not changed.
+        manifest: names images of the bank by `image_id`, all or some, in any order, with the same files. Its
+            other columns are those of the new bank.
+        target: of the new bank: an empty directory, nothing yet, or what an earlier run of this made.
+        features: slugs or names; None for all that are sealed.
+
+    Raises:
+        ManifestError: images that the bank does not hold, or that are other files there.
+        BankError: no sealed feature, a damaged one, or a target of other images, labels or chunks.
+        MachineFault: disk full or I/O error; run again.
+    """
+    target = place(target)
+    labelled, named, in_order = aligned(source.manifest(), manifest)
+    chosen, unfinished = _chosen(source, features)
+    _refuse_other_chunks(target, source)
+    bank = open_or_create(target, labelled, chunk_rows=source.chunk_rows)
+    refuse_other_labels(bank, labelled)
+    count = _Count(sum(each.info.bytes for each in chosen), progress)
+    for feature in chosen:
+        _take_over(feature, bank, count)
+    return Relabelled(bank, named, in_order, tuple(each.name for each in chosen), unfinished)
+
+
+def aligned(own: Manifest, other: Manifest) -> tuple[Manifest, int, bool]:
+    """What another manifest says of the images of a bank.
+
+    Args:
+        own: of the bank; its ids, files and order stay.
+        other: names some of them.
+
+    Returns:
+        The manifest, with empty cells for images that `other` does not name; how many it names; and whether
+        in the same order.
+
+    Raises:
+        ManifestError: an image that is not in `own`, or that is another file there.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = own.table["image_id"]
+    _refuse_strangers(own, other)
+    where = pc.index_in(ids, value_set=_whole(other.table["image_id"]))
+    _refuse_other_files(own, other, where)
+    columns = {name: own.table[name] for name in ("image_id", "uri")}
+    kept = ["sha256"] if own.sha256s is not None else []
+    extra = [name for name in other.table.column_names if name not in (*COLUMNS, "sha256")]
+    for name in (*COLUMNS[2:], *kept, *extra):
+        taken = own.table[name] if name in kept else other.table[name].take(where)
+        columns[name] = pc.fill_null(taken, "")
+    table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
+    rows = where.drop_null().to_numpy()
+    # Every cell is of a manifest that was checked, and no two rows share a file that did not do so before.
+    return Manifest(table, own.root), len(rows), bool((np.diff(rows) > 0).all())
+
+
+def _refuse_strangers(own: Manifest, other: Manifest) -> None:
+    import pyarrow.compute as pc
+
+    ids = other.table["image_id"]
+    strangers = ids.filter(pc.invert(pc.is_in(ids, value_set=_whole(own.table["image_id"]))))
+    if len(strangers):
+        raise ManifestError(
+            f"{len(strangers)} of {len(other)} images are not in the bank: {_examples(strangers)}",
+            "Labels are given to images that were embedded, by image_id",
+            "leave these rows out, or embed this manifest into a bank of its own",
+        )
+
+
+def _refuse_other_files(own: Manifest, other: Manifest, where: "pa.ChunkedArray") -> None:
+    """One name, two files: equal digests settle it, else the paths below the roots have to be equal."""
+    import pyarrow.compute as pc
+
+    differ = pc.not_equal(plain_uris(own.table["uri"]), plain_uris(other.table["uri"]).take(where))
+    if own.sha256s is not None and other.sha256s is not None:
+        here, there = own.table["sha256"], other.table["sha256"].take(where)
+        known = pc.and_(pc.not_equal(here, ""), pc.not_equal(there, ""))
+        differ = pc.if_else(known, pc.not_equal(here, there), differ)
+    strange = own.table["image_id"].filter(pc.fill_null(differ, False))
+    if len(strange):
+        raise ManifestError(
+            f"{len(strange)} images are other files in the bank: {_examples(strange)}",
+            "An image_id with its uri (or its sha256, where both manifests have one) names the same image",
+            "start from the bank's own manifest.parquet, or embed this manifest into a bank of its own",
+        )
+
+
+def _examples(ids: "pa.ChunkedArray") -> str:
+    more = ", ..." if len(ids) > _SHOWN else ""
+    return ", ".join(map(shown, ids[:_SHOWN].to_pylist())) + more
+
+
+def _whole(column: "pa.ChunkedArray") -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.concat_arrays(column.chunks)
+
+
+def _chosen(source: Bank, wanted: Sequence[str] | None) -> tuple[list[FeatureSet], tuple[str, ...]]:
+    if wanted is not None:
+        found = {feature.name: feature for feature in map(source.features, wanted)}
+        return list(found.values()), ()
+    infos = source.list()
+    sealed = [source.features(info.name) for info in infos if info.sealed]
+    if not sealed:
+        raise BankError(
+            f"{source.path} holds no finished feature",
+            "There must be something to take over",
+            "run the same `embank embed` command again; it goes on where it stopped",
+        )
+    return sealed, tuple(info.name for info in infos if not info.sealed)
+
+
+def _refuse_other_chunks(target: Place, source: Bank) -> None:
+    if files.stat_if_there(target / RUN_DOCUMENT) is None:
+        return
+    there = Bank.open(target)
+    if there.rows == source.rows and there.chunk_rows != source.chunk_rows:
+        raise Refused(
+            f"{target} has {there.chunk_rows} rows a chunk, {source.path} has {source.chunk_rows}",
+            "Chunks are taken over whole",
+            "choose a new directory",
+        )
+
+
+class _Count:
+    """Bytes taken over."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+        self._lock = threading.Lock()
+
+    def __call__(self, more: int) -> None:
+        with self._lock:
+            self._done += more
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+
+def _take_over(feature: FeatureSet, bank: Bank, count: _Count) -> None:
+    source = feature.bank.path
+    with FeatureWriter(bank, feature.key, feature.dim) as writer:
+        todo, chunks = writer.todo, writer.layout.grid.chunks
+        each = feature.info.bytes // chunks  # chunks are padded to one size
+        count(each * (chunks - len(todo)))
+
+        def adopt(index: int) -> None:
+            writer.committer.adopt(index, source)
+            count(each)
+
+        files.each(bank.path, adopt, todo)
+        provenance = documents.read_if_there(source / SIDE / feature.name / "provenance.json")
+        if provenance is not None:
+            writer.write_provenance(provenance)
+        writer.seal()
+    certificate = documents.read_if_there(source / SIDE / feature.name / "certificate.json")
+    if certificate is not None:
+        write_certificate(bank, feature.key, certificate)
