@@ -1,11 +1,11 @@
 """Let every touch of the disk fail in turn: with ENOSPC and EIO, once and for good; then do the work again.
 
-    python -m benchmarks.faults.io [--stride 1] [--json]
+    python -m benchmarks.faults.io [--stride 1] [--job NAME ...] [--json]
 
 The work: creating a bank, embedding into it, resuming, verifying, repairing, mending documents, sealing,
-reading for an evaluation, writing records and certificates, exporting. Nothing may pass in silence: either
-the work says what failed (`MachineFault`), or its result is right. Done again without faults it ends as if
-there had been none.
+reading for an evaluation, writing records and certificates, exporting, giving other labels. Nothing may pass
+in silence: either the work says what failed (`MachineFault`), or its result is right. Done again without
+faults it ends as if there had been none.
 """
 
 import errno
@@ -34,8 +34,10 @@ from stores.commit import Committer
 from stores.encode import encode
 from stores.errors import MachineFault
 from stores.export import export
+from stores.manifest import Manifest
 from stores.read import Bank
 from stores.records import RunRecord, read_all
+from stores.relabel import relabel
 from stores.verify import VerifyReport, quarantine, verify
 from stores.write import FeatureWriter, open_or_create, write_certificate
 
@@ -326,6 +328,24 @@ def _export(truth: _Truth) -> Job:
     return Job(start, work, wrong)
 
 
+def _relabel(truth: _Truth) -> Job:
+    """The bank's features under other labels, in a bank beside it."""
+    with patched(Os(nothing)):
+        frame = truth.bank.manifest().frame
+        frame["label"] = frame["label"].to_numpy()[::-1]
+        labels = Manifest.from_frame(frame, truth.whole / "images")
+
+    def work(place: Path) -> None:
+        relabel(Bank.open(place / "source"), labels, place / "bank")
+
+    start = truth.new("labelled")
+    shutil.copytree(truth.whole / "bank", start / "source")
+    wanted = truth.new("other-labels", start)
+    with patched(Os(nothing)):
+        work(wanted)
+    return Job(start, work, truth.differs(wanted))
+
+
 JOBS: dict[str, Callable[[_Truth], Job]] = {
     "create": _create,
     "embed": _embed,
@@ -337,6 +357,7 @@ JOBS: dict[str, Callable[[_Truth], Job]] = {
     "read": _read,
     "note": _note,
     "export": _export,
+    "relabel": _relabel,
 }
 
 
@@ -344,8 +365,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exits with 1 if anything passed in silence or did not come right."""
     parser = common.parser(__doc__.partition("\n")[0])
     parser.add_argument("--stride", type=int, default=1, help="take every so many touches only")
+    parser.add_argument(
+        "--job", action="append", choices=list(JOBS), help="repeat for several; all if left out"
+    )
     options = parser.parse_args(arguments)
-    result = run(stride=options.stride)
+    result = run(stride=options.stride, jobs=options.job or ())
     result["machine"] = common.machine()
     columns = ("touches", "faults", "stopped")
     rows = [[name, *(each[column] for column in columns)] for name, each in result["jobs"].items()]

@@ -119,7 +119,7 @@ def test_every_job_says_what_fails_and_comes_right() -> None:
     assert result["faults"] > 100
 
 
-@pytest.mark.parametrize("job", ["embed", "repair", "verify", "read", "export"])
+@pytest.mark.parametrize("job", ["embed", "repair", "verify", "read", "export", "relabel"])
 def test_the_script_sees_faults_that_pass_in_silence(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutant: whatever the disk reports is swallowed."""
 
