@@ -31,7 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 manifest_app = typer.Typer(help="Lists of images: make one, check one.", no_args_is_help=True)
-bank_app = typer.Typer(help="Stores of embeddings: look, verify, mend, export.", no_args_is_help=True)
+bank_app = typer.Typer(
+    help="Stores of embeddings: look, verify, mend, relabel, export.", no_args_is_help=True
+)
 models_app = typer.Typer(help="The catalogue of backbones.", no_args_is_help=True)
 datasets_app = typer.Typer(help="The catalogue of data sets.", no_args_is_help=True)
 for name, group in (

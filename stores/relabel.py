@@ -2,7 +2,8 @@
 
 A bank keeps its manifest for good, since its records speak of it. So other labels make another bank. Its
 features are the same files, by hard links where the file system has them and by copies elsewhere; each bank
-may be moved, mended or deleted without the other.
+may be moved, mended or deleted without the other. A new link counts as a change, so the old bank's next
+evaluation reads its files once more.
 """
 
 import threading
