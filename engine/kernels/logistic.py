@@ -441,10 +441,6 @@ def _row_weights(
     return np.where(there, each[codes.clip(min=0)], 0.0)
 
 
-def _all(problems: Problems) -> NDArray[np.intp]:
-    return np.arange(len(problems.C))
-
-
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
