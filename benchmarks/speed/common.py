@@ -45,7 +45,7 @@ def interleaved(
 
     Args:
         contenders: name -> what to time.
-        rounds: at least 1.
+        rounds: of all contenders; 0 gives no seconds.
         warm_up: run each once, untimed, before the first round.
     """
     names = list(contenders)

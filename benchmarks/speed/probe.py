@@ -97,7 +97,7 @@ def run(
     }
     first = -(-repeats // 2) if sklearn else repeats
     seconds = interleaved(contenders, rounds=first, warm_up=False)["lockstep"]
-    sweep = _timed_sweep(features, targets, found[0].C) if sklearn else None
+    sweep = timed_sweep(features, targets, found[0].C) if sklearn else None
     seconds += interleaved(contenders, rounds=repeats - first, warm_up=False)["lockstep"]
     last, peak = found[-1], max(peaks)
     result: dict[str, Any] = {
@@ -116,7 +116,7 @@ def run(
         "peak_gflop_s": peak,
         "share_of_peak": Spread.of([last.flops / 1e9 / s / peak for s in seconds]),
         "share_of_peak_in_products": Spread.of([f.flops / 1e9 / f.seconds["products"] / peak for f in found]),
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_bytes(),
     }
     if sweep is not None:
         result |= _against_sweep(features, targets, last, seconds, sweep)
@@ -144,7 +144,7 @@ def _peak(dim: int, columns: int, device: str) -> float:
     return best
 
 
-def _timed_sweep(
+def timed_sweep(
     features: NDArray[np.float16], targets: NDArray[np.int64], C: NDArray[np.float64]
 ) -> dict[str, Any]:
     """What `_sweep` finds from the largest C down, and its seconds."""
@@ -196,7 +196,7 @@ def _sweep(
     return {"coef": np.stack(coef), "intercept": np.stack(intercept), "iterations": iterations}
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Most bytes the process has had resident, features included."""
     import resource
     import sys
