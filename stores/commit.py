@@ -76,6 +76,7 @@ class Committer:
         path = self.layout.root / relative
         files.make_directory(path.parent)
         files.copy(source / relative, path, self._temporary())
+        files.sync_file(path)  # Nobody knows whether a bank that was copied by hand has reached the disk.
         files.sync_directory(path.parent)
         if files.digest(path) != (promise["size"], promise["sha256"]):
             raise _unfit(source / relative, source)
