@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.speed.common import Spread, finish, interleaved, machine, markdown_table, parser, ratio
-from benchmarks.speed.probe import made_features, peak_bytes, timed_sweep
+from benchmarks.speed.common import Spread, finish, interleaved, machine, markdown_table, ratio
+from benchmarks.speed.probe import arguments, compared, made_features, peak_bytes, stages, timed_sweep
 from engine.kernels.logistic import Fits, Options, fit, fit_many
-from engine.kernels.objective import measure
 from engine.runtime import usable_cores
 
 _SHARES, _MASKED = (0.02, 0.3), 0.2
@@ -60,8 +59,8 @@ def run(
     Returns:
         `{rows, dim, findings, values, device, repeats, machine, fits, converged, seconds: {together, alone},
         times_as_fast, stages, peak_bytes}`, and with `sklearn` `{sweep_seconds, sweep_over_together, excess,
-        sweep_excess}`: seconds as {n, median, min, max}; the sweep's are those of one finding times their
-        number; excess is our largest (objective - sweep's) / sweep's there, sweep_excess the reverse.
+        higher, sweep_excess}`: seconds as {n, median, min, max}; the sweep's are those of one finding times
+        their number; the last three are of that finding, as `benchmarks.speed.probe.run` has them.
     """
     import torch
 
@@ -94,9 +93,7 @@ def run(
         "fits": findings * values,
         "converged": sum(int(each.converged.sum()) for each in last),
         "seconds": {name: Spread.of(taken) for name, taken in seconds.items()},
-        "stages": {
-            name: Spread.of([each[0].seconds.get(name, 0.0) for each in found]) for name in last[0].seconds
-        },
+        "stages": stages([run[0] for run in found]),  # each of a run's fits has the seconds of all
     }
     if alone:
         result["times_as_fast"] = ratio(seconds["alone"], seconds["together"])
@@ -113,15 +110,11 @@ def _against_sweep(
     labelled = np.flatnonzero(cells[:, which] >= 0)
     some, targets, mine = features[labelled], cells[labelled, which].astype(np.int64), ours[which]
     sweep = timed_sweep(some, targets, mine.C)
-    order, taken = sweep["order"], sweep["seconds"] * len(ours)
-    C = mine.C[order]
-    theirs = measure(some, targets, C, sweep["coef"], sweep["intercept"]).objective
-    own = measure(some, targets, C, mine.coef[order], mine.intercept[order]).objective
+    taken = sweep["seconds"] * len(ours)
     return {
         "sweep_seconds": taken,
         "sweep_over_together": ratio([taken] * len(seconds), list(seconds)),
-        "excess": float(((own - theirs) / theirs).max()),
-        "sweep_excess": float(((theirs - own) / own).max()),
+        **compared(some, targets, mine, sweep),
     }
 
 
@@ -150,17 +143,9 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parser(__doc__ or "")
-    options.add_argument("--rows", type=int, default=28_100)
-    options.add_argument("--dim", type=int, default=2048)
+    options = arguments(__doc__ or "")
     options.add_argument("--findings", type=int, default=14)
-    options.add_argument("--values", type=int, default=45)
-    options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--no-alone", action="store_true", help="leave out one finding after another")
-    options.add_argument("--no-sklearn", action="store_true", help="leave out scikit-learn's sweep")
-    options.add_argument("--device", default="cpu", help="cpu or cuda:N")
-    options.add_argument("--memory", type=int, default=4 << 30, help="bytes the solver may take")
-    options.add_argument("--threads", type=int, help="of torch; default all cores")
     asked = options.parse_args(argv)
     result = run(
         asked.rows,

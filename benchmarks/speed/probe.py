@@ -11,6 +11,7 @@ shares are those of EyePACS: the commonest overlap, while the rarest is nearly s
 There the fits at large C are hard, and the sweep's 100 iterations end far above the minimum.
 """
 
+import argparse
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -73,10 +74,12 @@ def run(
     Returns:
         `{rows, dim, classes, values, device, repeats, machine, seconds, stages, iterations, converged, gflop,
         peak_gflop_s, share_of_peak, share_of_peak_in_products, peak_bytes}`, and with `sklearn`
-        `{sweep_seconds, sweep_over_lockstep, sweep_iterations, sweep_stopped, excess, higher}`: seconds as
+        `{sweep_seconds, sweep_over_lockstep, sweep_iterations, sweep_stopped, excess, higher,
+        sweep_excess}`: seconds as
         {n, median, min, max}; floating-point operations of the products with X; the best rate of square and
         of block products in float32, as measured between the repeats; our largest (objective - sweep's) /
-        sweep's; and the number of values where ours is higher at all.
+        sweep's; the number of values where ours is higher at all; and the sweep's largest (objective - ours)
+        / ours.
     """
     import torch
 
@@ -109,7 +112,7 @@ def run(
         "repeats": repeats,
         "machine": machine(),
         "seconds": Spread.of(seconds),
-        "stages": {name: Spread.of([f.seconds.get(name, 0.0) for f in found]) for name in last.seconds},
+        "stages": stages(found),
         "iterations": last.iterations.tolist(),
         "converged": int(last.converged.sum()),
         "gflop": last.flops / 1e9,
@@ -163,18 +166,33 @@ def _against_sweep(
     seconds: Sequence[float],
     sweep: dict[str, Any],
 ) -> dict[str, Any]:
-    order, taken = sweep["order"], sweep["seconds"]
-    theirs = measure(features, targets, ours.C[order], sweep["coef"], sweep["intercept"]).objective
-    mine = measure(features, targets, ours.C[order], ours.coef[order], ours.intercept[order]).objective
+    taken = sweep["seconds"]
     return {
         "sweep_seconds": taken,
         "sweep_over_lockstep": ratio([taken] * len(seconds), list(seconds)),
         "sweep_iterations": sweep["iterations"],
         "sweep_stopped": int(sum(i >= 100 for i in sweep["iterations"])),
+        **compared(features, targets, ours, sweep),
+    }
+
+
+def compared(
+    features: NDArray[np.float16], targets: NDArray[np.int64], ours: Fits, sweep: dict[str, Any]
+) -> dict[str, Any]:
+    """Our objectives beside those of `timed_sweep`: `{excess, higher, sweep_excess}`, as `run` has them."""
+    order = sweep["order"]
+    theirs = measure(features, targets, ours.C[order], sweep["coef"], sweep["intercept"]).objective
+    mine = measure(features, targets, ours.C[order], ours.coef[order], ours.intercept[order]).objective
+    return {
         "excess": float(((mine - theirs) / theirs).max()),
         "higher": int((mine > theirs).sum()),
         "sweep_excess": float(((theirs - mine) / mine).max()),
     }
+
+
+def stages(found: Sequence[Fits]) -> dict[str, Spread]:
+    """Seconds of each stage of the solver, over its runs."""
+    return {name: Spread.of([f.seconds.get(name, 0.0) for f in found]) for name in found[-1].seconds}
 
 
 def _sweep(
@@ -236,18 +254,24 @@ def _table(result: dict[str, Any]) -> str:
     return head + markdown_table(["", "seconds"], lines) + "\n" + markdown_table(["", ""], facts)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    options = parser(__doc__ or "")
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The options of scripts that time the solver."""
+    options = parser(description)
     options.add_argument("--rows", type=int, default=28_100)
     options.add_argument("--dim", type=int, default=2048)
-    options.add_argument("--classes", type=int, default=5)
     options.add_argument("--values", type=int, default=45)
     options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--no-sklearn", action="store_true", help="leave out the sweep (ten minutes)")
+    options.add_argument("--no-sklearn", action="store_true", help="leave out the sweep, which takes minutes")
     options.add_argument("--device", default="cpu", help="cpu or cuda:N")
     options.add_argument("--memory", type=int, default=4 << 30, help="bytes the solver may take")
-    options.add_argument("--tolerance", type=float, default=Options.tolerance)
     options.add_argument("--threads", type=int, help="of torch; default all cores")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(__doc__ or "")
+    options.add_argument("--classes", type=int, default=5)
+    options.add_argument("--tolerance", type=float, default=Options.tolerance)
     asked = options.parse_args(argv)
     result = run(
         asked.rows,
