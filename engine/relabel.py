@@ -33,15 +33,14 @@ def relabel(
     start = time.perf_counter()
     source = Bank.open(bank)
     made = make(source, manifest, target, features=features, progress=on_progress)
-    labels = made.bank.manifest()
     report = {
         "bank": str(made.bank.path),
         "source": str(source.path),
         "rows": made.bank.rows,
         "named": made.named,
         "in_order": made.in_order,
-        "classes": labels.classes,
-        "unlabelled": labels.unlabelled,
+        "classes": made.manifest.classes,
+        "unlabelled": made.manifest.unlabelled,
         "features": list(made.features),
         "unfinished": list(made.unfinished),
         "seconds": round(time.perf_counter() - start, 4),

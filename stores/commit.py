@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stores import documents, files, forms, locks
+from stores import documents, files, forms, integrity, locks
 from stores.cleanup import marker_fits
 from stores.encode import EncodedChunk, encode
 from stores.errors import BankError, MachineFault
@@ -78,7 +78,7 @@ class Committer:
         files.copy(source / relative, path, self._temporary())
         files.sync_file(path)  # Nobody knows whether a bank that was copied by hand has reached the disk.
         files.sync_directory(path.parent)
-        if files.digest(path) != (promise["size"], promise["sha256"]):
+        if integrity.difference(files.digest(path), promise):
             raise _unfit(source / relative, source)
 
     def _commit(self, chunk: EncodedChunk) -> bool:
@@ -117,7 +117,7 @@ class Committer:
 
     def _read_back(self, promised: dict[str, dict[str, Any]]) -> None:
         for relative, promise in promised.items():
-            if files.digest(self.layout.root / relative) != (promise["size"], promise["sha256"]):
+            if integrity.difference(files.digest(self.layout.root / relative), promise):
                 raise MachineFault(
                     f"{self.layout.root / relative} reads back other bytes than were written",
                     "A chunk is done only when the disk gives back what it was given",

@@ -36,6 +36,7 @@ class Relabelled:
 
     Attributes:
         bank: the new one.
+        manifest: its manifest.
         named: images that the manifest names; the others have no label, split or group there.
         in_order: whether the manifest names them in the order of the bank's rows, which are the new bank's.
         features: names of those taken over.
@@ -43,6 +44,7 @@ class Relabelled:
     """
 
     bank: Bank
+    manifest: Manifest
     named: int
     in_order: bool
     features: tuple[str, ...]
@@ -80,7 +82,7 @@ def relabel(
     count = _Count(sum(each.info.bytes for each in chosen), progress)
     for feature in chosen:
         _take_over(feature, bank, count)
-    return Relabelled(bank, named, in_order, tuple(each.name for each in chosen), unfinished)
+    return Relabelled(bank, labelled, named, in_order, tuple(each.name for each in chosen), unfinished)
 
 
 def aligned(own: Manifest, other: Manifest) -> tuple[Manifest, int, bool]:
@@ -102,7 +104,7 @@ def aligned(own: Manifest, other: Manifest) -> tuple[Manifest, int, bool]:
 
     ids = own.table["image_id"]
     _refuse_strangers(own, other)
-    where = pc.index_in(ids, value_set=_whole(other.table["image_id"]))
+    where = pc.index_in(ids, value_set=other.table["image_id"])
     _refuse_other_files(own, other, where)
     columns = {name: own.table[name] for name in ("image_id", "uri")}
     kept = ["sha256"] if own.sha256s is not None else []
@@ -110,17 +112,16 @@ def aligned(own: Manifest, other: Manifest) -> tuple[Manifest, int, bool]:
     for name in (*COLUMNS[2:], *kept, *extra):
         taken = own.table[name] if name in kept else other.table[name].take(where)
         columns[name] = pc.fill_null(taken, "")
-    table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
     rows = where.drop_null().to_numpy()
     # Every cell is of a manifest that was checked, and no two rows share a file that did not do so before.
-    return Manifest(table, own.root), len(rows), bool((np.diff(rows) > 0).all())
+    return Manifest(pa.table(columns), own.root), len(rows), bool((np.diff(rows) > 0).all())
 
 
 def _refuse_strangers(own: Manifest, other: Manifest) -> None:
     import pyarrow.compute as pc
 
     ids = other.table["image_id"]
-    strangers = ids.filter(pc.invert(pc.is_in(ids, value_set=_whole(own.table["image_id"]))))
+    strangers = ids.filter(pc.invert(pc.is_in(ids, value_set=own.table["image_id"])))
     if len(strangers):
         raise ManifestError(
             f"{len(strangers)} of {len(other)} images are not in the bank: {_examples(strangers)}",
@@ -150,12 +151,6 @@ def _refuse_other_files(own: Manifest, other: Manifest, where: "pa.ChunkedArray"
 def _examples(ids: "pa.ChunkedArray") -> str:
     more = ", ..." if len(ids) > _SHOWN else ""
     return ", ".join(map(shown, ids[:_SHOWN].to_pylist())) + more
-
-
-def _whole(column: "pa.ChunkedArray") -> "pa.Array":
-    import pyarrow as pa
-
-    return pa.concat_arrays(column.chunks)
 
 
 def _chosen(source: Bank, wanted: Sequence[str] | None) -> tuple[list[FeatureSet], tuple[str, ...]]:

@@ -16,6 +16,7 @@ from engine.repair import repair
 from engine.runtime import Runtime
 from stores.manifest import Manifest
 from stores.verify import verify
+from tests.stores.banks import flip
 
 SMALL = replace(Recipe(), size=32, crop=32)
 
@@ -57,9 +58,7 @@ def _digest(path: Path) -> str:
 def test_one_flipped_bit_is_found_and_mended(bank: Path, pattern: str, recomputed: int) -> None:
     (path,) = bank.glob(pattern)
     before = _digest(path)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(path)
     assert not verify(bank).ok
     result = repair(bank, device="cpu")
     assert result["ok"]

@@ -2,8 +2,16 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from benchmarks.faults.banks import *  # noqa: F403
+
+
+def flip(path: Path) -> None:
+    """Flip a bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 def at_once(jobs: list[Callable[[], object]]) -> tuple[list[object], list[BaseException]]:

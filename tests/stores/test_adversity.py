@@ -19,7 +19,7 @@ from stores.read import Bank
 from stores.records import RunRecord, read_all
 from stores.verify import quarantine, verify
 from stores.write import FeatureWriter, open_or_create
-from tests.stores.banks import Os, content, fill, make_bank, make_key, make_manifest, nothing, patched
+from tests.stores.banks import Os, content, fill, flip, make_bank, make_key, make_manifest, nothing, patched
 
 ROWS, DIM, CHUNK = 80, 4, 32
 DAY_NS = 86_400 * 10**9
@@ -29,12 +29,6 @@ DAY_NS = 86_400 * 10**9
 def bank(quick_path: Path) -> Bank:
     with patched(Os(nothing)):
         return make_bank(quick_path / "bank", ROWS, DIM, CHUNK)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 # ---- clocks

@@ -23,7 +23,7 @@ from stores.read import Bank
 from stores.relabel import aligned, relabel
 from stores.verify import quarantine, verify
 from stores.write import FeatureWriter, open_or_create, write_certificate
-from tests.stores.banks import chunk_result, content, make_bank, make_key, make_manifest
+from tests.stores.banks import chunk_result, content, flip, make_bank, make_key, make_manifest
 
 ROWS, DIM, CHUNK = 150, 8, 64
 
@@ -207,16 +207,10 @@ def test_nothing_finished_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 def test_damage_is_not_taken_over(bank: Bank, tmp_path: Path) -> None:
     features = bank.features()
     chunk = f"{features.name}/embedding/c/1/0"
-    _flip(tmp_path / "old" / chunk)
+    flip(tmp_path / "old" / chunk)
     with pytest.raises(BankError, match=r"Chunk 1 .* damaged"):
         relabel(bank, other(bank), tmp_path / "new")
     target = open_or_create(tmp_path / "new", bank.manifest(), chunk_rows=CHUNK)
