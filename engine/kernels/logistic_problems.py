@@ -1,6 +1,5 @@
 """What the lockstep solver works on: problems, the order in which they are solved, and those at work."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,15 +113,12 @@ class Active:
 
     def take(self, which: Tensor) -> "Active":
         """Some of them."""
-        return self._made(_take(getattr(self, name), which) for name in self.__dataclass_fields__)
+        return Active(*(_take(getattr(self, name), which) for name in self.__dataclass_fields__))
 
     def join(self, others: "Active") -> "Active":
         """These, then others."""
-        return self._made(_join(getattr(self, n), getattr(others, n)) for n in self.__dataclass_fields__)
-
-    @classmethod
-    def _made(cls, fields: Iterable[Any]) -> "Active":
-        return cls(*fields)
+        names = self.__dataclass_fields__
+        return Active(*(_join(getattr(self, name), getattr(others, name)) for name in names))
 
 
 def _take(some: Any, which: Tensor) -> Any:
