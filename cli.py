@@ -340,6 +340,21 @@ def embed(
         float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of rows failed.")
     ] = 0.01,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest image decoded.")] = 64_000_000,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again the rows that failed because of their image.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Compare every image embedded before with its file, not a random sample."
+        ),
+    ] = False,
+    accept_changed: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed", help="Images have changed: make features of them beside the old ones."
+        ),
+    ] = False,
     workers: Workers = 0,
     scheduler: Scheduler = None,
     root: Root = None,
@@ -348,7 +363,7 @@ def embed(
 ) -> None:
     """Embed every image with every model. Run it again to resume; finished rows are never computed twice."""
     from engine.decode.source import Limits
-    from engine.extract import EmbedOptions
+    from engine.extract import EmbedOptions, InputChecks
     from engine.extract import embed as run
     from engine.report import console
     from engine.runtime import Runtime
@@ -371,7 +386,14 @@ def embed(
         runtime = executor.ask(Runtime.resolve, *settings) if executor else Runtime.resolve(*settings)
         with console.embed_progress(quiet=False) as update:
             reports = run(
-                images, specs, bank, runtime=runtime, options=options, executor=executor, on_progress=update
+                images,
+                specs,
+                bank,
+                runtime=runtime,
+                options=options,
+                checks=InputChecks(max_failed, check, accept_changed, retry_failed),
+                executor=executor,
+                on_progress=update,
             )
     results = [report.to_dict() for report in reports]
     if certify:
@@ -381,9 +403,10 @@ def embed(
         for spec, result in zip(specs, results, strict=True):
             result["certificate"] = measure(images, spec, bank, runtime=here, options=options)
     _print_embed(results, json)
-    if any(result["failed"] > max_failed * result["rows"] for result in results):
+    if any(result["failed"] + result["pending"] > max_failed * result["rows"] for result in results):
         console.say(
-            f"More than {max_failed:.1%} of the rows failed; `embank bank show {bank} --failures` lists them."
+            f"More than {max_failed:.1%} of the rows failed or are not embedded; "
+            f"`embank bank show {bank} --failures` lists them."
         )
         raise typer.Exit(EXIT_FAILED_ROWS)
 
@@ -441,13 +464,14 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
         console.print_json(results if len(results) > 1 else results[0])
         return
     console.print_table(
-        ["model", "rows", "ok", "failed", "embedded now", "img/s", "decoder", "precision", "key"],
+        ["model", "rows", "ok", "failed", "pending", "embedded now", "img/s", "decoder", "precision", "key"],
         [
             [
                 r["model"],
                 r["rows"],
                 r["ok"],
                 r["failed"],
+                r["pending"],
                 r["embedded"],
                 r["img_per_s"],
                 r["decoder"],
@@ -460,7 +484,9 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
     for r in results:
         if r["failures"]:
             reasons = ", ".join(f"{code} {n:,}" for code, n in r["failures"].items())
-            print(f"{r['model']}: failed rows by reason: {reasons}")
+            print(f"{r['model']}: rows without embedding by reason: {reasons}")
+        if r["pending"]:
+            print(f"  {r['pending']:,} are not embedded yet; the same command tries them again")
         if "certificate" in r:
             print(f"{r['model']}: {_certificate(r['certificate'])}")
 

@@ -286,7 +286,7 @@ class _Pass:
                 writer.__exit__(None, None, None)
 
     def _again(self, todo: Sequence[set[int]]) -> list[Task]:
-        """Rows of committed chunks to try again: pending ones if it can help, failed ones if that is wanted."""
+        """Rows of committed chunks to try again: pending ones if it can help, failed ones if asked to."""
         failures = [failures_of(layout) for layout in self.work.layouts]
         pending = {row.row for chunks in failures for rows in chunks.values() for row in rows if row.pending}
         ready = set[int]()
