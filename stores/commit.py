@@ -1,4 +1,4 @@
-"""Committing one chunk: three files that must agree, then a marker. Only the marker means "done".
+"""Committing one chunk: files that must agree, then a marker. Only the marker means "done".
 
 The order is the whole point. Each file is created exclusively and durably, in one fixed order, and a
 committer that meets bytes other than its own withdraws. So of several committers whose bytes differ at most

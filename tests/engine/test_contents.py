@@ -265,9 +265,7 @@ def test_a_package_that_is_not_installed_costs_the_row_that_needs_it(
 
     find = importlib.util.find_spec
     with monkeypatch.context() as patch:
-        patch.setattr(
-            importlib.util, "find_spec", lambda name, *_: None if name == "pydicom" else find(name)
-        )
+        patch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "pydicom" else find(name))
         report = run(model=deep)
     assert (report.ok, report.pending, report.failures) == (N - 1, 1, {"needs_package": 1})
     assert pydicom.__name__ in sys.modules
