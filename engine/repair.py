@@ -5,12 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.decode.source import Limits
+from engine.decode import decoder_name
 from engine.errors import BankError
-from engine.extract import EmbedOptions, Progress, embed, feature_key
-from engine.models import resolve
-from engine.recipes import Recipe
-from engine.runtime import Runtime
+from engine.extract import Progress, embed, feature_key
+from engine.restore import restore
 from stores.manifest import Manifest
 from stores.places import Place
 from stores.read import Bank
@@ -61,21 +59,14 @@ def _recompute(
     device: str,
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
-    made = store.provenance(feature)
-    options = EmbedOptions(**{**made["options"], "limits": Limits(**made["options"]["limits"])})
-    runtime = Runtime.resolve(
-        made["runtime"]["device"] if device == "auto" else device,
-        made["runtime"]["precision"],
-        made["runtime"]["threads"],
-        made["runtime"]["seed"],
-        made["runtime"]["compile"],
+    found = restore(
+        store, feature, weights=weights, root=root, device=device, recorded_threads=True, same_kind=True
     )
-    file = weights or (Path(made["weights_path"]) if made["weights_path"] else None)
-    spec = resolve(
-        made["model"], weights=file, recipe=Recipe.from_dict(made["recipe"]), seed=made["runtime"]["seed"]
-    )
-    images = replace(manifest, root=(root or Path(made["root"])).resolve())
-    key = feature_key(spec, made["decoder"], runtime, images.image_digest, options.dtype)
+    spec, runtime, made = found.spec, found.runtime, found.made
+    options = replace(made.options, decoder=made.decoder.partition("-")[0] or made.options.decoder)
+    images = replace(manifest, root=found.images.root)
+    decoder = decoder_name(options.decoder, runtime.device, options.dct)
+    key = feature_key(spec, decoder, runtime, images.image_digest, options.dtype)
     if key.name != feature:
         raise BankError(
             f"These inputs make {key.name}, not {feature}",
