@@ -59,12 +59,12 @@ def _recompute(
     device: str,
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
-    found = restore(
+    encoder = restore(
         store, feature, weights=weights, root=root, device=device, recorded_threads=True, same_kind=True
     )
-    spec, runtime, made = found.spec, found.runtime, found.made
+    spec, runtime, made = encoder.spec, encoder.runtime, encoder.made
     options = replace(made.options, decoder=made.decoder.partition("-")[0] or made.options.decoder)
-    images = replace(manifest, root=found.images.root)
+    images = replace(manifest, root=encoder.images.root)
     decoder = decoder_name(options.decoder, runtime.device, options.dct)
     key = feature_key(spec, decoder, runtime, images.image_digest, options.dtype)
     if key.name != feature:

@@ -229,8 +229,8 @@ def images_of(
     """
     manifest, made = bank.manifest(), _records(bank, feature)
     options = _options(made, allow_outside)
-    found = _root(bank, manifest, [one.root for one in made], options, root)
-    return image_source(replace(manifest, root=found), options)
+    folder = _root(bank, manifest, [one.root for one in made], options, root)
+    return image_source(replace(manifest, root=folder), options)
 
 
 def images_listed(manifest: Manifest, *, allow_outside: bool = False) -> ImageSource:
@@ -295,13 +295,13 @@ def _distinct(paths: Iterable[Path | None]) -> list[Path]:
 
 def _beside(bank: Bank, manifest: Manifest, gone: Sequence[Path], options: EmbedOptions) -> Path:
     """The root that the bank's manifest keeps, if its files are the bank's images."""
-    found = f"No finished feature of {bank.path} records where its images are"
+    lost = f"No finished feature of {bank.path} records where its images are"
     if gone:
-        found = f"The images of {bank.path} are not in {' or in '.join(map(str, gone))} any more"
+        lost = f"The images of {bank.path} are not in {' or in '.join(map(str, gone))} any more"
     beside = manifest.root.resolve()
     if not _holds(beside, manifest.uris):
         raise Refused(
-            found,
+            lost,
             "Images are read from the folder that the features were made from",
             "say where it is now with --root FOLDER",
         )
@@ -310,12 +310,12 @@ def _beside(bank: Bank, manifest: Manifest, gone: Sequence[Path], options: Embed
         return beside
     if other:
         raise Refused(
-            found,
+            lost,
             f"The files of the same names in {beside} are others by their SHA-256",
             "say where the images are now with --root FOLDER",
         )
     raise Refused(
-        found,
+        lost,
         f"{beside} has files of the same names, but nothing recorded proves that they are the same pictures",
         f"if they are, give --root {beside}",
     )
