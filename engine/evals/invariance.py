@@ -155,9 +155,12 @@ class _Measurement:
         self.reference = Views(REFERENCE, **common)
         backbone = restore(self.store, self.features.name, weights=weights, root=root, device=device)
         self.backbone = backbone
-        self.statistics = self._statistics()
         self.views = ViewStore(self.features)
         rows = np.unique(self.sample.scored).tolist()
+        seen = [(self.reference, row) for row in rows] + [(views, rows[0]) for views in asked]
+        if any(self.views.read(views, row) is None for views, row in seen):
+            _ = backbone.images  # where they are missing, before anything is computed and kept
+        self.statistics = self._statistics()
         self.made = make_views(self.views, backbone, rows, [self.reference, *asked], on_progress)
         self._check_images()
         return [self._score(views, skip_undefined) for views in asked]

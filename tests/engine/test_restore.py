@@ -28,7 +28,7 @@ from tests.command import embank
 MODEL = "random/resnet18"
 OTHER = "random/shufflenet_v2_x0_5"  # which the banks have no feature of
 COUNT = 10
-SALIENCY = ("--images", 1, "--stride", 14, "--threads", 1)
+SALIENCY = ("--images", 1, "--stride", 10, "--threads", 1)
 
 
 def draw(folder: Path, seed: int) -> Path:
@@ -419,12 +419,23 @@ def test_a_bank_made_on_a_gpu_on_a_machine_without(bank: Bank, monkeypatch: pyte
     (chunk,) = bank.path.glob("*/embedding/c/1/0")
     before = chunk.read_bytes()
     code, text = repair(bank.path)
-    assert (code, "--device cpu" in text) == (2, True)
+    assert (code, "--device cpu" in text, bank.is_sealed(name_of(bank))) == (2, True, True)
     assert embank("bank", "repair", bank.path, "--device", "cpu").code == 0
     assert chunk.read_bytes() == before
     rewrite(bank, runtime={**then, "device": "cuda:1", "precision": "fp16"})
     with pytest.raises(Refused, match="a machine with a GPU"):
         restore(bank, name_of(bank))
+
+
+def test_a_refused_repair_can_be_had_with_the_remedy(bank: Bank, tmp_path: Path) -> None:
+    """It leaves the bank as it was, so that the second call knows what is damaged."""
+    (tmp_path / "project" / "images").rename(tmp_path / "moved")
+    (chunk,) = bank.path.glob("*/embedding/c/1/0")
+    before = chunk.read_bytes()
+    assert repair(bank.path)[0] == 2
+    ran = embank("bank", "repair", bank.path, "--root", tmp_path / "moved", "--json")
+    assert (ran.code, ran.json["recomputed"]) == (0, 1)
+    assert chunk.read_bytes() == before
 
 
 def test_a_repair_decodes_as_the_bank_was_decoded(bank: Bank) -> None:
