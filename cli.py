@@ -78,6 +78,7 @@ ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Parquet 
 Root = Annotated[
     Path | None, typer.Option(help="Folder that relative paths start from. (default: what the manifest says)")
 ]
+BankRoot = Annotated[Path | None, typer.Option("--root", help="The images' folder, if it has moved.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 ModelFilter = Annotated[
     str | None, typer.Option("--model", help="Model slug or feature name. (default: all)")
@@ -614,7 +615,7 @@ def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -
 def bank_repair(
     bank: BankPath,
     weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
-    root: Annotated[Path | None, typer.Option(help="The images' folder, if it has moved.")] = None,
+    root: BankRoot = None,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
@@ -715,6 +716,7 @@ def bank_audit(
     max_pairs: Annotated[int, typer.Option(help="The most pairs listed; all are counted.")] = 10_000,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the pairs here (CSV).")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Draw the most similar pairs here (PNG).")] = None,
+    root: BankRoot = None,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
@@ -724,15 +726,19 @@ def bank_audit(
     from engine.report import console
     from stores.read import Bank
 
+    pictures = None
+    if sheet:
+        from engine.report.sheets import audit_sheet, pictures_of
+
+        pictures = pictures_of(bank, model, root=root)
     found = audit(bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device))
     report = dict(found.report)
+    image_ids = Bank.open(bank).manifest().image_ids if out or sheet else []
     if out:
-        write_pairs(found, Bank.open(bank).manifest().image_ids, out)
+        write_pairs(found, image_ids, out)
         report["file"] = out
-    if sheet:
-        from engine.report.sheets import audit_sheet
-
-        report["sheet"], report["unreadable"] = sheet, audit_sheet(bank, found, sheet)
+    if sheet and pictures is not None:
+        report["sheet"], report["unreadable"] = sheet, audit_sheet(pictures, image_ids, found, sheet)
     if json:
         console.print_json(report)
     else:
@@ -1161,6 +1167,7 @@ def search(
     ] = IndexName.exact,
     backend: BackendOption = BackendName.auto,
     weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
+    root: BankRoot = None,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
@@ -1168,6 +1175,11 @@ def search(
     from engine.evals.search import search as run
     from engine.report import console
 
+    pictures = None
+    if out:
+        from engine.report.sheets import pictures_of, search_sheet
+
+        pictures = pictures_of(bank, model, root=root)
     result = run(
         bank,
         model,
@@ -1181,10 +1193,8 @@ def search(
         device=device,
     )
     report = dict(result.report)
-    if out:
-        from engine.report.sheets import search_sheet
-
-        report["sheet"], report["unreadable"] = out, search_sheet(bank, result, out, image=image)
+    if out and pictures is not None:
+        report["sheet"], report["unreadable"] = out, search_sheet(pictures, result, out, image=image)
     if json:
         console.print_json(report)
         return
@@ -1373,7 +1383,7 @@ def invariance(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the images drawn.")] = 0,
     weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
-    root: Root = None,
+    root: BankRoot = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Draw a contact sheet of views (PNG) here.")
     ] = None,

@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.decode.source import Limits
+from engine.decode import decoder_name
 from engine.errors import BankError
 from engine.extract import EmbedOptions, Progress, embed, feature_key
-from engine.models import resolve
-from engine.recipes import Recipe
+from engine.models import ModelSpec
+from engine.restore import restore
 from engine.runtime import Runtime
 from stores.manifest import Manifest
 from stores.places import Place
 from stores.read import Bank
+from stores.report import VerifyReport
 from stores.verify import quarantine, verify
 
 
@@ -38,6 +39,7 @@ def repair(
         BankError: damage that only the original inputs could mend, or inputs that have changed since.
     """
     report = verify(bank)
+    _check_first(bank, report, weights, root, device)
     lost = quarantine(bank, report)  # rebuilds the run document first, if that is what is damaged
     store = Bank.open(bank)
     manifest = store.manifest()
@@ -52,6 +54,19 @@ def repair(
     }
 
 
+def _check_first(
+    bank: Place | str, report: VerifyReport, weights: Path | None, root: Path | None, device: str
+) -> None:
+    """Refuse while the bank is as it was, unless what describes it is damaged and must be mended first."""
+    try:
+        store = Bank.open(bank)
+        manifest = store.manifest()
+    except BankError:
+        return
+    for feature in {each.feature for each in report.damaged if each.feature and each.chunk is not None}:
+        _inputs(store, feature, manifest, weights, root, device)
+
+
 def _recompute(
     store: Bank,
     feature: str,
@@ -61,25 +76,26 @@ def _recompute(
     device: str,
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
-    made = store.provenance(feature)
-    options = EmbedOptions(**{**made["options"], "limits": Limits(**made["options"]["limits"])})
-    runtime = Runtime.resolve(
-        made["runtime"]["device"] if device == "auto" else device,
-        made["runtime"]["precision"],
-        made["runtime"]["threads"],
-        made["runtime"]["seed"],
-        made["runtime"]["compile"],
+    images, spec, runtime, options = _inputs(store, feature, manifest, weights, root, device)
+    embed(images, [spec], store.path, runtime=runtime, options=options, on_progress=on_progress)
+
+
+def _inputs(
+    store: Bank, feature: str, manifest: Manifest, weights: Path | None, root: Path | None, device: str
+) -> tuple[Manifest, ModelSpec, Runtime, EmbedOptions]:
+    """What `embed` needs to make this very feature again."""
+    encoder = restore(
+        store, feature, weights=weights, root=root, device=device, recorded_threads=True, same_kind=True
     )
-    file = weights or (Path(made["weights_path"]) if made["weights_path"] else None)
-    spec = resolve(
-        made["model"], weights=file, recipe=Recipe.from_dict(made["recipe"]), seed=made["runtime"]["seed"]
-    )
-    images = replace(manifest, root=(root or Path(made["root"])).resolve())
-    key = feature_key(spec, made["decoder"], runtime, images.image_digest, options.dtype)
+    spec, runtime, made = encoder.spec, encoder.runtime, encoder.made
+    options = replace(made.options, decoder=made.decoder.partition("-")[0] or made.options.decoder)
+    images = replace(manifest, root=encoder.images.root)
+    decoder = decoder_name(options.decoder, runtime.device, options.dct)
+    key = feature_key(spec, decoder, runtime, images.image_digest, options.dtype)
     if key.name != feature:
         raise BankError(
             f"These inputs make {key.name}, not {feature}",
             "A repair uses the very weights, settings and decoder that made the features",
             "give the original file with --weights",
         )
-    embed(images, [spec], store.path, runtime=runtime, options=options, on_progress=on_progress)
+    return images, spec, runtime, options
