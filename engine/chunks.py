@@ -21,7 +21,7 @@ from engine.decode.protocol import DecodedBatch, Decoder
 from engine.decode.source import ImageSource, Limits
 from engine.errors import BankError, Refused
 from engine.models import ModelSpec
-from engine.pipeline import Clocks, Stages, new_clocks
+from engine.pipeline import PROGRESS_EVERY_S, Clocks, Progress, Stages, new_clocks
 from engine.recipes import Recipe
 from engine.runtime import (
     DeviceEvent,
@@ -184,6 +184,30 @@ class Tally:
             mine.busy_s += theirs.busy_s
             mine.starved_s += theirs.starved_s
             mine.blocked_s += theirs.blocked_s
+
+
+class Watch:
+    """Turns a tally into calls of the progress callback, not too many."""
+
+    def __init__(
+        self,
+        work: Work,
+        tasks: Sequence[Task],
+        tally: Tally,
+        callback: Callable[[Progress], None] | None,
+    ) -> None:
+        self._models = tuple(spec.slug for spec in work.specs)
+        self._total = sum(map(work.size, tasks))
+        self._tally, self._callback = tally, callback
+        self._started, self._last = time.perf_counter(), 0.0
+
+    def look(self) -> None:
+        now = time.perf_counter()
+        if not self._callback or (now - self._last < PROGRESS_EVERY_S and self._tally.rows < self._total):
+            return
+        self._last = now
+        rows, failed, seconds = self._tally.rows, self._tally.failed, now - self._started
+        self._callback(Progress(self._models, rows, self._total, failed, seconds, *self._tally.stages))
 
 
 class Resident:

@@ -17,6 +17,7 @@ from engine.chunks import (
     Resident,
     Tally,
     Task,
+    Watch,
     Work,
     embed_chunk,
     feature_key,
@@ -272,7 +273,7 @@ class _Pass:
             if tasks:
                 with self._ready() as compute:
                     start = time.perf_counter()  # importing torch is no part of a pass
-                    described = compute(tasks, tally, _Watch(self.work, tasks, tally, on_progress))
+                    described = compute(tasks, tally, Watch(self.work, tasks, tally, on_progress))
                     seconds = time.perf_counter() - start
             done = [
                 sum(self.work.size(task) for task in tasks if i in task.models) for i in range(len(writers))
@@ -314,13 +315,13 @@ class _Pass:
             return
         with contextlib.closing(Resident(self.work, self.manifest)) as resident:
 
-            def compute(tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
+            def compute(tasks: Sequence[Task], tally: Tally, watch: "Watch") -> dict[int, dict[str, Any]]:
                 resident.run(tasks, tally, watch.look)
                 return resident.describe()
 
             yield compute
 
-    def _hand_out(self, tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
+    def _hand_out(self, tasks: Sequence[Task], tally: Tally, watch: "Watch") -> dict[int, dict[str, Any]]:
         """Have the executor's workers do the chunks; features never pass through here."""
         assert self.executor
         described: dict[int, dict[str, Any]] = {}
@@ -399,28 +400,4 @@ class _Pass:
 
 
 #: Does chunks, counts them in the tally, and says how the encoders compute.
-_Compute = Callable[[Sequence[Task], Tally, "_Watch"], dict[int, dict[str, Any]]]
-
-
-class _Watch:
-    """Turns a tally into calls of the progress callback, not too many."""
-
-    def __init__(
-        self,
-        work: Work,
-        tasks: Sequence[Task],
-        tally: Tally,
-        callback: Callable[[Progress], None] | None,
-    ) -> None:
-        self._models = tuple(spec.slug for spec in work.specs)
-        self._total = sum(map(work.size, tasks))
-        self._tally, self._callback = tally, callback
-        self._started, self._last = time.perf_counter(), 0.0
-
-    def look(self) -> None:
-        now = time.perf_counter()
-        if not self._callback or (now - self._last < PROGRESS_EVERY_S and self._tally.rows < self._total):
-            return
-        self._last = now
-        rows, failed, seconds = self._tally.rows, self._tally.failed, now - self._started
-        self._callback(Progress(self._models, rows, self._total, failed, seconds, *self._tally.stages))
+_Compute = Callable[[Sequence[Task], Tally, "Watch"], dict[int, dict[str, Any]]]

@@ -8,12 +8,13 @@ One rule says where the images are, for every command that opens them:
    features count; where they differ, the user must choose.
 3. Else in the root that the bank's manifest keeps. It is relative to the bank where both lie in one folder,
    so it still holds when that folder is moved with both. But a bank that was copied alone may thereby name
-   another folder, with other pictures of the same names. So this root counts only where the digests in the
-   manifest prove that its files are the bank's images.
+   another folder, with other pictures of the same names. So this root counts only where digests, of the
+   manifest or kept beside the features, prove that its files are the bank's images.
 4. Else the command is refused, and the message says what to give with `--root`.
 
 A folder that holds none of the images (an empty mount point, say) counts as missing. Whichever folder it is,
-every file is compared with the digest that the manifest has of it, and the limits of the feature's run hold.
+every file is compared with the one that the bank's rows were made from (`stores.contents`) and with the
+digest that the manifest has of it, and the limits of the feature's run hold.
 """
 
 import os
@@ -27,15 +28,18 @@ import numpy as np
 
 from engine import runtime as machine
 from engine.chunks import EmbedOptions, image_source
+from engine.decode.contents import Contents, Table
 from engine.decode.source import ImageSource, Limits
-from engine.errors import BadImage, BankError, Refused
+from engine.errors import BadImage, BankError, ChangedImage, Refused
 from engine.models import ModelSpec, resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
+from stores.contents import contents_of_bank, known
 from stores.layout import SIDE
 from stores.manifest import Manifest
 from stores.members import split
 from stores.read import Bank
+from stores.seal import definition
 
 #: Files whose digests are compared before a root that nothing else speaks for is believed.
 _COMPARED = 8
@@ -229,8 +233,15 @@ def images_of(
     """
     manifest, made = bank.manifest(), _records(bank, feature)
     options = _options(made, allow_outside)
-    folder = _root(bank, manifest, [one.root for one in made], options, root)
-    return image_source(replace(manifest, root=folder), options)
+    contents = Contents(_expected(bank, feature))
+    folder = _root(bank, manifest, [one.root for one in made], options, contents, root)
+    return image_source(replace(manifest, root=folder), options, contents)
+
+
+def _expected(bank: Bank, feature: str | None) -> Table:
+    """What the images must hold: what the rows of the feature were made from, and those beside it."""
+    layout = None if feature is None else definition(bank.path, feature)
+    return contents_of_bank(bank, "" if layout is None else layout.image_set)
 
 
 def images_listed(manifest: Manifest, *, allow_outside: bool = False) -> ImageSource:
@@ -263,7 +274,12 @@ def _options(made: Sequence[Provenance], allow_outside: bool) -> EmbedOptions:
 
 
 def _root(
-    bank: Bank, manifest: Manifest, recorded: Sequence[Path], options: EmbedOptions, given: Path | None
+    bank: Bank,
+    manifest: Manifest,
+    recorded: Sequence[Path],
+    options: EmbedOptions,
+    contents: Contents,
+    given: Path | None,
 ) -> Path:
     if given is not None:
         if not _holds(given, manifest.uris):
@@ -277,7 +293,7 @@ def _root(
             "Its features were made from different folders, and this command uses none of them",
             "give the one you mean with --root",
         )
-    return there[0] if there else _beside(bank, manifest, places, options)
+    return there[0] if there else _beside(bank, manifest, places, options, contents)
 
 
 def _usable(recorded: Path, manifest: Manifest) -> Path | None:
@@ -293,7 +309,9 @@ def _distinct(paths: Iterable[Path | None]) -> list[Path]:
     return list(dict.fromkeys(path for path in paths if path is not None))
 
 
-def _beside(bank: Bank, manifest: Manifest, gone: Sequence[Path], options: EmbedOptions) -> Path:
+def _beside(
+    bank: Bank, manifest: Manifest, gone: Sequence[Path], options: EmbedOptions, contents: Contents
+) -> Path:
     """The root that the bank's manifest keeps, if its files are the bank's images."""
     lost = f"No finished feature of {bank.path} records where its images are"
     if gone:
@@ -305,7 +323,7 @@ def _beside(bank: Bank, manifest: Manifest, gone: Sequence[Path], options: Embed
             "Images are read from the folder that the features were made from",
             "say where it is now with --root FOLDER",
         )
-    agreeing, other = _compare(image_source(replace(manifest, root=beside), options))
+    agreeing, other = _compare(image_source(replace(manifest, root=beside), options, contents))
     if agreeing > other:
         return beside
     if other:
@@ -323,13 +341,17 @@ def _beside(bank: Bank, manifest: Manifest, gone: Sequence[Path], options: Embed
 
 def _compare(images: ImageSource) -> tuple[int, int]:
     """How many files of a sample are the recorded ones by their digests, and how many are others."""
-    known = [row for row, digest in enumerate(images.sha256 or ()) if digest]
-    picked = np.linspace(0, len(known) - 1, min(_COMPARED, len(known))).round().astype(int).tolist()
+    assert images.contents is not None
+    listed = [bool(digest) for digest in images.sha256] if images.sha256 else np.zeros(len(images), bool)
+    rows = np.flatnonzero(known(images.contents.expected) | listed)
+    picked = np.linspace(0, len(rows) - 1, min(_COMPARED, len(rows))).round().astype(int)
     agreeing = other = 0
-    for row in (known[at] for at in picked):
+    for row in rows[picked].tolist():
         try:
             images.read(row)
             agreeing += 1
+        except ChangedImage:
+            other += 1
         except BadImage as error:
             other += error.code == "digest"
     return agreeing, other

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from stores import documents, files, forms, integrity, locks
 from stores.cleanup import quarantine_chunk, quarantine_file
-from stores.commit import Committer, marker_document
+from stores.commit import Committer, marker_document, marker_of
 from stores.encode import EncodedChunk, encode
 from stores.errors import BankError
 from stores.layout import CHECKSUM, SIDE, FeatureLayout
@@ -65,6 +65,40 @@ def _marker(layout: FeatureLayout, index: int) -> dict[str, Any] | None:
         return None
 
 
+def heal_marker(layout: FeatureLayout, promise: Promise) -> bool:
+    """Write a lost marker again, if nothing else of the chunk is damaged and it follows from the rest.
+
+    It does where every row has an embedding: then it holds no words on failures, which nothing else knows.
+
+    Returns:
+        Whether the chunk is undamaged now.
+    """
+    if integrity.find_broken(layout.root, promise.files):
+        return False
+    if promise.marker is None:
+        start, stop = layout.grid.bounds(promise.index)
+        status = _samples(files.read(layout.root / layout.chunk_file("status", promise.index)), "u1")
+        if not (status[: stop - start] == STATUS_OK).all():
+            return False
+    body = promise.marker or marker_of(layout, promise.index, promise.files, ())
+    with locks.held(layout.side / "commit.lock"):
+        _replace(layout, layout.marker(promise.index), documents.encode(body))
+    return True
+
+
+def _replace(layout: FeatureLayout, path: str, data: bytes | memoryview) -> list[str]:
+    """Put a file where there is another or none. Returns its path if another was moved to the quarantine."""
+    found = files.digest(layout.root / path)
+    if not integrity.difference(found, integrity.promise_of(data)):
+        return []
+    if found is not None:
+        quarantine_file(layout.root, path, files.temporary(layout.root / SIDE / "quarantine", layout.name))
+    files.make_directory((layout.root / path).parent)
+    files.create(layout.root / path, data, files.temporary(layout.root / SIDE / "tmp", layout.name))
+    files.sync_directory((layout.root / path).parent)
+    return [] if found is None else [path]
+
+
 def heal_chunk(
     layout: FeatureLayout, promise: Promise, result: ChunkResult, *, min_cosine: float | None = None
 ) -> list[str]:
@@ -84,7 +118,7 @@ def heal_chunk(
     """
     chunk = encode(_as_recorded(layout, promise, result), layout)
     differing = [
-        path for path, data in chunk.files.items() if integrity.promise_of(bytes(data)) != promise.files[path]
+        path for path, data in chunk.files.items() if integrity.promise_of(data) != promise.files[path]
     ]
     if not differing:
         return _write_damaged(layout, promise, chunk)
@@ -116,19 +150,8 @@ def _write_damaged(layout: FeatureLayout, promise: Promise, chunk: EncodedChunk)
     contents: dict[str, bytes | memoryview] = dict(chunk.files)
     marker = promise.marker or marker_document(layout, chunk)
     contents[layout.marker(chunk.index)] = documents.encode(marker)
-    moved, target = [], files.temporary(layout.root / SIDE / "quarantine", layout.name)
     with locks.held(layout.side / "commit.lock"):
-        for path, data in contents.items():
-            promised = integrity.promise_of(bytes(data))
-            found = files.digest(layout.root / path)
-            if not integrity.difference(found, promised):
-                continue
-            if found is not None:
-                quarantine_file(layout.root, path, target)
-                moved.append(path)
-            files.make_directory((layout.root / path).parent)
-            files.create(layout.root / path, data, files.temporary(layout.root / SIDE / "tmp", layout.name))
-            files.sync_directory((layout.root / path).parent)
+        moved = [name for path, data in contents.items() for name in _replace(layout, path, data)]
         if promise.marker is None:
             _drop_other_seal(layout, chunk)
     return moved

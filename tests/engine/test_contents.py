@@ -126,10 +126,10 @@ def test_a_run_is_not_resumed_on_changed_images(
         if progress.done >= 12:
             raise Crash
 
-    from engine import extract
+    from engine import chunks
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract, "PROGRESS_EVERY_S", 0.0)
+        patch.setattr(chunks, "PROGRESS_EVERY_S", 0.0)
         with pytest.raises(Crash):
             embed(manifest, [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS, on_progress=crash)
     assert len(list((tmp_path / "bank").rglob("markers/*.json"))) in (1, 2)
