@@ -207,7 +207,8 @@ def bank(tmp_path: Path) -> Bank:
 
 
 def name_of(bank: Bank) -> str:
-    return bank.features(MODEL).name
+    (name,) = [info.name for info in bank.list() if info.key.model == MODEL]
+    return name
 
 
 def rewrite(bank: Bank, **fields: Any) -> None:
