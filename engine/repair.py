@@ -64,8 +64,8 @@ def repair(
         `{feature, chunks, reason}` of what stays damaged.
 
     Raises:
-        Refused: nothing can be mended: weights or images are gone or have changed, or the bank's own documents
-            are damaged beyond what the rest confirms. Nothing was changed.
+        Refused: nothing can be mended: weights or images are gone or have changed, or the bank's own
+            documents are damaged beyond what the rest confirms. Nothing was changed.
         MachineFault: disk full, device lost; run it again.
     """
     report = verify(bank)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stores import documents, files
+from stores.contents import Table, contents_of_bank, copy_set, known
 from stores.errors import BankError, ManifestError, Refused
 from stores.layout import RUN_DOCUMENT, SIDE
 from stores.manifest import COLUMNS, Manifest, plain_uris
@@ -74,8 +75,8 @@ def relabel(
         MachineFault: disk full or I/O error; run again.
     """
     target = place(target)
-    labelled, named, in_order = aligned(source.manifest(), manifest)
     chosen, unfinished = _chosen(source, features)
+    labelled, named, in_order = aligned(source.manifest(), manifest, contents_of_bank(source))
     _refuse_other_chunks(target, source)
     bank = open_or_create(target, labelled, chunk_rows=source.chunk_rows)
     refuse_other_labels(bank, labelled)
@@ -85,12 +86,13 @@ def relabel(
     return Relabelled(bank, labelled, named, in_order, tuple(each.name for each in chosen), unfinished)
 
 
-def aligned(own: Manifest, other: Manifest) -> tuple[Manifest, int, bool]:
+def aligned(own: Manifest, other: Manifest, contents: Table) -> tuple[Manifest, int, bool]:
     """What another manifest says of the images of a bank.
 
     Args:
         own: of the bank; its ids, files and order stay.
         other: names some of them.
+        contents: what the bank's rows were made from, uint8 [rows, 32]; zeros where that is not known.
 
     Returns:
         The manifest, with empty cells for images that `other` does not name; how many it names; and whether
@@ -105,7 +107,7 @@ def aligned(own: Manifest, other: Manifest) -> tuple[Manifest, int, bool]:
     ids = own.table["image_id"]
     _refuse_strangers(own, other)
     where = pc.index_in(ids, value_set=other.table["image_id"])
-    _refuse_other_files(own, other, where)
+    _refuse_other_files(own, other, where, contents)
     columns = {name: own.table[name] for name in ("image_id", "uri")}
     kept = ["sha256"] if own.sha256s is not None else []
     extra = [name for name in other.table.column_names if name not in (*COLUMNS, "sha256")]
@@ -130,22 +132,32 @@ def _refuse_strangers(own: Manifest, other: Manifest) -> None:
         )
 
 
-def _refuse_other_files(own: Manifest, other: Manifest, where: "pa.ChunkedArray") -> None:
+def _refuse_other_files(own: Manifest, other: Manifest, where: "pa.ChunkedArray", contents: Table) -> None:
     """One name, two files: equal digests settle it, else the paths below the roots have to be equal."""
     import pyarrow.compute as pc
 
     differ = pc.not_equal(plain_uris(own.table["uri"]), plain_uris(other.table["uri"]).take(where))
-    if own.sha256s is not None and other.sha256s is not None:
-        here, there = own.table["sha256"], other.table["sha256"].take(where)
+    if other.sha256s is not None:
+        here, there = _digests(own, contents), other.table["sha256"].take(where)
         known = pc.and_(pc.not_equal(here, ""), pc.not_equal(there, ""))
         differ = pc.if_else(known, pc.not_equal(here, there), differ)
     strange = own.table["image_id"].filter(pc.fill_null(differ, False))
     if len(strange):
         raise ManifestError(
             f"{len(strange)} images are other files in the bank: {_examples(strange)}",
-            "An image_id with its uri (or its sha256, where both manifests have one) names the same image",
+            "An image_id with its uri (or its sha256, where it is known of both) names the same image",
             "start from the bank's own manifest.parquet, or embed this manifest into a bank of its own",
         )
+
+
+def _digests(own: Manifest, contents: Table) -> "pa.ChunkedArray":
+    """SHA-256 of each of the bank's images in hex, as far as known: what it was made from, else the manifest's."""
+    import pyarrow as pa
+
+    listed = own.sha256s or [""] * len(own)
+    made = [row.tobytes().hex() if read else "" for row, read in zip(contents, known(contents), strict=True)]
+    both = [a or b for a, b in zip(made, listed, strict=True)]
+    return pa.chunked_array([pa.array(both, pa.large_string())])
 
 
 def _examples(ids: "pa.ChunkedArray") -> str:
@@ -196,7 +208,9 @@ class _Count:
 
 def _take_over(feature: FeatureSet, bank: Bank, count: _Count) -> None:
     source = feature.bank.path
-    with FeatureWriter(bank, feature.key, feature.dim) as writer:
+    if image_set := feature.layout.image_set:
+        copy_set(source, bank.path, image_set)
+    with FeatureWriter(bank, feature.key, feature.dim, image_set, feature.layout.version) as writer:
         todo, chunks = writer.todo, writer.layout.grid.chunks
         each = feature.info.bytes // chunks  # chunks are padded to one size
         count(each * (chunks - len(todo)))

@@ -28,7 +28,7 @@ from stores.layout import (
 from stores.mend import restore_manifest
 from stores.places import Place, place
 from stores.read import Bank
-from stores.schema import SCHEMA_VERSION, ChunkResult, FeatureKey
+from stores.schema import FEATURE_VERSIONS, SCHEMA_VERSION, ChunkResult, FeatureKey
 from stores.seal import Seal, definition, key_path, read_feature, read_seal, seal_path, write_root_metadata
 
 if TYPE_CHECKING:
@@ -199,6 +199,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         key: of the feature; its `images` must be of the bank.
         dim: length of an embedding.
         image_set: of the feature, if it is not of the images that the bank saw first (`stores.contents`).
+        version: of its layout; one that was begun keeps its own.
 
     Raises:
         Refused: another process is writing this feature.
@@ -206,7 +207,9 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         MachineFault: disk full or I/O error; run again.
     """
 
-    def __init__(self, bank: Bank, key: FeatureKey, dim: int, image_set: str = "") -> None:
+    def __init__(
+        self, bank: Bank, key: FeatureKey, dim: int, image_set: str = "", version: int = FEATURE_VERSIONS[-1]
+    ) -> None:
         if key.images != images_key(bank.image_digest, image_set):
             raise BankError(
                 f"a feature key for images {key.images[:12]}",
@@ -216,7 +219,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         if dim < 1:
             raise ValueError(f"dim {dim}")
         self.bank, self.key, self.dim = bank, key, dim
-        self.layout = layout_in(bank, key, dim, image_set)
+        self.layout = layout_in(bank, key, dim, image_set, version)
         self.committer = Committer(self.layout)
         files.make_directory(self.layout.side)
         self._lock = locks.coordinate(self.layout.side / "lock", f"Feature {key.name} of {bank.path}")
@@ -386,10 +389,12 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         self.close()
 
 
-def layout_in(bank: Bank, key: FeatureKey, dim: int, image_set: str = "") -> FeatureLayout:
+def layout_in(
+    bank: Bank, key: FeatureKey, dim: int, image_set: str = "", version: int = FEATURE_VERSIONS[-1]
+) -> FeatureLayout:
     """Where a feature lies in a bank; one that was begun keeps the version of its layout."""
     begun = definition(bank.path, key.name)
-    layout = FeatureLayout(bank.path, key, dim, bank.grid, image_set=image_set)
+    layout = FeatureLayout(bank.path, key, dim, bank.grid, version, image_set)
     return layout if begun is None else replace(layout, version=begun.version)
 
 
