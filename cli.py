@@ -628,12 +628,21 @@ def bank_repair(
     if json:
         console.print_json(result)
     else:
-        print(
-            f"{bank}: {result['damaged']} damaged files, {result['recomputed']} chunks computed again, "
-            f"{'whole' if result['ok'] else 'still damaged: see `embank bank verify`'}"
-        )
+        _print_repair(bank, result)
     if not result["ok"]:
         raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _print_repair(bank: str, r: dict[str, Any]) -> None:
+    print(
+        f"{bank}: {r['damaged']} damaged files, {r['recomputed']} chunks put back, "
+        f"{'no damage left' if r['ok'] else 'still damaged'}"
+    )
+    if r["quarantined"]:
+        print(f"moved to {bank}/.embank/quarantine: {', '.join(r['quarantined'])}")
+    for left in r["unrepaired"]:
+        chunks = ", ".join(map(str, left["chunks"]))
+        print(f"left as it is: {left['feature']}, chunk {chunks}: {left['reason']}")
 
 
 @bank_app.command("export")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stores import documents, files
-from stores.contents import Table, contents_of_bank, copy_set, known
+from stores.contents import Table, contents_of_bank, copy_set, known, unknown
 from stores.errors import BankError, ManifestError, Refused
 from stores.layout import RUN_DOCUMENT, SIDE
 from stores.manifest import COLUMNS, Manifest, plain_uris
@@ -86,13 +86,14 @@ def relabel(
     return Relabelled(bank, labelled, named, in_order, tuple(each.name for each in chosen), unfinished)
 
 
-def aligned(own: Manifest, other: Manifest, contents: Table) -> tuple[Manifest, int, bool]:
+def aligned(own: Manifest, other: Manifest, contents: Table | None = None) -> tuple[Manifest, int, bool]:
     """What another manifest says of the images of a bank.
 
     Args:
         own: of the bank; its ids, files and order stay.
         other: names some of them.
-        contents: what the bank's rows were made from, uint8 [rows, 32]; zeros where that is not known.
+        contents: what the bank's rows were made from, uint8 [rows, 32]; zeros, or None, where that is not
+            known.
 
     Returns:
         The manifest, with empty cells for images that `other` does not name; how many it names; and whether
@@ -132,7 +133,9 @@ def _refuse_strangers(own: Manifest, other: Manifest) -> None:
         )
 
 
-def _refuse_other_files(own: Manifest, other: Manifest, where: "pa.ChunkedArray", contents: Table) -> None:
+def _refuse_other_files(
+    own: Manifest, other: Manifest, where: "pa.ChunkedArray", contents: Table | None
+) -> None:
     """One name, two files: equal digests settle it, else the paths below the roots have to be equal."""
     import pyarrow.compute as pc
 
@@ -150,10 +153,11 @@ def _refuse_other_files(own: Manifest, other: Manifest, where: "pa.ChunkedArray"
         )
 
 
-def _digests(own: Manifest, contents: Table) -> "pa.ChunkedArray":
-    """SHA-256 of each of the bank's images in hex, as far as known: what it was made from, else the manifest's."""
+def _digests(own: Manifest, contents: Table | None) -> "pa.ChunkedArray":
+    """SHA-256 of each of the bank's images in hex: what it was made from, else the manifest's, else empty."""
     import pyarrow as pa
 
+    contents = unknown(len(own)) if contents is None else contents
     listed = own.sha256s or [""] * len(own)
     made = [row.tobytes().hex() if read else "" for row, read in zip(contents, known(contents), strict=True)]
     both = [a or b for a, b in zip(made, listed, strict=True)]
