@@ -35,8 +35,8 @@ def encode(result: ChunkResult, layout: FeatureLayout) -> EncodedChunk:
     """Encode one chunk.
 
     A row becomes failed, whatever `result.ok` says, if it is not finite (`non_finite`), if rounding makes it
-    infinite or its norm exceeds float32 (`overflow`), or if rounding loses more than `ROUNDING_LIMIT`
-    (`underflow`). Failed rows hold NaN, as do the padding rows of the last chunk.
+    infinite or its norm exceeds float32 (`overflow`), if rounding loses more than `ROUNDING_LIMIT`
+    (`underflow`), or if it is all zero or one value in all of several dimensions (`degenerate`). Failed rows hold NaN, as do the padding rows of the last chunk.
 
     Raises:
         ValueError: shapes, dtypes or failures that contradict each other or the layout.
@@ -59,6 +59,7 @@ def encode(result: ChunkResult, layout: FeatureLayout) -> EncodedChunk:
 
 
 _EXPLAINED = {
+    "degenerate": "the embedding is one value in all dimensions, so it says nothing about the image",
     "non_finite": "the embedding holds NaN or infinity",
     "overflow": "the embedding exceeds the stored precision's range",
     "underflow": f"rounding to the stored precision loses more than {ROUNDING_LIMIT:g} of the embedding",
@@ -95,6 +96,9 @@ def _cast(
         norms[:] = norm
         lost = np.sqrt(np.square(exact - values.astype(np.float64)).sum(axis=1))
         verdict = np.full(len(source), "", dtype="U16")
+        # One dimension is always constant: there, only zero says nothing.
+        same = (source == source[:, :1]).all(axis=1) & ((source.shape[1] > 1) | (norm == 0))
+        verdict[same] = "degenerate"
         verdict[lost > ROUNDING_LIMIT * norm] = "underflow"
         verdict[~(np.isfinite(values).all(axis=1) & np.isfinite(norms))] = "overflow"
         verdict[~np.isfinite(source).all(axis=1)] = "non_finite"
