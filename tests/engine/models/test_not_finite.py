@@ -4,17 +4,22 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
+from engine.extract import embed
 from engine.models import Encoder, architectures, graph, inductor, resolve, weights
 from engine.recipes import Recipe
 from engine.runtime import Runtime
+from stores.manifest import Manifest
+from stores.read import Bank
 from tests.engine.models.plain import pictures, settle, trained
 
 NAN, INF = float("nan"), float("inf")
@@ -81,9 +86,7 @@ def _images(side: int) -> torch.Tensor:
 def test_a_poisoned_channel_spoils_what_it_spoils_in_the_plain_module(name: str, data: st.DataObject) -> None:
     """NaN or infinity in a channel of any tensor, or a variance below zero: the same values are no numbers."""
     module = _built_once(name)
-    tensors = {
-        n: t for n, t in module.state_dict().items() if t.is_floating_point() and t.ndim and t.numel()
-    }
+    tensors = {n: t for n, t in module.state_dict().items() if t.is_floating_point() and t.ndim and t.numel()}
     variances = [n for n in tensors if n.endswith("running_var")]
     kind = data.draw(st.sampled_from(["nan", "inf", "variance"] if variances else ["nan", "inf"]))
     target = data.draw(st.sampled_from(variances if kind == "variance" else sorted(tensors)))
@@ -159,20 +162,20 @@ def test_a_fold_that_leaves_float32_is_not_made() -> None:
 
 
 def _overflowing(name: str) -> nn.Module:
-    """All weights finite. The first layer's first channel is bright where the image is, and none elsewhere;
-    the next convolution multiplies it by numbers of both signs that are too large."""
+    """All weights are finite. A channel that is bright where the image is, and zero elsewhere, meets numbers
+    of both signs that are too large."""
     module = copy.deepcopy(_built_once(name))
     convs = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-    first, norm, second = convs[0], norms[0], convs[1]
+    # ReLU6 clips what overflows before it: there, the layer without an activation must do it.
+    last = 2 if name in ("torchvision/mobilenet_v2", "timm/tf_efficientnet_lite0") else 1
     with torch.no_grad():
-        first.weight[0] = 1.0
-        norm.running_mean[0], norm.running_var[0], norm.weight[0], norm.bias[0] = 0, 1, 1, 0
-        if second.groups == 1:
-            signs = torch.tensor([1.0, -1.0]).repeat(second.weight[:, 0].numel())[: second.weight[:, 0].numel()]
-            second.weight[:, 0] = 3e38 * signs.reshape(second.weight[:, 0].shape)
-        else:  # depthwise
-            second.weight[0] = 3e38
+        for conv, norm in zip(convs[:last], norms[:last], strict=True):
+            conv.weight[0] = 1.0
+            norm.running_mean[0], norm.running_var[0], norm.weight[0], norm.bias[0] = 0, 1, 1, 0
+        part = convs[last].weight[:, 0] if convs[last].groups == 1 else convs[last].weight[0]
+        signs = torch.arange(part.numel()) % 2 * 2.0 - 1
+        part.copy_(3e38 * signs.reshape(part.shape))
     return module
 
 
@@ -197,6 +200,38 @@ def test_an_image_that_overflows_is_not_finite_and_its_neighbours_are(name: str,
     assert torch.equal((~found.isfinite()).any(1), bright)
     if precision == "fp32":
         assert torch.equal(found.isfinite(), expected.isfinite())
+
+
+def test_a_run_marks_them_failed(tmp_path: Path) -> None:
+    """From weights file to bank: the bright images fail, the dark ones keep their features."""
+    path = tmp_path / "w.pth"
+    torch.save(_overflowing("torchvision/resnet18").state_dict(), path)
+    (tmp_path / "images").mkdir()
+    for i in range(6):
+        Image.new("RGB", (SIDE, SIDE), "white" if i in (1, 4) else "black").save(
+            tmp_path / "images" / f"{i}.png"
+        )
+    recipe = replace(Recipe(), size=SIDE, crop=SIDE)
+    spec = resolve("torchvision/resnet18", weights=path, recipe=recipe)
+    (report,) = embed(Manifest.from_folder(tmp_path / "images"), [spec], tmp_path / "bank", runtime=Runtime())
+    assert (report.ok, report.failed, report.failures) == (4, 2, {"non_finite": 2})
+    features = Bank.open(tmp_path / "bank").features("torchvision/resnet18")
+    assert [f.row for f in features.failures()] == [1, 4]
+
+
+def test_a_dead_network_is_degenerate(tmp_path: Path) -> None:
+    """All weights finite, and no image gets through: every feature is zero."""
+    module = copy.deepcopy(_built_once("torchvision/resnet18"))
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.bias.data.fill_(-1e6)
+    torch.save(module.state_dict(), tmp_path / "w.pth")
+    (tmp_path / "images").mkdir()
+    Image.fromarray(pictures(1, SIDE)[0].numpy()).save(tmp_path / "images" / "0.png")
+    recipe = replace(Recipe(), size=SIDE, crop=SIDE)
+    spec = resolve("torchvision/resnet18", weights=tmp_path / "w.pth", recipe=recipe)
+    (report,) = embed(Manifest.from_folder(tmp_path / "images"), [spec], tmp_path / "bank", runtime=Runtime())
+    assert report.failures == {"degenerate": 1}
 
 
 # --- compiled ---------------------------------------------------------------------------------------
