@@ -56,11 +56,11 @@ def certify(
 
     Returns:
         `{n, undefined, rows, decoder, precision, batch_size, truth, pixels, embedding}`: `truth` says how it
-        was computed; `pixels` in levels of 255 (`pixel_parity`), `embedding` with the cosine of the run to the
-        truth (`min_cosine`, `mean_cosine`), of the decoder alone (`decoder_min_cosine`) and of the encoder
-        alone (`precision_min_cosine`); `min_centred_cosine` is after taking away the sample's mean, which all
-        embeddings share; `max_relative_error` is the length of the difference to the truth over the truth's.
-        None where no image gives a number. `n` images do; `undefined` images were read, but have no cosine,
+        was computed; `pixels` in levels of 255 (`pixel_parity`), `embedding` with the cosine of the run to
+        the truth (`min_cosine`, `mean_cosine`), of the decoder alone (`decoder_min_cosine`) and of the
+        encoder alone (`precision_min_cosine`); `min_centred_cosine` is after taking away the sample's mean, which
+        all embeddings share; `max_relative_error` is the length of the difference to the truth over the
+        truth's. None where no image gives a number. `n` images do; `undefined` images were read, but have no cosine,
         since one side's embedding is NaN, infinite or all zero. Written to the bank as `certificate.json`.
 
     Raises:
@@ -109,7 +109,7 @@ def _demand(store: Bank, key: FeatureKey) -> None:
             f"This machine would make {key.name} (decoder {key.decoder}, precision {key.precision}); "
             f"{store.path} holds {', '.join(names) or 'no features'}",
             "A certificate is measured with the decoder and the precision that made the features",
-            "name --decoder, --precision and --device as they were, or certify on a machine like the workers'",
+            "name --decoder, --precision and --device as they were, or use a machine like the workers'",
         )
 
 

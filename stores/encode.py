@@ -36,7 +36,8 @@ def encode(result: ChunkResult, layout: FeatureLayout) -> EncodedChunk:
 
     A row becomes failed, whatever `result.ok` says, if it is not finite (`non_finite`), if rounding makes it
     infinite or its norm exceeds float32 (`overflow`), if rounding loses more than `ROUNDING_LIMIT`
-    (`underflow`), or if it is all zero or one value in all of several dimensions (`degenerate`). Failed rows hold NaN, as do the padding rows of the last chunk.
+    (`underflow`), or if it is all zero or one value in all of several dimensions (`degenerate`). Failed
+    rows hold NaN, as do the padding rows of the last chunk.
 
     Raises:
         ValueError: shapes, dtypes or failures that contradict each other or the layout.

@@ -84,7 +84,7 @@ def _images(side: int) -> torch.Tensor:
 @settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_poisoned_channel_spoils_what_it_spoils_in_the_plain_module(name: str, data: st.DataObject) -> None:
-    """NaN or infinity in a channel of any tensor, or a variance below zero: the same values are no numbers."""
+    """NaN or infinity in a channel of any tensor, or a variance below zero: the same values are lost."""
     module = _built_once(name)
     tensors = {n: t for n, t in module.state_dict().items() if t.is_floating_point() and t.ndim and t.numel()}
     variances = [n for n in tensors if n.endswith("running_var")]
