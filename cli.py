@@ -334,7 +334,7 @@ def embed(
     certify: Annotated[
         bool,
         typer.Option(
-            "--certify", help="Measure decoder and precision against Pillow and fp32; kept in the bank."
+            "--certify", help="Measure the run against Pillow and the plain model in fp32; kept in the bank."
         ),
     ] = False,
     max_failed: Annotated[
@@ -493,9 +493,12 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
 
 
 def _certificate(found: dict[str, Any]) -> str:
-    if found["n"] == 0:
+    if found["n"] == found["undefined"] == 0:
         return "no certificate, since no image of the sample could be read"
-    return (
+    undefined = f"{found['undefined']} images have no cosine: an embedding is NaN, infinite or all zero"
+    if found["n"] == 0:
+        return undefined
+    return (f"{undefined}; " if found["undefined"] else "") + (
         f"pixels {found['pixels']['mean']:.4f}/255 from Pillow on average; cosine to Pillow's embeddings "
         f"in fp32 at least {found['embedding']['min_cosine']:.6f} (n = {found['n']})"
     )

@@ -203,8 +203,9 @@ def autocast(runtime: Runtime) -> Iterator[None]:
 def fix_flags(runtime: Runtime) -> dict[str, Any]:
     """Set the global switches that change bits, and return them for the record.
 
-    float32 means float32: TF32 is off. cuDNN may pick its algorithm once per shape (`benchmark`), which is
-    safe because batches have one shape; nondeterministic algorithms are excluded.
+    float32 means float32: TF32 is off. cuDNN chooses its algorithm by the shape alone, never by timing
+    (`benchmark` is off), and nondeterministic algorithms are excluded, so a run that resumes gives the same
+    bits. On the CPU these switches mean nothing, and only the number of threads is set.
     """
     import torch
 
@@ -430,15 +431,31 @@ def plain_flags(*, tf32_matmul: bool = False) -> Iterator[None]:
     Args:
         tf32_matmul: also let matrix products use TF32, which torch leaves off.
     """
+    with _cuda_flags(matmul_tf32=tf32_matmul, cudnn_tf32=True, deterministic=False):
+        yield
+
+
+@contextlib.contextmanager
+def exact_flags() -> Iterator[None]:
+    """float32 without TF32, by deterministic algorithms, for the body: whatever was set before is back after.
+
+    For a truth to measure others by, in a process where nobody need have called `fix_flags`.
+    """
+    with _cuda_flags(matmul_tf32=False, cudnn_tf32=False, deterministic=True):
+        yield
+
+
+@contextlib.contextmanager
+def _cuda_flags(*, matmul_tf32: bool, cudnn_tf32: bool, deterministic: bool) -> Iterator[None]:
     import torch
 
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
     matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = (
-        tf32_matmul,
-        True,
+        matmul_tf32,
+        cudnn_tf32,
         False,
-        False,
+        deterministic,
     )
     try:
         yield

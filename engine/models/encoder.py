@@ -213,15 +213,9 @@ def _single_threads(count: int) -> ThreadPoolExecutor:
 
 
 def _compiled(net: nn.Module, runtime: Runtime) -> Any:
-    """torch.compile for one shape: on the CPU with the weights frozen into the code, and on one thread."""
+    """torch.compile for one shape."""
     if runtime.on_cuda:
         return torch.compile(net, dynamic=False)
-    from torch._inductor import config
+    from engine.models import inductor  # brings in the compiler
 
-    compiled = torch.compile(net, dynamic=False)
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = compiled(x)
-        return result
-
-    return config.patch({"freezing": True, "cpp.threads": 1})(run)
+    return inductor.compiled(net)
