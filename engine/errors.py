@@ -5,10 +5,12 @@ from stores.errors import BankError, EmbankError, MachineFault, ManifestError, P
 __all__ = [
     "BadImage",
     "BankError",
+    "DeviceLost",
     "EmbankError",
     "MachineFault",
     "ManifestError",
     "ModelError",
+    "OutOfMemory",
     "PathRefused",
     "Refused",
     "WeightsError",
@@ -21,6 +23,20 @@ class ModelError(Refused):
 
 class WeightsError(Refused):
     """A weights file that cannot be trusted or does not fit its architecture."""
+
+
+class OutOfMemory(MachineFault):
+    """The memory of the machine, or of its device, does not suffice for what is computed at a time."""
+
+
+class DeviceLost(MachineFault):
+    """The device failed in a way that leaves it useless to this process; another process may succeed.
+
+    Attributes:
+        worker: name of the worker process that lost it; empty where there are no workers.
+    """
+
+    worker: str = ""
 
 
 class BadImage(Exception):
