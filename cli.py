@@ -404,6 +404,8 @@ def embed(
         for spec, result in zip(specs, results, strict=True):
             result["certificate"] = measure(images, spec, bank, runtime=here, options=options)
     _print_embed(results, json)
+    for note in dict.fromkeys(note for result in results for note in result["notes"]):
+        console.say(f"{note}.")
     if any(result["failed"] + result["pending"] > max_failed * result["rows"] for result in results):
         console.say(
             f"More than {max_failed:.1%} of the rows failed or are not embedded; "
@@ -1693,6 +1695,15 @@ def main(run: Callable[[], Any] = app) -> None:
             )
         )
         sys.exit(MachineFault.exit_code)
+    except Exception as error:  # memory and devices fail in every library, each with errors of its own
+        from engine import faults
+        from engine.report import console
+
+        fault = faults.translate(error)
+        if fault is None:
+            raise
+        console.print_error(fault)
+        sys.exit(fault.exit_code)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ is a function of the manifest and the settings alone: never of kills, resumes, b
 process took which chunk.
 """
 
+import gc
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from engine.decode import make_decoder
 from engine.decode.contents import Contents, Table
 from engine.decode.protocol import DecodedBatch, Decoder
 from engine.decode.source import ImageSource, Limits
-from engine.errors import BankError, Refused
+from engine.errors import BankError, OutOfMemory, Refused
 from engine.models import ModelSpec
 from engine.pipeline import PROGRESS_EVERY_S, Clocks, Progress, Stages, new_clocks
 from engine.recipes import Recipe
@@ -31,6 +33,7 @@ from engine.runtime import (
     device_faults,
     fix_flags,
     peak_device_bytes,
+    release_cached,
     side_stream,
 )
 from stores.amend import amend_chunk
@@ -169,16 +172,19 @@ class _Step:
 
 @dataclass
 class Tally:
-    """What has been done so far: rows, failures among them, and the three stages' clocks."""
+    """What has been done so far: rows, failures among them, the three stages' clocks, and how many rows were
+    encoded in batches of which size."""
 
     rows: int = 0
     failed: int = 0
     stages: Clocks = field(default_factory=new_clocks)
+    batch_sizes: Counter[int] = field(default_factory=Counter)
 
     def add(self, other: "Tally") -> None:
         """Add another process's tally; clocks add up over processes."""
         self.rows += other.rows
         self.failed += other.failed
+        self.batch_sizes.update(other.batch_sizes)
         for mine, theirs in zip(self.stages, other.stages, strict=True):
             mine.images += theirs.images
             mine.busy_s += theirs.busy_s
@@ -210,6 +216,10 @@ class Watch:
         self._callback(Progress(self._models, rows, self._total, failed, seconds, *self._tally.stages))
 
 
+#: What makes embedding need less memory.
+_SMALLER = "run the same command with a smaller --batch-size; committed chunks are kept"
+
+
 class Resident:
     """The decoder and the encoders of one piece of work, made ready once and kept for many chunks.
 
@@ -227,6 +237,7 @@ class Resident:
         self._contents = Contents(contents_of_bank(Bank.open(layout.root), layout.image_set))
         self._source = image_source(manifest, work.options, self._contents)
         self.batch_size = work.options.batch_for(work.runtime, work.layouts[0].grid.chunk_rows)
+        self._halved = False
         self.decoder = decoder_of(work.rendering, work.runtime, work.options, self.batch_size)
         self._encoders: dict[int, Any] = {}
         self._check(manifest)
@@ -247,7 +258,8 @@ class Resident:
     def encoder(self, i: int) -> Any:
         """Encoder of the i-th model, loaded at its first use."""
         if i not in self._encoders:
-            self._encoders[i] = models.load(self.work.specs[i], self.work.runtime)
+            with device_faults():
+                self._encoders[i] = models.load(self.work.specs[i], self.work.runtime)
         return self._encoders[i]
 
     def describe(self) -> dict[int, dict[str, Any]]:
@@ -258,16 +270,68 @@ class Resident:
     def run(self, tasks: Sequence[Task], tally: Tally, on_batch: Callable[[], None] = lambda: None) -> None:
         """Decode, encode and commit chunks, the three overlapped.
 
+        Where a batch does not fit into memory, its size is halved, once in the life of this object, and the
+        chunks that are not committed are done again from their first row. On the CPU that changes no bit; on
+        CUDA it may, so the tally says how many rows were encoded with which size.
+
         Args:
             tasks: in order of chunks.
             tally: counts up while the run is on.
             on_batch: called after each batch, from the committing thread.
 
         Raises:
+            OutOfMemory: half a batch does not fit either.
             MachineFault: disk full, device lost; committed chunks are kept.
         """
+        with device_faults():
+            encoders = {i: self.encoder(i) for task in tasks for i in task.models}
+        left = self._attempt(tasks, encoders, tally, on_batch)
+        if left:
+            self._halve()
+            self._attempt(left, encoders, tally, on_batch)
+
+    def _attempt(
+        self, tasks: Sequence[Task], encoders: dict[int, Any], tally: Tally, on_batch: Callable[[], None]
+    ) -> list[Task]:
+        """Do chunks; return those for which the memory did not suffice, if less may be tried at a time."""
+        counts = {task: Tally() for task in tasks}
+        done: set[Task] = set()
+        left: list[Task] = []
+        try:
+            self._overlapped(tasks, encoders, tally, counts, done, on_batch)
+        except OutOfMemory:
+            if self._halved or self.batch_size == 1:
+                raise
+            left = [task for task in tasks if task not in done]
+        for task in tasks:
+            count = counts[task]
+            if task in left:  # what was done of it is done again
+                tally.rows -= count.rows
+                tally.failed -= count.failed
+            else:
+                tally.batch_sizes[self.batch_size] += count.rows
+        return left
+
+    def _halve(self) -> None:
+        """Take half a batch at a time from now on, and give back what the failed one held."""
+        self._halved = True
+        self.batch_size //= 2
+        self.decoder.close()
+        self.decoder = decoder_of(self.work.rendering, self.work.runtime, self.work.options, self.batch_size)
+        gc.collect()  # the failed pass and its error hold each other
+        release_cached(self.work.runtime.device)
+
+    def _overlapped(
+        self,
+        tasks: Sequence[Task],
+        encoders: dict[int, Any],
+        tally: Tally,
+        counts: dict[Task, Tally],
+        done: set[Task],
+        on_batch: Callable[[], None],
+    ) -> None:
+        """One pass over `tasks`; `counts` takes what of the tally is of which, `done` those handed over."""
         stages: Stages[tuple[Task, DecodedBatch, DeviceEvent], _Step] = Stages(tally.stages)
-        encoders = {i: self.encoder(i) for task in tasks for i in task.models}
         plan = [(task, rows) for task in tasks for rows in self._batches(task)]
         collector = _Collector(self.work, tally, self._contents.read, self._commit)
 
@@ -283,19 +347,26 @@ class Resident:
         def encode(item: tuple[Task, DecodedBatch, DeviceEvent]) -> _Step:
             task, batch, ready = item
             ready.make_current_stream_wait(batch.pixels)
-            with device_faults():
-                span = Span(self.work.runtime.device)
-                pixels = self._fixed_shape(batch.pixels)
-                copies = {i: HostCopy(encoders[i](pixels)[: len(batch.rows)]) for i in task.models}
-                span.stop()
+            span = Span(self.work.runtime.device)
+            pixels = self._fixed_shape(batch.pixels)
+            copies = {i: HostCopy(encoders[i](pixels)[: len(batch.rows)]) for i in task.models}
+            span.stop()
             stages.second.images += len(batch.rows)
             return _Step(task, batch, copies, span)
 
         def commit(step: _Step) -> None:
-            collector.add(step)
+            rows, failed = tally.rows, tally.failed
+            try:
+                collector.add(step)
+            finally:
+                counts[step.task].rows += tally.rows - rows
+                counts[step.task].failed += tally.failed - failed
+            if counts[step.task].rows == self.work.size(step.task):
+                done.add(step.task)
             on_batch()
 
-        stages.run(decode, encode, commit)
+        with device_faults(_SMALLER):  # whichever of the three stages met it
+            stages.run(decode, encode, commit)
 
     def _batches(self, task: Task) -> Iterator[Sequence[int]]:
         rows = task.rows or range(*self.work.bounds(task.chunk))

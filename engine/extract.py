@@ -74,6 +74,7 @@ class EmbedReport:
         stages: clock of each stage, `decode`, `encode`, `commit`.
         failures: code -> number of rows, failed or pending.
         workers: processes that computed; 0 is this one alone.
+        notes: what was done otherwise than asked, a sentence each.
     """
 
     bank: str
@@ -92,6 +93,7 @@ class EmbedReport:
     precision: str
     device: str
     workers: int
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -367,12 +369,25 @@ class _Pass:
             precision=self.work.runtime.numerics,
             device=self.work.runtime.device,
             workers=self.executor.workers if self.executor else 0,
+            notes=self._notes(tally),
         )
         if embedded:
-            self._record(writer, i, report, described)
+            self._record(writer, i, report, described, tally)
         return report
 
-    def _record(self, writer: FeatureWriter, i: int, report: EmbedReport, described: dict[str, Any]) -> None:
+    def _notes(self, tally: Tally) -> tuple[str, ...]:
+        wanted = self.work.options.batch_for(self.work.runtime, self.bank.chunk_rows)
+        smaller = {size: rows for size, rows in tally.batch_sizes.items() if size < wanted}
+        effect = "their last bits may differ" if self.work.runtime.on_cuda else "no value differs"
+        return tuple(
+            f"Memory did not suffice for batches of {wanted}: {rows:,} rows were encoded in batches of {size}"
+            f"; {effect} from what batches of {wanted} give"
+            for size, rows in sorted(smaller.items())
+        )
+
+    def _record(
+        self, writer: FeatureWriter, i: int, report: EmbedReport, described: dict[str, Any], tally: Tally
+    ) -> None:
         spec, runtime, options = self.work.specs[i], self.work.runtime, self.work.options
         batch_size = options.batch_for(runtime, self.bank.chunk_rows)
         writer.write_provenance(provenance.of_features(spec, self.manifest, options, runtime, self.decoder))
@@ -384,6 +399,7 @@ class _Pass:
                 "key": writer.key.to_dict(),
                 "manifest_digest": self.manifest.digest,
                 "encoder": described,
+                "batch_sizes": {str(size): rows for size, rows in sorted(tally.batch_sizes.items())},
                 "device": runtime.device,
                 "workers": report.workers,
             },

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.errors import MachineFault, Refused
+from engine import faults
+from engine.errors import Refused
 
 if TYPE_CHECKING:
     import torch
@@ -339,24 +340,21 @@ class DeviceEvent:
 
 
 @contextlib.contextmanager
-def device_faults() -> Iterator[None]:
-    """Turn the device's out-of-memory and loss into a MachineFault that says how to resume."""
-    import torch
+def device_faults(memory_remedy: str | None = None) -> Iterator[None]:
+    """Turn what libraries raise when memory is out or the device fails into faults that say how to resume.
 
+    Args:
+        memory_remedy: what makes the body need less memory; None gives a general remedy.
+
+    Raises:
+        OutOfMemory, DeviceLost, MachineFault: as `engine.faults.translate`.
+    """
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise MachineFault(
-            f"The device is out of memory ({str(error).splitlines()[0]})",
-            "A batch and its activations must fit",
-            "run the same command with a smaller --batch-size; committed chunks are kept",
-        ) from error
-    except torch.AcceleratorError as error:
-        raise MachineFault(
-            f"The device failed ({str(error).splitlines()[0]})",
-            "The run stopped with its committed chunks safe",
-            "check the device (`embank doctor`) and run the same command again",
-        ) from error
+    except Exception as error:
+        if fault := faults.translate(error, memory_remedy):
+            raise fault from error
+        raise
 
 
 def describe_devices() -> list[dict[str, Any]]:

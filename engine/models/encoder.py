@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine import faults
 from engine.errors import ModelError, WeightsError
 from engine.models import architectures, facts, graph, weights
 from engine.models.catalog import ModelSpec
@@ -175,7 +176,7 @@ class Encoder:
         try:
             self._workers.submit(self._forward, blank).result()
         except Exception as error:
-            if not self.runtime.compile:
+            if not self.runtime.compile or faults.translate(error):
                 raise
             raise ModelError(
                 f"{self.spec.architecture} cannot be compiled ({type(error).__name__})",

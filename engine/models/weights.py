@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from engine import faults
 from engine.errors import WeightsError
 from engine.models import architectures, inert
 from engine.models.files import refuse, refuse_impostors, sha256_of
@@ -88,6 +89,8 @@ def _read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
     try:
         tensors: Mapping[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        if fault := faults.translate(error):  # the file may be as good as can be
+            raise fault from error
         raise refuse(
             path, f"is damaged ({_line(error)})", "It must be a whole safetensors file", "fetch it again"
         ) from error
