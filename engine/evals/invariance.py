@@ -21,7 +21,7 @@ from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, clustered, own_groups
 from engine.kernels.whitening import Whitening, agreement
 from stores.read import Bank, FeatureSet
-from stores.records import RunRecord
+from stores.records import RunRecord, keep
 
 if TYPE_CHECKING:
     from engine.evals.view_store import Views
@@ -38,7 +38,8 @@ class Invariance:
         rows: of the images scored; groups: int64 [n], their patients; cosine, distance: float64 [n, k].
         views: what the k views are.
         report: the JSON document.
-        pictures: (rows, views) -> uint8 [1 + views, S, S, 3] of each row: the image, then these views.
+        pictures: (rows, views) -> uint8 [1 + views, S, S, 3] of each row: the image, then these views;
+            or why it cannot be read.
     """
 
     rows: NDArray[np.intp]
@@ -47,7 +48,7 @@ class Invariance:
     distance: NDArray[np.float64]
     views: "Views"
     report: dict[str, Any]
-    pictures: Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8]]]
+    pictures: Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]
 
 
 def summarise(
@@ -267,7 +268,9 @@ class _Measurement:
             self.present[:0], self.groups[:0], nothing, nothing, views, report, self._pictures(views)
         )
 
-    def _pictures(self, views: "Views") -> Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8]]]:
+    def _pictures(
+        self, views: "Views"
+    ) -> Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]:
         from engine.evals.view_pixels import show
 
         return lambda rows, chosen: show(self.features, self.backbone, views, rows, chosen)
@@ -301,7 +304,7 @@ class _Measurement:
         apart = (*asked, "feature", "seconds", "covariance", "not_reproduced", "failed", "transformed")
         with np.errstate(invalid="ignore"):
             curve = np.where(np.isfinite(cosine), cosine, 0).sum(0) / np.isfinite(cosine).sum(0)
-        RunRecord.now(
+        record = RunRecord.now(
             kind="invariance",
             asked={**{name: report[name] for name in asked}, "views": views.count},
             used={
@@ -330,7 +333,8 @@ class _Measurement:
             },
             versions=provenance.versions(),
             failures=_codes(self.made.failures),
-        ).write(self.store.path)
+        )
+        keep(record, self.store.path, report)
 
 
 def _codes(failures: dict[int, Any]) -> dict[str, int]:

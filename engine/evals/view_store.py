@@ -70,6 +70,7 @@ class ViewStore:
     def __init__(self, features: FeatureSet) -> None:
         self.features = features
         self.damaged: list[str] = []
+        self._in_memory: dict[str, Kept] = {}  # what the bank could not take
 
     def _key(self, views: Views, row: int) -> dict[str, Any]:
         return {
@@ -90,6 +91,8 @@ class ViewStore:
     def read(self, views: Views, row: int) -> "Kept | None":
         """What is kept of the row, or None: not there, or damaged, which is as good as not there."""
         path = self._path(views, row)
+        if path in self._in_memory:
+            return self._in_memory[path]
         try:
             found = arrays.read(self.features.bank.path, path, self._key(views, row))
         except documents.BrokenDocument:
@@ -99,6 +102,8 @@ class ViewStore:
         return None if found is None else Kept(found["features"], bool(found["grey"]))
 
     def write(self, views: Views, row: int, found: NDArray[np.float32], grey: bool) -> None:
-        """Keep the features [views, d], rounded as the bank's own are."""
+        """Keep the features [views, d], rounded as the bank's own are; in memory if the bank takes none."""
         kept = {"features": found.astype(self.features.key.dtype), "grey": np.array(grey, np.uint8)}
-        arrays.write(self.features.bank.path, self._path(views, row), self._key(views, row), kept)
+        path = self._path(views, row)
+        if not arrays.keep(self.features.bank.path, path, self._key(views, row), kept):
+            self._in_memory[path] = Kept(kept["features"], grey)

@@ -120,6 +120,6 @@ def _read(features: FeatureSet, key: dict[str, Any], damaged: list[str]) -> dict
 
 
 def _write(features: FeatureSet, key: dict[str, Any], found: dict[str, Any]) -> None:
-    arrays.write(
+    arrays.keep(
         features.bank.path, _path(key), key, {name: np.asarray(value) for name, value in found.items()}
     )
