@@ -7,7 +7,7 @@ process took which chunk.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +95,17 @@ def feature_key(spec: ModelSpec, decoder: str, runtime: Runtime, images: str, dt
     )
 
 
+def refuse_other_key(made: FeatureKey, wanted: FeatureKey) -> None:
+    """Refuse to make other features than those wanted. Raises Refused."""
+    if made != wanted:
+        raise Refused(
+            f"This machine would make {made.name} (decoder {made.decoder}, precision {made.precision}), "
+            f"not {wanted.name}",
+            "All processes of a run make the same features",
+            "name --decoder and --precision, and install the same packages on all machines",
+        )
+
+
 def decoder_of(recipe: Recipe, runtime: Runtime, options: EmbedOptions, batch_size: int) -> Decoder:
     """The decoder that the options mean on this machine."""
     return make_decoder(
@@ -170,29 +181,29 @@ class Tally:
 class Resident:
     """The decoder and the encoders of one piece of work, made ready once and kept for many chunks.
 
+    Args:
+        encoders: those that are ready already.
+
     Raises:
         Refused, BankError: this machine makes other features than the layouts are of.
     """
 
-    def __init__(self, work: Work, manifest: Manifest) -> None:
+    def __init__(
+        self, work: Work, manifest: Manifest, encoders: Mapping[ModelSpec, Any] | None = None
+    ) -> None:
         self._flags = fix_flags(work.runtime)
         self.work, self._source = work, image_source(manifest, work.options)
         self.batch_size = work.options.batch_for(work.runtime, work.layouts[0].grid.chunk_rows)
         self.decoder = decoder_of(work.rendering, work.runtime, work.options, self.batch_size)
-        self._encoders: dict[int, Any] = {}
+        ready = encoders or {}
+        self._encoders: dict[int, Any] = {i: ready[s] for i, s in enumerate(work.specs) if s in ready}
         self._check(manifest)
 
     def _check(self, manifest: Manifest) -> None:
         runtime, dtype = self.work.runtime, self.work.options.dtype
         for spec, layout in zip(self.work.specs, self.work.layouts, strict=True):
             made = feature_key(spec, self.decoder.name, runtime, manifest.image_digest, dtype)
-            if made != layout.key:
-                raise Refused(
-                    f"This machine would make {made.name} (decoder {made.decoder}, precision "
-                    f"{made.precision}), not {layout.key.name}",
-                    "All processes of a run make the same features",
-                    "name --decoder and --precision, and install the same packages on all machines",
-                )
+            refuse_other_key(made, layout.key)
 
     def encoder(self, i: int) -> Any:
         """Encoder of the i-th model, loaded at its first use."""

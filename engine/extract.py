@@ -7,7 +7,7 @@ same, bit for bit.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from engine.chunks import (
 from engine.decode import decoder_name
 from engine.models import ModelSpec, resolve
 from engine.pipeline import PROGRESS_EVERY_S, Progress
-from engine.recipes import Recipe
+from engine.preflight import by_rendering, preflight
 from engine.runtime import Runtime
 from engine.scale import Executor
 from stores.layout import FeatureLayout
@@ -104,20 +104,14 @@ def embed(
     runtime = runtime or Runtime.resolve()
     options = options or EmbedOptions()
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
+    encoders = preflight(bank, manifest, specs, runtime, options, executor)
     store = open_or_create(bank, manifest, chunk_rows=options.chunk_rows)
     refuse_other_labels(store, manifest)
     reports: dict[int, EmbedReport] = {}
-    for group in _by_rendering(specs):
-        job = _Pass(store, manifest, [specs[i] for i in group], runtime, options, executor)
+    for group in by_rendering(specs):
+        job = _Pass(store, manifest, [specs[i] for i in group], runtime, options, executor, encoders)
         reports.update(zip(group, job.run(on_progress), strict=True))
     return [reports[i] for i in range(len(specs))]
-
-
-def _by_rendering(specs: Sequence[ModelSpec]) -> list[list[int]]:
-    groups: dict[Recipe, list[int]] = {}
-    for i, spec in enumerate(specs):
-        groups.setdefault(spec.recipe.rendering, []).append(i)
-    return list(groups.values())
 
 
 class _Pass:
@@ -131,8 +125,9 @@ class _Pass:
         runtime: Runtime,
         options: EmbedOptions,
         executor: Executor | None,
+        encoders: Mapping[ModelSpec, Any],
     ) -> None:
-        self.bank, self.manifest, self.executor = bank, manifest, executor
+        self.bank, self.manifest, self.executor, self.encoders = bank, manifest, executor, encoders
         asked = (options.decoder, runtime.device, options.dct)
         self.decoder = executor.ask(decoder_name, *asked) if executor else decoder_name(*asked)
         keys = [feature_key(s, self.decoder, runtime, manifest.image_digest, options.dtype) for s in specs]
@@ -172,7 +167,7 @@ class _Pass:
         if self.executor:
             yield self._hand_out
             return
-        with contextlib.closing(Resident(self.work, self.manifest)) as resident:
+        with contextlib.closing(Resident(self.work, self.manifest, self.encoders)) as resident:
 
             def compute(tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
                 resident.run(tasks, tally, watch.look)

@@ -203,11 +203,12 @@ def check_folder(path: Path) -> None:
 
 
 def check_bank(path: Place | str) -> None:
-    """Refuse a new bank inside another one. Raises Refused."""
+    """Refuse a new bank inside another one, or where no folder can be made. Raises Refused."""
     where = place(path)
-    if isinstance(where, ObjectPath) or is_bank(where):
+    if isinstance(where, ObjectPath):
         return
-    if (bank := bank_above(where)) is not None:
+    refuse_unwritable(where)
+    if (bank := bank_above(where.absolute().parent)) is not None:
         raise Refused(
             f"{where} lies in the bank {bank}",
             "A bank holds its own files and nothing else",
