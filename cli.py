@@ -1674,10 +1674,12 @@ PublishedSlug = Annotated[str, typer.Argument(metavar="SLUG", help="A slug from 
 def models_fetch(slug: PublishedSlug, from_file: FromFile = None, json: Json = False) -> None:
     """Download a model's published weights, check and pin them, and convert them. Run it again to resume."""
     from engine.models.catalog import published
-    from engine.models.published import bring, convert
+    from engine.models.published import bring, convert, fitted
     from engine.report import console
 
     source, architecture = published(slug)
+    if from_file is not None:  # a file that does not fit is not taken into the cache
+        fitted(source, architecture, from_file)
     with _terminable(), console.transfer_progress(source.file) as update:
         bring(source, from_file=from_file, progress=update)
     _print_converted(convert(source, architecture), json)

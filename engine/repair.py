@@ -1,19 +1,23 @@
 """Mend a damaged bank: quarantine what does not verify, compute exactly that again."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.decode.source import Limits
 from engine.errors import BankError
 from engine.extract import EmbedOptions, Progress, embed, feature_key
-from engine.models import resolve
+from engine.models import ModelSpec, resolve
+from engine.preflight import make_ready
 from engine.recipes import Recipe
 from engine.runtime import Runtime
+from stores.layout import RUN_DOCUMENT, SIDE
 from stores.manifest import Manifest
 from stores.places import Place
 from stores.read import Bank
+from stores.report import VerifyReport
+from stores.schema import FeatureKey
 from stores.verify import quarantine, verify
 
 
@@ -38,6 +42,7 @@ def repair(
         BankError: damage that only the original inputs could mend, or inputs that have changed since.
     """
     report = verify(bank)
+    _refuse_unready(bank, report, weights, device)
     lost = quarantine(bank, report)  # rebuilds the run document first, if that is what is damaged
     store = Bank.open(bank)
     manifest = store.manifest()
@@ -52,6 +57,63 @@ def repair(
     }
 
 
+def _refuse_unready(
+    bank: Place | str, report: VerifyReport, weights: Path | None, device: str
+) -> None:
+    """Refuse, before anything is set aside, what cannot be computed again here."""
+    if any(each.path == RUN_DOCUMENT for each in report.damaged):
+        return  # it is rebuilt first; until then nothing of the bank can be opened
+    store = Bank.open(bank)
+    store.manifest()
+    notes = {each.path for each in report.damaged}
+    for feature in sorted({d.feature for d in report.damaged if d.feature and d.chunk is not None}):
+        if f"{SIDE}/{feature}/provenance.json" in notes:
+            continue  # set aside, so that the same `embank embed` can write it again
+        made = _Made.of(store, feature, weights, device)
+        size = made.options.batch_for(made.runtime, store.chunk_rows)
+        make_ready((made.spec,), store.image_digest, made.runtime, made.options, made.key.decoder, size)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What made a feature, found again.
+
+    Attributes:
+        root: the images' folder at the time.
+    """
+
+    spec: ModelSpec
+    runtime: Runtime
+    options: EmbedOptions
+    key: FeatureKey
+    root: Path
+
+    @classmethod
+    def of(cls, store: Bank, feature: str, weights: Path | None, device: str) -> "_Made":
+        """As its provenance says. Raises BankError if that would make another feature."""
+        made = store.provenance(feature)
+        options = EmbedOptions(**{**made["options"], "limits": Limits(**made["options"]["limits"])})
+        then = made["runtime"]
+        runtime = Runtime.resolve(
+            then["device"] if device == "auto" else device,
+            then["precision"],
+            then["threads"],
+            then["seed"],
+            then["compile"],
+        )
+        file = weights or (Path(made["weights_path"]) if made["weights_path"] else None)
+        recipe = Recipe.from_dict(made["recipe"])
+        spec = resolve(made["model"], weights=file, recipe=recipe, seed=then["seed"])
+        key = feature_key(spec, made["decoder"], runtime, store.image_digest, options.dtype)
+        if key.name != feature:
+            raise BankError(
+                f"These inputs make {key.name}, not {feature}",
+                "A repair uses the very weights, settings and decoder that made the features",
+                "give the original file with --weights",
+            )
+        return cls(spec, runtime, options, key, Path(made["root"]))
+
+
 def _recompute(
     store: Bank,
     feature: str,
@@ -61,25 +123,8 @@ def _recompute(
     device: str,
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
-    made = store.provenance(feature)
-    options = EmbedOptions(**{**made["options"], "limits": Limits(**made["options"]["limits"])})
-    runtime = Runtime.resolve(
-        made["runtime"]["device"] if device == "auto" else device,
-        made["runtime"]["precision"],
-        made["runtime"]["threads"],
-        made["runtime"]["seed"],
-        made["runtime"]["compile"],
+    made = _Made.of(store, feature, weights, device)
+    images = replace(manifest, root=(root or made.root).resolve())
+    embed(
+        images, [made.spec], store.path, runtime=made.runtime, options=made.options, on_progress=on_progress
     )
-    file = weights or (Path(made["weights_path"]) if made["weights_path"] else None)
-    spec = resolve(
-        made["model"], weights=file, recipe=Recipe.from_dict(made["recipe"]), seed=made["runtime"]["seed"]
-    )
-    images = replace(manifest, root=(root or Path(made["root"])).resolve())
-    key = feature_key(spec, made["decoder"], runtime, images.image_digest, options.dtype)
-    if key.name != feature:
-        raise BankError(
-            f"These inputs make {key.name}, not {feature}",
-            "A repair uses the very weights, settings and decoder that made the features",
-            "give the original file with --weights",
-        )
-    embed(images, [spec], store.path, runtime=runtime, options=options, on_progress=on_progress)

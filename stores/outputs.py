@@ -286,7 +286,7 @@ def check_manifest(
     if isinstance(where, ObjectPath):
         _check_object(where, force)
         return
-    if root is not None and path.is_file() and not _is_manifest(path) and bank_above(path) is None:
+    if root is not None and path.is_file() and not is_manifest(path) and bank_above(path) is None:
         inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
         inputs = (*inputs, path) if inside else inputs
     check_file(path, MANIFESTS, force=force, inputs=inputs)
@@ -322,7 +322,7 @@ def _check_object(where: ObjectPath, force: bool) -> None:
         )
 
 
-def _is_manifest(path: Path) -> bool:
+def is_manifest(path: Path) -> bool:
     """Whether embank wrote this manifest: a Parquet file that keeps a root, or a CSV with its first columns."""
     try:
         with path.open("rb") as file:

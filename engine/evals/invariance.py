@@ -21,7 +21,7 @@ from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, clustered, own_groups
 from engine.kernels.whitening import Whitening, agreement
 from stores.read import Bank, FeatureSet
-from stores.records import RunRecord, keep
+from stores.records import RunRecord, keep, together
 
 if TYPE_CHECKING:
     from engine.evals.view_store import Views
@@ -156,12 +156,20 @@ class _Measurement:
         self.reference = Views(REFERENCE, **common)
         backbone = restore(self.features, weights=weights, root=root, device=device)
         self.backbone = backbone
-        self.statistics = self._statistics()
         self.views = ViewStore(self.features)
         rows = np.unique(self.sample.scored).tolist()
-        self.made = make_views(self.views, backbone, rows, [self.reference, *asked], on_progress)
+        # The images themselves first, and nothing of them in the bank, until nothing can be refused any more.
+        self.views.hold()
+        self.made = make_views(self.views, backbone, rows, [self.reference])
         self._check_images()
-        return [self._score(views, skip_undefined) for views in asked]
+        if not skip_undefined:
+            self._refuse_colourless(asked)
+        self.statistics = self._statistics()
+        self.views.release()
+        self.made = self.made.plus(make_views(self.views, backbone, list(self.originals), asked, on_progress))
+        self._refuse_none_present()
+        with together():
+            return [self._score(views, skip_undefined) for views in asked]
 
     def _statistics(self) -> Statistics:
         runtime = self.backbone.runtime
@@ -175,9 +183,10 @@ class _Measurement:
         self.whitening = Whitening(found.whitener, arithmetic=self.options.arithmetic, device=runtime.device)
         return found
 
-    def _check_images(self) -> None:
-        """Some image must be there, and be the one that was embedded."""
+    def _refuse_none_present(self) -> list[int]:
+        """The scored rows without failure; some must be there."""
         present = [r for r in self.sample.scored.tolist() if r not in self.made.failures]
+        self.present = np.array(present, np.intp)
         if not present:
             why = next(iter(self.made.failures.values()))
             raise Refused(
@@ -185,7 +194,20 @@ class _Measurement:
                 "The scored images are opened and transformed",
                 "say where they are with --root",
             )
-        self.present = np.array(present, np.intp)
+        return present
+
+    def _refuse_colourless(self, asked: "list[Views]") -> None:
+        from engine.kernels.transforms import find
+
+        if self.options.published or not all(each.grey for each in self.originals.values()):
+            return
+        for views in asked:
+            if find(views.transform).colour:
+                self._without_colour(views, skip_undefined=False)
+
+    def _check_images(self) -> None:
+        """Some image must be there, and be the one that was embedded."""
+        present = self._refuse_none_present()
         kept = {row: self.views.read(self.reference, row) for row in set(present)}
         self.originals = {row: each for row, each in kept.items() if each is not None}
         if self.options.published:

@@ -97,10 +97,11 @@ def statistics(
     sums = _read(features, key, damaged)
     if sums is None:
         made = moments(features.array, rows, arithmetic=arithmetic, device=device)
-        _write(features, key, {"mean": made.mean, "scatter": made.scatter, "quartic": made.quartic})
     else:
         made = Moments(len(rows), sums["mean"], sums["scatter"], float(sums["quartic"]))
-    found = whitener(made, how, arithmetic=arithmetic)
+    found = whitener(made, how, arithmetic=arithmetic)  # may refuse, so nothing is kept before
+    if sums is None:
+        _write(features, key, {"mean": made.mean, "scatter": made.scatter, "quartic": made.quartic})
     numbers = {"shrinkage": found.shrinkage, "condition": found.condition, "variance": found.variance}
     _write(features, full, {"mean": found.mean, "factor": found.factor, **numbers})
     cached = "" if sums is None else "moments"
