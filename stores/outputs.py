@@ -119,7 +119,7 @@ def refuse_unwritable(path: Path) -> None:
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         return
     why = "cannot be written to" if folder.is_dir() else "is not a folder"
-    raise Refused(f"{path}: {folder} {why}", "The folder of the file can be written to", "choose another")
+    raise Refused(f"{folder} {why}", "An output lies in a folder that can be written to", "choose another")
 
 
 def check_file(
@@ -146,7 +146,9 @@ def check_file(
             existing file.
     """
     if path.suffix.lower() not in kinds:
-        raise Refused(f"{path}", f"Its name ends in {', '.join(kinds)}", "choose one of these endings")
+        raise Refused(
+            f"The name {path}", f"It ends in {' or '.join(kinds)}", "choose a name that ends so"
+        )
     refuse_in_bank(path)
     if os.path.lexists(path):
         _refuse_existing(path, command, force, inputs, images)
@@ -174,11 +176,8 @@ def _refuse_existing(
             f"{path} is one of the images", "An output replaces no image of the bank", "choose another name"
         )
     if not force and not (command and written_by(path, command)):
-        raise Refused(
-            f"{path} exists",
-            "An output replaces only what the same command has drawn before",
-            "choose another name, or add --force",
-        )
+        rule = "only a picture that the same command drew" if command else "nothing unasked"
+        raise Refused(f"{path} exists", f"An output replaces {rule}", "choose another name, or add --force")
 
 
 def refuse_twice(*paths: Path | None) -> None:

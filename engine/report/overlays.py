@@ -123,7 +123,7 @@ def refuse_strangers(folder: Path, images: Images, *, force: bool = False) -> No
         if path.is_dir() or not (force or written_by(path.with_suffix(".png"), "saliency")):
             raise Refused(
                 f"{path} exists",
-                "An output replaces only what the same command has drawn before",
+                "An output replaces only a picture that the same command drew",
                 "choose another folder" + ("" if path.is_dir() else ", or add --force"),
             )
 
