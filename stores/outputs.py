@@ -171,11 +171,12 @@ def _refuse_existing(
         raise Refused(f"{path} is {what}", "The output is a file", "choose another name")
     if any(_same(each, state) for each in inputs if each is not None):
         raise Refused(f"{path} is read by this command", "An output replaces no input", "choose another name")
-    if images is not None and path.exists() and images().contain(path, force):
+    ours = bool(command) and written_by(path, command)
+    if images is not None and path.exists() and images().contain(path, force or not ours):
         raise Refused(
             f"{path} is one of the images", "An output replaces no image of the bank", "choose another name"
         )
-    if not force and not (command and written_by(path, command)):
+    if not (force or ours):
         rule = "only a picture that the same command drew" if command else "nothing unasked"
         raise Refused(f"{path} exists", f"An output replaces {rule}", "choose another name, or add --force")
 

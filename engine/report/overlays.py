@@ -116,11 +116,12 @@ def refuse_strangers(folder: Path, images: Images, *, force: bool = False) -> No
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not (path.name == "sheet.png" or re.fullmatch(r"\d{3,}-.*\.(png|npy)", path.name)):
             continue
-        if path.is_file() and images.contain(path, thorough=force):
+        ours = written_by(path.with_suffix(".png"), "saliency")
+        if path.is_file() and images.contain(path, thorough=force or not ours):
             raise Refused(
                 f"{path} is one of the images", "An output replaces no image", "choose another folder"
             )
-        if path.is_dir() or not (force or written_by(path.with_suffix(".png"), "saliency")):
+        if path.is_dir() or not (force or ours):
             raise Refused(
                 f"{path} exists",
                 "An output replaces only a picture that the same command drew",
