@@ -1691,9 +1691,7 @@ def models_convert(
     from_file: FromFile = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", help="Write here: .safetensors. (default: where `embed` looks for it)"
-        ),
+        typer.Option("--out", "-o", help="Write here: .safetensors. (default: where `embed` looks for it)"),
     ] = None,
     force: Force = False,
     json: Json = False,

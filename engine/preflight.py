@@ -1,6 +1,6 @@
 """What an embedding run can be refused for, found out before anything is made: bank, decoder, weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from engine import models
@@ -35,11 +35,11 @@ def preflight(
 ) -> dict[ModelSpec, Any]:
     """Refuse whatever `embed` would refuse later on; changes nothing on disk.
 
-    Weights are read and fitted only of models that have something to compute; torch is not imported otherwise.
+    Weights are read and fitted only of models that have something to compute; else torch is not imported.
 
     Returns:
-        The encoders that were made ready here, for a run of one decode pass; a run of several loads them again
-        pass by pass, so that their memory does not add up.
+        The encoders that were made ready here, for a run of one decode pass; a run of several loads them
+        again pass by pass, so that their memory does not add up.
 
     Raises:
         Refused: a bank of other images, labels or chunks, a decoder or weights that cannot be used, a feature
@@ -49,7 +49,9 @@ def preflight(
     store = refuse_unfit(path, manifest, options.chunk_rows)
     if store is not None:
         refuse_other_labels(store, manifest)
-    grid = store.grid if store else Grid(len(manifest), options.chunk_rows or default_chunk_rows(len(manifest)))
+    grid = (
+        store.grid if store else Grid(len(manifest), options.chunk_rows or default_chunk_rows(len(manifest)))
+    )
     asked = (options.decoder, runtime.device, options.dct)
     decoder = executor.ask(decoder_name, *asked) if executor else decoder_name(*asked)
     todo = []
@@ -67,8 +69,11 @@ def preflight(
         for group in groups:
             executor.ask(_try, group, *work)
         return {}
-    ready = [make_ready(group, *work) if len(groups) == 1 else _try(group, *work) for group in groups]
-    return dict(ready[0] or {}) if ready else {}
+    if len(groups) == 1:
+        return make_ready(groups[0], *work)
+    for group in groups:
+        _try(group, *work)
+    return {}
 
 
 def _try(*arguments: Any) -> None:
@@ -83,7 +88,7 @@ def make_ready(
     options: EmbedOptions,
     decoder: str,
     batch_size: int,
-) -> Mapping[ModelSpec, Any]:
+) -> dict[ModelSpec, Any]:
     """Make the decoder of models that render alike, and read, fit and load their weights.
 
     Args:

@@ -105,7 +105,7 @@ def run(
 
 
 def _refuse_strangers(directory: Path, sets: tuple[str, ...]) -> None:
-    """Refuse a folder in a bank, or with a picture or manifests of these names that are not the quickstart's."""
+    """Refuse a folder in a bank, or with a picture or manifests of these names that are somebody else's."""
     check_folder(directory)
     check_file(directory / _PICTURE, (".png",), command="quickstart")
     for name in sets:

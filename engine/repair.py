@@ -57,9 +57,7 @@ def repair(
     }
 
 
-def _refuse_unready(
-    bank: Place | str, report: VerifyReport, weights: Path | None, device: str
-) -> None:
+def _refuse_unready(bank: Place | str, report: VerifyReport, weights: Path | None, device: str) -> None:
     """Refuse, before anything is set aside, what cannot be computed again here."""
     if any(each.path == RUN_DOCUMENT for each in report.damaged):
         return  # it is rebuilt first; until then nothing of the bank can be opened

@@ -79,7 +79,9 @@ def check(out: Path | str, format: str = "npy", overwrite: bool = False) -> dict
     taken = [path for path in paths if os.path.lexists(path)]
     if taken and not overwrite:
         raise BankError(
-            f"{taken[0]} exists", "An export replaces nothing unasked", "choose another folder, or add --force"
+            f"{taken[0]} exists",
+            "An export replaces nothing unasked",
+            "choose another folder, or add --force",
         )
     return writers
 

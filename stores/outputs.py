@@ -146,9 +146,7 @@ def check_file(
             existing file.
     """
     if path.suffix.lower() not in kinds:
-        raise Refused(
-            f"The name {path}", f"It ends in {' or '.join(kinds)}", "choose a name that ends so"
-        )
+        raise Refused(f"The name {path}", f"It ends in {' or '.join(kinds)}", "choose a name that ends so")
     refuse_in_bank(path)
     if os.path.lexists(path):
         _refuse_existing(path, command, force, inputs, images)
@@ -323,7 +321,7 @@ def _check_object(where: ObjectPath, force: bool) -> None:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether embank wrote this manifest: a Parquet file that keeps a root, or a CSV with its first columns."""
+    """Whether embank wrote this manifest: Parquet that keeps a root, or a CSV with its first columns."""
     try:
         with path.open("rb") as file:
             head = file.read(64)

@@ -84,7 +84,7 @@ class Batch:
             try:
                 record.write(bank)
             except (BankError, MachineFault) as error:
-                result |= {"record": None, "record_reason": error.found}
+                result.update(record=None, record_reason=error.found)
                 self.lost.append(error)
         self.waiting.clear()
 

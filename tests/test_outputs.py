@@ -186,8 +186,9 @@ def test_an_export_is_replaced_by_force_under_both_names(root: Path) -> None:
 
 
 def test_maps_are_drawn_again_over_their_own(root: Path) -> None:
-    words = ("saliency", root / "m.parquet", "--model", MODEL, "--recipe", root / "recipe.json", "--images", 1,
-             "--stride", 10, "--threads", 1, "--device", "cpu", "-o", "new/maps")  # fmt: skip
+    source = (root / "m.parquet", "--model", MODEL, "--recipe", root / "recipe.json")
+    small = ("--images", 1, "--stride", 10, "--threads", 1, "--device", "cpu")
+    words = ("saliency", *source, *small, "-o", "new/maps")
     first, again = embank(*words, "--json"), embank(*words, "--json")
     assert (first.code, again.code, again.json["computed"]) == (0, 0, 0), first.err + again.err
     assert not is_bank(Path("new/maps"))

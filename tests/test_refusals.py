@@ -24,8 +24,8 @@ from tests.command import embank
 from tests.stores.banks import flip
 
 MODEL = "random/resnet18"
-NET = "torchvision/squeezenet1_1"
-#: What a command may write whether it is refused or not: made again from the rest, and never read for a result.
+NET, OTHER = "torchvision/squeezenet1_1", "torchvision/squeezenet1_0"
+#: What a command may write whether it is refused or not: caches, made again from the rest.
 DERIVED = ("stamps.json",)
 DERIVED_FOLDERS = ("facts", "columns")
 
@@ -135,6 +135,7 @@ SMALL = "--values 2 --bootstrap 0 --device cpu"
 EMBED = "embed {x}.parquet --recipe {root}/recipe.json --device cpu --threads 1"
 BANK = "{x}.bank --model random/resnet18"
 NEW = "new/bank"
+TWO = "{root}/good.pth --weights {root}/good.pth"
 VIEWS = f"invariance {BANK} --views 4 --images 4 --device cpu"
 MAPS = "--stride 10 --threads 1 --device cpu"
 
@@ -147,9 +148,9 @@ embed missing.parquet --model {MODEL} --bank {NEW}
 {EMBED} --model {NET} --weights {{root}}/garbage.pth --bank {{x}}.bank
 {EMBED} --model {NET} --weights {{root}}/other.pth --bank {{x}}.bank
 {EMBED} --model {NET} --weights {{root}}/nan.pth --bank {{x}}.bank
-{EMBED} --model torchvision/resnet18 --model {NET} --weights {{root}}/good.pth --weights {{root}}/good.pth --bank {NEW}
-{EMBED} --model {NET} --model torchvision/squeezenet1_0 --weights {{root}}/good.pth --weights {{root}}/good.pth --bank {{x}}.bank
-{EMBED} --model {NET} --weights {{root}}/good.pth --weights {{root}}/good.pth --bank {NEW}
+{EMBED} --model torchvision/resnet18 --model {NET} --weights {TWO} --bank {NEW}
+{EMBED} --model {NET} --model {OTHER} --weights {TWO} --bank {{x}}.bank
+{EMBED} --model {NET} --weights {TWO} --bank {NEW}
 {EMBED} --model {MODEL} --weights {{root}}/good.pth --bank {NEW}
 {EMBED} --model {MODEL} --decoder reference --dct --bank {NEW}
 {EMBED} --model {MODEL} --decoder reference --dct --bank {{x}}.bank
@@ -283,7 +284,7 @@ saliency {{x}}.parquet --model {MODEL} {MAPS} -o {{root}}/grey.bank
 {VIEWS} --transform rotation --root {{root}}/changed -o new/v.png
 {VIEWS} --transform rotation --transform turn -o new/v.png
 {VIEWS} --multi-view
-invariance {{root}}/grey.bank --model {MODEL} --views 4 --images 2 --transform rotation --transform hue -o new/v.png
+invariance {{root}}/grey.bank --model {MODEL} --views 4 --images 2 --transform rotation --transform hue
 models show nothing
 models fetch nothing
 models fetch moco-v2 --from-file {{root}}/garbage.pth

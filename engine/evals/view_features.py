@@ -39,9 +39,7 @@ class Pass:
     def plus(self, other: "Pass") -> "Pass":
         """Both passes as one."""
         failures = self.failures | other.failures
-        return Pass(
-            failures, self.made + other.made, self.kept + other.kept, self.seconds + other.seconds
-        )
+        return Pass(failures, self.made + other.made, self.kept + other.kept, self.seconds + other.seconds)
 
 
 @dataclass(frozen=True)

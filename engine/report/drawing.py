@@ -70,13 +70,13 @@ def save_figure(figure: Any, out: Path, command: str, dpi: int = 130) -> None:
     import matplotlib
 
     kind = out.suffix.lower().lstrip(".") or "png"
-    metadata: dict[str, Any] = {
+    of_kind: dict[str, dict[str, Any]] = {
         "png": {"Software": author(command)},
         "pdf": {"Creator": author(command), "CreationDate": None},
         "svg": {"Creator": author(command), "Date": None},
-    }[kind]
+    }
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "embank"}):
-        figure.savefig(buffer, dpi=dpi, format=kind, metadata=metadata)
+        figure.savefig(buffer, dpi=dpi, format=kind, metadata=of_kind[kind])
     with new_file(out) as file:
         file.write(buffer.getvalue())

@@ -252,7 +252,9 @@ def test_views_are_kept_resumed_and_mended(
         np.testing.assert_array_equal(a.cosine, b.cosine)
 
 
-def test_each_image_is_decoded_once_beforehand_and_once_for_all_transforms(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_decoded_once_beforehand_and_once_for_all_transforms(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from engine.decode.source import ImageSource
 
     read: list[int] = []
