@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from engine.recipes import Recipe
     from engine.scale import Executor
     from stores.manifest import Manifest
+    from stores.outputs import Images
+    from stores.records import Batch
 
 EXIT_FAILED_ROWS = 1
 EXIT_INTERRUPTED = 130
@@ -79,7 +81,8 @@ Root = Annotated[
     Path | None, typer.Option(help="Folder that relative paths start from. (default: what the manifest says)")
 ]
 BankRoot = Annotated[Path | None, typer.Option("--root", help="The images' folder, if it has moved.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write: .parquet or .csv.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 ModelFilter = Annotated[
     str | None, typer.Option("--model", help="Model slug or feature name. (default: all)")
 ]
@@ -163,11 +166,14 @@ def manifest_folder(
             "--hash", help="Record every file's SHA-256: silent damage is then found when embedding."
         ),
     ] = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Make a manifest from class-per-folder images."""
     from stores.manifest import Manifest
+    from stores.outputs import check_manifest
 
+    check_manifest(out, force=force)
     manifest = Manifest.from_folder(root, split_folders=split_folders, hash_files=hash_files)
     _write_manifest(manifest, out, json)
 
@@ -184,11 +190,14 @@ def manifest_table(
         str | None, typer.Option(help="Column with what must not straddle a split (patient).")
     ] = None,
     root: Root = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Make a manifest from any table that names image files."""
     from stores.manifest import Manifest
+    from stores.outputs import check_manifest
 
+    check_manifest(out, force=force, inputs=[table])
     manifest = Manifest.from_table(table, id=id, uri=uri, label=label, split=split, group=group, root=root)
     _write_manifest(manifest, out, json)
 
@@ -208,11 +217,14 @@ def manifest_build(
         list[str] | None,
         typer.Option("-O", "--option", metavar="NAME=VALUE", help="See `embank datasets show`; repeat."),
     ] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Make the manifest of a data set of the catalogue; embedded ones write their images to ROOT."""
     from engine import datasets
+    from stores.outputs import check_manifest
 
+    check_manifest(out, force=force, root=root)
     options = _name_values(option or [])
     if uncertain is not None:
         options["uncertain"] = uncertain
@@ -262,7 +274,13 @@ def manifest_check(
 
 def _write_manifest(manifest: "Manifest", out: Path, json: bool) -> None:
     from engine.report import console
+    from stores.outputs import make_folder, refuse_csv_outside
+    from stores.places import place
 
+    if isinstance(place(out), Path):
+        if out.suffix.lower() == ".csv":
+            refuse_csv_outside(out, manifest.root)
+        make_folder(out.absolute().parent)
     manifest.write(out)
     classes = manifest.classes
     for note in manifest.notes:
@@ -656,12 +674,13 @@ def bank_export(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="(default: BANK-export)")] = None,
     model: ModelFilter = None,
     format: ExportFormat = ExportFormat.npy,
-    overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+    force: Force = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", hidden=True)] = False,  # its name until 0.2
     json: Json = False,
 ) -> None:
     """Write embeddings, status and manifest as npy or Parquet files."""
     from engine.report import console
-    from stores.export import export
+    from stores.export import check, export
     from stores.read import Bank
 
     store = Bank.open(bank)
@@ -673,9 +692,12 @@ def bank_export(
             f"model {model!r}", f"The bank holds {[i.name for i in store.list()]}", "name one of these"
         )
     written: list[Path] = []
-    for info in infos:
-        folder = target if len(infos) == 1 else target / info.name
-        written += export(store.features(info.name), folder, format, overwrite=overwrite)
+    folders = [target if len(infos) == 1 else target / info.name for info in infos]
+    for folder in folders:  # before the first is written
+        check(folder, format, force or overwrite)
+    features = [store.features(info.name) for info in infos]
+    for feature, folder in zip(features, folders, strict=True):
+        written += export(feature, folder, format, overwrite=force or overwrite)
     if json:
         console.print_json({"bank": str(bank), "files": [str(path) for path in written]})
     else:
@@ -728,8 +750,14 @@ def bank_audit(
     model: Annotated[str, typer.Option("--model", help="Slug or feature name.")],
     threshold: Annotated[float, typer.Option(help="Least cosine similarity of a pair.")] = 0.99,
     max_pairs: Annotated[int, typer.Option(help="The most pairs listed; all are counted.")] = 10_000,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the pairs here (CSV).")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Draw the most similar pairs here (PNG).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write the pairs here: .csv, .parquet, .json or .tex."),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw the most similar pairs here: .png, .svg or .pdf.")
+    ] = None,
+    force: Force = False,
     root: BankRoot = None,
     device: DeviceOption = "auto",
     json: Json = False,
@@ -738,25 +766,35 @@ def bank_audit(
     from engine.evals.audit import audit, write_pairs
     from engine.evals.device import evaluation_device
     from engine.report import console
+    from stores.outputs import TABLES
     from stores.read import Bank
+    from stores.records import together
 
+    _check_output(out, bank, "bank audit", force, kinds=TABLES)
+    _check_output(sheet, bank, "bank audit", force)
     pictures = None
     if sheet:
         from engine.report.sheets import audit_sheet, pictures_of
 
         pictures = pictures_of(bank, model, root=root)
-    found = audit(bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device))
+    with together() as batch:
+        found = audit(bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device))
+        image_ids = Bank.open(bank).manifest().image_ids if out or sheet else []
     report = dict(found.report)
-    image_ids = Bank.open(bank).manifest().image_ids if out or sheet else []
+    undone: list[Exception] = []
     if out:
-        write_pairs(found, image_ids, out)
-        report["file"] = out
+        with _noting(undone):
+            write_pairs(found, image_ids, out)
+            report["file"] = out
     if sheet and pictures is not None:
-        report["sheet"], report["unreadable"] = sheet, audit_sheet(pictures, image_ids, found, sheet)
+        with _noting(undone):
+            report["unreadable"] = audit_sheet(pictures, image_ids, found, sheet)
+            report["sheet"] = sheet
     if json:
         console.print_json(report)
     else:
         _print_audit(report)
+    _say_undone(batch, undone)
 
 
 def _print_audit(r: dict[str, Any]) -> None:
@@ -782,6 +820,53 @@ def _print_audit(r: dict[str, Any]) -> None:
 
 
 # --- evaluations ------------------------------------------------------------------------------------
+
+
+def _check_output(
+    out: Path | None,
+    bank: str,
+    command: str,
+    force: bool,
+    *,
+    kinds: tuple[str, ...] | None = None,
+    inputs: tuple[Path | None, ...] = (),
+    root: Path | None = None,
+) -> None:
+    """Refuse an output before anything is computed; kinds are pictures unless said otherwise."""
+    from stores.outputs import PICTURES, check_file
+
+    if out is None:
+        return
+
+    def images() -> "Images":
+        from stores.outputs import Images
+        from stores.read import Bank
+
+        of_bank = Images.of(Bank.open(bank).manifest())
+        return Images(root, of_bank.uris) if root else of_bank
+
+    check_file(out, kinds or PICTURES, command=command, force=force, inputs=inputs, images=images)
+
+
+@contextlib.contextmanager
+def _noting(undone: list[Exception]) -> Iterator[None]:
+    """Note an output that cannot be written, so that the numbers are printed all the same."""
+    try:
+        yield
+    except (EmbankError, OSError) as error:
+        undone.append(error)
+
+
+def _say_undone(batch: "Batch", undone: list[Exception] | tuple[()] = ()) -> None:
+    """Say, after the numbers, which record or output they have not; exit 3 unless the bank is read-only."""
+    from engine.report import console
+
+    for lost in batch.lost:
+        console.say(f"No record was kept. {lost}")
+    for error in undone:
+        console.say(f"Not written. {error}")
+    if undone or not all(lost.exit_code == Refused.exit_code for lost in batch.lost):
+        raise typer.Exit(MachineFault.exit_code)
 
 
 @app.command()
@@ -829,13 +914,17 @@ def fewshot(
         patient_disjoint,
         cap,
     )
-    results = fewshots_from_bank(
-        bank, model, protocol, split=split, backend=backend, device=device, bootstrap=bootstrap
-    )
+    from stores.records import together
+
+    with together() as batch:
+        results = fewshots_from_bank(
+            bank, model, protocol, split=split, backend=backend, device=device, bootstrap=bootstrap
+        )
     if json:
         console.print_json(results if len(results) > 1 else results[0])
-        return
-    _print_fewshot(results)
+    else:
+        _print_fewshot(results)
+    _say_undone(batch)
 
 
 def _print_fewshot(results: list[dict[str, Any]]) -> None:
@@ -925,17 +1014,17 @@ def knn(
         device=evaluation_device(device),
         threads=usable_cores(),
     )
-    results = [
-        knn_from_bank(
-            bank, slug, options, train_split=train_split, test_split=test_split, leave_one_out=leave_one_out
-        )
-        for slug in model
-    ]
+    from stores.records import together
+
+    parts: dict[str, Any] = {"train_split": train_split, "test_split": test_split}
+    with together() as batch:
+        results = [knn_from_bank(bank, m, options, **parts, leave_one_out=leave_one_out) for m in model]
     if json:
         console.print_json(results if len(results) > 1 else results[0])
-        return
-    for r in results:
-        _print_knn(r)
+    else:
+        for r in results:
+            _print_knn(r)
+    _say_undone(batch)
 
 
 def _print_knn(r: dict[str, Any]) -> None:
@@ -1057,8 +1146,10 @@ def probe(
     scheduler: Scheduler = None,
     seed: Annotated[int, typer.Option(help="Of the cuts, draws and resamples.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Draw validation score against C here (PNG).")
+        Path | None,
+        typer.Option("--out", "-o", help="Draw validation score against C here: .png, .svg or .pdf."),
     ] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Logistic probes on frozen features: C chosen on validation, refitted, tested; from the bank alone."""
@@ -1071,7 +1162,9 @@ def probe(
     from engine.evals.targets import Policies
     from engine.report import console
     from engine.runtime import usable_cores
+    from stores.records import together
 
+    _check_output(out, bank, "probe", force)
     options = ProbeOptions(
         C=grid(c_min, c_max, values),
         standardise=standardise,
@@ -1096,20 +1189,28 @@ def probe(
         splits=SplitOptions(train_split, val_split, test_split, val_fraction, holdout, seed, mode.value),
         low_shot=LowShot.parse(low_shot, seeds, seed) if low_shot else None,
     )
-    with _executor(workers, scheduler, device) as executor, console.probe_progress() as on_progress:
+    with (
+        together() as batch,
+        _executor(workers, scheduler, device) as executor,
+        console.probe_progress() as on_progress,
+    ):
         results = probes_from_bank(bank, model, asked, options, executor=executor, on_progress=on_progress)
+    undone: list[Exception] = []
     if out:
         from engine.report.probes import probe_figure
 
-        probe_figure(results, out)
+        with _noting(undone):
+            probe_figure(results, out)
+    drawn = None if undone else out
     if json:
-        shown = [{**result, "plot": out} if out else result for result in results]
+        shown = [{**result, "plot": drawn} if out else result for result in results]
         console.print_json(shown if len(shown) > 1 else shown[0])
     else:
-        _print_probe(results, out)
+        _print_probe(results, drawn)
     for result in results:
         if not result["converged"]:
             console.say(f"{result['model']}, {result['label']}: not every fit converged; see the notes.")
+    _say_undone(batch, undone)
 
 
 def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
@@ -1175,7 +1276,10 @@ def search(
     id: Annotated[str | None, typer.Option(help="The id of an image of the bank to search with.")] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="Neighbours listed.")] = 10,
     distance: DistanceOption = DistanceName.cosine,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Draw a contact sheet (PNG) here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Draw a contact sheet here: .png, .svg or .pdf.")
+    ] = None,
+    force: Force = False,
     index: Annotated[
         IndexName, typer.Option(help="ivf and cagra are approximate; their recall is measured and printed.")
     ] = IndexName.exact,
@@ -1188,39 +1292,54 @@ def search(
     """The images of a bank nearest to one of them, or to an image file."""
     from engine.evals.search import search as run
     from engine.report import console
+    from stores.records import together
 
+    _check_output(out, bank, "search", force, inputs=(image, weights))
     pictures = None
     if out:
         from engine.report.sheets import pictures_of, search_sheet
 
         pictures = pictures_of(bank, model, root=root)
-    result = run(
-        bank,
-        model,
-        image=image,
-        image_id=id,
-        k=k,
-        distance=distance.value,
-        index=index.value,
-        backend=backend.value,
-        weights=weights,
-        device=device,
-    )
+    with together() as batch:
+        result = run(
+            bank,
+            model,
+            image=image,
+            image_id=id,
+            k=k,
+            distance=distance.value,
+            index=index.value,
+            backend=backend.value,
+            weights=weights,
+            device=device,
+        )
     report = dict(result.report)
+    undone: list[Exception] = []
     if out and pictures is not None:
-        report["sheet"], report["unreadable"] = out, search_sheet(pictures, result, out, image=image)
+        with _noting(undone):
+            report["unreadable"] = search_sheet(pictures, result, out, image=image)
+            report["sheet"] = out
     if json:
         console.print_json(report)
-        return
-    print(f"Nearest to {image or id} by {report['model']} ({distance.value} distance)")
+    else:
+        _print_search(report, result.found, image or id)
+    _say_undone(batch, undone)
+
+
+def _print_search(report: dict[str, Any], found: Any, query: Path | str | None) -> None:
+    from engine.report import console
+
+    print(f"Nearest to {query} by {report['model']} ({report['distance']} distance)")
     console.print_table(
         ["rank", "image", "label", "split", "group", "distance"],
-        [[f.rank, f.image_id, f.label, f.split, f.group, f.distance] for f in result.found],
+        [[f.rank, f.image_id, f.label, f.split, f.group, f.distance] for f in found],
     )
+    k = report["k"]
     if (recall := report.get(f"recall_at_{k}")) is not None:
-        print(f"{index.value}: recall@{k} {recall:.4f}, measured on {report['recall_measured_on']} images")
-    if out:
-        print(f"{out}: query and {len(result.found)} neighbours, {report['unreadable']} pictures unreadable")
+        measured = report["recall_measured_on"]
+        print(f"{report['index']}: recall@{k} {recall:.4f}, measured on {measured} images")
+    if sheet := report.get("sheet"):
+        print(f"{sheet}: query and {len(found)} neighbours, {report['unreadable']} pictures unreadable")
 
 
 class Fp32OrBf16(StrEnum):
@@ -1274,6 +1393,7 @@ def saliency(
         Path | None,
         typer.Option("--out", "-o", help="Folder for overlays (PNG) and maps (npy); needed with a manifest."),
     ] = None,
+    force: Force = False,
     max_failed: Annotated[
         float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of images failed.")
     ] = 0.01,
@@ -1286,6 +1406,7 @@ def saliency(
     from engine.recipes import load_recipe
     from engine.report import counting
     from engine.runtime import Runtime
+    from stores.records import together
 
     options = SaliencyOptions(
         mode=mode,
@@ -1308,18 +1429,28 @@ def saliency(
         allow_outside=allow_outside,
         home=out,
     )
-    gallery = None
+    gallery, undone = None, list[Exception]()
     if out:
-        from engine.report.overlays import Gallery
+        from engine.report.overlays import Gallery, refuse_strangers
+        from stores.outputs import Images, check_folder
 
+        check_folder(out)
+        refuse_strangers(out, Images.of(chosen.manifest), force=force)
         gallery = Gallery(out)
-    with _terminable(), counting.saliency_progress() as update:
-        add = gallery.add if gallery else None
+
+    def add(one: Any) -> None:
+        with _noting(undone):
+            if gallery and not undone:
+                gallery.add(one)
+
+    with _terminable(), counting.saliency_progress() as update, together() as batch:
         report = run(chosen, options, runtime=runtime, on_progress=update, on_map=add)
     if gallery:
-        gallery.finish()
+        with _noting(undone):
+            gallery.finish()
         report["files"] = gallery.files
     _print_saliency(report, json)
+    _say_undone(batch, undone)
     if report["failed"] > max_failed * report["images"]:
         raise typer.Exit(EXIT_FAILED_ROWS)
 
@@ -1399,15 +1530,24 @@ def invariance(
     weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
     root: BankRoot = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Draw a contact sheet of views (PNG) here.")
+        Path | None,
+        typer.Option("--out", "-o", help="Draw a contact sheet of views here: .png, .svg or .pdf."),
     ] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw cosines over the parameters (PNG) here.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw cosines over the parameters here: .png, .svg or .pdf.")
+    ] = None,
+    force: Force = False,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
     """How alike features stay when images are transformed. Run it again to resume; view features are kept."""
     from engine.report import console
+    from stores.outputs import refuse_twice
+    from stores.records import together
 
+    for path in (out, figure):
+        _check_output(path, bank, "invariance", force, inputs=(weights,), root=root)
+    refuse_twice(out, figure)
     asked = {"images": images, "regularisation": shrinkage, "arithmetic": products, "seed": seed}
     if multi_view:
         drawn = [
@@ -1419,30 +1559,42 @@ def invariance(
                 "It compares stored features and makes no views",
                 "leave one of them out",
             )
-        report = _multi_view(bank, model, pair, same_label, device, asked)
+        with together() as batch:
+            report = _multi_view(bank, model, pair, same_label, device, asked)
         if json:
             console.print_json(report)
         else:
             _print_invariances([report])
+        _say_undone(batch)
         return
     if pair or same_label:
         raise Refused("--pair or --same-label", "They choose pairs", "add --multi-view")
-    results = _invariances(
-        bank, model, transform or [], views, mode, batchnorm.value, weights, root, device, asked
-    )
+    with together() as batch:
+        results = _invariances(
+            bank, model, transform or [], views, mode, batchnorm.value, weights, root, device, asked
+        )
     reports = [result.report for result in results]
-    if out:
-        from engine.report.views import views_sheet
-
-        views_sheet(results, out)
-    if figure:
-        from engine.report.views import invariance_figure
-
-        invariance_figure(results, figure)
+    undone = _draw_invariances(results, out, figure)
     if json:
         console.print_json(reports if len(reports) > 1 else reports[0])
     else:
         _print_invariances(reports)
+    _say_undone(batch, undone)
+
+
+def _draw_invariances(results: list[Any], out: Path | None, figure: Path | None) -> list[Exception]:
+    undone: list[Exception] = []
+    if out:
+        from engine.report.views import views_sheet
+
+        with _noting(undone):
+            views_sheet(results, out)
+    if figure:
+        from engine.report.views import invariance_figure
+
+        with _noting(undone):
+            invariance_figure(results, figure)
+    return undone
 
 
 def _multi_view(
@@ -1572,10 +1724,12 @@ PublishedSlug = Annotated[str, typer.Argument(metavar="SLUG", help="A slug from 
 def models_fetch(slug: PublishedSlug, from_file: FromFile = None, json: Json = False) -> None:
     """Download a model's published weights, check and pin them, and convert them. Run it again to resume."""
     from engine.models.catalog import published
-    from engine.models.published import bring, convert
+    from engine.models.published import bring, convert, fitted
     from engine.report import console
 
     source, architecture = published(slug)
+    if from_file is not None:  # a file that does not fit is not taken into the cache
+        fitted(source, architecture, from_file)
     with _terminable(), console.transfer_progress(source.file) as update:
         bring(source, from_file=from_file, progress=update)
     _print_converted(convert(source, architecture), json)
@@ -1586,15 +1740,21 @@ def models_convert(
     slug: PublishedSlug,
     from_file: FromFile = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write here. (default: where `embed` looks for it)")
+        Path | None,
+        typer.Option("--out", "-o", help="Write here: .safetensors. (default: where `embed` looks for it)"),
     ] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Convert a published file to safetensors again, with its provenance; nothing is downloaded."""
     from engine.models.catalog import published
     from engine.models.published import convert
+    from stores.outputs import check_file
 
     source, architecture = published(slug)
+    if out is not None:
+        for path, kind in ((out, ".safetensors"), (out.with_suffix(".json"), ".json")):
+            check_file(path, (kind,), force=force, inputs=(from_file, source.source))
     _print_converted(convert(source, architecture, source=from_file, out=out), json)
 
 

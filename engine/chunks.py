@@ -9,7 +9,7 @@ import gc
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,17 @@ def feature_key(spec: ModelSpec, decoder: str, runtime: Runtime, images: str, dt
         images=images,
         dtype=dtype,
     )
+
+
+def refuse_other_key(made: FeatureKey, wanted: FeatureKey) -> None:
+    """Refuse to make other features than those wanted. Raises Refused."""
+    if made != wanted:
+        raise Refused(
+            f"This machine would make {made.name} (decoder {made.decoder}, precision {made.precision}), "
+            f"not {wanted.name}",
+            "All processes of a run make the same features",
+            "name --decoder and --precision, and install the same packages on all machines",
+        )
 
 
 def decoder_of(recipe: Recipe, runtime: Runtime, options: EmbedOptions, batch_size: int) -> Decoder:
@@ -224,13 +235,20 @@ class Resident:
     """The decoder and the encoders of one piece of work, made ready once and kept for many chunks.
 
     Args:
+        encoders: those that are ready already.
         commit: what to do with chunks; None commits them to the bank.
 
     Raises:
         Refused, BankError: this machine makes other features than the layouts are of.
     """
 
-    def __init__(self, work: Work, manifest: Manifest, commit: Commit | None = None) -> None:
+    def __init__(
+        self,
+        work: Work,
+        manifest: Manifest,
+        encoders: Mapping[ModelSpec, Any] | None = None,
+        commit: Commit | None = None,
+    ) -> None:
         self._flags = fix_flags(work.runtime)
         self.work, self._commit = work, commit or _committing(work)
         layout = work.layouts[0]
@@ -239,7 +257,8 @@ class Resident:
         self.batch_size = work.options.batch_for(work.runtime, work.layouts[0].grid.chunk_rows)
         self._halved = False
         self.decoder = decoder_of(work.rendering, work.runtime, work.options, self.batch_size)
-        self._encoders: dict[int, Any] = {}
+        ready = encoders or {}
+        self._encoders: dict[int, Any] = {i: ready[s] for i, s in enumerate(work.specs) if s in ready}
         self._check(manifest)
 
     def _check(self, manifest: Manifest) -> None:
@@ -247,13 +266,7 @@ class Resident:
         for spec, layout in zip(self.work.specs, self.work.layouts, strict=True):
             images = images_key(manifest.image_digest, layout.image_set)
             made = feature_key(spec, self.decoder.name, runtime, images, dtype)
-            if made != layout.key:
-                raise Refused(
-                    f"This machine would make {made.name} (decoder {made.decoder}, precision "
-                    f"{made.precision}), not {layout.key.name}",
-                    "All processes of a run make the same features",
-                    "name --decoder and --precision, and install the same packages on all machines",
-                )
+            refuse_other_key(made, layout.key)
 
     def encoder(self, i: int) -> Any:
         """Encoder of the i-th model, loaded at its first use."""

@@ -7,7 +7,7 @@ same, bit for bit. The image files are looked at first (`engine.inputs`): what i
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +37,7 @@ from engine.inputs import (
 )
 from engine.models import ModelSpec, resolve
 from engine.pipeline import PROGRESS_EVERY_S, Progress, new_clocks
-from engine.recipes import Recipe
+from engine.preflight import by_rendering, preflight
 from engine.runtime import Runtime
 from engine.scale import Executor
 from stores.amend import failures_of, uncommitted_rows
@@ -57,7 +57,7 @@ from stores.places import Place
 from stores.read import Bank
 from stores.records import RunRecord
 from stores.schema import FeatureKey
-from stores.write import FeatureWriter, layout_in, open_if_there, open_or_create, refuse_other_labels
+from stores.write import FeatureWriter, layout_in, open_or_create, refuse_other_labels, refuse_unfit
 
 __all__ = ["EmbedOptions", "EmbedReport", "InputChecks", "Progress", "embed", "feature_key", "image_source"]
 
@@ -138,20 +138,23 @@ def embed(
     options = options or EmbedOptions()
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
     checks = checks or InputChecks()
-    groups = _by_rendering(specs)
-    existing = open_if_there(bank, manifest, chunk_rows=options.chunk_rows)
+    groups = by_rendering(specs)
+    existing = refuse_unfit(bank, manifest, options.chunk_rows)
+    if existing is not None:
+        refuse_other_labels(existing, manifest)
     images = _Images(manifest, options, checks, existing, on_progress)
     passes = [
         _Pass(manifest, [specs[i] for i in group], runtime, options, checks, executor, images.set_name)
         for group in groups
     ]
     images.refuse([(job.keys, job.specs) for job in passes])
+    encoders = preflight(bank, manifest, specs, runtime, options, executor, image_set=images.set_name)
     store = open_or_create(bank, manifest, chunk_rows=options.chunk_rows)
     refuse_other_labels(store, manifest)
     images.keep_set(store)
     reports: dict[int, EmbedReport] = {}
     for group, job in zip(groups, passes, strict=True):
-        reports.update(zip(group, job.run(store, on_progress), strict=True))
+        reports.update(zip(group, job.run(store, encoders, on_progress), strict=True))
     return [reports[i] for i in range(len(specs))]
 
 
@@ -228,13 +231,6 @@ class _Images:
         return looked
 
 
-def _by_rendering(specs: Sequence[ModelSpec]) -> list[list[int]]:
-    groups: dict[Recipe, list[int]] = {}
-    for i, spec in enumerate(specs):
-        groups.setdefault(spec.recipe.rendering, []).append(i)
-    return list(groups.values())
-
-
 class _Pass:
     """One decode pass over the images, feeding one or more models."""
 
@@ -255,8 +251,13 @@ class _Pass:
         images = images_key(manifest.image_digest, image_set)
         self.keys = [feature_key(spec, self.decoder, runtime, images, options.dtype) for spec in specs]
 
-    def run(self, bank: Bank, on_progress: Callable[[Progress], None] | None) -> list[EmbedReport]:
-        self.bank = bank
+    def run(
+        self,
+        bank: Bank,
+        encoders: Mapping[ModelSpec, Any],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> list[EmbedReport]:
+        self.bank, self.encoders = bank, encoders
         writers: list[FeatureWriter] = []
         try:
             for spec, key in zip(self.specs, self.keys, strict=True):
@@ -315,7 +316,7 @@ class _Pass:
         if self.executor:
             yield self._hand_out
             return
-        with contextlib.closing(Resident(self.work, self.manifest)) as resident:
+        with contextlib.closing(Resident(self.work, self.manifest, self.encoders)) as resident:
 
             def compute(tasks: Sequence[Task], tally: Tally, watch: "Watch") -> dict[int, dict[str, Any]]:
                 resident.run(tasks, tally, watch.look)

@@ -193,7 +193,7 @@ def _compute(
     watch = Watch(work, tasks, tally, on_progress)
     with (
         coordinating(layout.side / "lock", f"Feature {layout.name} of {store.path}"),
-        closing(Resident(work, manifest, put_back)) as resident,
+        closing(Resident(work, manifest, commit=put_back)) as resident,
     ):
         for task in tasks:
             try:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stores import documents, files
+from stores.errors import BankError, MachineFault
 from stores.layout import SIDE
 from stores.places import Place
 
@@ -49,6 +50,18 @@ def write(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[st
         files.make_directory(folder)
     data = b"".join([head, *(_bytes(plain[name]) for name in sorted(plain))])
     files.replace(path, data, files.temporary(root / SIDE / "tmp", "arrays"))
+
+
+def keep(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """As `write`, but only False where the bank cannot be written to or the disk is full.
+
+    For what is used now in any case, and is kept to save time later.
+    """
+    try:
+        write(root, relative, key, arrays)
+    except (BankError, MachineFault):
+        return False
+    return True
 
 
 def read(root: Place, relative: str, key: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 from stores import files
 from stores.errors import BankError
 from stores.layout import MANIFEST
+from stores.outputs import check_folder
 from stores.tables import atomic_file
 
 if TYPE_CHECKING:
@@ -45,27 +47,43 @@ def export(
         BankError: an unknown format, or files that are there already.
         MachineFault: disk full or I/O error.
     """
-    name, out = str(getattr(format, "value", format)), Path(out)
-    formats: dict[str, dict[str, _Write]] = {
-        "npy": {"embeddings.npy": _embeddings_npy, "status.npy": _status_npy},
-        "parquet": {"embeddings.parquet": _embeddings_parquet},
-    }
-    writers = formats.get(name, {})
-    if not writers:
-        raise BankError(f"format {name!r}", f"It is one of {', '.join(FORMATS)}", "choose one")
-    writers = {**writers, "failures.csv": _failures_csv}
-    paths = [out / each for each in (*writers, MANIFEST)]
-    taken = [path for path in paths if files.stat_if_there(path) is not None]
-    if taken and not overwrite:
-        raise BankError(
-            f"{taken[0]} exists", "An export replaces nothing unasked", "choose another folder, or overwrite"
-        )
+    writers, out = check(out, format, overwrite), Path(out)
     files.make_directory(out)
     for each, write in writers.items():
         with atomic_file(out / each) as file:
             write(features, file)
     features.bank.manifest().write(out / MANIFEST)
-    return paths
+    return [out / each for each in (*writers, MANIFEST)]
+
+
+def check(out: Path | str, format: str = "npy", overwrite: bool = False) -> dict[str, _Write]:
+    """What `export` would write, and how; nothing is written.
+
+    Raises:
+        BankError: an unknown format, or files that are there already.
+        Refused: a folder in a bank, or one that cannot be written to.
+    """
+    name, out = str(getattr(format, "value", format)), Path(out)
+    formats: dict[str, dict[str, _Write]] = {
+        "npy": {"embeddings.npy": _embeddings_npy, "status.npy": _status_npy},
+        "parquet": {"embeddings.parquet": _embeddings_parquet},
+    }
+    if name not in formats:
+        raise BankError(f"format {name!r}", f"It is one of {', '.join(FORMATS)}", "choose one")
+    check_folder(out)
+    writers = {**formats[name], "failures.csv": _failures_csv}
+    paths = [out / each for each in (*writers, MANIFEST)]
+    folders = [path for path in paths if path.is_dir()]
+    if folders:
+        raise BankError(f"{folders[0]} is a folder", "An export writes a file there", "choose another folder")
+    taken = [path for path in paths if os.path.lexists(path)]
+    if taken and not overwrite:
+        raise BankError(
+            f"{taken[0]} exists",
+            "An export replaces nothing unasked",
+            "choose another folder, or add --force",
+        )
+    return writers
 
 
 def _blocks(features: "FeatureSet") -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: Called with (bytes taken over so far, bytes in all).
 Progress = Callable[[int, int], None]
 _SHOWN = 3
+#: Sealed documents that go with a feature.
+_NOTES = ("provenance.json", "certificate.json")
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,12 @@ def relabel(
         MachineFault: disk full or I/O error; run again.
     """
     target = place(target)
+    _refuse_itself(target, source)
     chosen, unfinished = _chosen(source, features)
     labelled, named, in_order = aligned(source.manifest(), manifest, contents_of_bank(source))
+    for feature in chosen:  # a damaged one is refused while there is no new bank yet
+        for name in _NOTES:
+            documents.read_if_there(source.path / SIDE / feature.name / name)
     _refuse_other_chunks(target, source)
     bank = open_or_create(target, labelled, chunk_rows=source.chunk_rows)
     refuse_other_labels(bank, labelled)
@@ -182,6 +188,15 @@ def _chosen(source: Bank, wanted: Sequence[str] | None) -> tuple[list[FeatureSet
             "run the same `embank embed` command again; it goes on where it stopped",
         )
     return sealed, tuple(info.name for info in infos if not info.sealed)
+
+
+def _refuse_itself(target: Place, source: Bank) -> None:
+    if target.resolve() == source.path.resolve():
+        raise BankError(
+            f"{target} is the bank itself",
+            "Its manifest stays: other labels make another bank",
+            "choose a new directory",
+        )
 
 
 def _refuse_other_chunks(target: Place, source: Bank) -> None:

@@ -380,7 +380,8 @@ def _sync_folder(folder: Path) -> None:
 
 def write_error(path: Path, error: OSError) -> Refused | MachineFault:
     """The user's error for a file that could not be written."""
-    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
+    refused = FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError
+    if isinstance(error, refused):
         return Refused(
             f"{path}: {error.strerror}",
             "The folder of the file exists and can be written to",

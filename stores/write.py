@@ -26,6 +26,7 @@ from stores.layout import (
     images_key,
 )
 from stores.mend import restore_manifest
+from stores.outputs import check_bank
 from stores.places import Place, place
 from stores.read import Bank
 from stores.schema import FEATURE_VERSIONS, SCHEMA_VERSION, ChunkResult, FeatureKey
@@ -48,12 +49,7 @@ def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int |
         MachineFault: disk full or I/O error; run again.
     """
     path = place(path)
-    if len(manifest) == 0:
-        raise BankError("A manifest without rows", "A bank needs at least one image", "check the manifest")
-    if chunk_rows is not None and not 1 <= chunk_rows <= 1 << 20:
-        raise BankError(f"{chunk_rows} rows a chunk", "It is between 1 and 1048576", "leave it out")
-    if files.stat_if_there(path / RUN_DOCUMENT) is None:
-        _refuse_foreign(path)
+    if refuse_unfit(path, manifest, chunk_rows) is None:
         files.make_directory(path)
         files.make_directory(path / SIDE)
         with locks.held(path / SIDE / "lock"):
@@ -64,18 +60,23 @@ def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int |
     return restore_manifest(bank, manifest)
 
 
-def open_if_there(path: Place | str, manifest: "Manifest", *, chunk_rows: int | None = None) -> Bank | None:
-    """The bank at `path` if there is one, checked as `open_or_create` and `refuse_other_labels` check it.
+def refuse_unfit(path: Place | str, manifest: "Manifest", chunk_rows: int | None = None) -> Bank | None:
+    """Refuse what `open_or_create` refuses, and change nothing. The bank, or None if there is none yet.
 
     Raises:
-        BankError: as they do. Nothing is made or mended.
+        BankError, Refused: as there; also a place inside another bank.
     """
     path = place(path)
+    if len(manifest) == 0:
+        raise BankError("A manifest without rows", "A bank needs at least one image", "check the manifest")
+    if chunk_rows is not None and not 1 <= chunk_rows <= 1 << 20:
+        raise BankError(f"{chunk_rows} rows a chunk", "It is between 1 and 1048576", "leave it out")
     if files.stat_if_there(path / RUN_DOCUMENT) is None:
+        _refuse_foreign(path)
+        check_bank(path)
         return None
     bank = Bank.open(path)
     _check_same(bank, manifest, chunk_rows)
-    refuse_other_labels(bank, manifest)
     return bank
 
 

@@ -123,7 +123,7 @@ def test_fits_that_did_not_converge_are_said_aloud(bank: Bank, monkeypatch: pyte
         (("--multi-label", "--low-shot", "1"), "--multi-label"),
         (("--mode", "as-published"), "another grid"),
         (("--backend", "cuml"), "cuML"),
-        (("-o", "no/such/folder/p.png"), "no/such/folder"),
+        (("-o", "cli.py/p.png"), "cli.py is not a folder"),
     ],
 )
 def test_refused_with_a_remedy(bank: Bank, words: tuple[object, ...], says: str) -> None:

@@ -19,7 +19,7 @@ from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
 from engine.kernels.vectors import Distance, Vectors
 from stores.read import Bank
-from stores.records import RunRecord
+from stores.records import RunRecord, keep
 
 Weights = Literal["uniform", "temperature"]
 
@@ -298,7 +298,7 @@ def knn_from_bank(
     asked = {"train_split": train_split, "test_split": test_split} if not leave_one_out else {}
     settings = {**asdict(options), "weights": options.voting, "leave_one_out": leave_one_out, **asked}
     found = result.to_dict()
-    RunRecord.now(
+    record = RunRecord.now(
         kind="knn",
         asked={"model": model, **settings},
         used={
@@ -311,14 +311,16 @@ def knn_from_bank(
         seconds={"total": seconds},
         versions=provenance.versions(),
         failures=result.masked,
-    ).write(store.path)
+    )
     shown = ("distance", "weights", "temperature", "group_disjoint", "leave_one_out", *asked)
-    return {
+    report = {
         "model": features.key.model,
         **{name: settings[name] for name in shown},
         **found,
         "seconds": seconds,
     }
+    keep(record, store.path, report)
+    return report
 
 
 def _split(store: Bank, name: str) -> NDArray[np.bool_]:

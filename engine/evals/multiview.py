@@ -21,7 +21,7 @@ from engine.kernels.clusters import across_groups, own_groups
 from engine.kernels.covariance import Arithmetic
 from engine.kernels.whitening import BLOCK_ROWS, Regularisation, Whitening
 from stores.read import Bank
-from stores.records import RunRecord
+from stores.records import RunRecord, keep
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -193,7 +193,7 @@ def multiview_from_bank(
     }
     asked = ("model", "mode", "transform", "views", "same_label", "seed", "arithmetic")
     apart = (*asked, "feature", "covariance", "left_out", "seconds")
-    RunRecord.now(
+    record = RunRecord.now(
         kind="invariance",
         asked={**{name: entry[name] for name in asked}, "images": options.images},
         used={
@@ -208,7 +208,8 @@ def multiview_from_bank(
         seconds={"total": entry["seconds"]},
         versions=provenance.versions(),
         failures=pairs.left_out,
-    ).write(store.path)
+    )
+    keep(record, store.path, entry)
     return entry
 
 

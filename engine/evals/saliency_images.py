@@ -74,7 +74,6 @@ def _folder(manifest: Path, home: Path | None) -> Path:
             "Maps of a bank are kept in it, those of a manifest in a folder of your choice",
             "give the folder with -o DIR",
         )
-    home.mkdir(parents=True, exist_ok=True)
     return home
 
 

@@ -14,7 +14,7 @@ from engine.errors import BadImage, Refused
 from engine.kernels.neighbours import Neighbours, nearest
 from engine.kernels.vectors import Distance, Space, Vectors
 from stores.read import Bank, FeatureSet
-from stores.records import RunRecord
+from stores.records import RunRecord, keep
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -124,7 +124,7 @@ def search(
         "neighbours": [dict(each.__dict__) for each in found],
         "seconds": seconds,
     }
-    RunRecord.now(
+    record = RunRecord.now(
         kind="search",
         asked={"model": model, "query": query, "k": k, "distance": distance, "index": index},
         used={"feature": features.info.name, "manifest_digest": store.manifest_digest, "device": place},
@@ -136,7 +136,8 @@ def search(
         seconds={"total": seconds},
         versions=provenance.versions(),
         failures={"failed": report["masked"]},
-    ).write(store.path)
+    )
+    keep(record, store.path, report)
     return SearchResult(query, found, report, row)
 
 

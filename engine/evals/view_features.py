@@ -36,6 +36,11 @@ class Pass:
     kept: int = 0
     seconds: float = 0.0
 
+    def plus(self, other: "Pass") -> "Pass":
+        """Both passes as one."""
+        failures = self.failures | other.failures
+        return Pass(failures, self.made + other.made, self.kept + other.kept, self.seconds + other.seconds)
+
 
 @dataclass(frozen=True)
 class _Decoded:

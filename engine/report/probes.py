@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from stores.tables import atomic_file
+from engine.report.drawing import save_figure
 
 matplotlib.use("Agg")
 
@@ -30,10 +30,10 @@ def probe_figure(results: Sequence[Mapping[str, Any]], out: Path) -> Path:
     Args:
         results: as `probe_from_bank` gives them, or the metrics of their records with `model` and `label`;
             all chosen by the same score.
-        out: PNG, SVG or PDF, written whole or not at all.
+        out: PNG, SVG or PDF by its ending, written whole or not at all; missing folders are made.
 
     Raises:
-        Refused: the folder is missing or not writable.
+        Refused: the folder is not writable.
     """
     import matplotlib.pyplot as plt
 
@@ -48,8 +48,7 @@ def probe_figure(results: Sequence[Mapping[str, Any]], out: Path) -> Path:
         sweeps(figure.add_subplot(grid[row, 0]), part)
     if low:
         _low_shots(figure.add_subplot(grid[0, 1]), low)
-    with atomic_file(out) as file:
-        figure.savefig(file, format=out.suffix[1:] or "png", dpi=130)
+    save_figure(figure, out, "probe", dpi=130)
     plt.close(figure)
     return out
 

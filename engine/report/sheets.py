@@ -12,9 +12,9 @@ from engine.errors import BadImage
 from engine.evals.audit import Audit
 from engine.evals.search import SearchResult
 from engine.recipes import Recipe
+from engine.report.drawing import save_picture
 from engine.restore import images_of, one_file
 from stores.read import Bank
-from stores.tables import atomic_file
 
 if TYPE_CHECKING:
     from PIL import ImageDraw
@@ -42,8 +42,15 @@ class Tile:
     kind: str = "plain"
 
 
-def contact_sheet(tiles: Sequence[Tile], out: Path, *, columns: int = 6, recipe: Recipe | None = None) -> int:
-    """Draw tiles in rows and write a PNG, whole or not at all.
+def contact_sheet(
+    tiles: Sequence[Tile],
+    out: Path,
+    *,
+    columns: int = 6,
+    recipe: Recipe | None = None,
+    command: str = "search",
+) -> int:
+    """Draw tiles in rows and write a PNG, SVG or PDF by the ending, whole or not at all.
 
     A picture that cannot be read becomes a grey tile that names the reason.
 
@@ -51,12 +58,13 @@ def contact_sheet(tiles: Sequence[Tile], out: Path, *, columns: int = 6, recipe:
         tiles: at least one.
         columns: tiles a row.
         recipe: says how deep samples and EXIF turns are shown.
+        command: that draws, as `engine.report.drawing.save_picture` takes it.
 
     Returns:
         How many tiles are grey.
 
     Raises:
-        Refused: the folder is missing or not writable.
+        Refused: the folder is not writable.
     """
     from PIL import Image, ImageDraw
 
@@ -76,8 +84,7 @@ def contact_sheet(tiles: Sequence[Tile], out: Path, *, columns: int = 6, recipe:
             _text(draw, x + FRAME + 4, y + SIDE // 2 - LINE, ["no picture:", reason], SIDE - 16, _INK)
         draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), outline=COLOURS[tile.kind], width=FRAME)
         _text(draw, x, y + SIDE + 2, tile.captions, SIDE, _INK)
-    with atomic_file(out) as file:
-        sheet.save(file, format="PNG")
+    save_picture(sheet, out, command)
     return grey
 
 
@@ -134,8 +141,8 @@ def audit_sheet(
             where, label = found.value("split", row) or "(no split)", found.value("label", row)
             tiles.append(Tile(source, row, (about, label or "(no label)", where, image_ids[row]), kind))
     if tiles:
-        return contact_sheet(tiles, out)
-    contact_sheet([Tile(None, 0, ("no pairs",))], out)
+        return contact_sheet(tiles, out, command="bank audit")
+    contact_sheet([Tile(None, 0, ("no pairs",))], out, command="bank audit")
     return 0
 
 

@@ -48,5 +48,6 @@ def test_pictures_frames_and_grey_tiles(source: ImageSource, tmp_path: Path) -> 
 
 def test_one_tile_and_no_folder(source: ImageSource, tmp_path: Path) -> None:
     assert contact_sheet([Tile(source, 0, ())], tmp_path / "one.png") == 0
-    with pytest.raises(Refused, match="nowhere"):
-        contact_sheet([Tile(source, 0, ())], tmp_path / "nowhere" / "one.png")
+    assert contact_sheet([Tile(source, 0, ())], tmp_path / "new" / "one.png") == 0
+    with pytest.raises(Refused, match=r"one\.png"):
+        contact_sheet([Tile(source, 0, ())], tmp_path / "one.png" / "one.png")
