@@ -7,7 +7,7 @@ same, bit for bit.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from engine.pipeline import PROGRESS_EVERY_S, Progress
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from engine.scale import Executor
+from stores import names as chosen
 from stores.layout import FeatureLayout
 from stores.manifest import Manifest
 from stores.places import Place
@@ -49,6 +50,8 @@ class EmbedReport:
         stages: clock of each stage, `decode`, `encode`, `commit`.
         failures: code -> number of rows.
         workers: processes that computed; 0 is this one alone.
+        name: what the user calls the features, or None.
+        title: what tables call them, which no other features of the bank are called.
     """
 
     bank: str
@@ -66,6 +69,8 @@ class EmbedReport:
     precision: str
     device: str
     workers: int
+    name: str | None
+    title: str
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -80,6 +85,7 @@ def embed(
     options: EmbedOptions | None = None,
     executor: Executor | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    names: Sequence[str | None] = (),
 ) -> list[EmbedReport]:
     """Embed every image of a manifest with every model and commit the result to a bank.
 
@@ -93,6 +99,7 @@ def embed(
             and the weights at the same paths.
         runtime: of whoever computes; with an executor, that of each worker (`executor.ask`).
         executor: hands the chunks to worker processes; None computes here.
+        names: what to call the features of each model (`stores.names`); None leaves what they are called.
 
     Returns:
         One report a model, in the order given.
@@ -104,11 +111,17 @@ def embed(
     runtime = runtime or Runtime.resolve()
     options = options or EmbedOptions()
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
+    called = chosen.assigned([spec.slug for spec in specs], names)
     store = open_or_create(bank, manifest, chunk_rows=options.chunk_rows)
     refuse_other_labels(store, manifest)
     reports: dict[int, EmbedReport] = {}
-    for group in _by_rendering(specs):
-        job = _Pass(store, manifest, [specs[i] for i in group], runtime, options, executor)
+    groups = _by_rendering(specs)
+    jobs = [
+        _Pass(store, manifest, [specs[i] for i in group], runtime, options, executor, called)
+        for group in groups
+    ]
+    chosen.check(store.path, {name: word for job in jobs for name, word in job.names.items()})
+    for group, job in zip(groups, jobs, strict=True):
         reports.update(zip(group, job.run(on_progress), strict=True))
     return [reports[i] for i in range(len(specs))]
 
@@ -131,6 +144,7 @@ class _Pass:
         runtime: Runtime,
         options: EmbedOptions,
         executor: Executor | None,
+        called: Mapping[str, str],
     ) -> None:
         self.bank, self.manifest, self.executor = bank, manifest, executor
         asked = (options.decoder, runtime.device, options.dct)
@@ -141,12 +155,17 @@ class _Pass:
             for key, spec in zip(keys, specs, strict=True)
         ]
         self.work = Work(manifest.root, tuple(specs), tuple(layouts), runtime, options)
+        #: Full name of each feature that is given a name -> that name.
+        self.names = {
+            key.name: called[spec.slug] for key, spec in zip(keys, specs, strict=True) if spec.slug in called
+        }
 
     def run(self, on_progress: Callable[[Progress], None] | None) -> list[EmbedReport]:
         writers: list[FeatureWriter] = []
         try:
             for spec, layout in zip(self.work.specs, self.work.layouts, strict=True):
                 writers.append(FeatureWriter(self.bank, layout.key, spec.dim).__enter__())
+            chosen.give(self.bank.path, self.names)
             todo = [set(w.todo) for w in writers]
             tasks = [
                 Task(chunk, tuple(i for i, missing in enumerate(todo) if chunk in missing))
@@ -224,15 +243,19 @@ class _Pass:
             precision=self.work.runtime.numerics,
             device=self.work.runtime.device,
             workers=self.executor.workers if self.executor else 0,
+            name=chosen.read(self.bank.path, writer.key.name),
+            title=self.bank.title(writer.key.name),
         )
         if embedded:
             self._record(writer, i, report, described)
+        elif not writer.has_provenance():
+            self._write_provenance(writer, i)  # lost or damaged: this is the command that puts it back
         return report
 
     def _record(self, writer: FeatureWriter, i: int, report: EmbedReport, described: dict[str, Any]) -> None:
         spec, runtime, options = self.work.specs[i], self.work.runtime, self.work.options
         batch_size = options.batch_for(runtime, self.bank.chunk_rows)
-        writer.write_provenance(provenance.of_features(spec, self.manifest, options, runtime, self.decoder))
+        self._write_provenance(writer, i)
         RunRecord.now(
             kind="embed",
             asked={"model": spec.slug, "batch_size": batch_size, **provenance.of_options(options)},
@@ -253,6 +276,11 @@ class _Pass:
             seconds={"total": report.seconds, "stages": report.stages},
             versions=provenance.versions(),
         ).write(self.bank.path)
+
+    def _write_provenance(self, writer: FeatureWriter, i: int) -> None:
+        work = self.work
+        made = provenance.of_features(work.specs[i], self.manifest, work.options, work.runtime, self.decoder)
+        writer.write_provenance(made)
 
 
 #: Does chunks, counts them in the tally, and says how the encoders compute.

@@ -11,10 +11,12 @@ from engine.extract import EmbedOptions, Progress, embed, feature_key
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
+from stores.layout import MANIFEST
 from stores.manifest import Manifest
-from stores.places import Place
+from stores.mend import put_back_manifest
+from stores.places import Place, place
 from stores.read import Bank
-from stores.verify import quarantine, verify
+from stores.verify import VerifyReport, quarantine, verify
 
 
 def repair(
@@ -23,6 +25,7 @@ def repair(
     weights: Path | None = None,
     root: Path | None = None,
     device: str = "auto",
+    given: Manifest | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
     """Verify a bank, move damaged chunks to quarantine and recompute them with the settings that made them.
@@ -30,25 +33,41 @@ def repair(
     Args:
         weights: the weights file, where it is not at its recorded place any more.
         root: the images' folder, likewise.
+        given: the manifest that the bank was made with, to be put back if the bank's own is lost or damaged.
 
     Returns:
-        `{ok, damaged, recomputed, features}`: `ok` after a second verification.
+        `{ok, damaged, recomputed, features, remaining}`: `ok` after a second verification, which found what
+        `remaining` lists, with what mends it. Without a manifest only what needs none is mended.
 
     Raises:
         BankError: damage that only the original inputs could mend, or inputs that have changed since.
     """
+    if given is not None:
+        put_back_manifest(place(bank), given)
     report = verify(bank)
+    if any(damage.path == MANIFEST for damage in report.damaged):
+        others = [damage for damage in report.damaged if damage.path != MANIFEST]
+        # Chunks are computed again, which takes the manifest.
+        if all(damage.chunk is None for damage in others):
+            quarantine(bank, replace(report, damaged=tuple(others)))
+        return _result(bank, report, {})
     lost = quarantine(bank, report)  # rebuilds the run document first, if that is what is damaged
     store = Bank.open(bank)
     manifest = store.manifest()
     for feature, chunks in lost.items():
         if chunks or not store.is_sealed(feature):
             _recompute(store, feature, manifest, weights, root, device, on_progress)
+    return _result(bank, report, lost)
+
+
+def _result(bank: Place | str, report: VerifyReport, lost: dict[str, list[int]]) -> dict[str, Any]:
+    now = verify(bank)
     return {
-        "ok": verify(bank).ok,
+        "ok": now.ok,
         "damaged": len(report.damaged),
         "recomputed": sum(len(chunks) for chunks in lost.values()),
         "features": {feature: len(chunks) for feature, chunks in lost.items()},
+        "remaining": now.to_dict()["damaged"],
     }
 
 

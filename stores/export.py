@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -30,8 +31,8 @@ def export(
 
     `npy`: embeddings.npy float32 [rows, dim], status.npy uint8 (1 = ok, 2 = failed). `parquet`:
     embeddings.parquet with image_id, status and embedding (fixed-size list of float32). Both:
-    manifest.parquet and failures.csv (row, image_id, uri, code, detail; cells that a spreadsheet would run
-    are quoted).
+    manifest.parquet, failures.csv (row, image_id, uri, code, detail; cells that a spreadsheet would run
+    are quoted) and feature.json (what the embeddings are: feature, title, key).
 
     Args:
         features: what to write.
@@ -53,7 +54,7 @@ def export(
     writers = formats.get(name, {})
     if not writers:
         raise BankError(f"format {name!r}", f"It is one of {', '.join(FORMATS)}", "choose one")
-    writers = {**writers, "failures.csv": _failures_csv}
+    writers = {**writers, "failures.csv": _failures_csv, "feature.json": _feature_json}
     paths = [out / each for each in (*writers, MANIFEST)]
     taken = [path for path in paths if files.stat_if_there(path) is not None]
     if taken and not overwrite:
@@ -112,6 +113,11 @@ def _failures_csv(features: "FeatureSet", file: IO[bytes]) -> None:
             cells = (ids[failure.row], uris[failure.row], failure.code, failure.detail)
             writer.writerow([failure.row, *map(spreadsheet_safe, cells)])
     file.write(text.getvalue().encode("utf-8", "surrogatepass"))
+
+
+def _feature_json(features: "FeatureSet", file: IO[bytes]) -> None:
+    body = {"feature": features.name, "title": features.title, "key": features.key.to_dict()}
+    file.write(json.dumps(body, indent=1, ensure_ascii=False).encode("utf-8") + b"\n")
 
 
 def spreadsheet_safe(cell: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stores import documents, files
+from stores import documents, files, names
 from stores.errors import BankError, ManifestError, Refused
 from stores.layout import RUN_DOCUMENT, SIDE
 from stores.manifest import COLUMNS, Manifest, plain_uris
@@ -77,11 +77,14 @@ def relabel(
     labelled, named, in_order = aligned(source.manifest(), manifest)
     chosen, unfinished = _chosen(source, features)
     _refuse_other_chunks(target, source)
+    called = _names(source, chosen)
+    names.check(target, called)
     bank = open_or_create(target, labelled, chunk_rows=source.chunk_rows)
     refuse_other_labels(bank, labelled)
     count = _Count(sum(each.info.bytes for each in chosen), progress)
     for feature in chosen:
         _take_over(feature, bank, count)
+    names.give(bank.path, called)
     return Relabelled(bank, labelled, named, in_order, tuple(each.name for each in chosen), unfinished)
 
 
@@ -166,6 +169,12 @@ def _chosen(source: Bank, wanted: Sequence[str] | None) -> tuple[list[FeatureSet
             "run the same `embank embed` command again; it goes on where it stopped",
         )
     return sealed, tuple(info.name for info in infos if not info.sealed)
+
+
+def _names(source: Bank, chosen: Sequence[FeatureSet]) -> dict[str, str]:
+    """The names that people chose, by feature."""
+    found = {each.name: names.read(source.path, each.name) for each in chosen}
+    return {feature: name for feature, name in found.items() if name is not None}
 
 
 def _refuse_other_chunks(target: Place, source: Bank) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.decode.source import ImageSource
-from engine.errors import Refused
+from engine.errors import ModelError, Refused
 from engine.models import ModelSpec, resolve
+from engine.models.catalog import find
 from engine.recipes import Recipe
 from stores.manifest import Manifest
+from stores.names import Roster
 from stores.places import ObjectPath, Place, place
-from stores.read import Bank
+from stores.read import Bank, FeatureInfo
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Images:
         manifest: the images.
         source: their files.
         spec: the model.
+        title: what people call it, which tells its weights from others of the same slug.
         home: folder for maps and records: the bank, or one of the user's choice.
     """
 
@@ -28,6 +31,7 @@ class Images:
     source: ImageSource
     spec: ModelSpec
     home: Place
+    title: str
 
 
 def open_images(
@@ -45,7 +49,8 @@ def open_images(
 
     Args:
         path: a bank's directory or URL, or a manifest's file.
-        model: a slug; in a bank that has features of it, the very weights and preprocessing of these.
+        model: a slug, or a name of a bank's feature: in a bank that has features of it, the very weights and
+            preprocessing of these.
         weights, recipe, seed: as `models.resolve` takes them, instead of the bank's or the catalogue's.
         root: folder of the images, where they have moved.
         allow_outside: accept paths and links that lead out of the root.
@@ -55,17 +60,20 @@ def open_images(
         Refused: no bank or manifest there, no place to keep maps, or weights that are not the bank's.
     """
     where = place(path)
-    spec = None
+    known = None
     if isinstance(where, ObjectPath) or where.is_dir():
         bank = Bank.open(where)
         manifest, outside = bank.manifest(), _outside(bank) or allow_outside
-        spec = _of_bank(bank, model) if weights is None and recipe is None else None
+        known = _of_bank(bank, model) if weights is None and recipe is None else None
         kept: Place = bank.path
     else:
         manifest, outside = Manifest.read(where, root=root, allow_outside=allow_outside), allow_outside
         kept = _folder(where, home)
     source = ImageSource(root or manifest.root, manifest.uris, sha256=manifest.sha256s, allow_outside=outside)
-    return Images(manifest, source, spec or resolve(model, weights=weights, recipe=recipe, seed=seed), kept)
+    if known is None:
+        spec = resolve(model, weights=weights, recipe=recipe, seed=seed)
+        known = spec, spec.slug if weights is None else f"{spec.slug}@{spec.weights_sha256[:8]}"
+    return Images(manifest, source, known[0], kept, known[1])
 
 
 def _folder(manifest: Path, home: Path | None) -> Path:
@@ -85,17 +93,14 @@ def _outside(bank: Bank) -> bool:
     return any(bool(each["options"]["allow_outside"]) for each in made)
 
 
-def _of_bank(bank: Bank, model: str) -> ModelSpec | None:
-    """The model as the bank's features were made by it; None if it has none of this model."""
-    infos = [i for i in bank.list() if i.sealed and model in (i.name, i.key.model)]
+def _of_bank(bank: Bank, model: str) -> tuple[ModelSpec, str] | None:
+    """The model as the bank's features were made by it, and its title; None if it has none of this model."""
+    infos = _infos(bank, model)
     if not infos:
         return None
     if len({(i.key.weights, i.key.recipe) for i in infos}) > 1:
-        raise Refused(
-            f"{model!r} could be any of {', '.join(i.name for i in infos)}",
-            "They differ in weights or preprocessing",
-            "give the full name",
-        )
+        roster, names = Roster.of(bank.path), {i.name for i in infos}
+        raise roster.ambiguous(model, [entry for entry in roster.entries if entry.feature in names])
     made: dict[str, Any] = bank.provenance(infos[0].name)
     recorded = made["weights_path"]
     spec = resolve(
@@ -110,4 +115,22 @@ def _of_bank(bank: Bank, model: str) -> ModelSpec | None:
             f"The bank's features were made with {infos[0].key.weights[:12]}",
             "give the original file with --weights",
         )
-    return spec
+    return spec, infos[0].title if len(infos) == 1 else spec.slug
+
+
+def _infos(bank: Bank, model: str) -> list[FeatureInfo]:
+    """The finished features that a word fits; the beginning of one only if it is no slug itself."""
+    infos = [info for info in bank.list() if info.sealed]
+    exact = [info for info in infos if model in (info.name, info.title, info.key.model)]
+    if exact or _is_slug(model):
+        return exact
+    wanted = bank.select(model)
+    return [info for info in infos if info.name in wanted]
+
+
+def _is_slug(word: str) -> bool:
+    try:
+        find(word)
+    except ModelError:
+        return False
+    return True

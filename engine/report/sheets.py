@@ -87,7 +87,7 @@ def search_sheet(bank: Path | str, result: SearchResult, out: Path, *, image: Pa
         image: the query's file, where it was not an image of the bank.
     """
     store = Bank.open(bank)
-    source = _images(store, result.report["model"])
+    source = _images(store, result.report["feature"])
     label = str(result.query.get("label", ""))
     if result.row is not None:
         tiles = [Tile(source, result.row, ("query", label, str(result.query["image_id"])), "query")]
@@ -104,7 +104,7 @@ def search_sheet(bank: Path | str, result: SearchResult, out: Path, *, image: Pa
 def audit_sheet(bank: Path | str, found: Audit, out: Path, *, pairs: int = 24) -> int:
     """Draw the most similar pairs, two tiles each; returns how many pictures could not be read."""
     store = Bank.open(bank)
-    source = _images(store, found.report["model"])
+    source = _images(store, found.report["feature"])
     ids = store.manifest().image_ids
     tiles = []
     near = found.pairs
@@ -129,9 +129,9 @@ def _agreement(a: str, b: str) -> str:
     return "same" if a == b else "other"
 
 
-def _images(store: Bank, model: str) -> ImageSource:
-    """The files that a bank's features were made from."""
-    made = store.provenance(store.features(model).name)
+def _images(store: Bank, feature: str) -> ImageSource:
+    """The files that a bank's feature was made from."""
+    made = store.provenance(feature)
     outside = bool(made["options"]["allow_outside"])
     return ImageSource(Path(made["root"]), store.manifest().uris, allow_outside=outside)
 
