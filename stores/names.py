@@ -239,9 +239,11 @@ class Roster:
         return begun
 
     def _begins(self, entry: Entry, query: str) -> bool:
-        words = (entry.feature, entry.name, entry.slug, self.title(entry.feature))
         # A slug and its variant (`slug+variant`) are two models: one is not asked for by the other.
-        return any(word and word.startswith(query) and word[len(query) :][:1] != "+" for word in words)
+        if entry.slug is not None and entry.slug.startswith(f"{query}+"):
+            return False
+        words = (entry.feature, entry.name, entry.slug, self.title(entry.feature))
+        return any(word is not None and word.startswith(query) for word in words)
 
     def _is_sealed(self, entry: Entry) -> bool:
         return files.stat_if_there(seal_path(self.root, entry.feature)) is not None

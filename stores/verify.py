@@ -1,7 +1,7 @@
 """Reading every byte of a bank and comparing it with what was promised. Trusts no cache."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stores import documents, files, forms, integrity
@@ -65,7 +65,16 @@ def verify(
     for check in checks:
         if check.seal is not None and not any(each.feature == check.name for each in damaged):
             integrity.remember(root, check.name, check.seal, {path: stamps[path] for path in check.promises})
+    if any(each.path == MANIFEST for each in damaged):
+        damaged = [_after_manifest(root, each) for each in damaged]
     return VerifyReport(sum(check.chunks for check in checks), tuple(damaged))
+
+
+def _after_manifest(root: Place, damage: Damage) -> Damage:
+    """Chunks and columns are made from the manifest, so that has to be put back first."""
+    if damage.chunk is None and not damage.path.startswith(f"{SIDE}/columns/"):
+        return damage
+    return replace(damage, remedy=manifest_remedy(root))
 
 
 def _open(root: Place) -> tuple[Bank | None, list[Damage]]:
