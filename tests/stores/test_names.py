@@ -53,9 +53,7 @@ def test_checkpoints_of_one_architecture_are_never_shown_alike(bank: Bank) -> No
         ({"weights": A, "recipe": "c" * 64}, "cccccccc"),
     ],
 )
-def test_whatever_differs_is_in_the_title(
-    changes: dict[str, str], title: str, quick_path: Path
-) -> None:
+def test_whatever_differs_is_in_the_title(changes: dict[str, str], title: str, quick_path: Path) -> None:
     bank = make_bank(quick_path / "bank", 40, DIM, weights=A)
     assert titles(bank) == ["torchvision/resnet18"]
     fill(bank, make_key(bank.image_digest, **changes), DIM, seed=1)
@@ -68,7 +66,11 @@ def test_three_that_no_single_field_tells_apart(quick_path: Path) -> None:
     fill(bank, make_key(bank.image_digest, weights=A, dtype="float32"), DIM)
     fill(bank, make_key(bank.image_digest, weights=B), DIM)
     slug = "torchvision/resnet18"
-    assert titles(bank) == [f"{slug}@aaaaaaaa,float16", f"{slug}@aaaaaaaa,float32", f"{slug}@bbbbbbbb,float16"]
+    assert titles(bank) == [
+        f"{slug}@aaaaaaaa,float16",
+        f"{slug}@aaaaaaaa,float32",
+        f"{slug}@bbbbbbbb,float16",
+    ]
 
 
 def test_digests_that_begin_alike_are_told_apart(quick_path: Path) -> None:
@@ -150,7 +152,9 @@ def test_several_that_fit_are_listed_with_what_they_differ_in(bank: Bank) -> Non
     for feature, file in ((first, "/w/ssl.pth"), (second, "/w/imagenet.pth")):
         body = {"weights_path": file, "recipe": {"size": 224, "crop": 224}}
         documents.replace(
-            bank.path / SIDE / feature / "provenance.json", body, files.temporary(bank.path / SIDE / "tmp", "t")
+            bank.path / SIDE / feature / "provenance.json",
+            body,
+            files.temporary(bank.path / SIDE / "tmp", "t"),
         )
     with pytest.raises(BankError, match="could be any of") as refused:
         bank.features("torchvision/resnet18")
@@ -246,7 +250,9 @@ def test_two_that_were_given_one_name_by_hand_are_still_told_apart(bank: Bank) -
     first, second = of(bank, weights=A), of(bank, weights=B)
     for feature in (first, second):
         body = {"schema": 1, "feature": feature, "name": "mine"}
-        documents.replace(bank.path / SIDE / feature / NOTE, body, files.temporary(bank.path / SIDE / "tmp", "t"))
+        documents.replace(
+            bank.path / SIDE / feature / NOTE, body, files.temporary(bank.path / SIDE / "tmp", "t")
+        )
     assert titles(bank) == sorted(["moco-v2", first, second])
     with pytest.raises(BankError, match="could be any of"):
         bank.features("mine")
