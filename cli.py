@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 manifest_app = typer.Typer(help="Lists of images: make one, check one.", no_args_is_help=True)
 bank_app = typer.Typer(
-    help="Stores of embeddings: look, verify, mend, relabel, export.", no_args_is_help=True
+    help="Stores of embeddings: look, verify, mend, relabel, rename, remove, export.", no_args_is_help=True
 )
 models_app = typer.Typer(help="The catalogue of backbones.", no_args_is_help=True)
 datasets_app = typer.Typer(help="The catalogue of data sets.", no_args_is_help=True)
@@ -85,6 +85,9 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write: .parquet
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 ModelFilter = Annotated[
     str | None, typer.Option("--model", help="Model slug or feature name. (default: all)")
+]
+FeatureWord = Annotated[
+    str, typer.Argument(metavar="FEATURE", help="Its name, slug, or a beginning that fits no other.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[
@@ -317,8 +320,20 @@ def embed(
         ),
     ],
     weights: Annotated[
-        list[Path] | None,
-        typer.Option("--weights", help="State dict (.pth, .safetensors), one for each --model."),
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE|SLUG=FILE",
+            help="State dict (.pth, .safetensors): one for each --model, or for those named by SLUG=.",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            metavar="NAME|SLUG=NAME",
+            help="What to call the features, as --weights. (default: SLUG)",
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Name or JSON file of another preprocessing than the weights' own.")
@@ -396,6 +411,7 @@ def embed(
         limits=Limits(max_pixels=max_pixels),
         allow_outside=allow_outside,
     )
+    names = _by_model("--name", "name", name or [], model)
     specs = _resolve_models(model, weights or [], recipe, seed)
     if depth is not None:
         specs = [replace(spec, recipe=spec.recipe.showing(depth)) for spec in specs]
@@ -413,6 +429,7 @@ def embed(
                 checks=InputChecks(max_failed, check, accept_changed, retry_failed),
                 executor=executor,
                 on_progress=update,
+                names=names,
             )
     results = [report.to_dict() for report in reports]
     if certify:
@@ -459,22 +476,32 @@ def _share(workers: int) -> int | None:
     return max(1, usable_cores() // workers) if workers else None
 
 
-def _resolve_models(slugs: list[str], weights: list[Path], recipe: str | None, seed: int) -> list[Any]:
+def _by_model(option: str, what: str, words: list[str], slugs: list[str]) -> list[str | None]:
+    """What an option says of each model: SLUG=VALUE says it of one, plain values of all, in order."""
+    parts = [word.partition("=") for word in words]
+    addressed = {slug: value for slug, equals, value in parts if equals and slug in slugs}
+    if not words or (len(addressed) == len(words) and all(addressed.values())):
+        return [addressed.get(slug) for slug in slugs]
+    if addressed or len(words) != len(slugs):
+        raise Refused(
+            f"{option} {', '.join(words)} for --model {', '.join(slugs)}",
+            f"Give one {what} for each model, in the same order, or each as {option} SLUG={what.upper()}",
+            f"write for instance {option} {slugs[0]}={what.upper()}",
+        )
+    return list(words)
+
+
+def _resolve_models(slugs: list[str], weights: list[str], recipe: str | None, seed: int) -> list[Any]:
     from engine.models import resolve
     from engine.recipes import load_recipe
 
-    if weights and len(weights) != len(slugs):
-        raise Refused(
-            f"{len(weights)} --weights for {len(slugs)} --model",
-            "Give one weights file for each model, in the same order, or none",
-            "repeat --weights",
-        )
+    chosen = _by_model("--weights", "file", weights, slugs)
     if len(set(slugs)) != len(slugs):
         raise Refused(
             f"models {slugs}", "Each model is named once", "drop the repetition, or embed in two commands"
         )
     override: Recipe | None = load_recipe(recipe) if recipe else None
-    files: list[Path | None] = list(weights) or [None] * len(slugs)
+    files = [Path(word) if word else None for word in chosen]
     return [resolve(s, weights=w, recipe=override, seed=seed) for s, w in zip(slugs, files, strict=True)]
 
 
@@ -488,7 +515,7 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
         ["model", "rows", "ok", "failed", "pending", "embedded now", "img/s", "decoder", "precision", "key"],
         [
             [
-                r["model"],
+                r["title"],
                 r["rows"],
                 r["ok"],
                 r["failed"],
@@ -505,11 +532,11 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
     for r in results:
         if r["failures"]:
             reasons = ", ".join(f"{code} {n:,}" for code, n in r["failures"].items())
-            print(f"{r['model']}: rows without embedding by reason: {reasons}")
+            print(f"{r['title']}: rows without embedding by reason: {reasons}")
         if r["pending"]:
             print(f"  {r['pending']:,} are not embedded yet; the same command tries them again")
         if "certificate" in r:
-            print(f"{r['model']}: {_certificate(r['certificate'])}")
+            print(f"{r['title']}: {_certificate(r['certificate'])}")
 
 
 def _certificate(found: dict[str, Any]) -> str:
@@ -555,9 +582,10 @@ def bank_ls(bank: BankPath, json: Json = False) -> None:
         console.print_json([_info(i) for i in infos])
         return
     console.print_table(
-        ["feature", "rows", "dim", "dtype", "ok", "failed", "pending", "MiB", "sealed"],
+        ["name", "feature", "rows", "dim", "dtype", "ok", "failed", "pending", "MiB", "sealed"],
         [
             [
+                i.title,
                 i.name,
                 i.rows,
                 i.dim,
@@ -591,11 +619,8 @@ def bank_show(
     from stores.read import Bank
 
     store = Bank.open(bank)
-    shown = [store.describe(info.name, failures=failures) for info in store.list() if _matches(info, model)]
-    if model and not shown:
-        raise Refused(
-            f"model {model!r}", f"The bank holds {[i.name for i in store.list()]}", "name one of these"
-        )
+    chosen = store.select(model)
+    shown = [store.describe(info.name, failures=failures) for info in store.list() if info.name in chosen]
     if json:
         console.print_json(
             {"bank": str(bank), "rows": store.rows, "chunk_rows": store.chunk_rows, "features": shown}
@@ -603,16 +628,12 @@ def bank_show(
         return
     print(f"{bank}: {store.rows:,} rows in chunks of {store.chunk_rows:,}")
     for one in shown:
-        print(f"\n{one['name']}")
+        print(f"\n{one['name']}" + f" ({one['title']})" * (one["title"] != one["name"]))
         for section in ("key", "counts", "provenance", "certificate"):
             for field, value in (one.get(section) or {}).items():
                 print(f"  {section}.{field}: {value}")
         for failure in one.get("failures", ()):
             print(f"  row {failure['row']}: {failure['code']}: {failure['detail']}")
-
-
-def _matches(info: Any, model: str | None) -> bool:
-    return model is None or model in (info.name, info.key.model)
 
 
 @bank_app.command("verify")
@@ -627,11 +648,17 @@ def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -
     elif report.ok:
         print(f"{bank}: {report.chunks:,} chunks verified, no damage")
     else:
-        for damage in report.damaged:
-            print(f"{damage.path}: {damage.reason}")
-        print(f"{len(report.damaged)} damaged files; `embank bank repair {bank}` mends them and nothing else")
+        _print_damage([(damage.path, damage.reason, damage.remedy) for damage in report.damaged])
+        print(f"{len(report.damaged)} damaged files; `embank bank repair {bank}` mends what it can")
     if not report.ok:
         raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _print_damage(damaged: list[tuple[str, str, str]]) -> None:
+    for path, reason, _ in damaged:
+        print(f"{path}: {reason}")
+    for remedy in dict.fromkeys(remedy for _, _, remedy in damaged):
+        print(f"  remedy: {remedy}.")
 
 
 @bank_app.command("repair")
@@ -639,6 +666,9 @@ def bank_repair(
     bank: BankPath,
     weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
     root: BankRoot = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="The bank's manifest, to be put back where it is lost or damaged.")
+    ] = None,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
@@ -646,12 +676,14 @@ def bank_repair(
     from engine.repair import repair
     from engine.report import console
 
+    given = _read_manifest(manifest, None, allow_outside=True) if manifest else None
     with _terminable(), console.embed_progress(quiet=json) as update:
-        result = repair(bank, weights=weights, root=root, device=device, on_progress=update)
+        result = repair(bank, weights=weights, root=root, device=device, given=given, on_progress=update)
     if json:
         console.print_json(result)
     else:
         _print_repair(bank, result)
+        _print_damage([(each["path"], each["reason"], each["remedy"]) for each in result["remaining"]])
     if not result["ok"]:
         raise typer.Exit(EXIT_FAILED_ROWS)
 
@@ -686,11 +718,10 @@ def bank_export(
     store = Bank.open(bank)
     beside = store.path.parent if isinstance(store.path, Path) else Path()
     target = out or beside / f"{store.path.name}-export"
-    infos = [info for info in store.list() if _matches(info, model)]
+    chosen = store.select(model)
+    infos = [info for info in store.list() if info.name in chosen]
     if not infos:
-        raise Refused(
-            f"model {model!r}", f"The bank holds {[i.name for i in store.list()]}", "name one of these"
-        )
+        raise Refused(f"{bank} has no features", "An export takes what is there", "run `embank embed` first")
     written: list[Path] = []
     folders = [target if len(infos) == 1 else target / info.name for info in infos]
     for folder in folders:  # before the first is written
@@ -703,6 +734,83 @@ def bank_export(
     else:
         for path in written:
             print(path)
+
+
+@bank_app.command("rename")
+def bank_rename(
+    bank: BankPath,
+    feature: FeatureWord,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it from now on.")],
+    json: Json = False,
+) -> None:
+    """Call a feature by another name in tables, figures and messages; its files and records stay."""
+    from engine.report import console
+    from stores.names import give, read
+    from stores.remove import removable
+
+    chosen = removable(bank, feature)
+    give(chosen.root, {chosen.feature: name})
+    now = read(chosen.root, chosen.feature)
+    if json:
+        console.print_json({"bank": bank, "feature": chosen.feature, "before": chosen.title, "title": now})
+    else:
+        print(f"{chosen.feature}: {now}, before {chosen.title}")
+
+
+@bank_app.command("rm")
+def bank_rm(
+    bank: BankPath,
+    feature: FeatureWord,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove one feature with its caches, sealed, unfinished or damaged; records and other features stay."""
+    from engine.report import console
+    from stores.remove import removable, remove
+
+    chosen = removable(bank, feature)
+    size = f"{chosen.bytes / 2**20:,.1f} MiB"
+    if not yes:
+        _demand_yes(f"Remove {chosen.title} ({chosen.feature}, {size}) from {bank} for good?")
+    report = remove(chosen)
+    if json:
+        console.print_json(report)
+    else:
+        print(f"{bank}: removed {chosen.title} ({chosen.feature}), {size}")
+
+
+def _demand_yes(question: str) -> None:
+    """Ask on the terminal. Raises Refused unless the answer is yes."""
+    if not sys.stdin.isatty():
+        raise Refused(question, "There is no terminal to ask on", "say --yes if it is meant")
+    if not typer.confirm(question, err=True):
+        raise Refused("The answer was no", "Nothing is removed without a yes", "answer y if it is meant")
+
+
+@bank_app.command("prune")
+def bank_prune(
+    bank: BankPath,
+    max_size: Annotated[
+        str, typer.Option("--max-size", help="What may stay, e.g. 10GB: the most recently used. (default: 0)")
+    ] = "0",
+    json: Json = False,
+) -> None:
+    """Remove caches (views, occlusion maps, statistics, copies from buckets): what can be made again."""
+    from engine.report import console
+    from stores.caches import prune, size
+
+    report = prune(bank, size(max_size))
+    if json:
+        console.print_json(report)
+        return
+    console.print_table(
+        ["cache", "removed", "MiB"],
+        [[kind, of["files"], of["bytes"] / 2**20] for kind, of in report["removed"].items()],
+    )
+    print(
+        f"{report['removed_bytes'] / 2**20:,.1f} MiB removed, {report['kept_bytes'] / 2**20:,.1f} MiB kept"
+        + (f"; copies from buckets of all banks lie in {report['cache']}" if report["cache"] else "")
+    )
 
 
 @bank_app.command("relabel")

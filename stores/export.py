@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,8 +33,8 @@ def export(
 
     `npy`: embeddings.npy float32 [rows, dim], status.npy uint8 (1 = ok, 2 = failed). `parquet`:
     embeddings.parquet with image_id, status and embedding (fixed-size list of float32). Both:
-    manifest.parquet and failures.csv (row, image_id, uri, code, detail; cells that a spreadsheet would run
-    are quoted).
+    manifest.parquet, failures.csv (row, image_id, uri, code, detail; cells that a spreadsheet would run
+    are quoted) and feature.json (what the embeddings are: feature, title, key).
 
     Args:
         features: what to write.
@@ -71,7 +72,7 @@ def check(out: Path | str, format: str = "npy", overwrite: bool = False) -> dict
     if name not in formats:
         raise BankError(f"format {name!r}", f"It is one of {', '.join(FORMATS)}", "choose one")
     check_folder(out)
-    writers = {**formats[name], "failures.csv": _failures_csv}
+    writers = {**formats[name], "failures.csv": _failures_csv, "feature.json": _feature_json}
     paths = [out / each for each in (*writers, MANIFEST)]
     folders = [path for path in paths if path.is_dir()]
     if folders:
@@ -130,6 +131,11 @@ def _failures_csv(features: "FeatureSet", file: IO[bytes]) -> None:
             cells = (ids[failure.row], uris[failure.row], failure.code, failure.detail)
             writer.writerow([failure.row, *map(spreadsheet_safe, cells)])
     file.write(text.getvalue().encode("utf-8", "surrogatepass"))
+
+
+def _feature_json(features: "FeatureSet", file: IO[bytes]) -> None:
+    body = {"feature": features.name, "title": features.title, "key": features.key.to_dict()}
+    file.write(json.dumps(body, indent=1, ensure_ascii=False).encode("utf-8") + b"\n")
 
 
 def spreadsheet_safe(cell: str) -> str:

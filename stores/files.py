@@ -8,7 +8,7 @@ Where the place is in a bucket, `stores.objects` does the same there: no tempora
 """
 
 # Low-level calls on purpose: they are the points at which the tests inject faults.
-# ruff: noqa: PTH102, PTH105, PTH106, PTH108, PTH112, PTH116, PTH208
+# ruff: noqa: PTH102, PTH105, PTH106, PTH108, PTH112, PTH114, PTH116, PTH208
 
 import contextlib
 import errno
@@ -230,11 +230,57 @@ def remove(path: Place) -> None:
 
 
 def remove_directory(path: Place) -> None:
-    """Remove an empty directory; one that is not empty stays, and none there is as good."""
+    """Remove a directory if nothing is in it; none there is as good."""
     if isinstance(path, ObjectPath):
         return
-    with contextlib.suppress(OSError):
-        os.rmdir(path)
+    with faults(path):
+        try:
+            os.rmdir(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def remove_link(path: Place) -> None:
+    """Remove a name that leads to a directory elsewhere; anything else stays."""
+    if isinstance(path, Path) and os.path.islink(path):
+        remove(path)
+
+
+def tree(path: Place) -> tuple[list[Place], list[Place]]:
+    """All files below a directory, and all directories, itself included, the innermost first.
+
+    Links are files. A directory that cannot be read raises as any other touch of the disk.
+    """
+    if isinstance(path, ObjectPath):
+        return list(objects.tree(path)), []
+    inside: list[Place] = []
+    folders: list[Place] = []
+    with faults(path):
+        if not os.path.isdir(path):
+            return [], []
+        for folder, below, entries in os.walk(path, topdown=False, onerror=_raise):
+            links = [name for name in below if os.path.islink(f"{folder}/{name}")]
+            inside += [Path(folder, name) for name in sorted([*entries, *links])]
+            folders.append(Path(folder))
+    return inside, folders
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def remove_tree(path: Place) -> None:
+    """Remove a directory and all that is in it, durably; none there is as good."""
+    inside, folders = tree(path)
+    each(path, remove, inside)
+    for folder in folders:
+        remove_directory(folder)
+    if folders:
+        remove_link(path)
+        sync_directory(path.parent)
 
 
 def _discard(path: Path) -> None:

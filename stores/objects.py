@@ -202,6 +202,16 @@ def names(folder: ObjectPath) -> list[str]:
     return sorted(each.rstrip("/").rpartition("/")[2] for each in every)
 
 
+def tree(folder: ObjectPath) -> dict[ObjectPath, State]:
+    """Every object below a prefix."""
+
+    def listed(store: "ObjectStore", key: str) -> list[Any]:
+        return [meta for batch in store.list(key) for meta in batch]
+
+    found = _ask(folder, listed)
+    return {ObjectPath(folder.scheme, folder.bucket, meta["path"]): _state(meta) for meta in found}
+
+
 def create(path: ObjectPath, data: bytes | memoryview) -> bool:
     """Create an object, whole and exclusively. False if something is there already."""
     # Two that race may both be turned away (409): then nothing is there, and it is tried again.

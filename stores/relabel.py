@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stores import documents, files
+from stores import documents, files, names
 from stores.contents import Table, contents_of_bank, copy_set, known, unknown
 from stores.errors import BankError, ManifestError, Refused
 from stores.layout import RUN_DOCUMENT, SIDE
@@ -84,11 +84,14 @@ def relabel(
         for name in _NOTES:
             documents.read_if_there(source.path / SIDE / feature.name / name)
     _refuse_other_chunks(target, source)
+    called = _names(source, chosen)
+    names.check(target, called)
     bank = open_or_create(target, labelled, chunk_rows=source.chunk_rows)
     refuse_other_labels(bank, labelled)
     count = _Count(sum(each.info.bytes for each in chosen), progress)
     for feature in chosen:
         _take_over(feature, bank, count)
+    names.give(bank.path, called)
     return Relabelled(bank, labelled, named, in_order, tuple(each.name for each in chosen), unfinished)
 
 
@@ -197,6 +200,12 @@ def _refuse_itself(target: Place, source: Bank) -> None:
             "Its manifest stays: other labels make another bank",
             "choose a new directory",
         )
+
+
+def _names(source: Bank, chosen: Sequence[FeatureSet]) -> dict[str, str]:
+    """The names that people chose, by feature."""
+    found = {each.name: names.read(source.path, each.name) for each in chosen}
+    return {feature: name for feature, name in found.items() if name is not None}
 
 
 def _refuse_other_chunks(target: Place, source: Bank) -> None:

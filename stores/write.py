@@ -289,6 +289,13 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
         documents.replace(self.layout.side / "provenance.json", body, temp)
 
+    def has_provenance(self) -> bool:
+        """Whether what `write_provenance` wrote is there and whole."""
+        try:
+            return documents.read_if_there(self.layout.side / "provenance.json") is not None
+        except documents.BrokenDocument:
+            return False
+
     def seal(self) -> Seal:
         """Re-read every file, write the seal, list the feature in the bank's metadata.
 

@@ -77,7 +77,8 @@ def audit(
     tally = Tally({name: codes[rows] for name, (codes, _) in columns.items()}, len(rows))
     near = similar_pairs(vectors, threshold, limit=max_pairs, tally=tally, device=device)
     report: dict[str, Any] = {
-        "model": features.key.model,
+        "model": features.title,
+        "feature": features.name,
         "threshold": threshold,
         "images": len(rows),
         "masked": len(features) - len(rows),
@@ -146,7 +147,7 @@ def _record(store: Bank, features: FeatureSet, report: dict[str, Any], max_pairs
         kind="audit",
         asked={"model": report["model"], "threshold": report["threshold"], "max_pairs": max_pairs},
         used={"feature": features.info.name, "manifest_digest": store.manifest_digest, "device": device},
-        metrics={name: value for name, value in report.items() if name != "seconds"},
+        metrics={name: value for name, value in report.items() if name not in ("seconds", "feature")},
         seconds={"total": report["seconds"]},
         versions=provenance.versions(),
         failures={"failed": report["masked"]},

@@ -120,9 +120,9 @@ def _entry(
     for other in chosen:
         if other is not one:
             difference = result.minus(results[other.name])
-            paired.append({"model": other.key.model, "difference": difference.mean, "ci95": difference.ci95})
+            paired.append({"model": other.title, "difference": difference.mean, "ci95": difference.ci95})
     return {
-        "model": one.key.model,
+        "model": one.title,
         "feature": one.name,
         **result.to_dict(),
         "paired": paired,

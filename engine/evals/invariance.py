@@ -249,7 +249,7 @@ class _Measurement:
         baseline, pairs = across_groups(found.images[known], found.images[known], groups[known])
         summary = summarise(found.cosine, found.distance, groups, published=self.options.published)
         report = {
-            "model": self.features.key.model,
+            "model": self.features.title,
             "feature": self.features.name,
             "mode": self.options.mode,
             "transform": views.transform,
@@ -277,7 +277,7 @@ class _Measurement:
         nothing = np.empty((0, views.count))
         undefined = dict.fromkeys(("cosine", "ci95", "mahalanobis", "baseline"), float("nan"))
         report = {
-            "model": self.features.key.model,
+            "model": self.features.title,
             "feature": self.features.name,
             "mode": self.options.mode,
             "transform": views.transform,

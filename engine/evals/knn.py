@@ -314,7 +314,8 @@ def knn_from_bank(
     )
     shown = ("distance", "weights", "temperature", "group_disjoint", "leave_one_out", *asked)
     report = {
-        "model": features.key.model,
+        "model": features.title,
+        "feature": features.name,
         **{name: settings[name] for name in shown},
         **found,
         "seconds": seconds,

@@ -173,7 +173,7 @@ def multiview_from_bank(
     summary = summarise(cosine[:, None], distance[:, None], groups[first])
     baseline, ci95, count = _baseline(unit)
     entry = {
-        "model": features.key.model,
+        "model": features.title,
         "feature": features.name,
         "mode": "default",
         "transform": "multi-view",

@@ -144,7 +144,7 @@ def _run(
     on_progress: Callable[[str], Progress] | None,
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    model = features.key.model
+    model = features.title
     told = on_progress(f"{model}, {', '.join(target.column for target in run)}") if on_progress else None
     if asked.multi_label:
         found = parts(columns, together(run), features.ok, asked.splits)
@@ -162,7 +162,13 @@ def _run(
             drawn = (asked.low_shot, store.image_digest)
             result["low_shot"] = low_shot(features.array, task, options, *drawn, told)
     settings = _settings(asked, options)
-    entry = {"model": model, **settings, **result, "targets": [target.to_dict() for target in run]}
+    entry = {
+        "model": model,
+        "feature": features.name,
+        **settings,
+        **result,
+        "targets": [target.to_dict() for target in run],
+    }
     entry["seconds"] = round(time.perf_counter() - start, 4)
     _record(store, features, entry, settings)
     return entry
@@ -184,7 +190,7 @@ def _settings(asked: BankProbe, options: ProbeOptions) -> dict[str, Any]:
 
 
 #: Members of an entry that are not metrics of the record.
-_APART = ("seconds", "stages", "masked", "targets")
+_APART = ("feature", "seconds", "stages", "masked", "targets")
 
 
 def _record(store: Bank, features: FeatureSet, entry: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -258,7 +258,7 @@ class _Job:
                 failures[item["reason"]] = failures.get(item["reason"], 0) + 1
         rate = self._computed / seconds if self._computed else float("nan")
         return {
-            "model": self.spec.slug,
+            "model": self.images.title,
             "mode": self.options.mode,
             "items": items,
             **self._summary(items),
@@ -306,7 +306,7 @@ class _Job:
         network = self._occluder.net.describe() if self._occluder else {}
         return RunRecord.now(
             kind="saliency",
-            asked={**asdict(self.options), "model": self.spec.slug, "precision": self.runtime.precision},
+            asked={**asdict(self.options), "model": self.images.title, "precision": self.runtime.precision},
             used={
                 **self._settings(),
                 "key": self.folder.digest,

@@ -114,7 +114,8 @@ def search(
     query = {"file": str(image)} if row is None else _facts(store, manifest, row)
     seconds = round(time.perf_counter() - start, 4)
     report = {
-        "model": features.key.model,
+        "model": features.title,
+        "feature": features.name,
         "query": query,
         "k": k,
         "distance": distance,
