@@ -94,6 +94,24 @@ AllowOutside = Annotated[
 ]
 
 
+@app.callback()
+def settings(
+    store_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=86_400,
+            metavar="SECONDS",
+            help="Longest wait for the answer to a request to a bucket. (default: EMBANK_STORE_TIMEOUT, else 30)",
+        ),
+    ] = None,
+) -> None:
+    if store_timeout is not None:
+        from stores.waiting import TIMEOUT_VARIABLE
+
+        os.environ[TIMEOUT_VARIABLE] = str(store_timeout)  # so that workers of this machine know it
+
+
 # --- the machine and the first run ------------------------------------------------------------------
 
 
@@ -478,8 +496,7 @@ class _terminable:
     """Turn SIGTERM into KeyboardInterrupt, and KeyboardInterrupt into a resumable end."""
 
     def __enter__(self) -> "_terminable":
-        def interrupt(*_: Any) -> None:
-            raise KeyboardInterrupt
+        from engine.report.process import interrupt
 
         self._before = signal.signal(signal.SIGTERM, interrupt)
         return self
@@ -487,7 +504,9 @@ class _terminable:
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         signal.signal(signal.SIGTERM, self._before)
         if kind is KeyboardInterrupt:
-            print("\nStopped. What is done is kept; run the same command to resume.", file=sys.stderr)
+            from engine.report.process import say_stopped
+
+            say_stopped("Stopped. What is done is kept; run the same command to resume.")
             raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -1626,9 +1645,19 @@ def bench(
 
 
 def main(run: Callable[[], Any] = app) -> None:
-    """Entry point: every known error ends in its exit code, with value, rule and remedy on stderr."""
+    """Entry point: every error ends in its exit code, with value, rule and remedy on stderr."""
+    from engine.report import process
+
+    with process.guarded_errors():
+        _run(run)
+
+
+def _run(run: Callable[[], Any]) -> None:
+    from engine.report import process
+
     try:
-        run()
+        with process.prepared():
+            run()
     except EmbankError as error:
         from engine.report import console
 
@@ -1645,6 +1674,12 @@ def main(run: Callable[[], Any] = app) -> None:
             )
         )
         sys.exit(MachineFault.exit_code)
+    except Exception as error:
+        from engine.report import console
+
+        fault = process.unexpected(error)
+        console.print_error(fault)
+        sys.exit(fault.exit_code)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ import hashlib
 import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stores import files, integrity, objects
+from stores import files, integrity, objects, waiting
 from stores.errors import BankError, EmbankError
 from stores.layout import SIDE
 from stores.mapping import map_chunks
@@ -108,5 +107,4 @@ def _fill(home: Path, root: ObjectPath, wanted: integrity.Promises, seal: bytes)
 
 
 def _in_threads(function: Callable[[Any], None], items: Any) -> None:
-    with ThreadPoolExecutor(min(_AT_ONCE, objects.THREADS)) as pool:
-        list(pool.map(function, items))
+    list(waiting.at_once(min(_AT_ONCE, objects.THREADS), function, items))

@@ -10,10 +10,9 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from stores import documents, files, objects
+from stores import documents, files, objects, waiting
 from stores.errors import BankError, EmbankError
 from stores.layout import SIDE
 from stores.places import ObjectPath, Place
@@ -41,13 +40,12 @@ def find_broken(
     if not promises:
         return broken
     threads = objects.THREADS if isinstance(root, ObjectPath) else min(_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(lambda path: files.digest(root / path), promises)
-        for count, (path, state) in enumerate(zip(promises, found, strict=True), 1):
-            if reason := difference(state, promises[path]):
-                broken[path] = reason
-            if progress is not None:
-                progress(count, len(promises))
+    found = waiting.at_once(threads, lambda path: files.digest(root / path), promises)
+    for count, (path, state) in enumerate(zip(promises, found, strict=True), 1):
+        if reason := difference(state, promises[path]):
+            broken[path] = reason
+        if progress is not None:
+            progress(count, len(promises))
     return broken
 
 
