@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from engine.errors import EmbankError, MachineFault, Refused
+from stores.limits import check_memory, check_whole
 
+#: Worker processes of one machine at most, and what each takes without any work.
+MAX_WORKERS, _WORKER_BYTES = 1024, 300 << 20
 R = TypeVar("R")
 
 #: Tasks handed out for each worker: the one it does and one that waits there, which hides the scheduler's
@@ -217,6 +220,8 @@ def local(
     Raises:
         Refused: dask is not installed, or dask-cuda for `cuda`.
     """
+    check_whole("workers", workers, 1, MAX_WORKERS)
+    check_memory(workers * _WORKER_BYTES, f"{workers} workers", "lower --workers")
     _need_dask()
     import dask
 

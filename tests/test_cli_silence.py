@@ -96,6 +96,19 @@ def commands(manifest: Path) -> dict[str, list[object]]:
     }
 
 
+def started(words: list[str]) -> subprocess.Popen[str]:
+    """A command that hears SIGINT, even if these tests were started by a shell that ignores it."""
+    heard = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", heard, sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, waiting.TIMEOUT_VARIABLE: "60"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
 KINDS = ("silent", "half a head", "half a body", "drips", "drips on")
 
 
@@ -152,18 +165,16 @@ def test_a_large_upload_has_more_time() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
 @pytest.mark.parametrize("command", ["bank ls", "embed", "fewshot", "verify"])
 def test_a_signal_ends_a_command_that_waits(
-    endpoint: Endpoint, manifest: Path, monkeypatch: pytest.MonkeyPatch, command: str, number: signal.Signals
+    endpoint: Endpoint, manifest: Path, command: str, number: signal.Signals
 ) -> None:
-    monkeypatch.setenv(waiting.TIMEOUT_VARIABLE, "60")
-    words = [sys.executable, "-m", "cli", *map(str, commands(manifest)[command])]
-    run = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    run = started(["-m", "cli", *map(str, commands(manifest)[command])])
     assert endpoint.connected.wait(120)
     time.sleep(0.2)
     start = time.monotonic()
     os.kill(run.pid, number)
     _, err = run.communicate(timeout=60)
     assert (run.returncode, "Stopped." in err, "Traceback" in err) == (130, True, False), err
-    assert time.monotonic() - start < 4  # 2 on a machine of one's own
+    assert time.monotonic() - start < 20  # 2 on a machine of one's own, against the 60 that a request has
 
 
 def test_a_signal_ends_what_many_threads_wait_for(endpoint: Endpoint) -> None:
@@ -173,12 +184,11 @@ def test_a_signal_ends_what_many_threads_wait_for(endpoint: Endpoint) -> None:
         "root = place('s3://bucket/x')\n"
         "cli.main(lambda: files.each(root, lambda n: objects.read_if_there(root / n), map(str, range(50))))"
     )
-    environ = {**os.environ, waiting.TIMEOUT_VARIABLE: "60"}
-    run = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)
+    run = started(["-c", code])
     assert endpoint.connected.wait(120)
     time.sleep(0.2)
     start = time.monotonic()
     run.send_signal(signal.SIGINT)
     _, err = run.communicate(timeout=60)
     assert (run.returncode, "Stopped." in err, "Traceback" in err) == (130, True, False), err
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 20

@@ -23,6 +23,11 @@ from engine.evals.probe import ProbeOptions, Progress, Task, learn
 from engine.kernels.episodes import Stream
 from engine.kernels.metrics import Evaluation
 from engine.kernels.moments import Moments
+from stores.limits import check_seed, check_whole
+
+
+#: Draws at most; each is a fit for every number of images and value of C.
+MAX_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -46,17 +51,18 @@ class LowShot:
                 "They are different whole numbers from 1",
                 "give a list such as --low-shot 1,2,5,10",
             )
-        if self.seeds < 1:
-            raise Refused(f"{self.seeds} seeds", "At least one draw is made", "raise --seeds")
+        check_whole("seeds", self.seeds, 1, MAX_SEEDS, "five draws are usual (--seeds 5)")
+        check_seed(self.seed)
+        check_seed(self.seed + self.seeds - 1)  # of the last draw
 
     @classmethod
     def parse(cls, shots: str, seeds: int, seed: int) -> "LowShot":
         """From `1,2,5,10`. Raises Refused for other text."""
         words = shots.split(",")
-        if not all(word.strip().isdecimal() for word in words):
+        if not all(word.strip().isdecimal() and len(word) < 10 for word in words):
             raise Refused(
                 f"images per class {shots!r}",
-                "They are whole numbers with commas between them",
+                "They are whole numbers below 10^9 with commas between them",
                 "give a list such as --low-shot 1,2,5,10",
             )
         return cls(tuple(int(word) for word in words), seeds, seed)
