@@ -639,7 +639,7 @@ def bank_export(
 ) -> None:
     """Write embeddings, status and manifest as npy or Parquet files."""
     from engine.report import console
-    from stores.export import export
+    from stores.export import export_all
     from stores.read import Bank
 
     store = Bank.open(bank)
@@ -650,10 +650,7 @@ def bank_export(
         raise Refused(
             f"model {model!r}", f"The bank holds {[i.name for i in store.list()]}", "name one of these"
         )
-    written: list[Path] = []
-    for info in infos:
-        folder = target if len(infos) == 1 else target / info.name
-        written += export(store.features(info.name), folder, format, overwrite=overwrite)
+    written = export_all([store.features(info.name) for info in infos], target, format, overwrite=overwrite)
     if json:
         console.print_json({"bank": str(bank), "files": [str(path) for path in written]})
     else:
@@ -819,7 +816,8 @@ def _print_fewshot(results: list[dict[str, Any]]) -> None:
             f"{r['seconds']:.2f} s)"
         )
         if boot := r.get("bootstrap"):
-            print(f"  over {boot['groups']:,} patients or images: {boot['low']:.4f} to {boot['high']:.4f}")
+            spread = boot.get("reason") or f"{boot['low']:.4f} to {boot['high']:.4f}"
+            print(f"  over {boot['groups']:,} patients or images: {spread}")
     for at, r in enumerate(results):
         for p in r["paired"][at:]:
             print(
@@ -1101,6 +1099,8 @@ def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
                 print(f"  {'' if each is r else each['label'] + ': '}{note}")
             if reason := each.get("test", {}).get("auroc_reason"):
                 print(f"  AUROC: {reason}")
+            if reason := each.get("test", {}).get("intervals", {}).get("accuracy", {}).get("reason"):
+                print(f"  interval: {reason}")
     for r in results:
         _print_low_shot(r)
     if out:
@@ -1119,7 +1119,7 @@ def _probe_row(r: dict[str, Any]) -> list[Any]:
         "" if mean else f"{r['weight_decay']:.3g}",
         r["val_score"],
         test["accuracy"],
-        f"{interval['low']:.3f}-{interval['high']:.3f}" if interval else "",
+        "" if not interval else "undefined" if "reason" in interval else f"{interval['low']:.3f}-{interval['high']:.3f}",
         test["mean_per_class_accuracy"],
         test["auroc"],
         "yes" if r["converged"] else "NO",

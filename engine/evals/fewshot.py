@@ -161,7 +161,7 @@ class FewShotResult:
             "episodes_digest": self.episodes_digest,
         }
         if self.bootstrap is not None:
-            found["bootstrap"] = dict(self.bootstrap.__dict__)
+            found["bootstrap"] = self.bootstrap.to_dict()
         if self.protocol.published:
             found["not_reproduced"] = list(NOT_REPRODUCED)
         return found

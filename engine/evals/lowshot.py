@@ -119,7 +119,7 @@ def low_shot(
 
     Returns:
         `{shots, seeds, seed, curve: [{shots, images, best_C, NAME: {mean, ci95, values}}], ...}`; the names
-        are those of `Evaluation.headline`; ci95 is Student's half width over the seeds, NaN for one seed.
+        are those of `Evaluation.headline`; ci95 is Student's half width over the seeds, NaN for one seed, with a `ci95_reason`.
 
     Raises:
         Refused: a class has too few images for the largest number.
@@ -167,4 +167,7 @@ def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
     n, half = len(values), math.nan
     if n > 1:
         half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    return {"mean": float(np.mean(values)), "ci95": half, "values": list(values)}
+    found: dict[str, Any] = {"mean": float(np.mean(values)), "ci95": half, "values": list(values)}
+    if n < 2:
+        found["ci95_reason"] = "an interval over draws needs two of them (--seeds)"
+    return found
