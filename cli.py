@@ -69,6 +69,13 @@ class ExportFormat(StrEnum):
     parquet = "parquet"
 
 
+def _number(value: float | None) -> float | None:
+    """Refuse NaN, which is in every range: no comparison with it is true."""
+    if value != value:
+        raise typer.BadParameter("nan is not a number.")
+    return value
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 # A text, since a Path would lose a slash of a URL; `stores.places.place` makes of it what it names.
 BankPath = Annotated[
@@ -101,6 +108,7 @@ def settings(
         typer.Option(
             min=0.1,
             max=86_400,
+            callback=_number,
             metavar="SECONDS",
             help="Longest wait for the answer to a request to a bucket. (default: EMBANK_STORE_TIMEOUT, else 30)",
         ),
@@ -355,7 +363,8 @@ def embed(
         ),
     ] = False,
     max_failed: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of rows failed.")
+        float,
+        typer.Option(min=0, max=1, callback=_number, help="Exit with 1 if a larger share of rows failed."),
     ] = 0.01,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest image decoded.")] = 64_000_000,
     workers: Workers = 0,
@@ -1244,7 +1253,8 @@ def saliency(
         typer.Option("--out", "-o", help="Folder for overlays (PNG) and maps (npy); needed with a manifest."),
     ] = None,
     max_failed: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of images failed.")
+        float,
+        typer.Option(min=0, max=1, callback=_number, help="Exit with 1 if a larger share of images failed."),
     ] = 0.01,
     json: Json = False,
 ) -> None:

@@ -39,7 +39,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("max_pixels", "max_bytes"):
-            check_whole(name, getattr(self, name), 1, 1 << 40)
+            check_whole(name, getattr(self, name), 1, 1 << 36)
 
 
 @dataclass(frozen=True)

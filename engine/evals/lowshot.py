@@ -53,7 +53,6 @@ class LowShot:
             )
         check_whole("seeds", self.seeds, 1, MAX_SEEDS, "five draws are usual (--seeds 5)")
         check_seed(self.seed)
-        check_seed(self.seed + self.seeds - 1)  # of the last draw
 
     @classmethod
     def parse(cls, shots: str, seeds: int, seed: int) -> "LowShot":
