@@ -8,20 +8,27 @@ gone, the command ends quietly with 141, as those do that SIGPIPE ends.
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from stores import waiting
 from stores.errors import EmbankError, MachineFault, Refused
+from stores.limits import available_memory
 
 #: 128 + SIGPIPE, 128 + SIGINT.
 EXIT_BROKEN_PIPE = 141
 EXIT_INTERRUPTED = 130
+#: Address space that numpy with OpenBLAS takes, which has a buffer for each core.
+_LEAST_BYTES, _BYTES_A_CORE = 128 << 20, 40 << 20
+#: Address space that torch takes, for each byte of its libraries (3.1 with CUDA's, which lie elsewhere).
+_TIMES_THEIR_SIZE = 3.5
 #: Set, unexpected errors show where they arose.
 DEBUG_VARIABLE = "EMBANK_DEBUG"
 
@@ -77,6 +84,7 @@ def prepared() -> Iterator[None]:
             "Standard output is closed", "Results are written there", "leave it open, or send it to /dev/null"
         )
     _refuse_gone_folder()
+    _refuse_little_memory()
     before = sys.stdout
     sys.stdout = cast(TextIO, _Stream(_lenient(before), 1))
     try:
@@ -171,6 +179,37 @@ def _refuse_gone_folder() -> None:
         ) from error
 
 
+def _refuse_little_memory() -> None:
+    """Where a limit leaves no room for the libraries: OpenBLAS would end the process with 1, which has a meaning."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    _refuse_less("The libraries", _LEAST_BYTES + cores * _BYTES_A_CORE)
+    if not any(isinstance(finder, _TorchGuard) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TorchGuard())
+
+
+def _refuse_less(what: str, needed: float) -> None:
+    if (room := available_memory()) < needed:
+        raise MachineFault(
+            f"{room / 2**20:.0f} MiB of memory are left to this process",
+            f"{what} take {needed / 2**20:.0f} MiB before they do anything",
+            "raise its limit (`ulimit -v`)",
+        )
+
+
+class _TorchGuard(MetaPathFinder):
+    """Looks, before torch is imported, whether it can be: without memory it aborts the process."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        if name != "torch":
+            return
+        for folder in map(Path, sys.path):
+            if libraries := list((folder / "torch" / "lib").glob("*.so*")):
+                size = sum(each.stat().st_size for each in libraries)
+                return _refuse_less("torch's libraries", _TIMES_THEIR_SIZE * size)
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """Handle SIGINT and SIGTERM for the body; one that is ignored (`nohup`, `&`) stays ignored."""
@@ -194,8 +233,8 @@ def unexpected(error: BaseException) -> EmbankError:
     Returns:
         The words, with exit code 3; of a bug the traceback is in a file that they name.
     """
-    text = str(error).partition("\n")[0]
-    if isinstance(error, MemoryError) or _is_memory(text):
+    text = next((line for line in str(error).splitlines() if line.strip()), "")[:300]
+    if isinstance(error, MemoryError) or _is_memory(str(error)):
         return MachineFault(
             f"Not enough memory ({text or 'MemoryError'})",
             "What is computed at a time must fit into this process's memory",
