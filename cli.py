@@ -110,7 +110,7 @@ def settings(
             max=86_400,
             callback=_number,
             metavar="SECONDS",
-            help="Longest wait for the answer to a request to a bucket. (default: EMBANK_STORE_TIMEOUT, else 30)",
+            help="Longest wait for an answer from a bucket. (default: EMBANK_STORE_TIMEOUT, else 30)",
         ),
     ] = None,
 ) -> None:
@@ -1128,7 +1128,11 @@ def _probe_row(r: dict[str, Any]) -> list[Any]:
         "" if mean else f"{r['weight_decay']:.3g}",
         r["val_score"],
         test["accuracy"],
-        "" if not interval else "undefined" if "reason" in interval else f"{interval['low']:.3f}-{interval['high']:.3f}",
+        ""
+        if not interval
+        else "undefined"
+        if "reason" in interval
+        else f"{interval['low']:.3f}-{interval['high']:.3f}",
         test["mean_per_class_accuracy"],
         test["auroc"],
         "yes" if r["converged"] else "NO",

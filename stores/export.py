@@ -35,8 +35,8 @@ def export(
     manifest.parquet and failures.csv (row, image_id, uri, code, detail; cells that a spreadsheet would run
     are quoted).
 
-    An export that was interrupted can be repeated: until all is written, `unfinished-export.json` names what it
-    is of and the files that were not there before, and these alone are replaced.
+    An export that was interrupted can be repeated: until all is written, `unfinished-export.json` names what
+    it is of and the files that were not there before, and these alone are replaced.
 
     Args:
         features: what to write.
@@ -56,7 +56,7 @@ def export(
 def export_all(
     several: Sequence["FeatureSet"], out: Path | str, format: str = "npy", overwrite: bool = False
 ) -> list[Path]:
-    """As `export`, of several feature sets of a bank: each in a folder of its name, unless there is one only."""
+    """Export several feature sets of a bank: each into a folder of its name, unless there is one only."""
     out = Path(out)
     folders = [out] if len(several) == 1 else [out / features.name for features in several]
     writers = _writers(str(getattr(format, "value", format)))
@@ -85,7 +85,9 @@ def _new_files(out: Path, relatives: list[str], what: dict[str, Any], overwrite:
         note = documents.read_if_there(out / UNFINISHED) or {}
     except documents.BrokenDocument:
         note = {}
-    own = set(note.get("files", ())) if all(note.get(name) == value for name, value in what.items()) else set()
+    own = (
+        set(note.get("files", ())) if all(note.get(name) == value for name, value in what.items()) else set()
+    )
     new = [each for each in relatives if each in own or files.stat_if_there(out / each) is None]
     taken = [each for each in relatives if each not in new]
     if taken and not overwrite:

@@ -40,7 +40,8 @@ def cache_folder() -> Path | None:
         )
         private.make_folder(folder.absolute())
         if why := private.objection(folder, link=True):
-            return _distrust(why)
+            _distrust(why)
+            return None
     except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
     return folder.absolute() if folder.is_dir() and os.access(folder, os.W_OK) else None
@@ -48,8 +49,8 @@ def cache_folder() -> Path | None:
 
 def _distrust(why: str) -> None:
     private.warn(
-        f"the cache is not used: {why}. Remove that, or run `chmod -R go-w` on it if all of it is yours; or set "
-        f"{CACHE_VARIABLE} to a folder of your own."
+        f"the cache is not used: {why}. Remove that, or run `chmod -R go-w` on it if all of it is yours; or "
+        f"set {CACHE_VARIABLE} to a folder of your own."
     )
 
 

@@ -2,8 +2,8 @@
 
 A stamp is (size, mtime, ctime, inode) of a file whose SHA-256 was found right. As long as the stamp holds,
 nobody has written to the file; decay of the medium below the file system is found by `stores.verify`, which
-trusts no stamp. Stamps lie in a folder of this user's own (`stores.private`) and not in the bank: who can write to
-the bank, or made it elsewhere, could else vouch there for bytes that the seal does not.
+trusts no stamp. Stamps lie in a folder of this user's own (`stores.private`) and not in the bank: who can
+write to the bank, or made it elsewhere, could else vouch there for bytes that the seal does not.
 """
 
 import contextlib
@@ -16,7 +16,6 @@ from typing import Any
 
 from stores import documents, files, objects, private, waiting
 from stores.errors import BankError, EmbankError
-from stores.layout import SIDE
 from stores.places import ObjectPath, Place
 
 #: Relative path -> {"size": bytes, "sha256": hex}, as in markers and seals.
@@ -132,7 +131,7 @@ def chunk_index(path: str) -> int | None:
 
 
 def remember(root: Place, feature: str, seal: bytes, stamps: Mapping[str, Stamp | None]) -> None:
-    """Keep stamps, taken before the files were found right. A user without a folder for them stays without."""
+    """Keep stamps, taken before the files were found right; nothing for a user without a folder for them."""
     path = _stamps_file(root, feature)
     if path is None:
         return
@@ -145,8 +144,7 @@ def remember(root: Place, feature: str, seal: bytes, stamps: Mapping[str, Stamp 
 
 
 def _stamps_file(root: Place, feature: str) -> Path | None:
-    folder = private.state_folder("stamps") if isinstance(root, Path) else None
-    if folder is None:
+    if isinstance(root, ObjectPath) or (folder := private.state_folder("stamps")) is None:
         return None
     name = hashlib.sha256(os.fsencode(f"{os.path.realpath(root)}\0{feature}")).hexdigest()
     return folder / f"{name}.json"

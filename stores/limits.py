@@ -1,4 +1,4 @@
-"""Numbers that options may have: what is absurd is refused with its value and the rule, before anything is done."""
+"""Numbers that options may have: what is absurd is refused, with its value and the rule, before all else."""
 
 import contextlib
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 from stores.errors import Refused
 
-#: Seeds are the same for numpy, torch and the streams of one's own: non-negative, and in a signed 64-bit integer.
+#: Seeds that numpy, torch and the streams of one's own all take.
 MAX_SEED = 2**63 - 1
 MAX_THREADS = 1024
 #: Resamples beyond which no digit of a percentile that is shown would change.
@@ -64,9 +64,8 @@ def available_memory() -> float:
     """Bytes that this process can still get: of the machine, its control group and its own limit."""
     rooms = [math.inf]
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                rooms.append(int(line.split()[1]) * 1024)
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        rooms += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text("ascii"))

@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 #: Requests at once, where many are made: each waits for the network most of its time.
 THREADS = 16
-#: Answers of 5xx, and what never arrived, are asked for again by the library, for half of the time that there is
-#: so that its last pause ends in time ...
+#: Answers of 5xx, and what never arrived, are asked for again by the library, for half of the time that there
+#: is, so that its last pause ends in time ...
 RETRIES: dict[str, Any] = {
     "max_retries": 8,
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 2},
@@ -78,7 +78,7 @@ def bucket_of(scheme: str, bucket: str) -> "ObjectStore":
     url = f"{scheme}://{bucket}"
     retries: Any = {"retry_timeout": timedelta(seconds=waiting.timeout() / 2), **RETRIES}
     try:
-        return from_url(url, client_options=client, retry_config=retries)  # type: ignore[call-overload,no-any-return]
+        return from_url(url, client_options=client, retry_config=retries)
     except BaseError as error:
         raise BankError(
             f"{url} cannot be opened: {_first_line(error)}",
@@ -132,14 +132,12 @@ def _silent(path: ObjectPath, seconds: float) -> MachineFault:
     return MachineFault(
         f"{path}: the store does not answer (nothing for {seconds:.3g} s)",
         f"A request has {waiting.timeout():g} s for its answer, and longer for what is large",
-        "check the network and the endpoint (AWS_ENDPOINT_URL), then run the same command again; committed chunks "
-        f"are kept. A store that needs longer: set {waiting.TIMEOUT_VARIABLE} to more seconds",
+        "check the network and the endpoint (AWS_ENDPOINT_URL), then run the same command again (committed "
+        f"chunks are kept); if the store needs longer, set {waiting.TIMEOUT_VARIABLE} to more seconds",
     )
 
 
-def _ask(
-    path: ObjectPath, request: Callable[["ObjectStore", str, waiting.Deadline], T], sent: int = 0
-) -> T:
+def _ask(path: ObjectPath, request: Callable[["ObjectStore", str, waiting.Deadline], T], sent: int = 0) -> T:
     """Make a request that carries so many bytes. Raises EmbankError, `_Unmet`, or FileNotFoundError."""
     deadline = waiting.Deadline(waiting.timeout(), sent)
     store = bucket_of(path.scheme, path.bucket)

@@ -1,7 +1,7 @@
 """Folders and files of this user alone: what lies there was written by this user's programs.
 
-A cache vouches for bytes without their being read again, so it is believed only if nobody else can have written
-to it: owned by this user, not writable by group or others, and no link in the place of a file.
+A cache vouches for bytes without their being read again, so it is believed only if nobody else can have
+written to it: owned by this user, not writable by group or others, and no link in the place of a file.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """Requests that end: each has a deadline, and whoever waits for one can be interrupted.
 
-The library's calls hear no signal and know no limit for all of a request. So they are made in threads of their
-own, which are left to themselves when time is up. A request has `timeout` seconds for its answer. A body that
-arrives gets them anew with each MiB: a slow line may carry a large chunk, but a server that drips may not. A body
-that is sent shows no progress: it gets a second more (by default) for each `SLOWEST` bytes.
+The library's calls hear no signal and know no limit for all of a request. So they are made in threads of
+their own, which are left to themselves when time is up. A request has `timeout` seconds for its answer. A
+body that arrives gets them anew with each MiB: a slow line may carry a large chunk, but a server that drips
+may not. A body that is sent shows no progress: it gets a second more (by default) for each `SLOWEST` bytes.
 """
 
 import contextlib
@@ -90,7 +90,7 @@ _stop_at = math.inf
 
 
 def stop_soon(seconds: float = GRACE_S) -> None:
-    """End every request of this process within `seconds`, those to come included. Safe in a signal handler."""
+    """End every request of this process within `seconds`, later ones included. Safe in a signal handler."""
     global _stop_at
     _stop_at = min(_stop_at, time.monotonic() + seconds)
 

@@ -1,4 +1,4 @@
-"""Numbers beyond all reason, given to every option that takes one: refused with words, and nothing is changed."""
+"""Numbers beyond all reason, for every option that takes one: refused with words, and nothing is changed."""
 
 import json
 import resource
@@ -39,7 +39,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "t.csv").write_text("\n".join(rows))
     (place / "recipe.json").write_text(json.dumps({"size": 32, "crop": 32}))
     columns = ["--uri", "path", "--label", "finding", "--split", "split", "--group", "patient"]
-    words = ["manifest", "table", place / "t.csv", *columns, "--root", place / "images", "-o", place / "m.parquet"]
+    words = [
+        "manifest",
+        "table",
+        place / "t.csv",
+        *columns,
+        "--root",
+        place / "images",
+        "-o",
+        place / "m.parquet",
+    ]
     assert embank(*words).code == 0
     ran = embank(*command(place, "embed"))
     assert ran.code == 0, ran.err
@@ -112,7 +121,11 @@ def test_absurd_numbers_are_refused(place: Path, name: str, option: str, paramet
 
 TEXTS = [
     ("probe", "--low-shot", ["1,10000000000", "9" * 5000, "0", "-1", "1,,2", "1e3"]),
-    ("invariance", "--shrinkage", ["ridge=1.2.3", "ridge=1e999", "ridge=0", "ridge=nan", "components=1" + "0" * 400]),
+    (
+        "invariance",
+        "--shrinkage",
+        ["ridge=1.2.3", "ridge=1e999", "ridge=0", "ridge=nan", "components=1" + "0" * 400],
+    ),
     ("saliency", "--fill", ["256,0,0", "nan,0,0", f"{'9' * 5000},0,0"]),
     ("embed", "--depth", ["window:nan,1", "window:0,1e999", "window:1,0", "window:1"]),
     ("embed", "--device", ["cuda:99999999999999999999", "cuda:-1", "gpu"]),

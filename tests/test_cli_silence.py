@@ -1,4 +1,4 @@
-"""Commands on a bucket whose endpoint is silent, stops half-way or drips: they end with 3, or with 130 on a signal."""
+"""A bucket whose endpoint is silent, stops half-way or drips: commands end with 3, on a signal with 130."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from tests.command import embank
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 1.0
-_HEAD = b"HTTP/1.1 200 OK\r\nETag: \"x\"\r\nLast-Modified: Tue, 01 Dec 2026 00:00:00 GMT\r\nContent-Length: "
+_HEAD = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nLast-Modified: Tue, 01 Dec 2026 00:00:00 GMT\r\nContent-Length: '
 
 
 class Endpoint:
@@ -53,7 +53,9 @@ class Endpoint:
             if self.kind == "half a body":
                 connection.sendall(_HEAD + b"1000\r\n\r\n" + bytes(500))
             if self.kind in ("drips", "drips on"):
-                connection.sendall(_HEAD + (b"1000\r\n\r\n" if self.kind == "drips" else b"100000000\r\n\r\n"))
+                connection.sendall(
+                    _HEAD + (b"1000\r\n\r\n" if self.kind == "drips" else b"100000000\r\n\r\n")
+                )
                 while True:
                     connection.sendall(b"x")
                     time.sleep(0.1)
@@ -98,7 +100,10 @@ def commands(manifest: Path) -> dict[str, list[object]]:
 
 def started(words: list[str]) -> subprocess.Popen[str]:
     """A command that hears SIGINT, even if these tests were started by a shell that ignores it."""
-    heard = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    heard = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", heard, sys.executable, *words],
         cwd=ROOT,
@@ -178,7 +183,7 @@ def test_a_signal_ends_a_command_that_waits(
 
 
 def test_a_signal_ends_what_many_threads_wait_for(endpoint: Endpoint) -> None:
-    """As `verify` of an honest bank whose store falls silent: the pool's threads wait, and so does its end."""
+    """As in `verify` of a bank whose store falls silent: the pool's threads wait, and so does its end."""
     code = (
         "import sys\nimport cli\nfrom stores import files, objects\nfrom stores.places import place\n"
         "root = place('s3://bucket/x')\n"

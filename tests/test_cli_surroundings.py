@@ -1,4 +1,4 @@
-"""Commands under surroundings that are closed, full, gone, narrow or in another encoding: words and a code, no traceback."""
+"""Streams closed or full, folders gone, little memory, other encodings: words and a code, no traceback."""
 
 import json
 import os
@@ -123,7 +123,9 @@ def test_a_name_that_is_no_utf8_in_a_table(bank: Path) -> None:
     assert "not a bank" in ran.err
 
 
-@pytest.mark.parametrize("words", ["bank ls bank", "models list", "embed m.csv --model random/resnet18 --bank b"])
+@pytest.mark.parametrize(
+    "words", ["bank ls bank", "models list", "embed m.csv --model random/resnet18 --bank b"]
+)
 def test_a_working_folder_that_is_gone(words: str, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -131,14 +133,18 @@ def test_a_working_folder_that_is_gone(words: str, tmp_path: Path) -> None:
     assert (ran.code, "working folder" in ran.err, "remedy:" in ran.err) == (2, True, True), ran.err
 
 
-@pytest.mark.parametrize(("words", "MiB"), [("models list", 60), ("models list", 120), ("bank ls {bank}", 100)])
+@pytest.mark.parametrize(
+    ("words", "MiB"), [("models list", 60), ("models list", 120), ("bank ls {bank}", 100)]
+)
 def test_too_little_memory(bank: Path, words: str, MiB: int) -> None:
     ran = shell(f"ulimit -v {MiB * 1024}; {EMBANK} {words.format(bank=bank)}")
     assert (ran.code, "ulimit -v" in ran.err) == (3, True), ran.err
 
 
 def test_too_little_memory_for_torch(bank: Path) -> None:
-    ran = shell(f"ulimit -v {700 * 1024}; {EMBANK} embed {bank}/manifest.parquet --model random/resnet18 --bank b")
+    ran = shell(
+        f"ulimit -v {700 * 1024}; {EMBANK} embed {bank}/manifest.parquet --model random/resnet18 --bank b"
+    )
     assert (ran.code, "torch" in ran.err) == (3, True), ran.err
 
 
@@ -158,7 +164,11 @@ def main(run: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> tuple[i
 ERRORS = {
     "memory": (MemoryError(), "Not enough memory", 3),
     "numpy's memory": (None, "Unable to allocate", 3),
-    "torch's memory": (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "Not enough", 3),
+    "torch's memory": (
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        "Not enough",
+        3,
+    ),
     "threads": (RuntimeError("can't start new thread"), "Not enough memory", 3),
     "recursion": (RecursionError("maximum recursion depth exceeded"), "nested", 3),
     "interrupt": (KeyboardInterrupt(), "Stopped.", 130),
@@ -185,7 +195,9 @@ def test_unexpected_errors(
         assert type(error).__name__ in path.read_text()
 
 
-def test_where_a_bug_arose_can_be_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_bug_arose_can_be_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(process.DEBUG_VARIABLE, "1")
     code, err = main(raising(ZeroDivisionError("division by zero")), capsys)
     assert (code, "Traceback" in err, "in raising" in err or "in run" in err) == (3, True, True)
@@ -246,7 +258,20 @@ def test_one_patient_has_no_interval(tmp_path: Path) -> None:
         writer.commit(chunk_result(0, 0, 60, 4))
         writer.seal()
     model = bank.list()[0].name
-    words = ["fewshot", bank.path, "--model", model, "--n-way", 2, "--n-shot", 2, "--n-query", 2, "--bootstrap", 50]
+    words = [
+        "fewshot",
+        bank.path,
+        "--model",
+        model,
+        "--n-way",
+        2,
+        "--n-shot",
+        2,
+        "--n-query",
+        2,
+        "--bootstrap",
+        50,
+    ]
     found = embank(*words, "--json").json["bootstrap"]
     assert (found["low"], found["high"], found["groups"]) == (None, None, 1)
     assert "needs two" in found["reason"]

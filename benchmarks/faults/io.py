@@ -269,7 +269,7 @@ def _verify(truth: _Truth) -> Job:
 
 
 def _read(truth: _Truth) -> Job:
-    """All that an evaluation reads; in a copy, for which there are no stamps, so that every byte is checked."""
+    """All that an evaluation reads; of a copy, which has no stamps, so that every byte is checked."""
     start = truth.new("read", truth.whole)
     expected = evaluated(start / "bank")
 

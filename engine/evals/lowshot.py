@@ -25,7 +25,6 @@ from engine.kernels.metrics import Evaluation
 from engine.kernels.moments import Moments
 from stores.limits import check_seed, check_whole
 
-
 #: Draws at most; each is a fit for every number of images and value of C.
 MAX_SEEDS = 1000
 
@@ -118,7 +117,8 @@ def low_shot(
 
     Returns:
         `{shots, seeds, seed, curve: [{shots, images, best_C, NAME: {mean, ci95, values}}], ...}`; the names
-        are those of `Evaluation.headline`; ci95 is Student's half width over the seeds, NaN for one seed, with a `ci95_reason`.
+        are those of `Evaluation.headline`; ci95 is Student's half width over the seeds, NaN for one seed,
+        with a `ci95_reason`.
 
     Raises:
         Refused: a class has too few images for the largest number.

@@ -17,7 +17,7 @@ SELECT: tuple[Select, ...] = ("accuracy", "mean-per-class", "auroc", "log-loss")
 
 #: Of the study: 45 values a quarter of a decade apart.
 C_MIN, C_MAX, VALUES = 1e-5, 1e6, 45
-#: Beyond these the objective is, to the last digit of its parts, one term alone; and how many values are tried.
+#: Limits of C, beyond which one term of the objective drowns the other; and how many values are tried.
 C_LIMITS, MAX_VALUES = (1e-12, 1e12), 1000
 
 

@@ -62,7 +62,10 @@ class Bootstrap:
 
 
 def no_interval(groups: int, resamples: int) -> str:
-    """Why a bootstrap gives no interval, or "". From one group every resample is the same: no width is no certainty."""
+    """Say why a bootstrap gives no interval; "" if it gives one.
+
+    All resamples of one group are the same: an interval of no width would look like certainty.
+    """
     if groups < 2:
         return f"{groups} patient{'' if groups == 1 else 's'} (or images) to draw from: an interval needs two"
     return "" if resamples >= 2 else f"{resamples} resample: an interval needs two, and 1000 are usual"
@@ -171,7 +174,9 @@ def _percentiles(values: Floats, whole: float, groups: int) -> Percentiles:
     kept = values[np.isfinite(values)]
     left_out = len(values) - len(kept)
     if math.isnan(whole) or len(kept) < 2:
-        why = "the metric is not defined" if math.isnan(whole) else "it is defined in fewer than two resamples"
+        why = (
+            "the metric is not defined" if math.isnan(whole) else "it is defined in fewer than two resamples"
+        )
         return Percentiles(math.nan, math.nan, groups, 0, len(values), why)
     low, high = np.percentile(kept, [2.5, 97.5])
     return Percentiles(float(low), float(high), groups, len(kept), left_out)

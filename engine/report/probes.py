@@ -117,7 +117,16 @@ def _low_shots(axes: Any, results: Sequence[Mapping[str, Any]]) -> None:
         mean = np.array([each["accuracy"]["mean"] for each in found], float)
         half = np.array([each["accuracy"]["ci95"] for each in found], float)  # no bar where NaN
         name = result["model"] + (f", {result['label']}" if labels else "")
-        axes.errorbar(beside, mean, yerr=half, marker="o", markersize=4, capsize=3, color=colour, label=clipped(name, _LEGEND))
+        axes.errorbar(
+            beside,
+            mean,
+            yerr=half,
+            marker="o",
+            markersize=4,
+            capsize=3,
+            color=colour,
+            label=clipped(name, _LEGEND),
+        )
         axes.axhline(result["test"]["accuracy"], color=colour, linestyle=":", linewidth=1.2)
     axes.plot([], [], color="grey", linestyle=":", label="trained on all images")
     axes.set_xscale("log")

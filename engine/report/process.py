@@ -1,9 +1,9 @@
 """Where a command meets its surroundings: standard streams, signals, the working folder, unexpected errors.
 
 Whatever these are like, a command ends with an exit code and words, not with a traceback. Standard error that
-cannot be written stops nothing: what it would say is lost. Standard output carries the results: closed from the
-start it is refused before anything is done; full, it is a fault of the machine; and when the reader of a pipe has
-gone, the command ends quietly with 141, as those do that SIGPIPE ends.
+cannot be written stops nothing: what it would say is lost. Standard output carries the results: closed from
+the start it is refused before anything is done; full, it is a fault of the machine; and when the reader of a
+pipe has gone, the command ends quietly with 141, as programs do that SIGPIPE ends.
 """
 
 import contextlib
@@ -114,7 +114,7 @@ def _open_closed() -> None:
 def _lenient(stream: TextIO | None) -> TextIO:
     """The stream, made to spell out what its encoding lacks (`±` in ASCII) instead of failing there."""
     if stream is None:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
     return stream
@@ -180,7 +180,7 @@ def _refuse_gone_folder() -> None:
 
 
 def _refuse_little_memory() -> None:
-    """Where a limit leaves no room for the libraries: OpenBLAS would end the process with 1, which has a meaning."""
+    """Stop where no room is left for the libraries: OpenBLAS would exit with 1, which has a meaning."""
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -207,13 +207,17 @@ class _TorchGuard(MetaPathFinder):
         for folder in map(Path, sys.path):
             if libraries := list((folder / "torch" / "lib").glob("*.so*")):
                 size = sum(each.stat().st_size for each in libraries)
-                return _refuse_less("torch's libraries", _TIMES_THEIR_SIZE * size)
+                _refuse_less("torch's libraries", _TIMES_THEIR_SIZE * size)
+                return
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """Handle SIGINT and SIGTERM for the body; one that is ignored (`nohup`, `&`) stays ignored."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
     taken = []
     with contextlib.suppress(ValueError):  # not the main thread: whoever started it handles signals
         for number, handler in usual.items():
@@ -256,7 +260,12 @@ def unexpected(error: BaseException) -> EmbankError:
 
 
 def _is_memory(text: str) -> bool:
-    signs = ("can't start new thread", "can't allocate memory", "annot allocate memory", "failed to map segment")
+    signs = (
+        "can't start new thread",
+        "can't allocate memory",
+        "annot allocate memory",
+        "failed to map segment",
+    )
     return any(sign in text for sign in signs)
 
 

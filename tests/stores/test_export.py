@@ -168,7 +168,9 @@ def test_an_interrupted_export_replaces_its_own_files_alone(
         export(bank.features(), tmp_path / "out")
     left = files_of(tmp_path / "out")
     assert {"embeddings.npy", "status.npy", UNFINISHED} == set(left)
-    (tmp_path / "out" / "failures.csv").write_text("mine")  # since then, but under a name that was the export's
+    (tmp_path / "out" / "failures.csv").write_text(
+        "mine"
+    )  # since then, but under a name that was the export's
     (tmp_path / "out" / "embeddings.parquet").write_text("mine")
     with pytest.raises(BankError, match=r"embeddings\.parquet exists"):
         export(bank.features(), tmp_path / "out", "parquet")

@@ -316,7 +316,8 @@ def spoiler(how: str, cache: Path, elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["cache", "folder", "file", "link", "linked folder", "another user's file", "another user's folder"]
+    "how",
+    ["cache", "folder", "file", "link", "linked folder", "another user's file", "another user's folder"],
 )
 def test_a_cache_that_others_can_write_to_is_not_believed(
     root: ObjectPath,

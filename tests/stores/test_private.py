@@ -1,4 +1,4 @@
-"""What vouches for bytes that are not read again: stamps and cached copies count only where they are this user's own."""
+"""What vouches for bytes that are not read again counts only where nobody else can have written it."""
 
 import os
 import shutil
@@ -47,7 +47,9 @@ def test_stamps_that_come_with_a_bank_vouch_for_nothing(bank: Bank) -> None:
 
 
 @pytest.mark.parametrize("how", ["writable", "folder", "link", "another user"])
-def test_stamps_that_others_could_have_written_vouch_for_nothing(bank: Bank, tmp_path: Path, how: str) -> None:
+def test_stamps_that_others_could_have_written_vouch_for_nothing(
+    bank: Bank, tmp_path: Path, how: str
+) -> None:
     flip(next(bank.path.glob("*/embedding/c/1/0")))
     path = integrity._stamps_file(bank.path, bank.list()[0].name)
     assert path is not None

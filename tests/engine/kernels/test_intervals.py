@@ -48,10 +48,16 @@ def test_the_bootstrap_is_as_wide_as_theory_says() -> None:
 def test_images_never_asked_do_not_count() -> None:
     stream = Identity(0, "", 2, 1, 1).stream("bootstrap")
     found = over_groups(np.array([2, 1, 0]), np.array([2, 1, 0]), np.array([0, 1, 2]), 10, stream)
-    assert (found.low, found.high, found.groups) == (1.0, 1.0, 2)  # both are right in all that they were asked
+    assert (found.low, found.high, found.groups) == (
+        1.0,
+        1.0,
+        2,
+    )  # both are right in all that they were asked
 
 
-@pytest.mark.parametrize(("groups", "resamples", "said"), [([5, 5, 5], 1000, "1 patient "), ([5, 6, 7], 1, "1 resample")])
+@pytest.mark.parametrize(
+    ("groups", "resamples", "said"), [([5, 5, 5], 1000, "1 patient "), ([5, 6, 7], 1, "1 resample")]
+)
 def test_one_patient_or_one_resample_gives_no_interval(groups: list[int], resamples: int, said: str) -> None:
     """Every resample of one patient is that patient: an interval of no width would be no certainty."""
     stream = Identity(0, "", 2, 1, 1).stream("bootstrap")

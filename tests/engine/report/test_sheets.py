@@ -78,5 +78,7 @@ def test_labels_of_ten_thousand_characters_do_not_stall_a_sheet(source: ImageSou
     shortened("x" * 10_000, 20, length)
     assert calls < 20  # one a character before
     start = time.process_time()
-    contact_sheet([Tile(None, 0, ("W" * 10_000, "\u80ba" * 10_000, "\u0301" * 10_000))] * 50, tmp_path / "a.png")
+    contact_sheet(
+        [Tile(None, 0, ("W" * 10_000, "\u80ba" * 10_000, "\u0301" * 10_000))] * 50, tmp_path / "a.png"
+    )
     assert time.process_time() - start < 5
