@@ -30,10 +30,7 @@ T = TypeVar("T")
 THREADS = 16
 #: Answers of 5xx, and what never arrived, are asked for again by the library, for half of the time that there
 #: is, so that its last pause ends in time ...
-RETRIES: dict[str, Any] = {
-    "max_retries": 8,
-    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 2},
-}
+RETRIES: dict[str, Any] = {"max_retries": 8}
 #: ... and, after so many seconds, what it does not repeat itself: our requests may all be made twice.
 PAUSES = (0.5, 2.0)
 #: `stores.waiting` ends a request long before the library's `timeout`. A connection is not used again after
@@ -76,7 +73,9 @@ def bucket_of(scheme: str, bucket: str) -> "ObjectStore":
     stated = {name: os.environ.get(f"{_PREFIXES[scheme]}_{name.upper()}") for name in _CLIENT_SETTINGS}
     client: Any = {**_CLIENT, **{name: value for name, value in stated.items() if value}}
     url = f"{scheme}://{bucket}"
-    retries: Any = {"retry_timeout": timedelta(seconds=waiting.timeout() / 2), **RETRIES}
+    limit = timedelta(seconds=waiting.timeout())
+    backoff = {"init_backoff": min(timedelta(seconds=0.1), limit / 4), "max_backoff": limit / 4, "base": 2}
+    retries: Any = {"retry_timeout": limit / 2, "backoff": backoff, **RETRIES}
     try:
         return from_url(url, client_options=client, retry_config=retries)
     except BaseError as error:
@@ -143,11 +142,12 @@ def _ask(path: ObjectPath, request: Callable[["ObjectStore", str, waiting.Deadli
     store = bucket_of(path.scheme, path.bucket)
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
+    fault: EmbankError | None = None
     for pause in (*PAUSES, None):
         try:
             return waiting.run(lambda: request(store, path.key, deadline), deadline)
         except waiting.Silent as error:
-            raise _silent(path, deadline.seconds) from error
+            raise fault or _silent(path, deadline.seconds) from error
         except (AlreadyExistsError, PreconditionError) as error:
             raise _Unmet from error
         except BaseError as error:

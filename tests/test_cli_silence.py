@@ -1,6 +1,7 @@
 """A bucket whose endpoint is silent, stops half-way or drips: commands end with 3, on a signal with 130."""
 
 import contextlib
+import hashlib
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from tests.command import embank
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 1.0
+SLOW = bytes(range(256)) * (12 << 10)
 _HEAD = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nLast-Modified: Tue, 01 Dec 2026 00:00:00 GMT\r\nContent-Length: '
 
 
@@ -52,6 +54,12 @@ class Endpoint:
                 connection.sendall(_HEAD)
             if self.kind == "half a body":
                 connection.sendall(_HEAD + b"1000\r\n\r\n" + bytes(500))
+            while self.kind == "slow":
+                connection.sendall(_HEAD + b"%d\r\n\r\n" % len(SLOW))
+                for start in range(0, len(SLOW), 1 << 18):
+                    time.sleep(0.4)
+                    connection.sendall(SLOW[start : start + (1 << 18)])
+                connection.recv(65536)
             if self.kind in ("drips", "drips on"):
                 connection.sendall(
                     _HEAD + (b"1000\r\n\r\n" if self.kind == "drips" else b"100000000\r\n\r\n")
@@ -61,6 +69,8 @@ class Endpoint:
                     time.sleep(0.1)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # or the thread in `accept` would keep it open
         for each in (self._socket, *self._open):
             each.close()
 
@@ -158,6 +168,28 @@ def test_a_limit_that_is_none(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(Refused, match=waiting.TIMEOUT_VARIABLE):
         objects.read_if_there(place("s3://bucket/x"))
     assert embank("--store-timeout", stated, "bank", "ls", "s3://bucket/bank").code == 2
+
+
+@pytest.mark.parametrize("endpoint", ["slow"], indirect=True)
+def test_a_slow_line_may_carry_a_large_object(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than a request may be without an answer, but each MiB does not."""
+    monkeypatch.setenv(waiting.TIMEOUT_VARIABLE, "4")
+    path = place("s3://bucket/x")
+    for function, expected in (
+        (objects.read_if_there, SLOW),
+        (objects.digest, (len(SLOW), hashlib.sha256(SLOW).hexdigest())),
+    ):
+        start = time.monotonic()
+        assert function(path) == expected
+        assert time.monotonic() - start > 4
+
+
+def test_what_the_store_said_last_is_told(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that it is silent: nobody listens there, and that can be known."""
+    monkeypatch.setenv(waiting.TIMEOUT_VARIABLE, "4")
+    endpoint.close()
+    with pytest.raises(MachineFault, match="error sending request"):
+        objects.read_if_there(place("s3://bucket/x"))
 
 
 def test_a_large_upload_has_more_time() -> None:

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,7 +183,7 @@ ERRORS = {
 def test_unexpected_errors(
     kind: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     error, said, code = ERRORS[kind]
     run = raising(error) if error else lambda: np.empty(10**17)
     assert (found := main(run, capsys))[0] == code

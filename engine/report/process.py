@@ -11,10 +11,7 @@ import os
 import resource
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -186,7 +183,7 @@ def _refuse_little_memory() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     _refuse_less("The libraries", _LEAST_BYTES + cores * _BYTES_A_CORE)
     if not any(isinstance(finder, _TorchGuard) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _TorchGuard())
+        sys.meta_path.insert(0, cast(Any, _TorchGuard()))
 
 
 def _refuse_less(what: str, needed: float) -> None:
@@ -198,7 +195,7 @@ def _refuse_less(what: str, needed: float) -> None:
         )
 
 
-class _TorchGuard(MetaPathFinder):
+class _TorchGuard:
     """Looks, before torch is imported, whether it can be: without memory it aborts the process."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
@@ -270,7 +267,10 @@ def _is_memory(text: str) -> bool:
 
 
 def _keep_traceback(error: BaseException) -> str:
-    """Put the traceback where it can be found; what to report."""
+    """Put the traceback where it can be found; return what to report."""
+    import tempfile  # not above: these would slow every start
+    import traceback
+
     lines = traceback.format_exception(error)
     if os.environ.get(DEBUG_VARIABLE):
         sys.stderr.write("".join(lines))
