@@ -71,6 +71,13 @@ class ExportFormat(StrEnum):
     parquet = "parquet"
 
 
+def _number(value: float | None) -> float | None:
+    """Refuse NaN, which is in every range: no comparison with it is true."""
+    if value != value:
+        raise typer.BadParameter("nan is not a number.")
+    return value
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 # A text, since a Path would lose a slash of a URL; `stores.places.place` makes of it what it names.
 BankPath = Annotated[
@@ -99,6 +106,25 @@ Scheduler = Annotated[
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Let absolute paths and links lead out of the root.")
 ]
+
+
+@app.callback()
+def settings(
+    store_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=86_400,
+            callback=_number,
+            metavar="SECONDS",
+            help="Longest wait for an answer from a bucket. (default: EMBANK_STORE_TIMEOUT, else 30)",
+        ),
+    ] = None,
+) -> None:
+    if store_timeout is not None:
+        from stores.waiting import TIMEOUT_VARIABLE
+
+        os.environ[TIMEOUT_VARIABLE] = str(store_timeout)  # so that workers of this machine know it
 
 
 # --- the machine and the first run ------------------------------------------------------------------
@@ -371,7 +397,8 @@ def embed(
         ),
     ] = False,
     max_failed: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of rows failed.")
+        float,
+        typer.Option(min=0, max=1, callback=_number, help="Exit with 1 if a larger share of rows failed."),
     ] = 0.01,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest image decoded.")] = 64_000_000,
     retry_failed: Annotated[
@@ -555,8 +582,7 @@ class _terminable:
     """Turn SIGTERM into KeyboardInterrupt, and KeyboardInterrupt into a resumable end."""
 
     def __enter__(self) -> "_terminable":
-        def interrupt(*_: Any) -> None:
-            raise KeyboardInterrupt
+        from engine.report.process import interrupt
 
         self._before = signal.signal(signal.SIGTERM, interrupt)
         return self
@@ -564,7 +590,9 @@ class _terminable:
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         signal.signal(signal.SIGTERM, self._before)
         if kind is KeyboardInterrupt:
-            print("\nStopped. What is done is kept; run the same command to resume.", file=sys.stderr)
+            from engine.report.process import say_stopped
+
+            say_stopped("Stopped. What is done is kept; run the same command to resume.")
             raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -712,7 +740,7 @@ def bank_export(
 ) -> None:
     """Write embeddings, status and manifest as npy or Parquet files."""
     from engine.report import console
-    from stores.export import check, export
+    from stores.export import export_all
     from stores.read import Bank
 
     store = Bank.open(bank)
@@ -722,13 +750,8 @@ def bank_export(
     infos = [info for info in store.list() if info.name in chosen]
     if not infos:
         raise Refused(f"{bank} has no features", "An export takes what is there", "run `embank embed` first")
-    written: list[Path] = []
-    folders = [target if len(infos) == 1 else target / info.name for info in infos]
-    for folder in folders:  # before the first is written
-        check(folder, format, force or overwrite)
     features = [store.features(info.name) for info in infos]
-    for feature, folder in zip(features, folders, strict=True):
-        written += export(feature, folder, format, overwrite=force or overwrite)
+    written = export_all(features, target, format, overwrite=force or overwrite)
     if json:
         console.print_json({"bank": str(bank), "files": [str(path) for path in written]})
     else:
@@ -1043,7 +1066,8 @@ def _print_fewshot(results: list[dict[str, Any]]) -> None:
             f"{r['seconds']:.2f} s)"
         )
         if boot := r.get("bootstrap"):
-            print(f"  over {boot['groups']:,} patients or images: {boot['low']:.4f} to {boot['high']:.4f}")
+            spread = boot.get("reason") or f"{boot['low']:.4f} to {boot['high']:.4f}"
+            print(f"  over {boot['groups']:,} patients or images: {spread}")
     for at, r in enumerate(results):
         for p in r["paired"][at:]:
             print(
@@ -1337,6 +1361,8 @@ def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
                 print(f"  {'' if each is r else each['label'] + ': '}{note}")
             if reason := each.get("test", {}).get("auroc_reason"):
                 print(f"  AUROC: {reason}")
+            if reason := each.get("test", {}).get("intervals", {}).get("accuracy", {}).get("reason"):
+                print(f"  interval: {reason}")
     for r in results:
         _print_low_shot(r)
     if out:
@@ -1355,7 +1381,11 @@ def _probe_row(r: dict[str, Any]) -> list[Any]:
         "" if mean else f"{r['weight_decay']:.3g}",
         r["val_score"],
         test["accuracy"],
-        f"{interval['low']:.3f}-{interval['high']:.3f}" if interval else "",
+        ""
+        if not interval
+        else "undefined"
+        if "reason" in interval
+        else f"{interval['low']:.3f}-{interval['high']:.3f}",
         test["mean_per_class_accuracy"],
         test["auroc"],
         "yes" if r["converged"] else "NO",
@@ -1503,7 +1533,8 @@ def saliency(
     ] = None,
     force: Force = False,
     max_failed: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of images failed.")
+        float,
+        typer.Option(min=0, max=1, callback=_number, help="Exit with 1 if a larger share of images failed."),
     ] = 0.01,
     json: Json = False,
 ) -> None:
@@ -1944,9 +1975,19 @@ def bench(
 
 
 def main(run: Callable[[], Any] = app) -> None:
-    """Entry point: every known error ends in its exit code, with value, rule and remedy on stderr."""
+    """Entry point: every error ends in its exit code, with value, rule and remedy on stderr."""
+    from engine.report import process
+
+    with process.guarded_errors():
+        _run(run)
+
+
+def _run(run: Callable[[], Any]) -> None:
+    from engine.report import process
+
     try:
-        run()
+        with process.prepared():
+            run()
     except EmbankError as error:
         from engine.report import console
 
@@ -1967,9 +2008,7 @@ def main(run: Callable[[], Any] = app) -> None:
         from engine import faults
         from engine.report import console
 
-        fault = faults.translate(error)
-        if fault is None:
-            raise
+        fault = faults.translate(error) or process.unexpected(error)
         console.print_error(fault)
         sys.exit(fault.exit_code)
 

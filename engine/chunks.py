@@ -40,12 +40,17 @@ from stores.amend import amend_chunk
 from stores.commit import Committer
 from stores.contents import contents_of_bank
 from stores.layout import FeatureLayout, images_key
+from stores.limits import check_whole
 from stores.manifest import Manifest
 from stores.read import Bank
 from stores.schema import ChunkResult, Failure, FeatureKey
 
 if TYPE_CHECKING:
     import torch
+
+
+#: Images a forward pass, and rows a chunk, at most; the bank has the latter limit too.
+MAX_BATCH, MAX_CHUNK_ROWS = 65_536, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,12 @@ class EmbedOptions:
     chunk_rows: int | None = None
     limits: Limits = field(default_factory=Limits)
     allow_outside: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size, 1, MAX_BATCH)
+        if self.chunk_rows is not None:
+            check_whole("chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS, "leave --chunk-rows out")
 
     def batch_for(self, runtime: Runtime, chunk_rows: int) -> int:
         """Images a forward pass. Batches do not cross chunks, so a larger one would be padding on CUDA."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine import faults
 from engine.errors import Refused
+from stores.limits import MAX_THREADS, check_seed, check_whole
 
 if TYPE_CHECKING:
     import torch
@@ -113,8 +114,9 @@ class Runtime:
             precision = _best_precision(device)
         if precision == "fp16" and device == "cpu":
             raise Refused("fp16 on the CPU", "Half precision is for CUDA", "use --precision bf16 or fp32")
-        if threads is not None and threads < 1:
-            raise Refused(f"{threads} threads", "At least one is needed", "leave --threads out")
+        if threads is not None:
+            check_whole("threads", threads, 1, MAX_THREADS, "leave --threads out")
+        check_seed(seed)
         return cls(device, precision, threads or usable_cores(), seed, compile)  # type: ignore[arg-type]
 
     @property

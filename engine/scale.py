@@ -20,7 +20,10 @@ from typing import Any, Protocol, TypeVar
 
 from engine import faults
 from engine.errors import DeviceLost, EmbankError, MachineFault, Refused
+from stores.limits import check_memory, check_whole
 
+#: Worker processes of one machine at most, and what each takes without any work.
+MAX_WORKERS, _WORKER_BYTES = 1024, 300 << 20
 R = TypeVar("R")
 
 #: Tasks handed out for each worker: the one it does and one that waits there, which hides the scheduler's
@@ -307,6 +310,8 @@ def local(
     Raises:
         Refused: dask or cryptography is not installed, or dask-cuda for `cuda`; more workers than GPUs.
     """
+    check_whole("workers", workers, 1, MAX_WORKERS)
+    check_memory(workers * _WORKER_BYTES, f"{workers} workers", "lower --workers")
     _need_dask()
     import dask
 

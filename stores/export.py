@@ -4,13 +4,13 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from stores import files
+from stores import documents, files
 from stores.errors import BankError
 from stores.layout import MANIFEST
 from stores.outputs import check_folder
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from stores.read import FeatureSet
 
 FORMATS = ("npy", "parquet")
+#: Beside an export that is being written, or was interrupted.
+UNFINISHED = "unfinished-export.json"
 _BLOCK_ROWS = 4096
 _RISKY = ("=", "+", "-", "@", "\t", "\r")
 
@@ -36,6 +38,9 @@ def export(
     manifest.parquet, failures.csv (row, image_id, uri, code, detail; cells that a spreadsheet would run
     are quoted) and feature.json (what the embeddings are: feature, title, key).
 
+    An export that was interrupted can be repeated: until all is written, `unfinished-export.json` names what
+    it is of and the files that were not there before, and these alone are replaced.
+
     Args:
         features: what to write.
         out: directory, made if absent.
@@ -48,43 +53,88 @@ def export(
         BankError: an unknown format, or files that are there already.
         MachineFault: disk full or I/O error.
     """
-    writers, out = check(out, format, overwrite), Path(out)
+    return export_all([features], out, format, overwrite)
+
+
+def export_all(
+    several: Sequence["FeatureSet"], out: Path | str, format: str = "npy", overwrite: bool = False
+) -> list[Path]:
+    """Export several feature sets of a bank: each into a folder of its name, unless there is one only."""
+    out = Path(out)
+    folders = [out] if len(several) == 1 else [out / features.name for features in several]
+    writers = _writers(str(getattr(format, "value", format)))
+    paths = [folder / name for folder in folders for name in (*writers, MANIFEST)]
+    for folder in folders:
+        check_folder(folder)
+    what = {"format": sorted(writers), "seals": [features.seal_digest for features in several]}
+    new = _new_files(out, [path.relative_to(out).as_posix() for path in paths], what, overwrite)
+    for features in several:  # What is damaged is refused before anything is written.
+        _ = features.array, features.status
+    files.make_directory(out)
+    _remove_left_behind(folders, (*writers, MANIFEST))
+    note = out / UNFINISHED
+    documents.replace(note, {**what, "files": new}, files.temporary(out, f".{UNFINISHED}"))
+    for folder, features in zip(folders, several, strict=True):
+        _write(features, folder, writers)
+    files.remove(note)  # the last touch: whoever dies before it may do all again
+    return paths
+
+
+def _new_files(out: Path, relatives: list[str], what: dict[str, Any], overwrite: bool) -> list[str]:
+    """Which of the files are this export's own, being absent or of its interrupted predecessor.
+
+    Raises:
+        BankError: another is there, and nothing says that it may be replaced.
+    """
+    try:
+        note = documents.read_if_there(out / UNFINISHED) or {}
+    except documents.BrokenDocument:
+        note = {}
+    own = (
+        set(note.get("files", ())) if all(note.get(name) == value for name, value in what.items()) else set()
+    )
+    folders = [each for each in relatives if (out / each).is_dir()]
+    if folders:
+        raise BankError(
+            f"{out / folders[0]} is a folder", "An export writes a file there", "choose another folder"
+        )
+    new = [each for each in relatives if each in own or not os.path.lexists(out / each)]
+    taken = [each for each in relatives if each not in new]
+    if taken and not overwrite:
+        raise BankError(
+            f"{out / taken[0]} exists",
+            "An export replaces nothing unasked",
+            "choose another folder, or add --force",
+        )
+    return new
+
+
+def _remove_left_behind(folders: Sequence[Path], names: Sequence[str]) -> None:
+    """Remove the temporary files (`stores.tables.atomic_file`) of exports that were killed here."""
+    for folder in folders:
+        for each in files.names(folder):
+            name, _, pid = each.removeprefix(".").removesuffix(".tmp").rpartition(".")
+            if name in names and each == f".{name}.{pid}.tmp" and not Path("/proc", pid).exists():
+                files.remove(folder / each)
+
+
+def _writers(name: str) -> dict[str, _Write]:
+    formats: dict[str, dict[str, _Write]] = {
+        "npy": {"embeddings.npy": _embeddings_npy, "status.npy": _status_npy},
+        "parquet": {"embeddings.parquet": _embeddings_parquet},
+    }
+    writers = formats.get(name, {})
+    if not writers:
+        raise BankError(f"format {name!r}", f"It is one of {', '.join(FORMATS)}", "choose one")
+    return {**writers, "failures.csv": _failures_csv, "feature.json": _feature_json}
+
+
+def _write(features: "FeatureSet", out: Path, writers: dict[str, _Write]) -> None:
     files.make_directory(out)
     for each, write in writers.items():
         with atomic_file(out / each) as file:
             write(features, file)
     features.bank.manifest().write(out / MANIFEST)
-    return [out / each for each in (*writers, MANIFEST)]
-
-
-def check(out: Path | str, format: str = "npy", overwrite: bool = False) -> dict[str, _Write]:
-    """What `export` would write, and how; nothing is written.
-
-    Raises:
-        BankError: an unknown format, or files that are there already.
-        Refused: a folder in a bank, or one that cannot be written to.
-    """
-    name, out = str(getattr(format, "value", format)), Path(out)
-    formats: dict[str, dict[str, _Write]] = {
-        "npy": {"embeddings.npy": _embeddings_npy, "status.npy": _status_npy},
-        "parquet": {"embeddings.parquet": _embeddings_parquet},
-    }
-    if name not in formats:
-        raise BankError(f"format {name!r}", f"It is one of {', '.join(FORMATS)}", "choose one")
-    check_folder(out)
-    writers = {**formats[name], "failures.csv": _failures_csv, "feature.json": _feature_json}
-    paths = [out / each for each in (*writers, MANIFEST)]
-    folders = [path for path in paths if path.is_dir()]
-    if folders:
-        raise BankError(f"{folders[0]} is a folder", "An export writes a file there", "choose another folder")
-    taken = [path for path in paths if os.path.lexists(path)]
-    if taken and not overwrite:
-        raise BankError(
-            f"{taken[0]} exists",
-            "An export replaces nothing unasked",
-            "choose another folder, or add --force",
-        )
-    return writers
 
 
 def _blocks(features: "FeatureSet") -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:

@@ -16,11 +16,10 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from stores import objects
+from stores import objects, waiting
 from stores.errors import BankError, EmbankError, MachineFault
 from stores.places import ObjectPath, Place
 
@@ -36,8 +35,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 def each(root: Place, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`function` of every item, in order; at once where each has to wait for a network."""
     if isinstance(root, ObjectPath):
-        with ThreadPoolExecutor(objects.THREADS) as pool:
-            return list(pool.map(function, items))
+        return list(waiting.at_once(objects.THREADS, function, items))
     return [function(item) for item in items]
 
 

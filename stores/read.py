@@ -4,6 +4,7 @@ Imports neither pandas nor zarr: a study rerun from the shell opens its features
 """
 
 import builtins
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -350,6 +351,11 @@ class FeatureSet:
     def key(self) -> FeatureKey:
         """What made the embeddings."""
         return self._layout.key
+
+    @property
+    def seal_digest(self) -> str:
+        """SHA-256 of the seal, and so of every byte of the feature."""
+        return hashlib.sha256(self._seal_bytes).hexdigest()
 
     @property
     def dim(self) -> int:

@@ -13,12 +13,16 @@ from engine import provenance
 from engine.errors import Refused
 from engine.kernels.similar import Pairs, Tally, identical, similar_pairs
 from engine.kernels.vectors import Vectors
+from stores import limits
 from stores.read import Bank, FeatureSet
 from stores.records import RunRecord, keep
 from stores.table_files import write_table
 
 #: Columns whose values a pair may share.
 COLUMNS = ("label", "split", "group")
+
+#: Pairs that are listed at most; all are counted.
+MAX_PAIRS = 10_000_000
 
 Column = tuple[NDArray[np.int32], list[str]]
 
@@ -95,8 +99,7 @@ def audit(
 def _check(threshold: float, max_pairs: int) -> None:
     if not 0 < threshold <= 1:
         raise Refused(f"threshold {threshold}", "A cosine similarity above 0, at most 1", "0.99 is a start")
-    if max_pairs < 1:
-        raise Refused(f"max_pairs {max_pairs}", "At least one pair is listed", "raise --max-pairs")
+    limits.check_whole("max_pairs", max_pairs, 1, MAX_PAIRS, "10000 are the default")
 
 
 def _counts(tally: Tally) -> dict[str, Any]:

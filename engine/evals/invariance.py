@@ -88,7 +88,15 @@ def summarise(
     }
     if not np.isfinite(found["ci95"]):
         found["ci95_reason"] = "an interval needs two images of different patients"
+    if not np.isfinite(found["mahalanobis_ci95"]):
+        found["mahalanobis_ci95_reason"] = "an interval needs two images of different patients"
     return found
+
+
+def baseline_reason(ci95: float) -> dict[str, str]:
+    """`{baseline_ci95_reason}` where the baseline has no interval, else nothing."""
+    why = "an interval needs images of three different patients"
+    return {} if np.isfinite(ci95) else {"baseline_ci95_reason": why}
 
 
 def invariances_from_bank(
@@ -256,6 +264,7 @@ class _Measurement:
             **summary,
             "baseline": baseline.mean,
             "baseline_ci95": baseline.ci95,
+            **baseline_reason(baseline.ci95),
             "baseline_pairs": pairs // 2,
             "views": views.count,
             "grey": int(grey.sum()),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine import provenance
 from engine.errors import Refused
-from engine.evals.invariance import summarise
+from engine.evals.invariance import baseline_reason, summarise
 from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, own_groups
 from engine.kernels.covariance import Arithmetic
@@ -180,6 +180,7 @@ def multiview_from_bank(
         **summary,
         "baseline": baseline,
         "baseline_ci95": ci95,
+        **baseline_reason(ci95),
         "baseline_pairs": count,
         "views": list(pairs.views),
         "paired_by": pairs.by,

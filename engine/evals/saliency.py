@@ -298,7 +298,7 @@ class _Job:
             return found | {"interval": {"low": nan, "high": nan, "reason": reason}}
         stream = _stream("interval", self.options.seed, self.images.manifest.image_digest)
         spread = over_groups(values, np.ones(n), groups.astype(np.int64), RESAMPLES, stream)
-        return found | {"interval": {**asdict(spread), "level": 0.95, "over": "images or patients"}}
+        return found | {"interval": {**spread.to_dict(), "level": 0.95, "over": "images or patients"}}
 
     def record(self, report: dict[str, Any]) -> RunRecord:
         """What the report says, and what it was made with."""

@@ -19,7 +19,12 @@ LINE_EVERY_S = 10.0
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout; NaN becomes null, since JSON has none."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n"
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # another encoding, or a file name that is no UTF-8: JSON can spell both
+        text = json.dumps(_plain(value), indent=2) + "\n"
+    sys.stdout.write(text)
 
 
 def _plain(value: Any) -> Any:
@@ -57,7 +62,12 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return escape(str(value))
+    return escape(clipped(str(value)))
+
+
+def clipped(text: str, most: int = 200) -> str:
+    """The text, or its beginning with an ellipsis where it is longer than a table or a figure can use."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from engine.report.console import clipped
 from engine.report.drawing import save_figure
 
 matplotlib.use("Agg")
@@ -18,6 +19,8 @@ SCORES = {
     "auroc": "AUROC",
     "log-loss": "log loss",
 }
+#: Characters of a name in a legend.
+_LEGEND = 60
 #: Curves a panel can hold in colours that are told apart.
 _COLOURS = 10
 
@@ -72,7 +75,7 @@ def sweeps(axes: Any, curves: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(strength, score, color=colour, linewidth=1.4)
         axes.plot(strength[stuck], score[stuck], "x", color=colour, markersize=5)
         name = [curve["model"]] * (several or not labels) + [curve["label"]] * labels
-        legend = f"{', '.join(name)}: {_found(curve)}"
+        legend = f"{clipped(', '.join(name), _LEGEND)}: {_found(curve)}"
         axes.plot(curve["best_C"], curve["val_score"], "o", color=colour, markersize=7, label=legend)
     if any(not all(curve["sweep"]["converged"]) for curve in curves):
         axes.plot([], [], "x", color="grey", label="not converged")
@@ -111,9 +114,18 @@ def _low_shots(axes: Any, results: Sequence[Mapping[str, Any]]) -> None:
         shots = np.array([each["shots"] for each in found])
         beside = shots * 1.02 ** (at - (len(results) - 1) / 2)  # so that bars do not hide one another
         mean = np.array([each["accuracy"]["mean"] for each in found], float)
-        half = np.nan_to_num(np.array([each["accuracy"]["ci95"] for each in found], float))
+        half = np.array([each["accuracy"]["ci95"] for each in found], float)  # no bar where NaN
         name = result["model"] + (f", {result['label']}" if labels else "")
-        axes.errorbar(beside, mean, yerr=half, marker="o", markersize=4, capsize=3, color=colour, label=name)
+        axes.errorbar(
+            beside,
+            mean,
+            yerr=half,
+            marker="o",
+            markersize=4,
+            capsize=3,
+            color=colour,
+            label=clipped(name, _LEGEND),
+        )
         axes.axhline(result["test"]["accuracy"], color=colour, linestyle=":", linewidth=1.2)
     axes.plot([], [], color="grey", linestyle=":", label="trained on all images")
     axes.set_xscale("log")

@@ -1,6 +1,6 @@
 """Contact sheets: pictures side by side with captions, drawn with Pillow."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,14 +176,30 @@ def _picture(tile: Tile, recipe: Recipe) -> tuple["Image", str]:
     return canvas, ""
 
 
+def shortened(text: str, room: float, length: Callable[[str], float]) -> str:
+    """The text, or as much of its beginning as fits with an ellipsis; at least that.
+
+    Args:
+        room: that there is.
+        length: of a text, in the same unit; not smaller for a longer text.
+    """
+    if length(text) <= room:
+        return text
+    fits, over = 0, len(text)
+    while over - fits > 1:
+        middle = (fits + over) // 2
+        if length(text[:middle] + "…") <= room:
+            fits = middle
+        else:
+            over = middle
+    return text[:fits] + "…"
+
+
 def _text(draw: "ImageDraw.ImageDraw", x: int, y: int, lines: Sequence[str], room: int, colour: str) -> None:
     from PIL import ImageFont
 
     font = ImageFont.load_default(13)
     for at, line in enumerate(lines):
-        text = "".join(c if c.isprintable() else "?" for c in line)
-        while text and draw.textlength(text, font) > room:
-            text = text[:-2] + "…" if text.endswith("…") else text[:-1] + "…"
-            if text == "…":
-                break
+        text = "".join(c if c.isprintable() else "?" for c in line[: room + 1])
+        text = shortened(text, room, lambda part: draw.textlength(part, font))
         draw.text((x, y + at * LINE), text, fill=colour, font=font)
