@@ -38,6 +38,11 @@ def read_at(file: int, offset: int, size: int) -> bytes:
     Raises:
         MemberError: truncated.
     """
+    # A header may state any number: more than there is must not be asked of the kernel, or of memory.
+    if not 0 <= offset <= offset + size <= os.fstat(file).st_size:
+        raise MemberError("truncated", "the archive or volume ends within this member")
+    if not size:
+        return b""
     pieces = []
     while size > 0:
         piece = os.pread(file, min(size, 1 << 30), offset)
