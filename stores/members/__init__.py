@@ -11,7 +11,7 @@ are the same for all images. Nothing is unpacked to disk, a member's name never 
 in a pickle is run. FILE is known by its name; a folder called `x.zip!` cannot be told from an archive.
 
 What a container says is believed by nobody here: child processes index all kinds, and read all that is
-packed, pickled or behind a header (`stores.members.readers`). This process keeps the indexes, and reads by
+packed, pickled or behind a header (`stores.members.pool`). This process keeps the indexes, and reads by
 itself only what is a stretch of bytes whose place and size it has checked against the file's: members of TAR
 archives, and those stored in ZIP archives. Such a read cannot hang or swell, and costs no second copy.
 """
@@ -33,7 +33,7 @@ from stores.folders import sha256_of
 from stores.members.batches import CifarBatch
 from stores.members.npz import Npz
 from stores.members.parts import MemberError, check_size
-from stores.members.readers import readers
+from stores.members.pool import readers
 from stores.members.tars import Tar
 from stores.members.volumes import Volume
 from stores.members.zips import Entry, Zip

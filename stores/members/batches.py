@@ -38,8 +38,8 @@ class CifarBatch:
         batch = _unpickled(read_at(file, 0, size))
         try:
             self.samples: npt.NDArray[np.uint8] | None = _samples(batch[b"data"])
-            self.labels = [int(label) for label in batch[b"labels"]]
-            self.filenames = [_text(name) for name in batch.get(b"filenames", [])]
+            self.labels = [int(label) for label in _listed(batch[b"labels"])]
+            self.filenames = [_text(name) for name in _listed(batch.get(b"filenames", []))]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise MemberError("corrupt", "not a batch of CIFAR-10") from error
         if not all(0 <= label < _MAX_LABEL for label in self.labels):
@@ -78,7 +78,16 @@ class CifarBatch:
 
 
 def _text(name: bytes | str) -> str:
-    return name.decode("latin-1") if isinstance(name, bytes) else name
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    if not isinstance(text, str):
+        raise TypeError("not text")
+    return text
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return value
 
 
 def _unpickled(data: bytes) -> dict[bytes, Any]:

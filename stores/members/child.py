@@ -1,6 +1,6 @@
 """The disposable process that reads containers, from its own side: nothing a file says reaches its parent.
 
-The parent (`stores.members.readers`) sends a question and an open descriptor, and gets back what was asked
+The parent (`stores.members.pool`) sends a question and an open descriptor, and gets back what was asked
 for or why it cannot be had. The kernel ends this process if a file takes more processor time or memory than
 it was granted.
 """
