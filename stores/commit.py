@@ -46,7 +46,7 @@ class Committer:
             return False
         chunk = encode(result, self.layout)
         with locks.held(self.layout.side / "commit.lock", shared=True) as lock:
-            done = self._commit(chunk)
+            done = self.commit_held(chunk)
             if done and not lock.alive():
                 self._make_sure(chunk.index, marker_document(self.layout, chunk)["files"])
             return done
@@ -81,7 +81,8 @@ class Committer:
         if integrity.difference(files.digest(path), promise):
             raise _unfit(source / relative, source)
 
-    def _commit(self, chunk: EncodedChunk) -> bool:
+    def commit_held(self, chunk: EncodedChunk) -> bool:
+        """Write and mark an encoded chunk, as `commit` does, for a caller that holds the commit lock."""
         marker = self.layout.root / self.layout.marker(chunk.index)
         if files.stat_if_there(marker) is not None:
             return False
@@ -140,7 +141,7 @@ def marker_document(layout: FeatureLayout, chunk: EncodedChunk) -> dict[str, Any
     """Body of a chunk's marker. Nothing in it differs between runs: no time, host or process."""
     start, stop = layout.grid.bounds(chunk.index)
     return {
-        "schema": layout.key.schema,
+        "schema": layout.version,
         "feature": layout.key.digest,
         "chunk": chunk.index,
         "start": start,

@@ -37,7 +37,7 @@ def test_zarr_alone_reads_everything(bank: Bank) -> None:
     assert group.metadata.consolidated_metadata is not None
     arrays = {name for name, node in group.members(max_depth=None) if isinstance(node, zarr.Array)}
     names = [info.name for info in bank.list()]
-    assert arrays == {f"{name}/{array}" for name in names for array in ("embedding", "norm", "status")}
+    assert arrays == {f"{name}/{array}" for name in names for array in ("embedding", "norm", "status", "content")}
     for info in bank.list():
         node = group[info.name]
         values = expected(
