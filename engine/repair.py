@@ -9,6 +9,7 @@ from engine.decode.source import Limits
 from engine.errors import BankError
 from engine.extract import EmbedOptions, Progress, embed, feature_key
 from engine.models import resolve
+from engine.provenance import recorded
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.manifest import Manifest
@@ -61,8 +62,15 @@ def _recompute(
     device: str,
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
-    made = store.provenance(feature)
-    options = EmbedOptions(**{**made["options"], "limits": Limits(**made["options"]["limits"])})
+    made = recorded(store, feature)
+    try:
+        options = EmbedOptions(**{**made["options"], "limits": Limits(**made["options"]["limits"])})
+    except TypeError as error:
+        raise BankError(
+            f"The provenance of {feature} has options that this embank does not know",
+            "A repair uses the very settings that made the features",
+            "repair with the version of embank that made the bank",
+        ) from error
     runtime = Runtime.resolve(
         made["runtime"]["device"] if device == "auto" else device,
         made["runtime"]["precision"],

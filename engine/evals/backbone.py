@@ -7,6 +7,7 @@ from typing import Any
 from engine.decode.source import ImageSource, Limits
 from engine.errors import Refused
 from engine.models import ModelSpec, resolve
+from engine.provenance import recorded
 from engine.recipes import Recipe
 from engine.runtime import Runtime, cuda_available
 from stores.read import FeatureSet
@@ -42,7 +43,7 @@ def restore(
     Raises:
         Refused: the weights are not there, or are others than the bank's.
     """
-    made = features.bank.provenance(features.name)
+    made = recorded(features.bank, features.name)
     settings = made["runtime"]
     if device == "auto":
         device = settings["device"] if settings["device"] == "cpu" or cuda_available() else "cpu"

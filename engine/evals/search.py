@@ -316,7 +316,7 @@ def embed_file(
     from engine.recipes import Recipe
     from engine.runtime import HostCopy, fix_flags
 
-    made = features.bank.provenance(features.name)
+    made = provenance.recorded(features.bank, features.name)
     runtime = _runtime(made["runtime"], device)
     spec = resolve(
         made["model"],

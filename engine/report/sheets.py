@@ -11,6 +11,7 @@ from engine.decode.source import ImageSource
 from engine.errors import BadImage
 from engine.evals.audit import Audit
 from engine.evals.search import SearchResult
+from engine.provenance import recorded
 from engine.recipes import Recipe
 from stores.read import Bank
 from stores.tables import atomic_file
@@ -131,7 +132,7 @@ def _agreement(a: str, b: str) -> str:
 
 def _images(store: Bank, model: str) -> ImageSource:
     """The files that a bank's features were made from."""
-    made = store.provenance(store.features(model).name)
+    made = recorded(store, store.features(model).name)
     outside = bool(made["options"]["allow_outside"])
     return ImageSource(Path(made["root"]), store.manifest().uris, allow_outside=outside)
 
