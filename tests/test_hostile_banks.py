@@ -86,11 +86,11 @@ def commands(bank: Path) -> dict[str, list[Any]]:
         "export": ["bank", "export", bank, "-o", beside / "export", "--overwrite"],
         "relabel": ["bank", "relabel", bank, beside / "labels.parquet", "-o", beside / "relabelled"],
         "audit": ["bank", "audit", bank, "--model", model, "-o", beside / "pairs.csv", "--device", "cpu"],
-        "knn": ["knn", bank, "--model", model, "--device", "cpu"],
+        "knn": ["knn", bank, "--model", model, "--leave-one-out", "--device", "cpu"],
         "fewshot": ["fewshot", bank, "--model", model, "--n-way", "2", "--n-shot", "1", "--n-query", "1",
                     "--episodes", "2", "--device", "cpu"],
         "probe": ["probe", bank, "--model", model, "--values", "2", "--bootstrap", "0", "--holdout",
-                  "--device", "cpu"],
+                  "--train-split", "test", "--test-split", "none", "--device", "cpu"],
         "search": ["search", bank, "--model", model, "--id", "image 00001", "--device", "cpu"],
     }  # fmt: skip
 
@@ -231,8 +231,8 @@ def test_a_link_to_the_whole_bank_and_hard_links_are_fine(bank: Path) -> None:
             os.link(path, bank.parent / "other-name")
             (bank.parent / "other-name").unlink()
     os.link(bank / "embank.json", bank.parent / "hard")
-    assert {name: ran.code for name, ran in every_command(bank.parent / "way").items()}["verify"] == 0
-    assert embank("knn", bank.parent / "way", "--model", "torchvision/resnet18", "--device", "cpu").code == 0
+    said = every_command(bank.parent / "way")
+    assert {name: ran.code for name, ran in said.items() if ran.code} == {}, said
 
 
 def test_the_remedy_for_a_link_works(bank: Path) -> None:
@@ -359,7 +359,9 @@ def test_provenance_that_says_nothing(change: dict[str, Any], bank: Path, tmp_pa
     ):
         with at_once():
             ran = embank(*words)
-        assert ran.code == 2 and "Traceback" not in ran.err, (words, ran)
+        # A sheet of the bank's own pictures needs no recipe.
+        assert ran.code == 2 or ("-o" in words and "recipe" in change), (words, ran)
+        assert "Traceback" not in ran.err
 
 
 def test_an_array_file_of_other_content(bank: Path) -> None:
@@ -386,15 +388,15 @@ def test_an_array_file_of_other_content(bank: Path) -> None:
 # ---- what is printed
 
 
-def coloured(tmp_path: Path) -> Path:
+def coloured(tmp_path: Path, escape: str = ESCAPE, reverse: str = REVERSE, line: str = "\u2028\x9b31m") -> Path:
     """A bank whose names, labels and reasons a terminal would act on; its attacker passes by our checks."""
     manifest = make_manifest(tmp_path, 60)
     table = manifest.table
     names = {
-        "image_id": [f"=id{ESCAPE}{REVERSE}{row}" for row in range(60)],
-        "label": [(f"@sick{ESCAPE}", f"-well{REVERSE}")[row % 2] for row in range(60)],
+        "image_id": [f"=id{escape}{reverse}{row}" for row in range(60)],
+        "label": [(f"@sick{escape}", f"-well{reverse}")[row % 2] for row in range(60)],
         "split": [("train", "test")[row // 2 % 2] for row in range(60)],
-        "group": [f"+{row}\u2028\x9b31m" for row in range(60)],
+        "group": [f"+{row}{line}" for row in range(60)],
     }
     import pyarrow as pa
 
@@ -446,10 +448,10 @@ def test_nothing_printed_acts_on_a_terminal(tmp_path: Path) -> None:
 
 
 def test_exported_cells_are_no_formulas(tmp_path: Path) -> None:
-    bank = coloured(tmp_path)
+    bank = coloured(tmp_path, "", "", "")
     (info,) = Bank.open(bank).list()
-    embank("bank", "audit", bank, "--model", info.name, "-o", tmp_path / "pairs.csv", "--device", "cpu",
-           "--threshold", "0.001")  # fmt: skip
+    words = ["bank", "audit", bank, "--model", info.name, "--threshold", "0.001", "--device", "cpu"]
+    assert embank(*words, "-o", tmp_path / "pairs.csv").code == 0
     export(Bank.open(bank).features(info.name), tmp_path / "export")
     for path, numbers in ((tmp_path / "pairs.csv", 3), (tmp_path / "export" / "failures.csv", 1)):
         with path.open(newline="", encoding="utf-8") as file:
@@ -525,12 +527,12 @@ def test_parquet_that_states_more_rows_than_it_can_hold(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # 300 million equal cells are a few kB: a run of one word.
+    # 40 million equal cells are little more than 100 kB: a run of one word.
     block = pa.table({"uri": pa.DictionaryArray.from_arrays(pa.array(np.zeros(1 << 20, np.int8)), ["a.png"])})
     with pq.ParquetWriter(tmp_path / "m.parquet", block.schema) as writer:
         for _ in range(40):
             writer.write_table(block)
-    assert (tmp_path / "m.parquet").stat().st_size < 100_000
+    assert (tmp_path / "m.parquet").stat().st_size < 200_000
     with at_once():
         ran = embank("manifest", "check", tmp_path / "m.parquet")
     assert ran.code == 2 and "states 41943040 rows" in ran.err
