@@ -100,7 +100,11 @@ def recorded(bank: "Bank", feature: str) -> dict[str, Any]:
 
 def _is_complete(made: dict[str, Any]) -> bool:
     options, runtime = made.get("options"), made.get("runtime")
-    if not isinstance(options, dict) or not isinstance(runtime, dict) or not isinstance(made.get("recipe"), dict):
+    if (
+        not isinstance(options, dict)
+        or not isinstance(runtime, dict)
+        or not isinstance(made.get("recipe"), dict)
+    ):
         return False
     limits = options.get("limits")
     return (

@@ -178,9 +178,7 @@ ARRAYS = _members(
     {
         "key": _mapping,
         "arrays": _all(
-            _members(
-                {"dtype": lambda value: value in NUMBERS, "shape": _list(_whole(0)), "sha256": _digest}
-            ),
+            _members({"dtype": lambda value: value in NUMBERS, "shape": _list(_whole(0)), "sha256": _digest}),
             _text,
         ),
     }

@@ -2,7 +2,8 @@
 
 A bank from elsewhere may hold any files. One link among its folders, and reading or mending it would read,
 write or remove what lies where the link leads. That the whole bank is reached by a link is its owner's
-choice, and hard links are files like any other. Single files are looked at as they are opened (`stores.files`).
+choice, and hard links are files like any other. Single files are looked at when they are opened
+(`stores.files`).
 """
 
 import os

@@ -276,8 +276,8 @@ def _is_parquet(path: Place) -> bool:
     with files.faults(path):
         descriptor = files.open_plain(path)
         try:
-            ends = os.pread(descriptor, 4, 0), os.pread(descriptor, 4, max(0, os.fstat(descriptor).st_size - 4))
-            return ends == (b"PAR1", b"PAR1")
+            last = max(0, os.fstat(descriptor).st_size - 4)
+            return {os.pread(descriptor, 4, at) for at in (0, last)} == {b"PAR1"}
         finally:
             os.close(descriptor)
 

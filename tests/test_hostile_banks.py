@@ -134,8 +134,9 @@ def places(bank: Path) -> list[str]:
     found = [
         "embank.json", "manifest.parquet", "zarr.json", f"{SIDE}/columns/label.npy",
         f"{SIDE}/columns/columns.json", f"{side}/key.json", f"{side}/seal.json", f"{side}/stamps.json",
-        f"{side}/lock", f"{side}/commit.lock", f"{side}/markers/000001.json", f"{SIDE}/{other}/provenance.json",
-        f"{SIDE}/{other}/certificate.json", f"records/{record}", f"{name}/zarr.json", f"{name}/norm/zarr.json",
+        f"{side}/lock", f"{side}/commit.lock", f"{side}/markers/000001.json",
+        f"{SIDE}/{other}/provenance.json", f"{SIDE}/{other}/certificate.json", f"records/{record}",
+        f"{name}/zarr.json", f"{name}/norm/zarr.json",
         f"{name}/embedding/c/1/0", f"{name}/norm/c/1", f"{name}/status/c/0", f"{SIDE}/lock",
     ]  # fmt: skip
     return [relative for relative in found if (bank / relative).exists()]
@@ -204,7 +205,15 @@ def test_special_files_and_links(attack: Callable[[Path, Path], None], bank: Pat
 def test_folders_that_are_links(deep: bool, bank: Path) -> None:
     """Nothing behind the link is read, written or removed, not by `bank repair` either."""
     outside, name = bank.parent / "outside", feature(bank)
-    shallow = [name, SIDE, f"{SIDE}/{name}", f"{SIDE}/columns", f"{SIDE}/tmp", f"{SIDE}/quarantine", "records"]
+    shallow = [
+        name,
+        SIDE,
+        f"{SIDE}/{name}",
+        f"{SIDE}/columns",
+        f"{SIDE}/tmp",
+        f"{SIDE}/quarantine",
+        "records",
+    ]
     inside = [f"{name}/norm", f"{name}/norm/c", f"{name}/embedding/c", f"{name}/embedding/c/1",
               f"{SIDE}/{name}/markers"]  # fmt: skip
     for relative in inside if deep else shallow:
@@ -319,7 +328,8 @@ def test_each_value_of_each_document(bank: Path) -> None:
                 continue
             sealed(path, other)
             for reader in (
-                verify, read_all, lambda path: Bank.open(path).list(), lambda path: Bank.open(path).manifest(),
+                verify, read_all, lambda path: Bank.open(path).list(),
+                lambda path: Bank.open(path).manifest(),
                 lambda path: Bank.open(path).features("torchvision/resnet18").array.sum(),
                 lambda path: Bank.open(path).column("label"),
                 lambda path: Bank.open(path).describe(name, failures=True),
@@ -332,30 +342,39 @@ def test_each_value_of_each_document(bank: Path) -> None:
 
 
 def test_documents_that_are_large_or_deep(bank: Path) -> None:
-    for data in (b"[" * 5_000_000, b'{"a":' * 1_000_000, b"{" + b" " * (300 << 20), b'{"a":' + b"9" * 10_000_000 + b"}"):
+    for data in (
+        b"[" * 5_000_000,
+        b'{"a":' * 1_000_000,
+        b"{" + b" " * (300 << 20),
+        b'{"a":' + b"9" * 10_000_000 + b"}",
+    ):
         (bank / "embank.json").write_bytes(data)
         with at_once(), pytest.raises(EmbankError):
             Bank.open(bank)
 
 
 @pytest.mark.parametrize("change", [
-    {}, {"recipe": 5}, {"recipe": {"size": []}}, {"options": {}}, {"options": {"limits": {}, "allow_outside": 1}},
+    {}, {"recipe": 5}, {"recipe": {"size": []}}, {"options": {}},
+    {"options": {"limits": {}, "allow_outside": 1}},
     {"options": {"limits": {"max_pixels": "1", "max_bytes": 2}, "allow_outside": False}},
-    {"runtime": {"device": 5}}, {"model": "\0"}, {"root": "\0"}, {"weights_path": "/dev/zero"}, {"weights_path": 7},
+    {"runtime": {"device": 5}}, {"model": "\0"}, {"root": "\0"}, {"weights_path": "/dev/zero"},
+    {"weights_path": 7},
 ])  # fmt: skip
 def test_provenance_that_says_nothing(change: dict[str, Any], bank: Path, tmp_path: Path) -> None:
     name = feature(bank)
     honest = {
-        "model": "random/resnet18", "weights_path": None, "recipe": {}, "root": str(tmp_path), "decoder": "reference",
+        "model": "random/resnet18", "weights_path": None, "recipe": {}, "root": str(tmp_path),
+        "decoder": "reference",
         "options": {"limits": {"max_pixels": 1, "max_bytes": 1}, "allow_outside": False},
         "runtime": {"device": "cpu", "precision": "fp32", "threads": 1, "seed": 0, "compile": False},
     }  # fmt: skip
     sealed(bank / SIDE / name / "provenance.json", {**honest, **change} if change else {})
     Image.new("RGB", (9, 9)).save(tmp_path / "q.png")
+    model = ["--model", "torchvision/resnet18"]
     for words in (
-        ["search", bank, "--model", FEATURE.replace("-", "/"), "--image", tmp_path / "q.png", "--device", "cpu"],
-        ["search", bank, "--model", FEATURE.replace("-", "/"), "--id", "image 00001", "-o", tmp_path / "s.png"],
-        ["saliency", bank, "--model", FEATURE.replace("-", "/"), "--device", "cpu"],
+        ["search", bank, *model, "--image", tmp_path / "q.png", "--device", "cpu"],
+        ["search", bank, *model, "--id", "image 00001", "-o", tmp_path / "s.png"],
+        ["saliency", bank, *model, "--device", "cpu"],
     ):
         with at_once():
             ran = embank(*words)
@@ -388,7 +407,9 @@ def test_an_array_file_of_other_content(bank: Path) -> None:
 # ---- what is printed
 
 
-def coloured(tmp_path: Path, escape: str = ESCAPE, reverse: str = REVERSE, line: str = "\u2028\x9b31m") -> Path:
+def coloured(
+    tmp_path: Path, escape: str = ESCAPE, reverse: str = REVERSE, line: str = "\u2028\x9b31m"
+) -> Path:
     """A bank whose names, labels and reasons a terminal would act on; its attacker passes by our checks."""
     manifest = make_manifest(tmp_path, 60)
     table = manifest.table
@@ -416,7 +437,9 @@ def coloured(tmp_path: Path, escape: str = ESCAPE, reverse: str = REVERSE, line:
     return tmp_path / "bank"
 
 
-UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+UNSAFE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def test_nothing_printed_acts_on_a_terminal(tmp_path: Path) -> None:
@@ -426,7 +449,8 @@ def test_nothing_printed_acts_on_a_terminal(tmp_path: Path) -> None:
         ["bank", "ls", bank], ["bank", "show", bank, "--failures"], ["bank", "verify", bank],
         ["bank", "audit", bank, "--model", name, "-o", tmp_path / "pairs.csv", "--device", "cpu"],
         ["knn", bank, "--model", name, "--device", "cpu"],
-        ["fewshot", bank, "--model", name, "--n-way", "2", "--n-shot", "1", "--n-query", "1", "--episodes", "2"],
+        ["fewshot", bank, "--model", name, "--n-way", "2", "--n-shot", "1", "--n-query", "1",
+         "--episodes", "2"],
         ["probe", bank, "--model", name, "--values", "2", "--bootstrap", "0", "--device", "cpu"],
         ["search", bank, "--model", name, "--id", f"=id{ESCAPE}{REVERSE}3", "--device", "cpu"],
         ["search", bank, "--model", name, "--id", "none", "--device", "cpu"],
@@ -506,8 +530,10 @@ def test_recipes_that_are_no_files(kind: str, tmp_path: Path) -> None:
         load_recipe(path)
 
 
-@pytest.mark.parametrize("text", ["[" * 900_000, '{"mean": [1e999, 0, 0]}', '{"sd": [1' + "0" * 400 + ", 1, 1]}",
-                                  '{"size": true}', " " * 2_000_000 + "{}", '{"resize": []}', '{"mean": {}}'])  # fmt: skip
+@pytest.mark.parametrize("text", [
+    "[" * 900_000, '{"mean": [1e999, 0, 0]}', '{"sd": [1' + "0" * 400 + ", 1, 1]}", '{"size": true}',
+    " " * 2_000_000 + "{}", '{"resize": []}', '{"mean": {}}',
+])  # fmt: skip
 def test_recipes_of_hostile_content(text: str, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(text)
     with at_once(), pytest.raises(EmbankError):
@@ -544,7 +570,9 @@ def test_hostile_banks_end_from_the_shell_at_once(bank: Path) -> None:
     os.mkfifo(bank / "embank.json")
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", "import cli; cli.main()", "bank", "ls", str(bank)], capture_output=True, timeout=PATIENCE
+        [sys.executable, "-c", "import cli; cli.main()", "bank", "ls", str(bank)],
+        capture_output=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 2 and b"FIFO" in done.stderr and time.monotonic() - begun < PATIENCE
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine import provenance
 from engine.decode.source import ImageSource
 from engine.errors import Refused
 from engine.models import ModelSpec, resolve
-from engine.provenance import recorded
 from engine.recipes import Recipe
 from stores.manifest import Manifest
 from stores.places import ObjectPath, Place, place
@@ -82,7 +82,7 @@ def _folder(manifest: Path, home: Path | None) -> Path:
 
 def _outside(bank: Bank) -> bool:
     """Whether the bank's features were made with leave to follow links out of the root."""
-    made = [recorded(bank, info.name) for info in bank.list() if info.sealed]
+    made = [provenance.recorded(bank, info.name) for info in bank.list() if info.sealed]
     return any(bool(each["options"]["allow_outside"]) for each in made)
 
 
@@ -97,7 +97,7 @@ def _of_bank(bank: Bank, model: str) -> ModelSpec | None:
             "They differ in weights or preprocessing",
             "give the full name",
         )
-    made: dict[str, Any] = recorded(bank, infos[0].name)
+    made: dict[str, Any] = provenance.recorded(bank, infos[0].name)
     recorded = made["weights_path"]
     spec = resolve(
         made["model"],

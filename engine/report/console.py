@@ -54,7 +54,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(plain(title)) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=escape(plain(title)) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for i, column in enumerate(columns):
         numeric = all(isinstance(row[i], int | float) for row in rows) if rows else False
         table.add_column(escape(plain(column)), justify="right" if numeric else "left", overflow="fold")

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from stores.paths import plain
 from stores.tables import atomic_file
 
 matplotlib.use("Agg")
@@ -73,7 +74,7 @@ def sweeps(axes: Any, curves: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(strength, score, color=colour, linewidth=1.4)
         axes.plot(strength[stuck], score[stuck], "x", color=colour, markersize=5)
         name = [curve["model"]] * (several or not labels) + [curve["label"]] * labels
-        legend = f"{', '.join(name)}: {_found(curve)}"
+        legend = f"{_literal(', '.join(name))}: {_found(curve)}"
         axes.plot(curve["best_C"], curve["val_score"], "o", color=colour, markersize=7, label=legend)
     if any(not all(curve["sweep"]["converged"]) for curve in curves):
         axes.plot([], [], "x", color="grey", label="not converged")
@@ -87,8 +88,13 @@ def sweeps(axes: Any, curves: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(alpha=0.25)
     axes.spines["right"].set_visible(False)
     if labels and not several:
-        axes.set_title(curves[0]["model"], fontsize=10)
+        axes.set_title(_literal(curves[0]["model"]), fontsize=10)
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+
+
+def _literal(text: str) -> str:
+    """Text that Matplotlib draws as it is: a dollar would begin a formula."""
+    return plain(text).replace("$", r"\$")
 
 
 def _inverse(values: Any) -> Any:
@@ -113,7 +119,7 @@ def _low_shots(axes: Any, results: Sequence[Mapping[str, Any]]) -> None:
         beside = shots * 1.02 ** (at - (len(results) - 1) / 2)  # so that bars do not hide one another
         mean = np.array([each["accuracy"]["mean"] for each in found], float)
         half = np.nan_to_num(np.array([each["accuracy"]["ci95"] for each in found], float))
-        name = result["model"] + (f", {result['label']}" if labels else "")
+        name = _literal(result["model"] + (f", {result['label']}" if labels else ""))
         axes.errorbar(beside, mean, yerr=half, marker="o", markersize=4, capsize=3, color=colour, label=name)
         axes.axhline(result["test"]["accuracy"], color=colour, linestyle=":", linewidth=1.2)
     axes.plot([], [], color="grey", linestyle=":", label="trained on all images")

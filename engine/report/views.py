@@ -10,6 +10,7 @@ from engine.errors import Refused
 from engine.evals.invariance import Invariance
 from engine.kernels.clusters import clustered
 from engine.kernels.transforms import find
+from stores.paths import plain
 from stores.tables import atomic_file
 
 if TYPE_CHECKING:
@@ -146,4 +147,6 @@ def _bars(axes: Any, scored: Sequence[Invariance]) -> None:
     axes.set_xlabel("mean cosine of whitened deviations (dotted: different images)", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     if scored:
-        axes.set_title(f"{scored[0].report['model']}, {scored[0].report['mode']}", fontsize=10)
+        # A dollar would begin a formula.
+        model = plain(scored[0].report["model"]).replace("$", r"\$")
+        axes.set_title(f"{model}, {scored[0].report['mode']}", fontsize=10)

@@ -21,9 +21,10 @@ _ROW = re.compile(r"(?P<array>[^/]+)/(?P<row>[0-9]{1,12})")
 _HEADER = 10_000 + 16
 #: Pictures do not pack better than this; more than a GiB that does would take minutes to unpack.
 _MAX_GAIN, _LARGE = 200, 1 << 30
-#: A header is a Python literal: one of thousands of brackets or digits stops the parser in one of these ways.
+#: A header is a Python literal: thousands of brackets or digits stop the parser in one of these ways.
 _DAMAGED = (
-    ValueError, KeyError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError, tokenize.TokenError,
+    ValueError, KeyError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError,
+    tokenize.TokenError,
 )  # fmt: skip
 
 

@@ -144,9 +144,7 @@ class Readers:
         """One of the seats for any number: who asks from the same seat again finds the same child."""
         return number % len(self._seats)
 
-    def ask(
-        self, file: int, do: str, seat: int = 0, *, most: int = 0, **question: Any
-    ) -> tuple[Any, bytes]:
+    def ask(self, file: int, do: str, seat: int = 0, *, most: int = 0, **question: Any) -> tuple[Any, bytes]:
         """Have a child do something with an open file.
 
         Args:

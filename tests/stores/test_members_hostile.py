@@ -1,4 +1,4 @@
-"""Containers of hostile content: their own members fail, in bounded time and memory, and nothing else does."""
+"""Containers of hostile content: their own members fail, in bounded time and memory, and nothing else."""
 
 import io
 import os
@@ -57,7 +57,7 @@ PICKLES: dict[str, bytes] = {
     "deep list": b"\x80\2" + b"]q\0" + b"]h\0a" * 10 + b"(" * 10 + b".",
     "deep nesting": b"\x80\2" + b"(" * 1_000_000 + b"t" * 1_000_000 + b".",
     "deep key": b"\x80\2}" + b")" + b"\x85" * 200_000 + b"K\1s.",
-    "long integer": b"\x80\2}" + b"U\6labels" + b"\x8b" + struct.pack("<i", 4_000_000) + b"\x7f" * 4_000_000 + b"s.",
+    "long integer": b"\x80\2}U\6labels\x8b" + struct.pack("<i", 4_000_000) + b"\x7f" * 4_000_000 + b"s.",
     "integer as text": b"\x80\2}" + b"U\6labels" + b"]L" + b"9" * 2_000_000 + b"L\nas.",
     "frame of 2^62": b"\x80\4\x95" + struct.pack("<Q", 1 << 62) + b"}.",
     "bytes of 2^62": b"\x80\4\x8e" + struct.pack("<Q", 1 << 62) + b"}.",
@@ -199,16 +199,22 @@ def test_zips(name: str, tmp_path: Path) -> None:
                     assert error.code in ("corrupt", "truncated", "too_large", "missing", "undecodable")
 
 
-@pytest.mark.parametrize(("size", "offset"), [(1 << 63, 0), ((1 << 64) - 1, 0), (16, 1 << 63), (16, (1 << 64) - 1)])
+@pytest.mark.parametrize(
+    ("size", "offset"), [(1 << 63, 0), ((1 << 64) - 1, 0), (16, 1 << 63), (16, (1 << 64) - 1)]
+)
 @pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_zip64(packing: int, size: int, offset: int, tmp_path: Path) -> None:
     """A zip64 field of 2^63 and more, in an archive that is otherwise right."""
     name, data = b"x", bytes(16)
-    local = struct.pack("<4s5HIIIHH", b"PK\3\4", 45, 0, packing, 0, 0, zlib.crc32(data), 16, 16, 1, 0) + name + data
+    local = (
+        struct.pack("<4s5HIIIHH", b"PK\3\4", 45, 0, packing, 0, 0, zlib.crc32(data), 16, 16, 1, 0)
+        + name
+        + data
+    )
     extra = struct.pack("<HHQQQ", 1, 24, size, size, offset)
     central = struct.pack(
-        "<4s6HIIIHHHHHII", b"PK\1\2", 45, 45, 0, packing, 0, 0, zlib.crc32(data), *[0xFFFFFFFF] * 2, 1, len(extra), 0,
-        0, 0, 0, 0xFFFFFFFF,
+        "<4s6HIIIHHHHHII", b"PK\1\2", 45, 45, 0, packing, 0, 0, zlib.crc32(data), *[0xFFFFFFFF] * 2, 1,
+        len(extra), 0, 0, 0, 0, 0xFFFFFFFF,
     ) + name + extra  # fmt: skip
     end = struct.pack("<4s4HIIH", b"PK\5\6", 0, 0, 1, 1, len(central), len(local), 0)
     (tmp_path / "a.zip").write_bytes(local + central + end)
@@ -269,8 +275,8 @@ TARS: dict[str, bytes] = {
     "sparse": GOOD + header("x", 4, tarfile.GNUTYPE_SPARSE) + bytes(512) + END,
     "sparse 1.0": GOOD + pax(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n") + header("x", 512)
     + b"99999999999\n" * 40 + bytes(32) + END,
-    "links": GOOD + header("x", 0, tarfile.SYMTYPE) + header("y", 0, tarfile.LNKTYPE) + header("z", 0, tarfile.CHRTYPE)
-    + header("f", 0, tarfile.FIFOTYPE) + END,
+    "links": GOOD + header("x", 0, tarfile.SYMTYPE) + header("y", 0, tarfile.LNKTYPE)
+    + header("z", 0, tarfile.CHRTYPE) + header("f", 0, tarfile.FIFOTYPE) + END,
     "volumes": GOOD + header("x", 1 << 40, b"M") + header("y", 1 << 40, b"V"),
 }  # fmt: skip
 
@@ -413,7 +419,12 @@ def test_plain_members_are_read_in_this_process(tmp_path: Path, monkeypatch: pyt
     """The members of TAR archives, and those stored in ZIP archives: once indexed, no child is asked."""
     asked: list[str] = []
     real: Callable[..., object] = readers.ask
-    monkeypatch.setattr(readers, "ask", lambda file, do, *rest, **more: asked.append(do) or real(file, do, *rest, **more))  # type: ignore[func-returns-value]
+
+    def ask(file: int, do: str, *rest: object, **more: object) -> object:
+        asked.append(do)
+        return real(file, do, *rest, **more)
+
+    monkeypatch.setattr(readers, "ask", ask)
     containers = Containers()
     files = {"a": b"one", "b": b"two", "c": io.BytesIO(bytes(70_000)).getvalue()}
     tarred(tmp_path / "a.tar", files)
