@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from engine.report.console import write as print
 from stores.errors import EmbankError, MachineFault, Refused
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def quickstart(
         console.print_table(table.columns, table.rows, title=table.title)
     for what, path in result.paths.items():
         print(f"{what:12} {path}")
-    print("\nRun it again: nothing is embedded twice. Next: your own images, see `embank embed --help`.")
+    print()
+    print("Run it again: nothing is embedded twice. Next: your own images, see `embank embed --help`.")
 
 
 # --- manifests --------------------------------------------------------------------------------------
@@ -656,7 +658,8 @@ def bank_show(
         return
     print(f"{bank}: {store.rows:,} rows in chunks of {store.chunk_rows:,}")
     for one in shown:
-        print(f"\n{one['name']}" + f" ({one['title']})" * (one["title"] != one["name"]))
+        print()
+        print(one["name"] + f" ({one['title']})" * (one["title"] != one["name"]))
         for section in ("key", "counts", "provenance", "certificate"):
             for field, value in (one.get(section) or {}).items():
                 print(f"  {section}.{field}: {value}")
@@ -1169,9 +1172,10 @@ def _print_knn(r: dict[str, Any]) -> None:
         [[m["k"], m["accuracy"], m["mean_per_class_accuracy"], m["auroc"]] for m in r["by_k"]],
     )
     print(
-        f"{r['model']}: {parts}, {r['distance']} distance, {r['weights']} votes\n"
+        f"{r['model']}: {parts}, {r['distance']} distance, {r['weights']} votes",
         f"{r['test_images']:,} images classified by {r['train_images']:,}, {r['classes']} classes; masked: "
-        f"{masked}; {r['backend']}, {r['seconds']:.2f} s"
+        f"{masked}; {r['backend']}, {r['seconds']:.2f} s",
+        sep="\n",
     )
     if reason := r["test"].get("auroc_reason"):
         print(f"AUROC: {reason}.")
@@ -1617,9 +1621,10 @@ def _print_saliency(r: dict[str, Any], json: bool) -> None:
     spread = between.get("reason") or f"{between['low']:.4f} to {between['high']:.4f} over images or patients"
     print(
         f"{r['model']}: attentive diffusion {r['mean']:.4f}, sd {r['sd']:.4f}, 95 %: {spread}; "
-        f"{r['images']} images, {r['failed']} failed\n"
+        f"{r['images']} images, {r['failed']} failed",
         f"{r['size']} x {r['size']} at stride {r['stride']}, fill {r['fill']}, {r['places']:,} places an "
-        f"image, {r['precision']}; {r['computed']} maps computed, {r['seconds']:.1f} s"
+        f"image, {r['precision']}; {r['computed']} maps computed, {r['seconds']:.1f} s",
+        sep="\n",
     )
     for note in r["notes"]:
         print(note)
@@ -1945,7 +1950,7 @@ def datasets_show(name: str, json: Json = False) -> None:
     if json:
         console.print_json(asdict(facts))
     else:
-        print(datasets.page(facts))
+        print(*datasets.page(facts).splitlines(), sep="\n")
 
 
 # --- throughput -------------------------------------------------------------------------------------

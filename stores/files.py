@@ -15,12 +15,13 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from stores import objects, waiting
-from stores.errors import BankError, EmbankError, MachineFault
+from stores.errors import BankError, EmbankError, MachineFault, PathRefused
 from stores.places import ObjectPath, Place
 
 T = TypeVar("T")
@@ -54,6 +55,8 @@ def translate(error: OSError, path: Place) -> EmbankError:
             "The bank needs this file",
             "run `embank bank verify`, then `embank bank repair`",
         )
+    if error.errno == errno.ELOOP:
+        return _no_plain_file(path, "a link")
     remedy = "run the same command again once the cause is gone; committed chunks are kept"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free space, then run the same command again; committed chunks are kept"
@@ -69,6 +72,46 @@ def faults(path: Place) -> Iterator[None]:
         raise translate(error, path) from error
 
 
+_PLAIN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_KINDS = (
+    (stat.S_ISLNK, "a link"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+)  # fmt: skip
+
+
+def open_plain(path: Path) -> int:
+    """A descriptor of a bank's file, for reading.
+
+    Asked before it is opened: opening a FIFO or a device can block or act, and a link leads elsewhere.
+
+    Raises:
+        PathRefused: it is a link or a special file. OSError: it cannot be opened.
+    """
+    refuse_special(path, os.lstat(path))
+    descriptor = os.open(path, _PLAIN)
+    try:
+        refuse_special(path, os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def refuse_special(path: Path, state: os.stat_result) -> None:
+    """Raise PathRefused for a link or a special file."""
+    for test, kind in _KINDS:
+        if test(state.st_mode):
+            raise _no_plain_file(path, kind)
+
+
+def _no_plain_file(path: Place, kind: str) -> PathRefused:
+    return PathRefused(
+        f"{path} is {kind}",
+        "The files of a bank are plain files",
+        "remove it; `embank bank verify` then says what is missing, and `embank bank repair` mends it",
+    )
+
+
 def _read_descriptor(descriptor: int) -> bytes:
     pieces = []
     while piece := os.read(descriptor, _BLOCK):
@@ -76,24 +119,38 @@ def _read_descriptor(descriptor: int) -> bytes:
     return b"".join(pieces)
 
 
-def read_if_there(path: Place) -> bytes | None:
-    """The file's bytes, or None where there is no such file."""
+def read_if_there(path: Place, most: int | None = None) -> bytes | None:
+    """The file's bytes, or None where there is no such file.
+
+    Args:
+        most: bytes that it may have; None for any number.
+
+    Raises:
+        PathRefused: a link, FIFO, socket or device. BankError: more than `most` bytes.
+    """
     if isinstance(path, ObjectPath):
         return objects.read_if_there(path)
     with faults(path):
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_plain(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
+            size = os.fstat(descriptor).st_size
+            if most is not None and size > most:
+                raise BankError(
+                    f"{path} has {size} bytes",
+                    f"What it holds takes at most {most}",
+                    "remove it; `embank bank verify` then says what is missing",
+                )
             return _read_descriptor(descriptor)
         finally:
             os.close(descriptor)
 
 
-def read(path: Place) -> bytes:
-    """The file's bytes. Raises BankError where there is no such file."""
-    data = read_if_there(path)
+def read(path: Place, most: int | None = None) -> bytes:
+    """The file's bytes. Raises BankError where there is no such file, else as `read_if_there`."""
+    data = read_if_there(path, most)
     if data is None:
         raise translate(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), path)
     return data
@@ -105,7 +162,7 @@ def digest(path: Place) -> tuple[int, str] | None:
         return objects.digest(path)
     with faults(path):
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_plain(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
@@ -332,7 +389,9 @@ def copy(source: Place, path: Place, temp: Place) -> bool:
     if isinstance(source, Path) and isinstance(path, Path):
         with faults(path):
             try:
-                os.link(os.path.realpath(source), path)
+                with contextlib.suppress(FileNotFoundError):
+                    refuse_special(source, os.lstat(source))
+                os.link(source, path)
                 return True
             except FileExistsError:
                 return False

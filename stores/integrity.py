@@ -41,13 +41,22 @@ def find_broken(
     if not promises:
         return broken
     threads = objects.THREADS if isinstance(root, ObjectPath) else min(_THREADS, os.cpu_count() or 1)
-    found = waiting.at_once(threads, lambda path: files.digest(root / path), promises)
+    found = waiting.at_once(threads, lambda path: _state(root / path, promises[path]["size"]), promises)
     for count, (path, state) in enumerate(zip(promises, found, strict=True), 1):
         if reason := difference(state, promises[path]):
             broken[path] = reason
         if progress is not None:
             progress(count, len(promises))
     return broken
+
+
+def _state(path: Place, expected: int) -> tuple[int, str] | None:
+    """Size and SHA-256 of a file; a file on disk of another size than expected is not read."""
+    if isinstance(path, Path):
+        state = files.stat_if_there(path)
+        if state is not None and state.st_size != expected:
+            return state.st_size, ""
+    return files.digest(path)
 
 
 def difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str:

@@ -61,8 +61,10 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 def _try(path: Path, mode: int) -> Lock | None:
     with files.faults(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+        descriptor = os.open(path, flags, 0o666)
         try:
+            files.refuse_special(path, os.fstat(descriptor))
             fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)

@@ -11,6 +11,7 @@ from stores import documents, files, integrity, locks
 from stores.cleanup import quarantine_chunk, quarantine_file
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
+from stores.links import refuse_links
 from stores.places import Place, place
 from stores.read import Bank
 from stores.report import Damage, VerifyReport
@@ -41,6 +42,7 @@ def quarantine(
         Refused: a feature is being written. MachineFault: I/O error.
     """
     root = bank.path if isinstance(bank, Bank) else place(bank)
+    refuse_links(root)
     for folder in ("quarantine", "tmp"):
         files.make_directory(root / SIDE / folder)
     if any(each.path == RUN_DOCUMENT for each in report.damaged):

@@ -6,6 +6,7 @@ Imports neither pandas nor zarr: a study rerun from the shell opens its features
 import builtins
 import hashlib
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from stores.layout import (
     Grid,
     images_key,
 )
+from stores.links import refuse_links
 from stores.mapping import map_chunks
 from stores.names import Roster, unfinished
 from stores.places import Place, place
@@ -35,6 +37,9 @@ from stores.seal import Seal, definition, misplaced, read_feature, read_seal, se
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
+
+#: Bytes that precede the numbers of an .npy file at most.
+_HEADER = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class FeatureInfo:
 
 @dataclass(frozen=True)
 class Bank:
-    """A bank of embeddings, on disk or in a bucket. `Bank.open` reads its run document and nothing else.
+    """A bank of embeddings, on disk or in a bucket. `Bank.open` reads its run document and no other file.
 
     Attributes:
         path: its directory, or the prefix of its objects.
@@ -91,8 +96,10 @@ class Bank:
 
         Raises:
             BankError: no bank there, a damaged run document, or another schema version.
+            PathRefused: folders of it are links, or the run document is no plain file.
         """
         path = place(path)
+        refuse_links(path)
         body = documents.read_if_there(path / RUN_DOCUMENT)
         if body is None:
             raise BankError(
@@ -219,8 +226,13 @@ class Bank:
         """The manifest, as it was when the bank was made (imports pyarrow). Raises BankError if damaged."""
         from stores.manifest import Manifest
 
-        self._side_file(MANIFEST)
-        return Manifest.read(self.path / MANIFEST, allow_outside=True)
+        path = self.path / MANIFEST
+        if not _is_parquet(path) or (files.digest(path) or (0, ""))[1] != self.files[MANIFEST]:
+            raise _damaged(path, self.path)
+        manifest = Manifest.read(path, allow_outside=True)
+        if len(manifest) != self.rows:
+            raise _damaged(path, self.path)
+        return manifest
 
     def column(self, name: str) -> tuple[npt.NDArray[np.int32], "builtins.list[str]"]:
         """A categorical column of the manifest, without reading the manifest.
@@ -251,10 +263,28 @@ class Bank:
 
     def _side_file(self, relative: str) -> bytes:
         """A file named in the run document, checked against its digest."""
+        # Codes take four bytes a row behind a header.
+        most = 4 * self.rows + _HEADER if relative.endswith(".npy") else documents.MAX_BYTES
+        state = files.stat_if_there(self.path / relative)
+        if state is not None and state.st_size > most:
+            raise _damaged(self.path / relative, self.path)
         data = files.read_if_there(self.path / relative)
         if data is None or integrity.promise_of(data)["sha256"] != self.files[relative]:
             raise _damaged(self.path / relative, self.path, "missing" if data is None else "damaged")
         return data
+
+
+def _is_parquet(path: Place) -> bool:
+    """Whether a file begins and ends as Parquet; whatever does not may be large, and need not be read."""
+    if not isinstance(path, Path):
+        return True
+    with files.faults(path):
+        descriptor = files.open_plain(path)
+        try:
+            last = max(0, os.fstat(descriptor).st_size - 4)
+            return {os.pread(descriptor, 4, at) for at in (0, last)} == {b"PAR1"}
+        finally:
+            os.close(descriptor)
 
 
 def _damaged(path: Place, bank: Place, how: str = "damaged") -> BankError:
@@ -279,8 +309,8 @@ def _codes(data: bytes, rows: int, names: int) -> npt.NDArray[np.int32] | None:
     try:
         np.lib.format.read_magic(stream)
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError:
-        return None
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
+        return None  # the header is a Python literal, which fails in any of these ways
     start = stream.tell()
     if shape != (rows,) or dtype != np.dtype("<i4") or len(data) - start != 4 * rows:
         return None

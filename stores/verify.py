@@ -8,6 +8,7 @@ from stores import documents, files, forms, integrity
 from stores.cleanup import marker_names_chunk
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, ZARR, FeatureLayout, is_feature_name, marker_file
+from stores.links import refuse_links
 from stores.mend import quarantine
 from stores.names import NOTE, Roster
 from stores.names import checked as checked_note
@@ -78,6 +79,7 @@ def _after_manifest(root: Place, damage: Damage) -> Damage:
 
 
 def _open(root: Place) -> tuple[Bank | None, list[Damage]]:
+    refuse_links(root)
     if not files.names(root / SIDE):
         return Bank.open(root), []  # Raises: there is no bank.
     try:

@@ -25,6 +25,7 @@ from stores.layout import (
     default_chunk_rows,
     images_key,
 )
+from stores.links import refuse_feature_links
 from stores.mend import restore_manifest
 from stores.outputs import check_bank
 from stores.places import Place, place
@@ -155,7 +156,7 @@ def column_files(manifest: "Manifest") -> dict[str, bytes]:
 
 
 def _check_same(bank: Bank, manifest: "Manifest", chunk_rows: int | None) -> None:
-    if bank.image_digest != manifest.image_digest:
+    if bank.image_digest != manifest.image_digest or bank.rows != len(manifest):
         raise BankError(
             f"{bank.path} holds other images ({bank.rows} rows, image digest {bank.image_digest[:12]}; "
             f"the manifest has {len(manifest)}, {manifest.image_digest[:12]})",
@@ -222,6 +223,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         self.bank, self.key, self.dim = bank, key, dim
         self.layout = layout_in(bank, key, dim, image_set, version)
         self.committer = Committer(self.layout)
+        refuse_feature_links(bank.path, key.name)
         files.make_directory(self.layout.side)
         self._lock = locks.coordinate(self.layout.side / "lock", f"Feature {key.name} of {bank.path}")
         try:

@@ -389,7 +389,7 @@ def _not_reproduced(features: FeatureSet, options: InvarianceOptions) -> Sequenc
         "the deformation's random numbers are drawn once a view, not once a view and image",
         "the inverse covariance is not rounded to float32 before it is factored",
     ]
-    made = Recipe.from_dict(features.bank.provenance(features.name)["recipe"])
+    made = Recipe.from_dict(provenance.recorded(features.bank, features.name)["recipe"])
     side = made.side
     if (made.resize, made.size, made.interpolation) != ("short", side * 256 // 224, "bilinear"):
         found.append(

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.report.console import clipped
 from engine.report.drawing import save_figure
+from stores.paths import plain
 
 matplotlib.use("Agg")
 
@@ -75,7 +76,7 @@ def sweeps(axes: Any, curves: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(strength, score, color=colour, linewidth=1.4)
         axes.plot(strength[stuck], score[stuck], "x", color=colour, markersize=5)
         name = [curve["model"]] * (several or not labels) + [curve["label"]] * labels
-        legend = f"{clipped(', '.join(name), _LEGEND)}: {_found(curve)}"
+        legend = f"{_literal(clipped(', '.join(name), _LEGEND))}: {_found(curve)}"
         axes.plot(curve["best_C"], curve["val_score"], "o", color=colour, markersize=7, label=legend)
     if any(not all(curve["sweep"]["converged"]) for curve in curves):
         axes.plot([], [], "x", color="grey", label="not converged")
@@ -89,8 +90,13 @@ def sweeps(axes: Any, curves: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(alpha=0.25)
     axes.spines["right"].set_visible(False)
     if labels and not several:
-        axes.set_title(curves[0]["model"], fontsize=10)
+        axes.set_title(_literal(curves[0]["model"]), fontsize=10)
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+
+
+def _literal(text: str) -> str:
+    """Text that Matplotlib draws as it is: a dollar would begin a formula."""
+    return plain(text).replace("$", r"\$")
 
 
 def _inverse(values: Any) -> Any:
@@ -124,7 +130,7 @@ def _low_shots(axes: Any, results: Sequence[Mapping[str, Any]]) -> None:
             markersize=4,
             capsize=3,
             color=colour,
-            label=clipped(name, _LEGEND),
+            label=_literal(clipped(name, _LEGEND)),
         )
         axes.axhline(result["test"]["accuracy"], color=colour, linestyle=":", linewidth=1.2)
     axes.plot([], [], color="grey", linestyle=":", label="trained on all images")

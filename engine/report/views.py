@@ -11,6 +11,7 @@ from engine.evals.invariance import Invariance
 from engine.kernels.clusters import clustered
 from engine.kernels.transforms import find
 from engine.report.drawing import save_figure, save_picture
+from stores.paths import plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -149,4 +150,6 @@ def _bars(axes: Any, scored: Sequence[Invariance]) -> None:
     axes.set_xlabel("mean cosine of whitened deviations (dotted: different images)", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     if scored:
-        axes.set_title(f"{scored[0].report['model']}, {scored[0].report['mode']}", fontsize=10)
+        # A dollar would begin a formula.
+        model = plain(scored[0].report["model"]).replace("$", r"\$")
+        axes.set_title(f"{model}, {scored[0].report['mode']}", fontsize=10)
