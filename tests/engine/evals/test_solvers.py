@@ -159,7 +159,7 @@ def test_a_missing_cuml_is_refused_with_its_remedy() -> None:
         solvers.cuml_modules("cuda:0")
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu(needs="cuml")
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("class_weight", ["none", "balanced"])
 def test_cuml_finds_the_same_minimum(classes: int, class_weight: str) -> None:
