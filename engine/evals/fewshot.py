@@ -11,6 +11,7 @@ of the nearest prototype in squared Euclidean distance.
 
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.kernels import intervals, prototypes
+from engine.kernels import faiss_library, intervals, prototypes
 from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, own_groups, smallest_keys
 from engine.kernels.halves import finite_rows
 from engine.kernels.intervals import Bootstrap, Interval
@@ -373,7 +374,8 @@ def _missing(label: Any) -> bool:
 
 
 def _is_torch(array: Any) -> bool:
-    return type(array).__module__.partition(".")[0] == "torch"
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    return torch is not None and isinstance(array, torch.Tensor)
 
 
 def _usable_rows(features: Mapping[str, Any], rows: int, ok: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
@@ -460,6 +462,7 @@ def _predictor(
                 "It searches the few prototypes of an episode on the CPU",
                 "use --backend array on a device, or --device cpu",
             )
+        faiss_library.library("backend 'faiss'", "use --backend array, which gives the same answers")
         return partial(_by_faiss, prototypes.as_float(_on_cpu(array)), distance)
     if where == "cpu":
         workers = threads or min(usable_cores(), _MOST_THREADS)
@@ -478,14 +481,7 @@ def _by_device(array: Any, distance: prototypes.Distance, drawn: Episodes) -> ND
 
 
 def _by_faiss(array: NDArray[Any], distance: prototypes.Distance, drawn: Episodes) -> NDArray[np.int16]:
-    try:
-        return prototypes.predict_by_faiss(array, drawn.support, drawn.query, distance)
-    except ModuleNotFoundError as error:
-        raise Refused(
-            "faiss is not installed",
-            "The backend faiss needs it",
-            "install embank[cpu], or use --backend array",
-        ) from error
+    return prototypes.predict_by_faiss(array, drawn.support, drawn.query, distance)
 
 
 def _device(array: Any, device: str) -> str:

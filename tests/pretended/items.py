@@ -2,7 +2,7 @@
 
 A machine without CUDA skips such a test, visibly; beside it stands a twin, `test_name@pretended`, that runs
 the same body on the pretended device. `pytest.mark.gpu(needs="dali")` says what else a test needs that no
-pretended device has: such a test has no twin.
+pretended device has: such a test has no twin, nor has one marked `slow`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,8 +15,10 @@ SUFFIX = "@pretended"
 def twins(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
     """A twin for each test marked `gpu` that needs nothing but torch on the device."""
     for item in items:
+        if item.get_closest_marker("slow") or not isinstance(item, pytest.Function):
+            continue
         marks = list(item.iter_markers("gpu"))
-        if marks and isinstance(item, pytest.Function) and not any(mark.kwargs.get("needs") for mark in marks):
+        if marks and not any(mark.kwargs.get("needs") for mark in marks):
             yield _twin(item)
 
 
