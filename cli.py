@@ -78,6 +78,7 @@ ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Parquet 
 Root = Annotated[
     Path | None, typer.Option(help="Folder that relative paths start from. (default: what the manifest says)")
 ]
+BankRoot = Annotated[Path | None, typer.Option("--root", help="The images' folder, if it has moved.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 ModelFilter = Annotated[
     str | None, typer.Option("--model", help="Model slug or feature name. (default: all)")
@@ -340,6 +341,21 @@ def embed(
         float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of rows failed.")
     ] = 0.01,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest image decoded.")] = 64_000_000,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again the rows that failed because of their image.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Compare every image embedded before with its file, not a random sample."
+        ),
+    ] = False,
+    accept_changed: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed", help="Images have changed: make features of them beside the old ones."
+        ),
+    ] = False,
     workers: Workers = 0,
     scheduler: Scheduler = None,
     root: Root = None,
@@ -348,7 +364,7 @@ def embed(
 ) -> None:
     """Embed every image with every model. Run it again to resume; finished rows are never computed twice."""
     from engine.decode.source import Limits
-    from engine.extract import EmbedOptions
+    from engine.extract import EmbedOptions, InputChecks
     from engine.extract import embed as run
     from engine.report import console
     from engine.runtime import Runtime
@@ -371,7 +387,14 @@ def embed(
         runtime = executor.ask(Runtime.resolve, *settings) if executor else Runtime.resolve(*settings)
         with console.embed_progress(quiet=False) as update:
             reports = run(
-                images, specs, bank, runtime=runtime, options=options, executor=executor, on_progress=update
+                images,
+                specs,
+                bank,
+                runtime=runtime,
+                options=options,
+                checks=InputChecks(max_failed, check, accept_changed, retry_failed),
+                executor=executor,
+                on_progress=update,
             )
     results = [report.to_dict() for report in reports]
     if certify:
@@ -381,9 +404,10 @@ def embed(
         for spec, result in zip(specs, results, strict=True):
             result["certificate"] = measure(images, spec, bank, runtime=here, options=options)
     _print_embed(results, json)
-    if any(result["failed"] > max_failed * result["rows"] for result in results):
+    if any(result["failed"] + result["pending"] > max_failed * result["rows"] for result in results):
         console.say(
-            f"More than {max_failed:.1%} of the rows failed; `embank bank show {bank} --failures` lists them."
+            f"More than {max_failed:.1%} of the rows failed or are not embedded; "
+            f"`embank bank show {bank} --failures` lists them."
         )
         raise typer.Exit(EXIT_FAILED_ROWS)
 
@@ -441,13 +465,14 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
         console.print_json(results if len(results) > 1 else results[0])
         return
     console.print_table(
-        ["model", "rows", "ok", "failed", "embedded now", "img/s", "decoder", "precision", "key"],
+        ["model", "rows", "ok", "failed", "pending", "embedded now", "img/s", "decoder", "precision", "key"],
         [
             [
                 r["model"],
                 r["rows"],
                 r["ok"],
                 r["failed"],
+                r["pending"],
                 r["embedded"],
                 r["img_per_s"],
                 r["decoder"],
@@ -460,7 +485,9 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
     for r in results:
         if r["failures"]:
             reasons = ", ".join(f"{code} {n:,}" for code, n in r["failures"].items())
-            print(f"{r['model']}: failed rows by reason: {reasons}")
+            print(f"{r['model']}: rows without embedding by reason: {reasons}")
+        if r["pending"]:
+            print(f"  {r['pending']:,} are not embedded yet; the same command tries them again")
         if "certificate" in r:
             print(f"{r['model']}: {_certificate(r['certificate'])}")
 
@@ -588,7 +615,7 @@ def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -
 def bank_repair(
     bank: BankPath,
     weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
-    root: Annotated[Path | None, typer.Option(help="The images' folder, if it has moved.")] = None,
+    root: BankRoot = None,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
@@ -689,6 +716,7 @@ def bank_audit(
     max_pairs: Annotated[int, typer.Option(help="The most pairs listed; all are counted.")] = 10_000,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the pairs here (CSV).")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Draw the most similar pairs here (PNG).")] = None,
+    root: BankRoot = None,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
@@ -698,15 +726,19 @@ def bank_audit(
     from engine.report import console
     from stores.read import Bank
 
+    pictures = None
+    if sheet:
+        from engine.report.sheets import audit_sheet, pictures_of
+
+        pictures = pictures_of(bank, model, root=root)
     found = audit(bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device))
     report = dict(found.report)
+    image_ids = Bank.open(bank).manifest().image_ids if out or sheet else []
     if out:
-        write_pairs(found, Bank.open(bank).manifest().image_ids, out)
+        write_pairs(found, image_ids, out)
         report["file"] = out
-    if sheet:
-        from engine.report.sheets import audit_sheet
-
-        report["sheet"], report["unreadable"] = sheet, audit_sheet(bank, found, sheet)
+    if sheet and pictures is not None:
+        report["sheet"], report["unreadable"] = sheet, audit_sheet(pictures, image_ids, found, sheet)
     if json:
         console.print_json(report)
     else:
@@ -1135,6 +1167,7 @@ def search(
     ] = IndexName.exact,
     backend: BackendOption = BackendName.auto,
     weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
+    root: BankRoot = None,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
@@ -1142,6 +1175,11 @@ def search(
     from engine.evals.search import search as run
     from engine.report import console
 
+    pictures = None
+    if out:
+        from engine.report.sheets import pictures_of, search_sheet
+
+        pictures = pictures_of(bank, model, root=root)
     result = run(
         bank,
         model,
@@ -1155,10 +1193,8 @@ def search(
         device=device,
     )
     report = dict(result.report)
-    if out:
-        from engine.report.sheets import search_sheet
-
-        report["sheet"], report["unreadable"] = out, search_sheet(bank, result, out, image=image)
+    if out and pictures is not None:
+        report["sheet"], report["unreadable"] = out, search_sheet(pictures, result, out, image=image)
     if json:
         console.print_json(report)
         return
@@ -1347,7 +1383,7 @@ def invariance(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the images drawn.")] = 0,
     weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
-    root: Root = None,
+    root: BankRoot = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Draw a contact sheet of views (PNG) here.")
     ] = None,

@@ -16,11 +16,12 @@ import numpy as np
 
 from engine import models
 from engine.decode import make_decoder
+from engine.decode.contents import Contents, Table
 from engine.decode.protocol import DecodedBatch, Decoder
 from engine.decode.source import ImageSource, Limits
 from engine.errors import BankError, Refused
 from engine.models import ModelSpec
-from engine.pipeline import Clocks, Stages, new_clocks
+from engine.pipeline import PROGRESS_EVERY_S, Clocks, Progress, Stages, new_clocks
 from engine.recipes import Recipe
 from engine.runtime import (
     DeviceEvent,
@@ -32,8 +33,10 @@ from engine.runtime import (
     peak_device_bytes,
     side_stream,
 )
+from stores.amend import amend_chunk
 from stores.commit import Committer
-from stores.layout import FeatureLayout
+from stores.contents import contents_of_bank
+from stores.layout import FeatureLayout, images_key
 from stores.manifest import Manifest
 from stores.read import Bank
 from stores.schema import ChunkResult, Failure, FeatureKey
@@ -69,14 +72,15 @@ class EmbedOptions:
         return min(self.batch_size or (256 if runtime.on_cuda else 32), chunk_rows)
 
 
-def image_source(manifest: Manifest, options: EmbedOptions) -> ImageSource:
-    """The manifest's files as the decoders read them."""
+def image_source(manifest: Manifest, options: EmbedOptions, contents: Contents | None = None) -> ImageSource:
+    """The manifest's files as the decoders read them, compared with `contents`."""
     return ImageSource(
         root=manifest.root,
         uris=manifest.uris,
         sha256=manifest.sha256s,
         limits=options.limits,
         allow_outside=options.allow_outside,
+        contents=contents,
     )
 
 
@@ -129,20 +133,35 @@ class Work:
     def bounds(self, chunk: int) -> tuple[int, int]:
         return self.layouts[0].grid.bounds(chunk)
 
+    def size(self, task: "Task") -> int:
+        """Rows of a task."""
+        start, stop = self.bounds(task.chunk)
+        return len(task.rows) or stop - start
+
 
 @dataclass(frozen=True)
 class Task:
-    """One chunk to do, and the positions of the models that lack it."""
+    """Something to do in one chunk.
+
+    Attributes:
+        models: positions of those that need it.
+        rows: to be tried again, in a chunk that is committed; empty if the whole chunk is lacking.
+    """
 
     chunk: int
     models: tuple[int, ...]
+    rows: tuple[int, ...] = ()
+
+
+#: Takes what became of a task for one model: its position, the chunk, the task.
+Commit = Callable[[int, ChunkResult, Task], None]
 
 
 @dataclass(frozen=True)
 class _Step:
     """One encoded batch on its way to the bank."""
 
-    chunk: int
+    task: Task
     batch: DecodedBatch
     copies: dict[int, HostCopy]
     span: Span
@@ -167,16 +186,46 @@ class Tally:
             mine.blocked_s += theirs.blocked_s
 
 
+class Watch:
+    """Turns a tally into calls of the progress callback, not too many."""
+
+    def __init__(
+        self,
+        work: Work,
+        tasks: Sequence[Task],
+        tally: Tally,
+        callback: Callable[[Progress], None] | None,
+    ) -> None:
+        self._models = tuple(spec.slug for spec in work.specs)
+        self._total = sum(map(work.size, tasks))
+        self._tally, self._callback = tally, callback
+        self._started, self._last = time.perf_counter(), 0.0
+
+    def look(self) -> None:
+        now = time.perf_counter()
+        if not self._callback or (now - self._last < PROGRESS_EVERY_S and self._tally.rows < self._total):
+            return
+        self._last = now
+        rows, failed, seconds = self._tally.rows, self._tally.failed, now - self._started
+        self._callback(Progress(self._models, rows, self._total, failed, seconds, *self._tally.stages))
+
+
 class Resident:
     """The decoder and the encoders of one piece of work, made ready once and kept for many chunks.
+
+    Args:
+        commit: what to do with chunks; None commits them to the bank.
 
     Raises:
         Refused, BankError: this machine makes other features than the layouts are of.
     """
 
-    def __init__(self, work: Work, manifest: Manifest) -> None:
+    def __init__(self, work: Work, manifest: Manifest, commit: Commit | None = None) -> None:
         self._flags = fix_flags(work.runtime)
-        self.work, self._source = work, image_source(manifest, work.options)
+        self.work, self._commit = work, commit or _committing(work)
+        layout = work.layouts[0]
+        self._contents = Contents(contents_of_bank(Bank.open(layout.root), layout.image_set))
+        self._source = image_source(manifest, work.options, self._contents)
         self.batch_size = work.options.batch_for(work.runtime, work.layouts[0].grid.chunk_rows)
         self.decoder = decoder_of(work.rendering, work.runtime, work.options, self.batch_size)
         self._encoders: dict[int, Any] = {}
@@ -185,7 +234,8 @@ class Resident:
     def _check(self, manifest: Manifest) -> None:
         runtime, dtype = self.work.runtime, self.work.options.dtype
         for spec, layout in zip(self.work.specs, self.work.layouts, strict=True):
-            made = feature_key(spec, self.decoder.name, runtime, manifest.image_digest, dtype)
+            images = images_key(manifest.image_digest, layout.image_set)
+            made = feature_key(spec, self.decoder.name, runtime, images, dtype)
             if made != layout.key:
                 raise Refused(
                     f"This machine would make {made.name} (decoder {made.decoder}, precision "
@@ -218,8 +268,8 @@ class Resident:
         """
         stages: Stages[tuple[Task, DecodedBatch, DeviceEvent], _Step] = Stages(tally.stages)
         encoders = {i: self.encoder(i) for task in tasks for i in task.models}
-        plan = [(task, rows) for task in tasks for rows in self._batches(task.chunk)]
-        collector = _Collector(self.work, tally)
+        plan = [(task, rows) for task in tasks for rows in self._batches(task)]
+        collector = _Collector(self.work, tally, self._contents.read, self._commit)
 
         def decode() -> Iterator[tuple[Task, DecodedBatch, DeviceEvent]]:
             with side_stream(self.work.runtime.device):
@@ -239,7 +289,7 @@ class Resident:
                 copies = {i: HostCopy(encoders[i](pixels)[: len(batch.rows)]) for i in task.models}
                 span.stop()
             stages.second.images += len(batch.rows)
-            return _Step(task.chunk, batch, copies, span)
+            return _Step(task, batch, copies, span)
 
         def commit(step: _Step) -> None:
             collector.add(step)
@@ -247,10 +297,10 @@ class Resident:
 
         stages.run(decode, encode, commit)
 
-    def _batches(self, chunk: int) -> Iterator[range]:
-        start, stop = self.work.bounds(chunk)
-        for first in range(start, stop, self.batch_size):
-            yield range(first, min(first + self.batch_size, stop))
+    def _batches(self, task: Task) -> Iterator[Sequence[int]]:
+        rows = task.rows or range(*self.work.bounds(task.chunk))
+        for first in range(0, len(rows), self.batch_size):
+            yield rows[first : first + self.batch_size]
 
     def _fixed_shape(self, pixels: "torch.Tensor") -> "torch.Tensor":
         """Pad a chunk's last batch where the device's arithmetic may depend on the batch size."""
@@ -268,9 +318,8 @@ class Resident:
 class _Collector:
     """Gathers encoded batches into chunks and commits each when its last row has come."""
 
-    def __init__(self, work: Work, tally: Tally) -> None:
-        self._work, self._tally = work, tally
-        self._committers = [Committer(layout) for layout in work.layouts]
+    def __init__(self, work: Work, tally: Tally, contents: Table, commit: Commit) -> None:
+        self._work, self._tally, self._contents, self._hand_over = work, tally, contents, commit
         self._open: dict[int, np.ndarray] = {}
         self._failures: list[Failure] = []
         self._filled = 0
@@ -280,28 +329,43 @@ class _Collector:
         arrays = {i: copy.wait().numpy() for i, copy in step.copies.items()}
         encoding.busy_s += step.span.seconds
         clock = time.perf_counter()
-        start, stop = self._work.bounds(step.chunk)
+        start, stop = self._work.bounds(step.task.chunk)
         for i, array in arrays.items():
             if i not in self._open:
-                self._open[i] = np.empty((stop - start, array.shape[1]), np.float32)
-            self._open[i][self._filled : self._filled + len(array)] = array
+                self._open[i] = np.zeros((stop - start, array.shape[1]), np.float32)
+            self._open[i][np.asarray(step.batch.rows) - start] = array
         self._failures += [
-            Failure(step.batch.rows[slot], bad.code, bad.detail) for slot, bad in step.batch.failures.items()
+            Failure(step.batch.rows[slot], bad.code, bad.detail, bad.pending)
+            for slot, bad in step.batch.failures.items()
         ]
         self._filled += len(step.batch.rows)
         self._tally.rows += len(step.batch.rows)
         self._tally.failed += len(step.batch.failures)
         committing.images += len(step.batch.rows)
-        if self._filled == stop - start:
-            self._commit(step.chunk, start, stop)
+        if self._filled == (len(step.task.rows) or stop - start):
+            self._commit(step.task, start, stop)
         committing.busy_s += time.perf_counter() - clock
 
-    def _commit(self, chunk: int, start: int, stop: int) -> None:
+    def _commit(self, task: Task, start: int, stop: int) -> None:
         ok = np.ones(stop - start, bool)
         ok[[f.row - start for f in self._failures]] = False
+        content, failures = self._contents[start:stop].copy(), tuple(self._failures)
         for i, embedding in self._open.items():
-            self._committers[i].commit(ChunkResult(chunk, embedding, ok, tuple(self._failures)))
+            self._hand_over(i, ChunkResult(task.chunk, embedding, ok, failures, content), task)
         self._open, self._failures, self._filled = {}, [], 0
+
+
+def _committing(work: Work) -> Commit:
+    """Commit to the bank: whole chunks exclusively, rows tried again in place of those without embedding."""
+    committers = [Committer(layout) for layout in work.layouts]
+
+    def commit(model: int, result: ChunkResult, task: Task) -> None:
+        if task.rows:
+            amend_chunk(work.layouts[model], result, task.rows)
+        else:
+            committers[model].commit(result)
+
+    return commit
 
 
 _turn = threading.Lock()
@@ -333,10 +397,10 @@ def embed_chunk(work: Work, task: Task) -> tuple[Tally, dict[int, dict[str, Any]
 
 
 def _manifest(work: Work) -> Manifest:
-    bank = Bank.open(work.layouts[0].root)
-    if bank.image_digest != work.layouts[0].key.images:
+    bank, layout = Bank.open(work.layouts[0].root), work.layouts[0]
+    if not bank.holds(layout):
         raise BankError(
-            f"{bank.path} holds images {bank.image_digest[:12]} here, not {work.layouts[0].key.images[:12]}",
+            f"{bank.path} holds images {bank.image_digest[:12]} here, not those of {layout.name}",
             "All processes of a run see the same bank at the same path",
             "mount the same file system on all machines",
         )

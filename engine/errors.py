@@ -5,6 +5,7 @@ from stores.errors import BankError, EmbankError, MachineFault, ManifestError, P
 __all__ = [
     "BadImage",
     "BankError",
+    "ChangedImage",
     "EmbankError",
     "MachineFault",
     "ManifestError",
@@ -23,14 +24,20 @@ class WeightsError(Refused):
     """A weights file that cannot be trusted or does not fit its architecture."""
 
 
+class ChangedImage(Refused):
+    """An image file that is not the one that a row of a bank was made from."""
+
+
 class BadImage(Exception):
     """One image cannot be used. Costs its row, never the run: the row is marked failed with this reason.
 
     Args:
         code: short stable word, e.g. `truncated` (the list is in `engine.decode.protocol`).
         detail: one line for the ledger; no paths outside the root, no newline.
+        pending: the machine or a setting is at fault, not the image (a mount, a permission, a limit, a
+            package that is not installed): the row is not embedded yet, and the same command tries it again.
     """
 
-    def __init__(self, code: str, detail: str) -> None:
-        self.code, self.detail = code, detail
+    def __init__(self, code: str, detail: str, *, pending: bool = False) -> None:
+        self.code, self.detail, self.pending = code, detail, pending
         super().__init__(f"{code}: {detail}")

@@ -2,13 +2,13 @@
 
 Models whose recipes render alike share one decode pass. Work is planned in whole chunks, which this process
 does itself (`engine.chunks`) or hands to an executor's workers (`engine.scale`): on the CPU the bank is the
-same, bit for bit.
+same, bit for bit. The image files are looked at first (`engine.inputs`): what is refused changes nothing.
 """
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine import provenance
@@ -17,25 +17,49 @@ from engine.chunks import (
     Resident,
     Tally,
     Task,
+    Watch,
     Work,
     embed_chunk,
     feature_key,
     image_source,
 )
 from engine.decode import decoder_name
+from engine.decode.contents import Contents, Table
+from engine.inputs import (
+    SAMPLE,
+    InputChecks,
+    Looked,
+    changed_rows,
+    digests,
+    no_longer_pending,
+    refuse_changed,
+    refuse_missing,
+)
 from engine.models import ModelSpec, resolve
-from engine.pipeline import PROGRESS_EVERY_S, Progress
+from engine.pipeline import PROGRESS_EVERY_S, Progress, new_clocks
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from engine.scale import Executor
-from stores.layout import FeatureLayout
+from stores.amend import failures_of, uncommitted_rows
+from stores.contents import (
+    contents_of_bank,
+    contents_of_feature,
+    fill,
+    known,
+    refuse_conflict,
+    set_digest,
+    unknown,
+    write_set,
+)
+from stores.layout import FeatureLayout, images_key
 from stores.manifest import Manifest
 from stores.places import Place
 from stores.read import Bank
 from stores.records import RunRecord
-from stores.write import FeatureWriter, open_or_create, refuse_other_labels
+from stores.schema import FeatureKey
+from stores.write import FeatureWriter, layout_in, open_if_there, open_or_create, refuse_other_labels
 
-__all__ = ["EmbedOptions", "EmbedReport", "Progress", "embed", "feature_key", "image_source"]
+__all__ = ["EmbedOptions", "EmbedReport", "InputChecks", "Progress", "embed", "feature_key", "image_source"]
 
 
 @dataclass(frozen=True)
@@ -43,11 +67,12 @@ class EmbedReport:
     """What one model's pass did.
 
     Attributes:
-        rows, ok, failed: of the whole feature set, earlier runs included.
+        rows, ok, failed, pending: of the whole feature set, earlier runs included; pending rows are not
+            embedded yet, for want of something that is not the image's fault.
         embedded: rows embedded by this run; 0 when the bank already held all of them.
         seconds: wall seconds of this run's pass (shared by the models of one pass).
         stages: clock of each stage, `decode`, `encode`, `commit`.
-        failures: code -> number of rows.
+        failures: code -> number of rows, failed or pending.
         workers: processes that computed; 0 is this one alone.
     """
 
@@ -57,6 +82,7 @@ class EmbedReport:
     rows: int
     ok: int
     failed: int
+    pending: int
     embedded: int
     seconds: float
     img_per_s: float
@@ -78,13 +104,16 @@ def embed(
     *,
     runtime: Runtime | None = None,
     options: EmbedOptions | None = None,
+    checks: InputChecks | None = None,
     executor: Executor | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[EmbedReport]:
     """Embed every image of a manifest with every model and commit the result to a bank.
 
     What the bank already holds under the same FeatureKey is not computed again: calling this after a crash
-    resumes, calling it on a finished bank only checks and seals.
+    resumes, calling it on a finished bank only checks and seals. Rows that are not embedded yet are tried
+    again, once what stood in their way is gone. Image files are compared with those that the bank's rows were
+    made from: a random sample of what is embedded already, and every file that is read.
 
     Args:
         manifest: the images.
@@ -92,6 +121,7 @@ def embed(
         bank: directory of the bank, or its URL; made if absent. An executor's workers must see it, the images
             and the weights at the same paths.
         runtime: of whoever computes; with an executor, that of each worker (`executor.ask`).
+        checks: how far the image files are trusted to be what they were.
         executor: hands the chunks to worker processes; None computes here.
 
     Returns:
@@ -99,18 +129,101 @@ def embed(
 
     Raises:
         Refused: a request that cannot be carried out; nothing was changed.
+        ChangedImage: a file is not the one that the bank was made from; committed chunks are kept.
         MachineFault: disk full, device or workers lost; committed chunks are kept.
     """
     runtime = runtime or Runtime.resolve()
     options = options or EmbedOptions()
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
+    checks = checks or InputChecks()
+    groups = _by_rendering(specs)
+    existing = open_if_there(bank, manifest, chunk_rows=options.chunk_rows)
+    images = _Images(manifest, options, checks, existing, on_progress)
+    passes = [
+        _Pass(manifest, [specs[i] for i in group], runtime, options, checks, executor, images.set_name)
+        for group in groups
+    ]
+    images.refuse([(job.keys, job.specs) for job in passes])
     store = open_or_create(bank, manifest, chunk_rows=options.chunk_rows)
     refuse_other_labels(store, manifest)
+    images.keep_set(store)
     reports: dict[int, EmbedReport] = {}
-    for group in _by_rendering(specs):
-        job = _Pass(store, manifest, [specs[i] for i in group], runtime, options, executor)
-        reports.update(zip(group, job.run(on_progress), strict=True))
+    for group, job in zip(groups, passes, strict=True):
+        reports.update(zip(group, job.run(store, on_progress), strict=True))
     return [reports[i] for i in range(len(specs))]
+
+
+class _Images:
+    """The image files before anything is computed: are they there, and are they those of the bank?"""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        options: EmbedOptions,
+        checks: InputChecks,
+        bank: Bank | None,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._source = image_source(manifest, options)
+        self._checks, self._bank, self._on_progress = checks, bank, on_progress
+        self._table = self._accepted() if checks.accept_changed and bank is not None else None
+
+    @property
+    def set_name(self) -> str:
+        """Name of the image set, "" for the images that the bank saw first."""
+        return "" if self._table is None else set_digest(self._table)
+
+    def _accepted(self) -> Table | None:
+        """The contents of all files now, if some have changed since the bank was made of them."""
+        assert self._bank is not None
+        rows = range(len(self._source))
+        refuse_missing(self._source, rows, self._checks.max_missing)
+        now = digests(self._source, rows, self._looked())
+        return now if len(changed_rows(contents_of_bank(self._bank), now)) else None
+
+    def keep_set(self, store: Bank) -> None:
+        """Write the image set into the bank, if it is another than the bank's first."""
+        if self._table is not None:
+            write_set(store.path, self._table)
+
+    def refuse(self, wanted: Sequence[tuple[Sequence[FeatureKey], Sequence[ModelSpec]]]) -> None:
+        """Refuse missing files where there is something to do, and changed ones where something is done."""
+        layouts = [
+            None if self._bank is None else layout_in(self._bank, key, spec.dim, self.set_name)
+            for keys, specs in wanted
+            for key, spec in zip(keys, specs, strict=True)
+        ]
+        rows = set[int]()
+        for layout in layouts:
+            rows.update(range(len(self._source)) if layout is None else uncommitted_rows(layout))
+        if rows:
+            refuse_missing(self._source, sorted(rows), self._checks.max_missing)
+        begun = [layout for layout in layouts if layout is not None]
+        if begun and (expected := self._made_from(begun)) is not None:
+            refuse_changed(self._source, expected, every=self._checks.every, looked=self._looked())
+
+    def _made_from(self, layouts: Sequence[FeatureLayout]) -> Table | None:
+        """What the features that are asked for were made from."""
+        table = unknown(len(self._source))
+        for layout in layouts:
+            fill(table, contents_of_feature(layout))
+        return table if known(table).any() else None
+
+    def _looked(self) -> Looked | None:
+        """Progress of looking at files, shown like that of a pass."""
+        callback, start, last = self._on_progress, time.perf_counter(), [0.0]
+        if callback is None:
+            return None
+
+        def looked(done: int, total: int) -> None:
+            now = time.perf_counter()
+            if now - last[0] >= PROGRESS_EVERY_S or (done == total and total > SAMPLE):
+                last[0] = now
+                clocks = new_clocks()
+                clocks[0].images = done
+                callback(Progress(("comparing files",), done, total, 0, now - start, *clocks))
+
+        return looked
 
 
 def _by_rendering(specs: Sequence[ModelSpec]) -> list[list[int]]:
@@ -125,46 +238,74 @@ class _Pass:
 
     def __init__(
         self,
-        bank: Bank,
         manifest: Manifest,
         specs: Sequence[ModelSpec],
         runtime: Runtime,
         options: EmbedOptions,
+        checks: InputChecks,
         executor: Executor | None,
+        image_set: str,
     ) -> None:
-        self.bank, self.manifest, self.executor = bank, manifest, executor
+        self.manifest, self.specs, self.checks = manifest, tuple(specs), checks
+        self.runtime, self.options, self.executor, self.image_set = runtime, options, executor, image_set
         asked = (options.decoder, runtime.device, options.dct)
         self.decoder = executor.ask(decoder_name, *asked) if executor else decoder_name(*asked)
-        keys = [feature_key(s, self.decoder, runtime, manifest.image_digest, options.dtype) for s in specs]
-        layouts = [
-            FeatureLayout(bank.path.resolve(), key, spec.dim, bank.grid)
-            for key, spec in zip(keys, specs, strict=True)
-        ]
-        self.work = Work(manifest.root, tuple(specs), tuple(layouts), runtime, options)
+        images = images_key(manifest.image_digest, image_set)
+        self.keys = [feature_key(spec, self.decoder, runtime, images, options.dtype) for spec in specs]
 
-    def run(self, on_progress: Callable[[Progress], None] | None) -> list[EmbedReport]:
+    def run(self, bank: Bank, on_progress: Callable[[Progress], None] | None) -> list[EmbedReport]:
+        self.bank = bank
         writers: list[FeatureWriter] = []
         try:
-            for spec, layout in zip(self.work.specs, self.work.layouts, strict=True):
-                writers.append(FeatureWriter(self.bank, layout.key, spec.dim).__enter__())
+            for spec, key in zip(self.specs, self.keys, strict=True):
+                writers.append(FeatureWriter(bank, key, spec.dim, self.image_set).__enter__())
+            root = bank.path.resolve()
+            layouts = tuple(replace(writer.layout, root=root) for writer in writers)
+            self.work = Work(self.manifest.root, self.specs, layouts, self.runtime, self.options)
             todo = [set(w.todo) for w in writers]
             tasks = [
                 Task(chunk, tuple(i for i, missing in enumerate(todo) if chunk in missing))
                 for chunk in sorted(set().union(*todo))
             ]
+            again = self._again(todo)
+            tasks += again
             tally, described, seconds = Tally(), dict[int, dict[str, Any]](), 0.0
             if tasks:
                 with self._ready() as compute:
                     start = time.perf_counter()  # importing torch is no part of a pass
-                    described = compute(tasks, tally, _Watch(self.work, tasks, tally, on_progress))
+                    described = compute(tasks, tally, Watch(self.work, tasks, tally, on_progress))
                     seconds = time.perf_counter() - start
+            done = [
+                sum(self.work.size(task) for task in tasks if i in task.models) for i in range(len(writers))
+            ]
             return [
-                self._finish(writer, i, todo[i], tally, seconds, described.get(i, {}))
+                self._finish(writer, i, done[i], tally, seconds, described.get(i, {}))
                 for i, writer in enumerate(writers)
             ]
         finally:
             for writer in writers:
                 writer.__exit__(None, None, None)
+
+    def _again(self, todo: Sequence[set[int]]) -> list[Task]:
+        """Rows of committed chunks to try again: pending ones if it can help, failed ones if asked to."""
+        failures = [failures_of(layout) for layout in self.work.layouts]
+        pending = {row.row for chunks in failures for rows in chunks.values() for row in rows if row.pending}
+        ready = set[int]()
+        if pending:
+            contents = Contents(contents_of_bank(self.bank, self.image_set))
+            source = image_source(self.manifest, self.options, contents)
+            ready.update(no_longer_pending(source, self.work.rendering, sorted(pending)))
+        models: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for i, chunks in enumerate(failures):
+            for chunk in chunks.keys() - todo[i]:
+                rows = tuple(
+                    failure.row
+                    for failure in chunks[chunk]
+                    if (failure.row in ready if failure.pending else self.checks.retry_failed)
+                )
+                if rows:
+                    models.setdefault((chunk, rows), []).append(i)
+        return [Task(chunk, tuple(lacking), rows) for (chunk, rows), lacking in sorted(models.items())]
 
     @contextlib.contextmanager
     def _ready(self) -> Iterator["_Compute"]:
@@ -174,13 +315,13 @@ class _Pass:
             return
         with contextlib.closing(Resident(self.work, self.manifest)) as resident:
 
-            def compute(tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
+            def compute(tasks: Sequence[Task], tally: Tally, watch: "Watch") -> dict[int, dict[str, Any]]:
                 resident.run(tasks, tally, watch.look)
                 return resident.describe()
 
             yield compute
 
-    def _hand_out(self, tasks: Sequence[Task], tally: Tally, watch: "_Watch") -> dict[int, dict[str, Any]]:
+    def _hand_out(self, tasks: Sequence[Task], tally: Tally, watch: "Watch") -> dict[int, dict[str, Any]]:
         """Have the executor's workers do the chunks; features never pass through here."""
         assert self.executor
         described: dict[int, dict[str, Any]] = {}
@@ -195,13 +336,14 @@ class _Pass:
         self,
         writer: FeatureWriter,
         i: int,
-        todo: set[int],
+        embedded: int,
         tally: Tally,
         seconds: float,
         described: dict[str, Any],
     ) -> EmbedReport:
+        if embedded:
+            refuse_conflict(self.bank, writer.layout)
         seal = writer.seal()
-        embedded = sum(stop - start for start, stop in map(writer.bounds, todo))
         codes: dict[str, int] = {}
         for failure in self.bank.features(writer.key.name).failures():
             codes[failure.code] = codes.get(failure.code, 0) + 1
@@ -212,6 +354,7 @@ class _Pass:
             rows=self.bank.rows,
             ok=seal.ok,
             failed=seal.failed,
+            pending=seal.pending,
             embedded=embedded,
             seconds=round(seconds, 3),
             img_per_s=round(embedded / seconds, 2) if embedded else 0.0,
@@ -248,6 +391,7 @@ class _Pass:
                 "rows": report.rows,
                 "ok": report.ok,
                 "failed": report.failed,
+                "pending": report.pending,
                 "failures": report.failures,
             },
             seconds={"total": report.seconds, "stages": report.stages},
@@ -256,28 +400,4 @@ class _Pass:
 
 
 #: Does chunks, counts them in the tally, and says how the encoders compute.
-_Compute = Callable[[Sequence[Task], Tally, "_Watch"], dict[int, dict[str, Any]]]
-
-
-class _Watch:
-    """Turns a tally into calls of the progress callback, not too many."""
-
-    def __init__(
-        self,
-        work: Work,
-        tasks: Sequence[Task],
-        tally: Tally,
-        callback: Callable[[Progress], None] | None,
-    ) -> None:
-        self._models = tuple(spec.slug for spec in work.specs)
-        self._total = sum(stop - start for start, stop in (work.bounds(task.chunk) for task in tasks))
-        self._tally, self._callback = tally, callback
-        self._started, self._last = time.perf_counter(), 0.0
-
-    def look(self) -> None:
-        now = time.perf_counter()
-        if not self._callback or (now - self._last < PROGRESS_EVERY_S and self._tally.rows < self._total):
-            return
-        self._last = now
-        rows, failed, seconds = self._tally.rows, self._tally.failed, now - self._started
-        self._callback(Progress(self._models, rows, self._total, failed, seconds, *self._tally.stages))
+_Compute = Callable[[Sequence[Task], Tally, "Watch"], dict[int, dict[str, Any]]]

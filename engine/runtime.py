@@ -28,6 +28,34 @@ def cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
+def device_count() -> int:
+    """CUDA devices that torch can use here; torch is not imported where there surely are none."""
+    if not _perhaps_cuda():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def device_like(made_on: str, devices: int | None = None) -> str:
+    """The device here that stands for one that something was made on.
+
+    Args:
+        made_on: `cpu` or `cuda:N`.
+        devices: CUDA devices here; None counts them.
+
+    Returns:
+        That device if it is here, else the first of its kind, else `cpu`.
+    """
+    kind, _, index = made_on.partition(":")
+    if kind != "cuda":
+        return "cpu"
+    count = device_count() if devices is None else devices
+    if not count:
+        return "cpu"
+    return made_on if index.isdigit() and int(index) < count else "cuda:0"
+
+
 def fast_bfloat16(device: str) -> bool:
     """Whether products in bfloat16 are quicker there than in float32."""
     import torch

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from stores import documents, files, forms
-from stores.layout import ARRAYS, SIDE, FeatureLayout, chunk_file, marker_file
+from stores import documents, exchange, files, forms
+from stores.layout import ARRAYS, ARRAYS_OF, SIDE, FeatureLayout, chunk_file, marker_file
 from stores.places import Place
 
 
@@ -14,6 +14,7 @@ def clean(layout: FeatureLayout) -> list[int]:
         Indices of the chunks that were quarantined.
     """
     _remove_temporaries(layout)
+    exchange.settle(layout)
     chunks = range(layout.grid.chunks)
     broken = files.each(layout.root, lambda index: _is_broken(layout, index), chunks)
     quarantined = [index for index in chunks if broken[index]]
@@ -30,6 +31,15 @@ def _remove_temporaries(layout: FeatureLayout) -> None:
             files.remove(folder / name)
 
 
+def first_damaged(layout: FeatureLayout) -> int | None:
+    """The first chunk without marker, or whose marker or sizes are wrong; None if there is none."""
+    present = set(files.names(layout.side / "markers"))
+    for index in range(layout.grid.chunks):
+        if f"{index:06d}.json" not in present or _is_broken(layout, index):
+            return index
+    return None
+
+
 def _is_broken(layout: FeatureLayout, index: int) -> bool:
     """Whether a chunk has a marker that cannot be right. Contents are checked at the seal."""
     path = layout.root / layout.marker(index)
@@ -44,7 +54,9 @@ def _is_broken(layout: FeatureLayout, index: int) -> bool:
 
 def marker_fits(layout: FeatureLayout, index: int, marker: dict[str, Any]) -> bool:
     """Whether a marker is this chunk's and the chunk's files have the sizes that it gives."""
-    if marker["feature"] != layout.key.digest or not marker_names_chunk(layout.name, index, marker):
+    if marker["schema"] != layout.version or marker["feature"] != layout.key.digest:
+        return False
+    if not marker_names_chunk(layout.name, index, marker):
         return False
     states = {path: files.stat_if_there(layout.root / path) for path in marker["files"]}
     return all(
@@ -54,7 +66,7 @@ def marker_fits(layout: FeatureLayout, index: int, marker: dict[str, Any]) -> bo
 
 def marker_names_chunk(feature: str, index: int, marker: dict[str, Any]) -> bool:
     """Whether a marker speaks of this chunk's files and of no others."""
-    wanted = {chunk_file(feature, array, index) for array in ARRAYS}
+    wanted = {chunk_file(feature, array, index) for array in ARRAYS_OF[marker["schema"]]}
     digest = feature.rpartition(".")[2]
     return (
         marker["feature"].startswith(digest) and marker["chunk"] == index and set(marker["files"]) == wanted

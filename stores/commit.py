@@ -1,4 +1,4 @@
-"""Committing one chunk: three files that must agree, then a marker. Only the marker means "done".
+"""Committing one chunk: files that must agree, then a marker. Only the marker means "done".
 
 The order is the whole point. Each file is created exclusively and durably, in one fixed order, and a
 committer that meets bytes other than its own withdraws. So of several committers whose bytes differ at most
@@ -7,6 +7,7 @@ speaks for another's file.
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from stores.encode import EncodedChunk, encode
 from stores.errors import BankError, MachineFault
 from stores.layout import SIDE, FeatureLayout
 from stores.places import Place
-from stores.schema import ChunkResult
+from stores.schema import ChunkResult, Failure
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Committer:
             return False
         chunk = encode(result, self.layout)
         with locks.held(self.layout.side / "commit.lock", shared=True) as lock:
-            done = self._commit(chunk)
+            done = self.commit_held(chunk)
             if done and not lock.alive():
                 self._make_sure(chunk.index, marker_document(self.layout, chunk)["files"])
             return done
@@ -81,7 +82,8 @@ class Committer:
         if integrity.difference(files.digest(path), promise):
             raise _unfit(source / relative, source)
 
-    def _commit(self, chunk: EncodedChunk) -> bool:
+    def commit_held(self, chunk: EncodedChunk) -> bool:
+        """Write and mark an encoded chunk, as `commit` does, for a caller that holds the commit lock."""
         marker = self.layout.root / self.layout.marker(chunk.index)
         if files.stat_if_there(marker) is not None:
             return False
@@ -137,17 +139,25 @@ def _unfit(path: Place, bank: Place) -> BankError:
 
 
 def marker_document(layout: FeatureLayout, chunk: EncodedChunk) -> dict[str, Any]:
-    """Body of a chunk's marker. Nothing in it differs between runs: no time, host or process."""
-    start, stop = layout.grid.bounds(chunk.index)
+    """Body of a chunk's marker."""
+    promises = {path: integrity.promise_of(data) for path, data in chunk.files.items()}
+    return marker_of(layout, chunk.index, promises, chunk.failures)
+
+
+def marker_of(
+    layout: FeatureLayout,
+    index: int,
+    promises: Mapping[str, Mapping[str, Any]],
+    failures: Iterable[Failure],
+) -> dict[str, Any]:
+    """Body of the marker of a chunk's files. Nothing in it differs between runs: no time, host or process."""
+    start, stop = layout.grid.bounds(index)
     return {
-        "schema": layout.key.schema,
+        "schema": layout.version,
         "feature": layout.key.digest,
-        "chunk": chunk.index,
+        "chunk": index,
         "start": start,
         "stop": stop,
-        "files": {
-            path: {"size": data.nbytes, "sha256": hashlib.sha256(data).hexdigest()}
-            for path, data in chunk.files.items()
-        },
-        "failures": [failure.as_dict for failure in chunk.failures],
+        "files": {path: dict(promise) for path, promise in promises.items()},
+        "failures": [failure.as_dict for failure in failures],
     }

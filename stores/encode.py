@@ -1,13 +1,21 @@
-"""From embeddings to the bytes of a chunk's three files: judge each row, cast, pad, add the checksum."""
+"""From embeddings to the bytes of a chunk's files: judge each row, cast, pad, add the checksum."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stores.layout import ARRAYS, CHECKSUM, FeatureLayout
-from stores.schema import STATUS_FAILED, STATUS_OK, STATUS_PENDING, ChunkResult, Failure
+from stores.layout import CHECKSUM, FeatureLayout
+from stores.schema import (
+    CONTENT_BYTES,
+    STATUS_FAILED,
+    STATUS_OK,
+    STATUS_PENDING,
+    ChunkResult,
+    Failure,
+)
 
 #: Largest loss by rounding, relative to the row's L2 norm, that still counts as the same embedding.
 ROUNDING_LIMIT = 1e-2
@@ -36,16 +44,17 @@ def encode(result: ChunkResult, layout: FeatureLayout) -> EncodedChunk:
 
     A row becomes failed, whatever `result.ok` says, if it is not finite (`non_finite`), if rounding makes it
     infinite or its norm exceeds float32 (`overflow`), or if rounding loses more than `ROUNDING_LIMIT`
-    (`underflow`). Failed rows hold NaN, as do the padding rows of the last chunk.
+    (`underflow`). Failed rows hold NaN, as do the padding rows of the last chunk. A failure that says so
+    leaves its row pending, where the layout knows of that.
 
     Raises:
         ValueError: shapes, dtypes or failures that contradict each other or the layout.
     """
     start, stop = layout.grid.bounds(result.index)
     _check(result, start, stop, layout.dim)
-    arrays = {name: _blank(layout, name) for name in ARRAYS}
-    values = _values(arrays["embedding"], np.dtype(layout.key.dtype)).reshape(-1, layout.dim)
-    norms, status = _values(arrays["norm"], np.dtype("<f4")), _values(arrays["status"], np.dtype("u1"))
+    arrays = {name: _blank(layout, name) for name in layout.arrays}
+    views = _views(arrays, layout)
+    values, norms, status = views["embedding"], views["norm"], views["status"]
     reasons = {failure.row: failure for failure in result.failures}
     for first in range(0, stop - start, _BLOCK_ROWS):
         rows = slice(first, min(first + _BLOCK_ROWS, stop - start))
@@ -54,8 +63,56 @@ def encode(result: ChunkResult, layout: FeatureLayout) -> EncodedChunk:
         for at in np.flatnonzero((verdict != "") & result.ok[rows]).tolist():
             row = start + first + at
             reasons[row] = Failure(row, str(verdict[at]), _EXPLAINED[str(verdict[at])])
-    files = {layout.chunk_file(name, result.index): _seal(arrays[name]) for name in ARRAYS}
-    return EncodedChunk(result.index, files, tuple(reasons[row] for row in sorted(reasons)))
+    if "content" in views:
+        if result.content is not None:
+            views["content"][: stop - start] = result.content
+        status[[row - start for row, failure in reasons.items() if failure.pending]] = STATUS_PENDING
+    else:
+        reasons = {row: replace(failure, pending=False) for row, failure in reasons.items()}
+    return _finished(arrays, layout, result.index, tuple(reasons[row] for row in sorted(reasons)))
+
+
+def amend(
+    old: Mapping[str, Bytes], failures: tuple[Failure, ...], new: EncodedChunk, layout: FeatureLayout
+) -> EncodedChunk:
+    """Encode a chunk in which rows without embedding take what a new attempt gave; ok rows stay, bit for bit.
+
+    Args:
+        old: the arrays' chunk files as they are, checksum included.
+        failures: of the chunk as it is.
+        new: the new attempt at the whole chunk; only its rows that `failures` names are taken.
+    """
+    start = layout.grid.bounds(new.index)[0]
+    rows = [failure.row - start for failure in failures]
+    arrays = {name: old[name].copy() for name in layout.arrays}
+    fresh = {
+        name: np.frombuffer(new.files[layout.chunk_file(name, new.index)], np.uint8) for name in layout.arrays
+    }
+    target, source = _views(arrays, layout), _views(fresh, layout)
+    for name, view in target.items():
+        view[rows] = source[name][rows]
+    taken = {failure.row for failure in failures}
+    return _finished(arrays, layout, new.index, tuple(f for f in new.failures if f.row in taken))
+
+
+def _views(arrays: Mapping[str, Bytes], layout: FeatureLayout) -> dict[str, npt.NDArray[Any]]:
+    """The samples of each array of a chunk, without the checksum: [chunk_rows] or [chunk_rows, columns]."""
+    views = {
+        "embedding": (layout.key.dtype, (-1, layout.dim)),
+        "norm": ("<f4", (-1,)),
+        "status": ("u1", (-1,)),
+        "content": ("u1", (-1, CONTENT_BYTES)),
+    }
+    return {
+        name: _values(raw, np.dtype(views[name][0])).reshape(views[name][1]) for name, raw in arrays.items()
+    }
+
+
+def _finished(
+    arrays: Mapping[str, Bytes], layout: FeatureLayout, index: int, failures: tuple[Failure, ...]
+) -> EncodedChunk:
+    files = {layout.chunk_file(name, index): _seal(arrays[name]) for name in layout.arrays}
+    return EncodedChunk(index, files, failures)
 
 
 _EXPLAINED = {
@@ -74,6 +131,10 @@ def _check(result: ChunkResult, start: int, stop: int, dim: int) -> None:
         )
     if result.ok.shape != (rows,) or result.ok.dtype != np.bool_:
         raise ValueError(f"chunk {result.index} needs ok as bool [{rows}]")
+    if result.content is not None and (
+        result.content.shape != (rows, CONTENT_BYTES) or result.content.dtype != np.uint8
+    ):
+        raise ValueError(f"chunk {result.index} needs content as uint8 [{rows}, {CONTENT_BYTES}]")
     failed = [failure.row for failure in result.failures]
     if sorted(failed) != (start + np.flatnonzero(~result.ok)).tolist():
         raise ValueError(
@@ -107,8 +168,8 @@ def _cast(
 def _blank(layout: FeatureLayout, name: str) -> Bytes:
     """A whole chunk file's bytes, holding the fill value and a checksum yet to come."""
     raw = np.empty(layout.payload(name) + CHECKSUM, dtype=np.uint8)
-    if name == "status":
-        raw[:] = STATUS_PENDING
+    if name in ("status", "content"):
+        raw[:] = STATUS_PENDING  # 0, which is also the content of what was not read
     else:
         _values(raw, np.dtype(layout.key.dtype if name == "embedding" else "<f4"))[:] = np.nan
     return raw

@@ -7,7 +7,7 @@ from typing import Any
 from stores import documents
 from stores.layout import COLUMNS, MANIFEST, SIDE, VOCABULARIES
 from stores.places import Place
-from stores.schema import DTYPES, check_schema
+from stores.schema import DTYPES, FEATURE_VERSIONS, SCHEMA_VERSION, check_schema
 
 Test = Callable[[Any], bool]
 
@@ -21,7 +21,8 @@ def check(body: dict[str, Any], form: Test, path: Place) -> dict[str, Any]:
     Raises:
         BankError: another schema version. BrokenDocument: another form.
     """
-    check_schema(body.get("schema"), path)
+    versions = FEATURE_VERSIONS if form in (KEY, SEAL, MARKER) else (SCHEMA_VERSION,)
+    check_schema(body.get("schema"), path, versions)
     if not form(body):
         raise documents.BrokenDocument(
             f"{path} is damaged",
@@ -109,7 +110,8 @@ KEY = _members(
         "dim": _whole(1),
         "rows": _whole(1),
         "chunk_rows": _whole(1, 1 << 20),
-    }
+    },
+    {"image_set": _digest},
 )
 
 SEAL = _both(
@@ -124,9 +126,13 @@ SEAL = _both(
             "files": _PROMISES,
             "definition": KEY,
             "manifest_digest": _digest,
-        }
+        },
+        {"pending": _whole(1)},
     ),
-    lambda body: body["rows"] == body["ok"] + body["failed"] == body["definition"]["rows"],
+    lambda body: (
+        body["rows"] == body["ok"] + body["failed"] + body.get("pending", 0) == body["definition"]["rows"]
+        and body["schema"] == body["definition"]["schema"]
+    ),
 )
 
 MARKER = _both(
@@ -138,7 +144,12 @@ MARKER = _both(
             "start": _whole(0),
             "stop": _whole(1),
             "files": _PROMISES,
-            "failures": _list(_members({"row": _whole(0), "code": _text, "detail": _text})),
+            "failures": _list(
+                _members(
+                    {"row": _whole(0), "code": _text, "detail": _text},
+                    {"pending": lambda value: value is True},
+                )
+            ),
         }
     ),
     lambda body: all(body["start"] <= failure["row"] < body["stop"] for failure in body["failures"]),

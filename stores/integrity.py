@@ -60,9 +60,9 @@ def difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str
     return "" if state[1] == promise["sha256"] else "content differs from its SHA-256"
 
 
-def promise_of(data: bytes) -> dict[str, Any]:
+def promise_of(data: bytes | memoryview) -> dict[str, Any]:
     """What a marker or seal says of a file with these bytes."""
-    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"size": memoryview(data).nbytes, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def ensure(

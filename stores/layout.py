@@ -4,13 +4,14 @@ The metadata documents are written here, not by the zarr library, so that their 
 version; the tests hold them against zarr's own. Zarr v3: codecs `bytes` (little-endian) and `crc32c`.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stores.places import Place
-from stores.schema import FEATURE_NAME, FeatureKey
+from stores.schema import CONTENT_BYTES, FEATURE_NAME, FEATURE_VERSIONS, FeatureKey
 
 RUN_DOCUMENT = "embank.json"
 MANIFEST = "manifest.parquet"
@@ -18,8 +19,12 @@ ZARR = "zarr.json"
 SIDE = ".embank"
 COLUMNS = ("label", "split", "group")
 VOCABULARIES = "columns.json"
-#: The arrays of a feature, in the order in which a chunk's files are written.
-ARRAYS = ("embedding", "norm", "status")
+#: The arrays of a feature by the version of its layout, in the order in which a chunk's files are written.
+ARRAYS_OF = {1: ("embedding", "norm", "status"), 2: ("embedding", "norm", "status", "content")}
+#: All arrays that a feature of any version may have.
+ARRAYS = ARRAYS_OF[FEATURE_VERSIONS[-1]]
+#: Arrays of two dimensions: their chunk files have a column index.
+_MATRICES = ("embedding", "content")
 #: Bytes of the crc32c that ends every chunk file.
 CHECKSUM = 4
 _SMALLEST, _LARGEST, _CHUNKS = 64, 16384, 64
@@ -56,16 +61,34 @@ class Grid:
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """Paths and metadata of one feature. Relative paths are relative to the bank, with `/`."""
+    """Paths and metadata of one feature. Relative paths are relative to the bank, with `/`.
+
+    Attributes:
+        version: of the layout, one of `FEATURE_VERSIONS`.
+        image_set: SHA-256 of the table of contents that the feature was made from, if it is not of the images
+            that the bank saw first (`stores.contents`).
+    """
 
     root: Place
     key: FeatureKey
     dim: int
     grid: Grid
+    version: int = FEATURE_VERSIONS[-1]
+    image_set: str = ""
 
     @property
     def name(self) -> str:
         return self.key.name
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays, in the order in which a chunk's files are written."""
+        return ARRAYS_OF[self.version]
+
+    @property
+    def has_contents(self) -> bool:
+        """Whether the feature keeps what each row was made from."""
+        return "content" in self.arrays
 
     @property
     def side(self) -> Place:
@@ -89,19 +112,24 @@ class FeatureLayout:
         }
         flags = {"flag_values": [0, 1, 2], "flag_meanings": "pending ok failed"}
         note = {"long_name": "L2 norm of the embedding before rounding"}
-        return {
+        content = {"long_name": "SHA-256 of the image file; zeros where it was not read"}
+        nodes = {
             "": group,
             "embedding": _array(
                 [rows, self.dim], [chunk, self.dim], self.key.dtype, ["image", "feature"], {}
             ),
             "norm": _array([rows], [chunk], "float32", ["image"], note),
             "status": _array([rows], [chunk], "uint8", ["image"], flags),
+            "content": _array(
+                [rows, CONTENT_BYTES], [chunk, CONTENT_BYTES], "uint8", ["image", "byte"], content
+            ),
         }
+        return {name: node for name, node in nodes.items() if name in ("", *self.arrays)}
 
     def metadata_files(self) -> dict[str, bytes]:
         """The bytes of every zarr.json of the feature, by relative path."""
         nodes = self.metadata()
-        arrays = {name: nodes[name] for name in ARRAYS}
+        arrays = {name: nodes[name] for name in self.arrays}
         found = {
             f"{self.name}/{ZARR}": encode_metadata(
                 {**nodes[""], "consolidated_metadata": _consolidated(arrays)}
@@ -113,19 +141,39 @@ class FeatureLayout:
     def sealed_files(self) -> set[str]:
         """Relative paths of all that a seal vouches for."""
         chunks = range(self.grid.chunks)
-        found = {self.chunk_file(array, index) for array in ARRAYS for index in chunks}
+        found = {self.chunk_file(array, index) for array in self.arrays for index in chunks}
         found.update(map(self.marker, chunks))
-        found.update(f"{self.name}/{node}/{ZARR}" for node in ARRAYS)
+        found.update(f"{self.name}/{node}/{ZARR}" for node in self.arrays)
         return found | {f"{self.name}/{ZARR}", f"{SIDE}/{self.name}/key.json"}
 
     def key_document(self) -> dict[str, Any]:
         """Body of key.json: the key, and what else the metadata follow from."""
-        return key_document(self.key, self.dim, self.grid)
+        body = {
+            "schema": self.version,
+            "key": self.key.to_dict(),
+            "digest": self.key.digest,
+            "dim": self.dim,
+            "rows": self.grid.rows,
+            "chunk_rows": self.grid.chunk_rows,
+        }
+        return {**body, "image_set": self.image_set} if self.image_set else body
 
     def payload(self, array: str) -> int:
         """Bytes of one chunk of an array, without the checksum."""
-        row = {"embedding": self.dim * itemsize(self.key.dtype), "norm": 4, "status": 1}[array]
-        return self.grid.chunk_rows * row
+        row = {
+            "embedding": self.dim * itemsize(self.key.dtype),
+            "norm": 4,
+            "status": 1,
+            "content": CONTENT_BYTES,
+        }
+        return self.grid.chunk_rows * row[array]
+
+
+def images_key(image_digest: str, image_set: str = "") -> str:
+    """What a feature's key says of its images: the manifest's digest, with that of the image set if any."""
+    if not image_set:
+        return image_digest
+    return hashlib.sha256(f"embank image set 1\n{image_digest}\n{image_set}\n".encode("ascii")).hexdigest()
 
 
 def itemsize(dtype: str) -> int:
@@ -134,28 +182,18 @@ def itemsize(dtype: str) -> int:
 
 def chunk_file(feature: str, array: str, index: int) -> str:
     """Relative path of a chunk file, by zarr's default chunk key encoding."""
-    return f"{feature}/{array}/c/{index}" + ("/0" if array == "embedding" else "")
+    return f"{feature}/{array}/c/{index}" + ("/0" if array in _MATRICES else "")
 
 
 def marker_file(feature: str, index: int) -> str:
     return f"{SIDE}/{feature}/markers/{index:06d}.json"
 
 
-def key_document(key: FeatureKey, dim: int, grid: Grid) -> dict[str, Any]:
-    return {
-        "schema": key.schema,
-        "key": key.to_dict(),
-        "digest": key.digest,
-        "dim": dim,
-        "rows": grid.rows,
-        "chunk_rows": grid.chunk_rows,
-    }
-
-
 def feature_from_document(root: Place, body: Mapping[str, Any]) -> FeatureLayout:
     """The layout that a key document describes."""
     grid = Grid(body["rows"], body["chunk_rows"])
-    return FeatureLayout(root, FeatureKey.from_dict(body["key"]), body["dim"], grid)
+    key = FeatureKey.from_dict(body["key"])
+    return FeatureLayout(root, key, body["dim"], grid, body["schema"], body.get("image_set", ""))
 
 
 def is_feature_name(name: str) -> bool:

@@ -96,6 +96,17 @@ def held(path: Place, *, shared: bool = False, patience: float = 60.0) -> Iterat
         lock.release()
 
 
+@contextlib.contextmanager
+def coordinating(path: Place, what: str) -> Iterator[None]:
+    """Be the one coordinator of `what` for the body. Raises as `coordinate`."""
+    lock = coordinate(path, what)
+    try:
+        yield
+    finally:
+        lock.unsign()
+        lock.release()
+
+
 def coordinate(path: Place, what: str) -> Lock | leases.Lease:
     """Become the one coordinator of `what`. Raises Refused, naming the holder, if there is one already."""
     if isinstance(path, ObjectPath):

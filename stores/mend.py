@@ -4,6 +4,7 @@ Nothing is deleted but caches: what is damaged moves to `.embank/quarantine`. Me
 once, and a mending that is cut off leaves a bank that the next one finishes.
 """
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from stores import documents, files, integrity, locks
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from stores.manifest import Manifest
 
 
-def quarantine(bank: Bank | Place | str, report: VerifyReport) -> dict[str, list[int]]:
+def quarantine(
+    bank: Bank | Place | str, report: VerifyReport, *, unfinished: Collection[str] = ()
+) -> dict[str, list[int]]:
     """Take damage out of use and rebuild whatever the rest of the bank determines.
 
     Afterwards `FeatureWriter.todo` lists exactly the damaged chunks; what lost no chunk is sealed again.
@@ -27,6 +30,7 @@ def quarantine(bank: Bank | Place | str, report: VerifyReport) -> dict[str, list
     Args:
         bank: an open bank, or its path.
         report: from `verify`, just now.
+        unfinished: features that have damage which the report leaves out: they are not sealed.
 
     Returns:
         Feature -> chunks to compute again, for every damaged feature that is not sealed now; an empty list if
@@ -49,7 +53,8 @@ def quarantine(bank: Bank | Place | str, report: VerifyReport) -> dict[str, list
     _set_aside_records(root, report)
     # A lost seal shows as a root document that lists more than there is: seal whatever is complete.
     for name in feature_names(root):
-        _seal_if_complete(opened, name)
+        if name not in unfinished:
+            seal_complete(opened, name)
     with locks.held(root / SIDE / "lock"):
         write_root_metadata(root)
     lost = {
@@ -64,17 +69,15 @@ def quarantine(bank: Bank | Place | str, report: VerifyReport) -> dict[str, list
 def _mend_feature(root: Place, name: str, damaged: list[Damage]) -> None:
     layout = definition(root, name)
     files.make_directory(root / SIDE / name)
-    lock = locks.coordinate(root / SIDE / name / "lock", f"Feature {name} of {root}")
-    try:
-        with locks.held(root / SIDE / name / "commit.lock"):
-            # Documents before data: a lost key follows from the seal, which must stay until the key is back.
-            _set_aside_documents(root, name, damaged)
-            if layout is not None:
-                _rebuild_documents(root, layout)
-            _set_aside_chunks(root, name, damaged)
-    finally:
-        lock.unsign()
-        lock.release()
+    with (
+        locks.coordinating(root / SIDE / name / "lock", f"Feature {name} of {root}"),
+        locks.held(root / SIDE / name / "commit.lock"),
+    ):
+        # Documents before data: a lost key follows from the seal, which must stay until the key is back.
+        _set_aside_documents(root, name, damaged)
+        if layout is not None:
+            _rebuild_documents(root, layout)
+        _set_aside_chunks(root, name, damaged)
 
 
 def _set_aside_documents(root: Place, name: str, damaged: list[Damage]) -> None:
@@ -105,7 +108,12 @@ def _rebuild_documents(root: Place, layout: FeatureLayout) -> None:
         files.sync_directory((root / path).parent)
 
 
-def _seal_if_complete(bank: Bank, name: str) -> None:
+def seal_complete(bank: Bank, name: str) -> None:
+    """Seal a feature that has all its chunks and no seal.
+
+    Raises:
+        BankError: a chunk is damaged. MachineFault: I/O error.
+    """
     from stores.write import FeatureWriter
 
     if files.stat_if_there(seal_path(bank.path, name)) is not None:
@@ -113,7 +121,7 @@ def _seal_if_complete(bank: Bank, name: str) -> None:
     layout = definition(bank.path, name)
     if layout is None or len(files.names(layout.side / "markers")) < layout.grid.chunks:
         return
-    with FeatureWriter(bank, layout.key, layout.dim) as writer:
+    with FeatureWriter(bank, layout.key, layout.dim, layout.image_set) as writer:
         if not writer.todo:
             writer.seal()
 

@@ -16,10 +16,19 @@ import numpy.typing as npt
 
 from stores import documents, files, forms, integrity
 from stores.errors import BankError
-from stores.layout import COLUMNS, MANIFEST, RUN_DOCUMENT, SIDE, VOCABULARIES, FeatureLayout, Grid
+from stores.layout import (
+    COLUMNS,
+    MANIFEST,
+    RUN_DOCUMENT,
+    SIDE,
+    VOCABULARIES,
+    FeatureLayout,
+    Grid,
+    images_key,
+)
 from stores.mapping import map_chunks
 from stores.places import Place, place
-from stores.schema import STATUS_OK, Failure, FeatureKey
+from stores.schema import CONTENT_BYTES, STATUS_OK, Failure, FeatureKey
 from stores.seal import Seal, definition, feature_names, misplaced, read_feature, read_seal, seal_path
 
 if TYPE_CHECKING:
@@ -95,6 +104,11 @@ class Bank:
     def grid(self) -> Grid:
         return Grid(self.rows, self.chunk_rows)
 
+    def holds(self, layout: FeatureLayout) -> bool:
+        """Whether a feature is of this bank's rows and images."""
+        images = images_key(self.image_digest, layout.image_set)
+        return layout.grid == self.grid and layout.key.images == images
+
     def features(self, name: str | None = None) -> "FeatureSet":
         """A sealed feature.
 
@@ -142,16 +156,16 @@ class Bank:
         sealed = read_seal(self.path, name)
         if sealed is not None:
             return _info_of(layout, sealed[0])
-        done = failed = size = 0
+        done = failed = waiting = size = 0
         for entry in files.names(layout.side / "markers"):
             marker = _marker(layout.side / "markers" / entry)
             done += marker["stop"] - marker["start"]
             failed += len(marker["failures"])
+            waiting += sum("pending" in failure for failure in marker["failures"])
             size += sum(each["size"] for each in marker["files"].values())
         key = layout.key
-        return FeatureInfo(
-            name, key, layout.dim, key.dtype, self.rows, done - failed, failed, self.rows - done, size, False
-        )
+        ok, failed, pending = done - failed, failed - waiting, self.rows - done + waiting
+        return FeatureInfo(name, key, layout.dim, key.dtype, self.rows, ok, failed, pending, size, False)
 
     def _model(self, name: str) -> str | None:
         layout = definition(self.path, name)
@@ -270,7 +284,7 @@ def _info_of(layout: FeatureLayout, seal: Seal) -> FeatureInfo:
     size = sum(promise["size"] for path, promise in seal.files.items() if "/c/" in path)
     key = layout.key
     return FeatureInfo(
-        layout.name, key, layout.dim, key.dtype, seal.rows, seal.ok, seal.failed, 0, size, True
+        layout.name, key, layout.dim, key.dtype, seal.rows, seal.ok, seal.failed, seal.pending, size, True
     )
 
 
@@ -303,7 +317,7 @@ class FeatureSet:
             raise _unsealed(bank.path, name)
         self._seal, self._seal_bytes = sealed
         self._layout = read_feature(bank.path, name)
-        if self._layout.grid != bank.grid or self._layout.key.images != bank.image_digest:
+        if not bank.holds(self._layout):
             raise misplaced(seal_path(bank.path, name), name)
         self._check_files()
 
@@ -347,8 +361,25 @@ class FeatureSet:
 
     @cached_property
     def status(self) -> npt.NDArray[np.uint8]:
-        """uint8 [rows], read-only: 1 ok, 2 failed."""
+        """uint8 [rows], read-only: 1 ok, 2 failed, 0 not embedded yet."""
         return self._map("status", np.dtype("u1"), ())
+
+    @cached_property
+    def contents(self) -> npt.NDArray[np.uint8]:
+        """SHA-256 of the image file that each row was made from: uint8 [rows, 32], read-only.
+
+        Zeros where it was not read, or where the feature was made before embank kept contents.
+        """
+        if self._layout.has_contents:
+            return self._map("content", np.dtype("u1"), (CONTENT_BYTES,))
+        empty = np.zeros((self.bank.rows, CONTENT_BYTES), np.uint8)
+        empty.flags.writeable = False
+        return empty
+
+    @property
+    def layout(self) -> FeatureLayout:
+        """Where the feature's parts lie."""
+        return self._layout
 
     @cached_property
     def ok(self) -> npt.NDArray[np.bool_]:
@@ -377,7 +408,7 @@ class FeatureSet:
         return self.bank.manifest().image_ids
 
     def failures(self) -> list[Failure]:
-        """Why rows have no embedding, in row order."""
+        """Why rows have no embedding, in row order; `pending` of those that are not embedded yet."""
         markers = files.each(self.bank.path, self._marker, range(self._layout.grid.chunks))
         return [Failure(**failure) for marker in markers for failure in marker["failures"]]
 

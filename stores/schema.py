@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-#: Version of the layout on disk. Any other is refused; a migration writes a new bank.
+#: Version of what banks, keys and records say. A migration writes a new bank.
 SCHEMA_VERSION = 1
+#: Versions of a feature's layout: the second keeps what each row was made from, and rows not embedded yet.
+FEATURE_VERSIONS = (1, 2)
+#: Bytes of a SHA-256, by which the content of an image file is known.
+CONTENT_BYTES = 32
 STATUS_PENDING, STATUS_OK, STATUS_FAILED = 0, 1, 2
 DTYPES = ("float16", "float32")
 #: A feature's name: the slug with plain characters, and the first 12 hex digits of the key's digest.
@@ -93,15 +97,19 @@ class Failure:
         row: manifest row.
         code: short stable word, e.g. `truncated`.
         detail: one line.
+        pending: the machine or a setting stood in the way, not the image: the row is not embedded yet.
     """
 
     row: int
     code: str
     detail: str
+    pending: bool = False
 
     @property
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The fields as JSON values; `pending` only where it is true."""
+        body = asdict(self)
+        return body if self.pending else {name: body[name] for name in ("row", "code", "detail")}
 
 
 @dataclass(frozen=True)
@@ -113,21 +121,24 @@ class ChunkResult:
         embedding: float32 [n, d] for the n rows of the chunk; values of failed rows are ignored.
         ok: bool [n]; False where the row failed.
         failures: exactly one for each row that is not ok.
+        content: uint8 [n, 32], the SHA-256 of each image file's bytes; zeros where they were not read. None
+            is zeros everywhere.
     """
 
     index: int
     embedding: "npt.NDArray[np.float32]"
     ok: "npt.NDArray[np.bool_]"
     failures: tuple[Failure, ...] = ()
+    content: "npt.NDArray[np.uint8] | None" = None
 
 
-def check_schema(found: object, path: object) -> None:
-    """Refuse any schema version but ours, newer or older. Raises BankError."""
-    if found == SCHEMA_VERSION and type(found) is int:
+def check_schema(found: object, path: object, versions: tuple[int, ...] = (SCHEMA_VERSION,)) -> None:
+    """Refuse any schema version but `versions`, newer or older. Raises BankError."""
+    if found in versions and type(found) is int:
         return
-    newer = isinstance(found, int) and found > SCHEMA_VERSION
+    newer = isinstance(found, int) and found > versions[-1]
     raise BankError(
         f"{path} has schema version {found!r}",
-        f"This embank reads version {SCHEMA_VERSION} only",
+        f"This embank reads version {' and '.join(map(str, versions))} only",
         "install a newer embank" if newer else "embed again into a new bank",
     )

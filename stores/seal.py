@@ -16,7 +16,8 @@ class Seal:
 
     Attributes:
         feature: name of the feature.
-        rows, ok, failed: counts; ok + failed = rows.
+        rows, ok, failed, pending: counts; ok + failed + pending = rows. Pending rows were not embedded for
+            want of something that is not the image's fault.
         files: relative path -> {"size", "sha256"} of all chunk files, metadata, markers and the key.
         definition: body of key.json.
         manifest_digest: of the bank.
@@ -29,10 +30,11 @@ class Seal:
     files: Mapping[str, Mapping[str, Any]]
     definition: Mapping[str, Any]
     manifest_digest: str
+    pending: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Body of seal.json."""
-        return {
+        body = {
             "schema": self.definition["schema"],
             "feature": self.definition["digest"],
             "name": self.feature,
@@ -43,12 +45,14 @@ class Seal:
             "definition": dict(self.definition),
             "manifest_digest": self.manifest_digest,
         }
+        return {**body, "pending": self.pending} if self.pending else body
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> "Seal":
         """The seal that `to_dict` wrote."""
         fields = ("rows", "ok", "failed", "files", "definition", "manifest_digest")
-        return cls(feature=body["name"], **{field: body[field] for field in fields})
+        named = {field: body[field] for field in fields}
+        return cls(feature=body["name"], pending=body.get("pending", 0), **named)
 
 
 def seal_file(feature: str) -> str:

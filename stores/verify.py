@@ -180,7 +180,7 @@ def _key(root: Place, name: str, bank: Bank | None, sealed: bool) -> Iterator[Da
         if not sealed:
             yield Damage(name, None, path, error.found, _EMBED)
         return
-    if bank is not None and (layout.grid != bank.grid or layout.key.images != bank.image_digest):
+    if bank is not None and not bank.holds(layout):
         yield Damage(
             name, None, path, "belongs to another bank", "move the feature's folders out of this bank"
         )

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stores import documents, files, forms, integrity, locks
-from stores.cleanup import clean
+from stores.cleanup import clean, first_damaged
 from stores.commit import Committer
 from stores.errors import BankError
 from stores.layout import (
-    ARRAYS,
     COLUMNS,
     MANIFEST,
     RUN_DOCUMENT,
@@ -23,12 +23,13 @@ from stores.layout import (
     ZARR,
     FeatureLayout,
     default_chunk_rows,
+    images_key,
 )
 from stores.mend import restore_manifest
 from stores.places import Place, place
 from stores.read import Bank
 from stores.schema import SCHEMA_VERSION, ChunkResult, FeatureKey
-from stores.seal import Seal, key_path, read_feature, read_seal, seal_path, write_root_metadata
+from stores.seal import Seal, definition, key_path, read_feature, read_seal, seal_path, write_root_metadata
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -61,6 +62,21 @@ def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int |
     bank = Bank.open(path)
     _check_same(bank, manifest, chunk_rows)
     return restore_manifest(bank, manifest)
+
+
+def open_if_there(path: Place | str, manifest: "Manifest", *, chunk_rows: int | None = None) -> Bank | None:
+    """The bank at `path` if there is one, checked as `open_or_create` and `refuse_other_labels` check it.
+
+    Raises:
+        BankError: as they do. Nothing is made or mended.
+    """
+    path = place(path)
+    if files.stat_if_there(path / RUN_DOCUMENT) is None:
+        return None
+    bank = Bank.open(path)
+    _check_same(bank, manifest, chunk_rows)
+    refuse_other_labels(bank, manifest)
+    return bank
 
 
 def _refuse_foreign(path: Place) -> None:
@@ -180,8 +196,9 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
 
     Args:
         bank: the bank.
-        key: of the feature; its `images` must be the bank's image digest.
+        key: of the feature; its `images` must be of the bank.
         dim: length of an embedding.
+        image_set: of the feature, if it is not of the images that the bank saw first (`stores.contents`).
 
     Raises:
         Refused: another process is writing this feature.
@@ -189,8 +206,8 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         MachineFault: disk full or I/O error; run again.
     """
 
-    def __init__(self, bank: Bank, key: FeatureKey, dim: int) -> None:
-        if key.images != bank.image_digest:
+    def __init__(self, bank: Bank, key: FeatureKey, dim: int, image_set: str = "") -> None:
+        if key.images != images_key(bank.image_digest, image_set):
             raise BankError(
                 f"a feature key for images {key.images[:12]}",
                 f"{bank.path} holds images {bank.image_digest[:12]}",
@@ -199,7 +216,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         if dim < 1:
             raise ValueError(f"dim {dim}")
         self.bank, self.key, self.dim = bank, key, dim
-        self.layout = FeatureLayout(bank.path, key, dim, bank.grid)
+        self.layout = layout_in(bank, key, dim, image_set)
         self.committer = Committer(self.layout)
         files.make_directory(self.layout.side)
         self._lock = locks.coordinate(self.layout.side / "lock", f"Feature {key.name} of {bank.path}")
@@ -216,12 +233,25 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         key = documents.encode(layout.key_document())
         self._create_or_check(key_path(self.bank.path, layout.name), key)
         files.make_directory(layout.side / "markers")
-        for array in ARRAYS:
+        for array in layout.arrays:
             files.make_directory(self.bank.path / layout.name / array / "c")
         for relative, data in layout.metadata_files().items():
             self._create_or_check(self.bank.path / relative, data)
         with locks.held(layout.side / "commit.lock"):
-            clean(layout)
+            if files.stat_if_there(seal_path(self.bank.path, layout.name)) is None:
+                clean(layout)
+            else:
+                self._refuse_damaged_chunks()
+
+    def _refuse_damaged_chunks(self) -> None:
+        """What a seal promises is put back by a repair, which compares; it is not made anew."""
+        damaged = first_damaged(self.layout)
+        if damaged is not None:
+            raise BankError(
+                f"Chunk {damaged} of {self.key.name} is damaged",
+                "A finished feature is what its seal promised",
+                f"run `embank bank repair {self.bank.path}`",
+            )
 
     def _create_or_check(self, path: Place, data: bytes) -> None:
         # By renaming, which cannot tear the file on any file system; this is the only coordinator.
@@ -287,27 +317,28 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         return integrity.unverified(self.bank.path, self.layout.name, found[1], seal.files, stamps)
 
     def _make_seal(self) -> Seal:
-        layout, failed = self.layout, 0
+        layout, failures = self.layout, list[dict[str, Any]]()
         promises: dict[str, Any] = {}
         paths = [self.bank.path / layout.marker(index) for index in range(layout.grid.chunks)]
         for index, data in enumerate(files.each(self.bank.path, files.read, paths)):
             body = forms.check(documents.decode(data, paths[index]), forms.MARKER, paths[index])
             promises.update(body["files"])
             promises[layout.marker(index)] = integrity.promise_of(data)
-            failed += len(body["failures"])
+            failures += body["failures"]
         for relative, data in layout.metadata_files().items():
             promises[relative] = integrity.promise_of(data)
         key = f"{SIDE}/{layout.name}/key.json"
         promises[key] = integrity.promise_of(documents.encode(layout.key_document()))
-        rows = layout.grid.rows
+        rows, pending = layout.grid.rows, sum("pending" in failure for failure in failures)
         return Seal(
             layout.name,
             rows,
-            rows - failed,
-            failed,
+            rows - len(failures),
+            len(failures) - pending,
             promises,
             layout.key_document(),
             self.bank.manifest_digest,
+            pending,
         )
 
     def _refuse_other_bank(self) -> None:
@@ -353,6 +384,13 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def layout_in(bank: Bank, key: FeatureKey, dim: int, image_set: str = "") -> FeatureLayout:
+    """Where a feature lies in a bank; one that was begun keeps the version of its layout."""
+    begun = definition(bank.path, key.name)
+    layout = FeatureLayout(bank.path, key, dim, bank.grid, image_set=image_set)
+    return layout if begun is None else replace(layout, version=begun.version)
 
 
 def write_certificate(bank: Bank, key: FeatureKey, body: Mapping[str, Any]) -> Place:

@@ -46,7 +46,7 @@ def test_one_transform_as_json_with_sheet_and_figure(bank: Bank, tmp_path: Path)
         assert drawn.format == "PNG"
 
     lost = embank(*words, "--root", tmp_path, "-o", sheet)  # features are kept, but there is nothing to draw
-    assert (lost.code, "cannot be drawn" in lost.err) == (2, True)
+    assert (lost.code, "holds none" in lost.err) == (2, True)
 
 
 def test_all_transforms_give_a_list_and_leave_out_what_has_no_meaning(bank: Bank, tmp_path: Path) -> None:

@@ -73,7 +73,13 @@ def chunk_result(index: int, start: int, stop: int, dim: int, seed: int = 0) -> 
     values = embeddings(stop, dim, seed)[start:]
     values[bad] = 7.0  # Whatever a failed row holds must not matter.
     failures = tuple(Failure(start + int(at), "truncated", "cut off") for at in np.flatnonzero(bad))
-    return ChunkResult(index, values, ~bad, failures)
+    return ChunkResult(index, values, ~bad, failures, image_contents(start, stop))
+
+
+def image_contents(start: int, stop: int) -> npt.NDArray[np.uint8]:
+    """What the rows were made from, uint8 [stop - start, 32]: the same for all features."""
+    digests = b"".join(hashlib.sha256(b"image %d" % row).digest() for row in range(start, stop))
+    return np.frombuffer(digests, np.uint8).reshape(-1, 32)
 
 
 def fill(bank: Bank, key: FeatureKey, dim: int, seed: int = 0) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from engine.decode.depth import levels
 from engine.decode.sniff import Header, checked, sniff
 from engine.decode.source import Limits
-from engine.errors import BadImage, Refused
+from engine.errors import BadImage
 from engine.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ def header(data: bytes, limits: Limits) -> Header:
 
     Raises:
         BadImage: as `sniff`, and undecodable.
-        Refused: a package that reads it is not installed. A failed row would stay failed once it is.
     """
     dataset = _dataset(data, pixels=False)
     try:
@@ -77,7 +76,7 @@ def picture(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
 
 def _dataset(data: bytes, *, pixels: bool) -> "Dataset":
     if importlib.util.find_spec("pydicom") is None:
-        raise _package("an image is a DICOM file", "embank[dicom]")
+        raise _package("it is a DICOM file", "embank[dicom]")
     import pydicom
 
     # Values that break the standard are common, are not used here, and would be warned of one by one.
@@ -99,15 +98,11 @@ def _check_codec(dataset: "Dataset") -> None:
     except (NotImplementedError, AttributeError, TypeError) as error:
         raise BadImage("undecodable", f"DICOM of transfer syntax {str(syntax)[:64]!r}") from error
     if not decoder.is_available:
-        raise _package(f"a DICOM file's pixels are coded as {decoder.UID.name}", "pylibjpeg[all]")
+        raise _package(f"its pixels are coded as {decoder.UID.name}", "pylibjpeg[all]")
 
 
-def _package(found: str, package: str) -> Refused:
-    return Refused(
-        found[0].upper() + found[1:],
-        "A package that is not installed reads it, and a row that failed for want of it would stay failed",
-        f"`pip install '{package}'`, or take such files out of the manifest",
-    )
+def _package(reason: str, package: str) -> BadImage:
+    return BadImage("needs_package", f"{reason}: pip install '{package}'", pending=True)
 
 
 def _samples(dataset: "Dataset", header: Header) -> npt.NDArray[Any]:

@@ -182,7 +182,9 @@ class _Child:
             if "refused" in answer:
                 return Refused(*map(str, answer["refused"]))
             if "code" in answer:
-                return BadImage(str(answer["code"]), str(answer["detail"]))
+                return BadImage(
+                    str(answer["code"]), str(answer["detail"]), pending=answer.get("pending") is True
+                )
             image = Image.frombytes(answer["mode"], answer["size"], os.pread(self._shared, size, 0))
             if image.width * image.height != header.width * header.height:
                 raise ValueError
@@ -301,7 +303,7 @@ def _answer(
     except BadImage as bad:
         if isinstance(bad.__cause__, MemoryError):
             os._exit(_NO_MEMORY)
-        return {"code": bad.code, "detail": bad.detail}, b""
+        return {"code": bad.code, "detail": bad.detail, "pending": bad.pending}, b""
     except Refused as error:  # a package is missing: no fault of the image
         return {"refused": [error.found, error.rule, error.remedy]}, b""
     except MemoryError:

@@ -24,6 +24,7 @@ FAILURE_REASONS: Mapping[str, str] = {
     "multi_frame": "more than one picture in the file",
     "depth": "more than 8 bits a channel, and the recipe does not say, or cannot do, what is done with them",
     "digest": "the file is not the one whose SHA-256 the manifest names",
+    "needs_package": "a package that is not installed reads it",
     "undecodable": "a valid file of a kind that no renderer here supports",
     "decoder_died": "the decoding library crashed on it, twice",
     "too_slow": "decoding it takes more processor time than its size justifies",

@@ -63,7 +63,7 @@ def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
 
     Raises:
         BadImage: codes unknown_format, truncated, corrupt, too_large, multi_frame, depth, undecodable.
-        Refused: a package that is needed to read it is not installed.
+            needs_package.
     """
     readers = (reader for magic, at, reader in _READERS if data.startswith(magic, at))
     reader = next(readers, None)
@@ -89,7 +89,8 @@ def checked(header: Header, limits: Limits) -> Header:
     if width < 1 or height < 1:
         raise BadImage("corrupt", f"its header says {width} x {height} pixels")
     if width * height > limits.max_pixels:
-        raise BadImage("too_large", f"{width} x {height} pixels, the limit is {limits.max_pixels}")
+        detail = f"{width} x {height} pixels, the limit is {limits.max_pixels} (--max-pixels)"
+        raise BadImage("too_large", detail, pending=True)
     return header
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.decode.contents import Contents
 from engine.errors import BadImage, MachineFault, Refused
 from stores.members import Containers, MemberError, split
 
@@ -53,6 +54,7 @@ class ImageSource:
         sha256: expected hexadecimal digest of each row's bytes ("" where unknown), or None.
         limits: see `Limits`.
         allow_outside: whether links and absolute uris may lead out of the root.
+        contents: what the files must hold, and where to note what they do hold; None compares nothing.
     """
 
     root: Path
@@ -60,6 +62,7 @@ class ImageSource:
     sha256: Sequence[str] | None = None
     limits: Limits = field(default_factory=Limits)
     allow_outside: bool = False
+    contents: Contents | None = None
     _containers: Containers = field(default_factory=Containers, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +84,7 @@ class ImageSource:
         Raises:
             BadImage: the file cannot be used; codes missing, unreadable, not_a_file, outside_root, empty,
                 too_large, digest; of a member also truncated, corrupt, undecodable.
+            ChangedImage: it is not the file that `contents` expects.
             MachineFault: the storage failed, or the process ran out of file handles.
         """
         uri = self.uris[row]
@@ -92,10 +96,19 @@ class ImageSource:
             raise BadImage("unreadable", "the name cannot be a file's name") from error
         except OSError as error:
             raise _translate(error, uri) from error
-        expected = self.sha256[row].lower() if self.sha256 is not None else ""
-        if expected and hashlib.sha256(data).hexdigest() != expected:
-            raise BadImage("digest", "the file's SHA-256 is not the manifest's")
+        self._compare(row, data)
         return data
+
+    def _compare(self, row: int, data: bytes) -> None:
+        """Hold the file against the manifest's digest and against what the bank was made from."""
+        expected = self.sha256[row].lower() if self.sha256 is not None else ""
+        if self.contents is None and not expected:
+            return
+        digest = hashlib.sha256(data)
+        if self.contents is not None:
+            self.contents.note(row, digest.digest(), self.uris[row])
+        if expected and digest.hexdigest() != expected:
+            raise BadImage("digest", "the file's SHA-256 is not the manifest's")
 
     def _read(self, uri: str, member: str) -> bytes:
         path = os.path.join(self.root, uri)
@@ -124,12 +137,12 @@ class ImageSource:
             real = os.path.realpath(path)
         root: str = self._real_root  # type: ignore[attr-defined]
         if not real.startswith(root.rstrip(os.sep) + os.sep):
-            raise BadImage("outside_root", "the path leads out of the manifest's root")
+            raise BadImage("outside_root", "the path leads out of the manifest's root", pending=True)
 
     def _read_all(self, handle: int, size: int) -> bytes:
         limit = self.limits.max_bytes
         if size > limit:
-            raise BadImage("too_large", f"{size} bytes, the limit is {limit}")
+            raise BadImage("too_large", f"{size} bytes, the limit is {limit}", pending=True)
         data = os.read(handle, size + 1)
         if len(data) != size:  # more than 2 GiB, or the file is being written to
             parts = [data]
@@ -139,7 +152,7 @@ class ImageSource:
                 parts.append(data)
                 total += len(data)
             if total > limit:
-                raise BadImage("too_large", f"more than the limit of {limit} bytes")
+                raise BadImage("too_large", f"more than the limit of {limit} bytes", pending=True)
             data = b"".join(parts)
         if not data:
             raise BadImage("empty", "0 bytes")
@@ -162,7 +175,9 @@ def _translate(error: OSError, uri: str) -> BadImage | MachineFault:
             "mend it (or take the file out of the manifest) and run the same command again",
         )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return BadImage("missing", "no such file")
+        return BadImage("missing", "no such file", pending=True)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return BadImage("unreadable", error.strerror or "no permission", pending=True)
     details = {
         errno.ELOOP: "its links form a loop",
         errno.ENAMETOOLONG: "its name is too long for the file system",

@@ -105,13 +105,13 @@ def invariances_from_bank(
 
     Args:
         model: slug or feature name.
-        weights, root, device: as for `engine.evals.backbone.restore`.
+        weights, root, device: as for `engine.restore.restore`.
         on_progress: told about a pass over the images.
         skip_undefined: leave out transforms that the images cannot have, with a reason in the report,
             instead of refusing.
 
     Raises:
-        Refused: see `draw`, `engine.evals.backbone.restore`, `engine.kernels.whitening.whitener`; a
+        Refused: see `draw`, `engine.restore.restore`, `engine.kernels.whitening.whitener`; a
             transform of colours where all scored images are grey.
         MachineFault: the run can be resumed.
     """
@@ -137,10 +137,10 @@ class _Measurement:
         on_progress: Callable[[Any], None] | None,
         skip_undefined: bool,
     ) -> list[Invariance]:
-        from engine.evals.backbone import restore
         from engine.evals.view_features import make_views
         from engine.evals.view_store import REFERENCE, Views, ViewStore
         from engine.kernels.transforms import find
+        from engine.restore import restore
 
         options = self.options
         common: dict[str, Any] = {"published": options.published, "batch_norm": options.batch_norm}
@@ -153,11 +153,14 @@ class _Measurement:
                 )
             asked.append(Views(name, tuple(plan), **common))
         self.reference = Views(REFERENCE, **common)
-        backbone = restore(self.features, weights=weights, root=root, device=device)
+        backbone = restore(self.store, self.features.name, weights=weights, root=root, device=device)
         self.backbone = backbone
-        self.statistics = self._statistics()
         self.views = ViewStore(self.features)
         rows = np.unique(self.sample.scored).tolist()
+        seen = [(self.reference, row) for row in rows] + [(views, rows[0]) for views in asked]
+        if any(self.views.read(views, row) is None for views, row in seen):
+            _ = backbone.images  # where they are missing, before anything is computed and kept
+        self.statistics = self._statistics()
         self.made = make_views(self.views, backbone, rows, [self.reference, *asked], on_progress)
         self._check_images()
         return [self._score(views, skip_undefined) for views in asked]

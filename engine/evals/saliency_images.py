@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine.decode.source import ImageSource
 from engine.errors import Refused
 from engine.models import ModelSpec, resolve
 from engine.recipes import Recipe
+from engine.restore import Provenance, images_listed, images_of, spec_of
 from stores.manifest import Manifest
 from stores.places import ObjectPath, Place, place
 from stores.read import Bank
@@ -46,26 +46,25 @@ def open_images(
     Args:
         path: a bank's directory or URL, or a manifest's file.
         model: a slug; in a bank that has features of it, the very weights and preprocessing of these.
-        weights, recipe, seed: as `models.resolve` takes them, instead of the bank's or the catalogue's.
-        root: folder of the images, where they have moved.
+        weights, recipe, seed: as `models.resolve` takes them, each instead of the bank's or the catalogue's.
+        root: folder of the images, where they have moved; see `engine.restore`.
         allow_outside: accept paths and links that lead out of the root.
         home: where to keep maps and records; needed with a manifest.
 
     Raises:
-        Refused: no bank or manifest there, no place to keep maps, or weights that are not the bank's.
+        Refused: no bank or manifest there, no images where they should be, no place to keep maps, or weights
+            that are not the bank's.
     """
     where = place(path)
-    spec = None
     if isinstance(where, ObjectPath) or where.is_dir():
         bank = Bank.open(where)
-        manifest, outside = bank.manifest(), _outside(bank) or allow_outside
-        spec = _of_bank(bank, model) if weights is None and recipe is None else None
-        kept: Place = bank.path
-    else:
-        manifest, outside = Manifest.read(where, root=root, allow_outside=allow_outside), allow_outside
-        kept = _folder(where, home)
-    source = ImageSource(root or manifest.root, manifest.uris, sha256=manifest.sha256s, allow_outside=outside)
-    return Images(manifest, source, spec or resolve(model, weights=weights, recipe=recipe, seed=seed), kept)
+        spec, feature = _of_bank(bank, model, weights, recipe, seed)
+        source = images_of(bank, feature, root=root, allow_outside=allow_outside)
+        return Images(bank.manifest(), source, spec, bank.path)
+    manifest = Manifest.read(where, root=root, allow_outside=allow_outside)
+    source = images_listed(manifest, allow_outside=allow_outside)
+    spec = resolve(model, weights=weights, recipe=recipe, seed=seed)
+    return Images(manifest, source, spec, _folder(where, home))
 
 
 def _folder(manifest: Path, home: Path | None) -> Path:
@@ -79,35 +78,30 @@ def _folder(manifest: Path, home: Path | None) -> Path:
     return home
 
 
-def _outside(bank: Bank) -> bool:
-    """Whether the bank's features were made with leave to follow links out of the root."""
-    made = [bank.provenance(info.name) for info in bank.list() if info.sealed]
-    return any(bool(each["options"]["allow_outside"]) for each in made)
+def _of_bank(
+    bank: Bank, model: str, weights: Path | None, recipe: Recipe | None, seed: int
+) -> tuple[ModelSpec, str | None]:
+    """The model, and the full name of the bank's feature that was made with its weights; None if it has none.
 
-
-def _of_bank(bank: Bank, model: str) -> ModelSpec | None:
-    """The model as the bank's features were made by it; None if it has none of this model."""
+    A weights file that is the bank's own has only moved: the feature's preprocessing stays.
+    """
     infos = [i for i in bank.list() if i.sealed and model in (i.name, i.key.model)]
+    slug = infos[0].key.model if infos else model
+    if weights is not None:
+        spec = resolve(slug, weights=weights, recipe=recipe, seed=seed)
+        infos = [i for i in infos if i.key.weights == spec.weights_sha256]
+        if not infos:
+            return spec, None
     if not infos:
-        return None
-    if len({(i.key.weights, i.key.recipe) for i in infos}) > 1:
+        return resolve(slug, recipe=recipe, seed=seed), None
+    if len({(i.key.weights, None if recipe else i.key.recipe) for i in infos}) > 1:
         raise Refused(
             f"{model!r} could be any of {', '.join(i.name for i in infos)}",
             "They differ in weights or preprocessing",
             "give the full name",
         )
-    made: dict[str, Any] = bank.provenance(infos[0].name)
-    recorded = made["weights_path"]
-    spec = resolve(
-        made["model"],
-        weights=Path(recorded) if recorded else None,
-        recipe=Recipe.from_dict(made["recipe"]),
-        seed=made["runtime"]["seed"],
-    )
-    if spec.weights_sha256 != infos[0].key.weights:
-        raise Refused(
-            f"weights {spec.weights_sha256[:12]} ({spec.weights_source})",
-            f"The bank's features were made with {infos[0].key.weights[:12]}",
-            "give the original file with --weights",
-        )
-    return spec
+    made = Provenance.of(bank, infos[0].name)
+    spec = spec_of(made, weights=weights)
+    if recipe is not None:
+        spec = resolve(slug, weights=spec.weights_path, recipe=recipe, seed=made.runtime.seed)
+    return spec, infos[0].name

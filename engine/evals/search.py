@@ -18,8 +18,6 @@ from stores.read import Bank, FeatureSet
 from stores.records import RunRecord
 
 if TYPE_CHECKING:
-    from engine.decode.source import ImageSource
-    from engine.runtime import Runtime
     from stores.manifest import Manifest
 
 Index = Literal["exact", "ivf", "cagra"]
@@ -297,7 +295,7 @@ def embed_file(
 
     Args:
         weights: the weights file, where it is not at its recorded place any more.
-        device: `auto` is the device that the bank was made on, if it is here, else the CPU.
+        device: as for `engine.restore.restore`.
 
     Returns:
         [1, d] in the features' dtype.
@@ -306,24 +304,12 @@ def embed_file(
         Refused: the weights are not there or not the same, or the file cannot be embedded.
     """
     from engine.decode import make_decoder
-    from engine.models import load, resolve
-    from engine.recipes import Recipe
+    from engine.models import load
+    from engine.restore import one_file, restore
     from engine.runtime import HostCopy, fix_flags
 
-    made = features.bank.provenance(features.name)
-    runtime = _runtime(made["runtime"], device)
-    spec = resolve(
-        made["model"],
-        weights=_weights_file(made, weights),
-        recipe=Recipe.from_dict(made["recipe"]),
-        seed=made["runtime"]["seed"],
-    )
-    if spec.weights_sha256 != features.key.weights:
-        raise Refused(
-            f"weights {spec.weights_sha256[:12]} ({spec.weights_source})",
-            f"The bank's features were made with {features.key.weights[:12]}",
-            "give the original file with --weights",
-        )
+    encoder = restore(features.bank, features.name, weights=weights, device=device)
+    spec, runtime = encoder.spec, encoder.runtime
     fix_flags(runtime)
     name, _, scaled = features.key.decoder.partition("-")
     decoder = make_decoder(
@@ -335,7 +321,7 @@ def embed_file(
         dct=scaled == "dct",
     )
     with closing(decoder):
-        batch = next(decoder.stream(_file_source(image, made), [[0]]))
+        batch = next(decoder.stream(one_file(image, encoder.made.options.limits), [[0]]))
     if batch.failures:
         raise _unusable(image, batch.failures[0])
     vector = HostCopy(load(spec, runtime)(batch.pixels)).wait().float().numpy()
@@ -347,36 +333,6 @@ def embed_file(
             "choose another image",
         )
     return found
-
-
-def _runtime(made: dict[str, Any], device: str) -> "Runtime":
-    from engine.runtime import Runtime, cuda_available
-
-    if device == "auto":
-        device = made["device"] if made["device"] == "cpu" or cuda_available() else "cpu"
-    return Runtime.resolve(device, made["precision"], seed=made["seed"], compile=made["compile"])
-
-
-def _weights_file(made: dict[str, Any], given: Path | None) -> Path | None:
-    """The file to read; None where weights are drawn from a seed."""
-    if given is not None or not made["weights_path"]:
-        return given
-    recorded = Path(made["weights_path"])
-    if not recorded.is_file():
-        raise Refused(
-            f"the weights of {made['model']} are not at {recorded} any more",
-            "A new image is embedded with the very weights of the bank",
-            "give the file with --weights FILE",
-        )
-    return recorded
-
-
-def _file_source(image: Path, made: dict[str, Any]) -> "ImageSource":
-    from engine.decode.source import ImageSource, Limits
-
-    # The user named this file, so a link may lead wherever it does.
-    limits = Limits(**made["options"]["limits"])
-    return ImageSource(image.parent, [image.name], limits=limits, allow_outside=True)
 
 
 def _unusable(image: Path, error: BadImage) -> Refused:

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from engine.errors import BadImage
-from engine.evals.backbone import Backbone
 from engine.evals.batch_norm import BatchNormEncoder
 from engine.evals.view_pixels import pictures, published_recipe, render
 from engine.evals.view_store import REFERENCE, Views, ViewStore
 from engine.kernels import transforms
 from engine.models import ModelSpec, load
 from engine.pipeline import PROGRESS_EVERY_S, Progress, Stages
+from engine.restore import Restored
 from engine.runtime import DeviceEvent, HostCopy, device_faults, fix_flags, side_stream
 
 #: Views that a forward pass takes.
@@ -55,7 +55,7 @@ class _Encoded:
 
 def make_views(
     store: ViewStore,
-    backbone: Backbone,
+    backbone: Restored,
     rows: Sequence[int],
     asked: Sequence[Views],
     on_progress: Callable[[Progress], None] | None = None,
@@ -89,7 +89,7 @@ class _Maker:
     def __init__(
         self,
         store: ViewStore,
-        backbone: Backbone,
+        backbone: Restored,
         todo: dict[int, list[Views]],
         found: Pass,
         on_progress: Callable[[Progress], None] | None,

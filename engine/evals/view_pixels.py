@@ -14,13 +14,13 @@ from engine.decode import make_decoder, reference
 from engine.decode.geometry import plan as plan_geometry
 from engine.decode.sniff import sniff
 from engine.errors import BadImage, Refused
-from engine.evals.backbone import Backbone
 from engine.evals.view_store import REFERENCE, Views
 from engine.kernels import transforms, warps
 from engine.kernels.transforms import Frame
 from engine.models import ModelSpec
 from engine.pipeline import StageClock
 from engine.recipes import Recipe
+from engine.restore import Restored
 from stores.read import FeatureSet
 
 #: Images decoded at a time; pixels of views made at a time.
@@ -29,7 +29,7 @@ _DECODED, _PIXELS = 8, 1 << 22
 
 def pictures(
     features: FeatureSet,
-    backbone: Backbone,
+    backbone: Restored,
     rows: Sequence[int],
     published: bool,
     clock: StageClock | None = None,
@@ -46,7 +46,7 @@ def pictures(
 
 
 def _rendered(
-    features: FeatureSet, backbone: Backbone, rows: Sequence[int], clock: StageClock
+    features: FeatureSet, backbone: Restored, rows: Sequence[int], clock: StageClock
 ) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
     name, _, scaled = features.key.decoder.partition("-")
     decoder = make_decoder(
@@ -66,7 +66,7 @@ def _rendered(
 
 
 def _full_size(
-    backbone: Backbone, rows: Sequence[int], clock: StageClock
+    backbone: Restored, rows: Sequence[int], clock: StageClock
 ) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
     recipe = backbone.spec.recipe.rendering
     for row in rows:
@@ -121,7 +121,7 @@ def render(image: torch.Tensor, views: Views, recipe: Recipe) -> torch.Tensor:
 
 
 def show(
-    features: FeatureSet, backbone: Backbone, views: Views, rows: Sequence[int], chosen: Sequence[int]
+    features: FeatureSet, backbone: Restored, views: Views, rows: Sequence[int], chosen: Sequence[int]
 ) -> list[NDArray[np.uint8]]:
     """The pixels that the backbone sees: uint8 [1 + chosen, S, S, 3] of each row, the image first.
 

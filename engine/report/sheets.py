@@ -12,6 +12,7 @@ from engine.errors import BadImage
 from engine.evals.audit import Audit
 from engine.evals.search import SearchResult
 from engine.recipes import Recipe
+from engine.restore import images_of, one_file
 from stores.read import Bank
 from stores.tables import atomic_file
 
@@ -80,20 +81,33 @@ def contact_sheet(tiles: Sequence[Tile], out: Path, *, columns: int = 6, recipe:
     return grey
 
 
-def search_sheet(bank: Path | str, result: SearchResult, out: Path, *, image: Path | None = None) -> int:
+def pictures_of(bank: Path | str, model: str, *, root: Path | None = None) -> ImageSource:
+    """Find the files that a model's features in a bank were made from; call it before work that is kept.
+
+    Args:
+        model: slug or feature name.
+        root: the images' folder, where it has moved.
+
+    Raises:
+        Refused: as `engine.restore.images_of`.
+    """
+    store = Bank.open(bank)
+    return images_of(store, store.features(model).name, root=root)
+
+
+def search_sheet(source: ImageSource, result: SearchResult, out: Path, *, image: Path | None = None) -> int:
     """Draw a query and its neighbours; returns how many pictures could not be read.
 
     Args:
+        source: the bank's images, of `pictures_of`.
         image: the query's file, where it was not an image of the bank.
     """
-    store = Bank.open(bank)
-    source = _images(store, result.report["model"])
     label = str(result.query.get("label", ""))
     if result.row is not None:
         tiles = [Tile(source, result.row, ("query", label, str(result.query["image_id"])), "query")]
     else:
         file = Path(str(image))
-        own = ImageSource(file.parent, [file.name], allow_outside=True)
+        own = one_file(file, source.limits)
         tiles = [Tile(own, 0, ("query", "", file.name), "query")]
     for each in result.found:
         captions = (f"{each.rank}: {each.distance:.4g}", each.label or "(no label)", each.image_id)
@@ -101,11 +115,15 @@ def search_sheet(bank: Path | str, result: SearchResult, out: Path, *, image: Pa
     return contact_sheet(tiles, out)
 
 
-def audit_sheet(bank: Path | str, found: Audit, out: Path, *, pairs: int = 24) -> int:
-    """Draw the most similar pairs, two tiles each; returns how many pictures could not be read."""
-    store = Bank.open(bank)
-    source = _images(store, found.report["model"])
-    ids = store.manifest().image_ids
+def audit_sheet(
+    source: ImageSource, image_ids: Sequence[str], found: Audit, out: Path, *, pairs: int = 24
+) -> int:
+    """Draw the most similar pairs, two tiles each; returns how many pictures could not be read.
+
+    Args:
+        source: the bank's images, of `pictures_of`.
+        image_ids: of each row of the bank.
+    """
     tiles = []
     near = found.pairs
     for a, b, similarity in zip(
@@ -113,10 +131,8 @@ def audit_sheet(bank: Path | str, found: Audit, out: Path, *, pairs: int = 24) -
     ):
         kind = _agreement(found.value("label", a), found.value("label", b))
         for row, about in ((a, f"cosine {similarity:.6f}"), (b, "")):
-            where = found.value("split", row) or "(no split)"
-            tiles.append(
-                Tile(source, row, (about, found.value("label", row) or "(no label)", where, ids[row]), kind)
-            )
+            where, label = found.value("split", row) or "(no split)", found.value("label", row)
+            tiles.append(Tile(source, row, (about, label or "(no label)", where, image_ids[row]), kind))
     if tiles:
         return contact_sheet(tiles, out)
     contact_sheet([Tile(None, 0, ("no pairs",))], out)
@@ -127,13 +143,6 @@ def _agreement(a: str, b: str) -> str:
     if not (a and b):
         return "plain"
     return "same" if a == b else "other"
-
-
-def _images(store: Bank, model: str) -> ImageSource:
-    """The files that a bank's features were made from."""
-    made = store.provenance(store.features(model).name)
-    outside = bool(made["options"]["allow_outside"])
-    return ImageSource(Path(made["root"]), store.manifest().uris, allow_outside=outside)
 
 
 def _picture(tile: Tile, recipe: Recipe) -> tuple["Image", str]:

@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import v2
 
-from engine import chunks, extract, models
+from engine import chunks, models
 from engine.errors import BankError, Refused
 from engine.evals.bank import fewshot_from_bank
 from engine.evals.fewshot import Protocol
@@ -191,7 +191,7 @@ def test_a_decoder_that_is_not_the_named_one_is_refused(
 def test_an_interrupted_run_resumes_to_the_same_bytes(
     folder: Path, spec: Any, bank: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract, "PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(chunks, "PROGRESS_EVERY_S", 0.0)
 
     class Crash(Exception):
         pass

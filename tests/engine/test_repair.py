@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.errors import BankError
+from engine.errors import Refused
 from engine.extract import EmbedOptions, embed
 from engine.models import resolve
 from engine.recipes import Recipe
@@ -79,9 +79,9 @@ def test_other_settings_are_refused_instead_of_mixed(
     bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     next(iter(bank.glob("*/embedding/c/0/0"))).unlink()
-    import engine.repair
+    import engine.restore
 
     other = resolve("random/resnet18", recipe=SMALL, seed=4)
-    monkeypatch.setattr(engine.repair, "resolve", lambda *_, **__: other)
-    with pytest.raises(BankError, match="These inputs make"):
+    monkeypatch.setattr(engine.restore, "resolve", lambda *_, **__: other)
+    with pytest.raises(Refused, match="were made with"):
         repair(bank, device="cpu")

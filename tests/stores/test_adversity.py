@@ -287,7 +287,7 @@ def test_a_bank_of_another_schema_is_refused_and_left_alone(
     assert content(bank.path) == before
 
 
-@pytest.mark.parametrize("schema", [2, 0])
+@pytest.mark.parametrize("schema", [3, 0])
 @pytest.mark.parametrize(
     "pattern",
     [".embank/*/key.json", ".embank/*/seal.json", ".embank/*/markers/000001.json", "records/*.json"],
@@ -303,8 +303,8 @@ def test_a_document_of_another_schema_is_not_taken_for_ours(bank: Bank, pattern:
 def test_an_unsealed_marker_of_a_newer_schema_stops_the_run(bank: Bank) -> None:
     """A resume removes what is broken; what is newer is not broken."""
     next(bank.path.glob(".embank/*/seal.json")).unlink()
-    rewritten(next(bank.path.glob(".embank/*/markers/000001.json")), 2)
+    rewritten(next(bank.path.glob(".embank/*/markers/000001.json")), 3)
     before = content(bank.path)
-    with pytest.raises(BankError, match="schema version 2"):
+    with pytest.raises(BankError, match="schema version 3"):
         fill(bank, make_key(bank.image_digest), DIM)
     assert content(bank.path) == before

@@ -28,8 +28,9 @@ def encoded(values: np.ndarray, where: FeatureLayout, ok: np.ndarray | None = No
         assert google_crc32c.value(data[:-4]) == int.from_bytes(data[-4:], "little")
     embedding, norm, status = (
         np.frombuffer(data[:-4], kind)
-        for data, kind in zip(files, (where.key.dtype, "<f4", "u1"), strict=True)
+        for data, kind in zip(files[:3], (where.key.dtype, "<f4", "u1"), strict=True)
     )
+    assert [len(data) for data in files[3:]] == [where.grid.chunk_rows * 32 + 4]
     return embedding.reshape(-1, where.dim), norm, status, chunk.failures
 
 

@@ -37,7 +37,8 @@ def test_zarr_alone_reads_everything(bank: Bank) -> None:
     assert group.metadata.consolidated_metadata is not None
     arrays = {name for name, node in group.members(max_depth=None) if isinstance(node, zarr.Array)}
     names = [info.name for info in bank.list()]
-    assert arrays == {f"{name}/{array}" for name in names for array in ("embedding", "norm", "status")}
+    each = ("embedding", "norm", "status", "content")
+    assert arrays == {f"{name}/{array}" for name in names for array in each}
     for info in bank.list():
         node = group[info.name]
         values = expected(
@@ -58,7 +59,7 @@ def test_zarr_alone_reads_everything(bank: Bank) -> None:
 def test_a_feature_opens_by_itself(bank: Bank) -> None:
     for info in bank.list():
         group = zarr.open_group(bank.path / info.name, mode="r")
-        assert sorted(group.array_keys()) == ["embedding", "norm", "status"]
+        assert sorted(group.array_keys()) == ["content", "embedding", "norm", "status"]
         assert group.attrs["feature_key"] == info.key.digest
 
 
@@ -67,7 +68,7 @@ def test_xarray_sees_images_and_features(bank: Bank) -> None:
     with xarray.open_zarr(bank.path, group=info.name, chunks=None) as data:
         assert data["embedding"].dims == ("image", "feature")
         assert data["norm"].dims == data["status"].dims == ("image",)
-        assert dict(data.sizes) == {"image": ROWS, "feature": info.dim}
+        assert dict(data.sizes) == {"image": ROWS, "feature": info.dim, "byte": 32}
         assert data["status"].dtype == np.uint8
         np.testing.assert_array_equal(data["embedding"].values, expected(info.dim, np.float16))
 
@@ -82,6 +83,7 @@ def test_metadata_are_what_zarr_would_write(tmp_path: Path, dim: int, rows: int,
         ("embedding", (rows, dim), dtype, np.nan),
         ("norm", (rows,), "float32", np.nan),
         ("status", (rows,), "uint8", 0),
+        ("content", (rows, 32), "uint8", 0),
     ):
         array = oracle.create_array(
             name,
@@ -90,7 +92,7 @@ def test_metadata_are_what_zarr_would_write(tmp_path: Path, dim: int, rows: int,
             dtype=kind,
             fill_value=fill_value,
             compressors=[Crc32cCodec()],
-            dimension_names=("image", "feature")[: len(shape)],
+            dimension_names=("image", "byte" if name == "content" else "feature")[: len(shape)],
             config={"write_empty_chunks": True},
         )
         array[:] = zarr.open_array(ours / name, mode="r")[:]

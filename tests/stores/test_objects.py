@@ -209,7 +209,7 @@ def test_a_flipped_bit_is_found_and_mended(root: ObjectPath, disk: Bank, array: 
     make_bank(root)
     assert verify(root).ok
     assert lasting(root) == content(disk.path)
-    assert sum("quarantine" in key for key in keys(root)) == 5  # seal, marker, and the chunk's three objects
+    assert sum("quarantine" in key for key in keys(root)) == 6  # seal, marker, and the chunk's four objects
 
 
 def test_a_missing_object_is_found_and_mended(root: ObjectPath, disk: Bank) -> None:

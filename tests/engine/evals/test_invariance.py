@@ -14,7 +14,6 @@ from PIL import Image
 from engine.decode import turbo
 from engine.errors import Refused
 from engine.evals import view_features
-from engine.evals.backbone import restore
 from engine.evals.batch_norm import BatchNormEncoder
 from engine.evals.invariance import invariances_from_bank, summarise
 from engine.evals.invariance_protocol import InvarianceOptions, draw
@@ -25,6 +24,7 @@ from engine.kernels.whitening import Regularisation
 from engine.models import architectures, load
 from engine.normalise import normalise
 from engine.recipes import Recipe
+from engine.restore import restore
 from stores.layout import SIDE
 from stores.read import Bank
 from stores.records import read_all
@@ -57,7 +57,7 @@ def test_rotation_equals_the_plain_loop(bank: Bank) -> None:
 
     features = bank.features(MODEL)
     found = invariances_from_bank(bank.path, MODEL, options())[0]
-    encoder = load(restore(features).spec, RUNTIME)
+    encoder = load(restore(features.bank, features.name).spec, RUNTIME)
     images, views = [], []
     for row in found.rows.tolist():
         image = rendered(bank, row)
@@ -134,7 +134,7 @@ def test_as_published_counts_the_identity_and_collapses_in_few_images(bank: Bank
 
 def test_as_published_transforms_before_resizing(bank: Bank) -> None:
     features = bank.features(MODEL)
-    backbone = restore(features)
+    backbone = restore(features.bank, features.name)
     store, views = ViewStore(features), Views("invert", ((0.0,), (1.0,)), published=True)
     make_views(store, backbone, [9], [views])
     recipe = Recipe(size=36, crop=32, interpolation="bilinear")  # 32 * 256 // 224
@@ -153,7 +153,7 @@ def test_as_published_transforms_before_resizing(bank: Bank) -> None:
 
 def test_batch_norm_in_train_mode_uses_the_batch_and_keeps_its_statistics(bank: Bank, tmp_path: Path) -> None:
     larger = build(tmp_path, 12, recipe=Recipe(size=64, crop=64))
-    spec = restore(larger.features(MODEL)).spec
+    spec = restore(larger, larger.features(MODEL).name).spec
     encoder = BatchNormEncoder(spec, RUNTIME)
     pixels = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
     module = architectures.build_seeded(spec.architecture, spec.seed or 0).train()
@@ -174,7 +174,7 @@ def test_histogram_models_are_normalised_as_the_study_did(tmp_path: Path) -> Non
     """By histogram for the image; by ImageNet's mean for its views, as published."""
     bank = build(tmp_path, 8, recipe=Recipe(size=32, crop=32, normalise="histogram"))
     features = bank.features(MODEL)
-    backbone = restore(features)
+    backbone = restore(features.bank, features.name)
     store = ViewStore(features)
     for published in (True, False):
         same = Views("h_flip", ((0.0,),), published=published)
@@ -286,7 +286,7 @@ def test_missing_and_changed_images(bank: Bank, tmp_path: Path) -> None:
     record = [r for r in read_all(root / "bank") if r.kind == "invariance"][-1]
     assert record.failures == {"missing": 1}
     shutil.rmtree(root / "bank" / SIDE / "views")
-    with pytest.raises(Refused, match="None of 6 images"):
+    with pytest.raises(Refused, match="holds none of the 48 images"):
         invariances_from_bank(root / "bank", MODEL, options(seed=3), root=tmp_path)
     Image.new("RGB", (46, 40), (255, 0, 0)).save(images / f"{rows[1]:03}.png")
     with pytest.raises(Refused, match="cosine"):
