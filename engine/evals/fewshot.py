@@ -26,7 +26,7 @@ from engine.kernels import faiss_library, intervals, prototypes
 from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, own_groups, smallest_keys
 from engine.kernels.halves import finite_rows
 from engine.kernels.intervals import Bootstrap, Interval
-from engine.runtime import usable_cores
+from engine.runtime import float32_products, usable_cores
 
 MODES = ("default", "as-published")
 BACKENDS = ("auto", "array", "faiss")
@@ -477,7 +477,8 @@ def _by_array(
 
 
 def _by_device(array: Any, distance: prototypes.Distance, drawn: Episodes) -> NDArray[np.int16]:
-    return prototypes.predict_on_device(array, drawn.support, drawn.query, distance)
+    with float32_products():
+        return prototypes.predict_on_device(array, drawn.support, drawn.query, distance)
 
 
 def _by_faiss(array: NDArray[Any], distance: prototypes.Distance, drawn: Episodes) -> NDArray[np.int16]:
@@ -501,10 +502,7 @@ def _on_cpu(array: Any) -> NDArray[Any]:
 
 
 def _on_device(array: Any, device: str) -> Any:
-    """A tensor on the device, where float32 products are float32."""
+    """A tensor on the device."""
     import torch
 
-    from engine.runtime import Runtime, fix_flags
-
-    fix_flags(Runtime.resolve(device))
     return array.to(device) if _is_torch(array) else torch.tensor(array, device=device)

@@ -225,7 +225,7 @@ def predict_on_device(
 ) -> NDArray[np.int16]:
     """As `predict`, where `features` is a torch tensor [N, d], on its device.
 
-    The products must not use TF32 (torch's default, and `engine.runtime.fix_flags`).
+    The products must not use TF32 (torch's default, and `engine.runtime.float32_products`).
     """
     import torch
 

@@ -42,7 +42,7 @@ class Stream:
         self.cuda_stream = 0 if default else self.number
         self.clock: Clock = {}
         self.arriving: list[Callable[[], None]] = []
-        self.device_of.streams.append(self)
+        self.device_of.streams[self.number] = self
 
     def step(self) -> int:
         """Queue one piece of work, after all that the host has waited for."""
@@ -125,7 +125,7 @@ class Device:
 
     def __init__(self, count: int) -> None:
         self.ledger, self.count = Ledger(), count
-        self.streams: list[Stream] = []
+        self.streams: dict[int, Stream] = {}
         self.host: Clock = {}
         self.Stream = type("Stream", (Stream,), {"device_of": self})
         self.Event = type("Event", (Event,), {"device_of": self})
@@ -172,6 +172,6 @@ class Device:
 
     def synchronize(self, device: Any = None) -> None:
         self.ledger.wait("device")
-        for stream in self.streams:
+        for stream in list(self.streams.values()):
             if stream.device == self.full(device):
                 stream.settle()
