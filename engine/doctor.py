@@ -189,7 +189,11 @@ def _cuml() -> Finding:
 
     if not cuda_available():
         return Finding("cuml", "absent", "installed, but it needs a CUDA device", "")
-    return Finding("cuml", "ok", f"cuML {importlib.import_module('cuml').__version__}")
+    try:
+        return Finding("cuml", "ok", f"cuML {importlib.import_module('cuml').__version__}")
+    except Exception as error:  # costs one backend of the probe, not the main job
+        reason = " ".join(str(error).split())[:160]
+        return Finding("cuml", "absent", f"its import fails ({type(error).__name__}: {reason})", remedy)
 
 
 def _dask() -> Finding:
