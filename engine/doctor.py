@@ -170,15 +170,13 @@ def _store() -> Finding:
 
 
 def _faiss() -> Finding:
-    if importlib.util.find_spec("faiss") is None:
-        return Finding(
-            "faiss",
-            "absent",
-            "not installed",
-            "pip install 'embank[cpu]', or 'embank[gpu]' beside a GPU, never both",
-        )
-    import faiss
+    from engine.kernels import faiss_library
 
+    if reason := faiss_library.why_not():
+        return Finding(
+            "faiss", "absent", reason, "pip install 'embank[cpu]', or 'embank[gpu]' beside a GPU, never both"
+        )
+    faiss = faiss_library.library("doctor", "")
     gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     return Finding("faiss", "ok", f"faiss {faiss.__version__}, {gpus} GPUs")
 
@@ -191,7 +189,11 @@ def _cuml() -> Finding:
 
     if not cuda_available():
         return Finding("cuml", "absent", "installed, but it needs a CUDA device", "")
-    return Finding("cuml", "ok", f"cuML {importlib.import_module('cuml').__version__}")
+    try:
+        return Finding("cuml", "ok", f"cuML {importlib.import_module('cuml').__version__}")
+    except Exception as error:  # costs one backend of the probe, not the main job
+        reason = " ".join(str(error).split())[:160]
+        return Finding("cuml", "absent", f"its import fails ({type(error).__name__}: {reason})", remedy)
 
 
 def _dask() -> Finding:

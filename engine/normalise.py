@@ -1,5 +1,7 @@
 """The last step of a recipe: bytes to the float32 values that a backbone expects, on their device."""
 
+import functools
+
 import numpy as np
 import torch
 
@@ -27,11 +29,20 @@ def normalise(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
         # broadcasting over three values is five times slower.
         width = values.shape[2]
         lines = values.view(len(values), values.shape[1], 3 * width)
-        lines.sub_(values.new_tensor(recipe.mean).repeat(width)).div_(
-            values.new_tensor(recipe.sd).repeat(width)
-        )
+        mean, sd = (_line(tuple(each), width, values.device) for each in (recipe.mean, recipe.sd))
+        lines.sub_(mean).div_(sd)
     # [B, H, W, 3] in memory is exactly what channels_last means.
     return values.permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=64)
+def _line(channels: tuple[float, ...], width: int, device: torch.device) -> torch.Tensor:
+    """The three values again and again, float32 [3 * width]: uploaded once, not in every batch.
+
+    Made on the host, so that it is there for every stream once this returns.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor(channels, dtype=torch.float32).repeat(width).to(device)
 
 
 def _equalised(pixels: torch.Tensor) -> torch.Tensor:

@@ -464,6 +464,19 @@ def _cuda_flags(*, matmul_tf32: bool, cudnn_tf32: bool, deterministic: bool) -> 
 
 
 @contextlib.contextmanager
+def float32_products() -> Iterator[None]:
+    """Compute the body's float32 matrix products in float32, not TF32; the caller's setting is back afterwards."""
+    import torch
+
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before
+
+
+@contextlib.contextmanager
 def count_copies(device: str) -> Iterator[dict[str, int]]:
     """Count bytes copied between host and device by any library of this process while the body runs.
 

@@ -1,10 +1,16 @@
-"""Shared fixtures. Tests marked `gpu` are skipped, visibly, where there is no CUDA device."""
+"""Shared fixtures. Tests marked `gpu` are skipped, visibly, where there is no CUDA device.
 
-from collections.abc import Iterator
+There each of them that needs torch alone has a twin on a pretended device, see `tests.pretended.items`.
+"""
+
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+
+from tests.pretended.items import runs_on_pretended, twins
 
 # An example may be slow because the machine is: no test is about time.
 hypothesis.settings.register_profile("embank", deadline=None)
@@ -28,8 +34,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     if cuda_available():
         return
+    items.extend(twins(gpu))
     for item in gpu:
         item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fixtures and body of a twin, on the pretended device."""
+    if not runs_on_pretended(item):
+        return (yield)
+    from tests.pretended.session import pretend
+
+    with pretend():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,19 @@
 """Prove and measure the GPU paths.
 
-    python -m benchmarks.gpu -o RESULTS [--minutes 10] [--quick] [--device cuda] [--only WORD]
+    python -m benchmarks.gpu -o RESULTS [--minutes 10] [--quick] [--device cuda] [--only WORD] [--work DIR]
 
-RESULTS gets `results.json` and `results.md`, rewritten after every check; with --resume, what they hold is
-not done again. EMBANK_COMMIT names the commit where there is no git history. Exit status: 0, or 1 if a
+RESULTS gets `results.json` and `results.md`, rewritten after every check, and nothing else; with --resume,
+what they hold is not done again. Images and banks lie in a temporary folder, gone at the end, or in the folder
+that --work names, which stays for the next run. EMBANK_COMMIT names the commit where there is no git history. Exit status: 0, or 1 if a
 check failed.
 """
 
 import argparse
+import contextlib
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.gpu.results import Results
@@ -24,21 +27,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     checks = [check for check in registered() if options.only in check.name]
     if options.worker:
-        return work(options.out, options.deadline, checks)
+        return work(options.out, options.work, options.deadline, checks)
     options.out.mkdir(parents=True, exist_ok=True)
     device = _device(options.device, options.quick)
     if not (options.resume and (options.out / "results.json").exists()):
         Results.new(options.out, device, options.quick).write()
     deadline = started + 60 * options.minutes
     command = [sys.executable, "-m", "benchmarks.gpu", "--worker", "-o", str(options.out.resolve())]
-    supervise(options.out, deadline, checks, [*command, "--deadline", str(deadline), "--only", options.only])
+    command += ["--deadline", str(deadline), "--only", options.only]
+    with _work_folder(options.work) as folder:
+        supervise(options.out, deadline, checks, [*command, "--work", str(folder)])
     print((options.out / "results.md").read_text(encoding="utf-8"))
     return 1 if Results.read(options.out).counts["failed"] else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("benchmarks.gpu", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for results and images")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for results alone")
+    parser.add_argument("--work", type=Path, help="folder for images and banks (default: a temporary one)")
     parser.add_argument("--minutes", type=float, default=10, help="nothing is started that would overrun")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a test of the suite")
     parser.add_argument("--device", default="cuda", help="cuda or cuda:N; cpu is for a test of the suite")
@@ -47,6 +53,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--deadline", type=float, default=0.0, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
+
+
+@contextlib.contextmanager
+def _work_folder(named: Path | None) -> Iterator[Path]:
+    """The folder that is named, which stays, or one that goes with the body."""
+    if named is not None:
+        named.mkdir(parents=True, exist_ok=True)
+        yield named.resolve()
+    else:
+        with tempfile.TemporaryDirectory(prefix="embank-gpu-") as folder:
+            yield Path(folder)
 
 
 def _device(asked: str, quick: bool) -> str:

@@ -23,19 +23,19 @@ GRACE_S = 20.0
 _POLL_S = 0.1
 
 
-def work(folder: Path, deadline: float, checks: Sequence[Check]) -> int:
+def work(folder: Path, work_folder: Path, deadline: float, checks: Sequence[Check]) -> int:
     """Run the checks that have no outcome yet, in this process.
 
     Args:
         folder: of the results, which must be there.
+        work_folder: for images and banks, which must be there too.
         deadline: `time.time()` at which the suite ends.
 
     Returns:
         0, or `LOST_DEVICE` if a new process should go on.
     """
     results = Results.read(folder)
-    context = Context(results.device, results.quick, folder / "work", deadline)
-    context.work.mkdir(exist_ok=True)
+    context = Context(results.device, results.quick, work_folder, deadline)
     for check in remaining(checks, results.outcomes):
         write_json({"name": check.name, "since": time.time()}, folder / "current.json")
         outcome = attempt(check, context)

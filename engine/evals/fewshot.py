@@ -11,6 +11,7 @@ of the nearest prototype in squared Euclidean distance.
 
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.kernels import intervals, prototypes
+from engine.kernels import faiss_library, intervals, prototypes
 from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, own_groups, smallest_keys
 from engine.kernels.halves import finite_rows
 from engine.kernels.intervals import Bootstrap, Interval
-from engine.runtime import usable_cores
+from engine.runtime import float32_products, usable_cores
 from stores import limits
 
 MODES = ("default", "as-published")
@@ -385,7 +386,8 @@ def _missing(label: Any) -> bool:
 
 
 def _is_torch(array: Any) -> bool:
-    return type(array).__module__.partition(".")[0] == "torch"
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    return torch is not None and isinstance(array, torch.Tensor)
 
 
 def _usable_rows(features: Mapping[str, Any], rows: int, ok: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
@@ -472,6 +474,7 @@ def _predictor(
                 "It searches the few prototypes of an episode on the CPU",
                 "use --backend array on a device, or --device cpu",
             )
+        faiss_library.library("backend 'faiss'", "use --backend array, which gives the same answers")
         return partial(_by_faiss, prototypes.as_float(_on_cpu(array)), distance)
     if where == "cpu":
         workers = threads or min(usable_cores(), _MOST_THREADS)
@@ -486,18 +489,12 @@ def _by_array(
 
 
 def _by_device(array: Any, distance: prototypes.Distance, drawn: Episodes) -> NDArray[np.int16]:
-    return prototypes.predict_on_device(array, drawn.support, drawn.query, distance)
+    with float32_products():
+        return prototypes.predict_on_device(array, drawn.support, drawn.query, distance)
 
 
 def _by_faiss(array: NDArray[Any], distance: prototypes.Distance, drawn: Episodes) -> NDArray[np.int16]:
-    try:
-        return prototypes.predict_by_faiss(array, drawn.support, drawn.query, distance)
-    except ModuleNotFoundError as error:
-        raise Refused(
-            "faiss is not installed",
-            "The backend faiss needs it",
-            "install embank[cpu], or use --backend array",
-        ) from error
+    return prototypes.predict_by_faiss(array, drawn.support, drawn.query, distance)
 
 
 def _device(array: Any, device: str) -> str:
@@ -517,10 +514,7 @@ def _on_cpu(array: Any) -> NDArray[Any]:
 
 
 def _on_device(array: Any, device: str) -> Any:
-    """A tensor on the device, where float32 products are float32."""
+    """A tensor on the device."""
     import torch
 
-    from engine.runtime import Runtime, fix_flags
-
-    fix_flags(Runtime.resolve(device))
     return array.to(device) if _is_torch(array) else torch.tensor(array, device=device)

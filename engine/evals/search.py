@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine import provenance
 from engine.errors import BadImage, Refused
+from engine.kernels import faiss_library
 from engine.kernels.neighbours import Neighbours, nearest
 from engine.kernels.vectors import Distance, Space, Vectors
 from stores.read import Bank, FeatureSet
@@ -254,14 +255,7 @@ def _recall(approximate: _Approximate, base: Vectors, k: int, backend: str, devi
 
 def _build(name: str, base: Vectors, distance: Distance) -> _Approximate:
     """An index over prepared float32 copies of the whole base: 4 bytes a number."""
-    try:
-        import faiss
-    except ImportError:
-        raise Refused(
-            f"index {name!r}",
-            "FAISS is not installed here",
-            "install embank[cpu] or embank[gpu], or use --index exact",
-        ) from None
+    faiss = faiss_library.library(f"index {name!r}", "use --index exact")
     space = Space.of(distance, base, base)
     vectors = np.empty((len(base), base.dim), np.float32)
     for start, block in base.blocks():
@@ -286,7 +280,7 @@ def _cagra(faiss: Any, vectors: NDArray[np.float32]) -> Any:
             "It needs a GPU and a FAISS built with cuVS",
             "install faiss-gpu-cuvs on a machine with a GPU, or use --index ivf or exact",
         )
-    index = faiss.GpuIndexCagra(faiss.StandardGpuResources(), vectors.shape[1])
+    index = faiss.GpuIndexCagra(faiss_library.gpu_resources(), vectors.shape[1])
     index.train(vectors)
     return index
 

@@ -13,6 +13,7 @@ changes no solution, because the intercept is free.
 """
 
 import importlib
+import importlib.util
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -254,16 +255,22 @@ def _cuml(
 
 
 def cuml_modules(device: str) -> tuple[Any, Any]:
-    """(cuML's LogisticRegression, cupy). Raises Refused where there is no device or no cuML."""
+    """Import cuML: (its LogisticRegression, cupy).
+
+    Raises:
+        Refused: no CUDA device, no cuML, or one whose import fails, whatever it raises.
+    """
     if not device.startswith("cuda"):
         raise Refused(f"backend cuml on {device}", "cuML computes on CUDA devices", "use --backend lockstep")
     try:
         cupy = importlib.import_module("cupy")
         from cuml.linear_model import LogisticRegression
-    except ImportError as error:
+    except Exception as error:  # AttributeError where numpy is too new for numba, OSError without a library
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        there = all(importlib.util.find_spec(name) is not None for name in ("cupy", "cuml"))
         raise Refused(
-            f"cuML is not installed ({error})",
-            "--backend cuml needs it",
+            f"cuML cannot be imported ({reason})" if there else f"cuML is not installed ({reason})",
+            "--backend cuml needs it, with the numpy and numba that it was made for",
             "run `pip install 'embank[rapids]'`, or use --backend lockstep",
         ) from error
     return LogisticRegression, cupy

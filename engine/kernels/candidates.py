@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.kernels import faiss_library
 from engine.kernels.vectors import Space, Vectors, block_rows, prepared_blocks
 
 #: Rows of a base block for FAISS, which cuts blocks of its own: the larger, the fewer merges.
 _FAISS_BLOCKS = 2
+#: Of `faiss_library`: what needs FAISS, and what does without it.
+_WITHOUT_FAISS = ("backend 'faiss'", "use --backend array, which gives the same answers")
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,21 @@ def by_faiss(
     threads: int = 1,
     gpu: int | None = None,
 ) -> Candidates:
-    """With FAISS's exact search, block by block; on CUDA device number `gpu` if given."""
-    import faiss
+    """With FAISS's exact search, block by block; on CUDA device number `gpu` if given.
 
+    More neighbours than FAISS finds on a GPU are found with torch there.
+
+    Raises:
+        Refused: FAISS is absent, or cannot use that device.
+    """
+    faiss = require_faiss(gpu)
+    if gpu is not None and m > faiss_library.GPU_MOST_NEIGHBOURS:
+        return by_torch(queries, base, space, m, f"cuda:{gpu}")
+    knn: Any = faiss.knn
+    if gpu is not None:
+        knn = partial(faiss.knn_gpu, faiss_library.gpu_resources(), device=gpu)
     cosine = space.distance == "cosine"
     metric = faiss.METRIC_INNER_PRODUCT if cosine else faiss.METRIC_L2
-    knn: Any = faiss.knn if gpu is None else partial(faiss.knn_gpu, faiss.StandardGpuResources(), device=gpu)
     best = _Best(len(queries), m)
     size = _FAISS_BLOCKS * block_rows(base.dim)
     for start, prepared, subtract in prepared_blocks(base, space, size, threads):
@@ -137,6 +149,13 @@ def by_faiss(
         best.note(subtract, cosine)
         best.offer(found if cosine else found * np.float32(-0.5), rows + start)
     return best.result()
+
+
+def require_faiss(gpu: int | None) -> Any:
+    """Import FAISS for `by_faiss`, which has the same arguments and refusals."""
+    if gpu is None:
+        return faiss_library.library(*_WITHOUT_FAISS)
+    return faiss_library.library_on(gpu, *_WITHOUT_FAISS)
 
 
 def by_torch(

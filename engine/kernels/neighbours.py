@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.kernels import candidates
+from engine.kernels import candidates, faiss_library
 from engine.kernels.vectors import Distance, Space, Vectors, block_rows, exact_distances
 
 Backend = Literal["auto", "array", "faiss"]
@@ -51,24 +50,24 @@ class Neighbours:
 
 
 def choose_backend(backend: str, device: str = "cpu") -> str:
-    """`array` or `faiss` for `auto`: FAISS on the CPU where it is installed, torch on CUDA without it.
+    """`array` or `faiss` for `auto`: FAISS on the CPU where it works, torch on CUDA without it.
 
     Raises:
-        Refused: an unknown name, or FAISS is not installed.
+        Refused: an unknown name; or FAISS is named, but is absent, cannot be imported, or cannot use the device.
     """
     if backend not in BACKENDS:
         raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
-    there = find_spec("faiss") is not None
-    if backend == "faiss" and not there:
-        raise Refused(
-            "backend 'faiss'",
-            "FAISS is not installed here",
-            "install embank[cpu] or embank[gpu], or use --backend array, which gives the same answers",
-        )
     if backend == "auto":
         # On CUDA torch is there anyway, and needs no build of FAISS for that very GPU.
-        return "faiss" if there and device == "cpu" else "array"
+        return "faiss" if device == "cpu" and not faiss_library.why_not() else "array"
+    if backend == "faiss":
+        candidates.require_faiss(_gpu(device))
     return backend
+
+
+def _gpu(device: str) -> int | None:
+    """Number of a CUDA device; None for the CPU."""
+    return None if device == "cpu" else int(device.partition(":")[2] or 0)
 
 
 def nearest(
@@ -97,7 +96,7 @@ def nearest(
         threads: for widening and for the float64 part; products use what BLAS or FAISS is set to.
 
     Raises:
-        Refused: an unknown backend, or FAISS missing.
+        Refused: an unknown backend, or FAISS is named and cannot be used.
     """
     chosen = choose_backend(backend, device)
     k_all, k = k, min(k, len(base))
@@ -119,8 +118,7 @@ def nearest(
 
 def _searcher(backend: str, device: str, threads: int) -> candidates.Search:
     if backend == "faiss":
-        gpu = None if device == "cpu" else int(device.partition(":")[2] or 0)
-        return partial(candidates.by_faiss, threads=threads, gpu=gpu)
+        return partial(candidates.by_faiss, threads=threads, gpu=_gpu(device))
     if device != "cpu":
         return partial(candidates.by_torch, device=device)
     return partial(candidates.by_array, threads=threads)

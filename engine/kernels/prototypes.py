@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.kernels import faiss_library
 from engine.kernels.episodes import Rows
 from engine.kernels.halves import SCALE, widen
 
@@ -224,7 +225,7 @@ def predict_on_device(
 ) -> NDArray[np.int16]:
     """As `predict`, where `features` is a torch tensor [N, d], on its device.
 
-    The products must not use TF32 (torch's default, and `engine.runtime.fix_flags`).
+    The products must not use TF32 (torch's default, and `engine.runtime.float32_products`).
     """
     import torch
 
@@ -249,9 +250,12 @@ def predict_on_device(
 def predict_by_faiss(
     features: NDArray[Any], support: Rows, query: Rows, distance: Distance = "sqeuclidean"
 ) -> NDArray[np.int16]:
-    """As `predict`, by one exact FAISS search an episode."""
-    import faiss
+    """As `predict`, by one exact FAISS search an episode.
 
+    Raises:
+        Refused: FAISS is absent, or its import fails.
+    """
+    faiss = faiss_library.library("backend 'faiss'", "use --backend array, which gives the same answers")
     found = np.empty(query.shape, np.int16)
     for e in range(len(found)):
         examples = features[support[e]].astype(np.float32)

@@ -234,7 +234,7 @@ class Whitening:
         import torch
 
         matrix: Any = self._resident
-        mean = torch.from_numpy(self.whitener.mean).to(self.device)
+        mean = torch.tensor(self.whitener.mean, device=self.device)  # copies: a loaded mean is read-only
         centred = (torch.from_numpy(np.array(features)).to(self.device).double() - mean).to(matrix.dtype)
         if self.whitener.solves and self._dtype == np.float64:
             found = torch.linalg.solve_triangular(matrix, centred.T, upper=False).T
@@ -256,7 +256,7 @@ def _prepared(found: Whitener, dtype: np.dtype[Any]) -> NDArray[Any]:
 def _upload(matrix: NDArray[Any], device: str) -> Any:
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(matrix)).to(device)
+    return torch.tensor(np.ascontiguousarray(matrix), device=device)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import suite
+from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.suite import Check, Context, Skip, Verdict, attempt
 from benchmarks.gpu.supervisor import supervise, work
@@ -41,7 +43,7 @@ def _results(folder: Path) -> Results:
 def test_every_check_passes_or_measures_on_the_cpu(tmp_path: Path) -> None:
     results = Results.new(tmp_path, "cpu", quick=True)
     results.write()
-    assert work(tmp_path, time.time() + 3600, suite.registered()) == 0
+    assert work(tmp_path, tmp_path, time.time() + 3600, suite.registered()) == 0
     outcomes = {o.name: o for o in Results.read(tmp_path).outcomes}
     assert [(o.name, o.reason, o.trace) for o in outcomes.values() if o.status == "failed"] == []
     assert len(outcomes) == len(suite.registered())
@@ -70,7 +72,7 @@ def test_a_raising_check_fails_alone_and_every_result_is_on_disk_at_once(tmp_pat
 
     checks = [_check("bad", bad), _check("good", count), _check("none", skipping), _check("more", count)]
     _results(tmp_path)
-    assert work(tmp_path, time.time() + 60, checks) == 0
+    assert work(tmp_path, tmp_path, time.time() + 60, checks) == 0
     results = Results.read(tmp_path)
     assert [o.status for o in results.outcomes] == ["failed", "passed", "skipped", "passed"]
     assert seen == [1, 3]
@@ -109,7 +111,7 @@ checks = [Check("first", "proof", fine, 0, 0), Check("crash", "proof", crash, 0,
           Check("between", "proof", fine, 0, 2), Impatient("hang", "proof", hang, 0, 3),
           Check("last", "proof", fine, 0, 4)]
 if __name__ == "__main__":
-    sys.exit(work(Path(sys.argv[1]), time.time() + 600, checks))
+    sys.exit(work(Path(sys.argv[1]), Path(sys.argv[1]), time.time() + 600, checks))
 """
 
 
@@ -137,6 +139,22 @@ def test_a_worker_that_never_starts_ends_the_suite(tmp_path: Path) -> None:
     checks = [_check("one", lambda _: Verdict({}, ok=True))]
     with pytest.raises(SystemExit, match="does not get going"):
         supervise(tmp_path, time.time() + 60, checks, [sys.executable, "-c", "raise SystemExit(9)"])
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_only_results_lie_in_the_folder_of_results(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, images, temporary = tmp_path / "results", tmp_path / "images", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    words = ["-o", str(results), "--quick", "--device", "cpu", "--only", "invariance: "]
+    assert main(words + (["--work", str(images)] if named else [])) == 0
+    assert Results.read(results).counts["passed"] >= 1
+    assert {path.name for path in results.iterdir()} == {"results.json", "results.md"}
+    assert images.is_dir() == named
+    assert not list(temporary.glob("embank-gpu-*"))
 
 
 def test_two_files_cannot_use_one_name() -> None:

@@ -74,6 +74,16 @@ def test_the_image_has_the_tested_versions_and_all_it_needs(image: str) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("lock", [ROOT / "requirements-gpu.lock", DOCKER / "cuda.lock"], ids=lambda p: p.name)
+def test_cuml_gets_a_numba_and_a_numpy_that_go_together(lock: Path) -> None:
+    """numba 0.64's metadata says numpy below 2.5; 0.63.0b1 says nothing, and fails with numpy 2.5."""
+    pins = [pin.partition("==") for pin, _ in locked(lock)]
+    numba = {version for name, _, version in pins if name == "numba"}
+    numpy = {tuple(map(int, version.split(".")[:2])) for name, _, version in pins if name == "numpy"}
+    assert numba == {"0.64.0"}, "another numba: see what its metadata says of numpy, and change this test"
+    assert numpy and all(version < (2, 5) for version in numpy)
+
+
 def test_locks_name_no_address() -> None:
     for path in DOCKER.rglob("*.lock"):
         assert "://" not in path.read_text()

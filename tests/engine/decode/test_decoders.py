@@ -42,7 +42,7 @@ KINDS = [
     ("turbo", "cpu"),
     ("dali", "cpu"),
     pytest.param(("turbo", "cuda:0"), marks=pytest.mark.gpu),
-    pytest.param(("dali", "cuda:0"), marks=pytest.mark.gpu),
+    pytest.param(("dali", "cuda:0"), marks=pytest.mark.gpu(needs="dali")),
 ]
 
 
@@ -180,7 +180,7 @@ def test_names(source: ImageSource) -> None:
         assert name("dali") == "dali"
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu(needs="dali")
 def test_auto_on_cuda(source: ImageSource) -> None:
     with make_decoder("auto", RECIPE, device="cuda:0", threads=2, batch_size=4) as made:
         assert made.name == ("turbo" if available_decoders()["dali"] else "dali-mixed")

@@ -58,7 +58,7 @@ def test_turbo_is_near(height: int, width: int, recipe: Recipe, dct: bool) -> No
     assert np.abs(found.astype(int) - expected).mean() <= 0.5
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu(needs="dali"))])
 @pytest.mark.parametrize(
     "recipe", [Recipe(), RECIPES["imagenet-256-224-bilinear"]], ids=["bicubic", "bilinear"]
 )

@@ -5,9 +5,10 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from engine.evals import search
+from engine.kernels.faiss_library import why_not
 from engine.kernels.vectors import Vectors
 
-pytest.importorskip("faiss")
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "works")
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])

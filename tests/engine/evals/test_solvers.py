@@ -1,14 +1,17 @@
 """Backends against scikit-learn's second-order solver and against each other."""
 
 import importlib.util
+import sys
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from engine import doctor, runtime
 from engine.errors import Refused
 from engine.evals import solvers
 from engine.kernels.moments import Moments
@@ -159,11 +162,34 @@ def test_a_missing_cuml_is_refused_with_its_remedy() -> None:
         solvers.cuml_modules("cuda:0")
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "error", ["AttributeError('no row_stack')", "OSError('libcuml.so')", "ImportError('x')"]
+)
+def test_a_cuml_that_cannot_be_imported_is_refused_with_its_remedy(
+    error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cupy.py").write_text("")
+    (tmp_path / "cuml").mkdir()
+    (tmp_path / "cuml" / "__init__.py").write_text(f"raise {error}")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("cupy", "cuml", "cuml.linear_model"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(
+        Refused, match=r"cannot be imported \(\w+Error: .*embank\[rapids\].*lockstep"
+    ) as caught:
+        solvers.cuml_modules("cuda:0")
+    assert caught.value.exit_code == 2
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(runtime, "cuda_available", lambda: True)
+    assert (doctor._cuml().status, error.partition("(")[0] in doctor._cuml().detail) == ("absent", True)
+
+
+@pytest.mark.gpu(needs="cuml")
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("class_weight", ["none", "balanced"])
 def test_cuml_finds_the_same_minimum(classes: int, class_weight: str) -> None:
-    pytest.importorskip("cuml")
+    if importlib.util.find_spec("cuml") is None:  # where it is installed, an import that fails is a failure
+        pytest.skip("cuML is not installed")
     x, y, rows = problem(classes)
     moments = Moments.of(x, rows)
     found, expected = (

@@ -356,7 +356,7 @@ def test_cuda_features(slug: str, precision: str, least: float, folder: Path) ->
     assert torch.equal(encoder(pixels.flip(0).cuda()).flip(0), found)
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu(needs="triton")
 def test_cuda_compiled_features(folder: Path) -> None:
     spec = _spec("torchvision/resnet18", folder)
     pixels = pictures(16, SIDE)

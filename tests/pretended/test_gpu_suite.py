@@ -1,0 +1,40 @@
+"""The GPU suite's proofs on the pretended device, at tiny sizes: encoder, bank and every evaluation.
+
+Each proof compares with float32 on the CPU, within the limits that hold on a real device.
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu import suite
+from benchmarks.gpu.suite import Context, attempt
+from tests.pretended.streams import Device
+
+#: Parts of names of proofs that need more than torch: DALI, a compiler, another process, cuML.
+_BEYOND = ("DALI", "compiled", "killed", "cuML")
+PROOFS = [
+    check
+    for check in suite.registered()
+    if check.kind == "proof" and not any(word in check.name for word in _BEYOND)
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+def test_the_proofs_cover_encoder_bank_and_every_evaluation() -> None:
+    names = {check.name.partition(":")[0] for check in PROOFS}
+    assert {"encode", "decode", "bank", "few-shot", "k-NN", "probe", "invariance", "saliency"} <= names
+
+
+@pytest.mark.parametrize("check", PROOFS, ids=lambda check: check.name)
+def test_proof(check: suite.Check, work: Path, device: Device) -> None:
+    outcome = attempt(check, Context("cuda:0", True, work, time.time() + 3600))
+    if outcome.status == "skipped":
+        pytest.skip(outcome.reason)
+    assert (outcome.status, outcome.reason) == ("passed", ""), outcome.trace or outcome.numbers
+    assert device.ledger.size("upload") > 0 or device.ledger.count("wait") > 0, "something ran on the device"
