@@ -466,7 +466,9 @@ def embed(
 
         here = Runtime.resolve(device, precision, threads, seed, compile)
         for spec, result in zip(specs, results, strict=True):
-            result["certificate"] = measure(images, spec, bank, runtime=here, options=options)
+            result["certificate"] = measure(
+                images, spec, bank, runtime=here, options=options, feature=result["feature"]
+            )
     _print_embed(results, json)
     for note in dict.fromkeys(note for result in results for note in result["notes"]):
         console.say(f"{note}.")

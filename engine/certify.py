@@ -24,6 +24,7 @@ from engine.models.plain import PlainModel
 from engine.runtime import HostCopy, Runtime, device_faults, fix_flags
 from stores.manifest import Manifest
 from stores.read import Bank
+from stores.seal import definition
 from stores.schema import FeatureKey
 from stores.write import write_certificate
 
@@ -44,6 +45,7 @@ def certify(
     *,
     runtime: Runtime,
     options: EmbedOptions,
+    feature: str | None = None,
     sample: int = SAMPLE,
 ) -> dict[str, Any]:
     """Measure how a run computes a model's features against Pillow pixels and the plain model in float32.
@@ -52,6 +54,7 @@ def certify(
     (`engine.models.plain`) at the same batch size.
 
     Args:
+        feature: full name of the features; None takes those of the images that the bank saw first.
         sample: images, evenly spaced over the manifest; failed ones are left out.
 
     Returns:
@@ -78,7 +81,9 @@ def certify(
         closing(decoder_of(spec.recipe.rendering, runtime, options, run.batch_size)) as fast,
         closing(_reference(spec, runtime, run.batch_size)) as reference,
     ):
-        key = feature_key(spec, fast.name, runtime, manifest.image_digest, options.dtype)
+        known = None if feature is None else definition(store.path, feature)
+        image_digest = manifest.image_digest if known is None else known.key.images
+        key = feature_key(spec, fast.name, runtime, image_digest, options.dtype)
         _demand(store, key)
         pixels = pixel_parity(
             run.source, rows, spec.recipe.rendering, fast, batch_size=min(PIXEL_BATCH, run.batch_size)

@@ -75,6 +75,7 @@ class EmbedReport:
         stages: clock of each stage, `decode`, `encode`, `commit`.
         failures: code -> number of rows, failed or pending.
         workers: processes that computed; 0 is this one alone.
+        feature: full name of the features.
         name: what the user calls the features, or None.
         title: what tables call them, which no other features of the bank are called.
         notes: what was done otherwise than asked, a sentence each.
@@ -96,6 +97,7 @@ class EmbedReport:
     precision: str
     device: str
     workers: int
+    feature: str
     name: str | None
     title: str
     notes: tuple[str, ...] = ()
@@ -388,6 +390,7 @@ class _Pass:
             precision=self.work.runtime.numerics,
             device=self.work.runtime.device,
             workers=self.executor.workers if self.executor else 0,
+            feature=writer.key.name,
             name=chosen.read(self.bank.path, writer.key.name),
             title=self.bank.title(writer.key.name),
             notes=self._notes(tally),
