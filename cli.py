@@ -773,16 +773,18 @@ def bank_rename(
 ) -> None:
     """Call a feature by another name in tables, figures and messages; its files and records stay."""
     from engine.report import console
-    from stores.names import give, read
-    from stores.remove import removable
+    from stores.names import Roster, give
+    from stores.read import Bank
 
-    chosen = removable(bank, feature)
-    give(chosen.root, {chosen.feature: name})
-    now = read(chosen.root, chosen.feature)
+    store = Bank.open(bank)
+    roster = Roster.of(store.path)
+    full = roster.one(feature)
+    give(store.path, {full: name})
+    before, title = roster.title(full), store.title(full)
     if json:
-        console.print_json({"bank": bank, "feature": chosen.feature, "before": chosen.title, "title": now})
+        console.print_json({"bank": bank, "feature": full, "before": before, "title": title})
     else:
-        print(f"{chosen.feature}: {now}, before {chosen.title}")
+        print(f"{full}: {title}, before {before}")
 
 
 @bank_app.command("rm")

@@ -216,6 +216,19 @@ class Roster:
             raise unfinished(self.root, candidates[0].feature)
         raise self.ambiguous(query, sealed)
 
+    def one(self, query: str) -> str:
+        """Return the full name of the one feature that a word fits, sealed or not.
+
+        Raises:
+            BankError: none such, or several such.
+        """
+        candidates = self.matching(query)
+        if not candidates:
+            raise self.unknown(query)
+        if len(candidates) > 1:
+            raise self.ambiguous(query, candidates)
+        return candidates[0].feature
+
     def matching(self, query: str) -> list[Entry]:
         """Return the features that a word fits: one by its name, those of a slug, or one by a beginning.
 

@@ -53,12 +53,7 @@ def removable(bank: Place | str, query: str) -> Removable:
     every = {*feature_names(root), *(name for name in files.names(root) if is_feature_name(name))}
     every |= {name for name in files.names(root / SIDE) if is_feature_name(name) and _is_left(root, name)}
     roster = Roster.of(root, sorted(every))
-    found = roster.matching(query)
-    if not found:
-        raise roster.unknown(query)
-    if len(found) > 1:
-        raise roster.ambiguous(query, found)
-    feature = found[0].feature
+    feature = roster.one(query)
     sealed = files.stat_if_there(seal_path(root, feature)) is not None
     return Removable(root, feature, roster.title(feature), _size(root / feature), sealed)
 

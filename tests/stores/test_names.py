@@ -1,4 +1,4 @@
-"""What features are called: never two alike, found by any word that fits one of them, and said plainly else."""
+"""What features are called: never two alike, and found by any word that fits one of them."""
 
 from pathlib import Path
 
@@ -107,8 +107,8 @@ def test_names_are_kept_as_they_compare(bank: Bank) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "a/b", "two\nlines", "a\ttab", "-x", ".x", "..", "a" * (LONGEST + 1), "zero\u200bwidth", "all", "ALL",
-     "resnet.0123456789ab", "two  spaces", "\u202ereversed", "\x1b[31mred", "@x", "=1+1"],
+    ["", " ", "a/b", "two\nlines", "a\ttab", "-x", ".x", "..", "a" * (LONGEST + 1), "zero\u200bwidth", "all",
+     "ALL", "resnet.0123456789ab", "two  spaces", "\u202ereversed", "\x1b[31mred", "@x", "=1+1"],
 )  # fmt: skip
 def test_what_is_no_name_is_refused(name: str, bank: Bank) -> None:
     before = content(bank.path)
