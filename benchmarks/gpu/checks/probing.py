@@ -1,13 +1,17 @@
 """The lockstep solver of the probe on the device, against itself on the CPU, and how fast it is there."""
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.gpu.suite import Context, Skip, Verdict, measurement, proof
 from benchmarks.gpu.timing import seconds_each
 from benchmarks.speed.probe import made_features
+from engine.evals.solvers import solve
 from engine.kernels.logistic import Options, fit, fit_many
+from engine.kernels.moments import Moments
 
 #: Seconds in which 45 values for 28,100 x 2048 features of 5 classes shall be fitted.
 TARGET_S = 2.0
@@ -39,6 +43,32 @@ def fits_agree(context: Context) -> Verdict:
         }
     passed = all(n["converged"] and n["objective_apart"] <= 1e-6 for n in numbers.values())
     return Verdict(numbers, passed, "all converged, objectives within 1e-6")
+
+
+@dataclass(frozen=True)
+class _Settings:
+    backend: str
+    device: str
+    class_weight: str = "none"
+    threads: int = 1
+
+
+@proof("probe: cuML's fits, against scikit-learn's", seconds=60, rank=43)
+def cuml_agrees(context: Context) -> Verdict:
+    """Skipped where cuML is not installed; where it is, an import that fails is a failure."""
+    context.need("cuml", "cuML")
+    if not context.on_cuda:
+        raise Skip("cuML computes on CUDA devices")
+    features, targets = made_features(*context.pick((3000, 128), (300, 16)), 5)
+    rows = np.arange(len(features))
+    moments = Moments.of(features, rows)
+    values = [1e-3, 0.1, 10.0]
+    found, expected = (
+        solve(features, targets, values, rows=rows, moments=moments, options=_Settings(backend, device))
+        for backend, device in (("cuml", context.device), ("sklearn", "cpu"))
+    )
+    apart = float(abs(found.objective / expected.objective - 1).max())
+    return Verdict({"objective_apart": apart}, apart <= 1e-5, "objectives within 1e-5")
 
 
 @measurement("probe: 45 regularisation values at once", seconds=30, rank=67)

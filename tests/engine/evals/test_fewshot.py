@@ -1,5 +1,6 @@
 """Few-shot from arrays: what is masked, refused, published, paired; and the same as the plain loop."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from engine.errors import Refused
 from engine.evals.fewshot import PUBLISHED_POOL, Protocol, compare, fewshot, label_codes
+from engine.kernels import prototypes
 from engine.kernels.episodes import Sampler
 from tests.oracles.fewshot_loop import loop
 
@@ -250,6 +252,48 @@ def test_cuda_equals_the_cpu() -> None:
         fewshot(torch.tensor(features, device="cuda"), labels),
     ):
         assert np.abs(found.per_episode - expected.per_episode).sum() * 75 <= 1 + 1e-6
+
+
+def test_a_run_on_a_device_leaves_the_callers_threads_and_flags_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from engine.runtime import cuda_available
+    from tests.pretended.session import pretend
+
+    features, labels = _clusters(n=300)
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    seen: list[bool] = []
+
+    def flags() -> tuple[object, ...]:
+        return (
+            torch.get_num_threads(), torch.cuda.current_device(), matmul.allow_tf32, cudnn.allow_tf32,
+            cudnn.benchmark, cudnn.deterministic,
+        )  # fmt: skip
+
+    real = prototypes.predict_on_device
+    monkeypatch.setattr(
+        prototypes, "predict_on_device", lambda *a: (seen.append(matmul.allow_tf32), real(*a))[1]
+    )
+    with contextlib.nullcontext() if cuda_available() else pretend():
+        found = torch.get_num_threads(), matmul.allow_tf32, cudnn.benchmark
+        torch.set_num_threads(3)
+        matmul.allow_tf32 = cudnn.benchmark = True
+        before = flags()
+        fewshot(features, labels, SMALL, device="cuda")
+        after = flags()
+        torch.set_num_threads(found[0])
+        matmul.allow_tf32, cudnn.benchmark = found[1:]
+    assert after == before and before[0] == 3 and before[2] is True
+    assert seen and not any(seen), "float32 products are float32"
+
+
+def test_a_tensor_of_any_class_is_a_tensor() -> None:
+    import torch
+    from torchvision import tv_tensors
+
+    features, labels = _clusters(n=300)
+    found = fewshot(tv_tensors.Mask(torch.from_numpy(features)), labels, SMALL)
+    np.testing.assert_array_equal(found.per_episode, fewshot(features, labels, SMALL).per_episode)
 
 
 def test_too_small_classes_are_refused_with_numbers() -> None:

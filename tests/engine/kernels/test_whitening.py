@@ -1,5 +1,7 @@
 """Whitening: what must hold of it, and equality with the plain loop."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -175,3 +177,17 @@ def test_the_device_route_equals_numpy(device: str, how: str, arithmetic: str) -
     truth = agreement(Whitening(found), images, views)
     other = agreement(Whitening(found, arithmetic=arithmetic, device=device), images, views)
     np.testing.assert_allclose(other.cosine, truth.cosine, atol=1e-10 if arithmetic == "float64" else 2e-5)
+
+
+@pytest.mark.parametrize("arithmetic", ["float64", "float32"])
+def test_statistics_that_cannot_be_written_to_are_uploaded_without_a_word(arithmetic: str) -> None:
+    """As they come from a file that is mapped: torch warns of such memory, and may write to it."""
+    found = whitener(moments(features(300, 20)), Regularisation.parse("ledoit-wolf"))
+    for array in (found.mean, found.factor):
+        array.flags.writeable = False
+    images = features(5, 20)
+    images.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        there = Whitening(found, arithmetic=arithmetic, device="cpu:0")(images)
+    np.testing.assert_allclose(there, Whitening(found, arithmetic=arithmetic)(images), rtol=1e-4, atol=1e-5)
