@@ -167,11 +167,13 @@ def quickstart(
     """The main job on real pictures and real weights, offline: manifest, embed, evaluate."""
     from engine.quickstart import run
     from engine.report import console
+    from stores.records import together
 
-    with console.embed_progress(quiet=json) as update, _terminable():
+    with console.embed_progress(quiet=json) as update, _terminable(), together() as batch:
         result = run(dir, on_progress=update, say=console.say)
     if json:
         console.print_json(result.to_dict())
+        _say_undone(batch)
         return
     for table in (result.fewshot, result.probes):
         console.print_table(table.columns, table.rows, title=table.title)
@@ -179,6 +181,7 @@ def quickstart(
         print(f"{what:12} {path}")
     print()
     print("Run it again: nothing is embedded twice. Next: your own images, see `embank embed --help`.")
+    _say_undone(batch)
 
 
 # --- manifests --------------------------------------------------------------------------------------

@@ -145,6 +145,7 @@ embed missing.parquet --model {MODEL} --bank {NEW}
 {EMBED} --model {NET} --weights {{root}}/other.pth --bank {NEW}
 {EMBED} --model {NET} --weights {{root}}/nan.pth --bank {NEW}
 {EMBED} --model {NET} --weights {{root}}/absent.pth --bank {NEW}
+{EMBED} --model {NET} --weights {{root}}/nan.pth --workers 1 --bank {NEW}
 {EMBED} --model {NET} --weights {{root}}/garbage.pth --bank {{x}}.bank
 {EMBED} --model {NET} --weights {{root}}/other.pth --bank {{x}}.bank
 {EMBED} --model {NET} --weights {{root}}/nan.pth --bank {{x}}.bank

@@ -21,7 +21,7 @@ from tests.command import Ran, embank
 from tests.stores.banks import Os, content, make_bank, patched
 
 MODEL = "random/resnet18"
-CHANGING = ("mkdir", "link", "replace", "unlink", "write")
+CHANGING = ("mkdir", "link", "replace", "unlink")
 COMMANDS = {
     "fewshot": "--n-way 2 --n-shot 3 --n-query 3 --episodes 20",
     "knn": "--k 1 --device cpu",

@@ -149,22 +149,23 @@ def bring(
     part = target.with_name(target.name + ".part")
     if from_file is not None:
         _check(published, from_file, from_file)
-        _make(published.folder)
-        _copy(from_file, part)
-    else:
-        fetch.download(
-            published.url,
-            part,
-            progress=progress,
-            max_bytes=published.max_bytes,
-            patience=patience,
-            schemes=schemes,
-        )
-    try:
-        identity = _check(published, part, from_file or Path(published.url))
-    except WeightsError:
-        part.unlink(missing_ok=True)
-        raise
+    with fetch.made_for(part):
+        if from_file is not None:
+            _copy(from_file, part)
+        else:
+            fetch.download(
+                published.url,
+                part,
+                progress=progress,
+                max_bytes=published.max_bytes,
+                patience=patience,
+                schemes=schemes,
+            )
+        try:
+            identity = _check(published, part, from_file or Path(published.url))
+        except WeightsError:
+            part.unlink(missing_ok=True)
+            raise
     origin = {"from_file": from_file is not None, "url": published.url, "when": _now()}
     _write_json(published.folder / "source.json", {**identity, **origin})
     _move(part, target)
