@@ -175,7 +175,7 @@ def test_what_is_not_defined_has_no_interval_and_a_reason() -> None:
     assert "reason" not in found["accuracy"].to_dict()
     one = resampled(truth, scores, np.zeros(len(truth), int), resamples=30)["accuracy"]
     assert np.isnan(one.high)
-    assert one.reason.startswith("1 groups")
+    assert one.reason.startswith("1 patient ")
     unseen = resampled(np.append(truth, 2), np.pad(scores, ((0, 1), (0, 1))), resamples=30, unseen=[2])
     assert np.isnan(unseen["log_loss"].low)
     assert unseen["auroc"].resamples > 0
