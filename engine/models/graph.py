@@ -6,7 +6,7 @@ the activation in place; under reduced precision, the last pooling in float32. A
 operations, which torch.fx gets by running the module on symbols; what it cannot trace stays as it is.
 
 None of them hides a number that is none: oneDNN would apply ReLU as well, but clips NaN to a bound, and a
-broken feature would look sound. torch's own ReLU on the same result keeps NaN, and costs about 1 %.
+broken feature would look sound. torch's own ReLU on the same result keeps NaN, and costs 1 to 3 %.
 """
 
 import copy
