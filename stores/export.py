@@ -185,7 +185,7 @@ def _failures_csv(features: "FeatureSet", file: IO[bytes]) -> None:
 
 def _feature_json(features: "FeatureSet", file: IO[bytes]) -> None:
     body = {"feature": features.name, "title": features.title, "key": features.key.to_dict()}
-    file.write(json.dumps(body, indent=1, ensure_ascii=False).encode("utf-8") + b"\n")
+    file.write(json.dumps(body, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
 def spreadsheet_safe(cell: str) -> str:
