@@ -219,6 +219,7 @@ def local(
     """
     _need_dask()
     import dask
+    import distributed  # noqa: F401 - imported under the settings, its own defaults would leave with them
 
     settings = {
         "distributed.scheduler.worker-ttl": f"{silence_s} s",
