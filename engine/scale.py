@@ -314,6 +314,7 @@ def local(
     check_memory(workers * _WORKER_BYTES, f"{workers} workers", "lower --workers")
     _need_dask()
     import dask
+    import distributed  # noqa: F401 - imported under the settings, its own defaults would leave with them
 
     from engine import cluster as own
 
