@@ -78,7 +78,7 @@ def _translate(error: BaseException, memory_remedy: str | None) -> MachineFault 
         return _memory(error, memory_remedy) if error.errno == errno.ENOMEM else None
     if isinstance(error, _MISTAKES) or not isinstance(error, Exception):
         return None
-    text = f"{type(error).__name__}: {error}"  # NVML's classes say more than its messages
+    text = _text(error)
     if _LOST.search(text):
         return _lost(error)
     if isinstance(error, MemoryError) or _is_torch(error, "OutOfMemoryError") or _MEMORY.search(text):
@@ -92,6 +92,11 @@ def _translate(error: BaseException, memory_remedy: str | None) -> MachineFault 
     return None
 
 
+def _text(error: BaseException) -> str:
+    """Class and message: NVML's and cupy's messages say less than their classes."""
+    return f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+
+
 def _is_torch(error: BaseException, name: str) -> bool:
     """Whether it is of that class of torch; without torch in this process it is not."""
     cls = getattr(sys.modules.get("torch"), name, None)
@@ -99,7 +104,7 @@ def _is_torch(error: BaseException, name: str) -> bool:
 
 
 def _memory(error: BaseException, remedy: str | None) -> OutOfMemory:
-    device = _is_torch(error, "OutOfMemoryError") or bool(_OF_DEVICE.search(str(error)))
+    device = _is_torch(error, "OutOfMemoryError") or bool(_OF_DEVICE.search(_text(error)))
     where, rule = ("The device", "device") if device else ("This machine", "machine")
     general = (
         "free its memory (`nvidia-smi` shows who holds it) and run the same command again, or use --device cpu"
