@@ -28,8 +28,9 @@ R = TypeVar("R")
 AHEAD = 2
 #: Seconds between two looks at who is there.
 LOOK_S = 1.0
-#: Seconds that a worker without its device has left to say so, and how its process ends.
-FAREWELL_S = 0.5
+#: Seconds that a worker without its device has left to say so; those after which it ends in any case; and how
+#: its process ends.
+FAREWELL_S, LAST_S = 0.5, 10.0
 LOST_DEVICE = 3
 
 
@@ -244,7 +245,9 @@ class _Doom:
         if worker.address.startswith("inproc://"):  # a thread of the user's own process
             return str(worker.name)
         self._near.set()
-        timer = threading.Timer(FAREWELL_S, os._exit, [LOST_DEVICE])
+        # By the loop that sends the news, so that a busy one ends no sooner than it has.
+        worker.loop.add_callback(worker.loop.call_later, FAREWELL_S, os._exit, LOST_DEVICE)
+        timer = threading.Timer(LAST_S, os._exit, [LOST_DEVICE])
         timer.daemon = True
         timer.start()
         return str(worker.name)
