@@ -23,15 +23,15 @@ class _Unserved:
         return None
 
 
-class QuietScheduler(_Unserved, Scheduler):  # type: ignore[misc]
+class QuietScheduler(_Unserved, Scheduler):
     """A scheduler without an HTTP server."""
 
 
-class QuietWorker(_Unserved, Worker):  # type: ignore[misc]
+class QuietWorker(_Unserved, Worker):
     """A worker without an HTTP server."""
 
 
-class QuietNanny(Nanny):  # type: ignore[misc]
+class QuietNanny(Nanny):
     """Starts a `QuietWorker`, and another one after it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -48,7 +48,7 @@ class _Quiet:
         await super()._start()  # type: ignore[misc]
 
 
-class _CpuCluster(_Quiet, LocalCluster):  # type: ignore[misc]
+class _CpuCluster(_Quiet, LocalCluster):
     pass
 
 
@@ -58,7 +58,8 @@ def on_cpu(workers: int, scratch: str) -> Any:
     Raises:
         Refused: cryptography, which makes certificates, is not installed.
     """
-    return _CpuCluster(n_workers=workers, processes=True, **_settings(scratch))
+    start: Any = _CpuCluster
+    return start(n_workers=workers, processes=True, **_settings(scratch))
 
 
 def on_gpus(workers: int, scratch: str) -> Any:
@@ -100,13 +101,14 @@ def _settings(scratch: str) -> dict[str, Any]:
 def _certificate() -> Security:
     """A certificate that this cluster alone has, and which every peer must show."""
     try:
-        return Security.temporary()
+        security: Security = Security.temporary()
     except ImportError as error:
         raise Refused(
             "cryptography is not installed",
             "Worker processes speak TLS, for which it makes the certificate",
             "install embank[dask], or leave --workers out",
         ) from error
+    return security
 
 
 def _refuse_more_than(gpus: int, workers: int) -> None:

@@ -237,8 +237,8 @@ class _Pass:
         smaller = {size: rows for size, rows in tally.batch_sizes.items() if size < wanted}
         effect = "their last bits may differ" if self.work.runtime.on_cuda else "no value differs"
         return tuple(
-            f"Memory did not suffice for batches of {wanted}: {rows:,} rows were encoded in batches of {size}, "
-            f"by which {effect} from what batches of {wanted} give"
+            f"Memory did not suffice for batches of {wanted}: {rows:,} rows were encoded in batches of {size}"
+            f"; {effect} from what batches of {wanted} give"
             for size, rows in sorted(smaller.items())
         )
 

@@ -14,18 +14,18 @@ from engine.errors import DeviceLost, EmbankError, MachineFault, OutOfMemory
 
 #: CUDA keeps these errors for the rest of the process, or the process has no device at all.
 _LOST = re.compile(
-    r"illegal (memory access|address|instruction)|IllegalAddress|IllegalInstruction|ILLEGAL_(ADDRESS|INSTRUCTION)"
+    r"illegal[ _]?(memory access|address|instruction)"
     r"|misaligned ?address|MISALIGNED_ADDRESS|invalid ?(program counter|pc\b|address space)"
     r"|unspecified launch failure|cudaErrorLaunch(Failure|Timeout)|LAUNCH_(FAILED|TIMEOUT)|launch timed out"
     r"|device-side assert|cudaErrorAssert|ECC error|uncorrectable|ECC_?UNCORRECTABLE|hardware stack"
     r"|fallen off the bus|GPU is lost|GPU_IS_LOST|requires a reset|RESET_REQUIRED"
     r"|no CUDA GPUs are available|no CUDA-capable device|NoDevice\b|ERROR_NO_DEVICE"
-    r"|busy or unavailable|DevicesUnavailable|DEVICE_UNAVAILABLE|(context|device) is destroyed|CONTEXT_IS_DESTROYED"
+    r"|busy or unavailable|DevicesUnavailable|DEVICE_UNAVAILABLE|(context|device)[ _]is[ _]destroyed"
     r"|CUDA (error: )?unknown error|cudaErrorUnknown|CUDA_ERROR_UNKNOWN|cudaErrorContained|ERROR_CONTAINED"
     r"|CU(BLAS|DNN|SOLVER|SPARSE|RAND|FFT)_(STATUS_)?(EXEC\w*_FAILED|INTERNAL_ERROR|MAPPING_ERROR|LAUNCH_FAILURE)",
     re.IGNORECASE,
 )
-#: Two of cuDNN's messages speak of engines and algorithms: none is left that fits into the memory that is free.
+#: Two of cuDNN's messages speak of engines and algorithms: none is left that fits into the free memory.
 _MEMORY = re.compile(
     r"out[ _]of[ _]memory|bad_alloc|alloc\w* fail|ALLOC_FAILED|ALLOCATOR_FAILURE|MemoryAllocation\b"
     r"|can(no|')t allocate memory|STATUS_NOT_INITIALIZED"
@@ -39,7 +39,9 @@ _DEVICE = re.compile(
     re.IGNORECASE,
 )
 #: What a message of a device's memory says beside "out of memory".
-_OF_DEVICE = re.compile(r"cu(da|blas|dnn|solver|sparse|rand|fft|ml)|gpu|hip\b|rmm|nvjpeg|engine", re.IGNORECASE)
+_OF_DEVICE = re.compile(
+    r"cu(da|blas|dnn|solver|sparse|rand|fft|ml)|gpu|hip\b|rmm|nvjpeg|engine", re.IGNORECASE
+)
 
 #: Mistakes of a program, whatever their text quotes.
 _MISTAKES = (TypeError, AttributeError, NameError, LookupError, ImportError, SyntaxError)
@@ -107,7 +109,7 @@ def _memory(error: BaseException, remedy: str | None) -> OutOfMemory:
     device = _is_torch(error, "OutOfMemoryError") or bool(_OF_DEVICE.search(_text(error)))
     where, rule = ("The device", "device") if device else ("This machine", "machine")
     general = (
-        "free its memory (`nvidia-smi` shows who holds it) and run the same command again, or use --device cpu"
+        "free it (`nvidia-smi` shows who holds it) and run the same command again, or use --device cpu"
         if device
         else "free memory, or take a machine with more, and run the same command again"
     )
@@ -122,7 +124,7 @@ def _lost(error: BaseException) -> DeviceLost:
     return DeviceLost(
         f"The device failed ({_line(error, _LOST)})",
         "After such an error a process cannot use its device again",
-        "check it (`embank doctor`, `nvidia-smi`, `dmesg`) and run the same command again; committed work is kept",
+        "check it (`embank doctor`, `nvidia-smi`) and run the same command again; committed work is kept",
     )
 
 

@@ -35,10 +35,10 @@ DEVICE_MEMORY, DEVICE, HOST_MEMORY = (
 #: What is raised, and how the fault then begins.
 FAULTS: dict[str, tuple[Exception, str]] = {
     "out of memory": (torch.OutOfMemoryError(TORCH_OOM), DEVICE_MEMORY),
-    "cublas": (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), DEVICE_MEMORY),
+    "cublas": (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), DEVICE_MEMORY),
     "cudnn": (RuntimeError("GET was unable to find an engine to execute this computation"), DEVICE_MEMORY),
     "lost": (torch.AcceleratorError(ILLEGAL), DEVICE),
-    "faiss": (RuntimeError("Faiss assertion failed; details: CUDA error 700 an illegal memory access"), DEVICE),
+    "faiss": (RuntimeError("Faiss assertion; details: CUDA error 700 an illegal memory access"), DEVICE),
     "host": (MemoryError("Unable to allocate 9.00 GiB for an array"), HOST_MEMORY),
 }  # fmt: skip
 
@@ -78,17 +78,20 @@ def pictured(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 #: Where each evaluation fails: its innermost function that computes.
 EVALUATIONS: dict[str, tuple[object, str, tuple[object, ...]]] = {
-    "few-shot": (prototypes, "predict", ("fewshot", "--n-shot", 3, "--n-query", 3, "--n-way", 2, "--episodes", 5)),
+    "few-shot": (
+        prototypes, "predict", ("fewshot", "--n-shot", 3, "--n-query", 3, "--n-way", 2, "--episodes", 5)
+    ),
     "k-NN": (candidates, "by_array", ("knn", "--backend", "array")),
     "search": (search, "nearest", ("search", "--id", "image 3")),
     "audit": (similar, "_above", ("bank", "audit")),
     "probe": (logistic, "descend", ("probe", "--c-min", 0.01, "--c-max", 1, "--values", 3)),
 }  # fmt: skip
+ROTATION = ("invariance", "--transform", "rotation", "--views", 8)
 ON_IMAGES: dict[str, tuple[object, str, tuple[object, ...]]] = {
     "covariance": (whiteners, "moments", ("invariance", "--multi-view")),
     "whitening": (whitening.Whitening, "_block", ("invariance", "--multi-view")),
-    "views": (view_features, "render", ("invariance", "--transform", "rotation", "--views", 8, "--images", 2)),
-    "views' copies": (runtime.HostCopy, "wait", ("invariance", "--transform", "hue", "--views", 8, "--images", 2)),
+    "views": (view_features, "render", (*ROTATION, "--images", 2)),
+    "views' copies": (runtime.HostCopy, "wait", (*ROTATION, "--images", 3)),
     "query": (encoder.Encoder, "__call__", ("search",)),
     "saliency": (occluding, "occlude", ("saliency", "--stride", 10, "--images", 1)),
 }  # fmt: skip
@@ -193,7 +196,7 @@ def disturb(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
 
 @pytest.fixture
 def fresh(files: dict[str, Path]) -> Path:
-    """A bank that is not there yet, beside the undisturbed one: banks hold the way from them to the images."""
+    """A bank that is not there yet, beside the undisturbed one: banks hold the way to the images."""
     return Path(tempfile.mkdtemp(dir=files["truth"].parent)).with_suffix(".bank")
 
 
@@ -272,7 +275,9 @@ def test_loading_an_encoder(
 def test_mistakes_of_the_program_are_shown_whole(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, fresh: Path
 ) -> None:
-    monkeypatch.setattr(chunks.models, "load", failing(RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
+    monkeypatch.setattr(
+        chunks.models, "load", failing(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    )
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         cli.app(
             ["embed", str(files["manifest"]), "--model", MODEL, "--bank", str(fresh), "--device", "cpu"],

@@ -28,6 +28,7 @@ from engine.errors import BadImage, EmbankError, MachineFault
 from engine.recipes import Recipe
 
 # DALI's own annotations lack most of what is used here.
+backend: Any = nvidia.dali.backend
 fn: Any = nvidia.dali.fn
 types: Any = nvidia.dali.types
 Pipeline: Any = nvidia.dali.pipeline.Pipeline
@@ -77,7 +78,7 @@ class DaliDecoder:
         self._graph.drop()
         if self._device.startswith("cuda"):  # its pools would keep the memory from torch
             with contextlib.suppress(RuntimeError):  # of a device that is lost; whoever met that has said so
-                nvidia.dali.backend.ReleaseUnusedMemory()
+                backend.ReleaseUnusedMemory()
         disposable.children.close()
 
     def __enter__(self) -> Self:

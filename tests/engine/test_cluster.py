@@ -1,4 +1,4 @@
-"""Own worker processes serve nobody but their run: TLS with a certificate of its own, on loopback, no HTTP."""
+"""Own worker processes serve nobody but their run: TLS with their own certificate, loopback, no HTTP."""
 
 import asyncio
 import os
@@ -93,7 +93,10 @@ def test_every_port_is_on_loopback_and_demands_a_certificate(own: scale.DaskExec
     forged = impostor().get_connection_args("client")["ssl_context"]
     forged.verify_mode = ssl.CERT_NONE
     for _, port in during:
-        for words in (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /info/main/workers.html HTTP/1.0\r\n\r\n"):
+        for words in (
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET /info/main/workers.html HTTP/1.0\r\n\r\n",
+        ):
             assert b"HTTP" not in answer(port, words)
             assert answer(port, words, anonymous()) == b""
             assert answer(port, words, forged) == b""

@@ -1,5 +1,6 @@
 """Faults of memory and device by the libraries' own messages; mistakes of a program stay what they are."""
 
+# ruff: noqa: E501 - messages as they come
 import errno
 import pickle
 
@@ -49,7 +50,9 @@ MEMORY_OF_DEVICE = [
 ]  # fmt: skip
 MEMORY_OF_HOST = [
     MemoryError(),
-    MemoryError("Unable to allocate 512. TiB for an array with shape (70368744177664,) and data type float64"),
+    MemoryError(
+        "Unable to allocate 512. TiB for an array with shape (70368744177664,) and data type float64"
+    ),
     MemoryError("std::bad_alloc"),
     RuntimeError(
         "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
@@ -102,7 +105,9 @@ OTHER_OF_DEVICE = [
     type("NVMLError_DriverNotLoaded", (Exception,), {})("Driver Not Loaded"),
 ]
 NONE = [
-    RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"),
+    RuntimeError(
+        "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
+    ),
     RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x512 and 256x2)"),
     RuntimeError("nvjpeg error (6): NVJPEG_STATUS_JPEG_NOT_SUPPORTED"),
     RuntimeError("Error in JPEG: premature end of file"),

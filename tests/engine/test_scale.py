@@ -162,7 +162,8 @@ def test_a_task_that_kills_its_workers_ends_the_run(two: scale.DaskExecutor) -> 
 
 
 @pytest.mark.parametrize(
-    "message", ["CUDA error: an illegal memory access was encountered", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"]
+    "message",
+    ["CUDA error: an illegal memory access was encountered", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"],
 )
 def test_a_worker_with_a_dead_context_ends_itself(
     two: scale.DaskExecutor, tmp_path: Path, message: str
@@ -181,9 +182,7 @@ def test_a_worker_with_a_dead_context_ends_itself(
     assert sum("The device failed" in line and "Trying again" in line for line in said) >= 2
 
 
-def test_a_device_that_is_gone_for_good_does_not_end_the_run(
-    two: scale.DaskExecutor, tmp_path: Path
-) -> None:
+def test_a_device_that_is_gone_for_good_does_not_end_the_run(two: scale.DaskExecutor, tmp_path: Path) -> None:
     """Its worker loses tasks again and again; the other does them all."""
     ended = dict(two.run(lose_on, [(str(tmp_path), i) for i in range(60)]))
     assert {name for _, name in ended.values()} == {"1"}
@@ -233,7 +232,12 @@ def test_a_scheduler_on_loopback_is_used_and_its_absence_said() -> None:
     from distributed import LocalCluster
 
     cluster = LocalCluster(
-        n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None, silence_logs=50
+        n_workers=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address=None,
+        silence_logs=50,
     )
     with cluster, scale.remote(cluster.scheduler_address) as executor:
         assert executor.ask(square, 5) == 25
