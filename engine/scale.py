@@ -121,11 +121,13 @@ class DaskExecutor:
             self._lame.add(error.worker)
             flight.lost(position)
             again = flight.losses(position) < self.losses
+            what = f"{error.found}, which ends worker {error.worker}."
         else:
+            what = str(error)
             again = isinstance(error, MachineFault) and flight.tried(position) < self.tries
         if not again:
             raise error
-        self.say(f"{error} Trying again.")
+        self.say(f"{what} Trying again.")
         flight.waiting.append(position)
 
     def _sound(self) -> list[str]:
