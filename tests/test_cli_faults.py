@@ -14,11 +14,13 @@ from PIL import Image
 
 import cli
 from benchmarks.faults.kill import problems_of
-from engine import chunks, runtime
+from engine import chunks, extract, runtime
 from engine.decode import dali
 from engine.evals import occluding, search, view_features, whiteners
 from engine.kernels import candidates, logistic, prototypes, similar, whitening
-from engine.models import encoder
+from engine.models import encoder, resolve
+from engine.recipes import load_recipe
+from stores.manifest import Manifest
 from stores.read import Bank
 from stores.records import read_all
 from tests.command import Ran, embank
@@ -254,6 +256,23 @@ def test_half_a_batch_fits(
         assert sizes.keys() <= {"4", "8"} and sizes["4"] > 0
     if place != "DALI":
         assert problems_of(fresh, files["truth"]) == []
+
+
+def test_progress_counts_what_is_done_again_once(
+    files: dict[str, Path], disturb: Callable[..., list[int]], fresh: Path
+) -> None:
+    seen: list[extract.Progress] = []
+    disturb("copy", torch.OutOfMemoryError(TORCH_OOM), BATCH // 2, 3)  # in the middle of a chunk
+    extract.embed(
+        Manifest.read(files["manifest"]),
+        [resolve(MODEL, recipe=load_recipe(str(files["recipe"])))],
+        fresh,
+        runtime=runtime.Runtime(threads=1),
+        options=extract.EmbedOptions(batch_size=BATCH, chunk_rows=ROWS),
+        on_progress=seen.append,
+    )
+    assert (seen[-1].done, seen[-1].failed, seen[-1].total) == (N, 1, N)
+    assert problems_of(fresh, files["truth"]) == []
 
 
 def test_undisturbed_the_record_says_so_too(files: dict[str, Path]) -> None:

@@ -90,13 +90,15 @@ def test_every_port_is_on_loopback_and_demands_a_certificate(own: scale.DaskExec
         during |= listeners()
     assert len(during) == 1 + 2 * WORKERS
     assert {ip for ip, _ in during} == {"127.0.0.1"}
-    forged = impostor().get_connection_args("client")["ssl_context"]
+    ours, forged = (
+        security.get_connection_args("client")["ssl_context"]
+        for security in (own.client.security, impostor())
+    )
     forged.verify_mode = ssl.CERT_NONE
     for _, port in during:
-        for words in (
-            b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-            b"GET /info/main/workers.html HTTP/1.0\r\n\r\n",
-        ):
+        with socket.create_connection(("127.0.0.1", port), 10) as plain, ours.wrap_socket(plain) as link:
+            assert link.version() in ("TLSv1.2", "TLSv1.3")
+        for words in (b"GET / HTTP/1.1\r\n\r\n", b"GET /info/main/workers.html HTTP/1.0\r\n\r\n"):
             assert b"HTTP" not in answer(port, words)
             assert answer(port, words, anonymous()) == b""
             assert answer(port, words, forged) == b""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -72,6 +73,17 @@ def lose_device(folder: str, message: str, often: int, task: int) -> tuple[int, 
         return task, os.getpid()
     mark.write_text(mark.read_text() + f" {task}")  # the context is still dead
     raise RuntimeError(message)
+
+
+def lose_then_fail(folder: str) -> str:
+    """Loses its device in one process, fails once in the next, then succeeds."""
+    count = len(list(Path(folder).iterdir()))
+    Path(folder, str(count)).touch()
+    if count == 0:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+    if count == 1:
+        raise MachineFault("The disk is full", "It must not be", "free space")
+    return "done"
 
 
 def lose_on(folder: str, task: int) -> tuple[int, str]:
@@ -180,6 +192,46 @@ def test_a_worker_with_a_dead_context_ends_itself(
     assert not {pid for _, pid in ended.values()} & met.keys()
     assert not [pid for pid in met if psutil.pid_exists(pid)]
     assert sum("The device failed" in line and "Trying again" in line for line in said) >= 2
+
+
+def test_lost_devices_are_no_tries_of_a_task(two: scale.DaskExecutor, tmp_path: Path) -> None:
+    for name in ("lost", "both"):
+        (tmp_path / name).mkdir()
+    two.tries = 1
+    ended = dict(two.run(lose_device, [(str(tmp_path / "lost"), "CUDA error: misaligned address", 3, 7)]))
+    assert ended[0][0] == 7 and len(list((tmp_path / "lost").iterdir())) == 3
+    two.tries = 2
+    assert two.ask(lose_then_fail, str(tmp_path / "both")) == "done"
+    two.tries = 3
+
+
+class _Client:
+    """Takes what is submitted, as dask's client does, and notes where it should go."""
+
+    def __init__(self) -> None:
+        self.where: list[dict[str, object]] = []
+
+    def submit(self, *_: object, pure: bool, **where: object) -> Any:
+        from concurrent.futures import Future
+
+        self.where.append(where)
+        return Future()
+
+
+def test_a_task_that_met_a_lost_device_goes_to_a_sound_worker() -> None:
+    client = _Client()
+    flight = scale._Flight(client, square, [(1,), (2,)])
+    flight.fill(2, ["tls://a:1"])
+    assert client.where == [{}, {}]
+    flight.flying.clear()
+    flight.lost(0)
+    flight.waiting += [0, 1]
+    flight.fill(2, ["tls://a:1"])
+    assert client.where[2:] == [{"workers": ["tls://a:1"], "allow_other_workers": True}, {}]
+    flight.flying.clear()
+    flight.waiting.append(0)
+    flight.fill(1, [])  # none is sound: anybody
+    assert client.where[4:] == [{}]
 
 
 def test_a_device_that_is_gone_for_good_does_not_end_the_run(two: scale.DaskExecutor, tmp_path: Path) -> None:
