@@ -287,6 +287,9 @@ def test_another_manifest_is_not_put_back(case: Case, tmp_path: Path) -> None:
 
 def test_a_repair_without_the_manifest_ends_with_1_and_says_what_heals(case: Case) -> None:
     (case.bank / "manifest.parquet").unlink()
+    export = embank(*case.commands(case.bank.with_name("out"))["export"])
+    assert export.code == 2
+    assert f"`embank bank repair {case.bank} --manifest MANIFEST`" in export.err
     ran = embank("bank", "repair", case.bank)
     assert ran.code == 1
     assert f"`embank bank repair {case.bank} --manifest MANIFEST`" in ran.out
