@@ -448,7 +448,7 @@ def plain_flags(*, tf32_matmul: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def float32_products() -> Iterator[None]:
-    """Compute the body's float32 matrix products in float32, not TF32; the caller's setting is back afterwards."""
+    """Compute the body's float32 products in float32, not TF32; the caller's setting is back afterwards."""
     import torch
 
     matmul = torch.backends.cuda.matmul

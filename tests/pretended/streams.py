@@ -79,7 +79,9 @@ class Event:
 
     device_of: "Device"
 
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+    def __init__(
+        self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
+    ) -> None:
         self.clock: Clock = {}
         self._timing, self._time = enable_timing, float("nan")
         self._arriving: list[Callable[[], None]] = []
@@ -150,7 +152,8 @@ class Device:
         return self._index
 
     def set_device(self, device: Any) -> None:
-        self._index = self.full(torch.device("cuda", device) if isinstance(device, int) else device).index or 0
+        named = torch.device("cuda", device) if isinstance(device, int) else device
+        self._index = self.full(named).index
 
     def current_stream(self, device: Any = None) -> Stream:
         place = self.full(device)

@@ -59,7 +59,7 @@ def cuml_agrees(context: Context) -> Verdict:
     context.need("cuml", "cuML")
     if not context.on_cuda:
         raise Skip("cuML computes on CUDA devices")
-    features, targets = made_features(*context.pick((3000, 128), (300, 16)), 5)
+    features, targets = made_features(context.pick(3000, 300), context.pick(128, 16), 5)
     rows = np.arange(len(features))
     moments = Moments.of(features, rows)
     values = [1e-3, 0.1, 10.0]
