@@ -465,7 +465,7 @@ def _cuda_flags(*, matmul_tf32: bool, cudnn_tf32: bool, deterministic: bool) -> 
 
 @contextlib.contextmanager
 def float32_products() -> Iterator[None]:
-    """Compute the body's float32 matrix products in float32, not TF32; the caller's setting is back afterwards."""
+    """Compute the body's float32 products in float32, not TF32; the caller's setting is back afterwards."""
     import torch
 
     matmul = torch.backends.cuda.matmul

@@ -3,9 +3,9 @@
     python -m benchmarks.gpu -o RESULTS [--minutes 10] [--quick] [--device cuda] [--only WORD] [--work DIR]
 
 RESULTS gets `results.json` and `results.md`, rewritten after every check, and nothing else; with --resume,
-what they hold is not done again. Images and banks lie in a temporary folder, gone at the end, or in the folder
-that --work names, which stays for the next run. EMBANK_COMMIT names the commit where there is no git history. Exit status: 0, or 1 if a
-check failed.
+what they hold is not done again. Images and banks lie in a temporary folder, gone at the end, or in the
+folder that --work names, which stays for the next run. EMBANK_COMMIT names the commit where there is no git
+history. Exit status: 0, or 1 if a check failed.
 """
 
 import argparse

@@ -53,7 +53,8 @@ def choose_backend(backend: str, device: str = "cpu") -> str:
     """`array` or `faiss` for `auto`: FAISS on the CPU where it works, torch on CUDA without it.
 
     Raises:
-        Refused: an unknown name; or FAISS is named, but is absent, cannot be imported, or cannot use the device.
+        Refused: an unknown name; or FAISS is named, but is absent, cannot be imported, or cannot use the
+            device.
     """
     if backend not in BACKENDS:
         raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")

@@ -1,4 +1,4 @@
-"""A pretended CUDA device: tensors that say `cuda:0`, hold real numbers on the CPU, and refuse what CUDA refuses.
+"""A pretended CUDA device: tensors that say `cuda:0`, hold numbers on the CPU, and refuse what CUDA refuses.
 
 It refuses operands on several devices, a device tensor where the host's memory is wanted, and dtypes that
 CUDA has no kernel for; it notices streams that do not wait for each other (`streams`), and enters waits and
@@ -21,20 +21,22 @@ aten = torch.ops.aten
 
 #: Operations for which the host waits: it must know a number, or how many there are.
 _WAITS = {
-    "_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive",
-    "bincount", "_linalg_check_errors", "_linalg_eigh", "linalg_lstsq", "_assert_async",
+    "_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim",
+    "unique_consecutive", "bincount", "_linalg_check_errors", "_linalg_eigh", "linalg_lstsq", "_assert_async",
 }  # fmt: skip
 #: With boolean indices these look for the places first.
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 #: Have CUDA kernels for floating-point numbers alone, where the CPU has some for integers.
 _FLOATING = {
-    "mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "convolution", "cudnn_batch_norm",
+    "mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "convolution",
+    "cudnn_batch_norm",
     "upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa",
     "grid_sampler_2d", "avg_pool2d", "max_pool2d_with_indices", "_cdist_forward",
 }  # fmt: skip
 #: Have CUDA kernels for float32 and float64 alone.
 _NOT_HALF = {
-    "_cdist_forward", "linalg_cholesky_ex", "_linalg_eigh", "linalg_qr", "linalg_solve_triangular", "_linalg_svd",
+    "_cdist_forward", "linalg_cholesky_ex", "_linalg_eigh", "linalg_qr", "linalg_solve_triangular",
+    "_linalg_svd",
     "_linalg_solve_ex", "linalg_inv_ex", "linalg_lu_factor_ex", "cholesky_solve", "triangular_solve",
 }  # fmt: skip
 _HALVES = (torch.float16, torch.bfloat16)
@@ -43,15 +45,7 @@ _PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "convolution"}
 #: Have no CUDA kernel at all.
 _ABSENT = {"histogram", "_histogramdd_bin_edges", "_histogramdd_from_bin_cts", "linalg_eig_cpu"}
 #: Take one number of the host beside tensors of the device, though they are not elementwise.
-_TAKES_NUMBER = {
-    "index_put",
-    "index_put_",
-    "_index_put_impl_",
-    "masked_fill",
-    "masked_fill_",
-    "fill_",
-    "where",
-}
+_TAKES_NUMBER = _INDEXING | {"masked_fill", "masked_fill_", "fill_", "where"}
 
 
 class DeviceTensor(torch.Tensor):
@@ -71,7 +65,8 @@ class DeviceTensor(torch.Tensor):
         with torch.inference_mode(False):
             return torch.Tensor._make_wrapper_subclass(
                 cls, numbers.size(), strides=numbers.stride(), storage_offset=numbers.storage_offset(),
-                dtype=numbers.dtype, layout=numbers.layout, device=device, requires_grad=numbers.requires_grad,
+                dtype=numbers.dtype, layout=numbers.layout, device=device,
+                requires_grad=numbers.requires_grad,
             )  # fmt: skip
 
     def __init__(self, numbers: torch.Tensor, device: torch.device, made: list[int]) -> None:
@@ -87,8 +82,8 @@ class DeviceTensor(torch.Tensor):
         if force:
             return self.cpu().numpy()
         raise TypeError(
-            f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to "
-            "host memory first."
+            f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor "
+            "to host memory first."
         )
 
     def __array__(self, *_: Any, **__: Any) -> Any:
@@ -150,9 +145,8 @@ class Dispatcher:
         if name == "_to_copy":
             return self._to_copy(args[0], kwargs, target)
         if name == "copy_":
-            return self._copy(
-                args[0], args[1], bool(args[2] if len(args) > 2 else kwargs.get("non_blocking"))
-            )
+            later = args[2] if len(args) > 2 else kwargs.get("non_blocking")
+            return self._copy(args[0], args[1], bool(later))
         place = ours[0].device if ours else target
         assert place is not None
         self._one_device(func, name, args, ours, [t for t in tensors if not isinstance(t, DeviceTensor)])
@@ -214,12 +208,8 @@ class Dispatcher:
         step = stream.step()
         for tensor in ours:
             number, when = tensor.made
-            # What an earlier pretended device has made is ready.
-            if (
-                number in self.device.streams
-                and number != stream.number
-                and stream.clock.get(number, 0) < when
-            ):
+            ours_too = number in self.device.streams  # what an earlier pretended device has made is ready
+            if ours_too and number != stream.number and stream.clock.get(number, 0) < when:
                 raise Race(
                     f"stream {stream.number} uses a tensor {tuple(tensor.shape)} of stream {number} without "
                     "having waited for it"
@@ -230,28 +220,10 @@ class Dispatcher:
         self, func: Any, name: str, args: Any, kwargs: Any, ours: list[DeviceTensor], place: torch.device,
         made: list[int],
     ) -> Any:  # fmt: skip
-        plain_args, plain_kwargs = tree_map_only(DeviceTensor, lambda t: t.numbers, (args, kwargs))
-        if plain_kwargs.get("device") is not None:
-            plain_kwargs["device"] = torch.device("cpu")
-        if name == "cudnn_batch_norm":
-            x, weight, bias, mean, var, training, momentum, eps = plain_args
-            found = torch.nn.functional.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
-            outputs = (found, *(found.new_zeros(0) for _ in range(2)), found.new_zeros(0, dtype=torch.uint8))
-        elif name in _PRODUCTS and any(t.dtype in _HALVES for t in ours):
-            outputs = _product(func, plain_args, plain_kwargs)
-        else:
-            outputs = func(*plain_args, **plain_kwargs)
+        outputs = _outputs(func, name, *tree_map_only(DeviceTensor, lambda t: t.numbers, (args, kwargs)))
         known = {id(t.numbers): t for t in ours}
         if func._schema.is_mutable:
-            if torch.Tag.inplace_view in func.tags:
-                with no_dispatch():  # the wrapper's own shape
-                    func(*args, **kwargs)
-            for tensor in ours:
-                if tensor.numbers.shape != tensor.shape:
-                    raise NotImplementedError(f"{func} gave a tensor of the pretended device another shape")
-            for argument, value in zip(func._schema.arguments, args, strict=False):
-                if argument.alias_info and argument.alias_info.is_write and isinstance(value, DeviceTensor):
-                    value.made[:] = made
+            _written(func, args, kwargs, ours, made)
         memory = {t.numbers.untyped_storage().data_ptr(): t.made for t in ours}
 
         def ours_again(found: torch.Tensor) -> torch.Tensor:
@@ -273,9 +245,8 @@ class Dispatcher:
             made = self._use(source.device, [source])
             if target.type == "cpu":
                 # torch lets a copy that nobody waits for go into page-locked memory.
-                return self._download(
-                    found, self.pin(torch.empty_like(found)) if later else None, source.device
-                )
+                into = self.pin(torch.empty_like(found)) if later else None
+                return self._download(found, into, source.device)
             return DeviceTensor(found, target, made)
         pinned = self.pinned(source)
         self._moved("upload", found, target, blocking=not (later and pinned), pinned=pinned)
@@ -322,6 +293,32 @@ class Dispatcher:
         stream = self.device.current_stream(place)
         stream.step()
         stream.settle()
+
+
+def _outputs(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What the CPU computes."""
+    if kwargs.get("device") is not None:
+        kwargs["device"] = torch.device("cpu")
+    if name == "cudnn_batch_norm":
+        x, weight, bias, mean, var, training, momentum, eps = args
+        found = torch.nn.functional.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+        return found, found.new_zeros(0), found.new_zeros(0), found.new_zeros(0, dtype=torch.uint8)
+    if name in _PRODUCTS and any(isinstance(t, torch.Tensor) and t.dtype in _HALVES for t in args):
+        return _product(func, args, kwargs)
+    return func(*args, **kwargs)
+
+
+def _written(func: Any, args: Any, kwargs: Any, ours: Sequence[DeviceTensor], made: list[int]) -> None:
+    """After an operation that writes: the shapes of tensors, and which stream has made them."""
+    if torch.Tag.inplace_view in func.tags:
+        with no_dispatch():  # the wrapper's own shape
+            func(*args, **kwargs)
+    for tensor in ours:
+        if tensor.numbers.shape != tensor.shape:
+            raise NotImplementedError(f"{func} gave a tensor of the pretended device another shape")
+    for argument, value in zip(func._schema.arguments, args, strict=False):
+        if argument.alias_info and argument.alias_info.is_write and isinstance(value, DeviceTensor):
+            value.made[:] = made
 
 
 def _product(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Where a line of the program may be.
-_PARTS = tuple(f"{ROOT / part}/" for part in ("engine", "stores", "benchmarks")) + (str(ROOT / "cli.py"),)
+_PARTS = tuple(f"{ROOT}/{part}" for part in ("engine/", "stores/", "benchmarks/", "cli.py"))
 
 Kind = Literal["wait", "upload", "download"]
 

@@ -19,7 +19,7 @@ CAPABILITY, TOTAL, FREE = (9, 0), 141 << 30, 140 << 30
 
 @contextlib.contextmanager
 def pretend(count: int = 1) -> Iterator[Device]:
-    """A CUDA device, or several, for this thread and those that start in the body; all is undone afterwards."""
+    """A CUDA device, or several, for this thread and those that start in the body; undone afterwards."""
     torch._C._ensureCUDADeviceGuardSet()  # lets tensors claim the device on a machine without a driver
     device = Device(count)
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as undo:
@@ -27,9 +27,7 @@ def pretend(count: int = 1) -> Iterator[Device]:
         _patch_cuda(patch, device)
         patch.setattr("engine.runtime._perhaps_cuda", lambda: True)  # looks for the driver's files
         available = decode.available_decoders
-        patch.setattr(
-            decode, "available_decoders", lambda: {**available(), "dali": "no kernels of its own here"}
-        )
+        patch.setattr(decode, "available_decoders", lambda: {**available(), "dali": "no kernels here"})
         _patch_tensors(patch, dispatcher)
         _patch_threads(patch)
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
@@ -44,7 +42,7 @@ def pretend(count: int = 1) -> Iterator[Device]:
 @contextlib.contextmanager
 def _routed() -> Iterator[None]:
     """Let the pretended device see what this thread does."""
-    # Data that torch reads from lists and arrays goes to the device where the mode sees it; a thread's own flag.
+    # What torch makes from lists and arrays goes to the device where the mode sees it; a thread's own flag.
     torch._C._set_only_lift_cpu_tensors(True)
     try:
         with tensors.Mode():
@@ -54,12 +52,9 @@ def _routed() -> Iterator[None]:
 
 
 def _patch_cuda(patch: pytest.MonkeyPatch, device: Device) -> None:
+    major, minor = CAPABILITY
     facts = SimpleNamespace(
-        name="pretended",
-        total_memory=TOTAL,
-        major=CAPABILITY[0],
-        minor=CAPABILITY[1],
-        multi_processor_count=132,
+        name="pretended", total_memory=TOTAL, major=major, minor=minor, multi_processor_count=132
     )
     answers: dict[str, Any] = {
         "_lazy_init": lambda: None,

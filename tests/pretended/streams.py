@@ -152,9 +152,8 @@ class Device:
         return self._index
 
     def set_device(self, device: Any) -> None:
-        self._index = (
-            self.full(torch.device("cuda", device) if isinstance(device, int) else device).index or 0
-        )
+        named = torch.device("cuda", device) if isinstance(device, int) else device
+        self._index = self.full(named).index
 
     def current_stream(self, device: Any = None) -> Stream:
         place = self.full(device)

@@ -21,7 +21,7 @@ IMAGES = 48
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A bank made on the CPU, and one made on the pretended device, of the same 48 pictures of three classes."""
+    """Two banks of the same 48 pictures of three classes, made on the CPU and on the pretended device."""
     if cuda_available():
         pytest.skip("a CUDA device is here")
     root = tmp_path_factory.mktemp("pretended")

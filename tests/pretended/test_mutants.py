@@ -97,8 +97,16 @@ PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
     (logistic_rows, _rows, _TRANSFER),
     (logistic, _fit, _TRANSFER),
     (normalise, _pixels, _TRANSFER),
-    (runtime, _host_copy, re.compile(r"self\._event\.synchronize\(\)|self\._event\.record\([a-z_.(]+tensor\.device\)\)")),
-    (runtime, _streams, re.compile(r"stream\.wait_event\(self\._event\)|self\._event\.record\([a-z_.]+\(device\)\)")),
+    (
+        runtime,
+        _host_copy,
+        re.compile(r"self\._event\.synchronize\(\)|self\._event\.record\([a-z_.(]+tensor\.device\)\)"),
+    ),
+    (
+        runtime,
+        _streams,
+        re.compile(r"stream\.wait_event\(self\._event\)|self\._event\.record\([a-z_.]+\(device\)\)"),
+    ),
 ]
 #: CUDA takes indices of the host, and uploads them itself.
 _THE_SAME = {"logistic_rows-2.to(features.device)"}
@@ -125,7 +133,9 @@ def _changed(module: types.ModuleType, span: tuple[int, int] | None) -> types.Mo
 
 
 @pytest.mark.parametrize(("module", "run"), [path[:2] for path in PATHS], ids=lambda v: v.__name__)
-def test_an_unchanged_copy_computes(module: types.ModuleType, run: Callable[[Any], Any], device: Device) -> None:
+def test_an_unchanged_copy_computes(
+    module: types.ModuleType, run: Callable[[Any], Any], device: Device
+) -> None:
     for found, expected in zip(_arrays(run(_changed(module, None))), _arrays(run(module)), strict=True):
         np.testing.assert_array_equal(found, expected)
 

@@ -254,7 +254,9 @@ def test_cuda_equals_the_cpu() -> None:
         assert np.abs(found.per_episode - expected.per_episode).sum() * 75 <= 1 + 1e-6
 
 
-def test_a_run_on_a_device_leaves_the_callers_threads_and_flags_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_a_device_leaves_the_callers_threads_and_flags_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import torch
 
     from engine.runtime import cuda_available

@@ -162,9 +162,7 @@ def test_a_missing_cuml_is_refused_with_its_remedy() -> None:
         solvers.cuml_modules("cuda:0")
 
 
-@pytest.mark.parametrize(
-    "error", ["AttributeError('no row_stack')", "OSError('libcuml.so')", "ImportError('x')"]
-)
+@pytest.mark.parametrize("error", ["AttributeError('row_stack')", "OSError('libcuml')", "ImportError('x')"])
 def test_a_cuml_that_cannot_be_imported_is_refused_with_its_remedy(
     error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,9 +172,7 @@ def test_a_cuml_that_cannot_be_imported_is_refused_with_its_remedy(
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("cupy", "cuml", "cuml.linear_model"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(
-        Refused, match=r"cannot be imported \(\w+Error: .*embank\[rapids\].*lockstep"
-    ) as caught:
+    with pytest.raises(Refused, match=r"cannot be imported \(\w+: .*embank\[rapids\].*lockstep") as caught:
         solvers.cuml_modules("cuda:0")
     assert caught.value.exit_code == 2
     monkeypatch.delitem(sys.modules, "cupy", raising=False)

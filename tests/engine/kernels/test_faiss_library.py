@@ -84,10 +84,8 @@ def test_who_asks_for_it_is_refused_with_the_reason_and_what_to_do(unusable: str
         assert unusable in caught.value.rule and caught.value.exit_code == 2
         assert remedy in caught.value.remedy and "embank[cpu]" in caught.value.remedy
     assert fewshot(X, labels, protocol, backend="array").per_episode.size == 2, "the remedy works"
-    assert (
-        search._search(Vectors(X[:1]), Vectors(X), 3, "cosine", "exact", "auto", "cpu")[1]["backend"]
-        == "array"
-    )
+    about = search._search(Vectors(X[:1]), Vectors(X), 3, "cosine", "exact", "auto", "cpu")[1]
+    assert about["backend"] == "array"
 
 
 def test_the_doctor_calls_it_absent(unusable: str) -> None:
@@ -96,7 +94,7 @@ def test_the_doctor_calls_it_absent(unusable: str) -> None:
 
 
 class _OnGpu:
-    """faiss-cpu's exact search under the names and the limit of faiss-gpu: no such build runs without a GPU."""
+    """faiss-cpu's exact search under faiss-gpu's names and limit: that build runs on no CPU."""
 
     def __init__(self, real: Any) -> None:
         self.real, self.made, self.searches = real, 0, list[int]()
@@ -113,9 +111,7 @@ class _OnGpu:
 
     def knn_gpu(self, resources: object, queries: Any, base: Any, k: int, *, metric: int, device: int) -> Any:
         if k > 2048:
-            raise RuntimeError(
-                "Error: 'k <= getMaxKSelection(useCuvs)' failed: GPU index only supports k <= 2048"
-            )
+            raise RuntimeError("'k <= getMaxKSelection(useCuvs)' failed: GPU index only supports k <= 2048")
         self.searches.append(k)
         return self.real.knn(queries, base, k, metric=metric)
 
