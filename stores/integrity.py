@@ -147,9 +147,8 @@ def remember(root: Place, feature: str, seal: bytes, stamps: Mapping[str, Stamp 
     settled = time.time_ns() - SETTLED_NS
     good = {path: stamp for path, stamp in stamps.items() if stamp is not None and max(stamp[1:3]) < settled}
     body = {"seal": hashlib.sha256(seal).hexdigest(), "files": good}
-    with contextlib.suppress(EmbankError, OSError):
-        documents.replace(path, body, files.temporary(path.parent, path.name))
-        path.chmod(0o600)
+    with contextlib.suppress(OSError):
+        private.write(path, documents.encode(body))
 
 
 def _stamps_file(root: Place, feature: str) -> Path | None:
@@ -161,10 +160,11 @@ def _stamps_file(root: Place, feature: str) -> Path | None:
 
 def _load(root: Place, feature: str, seal: bytes) -> dict[str, Stamp]:
     path = _stamps_file(root, feature)
-    if path is None or private.objection(path):
+    data = None if path is None else private.read(path)
+    if path is None or data is None:
         return {}
     try:
-        body = documents.read_if_there(path) or {}
+        body = documents.decode(data, path)
     except EmbankError:
         return {}
     stamps = body.get("files") if body.get("seal") == hashlib.sha256(seal).hexdigest() else {}

@@ -7,6 +7,7 @@ written to it: owned by this user, not writable by group or others, and no link 
 import contextlib
 import functools
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Iterable
@@ -33,6 +34,29 @@ def make_folder(path: Path) -> None:
         make_folder(path.parent)
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
+
+
+def read(path: Path) -> bytes | None:
+    """Read a file; None if it is not there, cannot be read, or is not believed."""
+    try:
+        return None if objection(path) else path.read_bytes()
+    except OSError:
+        return None
+
+
+def write(path: Path, data: bytes) -> None:
+    """Put a file at `path` whole, for this user alone. It is not synced: what a power cut tears must show.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    part = path.with_name(f"{path.name}~{secrets.token_hex(8)}")
+    try:
+        part.touch(mode=0o600, exist_ok=False)
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def objection(path: Path, *, link: bool = False) -> str:

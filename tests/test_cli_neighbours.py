@@ -150,7 +150,7 @@ def test_knn_keeps_a_record_and_prints_a_table(bank: Path) -> None:
         (("--k", 0), "k = 0"),
         (("--test-split", "val"), "train"),
         (("--test-split", "train"), "both parts"),
-        (("--temperature", 0), "temperature 0"),
+        (("--temperature", 0), "temperature = 0"),
         (("--distance", "euclidean", "--weights", "temperature"), "euclidean"),
         (("--backend", "magic"), "magic"),
         (("--model", "random/resnet50"), "random/resnet50"),

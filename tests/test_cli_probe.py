@@ -116,7 +116,7 @@ def test_fits_that_did_not_converge_are_said_aloud(bank: Bank, monkeypatch: pyte
         (("--train-split", "test"), "two parts"),
         (("--holdout",), "--holdout"),
         (("--c-min", 5, "--c-max", 1), "C from 5 to 1"),
-        (("--values", 0), "0 values"),
+        (("--values", 0), "values of C = 0"),
         (("--val-fraction", 1), "validation fraction"),
         (("--low-shot", "1;2"), "1;2"),
         (("--low-shot", "900"), "900 images per class"),

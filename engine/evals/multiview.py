@@ -20,6 +20,7 @@ from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, own_groups
 from engine.kernels.covariance import Arithmetic
 from engine.kernels.whitening import BLOCK_ROWS, Regularisation, Whitening
+from stores.limits import check_seed
 from stores.read import Bank
 from stores.records import RunRecord, keep
 
@@ -45,6 +46,9 @@ class MultiViewOptions:
     regularisation: Regularisation = Regularisation()  # noqa: RUF009 - frozen
     arithmetic: Arithmetic = "float64"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
