@@ -918,19 +918,19 @@ def bank_audit(
         from engine.report.sheets import audit_sheet, pictures_of
 
         pictures = pictures_of(bank, model, root=root)
+    undone: list[Exception] = []
+    drawn: dict[str, Any] = {}
     with together() as batch:
         found = audit(bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device))
         image_ids = Bank.open(bank).manifest().image_ids if out or sheet else []
-    report = dict(found.report)
-    undone: list[Exception] = []
+        if sheet and pictures is not None:
+            with _noting(undone):
+                drawn = {"unreadable": audit_sheet(pictures, image_ids, found, sheet), "sheet": sheet}
+    report = {**found.report, **drawn}
     if out:
         with _noting(undone):
             write_pairs(found, image_ids, out)
             report["file"] = out
-    if sheet and pictures is not None:
-        with _noting(undone):
-            report["unreadable"] = audit_sheet(pictures, image_ids, found, sheet)
-            report["sheet"] = sheet
     if json:
         console.print_json(report)
     else:
@@ -991,9 +991,16 @@ def _check_output(
 
 @contextlib.contextmanager
 def _noting(undone: list[Exception]) -> Iterator[None]:
-    """Note an output that cannot be written, so that the numbers are printed all the same."""
+    """Note an output that cannot be written, so that the numbers are printed all the same.
+
+    An image that has changed is no such case: it is a refusal, before a record is kept.
+    """
+    from engine.errors import ChangedImage
+
     try:
         yield
+    except ChangedImage:
+        raise
     except (EmbankError, OSError) as error:
         undone.append(error)
 
@@ -1449,6 +1456,8 @@ def search(
         from engine.report.sheets import pictures_of, search_sheet
 
         pictures = pictures_of(bank, model, root=root)
+    undone: list[Exception] = []
+    drawn: dict[str, Any] = {}
     with together() as batch:
         result = run(
             bank,
@@ -1462,12 +1471,10 @@ def search(
             weights=weights,
             device=device,
         )
-    report = dict(result.report)
-    undone: list[Exception] = []
-    if out and pictures is not None:
-        with _noting(undone):
-            report["unreadable"] = search_sheet(pictures, result, out, image=image)
-            report["sheet"] = out
+        if out and pictures is not None:
+            with _noting(undone):
+                drawn = {"unreadable": search_sheet(pictures, result, out, image=image), "sheet": out}
+    report = {**result.report, **drawn}
     if json:
         console.print_json(report)
     else:
@@ -1724,8 +1731,8 @@ def invariance(
         results = _invariances(
             bank, model, transform or [], views, mode, batchnorm.value, weights, root, device, asked
         )
+        undone = _draw_invariances(results, out, figure)
     reports = [result.report for result in results]
-    undone = _draw_invariances(results, out, figure)
     if json:
         console.print_json(reports if len(reports) > 1 else reports[0])
     else:

@@ -24,8 +24,8 @@ from engine.models.plain import PlainModel
 from engine.runtime import HostCopy, Runtime, device_faults, fix_flags
 from stores.manifest import Manifest
 from stores.read import Bank
-from stores.seal import definition
 from stores.schema import FeatureKey
+from stores.seal import definition
 from stores.write import write_certificate
 
 if TYPE_CHECKING:
