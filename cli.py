@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from engine.report.console import write as print
 from stores.errors import EmbankError, MachineFault, Refused
 
 if TYPE_CHECKING:
     from engine.recipes import Recipe
     from engine.scale import Executor
     from stores.manifest import Manifest
+    from stores.outputs import Images
+    from stores.records import Batch
 
 EXIT_FAILED_ROWS = 1
 EXIT_INTERRUPTED = 130
@@ -32,7 +35,7 @@ app = typer.Typer(
 )
 manifest_app = typer.Typer(help="Lists of images: make one, check one.", no_args_is_help=True)
 bank_app = typer.Typer(
-    help="Stores of embeddings: look, verify, mend, relabel, export.", no_args_is_help=True
+    help="Stores of embeddings: look, verify, mend, relabel, rename, remove, export.", no_args_is_help=True
 )
 models_app = typer.Typer(help="The catalogue of backbones.", no_args_is_help=True)
 datasets_app = typer.Typer(help="The catalogue of data sets.", no_args_is_help=True)
@@ -69,6 +72,13 @@ class ExportFormat(StrEnum):
     parquet = "parquet"
 
 
+def _number(value: float | None) -> float | None:
+    """Refuse NaN, which is in every range: no comparison with it is true."""
+    if value != value:
+        raise typer.BadParameter("nan is not a number.")
+    return value
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 # A text, since a Path would lose a slash of a URL; `stores.places.place` makes of it what it names.
 BankPath = Annotated[
@@ -79,9 +89,13 @@ Root = Annotated[
     Path | None, typer.Option(help="Folder that relative paths start from. (default: what the manifest says)")
 ]
 BankRoot = Annotated[Path | None, typer.Option("--root", help="The images' folder, if it has moved.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write: .parquet or .csv.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 ModelFilter = Annotated[
     str | None, typer.Option("--model", help="Model slug or feature name. (default: all)")
+]
+FeatureWord = Annotated[
+    str, typer.Argument(metavar="FEATURE", help="Its name, slug, or a beginning that fits no other.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[
@@ -93,6 +107,25 @@ Scheduler = Annotated[
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Let absolute paths and links lead out of the root.")
 ]
+
+
+@app.callback()
+def settings(
+    store_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=86_400,
+            callback=_number,
+            metavar="SECONDS",
+            help="Longest wait for an answer from a bucket. (default: EMBANK_STORE_TIMEOUT, else 30)",
+        ),
+    ] = None,
+) -> None:
+    if store_timeout is not None:
+        from stores.waiting import TIMEOUT_VARIABLE
+
+        os.environ[TIMEOUT_VARIABLE] = str(store_timeout)  # so that workers of this machine know it
 
 
 # --- the machine and the first run ------------------------------------------------------------------
@@ -134,17 +167,21 @@ def quickstart(
     """The main job on real pictures and real weights, offline: manifest, embed, evaluate."""
     from engine.quickstart import run
     from engine.report import console
+    from stores.records import together
 
-    with console.embed_progress(quiet=json) as update, _terminable():
+    with console.embed_progress(quiet=json) as update, _terminable(), together() as batch:
         result = run(dir, on_progress=update, say=console.say)
     if json:
         console.print_json(result.to_dict())
+        _say_undone(batch)
         return
     for table in (result.fewshot, result.probes):
         console.print_table(table.columns, table.rows, title=table.title)
     for what, path in result.paths.items():
         print(f"{what:12} {path}")
-    print("\nRun it again: nothing is embedded twice. Next: your own images, see `embank embed --help`.")
+    print()
+    print("Run it again: nothing is embedded twice. Next: your own images, see `embank embed --help`.")
+    _say_undone(batch)
 
 
 # --- manifests --------------------------------------------------------------------------------------
@@ -163,11 +200,14 @@ def manifest_folder(
             "--hash", help="Record every file's SHA-256: silent damage is then found when embedding."
         ),
     ] = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Make a manifest from class-per-folder images."""
     from stores.manifest import Manifest
+    from stores.outputs import check_manifest
 
+    check_manifest(out, force=force)
     manifest = Manifest.from_folder(root, split_folders=split_folders, hash_files=hash_files)
     _write_manifest(manifest, out, json)
 
@@ -184,11 +224,14 @@ def manifest_table(
         str | None, typer.Option(help="Column with what must not straddle a split (patient).")
     ] = None,
     root: Root = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Make a manifest from any table that names image files."""
     from stores.manifest import Manifest
+    from stores.outputs import check_manifest
 
+    check_manifest(out, force=force, inputs=[table])
     manifest = Manifest.from_table(table, id=id, uri=uri, label=label, split=split, group=group, root=root)
     _write_manifest(manifest, out, json)
 
@@ -208,11 +251,14 @@ def manifest_build(
         list[str] | None,
         typer.Option("-O", "--option", metavar="NAME=VALUE", help="See `embank datasets show`; repeat."),
     ] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Make the manifest of a data set of the catalogue; embedded ones write their images to ROOT."""
     from engine import datasets
+    from stores.outputs import check_manifest
 
+    check_manifest(out, force=force, root=root)
     options = _name_values(option or [])
     if uncertain is not None:
         options["uncertain"] = uncertain
@@ -262,7 +308,13 @@ def manifest_check(
 
 def _write_manifest(manifest: "Manifest", out: Path, json: bool) -> None:
     from engine.report import console
+    from stores.outputs import make_folder, refuse_csv_outside
+    from stores.places import place
 
+    if isinstance(place(out), Path):
+        if out.suffix.lower() == ".csv":
+            refuse_csv_outside(out, manifest.root)
+        make_folder(out.absolute().parent)
     manifest.write(out)
     classes = manifest.classes
     for note in manifest.notes:
@@ -299,8 +351,20 @@ def embed(
         ),
     ],
     weights: Annotated[
-        list[Path] | None,
-        typer.Option("--weights", help="State dict (.pth, .safetensors), one for each --model."),
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE|SLUG=FILE",
+            help="State dict (.pth, .safetensors): one for each --model, or for those named by SLUG=.",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            metavar="NAME|SLUG=NAME",
+            help="What to call the features, as --weights. (default: SLUG)",
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Name or JSON file of another preprocessing than the weights' own.")
@@ -334,11 +398,12 @@ def embed(
     certify: Annotated[
         bool,
         typer.Option(
-            "--certify", help="Measure decoder and precision against Pillow and fp32; kept in the bank."
+            "--certify", help="Measure the run against Pillow and the plain model in fp32; kept in the bank."
         ),
     ] = False,
     max_failed: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of rows failed.")
+        float,
+        typer.Option(min=0, max=1, callback=_number, help="Exit with 1 if a larger share of rows failed."),
     ] = 0.01,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest image decoded.")] = 64_000_000,
     retry_failed: Annotated[
@@ -378,6 +443,7 @@ def embed(
         limits=Limits(max_pixels=max_pixels),
         allow_outside=allow_outside,
     )
+    names = _by_model("--name", "name", name or [], model)
     specs = _resolve_models(model, weights or [], recipe, seed)
     if depth is not None:
         specs = [replace(spec, recipe=spec.recipe.showing(depth)) for spec in specs]
@@ -395,6 +461,7 @@ def embed(
                 checks=InputChecks(max_failed, check, accept_changed, retry_failed),
                 executor=executor,
                 on_progress=update,
+                names=names,
             )
     results = [report.to_dict() for report in reports]
     if certify:
@@ -402,8 +469,12 @@ def embed(
 
         here = Runtime.resolve(device, precision, threads, seed, compile)
         for spec, result in zip(specs, results, strict=True):
-            result["certificate"] = measure(images, spec, bank, runtime=here, options=options)
+            result["certificate"] = measure(
+                images, spec, bank, runtime=here, options=options, feature=result["feature"]
+            )
     _print_embed(results, json)
+    for note in dict.fromkeys(note for result in results for note in result["notes"]):
+        console.say(f"{note}.")
     if any(result["failed"] + result["pending"] > max_failed * result["rows"] for result in results):
         console.say(
             f"More than {max_failed:.1%} of the rows failed or are not embedded; "
@@ -439,22 +510,32 @@ def _share(workers: int) -> int | None:
     return max(1, usable_cores() // workers) if workers else None
 
 
-def _resolve_models(slugs: list[str], weights: list[Path], recipe: str | None, seed: int) -> list[Any]:
+def _by_model(option: str, what: str, words: list[str], slugs: list[str]) -> list[str | None]:
+    """What an option says of each model: SLUG=VALUE says it of one, plain values of all, in order."""
+    parts = [word.partition("=") for word in words]
+    addressed = {slug: value for slug, equals, value in parts if equals and slug in slugs}
+    if not words or (len(addressed) == len(words) and all(addressed.values())):
+        return [addressed.get(slug) for slug in slugs]
+    if addressed or len(words) != len(slugs):
+        raise Refused(
+            f"{option} {', '.join(words)} for --model {', '.join(slugs)}",
+            f"Give one {what} for each model, in the same order, or each as {option} SLUG={what.upper()}",
+            f"write for instance {option} {slugs[0]}={what.upper()}",
+        )
+    return list(words)
+
+
+def _resolve_models(slugs: list[str], weights: list[str], recipe: str | None, seed: int) -> list[Any]:
     from engine.models import resolve
     from engine.recipes import load_recipe
 
-    if weights and len(weights) != len(slugs):
-        raise Refused(
-            f"{len(weights)} --weights for {len(slugs)} --model",
-            "Give one weights file for each model, in the same order, or none",
-            "repeat --weights",
-        )
+    chosen = _by_model("--weights", "file", weights, slugs)
     if len(set(slugs)) != len(slugs):
         raise Refused(
             f"models {slugs}", "Each model is named once", "drop the repetition, or embed in two commands"
         )
     override: Recipe | None = load_recipe(recipe) if recipe else None
-    files: list[Path | None] = list(weights) or [None] * len(slugs)
+    files = [Path(word) if word else None for word in chosen]
     return [resolve(s, weights=w, recipe=override, seed=seed) for s, w in zip(slugs, files, strict=True)]
 
 
@@ -468,7 +549,7 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
         ["model", "rows", "ok", "failed", "pending", "embedded now", "img/s", "decoder", "precision", "key"],
         [
             [
-                r["model"],
+                r["title"],
                 r["rows"],
                 r["ok"],
                 r["failed"],
@@ -485,17 +566,20 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
     for r in results:
         if r["failures"]:
             reasons = ", ".join(f"{code} {n:,}" for code, n in r["failures"].items())
-            print(f"{r['model']}: rows without embedding by reason: {reasons}")
+            print(f"{r['title']}: rows without embedding by reason: {reasons}")
         if r["pending"]:
             print(f"  {r['pending']:,} are not embedded yet; the same command tries them again")
         if "certificate" in r:
-            print(f"{r['model']}: {_certificate(r['certificate'])}")
+            print(f"{r['title']}: {_certificate(r['certificate'])}")
 
 
 def _certificate(found: dict[str, Any]) -> str:
-    if found["n"] == 0:
+    if found["n"] == found["undefined"] == 0:
         return "no certificate, since no image of the sample could be read"
-    return (
+    undefined = f"{found['undefined']} images have no cosine: an embedding is NaN, infinite or all zero"
+    if found["n"] == 0:
+        return undefined
+    return (f"{undefined}; " if found["undefined"] else "") + (
         f"pixels {found['pixels']['mean']:.4f}/255 from Pillow on average; cosine to Pillow's embeddings "
         f"in fp32 at least {found['embedding']['min_cosine']:.6f} (n = {found['n']})"
     )
@@ -505,8 +589,7 @@ class _terminable:
     """Turn SIGTERM into KeyboardInterrupt, and KeyboardInterrupt into a resumable end."""
 
     def __enter__(self) -> "_terminable":
-        def interrupt(*_: Any) -> None:
-            raise KeyboardInterrupt
+        from engine.report.process import interrupt
 
         self._before = signal.signal(signal.SIGTERM, interrupt)
         return self
@@ -514,7 +597,9 @@ class _terminable:
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         signal.signal(signal.SIGTERM, self._before)
         if kind is KeyboardInterrupt:
-            print("\nStopped. What is done is kept; run the same command to resume.", file=sys.stderr)
+            from engine.report.process import say_stopped
+
+            say_stopped("Stopped. What is done is kept; run the same command to resume.")
             raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -532,9 +617,10 @@ def bank_ls(bank: BankPath, json: Json = False) -> None:
         console.print_json([_info(i) for i in infos])
         return
     console.print_table(
-        ["feature", "rows", "dim", "dtype", "ok", "failed", "pending", "MiB", "sealed"],
+        ["name", "feature", "rows", "dim", "dtype", "ok", "failed", "pending", "MiB", "sealed"],
         [
             [
+                i.title,
                 i.name,
                 i.rows,
                 i.dim,
@@ -568,11 +654,8 @@ def bank_show(
     from stores.read import Bank
 
     store = Bank.open(bank)
-    shown = [store.describe(info.name, failures=failures) for info in store.list() if _matches(info, model)]
-    if model and not shown:
-        raise Refused(
-            f"model {model!r}", f"The bank holds {[i.name for i in store.list()]}", "name one of these"
-        )
+    chosen = store.select(model)
+    shown = [store.describe(info.name, failures=failures) for info in store.list() if info.name in chosen]
     if json:
         console.print_json(
             {"bank": str(bank), "rows": store.rows, "chunk_rows": store.chunk_rows, "features": shown}
@@ -580,16 +663,13 @@ def bank_show(
         return
     print(f"{bank}: {store.rows:,} rows in chunks of {store.chunk_rows:,}")
     for one in shown:
-        print(f"\n{one['name']}")
+        print()
+        print(one["name"] + f" ({one['title']})" * (one["title"] != one["name"]))
         for section in ("key", "counts", "provenance", "certificate"):
             for field, value in (one.get(section) or {}).items():
                 print(f"  {section}.{field}: {value}")
         for failure in one.get("failures", ()):
             print(f"  row {failure['row']}: {failure['code']}: {failure['detail']}")
-
-
-def _matches(info: Any, model: str | None) -> bool:
-    return model is None or model in (info.name, info.key.model)
 
 
 @bank_app.command("verify")
@@ -604,11 +684,17 @@ def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -
     elif report.ok:
         print(f"{bank}: {report.chunks:,} chunks verified, no damage")
     else:
-        for damage in report.damaged:
-            print(f"{damage.path}: {damage.reason}")
-        print(f"{len(report.damaged)} damaged files; `embank bank repair {bank}` mends them and nothing else")
+        _print_damage([(damage.path, damage.reason, damage.remedy) for damage in report.damaged])
+        print(f"{len(report.damaged)} damaged files; `embank bank repair {bank}` mends what it can")
     if not report.ok:
         raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _print_damage(damaged: list[tuple[str, str, str]]) -> None:
+    for path, reason, _ in damaged:
+        print(f"{path}: {reason}")
+    for remedy in dict.fromkeys(remedy for _, _, remedy in damaged):
+        print(f"  remedy: {remedy}.")
 
 
 @bank_app.command("repair")
@@ -616,6 +702,9 @@ def bank_repair(
     bank: BankPath,
     weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
     root: BankRoot = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="The bank's manifest, to be put back where it is lost or damaged.")
+    ] = None,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
@@ -623,17 +712,28 @@ def bank_repair(
     from engine.repair import repair
     from engine.report import console
 
+    given = _read_manifest(manifest, None, allow_outside=True) if manifest else None
     with _terminable(), console.embed_progress(quiet=json) as update:
-        result = repair(bank, weights=weights, root=root, device=device, on_progress=update)
+        result = repair(bank, weights=weights, root=root, device=device, given=given, on_progress=update)
     if json:
         console.print_json(result)
     else:
-        print(
-            f"{bank}: {result['damaged']} damaged files, {result['recomputed']} chunks computed again, "
-            f"{'whole' if result['ok'] else 'still damaged: see `embank bank verify`'}"
-        )
+        _print_repair(bank, result)
+        _print_damage([(each["path"], each["reason"], each["remedy"]) for each in result["remaining"]])
     if not result["ok"]:
         raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _print_repair(bank: str, r: dict[str, Any]) -> None:
+    print(
+        f"{bank}: {r['damaged']} damaged files, {r['recomputed']} chunks put back, "
+        f"{'no damage left' if r['ok'] else 'still damaged'}"
+    )
+    if r["quarantined"]:
+        print(f"moved to {bank}/.embank/quarantine: {', '.join(r['quarantined'])}")
+    for left in r["unrepaired"]:
+        chunks = ", ".join(map(str, left["chunks"]))
+        print(f"left as it is: {left['feature']}, chunk {chunks}: {left['reason']}")
 
 
 @bank_app.command("export")
@@ -642,31 +742,108 @@ def bank_export(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="(default: BANK-export)")] = None,
     model: ModelFilter = None,
     format: ExportFormat = ExportFormat.npy,
-    overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+    force: Force = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", hidden=True)] = False,  # its name until 0.2
     json: Json = False,
 ) -> None:
     """Write embeddings, status and manifest as npy or Parquet files."""
     from engine.report import console
-    from stores.export import export
+    from stores.export import export_all
     from stores.read import Bank
 
     store = Bank.open(bank)
     beside = store.path.parent if isinstance(store.path, Path) else Path()
     target = out or beside / f"{store.path.name}-export"
-    infos = [info for info in store.list() if _matches(info, model)]
+    chosen = store.select(model)
+    infos = [info for info in store.list() if info.name in chosen]
     if not infos:
-        raise Refused(
-            f"model {model!r}", f"The bank holds {[i.name for i in store.list()]}", "name one of these"
-        )
-    written: list[Path] = []
-    for info in infos:
-        folder = target if len(infos) == 1 else target / info.name
-        written += export(store.features(info.name), folder, format, overwrite=overwrite)
+        raise Refused(f"{bank} has no features", "An export takes what is there", "run `embank embed` first")
+    features = [store.features(info.name) for info in infos]
+    written = export_all(features, target, format, overwrite=force or overwrite)
     if json:
         console.print_json({"bank": str(bank), "files": [str(path) for path in written]})
     else:
         for path in written:
             print(path)
+
+
+@bank_app.command("rename")
+def bank_rename(
+    bank: BankPath,
+    feature: FeatureWord,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it from now on.")],
+    json: Json = False,
+) -> None:
+    """Call a feature by another name in tables, figures and messages; its files and records stay."""
+    from engine.report import console
+    from stores.names import Roster, give
+    from stores.read import Bank
+
+    store = Bank.open(bank)
+    roster = Roster.of(store.path)
+    full = roster.one(feature)
+    give(store.path, {full: name})
+    before, title = roster.title(full), store.title(full)
+    if json:
+        console.print_json({"bank": bank, "feature": full, "before": before, "title": title})
+    else:
+        print(f"{full}: {title}, before {before}")
+
+
+@bank_app.command("rm")
+def bank_rm(
+    bank: BankPath,
+    feature: FeatureWord,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove one feature with its caches, sealed, unfinished or damaged; records and other features stay."""
+    from engine.report import console
+    from stores.remove import removable, remove
+
+    chosen = removable(bank, feature)
+    size = f"{chosen.bytes / 2**20:,.1f} MiB"
+    if not yes:
+        _demand_yes(f"Remove {chosen.title} ({chosen.feature}, {size}) from {bank} for good?")
+    report = remove(chosen)
+    if json:
+        console.print_json(report)
+    else:
+        print(f"{bank}: removed {chosen.title} ({chosen.feature}), {size}")
+
+
+def _demand_yes(question: str) -> None:
+    """Ask on the terminal. Raises Refused unless the answer is yes."""
+    if not sys.stdin.isatty():
+        raise Refused(question, "There is no terminal to ask on", "say --yes if it is meant")
+    if not typer.confirm(question, err=True):
+        raise Refused("The answer was no", "Nothing is removed without a yes", "answer y if it is meant")
+
+
+@bank_app.command("prune")
+def bank_prune(
+    bank: BankPath,
+    max_size: Annotated[
+        str, typer.Option("--max-size", help="What may stay, e.g. 10GB: the most recently used. (default: 0)")
+    ] = "0",
+    json: Json = False,
+) -> None:
+    """Remove caches (views, occlusion maps, statistics, copies from buckets): what can be made again."""
+    from engine.report import console
+    from stores.caches import prune, size
+
+    report = prune(bank, size(max_size))
+    if json:
+        console.print_json(report)
+        return
+    console.print_table(
+        ["cache", "removed", "MiB"],
+        [[kind, of["files"], of["bytes"] / 2**20] for kind, of in report["removed"].items()],
+    )
+    print(
+        f"{report['removed_bytes'] / 2**20:,.1f} MiB removed, {report['kept_bytes'] / 2**20:,.1f} MiB kept"
+        + (f"; copies from buckets of all banks lie in {report['cache']}" if report["cache"] else "")
+    )
 
 
 @bank_app.command("relabel")
@@ -714,8 +891,14 @@ def bank_audit(
     model: Annotated[str, typer.Option("--model", help="Slug or feature name.")],
     threshold: Annotated[float, typer.Option(help="Least cosine similarity of a pair.")] = 0.99,
     max_pairs: Annotated[int, typer.Option(help="The most pairs listed; all are counted.")] = 10_000,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the pairs here (CSV).")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Draw the most similar pairs here (PNG).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write the pairs here: .csv, .parquet, .json or .tex."),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw the most similar pairs here: .png, .svg or .pdf.")
+    ] = None,
+    force: Force = False,
     root: BankRoot = None,
     device: DeviceOption = "auto",
     json: Json = False,
@@ -724,25 +907,35 @@ def bank_audit(
     from engine.evals.audit import audit, write_pairs
     from engine.evals.device import evaluation_device
     from engine.report import console
+    from stores.outputs import TABLES
     from stores.read import Bank
+    from stores.records import together
 
+    _check_output(out, bank, "bank audit", force, kinds=TABLES)
+    _check_output(sheet, bank, "bank audit", force)
     pictures = None
     if sheet:
         from engine.report.sheets import audit_sheet, pictures_of
 
         pictures = pictures_of(bank, model, root=root)
-    found = audit(bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device))
+    with together() as batch:
+        found = audit(bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device))
+        image_ids = Bank.open(bank).manifest().image_ids if out or sheet else []
     report = dict(found.report)
-    image_ids = Bank.open(bank).manifest().image_ids if out or sheet else []
+    undone: list[Exception] = []
     if out:
-        write_pairs(found, image_ids, out)
-        report["file"] = out
+        with _noting(undone):
+            write_pairs(found, image_ids, out)
+            report["file"] = out
     if sheet and pictures is not None:
-        report["sheet"], report["unreadable"] = sheet, audit_sheet(pictures, image_ids, found, sheet)
+        with _noting(undone):
+            report["unreadable"] = audit_sheet(pictures, image_ids, found, sheet)
+            report["sheet"] = sheet
     if json:
         console.print_json(report)
     else:
         _print_audit(report)
+    _say_undone(batch, undone)
 
 
 def _print_audit(r: dict[str, Any]) -> None:
@@ -768,6 +961,53 @@ def _print_audit(r: dict[str, Any]) -> None:
 
 
 # --- evaluations ------------------------------------------------------------------------------------
+
+
+def _check_output(
+    out: Path | None,
+    bank: str,
+    command: str,
+    force: bool,
+    *,
+    kinds: tuple[str, ...] | None = None,
+    inputs: tuple[Path | None, ...] = (),
+    root: Path | None = None,
+) -> None:
+    """Refuse an output before anything is computed; kinds are pictures unless said otherwise."""
+    from stores.outputs import PICTURES, check_file
+
+    if out is None:
+        return
+
+    def images() -> "Images":
+        from stores.outputs import Images
+        from stores.read import Bank
+
+        of_bank = Images.of(Bank.open(bank).manifest())
+        return Images(root, of_bank.uris) if root else of_bank
+
+    check_file(out, kinds or PICTURES, command=command, force=force, inputs=inputs, images=images)
+
+
+@contextlib.contextmanager
+def _noting(undone: list[Exception]) -> Iterator[None]:
+    """Note an output that cannot be written, so that the numbers are printed all the same."""
+    try:
+        yield
+    except (EmbankError, OSError) as error:
+        undone.append(error)
+
+
+def _say_undone(batch: "Batch", undone: list[Exception] | tuple[()] = ()) -> None:
+    """Say, after the numbers, which record or output they have not; exit 3 unless the bank is read-only."""
+    from engine.report import console
+
+    for lost in batch.lost:
+        console.say(f"No record was kept. {lost}")
+    for error in undone:
+        console.say(f"Not written. {error}")
+    if undone or not all(lost.exit_code == Refused.exit_code for lost in batch.lost):
+        raise typer.Exit(MachineFault.exit_code)
 
 
 @app.command()
@@ -815,13 +1055,17 @@ def fewshot(
         patient_disjoint,
         cap,
     )
-    results = fewshots_from_bank(
-        bank, model, protocol, split=split, backend=backend, device=device, bootstrap=bootstrap
-    )
+    from stores.records import together
+
+    with together() as batch:
+        results = fewshots_from_bank(
+            bank, model, protocol, split=split, backend=backend, device=device, bootstrap=bootstrap
+        )
     if json:
         console.print_json(results if len(results) > 1 else results[0])
-        return
-    _print_fewshot(results)
+    else:
+        _print_fewshot(results)
+    _say_undone(batch)
 
 
 def _print_fewshot(results: list[dict[str, Any]]) -> None:
@@ -832,7 +1076,8 @@ def _print_fewshot(results: list[dict[str, Any]]) -> None:
             f"{r['seconds']:.2f} s)"
         )
         if boot := r.get("bootstrap"):
-            print(f"  over {boot['groups']:,} patients or images: {boot['low']:.4f} to {boot['high']:.4f}")
+            spread = boot.get("reason") or f"{boot['low']:.4f} to {boot['high']:.4f}"
+            print(f"  over {boot['groups']:,} patients or images: {spread}")
     for at, r in enumerate(results):
         for p in r["paired"][at:]:
             print(
@@ -911,17 +1156,17 @@ def knn(
         device=evaluation_device(device),
         threads=usable_cores(),
     )
-    results = [
-        knn_from_bank(
-            bank, slug, options, train_split=train_split, test_split=test_split, leave_one_out=leave_one_out
-        )
-        for slug in model
-    ]
+    from stores.records import together
+
+    parts: dict[str, Any] = {"train_split": train_split, "test_split": test_split}
+    with together() as batch:
+        results = [knn_from_bank(bank, m, options, **parts, leave_one_out=leave_one_out) for m in model]
     if json:
         console.print_json(results if len(results) > 1 else results[0])
-        return
-    for r in results:
-        _print_knn(r)
+    else:
+        for r in results:
+            _print_knn(r)
+    _say_undone(batch)
 
 
 def _print_knn(r: dict[str, Any]) -> None:
@@ -934,9 +1179,10 @@ def _print_knn(r: dict[str, Any]) -> None:
         [[m["k"], m["accuracy"], m["mean_per_class_accuracy"], m["auroc"]] for m in r["by_k"]],
     )
     print(
-        f"{r['model']}: {parts}, {r['distance']} distance, {r['weights']} votes\n"
+        f"{r['model']}: {parts}, {r['distance']} distance, {r['weights']} votes",
         f"{r['test_images']:,} images classified by {r['train_images']:,}, {r['classes']} classes; masked: "
-        f"{masked}; {r['backend']}, {r['seconds']:.2f} s"
+        f"{masked}; {r['backend']}, {r['seconds']:.2f} s",
+        sep="\n",
     )
     if reason := r["test"].get("auroc_reason"):
         print(f"AUROC: {reason}.")
@@ -1043,8 +1289,10 @@ def probe(
     scheduler: Scheduler = None,
     seed: Annotated[int, typer.Option(help="Of the cuts, draws and resamples.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Draw validation score against C here (PNG).")
+        Path | None,
+        typer.Option("--out", "-o", help="Draw validation score against C here: .png, .svg or .pdf."),
     ] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Logistic probes on frozen features: C chosen on validation, refitted, tested; from the bank alone."""
@@ -1057,7 +1305,9 @@ def probe(
     from engine.evals.targets import Policies
     from engine.report import console
     from engine.runtime import usable_cores
+    from stores.records import together
 
+    _check_output(out, bank, "probe", force)
     options = ProbeOptions(
         C=grid(c_min, c_max, values),
         standardise=standardise,
@@ -1082,20 +1332,28 @@ def probe(
         splits=SplitOptions(train_split, val_split, test_split, val_fraction, holdout, seed, mode.value),
         low_shot=LowShot.parse(low_shot, seeds, seed) if low_shot else None,
     )
-    with _executor(workers, scheduler, device) as executor, console.probe_progress() as on_progress:
+    with (
+        together() as batch,
+        _executor(workers, scheduler, device) as executor,
+        console.probe_progress() as on_progress,
+    ):
         results = probes_from_bank(bank, model, asked, options, executor=executor, on_progress=on_progress)
+    undone: list[Exception] = []
     if out:
         from engine.report.probes import probe_figure
 
-        probe_figure(results, out)
+        with _noting(undone):
+            probe_figure(results, out)
+    drawn = None if undone else out
     if json:
-        shown = [{**result, "plot": out} if out else result for result in results]
+        shown = [{**result, "plot": drawn} if out else result for result in results]
         console.print_json(shown if len(shown) > 1 else shown[0])
     else:
-        _print_probe(results, out)
+        _print_probe(results, drawn)
     for result in results:
         if not result["converged"]:
             console.say(f"{result['model']}, {result['label']}: not every fit converged; see the notes.")
+    _say_undone(batch, undone)
 
 
 def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
@@ -1114,6 +1372,8 @@ def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
                 print(f"  {'' if each is r else each['label'] + ': '}{note}")
             if reason := each.get("test", {}).get("auroc_reason"):
                 print(f"  AUROC: {reason}")
+            if reason := each.get("test", {}).get("intervals", {}).get("accuracy", {}).get("reason"):
+                print(f"  interval: {reason}")
     for r in results:
         _print_low_shot(r)
     if out:
@@ -1132,7 +1392,11 @@ def _probe_row(r: dict[str, Any]) -> list[Any]:
         "" if mean else f"{r['weight_decay']:.3g}",
         r["val_score"],
         test["accuracy"],
-        f"{interval['low']:.3f}-{interval['high']:.3f}" if interval else "",
+        ""
+        if not interval
+        else "undefined"
+        if "reason" in interval
+        else f"{interval['low']:.3f}-{interval['high']:.3f}",
         test["mean_per_class_accuracy"],
         test["auroc"],
         "yes" if r["converged"] else "NO",
@@ -1161,7 +1425,10 @@ def search(
     id: Annotated[str | None, typer.Option(help="The id of an image of the bank to search with.")] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="Neighbours listed.")] = 10,
     distance: DistanceOption = DistanceName.cosine,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Draw a contact sheet (PNG) here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Draw a contact sheet here: .png, .svg or .pdf.")
+    ] = None,
+    force: Force = False,
     index: Annotated[
         IndexName, typer.Option(help="ivf and cagra are approximate; their recall is measured and printed.")
     ] = IndexName.exact,
@@ -1174,39 +1441,54 @@ def search(
     """The images of a bank nearest to one of them, or to an image file."""
     from engine.evals.search import search as run
     from engine.report import console
+    from stores.records import together
 
+    _check_output(out, bank, "search", force, inputs=(image, weights))
     pictures = None
     if out:
         from engine.report.sheets import pictures_of, search_sheet
 
         pictures = pictures_of(bank, model, root=root)
-    result = run(
-        bank,
-        model,
-        image=image,
-        image_id=id,
-        k=k,
-        distance=distance.value,
-        index=index.value,
-        backend=backend.value,
-        weights=weights,
-        device=device,
-    )
+    with together() as batch:
+        result = run(
+            bank,
+            model,
+            image=image,
+            image_id=id,
+            k=k,
+            distance=distance.value,
+            index=index.value,
+            backend=backend.value,
+            weights=weights,
+            device=device,
+        )
     report = dict(result.report)
+    undone: list[Exception] = []
     if out and pictures is not None:
-        report["sheet"], report["unreadable"] = out, search_sheet(pictures, result, out, image=image)
+        with _noting(undone):
+            report["unreadable"] = search_sheet(pictures, result, out, image=image)
+            report["sheet"] = out
     if json:
         console.print_json(report)
-        return
-    print(f"Nearest to {image or id} by {report['model']} ({distance.value} distance)")
+    else:
+        _print_search(report, result.found, image or id)
+    _say_undone(batch, undone)
+
+
+def _print_search(report: dict[str, Any], found: Any, query: Path | str | None) -> None:
+    from engine.report import console
+
+    print(f"Nearest to {query} by {report['model']} ({report['distance']} distance)")
     console.print_table(
         ["rank", "image", "label", "split", "group", "distance"],
-        [[f.rank, f.image_id, f.label, f.split, f.group, f.distance] for f in result.found],
+        [[f.rank, f.image_id, f.label, f.split, f.group, f.distance] for f in found],
     )
+    k = report["k"]
     if (recall := report.get(f"recall_at_{k}")) is not None:
-        print(f"{index.value}: recall@{k} {recall:.4f}, measured on {report['recall_measured_on']} images")
-    if out:
-        print(f"{out}: query and {len(result.found)} neighbours, {report['unreadable']} pictures unreadable")
+        measured = report["recall_measured_on"]
+        print(f"{report['index']}: recall@{k} {recall:.4f}, measured on {measured} images")
+    if sheet := report.get("sheet"):
+        print(f"{sheet}: query and {len(found)} neighbours, {report['unreadable']} pictures unreadable")
 
 
 class Fp32OrBf16(StrEnum):
@@ -1260,8 +1542,10 @@ def saliency(
         Path | None,
         typer.Option("--out", "-o", help="Folder for overlays (PNG) and maps (npy); needed with a manifest."),
     ] = None,
+    force: Force = False,
     max_failed: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of images failed.")
+        float,
+        typer.Option(min=0, max=1, callback=_number, help="Exit with 1 if a larger share of images failed."),
     ] = 0.01,
     json: Json = False,
 ) -> None:
@@ -1272,6 +1556,7 @@ def saliency(
     from engine.recipes import load_recipe
     from engine.report import counting
     from engine.runtime import Runtime
+    from stores.records import together
 
     options = SaliencyOptions(
         mode=mode,
@@ -1294,18 +1579,28 @@ def saliency(
         allow_outside=allow_outside,
         home=out,
     )
-    gallery = None
+    gallery, undone = None, list[Exception]()
     if out:
-        from engine.report.overlays import Gallery
+        from engine.report.overlays import Gallery, refuse_strangers
+        from stores.outputs import Images, check_folder
 
+        check_folder(out)
+        refuse_strangers(out, Images.of(chosen.manifest), force=force)
         gallery = Gallery(out)
-    with _terminable(), counting.saliency_progress() as update:
-        add = gallery.add if gallery else None
+
+    def add(one: Any) -> None:
+        with _noting(undone):
+            if gallery and not undone:
+                gallery.add(one)
+
+    with _terminable(), counting.saliency_progress() as update, together() as batch:
         report = run(chosen, options, runtime=runtime, on_progress=update, on_map=add)
     if gallery:
-        gallery.finish()
+        with _noting(undone):
+            gallery.finish()
         report["files"] = gallery.files
     _print_saliency(report, json)
+    _say_undone(batch, undone)
     if report["failed"] > max_failed * report["images"]:
         raise typer.Exit(EXIT_FAILED_ROWS)
 
@@ -1333,9 +1628,10 @@ def _print_saliency(r: dict[str, Any], json: bool) -> None:
     spread = between.get("reason") or f"{between['low']:.4f} to {between['high']:.4f} over images or patients"
     print(
         f"{r['model']}: attentive diffusion {r['mean']:.4f}, sd {r['sd']:.4f}, 95 %: {spread}; "
-        f"{r['images']} images, {r['failed']} failed\n"
+        f"{r['images']} images, {r['failed']} failed",
         f"{r['size']} x {r['size']} at stride {r['stride']}, fill {r['fill']}, {r['places']:,} places an "
-        f"image, {r['precision']}; {r['computed']} maps computed, {r['seconds']:.1f} s"
+        f"image, {r['precision']}; {r['computed']} maps computed, {r['seconds']:.1f} s",
+        sep="\n",
     )
     for note in r["notes"]:
         print(note)
@@ -1385,15 +1681,24 @@ def invariance(
     weights: Annotated[Path | None, typer.Option(help="The weights file, if it has moved.")] = None,
     root: BankRoot = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Draw a contact sheet of views (PNG) here.")
+        Path | None,
+        typer.Option("--out", "-o", help="Draw a contact sheet of views here: .png, .svg or .pdf."),
     ] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw cosines over the parameters (PNG) here.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw cosines over the parameters here: .png, .svg or .pdf.")
+    ] = None,
+    force: Force = False,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
     """How alike features stay when images are transformed. Run it again to resume; view features are kept."""
     from engine.report import console
+    from stores.outputs import refuse_twice
+    from stores.records import together
 
+    for path in (out, figure):
+        _check_output(path, bank, "invariance", force, inputs=(weights,), root=root)
+    refuse_twice(out, figure)
     asked = {"images": images, "regularisation": shrinkage, "arithmetic": products, "seed": seed}
     if multi_view:
         drawn = [
@@ -1405,30 +1710,42 @@ def invariance(
                 "It compares stored features and makes no views",
                 "leave one of them out",
             )
-        report = _multi_view(bank, model, pair, same_label, device, asked)
+        with together() as batch:
+            report = _multi_view(bank, model, pair, same_label, device, asked)
         if json:
             console.print_json(report)
         else:
             _print_invariances([report])
+        _say_undone(batch)
         return
     if pair or same_label:
         raise Refused("--pair or --same-label", "They choose pairs", "add --multi-view")
-    results = _invariances(
-        bank, model, transform or [], views, mode, batchnorm.value, weights, root, device, asked
-    )
+    with together() as batch:
+        results = _invariances(
+            bank, model, transform or [], views, mode, batchnorm.value, weights, root, device, asked
+        )
     reports = [result.report for result in results]
-    if out:
-        from engine.report.views import views_sheet
-
-        views_sheet(results, out)
-    if figure:
-        from engine.report.views import invariance_figure
-
-        invariance_figure(results, figure)
+    undone = _draw_invariances(results, out, figure)
     if json:
         console.print_json(reports if len(reports) > 1 else reports[0])
     else:
         _print_invariances(reports)
+    _say_undone(batch, undone)
+
+
+def _draw_invariances(results: list[Any], out: Path | None, figure: Path | None) -> list[Exception]:
+    undone: list[Exception] = []
+    if out:
+        from engine.report.views import views_sheet
+
+        with _noting(undone):
+            views_sheet(results, out)
+    if figure:
+        from engine.report.views import invariance_figure
+
+        with _noting(undone):
+            invariance_figure(results, figure)
+    return undone
 
 
 def _multi_view(
@@ -1558,10 +1875,12 @@ PublishedSlug = Annotated[str, typer.Argument(metavar="SLUG", help="A slug from 
 def models_fetch(slug: PublishedSlug, from_file: FromFile = None, json: Json = False) -> None:
     """Download a model's published weights, check and pin them, and convert them. Run it again to resume."""
     from engine.models.catalog import published
-    from engine.models.published import bring, convert
+    from engine.models.published import bring, convert, fitted
     from engine.report import console
 
     source, architecture = published(slug)
+    if from_file is not None:  # a file that does not fit is not taken into the cache
+        fitted(source, architecture, from_file)
     with _terminable(), console.transfer_progress(source.file) as update:
         bring(source, from_file=from_file, progress=update)
     _print_converted(convert(source, architecture), json)
@@ -1572,15 +1891,21 @@ def models_convert(
     slug: PublishedSlug,
     from_file: FromFile = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write here. (default: where `embed` looks for it)")
+        Path | None,
+        typer.Option("--out", "-o", help="Write here: .safetensors. (default: where `embed` looks for it)"),
     ] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Convert a published file to safetensors again, with its provenance; nothing is downloaded."""
     from engine.models.catalog import published
     from engine.models.published import convert
+    from stores.outputs import check_file
 
     source, architecture = published(slug)
+    if out is not None:
+        for path, kind in ((out, ".safetensors"), (out.with_suffix(".json"), ".json")):
+            check_file(path, (kind,), force=force, inputs=(from_file, source.source))
     _print_converted(convert(source, architecture, source=from_file, out=out), json)
 
 
@@ -1632,7 +1957,7 @@ def datasets_show(name: str, json: Json = False) -> None:
     if json:
         console.print_json(asdict(facts))
     else:
-        print(datasets.page(facts))
+        print(*datasets.page(facts).splitlines(), sep="\n")
 
 
 # --- throughput -------------------------------------------------------------------------------------
@@ -1662,9 +1987,19 @@ def bench(
 
 
 def main(run: Callable[[], Any] = app) -> None:
-    """Entry point: every known error ends in its exit code, with value, rule and remedy on stderr."""
+    """Entry point: every error ends in its exit code, with value, rule and remedy on stderr."""
+    from engine.report import process
+
+    with process.guarded_errors():
+        _run(run)
+
+
+def _run(run: Callable[[], Any]) -> None:
+    from engine.report import process
+
     try:
-        run()
+        with process.prepared():
+            run()
     except EmbankError as error:
         from engine.report import console
 
@@ -1681,6 +2016,13 @@ def main(run: Callable[[], Any] = app) -> None:
             )
         )
         sys.exit(MachineFault.exit_code)
+    except Exception as error:  # memory and devices fail in every library, each with errors of its own
+        from engine import faults
+        from engine.report import console
+
+        fault = faults.translate(error) or process.unexpected(error)
+        console.print_error(fault)
+        sys.exit(fault.exit_code)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,41 @@
-"""The parity certificate: how far a fast decoder and a low precision are from Pillow and float32.
+"""The parity certificate: how far a bank's features are from Pillow's pixels and the plain model in float32.
 
 Measured on a sample of the bank's own images and kept beside the features, so that a reader of a number can
-see what the speed cost.
+see what the speed cost. The truth shares no code with what it certifies but the architecture and the reading
+of its weights, so that a fault of the fast path shows.
 """
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.chunks import decoder_of
 from engine.decode import make_decoder
 from engine.decode.parity import pixel_parity
+from engine.errors import BankError
 from engine.extract import EmbedOptions, feature_key, image_source
-from engine.models import Encoder, ModelSpec, load
-from engine.runtime import HostCopy, Runtime
+from engine.models import ModelSpec, load
+from engine.models.plain import PlainModel
+from engine.runtime import HostCopy, Runtime, device_faults, fix_flags
 from stores.manifest import Manifest
 from stores.read import Bank
+from stores.seal import definition
+from stores.schema import FeatureKey
 from stores.write import write_certificate
 
 if TYPE_CHECKING:
+    import torch
+
     from engine.decode.protocol import Decoder
     from engine.decode.source import ImageSource
 
-#: Images a certificate is measured on, and how many are taken at a time.
-SAMPLE, BATCH = 64, 16
+#: Images a certificate is measured on, and how many are taken at a time to compare pixels.
+SAMPLE, PIXEL_BATCH = 64, 16
 
 
 def certify(
@@ -37,92 +45,166 @@ def certify(
     *,
     runtime: Runtime,
     options: EmbedOptions,
+    feature: str | None = None,
     sample: int = SAMPLE,
 ) -> dict[str, Any]:
-    """Measure a model's features in a bank against Pillow pixels and a float32 forward pass.
+    """Measure how a run computes a model's features against Pillow pixels and the plain model in float32.
+
+    What is measured has the run's decoder, precision, batch size and padding. The truth is the plain model
+    (`engine.models.plain`) at the same batch size.
 
     Args:
+        feature: full name of the features; None takes those of the images that the bank saw first.
         sample: images, evenly spaced over the manifest; failed ones are left out.
 
     Returns:
-        `{n, rows, decoder, precision, pixels, embedding}`: `pixels` in levels of 255 (`pixel_parity`),
-        `embedding` with the cosine of decoder + precision to Pillow + fp32 (`min_cosine`, `mean_cosine`), of
-        the decoder alone (`decoder_min_cosine`) and of the precision alone (`precision_min_cosine`);
-        `min_centred_cosine` is after taking away the sample's mean, which all embeddings share. None where no
-        image of the sample could be read.
-        Written to the bank as `certificate.json`.
+        `{n, undefined, rows, decoder, precision, batch_size, truth, pixels, embedding}`, also written to the
+        bank as `certificate.json`. `n` images give numbers; `undefined` ones were read, but have no cosine,
+        since an embedding is NaN, infinite or all zero. `truth` says how it was computed. `pixels` is in
+        levels of 255 (`pixel_parity`). `embedding` has the cosine of the run to the truth (`min_cosine`,
+        `mean_cosine`), also after taking away the sample's mean, which all embeddings share
+        (`min_centred_cosine`); of the decoder alone (`decoder_min_cosine`); of the encoder alone
+        (`precision_min_cosine`); and `max_relative_error`, the length of the difference to the truth over
+        the truth's own. They are None where no image gives a number.
+
+    Raises:
+        BankError: the bank has no such features.
+        MachineFault: the device is out of memory, or lost.
     """
+    store = Bank.open(bank)
     rows = np.unique(
         np.linspace(0, len(manifest) - 1, min(sample, len(manifest))).round().astype(int)
     ).tolist()
-    source = image_source(manifest, options)
-    exact = replace(runtime, precision="fp32", compile=False)
+    run = _Run(image_source(manifest, options), rows, options.batch_for(runtime, store.chunk_rows), runtime)
+    fix_flags(runtime)
     with (
-        closing(_decoder(options.decoder, spec, runtime, options)) as fast,
-        closing(_decoder("reference", spec, runtime, options)) as reference,
+        closing(decoder_of(spec.recipe.rendering, runtime, options, run.batch_size)) as fast,
+        closing(_reference(spec, runtime, run.batch_size)) as reference,
     ):
-        pixels = pixel_parity(source, rows, spec.recipe.rendering, fast)
-        name = fast.name
-        encoders = {each.numerics: load(spec, each) for each in {runtime, exact}}
-        features = {
-            (decoder.name, numerics): _features(decoder, source, rows, encoder)
-            for decoder in (fast, reference)
-            for numerics, encoder in encoders.items()
-        }
-    truth = features["reference", exact.numerics]
-    both = _cosine(features[name, runtime.numerics], truth)
+        known = None if feature is None else definition(store.path, feature)
+        image_digest = manifest.image_digest if known is None else known.key.images
+        key = feature_key(spec, fast.name, runtime, image_digest, options.dtype)
+        _demand(store, key)
+        pixels = pixel_parity(
+            run.source, rows, spec.recipe.rendering, fast, batch_size=min(PIXEL_BATCH, run.batch_size)
+        )
+        with device_faults():
+            encoder, plain = load(spec, runtime), PlainModel(spec, runtime.device)
+            models: _Models = {
+                "encoder": lambda x: HostCopy(encoder(x)).wait().numpy(),
+                "plain": lambda x: plain(x.cpu().numpy()),
+            }
+            ours, theirs = run.features(fast, models), run.features(reference, models)
     certificate = {
-        "n": int(np.isfinite(both).sum()),
         "rows": rows,
-        "decoder": name,
+        "decoder": fast.name,
         "precision": runtime.numerics,
+        "batch_size": run.batch_size,
+        "truth": plain.describe(),
         "pixels": pixels,
-        "embedding": {
-            "min_cosine": _over(np.min, both),
-            "mean_cosine": _over(np.mean, both),
-            "min_centred_cosine": _over(np.min, _centred_cosine(features[name, runtime.numerics], truth)),
-            "decoder_min_cosine": _over(np.min, _cosine(features[name, exact.numerics], truth)),
-            "precision_min_cosine": _over(np.min, _cosine(features["reference", runtime.numerics], truth)),
-        },
+        **_compare(ours, theirs),
     }
-    key = feature_key(spec, name, runtime, manifest.image_digest, options.dtype)
-    write_certificate(Bank.open(bank), key, certificate)
+    write_certificate(store, key, certificate)
     return certificate
 
 
-def _decoder(name: str, spec: ModelSpec, runtime: Runtime, options: EmbedOptions) -> "Decoder":
+def _demand(store: Bank, key: FeatureKey) -> None:
+    names = [info.name for info in store.list()]
+    if key.name not in names:
+        raise BankError(
+            f"This machine would make {key.name} (decoder {key.decoder}, precision {key.precision}); "
+            f"{store.path} holds {', '.join(names) or 'no features'}",
+            "A certificate is measured with the decoder and the precision that made the features",
+            "name --decoder, --precision and --device as they were, or use a machine like the workers'",
+        )
+
+
+def _reference(spec: ModelSpec, runtime: Runtime, batch_size: int) -> "Decoder":
     return make_decoder(
-        name,
+        "reference",
         spec.recipe.rendering,
         device=runtime.device,
         threads=runtime.threads,
-        batch_size=BATCH,
-        dct=options.dct and name != "reference",
+        batch_size=batch_size,
     )
 
 
-def _features(
-    decoder: "Decoder", source: "ImageSource", rows: list[int], encoder: Encoder
-) -> NDArray[np.float64]:
-    """[n, d] features of the rows; NaN where an image failed."""
-    found = []
-    for decoded in decoder.stream(source, [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]):
-        features = HostCopy(encoder(decoded.pixels)).wait().numpy().astype(np.float64)
-        features[list(decoded.failures)] = np.nan
-        found.append(features)
-    return np.concatenate(found)
+_Models = dict[str, Callable[["torch.Tensor"], NDArray[np.float32]]]
+_Features = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is computed, and in which portions."""
+
+    source: "ImageSource"
+    rows: list[int]
+    batch_size: int
+    runtime: Runtime
+
+    def features(self, decoder: "Decoder", models: _Models) -> _Features:
+        """[n, d] features of the rows by each model, NaN where an image failed; `read`: [n], 1 or 0."""
+        parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in (*models, "read")}
+        portions = [self.rows[i : i + self.batch_size] for i in range(0, len(self.rows), self.batch_size)]
+        for decoded in decoder.stream(self.source, portions):
+            count, failed = len(decoded.rows), list(decoded.failures)
+            pixels = self._fixed_shape(decoded.pixels)
+            for name, model in models.items():
+                features = model(pixels)[:count].astype(np.float64)
+                features[failed] = np.nan
+                parts[name].append(features)
+            read = np.ones(count)
+            read[failed] = 0
+            parts["read"].append(read)
+        return {name: np.concatenate(each) for name, each in parts.items()}
+
+    def _fixed_shape(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        """Pad a batch where a run does (`chunks.Resident`): where arithmetic may depend on its size."""
+        missing = self.batch_size - len(pixels)
+        if missing == 0 or not (self.runtime.on_cuda or self.runtime.compile):
+            return pixels
+        import torch
+
+        return torch.cat([pixels, pixels.new_zeros((missing, *pixels.shape[1:]))])
+
+
+def _compare(ours: _Features, theirs: _Features) -> dict[str, Any]:
+    """Features by the run's decoder and by Pillow: how far the run is from the truth, and why."""
+    run, truth = ours["encoder"], theirs["plain"]
+    cosine = _cosine(run, truth)
+    read = (ours["read"] == 1) & (theirs["read"] == 1)
+    return {
+        "n": int(np.isfinite(cosine).sum()),
+        "undefined": int((read & ~np.isfinite(cosine)).sum()),
+        "embedding": {
+            "min_cosine": _over(np.min, cosine),
+            "mean_cosine": _over(np.mean, cosine),
+            "min_centred_cosine": _over(np.min, _centred_cosine(run, truth)),
+            "decoder_min_cosine": _over(np.min, _cosine(ours["plain"], truth)),
+            "precision_min_cosine": _over(np.min, _cosine(theirs["encoder"], truth)),
+            "max_relative_error": _over(np.max, _relative_error(run, truth)),
+        },
+    }
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    cosine: NDArray[np.float64] = (a * b).sum(axis=1) / (
-        np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosine: NDArray[np.float64] = (a * b).sum(axis=1) / (
+            np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        )
     return cosine
+
+
+def _relative_error(a: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a cosine does not see: features of another length."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error: NDArray[np.float64] = np.linalg.norm(a - truth, axis=1) / np.linalg.norm(truth, axis=1)
+    return error
 
 
 def _centred_cosine(a: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cosine of what tells the images apart: an untrained network maps all images close to one point."""
-    known = np.isfinite(truth[:, 0])
+    known = np.isfinite(truth).all(axis=1)
     if known.sum() < 2:
         return np.full(len(truth), np.nan)
     mean = truth[known].mean(axis=0)

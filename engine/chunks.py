@@ -5,9 +5,11 @@ is a function of the manifest and the settings alone: never of kills, resumes, b
 process took which chunk.
 """
 
+import gc
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from engine.decode import make_decoder
 from engine.decode.contents import Contents, Table
 from engine.decode.protocol import DecodedBatch, Decoder
 from engine.decode.source import ImageSource, Limits
-from engine.errors import BankError, Refused
+from engine.errors import BankError, OutOfMemory, Refused
 from engine.models import ModelSpec
 from engine.pipeline import PROGRESS_EVERY_S, Clocks, Progress, Stages, new_clocks
 from engine.recipes import Recipe
@@ -31,18 +33,24 @@ from engine.runtime import (
     device_faults,
     fix_flags,
     peak_device_bytes,
+    release_cached,
     side_stream,
 )
 from stores.amend import amend_chunk
 from stores.commit import Committer
 from stores.contents import contents_of_bank
 from stores.layout import FeatureLayout, images_key
+from stores.limits import check_whole
 from stores.manifest import Manifest
 from stores.read import Bank
 from stores.schema import ChunkResult, Failure, FeatureKey
 
 if TYPE_CHECKING:
     import torch
+
+
+#: Images a forward pass, and rows a chunk, at most; the bank has the latter limit too.
+MAX_BATCH, MAX_CHUNK_ROWS = 65_536, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,12 @@ class EmbedOptions:
     chunk_rows: int | None = None
     limits: Limits = field(default_factory=Limits)
     allow_outside: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size, 1, MAX_BATCH)
+        if self.chunk_rows is not None:
+            check_whole("chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS, "leave --chunk-rows out")
 
     def batch_for(self, runtime: Runtime, chunk_rows: int) -> int:
         """Images a forward pass. Batches do not cross chunks, so a larger one would be padding on CUDA."""
@@ -97,6 +111,17 @@ def feature_key(spec: ModelSpec, decoder: str, runtime: Runtime, images: str, dt
         images=images,
         dtype=dtype,
     )
+
+
+def refuse_other_key(made: FeatureKey, wanted: FeatureKey) -> None:
+    """Refuse to make other features than those wanted. Raises Refused."""
+    if made != wanted:
+        raise Refused(
+            f"This machine would make {made.name} (decoder {made.decoder}, precision {made.precision}), "
+            f"not {wanted.name}",
+            "All processes of a run make the same features",
+            "name --decoder and --precision, and install the same packages on all machines",
+        )
 
 
 def decoder_of(recipe: Recipe, runtime: Runtime, options: EmbedOptions, batch_size: int) -> Decoder:
@@ -169,16 +194,19 @@ class _Step:
 
 @dataclass
 class Tally:
-    """What has been done so far: rows, failures among them, and the three stages' clocks."""
+    """What has been done so far: rows, failures among them, the three stages' clocks, and how many rows were
+    encoded in batches of which size."""
 
     rows: int = 0
     failed: int = 0
     stages: Clocks = field(default_factory=new_clocks)
+    batch_sizes: Counter[int] = field(default_factory=Counter)
 
     def add(self, other: "Tally") -> None:
         """Add another process's tally; clocks add up over processes."""
         self.rows += other.rows
         self.failed += other.failed
+        self.batch_sizes.update(other.batch_sizes)
         for mine, theirs in zip(self.stages, other.stages, strict=True):
             mine.images += theirs.images
             mine.busy_s += theirs.busy_s
@@ -210,25 +238,38 @@ class Watch:
         self._callback(Progress(self._models, rows, self._total, failed, seconds, *self._tally.stages))
 
 
+#: What makes embedding need less memory.
+_SMALLER = "run the same command with a smaller --batch-size; committed chunks are kept"
+
+
 class Resident:
     """The decoder and the encoders of one piece of work, made ready once and kept for many chunks.
 
     Args:
+        encoders: those that are ready already.
         commit: what to do with chunks; None commits them to the bank.
 
     Raises:
         Refused, BankError: this machine makes other features than the layouts are of.
     """
 
-    def __init__(self, work: Work, manifest: Manifest, commit: Commit | None = None) -> None:
+    def __init__(
+        self,
+        work: Work,
+        manifest: Manifest,
+        encoders: Mapping[ModelSpec, Any] | None = None,
+        commit: Commit | None = None,
+    ) -> None:
         self._flags = fix_flags(work.runtime)
         self.work, self._commit = work, commit or _committing(work)
         layout = work.layouts[0]
         self._contents = Contents(contents_of_bank(Bank.open(layout.root), layout.image_set))
         self._source = image_source(manifest, work.options, self._contents)
         self.batch_size = work.options.batch_for(work.runtime, work.layouts[0].grid.chunk_rows)
+        self._halved = False
         self.decoder = decoder_of(work.rendering, work.runtime, work.options, self.batch_size)
-        self._encoders: dict[int, Any] = {}
+        ready = encoders or {}
+        self._encoders: dict[int, Any] = {i: ready[s] for i, s in enumerate(work.specs) if s in ready}
         self._check(manifest)
 
     def _check(self, manifest: Manifest) -> None:
@@ -236,18 +277,13 @@ class Resident:
         for spec, layout in zip(self.work.specs, self.work.layouts, strict=True):
             images = images_key(manifest.image_digest, layout.image_set)
             made = feature_key(spec, self.decoder.name, runtime, images, dtype)
-            if made != layout.key:
-                raise Refused(
-                    f"This machine would make {made.name} (decoder {made.decoder}, precision "
-                    f"{made.precision}), not {layout.key.name}",
-                    "All processes of a run make the same features",
-                    "name --decoder and --precision, and install the same packages on all machines",
-                )
+            refuse_other_key(made, layout.key)
 
     def encoder(self, i: int) -> Any:
         """Encoder of the i-th model, loaded at its first use."""
         if i not in self._encoders:
-            self._encoders[i] = models.load(self.work.specs[i], self.work.runtime)
+            with device_faults():
+                self._encoders[i] = models.load(self.work.specs[i], self.work.runtime)
         return self._encoders[i]
 
     def describe(self) -> dict[int, dict[str, Any]]:
@@ -258,16 +294,68 @@ class Resident:
     def run(self, tasks: Sequence[Task], tally: Tally, on_batch: Callable[[], None] = lambda: None) -> None:
         """Decode, encode and commit chunks, the three overlapped.
 
+        Where a batch does not fit into memory, its size is halved, once in the life of this object, and the
+        chunks that are not committed are done again from their first row. On the CPU that changes no bit; on
+        CUDA it may, so the tally says how many rows were encoded with which size.
+
         Args:
             tasks: in order of chunks.
             tally: counts up while the run is on.
             on_batch: called after each batch, from the committing thread.
 
         Raises:
+            OutOfMemory: half a batch does not fit either.
             MachineFault: disk full, device lost; committed chunks are kept.
         """
+        with device_faults():
+            encoders = {i: self.encoder(i) for task in tasks for i in task.models}
+        left = self._attempt(tasks, encoders, tally, on_batch)
+        if left:
+            self._halve()
+            self._attempt(left, encoders, tally, on_batch)
+
+    def _attempt(
+        self, tasks: Sequence[Task], encoders: dict[int, Any], tally: Tally, on_batch: Callable[[], None]
+    ) -> list[Task]:
+        """Do chunks; return those for which the memory did not suffice, if less may be tried at a time."""
+        counts = {task: Tally() for task in tasks}
+        done: set[Task] = set()
+        left: list[Task] = []
+        try:
+            self._overlapped(tasks, encoders, tally, counts, done, on_batch)
+        except OutOfMemory:
+            if self._halved or self.batch_size == 1:
+                raise
+            left = [task for task in tasks if task not in done]
+        for task in tasks:
+            count = counts[task]
+            if task in left:  # what was done of it is done again
+                tally.rows -= count.rows
+                tally.failed -= count.failed
+            else:
+                tally.batch_sizes[self.batch_size] += count.rows
+        return left
+
+    def _halve(self) -> None:
+        """Take half a batch at a time from now on, and give back what the failed one held."""
+        self._halved = True
+        self.batch_size //= 2
+        self.decoder.close()
+        self.decoder = decoder_of(self.work.rendering, self.work.runtime, self.work.options, self.batch_size)
+        gc.collect()  # the failed pass and its error hold each other
+        release_cached(self.work.runtime.device)
+
+    def _overlapped(
+        self,
+        tasks: Sequence[Task],
+        encoders: dict[int, Any],
+        tally: Tally,
+        counts: dict[Task, Tally],
+        done: set[Task],
+        on_batch: Callable[[], None],
+    ) -> None:
+        """One pass over `tasks`; `counts` takes what of the tally is of which, `done` those handed over."""
         stages: Stages[tuple[Task, DecodedBatch, DeviceEvent], _Step] = Stages(tally.stages)
-        encoders = {i: self.encoder(i) for task in tasks for i in task.models}
         plan = [(task, rows) for task in tasks for rows in self._batches(task)]
         collector = _Collector(self.work, tally, self._contents.read, self._commit)
 
@@ -283,19 +371,26 @@ class Resident:
         def encode(item: tuple[Task, DecodedBatch, DeviceEvent]) -> _Step:
             task, batch, ready = item
             ready.make_current_stream_wait(batch.pixels)
-            with device_faults():
-                span = Span(self.work.runtime.device)
-                pixels = self._fixed_shape(batch.pixels)
-                copies = {i: HostCopy(encoders[i](pixels)[: len(batch.rows)]) for i in task.models}
-                span.stop()
+            span = Span(self.work.runtime.device)
+            pixels = self._fixed_shape(batch.pixels)
+            copies = {i: HostCopy(encoders[i](pixels)[: len(batch.rows)]) for i in task.models}
+            span.stop()
             stages.second.images += len(batch.rows)
             return _Step(task, batch, copies, span)
 
         def commit(step: _Step) -> None:
-            collector.add(step)
+            rows, failed = tally.rows, tally.failed
+            try:
+                collector.add(step)
+            finally:
+                counts[step.task].rows += tally.rows - rows
+                counts[step.task].failed += tally.failed - failed
+            if counts[step.task].rows == self.work.size(step.task):
+                done.add(step.task)
             on_batch()
 
-        stages.run(decode, encode, commit)
+        with device_faults(_SMALLER):  # whichever of the three stages met it
+            stages.run(decode, encode, commit)
 
     def _batches(self, task: Task) -> Iterator[Sequence[int]]:
         rows = task.rows or range(*self.work.bounds(task.chunk))

@@ -6,10 +6,12 @@ __all__ = [
     "BadImage",
     "BankError",
     "ChangedImage",
+    "DeviceLost",
     "EmbankError",
     "MachineFault",
     "ManifestError",
     "ModelError",
+    "OutOfMemory",
     "PathRefused",
     "Refused",
     "WeightsError",
@@ -26,6 +28,20 @@ class WeightsError(Refused):
 
 class ChangedImage(Refused):
     """An image file that is not the one that a row of a bank was made from."""
+
+
+class OutOfMemory(MachineFault):
+    """The memory of the machine, or of its device, does not suffice for what is computed at a time."""
+
+
+class DeviceLost(MachineFault):
+    """The device failed in a way that leaves it useless to this process; another process may succeed.
+
+    Attributes:
+        worker: name of the worker process that lost it; empty where there are no workers.
+    """
+
+    worker: str = ""
 
 
 class BadImage(Exception):

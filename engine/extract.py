@@ -7,7 +7,7 @@ same, bit for bit. The image files are looked at first (`engine.inputs`): what i
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,9 +37,10 @@ from engine.inputs import (
 )
 from engine.models import ModelSpec, resolve
 from engine.pipeline import PROGRESS_EVERY_S, Progress, new_clocks
-from engine.recipes import Recipe
+from engine.preflight import by_rendering, preflight
 from engine.runtime import Runtime
 from engine.scale import Executor
+from stores import names as chosen
 from stores.amend import failures_of, uncommitted_rows
 from stores.contents import (
     contents_of_bank,
@@ -53,11 +54,11 @@ from stores.contents import (
 )
 from stores.layout import FeatureLayout, images_key
 from stores.manifest import Manifest
-from stores.places import Place
+from stores.places import Place, place
 from stores.read import Bank
 from stores.records import RunRecord
 from stores.schema import FeatureKey
-from stores.write import FeatureWriter, layout_in, open_if_there, open_or_create, refuse_other_labels
+from stores.write import FeatureWriter, layout_in, open_or_create, refuse_other_labels, refuse_unfit
 
 __all__ = ["EmbedOptions", "EmbedReport", "InputChecks", "Progress", "embed", "feature_key", "image_source"]
 
@@ -74,6 +75,10 @@ class EmbedReport:
         stages: clock of each stage, `decode`, `encode`, `commit`.
         failures: code -> number of rows, failed or pending.
         workers: processes that computed; 0 is this one alone.
+        feature: full name of the features.
+        name: what the user calls the features, or None.
+        title: what tables call them, which no other features of the bank are called.
+        notes: what was done otherwise than asked, a sentence each.
     """
 
     bank: str
@@ -92,6 +97,10 @@ class EmbedReport:
     precision: str
     device: str
     workers: int
+    feature: str
+    name: str | None
+    title: str
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -107,6 +116,7 @@ def embed(
     checks: InputChecks | None = None,
     executor: Executor | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    names: Sequence[str | None] = (),
 ) -> list[EmbedReport]:
     """Embed every image of a manifest with every model and commit the result to a bank.
 
@@ -123,6 +133,7 @@ def embed(
         runtime: of whoever computes; with an executor, that of each worker (`executor.ask`).
         checks: how far the image files are trusted to be what they were.
         executor: hands the chunks to worker processes; None computes here.
+        names: what to call the features of each model (`stores.names`); None leaves what they are called.
 
     Returns:
         One report a model, in the order given.
@@ -136,20 +147,26 @@ def embed(
     options = options or EmbedOptions()
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
     checks = checks or InputChecks()
-    groups = _by_rendering(specs)
-    existing = open_if_there(bank, manifest, chunk_rows=options.chunk_rows)
+    groups = by_rendering(specs)
+    called = chosen.assigned([spec.slug for spec in specs], names)
+    existing = refuse_unfit(bank, manifest, options.chunk_rows)
+    if existing is not None:
+        refuse_other_labels(existing, manifest)
     images = _Images(manifest, options, checks, existing, on_progress)
+    image_set = images.set_name
     passes = [
-        _Pass(manifest, [specs[i] for i in group], runtime, options, checks, executor, images.set_name)
+        _Pass(manifest, [specs[i] for i in group], runtime, options, checks, executor, image_set, called)
         for group in groups
     ]
+    chosen.check(place(bank), {name: word for job in passes for name, word in job.names.items()})
     images.refuse([(job.keys, job.specs) for job in passes])
+    encoders = preflight(bank, manifest, specs, runtime, options, executor, image_set=image_set)
     store = open_or_create(bank, manifest, chunk_rows=options.chunk_rows)
     refuse_other_labels(store, manifest)
     images.keep_set(store)
     reports: dict[int, EmbedReport] = {}
     for group, job in zip(groups, passes, strict=True):
-        reports.update(zip(group, job.run(store, on_progress), strict=True))
+        reports.update(zip(group, job.run(store, encoders, on_progress), strict=True))
     return [reports[i] for i in range(len(specs))]
 
 
@@ -226,13 +243,6 @@ class _Images:
         return looked
 
 
-def _by_rendering(specs: Sequence[ModelSpec]) -> list[list[int]]:
-    groups: dict[Recipe, list[int]] = {}
-    for i, spec in enumerate(specs):
-        groups.setdefault(spec.recipe.rendering, []).append(i)
-    return list(groups.values())
-
-
 class _Pass:
     """One decode pass over the images, feeding one or more models."""
 
@@ -245,6 +255,7 @@ class _Pass:
         checks: InputChecks,
         executor: Executor | None,
         image_set: str,
+        called: Mapping[str, str],
     ) -> None:
         self.manifest, self.specs, self.checks = manifest, tuple(specs), checks
         self.runtime, self.options, self.executor, self.image_set = runtime, options, executor, image_set
@@ -252,13 +263,25 @@ class _Pass:
         self.decoder = executor.ask(decoder_name, *asked) if executor else decoder_name(*asked)
         images = images_key(manifest.image_digest, image_set)
         self.keys = [feature_key(spec, self.decoder, runtime, images, options.dtype) for spec in specs]
+        #: Full name of each feature that is given a name -> that name.
+        self.names = {
+            key.name: called[spec.slug]
+            for key, spec in zip(self.keys, specs, strict=True)
+            if spec.slug in called
+        }
 
-    def run(self, bank: Bank, on_progress: Callable[[Progress], None] | None) -> list[EmbedReport]:
-        self.bank = bank
+    def run(
+        self,
+        bank: Bank,
+        encoders: Mapping[ModelSpec, Any],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> list[EmbedReport]:
+        self.bank, self.encoders = bank, encoders
         writers: list[FeatureWriter] = []
         try:
             for spec, key in zip(self.specs, self.keys, strict=True):
                 writers.append(FeatureWriter(bank, key, spec.dim, self.image_set).__enter__())
+            chosen.give(bank.path, self.names)
             root = bank.path.resolve()
             layouts = tuple(replace(writer.layout, root=root) for writer in writers)
             self.work = Work(self.manifest.root, self.specs, layouts, self.runtime, self.options)
@@ -313,7 +336,7 @@ class _Pass:
         if self.executor:
             yield self._hand_out
             return
-        with contextlib.closing(Resident(self.work, self.manifest)) as resident:
+        with contextlib.closing(Resident(self.work, self.manifest, self.encoders)) as resident:
 
             def compute(tasks: Sequence[Task], tally: Tally, watch: "Watch") -> dict[int, dict[str, Any]]:
                 resident.run(tasks, tally, watch.look)
@@ -367,15 +390,33 @@ class _Pass:
             precision=self.work.runtime.numerics,
             device=self.work.runtime.device,
             workers=self.executor.workers if self.executor else 0,
+            feature=writer.key.name,
+            name=chosen.read(self.bank.path, writer.key.name),
+            title=self.bank.title(writer.key.name),
+            notes=self._notes(tally),
         )
         if embedded:
-            self._record(writer, i, report, described)
+            self._record(writer, i, report, described, tally)
+        elif not writer.has_provenance():
+            self._write_provenance(writer, i)  # lost or damaged: this is the command that puts it back
         return report
 
-    def _record(self, writer: FeatureWriter, i: int, report: EmbedReport, described: dict[str, Any]) -> None:
+    def _notes(self, tally: Tally) -> tuple[str, ...]:
+        wanted = self.work.options.batch_for(self.work.runtime, self.bank.chunk_rows)
+        smaller = {size: rows for size, rows in tally.batch_sizes.items() if size < wanted}
+        effect = "their last bits may differ" if self.work.runtime.on_cuda else "no value differs"
+        return tuple(
+            f"Memory did not suffice for batches of {wanted}: {rows:,} rows were encoded in batches of {size}"
+            f"; {effect} from what batches of {wanted} give"
+            for size, rows in sorted(smaller.items())
+        )
+
+    def _record(
+        self, writer: FeatureWriter, i: int, report: EmbedReport, described: dict[str, Any], tally: Tally
+    ) -> None:
         spec, runtime, options = self.work.specs[i], self.work.runtime, self.work.options
         batch_size = options.batch_for(runtime, self.bank.chunk_rows)
-        writer.write_provenance(provenance.of_features(spec, self.manifest, options, runtime, self.decoder))
+        self._write_provenance(writer, i)
         RunRecord.now(
             kind="embed",
             asked={"model": spec.slug, "batch_size": batch_size, **provenance.of_options(options)},
@@ -384,6 +425,7 @@ class _Pass:
                 "key": writer.key.to_dict(),
                 "manifest_digest": self.manifest.digest,
                 "encoder": described,
+                "batch_sizes": {str(size): rows for size, rows in sorted(tally.batch_sizes.items())},
                 "device": runtime.device,
                 "workers": report.workers,
             },
@@ -397,6 +439,11 @@ class _Pass:
             seconds={"total": report.seconds, "stages": report.stages},
             versions=provenance.versions(),
         ).write(self.bank.path)
+
+    def _write_provenance(self, writer: FeatureWriter, i: int) -> None:
+        work = self.work
+        made = provenance.of_features(work.specs[i], self.manifest, work.options, work.runtime, self.decoder)
+        writer.write_provenance(made)
 
 
 #: Does chunks, counts them in the tally, and says how the encoders compute.

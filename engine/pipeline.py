@@ -12,6 +12,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from stores.members.pool import readers
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -164,8 +166,10 @@ class Stages(Generic[In, Out]):
             for thread in threads:
                 while thread.is_alive():  # a plain join would keep Ctrl-C waiting
                     thread.join(_POLL_S)
-        except BaseException:
+        except BaseException as error:
             self._stop.set()
+            if isinstance(error, KeyboardInterrupt):
+                readers.abandon()  # else a container may be read for as long as its size justifies
             raise
         finally:
             if self._errors:

@@ -15,6 +15,7 @@ from engine.evals.splits import SplitOptions
 from engine.extract import Progress, embed
 from engine.models import resolve
 from engine.runtime import Runtime, usable_cores
+from stores.outputs import check_file, check_folder, check_manifest, is_manifest, make_folder
 
 #: An ImageNet network, and an untrained one to see what pretraining is worth.
 MODELS = ("efficientnet-lite0", "random/resnet18")
@@ -26,6 +27,8 @@ PROTOCOLS = {
     "digits": Protocol(n_way=5, n_shot=20, n_query=15, episodes=600),
     "tiles": Protocol(n_way=3, n_shot=5, n_query=10, episodes=600),
 }
+
+_PICTURE = "quickstart.png"
 
 #: Sets that can be probed: no class of the tiles comes from more than two pictures, so none can be held out.
 PROBED = ("digits",)
@@ -78,9 +81,10 @@ def run(
         raise Refused(
             f"{directory} is a file", "The quickstart writes into a folder", "name another with --dir"
         )
-    directory.mkdir(parents=True, exist_ok=True)
+    _refuse_strangers(directory, sets)
     recipe = resolve(MODELS[0]).recipe.at(SIDE)  # the untrained control sees the very same pixels
     specs = [resolve(slug, recipe=recipe) for slug in MODELS]
+    make_folder(directory)
     rows: list[tuple[Any, ...]] = []
     probes: list[dict[str, Any]] = []
     paths: dict[str, str] = {}
@@ -98,6 +102,15 @@ def run(
     columns = ("data set", "model", "images", "way", "shot", "chance", "accuracy", "ci95")
     title = "Few-shot accuracy from the bank (mean and 95 % interval of 600 episodes)"
     return Result(Table(title, columns, tuple(rows)), probe_table(probes), paths)
+
+
+def _refuse_strangers(directory: Path, sets: tuple[str, ...]) -> None:
+    """Refuse a folder in a bank, or with a picture or manifests of these names that are somebody else's."""
+    check_folder(directory)
+    check_file(directory / _PICTURE, (".png",), command="quickstart")
+    for name in sets:
+        path = directory / f"{name}.parquet"
+        check_manifest(path, force=path.is_file() and is_manifest(path))
 
 
 def probe(bank: Path) -> list[dict[str, Any]]:
@@ -152,4 +165,4 @@ def _draw(
     from engine.report.figures import overview
 
     banks = {name: directory / f"{name}.bank" for name in sets}
-    return overview(rows, probes, banks, directory, MODELS[0], directory / "quickstart.png")
+    return overview(rows, probes, banks, directory, MODELS[0], directory / _PICTURE)

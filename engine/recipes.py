@@ -7,6 +7,7 @@ the key under which its embeddings are stored.
 import hashlib
 import json
 import math
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ _WORDS = {
 }
 #: Larger squares than this are mistakes, not backbones' inputs.
 _MAX_SIDE = 8192
+#: Bytes of a recipe's file.
+_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def _numbers(field: str, values: Any, count: int) -> Any:
     """`count` finite floats as a tuple."""
     try:
         numbers = tuple(float(v) for v in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise _refused(field, values, f"It is {count} finite numbers")
@@ -212,6 +215,16 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
+def _read(path: Path) -> bytes:
+    """A recipe's bytes. Raises OSError, also for what is no regular file or far too large."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):  # asked first: opening a FIFO waits, and a device may never end
+        raise OSError("it is no regular file")
+    if state.st_size > _MAX_BYTES:
+        raise OSError(f"{state.st_size} bytes are more than any recipe has")
+    return path.read_bytes()
+
+
 def load_recipe(name_or_file: str | Path) -> Recipe:
     """A named recipe, or one from a JSON file of `Recipe` fields.
 
@@ -228,7 +241,7 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
             "choose one",
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(_read(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise Refused(
             f"recipe file {path}: {error}",

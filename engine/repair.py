@@ -16,10 +16,10 @@ from engine.errors import BankError, Refused
 from engine.extract import Progress, embed
 from engine.restore import restore
 from stores.heal import Promise, heal_chunk, heal_marker, promise_of_chunk
-from stores.layout import FeatureLayout
+from stores.layout import MANIFEST, FeatureLayout
 from stores.locks import coordinating
 from stores.manifest import Manifest
-from stores.mend import seal_complete
+from stores.mend import put_back_manifest, seal_complete
 from stores.places import Place, place
 from stores.read import Bank
 from stores.report import VerifyReport
@@ -50,6 +50,7 @@ def repair(
     weights: Path | None = None,
     root: Path | None = None,
     device: str = "auto",
+    given: Manifest | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
     """Verify a bank and mend what is damaged, with the settings that made it.
@@ -57,18 +58,24 @@ def repair(
     Args:
         weights: the weights file, where it is not at its recorded place any more.
         root: the images' folder, likewise.
+        given: the manifest that the bank was made with, to be put back if the bank's own is lost or damaged.
 
     Returns:
-        `{ok, damaged, recomputed, features, quarantined, unrepaired}`: `ok` after a second verification;
-        `quarantined` are the files that were moved to `.embank/quarantine`; `unrepaired` lists
-        `{feature, chunks, reason}` of what stays damaged.
+        `{ok, damaged, recomputed, features, quarantined, unrepaired, remaining}`: `ok` after a second
+        verification, which found what `remaining` lists, with what mends it; `quarantined` are the files that
+        were moved to `.embank/quarantine`; `unrepaired` lists `{feature, chunks, reason}` of chunks that stay
+        damaged. Without a manifest only what needs none is mended.
 
     Raises:
-        Refused: nothing can be mended: weights or images are gone or have changed, or the bank's own documents
-            are damaged beyond what the rest confirms. Nothing was changed.
+        Refused: nothing can be mended: weights or images are gone or have changed, or the bank's own
+            documents are damaged beyond what the rest confirms. Nothing was changed.
         MachineFault: disk full, device lost; run it again.
     """
+    if given is not None:
+        put_back_manifest(place(bank), given)
     report = verify(bank)
+    if any(damage.path == MANIFEST for damage in report.damaged):
+        return _without_manifest(bank, report)
     promises = _promises(place(bank), report)
     rest = _without(report, promises)
     lost = quarantine(bank, rest, unfinished=promises.keys())
@@ -92,13 +99,35 @@ def repair(
     recomputed = {
         feature: sum((feature, index) not in left for index in indices) for feature, indices in wanted.items()
     }
+    return _result(bank, report, recomputed, moved, unrepaired)
+
+
+def _without_manifest(bank: Place | str, report: VerifyReport) -> dict[str, Any]:
+    """Mend what needs no manifest. Chunks are computed again, which takes it, so they are left alone."""
+    others = tuple(damage for damage in report.damaged if damage.path != MANIFEST)
+    moved: list[str] = []
+    if all(damage.chunk is None for damage in others):
+        quarantine(bank, replace(report, damaged=others))
+        moved = [damage.path for damage in others if damage.reason != "missing"]
+    return _result(bank, report, {}, moved, [])
+
+
+def _result(
+    bank: Place | str,
+    report: VerifyReport,
+    recomputed: dict[str, int],
+    moved: Sequence[str],
+    unrepaired: Sequence[Unrepaired],
+) -> dict[str, Any]:
+    now = verify(bank)
     return {
-        "ok": verify(bank).ok and not unrepaired,
+        "ok": now.ok and not unrepaired,
         "damaged": len(report.damaged),
         "recomputed": sum(recomputed.values()),
         "features": recomputed,
         "quarantined": sorted(moved),
         "unrepaired": [each.to_dict() for each in unrepaired],
+        "remaining": now.to_dict()["damaged"],
     }
 
 
@@ -193,7 +222,7 @@ def _compute(
     watch = Watch(work, tasks, tally, on_progress)
     with (
         coordinating(layout.side / "lock", f"Feature {layout.name} of {store.path}"),
-        closing(Resident(work, manifest, put_back)) as resident,
+        closing(Resident(work, manifest, commit=put_back)) as resident,
     ):
         for task in tasks:
             try:

@@ -32,6 +32,7 @@ from engine.decode.contents import Contents, Table
 from engine.decode.source import ImageSource, Limits
 from engine.errors import BadImage, BankError, ChangedImage, Refused
 from engine.models import ModelSpec, resolve
+from engine.provenance import recorded
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.contents import contents_of_bank, known
@@ -81,7 +82,7 @@ class Provenance:
         Raises:
             BankError: it is missing or damaged, or its fields are not those that this version knows.
         """
-        body = bank.provenance(feature)
+        body = recorded(bank, feature)
         try:
             return cls._parse(body)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

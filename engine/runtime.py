@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.errors import MachineFault, Refused
+from engine import faults
+from engine.errors import Refused
+from stores.limits import MAX_THREADS, check_seed, check_whole
 
 if TYPE_CHECKING:
     import torch
@@ -112,8 +114,9 @@ class Runtime:
             precision = _best_precision(device)
         if precision == "fp16" and device == "cpu":
             raise Refused("fp16 on the CPU", "Half precision is for CUDA", "use --precision bf16 or fp32")
-        if threads is not None and threads < 1:
-            raise Refused(f"{threads} threads", "At least one is needed", "leave --threads out")
+        if threads is not None:
+            check_whole("threads", threads, 1, MAX_THREADS, "leave --threads out")
+        check_seed(seed)
         return cls(device, precision, threads or usable_cores(), seed, compile)  # type: ignore[arg-type]
 
     @property
@@ -203,8 +206,9 @@ def autocast(runtime: Runtime) -> Iterator[None]:
 def fix_flags(runtime: Runtime) -> dict[str, Any]:
     """Set the global switches that change bits, and return them for the record.
 
-    float32 means float32: TF32 is off. cuDNN may pick its algorithm once per shape (`benchmark`), which is
-    safe because batches have one shape; nondeterministic algorithms are excluded.
+    float32 means float32: TF32 is off. cuDNN chooses its algorithm by the shape alone, never by timing
+    (`benchmark` is off), and nondeterministic algorithms are excluded, so a run that resumes gives the same
+    bits. On the CPU these switches mean nothing, and only the number of threads is set.
     """
     import torch
 
@@ -338,24 +342,21 @@ class DeviceEvent:
 
 
 @contextlib.contextmanager
-def device_faults() -> Iterator[None]:
-    """Turn the device's out-of-memory and loss into a MachineFault that says how to resume."""
-    import torch
+def device_faults(memory_remedy: str | None = None) -> Iterator[None]:
+    """Turn what libraries raise when memory is out or the device fails into faults that say how to resume.
 
+    Args:
+        memory_remedy: what makes the body need less memory; None gives a general remedy.
+
+    Raises:
+        OutOfMemory, DeviceLost, MachineFault: as `engine.faults.translate`.
+    """
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise MachineFault(
-            f"The device is out of memory ({str(error).splitlines()[0]})",
-            "A batch and its activations must fit",
-            "run the same command with a smaller --batch-size; committed chunks are kept",
-        ) from error
-    except torch.AcceleratorError as error:
-        raise MachineFault(
-            f"The device failed ({str(error).splitlines()[0]})",
-            "The run stopped with its committed chunks safe",
-            "check the device (`embank doctor`) and run the same command again",
-        ) from error
+    except Exception as error:
+        if fault := faults.translate(error, memory_remedy):
+            raise fault from error
+        raise
 
 
 def describe_devices() -> list[dict[str, Any]]:
@@ -430,15 +431,31 @@ def plain_flags(*, tf32_matmul: bool = False) -> Iterator[None]:
     Args:
         tf32_matmul: also let matrix products use TF32, which torch leaves off.
     """
+    with _cuda_flags(matmul_tf32=tf32_matmul, cudnn_tf32=True, deterministic=False):
+        yield
+
+
+@contextlib.contextmanager
+def exact_flags() -> Iterator[None]:
+    """float32 without TF32, by deterministic algorithms, for the body: whatever was set before is back after.
+
+    For a truth to measure others by, in a process where nobody need have called `fix_flags`.
+    """
+    with _cuda_flags(matmul_tf32=False, cudnn_tf32=False, deterministic=True):
+        yield
+
+
+@contextlib.contextmanager
+def _cuda_flags(*, matmul_tf32: bool, cudnn_tf32: bool, deterministic: bool) -> Iterator[None]:
     import torch
 
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
     matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = (
-        tf32_matmul,
-        True,
+        matmul_tf32,
+        cudnn_tf32,
         False,
-        False,
+        deterministic,
     )
     try:
         yield

@@ -1,23 +1,29 @@
 """Executors: who does the tasks. `Serial` is the reference; `DaskExecutor` hands them to worker processes.
 
 A task is a pure function of its arguments whose effect, if any, may happen twice (chunks are committed
-exclusively): workers may die, be stopped and come back, join and leave at any time. Only this module knows
-dask.
+exclusively): workers may die, be stopped and come back, join and leave at any time. Only this module and
+`engine.cluster` know dask.
 """
 
 import contextlib
 import ipaddress
+import os
 import queue
 import ssl
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from engine.errors import EmbankError, MachineFault, Refused
+from engine import faults
+from engine.errors import DeviceLost, EmbankError, MachineFault, Refused
+from stores.limits import check_memory, check_whole
 
+#: Worker processes of one machine at most, and what each takes without any work.
+MAX_WORKERS, _WORKER_BYTES = 1024, 300 << 20
 R = TypeVar("R")
 
 #: Tasks handed out for each worker: the one it does and one that waits there, which hides the scheduler's
@@ -25,6 +31,10 @@ R = TypeVar("R")
 AHEAD = 2
 #: Seconds between two looks at who is there.
 LOOK_S = 1.0
+#: Seconds that a worker without its device has left to say so; those after which it ends in any case; and how
+#: its process ends.
+FAREWELL_S, LAST_S = 0.5, 10.0
+LOST_DEVICE = 3
 
 
 class Executor(Protocol):
@@ -65,16 +75,20 @@ class DaskExecutor:
 
     Attributes:
         client: `distributed.Client`.
-        tries: how often a task may end with a MachineFault, on any workers.
+        tries: how often a task may end with a MachineFault, on any workers; a worker whose device is lost
+            ends itself, and its task goes elsewhere without counting.
+        losses: how many workers may lose their device over one task, one after another.
         patience_s: how long to wait without any worker.
         say: is told of workers that come and go.
     """
 
     client: Any
     tries: int = 3
+    losses: int = 4
     patience_s: float = 300.0
     say: Callable[[str], None] = lambda _: None
-    _seen: frozenset[str] = field(default_factory=frozenset)
+    _seen: dict[str, str] = field(default_factory=dict)
+    _lame: set[str] = field(default_factory=set)
     _looked: float = float("-inf")
 
     @property
@@ -94,18 +108,35 @@ class DaskExecutor:
                     lonely_since = time.monotonic()
                 elif time.monotonic() - lonely_since > self.patience_s:
                     raise _deserted(self.client, self.patience_s)
-                flight.fill(AHEAD * present)
+                flight.fill(AHEAD * present, self._sound())
                 for position, future in flight.landed(LOOK_S):
                     outcome = _outcome(future)
-                    if isinstance(outcome, MachineFault) and flight.tried(position) < self.tries:
-                        self.say(f"{outcome} Trying again.")
-                        flight.waiting.append(position)
-                    elif isinstance(outcome, BaseException):
-                        raise outcome
+                    if isinstance(outcome, BaseException):
+                        self._try_again(flight, position, outcome)
                     else:
                         yield position, outcome
         finally:
             flight.cancel()
+
+    def _try_again(self, flight: "_Flight", position: int, error: BaseException) -> None:
+        """Have a task done again that failed by no fault of its own. Raises any other error."""
+        if isinstance(error, DeviceLost):
+            self._lame.add(error.worker)
+            flight.lost(position)
+            again = flight.losses(position) < self.losses
+            what = f"{error.found}, which ends worker {error.worker}."
+        else:
+            what = str(error)
+            again = isinstance(error, MachineFault) and flight.tried(position) < self.tries
+        if not again:
+            raise error
+        self.say(f"{what} Trying again.")
+        flight.waiting.append(position)
+
+    def _sound(self) -> list[str]:
+        """Addresses of workers whose device, as far as is known, was never lost. A worker keeps its name,
+        and its GPU, when its process is replaced."""
+        return [address for address, name in self._seen.items() if name not in self._lame]
 
     def _look(self) -> int:
         """How many workers there are; says who came and went. Asks at most once in `LOOK_S`: the answer's
@@ -115,20 +146,21 @@ class DaskExecutor:
         present = self._present()
         self._looked = time.monotonic()
         if present != self._seen:
-            came, went = len(present - self._seen), len(self._seen - present)
+            came, went = len(present.keys() - self._seen.keys()), len(self._seen.keys() - present.keys())
             changes = [f"{n} {word}" for n, word in ((came, "joined"), (went, "left")) if n]
             self.say(f"Workers: {len(present)} ({', '.join(changes)})")
             self._seen = present
         return len(present)
 
-    def _present(self) -> frozenset[str]:
+    def _present(self) -> dict[str, str]:
+        """Address -> name of each worker that is there."""
         try:
             found = self.client.scheduler_info(n_workers=-1)
         except (OSError, TimeoutError) as error:
             raise _lost(str(error)) from error
         if "workers" not in found:  # what a client knows that has given up to connect again
             raise _lost("nobody answers")
-        return frozenset(found["workers"])
+        return {address: str(worker["id"]) for address, worker in found["workers"].items()}
 
 
 class _Flight:
@@ -139,16 +171,29 @@ class _Flight:
         self.waiting = deque(range(len(tasks)))
         self.flying: dict[Any, int] = {}
         self._tries: dict[int, int] = {}
+        self._losses: dict[int, int] = {}
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def tried(self, position: int) -> int:
         return self._tries.get(position, 0)
 
-    def fill(self, room: int) -> None:
-        """Hand out tasks until `room` of them fly."""
+    def losses(self, position: int) -> int:
+        return self._losses.get(position, 0)
+
+    def lost(self, position: int) -> None:
+        """Count a try as the loss of a device, which is no failure of the task."""
+        self._tries[position] -= 1
+        self._losses[position] = self.losses(position) + 1
+
+    def fill(self, room: int, sound: list[str]) -> None:
+        """Hand out tasks until `room` of them fly; one that met a lost device to `sound` workers, if any."""
         while self.waiting and len(self.flying) < room:
             position = self.waiting.popleft()
-            future = self._client.submit(self._function, *self._tasks[position], pure=False)
+            where: dict[str, Any] = {}
+            if self.losses(position) and sound:
+                where = {"workers": sound, "allow_other_workers": True}
+            task = self._tasks[position]
+            future = self._client.submit(_in_worker, self._function, *task, pure=False, **where)
             self.flying[future] = position
             future.add_done_callback(self._ended.put)
             self._tries[position] = self.tried(position) + 1
@@ -166,6 +211,54 @@ class _Flight:
         if self.flying:
             with contextlib.suppress(Exception):  # the scheduler may be gone
                 self._client.cancel(list(self.flying), force=True)
+
+
+def _in_worker(function: Callable[..., R], *arguments: Any) -> R:
+    """Do a task in a worker process, which ends itself after a fault that leaves it without its device."""
+    _doomed.wait_for_the_end()
+    try:
+        return function(*arguments)
+    except Exception as error:
+        fault = error if isinstance(error, MachineFault) else faults.translate(error)
+        if fault is None:
+            raise
+        if isinstance(fault, DeviceLost):
+            fault.worker = _doomed.end_soon()
+        raise fault from None  # its cause may be of a class that the other side cannot unpickle
+
+
+class _Doom:
+    """The end of this worker process. CUDA keeps the error that cost it its device: any further task would
+    fail as well, and at once, so that it would draw the tasks that sound workers have no time for."""
+
+    def __init__(self) -> None:
+        self._near = threading.Event()
+
+    def wait_for_the_end(self) -> None:
+        """Return at once, unless the process is about to end: then never. dask gives the task to another."""
+        while self._near.is_set():
+            time.sleep(FAREWELL_S)
+
+    def end_soon(self) -> str:
+        """End the process when what is to be said has been sent; returns the worker's name.
+
+        Its nanny, or whoever else started it, starts another one.
+        """
+        from distributed import get_worker
+
+        worker = get_worker()
+        if worker.address.startswith("inproc://"):  # a thread of the user's own process
+            return str(worker.name)
+        self._near.set()
+        # By the loop that sends the news, so that a busy one ends no sooner than it has.
+        worker.loop.add_callback(worker.loop.call_later, FAREWELL_S, os._exit, LOST_DEVICE)
+        timer = threading.Timer(LAST_S, os._exit, [LOST_DEVICE])
+        timer.daemon = True
+        timer.start()
+        return str(worker.name)
+
+
+_doomed = _Doom()
 
 
 def _outcome(future: Any) -> Any:
@@ -209,16 +302,21 @@ def _deserted(client: Any, seconds: float) -> MachineFault:
 def local(
     workers: int, *, cuda: bool = False, silence_s: float = 60.0, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[DaskExecutor]:
-    """Worker processes on this machine, one for each GPU if `cuda`; they listen on loopback only.
+    """Worker processes on this machine, one for each GPU if `cuda`; closed to everybody else by TLS.
 
     Args:
         workers: how many. silence_s: a worker that is not heard of for so long is replaced.
 
     Raises:
-        Refused: dask is not installed, or dask-cuda for `cuda`.
+        Refused: dask or cryptography is not installed, or dask-cuda for `cuda`; more workers than GPUs.
     """
+    check_whole("workers", workers, 1, MAX_WORKERS)
+    check_memory(workers * _WORKER_BYTES, f"{workers} workers", "lower --workers")
     _need_dask()
     import dask
+    import distributed  # noqa: F401 - imported under the settings, its own defaults would leave with them
+
+    from engine import cluster as own
 
     settings = {
         "distributed.scheduler.worker-ttl": f"{silence_s} s",
@@ -226,43 +324,10 @@ def local(
         "distributed.logging.distributed": "critical",
     }
     with tempfile.TemporaryDirectory() as scratch, dask.config.set(settings):
-        cluster = (_cuda_cluster if cuda else _cpu_cluster)(workers, scratch)
+        cluster = (own.on_gpus if cuda else own.on_cpu)(workers, scratch)
         with cluster, cluster.get_client() as client:
             cluster.adapt(minimum=workers, maximum=workers)  # replace those that were given up
             yield DaskExecutor(client, say=say)
-
-
-def _cpu_cluster(workers: int, scratch: str) -> Any:
-    from distributed import LocalCluster
-
-    return LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address=None,
-        local_directory=scratch,
-        silence_logs=50,
-    )
-
-
-def _cuda_cluster(workers: int, scratch: str) -> Any:
-    try:
-        from dask_cuda import LocalCUDACluster
-    except ImportError as error:
-        raise Refused(
-            "dask-cuda is not installed",
-            "Workers on several GPUs need it",
-            "install embank[rapids], or leave --workers out to use one GPU",
-        ) from error
-    return LocalCUDACluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        local_directory=scratch,
-        silence_logs=50,
-    )
 
 
 @contextlib.contextmanager

@@ -5,18 +5,20 @@ A file is put in its place whole or not at all; a flipped bit anywhere in it is 
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stores import documents, files
+from stores import documents, files, forms
+from stores.errors import BankError, MachineFault
 from stores.layout import SIDE
 from stores.places import Place
 
 #: Kinds of numbers that a file may hold.
-DTYPES = ("float16", "float32", "float64", "int64", "uint8")
+DTYPES = forms.NUMBERS
 
 
 def write(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -51,6 +53,18 @@ def write(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[st
     files.replace(path, data, files.temporary(root / SIDE / "tmp", "arrays"))
 
 
+def keep(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """As `write`, but only False where the bank cannot be written to or the disk is full.
+
+    For what is used now in any case, and is kept to save time later.
+    """
+    try:
+        write(root, relative, key, arrays)
+    except (BankError, MachineFault):
+        return False
+    return True
+
+
 def read(root: Place, relative: str, key: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | None:
     """Arrays that `write` put there under this very key; None where there is no such file.
 
@@ -63,12 +77,14 @@ def read(root: Place, relative: str, key: Mapping[str, Any]) -> dict[str, npt.ND
         return None
     end = data.find(b"\n") + 1
     head = documents.decode(data[:end], path)
+    if not forms.ARRAYS(head):
+        raise broken(path)
     if head["key"] != json.loads(documents.canonical(dict(key))):
         raise broken(path)
     found, view = {}, memoryview(data)[end:]
     for name in sorted(head["arrays"]):
         about = head["arrays"][name]
-        size = np.dtype(about["dtype"]).itemsize * int(np.prod(about["shape"], dtype=np.int64))
+        size = np.dtype(about["dtype"]).itemsize * math.prod(about["shape"])
         part, view = view[:size], view[size:]
         if len(part) != size or hashlib.sha256(part).hexdigest() != about["sha256"]:
             raise broken(path)

@@ -10,6 +10,10 @@ from stores.errors import BankError
 from stores.places import Place
 
 _DIGEST = "sha256"
+#: Bytes of a sealed document: a seal of 400,000 chunks.
+MAX_BYTES = 1 << 28
+#: Levels of objects and lists: more than any document has, and fewer than trouble whoever goes through them.
+_DEPTH = 32
 
 
 class BrokenDocument(BankError):
@@ -43,8 +47,10 @@ def decode(data: bytes, path: Place) -> dict[str, Any]:
         BrokenDocument: anything but the bytes that `encode` made.
     """
     try:
+        if not data.startswith(b"{"):
+            raise ValueError  # a file of anything else may be large
         body = json.loads(data)
-        if isinstance(body, dict) and body.pop(_DIGEST, None) and encode(body) == data:
+        if isinstance(body, dict) and body.pop(_DIGEST, None) and encode(body) == data and _is_flat(body):
             return body
     except (ValueError, TypeError, RecursionError):
         pass
@@ -55,14 +61,25 @@ def decode(data: bytes, path: Place) -> dict[str, Any]:
     )
 
 
+def _is_flat(body: Any) -> bool:
+    """Whether a value has no more levels than a document may have."""
+    level = [body]
+    for _ in range(_DEPTH):
+        holders = [each for each in level if isinstance(each, dict | list)]
+        level = [inner for each in holders for inner in (each.values() if isinstance(each, dict) else each)]
+        if not level:
+            return True
+    return False
+
+
 def read(path: Place) -> dict[str, Any]:
     """The body of the sealed document at `path`. Raises BankError if it is missing or damaged."""
-    return decode(files.read(path), path)
+    return decode(files.read(path, MAX_BYTES), path)
 
 
 def read_if_there(path: Place) -> dict[str, Any] | None:
     """As `read`, but None where there is no file."""
-    data = files.read_if_there(path)
+    data = files.read_if_there(path, MAX_BYTES)
     return None if data is None else decode(data, path)
 
 

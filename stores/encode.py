@@ -43,9 +43,10 @@ def encode(result: ChunkResult, layout: FeatureLayout) -> EncodedChunk:
     """Encode one chunk.
 
     A row becomes failed, whatever `result.ok` says, if it is not finite (`non_finite`), if rounding makes it
-    infinite or its norm exceeds float32 (`overflow`), or if rounding loses more than `ROUNDING_LIMIT`
-    (`underflow`). Failed rows hold NaN, as do the padding rows of the last chunk. A failure that says so
-    leaves its row pending, where the layout knows of that.
+    infinite or its norm exceeds float32 (`overflow`), if rounding loses more than `ROUNDING_LIMIT`
+    (`underflow`), or if it is all zero or one value in all of several dimensions (`degenerate`). Failed
+    rows hold NaN, as do the padding rows of the last chunk. A failure that says so leaves its row pending,
+    where the layout knows of that.
 
     Raises:
         ValueError: shapes, dtypes or failures that contradict each other or the layout.
@@ -116,6 +117,7 @@ def _finished(
 
 
 _EXPLAINED = {
+    "degenerate": "the embedding is one value in all dimensions, so it says nothing about the image",
     "non_finite": "the embedding holds NaN or infinity",
     "overflow": "the embedding exceeds the stored precision's range",
     "underflow": f"rounding to the stored precision loses more than {ROUNDING_LIMIT:g} of the embedding",
@@ -156,6 +158,9 @@ def _cast(
         norms[:] = norm
         lost = np.sqrt(np.square(exact - values.astype(np.float64)).sum(axis=1))
         verdict = np.full(len(source), "", dtype="U16")
+        # One dimension is always constant: there, only zero says nothing.
+        same = (source == source[:, :1]).all(axis=1) & ((source.shape[1] > 1) | (norm == 0))
+        verdict[same] = "degenerate"
         verdict[lost > ROUNDING_LIMIT * norm] = "underflow"
         verdict[~(np.isfinite(values).all(axis=1) & np.isfinite(norms))] = "overflow"
         verdict[~np.isfinite(source).all(axis=1)] = "non_finite"

@@ -2,21 +2,26 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from stores import files
+from stores import documents, files
 from stores.errors import BankError
 from stores.layout import MANIFEST
+from stores.outputs import check_folder
 from stores.tables import atomic_file
 
 if TYPE_CHECKING:
     from stores.read import FeatureSet
 
 FORMATS = ("npy", "parquet")
+#: Beside an export that is being written, or was interrupted.
+UNFINISHED = "unfinished-export.json"
 _BLOCK_ROWS = 4096
 _RISKY = ("=", "+", "-", "@", "\t", "\r")
 
@@ -30,8 +35,11 @@ def export(
 
     `npy`: embeddings.npy float32 [rows, dim], status.npy uint8 (1 = ok, 2 = failed). `parquet`:
     embeddings.parquet with image_id, status and embedding (fixed-size list of float32). Both:
-    manifest.parquet and failures.csv (row, image_id, uri, code, detail; cells that a spreadsheet would run
-    are quoted).
+    manifest.parquet, failures.csv (row, image_id, uri, code, detail; cells that a spreadsheet would run
+    are quoted) and feature.json (what the embeddings are: feature, title, key).
+
+    An export that was interrupted can be repeated: until all is written, `unfinished-export.json` names what
+    it is of and the files that were not there before, and these alone are replaced.
 
     Args:
         features: what to write.
@@ -45,7 +53,72 @@ def export(
         BankError: an unknown format, or files that are there already.
         MachineFault: disk full or I/O error.
     """
-    name, out = str(getattr(format, "value", format)), Path(out)
+    return export_all([features], out, format, overwrite)
+
+
+def export_all(
+    several: Sequence["FeatureSet"], out: Path | str, format: str = "npy", overwrite: bool = False
+) -> list[Path]:
+    """Export several feature sets of a bank: each into a folder of its name, unless there is one only."""
+    out = Path(out)
+    folders = [out] if len(several) == 1 else [out / features.name for features in several]
+    writers = _writers(str(getattr(format, "value", format)))
+    paths = [folder / name for folder in folders for name in (*writers, MANIFEST)]
+    for folder in folders:
+        check_folder(folder)
+    what = {"format": sorted(writers), "seals": [features.seal_digest for features in several]}
+    new = _new_files(out, [path.relative_to(out).as_posix() for path in paths], what, overwrite)
+    for features in several:  # What is damaged is refused before anything is written.
+        _ = features.array, features.status
+    files.make_directory(out)
+    _remove_left_behind(folders, (*writers, MANIFEST))
+    note = out / UNFINISHED
+    documents.replace(note, {**what, "files": new}, files.temporary(out, f".{UNFINISHED}"))
+    for folder, features in zip(folders, several, strict=True):
+        _write(features, folder, writers)
+    files.remove(note)  # the last touch: whoever dies before it may do all again
+    return paths
+
+
+def _new_files(out: Path, relatives: list[str], what: dict[str, Any], overwrite: bool) -> list[str]:
+    """Which of the files are this export's own, being absent or of its interrupted predecessor.
+
+    Raises:
+        BankError: another is there, and nothing says that it may be replaced.
+    """
+    try:
+        note = documents.read_if_there(out / UNFINISHED) or {}
+    except documents.BrokenDocument:
+        note = {}
+    own = (
+        set(note.get("files", ())) if all(note.get(name) == value for name, value in what.items()) else set()
+    )
+    folders = [each for each in relatives if (out / each).is_dir()]
+    if folders:
+        raise BankError(
+            f"{out / folders[0]} is a folder", "An export writes a file there", "choose another folder"
+        )
+    new = [each for each in relatives if each in own or not os.path.lexists(out / each)]
+    taken = [each for each in relatives if each not in new]
+    if taken and not overwrite:
+        raise BankError(
+            f"{out / taken[0]} exists",
+            "An export replaces nothing unasked",
+            "choose another folder, or add --force",
+        )
+    return new
+
+
+def _remove_left_behind(folders: Sequence[Path], names: Sequence[str]) -> None:
+    """Remove the temporary files (`stores.tables.atomic_file`) of exports that were killed here."""
+    for folder in folders:
+        for each in files.names(folder):
+            name, _, pid = each.removeprefix(".").removesuffix(".tmp").rpartition(".")
+            if name in names and each == f".{name}.{pid}.tmp" and not Path("/proc", pid).exists():
+                files.remove(folder / each)
+
+
+def _writers(name: str) -> dict[str, _Write]:
     formats: dict[str, dict[str, _Write]] = {
         "npy": {"embeddings.npy": _embeddings_npy, "status.npy": _status_npy},
         "parquet": {"embeddings.parquet": _embeddings_parquet},
@@ -53,19 +126,15 @@ def export(
     writers = formats.get(name, {})
     if not writers:
         raise BankError(f"format {name!r}", f"It is one of {', '.join(FORMATS)}", "choose one")
-    writers = {**writers, "failures.csv": _failures_csv}
-    paths = [out / each for each in (*writers, MANIFEST)]
-    taken = [path for path in paths if files.stat_if_there(path) is not None]
-    if taken and not overwrite:
-        raise BankError(
-            f"{taken[0]} exists", "An export replaces nothing unasked", "choose another folder, or overwrite"
-        )
+    return {**writers, "failures.csv": _failures_csv, "feature.json": _feature_json}
+
+
+def _write(features: "FeatureSet", out: Path, writers: dict[str, _Write]) -> None:
     files.make_directory(out)
     for each, write in writers.items():
         with atomic_file(out / each) as file:
             write(features, file)
     features.bank.manifest().write(out / MANIFEST)
-    return paths
 
 
 def _blocks(features: "FeatureSet") -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
@@ -112,6 +181,11 @@ def _failures_csv(features: "FeatureSet", file: IO[bytes]) -> None:
             cells = (ids[failure.row], uris[failure.row], failure.code, failure.detail)
             writer.writerow([failure.row, *map(spreadsheet_safe, cells)])
     file.write(text.getvalue().encode("utf-8", "surrogatepass"))
+
+
+def _feature_json(features: "FeatureSet", file: IO[bytes]) -> None:
+    body = {"feature": features.name, "title": features.title, "key": features.key.to_dict()}
+    file.write(json.dumps(body, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
 def spreadsheet_safe(cell: str) -> str:

@@ -1,22 +1,21 @@
 """Reading a sealed feature out of a bucket: fetched at once, checked against the seal, mapped as from disk.
 
 What was fetched stays in a cache folder, one folder a seal, so that the next evaluation reads from disk;
-where there is no such folder, in memory.
+where there is no such folder, or others can write to it, in memory.
 """
 
 import hashlib
 import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stores import files, integrity, objects
-from stores.errors import BankError, EmbankError
+from stores import files, integrity, objects, private, waiting
+from stores.errors import BankError
 from stores.layout import SIDE
 from stores.mapping import map_chunks
 from stores.places import ObjectPath
@@ -28,7 +27,10 @@ _AT_ONCE = 8
 
 
 def cache_folder() -> Path | None:
-    """`EMBANK_CACHE`, else `embank` below `XDG_CACHE_HOME` or `~/.cache`; None where it cannot be written."""
+    """`EMBANK_CACHE`, else `embank` below `XDG_CACHE_HOME` or `~/.cache`.
+
+    None where it cannot be written, or where somebody else can write to it, which is said once.
+    """
     stated = os.environ.get(CACHE_VARIABLE)
     if stated == "":
         return None
@@ -36,11 +38,20 @@ def cache_folder() -> Path | None:
         folder = Path(
             stated or Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "embank")
         )
-        if not folder.is_dir():  # else it would be synced again, which a busy disk makes one wait for
-            files.make_directory(folder.absolute())
-    except (EmbankError, OSError, RuntimeError):  # RuntimeError: a user without a home
+        private.make_folder(folder.absolute())
+        if why := private.objection(folder, link=True):
+            _distrust(why)
+            return None
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
     return folder.absolute() if folder.is_dir() and os.access(folder, os.W_OK) else None
+
+
+def _distrust(why: str) -> None:
+    private.warn(
+        f"the cache is not used: {why}. Remove that, or run `chmod -R go-w` on it if all of it is yours; or "
+        f"set {CACHE_VARIABLE} to a folder of your own."
+    )
 
 
 def read_promised(root: ObjectPath, relative: str, promise: Mapping[str, Any]) -> bytes:
@@ -78,8 +89,12 @@ def fetch_chunks(
     wanted = {relative: promises[relative] for relative in relatives}
     if (folder := cache_folder()) is not None:
         home = folder / "banks" / hashlib.sha256(seal).hexdigest()
-        _fill(home, root, wanted, seal)
-        return map_chunks([home / relative for relative in relatives], payload, dtype, tail)
+        copies = [home / relative for relative in relatives]
+        if why := private.objection_below(folder, copies):
+            _distrust(why)
+        else:
+            _fill(home, root, wanted, seal)
+            return map_chunks(copies, payload, dtype, tail)
     buffer = mmap.mmap(-1, payload * len(relatives))
 
     def fetch(index: int) -> None:
@@ -99,14 +114,15 @@ def _fill(home: Path, root: ObjectPath, wanted: integrity.Promises, seal: bytes)
 
     def fetch(relative: str) -> None:
         data = read_promised(root, relative, wanted[relative])
-        files.make_directory((home / relative).parent)
-        files.replace(home / relative, data, files.temporary(temporaries, "fetched"))
+        with files.faults(home / relative):
+            private.make_folder((home / relative).parent)
+            files.replace(home / relative, data, files.temporary(temporaries, "fetched"))
+            (home / relative).chmod(0o600)
 
-    for folder in (temporaries, home / SIDE / feature):
-        files.make_directory(folder)
+    with files.faults(temporaries):
+        private.make_folder(temporaries)
     integrity.ensure(home, feature, seal, wanted, lambda broken: _in_threads(fetch, broken))
 
 
 def _in_threads(function: Callable[[Any], None], items: Any) -> None:
-    with ThreadPoolExecutor(min(_AT_ONCE, objects.THREADS)) as pool:
-        list(pool.map(function, items))
+    list(waiting.at_once(min(_AT_ONCE, objects.THREADS), function, items))

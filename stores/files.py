@@ -8,20 +8,20 @@ Where the place is in a bucket, `stores.objects` does the same there: no tempora
 """
 
 # Low-level calls on purpose: they are the points at which the tests inject faults.
-# ruff: noqa: PTH102, PTH105, PTH106, PTH108, PTH112, PTH116, PTH208
+# ruff: noqa: PTH102, PTH105, PTH106, PTH108, PTH112, PTH114, PTH116, PTH208
 
 import contextlib
 import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from stores import objects
-from stores.errors import BankError, EmbankError, MachineFault
+from stores import objects, waiting
+from stores.errors import BankError, EmbankError, MachineFault, PathRefused
 from stores.places import ObjectPath, Place
 
 T = TypeVar("T")
@@ -36,8 +36,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 def each(root: Place, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`function` of every item, in order; at once where each has to wait for a network."""
     if isinstance(root, ObjectPath):
-        with ThreadPoolExecutor(objects.THREADS) as pool:
-            return list(pool.map(function, items))
+        return list(waiting.at_once(objects.THREADS, function, items))
     return [function(item) for item in items]
 
 
@@ -56,6 +55,8 @@ def translate(error: OSError, path: Place) -> EmbankError:
             "The bank needs this file",
             "run `embank bank verify`, then `embank bank repair`",
         )
+    if error.errno == errno.ELOOP:
+        return _no_plain_file(path, "a link")
     remedy = "run the same command again once the cause is gone; committed chunks are kept"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free space, then run the same command again; committed chunks are kept"
@@ -71,6 +72,46 @@ def faults(path: Place) -> Iterator[None]:
         raise translate(error, path) from error
 
 
+_PLAIN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_KINDS = (
+    (stat.S_ISLNK, "a link"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+)  # fmt: skip
+
+
+def open_plain(path: Path) -> int:
+    """A descriptor of a bank's file, for reading.
+
+    Asked before it is opened: opening a FIFO or a device can block or act, and a link leads elsewhere.
+
+    Raises:
+        PathRefused: it is a link or a special file. OSError: it cannot be opened.
+    """
+    refuse_special(path, os.lstat(path))
+    descriptor = os.open(path, _PLAIN)
+    try:
+        refuse_special(path, os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def refuse_special(path: Path, state: os.stat_result) -> None:
+    """Raise PathRefused for a link or a special file."""
+    for test, kind in _KINDS:
+        if test(state.st_mode):
+            raise _no_plain_file(path, kind)
+
+
+def _no_plain_file(path: Place, kind: str) -> PathRefused:
+    return PathRefused(
+        f"{path} is {kind}",
+        "The files of a bank are plain files",
+        "remove it; `embank bank verify` then says what is missing, and `embank bank repair` mends it",
+    )
+
+
 def _read_descriptor(descriptor: int) -> bytes:
     pieces = []
     while piece := os.read(descriptor, _BLOCK):
@@ -78,24 +119,38 @@ def _read_descriptor(descriptor: int) -> bytes:
     return b"".join(pieces)
 
 
-def read_if_there(path: Place) -> bytes | None:
-    """The file's bytes, or None where there is no such file."""
+def read_if_there(path: Place, most: int | None = None) -> bytes | None:
+    """The file's bytes, or None where there is no such file.
+
+    Args:
+        most: bytes that it may have; None for any number.
+
+    Raises:
+        PathRefused: a link, FIFO, socket or device. BankError: more than `most` bytes.
+    """
     if isinstance(path, ObjectPath):
         return objects.read_if_there(path)
     with faults(path):
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_plain(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
+            size = os.fstat(descriptor).st_size
+            if most is not None and size > most:
+                raise BankError(
+                    f"{path} has {size} bytes",
+                    f"What it holds takes at most {most}",
+                    "remove it; `embank bank verify` then says what is missing",
+                )
             return _read_descriptor(descriptor)
         finally:
             os.close(descriptor)
 
 
-def read(path: Place) -> bytes:
-    """The file's bytes. Raises BankError where there is no such file."""
-    data = read_if_there(path)
+def read(path: Place, most: int | None = None) -> bytes:
+    """The file's bytes. Raises BankError where there is no such file, else as `read_if_there`."""
+    data = read_if_there(path, most)
     if data is None:
         raise translate(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), path)
     return data
@@ -107,7 +162,7 @@ def digest(path: Place) -> tuple[int, str] | None:
         return objects.digest(path)
     with faults(path):
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_plain(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
@@ -230,11 +285,57 @@ def remove(path: Place) -> None:
 
 
 def remove_directory(path: Place) -> None:
-    """Remove an empty directory; one that is not empty stays, and none there is as good."""
+    """Remove a directory if nothing is in it; none there is as good."""
     if isinstance(path, ObjectPath):
         return
-    with contextlib.suppress(OSError):
-        os.rmdir(path)
+    with faults(path):
+        try:
+            os.rmdir(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def remove_link(path: Place) -> None:
+    """Remove a name that leads to a directory elsewhere; anything else stays."""
+    if isinstance(path, Path) and os.path.islink(path):
+        remove(path)
+
+
+def tree(path: Place) -> tuple[list[Place], list[Place]]:
+    """All files below a directory, and all directories, itself included, the innermost first.
+
+    Links are files. A directory that cannot be read raises as any other touch of the disk.
+    """
+    if isinstance(path, ObjectPath):
+        return list(objects.tree(path)), []
+    inside: list[Place] = []
+    folders: list[Place] = []
+    with faults(path):
+        if not os.path.isdir(path):
+            return [], []
+        for folder, below, entries in os.walk(path, topdown=False, onerror=_raise):
+            links = [name for name in below if os.path.islink(f"{folder}/{name}")]
+            inside += [Path(folder, name) for name in sorted([*entries, *links])]
+            folders.append(Path(folder))
+    return inside, folders
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def remove_tree(path: Place) -> None:
+    """Remove a directory and all that is in it, durably; none there is as good."""
+    inside, folders = tree(path)
+    each(path, remove, inside)
+    for folder in folders:
+        remove_directory(folder)
+    if folders:
+        remove_link(path)
+        sync_directory(path.parent)
 
 
 def _discard(path: Path) -> None:
@@ -288,7 +389,9 @@ def copy(source: Place, path: Place, temp: Place) -> bool:
     if isinstance(source, Path) and isinstance(path, Path):
         with faults(path):
             try:
-                os.link(os.path.realpath(source), path)
+                with contextlib.suppress(FileNotFoundError):
+                    refuse_special(source, os.lstat(source))
+                os.link(source, path)
                 return True
             except FileExistsError:
                 return False

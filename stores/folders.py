@@ -1,10 +1,11 @@
 """Find the images below a folder, and hash files, without deciding what they mean."""
 
+import contextlib
 import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,18 @@ def hash_all(
     return run_threads(sha256_of, paths, len(paths), workers=workers, progress=progress)
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end what threads read from containers, for which the pool would wait."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from stores.members.pool import readers
+
+        readers.abandon()
+        raise
+
+
 def run_threads(
     function: Callable[[T], R],
     items: Iterable[T],
@@ -118,7 +131,7 @@ def run_threads(
     step = 256
     results: list[R] = []
     iterator = iter(items)
-    with ThreadPoolExecutor(workers or min(16, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(workers or min(16, 2 * (os.cpu_count() or 1))) as pool, _interruptible():
         for start in range(0, total, step):
             batch = [item for _, item in zip(range(min(step, total - start)), iterator, strict=False)]
             results += pool.map(function, batch)

@@ -11,6 +11,9 @@ from stores.schema import DTYPES, FEATURE_VERSIONS, SCHEMA_VERSION, check_schema
 
 Test = Callable[[Any], bool]
 
+#: Kinds of numbers that an array file may hold.
+NUMBERS = ("float16", "float32", "float64", "int64", "uint8")
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PATH = re.compile(r"(?!.*\.\.)[A-Za-z0-9_.][A-Za-z0-9._-]*(/[A-Za-z0-9_.][A-Za-z0-9._-]*)*")
 
@@ -83,13 +86,15 @@ def _both(first: Test, second: Test) -> Test:
 
 
 _SCHEMA = _whole(0)
+#: More images than any bank has, and values an embedding; beyond, a number is an attack on whoever counts.
+_ROWS, _DIM = _whole(1, 1 << 32), _whole(1, 1 << 24)
 _PROMISES = _all(_members({"size": _whole(0), "sha256": _digest}), _path)
 _COLUMN_FILES = (*(f"{column}.npy" for column in COLUMNS), VOCABULARIES)
 
 RUN = _members(
     {
         "schema": _SCHEMA,
-        "rows": _whole(1),
+        "rows": _ROWS,
         "chunk_rows": _whole(1, 1 << 20),
         "image_digest": _digest,
         "manifest_digest": _digest,
@@ -107,8 +112,8 @@ KEY = _members(
             {**dict.fromkeys(_KEY_TEXTS, _text), "dtype": lambda value: value in DTYPES, "schema": _SCHEMA}
         ),
         "digest": _digest,
-        "dim": _whole(1),
-        "rows": _whole(1),
+        "dim": _DIM,
+        "rows": _ROWS,
         "chunk_rows": _whole(1, 1 << 20),
     },
     {"image_set": _digest},
@@ -120,7 +125,7 @@ SEAL = _both(
             "schema": _SCHEMA,
             "feature": _digest,
             "name": _text,
-            "rows": _whole(1),
+            "rows": _ROWS,
             "ok": _whole(0),
             "failed": _whole(0),
             "files": _PROMISES,
@@ -167,4 +172,14 @@ RECORD = _members(
         **dict.fromkeys(("asked", "used", "metrics", "seconds"), _mapping),
     },
     dict.fromkeys(("versions", "failures", "convergence"), _mapping),
+)
+
+ARRAYS = _members(
+    {
+        "key": _mapping,
+        "arrays": _all(
+            _members({"dtype": lambda value: value in NUMBERS, "shape": _list(_whole(0)), "sha256": _digest}),
+            _text,
+        ),
+    }
 )

@@ -2,7 +2,8 @@
 
 A stamp is (size, mtime, ctime, inode) of a file whose SHA-256 was found right. As long as the stamp holds,
 nobody has written to the file; decay of the medium below the file system is found by `stores.verify`, which
-trusts no stamp.
+trusts no stamp. Stamps lie in a folder of this user's own (`stores.private`) and not in the bank: who can
+write to the bank, or made it elsewhere, could else vouch there for bytes that the seal does not.
 """
 
 import contextlib
@@ -10,12 +11,11 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from stores import documents, files, objects
+from stores import documents, files, objects, private, waiting
 from stores.errors import BankError, EmbankError
-from stores.layout import SIDE
 from stores.places import ObjectPath, Place
 
 #: Relative path -> {"size": bytes, "sha256": hex}, as in markers and seals.
@@ -41,14 +41,22 @@ def find_broken(
     if not promises:
         return broken
     threads = objects.THREADS if isinstance(root, ObjectPath) else min(_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(lambda path: files.digest(root / path), promises)
-        for count, (path, state) in enumerate(zip(promises, found, strict=True), 1):
-            if reason := difference(state, promises[path]):
-                broken[path] = reason
-            if progress is not None:
-                progress(count, len(promises))
+    found = waiting.at_once(threads, lambda path: _state(root / path, promises[path]["size"]), promises)
+    for count, (path, state) in enumerate(zip(promises, found, strict=True), 1):
+        if reason := difference(state, promises[path]):
+            broken[path] = reason
+        if progress is not None:
+            progress(count, len(promises))
     return broken
+
+
+def _state(path: Place, expected: int) -> tuple[int, str] | None:
+    """Size and SHA-256 of a file; a file on disk of another size than expected is not read."""
+    if isinstance(path, Path):
+        state = files.stat_if_there(path)
+        if state is not None and state.st_size != expected:
+            return state.st_size, ""
+    return files.digest(path)
 
 
 def difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str:
@@ -132,20 +140,31 @@ def chunk_index(path: str) -> int | None:
 
 
 def remember(root: Place, feature: str, seal: bytes, stamps: Mapping[str, Stamp | None]) -> None:
-    """Keep stamps, taken before the files were found right. A bank that cannot be written stays without."""
-    if isinstance(root, ObjectPath):
+    """Keep stamps, taken before the files were found right; nothing for a user without a folder for them."""
+    path = _stamps_file(root, feature)
+    if path is None:
         return
     settled = time.time_ns() - SETTLED_NS
     good = {path: stamp for path, stamp in stamps.items() if stamp is not None and max(stamp[1:3]) < settled}
     body = {"seal": hashlib.sha256(seal).hexdigest(), "files": good}
-    with contextlib.suppress(EmbankError):
-        temp = files.temporary(root / SIDE / "tmp", f"{feature}.stamps")
-        documents.replace(root / SIDE / feature / "stamps.json", body, temp)
+    with contextlib.suppress(OSError):
+        private.write(path, documents.encode(body))
+
+
+def _stamps_file(root: Place, feature: str) -> Path | None:
+    if isinstance(root, ObjectPath) or (folder := private.state_folder("stamps")) is None:
+        return None
+    name = hashlib.sha256(os.fsencode(f"{os.path.realpath(root)}\0{feature}")).hexdigest()
+    return folder / f"{name}.json"
 
 
 def _load(root: Place, feature: str, seal: bytes) -> dict[str, Stamp]:
+    path = _stamps_file(root, feature)
+    data = None if path is None else private.read(path)
+    if path is None or data is None:
+        return {}
     try:
-        body = documents.read_if_there(root / SIDE / feature / "stamps.json") or {}
+        body = documents.decode(data, path)
     except EmbankError:
         return {}
     stamps = body.get("files") if body.get("seal") == hashlib.sha256(seal).hexdigest() else {}

@@ -138,6 +138,11 @@ class FeatureLayout:
         found.update({f"{self.name}/{array}/{ZARR}": encode_metadata(node) for array, node in arrays.items()})
         return found
 
+    @property
+    def sealed_count(self) -> int:
+        """How many files a seal vouches for."""
+        return (len(self.arrays) + 1) * self.grid.chunks + len(self.arrays) + 2
+
     def sealed_files(self) -> set[str]:
         """Relative paths of all that a seal vouches for."""
         chunks = range(self.grid.chunks)

@@ -61,8 +61,10 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 def _try(path: Path, mode: int) -> Lock | None:
     with files.faults(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+        descriptor = os.open(path, flags, 0o666)
         try:
+            files.refuse_special(path, os.fstat(descriptor))
             fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
@@ -107,18 +109,32 @@ def coordinating(path: Place, what: str) -> Iterator[None]:
         lock.release()
 
 
+def refuse_taken(path: Place, what: str) -> None:
+    """Raise Refused if somebody coordinates `what` at this moment; changes nothing."""
+    if isinstance(path, ObjectPath) or files.stat_if_there(path) is None:
+        return
+    lock = _try(path, fcntl.LOCK_EX)
+    if lock is None:
+        raise _taken(path, what)
+    lock.release()
+
+
+def _taken(path: Path, what: str) -> Refused:
+    holder = (files.read_if_there(path) or b"").decode("ascii", "replace").strip() or "unknown"
+    return Refused(
+        f"{what} is being written by process {holder}",
+        "One run at a time writes a feature",
+        f"wait for process {holder} to end, or stop it (committed chunks are kept); then run this again",
+    )
+
+
 def coordinate(path: Place, what: str) -> Lock | leases.Lease:
     """Become the one coordinator of `what`. Raises Refused, naming the holder, if there is one already."""
     if isinstance(path, ObjectPath):
         return leases.coordinate(path, what)
     lock = _try(path, fcntl.LOCK_EX)
     if lock is None:
-        holder = (files.read_if_there(path) or b"").decode("ascii", "replace").strip() or "unknown"
-        raise Refused(
-            f"{what} is being written by process {holder}",
-            "One run at a time writes a feature",
-            f"wait for process {holder} to end, or stop it (committed chunks are kept); then run this again",
-        )
+        raise _taken(path, what)
     try:
         lock.sign()
     except BaseException:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stores.errors import ManifestError, PathRefused, Refused
+from stores.errors import ManifestError, PathRefused
 from stores.folders import Listing, Progress, hash_all, list_images
 from stores.manifest_check import CheckReport, Problem, check
+from stores.outputs import refuse_csv_outside
 from stores.paths import CONTROL, as_re2, refuse_bad_uris, shown
 from stores.places import ObjectPath, Place, place
 from stores.tables import TextTable, as_text, folder_of, read_table, write_csv, write_parquet
@@ -189,13 +190,8 @@ class Manifest:
         path = place(path)
         if isinstance(path, ObjectPath) or path.suffix.lower() != ".csv":
             write_parquet(path, self.table, self.root)
-        elif path.absolute().parent.resolve() != self.root.absolute().resolve():
-            raise Refused(
-                f"{path} lies outside the root {self.root}",
-                "A CSV file keeps no root, so it lies in the root itself",
-                f"write {path.with_suffix('.parquet')}, or a CSV in the root",
-            )
         else:
+            refuse_csv_outside(path, self.root)
             write_csv(path, self.table)
 
     # Reading one

@@ -68,7 +68,7 @@ def _map(paths: Sequence[Path], payload: int) -> memoryview:
     weakref.finalize(holder, libc.munmap, start, reserved).atexit = False
     for index, path in enumerate(paths):
         with files.faults(path):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = files.open_plain(path)
             try:
                 if os.fstat(descriptor).st_size < payload:
                     raise _too_short(path)

@@ -11,6 +11,7 @@ from stores import documents, files, integrity, locks
 from stores.cleanup import quarantine_chunk, quarantine_file
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
+from stores.links import refuse_links
 from stores.places import Place, place
 from stores.read import Bank
 from stores.report import Damage, VerifyReport
@@ -41,6 +42,7 @@ def quarantine(
         Refused: a feature is being written. MachineFault: I/O error.
     """
     root = bank.path if isinstance(bank, Bank) else place(bank)
+    refuse_links(root)
     for folder in ("quarantine", "tmp"):
         files.make_directory(root / SIDE / folder)
     if any(each.path == RUN_DOCUMENT for each in report.damaged):
@@ -173,10 +175,59 @@ def restore_manifest(bank: Bank, manifest: "Manifest") -> Bank:
     return Bank.open(bank.path)
 
 
+def put_back_manifest(root: Place, manifest: "Manifest") -> None:
+    """Put a lost or damaged manifest back, and with it the run document if that is lost or damaged as well.
+
+    Args:
+        root: of the bank.
+        manifest: the one that the bank was made with; where it is not, nothing is changed.
+
+    Raises:
+        BankError: another manifest, or a bank without features and run document. MachineFault: I/O error.
+    """
+    if not files.names(root / SIDE) or _has_run_document(root):
+        bank = Bank.open(root)
+        if manifest.digest != bank.manifest_digest:
+            raise _another_manifest(root, manifest, bank.image_digest, bank.manifest_digest)
+        restore_manifest(bank, manifest)
+        return
+    seals, layouts = _seals(root), [definition(root, name) for name in feature_names(root)]
+    grids = {(layout.grid, layout.key.images) for layout in layouts if layout is not None}
+    if len(grids) != 1:
+        raise _unconfirmed(root, "embed into a new bank")
+    ((grid, images),) = grids
+    if (grid.rows, images) != (len(manifest), manifest.image_digest):
+        raise _another_manifest(root, manifest, images, "")
+    for seal in seals:
+        if not _agrees(seal, manifest):
+            raise _another_manifest(root, manifest, images, seal.manifest_digest)
+    for folder in ("quarantine", "tmp"):
+        files.make_directory(root / SIDE / folder)
+    with locks.held(root / SIDE / "lock"):
+        manifest.write(root / MANIFEST)
+        _write_run_document(root, manifest, grid.chunk_rows, files.read(root / MANIFEST))
+
+
+def _has_run_document(root: Place) -> bool:
+    try:
+        return documents.read_if_there(root / RUN_DOCUMENT) is not None and bool(Bank.open(root))
+    except documents.BrokenDocument:
+        return False
+
+
+def _another_manifest(root: Place, manifest: "Manifest", images: str, digest: str) -> BankError:
+    what = "labels, splits or groups" if manifest.image_digest == images else "images"
+    return BankError(
+        f"This manifest (digest {manifest.digest[:12]}) has other {what} than {root} was made with"
+        + f" ({digest[:12]})" * bool(digest),
+        "A bank keeps the manifest that it was made with",
+        "give that one, or the copy of it in an export; if there is none, embed into a new bank",
+    )
+
+
 def _rebuild_run_document(root: Place) -> None:
     """Write the run document again, if the manifest and every sealed feature agree on what it said."""
     from stores.manifest import Manifest
-    from stores.write import column_files, run_document
 
     seals = _seals(root)
     data = files.read_if_there(root / MANIFEST)
@@ -187,11 +238,17 @@ def _rebuild_run_document(root: Place) -> None:
         except BankError:
             raise _unconfirmed(root) from None
         if all(_agrees(seal, manifest) for seal in seals):
-            body = run_document(manifest, grids.pop(), {MANIFEST: data, **column_files(manifest)})
-            quarantine_file(root, RUN_DOCUMENT, files.temporary(root / SIDE / "quarantine", "bank"))
-            documents.create(root / RUN_DOCUMENT, body, files.temporary(root / SIDE / "tmp", "bank"))
+            _write_run_document(root, manifest, grids.pop(), data)
             return
     raise _unconfirmed(root)
+
+
+def _write_run_document(root: Place, manifest: "Manifest", chunk_rows: int, data: bytes) -> None:
+    from stores.write import column_files, run_document
+
+    body = run_document(manifest, chunk_rows, {MANIFEST: data, **column_files(manifest)})
+    quarantine_file(root, RUN_DOCUMENT, files.temporary(root / SIDE / "quarantine", "bank"))
+    documents.create(root / RUN_DOCUMENT, body, files.temporary(root / SIDE / "tmp", "bank"))
 
 
 def _agrees(seal: Seal, manifest: "Manifest") -> bool:
@@ -213,9 +270,12 @@ def _seals(root: Place) -> list[Seal]:
     return found
 
 
-def _unconfirmed(root: Place) -> BankError:
+def _unconfirmed(root: Place, remedy: str = "") -> BankError:
+    with_it = (
+        f"run `embank bank repair {root} --manifest MANIFEST` with the manifest that the bank was made with"
+    )
     return BankError(
         f"{root / RUN_DOCUMENT} is damaged, and no sealed feature confirms, with the manifest, what it said",
         "Nothing is guessed about a bank",
-        "put the file back from a copy, or embed into a new bank",
+        remedy or with_it,
     )

@@ -3,19 +3,20 @@
 An object appears whole or not at all, under its own name and at once for everybody: there are no temporaries,
 directories or syncs. Exclusive creation is the store's own (`If-None-Match: *`). Absence is None or False;
 every other answer than the object is an error: a `BankError` where asking again would not help (credentials,
-no such bucket), else, after retries, a `MachineFault`.
+no such bucket), else, after retries, a `MachineFault`; so is no answer in time (`stores.waiting`).
 """
 
 import functools
 import hashlib
 import os
 import re
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stores import waiting
 from stores.errors import BankError, EmbankError, MachineFault
 from stores.places import ObjectPath
 
@@ -27,22 +28,21 @@ T = TypeVar("T")
 
 #: Requests at once, where many are made: each waits for the network most of its time.
 THREADS = 16
-#: Answers of 5xx, and what never arrived, are asked for again by the library ...
-RETRIES: dict[str, Any] = {
-    "max_retries": 8,
-    "retry_timeout": timedelta(minutes=3),
-    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 2},
-}
+#: Answers of 5xx, and what never arrived, are asked for again by the library, for half of the time that there
+#: is, so that its last pause ends in time ...
+RETRIES: dict[str, Any] = {"max_retries": 8}
 #: ... and, after so many seconds, what it does not repeat itself: our requests may all be made twice.
 PAUSES = (0.5, 2.0)
-#: A chunk of 64 MiB must get through a slow line within `timeout`.
-_CLIENT = {"timeout": "5 min", "connect_timeout": "10 s"}
+#: `stores.waiting` ends a request long before the library's `timeout`. A connection is not used again after
+#: so long a pause that something on the way may have forgotten it.
+_CLIENT = {"timeout": "15 min", "connect_timeout": "10 s", "pool_idle_timeout": "20 s"}
 _CLIENT_SETTINGS = (
     *_CLIENT, "allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate",
     "proxy_excludes", "user_agent",
 )  # fmt: skip
+#: Of threads that import the library at once, one may be given a half of it: its modules import each other.
+_importing = threading.Lock()
 _PREFIXES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
-_BLOCK = 4 << 20
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _NO_CREDENTIALS = re.compile(r"credential|169\.254\.|metadata\.google|ExpiredToken", re.IGNORECASE)
@@ -61,8 +61,9 @@ class State:
 def bucket_of(scheme: str, bucket: str) -> "ObjectStore":
     """A client for a bucket; credentials and endpoint by `AWS_*`, `GOOGLE_*` or `AZURE_*` variables."""
     try:
-        from obstore.exceptions import BaseError
-        from obstore.store import from_url
+        with _importing:
+            from obstore.exceptions import BaseError
+            from obstore.store import from_url
     except ImportError as error:
         raise BankError(
             f"{scheme}://{bucket} is in an object store", "That takes the package obstore",
@@ -72,8 +73,11 @@ def bucket_of(scheme: str, bucket: str) -> "ObjectStore":
     stated = {name: os.environ.get(f"{_PREFIXES[scheme]}_{name.upper()}") for name in _CLIENT_SETTINGS}
     client: Any = {**_CLIENT, **{name: value for name, value in stated.items() if value}}
     url = f"{scheme}://{bucket}"
+    limit = timedelta(seconds=waiting.timeout())
+    backoff = {"init_backoff": min(timedelta(seconds=0.1), limit / 4), "max_backoff": limit / 4, "base": 2}
+    retries: Any = {"retry_timeout": limit / 2, "backoff": backoff, **RETRIES}
     try:
-        return from_url(url, client_options=client, retry_config=RETRIES)  # type: ignore[call-overload,no-any-return]
+        return from_url(url, client_options=client, retry_config=retries)
     except BaseError as error:
         raise BankError(
             f"{url} cannot be opened: {_first_line(error)}",
@@ -123,30 +127,45 @@ class _Unmet(Exception):
     """The condition of a request does not hold."""
 
 
-def _ask(path: ObjectPath, request: Callable[["ObjectStore", str], T]) -> T:
-    """Make a request. Raises EmbankError, `_Unmet`, or FileNotFoundError."""
+def _silent(path: ObjectPath, seconds: float) -> MachineFault:
+    return MachineFault(
+        f"{path}: the store does not answer (nothing for {seconds:.3g} s)",
+        f"A request has {waiting.timeout():g} s for its answer, and longer for what is large",
+        "check the network and the endpoint (AWS_ENDPOINT_URL), then run the same command again (committed "
+        f"chunks are kept); if the store needs longer, set {waiting.TIMEOUT_VARIABLE} to more seconds",
+    )
+
+
+def _ask(path: ObjectPath, request: Callable[["ObjectStore", str, waiting.Deadline], T], sent: int = 0) -> T:
+    """Make a request that carries so many bytes. Raises EmbankError, `_Unmet`, or FileNotFoundError."""
+    deadline = waiting.Deadline(waiting.timeout(), sent)
     store = bucket_of(path.scheme, path.bucket)
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
+    fault: EmbankError | None = None
     for pause in (*PAUSES, None):
         try:
-            return request(store, path.key)
+            return waiting.run(lambda: request(store, path.key, deadline), deadline)
+        except waiting.Silent as error:
+            raise fault or _silent(path, deadline.seconds) from error
         except (AlreadyExistsError, PreconditionError) as error:
             raise _Unmet from error
         except BaseError as error:
             fault = translate(error, path)
             if pause is None or not isinstance(fault, MachineFault) or _STATUS.search(str(error)):
                 raise fault from error
-            time.sleep(pause)
+            waiting.sleep(pause)
     raise AssertionError
 
 
 def read_state(path: ObjectPath) -> tuple[bytes, State] | None:
     """An object's bytes and state, of the same moment; None where there is none."""
 
-    def get(store: "ObjectStore", key: str) -> tuple[bytes, State]:
-        found = store.get(key)
-        return bytes(found.bytes()), _state(found.meta)
+    def get(store: "ObjectStore", key: str, deadline: waiting.Deadline) -> tuple[bytes, State]:
+        answer = store.get(key)
+        if answer.meta["size"] <= waiting.BLOCK:
+            return bytes(answer.bytes()), _state(answer.meta)
+        return b"".join(deadline.watch(answer.stream(min_chunk_size=waiting.BLOCK))), _state(answer.meta)
 
     try:
         return _ask(path, get)
@@ -168,7 +187,7 @@ def read_if_there(path: ObjectPath) -> bytes | None:
 def stat_if_there(path: ObjectPath) -> State | None:
     """The object's state, or None where there is no such object."""
     try:
-        return _ask(path, lambda store, key: _state(store.head(key)))
+        return _ask(path, lambda store, key, _: _state(store.head(key)))
     except FileNotFoundError:
         return None
 
@@ -176,9 +195,9 @@ def stat_if_there(path: ObjectPath) -> State | None:
 def digest(path: ObjectPath) -> tuple[int, str] | None:
     """Size in bytes and SHA-256 of an object, as it arrives; None where there is no such object."""
 
-    def get(store: "ObjectStore", key: str) -> tuple[int, str]:
+    def get(store: "ObjectStore", key: str, deadline: waiting.Deadline) -> tuple[int, str]:
         state, size = hashlib.sha256(), 0
-        for block in store.get(key).stream(min_chunk_size=_BLOCK):
+        for block in deadline.watch(store.get(key).stream(min_chunk_size=waiting.BLOCK)):
             state.update(block)
             size += len(block)
         return size, state.hexdigest()
@@ -191,15 +210,25 @@ def digest(path: ObjectPath) -> tuple[int, str] | None:
 
 def states(folder: ObjectPath) -> dict[str, State]:
     """The objects right below a prefix, by name."""
-    found = _ask(folder, lambda store, key: store.list_with_delimiter(key))
+    found = _ask(folder, lambda store, key, _: store.list_with_delimiter(key))
     return {each["path"].rpartition("/")[2]: _state(each) for each in found["objects"]}
 
 
 def names(folder: ObjectPath) -> list[str]:
     """Sorted names right below a prefix, of objects and of further prefixes; none where there is nothing."""
-    found = _ask(folder, lambda store, key: store.list_with_delimiter(key))
+    found = _ask(folder, lambda store, key, _: store.list_with_delimiter(key))
     every = [*(each["path"] for each in found["objects"]), *found["common_prefixes"]]
     return sorted(each.rstrip("/").rpartition("/")[2] for each in every)
+
+
+def tree(folder: ObjectPath) -> dict[ObjectPath, State]:
+    """Every object below a prefix."""
+
+    def listed(store: "ObjectStore", key: str, deadline: waiting.Deadline) -> list[Any]:
+        return [meta for batch in deadline.watch(store.list(key)) for meta in batch]
+
+    found = _ask(folder, listed)
+    return {ObjectPath(folder.scheme, folder.bucket, meta["path"]): _state(meta) for meta in found}
 
 
 def create(path: ObjectPath, data: bytes | memoryview) -> bool:
@@ -211,7 +240,7 @@ def create(path: ObjectPath, data: bytes | memoryview) -> bool:
         if stat_if_there(path) is not None:
             return False
         if pause is not None:
-            time.sleep(pause)
+            waiting.sleep(pause)
     raise MachineFault(
         f"{path}: can be neither created nor read", "A store holds an object or does not",
         "run the same command again",
@@ -233,7 +262,9 @@ def swap(path: ObjectPath, data: bytes, version: "UpdateVersion") -> bool:
 
 def _put(path: ObjectPath, data: bytes | memoryview, mode: Any) -> Any:
     try:
-        return _ask(path, lambda store, key: store.put(key, data, mode=mode, use_multipart=False))
+        return _ask(
+            path, lambda store, key, _: store.put(key, data, mode=mode, use_multipart=False), len(data)
+        )
     except _Unmet:
         return None
     except FileNotFoundError as error:
@@ -245,7 +276,7 @@ def _put(path: ObjectPath, data: bytes | memoryview, mode: Any) -> Any:
 def remove(path: ObjectPath) -> None:
     """Remove an object; none there is as good."""
     try:
-        _ask(path, lambda store, key: store.delete(key))
+        _ask(path, lambda store, key, _: store.delete(key))
     except FileNotFoundError:
         return
 
@@ -253,7 +284,7 @@ def remove(path: ObjectPath) -> None:
 def move(source: ObjectPath, target: ObjectPath) -> bool:
     """Copy an object, then delete it; False if there was none."""
     try:
-        _ask(source, lambda store, key: store.copy(key, target.key))
+        _ask(source, lambda store, key, _: store.copy(key, target.key))
     except FileNotFoundError:
         return False
     remove(source)

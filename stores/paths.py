@@ -38,6 +38,15 @@ def rules(allow_outside: bool = False) -> tuple[tuple[str, str], ...]:
     return _ALWAYS if allow_outside else _ALWAYS + _OUTSIDE
 
 
+#: What a terminal acts on, what reorders text, and halves of characters that no output takes.
+_UNSAFE = re.compile(f"{CONTROL}|{BIDI}|[\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """Text as it may be printed: control characters, reversals of direction and lone surrogates escaped."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def shown(text: str, limit: int = 120) -> str:
     """Text as it may appear in a message: quoted, controls escaped, long text cut."""
     return repr(text if len(text) <= limit else text[:limit] + "...")

@@ -4,7 +4,9 @@ Imports neither pandas nor zarr: a study rerun from the shell opens its features
 """
 
 import builtins
+import hashlib
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,13 +28,18 @@ from stores.layout import (
     Grid,
     images_key,
 )
+from stores.links import refuse_links
 from stores.mapping import map_chunks
+from stores.names import Roster, unfinished
 from stores.places import Place, place
 from stores.schema import CONTENT_BYTES, STATUS_OK, Failure, FeatureKey
-from stores.seal import Seal, definition, feature_names, misplaced, read_feature, read_seal, seal_path
+from stores.seal import Seal, definition, misplaced, read_feature, read_seal, seal_path
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
+
+#: Bytes that precede the numbers of an .npy file at most.
+_HEADER = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class FeatureInfo:
 
     Attributes:
         name: of the feature's group.
+        title: what people call it; no two features of a bank share one (`stores.names`).
         key: what made it.
         dim: length of an embedding.
         dtype: of the stored embeddings.
@@ -59,11 +67,12 @@ class FeatureInfo:
     pending: int
     bytes: int
     sealed: bool
+    title: str
 
 
 @dataclass(frozen=True)
 class Bank:
-    """A bank of embeddings, on disk or in a bucket. `Bank.open` reads its run document and nothing else.
+    """A bank of embeddings, on disk or in a bucket. `Bank.open` reads its run document and no other file.
 
     Attributes:
         path: its directory, or the prefix of its objects.
@@ -87,8 +96,10 @@ class Bank:
 
         Raises:
             BankError: no bank there, a damaged run document, or another schema version.
+            PathRefused: folders of it are links, or the run document is no plain file.
         """
         path = place(path)
+        refuse_links(path)
         body = documents.read_if_there(path / RUN_DOCUMENT)
         if body is None:
             raise BankError(
@@ -113,33 +124,27 @@ class Bank:
         """A sealed feature.
 
         Args:
-            name: a model's slug or a feature's name; None if the bank has one sealed feature only.
+            name: its name, chosen or full, a model's slug, or a beginning that fits one feature; None if the
+                bank has one sealed feature only.
 
         Raises:
             BankError: none such, several such, not sealed, or damaged.
         """
-        return FeatureSet(self, self._find(name))
+        roster = Roster.of(self.path)
+        full = roster.find(name)
+        return FeatureSet(self, full, roster.title(full))
 
-    def _find(self, name: str | None) -> str:
-        every = feature_names(self.path)
-        if name in every:
-            return name
-        known = [each for each in every if name is None or self._model(each) == name]
-        sealed = [each for each in known if self.is_sealed(each)]
-        if len(sealed) == 1:
-            return sealed[0]
-        asked = "A feature" if name is None else f"{name!r}"
-        if not known:
-            raise BankError(
-                f"{asked} is not in {self.path}",
-                f"It holds {', '.join(every) or 'no features'}",
-                "choose one of these, or run `embank embed` for this model",
-            )
-        if not sealed:
-            raise _unsealed(self.path, known[0])
-        raise BankError(
-            f"{asked} could be any of {', '.join(sealed)}", "The choice must be plain", "give the full name"
-        )
+    def select(self, name: str | None = None) -> "builtins.list[str]":
+        """Full names of all features that a word fits, sealed or not: as `features`, but all of a slug.
+
+        Raises:
+            BankError: none such, or a beginning of several names.
+        """
+        roster = Roster.of(self.path)
+        chosen = roster.entries if name is None else roster.matching(name)
+        if name is not None and not chosen:
+            raise roster.unknown(name)
+        return [entry.feature for entry in chosen]
 
     def list(self) -> "builtins.list[FeatureInfo]":
         """All features, sealed or not, but those that have lost their key (`stores.verify` reports them).
@@ -147,15 +152,18 @@ class Bank:
         Raises:
             BankError: another document is damaged.
         """
+        roster = Roster.of(self.path)
         return [
-            self._info(name) for name in feature_names(self.path) if definition(self.path, name) is not None
+            self._info(entry.feature, roster.title(entry.feature))
+            for entry in roster.entries
+            if entry.key is not None
         ]
 
-    def _info(self, name: str) -> FeatureInfo:
+    def _info(self, name: str, title: str) -> FeatureInfo:
         layout = definition(self.path, name) or read_feature(self.path, name)
         sealed = read_seal(self.path, name)
         if sealed is not None:
-            return _info_of(layout, sealed[0])
+            return _info_of(layout, sealed[0], title)
         done = failed = waiting = size = 0
         for entry in files.names(layout.side / "markers"):
             marker = _marker(layout.side / "markers" / entry)
@@ -165,11 +173,13 @@ class Bank:
             size += sum(each["size"] for each in marker["files"].values())
         key = layout.key
         ok, failed, pending = done - failed, failed - waiting, self.rows - done + waiting
-        return FeatureInfo(name, key, layout.dim, key.dtype, self.rows, ok, failed, pending, size, False)
+        return FeatureInfo(
+            name, key, layout.dim, key.dtype, self.rows, ok, failed, pending, size, False, title
+        )
 
-    def _model(self, name: str) -> str | None:
-        layout = definition(self.path, name)
-        return None if layout is None else layout.key.model
+    def title(self, name: str) -> str:
+        """What people call a feature, by its full name (`stores.names`)."""
+        return Roster.of(self.path).title(name)
 
     def is_sealed(self, name: str) -> bool:
         """Whether a feature, by its full name, is finished."""
@@ -191,13 +201,15 @@ class Bank:
         """All that the bank knows about a feature, for `embank bank show`.
 
         Returns:
-            `{name, key, counts, provenance, certificate}`, the latter two None if there are none; with
+            `{name, title, key, counts, provenance, certificate}`, the latter two None if there are none; with
             `failures`, also `[{row, code, detail}]`.
         """
-        info, side = self._info(name), self.path / SIDE / name
+        title, side = self.title(name), self.path / SIDE / name
+        info = self._info(name, title)
         counted = ("rows", "ok", "failed", "pending", "dim", "bytes", "sealed")
         body: dict[str, Any] = {
             "name": name,
+            "title": title,
             "key": info.key.to_dict(),
             "counts": {field: getattr(info, field) for field in counted},
             "provenance": documents.read_if_there(side / "provenance.json"),
@@ -214,8 +226,13 @@ class Bank:
         """The manifest, as it was when the bank was made (imports pyarrow). Raises BankError if damaged."""
         from stores.manifest import Manifest
 
-        self._side_file(MANIFEST)
-        return Manifest.read(self.path / MANIFEST, allow_outside=True)
+        path = self.path / MANIFEST
+        if not _is_parquet(path) or (files.digest(path) or (0, ""))[1] != self.files[MANIFEST]:
+            raise _damaged(path, self.path)
+        manifest = Manifest.read(path, allow_outside=True)
+        if len(manifest) != self.rows:
+            raise _damaged(path, self.path)
+        return manifest
 
     def column(self, name: str) -> tuple[npt.NDArray[np.int32], "builtins.list[str]"]:
         """A categorical column of the manifest, without reading the manifest.
@@ -246,17 +263,43 @@ class Bank:
 
     def _side_file(self, relative: str) -> bytes:
         """A file named in the run document, checked against its digest."""
-        data = files.read(self.path / relative)
-        if integrity.promise_of(data)["sha256"] != self.files[relative]:
+        # Codes take four bytes a row behind a header.
+        most = 4 * self.rows + _HEADER if relative.endswith(".npy") else documents.MAX_BYTES
+        state = files.stat_if_there(self.path / relative)
+        if state is not None and state.st_size > most:
             raise _damaged(self.path / relative, self.path)
+        data = files.read_if_there(self.path / relative)
+        if data is None or integrity.promise_of(data)["sha256"] != self.files[relative]:
+            raise _damaged(self.path / relative, self.path, "missing" if data is None else "damaged")
         return data
 
 
-def _damaged(path: Place, bank: Place) -> BankError:
+def _is_parquet(path: Place) -> bool:
+    """Whether a file begins and ends as Parquet; whatever does not may be large, and need not be read."""
+    if not isinstance(path, Path):
+        return True
+    with files.faults(path):
+        descriptor = files.open_plain(path)
+        try:
+            last = max(0, os.fstat(descriptor).st_size - 4)
+            return {os.pread(descriptor, 4, at) for at in (0, last)} == {b"PAR1"}
+        finally:
+            os.close(descriptor)
+
+
+def _damaged(path: Place, bank: Place, how: str = "damaged") -> BankError:
     return BankError(
-        f"{path} is damaged",
+        f"{path} is {how}",
         "It must be what the run document promises",
-        f"run `embank bank repair {bank}`",
+        manifest_remedy(bank) if path.name == MANIFEST else f"run `embank bank repair {bank}`",
+    )
+
+
+def manifest_remedy(bank: Place) -> str:
+    """What puts back a bank's manifest: its image ids are nowhere else in the bank."""
+    return (
+        f"run `embank bank repair {bank} --manifest MANIFEST` with the manifest that the bank was made with, "
+        "or the copy of it in an export"
     )
 
 
@@ -266,8 +309,8 @@ def _codes(data: bytes, rows: int, names: int) -> npt.NDArray[np.int32] | None:
     try:
         np.lib.format.read_magic(stream)
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError:
-        return None
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
+        return None  # the header is a Python literal, which fails in any of these ways
     start = stream.tell()
     if shape != (rows,) or dtype != np.dtype("<i4") or len(data) - start != 4 * rows:
         return None
@@ -279,20 +322,22 @@ def _marker(path: Place) -> dict[str, Any]:
     return forms.check(documents.read(path), forms.MARKER, path)
 
 
-def _info_of(layout: FeatureLayout, seal: Seal) -> FeatureInfo:
+def _info_of(layout: FeatureLayout, seal: Seal, title: str) -> FeatureInfo:
     """A sealed feature's line; its size follows from the layout."""
     size = sum(promise["size"] for path, promise in seal.files.items() if "/c/" in path)
     key = layout.key
     return FeatureInfo(
-        layout.name, key, layout.dim, key.dtype, seal.rows, seal.ok, seal.failed, seal.pending, size, True
-    )
-
-
-def _unsealed(path: Place, name: str) -> BankError:
-    return BankError(
-        f"Feature {name} in {path} is not finished",
-        "Only sealed features are evaluated",
-        "run the same `embank embed` command again; it goes on where it stopped",
+        layout.name,
+        key,
+        layout.dim,
+        key.dtype,
+        seal.rows,
+        seal.ok,
+        seal.failed,
+        seal.pending,
+        size,
+        True,
+        title,
     )
 
 
@@ -305,16 +350,17 @@ class FeatureSet:
     Args:
         bank: where it lies.
         name: of the feature.
+        title: what people call it.
 
     Raises:
         BankError: not sealed, damaged, made by another schema, or of another bank.
     """
 
-    def __init__(self, bank: Bank, name: str) -> None:
-        self.bank, self.name = bank, name
+    def __init__(self, bank: Bank, name: str, title: str) -> None:
+        self.bank, self.name, self.title = bank, name, title
         sealed = read_seal(bank.path, name)
         if sealed is None:
-            raise _unsealed(bank.path, name)
+            raise unfinished(bank.path, name)
         self._seal, self._seal_bytes = sealed
         self._layout = read_feature(bank.path, name)
         if not bank.holds(self._layout):
@@ -337,6 +383,11 @@ class FeatureSet:
         return self._layout.key
 
     @property
+    def seal_digest(self) -> str:
+        """SHA-256 of the seal, and so of every byte of the feature."""
+        return hashlib.sha256(self._seal_bytes).hexdigest()
+
+    @property
     def dim(self) -> int:
         """Length of an embedding."""
         return self._layout.dim
@@ -344,7 +395,7 @@ class FeatureSet:
     @property
     def info(self) -> FeatureInfo:
         """Counts and sizes."""
-        return _info_of(self._layout, self._seal)
+        return _info_of(self._layout, self._seal, self.title)
 
     @cached_property
     def array(self) -> npt.NDArray[Any]:

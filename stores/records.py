@@ -1,12 +1,15 @@
 """RunRecords: one sealed JSON document a run or evaluation. Reports read these and nothing else."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
 from stores import documents, files, forms
+from stores.errors import BankError, EmbankError, MachineFault
 from stores.layout import SIDE
 from stores.places import Place, place
 from stores.schema import SCHEMA_VERSION
@@ -61,6 +64,65 @@ class RunRecord:
             files.make_directory(folder)
         documents.create(path, body, files.temporary(root / SIDE / "tmp", "record"))
         return path
+
+
+@dataclass
+class Batch:
+    """Records of one command, written when all of it has been computed.
+
+    Attributes:
+        waiting: (record, bank, result) of each, in order.
+        lost: why records could not be kept, one error each.
+    """
+
+    waiting: list[tuple[RunRecord, Place, MutableMapping[str, Any]]] = field(default_factory=list)
+    lost: list[EmbankError] = field(default_factory=list)
+
+    def write(self) -> None:
+        """Write what is waiting; a result whose record cannot be kept says so in `record_reason`."""
+        for record, bank, result in self.waiting:
+            try:
+                record.write(bank)
+            except (BankError, MachineFault) as error:
+                result.update(record=None, record_reason=error.found)
+                self.lost.append(error)
+        self.waiting.clear()
+
+
+_batch: ContextVar[Batch | None] = ContextVar("batch", default=None)
+
+
+@contextmanager
+def together(write: bool = True) -> Iterator[Batch]:
+    """Have `keep` wait until the body is done; where the body raises, no record is written.
+
+    Args:
+        write: False leaves the records in the batch, for a caller that writes them elsewhere.
+    """
+    batch = Batch()
+    token = _batch.set(batch)
+    try:
+        yield batch
+    finally:
+        _batch.reset(token)
+    if write:
+        if outer := _batch.get():
+            outer.waiting += batch.waiting
+        else:
+            batch.write()
+
+
+def keep(record: RunRecord, bank: Place | str, result: MutableMapping[str, Any]) -> None:
+    """Write the record of a result that is there already, and must not be lost with it.
+
+    Where the bank cannot be written to, or its disk is full, the result gets `record` None and a
+    `record_reason`. Inside `together` the record waits.
+    """
+    batch = _batch.get()
+    if batch is not None:
+        batch.waiting.append((record, place(bank), result))
+    else:
+        Batch([(record, place(bank), result)]).write()
 
 
 def read_all(bank: Place | str) -> list[RunRecord]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stores import documents, files
+from stores import documents, files, names
+from stores.contents import Table, contents_of_bank, copy_set, known, unknown
 from stores.errors import BankError, ManifestError, Refused
 from stores.layout import RUN_DOCUMENT, SIDE
 from stores.manifest import COLUMNS, Manifest, plain_uris
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 #: Called with (bytes taken over so far, bytes in all).
 Progress = Callable[[int, int], None]
 _SHOWN = 3
+#: Sealed documents that go with a feature.
+_NOTES = ("provenance.json", "certificate.json")
 
 
 @dataclass(frozen=True)
@@ -74,23 +77,32 @@ def relabel(
         MachineFault: disk full or I/O error; run again.
     """
     target = place(target)
-    labelled, named, in_order = aligned(source.manifest(), manifest)
+    _refuse_itself(target, source)
     chosen, unfinished = _chosen(source, features)
+    labelled, named, in_order = aligned(source.manifest(), manifest, contents_of_bank(source))
+    for feature in chosen:  # a damaged one is refused while there is no new bank yet
+        for name in _NOTES:
+            documents.read_if_there(source.path / SIDE / feature.name / name)
     _refuse_other_chunks(target, source)
+    called = _names(source, chosen)
+    names.check(target, called)
     bank = open_or_create(target, labelled, chunk_rows=source.chunk_rows)
     refuse_other_labels(bank, labelled)
     count = _Count(sum(each.info.bytes for each in chosen), progress)
     for feature in chosen:
         _take_over(feature, bank, count)
+    names.give(bank.path, called)
     return Relabelled(bank, labelled, named, in_order, tuple(each.name for each in chosen), unfinished)
 
 
-def aligned(own: Manifest, other: Manifest) -> tuple[Manifest, int, bool]:
+def aligned(own: Manifest, other: Manifest, contents: Table | None = None) -> tuple[Manifest, int, bool]:
     """What another manifest says of the images of a bank.
 
     Args:
         own: of the bank; its ids, files and order stay.
         other: names some of them.
+        contents: what the bank's rows were made from, uint8 [rows, 32]; zeros, or None, where that is not
+            known.
 
     Returns:
         The manifest, with empty cells for images that `other` does not name; how many it names; and whether
@@ -105,7 +117,7 @@ def aligned(own: Manifest, other: Manifest) -> tuple[Manifest, int, bool]:
     ids = own.table["image_id"]
     _refuse_strangers(own, other)
     where = pc.index_in(ids, value_set=other.table["image_id"])
-    _refuse_other_files(own, other, where)
+    _refuse_other_files(own, other, where, contents)
     columns = {name: own.table[name] for name in ("image_id", "uri")}
     kept = ["sha256"] if own.sha256s is not None else []
     extra = [name for name in other.table.column_names if name not in (*COLUMNS, "sha256")]
@@ -130,22 +142,35 @@ def _refuse_strangers(own: Manifest, other: Manifest) -> None:
         )
 
 
-def _refuse_other_files(own: Manifest, other: Manifest, where: "pa.ChunkedArray") -> None:
+def _refuse_other_files(
+    own: Manifest, other: Manifest, where: "pa.ChunkedArray", contents: Table | None
+) -> None:
     """One name, two files: equal digests settle it, else the paths below the roots have to be equal."""
     import pyarrow.compute as pc
 
     differ = pc.not_equal(plain_uris(own.table["uri"]), plain_uris(other.table["uri"]).take(where))
-    if own.sha256s is not None and other.sha256s is not None:
-        here, there = own.table["sha256"], other.table["sha256"].take(where)
+    if other.sha256s is not None:
+        here, there = _digests(own, contents), other.table["sha256"].take(where)
         known = pc.and_(pc.not_equal(here, ""), pc.not_equal(there, ""))
         differ = pc.if_else(known, pc.not_equal(here, there), differ)
     strange = own.table["image_id"].filter(pc.fill_null(differ, False))
     if len(strange):
         raise ManifestError(
             f"{len(strange)} images are other files in the bank: {_examples(strange)}",
-            "An image_id with its uri (or its sha256, where both manifests have one) names the same image",
+            "An image_id with its uri (or its sha256, where it is known of both) names the same image",
             "start from the bank's own manifest.parquet, or embed this manifest into a bank of its own",
         )
+
+
+def _digests(own: Manifest, contents: Table | None) -> "pa.ChunkedArray":
+    """SHA-256 of each of the bank's images in hex: what it was made from, else the manifest's, else empty."""
+    import pyarrow as pa
+
+    contents = unknown(len(own)) if contents is None else contents
+    listed = own.sha256s or [""] * len(own)
+    made = [row.tobytes().hex() if read else "" for row, read in zip(contents, known(contents), strict=True)]
+    both = [a or b for a, b in zip(made, listed, strict=True)]
+    return pa.chunked_array([pa.array(both, pa.large_string())])
 
 
 def _examples(ids: "pa.ChunkedArray") -> str:
@@ -166,6 +191,21 @@ def _chosen(source: Bank, wanted: Sequence[str] | None) -> tuple[list[FeatureSet
             "run the same `embank embed` command again; it goes on where it stopped",
         )
     return sealed, tuple(info.name for info in infos if not info.sealed)
+
+
+def _refuse_itself(target: Place, source: Bank) -> None:
+    if target.resolve() == source.path.resolve():
+        raise BankError(
+            f"{target} is the bank itself",
+            "Its manifest stays: other labels make another bank",
+            "choose a new directory",
+        )
+
+
+def _names(source: Bank, chosen: Sequence[FeatureSet]) -> dict[str, str]:
+    """The names that people chose, by feature."""
+    found = {each.name: names.read(source.path, each.name) for each in chosen}
+    return {feature: name for feature, name in found.items() if name is not None}
 
 
 def _refuse_other_chunks(target: Place, source: Bank) -> None:
@@ -196,7 +236,9 @@ class _Count:
 
 def _take_over(feature: FeatureSet, bank: Bank, count: _Count) -> None:
     source = feature.bank.path
-    with FeatureWriter(bank, feature.key, feature.dim) as writer:
+    if image_set := feature.layout.image_set:
+        copy_set(source, bank.path, image_set)
+    with FeatureWriter(bank, feature.key, feature.dim, image_set, feature.layout.version) as writer:
         todo, chunks = writer.todo, writer.layout.grid.chunks
         each = feature.info.bytes // chunks  # chunks are padded to one size
         count(each * (chunks - len(todo)))

@@ -7,6 +7,7 @@ from typing import Any
 from stores import documents, files, forms
 from stores.errors import BankError
 from stores.layout import SIDE, ZARR, FeatureLayout, feature_from_document, is_feature_name, root_metadata
+from stores.links import refuse_feature_links
 from stores.places import Place
 
 
@@ -70,19 +71,23 @@ def key_path(root: Place, feature: str) -> Place:
 
 def read_seal(root: Place, feature: str) -> tuple[Seal, bytes] | None:
     """A feature's seal and its bytes; None if it is not sealed. Raises BankError if the seal is damaged."""
+    refuse_feature_links(root, feature)
     path = seal_path(root, feature)
-    data = files.read_if_there(path)
+    data = files.read_if_there(path, documents.MAX_BYTES)
     if data is None:
         return None
     seal = Seal.from_dict(forms.check(documents.decode(data, path), forms.SEAL, path))
     layout = feature_from_document(root, seal.definition)
-    if seal.feature != feature or seal.files.keys() != layout.sealed_files():
+    # Counted before they are listed: a document of a line can state chunks without number.
+    counted = len(seal.files) == layout.sealed_count
+    if seal.feature != feature or not counted or seal.files.keys() != layout.sealed_files():
         raise misplaced(path, feature)
     return seal, data
 
 
 def read_feature(root: Place, feature: str) -> FeatureLayout:
     """A feature's layout from its key.json. Raises BankError if that is missing, damaged or another's."""
+    refuse_feature_links(root, feature)
     path = key_path(root, feature)
     layout = feature_from_document(root, forms.check(documents.read(path), forms.KEY, path))
     if layout.name != feature:

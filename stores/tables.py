@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ def read_table(path: Place) -> TextTable:
     """
     if isinstance(path, ObjectPath):
         return _read_parquet(path)
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             magic = file.read(4)
@@ -69,6 +71,24 @@ def read_table(path: Place) -> TextTable:
             f"{path} does not start as a Parquet file", "Its first bytes are PAR1", "write it again"
         )
     return _read_csv(path, magic)
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a table that is a FIFO, socket or device: opening or reading one can wait for ever.
+
+    Raises:
+        ManifestError: it is one. Whatever cannot be looked at is for the opening to name.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ManifestError(
+            f"{path} is no regular file",
+            "A table is a file, not a FIFO, a socket or a device",
+            "write it to a file first",
+        )
 
 
 # CSV
@@ -204,6 +224,12 @@ def _read_parquet(path: Place) -> TextTable:
         # `ParquetFile` rather than `read_table`: no partition columns invented from folder names.
         source = pa.BufferReader(files.read(path)) if isinstance(path, ObjectPath) else path
         with pq.ParquetFile(source) as file:
+            if not isinstance(path, ObjectPath) and file.metadata.num_rows > _most_rows(path):
+                raise ManifestError(
+                    f"{path} states {file.metadata.num_rows} rows in {path.stat().st_size} bytes",
+                    "Every image has an id of its own, which takes room",
+                    "write it again",
+                )
             table, stored = file.read(), (file.metadata.metadata or {}).get(_ROOT_KEY)
         table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -217,6 +243,11 @@ def _read_parquet(path: Place) -> TextTable:
     text, notes = as_text(table, str(path))
     root = None if stored is None else Path(os.path.normpath(folder_of(path) / os.fsdecode(stored)))
     return TextTable(text, None, root, notes)
+
+
+def _most_rows(path: Path) -> int:
+    """Rows that a file of this size can hold, ids being unlike: far more than any has."""
+    return 1_000_000 + 100 * path.stat().st_size
 
 
 def folder_of(path: Place) -> Path:
@@ -380,7 +411,8 @@ def _sync_folder(folder: Path) -> None:
 
 def write_error(path: Path, error: OSError) -> Refused | MachineFault:
     """The user's error for a file that could not be written."""
-    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
+    refused = FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError
+    if isinstance(error, refused):
         return Refused(
             f"{path}: {error.strerror}",
             "The folder of the file exists and can be written to",

@@ -1,16 +1,19 @@
 """Reading every byte of a bank and comparing it with what was promised. Trusts no cache."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stores import documents, files, forms, integrity
 from stores.cleanup import marker_names_chunk
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, ZARR, FeatureLayout, is_feature_name, marker_file
+from stores.links import refuse_links
 from stores.mend import quarantine
+from stores.names import NOTE, Roster
+from stores.names import checked as checked_note
 from stores.places import Place, place
-from stores.read import Bank
+from stores.read import Bank, manifest_remedy
 from stores.records import FOLDER, record_files
 from stores.report import Damage, VerifyReport
 from stores.seal import (
@@ -63,10 +66,20 @@ def verify(
     for check in checks:
         if check.seal is not None and not any(each.feature == check.name for each in damaged):
             integrity.remember(root, check.name, check.seal, {path: stamps[path] for path in check.promises})
+    if any(each.path == MANIFEST for each in damaged):
+        damaged = [_after_manifest(root, each) for each in damaged]
     return VerifyReport(sum(check.chunks for check in checks), tuple(damaged))
 
 
+def _after_manifest(root: Place, damage: Damage) -> Damage:
+    """Chunks and columns are made from the manifest, so that has to be put back first."""
+    if damage.chunk is None and not damage.path.startswith(f"{SIDE}/columns/"):
+        return damage
+    return replace(damage, remedy=manifest_remedy(root))
+
+
 def _open(root: Place) -> tuple[Bank | None, list[Damage]]:
+    refuse_links(root)
     if not files.names(root / SIDE):
         return Bank.open(root), []  # Raises: there is no bank.
     try:
@@ -85,11 +98,7 @@ def _side_files(bank: Bank) -> Iterator[Damage]:
         found = files.digest(bank.path / path)
         if found is None or found[1] != promise:
             reason = "missing" if found is None else "content differs from its SHA-256"
-            remedy = (
-                "run `embank embed` with the same manifest, which puts it back"
-                if path == MANIFEST
-                else _REBUILD
-            )
+            remedy = manifest_remedy(bank.path) if path == MANIFEST else _REBUILD
             yield Damage(None, None, path, reason, remedy)
 
 
@@ -127,18 +136,14 @@ def _choose(root: Place, wanted: Sequence[str] | None) -> list[str]:
     every = sorted({*feature_names(root), *(name for name in files.names(root) if is_feature_name(name))})
     if wanted is None:
         return every
-    chosen = []
+    roster = Roster.of(root, every)
+    chosen: set[str] = set()
     for name in wanted:
-        layouts = {each: definition(root, each) for each in every}
-        found = [
-            each for each, layout in layouts.items() if each == name or (layout and layout.key.model == name)
-        ]
+        found = roster.matching(name)
         if not found:
-            raise BankError(
-                f"{name!r} is not in {root}", f"It holds {', '.join(every) or 'nothing'}", "choose one"
-            )
-        chosen += found
-    return sorted(set(chosen))
+            raise roster.unknown(name)
+        chosen.update(entry.feature for entry in found)
+    return sorted(chosen)
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ def _check(root: Place, name: str, bank: Bank | None) -> _Check:
     promises, broken, chunks = _by_markers(root, name)
     layout = definition(root, name)
     if layout is not None:
-        promises.update(_metadata(layout))
+        promises.update(_metadata(layout, chunks > 0))
     return _Check(name, promises, chunks, damaged + broken, None)
 
 
@@ -181,9 +186,8 @@ def _key(root: Place, name: str, bank: Bank | None, sealed: bool) -> Iterator[Da
             yield Damage(name, None, path, error.found, _EMBED)
         return
     if bank is not None and not bank.holds(layout):
-        yield Damage(
-            name, None, path, "belongs to another bank", "move the feature's folders out of this bank"
-        )
+        remedy = f"`embank bank rm {root} {name}` removes it; or move its folders out of this bank"
+        yield Damage(name, None, path, "belongs to another bank", remedy)
 
 
 def _notes(root: Place, name: str) -> Iterator[Damage]:
@@ -191,6 +195,17 @@ def _notes(root: Place, name: str) -> Iterator[Damage]:
     for note in ("certificate.json", "provenance.json", "stamps.json"):
         if not _is_whole(root / SIDE / name / note):
             yield Damage(name, None, f"{SIDE}/{name}/{note}", "differs from its own SHA-256", _DROP)
+    path = root / SIDE / name / NOTE
+    if not _is_whole(path, lambda body: _is_note(body, path, name)):
+        remedy = f"{_DROP}; `embank bank rename {root} {name} NAME` names the feature again"
+        yield Damage(name, None, f"{SIDE}/{name}/{NOTE}", "is no name of this feature", remedy)
+
+
+def _is_note(body: Any, path: Place, feature: str) -> bool:
+    try:
+        return bool(checked_note(body, path, feature))
+    except documents.BrokenDocument:
+        return False
 
 
 def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], int]:
@@ -217,8 +232,13 @@ def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], i
     return promises, damaged, len(entries)
 
 
-def _metadata(layout: FeatureLayout) -> dict[str, Any]:
-    return {path: integrity.promise_of(data) for path, data in layout.metadata_files().items()}
+def _metadata(layout: FeatureLayout, needed: bool) -> dict[str, Any]:
+    """The zarr metadata; without chunks that they describe, as far as there are any."""
+    return {
+        path: integrity.promise_of(data)
+        for path, data in layout.metadata_files().items()
+        if needed or files.stat_if_there(layout.root / path) is not None
+    }
 
 
 def _damage_of(path: str, reason: str) -> Damage:

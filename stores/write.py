@@ -25,10 +25,12 @@ from stores.layout import (
     default_chunk_rows,
     images_key,
 )
+from stores.links import refuse_feature_links
 from stores.mend import restore_manifest
+from stores.outputs import check_bank
 from stores.places import Place, place
 from stores.read import Bank
-from stores.schema import SCHEMA_VERSION, ChunkResult, FeatureKey
+from stores.schema import FEATURE_VERSIONS, SCHEMA_VERSION, ChunkResult, FeatureKey
 from stores.seal import Seal, definition, key_path, read_feature, read_seal, seal_path, write_root_metadata
 
 if TYPE_CHECKING:
@@ -48,12 +50,7 @@ def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int |
         MachineFault: disk full or I/O error; run again.
     """
     path = place(path)
-    if len(manifest) == 0:
-        raise BankError("A manifest without rows", "A bank needs at least one image", "check the manifest")
-    if chunk_rows is not None and not 1 <= chunk_rows <= 1 << 20:
-        raise BankError(f"{chunk_rows} rows a chunk", "It is between 1 and 1048576", "leave it out")
-    if files.stat_if_there(path / RUN_DOCUMENT) is None:
-        _refuse_foreign(path)
+    if refuse_unfit(path, manifest, chunk_rows) is None:
         files.make_directory(path)
         files.make_directory(path / SIDE)
         with locks.held(path / SIDE / "lock"):
@@ -64,18 +61,23 @@ def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int |
     return restore_manifest(bank, manifest)
 
 
-def open_if_there(path: Place | str, manifest: "Manifest", *, chunk_rows: int | None = None) -> Bank | None:
-    """The bank at `path` if there is one, checked as `open_or_create` and `refuse_other_labels` check it.
+def refuse_unfit(path: Place | str, manifest: "Manifest", chunk_rows: int | None = None) -> Bank | None:
+    """Refuse what `open_or_create` refuses, and change nothing. The bank, or None if there is none yet.
 
     Raises:
-        BankError: as they do. Nothing is made or mended.
+        BankError, Refused: as there; also a place inside another bank.
     """
     path = place(path)
+    if len(manifest) == 0:
+        raise BankError("A manifest without rows", "A bank needs at least one image", "check the manifest")
+    if chunk_rows is not None and not 1 <= chunk_rows <= 1 << 20:
+        raise BankError(f"{chunk_rows} rows a chunk", "It is between 1 and 1048576", "leave it out")
     if files.stat_if_there(path / RUN_DOCUMENT) is None:
+        _refuse_foreign(path)
+        check_bank(path)
         return None
     bank = Bank.open(path)
     _check_same(bank, manifest, chunk_rows)
-    refuse_other_labels(bank, manifest)
     return bank
 
 
@@ -154,7 +156,7 @@ def column_files(manifest: "Manifest") -> dict[str, bytes]:
 
 
 def _check_same(bank: Bank, manifest: "Manifest", chunk_rows: int | None) -> None:
-    if bank.image_digest != manifest.image_digest:
+    if bank.image_digest != manifest.image_digest or bank.rows != len(manifest):
         raise BankError(
             f"{bank.path} holds other images ({bank.rows} rows, image digest {bank.image_digest[:12]}; "
             f"the manifest has {len(manifest)}, {manifest.image_digest[:12]})",
@@ -199,6 +201,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         key: of the feature; its `images` must be of the bank.
         dim: length of an embedding.
         image_set: of the feature, if it is not of the images that the bank saw first (`stores.contents`).
+        version: of its layout; one that was begun keeps its own.
 
     Raises:
         Refused: another process is writing this feature.
@@ -206,7 +209,9 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         MachineFault: disk full or I/O error; run again.
     """
 
-    def __init__(self, bank: Bank, key: FeatureKey, dim: int, image_set: str = "") -> None:
+    def __init__(
+        self, bank: Bank, key: FeatureKey, dim: int, image_set: str = "", version: int = FEATURE_VERSIONS[-1]
+    ) -> None:
         if key.images != images_key(bank.image_digest, image_set):
             raise BankError(
                 f"a feature key for images {key.images[:12]}",
@@ -216,8 +221,9 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         if dim < 1:
             raise ValueError(f"dim {dim}")
         self.bank, self.key, self.dim = bank, key, dim
-        self.layout = layout_in(bank, key, dim, image_set)
+        self.layout = layout_in(bank, key, dim, image_set, version)
         self.committer = Committer(self.layout)
+        refuse_feature_links(bank.path, key.name)
         files.make_directory(self.layout.side)
         self._lock = locks.coordinate(self.layout.side / "lock", f"Feature {key.name} of {bank.path}")
         try:
@@ -284,6 +290,13 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         """Keep what is worth knowing about the run (device, versions, times), replacing what was there."""
         temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
         documents.replace(self.layout.side / "provenance.json", body, temp)
+
+    def has_provenance(self) -> bool:
+        """Whether what `write_provenance` wrote is there and whole."""
+        try:
+            return documents.read_if_there(self.layout.side / "provenance.json") is not None
+        except documents.BrokenDocument:
+            return False
 
     def seal(self) -> Seal:
         """Re-read every file, write the seal, list the feature in the bank's metadata.
@@ -386,10 +399,12 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         self.close()
 
 
-def layout_in(bank: Bank, key: FeatureKey, dim: int, image_set: str = "") -> FeatureLayout:
+def layout_in(
+    bank: Bank, key: FeatureKey, dim: int, image_set: str = "", version: int = FEATURE_VERSIONS[-1]
+) -> FeatureLayout:
     """Where a feature lies in a bank; one that was begun keeps the version of its layout."""
     begun = definition(bank.path, key.name)
-    layout = FeatureLayout(bank.path, key, dim, bank.grid, image_set=image_set)
+    layout = FeatureLayout(bank.path, key, dim, bank.grid, version, image_set)
     return layout if begun is None else replace(layout, version=begun.version)
 
 

@@ -18,10 +18,11 @@ hypothesis.settings.load_profile("embank")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_cache() -> Iterator[None]:
-    """No test reads or writes the user's cache: what it finds there would depend on earlier runs."""
+def no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache or state: what it finds there would depend on earlier runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMBANK_CACHE", "")
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 
 

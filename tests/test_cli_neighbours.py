@@ -150,7 +150,7 @@ def test_knn_keeps_a_record_and_prints_a_table(bank: Path) -> None:
         (("--k", 0), "k = 0"),
         (("--test-split", "val"), "train"),
         (("--test-split", "train"), "both parts"),
-        (("--temperature", 0), "temperature 0"),
+        (("--temperature", 0), "temperature = 0"),
         (("--distance", "euclidean", "--weights", "temperature"), "euclidean"),
         (("--backend", "magic"), "magic"),
         (("--model", "random/resnet50"), "random/resnet50"),
@@ -241,7 +241,7 @@ def test_search_with_an_approximate_index(bank: Path) -> None:
         (("--id", "broken.png"), "no embedding"),
         (("--id", "04.png", "-k", 61), "k = 61"),
         (("--image", "absent.png"), "missing"),
-        (("--id", "04.png", "-o", "no/such/folder/s.png"), "no/such/folder"),
+        (("--id", "04.png", "-o", "cli.py/s.png"), "cli.py is not a folder"),
     ],
 )
 def test_search_refuses(bank: Path, words: tuple[object, ...], says: str) -> None:

@@ -116,14 +116,14 @@ def test_fits_that_did_not_converge_are_said_aloud(bank: Bank, monkeypatch: pyte
         (("--train-split", "test"), "two parts"),
         (("--holdout",), "--holdout"),
         (("--c-min", 5, "--c-max", 1), "C from 5 to 1"),
-        (("--values", 0), "0 values"),
+        (("--values", 0), "values of C = 0"),
         (("--val-fraction", 1), "validation fraction"),
         (("--low-shot", "1;2"), "1;2"),
         (("--low-shot", "900"), "900 images per class"),
         (("--multi-label", "--low-shot", "1"), "--multi-label"),
         (("--mode", "as-published"), "another grid"),
         (("--backend", "cuml"), "cuML"),
-        (("-o", "no/such/folder/p.png"), "no/such/folder"),
+        (("-o", "cli.py/p.png"), "cli.py is not a folder"),
     ],
 )
 def test_refused_with_a_remedy(bank: Bank, words: tuple[object, ...], says: str) -> None:

@@ -21,7 +21,7 @@ from stores.write import FeatureWriter, open_or_create
 #: Calls of `os` that touch the disk, as `stores.files` and `stores.locks` make them.
 PRIMITIVES = frozenset(
     ["open", "close", "read", "readv", "write", "pwrite", "ftruncate", "fsync", "listdir", "stat"]
-) | {"link", "replace", "unlink", "mkdir"}
+) | {"link", "replace", "unlink", "mkdir", "rmdir"}
 #: What may differ between an undisturbed run and one that was killed and resumed.
 FREE = ("records", ".embank/tmp", ".embank/quarantine")
 FREE_NAMES = ("stamps.json", "provenance.json", "lock", "commit.lock")

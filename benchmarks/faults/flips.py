@@ -135,7 +135,7 @@ class _Trial:
 
 
 def build(folder: Path) -> Path:
-    """Every kind of file that a bank can have, stamps included."""
+    """Every kind of file that a bank can have, and stamps for them."""
     bank = make_bank(folder / "bank", ROWS, DIM, CHUNK)
     key = make_key(bank.image_digest, model="other/model", dtype="float32")
     with FeatureWriter(bank, key, 7) as writer:

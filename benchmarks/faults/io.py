@@ -2,10 +2,10 @@
 
     python -m benchmarks.faults.io [--stride 1] [--job NAME ...] [--json]
 
-The work: creating a bank, embedding into it, resuming, verifying, repairing, mending documents, sealing,
-reading for an evaluation, writing records and certificates, exporting, giving other labels. Nothing may pass
-in silence: either the work says what failed (`MachineFault`), or its result is right. Done again without
-faults it ends as if there had been none.
+The work: creating a bank, embedding into it, resuming, trying failed rows again, verifying, repairing,
+putting damaged chunks back, mending documents, sealing, reading for an evaluation, writing records and
+certificates, exporting, giving other labels. Nothing may pass in silence: either the work says what failed
+(`MachineFault`), or its result is right. Done again without faults it ends as if there had been none.
 """
 
 import errno
@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.faults.banks import (
     Os,
     chunk_result,
     content,
+    embeddings,
     fill,
     lies,
     make_bank,
@@ -30,14 +33,18 @@ from benchmarks.faults.banks import (
     quick_folder,
 )
 from benchmarks.speed import common
+from stores.amend import amend_chunk, failures_of
 from stores.commit import Committer
 from stores.encode import encode
 from stores.errors import MachineFault
 from stores.export import export
+from stores.heal import heal_chunk, promise_of_chunk
 from stores.manifest import Manifest
 from stores.read import Bank
 from stores.records import RunRecord, read_all
 from stores.relabel import relabel
+from stores.schema import ChunkResult
+from stores.seal import definition
 from stores.verify import VerifyReport, quarantine, verify
 from stores.write import FeatureWriter, open_or_create, write_certificate
 
@@ -249,6 +256,49 @@ def _repair(truth: _Truth) -> Job:
     return Job(start, repair, truth.differs(truth.whole))
 
 
+def _amend(truth: _Truth) -> Job:
+    """Rows that had failed are tried again, and have an embedding now; the others stay."""
+    wanted = truth.new("amended", truth.empty)
+    bank = Bank.open(wanted / "bank")
+    with FeatureWriter(bank, truth.key, DIM) as writer:
+        for index in writer.todo:
+            writer.commit(_undamaged(index, *writer.bounds(index)))
+        writer.seal()
+    return Job(truth.whole, amend, truth.differs(wanted))
+
+
+def _undamaged(index: int, start: int, stop: int) -> ChunkResult:
+    """The chunk without failures."""
+    result = chunk_result(index, start, stop, DIM)
+    values = np.where(result.ok[:, None], result.embedding, embeddings(stop, DIM)[start:])
+    return ChunkResult(index, values, np.ones(stop - start, bool), (), result.content)
+
+
+def amend(place: Path) -> None:
+    bank = Bank.open(place / "bank")
+    with FeatureWriter(bank, make_key(bank.image_digest), DIM) as writer:
+        for index, failures in failures_of(writer.layout).items():
+            rows = [failure.row for failure in failures]
+            amend_chunk(writer.layout, _undamaged(index, *writer.bounds(index)), rows)
+        writer.seal()
+
+
+def _heal(truth: _Truth) -> Job:
+    """Damaged chunks of a finished feature are put back, as their seal promised them."""
+    start = truth.damaged("healing", "*/embedding/c/0/0", "*/status/c/1", ".embank/*/markers/000002.json")
+    return Job(start, heal, truth.differs(truth.whole))
+
+
+def heal(place: Path) -> None:
+    bank = Bank.open(place / "bank")
+    layout = definition(bank.path, make_key(bank.image_digest).name)
+    assert layout is not None
+    for index in sorted({each.chunk for each in verify(bank).damaged if each.chunk is not None}):
+        promise = promise_of_chunk(layout, index)
+        assert promise is not None
+        heal_chunk(layout, promise, chunk_result(index, *layout.grid.bounds(index), DIM))
+
+
 def _mend(truth: _Truth) -> Job:
     start = truth.damaged("documents", "embank.json", ".embank/*/key.json", ".embank/columns/label.npy")
     return Job(start, repair, truth.differs(truth.whole))
@@ -269,10 +319,8 @@ def _verify(truth: _Truth) -> Job:
 
 
 def _read(truth: _Truth) -> Job:
-    """All that an evaluation reads; without a cache, so that every byte is checked."""
+    """All that an evaluation reads; of a copy, which has no stamps, so that every byte is checked."""
     start = truth.new("read", truth.whole)
-    for path in (start / "bank").glob(".embank/*/stamps.json"):
-        path.unlink()
     expected = evaluated(start / "bank")
 
     def wrong(place: Path, result: Any) -> list[str]:
@@ -353,6 +401,8 @@ JOBS: dict[str, Callable[[_Truth], Job]] = {
     "seal": _seal,
     "verify": _verify,
     "repair": _repair,
+    "amend": _amend,
+    "heal": _heal,
     "mend": _mend,
     "read": _read,
     "note": _note,

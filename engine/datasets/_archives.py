@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def opened(path: Path, remedy: str = "fetch the file again") -> Iterator[int]:
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}", "It is a readable file", "check the path") from error
     try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise ManifestError(f"{path} is no regular file", "It is a readable file", "check the path")
         yield file
     except members.MemberError as error:
         raise ManifestError(f"{path}: {error.detail}", "It is what its name says", remedy) from error

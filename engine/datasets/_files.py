@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from engine.errors import Refused
 from stores.members.encode import png
+from stores.outputs import check_folder
 from stores.tables import write_error
 
 if TYPE_CHECKING:
@@ -63,15 +64,19 @@ class Picture:
 def write_pictures(directory: Path, pictures: Iterable[Picture]) -> "Manifest":
     """Write pictures as `<label>/<image_id>.png` and list them with their digests, sorted by uri.
 
+    All are made before the first is written.
+
     Raises:
-        Refused: the directory cannot be written to.
+        Refused: the directory cannot be written to, or lies in a bank.
         MachineFault: the disk is full or fails.
     """
     from stores.manifest import Manifest
 
+    made = {f"{picture.label}/{picture.image_id}.png": picture for picture in pictures}
+    for folder in {(directory / uri).parent for uri in made}:  # before the first is written
+        check_folder(folder)
     rows = []
-    for picture in pictures:
-        uri = f"{picture.label}/{picture.image_id}.png"
+    for uri, picture in made.items():
         data = png(picture.pixels)
         _write_once(directory / uri, data)
         row = {"image_id": picture.image_id, "uri": uri, "label": picture.label, "group": picture.group}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import Refused
+from stores.limits import check_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,12 +24,13 @@ def seed_of(text: str) -> int:
     """The option `seed` as a number.
 
     Raises:
-        Refused: it is no whole number of zero or more.
+        Refused: it is no whole number of zero or more, or larger than any seed may be.
     """
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 100):
         raise Refused(
             f"seed={text!r}", "A seed is a whole number of zero or more", "write for instance seed=1"
         )
+    check_seed(int(text))
     return int(text)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.errors import ManifestError
 from stores.paths import shown
+from stores.tables import refuse_special
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _header(path: Path) -> list[str]:
+    refuse_special(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             names = next(csv.reader(file), [])

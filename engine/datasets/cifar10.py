@@ -6,6 +6,7 @@ from engine.datasets import _layout
 from engine.datasets._archives import opened
 from engine.datasets._protocol import Facts, Mode
 from engine.errors import ManifestError
+from stores import members
 from stores.manifest import Manifest
 from stores.members.batches import CifarBatch
 
@@ -46,7 +47,7 @@ def index(root: Path, mode: Mode = "default") -> Manifest:
     for batch, split in _BATCHES.items():
         path = _layout.file(root, (prefix + batch,), "cifar10")
         with opened(path) as file:
-            found = CifarBatch(file)
+            found: CifarBatch = members.index(file, batch)
         if not all(0 <= label < len(_CLASSES) for label in found.labels):
             raise ManifestError(
                 f"{path} has labels from {min(found.labels)} to {max(found.labels)}",

@@ -7,10 +7,9 @@ from engine.datasets._archives import IMAGE_SUFFIXES, opened
 from engine.datasets._layout import refuse_no_folder
 from engine.datasets._protocol import Facts, Mode
 from engine.errors import ManifestError
+from stores import members
 from stores.folders import list_images
 from stores.manifest import Manifest
-from stores.members.tars import Tar
-from stores.members.zips import Zip
 from stores.paths import shown
 
 _SPLITS = {
@@ -59,7 +58,7 @@ def _archived(root: Path) -> Iterator[str]:
     for path in sorted(root.iterdir()):
         if path.suffix.lower() in (".zip", ".tar") and path.is_file() and not path.name.startswith("."):
             with opened(path) as file:
-                names = (Tar if path.suffix.lower() == ".tar" else Zip)(file).entries
+                names: list[str] = list(members.index(file, path.name).entries)
             # What some systems put beside each file of an archive.
             plain = (name for name in names if not name.startswith("__MACOSX/"))
             yield from (f"{path.name}!/{name}" for name in plain if name.lower().endswith(IMAGE_SUFFIXES))

@@ -3,17 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from engine.datasets._archives import opened
 from engine.datasets._layout import refuse_no_folder
 from engine.datasets._protocol import Facts, Mode, Option
 from engine.errors import ManifestError, Refused
+from stores import members
 from stores.manifest import Manifest
 from stores.members.npz import Npz
 
 _SPLITS = ("train", "val", "test")
+#: Bytes of a split's labels: a million images of many tasks.
+_MAX_LABELS = 256 << 20
 #: Images of the official splits.
 _COUNTS = {
     "pathmnist": (89996, 10004, 7180), "chestmnist": (78468, 11219, 22433), "dermamnist": (7007, 1003, 2005),
@@ -82,7 +84,8 @@ def _archive(root: Path, file: str) -> Path:
 
 def _part(path: Path, split: str) -> dict[str, list[str]]:
     with opened(path) as handle:
-        rows = Npz(handle).shape(f"{split}_images")[0]
+        archive: Npz = members.index(handle, path.name)
+        rows = archive.shape(f"{split}_images")[0]
     labels = _labels(path, f"{split}_labels", rows)
     stem = path.stem
     part = {
@@ -100,9 +103,9 @@ def _part(path: Path, split: str) -> dict[str, list[str]]:
 
 def _labels(path: Path, name: str, rows: int) -> npt.NDArray[Any]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            labels: npt.NDArray[Any] = arrays[name]
-    except (OSError, KeyError, ValueError) as error:
+        with opened(path) as handle:
+            labels = members.numbers(handle, name, _MAX_LABELS)
+    except ManifestError as error:
         raise ManifestError(
             f"{path}: {name} is missing or damaged",
             "An archive of MedMNIST has labels for each split",

@@ -10,6 +10,7 @@ from engine.datasets._archives import IMAGE_SUFFIXES, opened
 from engine.datasets._layout import refuse_no_folder
 from engine.datasets._protocol import Facts, Mode, Option
 from engine.errors import ManifestError, Refused
+from stores import members
 from stores.folders import run_threads
 from stores.manifest import Manifest
 from stores.members.tars import Tar
@@ -88,7 +89,7 @@ def _rows(root: Path, shard: str, fields: _Fields) -> Iterator[dict[str, str]]:
     word = stem.rpartition("/")[2].lower()
     split = next((_SPLITS[name] for name in _SPLITS if _starts(word, name)), "")
     with opened(root / shard, "fetch it again, or gunzip it") as file:
-        archive = Tar(file)
+        archive: Tar = members.index(file, shard)
         for key, files in _samples(archive).items():
             image = _image(files, fields, f"{shard}!/{key}")
             if image is None:

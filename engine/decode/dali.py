@@ -18,25 +18,25 @@ import nvidia.dali
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from engine import runtime
+from engine import faults, runtime
 from engine.decode import disposable, reference
 from engine.decode.geometry import Geometry, plan
 from engine.decode.protocol import READ_AHEAD, DecodedBatch
 from engine.decode.sniff import Header, sniff
 from engine.decode.source import ImageSource
-from engine.errors import BadImage, MachineFault
+from engine.errors import BadImage, EmbankError, MachineFault
 from engine.recipes import Recipe
 
 # DALI's own annotations lack most of what is used here.
+backend: Any = nvidia.dali.backend
 fn: Any = nvidia.dali.fn
 types: Any = nvidia.dali.types
 Pipeline: Any = nvidia.dali.pipeline.Pipeline
 
+_SMALLER = "run the same command with a smaller --batch-size; committed chunks are kept"
 #: Batches inside DALI at a time: the one waited for and the next.
 _DEPTH = 2
 _INTERPOLATION = {"bicubic": types.INTERP_CUBIC, "bilinear": types.INTERP_LINEAR}
-#: Words in DALI's messages that mean the machine, not the image.
-_MACHINE_WORDS = ("cuda runtime", "cuda driver", "cudaerror", "out of memory", "bad_alloc", "cannot allocate")
 
 
 class DaliDecoder:
@@ -76,6 +76,9 @@ class DaliDecoder:
         """Give DALI's memory and threads back, and end idle child processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._graph.drop()
+        if self._device.startswith("cuda"):  # its pools would keep the memory from torch
+            with contextlib.suppress(RuntimeError):  # of a device that is lost; whoever met that has said so
+                backend.ReleaseUnusedMemory()
         disposable.children.close()
 
     def __enter__(self) -> Self:
@@ -114,7 +117,8 @@ class DaliDecoder:
         for batch in list(pending)[:_DEPTH]:
             if not batch.scheduled and all(future.done() for future in batch.reads):
                 batch.wait_read()
-                self._graph.feed(batch.for_dali)
+                with _machine_faults():  # the first one builds the pipeline, and touches the device
+                    self._graph.feed(batch.for_dali)
                 batch.scheduled = True
             if not batch.scheduled:
                 break
@@ -212,7 +216,7 @@ class _Graph:
         if not images:
             return
         if self._pipeline is None:
-            self._pipeline = self._build()
+            self._pipeline = self._built()
         size = np.array([[i.to.height, i.to.width] for i in images], np.float32)
         start = np.array([[i.to.top, i.to.left] for i in images], np.int32)
         self._pipeline.feed_input("encoded", [np.frombuffer(i.data, np.uint8) for i in images])
@@ -241,6 +245,18 @@ class _Graph:
         """Let go of the pipeline and whatever is in it."""
         self._pipeline = None
         self._clock = _Clock()
+
+    def _built(self) -> Any:
+        """A new pipeline. That there is none is no image's fault, whatever DALI says of it."""
+        try:
+            return self._build()
+        except Exception as error:  # DALI's errors are of all classes
+            _raise_machine_fault(error)
+            raise MachineFault(
+                f"DALI builds no pipeline ({type(error).__name__}: {str(error).partition(chr(10))[0]})",
+                "It must work on this machine",
+                "run `embank doctor`, or decode with --decoder turbo",
+            ) from error
 
     def _build(self) -> Any:
         cuda = self._device.startswith("cuda")
@@ -308,13 +324,22 @@ class _Clock:
 
 
 def _raise_machine_fault(error: Exception) -> None:
-    said = str(error).lower()
-    if any(word in said for word in _MACHINE_WORDS):
-        raise MachineFault(
-            f"DALI failed ({str(error).splitlines()[0]})",
-            "A batch must fit, and the device must work",
-            "run the same command with a smaller --batch-size; committed chunks are kept",
-        ) from error
+    """Raise what means the machine, not an image: a fault of memory or device."""
+    if isinstance(error, EmbankError):
+        raise error
+    # DALI's classes say nothing: it gives CUDA's errors as what its own C++ happened to throw.
+    said = error if isinstance(error, MemoryError) else RuntimeError(str(error))
+    if fault := faults.translate(said, _SMALLER):
+        raise fault from error
+
+
+@contextlib.contextmanager
+def _machine_faults() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        _raise_machine_fault(error)
+        raise
 
 
 def _assemble(

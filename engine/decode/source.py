@@ -15,6 +15,7 @@ from pathlib import Path
 
 from engine.decode.contents import Contents
 from engine.errors import BadImage, MachineFault, Refused
+from stores.limits import check_whole
 from stores.members import Containers, MemberError, split
 
 #: Errors that say something about the machine. A row must not be marked failed for good because of them.
@@ -39,8 +40,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("max_pixels", "max_bytes"):
-            if getattr(self, name) < 1:
-                raise Refused(f"{name} = {getattr(self, name)}", "Limits are positive", "raise it")
+            check_whole(name, getattr(self, name), 1, 1 << 36)
 
 
 @dataclass(frozen=True)

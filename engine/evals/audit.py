@@ -1,7 +1,5 @@
 """The audit of a bank: near-duplicate images, and what leaks from one split into another."""
 
-import csv
-import io
 import time
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,13 +13,16 @@ from engine import provenance
 from engine.errors import Refused
 from engine.kernels.similar import Pairs, Tally, identical, similar_pairs
 from engine.kernels.vectors import Vectors
-from stores.export import spreadsheet_safe
+from stores import limits
 from stores.read import Bank, FeatureSet
-from stores.records import RunRecord
-from stores.tables import atomic_file
+from stores.records import RunRecord, keep
+from stores.table_files import write_table
 
 #: Columns whose values a pair may share.
 COLUMNS = ("label", "split", "group")
+
+#: Pairs that are listed at most; all are counted.
+MAX_PAIRS = 10_000_000
 
 Column = tuple[NDArray[np.int32], list[str]]
 
@@ -80,7 +81,8 @@ def audit(
     tally = Tally({name: codes[rows] for name, (codes, _) in columns.items()}, len(rows))
     near = similar_pairs(vectors, threshold, limit=max_pairs, tally=tally, device=device)
     report: dict[str, Any] = {
-        "model": features.key.model,
+        "model": features.title,
+        "feature": features.name,
         "threshold": threshold,
         "images": len(rows),
         "masked": len(features) - len(rows),
@@ -97,8 +99,7 @@ def audit(
 def _check(threshold: float, max_pairs: int) -> None:
     if not 0 < threshold <= 1:
         raise Refused(f"threshold {threshold}", "A cosine similarity above 0, at most 1", "0.99 is a start")
-    if max_pairs < 1:
-        raise Refused(f"max_pairs {max_pairs}", "At least one pair is listed", "raise --max-pairs")
+    limits.check_whole("max_pairs", max_pairs, 1, MAX_PAIRS, "10000 are the default")
 
 
 def _counts(tally: Tally) -> dict[str, Any]:
@@ -145,28 +146,23 @@ def _groups_across_splits(group: Column, split: Column) -> dict[str, Any]:
 
 
 def _record(store: Bank, features: FeatureSet, report: dict[str, Any], max_pairs: int, device: str) -> None:
-    RunRecord.now(
+    record = RunRecord.now(
         kind="audit",
         asked={"model": report["model"], "threshold": report["threshold"], "max_pairs": max_pairs},
         used={"feature": features.info.name, "manifest_digest": store.manifest_digest, "device": device},
-        metrics={name: value for name, value in report.items() if name != "seconds"},
+        metrics={name: value for name, value in report.items() if name not in ("seconds", "feature")},
         seconds={"total": report["seconds"]},
         versions=provenance.versions(),
         failures={"failed": report["masked"]},
-    ).write(store.path)
+    )
+    keep(record, store.path, report)
 
 
 def write_pairs(found: Audit, image_ids: list[str], out: Path) -> None:
-    """The listed pairs as CSV, safe to open in a spreadsheet; replaces the file whole or not at all."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    sides = [f"{name}_{side}" for side in ("a", "b") for name in ("row", "image_id", *COLUMNS)]
-    writer.writerow(["similarity", *sides])
-    for a, b, similarity in zip(found.pairs.first, found.pairs.second, found.pairs.similarity, strict=True):
-        cells: list[Any] = [f"{similarity:.9f}"]
-        for row in (int(a), int(b)):
-            cells += [row, spreadsheet_safe(image_ids[row])]
-            cells += [spreadsheet_safe(found.value(column, row)) for column in COLUMNS]
-        writer.writerow(cells)
-    with atomic_file(out) as file:
-        file.write(text.getvalue().encode("utf-8", "surrogatepass"))
+    """Write the listed pairs as a table (`stores.table_files.write_table`), whole or not at all."""
+    columns: dict[str, Any] = {"similarity": found.pairs.similarity.astype(np.float64).tolist()}
+    for side, rows in (("a", found.pairs.first.tolist()), ("b", found.pairs.second.tolist())):
+        columns[f"row_{side}"] = rows
+        columns[f"image_id_{side}"] = [image_ids[row] for row in rows]
+        columns |= {f"{name}_{side}": [found.value(name, row) for row in rows] for name in COLUMNS}
+    write_table(columns, out)

@@ -12,7 +12,7 @@ from engine import provenance
 from engine.errors import Refused
 from engine.evals.fewshot import FewShotResult, Protocol, compare
 from stores.read import Bank, FeatureSet
-from stores.records import RunRecord
+from stores.records import RunRecord, keep
 
 
 def fewshot_from_bank(bank: Path | str, model: str, protocol: Protocol, **options: Any) -> dict[str, Any]:
@@ -120,9 +120,9 @@ def _entry(
     for other in chosen:
         if other is not one:
             difference = result.minus(results[other.name])
-            paired.append({"model": other.key.model, "difference": difference.mean, "ci95": difference.ci95})
+            paired.append({"model": other.title, "difference": difference.mean, "ci95": difference.ci95})
     return {
-        "model": one.key.model,
+        "model": one.title,
         "feature": one.name,
         **result.to_dict(),
         "paired": paired,
@@ -138,7 +138,7 @@ _APART = (*_ASKED, "feature", "seconds", "stages", "failed", "unlabelled", "outs
 def _record(store: Bank, features: FeatureSet, entry: dict[str, Any]) -> None:
     """Keep a RunRecord of the evaluation in the bank."""
     used = {"feature": features.name, "key": features.key.digest, "manifest_digest": store.manifest_digest}
-    RunRecord.now(
+    record = RunRecord.now(
         kind="fewshot",
         asked={name: entry[name] for name in _ASKED},
         used={**used, "image_digest": store.image_digest, "device": entry["device"]},
@@ -146,4 +146,5 @@ def _record(store: Bank, features: FeatureSet, entry: dict[str, Any]) -> None:
         seconds={"total": entry["seconds"], **entry["stages"]},
         versions=provenance.versions(),
         failures={name: entry[name] for name in ("failed", "unlabelled", "outside_split")},
-    ).write(store.path)
+    )
+    keep(record, store.path, entry)

@@ -27,6 +27,7 @@ from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, own_group
 from engine.kernels.halves import finite_rows
 from engine.kernels.intervals import Bootstrap, Interval
 from engine.runtime import float32_products, usable_cores
+from stores import limits
 
 MODES = ("default", "as-published")
 BACKENDS = ("auto", "array", "faiss")
@@ -42,6 +43,8 @@ NOT_REPRODUCED = (
 
 #: Drawn rows that a block of episodes may have; and threads that still help.
 _BLOCK_ROWS, _MOST_THREADS = 4_000_000, 16
+#: Largest values of a protocol: no study has had a thousandth of them.
+MOST = {"n_way": 1_000_000, "n_shot": 10_000_000, "n_query": 10_000_000, "episodes": 10_000_000}
 #: Most classes for which a confusion matrix is kept.
 _MOST_CONFUSED = 2000
 
@@ -74,15 +77,16 @@ class Protocol:
     cap: int | None = None
 
     def __post_init__(self) -> None:
-        low = {"n_way": 2, "n_shot": 1, "n_query": 1, "episodes": 2, "seed": 0}
-        for name, least in low.items():
-            if getattr(self, name) < least:
-                raise Refused(f"{name} = {getattr(self, name)}", f"It is at least {least}", "raise it")
+        limits.check_seed(self.seed)
+        for name, least in {"n_way": 2, "n_shot": 1, "n_query": 1, "episodes": 2}.items():
+            limits.check_whole(name, getattr(self, name), least, MOST[name])
         for name, known in (("distance", prototypes.DISTANCES), ("mode", MODES)):
             if getattr(self, name) not in known:
                 raise Refused(
                     f"{name} {getattr(self, name)!r}", f"It is one of {', '.join(known)}", "choose one"
                 )
+        if self.cap is not None:
+            limits.check_whole("cap", self.cap, 1, MOST["n_shot"])
         if self.cap is not None and self.cap < self.n_shot + self.n_query:
             raise Refused(
                 f"cap = {self.cap}",
@@ -158,7 +162,7 @@ class FewShotResult:
             "episodes_digest": self.episodes_digest,
         }
         if self.bootstrap is not None:
-            found["bootstrap"] = dict(self.bootstrap.__dict__)
+            found["bootstrap"] = self.bootstrap.to_dict()
         if self.protocol.published:
             found["not_reproduced"] = list(NOT_REPRODUCED)
         return found
@@ -230,6 +234,8 @@ def compare(
     `names` are what integer labels stand for. `FewShotResult.minus` gives paired differences.
     """
     protocol = protocol or Protocol()
+    limits.check_resamples(bootstrap)
+    _check_memory(protocol, len(features))
     clock = _Clock()
     codes, texts = label_codes(labels)
     names = names if texts is None else texts
@@ -265,6 +271,12 @@ def compare(
             classes, tally.confusion, run.digest.hexdigest(), boot, clock.of(name),
         )  # fmt: skip
     return found
+
+
+def _check_memory(protocol: Protocol, models: int) -> None:
+    """Each model's accuracies are kept, and copied once or twice for intervals and the record (as text)."""
+    needed = protocol.episodes * models * 8 * 4
+    limits.check_memory(needed, f"{protocol.episodes:,} episodes of {models} models", "lower --episodes")
 
 
 class _Clock:

@@ -21,7 +21,7 @@ from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, clustered, own_groups
 from engine.kernels.whitening import Whitening, agreement
 from stores.read import Bank, FeatureSet
-from stores.records import RunRecord
+from stores.records import RunRecord, keep, together
 
 if TYPE_CHECKING:
     from engine.evals.view_store import Views
@@ -38,7 +38,8 @@ class Invariance:
         rows: of the images scored; groups: int64 [n], their patients; cosine, distance: float64 [n, k].
         views: what the k views are.
         report: the JSON document.
-        pictures: (rows, views) -> uint8 [1 + views, S, S, 3] of each row: the image, then these views.
+        pictures: (rows, views) -> uint8 [1 + views, S, S, 3] of each row: the image, then these views;
+            or why it cannot be read.
     """
 
     rows: NDArray[np.intp]
@@ -47,7 +48,7 @@ class Invariance:
     distance: NDArray[np.float64]
     views: "Views"
     report: dict[str, Any]
-    pictures: Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8]]]
+    pictures: Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]
 
 
 def summarise(
@@ -87,7 +88,15 @@ def summarise(
     }
     if not np.isfinite(found["ci95"]):
         found["ci95_reason"] = "an interval needs two images of different patients"
+    if not np.isfinite(found["mahalanobis_ci95"]):
+        found["mahalanobis_ci95_reason"] = "an interval needs two images of different patients"
     return found
+
+
+def baseline_reason(ci95: float) -> dict[str, str]:
+    """`{baseline_ci95_reason}` where the baseline has no interval, else nothing."""
+    why = "an interval needs images of three different patients"
+    return {} if np.isfinite(ci95) else {"baseline_ci95_reason": why}
 
 
 def invariances_from_bank(
@@ -158,12 +167,20 @@ class _Measurement:
         self.views = ViewStore(self.features)
         rows = np.unique(self.sample.scored).tolist()
         seen = [(self.reference, row) for row in rows] + [(views, rows[0]) for views in asked]
-        if any(self.views.read(views, row) is None for views, row in seen):
-            _ = backbone.images  # where they are missing, before anything is computed and kept
-        self.statistics = self._statistics()
-        self.made = make_views(self.views, backbone, rows, [self.reference, *asked], on_progress)
+        if backbone.root is not None or any(self.views.read(views, row) is None for views, row in seen):
+            _ = backbone.images  # where they are missing, before anything is computed
+        # The images themselves first, and nothing of them in the bank, until nothing can be refused any more.
+        self.views.hold()
+        self.made = make_views(self.views, backbone, rows, [self.reference])
         self._check_images()
-        return [self._score(views, skip_undefined) for views in asked]
+        if not skip_undefined:
+            self._refuse_colourless(asked)
+        self.statistics = self._statistics()
+        self.views.release()
+        self.made = self.made.plus(make_views(self.views, backbone, list(self.originals), asked, on_progress))
+        self._refuse_none_present()
+        with together():
+            return [self._score(views, skip_undefined) for views in asked]
 
     def _statistics(self) -> Statistics:
         runtime = self.backbone.runtime
@@ -177,9 +194,10 @@ class _Measurement:
         self.whitening = Whitening(found.whitener, arithmetic=self.options.arithmetic, device=runtime.device)
         return found
 
-    def _check_images(self) -> None:
-        """Some image must be there, and be the one that was embedded."""
+    def _refuse_none_present(self) -> list[int]:
+        """The scored rows without failure; some must be there."""
         present = [r for r in self.sample.scored.tolist() if r not in self.made.failures]
+        self.present = np.array(present, np.intp)
         if not present:
             why = next(iter(self.made.failures.values()))
             raise Refused(
@@ -187,7 +205,20 @@ class _Measurement:
                 "The scored images are opened and transformed",
                 "say where they are with --root",
             )
-        self.present = np.array(present, np.intp)
+        return present
+
+    def _refuse_colourless(self, asked: "list[Views]") -> None:
+        from engine.kernels.transforms import find
+
+        if self.options.published or not all(each.grey for each in self.originals.values()):
+            return
+        for views in asked:
+            if find(views.transform).colour:
+                self._without_colour(views, skip_undefined=False)
+
+    def _check_images(self) -> None:
+        """Some image must be there, and be the one that was embedded."""
+        present = self._refuse_none_present()
         kept = {row: self.views.read(self.reference, row) for row in set(present)}
         self.originals = {row: each for row, each in kept.items() if each is not None}
         if self.options.published:
@@ -226,13 +257,14 @@ class _Measurement:
         baseline, pairs = across_groups(found.images[known], found.images[known], groups[known])
         summary = summarise(found.cosine, found.distance, groups, published=self.options.published)
         report = {
-            "model": self.features.key.model,
+            "model": self.features.title,
             "feature": self.features.name,
             "mode": self.options.mode,
             "transform": views.transform,
             **summary,
             "baseline": baseline.mean,
             "baseline_ci95": baseline.ci95,
+            **baseline_reason(baseline.ci95),
             "baseline_pairs": pairs // 2,
             "views": views.count,
             "grey": int(grey.sum()),
@@ -254,7 +286,7 @@ class _Measurement:
         nothing = np.empty((0, views.count))
         undefined = dict.fromkeys(("cosine", "ci95", "mahalanobis", "baseline"), float("nan"))
         report = {
-            "model": self.features.key.model,
+            "model": self.features.title,
             "feature": self.features.name,
             "mode": self.options.mode,
             "transform": views.transform,
@@ -270,7 +302,9 @@ class _Measurement:
             self.present[:0], self.groups[:0], nothing, nothing, views, report, self._pictures(views)
         )
 
-    def _pictures(self, views: "Views") -> Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8]]]:
+    def _pictures(
+        self, views: "Views"
+    ) -> Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]:
         from engine.evals.view_pixels import show
 
         return lambda rows, chosen: show(self.features, self.backbone, views, rows, chosen)
@@ -304,7 +338,7 @@ class _Measurement:
         apart = (*asked, "feature", "seconds", "covariance", "not_reproduced", "failed", "transformed")
         with np.errstate(invalid="ignore"):
             curve = np.where(np.isfinite(cosine), cosine, 0).sum(0) / np.isfinite(cosine).sum(0)
-        RunRecord.now(
+        record = RunRecord.now(
             kind="invariance",
             asked={**{name: report[name] for name in asked}, "views": views.count},
             used={
@@ -333,7 +367,8 @@ class _Measurement:
             },
             versions=provenance.versions(),
             failures=_codes(self.made.failures),
-        ).write(self.store.path)
+        )
+        keep(record, self.store.path, report)
 
 
 def _codes(failures: dict[int, Any]) -> dict[str, int]:
@@ -354,7 +389,7 @@ def _not_reproduced(features: FeatureSet, options: InvarianceOptions) -> Sequenc
         "the deformation's random numbers are drawn once a view, not once a view and image",
         "the inverse covariance is not rounded to float32 before it is factored",
     ]
-    made = Recipe.from_dict(features.bank.provenance(features.name)["recipe"])
+    made = Recipe.from_dict(provenance.recorded(features.bank, features.name)["recipe"])
     side = made.side
     if (made.resize, made.size, made.interpolation) != ("short", side * 256 // 224, "bilinear"):
         found.append(

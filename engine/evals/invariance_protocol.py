@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 from engine.errors import Refused
 from engine.kernels.covariance import Arithmetic
 from engine.kernels.whitening import Regularisation
+from stores.limits import check_seed, check_whole
 
 Mode = Literal["default", "as-published"]
 #: Images scored unless asked otherwise; at most half of a small bank, since the rest gives the covariance.
 IMAGES = 100
+#: At most; all views of an image are in memory at a time.
+MAX_VIEWS, MAX_IMAGES = 100_000, 100_000_000
 #: Ridge of the study's code, and its rule for the images that the covariance is taken from.
 _PUBLISHED_RIDGE, _PUBLISHED_LEAST, _PUBLISHED_SHARE = 1e-6, 1000, 0.1
 
@@ -56,8 +59,10 @@ class InvarianceOptions:
             raise Refused(
                 f"transforms {list(self.transforms)}", "Each is named once", "name at least one, each once"
             )
-        if self.views < 1 or (self.images is not None and self.images < 1):
-            raise Refused(f"{self.images} images, {self.views} views", "Both are positive", "raise them")
+        check_seed(self.seed)
+        check_whole("views", self.views, 1, MAX_VIEWS, "256 are the default")
+        if self.images is not None:
+            check_whole("images", self.images, 1, MAX_IMAGES, "100 are the default")
 
     @property
     def published(self) -> bool:

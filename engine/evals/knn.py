@@ -18,13 +18,18 @@ from engine.evals.arrays import finite, label_codes
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
 from engine.kernels.vectors import Distance, Vectors
+from stores import limits
 from stores.read import Bank
-from stores.records import RunRecord
+from stores.records import RunRecord, keep
 
 Weights = Literal["uniform", "temperature"]
 
 #: Tried when no k is asked for, as far as the base is large enough; the first is the headline (DINO's).
 DEFAULT_K = (20, 1, 5, 10, 50, 100, 200)
+
+
+#: Neighbours at most, whatever the base.
+MAX_K = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,10 @@ class KnnOptions:
                 "They are exp(cosine similarity / T)",
                 "use --distance cosine or --weights uniform",
             )
-        if not 0 < self.temperature < float("inf"):
-            raise Refused(f"temperature {self.temperature}", "It is positive", "DINO's is 0.07")
-        if any(k < 1 for k in self.k):
-            raise Refused(f"k = {min(self.k)}", "At least one neighbour votes", "raise it")
+        limits.check_number("temperature", self.temperature, 1e-6, 1e6, "DINO's is 0.07")
+        for k in self.k:
+            limits.check_whole("k", k, 1, MAX_K)
+        limits.check_whole("threads", self.threads, 1, limits.MAX_THREADS)
 
     @property
     def voting(self) -> Weights:
@@ -142,6 +147,9 @@ def knn(
     group = None if groups is None else np.asarray(groups, dtype=np.int64)
     keys = _keys(parts, group, options)
     ks = _allowed_k(options.k, len(parts.train), keys)
+    # Rows and distances, what they become as classes and weights, and a copy while they are sorted.
+    needed = len(parts.test) * max(ks) * 8 * 6
+    limits.check_memory(needed, f"{max(ks):,} neighbours of {len(parts.test):,} images", "lower --k")
     base = Vectors(features, parts.train)
     queries = base if parts.leave_one_out else Vectors(features, parts.test)
     found = nearest(
@@ -298,7 +306,7 @@ def knn_from_bank(
     asked = {"train_split": train_split, "test_split": test_split} if not leave_one_out else {}
     settings = {**asdict(options), "weights": options.voting, "leave_one_out": leave_one_out, **asked}
     found = result.to_dict()
-    RunRecord.now(
+    record = RunRecord.now(
         kind="knn",
         asked={"model": model, **settings},
         used={
@@ -311,14 +319,17 @@ def knn_from_bank(
         seconds={"total": seconds},
         versions=provenance.versions(),
         failures=result.masked,
-    ).write(store.path)
+    )
     shown = ("distance", "weights", "temperature", "group_disjoint", "leave_one_out", *asked)
-    return {
-        "model": features.key.model,
+    report = {
+        "model": features.title,
+        "feature": features.name,
         **{name: settings[name] for name in shown},
         **found,
         "seconds": seconds,
     }
+    keep(record, store.path, report)
+    return report
 
 
 def _split(store: Bank, name: str) -> NDArray[np.bool_]:

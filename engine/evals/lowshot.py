@@ -23,6 +23,10 @@ from engine.evals.probe import ProbeOptions, Progress, Task, learn
 from engine.kernels.episodes import Stream
 from engine.kernels.metrics import Evaluation
 from engine.kernels.moments import Moments
+from stores.limits import check_seed, check_whole
+
+#: Draws at most; each is a fit for every number of images and value of C.
+MAX_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,17 @@ class LowShot:
                 "They are different whole numbers from 1",
                 "give a list such as --low-shot 1,2,5,10",
             )
-        if self.seeds < 1:
-            raise Refused(f"{self.seeds} seeds", "At least one draw is made", "raise --seeds")
+        check_whole("seeds", self.seeds, 1, MAX_SEEDS, "five draws are usual (--seeds 5)")
+        check_seed(self.seed)
 
     @classmethod
     def parse(cls, shots: str, seeds: int, seed: int) -> "LowShot":
         """From `1,2,5,10`. Raises Refused for other text."""
         words = shots.split(",")
-        if not all(word.strip().isdecimal() for word in words):
+        if not all(word.strip().isdecimal() and len(word) < 10 for word in words):
             raise Refused(
                 f"images per class {shots!r}",
-                "They are whole numbers with commas between them",
+                "They are whole numbers below 10^9 with commas between them",
                 "give a list such as --low-shot 1,2,5,10",
             )
         return cls(tuple(int(word) for word in words), seeds, seed)
@@ -113,7 +117,8 @@ def low_shot(
 
     Returns:
         `{shots, seeds, seed, curve: [{shots, images, best_C, NAME: {mean, ci95, values}}], ...}`; the names
-        are those of `Evaluation.headline`; ci95 is Student's half width over the seeds, NaN for one seed.
+        are those of `Evaluation.headline`; ci95 is Student's half width over the seeds, NaN for one seed,
+        with a `ci95_reason`.
 
     Raises:
         Refused: a class has too few images for the largest number.
@@ -161,4 +166,7 @@ def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
     n, half = len(values), math.nan
     if n > 1:
         half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    return {"mean": float(np.mean(values)), "ci95": half, "values": list(values)}
+    found: dict[str, Any] = {"mean": float(np.mean(values)), "ci95": half, "values": list(values)}
+    if n < 2:
+        found["ci95_reason"] = "an interval over draws needs two of them (--seeds)"
+    return found

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from engine import provenance
 from engine.errors import Refused
-from engine.evals.invariance import summarise
+from engine.evals.invariance import baseline_reason, summarise
 from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, own_groups
 from engine.kernels.covariance import Arithmetic
 from engine.kernels.whitening import BLOCK_ROWS, Regularisation, Whitening
+from stores.limits import check_seed
 from stores.read import Bank
-from stores.records import RunRecord
+from stores.records import RunRecord, keep
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -45,6 +46,9 @@ class MultiViewOptions:
     regularisation: Regularisation = Regularisation()  # noqa: RUF009 - frozen
     arithmetic: Arithmetic = "float64"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -173,13 +177,14 @@ def multiview_from_bank(
     summary = summarise(cosine[:, None], distance[:, None], groups[first])
     baseline, ci95, count = _baseline(unit)
     entry = {
-        "model": features.key.model,
+        "model": features.title,
         "feature": features.name,
         "mode": "default",
         "transform": "multi-view",
         **summary,
         "baseline": baseline,
         "baseline_ci95": ci95,
+        **baseline_reason(ci95),
         "baseline_pairs": count,
         "views": list(pairs.views),
         "paired_by": pairs.by,
@@ -193,7 +198,7 @@ def multiview_from_bank(
     }
     asked = ("model", "mode", "transform", "views", "same_label", "seed", "arithmetic")
     apart = (*asked, "feature", "covariance", "left_out", "seconds")
-    RunRecord.now(
+    record = RunRecord.now(
         kind="invariance",
         asked={**{name: entry[name] for name in asked}, "images": options.images},
         used={
@@ -208,7 +213,8 @@ def multiview_from_bank(
         seconds={"total": entry["seconds"]},
         versions=provenance.versions(),
         failures=pairs.left_out,
-    ).write(store.path)
+    )
+    keep(record, store.path, entry)
     return entry
 
 

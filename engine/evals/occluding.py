@@ -261,7 +261,9 @@ def parse_fill(text: str) -> str | tuple[int, int, int]:
     if text in ("0", "mean"):
         return text
     parts = text.split(",")
-    if len(parts) == 3 and all(part.strip().isdecimal() and int(part) < 256 for part in parts):
+    if len(parts) == 3 and all(
+        part.strip().isdecimal() and len(part) < 10 and int(part) < 256 for part in parts
+    ):
         red, green, blue = (int(part) for part in parts)
         return red, green, blue
     raise Refused(

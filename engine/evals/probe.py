@@ -22,11 +22,12 @@ from engine.errors import Refused
 from engine.evals import solvers
 from engine.evals.arrays import columns_of, finite, label_codes
 from engine.evals.fitted import Fitted, swept
-from engine.evals.selection import SELECT, Select, Sweep, grid
+from engine.evals.selection import C_LIMITS, MAX_VALUES, SELECT, VALUES, Select, Sweep, grid
 from engine.evals.splits import Parts, SplitOptions, parts
 from engine.kernels.intervals import Percentiles, resampled
 from engine.kernels.metrics import Evaluation
 from engine.kernels.moments import Moments
+from stores import limits
 
 ClassWeight = Literal["none", "balanced"]
 Progress = Callable[[str, int, int], None]
@@ -68,8 +69,12 @@ class ProbeOptions:
             raise Refused(f"class weight {self.class_weight!r}", "It is none or balanced", "choose one")
         if self.mode not in ("default", "as-published"):
             raise Refused(f"mode {self.mode!r}", "It is default or as-published", "choose one")
-        if self.bootstrap < 0:
-            raise Refused(f"{self.bootstrap} resamples", "They are counted", "0 is for no intervals")
+        limits.check_resamples(self.bootstrap)
+        limits.check_seed(self.seed)
+        limits.check_whole("threads", self.threads, 1, limits.MAX_THREADS)
+        limits.check_whole("values of C", len(self.C), 1, MAX_VALUES, f"the study took {VALUES}")
+        for C in self.C:
+            limits.check_number("C", C, *C_LIMITS, "the study's grid goes from 1e-5 to 1e6")
 
 
 @dataclass(frozen=True)

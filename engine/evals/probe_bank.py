@@ -16,7 +16,8 @@ from engine.evals.splits import Columns, SplitOptions, parts
 from engine.evals.targets import Policies, Target, from_bank, together
 from engine.scale import Executor
 from stores.read import Bank, FeatureSet
-from stores.records import RunRecord
+from stores.records import RunRecord, keep
+from stores.records import together as recorded_together
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,12 @@ def probes_from_bank(
     if executor:
         return _by_workers(executor, bank, chosen, runs, asked, options)
     columns = Columns.of(store)
-    return [
-        _run(store, features, run, columns, asked, options, on_progress)
-        for features in chosen
-        for run in runs
-    ]
+    with recorded_together():
+        return [
+            _run(store, features, run, columns, asked, options, on_progress)
+            for features in chosen
+            for run in runs
+        ]
 
 
 def _by_workers(
@@ -108,8 +110,18 @@ def _by_workers(
         for features in chosen
         for run in runs
     ]
-    found = dict(executor.run(probes_from_bank, jobs))
-    return [entry for position in range(len(jobs)) for entry in found[position]]
+    found = dict(executor.run(_unrecorded, jobs))
+    pairs = [pair for position in range(len(jobs)) for pair in found[position]]
+    for entry, record in pairs:
+        keep(record, bank, entry)
+    return [entry for entry, _ in pairs]
+
+
+def _unrecorded(*job: Any) -> list[tuple[dict[str, Any], RunRecord]]:
+    """A worker's results with their records, which are written once all workers have succeeded."""
+    with recorded_together(write=False) as batch:
+        entries = probes_from_bank(*job)
+    return list(zip(entries, (record for record, _, _ in batch.waiting), strict=True))
 
 
 def _refuse_unpublished(asked: BankProbe, options: ProbeOptions) -> None:
@@ -132,7 +144,7 @@ def _run(
     on_progress: Callable[[str], Progress] | None,
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    model = features.key.model
+    model = features.title
     told = on_progress(f"{model}, {', '.join(target.column for target in run)}") if on_progress else None
     if asked.multi_label:
         found = parts(columns, together(run), features.ok, asked.splits)
@@ -150,7 +162,13 @@ def _run(
             drawn = (asked.low_shot, store.image_digest)
             result["low_shot"] = low_shot(features.array, task, options, *drawn, told)
     settings = _settings(asked, options)
-    entry = {"model": model, **settings, **result, "targets": [target.to_dict() for target in run]}
+    entry = {
+        "model": model,
+        "feature": features.name,
+        **settings,
+        **result,
+        "targets": [target.to_dict() for target in run],
+    }
     entry["seconds"] = round(time.perf_counter() - start, 4)
     _record(store, features, entry, settings)
     return entry
@@ -172,13 +190,13 @@ def _settings(asked: BankProbe, options: ProbeOptions) -> dict[str, Any]:
 
 
 #: Members of an entry that are not metrics of the record.
-_APART = ("seconds", "stages", "masked", "targets")
+_APART = ("feature", "seconds", "stages", "masked", "targets")
 
 
 def _record(store: Bank, features: FeatureSet, entry: dict[str, Any], settings: dict[str, Any]) -> None:
     used = {"feature": features.name, "key": features.key.digest, "manifest_digest": store.manifest_digest}
     fits = entry.get("findings", [entry])
-    RunRecord.now(
+    record = RunRecord.now(
         kind="probe",
         asked={"model": entry["model"], "label": entry["label"], "select": entry["select"], **settings},
         used={**used, "image_digest": store.image_digest, "targets": entry["targets"]},
@@ -191,7 +209,8 @@ def _record(store: Bank, features: FeatureSet, entry: dict[str, Any], settings: 
             for each in fits
             if "sweep" in each
         },
-    ).write(store.path)
+    )
+    keep(record, store.path, entry)
 
 
 def _convergence(sweep: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from engine.kernels.episodes import Stream
 from engine.kernels.intervals import over_groups
 from engine.kernels.occlusion import Squares, accumulate, attentive_diffusion
 from engine.runtime import Runtime, fix_flags
-from stores.records import RunRecord
+from stores.records import RunRecord, keep
 
 #: Bootstrap samples of the interval.
 RESAMPLES = 2000
@@ -115,11 +115,12 @@ def saliency(
     start = time.perf_counter()
     job = _Job(images, options, runtime, on_progress)
     try:
+        job.make_ready()
         items = [job.item(at, row, on_map) for at, row in enumerate(job.rows)]
     finally:
         job.close()
     report = job.report(items, time.perf_counter() - start)
-    job.record(report).write(images.home)
+    keep(job.record(report), images.home, report)
     return report
 
 
@@ -195,10 +196,21 @@ class _Job:
             "mean_score": float(kept.map.mean()),
             "max_score": float(kept.map.max()),
             "error": kept.error,
-            "map": self.folder.relative(digest),
+            "map": self.folder.relative(digest) if self.folder.holds(digest) else None,
         }
 
-    def _compute(self, digest: str, pixels: NDArray[np.uint8], at: int, image_id: str) -> Kept:
+    def make_ready(self) -> None:
+        """Load the model if some map has to be computed: it may be refused, and nothing is kept by then."""
+        for row in self.rows:
+            try:
+                data = self.images.source.read(row)
+            except BadImage:
+                continue
+            if self.folder.map_of(hashlib.sha256(data).hexdigest()) is None:
+                self._load()
+                return
+
+    def _load(self) -> Occluder:
         if self._occluder is None:
             options = self.options
             self._occluder = Occluder(
@@ -208,6 +220,10 @@ class _Job:
                 fill=options.fill,
                 per_image_norm=options.batch_norm == "train",
             )
+        return self._occluder
+
+    def _compute(self, digest: str, pixels: NDArray[np.uint8], at: int, image_id: str) -> Kept:
+        occluder = self._load()
         scores = self.folder.part_of(digest, self.squares) or Scores.none(self.squares)
         before, saved = at * self.squares.count, time.monotonic()
 
@@ -221,7 +237,7 @@ class _Job:
             self._report_progress(at, image_id)
 
         try:
-            scores, error = self._occluder.score(pixels, scores, on_block)
+            scores, error = occluder.score(pixels, scores, on_block)
         except KeyboardInterrupt:
             self.folder.keep_part(digest, scores)
             raise
@@ -242,7 +258,7 @@ class _Job:
                 failures[item["reason"]] = failures.get(item["reason"], 0) + 1
         rate = self._computed / seconds if self._computed else float("nan")
         return {
-            "model": self.spec.slug,
+            "model": self.images.title,
             "mode": self.options.mode,
             "items": items,
             **self._summary(items),
@@ -282,7 +298,7 @@ class _Job:
             return found | {"interval": {"low": nan, "high": nan, "reason": reason}}
         stream = _stream("interval", self.options.seed, self.images.manifest.image_digest)
         spread = over_groups(values, np.ones(n), groups.astype(np.int64), RESAMPLES, stream)
-        return found | {"interval": {**asdict(spread), "level": 0.95, "over": "images or patients"}}
+        return found | {"interval": {**spread.to_dict(), "level": 0.95, "over": "images or patients"}}
 
     def record(self, report: dict[str, Any]) -> RunRecord:
         """What the report says, and what it was made with."""
@@ -290,7 +306,7 @@ class _Job:
         network = self._occluder.net.describe() if self._occluder else {}
         return RunRecord.now(
             kind="saliency",
-            asked={**asdict(self.options), "model": self.spec.slug, "precision": self.runtime.precision},
+            asked={**asdict(self.options), "model": self.images.title, "precision": self.runtime.precision},
             used={
                 **self._settings(),
                 "key": self.folder.digest,

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.decode.source import ImageSource
-from engine.errors import Refused
+from engine.errors import ModelError, Refused
 from engine.models import ModelSpec, resolve
+from engine.models.catalog import find
 from engine.recipes import Recipe
 from engine.restore import Provenance, images_listed, images_of, spec_of
 from stores.manifest import Manifest
+from stores.names import Roster
 from stores.places import ObjectPath, Place, place
-from stores.read import Bank
+from stores.read import Bank, FeatureInfo
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Images:
         manifest: the images.
         source: their files.
         spec: the model.
+        title: what people call it, which tells its weights from others of the same slug.
         home: folder for maps and records: the bank, or one of the user's choice.
     """
 
@@ -28,6 +31,7 @@ class Images:
     source: ImageSource
     spec: ModelSpec
     home: Place
+    title: str
 
 
 def open_images(
@@ -45,7 +49,8 @@ def open_images(
 
     Args:
         path: a bank's directory or URL, or a manifest's file.
-        model: a slug; in a bank that has features of it, the very weights and preprocessing of these.
+        model: a slug, or a name of a bank's feature: in a bank that has features of it, the very weights and
+            preprocessing of these.
         weights, recipe, seed: as `models.resolve` takes them, each instead of the bank's or the catalogue's.
         root: folder of the images, where they have moved; see `engine.restore`.
         allow_outside: accept paths and links that lead out of the root.
@@ -58,13 +63,13 @@ def open_images(
     where = place(path)
     if isinstance(where, ObjectPath) or where.is_dir():
         bank = Bank.open(where)
-        spec, feature = _of_bank(bank, model, weights, recipe, seed)
+        spec, feature, title = _of_bank(bank, model, weights, recipe, seed)
         source = images_of(bank, feature, root=root, allow_outside=allow_outside)
-        return Images(bank.manifest(), source, spec, bank.path)
+        return Images(bank.manifest(), source, spec, bank.path, title)
     manifest = Manifest.read(where, root=root, allow_outside=allow_outside)
     source = images_listed(manifest, allow_outside=allow_outside)
     spec = resolve(model, weights=weights, recipe=recipe, seed=seed)
-    return Images(manifest, source, spec, _folder(where, home))
+    return Images(manifest, source, spec, _folder(where, home), _titled(spec, weights))
 
 
 def _folder(manifest: Path, home: Path | None) -> Path:
@@ -74,34 +79,54 @@ def _folder(manifest: Path, home: Path | None) -> Path:
             "Maps of a bank are kept in it, those of a manifest in a folder of your choice",
             "give the folder with -o DIR",
         )
-    home.mkdir(parents=True, exist_ok=True)
     return home
 
 
 def _of_bank(
     bank: Bank, model: str, weights: Path | None, recipe: Recipe | None, seed: int
-) -> tuple[ModelSpec, str | None]:
-    """The model, and the full name of the bank's feature that was made with its weights; None if it has none.
+) -> tuple[ModelSpec, str | None, str]:
+    """The model, the full name of the bank's feature that was made with its weights (or None), and a title.
 
     A weights file that is the bank's own has only moved: the feature's preprocessing stays.
     """
-    infos = [i for i in bank.list() if i.sealed and model in (i.name, i.key.model)]
+    infos = _infos(bank, model)
     slug = infos[0].key.model if infos else model
     if weights is not None:
         spec = resolve(slug, weights=weights, recipe=recipe, seed=seed)
         infos = [i for i in infos if i.key.weights == spec.weights_sha256]
         if not infos:
-            return spec, None
+            return spec, None, _titled(spec, weights)
     if not infos:
-        return resolve(slug, recipe=recipe, seed=seed), None
+        spec = resolve(slug, recipe=recipe, seed=seed)
+        return spec, None, spec.slug
     if len({(i.key.weights, None if recipe else i.key.recipe) for i in infos}) > 1:
-        raise Refused(
-            f"{model!r} could be any of {', '.join(i.name for i in infos)}",
-            "They differ in weights or preprocessing",
-            "give the full name",
-        )
+        roster, names = Roster.of(bank.path), {i.name for i in infos}
+        raise roster.ambiguous(model, [entry for entry in roster.entries if entry.feature in names])
     made = Provenance.of(bank, infos[0].name)
     spec = spec_of(made, weights=weights)
     if recipe is not None:
         spec = resolve(slug, weights=spec.weights_path, recipe=recipe, seed=made.runtime.seed)
-    return spec, infos[0].name
+    return spec, infos[0].name, infos[0].title if len(infos) == 1 else spec.slug
+
+
+def _titled(spec: ModelSpec, weights: Path | None) -> str:
+    """What tables call a model that no feature of the bank was made by."""
+    return spec.slug if weights is None else f"{spec.slug}@{spec.weights_sha256[:8]}"
+
+
+def _infos(bank: Bank, model: str) -> list[FeatureInfo]:
+    """The finished features that a word fits; the beginning of one only if it is no slug itself."""
+    infos = [info for info in bank.list() if info.sealed]
+    exact = [info for info in infos if model in (info.name, info.title, info.key.model)]
+    if exact or _is_slug(model):
+        return exact
+    wanted = bank.select(model)
+    return [info for info in infos if info.name in wanted]
+
+
+def _is_slug(word: str) -> bool:
+    try:
+        find(word)
+    except ModelError:
+        return False
+    return True

@@ -51,6 +51,10 @@ class MapFolder:
         """Path of a map below the home. Images are known by the SHA-256 of their file."""
         return f"{SIDE}/{self._place(image)}"
 
+    def holds(self, image: str) -> bool:
+        """Whether there is a file of a finished map, whole or not."""
+        return files.stat_if_there(self._home / self.relative(image)) is not None
+
     def map_of(self, image: str) -> Kept | None:
         """The finished map of an image, if there is one."""
         found = self._read(self._place(image), self._key(image, "map"))
@@ -60,11 +64,11 @@ class MapFolder:
         return Kept(found["map"], numbers | {"places": int(numbers["places"])})
 
     def keep(self, image: str, kept: Kept) -> Kept:
-        """Keep a finished map and drop what was kept of it before."""
+        """Keep a finished map, if the folder takes it, and drop what was kept of it before."""
         error = np.array([kept.error[name] for name in _ERROR], dtype=np.float64)
         found: dict[str, NDArray[Any]] = {"map": kept.map, "error": error}
-        arrays.write(self._home, self._place(image), self._key(image, "map"), found)
-        files.remove(self._home / SIDE / self._place(image, ".part"))
+        if arrays.keep(self._home, self._place(image), self._key(image, "map"), found):
+            files.remove(self._home / SIDE / self._place(image, ".part"))
         return kept
 
     def part_of(self, image: str, squares: Squares) -> Scores | None:
@@ -75,12 +79,12 @@ class MapFolder:
         return Scores(found["values"].copy(), found["done"].astype(np.bool_))
 
     def keep_part(self, image: str, scores: Scores) -> None:
-        """Keep what there is of a map, to go on from."""
+        """Keep what there is of a map, to go on from, if the folder takes it."""
         found: dict[str, NDArray[Any]] = {
             "values": scores.values,
             "done": scores.done.astype(np.uint8),
         }
-        arrays.write(self._home, self._place(image, ".part"), self._key(image, "scores"), found)
+        arrays.keep(self._home, self._place(image, ".part"), self._key(image, "scores"), found)
 
     def _place(self, image: str, ending: str = "") -> str:
         return f"{_FOLDER}/{self.digest[:12]}/{image[:16]}{ending}.arrays"

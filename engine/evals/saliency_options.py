@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from engine.errors import Refused
 from engine.evals.occluding import parse_fill
+from stores.limits import check_seed, check_whole
 
 MODES = ("default", "as-published")
 BATCH_NORMS = ("eval", "train")
+#: Pixels of a square's side, and images, at most.
+MAX_SIDE, MAX_IMAGES = 65_536, 100_000_000
 #: Images looked at where no number is given.
 IMAGES = 8
 
@@ -42,8 +45,11 @@ class SaliencyOptions:
             if value not in words:
                 raise Refused(f"{name} {value!r}", f"It is one of {', '.join(words)}", "choose one")
         parse_fill(self.fill)
-        if self.images is not None and self.images < 1:
-            raise Refused(f"{self.images} images", "At least one is looked at", "raise --images")
+        check_seed(self.seed)
+        for name in ("size", "stride"):
+            check_whole(name, getattr(self, name), 1, MAX_SIDE)
+        if self.images is not None:
+            check_whole("images", self.images, 1, MAX_IMAGES)
         if self.images is not None and self.ids:
             raise Refused("A number of images and their ids", "One of them decides", "give one of them")
         self._check_mode()

@@ -15,7 +15,7 @@ from engine.kernels import faiss_library
 from engine.kernels.neighbours import Neighbours, nearest
 from engine.kernels.vectors import Distance, Space, Vectors
 from stores.read import Bank, FeatureSet
-from stores.records import RunRecord
+from stores.records import RunRecord, keep
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -115,7 +115,8 @@ def search(
     query = {"file": str(image)} if row is None else _facts(store, manifest, row)
     seconds = round(time.perf_counter() - start, 4)
     report = {
-        "model": features.key.model,
+        "model": features.title,
+        "feature": features.name,
         "query": query,
         "k": k,
         "distance": distance,
@@ -125,7 +126,7 @@ def search(
         "neighbours": [dict(each.__dict__) for each in found],
         "seconds": seconds,
     }
-    RunRecord.now(
+    record = RunRecord.now(
         kind="search",
         asked={"model": model, "query": query, "k": k, "distance": distance, "index": index},
         used={"feature": features.info.name, "manifest_digest": store.manifest_digest, "device": place},
@@ -137,7 +138,8 @@ def search(
         seconds={"total": seconds},
         versions=provenance.versions(),
         failures={"failed": report["masked"]},
-    ).write(store.path)
+    )
+    keep(record, store.path, report)
     return SearchResult(query, found, report, row)
 
 

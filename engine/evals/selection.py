@@ -10,12 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import Refused
 from engine.kernels import metrics
+from stores.limits import check_number, check_whole
 
 Select = Literal["accuracy", "mean-per-class", "auroc", "log-loss"]
 SELECT: tuple[Select, ...] = ("accuracy", "mean-per-class", "auroc", "log-loss")
 
 #: Of the study: 45 values a quarter of a decade apart.
 C_MIN, C_MAX, VALUES = 1e-5, 1e6, 45
+#: Limits of C, beyond which one term of the objective drowns the other; and how many values are tried.
+C_LIMITS, MAX_VALUES = (1e-12, 1e12), 1000
 
 
 def grid(low: float = C_MIN, high: float = C_MAX, values: int = VALUES) -> tuple[float, ...]:
@@ -30,6 +33,9 @@ def grid(low: float = C_MIN, high: float = C_MAX, values: int = VALUES) -> tuple
             "C is positive and finite, and the smallest comes first",
             f"the study's grid is --c-min {C_MIN:g} --c-max {C_MAX:g} --values {VALUES}",
         )
+    check_number("smallest C", low, *C_LIMITS, f"the study's is --c-min {C_MIN:g}")
+    check_number("largest C", high, *C_LIMITS, f"the study's is --c-max {C_MAX:g}")
+    check_whole("values of C", values, 1, MAX_VALUES, f"the study took --values {VALUES}")
     if values < 1 or (values == 1) != (low == high):
         raise Refused(
             f"{values} values from {low:g} to {high:g}",

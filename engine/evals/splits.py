@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from stores.limits import check_seed
 
 if TYPE_CHECKING:
     from stores.read import Bank
@@ -61,6 +62,7 @@ class SplitOptions:
                 "It lies between 0 and 1",
                 f"leave it at {VALIDATION}",
             )
+        check_seed(self.seed)
         if len({self.train, self.val, self.test}) < 3:
             raise Refused(
                 f"train {self.train!r}, validation {self.val!r} and test {self.test!r}",

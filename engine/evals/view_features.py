@@ -36,6 +36,11 @@ class Pass:
     kept: int = 0
     seconds: float = 0.0
 
+    def plus(self, other: "Pass") -> "Pass":
+        """Both passes as one."""
+        failures = self.failures | other.failures
+        return Pass(failures, self.made + other.made, self.kept + other.kept, self.seconds + other.seconds)
+
 
 @dataclass(frozen=True)
 class _Decoded:
@@ -186,10 +191,10 @@ class _Maker:
         if self.on_progress and (done >= self.total or now - self.last >= PROGRESS_EVERY_S):
             self.last = now
             clocks = self.stages.first, self.stages.second, self.stages.third
-            slug = self.store.features.key.model
+            title = self.store.features.title
             self.on_progress(
                 Progress(
-                    (f"{slug}, views",),
+                    (f"{title}, views",),
                     done,
                     self.total,
                     len(self.found.failures),

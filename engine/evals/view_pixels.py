@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine.decode import make_decoder, reference
 from engine.decode.geometry import plan as plan_geometry
 from engine.decode.sniff import sniff
-from engine.errors import BadImage, Refused
+from engine.errors import BadImage
 from engine.evals.view_store import REFERENCE, Views
 from engine.kernels import transforms, warps
 from engine.kernels.transforms import Frame
@@ -122,22 +122,18 @@ def render(image: torch.Tensor, views: Views, recipe: Recipe) -> torch.Tensor:
 
 def show(
     features: FeatureSet, backbone: Restored, views: Views, rows: Sequence[int], chosen: Sequence[int]
-) -> list[NDArray[np.uint8]]:
+) -> list[NDArray[np.uint8] | str]:
     """The pixels that the backbone sees: uint8 [1 + chosen, S, S, 3] of each row, the image first.
 
-    Raises:
-        Refused: an image whose features are kept cannot be read any more.
+    An image whose features are kept, but that cannot be read any more, gives the reason instead.
     """
     recipe = published_recipe(backbone.spec) if views.published else backbone.spec.recipe
     some = replace(views, parameters=tuple(views.parameters[i] for i in chosen))
-    found = []
-    for row, image in pictures(features, backbone, rows, views.published):
+    found: list[NDArray[np.uint8] | str] = []
+    for _, image in pictures(features, backbone, rows, views.published):
         if isinstance(image, BadImage):
-            raise Refused(
-                f"{backbone.images.uris[row]} cannot be drawn ({image.code}: {image.detail})",
-                "A sheet shows scored images",
-                "say where they are with --root, or leave the sheet out",
-            )
+            found.append(image.code)
+            continue
         own = render(image, replace(views, transform=REFERENCE, parameters=()), recipe)
         found.append(torch.cat([own, render(image, some, recipe)]).cpu().numpy())
     return found

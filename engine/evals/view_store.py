@@ -70,6 +70,18 @@ class ViewStore:
     def __init__(self, features: FeatureSet) -> None:
         self.features = features
         self.damaged: list[str] = []
+        self._in_memory: dict[str, Kept] = {}  # what the bank could not take, or is held back
+        self._held: dict[str, tuple[Views, int]] | None = None
+
+    def hold(self) -> None:
+        """Keep what is written in memory until `release`."""
+        self._held = {}
+
+    def release(self) -> None:
+        """Put into the bank what was held back."""
+        held, self._held = self._held or {}, None
+        for path, (views, row) in held.items():
+            self._put(path, views, row, self._in_memory.pop(path))
 
     def _key(self, views: Views, row: int) -> dict[str, Any]:
         return {
@@ -90,6 +102,8 @@ class ViewStore:
     def read(self, views: Views, row: int) -> "Kept | None":
         """What is kept of the row, or None: not there, or damaged, which is as good as not there."""
         path = self._path(views, row)
+        if path in self._in_memory:
+            return self._in_memory[path]
         try:
             found = arrays.read(self.features.bank.path, path, self._key(views, row))
         except documents.BrokenDocument:
@@ -99,6 +113,14 @@ class ViewStore:
         return None if found is None else Kept(found["features"], bool(found["grey"]))
 
     def write(self, views: Views, row: int, found: NDArray[np.float32], grey: bool) -> None:
-        """Keep the features [views, d], rounded as the bank's own are."""
-        kept = {"features": found.astype(self.features.key.dtype), "grey": np.array(grey, np.uint8)}
-        arrays.write(self.features.bank.path, self._path(views, row), self._key(views, row), kept)
+        """Keep the features [views, d], rounded as the bank's own are; in memory if the bank takes none."""
+        path, kept = self._path(views, row), Kept(found.astype(self.features.key.dtype), grey)
+        if self._held is None:
+            self._put(path, views, row, kept)
+        else:
+            self._in_memory[path], self._held[path] = kept, (views, row)
+
+    def _put(self, path: str, views: Views, row: int, kept: Kept) -> None:
+        found = {"features": kept.features, "grey": np.array(kept.grey, np.uint8)}
+        if not arrays.keep(self.features.bank.path, path, self._key(views, row), found):
+            self._in_memory[path] = kept

@@ -97,10 +97,11 @@ def statistics(
     sums = _read(features, key, damaged)
     if sums is None:
         made = moments(features.array, rows, arithmetic=arithmetic, device=device)
-        _write(features, key, {"mean": made.mean, "scatter": made.scatter, "quartic": made.quartic})
     else:
         made = Moments(len(rows), sums["mean"], sums["scatter"], float(sums["quartic"]))
-    found = whitener(made, how, arithmetic=arithmetic)
+    found = whitener(made, how, arithmetic=arithmetic)  # may refuse, so nothing is kept before
+    if sums is None:
+        _write(features, key, {"mean": made.mean, "scatter": made.scatter, "quartic": made.quartic})
     numbers = {"shrinkage": found.shrinkage, "condition": found.condition, "variance": found.variance}
     _write(features, full, {"mean": found.mean, "factor": found.factor, **numbers})
     cached = "" if sums is None else "moments"
@@ -120,6 +121,6 @@ def _read(features: FeatureSet, key: dict[str, Any], damaged: list[str]) -> dict
 
 
 def _write(features: FeatureSet, key: dict[str, Any], found: dict[str, Any]) -> None:
-    arrays.write(
+    arrays.keep(
         features.bank.path, _path(key), key, {name: np.asarray(value) for name, value in found.items()}
     )

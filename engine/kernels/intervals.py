@@ -44,15 +44,31 @@ class Bootstrap:
     """Percentile interval of an accuracy when its query patients are drawn anew.
 
     Attributes:
-        low, high: 2.5th and 97.5th percentile of the resampled accuracies.
+        low, high: 2.5th and 97.5th percentile of the resampled accuracies; NaN where there is no interval.
         groups: that were drawn from.
         resamples: how often.
+        reason: why low and high are NaN, "" where they are not.
     """
 
     low: float
     high: float
     groups: int
     resamples: int
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields; `reason` only where there is one."""
+        return {name: value for name, value in asdict(self).items() if name != "reason" or value}
+
+
+def no_interval(groups: int, resamples: int) -> str:
+    """Say why a bootstrap gives no interval; "" if it gives one.
+
+    All resamples of one group are the same: an interval of no width would look like certainty.
+    """
+    if groups < 2:
+        return f"{groups} patient{'' if groups == 1 else 's'} (or images) to draw from: an interval needs two"
+    return "" if resamples >= 2 else f"{resamples} resample: an interval needs two, and 1000 are usual"
 
 
 def over_groups(
@@ -72,6 +88,8 @@ def over_groups(
     codes = np.unique(groups[queried], return_inverse=True)[1]
     n = np.bincount(codes, weights=asked[queried])
     c = np.bincount(codes, weights=correct[queried])
+    if why := no_interval(len(n), resamples):
+        return Bootstrap(math.nan, math.nan, len(n), resamples, why)
     step, found = max(1, _BLOCK // len(n)), []
     for start in range(0, resamples, step):
         numbers = stream.uniform(min(step, resamples - start), len(n))
@@ -130,8 +148,7 @@ def resampled(
     known = np.full(len(truth), -1) if groups is None else groups
     codes = np.unique(own_groups(known), return_inverse=True)[1] if len(truth) else np.zeros(0, np.int64)
     count = int(codes.max(initial=-1)) + 1
-    if count < 2:
-        why = f"{count} groups: at least two are drawn from"
+    if why := no_interval(count, resamples):
         return {name: Percentiles(math.nan, math.nan, count, 0, 0, why) for name in whole}
     stream = Stream(hashlib.sha256(f"embank bootstrap 1 {seed}".encode()).digest()[:16])
     tables = _Tables.of(truth, probabilities, codes, unseen)
@@ -156,8 +173,10 @@ def _drawn(stream: Stream, resamples: int, groups: int, rows: int) -> Iterator[F
 def _percentiles(values: Floats, whole: float, groups: int) -> Percentiles:
     kept = values[np.isfinite(values)]
     left_out = len(values) - len(kept)
-    if math.isnan(whole) or not len(kept):
-        why = "the metric is not defined" if math.isnan(whole) else "it is defined in no resample"
+    if math.isnan(whole) or len(kept) < 2:
+        why = (
+            "the metric is not defined" if math.isnan(whole) else "it is defined in fewer than two resamples"
+        )
         return Percentiles(math.nan, math.nan, groups, 0, len(values), why)
     low, high = np.percentile(kept, [2.5, 97.5])
     return Percentiles(float(low), float(high), groups, len(kept), left_out)

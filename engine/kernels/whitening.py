@@ -16,6 +16,8 @@ from engine.errors import Refused
 from engine.kernels.covariance import Arithmetic, Moments
 
 Method = Literal["ledoit-wolf", "ridge", "components", "none"]
+#: Largest value of a method that has one.
+_MOST = {"ridge": 1e12, "components": 1e9}
 #: Below so many dimensions all eigenvalues are computed for the condition number, above only the outer ones.
 _SMALL = 128
 #: Rows whitened at a time: 32 MiB of float64 at 2,048 dimensions.
@@ -42,12 +44,12 @@ class Regularisation:
         name, _, number = text.partition("=")
         if name in ("ledoit-wolf", "none") and not number:
             return cls(name)  # type: ignore[arg-type]
-        pattern = {"ridge": r"[0-9.]+(e[+-]?[0-9]+)?", "components": r"[0-9]+"}.get(name)
-        if pattern and re.fullmatch(pattern, number.lower()) and float(number) > 0:
+        pattern = {"ridge": r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", "components": r"[0-9]+"}.get(name)
+        if pattern and re.fullmatch(pattern, number.lower()) and 0 < float(number) <= _MOST[name]:
             return cls(name, float(number))  # type: ignore[arg-type]
         raise Refused(
             f"shrinkage {text!r}",
-            "It is ledoit-wolf, ridge=VALUE above 0, components=COUNT from 1 on, or none",
+            "It is ledoit-wolf, ridge=VALUE above 0 (at most 1e12), components=COUNT from 1 on, or none",
             "e.g. --shrinkage ridge=1e-3",
         )
 

@@ -11,6 +11,7 @@ from engine.models.published import Published
 from engine.models.row import Row, Variant
 from engine.models.rows import ROWS
 from engine.recipes import Recipe
+from stores.limits import check_seed
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def resolve(
         ModelError: unknown slug or architecture, or a missing package.
         WeightsError: the weights are missing, damaged, or cannot be fetched.
     """
+    check_seed(seed)
     found = find(slug)
     row = found.row
     if weights is not None and not row.takes_file:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine import faults
 from engine.errors import ModelError, WeightsError
 from engine.models import architectures, facts, graph, weights
 from engine.models.catalog import ModelSpec
@@ -175,7 +176,7 @@ class Encoder:
         try:
             self._workers.submit(self._forward, blank).result()
         except Exception as error:
-            if not self.runtime.compile:
+            if not self.runtime.compile or faults.translate(error):
                 raise
             raise ModelError(
                 f"{self.spec.architecture} cannot be compiled ({type(error).__name__})",
@@ -213,15 +214,9 @@ def _single_threads(count: int) -> ThreadPoolExecutor:
 
 
 def _compiled(net: nn.Module, runtime: Runtime) -> Any:
-    """torch.compile for one shape: on the CPU with the weights frozen into the code, and on one thread."""
+    """torch.compile for one shape."""
     if runtime.on_cuda:
         return torch.compile(net, dynamic=False)
-    from torch._inductor import config
+    from engine.models import inductor  # brings in the compiler
 
-    compiled = torch.compile(net, dynamic=False)
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = compiled(x)
-        return result
-
-    return config.patch({"freezing": True, "cpp.threads": 1})(run)
+    return inductor.compiled(net)

@@ -21,6 +21,7 @@ from typing import Any
 from engine import recipes
 from engine.provenance import versions
 from engine.recipes import Recipe
+from stores import private
 from stores.fetch import cache_folder
 
 #: Distributions (and their modules) that build architectures.
@@ -97,7 +98,7 @@ def _file(architecture: str) -> Path | None:
 def _read(file: Path) -> dict[str, Any]:
     """The facts of a file; none where it is not whole."""
     try:
-        told = json.loads(file.read_bytes())
+        told = {} if private.objection(file) else json.loads(file.read_bytes())
         facts = told["facts"]
         return facts if told["sha256"] == _sha256(facts) else {}
     except (OSError, ValueError, TypeError, KeyError):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from engine.errors import MachineFault, WeightsError
+from engine.errors import EmbankError, MachineFault, WeightsError
 from engine.models import files
 
 #: (bytes there, bytes in all or None where the server does not say)
@@ -93,7 +93,8 @@ def download(
 
     Args:
         url: address of the file.
-        part: where its bytes go; locked while this runs. The folder must exist.
+        part: where its bytes go; locked while this runs. It and its folders are made, and removed again if
+            it is refused or not a byte has come.
         progress: called now and then.
         max_bytes: refuse more.
         patience: when to give up.
@@ -106,7 +107,7 @@ def download(
     demand_scheme(url, schemes)
     patience = patience or Patience()
     opener = urllib.request.build_opener(_SameSchemes(schemes))
-    with _locked(part) as file:
+    with made_for(part), _locked(part) as file:
         furthest = _size(file)
         failures = 0
         while True:
@@ -121,15 +122,45 @@ def download(
                 failures = 0 if _size(file) > furthest else failures + 1
                 furthest = max(furthest, _size(file))
                 if failures >= patience.attempts:
-                    raise _refuse(
-                        url,
-                        f"could not be fetched ({error}); {_size(file)} bytes are kept in {part}",
-                        "the same command continues there; without a network, give --from-file FILE",
-                    ) from error
+                    raise _given_up(url, part, _size(file), error) from error
                 time.sleep(min(max(error.wait_s, patience.wait_s * 2**failures), _LONGEST_WAIT_S))
         with disk(part):
             os.fsync(file.fileno())
     etag_file(part).unlink(missing_ok=True)
+
+
+def _given_up(url: str, part: Path, have: int, error: Exception) -> EmbankError:
+    """Nothing has come: refused. Some of it has: a fault that the same command goes on from."""
+    found = f"{url} could not be fetched ({error})"
+    if not have:
+        return _refuse(
+            url, f"could not be fetched ({error})", "mend the network; without one, give --from-file FILE"
+        )
+    return MachineFault(
+        f"{found}; {have} bytes are kept in {part}",
+        "The address must give the weights file itself",
+        "the same command continues there; without a network, give --from-file FILE",
+    )
+
+
+@contextlib.contextmanager
+def made_for(part: Path) -> Iterator[None]:
+    """Make the folders of a file for the body; where it is refused, or nothing has come, all is as before."""
+    missing = [folder for folder in part.absolute().parents if not folder.exists()]
+    with disk(part):
+        part.absolute().parent.mkdir(parents=True, exist_ok=True)
+    new = not part.exists()
+    try:
+        yield
+    except BaseException as error:
+        refused = isinstance(error, WeightsError)
+        with contextlib.suppress(OSError):
+            if new and part.exists() and (refused or part.stat().st_size == 0):
+                part.unlink()
+                etag_file(part).unlink(missing_ok=True)
+            for folder in missing:  # the innermost first; those that hold something stay
+                folder.rmdir()
+        raise
 
 
 def etag_file(part: Path) -> Path:

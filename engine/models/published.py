@@ -146,24 +146,26 @@ def bring(
     if target.exists() and from_file is None:
         _check(published, target, target)
         return target
-    _make(published.folder)
     part = target.with_name(target.name + ".part")
     if from_file is not None:
-        _copy(from_file, part)
-    else:
-        fetch.download(
-            published.url,
-            part,
-            progress=progress,
-            max_bytes=published.max_bytes,
-            patience=patience,
-            schemes=schemes,
-        )
-    try:
-        identity = _check(published, part, from_file or Path(published.url))
-    except WeightsError:
-        part.unlink(missing_ok=True)
-        raise
+        _check(published, from_file, from_file)
+    with fetch.made_for(part):
+        if from_file is not None:
+            _copy(from_file, part)
+        else:
+            fetch.download(
+                published.url,
+                part,
+                progress=progress,
+                max_bytes=published.max_bytes,
+                patience=patience,
+                schemes=schemes,
+            )
+        try:
+            identity = _check(published, part, from_file or Path(published.url))
+        except WeightsError:
+            part.unlink(missing_ok=True)
+            raise
     origin = {"from_file": from_file is not None, "url": published.url, "when": _now()}
     _write_json(published.folder / "source.json", {**identity, **origin})
     _move(part, target)
@@ -187,6 +189,29 @@ def convert(
     Raises:
         WeightsError: absent, not the expected file, or tensors that do not fit.
     """
+    state, told = fitted(published, architecture, source)
+    target = out or published.converted
+    _make(target.absolute().parent)
+    digest = _save(state, target, told)
+    told |= {"file": str(target), "sha256": digest, "versions": versions(), "when": _now()}
+    _write_json(target.with_suffix(".json"), told)
+    return told
+
+
+def fitted(
+    published: Published, architecture: str, source: Path | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a published file and demand an exact fit to its architecture; writes nothing.
+
+    Args:
+        published, architecture, source: as for `convert`.
+
+    Returns:
+        (the tensors to write, float32; what is known of them so far, as `convert` returns it).
+
+    Raises:
+        WeightsError: as `convert`.
+    """
     from engine.models import architectures, weights
 
     path = source or published.source
@@ -209,13 +234,7 @@ def convert(
     }
     # Where names depend on a library's release, the file keeps those that it came with.
     state = body.state_dict() if tensors is contents.tensors else contents.tensors
-    state = {k: v.float() for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    target = out or published.converted
-    _make(target.absolute().parent)
-    digest = _save(state, target, told)
-    told |= {"file": str(target), "sha256": digest, "versions": versions(), "when": _now()}
-    _write_json(target.with_suffix(".json"), told)
-    return told
+    return {k: v.float() for k, v in state.items() if not k.endswith("num_batches_tracked")}, told
 
 
 def _save(state: Mapping[str, Any], target: Path, told: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from engine.errors import WeightsError
-from engine.models import configs, facts, files
+from engine.models import configs, facts, fetch, files
 from engine.models.names import split
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
@@ -198,8 +198,7 @@ def _from_url(url: str, text: str, control: str) -> Found:
 
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         path = folder / path.name
-        with _network(url, path, control):
-            folder.mkdir(parents=True, exist_ok=True)
+        with _network(url, path, control), fetch.made_for(path):
             # Writes a temporary file, checks the digest in the name, then renames.
             torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix or None, progress=True)
     return _checked(path, f"{text}, {url}", None, prefix)

@@ -1,7 +1,8 @@
 """Reading weights safely: digest first, tensors only, and an exact match, or a WeightsError.
 
 Nothing in a weights file is ever executed, and no layer is ever left at its random initialisation: a file
-either fills every tensor of the architecture with finite numbers of the right shape, or it is refused.
+either fills every tensor of the architecture with finite numbers of the right shape, no variance below zero,
+or it is refused.
 """
 
 import argparse
@@ -14,12 +15,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from engine import faults
 from engine.errors import WeightsError
 from engine.models import architectures, inert
 from engine.models.files import refuse, refuse_impostors, sha256_of
 
 _CONTAINERS = ("state_dict", "model")
 _NOT_COUNTED = "num_batches_tracked"
+_VARIANCE = "running_var"
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def _read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
     try:
         tensors: Mapping[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        if fault := faults.translate(error):  # the file may be as good as can be
+            raise fault from error
         raise refuse(
             path, f"is damaged ({_line(error)})", "It must be a whole safetensors file", "fetch it again"
         ) from error
@@ -154,7 +159,8 @@ def fit(
 
     Keys of the head are dropped, known old spellings are converted, and one prefix that every key carries
     may be removed when that gives the exact match. Then names and shapes must match exactly
-    (`num_batches_tracked`, which inference does not use, may be absent), and all numbers must be finite.
+    (`num_batches_tracked`, which inference does not use, may be absent), all numbers must be finite, and no
+    variance below zero.
 
     Args:
         module: see `architectures.build`; its tensors are overwritten.
@@ -163,7 +169,8 @@ def fit(
         where: how to name the source in errors.
 
     Raises:
-        WeightsError: listing the first missing, unexpected and misshapen tensors, or the non-finite ones.
+        WeightsError: listing the first missing, unexpected and misshapen tensors, the non-finite ones, or
+            those with variances below zero.
     """
     state, container = _unwrap(loaded, where)
     target = module.state_dict()
@@ -252,6 +259,18 @@ def _demand_numbers(
             f"{where} has NaN or infinite numbers in {len(bad)} tensors ({_few(bad)})",
             "Every weight must be finite in float32",
             "use an undamaged checkpoint from before the training diverged",
+        )
+    # However small: no average of squares is below zero, so the file is damaged or wrongly converted.
+    below = [
+        f"{name} {float(tensor.min()):g}"
+        for name, tensor in found.items()
+        if name.endswith(_VARIANCE) and bool((tensor < 0).any())
+    ]
+    if below:
+        raise WeightsError(
+            f"{where} has variances below zero in {len(below)} tensors ({_few(below)})",
+            "A BatchNorm divides by the square root of its variance, which is zero or more",
+            "use an undamaged checkpoint, or mend the conversion that wrote this one",
         )
 
 

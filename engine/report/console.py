@@ -2,24 +2,45 @@
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from stores.errors import EmbankError
+from stores.paths import BIDI, plain
 
 if TYPE_CHECKING:
     from engine.pipeline import Progress
 
 #: Seconds between two progress lines where stderr is not a terminal.
 LINE_EVERY_S = 10.0
+_UNESCAPED = re.compile(f"[\x7f-\x9f\u2028\u2029\ud800-\udfff]|{BIDI}")
 
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout; NaN becomes null, since JSON has none."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
+    text = _escaped(json.dumps(_plain(value), indent=2, ensure_ascii=False)) + "\n"
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # another encoding, or a file name that is no UTF-8: JSON can spell both
+        text = json.dumps(_plain(value), indent=2) + "\n"
+    sys.stdout.write(text)
+
+
+def _escaped(text: str) -> str:
+    """JSON escapes C0 by itself; what else a terminal would act on is spelt out. Its own line ends stay."""
+    return _UNESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def write(*parts: object, sep: str = " ", file: "TextIO | None" = None) -> None:
+    """As Python's `print`, but what a terminal would act on is escaped in the parts, line ends included.
+
+    Names, labels and reasons come from files that others made.
+    """
+    print(sep.join(plain(str(part)) for part in parts), file=file or sys.stdout)
 
 
 def _plain(value: Any) -> Any:
@@ -38,12 +59,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     """A plain table on stdout; numbers to the right."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=escape(plain(title)) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for i, column in enumerate(columns):
         numeric = all(isinstance(row[i], int | float) for row in rows) if rows else False
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(escape(plain(column)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*[_cell(cell) for cell in row])
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
@@ -57,17 +84,23 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return escape(str(value))
+    return escape(plain(clipped(str(value))))
+
+
+def clipped(text: str, most: int = 200) -> str:
+    """The text, or its beginning with an ellipsis where it is longer than a table or a figure can use."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """One line on stderr; what a terminal would act on is escaped."""
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 def print_error(error: EmbankError) -> None:
     """What was found, the rule and the remedy, on stderr."""
-    say(f"embank: {error.found}.\n  rule:   {error.rule}.\n  remedy: {error.remedy}.")
+    for line in (f"embank: {error.found}.", f"  rule:   {error.rule}.", f"  remedy: {error.remedy}."):
+        say(line)
 
 
 def duration(seconds: float) -> str:
@@ -158,6 +191,7 @@ def _live_bar() -> Iterator[Callable[["Progress"], None]]:
     """One bar for each decode pass; below them, where the running pass spends its time."""
     from rich.console import Console, Group
     from rich.live import Live
+    from rich.markup import escape
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
     from rich.text import Text
@@ -170,7 +204,7 @@ def _live_bar() -> Iterator[Callable[["Progress"], None]]:
             if progress.models not in tasks:
                 more = f" +{len(progress.models) - 1}" if len(progress.models) > 1 else ""
                 tasks[progress.models] = bars.add_task(
-                    progress.models[0] + more, total=progress.total, pace=""
+                    escape(plain(progress.models[0])) + more, total=progress.total, pace=""
                 )
             bars.update(tasks[progress.models], completed=progress.done, pace=_pace(progress))
             live.update(Group(bars, Text("  " + _stages(progress), style="dim")))
@@ -189,7 +223,7 @@ def probe_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]
     def of(name: str) -> Callable[[str, int, int], None]:
         def update(what: str, done: int, todo: int) -> None:
             nonlocal last
-            text = f"{name}: {what} {done:,}/{todo:,}"
+            text = plain(f"{name}: {what} {done:,}/{todo:,}")
             if live:
                 sys.stderr.write(f"\r{text}\x1b[K")
                 sys.stderr.flush()

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.report.drawing import save_figure
 from engine.report.probes import sweeps
 from stores.read import Bank
 
@@ -47,7 +48,7 @@ def overview(
         )
     for part, (name, bank) in zip(parts[1:], banks.items(), strict=True):
         _neighbours(part, name, Bank.open(bank), images / name, model)
-    figure.savefig(out, dpi=110)
+    save_figure(figure, out, "quickstart", dpi=110)
     plt.close(figure)
     return out
 

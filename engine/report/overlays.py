@@ -1,5 +1,6 @@
 """Occlusion maps over their images, drawn with Pillow: the image, the map over it, and the map's scale."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import Refused
 from engine.evals.saliency import SaliencyMap
+from engine.report.drawing import save_picture
 from engine.report.sheets import _text
-from stores.tables import atomic_file
+from stores.outputs import Images, new_file, written_by
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,10 +76,9 @@ def overlay(one: SaliencyMap, out: Path) -> Path:
     """Write `pair` as a PNG, whole or not at all.
 
     Raises:
-        Refused: the folder is missing or not writable.
+        Refused: the folder is not writable.
     """
-    with atomic_file(out) as file:
-        pair(one).save(file, format="PNG")
+    save_picture(pair(one), out, "saliency")
     return out
 
 
@@ -95,16 +97,43 @@ def contact_sheet(maps: Sequence[SaliencyMap], out: Path, *, columns: int = 2) -
     sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), _PAPER)
     for at, tile in enumerate(tiles):
         sheet.paste(tile, (at % columns * width, at // columns * height))
-    with atomic_file(out) as file:
-        sheet.save(file, format="PNG")
+    save_picture(sheet, out, "saliency")
     return out
+
+
+def refuse_strangers(folder: Path, images: Images, *, force: bool = False) -> None:
+    """Refuse a folder with files of the names that a `Gallery` writes, which no gallery wrote.
+
+    A map is known by the picture of it beside it.
+
+    Args:
+        images: which are never replaced.
+        force: replace other files.
+
+    Raises:
+        Refused: naming the first of them.
+    """
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not (path.name == "sheet.png" or re.fullmatch(r"\d{3,}-.*\.(png|npy)", path.name)):
+            continue
+        ours = written_by(path.with_suffix(".png"), "saliency")
+        if path.is_file() and images.contain(path, thorough=force or not ours):
+            raise Refused(
+                f"{path} is one of the images", "An output replaces no image", "choose another folder"
+            )
+        if path.is_dir() or not (force or ours):
+            raise Refused(
+                f"{path} exists",
+                "An output replaces only a picture that the same command drew",
+                "choose another folder" + ("" if path.is_dir() else ", or add --force"),
+            )
 
 
 class Gallery:
     """A folder that fills with the results of a run: for each image a PNG and the map, at the end a sheet.
 
     Args:
-        folder: made if absent.
+        folder: made, if absent, with the first picture.
         most: pairs on the sheet.
     """
 
@@ -112,14 +141,13 @@ class Gallery:
         self.folder, self._most = folder, most
         self.files: list[Path] = []
         self._first: list[SaliencyMap] = []
-        folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, one: SaliencyMap) -> None:
         """Draw one image and write its map beside it, as float64 npy."""
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in one.image_id)[-100:]
         stem = f"{len(self.files) // 2:03d}-{name}"
         path = overlay(one, self.folder / f"{stem}.png")
-        with atomic_file(self.folder / f"{stem}.npy") as file:
+        with new_file(self.folder / f"{stem}.npy") as file:
             save: Any = np.save
             save(file, one.map, allow_pickle=False)
         self.files += [path, self.folder / f"{stem}.npy"]

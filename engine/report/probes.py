@@ -7,7 +7,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from stores.tables import atomic_file
+from engine.report.console import clipped
+from engine.report.drawing import save_figure
+from stores.paths import plain
 
 matplotlib.use("Agg")
 
@@ -18,6 +20,8 @@ SCORES = {
     "auroc": "AUROC",
     "log-loss": "log loss",
 }
+#: Characters of a name in a legend.
+_LEGEND = 60
 #: Curves a panel can hold in colours that are told apart.
 _COLOURS = 10
 
@@ -30,10 +34,10 @@ def probe_figure(results: Sequence[Mapping[str, Any]], out: Path) -> Path:
     Args:
         results: as `probe_from_bank` gives them, or the metrics of their records with `model` and `label`;
             all chosen by the same score.
-        out: PNG, SVG or PDF, written whole or not at all.
+        out: PNG, SVG or PDF by its ending, written whole or not at all; missing folders are made.
 
     Raises:
-        Refused: the folder is missing or not writable.
+        Refused: the folder is not writable.
     """
     import matplotlib.pyplot as plt
 
@@ -48,8 +52,7 @@ def probe_figure(results: Sequence[Mapping[str, Any]], out: Path) -> Path:
         sweeps(figure.add_subplot(grid[row, 0]), part)
     if low:
         _low_shots(figure.add_subplot(grid[0, 1]), low)
-    with atomic_file(out) as file:
-        figure.savefig(file, format=out.suffix[1:] or "png", dpi=130)
+    save_figure(figure, out, "probe", dpi=130)
     plt.close(figure)
     return out
 
@@ -73,7 +76,7 @@ def sweeps(axes: Any, curves: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(strength, score, color=colour, linewidth=1.4)
         axes.plot(strength[stuck], score[stuck], "x", color=colour, markersize=5)
         name = [curve["model"]] * (several or not labels) + [curve["label"]] * labels
-        legend = f"{', '.join(name)}: {_found(curve)}"
+        legend = f"{_literal(clipped(', '.join(name), _LEGEND))}: {_found(curve)}"
         axes.plot(curve["best_C"], curve["val_score"], "o", color=colour, markersize=7, label=legend)
     if any(not all(curve["sweep"]["converged"]) for curve in curves):
         axes.plot([], [], "x", color="grey", label="not converged")
@@ -87,8 +90,13 @@ def sweeps(axes: Any, curves: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(alpha=0.25)
     axes.spines["right"].set_visible(False)
     if labels and not several:
-        axes.set_title(curves[0]["model"], fontsize=10)
+        axes.set_title(_literal(curves[0]["model"]), fontsize=10)
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+
+
+def _literal(text: str) -> str:
+    """Text that Matplotlib draws as it is: a dollar would begin a formula."""
+    return plain(text).replace("$", r"\$")
 
 
 def _inverse(values: Any) -> Any:
@@ -112,9 +120,18 @@ def _low_shots(axes: Any, results: Sequence[Mapping[str, Any]]) -> None:
         shots = np.array([each["shots"] for each in found])
         beside = shots * 1.02 ** (at - (len(results) - 1) / 2)  # so that bars do not hide one another
         mean = np.array([each["accuracy"]["mean"] for each in found], float)
-        half = np.nan_to_num(np.array([each["accuracy"]["ci95"] for each in found], float))
+        half = np.array([each["accuracy"]["ci95"] for each in found], float)  # no bar where NaN
         name = result["model"] + (f", {result['label']}" if labels else "")
-        axes.errorbar(beside, mean, yerr=half, marker="o", markersize=4, capsize=3, color=colour, label=name)
+        axes.errorbar(
+            beside,
+            mean,
+            yerr=half,
+            marker="o",
+            markersize=4,
+            capsize=3,
+            color=colour,
+            label=_literal(clipped(name, _LEGEND)),
+        )
         axes.axhline(result["test"]["accuracy"], color=colour, linestyle=":", linewidth=1.2)
     axes.plot([], [], color="grey", linestyle=":", label="trained on all images")
     axes.set_xscale("log")

@@ -1,6 +1,6 @@
 """Contact sheets: pictures side by side with captions, drawn with Pillow."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,9 @@ from engine.errors import BadImage
 from engine.evals.audit import Audit
 from engine.evals.search import SearchResult
 from engine.recipes import Recipe
+from engine.report.drawing import save_picture
 from engine.restore import images_of, one_file
 from stores.read import Bank
-from stores.tables import atomic_file
 
 if TYPE_CHECKING:
     from PIL import ImageDraw
@@ -42,8 +42,15 @@ class Tile:
     kind: str = "plain"
 
 
-def contact_sheet(tiles: Sequence[Tile], out: Path, *, columns: int = 6, recipe: Recipe | None = None) -> int:
-    """Draw tiles in rows and write a PNG, whole or not at all.
+def contact_sheet(
+    tiles: Sequence[Tile],
+    out: Path,
+    *,
+    columns: int = 6,
+    recipe: Recipe | None = None,
+    command: str = "search",
+) -> int:
+    """Draw tiles in rows and write a PNG, SVG or PDF by the ending, whole or not at all.
 
     A picture that cannot be read becomes a grey tile that names the reason.
 
@@ -51,12 +58,13 @@ def contact_sheet(tiles: Sequence[Tile], out: Path, *, columns: int = 6, recipe:
         tiles: at least one.
         columns: tiles a row.
         recipe: says how deep samples and EXIF turns are shown.
+        command: that draws, as `engine.report.drawing.save_picture` takes it.
 
     Returns:
         How many tiles are grey.
 
     Raises:
-        Refused: the folder is missing or not writable.
+        Refused: the folder is not writable.
     """
     from PIL import Image, ImageDraw
 
@@ -76,8 +84,7 @@ def contact_sheet(tiles: Sequence[Tile], out: Path, *, columns: int = 6, recipe:
             _text(draw, x + FRAME + 4, y + SIDE // 2 - LINE, ["no picture:", reason], SIDE - 16, _INK)
         draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), outline=COLOURS[tile.kind], width=FRAME)
         _text(draw, x, y + SIDE + 2, tile.captions, SIDE, _INK)
-    with atomic_file(out) as file:
-        sheet.save(file, format="PNG")
+    save_picture(sheet, out, command)
     return grey
 
 
@@ -134,8 +141,8 @@ def audit_sheet(
             where, label = found.value("split", row) or "(no split)", found.value("label", row)
             tiles.append(Tile(source, row, (about, label or "(no label)", where, image_ids[row]), kind))
     if tiles:
-        return contact_sheet(tiles, out)
-    contact_sheet([Tile(None, 0, ("no pairs",))], out)
+        return contact_sheet(tiles, out, command="bank audit")
+    contact_sheet([Tile(None, 0, ("no pairs",))], out, command="bank audit")
     return 0
 
 
@@ -169,14 +176,30 @@ def _picture(tile: Tile, recipe: Recipe) -> tuple["Image", str]:
     return canvas, ""
 
 
+def shortened(text: str, room: float, length: Callable[[str], float]) -> str:
+    """The text, or as much of its beginning as fits with an ellipsis; at least that.
+
+    Args:
+        room: that there is.
+        length: of a text, in the same unit; not smaller for a longer text.
+    """
+    if length(text) <= room:
+        return text
+    fits, over = 0, len(text)
+    while over - fits > 1:
+        middle = (fits + over) // 2
+        if length(text[:middle] + "…") <= room:
+            fits = middle
+        else:
+            over = middle
+    return text[:fits] + "…"
+
+
 def _text(draw: "ImageDraw.ImageDraw", x: int, y: int, lines: Sequence[str], room: int, colour: str) -> None:
     from PIL import ImageFont
 
     font = ImageFont.load_default(13)
     for at, line in enumerate(lines):
-        text = "".join(c if c.isprintable() else "?" for c in line)
-        while text and draw.textlength(text, font) > room:
-            text = text[:-2] + "…" if text.endswith("…") else text[:-1] + "…"
-            if text == "…":
-                break
+        text = "".join(c if c.isprintable() else "?" for c in line[: room + 1])
+        text = shortened(text, room, lambda part: draw.textlength(part, font))
         draw.text((x, y + at * LINE), text, fill=colour, font=font)

@@ -10,13 +10,16 @@ from engine.errors import Refused
 from engine.evals.invariance import Invariance
 from engine.kernels.clusters import clustered
 from engine.kernels.transforms import find
-from stores.tables import atomic_file
+from engine.report.drawing import save_figure, save_picture
+from stores.paths import plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE, MARGIN, LINE = 144, 10, 15
 _PAPER, _INK, _SOFT = "#ffffff", "#222222", "#6a6a6a"
+#: Level of a tile whose image cannot be read.
+_GREY = 200
 #: Views beside each image, and images of a transform that has the sheet to itself.
 VIEWS, IMAGES = 8, 5
 
@@ -51,8 +54,7 @@ def views_sheet(results: Sequence[Invariance], out: Path) -> int:
     for strip in strips:
         sheet.paste(strip, (0, top))
         top += strip.height
-    with atomic_file(out) as file:
-        sheet.save(file, format="PNG")
+    save_picture(sheet, out, "invariance")
     return len(strips)
 
 
@@ -74,6 +76,9 @@ def _strip(result: Invariance, position: int, views: list[int], pixels: Any) -> 
     row = int(result.rows[position])
     captions = [(result.report["transform"], f"row {row}, mean {result.cosine[position].mean():.3f}")]
     captions += [(_caption(result, v), f"cosine {result.cosine[position, v]:.3f}") for v in views]
+    if isinstance(pixels, str):  # its features are kept, but the file is gone
+        captions = [(captions[0][0], f"no picture: {pixels}"), *captions[1:]]
+        pixels = np.full((len(captions), SIDE, SIDE, 3), _GREY, np.uint8)
     for i, (picture, (first, second)) in enumerate(zip(pixels, captions, strict=True)):
         left = MARGIN + i * width
         tile = Image.fromarray(np.ascontiguousarray(picture)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -114,8 +119,7 @@ def invariance_figure(results: Sequence[Invariance], out: Path) -> Path:
             _curve(axes, result)
         for axes in grid[len(curves) :]:
             axes.set_axis_off()
-    with atomic_file(out) as file:
-        figure.savefig(file, dpi=110, format="png")
+    save_figure(figure, out, "invariance", dpi=110)
     plt.close(figure)
     return out
 
@@ -146,4 +150,6 @@ def _bars(axes: Any, scored: Sequence[Invariance]) -> None:
     axes.set_xlabel("mean cosine of whitened deviations (dotted: different images)", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     if scored:
-        axes.set_title(f"{scored[0].report['model']}, {scored[0].report['mode']}", fontsize=10)
+        # A dollar would begin a formula.
+        model = plain(scored[0].report["model"]).replace("$", r"\$")
+        axes.set_title(f"{model}, {scored[0].report['mode']}", fontsize=10)

@@ -9,26 +9,38 @@
 Reading a member gives the bytes of an ordinary image file, so that limits, checks, digests and decoders
 are the same for all images. Nothing is unpacked to disk, a member's name never becomes a path, and no code
 in a pickle is run. FILE is known by its name; a folder called `x.zip!` cannot be told from an archive.
+
+What a container says is believed by nobody here: child processes index all kinds, and read all that is
+packed, pickled or behind a header (`stores.members.pool`). This process keeps the indexes, and reads by
+itself only what is a stretch of bytes whose place and size it has checked against the file's: members of TAR
+archives, and those stored in ZIP archives. Such a read cannot hang or swell, and costs no second copy.
 """
 
 import hashlib
 import os
 import re
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from stores.folders import sha256_of
 from stores.members.batches import CifarBatch
 from stores.members.npz import Npz
-from stores.members.parts import MemberError
+from stores.members.parts import MemberError, check_size
+from stores.members.pool import readers
 from stores.members.tars import Tar
 from stores.members.volumes import Volume
-from stores.members.zips import Zip
+from stores.members.zips import Entry, Zip
 
-__all__ = ["Container", "Containers", "MemberError", "digest", "names", "split"]
+__all__ = ["Container", "Containers", "MemberError", "digest", "index", "names", "numbers", "split"]
+#: Verdicts that hold for a whole container.
+_CONDEMNED = ("too_slow", "too_much_memory", "decoder_died")
 #: What `digest` may unpack.
 _MAX_BYTES = 1 << 30
 
@@ -62,15 +74,59 @@ class Container(Protocol):
         ...
 
 
-_OPENERS: dict[str, Callable[[int], Container]] = {
-    "zip": Zip, "tar": Tar, "npz": Npz, "mha": Volume, "batch": CifarBatch,
-}  # fmt: skip
-
-
 def split(uri: str) -> tuple[str, str]:
     """(the file's path, the member's name in it; empty if the uri names a whole file)."""
     found = _MEMBER.fullmatch(uri) if "!/" in uri else None
     return (found["file"], found["member"]) if found else (uri, "")
+
+
+class _Far:
+    """A container whose index is here, and whose packed or encoded members a child process reads."""
+
+    def __init__(self, kind: str, near: Any, seat: int) -> None:
+        self._kind, self._near, self._seat = kind, near, seat
+        self._verdict: MemberError | None = None
+
+    def size(self, member: str) -> int:
+        """See `Container.size`."""
+        return int(self._near.size(member))
+
+    def read(self, file: int, member: str, max_bytes: int) -> bytes:
+        """See `Container.read`."""
+        if self._verdict is not None:
+            raise MemberError(self._verdict.code, self._verdict.detail)
+        check_size(size := self.size(member), max_bytes)
+        question = {"kind": self._kind, "member": member, "max_bytes": max_bytes}
+        try:
+            return readers.ask(file, "read", self._seat, most=_encoded(size), **question)[1]
+        except MemberError as error:
+            if error.code in _CONDEMNED:  # its other rows would take as long
+                self._verdict = error.with_traceback(None)
+            raise
+
+
+class _FarZip(Zip):
+    """A ZIP archive whose index is here: a child process unpacks what is packed."""
+
+    seat = 0
+
+    def inflate(self, file: int, start: int, entry: Entry) -> bytes:
+        """See `Zip.inflate`."""
+        question = {"start": start, "packed": entry.packed, "size": entry.size}
+        return readers.ask(file, "inflate", self.seat, most=entry.size + 1, **question)[1]
+
+
+def _encoded(size: int) -> int:
+    """Bytes that samples have at most as an image file; signed bytes become two each."""
+    return 3 * size + (1 << 20)
+
+
+class _Slot:
+    """Where one container's index, or why there is none, is put once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.found: Container | MemberError | None = None
 
 
 class Containers:
@@ -82,8 +138,9 @@ class Containers:
 
     def __init__(self, kept: int = 64) -> None:
         self._kept = kept
-        self._found: OrderedDict[tuple[int, ...], Container | MemberError] = OrderedDict()
+        self._slots: OrderedDict[tuple[int, ...], _Slot] = OrderedDict()
         self._lock = threading.Lock()
+        self._opened = 0
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return Containers, (self._kept,)
@@ -96,28 +153,71 @@ class Containers:
             path: its name, which says what it is.
 
         Raises:
-            MemberError: codes corrupt, truncated, too_large, undecodable: it is not what its name says.
-            OSError: it cannot be read.
+            MemberError: codes corrupt, truncated, too_large, undecodable, too_slow, too_much_memory,
+                decoder_died: it is not what its name says.
+            OSError: it cannot be read. MachineFault: no process to read it can be had.
         """
         state = os.fstat(file)
         key = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
-        with self._lock:  # indexing once serves all who wait
-            found = self._found.pop(key, None)
-            if found is None:
-                found = _opened(file, path)
-            self._found[key] = found
-            while len(self._found) > self._kept:
-                self._found.popitem(last=False)
-        if isinstance(found, MemberError):
-            raise MemberError(found.code, found.detail)
-        return found
+        with self._lock:
+            slot = self._slots.pop(key, None) or _Slot()
+            self._slots[key] = slot
+            while len(self._slots) > self._kept:
+                self._slots.popitem(last=False)
+        if slot.found is None:
+            with slot.lock:  # indexing once serves all who wait, and nobody who wants another file
+                if slot.found is None:
+                    self._opened += 1
+                    slot.found = _opened(file, path, self._opened)
+        if isinstance(slot.found, MemberError):
+            raise MemberError(slot.found.code, slot.found.detail)
+        return slot.found
 
 
-def _opened(file: int, path: str) -> Container | MemberError:
+def _opened(file: int, path: str, number: int) -> Container | MemberError:
+    kind, seat = _kind(path), readers.seat(number)
     try:
-        return _OPENERS[_kind(path)](file)
+        near = index(file, path, seat)
     except MemberError as error:
         return error.with_traceback(None)
+    if kind in ("tar", "zip"):
+        return near  # type: ignore[no-any-return]
+    return _Far(kind, near, seat)
+
+
+def index(file: int, path: str, seat: int = 0) -> Any:
+    """The `Tar`, `Zip`, `Npz`, `Volume` or `CifarBatch` of an opened file, as its name says, by a child.
+
+    The latter three say what there is; `Containers` reads it.
+
+    Raises:
+        MemberError, OSError, MachineFault: as `Containers.of`.
+    """
+    kind = _kind(path)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        raise MemberError("corrupt", "not a regular file")
+    found, _ = readers.ask(file, "index", seat, kind=kind)
+    near = _DESCRIBED[kind](found)
+    if isinstance(near, _FarZip):
+        near.seat = seat
+    return near
+
+
+def numbers(file: int, name: str, max_bytes: int) -> npt.NDArray[Any]:
+    """A whole array of numbers of an opened `.npz` archive.
+
+    Raises:
+        MemberError, OSError, MachineFault: as `Containers.of`; also missing.
+    """
+    found, data = readers.ask(file, "array", most=max_bytes, member=name, max_bytes=max_bytes)
+    return np.frombuffer(data, np.dtype(found["dtype"])).reshape(found["shape"])
+
+
+#: What the child's `describe` is of.
+_DESCRIBED: dict[str, Callable[[Any], Any]] = {
+    "zip": _FarZip.described, "tar": Tar.described, "npz": Npz.described, "mha": Volume.described,
+    "batch": CifarBatch.described,
+}  # fmt: skip
 
 
 def _kind(path: str) -> str:
@@ -144,9 +244,8 @@ def names(path: str | os.PathLike[str]) -> list[str]:
         MemberError: as `Containers.of`.
         OSError: it cannot be read.
     """
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        archive = (Tar if str(path).lower().endswith(".tar") else Zip)(file)
-        return list(archive.entries)
+        return list(index(file, str(path)).entries)
     finally:
         os.close(file)

@@ -4,7 +4,7 @@ import io
 import os
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from stores.members.parts import MemberError, check_size, no_member, read_at
 
 #: Twice a batch of the data set.
 _MAX_BYTES = 64 << 20
+#: Far more classes than any such data set has.
+_MAX_LABEL = 1 << 16
 _SIDE = 32
 _ROW_BYTES = 3 * _SIDE * _SIDE
 
@@ -22,7 +24,8 @@ class CifarBatch:
     """One batch.
 
     Attributes:
-        samples: uint8 [n, 3072]: 32 x 32 pixels of red, then of green, then of blue, row by row.
+        samples: uint8 [n, 3072]: 32 x 32 pixels of red, then of green, then of blue, row by row. None of a
+            batch that was described by another process.
         labels: int of each image.
         filenames: of each image; empty if the batch has none.
 
@@ -34,17 +37,30 @@ class CifarBatch:
         check_size(size, _MAX_BYTES)
         batch = _unpickled(read_at(file, 0, size))
         try:
-            self.samples = _samples(batch[b"data"])
-            self.labels = [int(label) for label in batch[b"labels"]]
-            self.filenames = [_text(name) for name in batch.get(b"filenames", [])]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.samples: npt.NDArray[np.uint8] | None = _samples(batch[b"data"])
+            self.labels = [int(label) for label in _listed(batch[b"labels"])]
+            self.filenames = [_text(name) for name in _listed(batch.get(b"filenames", []))]
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise MemberError("corrupt", "not a batch of CIFAR-10") from error
+        if not all(0 <= label < _MAX_LABEL for label in self.labels):
+            raise MemberError("corrupt", "a batch of CIFAR-10 with labels that are no classes")
         if len(self.labels) != len(self.samples) or len(self.filenames) not in (0, len(self.samples)):
             raise MemberError("corrupt", "a batch of CIFAR-10 whose parts differ in length")
 
+    def describe(self) -> Any:
+        """Labels and file names as JSON types."""
+        return [self.labels, self.filenames]
+
+    @classmethod
+    def described(cls, found: Any) -> Self:
+        """What `describe` gave: says which images there are, but reads none."""
+        self = cls.__new__(cls)
+        self.samples, (self.labels, self.filenames) = None, found
+        return self
+
     def _row(self, member: str) -> int:
         row = int(member) if member.isascii() and member.isdigit() and len(member) < 8 else -1
-        if not 0 <= row < len(self.samples):
+        if not 0 <= row < len(self.labels):
             raise no_member()
         return row
 
@@ -57,24 +73,34 @@ class CifarBatch:
         """The image as PNG. See `Container.read`."""
         row = self._row(member)
         check_size(_ROW_BYTES, max_bytes)
+        assert self.samples is not None
         return png(self.samples[row].reshape(3, _SIDE, _SIDE).transpose(1, 2, 0))
 
 
 def _text(name: bytes | str) -> str:
-    return name.decode("latin-1") if isinstance(name, bytes) else name
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    if not isinstance(text, str):
+        raise TypeError("not text")
+    return text
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return value
 
 
 def _unpickled(data: bytes) -> dict[bytes, Any]:
     try:
         found = _Unpickler(data).load()
-    except MemberError:
+        if not isinstance(found, dict):
+            raise MemberError("corrupt", "not a batch of CIFAR-10")
+        # Written by Python 2, its text is bytes; by Python 3, text.
+        return {key.encode() if isinstance(key, str) else key: value for key, value in found.items()}
+    except (MemberError, MemoryError):
         raise
     except Exception as error:  # damaged pickles raise nearly anything
         raise MemberError("corrupt", "not a batch of CIFAR-10, or a damaged one") from error
-    if not isinstance(found, dict):
-        raise MemberError("corrupt", "not a batch of CIFAR-10")
-    # Written by Python 2, its text is bytes; by Python 3, text.
-    return {key.encode() if isinstance(key, str) else key: value for key, value in found.items()}
 
 
 class _Unpickler(pickle._Unpickler):

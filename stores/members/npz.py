@@ -4,10 +4,13 @@ import io
 import math
 import re
 import threading
+import tokenize
 import zipfile
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from stores.members.encode import png
 from stores.members.parts import MemberError, Packed, check_size, no_member, read_at
@@ -18,6 +21,11 @@ _ROW = re.compile(r"(?P<array>[^/]+)/(?P<row>[0-9]{1,12})")
 _HEADER = 10_000 + 16
 #: Pictures do not pack better than this; more than a GiB that does would take minutes to unpack.
 _MAX_GAIN, _LARGE = 200, 1 << 30
+#: A header is a Python literal: thousands of brackets or digits stop the parser in one of these ways.
+_DAMAGED = (
+    ValueError, KeyError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,42 @@ class Npz:
             raise MemberError("corrupt", "the array's header and size contradict each other")
         return found
 
+    def describe(self) -> Any:
+        """Shape and type of each array of pictures as JSON types, or why it is none."""
+        return {
+            name: [each.code, each.detail]
+            if isinstance(each, MemberError)
+            else [each.shape, each.dtype.str, each.data, each.start]
+            for name, each in self._arrays.items()
+        }
+
+    @classmethod
+    def described(cls, found: Any) -> Self:
+        """What `describe` gave: says which rows there are and how large, but reads none."""
+        self = cls.__new__(cls)
+        self._arrays = {
+            name: MemberError(*each)
+            if len(each) == 2
+            else _Array(tuple(each[0]), np.dtype(each[1]), each[2], each[3], None)
+            for name, each in found.items()
+        }
+        return self
+
+    def array(self, file: int, name: str, max_bytes: int) -> npt.NDArray[Any]:
+        """A whole array of numbers.
+
+        Raises:
+            MemberError: missing, too_large, corrupt, undecodable.
+        """
+        data = io.BytesIO(self._zip.read(file, f"{name}.npy", max_bytes))
+        try:
+            found: npt.NDArray[Any] = np.lib.format.read_array(data, allow_pickle=False)
+        except _DAMAGED as error:
+            raise MemberError("corrupt", "not a NumPy array of numbers, or a damaged one") from error
+        if found.dtype.kind not in "biuf":
+            raise MemberError("undecodable", f"an array of {found.dtype}, not of numbers")
+        return found
+
     def _found(self, member: str) -> tuple[_Array, int]:
         asked = _ROW.fullmatch(member)
         array = self._arrays.get(asked["array"]) if asked else None
@@ -107,7 +151,7 @@ def _header(head: bytes) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = read[version](stream)
-    except (ValueError, KeyError) as error:
+    except _DAMAGED as error:
         raise MemberError("corrupt", "not a NumPy array, or a damaged one") from error
     pictures = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
     if not pictures or fortran or min(shape[1:]) < 1 or dtype.kind != "u" or dtype.itemsize > 2:

@@ -1,11 +1,14 @@
 """What all containers share: their error, reading at an offset, and random access to packed data."""
 
 import os
+import sys
 import threading
 import zlib
 from collections import OrderedDict
 
 _INPUT = 1 << 18
+#: So many bytes of memory are no matter, should they not be there to be read.
+_LARGE = 1 << 22
 
 
 class MemberError(Exception):
@@ -38,6 +41,12 @@ def read_at(file: int, offset: int, size: int) -> bytes:
     Raises:
         MemberError: truncated.
     """
+    # A header may state any number: more than there is must not be asked of the kernel, or of memory.
+    large = size > _LARGE or offset + size > sys.maxsize
+    if offset < 0 or size < 0 or (large and offset + size > os.fstat(file).st_size):
+        raise MemberError("truncated", "the archive or volume ends within this member")
+    if not size:
+        return b""
     pieces = []
     while size > 0:
         piece = os.pread(file, min(size, 1 << 30), offset)

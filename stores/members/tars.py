@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+from typing import Any, Self
 
 from stores.members.parts import MemberError, check_size, no_member, read_at
 
@@ -19,10 +20,23 @@ class Tar:
                         self.entries[info.name.removeprefix("./")] = info.offset_data, info.size
                     # It would keep a kilobyte of each.
                     archive.members = []  # type: ignore[attr-defined]
-        except (tarfile.TarError, ValueError, EOFError) as error:
+        except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
             if not self.entries:  # else members before the damage are as good as ever
                 detail = "not a TAR archive without compression, or a damaged one"
                 raise MemberError("corrupt", detail) from error
+
+    def describe(self) -> Any:
+        """The index as JSON types: names, offsets, sizes."""
+        offsets, sizes = zip(*self.entries.values(), strict=True) if self.entries else ((), ())
+        return [list(self.entries), offsets, sizes]
+
+    @classmethod
+    def described(cls, found: Any) -> Self:
+        """The index that `describe` gave."""
+        self = cls.__new__(cls)
+        names, offsets, sizes = found
+        self.entries = dict(zip(names, zip(offsets, sizes, strict=True), strict=True))
+        return self
 
     def _entry(self, member: str) -> tuple[int, int]:
         found = self.entries.get(member)
@@ -38,4 +52,4 @@ class Tar:
         """See `Container.read`."""
         offset, size = self._entry(member)
         check_size(size, max_bytes)
-        return read_at(file, offset, size) if size else b""
+        return read_at(file, offset, size)

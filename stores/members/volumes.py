@@ -2,15 +2,16 @@
 
 import os
 import re
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from stores.members.encode import png, tiff
 from stores.members.parts import MemberError, Packed, check_size, no_member, read_at
+from stores.paths import shown
 
 _SLICE = re.compile(r"slice/(?P<number>[0-9]{1,6})(?P<share>\.[0-9]{1,6})?")
-_MAX_HEADER = 1 << 16
+_MAX_HEADER, _MAX_SIDE = 1 << 16, 1 << 31
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
     "MET_UINT": "u4", "MET_FLOAT": "f4",
@@ -36,12 +37,25 @@ class Volume:
             start = max(int(fields.get("HeaderSize", "0")), 0) or start
         except (KeyError, ValueError) as error:
             raise MemberError("corrupt", "its MetaImage header lacks a field, or has a wrong one") from error
-        if min(self._shape) < 1:
-            raise MemberError("corrupt", f"a volume of shape {self._shape}")
+        if not 1 <= min(self._shape) <= max(self._shape) <= _MAX_SIDE:
+            raise MemberError("corrupt", "its MetaImage header states sizes that no volume has")
+        if start > size:
+            raise MemberError("truncated", "its MetaImage header states more bytes than the file has")
         whole = self._shape[0] * self._slice_bytes
         self._start = start
         packed = fields.get("CompressedData", "False").lower() == "true"
         self._packed = Packed(start, size - start, whole, bits=15, kept=0) if packed else None
+
+    def describe(self) -> Any:
+        """Shape and type as JSON types."""
+        return [self._shape, self._dtype.str]
+
+    @classmethod
+    def described(cls, found: Any) -> Self:
+        """What `describe` gave: says which slices there are and how large, but reads none."""
+        self = cls.__new__(cls)
+        self._shape, self._dtype = tuple(found[0]), np.dtype(found[1])
+        return self
 
     @property
     def _slice_bytes(self) -> int:
@@ -102,5 +116,5 @@ def _described(fields: dict[str, str]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise MemberError("undecodable", "a MetaImage whose samples are text")
     msb = fields.get("ElementByteOrderMSB", fields.get("BinaryDataByteOrderMSB", "False"))
     if fields["ElementType"] not in _TYPES:
-        raise MemberError("undecodable", f"a MetaImage of {fields['ElementType']}")
+        raise MemberError("undecodable", f"a MetaImage of {shown(fields['ElementType'], 40)}")
     return shape, np.dtype((">" if msb.lower() == "true" else "<") + _TYPES[fields["ElementType"]])

@@ -4,7 +4,8 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any, Self
 
 from stores.members.parts import MemberError, check_size, no_member, read_at
 
@@ -31,7 +32,7 @@ class Zip:
         try:
             with os.fdopen(os.dup(file), "rb") as stream, zipfile.ZipFile(stream) as archive:
                 found = archive.infolist()
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
             raise MemberError("corrupt", "not a ZIP archive, or a damaged one") from error
         self.entries = {
             info.filename.removeprefix("./"): Entry(
@@ -41,6 +42,17 @@ class Zip:
             for info in found
             if not info.is_dir()
         }  # fmt: skip
+
+    def describe(self) -> Any:
+        """The index as JSON types: names, then each attribute of the entries."""
+        return [list(self.entries), *zip(*map(astuple, self.entries.values()), strict=True)]
+
+    @classmethod
+    def described(cls, found: Any) -> Self:
+        """The index that `describe` gave."""
+        self = cls.__new__(cls)
+        self.entries = {name: Entry(*entry) for name, *entry in zip(*found, strict=True)}
+        return self
 
     def entry(self, member: str) -> Entry:
         """Raises MemberError if there is none."""
@@ -67,12 +79,27 @@ class Zip:
         """See `Container.read`."""
         entry = self.entry(member)
         check_size(max(entry.size, entry.packed), max_bytes)
-        data = read_at(file, self.start(file, entry), entry.packed)
+        start = self.start(file, entry)
         if entry.method == zipfile.ZIP_DEFLATED:
-            try:  # one byte more than promised tells a liar without unpacking all it holds
-                data = zlib.decompressobj(-15).decompress(data, entry.size + 1)
-            except zlib.error as error:
-                raise MemberError("corrupt", f"its packed data are damaged ({error})") from error
+            data = self.inflate(file, start, entry)
+        else:
+            data = read_at(file, start, entry.packed)
         if len(data) != entry.size or zlib.crc32(data) != entry.crc:
             raise MemberError("corrupt", "its size or checksum in the ZIP archive is wrong")
         return data
+
+    def inflate(self, file: int, start: int, entry: Entry) -> bytes:
+        """Unpacked data, of at most one byte more than promised: that tells a liar."""
+        return inflated(file, start, entry.packed, entry.size)
+
+
+def inflated(file: int, start: int, packed: int, size: int) -> bytes:
+    """Unpack a stretch of bare deflate, no further than to one byte more than `size`.
+
+    Raises:
+        MemberError: truncated, corrupt.
+    """
+    try:
+        return zlib.decompressobj(-15).decompress(read_at(file, start, packed), size + 1)
+    except zlib.error as error:
+        raise MemberError("corrupt", f"its packed data are damaged ({error})") from error

@@ -159,7 +159,7 @@ def test_models_with_one_recipe_share_one_decode_pass(
     alone = resolve("random/resnet18", recipe=replace(SMALL, crop=40), seed=1)
     manifest = Manifest.from_folder(folder)
     reports = embed(manifest, [spec, alone, other], tmp_path / "bank", runtime=CPU, options=OPTIONS)
-    assert [d.rows for d in decoders] == [N, N]
+    assert [d.rows for d in decoders if d.rows] == [N, N]  # those made beforehand decode nothing
     assert [r.model for r in reports] == ["random/resnet18", "random/resnet18", "random/mobilenet_v3_small"]
     shared = Bank.open(tmp_path / "bank")
     name = Bank.open(bank).list()[0].name

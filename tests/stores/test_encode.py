@@ -57,10 +57,18 @@ def test_values_norms_and_padding(dtype: str) -> None:
         ({3: 65519.0}, None, None),  # Rounds down to 65504, the largest float16.
         ({3: 65520.0}, "overflow", None),
         (dict.fromkeys(range(DIM), 3e38), "overflow", "overflow"),  # The norm exceeds float32.
-        (dict.fromkeys(range(DIM), 1e-7), "underflow", None),
-        (dict.fromkeys(range(DIM), 1e-9), "underflow", None),
-        (dict.fromkeys(range(DIM), 0.0), None, None),
-        (dict.fromkeys(range(DIM), 1e-5), None, None),
+        ({i: (1 + i) * 1e-8 for i in range(DIM)}, "underflow", None),
+        ({i: (1 + i) * 1e-11 for i in range(DIM)}, "underflow", None),
+        ({i: (1 + i) * 1e-5 for i in range(DIM)}, None, None),
+        (dict.fromkeys(range(DIM), 1e-9), "underflow", "degenerate"),  # The first thing lost is the numbers.
+        (dict.fromkeys(range(DIM), 0.0), "degenerate", "degenerate"),
+        ({i: (-1) ** i * 0.0 for i in range(DIM)}, "degenerate", "degenerate"),
+        (dict.fromkeys(range(DIM), 0.5), "degenerate", "degenerate"),
+        (dict.fromkeys(range(DIM), -3.0), "degenerate", "degenerate"),
+        (dict.fromkeys(range(DIM), np.nan), "non_finite", "non_finite"),
+        (dict.fromkeys(range(DIM), np.inf), "non_finite", "non_finite"),
+        ({**dict.fromkeys(range(DIM), 0.0), 7: 0.25}, None, None),  # All but one channel are dead.
+        ({**dict.fromkeys(range(DIM), 0.5), 7: 0.75}, None, None),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -81,6 +89,21 @@ def test_bad_rows_fail_and_their_neighbours_do_not_change(
     assert status[4] == (1 if wanted is None else 2)
     assert np.isnan(embedding[4]).all() == (wanted is not None)
     assert np.isnan(norm[4]) == (wanted is not None)
+
+
+@pytest.mark.parametrize(
+    ("dim", "values", "codes"),
+    [
+        (1, [0.5, 0.0, -2.0], {1: "degenerate"}),
+        (2, [[0.5, 0.5], [0.5, 0.25], [0.0, 0.0]], {0: "degenerate", 2: "degenerate"}),
+    ],
+)
+def test_few_dimensions(dim: int, values: list, codes: dict[int, str]) -> None:
+    """A feature of one dimension is constant over its dimensions, and as good as its value."""
+    array = np.asarray(values, np.float32).reshape(3, dim)
+    status, failures = encoded(array, layout(rows=3, dim=dim))[2:]
+    assert {f.row: f.code for f in failures} == codes
+    assert status[:3].tolist() == [2 if row in codes else 1 for row in range(3)]
 
 
 def test_the_rounding_limit_is_relative_to_the_row() -> None:

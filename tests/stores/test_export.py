@@ -1,6 +1,7 @@
 """Exports: the same values, read back by numpy, pyarrow and csv."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from stores import export as export_module
 from stores.errors import BankError
-from stores.export import export, spreadsheet_safe
+from stores.export import UNFINISHED, export, export_all, spreadsheet_safe
 from stores.manifest import Manifest
 from stores.read import Bank
 from stores.schema import ChunkResult, Failure
 from stores.write import FeatureWriter, open_or_create
-from tests.stores.banks import embeddings, is_bad, make_bank, make_key
+from tests.stores.banks import Os, embeddings, is_bad, make_bank, make_key, patched
 
 ROWS, DIM = 5000, 6
 BAD = np.array([is_bad(row) for row in range(ROWS)])
@@ -116,3 +118,66 @@ def test_hostile_names_arrive_literally_and_harmless(tmp_path: Path) -> None:
     assert [row["image_id"] for row in rows] == ["'=HYPERLINK()", *ids[1:]]
     assert {row["detail"] for row in rows} == {"'+danger"}
     assert pd.read_parquet(tmp_path / "out" / "manifest.parquet")["image_id"].tolist() == ids
+
+
+def killed_at(touch: int, bank: Bank, out: Path, several: bool) -> bool:
+    """Export in a child that dies at its n-th touch of the disk; whether it got so far."""
+    pid = os.fork()
+    if pid == 0:
+
+        def die(count: int, name: str, args: tuple[object, ...]) -> None:
+            if count == touch:
+                os._exit(9)
+
+        with patched(Os(die)):
+            export_all([bank.features(info.name) for info in bank.list()[: 1 + several]], out)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_an_export_killed_anywhere_can_be_repeated(quick_path: Path, several: bool) -> None:
+    bank = make_bank(quick_path / "bank", 40, DIM, 16)
+    make_bank(quick_path / "bank", 40, DIM, 16, layer="other")
+    chosen = [bank.features(info.name) for info in bank.list()[: 1 + several]]
+    export_all(chosen, quick_path / "whole")
+    expected = files_of(quick_path / "whole")
+    assert UNFINISHED not in expected
+    touch = 0
+    while killed_at(touch := touch + 1, bank, quick_path / f"{touch}", several):
+        out = quick_path / f"{touch}"
+        export_all(chosen, out)
+        assert files_of(out) == expected, touch
+        with pytest.raises(BankError, match="replaces nothing"):
+            export_all(chosen, out)
+    assert touch > 20
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_an_interrupted_export_replaces_its_own_files_alone(
+    bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(features: object, file: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(export_module, "_failures_csv", interrupt)
+        export(bank.features(), tmp_path / "out")
+    left = files_of(tmp_path / "out")
+    assert {"embeddings.npy", "status.npy", UNFINISHED} == set(left)
+    (tmp_path / "out" / "failures.csv").write_text(
+        "mine"
+    )  # since then, but under a name that was the export's
+    (tmp_path / "out" / "embeddings.parquet").write_text("mine")
+    with pytest.raises(BankError, match=r"embeddings\.parquet exists"):
+        export(bank.features(), tmp_path / "out", "parquet")
+    other = make_bank(tmp_path / "bank", 30, DIM)
+    with pytest.raises(BankError, match="exists"):
+        export(other.features(), tmp_path / "out")
+    export(bank.features(), tmp_path / "out")
+    assert not (tmp_path / "out" / UNFINISHED).exists()
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "embeddings.npy"), expected())
+    assert (tmp_path / "out" / "embeddings.parquet").read_text() == "mine"

@@ -427,8 +427,8 @@ def test_index_follows_the_file(tmp_path: Path) -> None:
 
 def test_index_is_made_once_and_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    real = members._OPENERS["zip"]
-    monkeypatch.setitem(members._OPENERS, "zip", lambda file: opened.append("zip") or real(file))  # type: ignore[func-returns-value]
+    real = members.index
+    monkeypatch.setattr(members, "index", lambda *asked: opened.append("zip") or real(*asked))  # type: ignore[func-returns-value]
     containers = Containers(kept=2)
     paths = [zipped(tmp_path / f"{i}.zip", {"a": b"%d" % i}) for i in range(3)]
     threads = [

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.faults.bucket import begin, everything, lasting, lies
 from benchmarks.faults.s3 import Server, environment, serving
-from stores import fetch, leases, objects
+from stores import fetch, leases, objects, private
 from stores.commit import Committer
 from stores.encode import encode
 from stores.errors import BankError, MachineFault
@@ -292,6 +292,71 @@ def test_a_user_without_a_home_has_no_cache(tmp_path: Path, monkeypatch: pytest.
     assert fetch.cache_folder() is None
     monkeypatch.setenv(fetch.CACHE_VARIABLE, str(tmp_path / "cache"))
     assert fetch.cache_folder() == tmp_path / "cache"
+
+
+def spoiler(how: str, cache: Path, elsewhere: Path) -> None:
+    """Let others write to a cache, or to what lies in it."""
+    (copy,) = cache.rglob("embedding/c/1/0")
+    if how == "cache":
+        cache.chmod(0o777)
+    elif how == "folder":
+        copy.parent.chmod(0o770)
+    elif how == "file":
+        copy.chmod(0o666)
+    elif how == "link":
+        copy.rename(elsewhere)
+        copy.symlink_to(elsewhere)
+    elif how == "linked folder":
+        copy.parent.rename(elsewhere)
+        copy.parent.symlink_to(elsewhere)
+    elif os.geteuid() == 0:
+        os.chown(copy if how == "another user's file" else cache / "banks", 12345, 12345)
+    else:
+        pytest.skip("only root can give a file away")
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["cache", "folder", "file", "link", "linked folder", "another user's file", "another user's folder"],
+)
+def test_a_cache_that_others_can_write_to_is_not_believed(
+    root: ObjectPath,
+    disk: Bank,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: str,
+) -> None:
+    """Were it believed, nothing would be fetched: the copies are right, and stamped."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv(fetch.CACHE_VARIABLE, str(cache))
+    monkeypatch.setattr(fetch.integrity, "SETTLED_NS", 0)
+    private.warn.cache_clear()
+    bank = make_bank(root)
+    for _ in range(2):
+        time.sleep(0.02)
+        same_values(bank, disk)
+    assert capsys.readouterr().err == ""
+    spoiler(how, cache, tmp_path / "elsewhere")
+    for _ in range(2):
+        with server.faulty(lambda count, method, path: None):
+            same_values(Bank.open(root), disk)
+            assert len([path for _, path in server.log if "/embedding/c/" in path]) == bank.grid.chunks
+    assert capsys.readouterr().err.count("the cache is not used") == 1
+
+
+def test_a_cache_behind_a_link_of_ones_own(
+    root: ObjectPath, disk: Bank, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where homes are small, the cache is elsewhere."""
+    (tmp_path / "large").mkdir(mode=0o700)
+    (tmp_path / "cache").symlink_to(tmp_path / "large")
+    monkeypatch.setenv(fetch.CACHE_VARIABLE, str(tmp_path / "cache"))
+    same_values(make_bank(root), disk)
+    with server.faulty(lambda count, method, path: None):
+        same_values(Bank.open(root), disk)
+        assert not [path for _, path in server.log if "/embedding/c/" in path]
 
 
 # Races

@@ -92,6 +92,13 @@ def stamped(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     assert verify(bank).ok
 
 
+def stamps_of(bank: Bank) -> Path:
+    path = integrity._stamps_file(bank.path, bank.list()[0].name)
+    assert path is not None
+    assert path.is_file()
+    return path
+
+
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of files that are read for their digest from now on."""
     read: list[str] = []
@@ -156,7 +163,7 @@ def test_young_files_are_not_stamped(bank: Bank, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("spoil", [b"", b"{}", b"garbage"])
 def test_a_damaged_cache_is_no_cache(bank: Bank, monkeypatch: pytest.MonkeyPatch, spoil: bytes) -> None:
     stamped(bank, monkeypatch)
-    (bank.path / ".embank" / bank.list()[0].name / "stamps.json").write_bytes(spoil)
+    stamps_of(bank).write_bytes(spoil)
     read = hashed(monkeypatch)
     bank.features()
     assert read
@@ -164,7 +171,7 @@ def test_a_damaged_cache_is_no_cache(bank: Bank, monkeypatch: pytest.MonkeyPatch
 
 def test_stamps_of_another_seal_do_not_count(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     stamped(bank, monkeypatch)
-    path = bank.path / ".embank" / bank.list()[0].name / "stamps.json"
+    path = stamps_of(bank)
     path.write_bytes(documents.encode({**documents.read(path), "seal": "0" * 64}))
     read = hashed(monkeypatch)
     bank.features()

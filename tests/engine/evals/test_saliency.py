@@ -281,7 +281,7 @@ def test_bad_images_cost_their_own_row(tmp_path: Path, weights: Path) -> None:
     [
         ({"ids": ("nobody",)}, "nobody"),
         ({"images": 4}, "There are 3"),
-        ({"size": 0}, "square of 0"),
+        ({"size": 0}, "size = 0"),
         ({"stride": 11}, "stride 11"),
         ({"fill": "1,2"}, "fill"),
         ({"fill": "1,2,256"}, "fill"),

@@ -47,8 +47,27 @@ def test_the_bootstrap_is_as_wide_as_theory_says() -> None:
 
 def test_images_never_asked_do_not_count() -> None:
     stream = Identity(0, "", 2, 1, 1).stream("bootstrap")
-    found = over_groups(np.array([2, 0, 0]), np.array([2, 0, 0]), np.array([0, 1, 2]), 10, stream)
-    assert (found.low, found.high, found.groups) == (1.0, 1.0, 1)
+    found = over_groups(np.array([2, 1, 0]), np.array([2, 1, 0]), np.array([0, 1, 2]), 10, stream)
+    assert (found.low, found.high, found.groups) == (
+        1.0,
+        1.0,
+        2,
+    )  # both are right in all that they were asked
+
+
+@pytest.mark.parametrize(
+    ("groups", "resamples", "said"), [([5, 5, 5], 1000, "1 patient "), ([5, 6, 7], 1, "1 resample")]
+)
+def test_one_patient_or_one_resample_gives_no_interval(groups: list[int], resamples: int, said: str) -> None:
+    """Every resample of one patient is that patient: an interval of no width would be no certainty."""
+    stream = Identity(0, "", 2, 1, 1).stream("bootstrap")
+    found = over_groups(np.array([1, 0, 1]), np.ones(3), np.array(groups), resamples, stream)
+    assert np.isnan([found.low, found.high]).all()
+    assert said in found.to_dict()["reason"]
+    truth, p = np.array([0, 1, 0]), np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    for interval in resampled(truth, p, np.array(groups), resamples=resamples).values():
+        assert np.isnan([interval.low, interval.high]).all()
+        assert said in interval.to_dict()["reason"]
 
 
 def predictions(seed: int, n: int, classes: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +175,7 @@ def test_what_is_not_defined_has_no_interval_and_a_reason() -> None:
     assert "reason" not in found["accuracy"].to_dict()
     one = resampled(truth, scores, np.zeros(len(truth), int), resamples=30)["accuracy"]
     assert np.isnan(one.high)
-    assert one.reason.startswith("1 groups")
+    assert one.reason.startswith("1 patient ")
     unseen = resampled(np.append(truth, 2), np.pad(scores, ((0, 1), (0, 1))), resamples=30, unseen=[2])
     assert np.isnan(unseen["log_loss"].low)
     assert unseen["auroc"].resamples > 0

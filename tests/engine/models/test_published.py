@@ -93,7 +93,7 @@ def test_a_wrong_file_leaves_nothing(known: Expected, server: Server, file: Path
         bring(_source(server.url, expected=known), patience=QUICK, schemes=("http",))
     with pytest.raises(WeightsError, match="catalogue expects"):
         bring(_source(expected=known), from_file=file)
-    assert list(cache.iterdir()) == []
+    assert not cache.exists()
 
 
 def test_the_beginnings_of_digests_are_enough(file: Path) -> None:
@@ -197,6 +197,16 @@ def test_a_missing_tensor_is_refused(file: Path, tmp_path: Path) -> None:
     bring(_source(), from_file=tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"layer4\.1\.bn2\.running_var"):
         convert(_source(), ARCHITECTURE)
+
+
+def test_a_variance_below_zero_is_refused(file: Path, cache: Path, tmp_path: Path) -> None:
+    damaged = torch.load(file, weights_only=True)
+    damaged["state_dict"]["module.encoder_q.layer4.1.bn2.running_var"][5] = -1e-3
+    torch.save(damaged, tmp_path / "w.pth")
+    bring(_source(), from_file=tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"layer4\.1\.bn2\.running_var -0\.001"):
+        convert(_source(), ARCHITECTURE)
+    assert not (cache / "model.safetensors").exists()
 
 
 # --- use --------------------------------------------------------------------------------------------

@@ -56,6 +56,14 @@ def test_simclr_computes_what_its_own_network_computes(picture: torch.Tensor, tm
     assert "base_model/conv2d/kernel/Momentum" in contents.left_out
 
 
+def test_simclr_with_a_variance_below_zero_is_refused(picture: torch.Tensor, tmp_path: Path) -> None:
+    _, made = foreign.simclr(picture)
+    made["base_model/batch_normalization_3/moving_variance"][2] = -0.5
+    path = tables.zipped(tables.bundle(made, "ResNet50_1x/model.ckpt-7"), tmp_path / "w.zip")
+    with pytest.raises(WeightsError, match=r"variances below zero in 1 .*running_var -0\.5"):
+        _filled(TensorFlowCheckpoint(blocks=foreign.BLOCKS).read(path).tensors)
+
+
 def test_simclr_with_a_stray_variable_is_refused(tmp_path: Path) -> None:
     names = variables.simclr(foreign.BLOCKS)
     made = {name: np.zeros(1, np.float32) for name in names}
@@ -89,6 +97,15 @@ def test_byol_computes_what_its_own_network_computes(
     torch.testing.assert_close(faithful, expected, rtol=1e-9, atol=1e-9)
     assert float((_features(_filled(contents.tensors), picture) - expected).abs().max()) > 1e-3
     assert "online_params:classifier:w" in contents.left_out
+
+
+def test_byol_with_a_variance_below_zero_is_refused(picture: torch.Tensor, tmp_path: Path) -> None:
+    _, trees = foreign.byol(picture)
+    name = next(n for n in trees["online_state"] if n.endswith("batchnorm_1/~/var_ema"))
+    trees["online_state"][name]["average"].flat[0] = -0.5
+    (tmp_path / "w.pkl").write_bytes(foreign.byol_pickle(trees))
+    with pytest.raises(WeightsError, match=r"variances below zero in 1 .*running_var -0\.5"):
+        _filled(HaikuPickle(foreign.BLOCKS).read(tmp_path / "w.pkl").tensors)
 
 
 def test_byol_with_a_stray_parameter_is_refused(tmp_path: Path) -> None:

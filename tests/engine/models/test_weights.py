@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 from torchvision import models
 
@@ -210,6 +210,13 @@ def _lying_safetensors() -> bytes:
     return len(header).to_bytes(8, "little") + header + bytes(4)
 
 
+def _with_variance(s: State, value: float) -> State:
+    """One channel's variance replaced, in float64."""
+    variance = s["layer2.0.bn1.running_var"].double()
+    variance[17] = value
+    return {**s, "layer2.0.bn1.running_var": variance}
+
+
 NAN, INF = float("nan"), float("inf")
 #: name -> (file suffix, bytes from a good state dict and a path that must not come into being)
 REFUSED: dict[str, tuple[str, Callable[[State, Path], bytes]]] = {
@@ -258,6 +265,14 @@ REFUSED: dict[str, tuple[str, Callable[[State, Path], bytes]]] = {
         ".pth",
         lambda s, t: _torch({**s, "bn1.bias": torch.full((64,), 1e300, dtype=torch.float64)}),
     ),
+    "a variance below zero": (".pth", lambda s, t: _torch(_with_variance(s, -1.0))),
+    "a variance that eps would lift": (".pth", lambda s, t: _torch(_with_variance(s, -1e-12))),
+    "a variance too small for float32": (".pth", lambda s, t: _torch(_with_variance(s, -1e-300))),
+    "a variance below zero, prefixed": (
+        ".pth",
+        lambda s, t: _torch({"model": {f"module.{k}": v for k, v in _with_variance(s, -1.0).items()}}),
+    ),
+    "a variance below zero, safetensors": (".safetensors", lambda s, t: save(_with_variance(s, -1.0))),
     "integers": (".pth", lambda s, t: _torch({**s, "bn1.bias": torch.zeros(64, dtype=torch.int64)})),
     "complex": (".pth", lambda s, t: _torch({**s, "bn1.bias": torch.zeros(64, dtype=torch.complex64)})),
     "sparse": (".pth", lambda s, t: _torch({**s, "bn1.bias": torch.zeros(64).to_sparse()})),
@@ -281,6 +296,17 @@ def test_corpus(case: str, state: State, tmp_path: Path) -> None:
     assert not trace.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name]
     assert weights.state_sha256(module.state_dict()) == before
+
+
+@pytest.mark.parametrize("value", [-1.0, -1e-12])
+def test_a_variance_below_zero_is_named(value: float, state: State) -> None:
+    with pytest.raises(WeightsError, match=rf"layer2\.0\.bn1\.running_var {value:g}\)"):
+        weights.fit(_fresh(), _with_variance(state, value), HEAD)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-30])
+def test_a_dead_channel_has_no_variance_and_is_accepted(value: float, state: State) -> None:
+    weights.fit(_fresh(), _with_variance(state, value), HEAD)
 
 
 def test_the_bomb_would_go_off(tmp_path: Path) -> None:

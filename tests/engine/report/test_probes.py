@@ -60,6 +60,7 @@ def test_figures_of_every_kind(tmp_path: Path) -> None:
     assert probe_figure([result("one")], tmp_path / "plain.svg").read_bytes().startswith(b"<?xml")
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused):
-        probe_figure([result("one")], tmp_path / "no" / "plot.png")
+def test_a_missing_folder_is_made_and_a_file_in_its_place_refused(tmp_path: Path) -> None:
+    assert probe_figure([result("one")], tmp_path / "new" / "plot.png").is_file()
+    with pytest.raises(Refused, match=r"plot\.png"):
+        probe_figure([result("one")], tmp_path / "new" / "plot.png" / "plot.png")

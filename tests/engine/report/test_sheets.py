@@ -1,5 +1,6 @@
 """Contact sheets, by their pixels."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image, ImageColor
 
 from engine.decode.source import ImageSource
 from engine.errors import Refused
-from engine.report.sheets import COLOURS, MARGIN, SIDE, Tile, contact_sheet
+from engine.report.sheets import COLOURS, MARGIN, SIDE, Tile, contact_sheet, shortened
 
 RED = (200, 10, 30)
 
@@ -48,5 +49,37 @@ def test_pictures_frames_and_grey_tiles(source: ImageSource, tmp_path: Path) -> 
 
 def test_one_tile_and_no_folder(source: ImageSource, tmp_path: Path) -> None:
     assert contact_sheet([Tile(source, 0, ())], tmp_path / "one.png") == 0
-    with pytest.raises(Refused, match="nowhere"):
-        contact_sheet([Tile(source, 0, ())], tmp_path / "nowhere" / "one.png")
+    assert contact_sheet([Tile(source, 0, ())], tmp_path / "new" / "one.png") == 0
+    with pytest.raises(Refused, match=r"one\.png"):
+        contact_sheet([Tile(source, 0, ())], tmp_path / "one.png" / "one.png")
+
+
+def cut_one_by_one(text: str, room: int) -> str:
+    """The longest beginning that fits with its ellipsis, tried from the longest on."""
+    if len(text) <= room:
+        return text
+    return next(text[:n] + "…" for n in range(len(text) - 1, -1, -1) if n + 1 <= room or n == 0)
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 7, 30])
+def test_what_is_too_long_is_cut_where_it_ceases_to_fit(room: int) -> None:
+    for size in range(40):
+        text = "abcdefghij" * 4
+        assert shortened(text[:size], room, len) == cut_one_by_one(text[:size], room)
+
+
+def test_labels_of_ten_thousand_characters_do_not_stall_a_sheet(source: ImageSource, tmp_path: Path) -> None:
+    calls = 0
+
+    def length(text: str) -> float:
+        nonlocal calls
+        calls += 1
+        return float(len(text))
+
+    shortened("x" * 10_000, 20, length)
+    assert calls < 20  # one a character before
+    start = time.process_time()
+    contact_sheet(
+        [Tile(None, 0, ("W" * 10_000, "\u80ba" * 10_000, "\u0301" * 10_000))] * 50, tmp_path / "a.png"
+    )
+    assert time.process_time() - start < 5

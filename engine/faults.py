@@ -1,0 +1,135 @@
+"""Faults of memory and device, recognised whichever library met them.
+
+torch, DALI, FAISS, cuML, cuBLAS and numpy have no class of errors in common, and the same fault comes as an
+`AcceleratorError`, a `RuntimeError` or a `MemoryError`. What they share is CUDA's own words in the message.
+None of them is imported here.
+"""
+
+import errno
+import re
+import sys
+from collections.abc import Iterator
+
+from engine.errors import DeviceLost, EmbankError, MachineFault, OutOfMemory
+
+#: CUDA keeps these errors for the rest of the process, or the process has no device at all.
+_LOST = re.compile(
+    r"illegal[ _]?(memory access|address|instruction)"
+    r"|misaligned ?address|MISALIGNED_ADDRESS|invalid ?(program counter|pc\b|address space)"
+    r"|unspecified launch failure|cudaErrorLaunch(Failure|Timeout)|LAUNCH_(FAILED|TIMEOUT)|launch timed out"
+    r"|device-side assert|cudaErrorAssert|ECC error|uncorrectable|ECC_?UNCORRECTABLE|hardware stack"
+    r"|fallen off the bus|GPU is lost|GPU_IS_LOST|requires a reset|RESET_REQUIRED"
+    r"|no CUDA GPUs are available|no CUDA-capable device|NoDevice\b|ERROR_NO_DEVICE"
+    r"|busy or unavailable|DevicesUnavailable|DEVICE_UNAVAILABLE|(context|device)[ _]is[ _]destroyed"
+    r"|CUDA (error: )?unknown error|cudaErrorUnknown|CUDA_ERROR_UNKNOWN|cudaErrorContained|ERROR_CONTAINED"
+    r"|CU(BLAS|DNN|SOLVER|SPARSE|RAND|FFT)_(STATUS_)?(EXEC\w*_FAILED|INTERNAL_ERROR|MAPPING_ERROR|LAUNCH_FAILURE)",
+    re.IGNORECASE,
+)
+#: Two of cuDNN's messages speak of engines and algorithms: none is left that fits into the free memory.
+_MEMORY = re.compile(
+    r"out[ _]of[ _]memory|bad_alloc|alloc\w* fail|ALLOC_FAILED|ALLOCATOR_FAILURE|MemoryAllocation\b"
+    r"|can(no|')t allocate memory|STATUS_NOT_INITIALIZED"
+    r"|valid cuDNN algorithm|unable to find an engine",
+    re.IGNORECASE,
+)
+_DEVICE = re.compile(
+    r"CUDA (error|driver|runtime|initialization|is not available)|cudaError|CUDA_ERROR_|\bcuInit|HIP error"
+    r"|\bcu(BLAS|DNN|SOLVER|SPARSE|RAND|FFT)(_|( API)? (error|failed))|\bNVML|\bNCCL"
+    r"|NVIDIA driver|Triton Error|(compiled|built) without CUDA|not compiled with CUDA|requires CUDA",
+    re.IGNORECASE,
+)
+#: What a message of a device's memory says beside "out of memory".
+_OF_DEVICE = re.compile(
+    r"cu(da|blas|dnn|solver|sparse|rand|fft|ml)|gpu|hip\b|rmm|nvjpeg|engine", re.IGNORECASE
+)
+
+#: Mistakes of a program, whatever their text quotes.
+_MISTAKES = (TypeError, AttributeError, NameError, LookupError, ImportError, SyntaxError)
+_LONGEST = 200
+
+
+def translate(error: BaseException, memory_remedy: str | None = None) -> MachineFault | None:
+    """Name the fault of memory or device that an error of any library stands for.
+
+    Args:
+        error: as caught. Errors that it was raised from are read as well.
+        memory_remedy: what makes this very work need less memory; None gives a general remedy.
+
+    Returns:
+        OutOfMemory, DeviceLost or another MachineFault; None for anything else, an EmbankError included.
+    """
+    if isinstance(error, EmbankError):
+        return None
+    for link in _chain(error):
+        if fault := _translate(link, memory_remedy):
+            return fault
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in seen:
+        yield link
+        seen.append(link)
+        link = link.__cause__
+
+
+def _translate(error: BaseException, memory_remedy: str | None) -> MachineFault | None:
+    if isinstance(error, OSError):
+        return _memory(error, memory_remedy) if error.errno == errno.ENOMEM else None
+    if isinstance(error, _MISTAKES) or not isinstance(error, Exception):
+        return None
+    text = _text(error)
+    if _LOST.search(text):
+        return _lost(error)
+    if isinstance(error, MemoryError) or _is_torch(error, "OutOfMemoryError") or _MEMORY.search(text):
+        return _memory(error, memory_remedy)
+    if _is_torch(error, "AcceleratorError") or _DEVICE.search(text):
+        return MachineFault(
+            f"The device failed ({_line(error, _DEVICE)})",
+            "A device must be there and work",
+            "check it (`embank doctor`, `nvidia-smi`) and run the same command again",
+        )
+    return None
+
+
+def _text(error: BaseException) -> str:
+    """Class and message: NVML's and cupy's messages say less than their classes."""
+    return f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+
+
+def _is_torch(error: BaseException, name: str) -> bool:
+    """Whether it is of that class of torch; without torch in this process it is not."""
+    cls = getattr(sys.modules.get("torch"), name, None)
+    return isinstance(cls, type) and isinstance(error, cls)
+
+
+def _memory(error: BaseException, remedy: str | None) -> OutOfMemory:
+    device = _is_torch(error, "OutOfMemoryError") or bool(_OF_DEVICE.search(_text(error)))
+    where, rule = ("The device", "device") if device else ("This machine", "machine")
+    general = (
+        "free it (`nvidia-smi` shows who holds it) and run the same command again, or use --device cpu"
+        if device
+        else "free memory, or take a machine with more, and run the same command again"
+    )
+    return OutOfMemory(
+        f"{where} is out of memory ({_line(error, _MEMORY)})",
+        f"What is computed at a time must fit into the memory of the {rule}",
+        remedy or general,
+    )
+
+
+def _lost(error: BaseException) -> DeviceLost:
+    return DeviceLost(
+        f"The device failed ({_line(error, _LOST)})",
+        "After such an error a process cannot use its device again",
+        "check it (`embank doctor`, `nvidia-smi`) and run the same command again; committed work is kept",
+    )
+
+
+def _line(error: BaseException, words: re.Pattern[str]) -> str:
+    """The line of the message that tells most, and not too much of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = next((line for line in lines if words.search(line)), lines[0]).rstrip(".")
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"

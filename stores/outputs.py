@@ -1,0 +1,339 @@
+"""Files and folders that a command writes for its user: refused before anything is computed, written whole.
+
+An output replaces no input, no file of a bank, and no other file unless it is forced to; a picture that the
+same command wrote before may be replaced, which the picture itself says.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from stores import files
+from stores.errors import Refused
+from stores.layout import RUN_DOCUMENT, SIDE
+from stores.places import ObjectPath, Place, place
+from stores.tables import atomic_file, write_error
+
+if TYPE_CHECKING:
+    from stores.manifest import Manifest
+
+PICTURES = (".png", ".svg", ".pdf")
+TABLES = (".csv", ".parquet", ".json", ".tex")
+MANIFESTS = (".parquet", ".csv")
+#: What a folder of occlusion maps has in its side folder; a bank has more.
+_MAPS = frozenset({"saliency", "tmp"})
+_MANIFEST_COLUMNS = b"image_id,uri,label,split,group"
+_PNG = b"\x89PNG\r\n\x1a\n"
+#: Bytes at either end of a PDF or SVG in which its author is looked for.
+_ENDS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Images:
+    """The files of a manifest, as inputs that are looked at only where an output exists already.
+
+    Attributes:
+        root: folder that relative paths start from.
+        uris: of the images; a member of an archive stands for the archive.
+    """
+
+    root: Path
+    uris: Sequence[str]
+
+    @classmethod
+    def of(cls, manifest: "Manifest") -> "Images":
+        """The files of a manifest."""
+        return cls(manifest.root, manifest.uris)
+
+    def contain(self, target: Path, thorough: bool) -> bool:
+        """Whether the file at `target` is one of these images.
+
+        Args:
+            target: an existing file.
+            thorough: compare it with every image, as a link may have another name; else, where it has no
+                second name, only with those of its own name.
+        """
+        from stores.members import split as split_member
+
+        state, name = target.stat(), target.name
+        every = thorough or state.st_nlink > 1
+        files = {split_member(uri)[0] for uri in self.uris if every or name in uri}
+        return any(_same(self.root / file, state) for file in files)
+
+
+def _same(path: Path, state: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), state)
+    except (OSError, ValueError):
+        return False
+
+
+def is_bank(folder: Path) -> bool:
+    """Whether a directory is a bank, or was one before it lost its run document."""
+    try:
+        if (folder / RUN_DOCUMENT).is_file():
+            return True
+        inside = os.listdir(folder / SIDE)  # noqa: PTH208
+    except (OSError, ValueError):
+        return False
+    return not _MAPS.issuperset(inside)
+
+
+def bank_above(path: Path) -> Path | None:
+    """The bank that a path lies in (or is), links followed; None if it lies in none."""
+    real = Path(os.path.realpath(path))
+    return next((folder for folder in (real, *real.parents) if is_bank(folder)), None)
+
+
+def refuse_in_bank(path: Path | str) -> None:
+    """Refuse a path in a bank, which holds what belongs to it and nothing else.
+
+    Raises:
+        Refused: naming the bank.
+    """
+    path = Path(path)
+    # The folder decides where a new name appears, the name where an old one leads.
+    for where in (path.absolute().parent, path):
+        if (bank := bank_above(where)) is not None:
+            raise Refused(
+                f"{path} lies in the bank {bank}",
+                "A bank holds its own files and nothing else",
+                "choose a place outside of it",
+            )
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a path whose nearest existing folder cannot take a new name.
+
+    Raises:
+        Refused: naming the folder, or the file that stands in the way.
+    """
+    folder = path.absolute()
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return
+    why = "cannot be written to" if folder.is_dir() else "is not a folder"
+    raise Refused(f"{folder} {why}", "An output lies in a folder that can be written to", "choose another")
+
+
+def check_file(
+    path: Path,
+    kinds: Sequence[str],
+    *,
+    command: str = "",
+    force: bool = False,
+    inputs: Sequence[Path | None] = (),
+    images: Callable[[], Images] | None = None,
+) -> None:
+    """Refuse a file that must not or cannot be written, before anything is computed.
+
+    Args:
+        path: of the output; missing folders are made when it is written.
+        kinds: endings, with their dot, in lower case.
+        command: whose pictures may be replaced without force; empty for none.
+        force: replace an existing file that is no input.
+        inputs: files that the command reads; None is skipped.
+        images: gives further inputs; called only where `path` exists.
+
+    Raises:
+        Refused: another ending, a directory, an input, a place in a bank or that cannot be written to, or an
+            existing file.
+    """
+    if path.suffix.lower() not in kinds:
+        raise Refused(f"The name {path}", f"It ends in {' or '.join(kinds)}", "choose a name that ends so")
+    refuse_in_bank(path)
+    if os.path.lexists(path):
+        _refuse_existing(path, command, force, inputs, images)
+    refuse_unwritable(path.absolute().parent)
+
+
+def _refuse_existing(
+    path: Path,
+    command: str,
+    force: bool,
+    inputs: Sequence[Path | None],
+    images: Callable[[], Images] | None,
+) -> None:
+    try:
+        state = path.stat()
+    except OSError:  # a link that leads nowhere: it is replaced like a file
+        state = path.lstat()
+    if not (stat.S_ISREG(state.st_mode) or stat.S_ISLNK(state.st_mode)):
+        what = "a folder" if stat.S_ISDIR(state.st_mode) else "no ordinary file"
+        raise Refused(f"{path} is {what}", "The output is a file", "choose another name")
+    if any(_same(each, state) for each in inputs if each is not None):
+        raise Refused(f"{path} is read by this command", "An output replaces no input", "choose another name")
+    ours = bool(command) and written_by(path, command)
+    if images is not None and path.exists() and images().contain(path, force or not ours):
+        raise Refused(
+            f"{path} is one of the images", "An output replaces no image of the bank", "choose another name"
+        )
+    if not (force or ours):
+        rule = "only a picture that the same command drew" if command else "nothing unasked"
+        raise Refused(f"{path} exists", f"An output replaces {rule}", "choose another name, or add --force")
+
+
+def refuse_twice(*paths: Path | None) -> None:
+    """Refuse two outputs under one name.
+
+    Raises:
+        Refused: naming it.
+    """
+    real = [os.path.realpath(path) for path in paths if path is not None]
+    if len(set(real)) < len(real):
+        raise Refused(f"{real[0]} twice", "Each output has a name of its own", "choose another name for one")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that must not or cannot be written into.
+
+    Raises:
+        Refused: a place in a bank, or one that cannot be written to.
+    """
+    refuse_in_bank(path)
+    refuse_unwritable(path)
+
+
+def check_bank(path: Place | str) -> None:
+    """Refuse a new bank inside another one, or where no folder can be made. Raises Refused."""
+    where = place(path)
+    if isinstance(where, ObjectPath):
+        return
+    refuse_unwritable(where)
+    if (bank := bank_above(where.absolute().parent)) is not None:
+        raise Refused(
+            f"{where} lies in the bank {bank}",
+            "A bank holds its own files and nothing else",
+            "choose a place outside of it",
+        )
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name whole or not at all; missing folders are made.
+
+    Raises:
+        Refused: the folder is not writable.
+        MachineFault: the disk is full or fails.
+    """
+    make_folder(path.absolute().parent)
+    with atomic_file(path) as file:
+        yield file
+
+
+def author(command: str) -> str:
+    """What a picture says of who drew it."""
+    return f"embank {command}"
+
+
+def written_by(path: Path, command: str) -> bool:
+    """Whether a picture says that this command drew it: PNG `Software`, PDF `Creator`, SVG `creator`."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_ENDS)
+            if head.startswith(_PNG):
+                return _software(head) == author(command).encode()
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _ENDS))
+            return _signed(head, author(command)) or _signed(file.read(_ENDS), author(command))
+    except OSError:
+        return False
+
+
+def _software(head: bytes) -> bytes | None:
+    """The text `Software` of a PNG, if it stands before the pixels."""
+    at = len(_PNG)
+    while at + 8 <= len(head):
+        size, kind = int.from_bytes(head[at : at + 4], "big"), head[at + 4 : at + 8]
+        if kind == b"IDAT":
+            break
+        name, _, text = head[at + 8 : at + 8 + size].partition(b"\0")
+        if kind == b"tEXt" and name == b"Software":
+            return text
+        at += 12 + size
+    return None
+
+
+def _signed(data: bytes, name: str) -> bool:
+    wide = b"\xfe\xff" + name.encode("utf-16-be")
+    pdf = any(b"/Creator (" + text + b")" in data for text in (name.encode(), wide))
+    svg = rb"<dc:creator>\s*<cc:Agent>\s*<dc:title>" + re.escape(name.encode()) + rb"</dc:title>"
+    return pdf or re.search(svg, data) is not None
+
+
+def check_manifest(
+    path: Path, *, force: bool = False, inputs: Sequence[Path | None] = (), root: Path | None = None
+) -> None:
+    """Refuse the name of a new manifest, before it is made.
+
+    Args:
+        path: Parquet or CSV; also an object's URL.
+        force, inputs: as for `check_file`.
+        root: folder of a data set, of whose files any may be an input: none but a manifest is replaced. A
+            CSV lies in it.
+
+    Raises:
+        Refused: as `check_file`.
+    """
+    where = place(path)
+    if isinstance(where, ObjectPath):
+        _check_object(where, force)
+        return
+    if root is not None and path.is_file() and not is_manifest(path) and bank_above(path) is None:
+        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+        inputs = (*inputs, path) if inside else inputs
+    check_file(path, MANIFESTS, force=force, inputs=inputs)
+    if root is not None and path.suffix.lower() == ".csv":
+        refuse_csv_outside(path, root)
+
+
+def refuse_csv_outside(path: Path, root: Path) -> None:
+    """Refuse a CSV manifest that could not say where its images are. Raises Refused."""
+    if path.absolute().parent.resolve() != root.absolute().resolve():
+        raise Refused(
+            f"{path} lies outside the root {root}",
+            "A CSV file keeps no root, so it lies in the root itself",
+            f"write {path.with_suffix('.parquet')}, or a CSV in the root",
+        )
+
+
+def _check_object(where: ObjectPath, force: bool) -> None:
+    if not where.name.lower().endswith(MANIFESTS[0]):
+        raise Refused(str(where), "A manifest in a bucket is Parquet", "choose a name that ends in .parquet")
+    folder = where
+    while folder.key:
+        folder = folder.parent
+        if files.stat_if_there(folder / RUN_DOCUMENT) is not None:
+            raise Refused(
+                f"{where} lies in the bank {folder}",
+                "A bank holds its own files and nothing else",
+                "choose a place outside of it",
+            )
+    if not force and files.stat_if_there(where) is not None:
+        raise Refused(
+            f"{where} exists", "A manifest replaces nothing unasked", "choose another name, or add --force"
+        )
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether embank wrote this manifest: Parquet that keeps a root, or a CSV with its first columns."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _ENDS))
+            return head.startswith(_MANIFEST_COLUMNS) or b"embank.root" in file.read(_ENDS)
+    except OSError:
+        return False
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its missing parents. Raises Refused, MachineFault."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error

@@ -1,0 +1,100 @@
+"""Folders and files of this user alone: what lies there was written by this user's programs.
+
+A cache vouches for bytes without their being read again, so it is believed only if nobody else can have
+written to it: owned by this user, not writable by group or others, and no link in the place of a file.
+"""
+
+import contextlib
+import functools
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def state_folder(name: str) -> Path | None:
+    """A folder of this user for what outlasts a run: `embank/NAME` in `XDG_STATE_HOME` or `~/.local/state`.
+
+    Made if absent. None where there is no such place, or somebody else could write there.
+    """
+    try:
+        home = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+        folder = Path(home, "embank", name).absolute()
+        make_folder(folder)
+        return None if objection(folder) else folder
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its missing parents, each for this user alone; existing ones stay as they are."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+
+
+def read(path: Path) -> bytes | None:
+    """Read a file; None if it is not there, cannot be read, or is not believed."""
+    try:
+        return None if objection(path) else path.read_bytes()
+    except OSError:
+        return None
+
+
+def write(path: Path, data: bytes) -> None:
+    """Put a file at `path` whole, for this user alone. It is not synced: what a power cut tears must show.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    part = path.with_name(f"{path.name}~{secrets.token_hex(8)}")
+    try:
+        part.touch(mode=0o600, exist_ok=False)
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def objection(path: Path, *, link: bool = False) -> str:
+    """Why a file or folder is not believed; empty if it is, or if nothing is there.
+
+    Args:
+        link: allow a link of this user's in its place; then what it leads to is judged as well.
+    """
+    try:
+        state = path.lstat()
+        if stat.S_ISLNK(state.st_mode):
+            if not link or state.st_uid != os.geteuid():
+                return f"{path} is a link"
+            state = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    if state.st_uid != os.geteuid():
+        return f"{path} belongs to another user"
+    if stat.S_IMODE(state.st_mode) & 0o022:
+        return f"{path} can be written by others"
+    return "" if stat.S_ISDIR(state.st_mode) or stat.S_ISREG(state.st_mode) else f"{path} is no file"
+
+
+def objection_below(base: Path, paths: Iterable[Path]) -> str:
+    """The first objection to any of the paths or to a folder between them and `base`, that included."""
+    seen: set[Path] = set()
+    for path in paths:
+        for part in (path, *path.parents):
+            if part == base:
+                break
+            if part not in seen and (why := objection(part)):
+                return why
+            seen.add(part)
+    return objection(base, link=True)
+
+
+@functools.cache
+def warn(text: str) -> None:
+    """Say something on standard error, once a process."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"embank: {text}\n")
