@@ -23,7 +23,7 @@ class Images:
         manifest: the images.
         source: their files.
         spec: the model.
-        title: what people call it, which tells its weights from others of the same slug.
+        title: what people call it: in a bank the title of its feature, else the slug.
         home: folder for maps and records: the bank, or one of the user's choice.
     """
 
@@ -72,7 +72,7 @@ def open_images(
     source = ImageSource(root or manifest.root, manifest.uris, sha256=manifest.sha256s, allow_outside=outside)
     if known is None:
         spec = resolve(model, weights=weights, recipe=recipe, seed=seed)
-        known = spec, spec.slug if weights is None else f"{spec.slug}@{spec.weights_sha256[:8]}"
+        known = spec, spec.slug
     return Images(manifest, source, known[0], kept, known[1])
 
 
