@@ -1634,7 +1634,8 @@ def _print_saliency(r: dict[str, Any], json: bool) -> None:
     between = r["interval"]
     spread = between.get("reason") or f"{between['low']:.4f} to {between['high']:.4f} over images or patients"
     print(
-        f"{r['model']}: attentive diffusion {r['mean']:.4f}, sd {r['sd']:.4f}, 95 %: {spread}; "
+        f"{r['model']} (weights {r['weights'][:8]}): attentive diffusion {r['mean']:.4f}, "
+        f"sd {r['sd']:.4f}, 95 %: {spread}; "
         f"{r['images']} images, {r['failed']} failed",
         f"{r['size']} x {r['size']} at stride {r['stride']}, fill {r['fill']}, {r['places']:,} places an "
         f"image, {r['precision']}; {r['computed']} maps computed, {r['seconds']:.1f} s",

@@ -438,8 +438,8 @@ def _write_unsynced(path: Path, data: Any) -> None:
 _WRITE_NEW = files.write_new
 
 MUTANTS: dict[str, races.Mutant] = {
-    "marker synced before its data": (Committer, "_commit", _data_synced_after_the_marker),
-    "marker first": (Committer, "_commit", races.marker_first),
+    "marker synced before its data": (Committer, "commit_held", _data_synced_after_the_marker),
+    "marker first": (Committer, "commit_held", races.marker_first),
     "names never synced": (files, "sync_directory", lambda path: None),
     "bytes never synced": (files, "write_new", _write_unsynced),
 }

@@ -280,10 +280,10 @@ def _marker_of_what_is_there(self: Committer, chunk: EncodedChunk) -> bool:
 #: What is replaced, its name there, and by what.
 Mutant = tuple[Any, str, Any]
 MUTANTS: dict[str, Mutant] = {
-    "marker first": (Committer, "_commit", marker_first),
+    "marker first": (Committer, "commit_held", marker_first),
     "overwrite instead of create": (files, "create", _overwriting_create),
     "no withdrawal": (Committer, "_create", _not_withdrawing),
-    "marker of what is there": (Committer, "_commit", _marker_of_what_is_there),
+    "marker of what is there": (Committer, "commit_held", _marker_of_what_is_there),
 }
 
 

@@ -259,6 +259,7 @@ class _Job:
         rate = self._computed / seconds if self._computed else float("nan")
         return {
             "model": self.images.title,
+            "weights": self.spec.weights_sha256,
             "mode": self.options.mode,
             "items": items,
             **self._summary(items),

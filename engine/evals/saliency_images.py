@@ -23,7 +23,7 @@ class Images:
         manifest: the images.
         source: their files.
         spec: the model.
-        title: what people call it, which tells its weights from others of the same slug.
+        title: what people call it: in a bank the title of its feature, else the slug.
         home: folder for maps and records: the bank, or one of the user's choice.
     """
 
@@ -69,7 +69,7 @@ def open_images(
     manifest = Manifest.read(where, root=root, allow_outside=allow_outside)
     source = images_listed(manifest, allow_outside=allow_outside)
     spec = resolve(model, weights=weights, recipe=recipe, seed=seed)
-    return Images(manifest, source, spec, _folder(where, home), _titled(spec, weights))
+    return Images(manifest, source, spec, _folder(where, home), spec.slug)
 
 
 def _folder(manifest: Path, home: Path | None) -> Path:
@@ -95,7 +95,7 @@ def _of_bank(
         spec = resolve(slug, weights=weights, recipe=recipe, seed=seed)
         infos = [i for i in infos if i.key.weights == spec.weights_sha256]
         if not infos:
-            return spec, None, _titled(spec, weights)
+            return spec, None, spec.slug
     if not infos:
         spec = resolve(slug, recipe=recipe, seed=seed)
         return spec, None, spec.slug
@@ -107,11 +107,6 @@ def _of_bank(
     if recipe is not None:
         spec = resolve(slug, weights=spec.weights_path, recipe=recipe, seed=made.runtime.seed)
     return spec, infos[0].name, infos[0].title if len(infos) == 1 else spec.slug
-
-
-def _titled(spec: ModelSpec, weights: Path | None) -> str:
-    """What tables call a model that no feature of the bank was made by."""
-    return spec.slug if weights is None else f"{spec.slug}@{spec.weights_sha256[:8]}"
 
 
 def _infos(bank: Bank, model: str) -> list[FeatureInfo]:
