@@ -732,8 +732,9 @@ def _print_repair(bank: str, r: dict[str, Any]) -> None:
     if r["quarantined"]:
         print(f"moved to {bank}/.embank/quarantine: {', '.join(r['quarantined'])}")
     for left in r["unrepaired"]:
-        chunks = ", ".join(map(str, left["chunks"]))
-        print(f"left as it is: {left['feature']}, chunk {chunks}: {left['reason']}")
+        chunks = "".join(f", chunk {index}" for index in left["chunks"])
+        print(f"left as it is: {left['feature']}{chunks}: {left['reason']}")
+        print(f"  remedy: {left['remedy']}.")
 
 
 @bank_app.command("export")

@@ -263,7 +263,8 @@ class Resident:
         self._flags = fix_flags(work.runtime)
         self.work, self._commit = work, commit or _committing(work)
         layout = work.layouts[0]
-        self._contents = Contents(contents_of_bank(Bank.open(layout.root), layout.image_set))
+        expected = contents_of_bank(Bank.open(layout.root), layout.image_set, pass_damaged=True)
+        self._contents = Contents(expected)
         self._source = image_source(manifest, work.options, self._contents)
         self.batch_size = work.options.batch_for(work.runtime, work.layouts[0].grid.chunk_rows)
         self._halved = False

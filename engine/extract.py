@@ -215,6 +215,8 @@ class _Images:
             rows.update(range(len(self._source)) if layout is None else uncommitted_rows(layout))
         if rows:
             refuse_missing(self._source, sorted(rows), self._checks.max_missing)
+            if self._bank is not None:
+                contents_of_bank(self._bank)  # a damaged chunk cannot say what its rows were made from
         begun = [layout for layout in layouts if layout is not None]
         if begun and (expected := self._made_from(begun)) is not None:
             refuse_changed(self._source, expected, every=self._checks.every, looked=self._looked())
@@ -285,6 +287,9 @@ class _Pass:
             root = bank.path.resolve()
             layouts = tuple(replace(writer.layout, root=root) for writer in writers)
             self.work = Work(self.manifest.root, self.specs, layouts, self.runtime, self.options)
+            for i, writer in enumerate(writers):
+                if not writer.has_provenance():  # first: a repair of a stopped run needs it
+                    self._write_provenance(writer, i)
             todo = [set(w.todo) for w in writers]
             tasks = [
                 Task(chunk, tuple(i for i, missing in enumerate(todo) if chunk in missing))
@@ -397,8 +402,6 @@ class _Pass:
         )
         if embedded:
             self._record(writer, i, report, described, tally)
-        elif not writer.has_provenance():
-            self._write_provenance(writer, i)  # lost or damaged: this is the command that puts it back
         return report
 
     def _notes(self, tally: Tally) -> tuple[str, ...]:

@@ -41,7 +41,13 @@ class Unrepaired:
     error: Refused
 
     def to_dict(self) -> dict[str, Any]:
-        return {"feature": self.feature, "chunks": list(self.chunks), "reason": str(self.error)}
+        reason = f"{self.error.found}. {self.error.rule}"
+        return {
+            "feature": self.feature,
+            "chunks": list(self.chunks),
+            "reason": reason,
+            "remedy": self.error.remedy,
+        }
 
 
 def repair(
@@ -63,8 +69,8 @@ def repair(
     Returns:
         `{ok, damaged, recomputed, features, quarantined, unrepaired, remaining}`: `ok` after a second
         verification, which found what `remaining` lists, with what mends it; `quarantined` are the files that
-        were moved to `.embank/quarantine`; `unrepaired` lists `{feature, chunks, reason}` of chunks that stay
-        damaged. Without a manifest only what needs none is mended.
+        were moved to `.embank/quarantine`; `unrepaired` lists `{feature, chunks, reason, remedy}` of chunks
+        that stay damaged. Without a manifest only what needs none is mended.
 
     Raises:
         Refused: nothing can be mended: weights or images are gone or have changed, or the bank's own
@@ -166,7 +172,7 @@ def _embed_again(
         raise BankError(
             f"The key of {feature} is lost",
             "It says what the feature is",
-            f"run the `embank embed` command that made it again, or `embank bank rm {store.path} {feature}`",
+            "run the same `embank embed` command again, which writes it anew",
         )
     manifest, work, _ = again.work(store, layout)
     embed(

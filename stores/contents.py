@@ -10,7 +10,6 @@ keys of the features that are made of it follow.
 """
 
 import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,9 @@ def known(contents: Table) -> npt.NDArray[np.bool_]:
     return np.asarray(contents.any(axis=1))
 
 
-def contents_of_bank(bank: Bank, image_set: str = "", *, without: str = "") -> Table:
+def contents_of_bank(
+    bank: Bank, image_set: str = "", *, without: str = "", pass_damaged: bool = False
+) -> Table:
     """The contents that the finished chunks of a bank were made from.
 
     Only rows with an embedding count: a file that could not be used may be replaced by a better one.
@@ -46,6 +47,7 @@ def contents_of_bank(bank: Bank, image_set: str = "", *, without: str = "") -> T
     Args:
         image_set: "" for the images that the bank saw first.
         without: name of a feature that is not asked.
+        pass_damaged: what a damaged chunk was made from is not known, instead of an error.
 
     Returns:
         uint8 [rows, 32]; zeros where no feature has an embedding of the row, or none that says of what.
@@ -59,15 +61,15 @@ def contents_of_bank(bank: Bank, image_set: str = "", *, without: str = "") -> T
     for name in feature_names(bank.path):
         layout = definition(bank.path, name)
         if layout is not None and name != without and not layout.image_set and bank.holds(layout):
-            fill(table, contents_of_feature(layout))
+            fill(table, contents_of_feature(layout, pass_damaged=pass_damaged))
     return table
 
 
-def contents_of_feature(layout: FeatureLayout, chunks: Iterable[int] | None = None) -> Table:
+def contents_of_feature(layout: FeatureLayout, *, pass_damaged: bool = False) -> Table:
     """The contents that a feature's embeddings were made from.
 
     Args:
-        chunks: only these; None takes all that are committed.
+        pass_damaged: as for `contents_of_bank`.
 
     Returns:
         uint8 [rows, 32]; zeros where there is no embedding, or the feature keeps no contents.
@@ -79,10 +81,16 @@ def contents_of_feature(layout: FeatureLayout, chunks: Iterable[int] | None = No
     if not layout.has_contents:
         return table
     committed = files.names(layout.side / "markers")
-    wanted = range(layout.grid.chunks) if chunks is None else chunks
-    present = [index for index in wanted if f"{index:06d}.json" in committed]
+    present = [index for index in range(layout.grid.chunks) if f"{index:06d}.json" in committed]
 
     def read(index: int) -> None:
+        try:
+            take(index)
+        except BankError:
+            if not pass_damaged:
+                raise
+
+    def take(index: int) -> None:
         start, stop = layout.grid.bounds(index)
         path = layout.root / layout.marker(index)
         marker = forms.check(documents.read(path), forms.MARKER, path)

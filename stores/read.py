@@ -227,6 +227,8 @@ class Bank:
         from stores.manifest import Manifest
 
         path = self.path / MANIFEST
+        if files.stat_if_there(path) is None:
+            raise _damaged(path, self.path, "missing")
         if not _is_parquet(path) or (files.digest(path) or (0, ""))[1] != self.files[MANIFEST]:
             raise _damaged(path, self.path)
         manifest = Manifest.read(path, allow_outside=True)

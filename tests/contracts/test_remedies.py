@@ -38,7 +38,6 @@ KINDS = [
     ".embank/FEATURE/provenance.json",
     ".embank/FEATURE/certificate.json",
     ".embank/FEATURE/name.json",
-    ".embank/FEATURE/stamps.json",
     ".embank/FEATURE/markers/000001.json",
     "FEATURE/zarr.json",
     "FEATURE/embedding/zarr.json",
@@ -226,7 +225,7 @@ TORN = ["manifest.parquet", "embank.json", ".embank/FEATURE/seal.json", "FEATURE
 def test_one_file(kind: str, how: str, case: Case, tmp_path: Path, truth: Ran) -> None:
     spoil(case.bank, kind, how)
     failed = check_all(case, tmp_path, truth, "provenance" in kind)
-    beside = how == "remove" and kind.endswith(("certificate.json", "name.json", "stamps.json", "*.json"))
+    beside = how == "remove" and kind.endswith(("certificate.json", "name.json", "*.json"))
     assert failed or beside
 
 

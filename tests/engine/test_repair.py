@@ -134,7 +134,7 @@ def test_another_picture_is_not_put_in_place(
     before = _state(bank)
     if not with_contents:
         nothing = np.zeros((20, 32), np.uint8)
-        monkeypatch.setattr("engine.chunks.contents_of_bank", lambda *_: nothing)
+        monkeypatch.setattr("engine.chunks.contents_of_bank", lambda *_, **__: nothing)
     with pytest.raises(Refused, match=manifest.uris[9] if with_contents else "is not what it was"):
         repair(bank, device="cpu")
     assert _state(bank) == before

@@ -189,7 +189,7 @@ def test_without_digests_the_message_names_the_folder_to_give(
     bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bank of an early version, with a manifest without digests."""
-    monkeypatch.setattr("engine.restore.contents_of_bank", lambda *_: np.zeros((COUNT, 32), np.uint8))
+    monkeypatch.setattr("engine.restore.contents_of_bank", lambda *_, **__: np.zeros((COUNT, 32), np.uint8))
     (tmp_path / "project").rename(tmp_path / "new")
     moved = Bank.open(tmp_path / "new" / "bank")
     with pytest.raises(Refused, match="nothing recorded proves") as caught:

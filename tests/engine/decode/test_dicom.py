@@ -12,7 +12,7 @@ import pytest
 from engine.decode import ImageSource, Limits, dicom, make_decoder
 from engine.decode.depth import levels
 from engine.decode.sniff import sniff
-from engine.errors import BadImage, Refused
+from engine.errors import BadImage
 from engine.recipes import Recipe
 from tests.corpus.images import depth_ramp, png
 from tests.corpus.images import dicom as written
@@ -112,8 +112,8 @@ def test_nothing_is_clipped_unasked() -> None:
         np.testing.assert_array_equal(found, np.rint(stored * 255.0 / (2**bits - 1)))
 
 
-def test_without_pydicom_the_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row marked failed for want of a package would stay failed once it is there."""
+def test_without_pydicom_the_row_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row is tried again once the package is there; the others do not wait for it."""
     (tmp_path / "a.dcm").write_bytes(written(depth_ramp(4095), 12))
     (tmp_path / "b.png").write_bytes(png())
     real = importlib.util.find_spec
@@ -121,13 +121,13 @@ def test_without_pydicom_the_run_is_refused(tmp_path: Path, monkeypatch: pytest.
         importlib.util, "find_spec", lambda name, *rest: None if name == "pydicom" else real(name, *rest)
     )
     with make_decoder("turbo", VOI, device="cpu", threads=1, batch_size=2) as decoder:
-        with pytest.raises(Refused, match=r"pip install 'embank\[dicom\]'"):
-            list(decoder.stream(ImageSource(tmp_path, ["b.png", "a.dcm"]), [[0, 1]]))
-        (batch,) = decoder.stream(ImageSource(tmp_path, ["b.png"]), [[0]])
-        assert not batch.failures
+        (batch,) = decoder.stream(ImageSource(tmp_path, ["b.png", "a.dcm"]), [[0, 1]])
+    assert batch.failures.keys() == {1}
+    assert (batch.failures[1].code, batch.failures[1].pending) == ("needs_package", True)
+    assert "pip install 'embank[dicom]'" in batch.failures[1].detail
 
 
-def test_missing_codec_is_refused() -> None:
+def test_a_missing_codec_is_named() -> None:
     from pydicom.uid import JPEGLSLossless
 
     if pydicom.pixels.get_decoder(JPEGLSLossless).is_available:
@@ -138,8 +138,9 @@ def test_missing_codec_is_refused() -> None:
     dataset["PixelData"].is_undefined_length = True
     out = io.BytesIO()
     pydicom.dcmwrite(out, dataset)
-    with pytest.raises(Refused, match="JPEG-LS"):
+    with pytest.raises(BadImage, match="needs_package.*JPEG-LS") as caught:
         sniff(out.getvalue(), VOI, Limits())
+    assert caught.value.pending
 
 
 def test_other_images_need_no_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
