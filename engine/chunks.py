@@ -262,16 +262,16 @@ class Resident:
     ) -> None:
         self._flags = fix_flags(work.runtime)
         self.work, self._commit = work, commit or _committing(work)
-        layout = work.layouts[0]
-        expected = contents_of_bank(Bank.open(layout.root), layout.image_set, pass_damaged=True)
-        self._contents = Contents(expected)
-        self._source = image_source(manifest, work.options, self._contents)
         self.batch_size = work.options.batch_for(work.runtime, work.layouts[0].grid.chunk_rows)
         self._halved = False
         self.decoder = decoder_of(work.rendering, work.runtime, work.options, self.batch_size)
         ready = encoders or {}
         self._encoders: dict[int, Any] = {i: ready[s] for i, s in enumerate(work.specs) if s in ready}
         self._check(manifest)
+        layout = work.layouts[0]
+        expected = contents_of_bank(Bank.open(layout.root), layout.image_set, pass_damaged=True)
+        self._contents = Contents(expected)
+        self._source = image_source(manifest, work.options, self._contents)
 
     def _check(self, manifest: Manifest) -> None:
         runtime, dtype = self.work.runtime, self.work.options.dtype

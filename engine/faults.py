@@ -28,7 +28,7 @@ _LOST = re.compile(
 #: Two of cuDNN's messages speak of engines and algorithms: none is left that fits into the free memory.
 _MEMORY = re.compile(
     r"out[ _]of[ _]memory|bad_alloc|alloc\w* fail|ALLOC_FAILED|ALLOCATOR_FAILURE|MemoryAllocation\b"
-    r"|can(no|')t allocate memory|STATUS_NOT_INITIALIZED"
+    r"|can(no|')t allocate memory|can't start new thread|failed to map segment|STATUS_NOT_INITIALIZED"
     r"|valid cuDNN algorithm|unable to find an engine",
     re.IGNORECASE,
 )
@@ -43,6 +43,8 @@ _OF_DEVICE = re.compile(
     r"cu(da|blas|dnn|solver|sparse|rand|fft|ml)|gpu|hip\b|rmm|nvjpeg|engine", re.IGNORECASE
 )
 
+#: What the dynamic linker says where a library finds no address space.
+_UNMAPPED = "failed to map segment"
 #: Mistakes of a program, whatever their text quotes.
 _MISTAKES = (TypeError, AttributeError, NameError, LookupError, ImportError, SyntaxError)
 _LONGEST = 200
@@ -78,9 +80,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _translate(error: BaseException, memory_remedy: str | None) -> MachineFault | None:
     if isinstance(error, OSError):
         return _memory(error, memory_remedy) if error.errno == errno.ENOMEM else None
-    if isinstance(error, _MISTAKES) or not isinstance(error, Exception):
+    if not isinstance(error, Exception):
         return None
     text = _text(error)
+    if isinstance(error, ImportError) and _UNMAPPED in text:
+        return _memory(error, memory_remedy)
+    if isinstance(error, _MISTAKES):
+        return None
     if _LOST.search(text):
         return _lost(error)
     if isinstance(error, MemoryError) or _is_torch(error, "OutOfMemoryError") or _MEMORY.search(text):
@@ -111,7 +117,8 @@ def _memory(error: BaseException, remedy: str | None) -> OutOfMemory:
     general = (
         "free it (`nvidia-smi` shows who holds it) and run the same command again, or use --device cpu"
         if device
-        else "free memory, or take a machine with more, and run the same command again"
+        else "free memory, raise this process's limit (`ulimit -v`) or take a machine with more, and run the same "
+        "command again; or ask for less at a time"
     )
     return OutOfMemory(
         f"{where} is out of memory ({_line(error, _MEMORY)})",

@@ -13,7 +13,7 @@ def clean(layout: FeatureLayout) -> list[int]:
     Returns:
         Indices of the chunks that were quarantined.
     """
-    _remove_temporaries(layout)
+    remove_temporaries(layout)
     exchange.settle(layout)
     chunks = range(layout.grid.chunks)
     broken = files.each(layout.root, lambda index: _is_broken(layout, index), chunks)
@@ -24,7 +24,8 @@ def clean(layout: FeatureLayout) -> list[int]:
     return quarantined
 
 
-def _remove_temporaries(layout: FeatureLayout) -> None:
+def remove_temporaries(layout: FeatureLayout) -> None:
+    """Remove what commits of this feature left under temporary names."""
     folder = layout.root / SIDE / "tmp"
     for name in files.names(folder):
         if name.rpartition(files.TEMP_MARK)[0] in (layout.name, f"{layout.name}.stamps"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stores import documents, files, forms, integrity, locks
-from stores.cleanup import clean, first_damaged
+from stores.cleanup import clean, first_damaged, remove_temporaries
 from stores.commit import Committer
 from stores.errors import BankError
 from stores.layout import (
@@ -247,6 +247,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
             if files.stat_if_there(seal_path(self.bank.path, layout.name)) is None:
                 clean(layout)
             else:
+                remove_temporaries(layout)
                 self._refuse_damaged_chunks()
 
     def _refuse_damaged_chunks(self) -> None:

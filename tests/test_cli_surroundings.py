@@ -163,14 +163,14 @@ def main(run: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> tuple[i
 
 
 ERRORS = {
-    "memory": (MemoryError(), "Not enough memory", 3),
+    "memory": (MemoryError(), "out of memory", 3),
     "numpy's memory": (None, "Unable to allocate", 3),
     "torch's memory": (
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
-        "Not enough",
+        "out of memory",
         3,
     ),
-    "threads": (RuntimeError("can't start new thread"), "Not enough memory", 3),
+    "threads": (RuntimeError("can't start new thread"), "out of memory", 3),
     "recursion": (RecursionError("maximum recursion depth exceeded"), "nested", 3),
     "interrupt": (KeyboardInterrupt(), "Stopped.", 130),
     "broken pipe elsewhere": (BrokenPipeError(32, "Broken pipe"), "Broken pipe", 3),

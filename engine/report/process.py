@@ -229,19 +229,12 @@ def _signals() -> Iterator[None]:
 
 
 def unexpected(error: BaseException) -> EmbankError:
-    """What to tell of an error that is none of ours: memory, threads and recursion by name, else a bug.
+    """What to tell of an error that is none of ours, nor a fault of memory or device (`engine.faults`).
 
     Returns:
         The words, with exit code 3; of a bug the traceback is in a file that they name.
     """
     text = next((line for line in str(error).splitlines() if line.strip()), "")[:300]
-    if isinstance(error, MemoryError) or _is_memory(str(error)):
-        return MachineFault(
-            f"Not enough memory ({text or 'MemoryError'})",
-            "What is computed at a time must fit into this process's memory",
-            "free memory or raise its limit (`ulimit -v`), or ask for less at a time (smaller --batch-size, "
-            "--threads, --episodes, --values, --bootstrap); what is done is kept",
-        )  # fmt: skip
     if isinstance(error, RecursionError):
         return MachineFault(
             "Something is nested too deeply to be read",
@@ -254,16 +247,6 @@ def unexpected(error: BaseException) -> EmbankError:
         "This is an error in embank, not in what was asked",
         f"report it with {kept}; what is done is kept",
     )
-
-
-def _is_memory(text: str) -> bool:
-    signs = (
-        "can't start new thread",
-        "can't allocate memory",
-        "annot allocate memory",
-        "failed to map segment",
-    )
-    return any(sign in text for sign in signs)
 
 
 def _keep_traceback(error: BaseException) -> str:

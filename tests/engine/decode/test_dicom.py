@@ -138,7 +138,7 @@ def test_a_missing_codec_is_named() -> None:
     dataset["PixelData"].is_undefined_length = True
     out = io.BytesIO()
     pydicom.dcmwrite(out, dataset)
-    with pytest.raises(BadImage, match="needs_package.*JPEG-LS") as caught:
+    with pytest.raises(BadImage, match=r"needs_package.*JPEG-LS") as caught:
         sniff(out.getvalue(), VOI, Limits())
     assert caught.value.pending
 

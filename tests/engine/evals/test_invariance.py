@@ -12,7 +12,7 @@ import torchvision.transforms.functional as tv
 from PIL import Image
 
 from engine.decode import turbo
-from engine.errors import Refused
+from engine.errors import ChangedImage, Refused
 from engine.evals import view_features
 from engine.evals.batch_norm import BatchNormEncoder
 from engine.evals.invariance import invariances_from_bank, summarise
@@ -276,7 +276,7 @@ def _known(seen: list[view_features.Progress], most: int) -> int:
     return most - seen[-1].total
 
 
-def test_missing_and_changed_images(bank: Bank, tmp_path: Path) -> None:
+def test_missing_and_changed_images(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "copy"
     shutil.copytree(bank.path.parent, root)
     shutil.rmtree(root / "bank" / SIDE / "views", ignore_errors=True)
@@ -291,6 +291,10 @@ def test_missing_and_changed_images(bank: Bank, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="holds none of the 48 images"):
         invariances_from_bank(root / "bank", MODEL, options(seed=3), root=tmp_path)
     Image.new("RGB", (46, 40), (255, 0, 0)).save(images / f"{rows[1]:03}.png")
+    with pytest.raises(ChangedImage, match=rf"{rows[1]:03}\.png"):
+        invariances_from_bank(root / "bank", MODEL, options(), root=images)
+    # A bank of an early version does not know what it was made from; its features show the change.
+    monkeypatch.setattr("engine.restore.contents_of_bank", lambda *_, **__: np.zeros((48, 32), np.uint8))
     with pytest.raises(Refused, match="cosine"):
         invariances_from_bank(root / "bank", MODEL, options(), root=images)
 
