@@ -117,8 +117,8 @@ def _memory(error: BaseException, remedy: str | None) -> OutOfMemory:
     general = (
         "free it (`nvidia-smi` shows who holds it) and run the same command again, or use --device cpu"
         if device
-        else "free memory, raise this process's limit (`ulimit -v`) or take a machine with more, and run the same "
-        "command again; or ask for less at a time"
+        else "free memory, raise this process's limit (`ulimit -v`) or take a machine with more, and run the "
+        "same command again; or ask for less at a time"
     )
     return OutOfMemory(
         f"{where} is out of memory ({_line(error, _MEMORY)})",

@@ -133,7 +133,7 @@ def places(bank: Path) -> list[str]:
     side = f"{SIDE}/{name}"
     found = [
         "embank.json", "manifest.parquet", "zarr.json", f"{SIDE}/columns/label.npy",
-        f"{SIDE}/columns/columns.json", f"{side}/key.json", f"{side}/seal.json", f"{side}/stamps.json",
+        f"{SIDE}/columns/columns.json", f"{side}/key.json", f"{side}/seal.json",
         f"{side}/lock", f"{side}/commit.lock", f"{side}/markers/000001.json",
         f"{SIDE}/{other}/provenance.json", f"{SIDE}/{other}/certificate.json", f"records/{record}",
         f"{name}/zarr.json", f"{name}/norm/zarr.json",
@@ -317,7 +317,7 @@ def test_each_value_of_each_document(bank: Path) -> None:
     record = next((bank / "records").iterdir())
     for path in (bank / "embank.json", *(bank / SIDE / name / f"{each}.json" for each in ("key", "seal")),
                  bank / SIDE / name / "markers" / "000001.json", bank / SIDE / "columns" / "columns.json",
-                 bank / SIDE / name / "stamps.json", record):  # fmt: skip
+                 record):  # fmt: skip
         body = documents.read(path)
         whole = path.read_bytes()
         tampered = [{k: v for k, v in body.items() if k != member} for member in body]

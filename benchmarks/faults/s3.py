@@ -106,7 +106,11 @@ def serving(bucket: str) -> Iterator[Server]:
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     try:
-        urllib.request.urlopen(urllib.request.Request(f"{server.url}/{bucket}", method="PUT")).read()
+        for path, method in (
+            ("moto-api/reset", "POST"),
+            (bucket, "PUT"),
+        ):  # one state for all servers of a process
+            urllib.request.urlopen(urllib.request.Request(f"{server.url}/{path}", method=method)).read()
         yield server
     finally:
         http.shutdown()

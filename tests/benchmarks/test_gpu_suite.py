@@ -149,7 +149,7 @@ def test_only_results_lie_in_the_folder_of_results(
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    words = ["-o", str(results), "--quick", "--device", "cpu", "--only", "invariance: "]
+    words = ["-o", str(results), "--quick", "--device", "cpu", "--only", "covariance and"]
     assert main(words + (["--work", str(images)] if named else [])) == 0
     assert Results.read(results).counts["passed"] >= 1
     assert {path.name for path in results.iterdir()} == {"results.json", "results.md"}

@@ -232,7 +232,7 @@ def test_bad_images_cost_their_row_only(folder: Path, spec: Any, bank: Path, tmp
             )
     moved = replace(manifest, root=root)
     (report,) = embed(moved, [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS)
-    assert (report.ok, report.failed) == (N - 4, 4)
+    assert (report.ok, report.failed, report.pending) == (N - 4, 3, 1)  # the missing one may come yet
     features = Bank.open(tmp_path / "bank").features("random/resnet18")
     assert {f.row: f.code for f in features.failures()} == bad
     assert np.isnan(features.array[list(bad)]).all()
