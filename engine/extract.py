@@ -7,7 +7,7 @@ same, bit for bit. The image files are looked at first (`engine.inputs`): what i
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from engine.chunks import (
 )
 from engine.decode import decoder_name
 from engine.decode.contents import Contents, Table
+from engine.errors import Refused
 from engine.inputs import (
     SAMPLE,
     InputChecks,
@@ -40,6 +41,7 @@ from engine.pipeline import PROGRESS_EVERY_S, Progress, new_clocks
 from engine.preflight import by_rendering, preflight
 from engine.runtime import Runtime
 from engine.scale import Executor
+from stores import files
 from stores import names as chosen
 from stores.amend import failures_of, uncommitted_rows
 from stores.contents import (
@@ -57,7 +59,9 @@ from stores.manifest import Manifest
 from stores.places import Place, place
 from stores.read import Bank
 from stores.records import RunRecord
+from stores.remove import removable, remove
 from stores.schema import FeatureKey
+from stores.seal import definition
 from stores.write import FeatureWriter, layout_in, open_or_create, refuse_other_labels, refuse_unfit
 
 __all__ = ["EmbedOptions", "EmbedReport", "InputChecks", "Progress", "embed", "feature_key", "image_source"]
@@ -215,18 +219,17 @@ class _Images:
             rows.update(range(len(self._source)) if layout is None else uncommitted_rows(layout))
         if rows:
             refuse_missing(self._source, sorted(rows), self._checks.max_missing)
-            if self._bank is not None:
-                contents_of_bank(self._bank)  # a damaged chunk cannot say what its rows were made from
-        begun = [layout for layout in layouts if layout is not None]
-        if begun and (expected := self._made_from(begun)) is not None:
-            refuse_changed(self._source, expected, every=self._checks.every, looked=self._looked())
+        if self._bank is not None and self._table is None:
+            expected = contents_of_bank(self._bank) if rows else self._made_from(filter(None, layouts))
+            if known(expected).any():
+                refuse_changed(self._source, expected, every=self._checks.every, looked=self._looked())
 
-    def _made_from(self, layouts: Sequence[FeatureLayout]) -> Table | None:
+    def _made_from(self, layouts: Iterable[FeatureLayout]) -> Table:
         """What the features that are asked for were made from."""
         table = unknown(len(self._source))
         for layout in layouts:
             fill(table, contents_of_feature(layout))
-        return table if known(table).any() else None
+        return table
 
     def _looked(self) -> Looked | None:
         """Progress of looking at files, shown like that of a pass."""
@@ -238,9 +241,7 @@ class _Images:
             now = time.perf_counter()
             if now - last[0] >= PROGRESS_EVERY_S or (done == total and total > SAMPLE):
                 last[0] = now
-                clocks = new_clocks()
-                clocks[0].images = done
-                callback(Progress(("comparing files",), done, total, 0, now - start, *clocks))
+                callback(Progress(("comparing files",), done, total, 0, now - start, *new_clocks()))
 
         return looked
 
@@ -279,7 +280,22 @@ class _Pass:
         on_progress: Callable[[Progress], None] | None,
     ) -> list[EmbedReport]:
         self.bank, self.encoders = bank, encoders
-        writers: list[FeatureWriter] = []
+        begun = {key.name for key in self.keys if definition(bank.path, key.name) is not None}
+        try:
+            return self._run(on_progress)
+        except Refused:
+            for name in {key.name for key in self.keys} - begun:
+                self._withdraw(name)
+            raise
+
+    def _withdraw(self, name: str) -> None:
+        """Leave nothing of a feature that was refused before its first chunk was committed."""
+        layout = definition(self.bank.path, name)
+        if layout is not None and not files.names(layout.side / "markers"):
+            remove(removable(self.bank.path, name))
+
+    def _run(self, on_progress: Callable[[Progress], None] | None) -> list[EmbedReport]:
+        bank, writers = self.bank, list[FeatureWriter]()
         try:
             for spec, key in zip(self.specs, self.keys, strict=True):
                 writers.append(FeatureWriter(bank, key, spec.dim, self.image_set).__enter__())

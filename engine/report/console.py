@@ -119,7 +119,8 @@ def _stage(name: str, clock: Any) -> str:
 
 def progress_line(progress: "Progress") -> str:
     """Everything about a running pass in one line."""
-    return f"{_pace(progress)}; {_stages(progress)}"
+    stages = _stages(progress)
+    return f"{_pace(progress)}; {stages}" if stages else f"{progress.models[0]}: {_pace(progress)}"
 
 
 def _pace(progress: "Progress") -> str:
@@ -131,7 +132,11 @@ def _pace(progress: "Progress") -> str:
 
 
 def _stages(progress: "Progress") -> str:
-    return ", ".join(_stage(name, getattr(progress, name)) for name in ("decode", "encode", "commit"))
+    """What each stage does; nothing of work that has no stages, such as comparing files."""
+    clocks = {name: getattr(progress, name) for name in ("decode", "encode", "commit")}
+    if not any(clock.images or clock.starved_s for clock in clocks.values()):
+        return ""
+    return ", ".join(_stage(name, clock) for name, clock in clocks.items())
 
 
 @contextmanager

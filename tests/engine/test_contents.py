@@ -144,11 +144,34 @@ def test_another_model_of_a_changed_image_is_refused(
     run: Callable[..., EmbedReport], root: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
     run()
+    before = _digests(tmp_path / "bank")
     _picture(root / manifest.uris[11], 100)
     other = resolve("random/mobilenet_v3_small", recipe=SMALL)
     with pytest.raises(ChangedImage, match=manifest.uris[11]):
         run(model=other)
-    assert [info.sealed for info in Bank.open(tmp_path / "bank").list()].count(True) == 1
+    assert _digests(tmp_path / "bank") == before
+
+
+@pytest.mark.parametrize("row", [3, 19])
+def test_a_change_that_the_sample_misses_is_found_when_the_file_is_read(
+    run: Callable[..., EmbedReport],
+    root: Path,
+    manifest: Manifest,
+    tmp_path: Path,
+    row: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a feature refused before its first chunk nothing is left; committed chunks are kept."""
+    run()
+    before = _digests(tmp_path / "bank")
+    _picture(root / manifest.uris[row], 100)
+    monkeypatch.setattr("engine.inputs.SAMPLE", 0)
+    with pytest.raises(ChangedImage, match=manifest.uris[row]):
+        run(model=resolve("random/mobilenet_v3_small", recipe=SMALL))
+    if row == 3:
+        assert _digests(tmp_path / "bank") == before
+    else:
+        assert [info.sealed for info in Bank.open(tmp_path / "bank").list()].count(True) == 1
 
 
 def test_accepted_changes_make_features_beside_the_old_ones(
