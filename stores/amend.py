@@ -24,11 +24,8 @@ def failures_of(layout: FeatureLayout) -> dict[int, list[Failure]]:
     Raises:
         BankError: a marker is damaged.
     """
-    present = [
-        index
-        for index in range(layout.grid.chunks)
-        if files.stat_if_there(layout.root / layout.marker(index)) is not None
-    ]
+    committed = set(files.names(layout.side / "markers"))
+    present = [index for index in range(layout.grid.chunks) if f"{index:06d}.json" in committed]
     bodies = files.each(layout.root, lambda index: _marker(layout, index), present)
     return {
         index: [Failure(**failure) for failure in body["failures"]]

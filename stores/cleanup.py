@@ -35,10 +35,12 @@ def remove_temporaries(layout: FeatureLayout) -> None:
 def first_damaged(layout: FeatureLayout) -> int | None:
     """The first chunk without marker, or whose marker or sizes are wrong; None if there is none."""
     present = set(files.names(layout.side / "markers"))
-    for index in range(layout.grid.chunks):
-        if f"{index:06d}.json" not in present or _is_broken(layout, index):
-            return index
-    return None
+
+    def is_damaged(index: int) -> bool:
+        return f"{index:06d}.json" not in present or _is_broken(layout, index)
+
+    damaged = files.each(layout.root, is_damaged, range(layout.grid.chunks))
+    return damaged.index(True) if True in damaged else None
 
 
 def _is_broken(layout: FeatureLayout, index: int) -> bool:

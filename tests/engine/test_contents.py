@@ -18,6 +18,7 @@ from engine.extract import EmbedOptions, EmbedReport, InputChecks, embed
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
+from engine.scale import Serial
 from stores.manifest import Manifest
 from stores.read import Bank, FeatureSet
 from stores.verify import verify
@@ -313,6 +314,24 @@ def test_failed_rows_are_tried_again_if_asked(
     assert run().embedded == 0
     report = run(InputChecks(retry_failed=True))
     assert (report.ok, report.failed, report.embedded) == (N, 0, 1)
+    assert _digests(tmp_path / "bank") == _digests(tmp_path / "undisturbed")
+
+
+def test_another_process_can_try_rows_again(
+    run: Callable[..., EmbedReport], root: Path, manifest: Manifest, tmp_path: Path, spec: Any
+) -> None:
+    """As workers do it: by `embed_chunk`, which opens the bank itself."""
+    embed(manifest, [spec], tmp_path / "undisturbed", runtime=CPU, options=OPTIONS)
+    path = root / manifest.uris[9]
+    good = path.read_bytes()
+    path.write_bytes(b"<html>")
+    run()
+    path.write_bytes(good)
+    checks = InputChecks(retry_failed=True)
+    (report,) = embed(
+        manifest, [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS, checks=checks, executor=Serial()
+    )
+    assert (report.ok, report.embedded) == (N, 1)
     assert _digests(tmp_path / "bank") == _digests(tmp_path / "undisturbed")
 
 
