@@ -1,6 +1,7 @@
 """Other labels for the same features: the bytes of the old bank, the cells of the new manifest."""
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from stores.read import Bank
 from stores.relabel import aligned, relabel
 from stores.verify import quarantine, verify
 from stores.write import FeatureWriter, open_or_create, write_certificate
-from tests.stores.banks import chunk_result, content, flip, make_bank, make_key, make_manifest
+from tests.stores.banks import chunk_result, content, flip, is_bad, make_bank, make_key, make_manifest
 
 ROWS, DIM, CHUNK = 150, 8, 64
 
@@ -115,6 +116,22 @@ def test_other_files_of_the_same_name_are_refused() -> None:
     ):
         with pytest.raises(ManifestError, match="1 images are other files"):
             aligned(own, hashed(digests, uris))
+
+
+def test_what_the_rows_were_made_from_is_matched_where_the_bank_has_no_digests(
+    bank: Bank, tmp_path: Path
+) -> None:
+    """Contents say which image a row is, whatever the file is called now."""
+    frame = bank.manifest().frame
+    assert bank.manifest().sha256s is None
+    digests = [hashlib.sha256(b"image %d" % row).hexdigest() for row in range(ROWS)]
+    # Rows that failed say nothing of their file, so that its path counts.
+    moved = [uri if is_bad(row) else f"moved/{uri}" for row, uri in enumerate(frame["uri"])]
+    made = relabel(bank, Manifest.from_frame(frame.assign(sha256=digests, uri=moved), "/x"), tmp_path / "new")
+    np.testing.assert_array_equal(made.bank.features().contents, bank.features().contents)
+    swapped = [digests[1], digests[0], *digests[2:]]
+    with pytest.raises(ManifestError, match="2 images are other files"):
+        relabel(bank, Manifest.from_frame(frame.assign(sha256=swapped), "/x"), tmp_path / "other")
 
 
 def test_files_are_shared_where_they_can_be(bank: Bank, tmp_path: Path) -> None:

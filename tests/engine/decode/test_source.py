@@ -1,14 +1,17 @@
 """Reading: limits, links, and the line between a bad image and a bad machine."""
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.decode import ImageSource, Limits, make_decoder
 from engine.decode import source as module
-from engine.errors import BadImage, MachineFault, Refused
+from engine.decode.contents import Contents
+from engine.errors import BadImage, ChangedImage, MachineFault, Refused
 from engine.recipes import Recipe
 from tests.corpus.images import png
 
@@ -49,6 +52,56 @@ def test_file_that_grows_while_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module.os, "fstat", shorter)
     assert len(ImageSource(tmp_path, ["a"]).read(0)) == 5000
     assert code(ImageSource(tmp_path, ["a"], limits=Limits(max_bytes=4000))) == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "pending"),
+    [
+        (errno.ENOENT, "missing", True),
+        (errno.ENOTDIR, "missing", True),
+        (errno.EACCES, "unreadable", True),
+        (errno.EPERM, "unreadable", True),
+        (errno.ELOOP, "unreadable", False),
+        (errno.ENAMETOOLONG, "unreadable", False),
+    ],
+)
+def test_what_is_not_the_images_fault_is_pending(
+    number: int, code: str, pending: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests may run as root, whom no permission stops: so the answer of the system is made."""
+    (tmp_path / "a").write_bytes(png())
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module.os, "open", refuse)
+    with pytest.raises(BadImage) as caught:
+        ImageSource(tmp_path, ["a"]).read(0)
+    assert (caught.value.code, caught.value.pending) == (code, pending)
+
+
+def test_limits_are_settings_and_damage_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(100))
+    (tmp_path / "b").write_bytes(b"")
+    for name, limit, pending in (("a", 99, True), ("b", 99, False)):
+        with pytest.raises(BadImage) as caught:
+            ImageSource(tmp_path, [name], limits=Limits(max_bytes=limit)).read(0)
+        assert caught.value.pending is pending
+
+
+def test_contents_are_noted_and_compared(tmp_path: Path) -> None:
+    data = {"a": png(), "b": b"other"}
+    for name, value in data.items():
+        (tmp_path / name).write_bytes(value)
+    contents = Contents(np.zeros((2, 32), np.uint8))
+    source = ImageSource(tmp_path, ["a", "b"], contents=contents)
+    for row in (0, 1):
+        source.read(row)
+    assert [each.tobytes() for each in contents.read] == [hashlib.sha256(v).digest() for v in data.values()]
+    expecting = ImageSource(tmp_path, ["b", "b"], contents=Contents(contents.read))
+    assert expecting.read(1) == b"other"
+    with pytest.raises(ChangedImage, match="'b' is not the image"):
+        expecting.read(0)
 
 
 def test_outside_may_be_allowed(tmp_path: Path) -> None:
