@@ -98,13 +98,13 @@ def repair(
                 _embed_again(store, feature, again, on_progress)
             except Refused as error:
                 unrepaired.append(Unrepaired(feature, tuple(indices), error))
-    if unrepaired and not moved and len(unrepaired) == len(promises) + len(lost):
-        raise _nothing_done(unrepaired)
     left = {(each.feature, chunk) for each in unrepaired for chunk in each.chunks}
     wanted = {feature: [promise.index for promise in chunks] for feature, chunks in promises.items()} | lost
     recomputed = {
         feature: sum((feature, index) not in left for index in indices) for feature, indices in wanted.items()
     }
+    if unrepaired and not moved and not any(recomputed.values()):
+        raise _nothing_done(unrepaired)
     return _result(bank, report, recomputed, moved, unrepaired)
 
 
