@@ -65,10 +65,13 @@ def contents_of_bank(
     return table
 
 
-def contents_of_feature(layout: FeatureLayout, *, pass_damaged: bool = False) -> Table:
+def contents_of_feature(
+    layout: FeatureLayout, *, failed_too: bool = False, pass_damaged: bool = False
+) -> Table:
     """The contents that a feature's embeddings were made from.
 
     Args:
+        failed_too: also of rows without embedding whose file was read.
         pass_damaged: as for `contents_of_bank`.
 
     Returns:
@@ -96,7 +99,7 @@ def contents_of_feature(layout: FeatureLayout, *, pass_damaged: bool = False) ->
         marker = forms.check(documents.read(path), forms.MARKER, path)
         content = _payload(layout, index, "content", marker).reshape(-1, CONTENT_BYTES)
         status = _payload(layout, index, "status", marker)
-        ok = status[: stop - start] == STATUS_OK
+        ok = (status[: stop - start] == STATUS_OK) | failed_too
         table[start:stop][ok] = content[: stop - start][ok]
 
     files.each(layout.root, read, present)
@@ -153,9 +156,37 @@ def write_set(root: Place, table: Table) -> str:
     path = root / f"{_SETS}/{name}"
     for folder in (path.parent, root / SIDE / "tmp"):
         files.make_directory(folder)
-    files.create(path, np.ascontiguousarray(table).tobytes(), files.temporary(root / SIDE / "tmp", "bank"))
-    files.sync_directory(path.parent)
+    data = np.ascontiguousarray(table).tobytes()
+    if integrity.difference(files.digest(path), integrity.promise_of(data)):  # its name says what it must be
+        files.replace(path, data, files.temporary(root / SIDE / "tmp", "bank"))
     return name
+
+
+def damaged_sets(root: Place) -> dict[str, str]:
+    """The image sets of a bank that are not what their names say: relative path -> what is wrong."""
+    wanted = {layout.image_set for layout in _features_of_sets(root)} | set(files.names(root / _SETS))
+    damaged = {}
+    for name in sorted(wanted):
+        digest = files.digest(root / f"{_SETS}/{name}")
+        if digest is None or digest[1] != name:
+            reason = "missing" if digest is None else "content differs from its SHA-256"
+            damaged[f"{_SETS}/{name}"] = reason
+    return damaged
+
+
+def restore_sets(root: Place) -> None:
+    """Write damaged image sets again from a feature that was made of them, if one has all its chunks."""
+    damaged = {path.rpartition("/")[2] for path in damaged_sets(root)}
+    for layout in _features_of_sets(root):
+        if layout.image_set in damaged:
+            table = contents_of_feature(layout, failed_too=True, pass_damaged=True)
+            if set_digest(table) == layout.image_set:
+                write_set(root, table)
+
+
+def _features_of_sets(root: Place) -> list[FeatureLayout]:
+    layouts = [definition(root, name) for name in feature_names(root)]
+    return [layout for layout in layouts if layout is not None and layout.image_set]
 
 
 def read_set(root: Place, name: str, rows: int) -> Table:
@@ -166,8 +197,8 @@ def read_set(root: Place, name: str, rows: int) -> Table:
         raise BankError(
             f"{path} is {'missing' if data is None else 'damaged'}",
             "An image set names the files that its features were made from",
-            "run the `embank embed --accept-changed` command again while the files are the same, "
-            "or remove its features with `embank bank rm`",
+            f"run `embank bank repair {root}`, which makes it from its features; or, while the files are the "
+            "same, the same `embank embed --accept-changed` command",
         )
     return np.frombuffer(data, np.uint8).reshape(rows, CONTENT_BYTES)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stores import documents, files, integrity, locks
 from stores.cleanup import quarantine_chunk, quarantine_file
+from stores.contents import restore_sets
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
 from stores.links import refuse_links
@@ -49,6 +50,7 @@ def quarantine(
         _rebuild_run_document(root)
     opened = Bank.open(root)
     _rebuild_columns(opened)
+    restore_sets(root)
     names = sorted({each.feature for each in report.damaged if each.feature is not None})
     for name in names:
         _mend_feature(root, name, [each for each in report.damaged if each.feature == name])

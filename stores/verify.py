@@ -6,6 +6,7 @@ from typing import Any
 
 from stores import documents, files, forms, integrity
 from stores.cleanup import marker_names_chunk
+from stores.contents import damaged_sets
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, ZARR, FeatureLayout, is_feature_name, marker_file
 from stores.links import refuse_links
@@ -56,6 +57,7 @@ def verify(
     opened, damaged = _open(root)
     damaged += [] if opened is None else list(_side_files(opened))
     damaged += _root_metadata(root)
+    damaged += [Damage(None, None, path, reason, _REBUILD) for path, reason in damaged_sets(root).items()]
     damaged += _documents(root)
     checks = [_check(root, name, opened) for name in _choose(root, features)]
     damaged += [each for check in checks for each in check.damaged]

@@ -17,6 +17,7 @@ from engine.errors import ChangedImage, Refused
 from engine.extract import EmbedOptions, EmbedReport, InputChecks, embed
 from engine.models import resolve
 from engine.recipes import Recipe
+from engine.repair import repair
 from engine.runtime import Runtime
 from engine.scale import Serial
 from stores.manifest import Manifest
@@ -24,6 +25,7 @@ from stores.read import Bank, FeatureSet
 from stores.verify import verify
 from tests.corpus import images
 from tests.engine.test_extract import _digests
+from tests.stores.banks import flip
 
 SMALL = replace(Recipe(), size=32, crop=32)
 CPU = Runtime(device="cpu", precision="fp32", threads=2)
@@ -201,6 +203,25 @@ def test_accepted_changes_make_features_beside_the_old_ones(
     np.testing.assert_array_equal(fresh.array, new.array)
     assert verify(tmp_path / "bank").ok
     assert run(InputChecks(accept_changed=True)).embedded == 0
+
+
+@pytest.mark.parametrize("how", ["flip", "remove"])
+def test_a_damaged_image_set_is_found_and_made_again(
+    run: Callable[..., EmbedReport], root: Path, manifest: Manifest, tmp_path: Path, how: str
+) -> None:
+    run()
+    _picture(root / manifest.uris[4], 100)
+    (root / manifest.uris[5]).write_bytes(b"no image")
+    run(InputChecks(accept_changed=True))
+    (path,) = (tmp_path / "bank" / ".embank" / "sets").iterdir()
+    before = path.read_bytes()
+    flip(path) if how == "flip" else path.unlink()
+    assert [damage.path for damage in verify(tmp_path / "bank").damaged] == [f".embank/sets/{path.name}"]
+    assert repair(tmp_path / "bank", device="cpu")["ok"]
+    assert path.read_bytes() == before
+    flip(path)
+    run(InputChecks(accept_changed=True))  # the other remedy of the message
+    assert path.read_bytes() == before
 
 
 def test_nothing_changed_is_no_new_image_set(run: Callable[..., EmbedReport], tmp_path: Path) -> None:
