@@ -403,7 +403,12 @@ def embed(
     ] = False,
     max_failed: Annotated[
         float,
-        typer.Option(min=0, max=1, callback=_number, help="Exit with 1 if a larger share of rows failed."),
+        typer.Option(
+            min=0,
+            max=1,
+            callback=_number,
+            help="Exit with 1 if more rows failed; do not start if more are missing.",
+        ),
     ] = 0.01,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest image decoded.")] = 64_000_000,
     retry_failed: Annotated[
@@ -708,7 +713,7 @@ def bank_repair(
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
-    """Put damaged chunks into quarantine and compute exactly these again."""
+    """Compute damaged chunks again; put back those that come out as they were promised."""
     from engine.repair import repair
     from engine.report import console
 
