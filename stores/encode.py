@@ -59,7 +59,9 @@ def encode(result: ChunkResult, layout: FeatureLayout) -> EncodedChunk:
     reasons = {failure.row: failure for failure in result.failures}
     for first in range(0, stop - start, _BLOCK_ROWS):
         rows = slice(first, min(first + _BLOCK_ROWS, stop - start))
-        verdict = _cast(result.embedding[rows], result.ok[rows], values[rows], norms[rows])
+        # Features of the first layout took constant rows for embeddings, and a repair must give them again.
+        strict = layout.has_contents
+        verdict = _cast(result.embedding[rows], result.ok[rows], values[rows], norms[rows], strict)
         status[rows] = np.where(verdict == "", STATUS_OK, STATUS_FAILED)
         for at in np.flatnonzero((verdict != "") & result.ok[rows]).tolist():
             row = start + first + at
@@ -149,8 +151,13 @@ def _cast(
     ok: npt.NDArray[np.bool_],
     values: npt.NDArray[Any],
     norms: npt.NDArray[Any],
+    strict: bool,
 ) -> npt.NDArray[np.str_]:
-    """Fill `values` and `norms` from `source`; return "" or the failure code for each row."""
+    """Fill `values` and `norms` from `source`; return "" or the failure code for each row.
+
+    Args:
+        strict: whether a row that is one value in all dimensions is `degenerate`.
+    """
     with np.errstate(all="ignore"):
         exact = source.astype(np.float64)
         norm = np.sqrt(np.square(exact).sum(axis=1))
@@ -160,7 +167,7 @@ def _cast(
         verdict = np.full(len(source), "", dtype="U16")
         # One dimension is always constant: there, only zero says nothing.
         same = (source == source[:, :1]).all(axis=1) & ((source.shape[1] > 1) | (norm == 0))
-        verdict[same] = "degenerate"
+        verdict[same & strict] = "degenerate"
         verdict[lost > ROUNDING_LIMIT * norm] = "underflow"
         verdict[~(np.isfinite(values).all(axis=1) & np.isfinite(norms))] = "overflow"
         verdict[~np.isfinite(source).all(axis=1)] = "non_finite"

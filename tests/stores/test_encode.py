@@ -1,5 +1,6 @@
 """From embeddings to bytes: which rows are kept, and that bad ones leave their neighbours alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import google_crc32c
@@ -156,3 +157,15 @@ def test_contradictory_results_are_refused(change: dict, message: str) -> None:
     parts = {"index": 0, "embedding": np.zeros((10, DIM), np.float32), "ok": np.ones(10, bool)}
     with pytest.raises(ValueError, match=message):
         encode(ChunkResult(**{**parts, **change}), layout())
+
+
+@pytest.mark.parametrize(("version", "status"), [(1, 1), (2, 2)])
+def test_the_first_layout_takes_constant_rows_as_it_did(version: int, status: int) -> None:
+    """A repair of such a feature must give its seal's bytes again."""
+    where = replace(layout(), version=version)
+    values = embeddings(10, DIM)
+    values[4] = 0.5
+    chunk = encode(ChunkResult(0, values, np.ones(10, bool)), where)
+    stored = np.frombuffer(chunk.files[where.chunk_file("status", 0)], np.uint8)
+    assert stored[4] == status
+    assert (stored[[0, 3, 5, 9]] == 1).all()
