@@ -23,7 +23,7 @@ from typing import IO, Any, NoReturn
 from PIL import Image
 
 from engine.decode.sniff import Header
-from engine.errors import BadImage, MachineFault, Refused
+from engine.errors import BadImage, MachineFault
 from engine.recipes import Recipe
 
 #: Up to so many pixels an image may take `_SECONDS` of processor time; beyond, in proportion.
@@ -81,7 +81,6 @@ class Children:
 
         Raises:
             BadImage: as it does, and decoder_died, too_slow, too_much_memory.
-            Refused: as it does.
             MachineFault: no child can be started, or somebody else kills them.
         """
         allowed = self.allow(header, len(data))
@@ -108,7 +107,7 @@ class Children:
     ) -> Image.Image:
         answer = child.ask(data, header, recipe, allowed)
         self._idle.put(child)
-        if isinstance(answer, BadImage | Refused):
+        if isinstance(answer, BadImage):
             raise answer
         return answer
 
@@ -166,9 +165,7 @@ class _Child:
         assert self._process.stdout
         return self._process.stdout
 
-    def ask(
-        self, data: bytes, header: Header, recipe: Recipe, allowed: Budget
-    ) -> Image.Image | BadImage | Refused:
+    def ask(self, data: bytes, header: Header, recipe: Recipe, allowed: Budget) -> Image.Image | BadImage:
         """The picture, or why there is none. Raises _Died, also if the answer makes no sense."""
         question = pickle.dumps((header, recipe, allowed))
         try:
@@ -179,8 +176,6 @@ class _Child:
             if length > _LONGEST or size > 3 * header.width * header.height:
                 raise ValueError
             answer = json.loads(self._read(length))
-            if "refused" in answer:
-                return Refused(*map(str, answer["refused"]))
             if "code" in answer:
                 return BadImage(
                     str(answer["code"]), str(answer["detail"]), pending=answer.get("pending") is True
@@ -304,8 +299,6 @@ def _answer(
         if isinstance(bad.__cause__, MemoryError):
             os._exit(_NO_MEMORY)
         return {"code": bad.code, "detail": bad.detail, "pending": bad.pending}, b""
-    except Refused as error:  # a package is missing: no fault of the image
-        return {"refused": [error.found, error.rule, error.remedy]}, b""
     except MemoryError:
         os._exit(_NO_MEMORY)
 
