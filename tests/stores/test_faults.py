@@ -156,14 +156,14 @@ def killed(
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.slow
-def test_a_kill_at_every_fourth_step_of_a_run(reference: Path, empty: Path, quick_path: Path) -> None:
+def test_a_kill_at_every_sixth_step_of_a_run(reference: Path, empty: Path, quick_path: Path) -> None:
     feature = Bank.open(reference).list()[0].name
     total = count(work, fresh(empty, quick_path))
-    for at in range(1, total + 1, 4):
+    for at in range(1, total + 1, 6):
         path = fresh(empty, quick_path)
         assert killed(work, path, die_at(at))
         assert lies(path, feature) == []
-        if at % 8 == 1:  # Every other time the resumed run is killed as well.
+        if at % 12 == 1:  # Every other time the resumed run is killed as well.
             killed(work, path, die_at(at // 2 + 1))
             assert lies(path, feature) == []
         with patched(Os(nothing)):
@@ -173,11 +173,11 @@ def test_a_kill_at_every_fourth_step_of_a_run(reference: Path, empty: Path, quic
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_kill_at_every_step_of_a_creation(quick_path: Path) -> None:
+def test_a_kill_at_every_other_step_of_a_creation(quick_path: Path) -> None:
     (quick_path / "first").mkdir()
     total = count(create, quick_path / "first" / "bank")
     wanted = content(quick_path / "first" / "bank")
-    for at in range(1, total + 1):
+    for at in range(1, total + 1, 2):
         root = quick_path / f"try{at}"
         root.mkdir()
         assert killed(create, root / "bank", die_at(at))
