@@ -71,7 +71,7 @@ def export_all(
     for features in several:  # What is damaged is refused before anything is written.
         _ = features.array, features.status
     files.make_directory(out)
-    _remove_left_behind(folders, (*writers, MANIFEST))
+    _remove_left_behind(out, folders, (*writers, MANIFEST))
     note = out / UNFINISHED
     documents.replace(note, {**what, "files": new}, files.temporary(out, f".{UNFINISHED}"))
     for folder, features in zip(folders, several, strict=True):
@@ -109,8 +109,11 @@ def _new_files(out: Path, relatives: list[str], what: dict[str, Any], overwrite:
     return new
 
 
-def _remove_left_behind(folders: Sequence[Path], names: Sequence[str]) -> None:
-    """Remove the temporary files (`stores.tables.atomic_file`) of exports that were killed here."""
+def _remove_left_behind(out: Path, folders: Sequence[Path], names: Sequence[str]) -> None:
+    """Remove the temporary files of exports that were killed here: their tables and notes."""
+    for each in files.names(out):
+        if each.startswith(f".{UNFINISHED}{files.TEMP_MARK}"):
+            files.remove(out / each)
     for folder in folders:
         for each in files.names(folder):
             name, _, pid = each.removeprefix(".").removesuffix(".tmp").rpartition(".")

@@ -143,7 +143,7 @@ def test_an_export_killed_anywhere_can_be_repeated(quick_path: Path, several: bo
     export_all(chosen, quick_path / "whole")
     expected = files_of(quick_path / "whole")
     assert UNFINISHED not in expected
-    touch = 1 + several  # every fifth touch of the disk, others in each case: a fork takes long
+    touch = 3 + several  # every fifth touch of the disk, others in each case: a fork takes long
     while killed_at(touch := touch + 5, bank, quick_path / f"{touch}", several):
         out = quick_path / f"{touch}"
         export_all(chosen, out)
