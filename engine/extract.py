@@ -30,7 +30,6 @@ from engine.inputs import (
     SAMPLE,
     InputChecks,
     Looked,
-    changed_rows,
     digests,
     no_longer_pending,
     refuse_changed,
@@ -41,12 +40,12 @@ from engine.pipeline import PROGRESS_EVERY_S, Progress, new_clocks
 from engine.preflight import by_rendering, preflight
 from engine.runtime import Runtime
 from engine.scale import Executor
-from stores import files
 from stores import names as chosen
 from stores.amend import failures_of, uncommitted_rows
 from stores.contents import (
     contents_of_bank,
     contents_of_feature,
+    differing_rows,
     fill,
     known,
     refuse_conflict,
@@ -56,6 +55,7 @@ from stores.contents import (
 )
 from stores.layout import FeatureLayout, images_key
 from stores.manifest import Manifest
+from stores.markers import committed_chunks
 from stores.places import Place, place
 from stores.read import Bank
 from stores.records import RunRecord
@@ -200,7 +200,7 @@ class _Images:
         rows = range(len(self._source))
         refuse_missing(self._source, rows, self._checks.max_missing)
         now = digests(self._source, rows, self._looked())
-        return now if len(changed_rows(contents_of_bank(self._bank), now)) else None
+        return now if len(differing_rows(contents_of_bank(self._bank), now)) else None
 
     def keep_set(self, store: Bank) -> None:
         """Write the image set into the bank, if it is another than the bank's first."""
@@ -291,7 +291,7 @@ class _Pass:
     def _withdraw(self, name: str) -> None:
         """Leave nothing of a feature that was refused before its first chunk was committed."""
         layout = definition(self.bank.path, name)
-        if layout is not None and not files.names(layout.side / "markers"):
+        if layout is not None and not committed_chunks(layout):
             remove(removable(self.bank.path, name))
 
     def _run(self, on_progress: Callable[[Progress], None] | None) -> list[EmbedReport]:

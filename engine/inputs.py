@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.decode.contents import Contents, changed
 from engine.decode.sniff import sniff
 from engine.decode.source import ImageSource
 from engine.errors import BadImage, Refused
 from engine.recipes import Recipe
-from stores.contents import Table, known, unknown
+from stores.contents import Table, differing_rows, known, unknown
 from stores.members import split
 
 T = TypeVar("T")
@@ -110,12 +109,12 @@ def refuse_changed(
     if not every and len(rows) > SAMPLE:
         rows = np.sort(np.random.default_rng().choice(rows, SAMPLE, replace=False))
     now = digests(source, rows.tolist(), looked)
-    there = known(now)[rows]
-    differing = rows[there & (now[rows] != expected[rows]).any(axis=1)]
+    compared = int(known(now)[rows].sum())
+    differing = differing_rows(expected, now)  # what was not read now is not known
     if len(differing):
-        share = f"{len(differing):,} of {int(there.sum()):,} compared"
+        share = f"{len(differing):,} of {compared:,} compared"
         raise changed([source.uris[row] for row in differing.tolist()], share)
-    return int(there.sum())
+    return compared
 
 
 def digests(source: ImageSource, rows: Sequence[int], looked: Looked | None = None) -> Table:
@@ -163,8 +162,3 @@ def _in_threads(function: Callable[[int], T], rows: Sequence[int]) -> Iterator[T
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(rows), 64):  # so that Ctrl-C waits for few, and little is held
             yield from pool.map(function, rows[start : start + 64])
-
-
-def changed_rows(before: Table, now: Table) -> npt.NDArray[np.intp]:
-    """Rows whose content is known in both tables and differs."""
-    return np.flatnonzero(known(before) & known(now) & (before != now).any(axis=1))

@@ -10,9 +10,10 @@ from engine.models import ModelSpec
 from engine.recipes import Recipe
 from engine.runtime import Runtime, fix_flags
 from engine.scale import Executor
-from stores import files, locks
+from stores import locks
 from stores.layout import FeatureLayout, Grid, default_chunk_rows, images_key
 from stores.manifest import Manifest
+from stores.markers import missing_chunks
 from stores.places import Place, place
 from stores.write import refuse_other_labels, refuse_unfit
 
@@ -66,7 +67,7 @@ def preflight(
         layout = FeatureLayout(path.resolve(), key, spec.dim, grid)
         if store is not None:
             locks.refuse_taken(layout.side / "lock", f"Feature {key.name} of {store.path}")
-        if len(files.names(layout.side / "markers")) < grid.chunks:
+        if missing_chunks(layout):
             todo.append(spec)
     size = options.batch_for(runtime, grid.chunk_rows)
     groups = [tuple(todo[i] for i in group) for group in by_rendering(todo)]

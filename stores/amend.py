@@ -14,6 +14,7 @@ from stores.encode import Bytes, EncodedChunk, encode
 from stores.encode import amend as merged
 from stores.errors import BankError
 from stores.layout import FeatureLayout
+from stores.markers import committed_chunks, missing_chunks
 from stores.schema import ChunkResult, Failure
 from stores.seal import seal_path
 
@@ -24,8 +25,7 @@ def failures_of(layout: FeatureLayout) -> dict[int, list[Failure]]:
     Raises:
         BankError: a marker is damaged.
     """
-    committed = set(files.names(layout.side / "markers"))
-    present = [index for index in range(layout.grid.chunks) if f"{index:06d}.json" in committed]
+    present = committed_chunks(layout)
     bodies = files.each(layout.root, lambda index: _marker(layout, index), present)
     return {
         index: [Failure(**failure) for failure in body["failures"]]
@@ -36,13 +36,7 @@ def failures_of(layout: FeatureLayout) -> dict[int, list[Failure]]:
 
 def uncommitted_rows(layout: FeatureLayout) -> list[int]:
     """Rows of the chunks without marker."""
-    committed = set(files.names(layout.side / "markers"))
-    return [
-        row
-        for index in range(layout.grid.chunks)
-        if f"{index:06d}.json" not in committed
-        for row in range(*layout.grid.bounds(index))
-    ]
+    return [row for index in missing_chunks(layout) for row in range(*layout.grid.bounds(index))]
 
 
 def amend_chunk(layout: FeatureLayout, result: ChunkResult, rows: Collection[int]) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 from stores import documents, exchange, files, forms
 from stores.layout import ARRAYS, ARRAYS_OF, SIDE, FeatureLayout, chunk_file, marker_file
+from stores.markers import committed_chunks
 from stores.places import Place
 
 
@@ -34,10 +35,10 @@ def remove_temporaries(layout: FeatureLayout) -> None:
 
 def first_damaged(layout: FeatureLayout) -> int | None:
     """The first chunk without marker, or whose marker or sizes are wrong; None if there is none."""
-    present = set(files.names(layout.side / "markers"))
+    present = set(committed_chunks(layout))
 
     def is_damaged(index: int) -> bool:
-        return f"{index:06d}.json" not in present or _is_broken(layout, index)
+        return index not in present or _is_broken(layout, index)
 
     damaged = files.each(layout.root, is_damaged, range(layout.grid.chunks))
     return damaged.index(True) if True in damaged else None

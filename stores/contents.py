@@ -18,6 +18,7 @@ import numpy.typing as npt
 from stores import documents, files, forms, integrity
 from stores.errors import BankError
 from stores.layout import SIDE, FeatureLayout
+from stores.markers import committed_chunks
 from stores.places import Place
 from stores.read import Bank
 from stores.schema import CONTENT_BYTES, STATUS_OK
@@ -83,8 +84,6 @@ def contents_of_feature(
     table = unknown(layout.grid.rows)
     if not layout.has_contents:
         return table
-    committed = files.names(layout.side / "markers")
-    present = [index for index in range(layout.grid.chunks) if f"{index:06d}.json" in committed]
 
     def read(index: int) -> None:
         try:
@@ -102,7 +101,7 @@ def contents_of_feature(
         ok = (status[: stop - start] == STATUS_OK) | failed_too
         table[start:stop][ok] = content[: stop - start][ok]
 
-    files.each(layout.root, read, present)
+    files.each(layout.root, read, committed_chunks(layout))
     return table
 
 
@@ -129,7 +128,7 @@ def refuse_conflict(bank: Bank, layout: FeatureLayout) -> None:
     """
     mine = contents_of_feature(layout)
     theirs = contents_of_bank(bank, layout.image_set, without=layout.name)
-    rows = np.flatnonzero(known(mine) & known(theirs) & (mine != theirs).any(axis=1))
+    rows = differing_rows(mine, theirs)
     if len(rows):
         raise BankError(
             f"{layout.name} was made from other images than the features beside it ({len(rows)} rows, row "
@@ -137,6 +136,11 @@ def refuse_conflict(bank: Bank, layout: FeatureLayout) -> None:
             "A row is one image in all features",
             f"remove one of them with `embank bank rm {bank.path} FEATURE` and embed it again",
         )
+
+
+def differing_rows(before: Table, now: Table) -> npt.NDArray[np.intp]:
+    """Rows whose content is known in both tables and differs."""
+    return np.flatnonzero(known(before) & known(now) & (before != now).any(axis=1))
 
 
 def fill(table: Table, more: Table) -> None:

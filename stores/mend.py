@@ -13,6 +13,7 @@ from stores.contents import restore_sets
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
 from stores.links import refuse_links
+from stores.markers import missing_chunks
 from stores.places import Place, place
 from stores.read import Bank
 from stores.report import Damage, VerifyReport
@@ -123,7 +124,7 @@ def seal_complete(bank: Bank, name: str) -> None:
     if files.stat_if_there(seal_path(bank.path, name)) is not None:
         return
     layout = definition(bank.path, name)
-    if layout is None or len(files.names(layout.side / "markers")) < layout.grid.chunks:
+    if layout is None or missing_chunks(layout):
         return
     with FeatureWriter(bank, layout.key, layout.dim, layout.image_set) as writer:
         if not writer.todo:

@@ -26,6 +26,7 @@ from stores.layout import (
     images_key,
 )
 from stores.links import refuse_feature_links
+from stores.markers import missing_chunks
 from stores.mend import restore_manifest
 from stores.outputs import check_bank
 from stores.places import Place, place
@@ -276,8 +277,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
     @property
     def todo(self) -> list[int]:
         """Indices of the chunks without marker, ascending."""
-        done = set(files.names(self.layout.side / "markers"))
-        return [i for i in range(self.layout.grid.chunks) if f"{i:06d}.json" not in done]
+        return missing_chunks(self.layout)
 
     def bounds(self, index: int) -> tuple[int, int]:
         """First row of a chunk and the row after its last."""
