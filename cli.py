@@ -516,7 +516,7 @@ def _share(workers: int) -> int | None:
 
 
 def _by_model(option: str, what: str, words: list[str], slugs: list[str]) -> list[str | None]:
-    """What an option says of each model: SLUG=VALUE says it of one, plain values of all, in order."""
+    """Assign the values of an option to models: SLUG=VALUE to one, plain values to all, in order."""
     parts = [word.partition("=") for word in words]
     addressed = {slug: value for slug, equals, value in parts if equals and slug in slugs}
     if not words or (len(addressed) == len(words) and all(addressed.values())):

@@ -194,8 +194,13 @@ class _Step:
 
 @dataclass
 class Tally:
-    """What has been done so far: rows, failures among them, the three stages' clocks, and how many rows were
-    encoded in batches of which size."""
+    """Count what has been done so far.
+
+    Attributes:
+        rows, failed: images done, and how many of them have no embedding.
+        stages: clocks of the three stages.
+        batch_sizes: images encoded in batches of each size.
+    """
 
     rows: int = 0
     failed: int = 0

@@ -28,26 +28,12 @@ from stores.outputs import (
 from stores.table_files import write_table
 from tests.command import Ran, embank
 from tests.stores.banks import make_bank
-
-MODEL = "random/resnet18"
+from tests.studies import MODEL, make_study
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("outputs")
-    generator = np.random.default_rng(0)
-    for i in range(16):
-        path = root / "images" / f"c{i % 2}" / f"{i:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 255, (40, 40, 3), np.uint8)).save(path)
-    frame = Manifest.from_folder(root / "images").frame
-    frame["split"] = [("train", "train", "val", "test")[i // 2 % 4] for i in range(len(frame))]
-    Manifest.from_frame(frame, root / "images").write(root / "m.parquet")
-    (root / "recipe.json").write_text(json.dumps({"size": 32, "crop": 32}))
-    words = ("--model", MODEL, "--recipe", root / "recipe.json", "--device", "cpu", "--threads", 1)
-    ran = embank("embed", root / "m.parquet", "--bank", root / "bank", *words)
-    assert ran.code == 0, ran.err
-    return root
+    return make_study(tmp_path_factory.mktemp("outputs"), 16)
 
 
 @pytest.fixture(autouse=True)

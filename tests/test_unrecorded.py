@@ -1,7 +1,6 @@
 """Results are printed, whatever becomes of their record: exit 0 on a read-only bank, 3 on a full disk."""
 
 import errno
-import json
 import os
 import shutil
 import subprocess
@@ -10,17 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from stores.manifest import Manifest
 from stores.read import Bank
 from stores.records import RunRecord, keep, read_all, together
 from tests.command import Ran, embank
 from tests.stores.banks import Os, content, make_bank, patched
+from tests.studies import MODEL, make_study
 
-MODEL = "random/resnet18"
 CHANGING = ("mkdir", "link", "replace", "unlink")
 COMMANDS = {
     "fewshot": "--n-way 2 --n-shot 3 --n-query 3 --episodes 20",
@@ -35,20 +31,7 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("unrecorded")
-    generator = np.random.default_rng(0)
-    for i in range(24):
-        path = root / "images" / f"c{i % 2}" / f"{i:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 255, (40, 40, 3), np.uint8)).save(path)
-    frame = Manifest.from_folder(root / "images").frame
-    frame["split"] = [("train", "train", "val", "test")[i // 2 % 4] for i in range(len(frame))]
-    Manifest.from_frame(frame, root / "images").write(root / "m.parquet")
-    (root / "recipe.json").write_text(json.dumps({"size": 32, "crop": 32}))
-    words = ("--model", MODEL, "--recipe", root / "recipe.json", "--device", "cpu", "--threads", 1)
-    ran = embank("embed", root / "m.parquet", "--bank", root / "bank", *words)
-    assert ran.code == 0, ran.err
-    return root / "bank"
+    return make_study(tmp_path_factory.mktemp("unrecorded"), 24) / "bank"
 
 
 def denying(code: int, where: Path) -> Callable[[int, str, tuple[Any, ...]], None]:
