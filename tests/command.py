@@ -7,8 +7,12 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+import typer
 
 import cli
+
+#: Typer would build it anew in every call, which takes longer than many a command.
+_COMMAND = typer.main.get_command(cli.app)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ def embank(*words: object) -> Ran:
             contextlib.redirect_stderr(err),
             pytest.raises(SystemExit) as end,
         ):
-            cli.main()
+            cli.main(_COMMAND)
             sys.exit(0)
     finally:
         sys.argv = before
