@@ -1,4 +1,4 @@
-"""Containers whose headers lie or whose keys explode: their members fail by name, soon, and nothing else does."""
+"""Containers whose headers lie or whose keys explode: members fail by name and soon; nothing else does."""
 
 from pathlib import Path
 
