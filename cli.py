@@ -300,6 +300,8 @@ def manifest_check(
         )
         for problem in report.problems:
             print(f"{problem.severity}: {problem.text}. Remedy: {problem.remedy}.")
+            for example in problem.examples:
+                print(f"  {example}")
         if not report.problems:
             print("No problem found.")
     if any(problem.severity == "error" for problem in report.problems):
@@ -332,9 +334,13 @@ def _write_manifest(manifest: "Manifest", out: Path, json: bool) -> None:
 
 
 def _read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -> "Manifest":
+    from engine.report import console
     from stores.manifest import Manifest
 
-    return Manifest.read(path, root=root, allow_outside=allow_outside)
+    manifest = Manifest.read(path, root=root, allow_outside=allow_outside)
+    for note in manifest.notes:
+        console.say(note)
+    return manifest
 
 
 # --- the main job -----------------------------------------------------------------------------------
