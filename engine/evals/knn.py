@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from engine import provenance
 from engine.errors import Refused
 from engine.evals.arrays import finite, label_codes
+from engine.evals.split_rows import SplitRows, have, split_rows
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
 from engine.kernels.vectors import Distance, Vectors
@@ -296,16 +297,14 @@ def knn_from_bank(
     start = time.perf_counter()
     store = Bank.open(bank)
     features = store.features(model)
-    train = test = None
-    if not leave_one_out:
-        train, test = (_split(store, name) for name in (train_split, test_split))
+    chosen = SplitRows({}, {}, ()) if leave_one_out else _splits(store, train_split, test_split)
     groups = store.column("group")[0] if options.group_disjoint else None
-    parts: dict[str, Any] = {"train": train, "test": test, "groups": groups, "ok": features.ok}
+    parts: dict[str, Any] = {**chosen.rows, "groups": groups, "ok": features.ok}
     result = knn(features.array, features.labels, options, **parts)
     seconds = round(time.perf_counter() - start, 4)
     asked = {"train_split": train_split, "test_split": test_split} if not leave_one_out else {}
     settings = {**asdict(options), "weights": options.voting, "leave_one_out": leave_one_out, **asked}
-    found = result.to_dict()
+    found = {**result.to_dict(), "other_splits": chosen.others, "split_notes": list(chosen.notes)}
     record = RunRecord.now(
         kind="knn",
         asked={"model": model, **settings},
@@ -332,8 +331,8 @@ def knn_from_bank(
     return report
 
 
-def _split(store: Bank, name: str) -> NDArray[np.bool_]:
-    """Rows of one split."""
+def _splits(store: Bank, train: str, test: str) -> SplitRows:
+    """Rows of the two splits."""
     codes, vocabulary = store.column("split")
     if not vocabulary:
         raise Refused(
@@ -341,13 +340,12 @@ def _split(store: Bank, name: str) -> NDArray[np.bool_]:
             "Train to test needs a split column",
             "use --leave-one-out, or give the bank a manifest with --split (`embank bank relabel`)",
         )
-    if name not in vocabulary:
-        counts = np.bincount(codes[codes >= 0], minlength=len(vocabulary))
-        have = ", ".join(f"{each} ({n})" for each, n in zip(vocabulary, counts, strict=True))
-        raise Refused(
-            f"split {name!r}",
-            f"The bank has {have} and {int((codes < 0).sum())} images without a split",
-            "name one of these with --train-split and --test-split",
-        )
-    rows: NDArray[np.bool_] = codes == vocabulary.index(name)
-    return rows
+    found = split_rows(codes, vocabulary, {"train": train, "test": test})
+    for part, name in (("train", train), ("test", test)):
+        if not found.rows[part].any():
+            raise Refused(
+                f"split {name!r}",
+                f"The bank has {have(codes, vocabulary)} and {int((codes < 0).sum())} images without a split",
+                "name one of these with --train-split and --test-split",
+            )
+    return found
