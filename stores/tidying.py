@@ -45,6 +45,9 @@ def tidy(table: "pa.Table") -> Tidied:
     """
     import pyarrow as pa
 
+    given = table
+    if "uri" in table.column_names and "image_id" not in table.column_names:
+        table = table.add_column(0, "image_id", table["uri"])  # a path as an id is a name that people type
     columns, notes, changed = [], [], False
     for name, column in zip(table.column_names, table.columns, strict=True):
         new, said = _column(name, column)
@@ -52,7 +55,7 @@ def tidy(table: "pa.Table") -> Tidied:
         columns.append(new)
         notes += said
     if not changed:
-        return Tidied(table, tuple(notes))
+        return Tidied(given, tuple(notes))
     return Tidied(pa.Table.from_arrays(columns, names=table.column_names), tuple(notes), True)
 
 
