@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 
 #: What to do instead of taking them for classes.
-REMEDY = (
-    "make classes of it first, such as a column of ranges (`0-39`, `40-59`, ...), or name another column"
-)
+REMEDY = "make classes of it first, such as a column of ranges (`0-39`, `40-59`, ...), or name another column"
 #: Numbers from which an almost different value for each image cannot be a matter of few images.
 _MANY = 20
 

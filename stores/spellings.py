@@ -12,9 +12,11 @@ _POINT = re.compile(r"(?<![0-9.])([0-9]+)\.0*(?![0-9.])")
 def key(value: str) -> str:
     """Give what all spellings of a value share.
 
-    Case is folded; every number in it loses leading zeros (`p007`, `p7`) and a fraction of zeros (`7.0`, `7`).
+    Case is folded; every number in it loses leading zeros (`p007`, `p7`) and a fraction of zeros (`7.0`).
     """
-    return _ZEROS.sub("", _POINT.sub(r"\1", cell(value).casefold()))
+    plain = cell(value).casefold()
+    plain = _POINT.sub(r"\1", plain) if "." in plain else plain
+    return _ZEROS.sub("", plain) if "0" in plain else plain
 
 
 def alike(values: Sequence[str]) -> list[list[int]]:

@@ -45,7 +45,7 @@ _INVISIBLE_RE, _SPACE_RE = re.compile(_INVISIBLE_CLASS), re.compile(_SPACE_CLASS
 
 
 def clean(text: str) -> str:
-    """Take out what nobody sees: spaces at the ends, invisible characters, other forms of a letter or space."""
+    """Take out what nobody sees: spaces at the ends, invisible characters, other forms of a letter."""
     if text.isascii():
         return text.strip(_ENDS)
     plain = _INVISIBLE_RE.sub("", _SPACE_RE.sub(" ", text))

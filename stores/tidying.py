@@ -82,7 +82,11 @@ def _column(name: str, column: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", li
         emptied |= _counted(new.filter(missing))
         new = pc.if_else(missing, "", new) if _sum(missing) else new
     if emptied:
-        lost = "; give a class among these another name" if name == "label" and set(emptied) - {"only spaces"} else ""
+        lost = (
+            "; if one of these words is a class, write it in another way"
+            if name == "label" and set(emptied) - {"only spaces"}
+            else ""
+        )
         notes.append(f"column {name}: {sum(emptied.values()):,} cells are missing ({_listed(emptied)}){lost}")
     if name == "split":
         new, said = _usual_splits(new)
@@ -94,8 +98,8 @@ def _path_notes(count: int) -> list[str]:
     if not count:
         return []
     return [
-        f"column uri: {count:,} paths have spaces at their ends, invisible characters or letters in parts, and "
-        "stay as they are: so may the files"
+        f"column uri: {count:,} paths have spaces at their ends, invisible characters or letters in parts, "
+        "and stay as they are: so may the files"
     ]
 
 
@@ -109,7 +113,9 @@ def _usual_splits(column: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", list[st
         return column, []
     at = pc.index_in(column, value_set=pa.array(list(become), pa.large_string()))
     new = pc.coalesce(pa.array(list(become.values()), pa.large_string()).take(at), column)
-    said = [f"column split: {counts[word]:,} rows of {shown(word)} are `{part}`" for word, part in become.items()]
+    said = [
+        f"column split: {counts[word]:,} rows of {shown(word)} are `{part}`" for word, part in become.items()
+    ]
     return new, said
 
 

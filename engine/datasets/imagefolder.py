@@ -12,7 +12,6 @@ from stores.folders import list_images
 from stores.manifest import Manifest
 from stores.paths import shown
 
-
 facts = Facts(
     name="imagefolder",
     title="your own images, a folder a split and in it one a class, plain or in ZIP and TAR archives",

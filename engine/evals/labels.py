@@ -98,7 +98,8 @@ def _encoded(labels: Any, what: str) -> Labels:
 
 def _array(labels: Any, what: str) -> NDArray[Any]:
     if isinstance(labels, np.ma.MaskedArray):
-        labels = np.where(np.ma.getmaskarray(labels), None, labels.data.astype(object))
+        masked, labels = np.ma.getmaskarray(labels), labels.data.astype(object)
+        labels[masked] = None
     try:
         given = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
     except ValueError as error:  # a ragged list

@@ -188,7 +188,9 @@ def probe(
     read = label_codes(labels)
     given = read.codes
     if given.max(initial=-1) < 0:
-        raise Refused(f"No label among {len(given)}", "A probe learns labels", "give whole numbers from 0 or texts")
+        raise Refused(
+            f"No label among {len(given)}", "A probe learns labels", "give whole numbers from 0 or texts"
+        )
     # Codes need not be consecutive; -1 comes first where it occurs.
     values, codes = np.unique(np.maximum(given, -1), return_inverse=True)
     codes -= int(values[0] < 0)

@@ -29,9 +29,7 @@ class SplitRows:
     notes: tuple[str, ...]
 
 
-def split_rows(
-    codes: NDArray[np.integer[Any]], names: Sequence[str], asked: Mapping[str, str]
-) -> SplitRows:
+def split_rows(codes: NDArray[np.integer[Any]], names: Sequence[str], asked: Mapping[str, str]) -> SplitRows:
     """Find the rows of each part; `val` also finds a split called `valid`, where there is no `val`.
 
     Args:

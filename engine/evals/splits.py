@@ -111,7 +111,6 @@ class Columns:
         alone = len(self.group_names) + np.arange(len(self.group))
         return np.where(self.group >= 0, self.group, alone)
 
-
     @cached_property
     def spelt(self) -> NDArray[np.int64]:
         """int64 [N]: one number for all groups whose names differ in spelling only; -1 without a group."""
@@ -185,7 +184,13 @@ def parts(
     unseen = _look(found, labels, class_names, notes) if single else ()
     _straddling(found, columns, notes)
     return Parts(
-        found["train"], found["val"], found["test"], _masked(given, labelled, ok), unseen, tuple(notes), others
+        found["train"],
+        found["val"],
+        found["test"],
+        _masked(given, labelled, ok),
+        unseen,
+        tuple(notes),
+        others,
     )
 
 
@@ -196,7 +201,9 @@ def published_validation(count: int) -> Rows:
     return order
 
 
-def _given(columns: Columns, options: SplitOptions, notes: list[str]) -> tuple[dict[str, Rows], dict[str, int]]:
+def _given(
+    columns: Columns, options: SplitOptions, notes: list[str]
+) -> tuple[dict[str, Rows], dict[str, int]]:
     """Rows of the parts that the split column names, and how many of other splits by name.
 
     All rows are train where the column names nothing at all.

@@ -107,8 +107,8 @@ def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str
         names: as the cells have them.
 
     Raises:
-        Refused: no cell has a value, the cells are those of a finding with uncertain ones, or they are numbers
-            that differ from image to image.
+        Refused: no cell has a value, the cells are those of a finding with uncertain ones, or they are
+            numbers that differ from image to image.
     """
     kept = np.array([name not in _NAN for name in names], np.bool_)
     if not kept.any():

@@ -17,7 +17,22 @@ from stores.manifest_check import check
 from tests.text_banks import EDGES, MODEL, bank_of
 
 FOLDER = EDGES / "blank-groups"
-WORDS = ("", " ", "\u00a0", "\u200b", "None", "none", "NULL", "NaN", "NA", "n/a", "<NA>", "-", "\u2013", " NA ")
+WORDS = (
+    "",
+    " ",
+    "\u00a0",
+    "\u200b",
+    "None",
+    "none",
+    "NULL",
+    "NaN",
+    "NA",
+    "n/a",
+    "<NA>",
+    "-",
+    "\u2013",
+    " NA ",
+)
 
 
 def _table(word: str, path: Path) -> Path:

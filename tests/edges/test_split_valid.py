@@ -93,7 +93,20 @@ def test_rows_of_other_splits_are_counted_by_name_in_output_and_record(banks: di
     assert records["fewshot"].metrics["other_splits"]["holdout"] == 19
     ran = embank("knn", bank, "--model", MODEL, "--k", 3, "--device", "cpu")
     assert said in ran.out
-    words = ("--n-way", 2, "--n-shot", 2, "--n-query", 2, "--episodes", 5, "--split", "Test", "--device", "cpu")
+    words = (
+        "--n-way",
+        2,
+        "--n-shot",
+        2,
+        "--n-query",
+        2,
+        "--episodes",
+        5,
+        "--split",
+        "Test",
+        "--device",
+        "cpu",
+    )
     ran = embank("fewshot", bank, "--model", MODEL, *words)
     assert "holdout 19" in ran.out and "Split 'Test' is 'test' here" in ran.out
 

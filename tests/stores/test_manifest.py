@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from stores.errors import ManifestError, PathRefused, Refused
 from stores.manifest import COLUMNS, Manifest
-from stores.text import cell, clean
+from stores.text import cell as read_cell
+from stores.text import clean
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=6)
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -34,7 +35,9 @@ def columns(draw: st.DrawFn) -> dict[str, list[str]]:
     ids = st.lists(TEXT.filter(clean) | awkward.filter(clean), min_size=n, max_size=n, unique_by=clean)
     result = {"image_id": draw(ids), "uri": [f"d/{i}.png" for i in range(n)]}
     for name in draw(st.sets(st.sampled_from(COLUMNS[2:]))):
-        cells = [text for text in draw(texts) if clean(text).lower() not in ("inf", "infinity", "+inf", "-inf")]
+        cells = [
+            text for text in draw(texts) if clean(text).lower() not in ("inf", "infinity", "+inf", "-inf")
+        ]
         result[name] = cells + [""] * (n - len(cells))
     for name in draw(st.lists(st.sampled_from(["age", "sex", "note, long", '"']), max_size=2, unique=True)):
         result[name] = draw(st.lists(UNICODE | awkward, min_size=n, max_size=n))
@@ -48,7 +51,7 @@ def expected(cells: dict[str, list[str]]) -> dict[str, list[str]]:
     """
     n = len(cells["uri"])
     keep = {"image_id": clean, "uri": str}
-    cells = {name: list(map(keep.get(name, cell), column)) for name, column in cells.items()}
+    cells = {name: list(map(keep.get(name, read_cell), column)) for name, column in cells.items()}
     known = {name: cells.get(name, [""] * n) for name in COLUMNS}
     return known | {name: column for name, column in cells.items() if name not in COLUMNS}
 

@@ -26,7 +26,22 @@ SEEN = (
     ("a b", "a\u2007b"), ("ab", "a\u200bb"), ("ab", "\ufeffab"), ("ab", "a\u00adb"), ("ab", "ab\u200e"),
     ("ab", "a\u2060b"), ("ab", " ab\t"), ("ab", "ab\r\n"), ("e\u0301".encode().decode(), "\u00e9"),
 )  # fmt: skip
-DIFFERENT = ("ab", "a b", "a  b", "AB", "ﬁ", "fi", "a-b", "a–b", "Ab", "áb", "٠", "0", "\u0600", "葛\U000e0100")
+DIFFERENT = (
+    "ab",
+    "a b",
+    "a  b",
+    "AB",
+    "ﬁ",
+    "fi",
+    "a-b",
+    "a–b",
+    "Ab",
+    "áb",
+    "٠",
+    "0",
+    "\u0600",
+    "葛\U000e0100",
+)
 
 
 @pytest.mark.parametrize(("one", "other"), SEEN)
@@ -41,7 +56,9 @@ def test_what_can_be_seen_stays() -> None:
 @given(st.lists(TEXT, min_size=1, max_size=8))
 @settings(deadline=None, max_examples=80)
 def test_columns_are_cleaned_as_single_texts_are(texts: list[str]) -> None:
-    column = pa.chunked_array([pa.array(texts[:3], pa.large_string()), pa.array(texts[3:], pa.large_string())])
+    column = pa.chunked_array(
+        [pa.array(texts[:3], pa.large_string()), pa.array(texts[3:], pa.large_string())]
+    )
     found = cleaned(column).to_pylist()
     assert found == [clean(text) for text in texts]
     assert found == [clean(text) for text in found]
@@ -98,14 +115,14 @@ def test_paths_stay_as_they_are_and_ids_do_not(tmp_path: Path) -> None:
         assert any(note.startswith("column uri: 3 paths") for note in manifest.notes)
     with pytest.raises(ManifestError, match="stand more than once"):
         Manifest.from_columns({"image_id": ["1", "1\u200b"], "uri": ["a", "b"]}, tmp_path)
-    with pytest.raises(ManifestError, match="1 uri refused.*is empty"):
+    with pytest.raises(ManifestError, match="is empty"):
         Manifest.from_columns({"uri": ["a.png", " \u00a0"]}, tmp_path)
 
 
 def test_what_embank_wrote_is_read_as_it_is_and_what_others_wrote_is_not(tmp_path: Path) -> None:
     """Else the manifest of a bank that an earlier version made would not be the one that was promised."""
     cells = {"image_id": ["1 ", "2"], "uri": ["a", "b"], "label": ["None", "NA"], "split": ["valid", "Train"]}
-    empty = dict.fromkeys(("group", "study", "view"), ["", ""])
+    empty = {name: ["", ""] for name in ("group", "study", "view")}
     table = pa.table({name: pa.array(c, pa.large_string()) for name, c in (cells | empty).items()})
     write_parquet(tmp_path / "m.parquet", table, tmp_path)
     manifest = Manifest.read(tmp_path / "m.parquet")
@@ -122,7 +139,12 @@ def test_what_embank_wrote_is_read_as_it_is_and_what_others_wrote_is_not(tmp_pat
 
 
 def test_clean_tables_are_left_alone() -> None:
-    columns = {"uri": ["a.png", "é.png"], "label": ["x", "Ödem"], "split": ["train", "holdout"], "note": ["a b", "1.0"]}
+    columns = {
+        "uri": ["a.png", "é.png"],
+        "label": ["x", "Ödem"],
+        "split": ["train", "holdout"],
+        "note": ["a b", "1.0"],
+    }
     manifest = Manifest.from_columns(columns, "/r")
     assert manifest.notes == () and manifest.before is None
 
@@ -138,7 +160,15 @@ def test_builders_put_what_looks_the_same_on_one_side() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("7", "007"), ("7", "7.0"), ("007.0", "7"), ("P12", "p0012"), ("Normal", "NORMAL"), ("0", "0.0"), ("ß", "SS")],
+    [
+        ("7", "007"),
+        ("7", "7.0"),
+        ("007.0", "7"),
+        ("P12", "p0012"),
+        ("Normal", "NORMAL"),
+        ("0", "0.0"),
+        ("ß", "SS"),
+    ],
 )
 def test_spellings_of_one_value(one: str, other: str) -> None:
     assert key(one) == key(other)

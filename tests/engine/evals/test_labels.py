@@ -116,7 +116,13 @@ def test_every_evaluation_takes_texts_as_it_takes_numbers(data: tuple[np.ndarray
         shots = fewshot(x, labels, protocol, groups=groups)
         interval = fitted.intervals["accuracy"]
         counts = (neighbours.masked["unlabelled"], fitted.task.parts.masked["unlabelled"], shots.masked)
-        return [neighbours.by_k[5].accuracy, fitted.test.headline["accuracy"], interval.low, shots.accuracy, *counts]
+        return [
+            neighbours.by_k[5].accuracy,
+            fitted.test.headline["accuracy"],
+            interval.low,
+            shots.accuracy,
+            *counts,
+        ]
 
     plain = scores(y, groups)
     assert plain[-3:] == [1, 1, 1]
