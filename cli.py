@@ -300,6 +300,8 @@ def manifest_check(
         )
         for problem in report.problems:
             print(f"{problem.severity}: {problem.text}. Remedy: {problem.remedy}.")
+            for example in problem.examples:
+                print(f"  {example}")
         if not report.problems:
             print("No problem found.")
     if any(problem.severity == "error" for problem in report.problems):
@@ -332,9 +334,13 @@ def _write_manifest(manifest: "Manifest", out: Path, json: bool) -> None:
 
 
 def _read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -> "Manifest":
+    from engine.report import console
     from stores.manifest import Manifest
 
-    return Manifest.read(path, root=root, allow_outside=allow_outside)
+    manifest = Manifest.read(path, root=root, allow_outside=allow_outside)
+    for note in manifest.notes:
+        console.say(note)
+    return manifest
 
 
 # --- the main job -----------------------------------------------------------------------------------
@@ -958,6 +964,7 @@ def _print_audit(r: dict[str, Any]) -> None:
         ["  sets across splits", same["groups_across_splits"], ""],
         ["groups (patients) in several splits", groups["across_splits"], f"of {groups['total']:,}"],
         ["  images of these", groups["images_of_these"], ""],
+        ["  more, if case, zeros and .0 are nothing", groups["across_splits_by_spelling"], ""],
     ]
     print(f"{r['model']}: {r['images']:,} images ({r['masked']:,} masked), cosine >= {r['threshold']:g}")
     console.print_table(["", "found", ""], rows)
@@ -1088,6 +1095,7 @@ def _print_fewshot(results: list[dict[str, Any]]) -> None:
             f"± {r['ci95']:.4f} ({r['episodes']} episodes, {r['images']:,} images, {r['masked']:,} masked, "
             f"{r['seconds']:.2f} s)"
         )
+        _print_splits(r)
         if boot := r.get("bootstrap"):
             spread = boot.get("reason") or f"{boot['low']:.4f} to {boot['high']:.4f}"
             print(f"  over {boot['groups']:,} patients or images: {spread}")
@@ -1096,6 +1104,15 @@ def _print_fewshot(results: list[dict[str, Any]]) -> None:
             print(
                 f"{r['model']} - {p['model']}: {p['difference']:+.4f} ± {p['ci95']:.4f} (the same episodes)"
             )
+
+
+def _print_splits(r: dict[str, Any]) -> None:
+    """Which split was taken for which word, and the images of splits that were not asked for."""
+    from engine.evals.split_rows import others_note
+
+    for note in (*r["split_notes"], others_note(r["other_splits"])):
+        if note:
+            print(f"  {note}")
 
 
 class DistanceName(StrEnum):
@@ -1197,6 +1214,7 @@ def _print_knn(r: dict[str, Any]) -> None:
         f"{masked}; {r['backend']}, {r['seconds']:.2f} s",
         sep="\n",
     )
+    _print_splits(r)
     if reason := r["test"].get("auroc_reason"):
         print(f"AUROC: {reason}.")
     if r["unseen_classes"]:
@@ -1381,6 +1399,9 @@ def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
             masked = ", ".join(f"{n:,} {reason}" for reason, n in r["masked"].items())
             print(f"{r['model']}, {r['label']}: {parts} images; masked: {masked}; {r['seconds']:.2f} s")
         for each in (r, *r.get("findings", ())):
+            if each is not r and "masked" in each:
+                masked = ", ".join(f"{n:,} {reason}" for reason, n in each["masked"].items())
+                print(f"  {each['label']}: masked: {masked}")
             for note in each.get("notes", ()):
                 print(f"  {'' if each is r else each['label'] + ': '}{note}")
             if reason := each.get("test", {}).get("auroc_reason"):

@@ -62,7 +62,14 @@ from stores.records import RunRecord
 from stores.remove import removable, remove
 from stores.schema import FeatureKey
 from stores.seal import definition
-from stores.write import FeatureWriter, layout_in, open_or_create, refuse_other_labels, refuse_unfit
+from stores.write import (
+    FeatureWriter,
+    as_in_bank,
+    layout_in,
+    open_or_create,
+    refuse_other_labels,
+    refuse_unfit,
+)
 
 __all__ = ["EmbedOptions", "EmbedReport", "InputChecks", "Progress", "embed", "feature_key", "image_source"]
 
@@ -153,6 +160,7 @@ def embed(
     checks = checks or InputChecks()
     groups = by_rendering(specs)
     called = chosen.assigned([spec.slug for spec in specs], names)
+    manifest = as_in_bank(bank, manifest)
     existing = refuse_unfit(bank, manifest, options.chunk_rows)
     if existing is not None:
         refuse_other_labels(existing, manifest)

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stores import split_words
 from stores.errors import ManifestError, PathRefused
 from stores.folders import Listing, Progress, hash_all, list_images
 from stores.manifest_check import CheckReport, Problem, check
@@ -16,6 +17,8 @@ from stores.outputs import refuse_csv_outside
 from stores.paths import CONTROL, as_re2, refuse_bad_uris, shown
 from stores.places import ObjectPath, Place, place
 from stores.tables import TextTable, as_text, folder_of, read_table, write_csv, write_parquet
+from stores.text import clean, clean_names
+from stores.tidying import Tidied, tidy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,14 +28,9 @@ __all__ = ["COLUMNS", "CheckReport", "Manifest", "Problem", "check", "plain_uris
 
 #: Columns every manifest has, in this order; absent ones are empty. Others follow as they came.
 COLUMNS = ("image_id", "uri", "label", "split", "group", "study", "view")
-#: Columns in which `nan` means the same as an empty cell.
+#: Columns in which manifests of earlier versions may hold `nan` for an empty cell.
 _OPTIONAL = COLUMNS[2:]
 _NAN = ("nan", "NaN", "NAN", "Nan")
-_FOLDER_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _SHOWN = 3
 
 
@@ -47,11 +45,14 @@ class Manifest:
             where one is not), then free extra columns.
         root: folder that uris are relative to.
         notes: what was converted or left out on the way in, one sentence each.
+        before: the table before its text was cleaned, as earlier versions took it; None where that changed
+            nothing (`as_made`).
     """
 
     table: "pa.Table"
     root: Path
     notes: tuple[str, ...] = ()
+    before: "pa.Table | None" = None
 
     # Making one
 
@@ -59,7 +60,11 @@ class Manifest:
     def read(
         cls, path: Place | str, *, root: Path | str | None = None, allow_outside: bool = False
     ) -> "Manifest":
-        """Read a CSV or Parquet manifest. `from_table` without renaming; see there."""
+        """Read a CSV or Parquet manifest. `from_table` without renaming; see there.
+
+        A Parquet file that `write` made is read as it is: its text was cleaned when the manifest was made,
+        and a bank that an earlier version made keeps the cells that it was made with.
+        """
         return cls.from_table(path, root=root, allow_outside=allow_outside)
 
     @classmethod
@@ -79,6 +84,8 @@ class Manifest:
     ) -> "Manifest":
         """Read any CSV (UTF-8, commas) or Parquet table as a manifest.
 
+        Text is cleaned (`stores.tidying`): names of columns, and all cells but uris.
+
         Args:
             path: the file.
             id, uri, label, split, group, study, view: the table's columns that play these parts; by default
@@ -96,9 +103,11 @@ class Manifest:
             "image_id": id, "uri": uri, "label": label, "split": split, "group": group, "study": study,
             "view": view,
         }  # fmt: skip
-        table = _with_roles(text.table, {role: name for role, name in asked.items() if name}, str(path))
+        roles = {role: name for role, name in asked.items() if name}
+        table = _with_roles(text.table, roles, str(path))
         home = Path(root) if root is not None else text.root or folder_of(path)
-        return _checked(TextTable(table, text.lines, home, text.notes), str(path), allow_outside)
+        written = text.written and not roles
+        return _checked(TextTable(table, text.lines, home, text.notes, written), str(path), allow_outside)
 
     @classmethod
     def from_frame(
@@ -122,8 +131,11 @@ class Manifest:
                 "A column holds values of one type, and text is valid Unicode",
                 "convert its columns to text",
             ) from error
-        text, notes = as_text(arrow, "the frame")
-        return _checked(TextTable(text, None, Path(root), notes), "the frame", allow_outside)
+        names, said = clean_names(names)
+        if len(set(names)) < len(names):
+            raise ManifestError("The frame's columns", "They have unique names of text", "rename them")
+        text, notes = as_text(arrow.rename_columns(names), "the frame")
+        return _checked(TextTable(text, None, Path(root), said + notes), "the frame", allow_outside)
 
     @classmethod
     def from_columns(
@@ -264,6 +276,13 @@ class Manifest:
         """SHA-256 in hex over all columns and rows, in order. The root is no part of it."""
         return _table_digest(b"embank manifest 1", self.table, self.table.column_names)
 
+    def as_made(self, digest: str) -> "Manifest":
+        """Take the table as an earlier version took it, if a bank was made so: with this manifest digest."""
+        if self.before is None or self.digest == digest:
+            return self
+        earlier = replace(self, table=self.before, before=None)
+        return earlier if earlier.digest == digest else self
+
     @cached_property
     def image_digest(self) -> str:
         """SHA-256 in hex over what embeddings depend on: `image_id`, `uri` and, if known, `sha256`."""
@@ -315,7 +334,8 @@ def _checked(text: TextTable, source: str, allow_outside: bool) -> Manifest:
     """Apply every rule of a manifest to a text table."""
     if text.root is None:
         raise ValueError("a manifest has a root")
-    table = _tidy(text.table, source)
+    tidied = Tidied(text.table) if text.written else tidy(text.table)
+    table = _tidy(tidied.table, source)
     _refuse_bad_ids(table, text.where, source)
     refuse_bad_uris(table["uri"], text.where, allow_outside=allow_outside)
     _refuse_controls(table, text.where, source)
@@ -323,11 +343,14 @@ def _checked(text: TextTable, source: str, allow_outside: bool) -> Manifest:
     _refuse_conflicts(table, text.where, source)
     if "sha256" in table.column_names:
         _refuse_bad_digests(table["sha256"], text.where, source)
-    return Manifest(table, text.root, text.notes + _line_break_notes(table))
+    before = _tidy(text.table, source) if tidied.changed else None
+    return Manifest(table, text.root, text.notes + tidied.notes + _line_break_notes(table), before)
 
 
 def _with_roles(table: "pa.Table", roles: dict[str, str], source: str) -> "pa.Table":
     """Rename columns to the parts they play; one column may play several."""
+    # A name may be copied from a file whose header held what nobody sees.
+    roles = {role: name if name in table.column_names else clean(name) for role, name in roles.items()}
     for role, name in roles.items():
         if name not in table.column_names:
             raise _missing_column(name, table, source)
@@ -392,7 +415,7 @@ def _refuse_bad_ids(table: "pa.Table", where: Callable[[int], str], source: str)
     )
     raise ManifestError(
         f"{source}: {len(twice)} image_id stand more than once: {examples}",
-        "An image_id names one row",
+        "An image_id names one row; text that looks the same is the same",
         "drop the repeated rows or number them",
     )
 
@@ -554,20 +577,20 @@ def _folder_parts(uris: Iterable[str], split_folders: bool) -> dict[str, Sequenc
     if not split_folders:
         return {"label": [folders[0] if folders else "" for folders in parts]}
     for folders, uri in zip(parts, uris, strict=True):
-        if not folders or folders[0].lower() not in _FOLDER_SPLITS:
+        if not folders or split_words.usual(folders[0]) is None:
             raise ManifestError(
                 f"{shown(uri)} lies in no split folder",
-                f"With split folders the first folder is one of {', '.join(_FOLDER_SPLITS)}",
+                f"With split folders the first folder is one of {', '.join(split_words.WORDS)}",
                 "move the file, or leave the option out",
             )
     return {
-        "split": [_FOLDER_SPLITS[folders[0].lower()] for folders in parts],
+        "split": [folders[0] for folders in parts],
         "label": [folders[1] if len(folders) > 1 else "" for folders in parts],
     }
 
 
 def _looks_split(labels: Iterable[str]) -> list[str]:
     names = sorted(set(labels))
-    if len(names) > 1 and all(name.lower() in _FOLDER_SPLITS for name in names):
+    if len(names) > 1 and all(split_words.usual(name) for name in names):
         return [f"the folders {', '.join(names)} look like splits and were read as labels (--split-folders)"]
     return []

@@ -56,6 +56,7 @@ class CheckReport:
         groups: number of distinct groups.
         files_checked, content_checked: whether files were looked at, and their bytes.
         problems: worst first.
+        notes: what was converted or cleaned when the manifest was read.
     """
 
     rows: int
@@ -67,6 +68,7 @@ class CheckReport:
     files_checked: bool
     content_checked: bool
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -100,7 +102,10 @@ def check(
     Returns:
         the findings; `ok` is false if any is an error.
     """
+    from stores.spelling_check import text_problems
+
     problems = [*_group_problems(manifest), *_class_problems(manifest), *_uri_problems(manifest)]
+    problems += text_problems(manifest)
     if files or content:
         sizes, found = _look(manifest, workers, allow_outside, progress)
         problems += found
@@ -117,6 +122,7 @@ def check(
         files_checked=files or content,
         content_checked=content,
         problems=tuple(sorted(problems, key=lambda problem: order.index(problem.severity))),
+        notes=manifest.notes,
     )
 
 

@@ -190,11 +190,14 @@ def put_back_manifest(root: Place, manifest: "Manifest") -> None:
     """
     if not files.names(root / SIDE) or _has_run_document(root):
         bank = Bank.open(root)
+        manifest = manifest.as_made(bank.manifest_digest)
         if manifest.digest != bank.manifest_digest:
             raise _another_manifest(root, manifest, bank.image_digest, bank.manifest_digest)
         restore_manifest(bank, manifest)
         return
-    seals, layouts = _seals(root), [definition(root, name) for name in feature_names(root)]
+    seals = _seals(root)
+    manifest = manifest.as_made(seals[0].manifest_digest) if seals else manifest
+    layouts = [definition(root, name) for name in feature_names(root)]
     grids = {(layout.grid, layout.key.images) for layout in layouts if layout is not None}
     if len(grids) != 1:
         raise _unconfirmed(root, "embed into a new bank")

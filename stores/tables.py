@@ -16,11 +16,14 @@ from stores import files
 from stores.errors import MachineFault, ManifestError, Refused
 from stores.paths import shown
 from stores.places import ObjectPath, Place
+from stores.text import clean_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _ROOT_KEY = b"embank.root"
+#: Arrow adds it to what it writes of a table that it read here, root and all; `write_parquet` does not.
+_FOREIGN_KEY = b"ARROW:schema"
 _BLOCK = 65536
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -34,12 +37,14 @@ class TextTable:
         lines: line of each row in a CSV file (int64 [rows]), None for Parquet.
         root: root kept in the file, absolute, None where it keeps none.
         notes: what was converted, one sentence each.
+        written: whether `write_parquet` wrote the file: what it holds went through the door before.
     """
 
     table: "pa.Table"
     lines: "np.ndarray[Any, np.dtype[np.int64]] | None" = None
     root: Path | None = None
     notes: tuple[str, ...] = ()
+    written: bool = False
 
     def where(self, row: int) -> str:
         """Where a row stands in the file, for messages."""
@@ -121,6 +126,7 @@ def _csv_rows(path: Path, reader: Any) -> TextTable:
         raise ManifestError(
             f"{path}: the first line is empty", "A manifest has a header and rows", "write it again"
         )
+    header, notes = clean_names(header)
     _refuse_bad_header(path, header)
     parts: list[list[Any]] = [[] for _ in header]
     lines: list[Any] = []
@@ -132,7 +138,7 @@ def _csv_rows(path: Path, reader: Any) -> TextTable:
     if not lines:
         raise ManifestError(f"{path} has a header and no rows", "A manifest lists images", "add rows")
     columns = [pa.chunked_array(part) for part in parts]
-    return TextTable(pa.Table.from_arrays(columns, names=header), np.concatenate(lines))
+    return TextTable(pa.Table.from_arrays(columns, names=header), np.concatenate(lines), None, notes)
 
 
 def _blocks(reader: Any) -> Iterator[tuple[list[list[str]], list[int]]]:
@@ -230,7 +236,8 @@ def _read_parquet(path: Place) -> TextTable:
                     "Every image has an id of its own, which takes room",
                     "write it again",
                 )
-            table, stored = file.read(), (file.metadata.metadata or {}).get(_ROOT_KEY)
+            kept = file.metadata.metadata or {}
+            table, stored = file.read(), kept.get(_ROOT_KEY)
         table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         first = (str(error).splitlines() or [""])[0]
@@ -239,10 +246,12 @@ def _read_parquet(path: Place) -> TextTable:
         ) from error
     if not table.num_rows or not table.num_columns:
         raise ManifestError(f"{path} has no rows", "A manifest lists images", "add rows")
-    _refuse_bad_names(path, table.column_names)
-    text, notes = as_text(table, str(path))
+    written = stored is not None and _FOREIGN_KEY not in kept
+    names, said = (table.column_names, ()) if written else clean_names(table.column_names)
+    _refuse_bad_names(path, names)
+    text, notes = as_text(table.rename_columns(names), str(path))
     root = None if stored is None else Path(os.path.normpath(folder_of(path) / os.fsdecode(stored)))
-    return TextTable(text, None, root, notes)
+    return TextTable(text, None, root, said + notes, written)
 
 
 def _most_rows(path: Path) -> int:

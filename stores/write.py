@@ -62,6 +62,13 @@ def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int |
     return restore_manifest(bank, manifest)
 
 
+def as_in_bank(path: Place | str, manifest: "Manifest") -> "Manifest":
+    """The manifest as the bank at `path` has it: with text uncleaned if an earlier version made that bank."""
+    if manifest.before is None or files.stat_if_there(place(path) / RUN_DOCUMENT) is None:
+        return manifest
+    return manifest.as_made(Bank.open(path).manifest_digest)
+
+
 def refuse_unfit(path: Place | str, manifest: "Manifest", chunk_rows: int | None = None) -> Bank | None:
     """Refuse what `open_or_create` refuses, and change nothing. The bank, or None if there is none yet.
 

@@ -1,6 +1,6 @@
 """What Shenzhen and Montgomery share: NLM's two tuberculosis sets have one layout and one rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,7 @@ def index(which: TwoClass, root: Path, mode: Mode, seed: str) -> "Manifest":
         frame = frame.assign(split=split).sort_values("image_id")
     frame, left_out = _layout.attach(frame, frame["image_id"], found, root / folder, which.name)
     manifest = Manifest.from_frame(frame, root)
-    return Manifest(manifest.table, manifest.root, (*notes, *left_out))
+    return replace(manifest, notes=(*notes, *left_out, *manifest.notes))
 
 
 def _from_names(found: dict[str, str], folder: Path) -> "pd.DataFrame":

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from engine.errors import Refused
 from stores.limits import check_seed
+from stores.text import clean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def by_group(groups: "pd.Series[str]", seed: int, test_share: float) -> npt.NDAr
     """
     import pandas as pd
 
-    codes, names = pd.factorize(groups)
+    codes, names = pd.factorize(groups.map(clean))  # what looks the same is one patient in the manifest too
     uniform = np.array([_uniform(str(name), seed) for name in names])
     return np.where(uniform < test_share, "test", "train").astype(object)[codes]
 

@@ -10,6 +10,7 @@ import numpy as np
 from engine.errors import ManifestError
 from stores.paths import shown
 from stores.tables import refuse_special
+from stores.text import clean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,7 @@ def _header(path: Path) -> list[str]:
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise _not_csv(path, str(error)) from error
-    names = [name.strip() for name in names]
+    names = [clean(name) for name in names]
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice or "" in names[:-1] or not names:
         found = f"names {_list(twice)} twice" if twice else "has a column without a name"

@@ -1,5 +1,6 @@
 """BACH: 400 microscopy images of breast tissue in four classes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ def index(root: Path, mode: Mode = "default", *, seed: str = "0") -> "Manifest":
     frame, left_out = _layout.attach(frame, frame["image_id"], found, root / photos, NAME)
     _refuse_moved(path, frame)
     manifest = Manifest.from_frame(frame, root)
-    return Manifest(manifest.table, manifest.root, (*notes, *left_out))
+    return replace(manifest, notes=(*notes, *left_out, *manifest.notes))
 
 
 def _rows(path: Path) -> "pd.DataFrame":

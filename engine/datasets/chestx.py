@@ -1,6 +1,7 @@
 """ChestX-ray14: 112,120 frontal chest radiographs of 30,805 patients, 14 findings read out of the reports."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,7 @@ def index(
     found = _layout.files(root, _FOLDERS, (".png",))
     frame, left_out = _layout.attach(frame, frame["image_id"], found, root / "images", NAME, others=False)
     manifest = Manifest.from_frame(frame, root)
-    return Manifest(manifest.table, manifest.root, (*notes, *left_out))
+    return replace(manifest, notes=(*notes, *left_out, *manifest.notes))
 
 
 def expected(

@@ -1,6 +1,7 @@
 """CheXpert: 223,414 chest radiographs of 64,540 patients, 14 findings read out of the reports."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def index(
         frame = frame.sort_values("uri")
     frame, left_out = _chexpert_files.keep(frame, root, files == "present")
     manifest = Manifest.from_frame(frame.drop(columns=["part", "rest", "name"]), root)
-    return Manifest(manifest.table, manifest.root, (*notes, *left_out))
+    return replace(manifest, notes=(*notes, *left_out, *manifest.notes))
 
 
 def expected(

@@ -15,6 +15,7 @@ from engine.datasets._protocol import Facts, Mode, Option
 from engine.errors import ManifestError, Refused
 from stores.folders import run_threads
 from stores.manifest import Manifest
+from stores.text import cell
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -163,6 +164,7 @@ def _text(dataset: "Dataset", keyword: str) -> str:
 
 
 def _group(name: str, patient: str, salt: str) -> str:
+    name = cell(name)  # before it is hashed: afterwards no two spellings meet
     if patient == "none" or not name:
         return ""
     return name if patient == "plain" else hashlib.sha256(f"{salt}\0{name}".encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """EyePACS: 88,702 fundus photographs, two eyes a person, five levels of diabetic retinopathy."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,7 +118,7 @@ def index(
     if mode == "default":
         frame = frame.sort_values("image_id")
     manifest = Manifest.from_frame(frame, root)
-    return Manifest(manifest.table, manifest.root, tuple(notes))
+    return replace(manifest, notes=(*notes, *manifest.notes))
 
 
 def expected(

@@ -1,5 +1,6 @@
 """iChallenge-AMD (ADAM): 400 fundus photographs, 89 of them with age-related macular degeneration."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def index(root: Path, mode: Mode = "default", *, seed: str = "0") -> "Manifest":
     else:
         frame = frame.assign(split=_splits.by_group(frame["image_id"], _splits.seed_of(seed), 0.2))
     manifest = Manifest.from_frame(frame, root)
-    return Manifest(manifest.table, manifest.root, tuple(notes))
+    return replace(manifest, notes=(*notes, *manifest.notes))
 
 
 def _rows(found: dict[str, str], root: Path) -> "pd.DataFrame":

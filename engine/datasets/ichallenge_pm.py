@@ -1,6 +1,7 @@
 """iChallenge-PM (PALM): 400 fundus photographs, normal, highly myopic or pathologically myopic."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def index(root: Path, mode: Mode = "default", *, rule: str = "", seed: str = "0"
     else:
         frame = frame.assign(split=_splits.by_group(frame["image_id"], _splits.seed_of(seed), 0.2))
     manifest = Manifest.from_frame(frame, root)
-    return Manifest(manifest.table, manifest.root, tuple(notes))
+    return replace(manifest, notes=(*notes, *manifest.notes))
 
 
 def expected(mode: Mode, *, rule: str = "", seed: str = "0") -> Mapping[str, int]:

@@ -7,16 +7,10 @@ from engine.datasets._archives import IMAGE_SUFFIXES, opened
 from engine.datasets._layout import refuse_no_folder
 from engine.datasets._protocol import Facts, Mode
 from engine.errors import ManifestError
-from stores import members
+from stores import members, split_words
 from stores.folders import list_images
 from stores.manifest import Manifest
 from stores.paths import shown
-
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 facts = Facts(
     name="imagefolder",
@@ -35,7 +29,7 @@ facts = Facts(
         "ROOT/train.zip (CLASS/NAME.png)    ROOT/all.tar (train/CLASS/NAME.png): read in place",
     ),
     label="the folder below the split's",
-    splits="the first folder or archive named train, val, test, training, valid, validation, dev or testing",
+    splits="the first folder or archive named train, val, test, or by another usual name (valid, dev, ...)",
 )
 
 
@@ -69,15 +63,15 @@ def _split_and_label(uri: str) -> tuple[str, str]:
     folders = [
         part.lower().removesuffix("!").removesuffix(".zip").removesuffix(".tar") for part in uri.split("/")
     ]
-    found = next((i for i, folder in enumerate(folders[:-1]) if folder in _SPLITS), None)
+    found = next((i for i, folder in enumerate(folders[:-1]) if split_words.usual(folder)), None)
     if found is None:
         raise ManifestError(
             f"{shown(uri)} lies in no split folder",
-            f"A folder or archive above each image is one of {', '.join(_SPLITS)}",
+            f"A folder or archive above each image is one of {', '.join(split_words.WORDS)}",
             "move the file, or use `embank manifest folder`, which needs no splits",
         )
     # train.zip may hold train/CLASS/NAME as well as CLASS/NAME.
     while folders[found + 1 : -1][:1] == [folders[found]]:
         found += 1
     label = uri.split("/")[found + 1] if found + 2 < len(folders) else ""
-    return _SPLITS[folders[found]], label
+    return folders[found], label  # the manifest puts it into the usual words, and says so

@@ -10,7 +10,7 @@ from engine.datasets._archives import IMAGE_SUFFIXES, opened
 from engine.datasets._layout import refuse_no_folder
 from engine.datasets._protocol import Facts, Mode, Option
 from engine.errors import ManifestError, Refused
-from stores import members
+from stores import members, split_words
 from stores.folders import run_threads
 from stores.manifest import Manifest
 from stores.members.tars import Tar
@@ -18,11 +18,6 @@ from stores.paths import shown
 
 #: Of a label or JSON file.
 _MAX_BYTES = 1 << 20
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 facts = Facts(
     name="webdataset",
@@ -87,7 +82,7 @@ def index(
 def _rows(root: Path, shard: str, fields: _Fields) -> Iterator[dict[str, str]]:
     stem = shard.removesuffix(".tar")
     word = stem.rpartition("/")[2].lower()
-    split = next((_SPLITS[name] for name in _SPLITS if _starts(word, name)), "")
+    split = next((name for name in split_words.WORDS if _starts(word, name)), "")
     with opened(root / shard, "fetch it again, or gunzip it") as file:
         archive: Tar = members.index(file, shard)
         for key, files in _samples(archive).items():

@@ -1,4 +1,4 @@
-"""What evaluations on plain arrays share: labels as codes, usable rows, and parts as a bank's columns."""
+"""What evaluations on plain arrays share: usable rows, and parts as a bank's columns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,26 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import Refused
+from engine.evals.labels import Labels, group_codes
 from engine.evals.splits import Columns
 from engine.kernels.vectors import Vectors
-
-
-def label_codes(labels: ArrayLike) -> NDArray[np.int64]:
-    """Labels as int64; NaN becomes -1.
-
-    Raises:
-        Refused: text, or numbers with a fraction.
-    """
-    given = np.asarray(labels)
-    if given.dtype.kind == "f":
-        given = np.where(np.isfinite(given), given, -1)
-    if given.dtype.kind not in "biuf" or (given != np.floor(given)).any():
-        raise Refused(
-            f"labels of type {given.dtype}",
-            "Labels are whole numbers",
-            "give codes, e.g. of numpy.unique(labels, return_inverse=True)",
-        )
-    return given.astype(np.int64)
 
 
 def finite(features: NDArray[Any]) -> NDArray[np.bool_]:
@@ -44,13 +27,16 @@ def columns_of(rows: int, parts: Mapping[str, ArrayLike | None], groups: ArrayLi
     Args:
         rows: N.
         parts: name -> bool [N], or None where there is none.
-        groups: [N] integer codes, negative where unknown.
+        groups: [N] whole numbers or texts (`engine.evals.labels`).
 
     Raises:
         Refused: lengths that differ, or a row in two parts.
     """
     given = {name: np.asarray(each, bool) for name, each in parts.items() if each is not None}
-    group = np.full(rows, -1, np.int64) if groups is None else np.asarray(groups, np.int64)
+    read = Labels(np.full(rows, -1, np.int64)) if groups is None else group_codes(groups)
+    values, group = np.unique(read.codes, return_inverse=True)
+    known = values >= 0
+    group = group - int((~known).sum())
     lengths = {len(each) for each in (*given.values(), group)} | {rows}
     if len(lengths) > 1:
         raise Refused(
@@ -64,5 +50,5 @@ def columns_of(rows: int, parts: Mapping[str, ArrayLike | None], groups: ArrayLi
     split = np.full(rows, -1, np.int64)
     for code, part in enumerate(given.values()):
         split[part] = code
-    names = [str(code) for code in range(int(group.max(initial=-1)) + 1)]
-    return Columns([str(row) for row in range(rows)], split, list(given), np.maximum(group, -1), names)
+    names = [str(code) if read.names is None else read.names[code] for code in values[known].tolist()]
+    return Columns([str(row) for row in range(rows)], split, list(given), group, names)

@@ -16,6 +16,7 @@ from engine.kernels.vectors import Vectors
 from stores import limits
 from stores.read import Bank, FeatureSet
 from stores.records import RunRecord, keep
+from stores.spellings import alike
 from stores.table_files import write_table
 
 #: Columns whose values a pair may share.
@@ -138,6 +139,10 @@ def _groups_across_splits(group: Column, split: Column) -> dict[str, Any]:
         "total": len(names),
         "across_splits": int(straddling.sum()),
         "images_of_these": int(straddling[groups[groups >= 0]].sum()),
+        "across_splits_by_spelling": sum(
+            bool(there[places].any(axis=0).sum() > 1 and there[places].any(axis=1).sum() > 1)
+            for places in alike(names)
+        ),
         "between": {
             f"{vocabulary[a]} - {vocabulary[b]}": int((there[:, a] & there[:, b]).sum())
             for a, b in combinations(range(len(vocabulary)), 2)

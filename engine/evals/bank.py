@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engine import provenance
 from engine.errors import Refused
 from engine.evals.fewshot import FewShotResult, Protocol, compare
+from engine.evals.split_rows import split_rows
 from stores.read import Bank, FeatureSet
 from stores.records import RunRecord, keep
 
@@ -87,9 +88,9 @@ def fewshots_from_bank(
 
 def _masked(
     store: Bank, chosen: Sequence[FeatureSet], codes: NDArray[np.int32], split: str | None, protocol: Protocol
-) -> tuple[NDArray[np.int32], dict[str, int]]:
+) -> tuple[NDArray[np.int32], dict[str, Any]]:
     """Label codes, -1 outside the split, and how many rows are not used for which reason."""
-    inside = np.ones(len(codes), np.bool_)
+    inside, others, notes = np.ones(len(codes), np.bool_), dict[str, int](), tuple[str, ...]()
     if split is not None:
         if protocol.published:
             raise Refused(
@@ -98,18 +99,20 @@ def _masked(
                 "leave out --split, or use --mode default",
             )
         of_row, known = store.column("split")
-        if split not in known:
+        found = split_rows(of_row, known, {"split": split})
+        if not found.rows["split"].any():
             raise Refused(
                 f"split {split!r}", f"The bank has {', '.join(known) or 'no splits'}", "name one of these"
             )
-        inside = of_row == known.index(split)
+        inside, others, notes = found.rows["split"], found.others, found.notes
     failed = np.logical_or.reduce([~each.ok for each in chosen])
-    counts = {
+    counts: dict[str, Any] = {
         "failed": int((failed & inside).sum()),
         "unlabelled": int((~failed & inside & (codes < 0)).sum()),
         "outside_split": int((~inside).sum()),
     }
     counts["masked"] = counts["failed"] + counts["unlabelled"]
+    counts |= {"other_splits": others, "split_notes": list(notes)}
     return np.where(inside, codes, np.int32(-1)), counts
 
 

@@ -10,7 +10,6 @@ of the nearest prototype in squared Euclidean distance.
 """
 
 import hashlib
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.labels import Labels, group_codes, label_codes
 from engine.kernels import faiss_library, intervals, prototypes
 from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, own_groups, smallest_keys
 from engine.kernels.halves import finite_rows
@@ -186,7 +186,7 @@ def fewshot(
     Args:
         features: [N, d], any float type; rows with NaN or infinity are masked. A torch tensor stays on its
             device.
-        labels: [N] integers or texts; negative, NaN, None and empty mean no label and mask the row.
+        labels: [N] whole numbers or texts (`engine.evals.labels`); those without one are masked.
         groups: [N] patients, as `labels`; a missing one is a patient of its own.
         data_set: name or digest that, with the protocol, decides which episodes are drawn; the model does
             not, so that models are compared on the same episodes.
@@ -237,8 +237,8 @@ def compare(
     limits.check_resamples(bootstrap)
     _check_memory(protocol, len(features))
     clock = _Clock()
-    codes, texts = label_codes(labels)
-    names = names if texts is None else texts
+    read = label_codes(labels if names is None else Labels(np.asarray(labels, np.int64), tuple(names)))
+    codes, names = read.codes, read.names
     have = _usable_rows(features, len(codes), ok)
     group_codes = _group_codes(groups, protocol, len(codes))
     clock.lap("labels")
@@ -351,40 +351,6 @@ class _Run:
                 clock.lap("counting")
 
 
-def label_codes(labels: Any) -> tuple[NDArray[np.integer[Any]], list[Any] | None]:
-    """Labels as integers, -1 where missing, and what they stand for (None: themselves).
-
-    Raises:
-        Refused: not one-dimensional, or numbers that are not whole.
-    """
-    given = np.asarray(labels)
-    if given.ndim != 1:
-        raise Refused(f"labels of shape {given.shape}", "They are one a row", "give a vector")
-    if given.dtype.kind in "iu":
-        return given, None
-    if given.dtype.kind in "bf":
-        known = np.isfinite(given) & (given >= 0)
-        codes = np.where(known, given, -1).astype(np.int64)
-        if (codes[known] != given[known]).any():
-            raise Refused(
-                "labels that are not whole numbers", "A label names a class", "give integers or texts"
-            )
-        return codes, None
-    texts = ["" if _missing(each) else str(each) for each in given]
-    names, inverse = np.unique(np.array(texts, dtype=np.str_), return_inverse=True)
-    codes = inverse.astype(np.int64)
-    if len(names) and names[0] == "":
-        return codes - 1, names[1:].tolist()
-    return codes, names.tolist()
-
-
-def _missing(label: Any) -> bool:
-    """None, NaN, and pandas' NA without pandas."""
-    return (
-        label is None or (isinstance(label, float) and math.isnan(label)) or type(label).__name__ == "NAType"
-    )
-
-
 def _is_torch(array: Any) -> bool:
     torch = sys.modules.get("torch")  # whoever has a tensor has imported it
     return torch is not None and isinstance(array, torch.Tensor)
@@ -415,7 +381,7 @@ def _group_codes(groups: Any, protocol: Protocol, rows: int) -> NDArray[np.int64
                 "give groups (a manifest's column `group`), or leave out --patient-disjoint",
             )
         return None
-    codes = label_codes(groups)[0].astype(np.int64)
+    codes = group_codes(groups).codes
     if len(codes) != rows:
         raise Refused(f"{len(codes)} groups for {rows} labels", "There is one a row", "give one a row")
     return codes

@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine import provenance
 from engine.errors import Refused
-from engine.evals.arrays import finite, label_codes
+from engine.evals.arrays import finite
+from engine.evals.labels import Labels, group_codes, label_codes
+from engine.evals.split_rows import SplitRows, have, split_rows
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
 from engine.kernels.vectors import Distance, Vectors
@@ -89,6 +91,7 @@ class KnnResult:
         masked: rows of these parts left out, by reason: `failed`, `unlabelled`.
         classes: how many classes occur.
         unseen: classes of test rows that no train row has.
+        names: of the class codes; None where labels are numbers, which stand for themselves.
     """
 
     by_k: dict[int, Classification]
@@ -99,6 +102,7 @@ class KnnResult:
     masked: dict[str, int]
     classes: int
     unseen: int
+    names: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """`{k, test, by_k, best, images, ...}`; `best` is chosen on the test rows themselves."""
@@ -121,30 +125,31 @@ class KnnResult:
 
 def knn(
     features: NDArray[Any],
-    labels: ArrayLike,
+    labels: Any,
     options: KnnOptions | None = None,
     *,
     train: ArrayLike | None = None,
     test: ArrayLike | None = None,
-    groups: ArrayLike | None = None,
+    groups: Any = None,
     ok: ArrayLike | None = None,
 ) -> KnnResult:
     """Classify test rows by their nearest train rows.
 
     Args:
         features: [N, d], any float type; rows with a number that is not finite are masked.
-        labels: [N] integer codes; negative or NaN means no label and masks the row.
+        labels: [N] whole numbers or texts (`engine.evals.labels`); rows without a label are masked.
         train, test: bool [N] each. Neither: every row is classified by all others (leave-one-out).
-        groups: [N] integer codes, negative where unknown; needed for `group_disjoint`.
+        groups: [N] patients, as `labels`, needed for `group_disjoint`; a missing one is a patient of its own.
         ok: bool [N], rows that have features, where that is known; None looks at all numbers.
 
     Raises:
         Refused: no usable row in a part, one class only, k larger than what can vote, no groups.
     """
     options = options or KnnOptions()
-    codes = label_codes(labels)
+    read = label_codes(labels)
+    codes = read.codes
     parts = _Parts.of(codes, train, test, finite(features) if ok is None else np.asarray(ok, bool))
-    group = None if groups is None else np.asarray(groups, dtype=np.int64)
+    group = None if groups is None else group_codes(groups).codes
     keys = _keys(parts, group, options)
     ks = _allowed_k(options.k, len(parts.train), keys)
     # Rows and distances, what they become as classes and weights, and a copy while they are sorted.
@@ -177,6 +182,7 @@ def knn(
         masked=parts.masked,
         classes=len(names),
         unseen=len(np.setdiff1d(truth, voters)),
+        names=read.names,
     )
 
 
@@ -296,16 +302,15 @@ def knn_from_bank(
     start = time.perf_counter()
     store = Bank.open(bank)
     features = store.features(model)
-    train = test = None
-    if not leave_one_out:
-        train, test = (_split(store, name) for name in (train_split, test_split))
+    chosen = SplitRows({}, {}, ()) if leave_one_out else _splits(store, train_split, test_split)
     groups = store.column("group")[0] if options.group_disjoint else None
-    parts: dict[str, Any] = {"train": train, "test": test, "groups": groups, "ok": features.ok}
-    result = knn(features.array, features.labels, options, **parts)
+    parts: dict[str, Any] = {**chosen.rows, "groups": groups, "ok": features.ok}
+    codes, names = store.column("label")
+    result = knn(features.array, Labels(codes.astype(np.int64), tuple(names)), options, **parts)
     seconds = round(time.perf_counter() - start, 4)
     asked = {"train_split": train_split, "test_split": test_split} if not leave_one_out else {}
     settings = {**asdict(options), "weights": options.voting, "leave_one_out": leave_one_out, **asked}
-    found = result.to_dict()
+    found = {**result.to_dict(), "other_splits": chosen.others, "split_notes": list(chosen.notes)}
     record = RunRecord.now(
         kind="knn",
         asked={"model": model, **settings},
@@ -332,8 +337,8 @@ def knn_from_bank(
     return report
 
 
-def _split(store: Bank, name: str) -> NDArray[np.bool_]:
-    """Rows of one split."""
+def _splits(store: Bank, train: str, test: str) -> SplitRows:
+    """Rows of the two splits."""
     codes, vocabulary = store.column("split")
     if not vocabulary:
         raise Refused(
@@ -341,13 +346,12 @@ def _split(store: Bank, name: str) -> NDArray[np.bool_]:
             "Train to test needs a split column",
             "use --leave-one-out, or give the bank a manifest with --split (`embank bank relabel`)",
         )
-    if name not in vocabulary:
-        counts = np.bincount(codes[codes >= 0], minlength=len(vocabulary))
-        have = ", ".join(f"{each} ({n})" for each, n in zip(vocabulary, counts, strict=True))
-        raise Refused(
-            f"split {name!r}",
-            f"The bank has {have} and {int((codes < 0).sum())} images without a split",
-            "name one of these with --train-split and --test-split",
-        )
-    rows: NDArray[np.bool_] = codes == vocabulary.index(name)
-    return rows
+    found = split_rows(codes, vocabulary, {"train": train, "test": test})
+    for part, name in (("train", train), ("test", test)):
+        if not found.rows[part].any():
+            raise Refused(
+                f"split {name!r}",
+                f"The bank has {have(codes, vocabulary)} and {int((codes < 0).sum())} images without a split",
+                "name one of these with --train-split and --test-split",
+            )
+    return found

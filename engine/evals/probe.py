@@ -20,8 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import Refused
 from engine.evals import solvers
-from engine.evals.arrays import columns_of, finite, label_codes
+from engine.evals.arrays import columns_of, finite
 from engine.evals.fitted import Fitted, swept
+from engine.evals.labels import label_codes
 from engine.evals.selection import C_LIMITS, MAX_VALUES, SELECT, VALUES, Select, Sweep, grid
 from engine.evals.splits import Parts, SplitOptions, parts
 from engine.kernels.intervals import Percentiles, resampled
@@ -159,12 +160,12 @@ class ProbeResult:
 
 def probe(
     features: NDArray[Any],
-    labels: ArrayLike,
+    labels: Any,
     *,
     train: ArrayLike,
     test: ArrayLike,
     val: ArrayLike | None = None,
-    groups: ArrayLike | None = None,
+    groups: Any = None,
     ok: ArrayLike | None = None,
     options: ProbeOptions | None = None,
     on_progress: Progress | None = None,
@@ -173,9 +174,9 @@ def probe(
 
     Args:
         features: [N, d], any float type; rows with a number that is not finite are masked.
-        labels: [N] integer codes, negative where there is no label.
+        labels: [N] whole numbers or texts (`engine.evals.labels`).
         train, val, test: bool [N] each. Without `val` a fifth of train is cut off, by group.
-        groups: [N] integer codes of patients, negative where unknown: for that cut and the intervals.
+        groups: [N] patients, as `labels`: for that cut and the intervals; a missing one is one of its own.
         ok: bool [N], rows that have features, where that is known; None looks at all numbers.
         on_progress: told (what, done, to do).
 
@@ -184,13 +185,16 @@ def probe(
             is not defined on the validation part.
     """
     options = options or ProbeOptions()
-    given = label_codes(labels)
+    read = label_codes(labels)
+    given = read.codes
     if given.max(initial=-1) < 0:
-        raise Refused(f"No label among {len(given)}", "A probe learns labels", "give codes from 0")
+        raise Refused(
+            f"No label among {len(given)}", "A probe learns labels", "give whole numbers from 0 or texts"
+        )
     # Codes need not be consecutive; -1 comes first where it occurs.
     values, codes = np.unique(np.maximum(given, -1), return_inverse=True)
     codes -= int(values[0] < 0)
-    names = tuple(str(value) for value in values if value >= 0)
+    names = tuple(str(v) if read.names is None else read.names[v] for v in values.tolist() if v >= 0)
     usable = finite(features) if ok is None else np.asarray(ok, bool)
     columns = columns_of(len(codes), {"train": train, "val": val, "test": test}, groups)
     found = parts(columns, codes, usable, SplitOptions(seed=options.seed), names)

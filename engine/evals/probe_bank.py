@@ -167,6 +167,7 @@ def _run(
         "feature": features.name,
         **settings,
         **result,
+        "other_splits": found.others,
         "targets": [target.to_dict() for target in run],
     }
     entry["seconds"] = round(time.perf_counter() - start, 4)

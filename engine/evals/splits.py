@@ -16,13 +16,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.split_rows import have, others_note, split_rows
 from stores.limits import check_seed
+from stores.spellings import alike
 
 if TYPE_CHECKING:
     from stores.read import Bank
@@ -108,6 +111,15 @@ class Columns:
         alone = len(self.group_names) + np.arange(len(self.group))
         return np.where(self.group >= 0, self.group, alone)
 
+    @cached_property
+    def spelt(self) -> NDArray[np.int64]:
+        """int64 [N]: one number for all groups whose names differ in spelling only; -1 without a group."""
+        one = np.arange(len(self.group_names) + 1)
+        one[-1] = -1
+        for places in alike(self.group_names):
+            one[places] = places[0]
+        return np.asarray(one[self.group], np.int64)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -118,6 +130,7 @@ class Parts:
         masked: rows of the parts that were left out, by reason: `failed`, `unlabelled`.
         unseen: classes that test rows have and no train or validation row has; they can only be wrong.
         notes: what a reader of the numbers must know, one sentence each.
+        others: split -> its rows that play no part, by name; the empty text stands for rows without a split.
     """
 
     train: Rows
@@ -126,6 +139,7 @@ class Parts:
     masked: dict[str, int]
     unseen: tuple[int, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    others: dict[str, int] = field(default_factory=dict)
 
     @property
     def refit(self) -> Rows:
@@ -156,8 +170,8 @@ def parts(
     options = options or SplitOptions()
     single = labels.ndim == 1
     labelled = np.asarray(labels >= 0 if single else (labels >= 0).any(axis=1), np.bool_)
-    given = _given(columns, options)
     notes: list[str] = []
+    given, others = _given(columns, options, notes)
     cutter = _Cutter(columns, labels, labelled, options.seed)
     if options.holdout:
         test = cutter.cut(given["train"], HOLDOUT, "test")
@@ -170,7 +184,13 @@ def parts(
     unseen = _look(found, labels, class_names, notes) if single else ()
     _straddling(found, columns, notes)
     return Parts(
-        found["train"], found["val"], found["test"], _masked(given, labelled, ok), unseen, tuple(notes)
+        found["train"],
+        found["val"],
+        found["test"],
+        _masked(given, labelled, ok),
+        unseen,
+        tuple(notes),
+        others,
     )
 
 
@@ -181,23 +201,26 @@ def published_validation(count: int) -> Rows:
     return order
 
 
-def _given(columns: Columns, options: SplitOptions) -> dict[str, Rows]:
-    """Rows of the parts that the split column names; all rows are train where it names nothing at all."""
+def _given(
+    columns: Columns, options: SplitOptions, notes: list[str]
+) -> tuple[dict[str, Rows], dict[str, int]]:
+    """Rows of the parts that the split column names, and how many of other splits by name.
+
+    All rows are train where the column names nothing at all.
+    """
     names = list(columns.split_names)
-    counts = np.bincount(columns.split[columns.split >= 0], minlength=len(names))
-    have = ", ".join(f"{name} ({n})" for name, n in zip(names, counts, strict=True)) or "no splits"
+    there = have(columns.split, names)
     if not names and options.holdout:
         none = np.zeros(0, np.intp)
-        return {"train": np.arange(len(columns.split)), "val": none, "test": none}
+        return {"train": np.arange(len(columns.split)), "val": none, "test": none}, {}
     asked = {"train": options.train, "val": options.val, "test": options.test}
-    found = {
-        part: np.flatnonzero(columns.split == names.index(name)) if name in names else np.zeros(0, np.intp)
-        for part, name in asked.items()
-    }
+    chosen = split_rows(columns.split, names, asked)
+    notes += chosen.notes
+    found = {part: np.flatnonzero(rows) for part, rows in chosen.rows.items()}
     if not len(found["train"]):
         raise Refused(
             f"split {options.train!r} to train on",
-            f"The bank has {have} and {int((columns.split < 0).sum())} images without a split",
+            f"The bank has {there} and {int((columns.split < 0).sum())} images without a split",
             "name one with --train-split"
             if names
             else "give the bank a manifest with --split (`embank bank relabel`), or hold out with --holdout",
@@ -211,10 +234,12 @@ def _given(columns: Columns, options: SplitOptions) -> dict[str, Rows]:
     if not len(found["test"]) and not options.holdout:
         raise Refused(
             f"split {options.test!r} to test on",
-            f"The bank has {have} and {int((columns.split < 0).sum())} images without a split",
+            f"The bank has {there} and {int((columns.split < 0).sum())} images without a split",
             "name one with --test-split, or hold out 20 % of the train part by patient with --holdout",
         )
-    return found
+    if note := others_note(chosen.others):
+        notes.append(note)
+    return found, chosen.others
 
 
 def _validation(
@@ -346,4 +371,12 @@ def _straddling(found: dict[str, Rows], columns: Columns, notes: list[str]) -> N
             notes.append(
                 f"{both} of {len(found[part])} {part} images belong to a patient (group) of "
                 f"{' or '.join(others)} images"
+            )
+        one = columns.spelt
+        more = int(np.isin(one[rows], np.concatenate([one[found[name]] for name in others])).sum()) - both
+        if more:
+            notes.append(
+                f"{more} of {len(found[part])} {part} images belong to a patient (group) of "
+                f"{' or '.join(others)} images, if names that differ only in case, leading zeros or a "
+                "trailing .0 are one patient's"
             )

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.labels import refuse_measured
+from stores.text import clean
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -105,7 +107,8 @@ def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str
         names: as the cells have them.
 
     Raises:
-        Refused: no cell has a value, or the cells are those of a finding with uncertain ones.
+        Refused: no cell has a value, the cells are those of a finding with uncertain ones, or they are
+            numbers that differ from image to image.
     """
     kept = np.array([name not in _NAN for name in names], np.bool_)
     if not kept.any():
@@ -125,6 +128,7 @@ def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str
     found = place[np.asarray(codes)].astype(np.int64)
     blank = int((found == MASKED).sum())
     classes = tuple(name for name in names if name not in _NAN)
+    refuse_measured(f"Column {column!r}", found, classes)
     return Target(column, classes, found, {"blank": blank} if blank else {}, {})
 
 
@@ -202,6 +206,8 @@ def from_bank(
 
 def _codes(manifest: "Manifest | None", name: str) -> tuple[NDArray[np.int32], list[str]]:
     assert manifest is not None
+    if clean(name) in manifest.table.column_names:
+        name = clean(name)  # as the manifest's header was, when it was made
     if name not in manifest.table.column_names:
         manifest.column(name)  # says so, and which columns there are
     return manifest.codes(name)

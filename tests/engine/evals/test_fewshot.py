@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from engine.errors import Refused
-from engine.evals.fewshot import PUBLISHED_POOL, Protocol, compare, fewshot, label_codes
+from engine.evals.fewshot import PUBLISHED_POOL, Protocol, compare, fewshot
+from engine.evals.labels import label_codes
 from engine.kernels import prototypes
 from engine.kernels.episodes import Sampler
 from tests.oracles.fewshot_loop import loop
@@ -170,8 +171,8 @@ def test_labels_of_any_kind(kind: str) -> None:
 def test_pandas_labels() -> None:
     import pandas as pd
 
-    codes, names = label_codes(pd.Series(["b", pd.NA, "a", None], dtype="object"))
-    assert (codes.tolist(), names) == ([1, -1, 0, -1], ["a", "b"])
+    found = label_codes(pd.Series(["b", pd.NA, "a", None], dtype="object"))
+    assert (found.codes.tolist(), found.names) == ([1, -1, 0, -1], ("a", "b"))
 
 
 def test_disjoint_patients() -> None:

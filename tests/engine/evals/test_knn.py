@@ -96,7 +96,7 @@ def test_defaults_fit_the_base() -> None:
         ({"labels": np.full(200, np.nan)}, "200 without a label"),
         ({"features": np.full((200, 8), np.nan)}, "200 failed"),
         ({"labels": np.full(200, 0.5)}, "whole numbers"),
-        ({"labels": np.array(["a", "b"] * 100)}, "whole numbers"),
+        ({"labels": np.arange(200)}, "measurement"),
         ({"train": HALVES["train"]}, "without the other"),
         ({"train": HALVES["train"], "test": HALVES["train"]}, "100 rows in both"),
         ({"train": HALVES["train"], "test": np.zeros(200, bool)}, "No usable test row among 0"),

@@ -56,7 +56,8 @@ def test_given_parts_are_taken_as_they_are() -> None:
     found = parts(columns, labels, ok)
     assert (found.train.tolist(), found.val.tolist(), found.test.tolist()) == ([0, 3], [1, 4], [2, 5])
     assert found.masked == {"failed": 0, "unlabelled": 1}
-    assert found.notes == ()
+    assert found.notes == ("1 image of another split takes no part: without a split 1",)
+    assert found.others == {"": 1}
     assert found.refit.tolist() == [0, 3, 1, 4]
 
 
