@@ -151,8 +151,8 @@ class Manifest:
         """List a class-per-folder tree.
 
         The uri is the path below `root`, rows are sorted by its bytes; the label is the first folder's name,
-        empty for images directly in `root`; the id is the path without suffix, or with it where two would
-        be equal. `notes` counts what was skipped.
+        empty for images directly in `root`; the id is the uri (`stores.manifest_ids`). `notes` counts what
+        was skipped.
 
         Args:
             split_folders: the first folder is the split (train, val or test, or their usual other names),
@@ -167,7 +167,7 @@ class Manifest:
         """
         root = Path(root)
         listing = _listing(root, follow_links)
-        columns: dict[str, Sequence[str]] = {"image_id": _short_ids(listing.uris), "uri": listing.uris}
+        columns: dict[str, Sequence[str]] = {"uri": listing.uris}
         columns |= _folder_parts(listing.uris, split_folders)
         notes = [f"{count} skipped: {reason}" for reason, count in listing.skipped.items()]
         notes += [] if split_folders else _looks_split(columns["label"])
@@ -534,19 +534,6 @@ def _listing(root: Path, follow_links: bool) -> Listing:
             "choose another folder, or list the files in a CSV",
         )
     return listing
-
-
-def _short_ids(uris: list[str]) -> list[str]:
-    """Paths without suffix; with it, where two would be equal."""
-    ids = [uri[: uri.rindex(".")] for uri in uris]
-    while True:
-        counts: dict[str, int] = {}
-        for name in ids:
-            counts[name] = counts.get(name, 0) + 1
-        if len(counts) == len(ids):
-            return ids
-        # A name given back its suffix may meet another's name without: hence the loop.
-        ids = [uri if counts[name] > 1 else name for name, uri in zip(ids, uris, strict=True)]
 
 
 def _folder_parts(uris: Iterable[str], split_folders: bool) -> dict[str, Sequence[str]]:

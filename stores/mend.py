@@ -13,6 +13,7 @@ from stores.contents import restore_sets
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
 from stores.links import refuse_links
+from stores.manifest_ids import with_former_ids
 from stores.markers import missing_chunks
 from stores.places import Place, place
 from stores.read import Bank
@@ -190,6 +191,7 @@ def put_back_manifest(root: Place, manifest: "Manifest") -> None:
     """
     if not files.names(root / SIDE) or _has_run_document(root):
         bank = Bank.open(root)
+        manifest = with_former_ids(manifest, bank.image_digest)
         if manifest.digest != bank.manifest_digest:
             raise _another_manifest(root, manifest, bank.image_digest, bank.manifest_digest)
         restore_manifest(bank, manifest)
@@ -199,6 +201,7 @@ def put_back_manifest(root: Place, manifest: "Manifest") -> None:
     if len(grids) != 1:
         raise _unconfirmed(root, "embed into a new bank")
     ((grid, images),) = grids
+    manifest = with_former_ids(manifest, images)
     if (grid.rows, images) != (len(manifest), manifest.image_digest):
         raise _another_manifest(root, manifest, images, "")
     for seal in seals:
