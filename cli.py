@@ -882,7 +882,8 @@ def _print_relabel(r: dict[str, Any]) -> None:
     count = len(r["features"])
     print(
         f"{r['bank']}: {count} feature{'' if count == 1 else 's'} of {r['rows']:,} images, "
-        f"{r['named']:,} of them in the manifest, {r['unlabelled']:,} without label"
+        f"{r['named']:,} of them in the manifest (matched by {r['matched_by']}), "
+        f"{r['unlabelled']:,} without label"
     )
     for name in r["unfinished"]:
         print(f"left out, not finished: {name}")
