@@ -24,7 +24,8 @@ def relabel(
     """Make a bank of the same images and features under another manifest (`stores.relabel.relabel`).
 
     Returns:
-        `{bank, source, rows, named, matched_by, in_order, classes, unlabelled, features, unfinished, seconds}`:
+        `{bank, source, rows, named, matched_by, in_order, classes, unlabelled, features, unfinished,
+        seconds}`:
         `named` images are in the manifest, matched by `image_id`, `uri` or `content`; `classes` counts the
         new labels.
 

@@ -78,7 +78,7 @@ def with_former_ids(manifest: "Manifest", image_digest: str) -> "Manifest":
 
 
 def former_folder_ids(uris: "Sequence[str]") -> list[str]:
-    """Name the images of a folder as earlier versions did: uris without suffix, but where two are equal so."""
+    """Name the images of a folder as earlier versions did: without suffix, but where two are equal so."""
     ids = [uri[: uri.rindex(".")] if "." in uri else uri for uri in uris]
     while True:
         counts: dict[str, int] = {}

@@ -1,6 +1,6 @@
 """Which image of a bank each row of another manifest is: by `image_id`, else by uri, else by content.
 
-One way holds for all rows: the first by which every row is one image of the bank and no two rows are the same.
+One way holds for all rows: the first by which every row is one image of the bank, and no two the same.
 """
 
 from collections.abc import Iterator
@@ -121,6 +121,6 @@ def _not_there(other: Manifest, tried: dict[Way, npt.NDArray[np.intp]]) -> Manif
         f"{len(absent)} of {len(other)} images are not in the bank: {examples}"
         + ", ..." * (len(absent) > _SHOWN)
         + f" (one image of the bank each: {counts})",
-        "Labels are given to images that were embedded, all by image_id, else all by uri, else all by content",
+        "Labels go to images that were embedded, all by image_id, else all by uri, else all by content",
         remedy,
     )

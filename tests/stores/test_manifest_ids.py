@@ -11,8 +11,10 @@ from engine import datasets
 from stores.errors import BankError
 from stores.manifest import Manifest
 from stores.manifest_ids import former_folder_ids, with_former_ids, with_ids_of
+from stores.matching import match
 from stores.mend import put_back_manifest
 from stores.read import Bank
+from stores.relabel import aligned
 from stores.write import open_or_create, refuse_other_labels, refuse_unfit
 from tests.stores.banks import make_bank
 
@@ -43,6 +45,17 @@ def test_a_folder_a_table_and_a_layout_name_the_same_files_alike(folder: Path) -
     assert dict(zip(built.uris, built.image_ids, strict=True)) == dict(
         zip(listed.uris, listed.image_ids, strict=True)
     )
+
+
+def test_a_table_relabels_what_a_folder_embedded(folder: Path) -> None:
+    listed = Manifest.from_folder(folder)
+    (folder / "t.csv").write_text("\n".join(["uri,label", *(f"{uri},new" for uri in listed.uris[::-1])]))
+    table = Manifest.read(folder / "t.csv")
+    assert match(listed, table).by == "image_id"
+    former = named(listed, former_folder_ids(listed.uris))
+    labelled, _, _ = aligned(former, table)
+    assert match(former, table).by == "uri"
+    assert (labelled.image_ids, set(labelled.column("label"))) == (former.image_ids, {"new"})
 
 
 def test_former_ids_are_those_that_earlier_versions_gave() -> None:
