@@ -200,6 +200,13 @@ def manifest_folder(
             "--hash", help="Record every file's SHA-256: silent damage is then found when embedding."
         ),
     ] = False,
+    group_pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Takes the patient out of each path, e.g. '(p[0-9]+)_'. (default: no patients)",
+        ),
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -208,7 +215,9 @@ def manifest_folder(
     from stores.outputs import check_manifest
 
     check_manifest(out, force=force)
-    manifest = Manifest.from_folder(root, split_folders=split_folders, hash_files=hash_files)
+    manifest = Manifest.from_folder(
+        root, split_folders=split_folders, hash_files=hash_files, group_pattern=group_pattern
+    )
     _write_manifest(manifest, out, json)
 
 
@@ -278,15 +287,26 @@ def manifest_check(
     manifest: ManifestPath,
     root: Root = None,
     content: Annotated[
-        bool, typer.Option("--content", help="Also read every file to find duplicates.")
+        bool, typer.Option("--content", help="Also read every file: no image, damage, duplicates.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Missing files, duplicate content, patients across splits, class counts."""
+    from engine.decode.soundness import fault_finder
+    from engine.decode.source import ImageSource
     from engine.report import console
     from stores.manifest_check import check
 
-    report = check(_read_manifest(manifest, root), files=True, content=content)
+    listed = _read_manifest(manifest, root)
+    fault_of = fault_finder(ImageSource(listed.root, listed.uris))
+    with _terminable(), console.probe_progress() as progress:
+        update = progress("manifest check")
+        report = check(
+            listed,
+            content=content,
+            fault_of=fault_of,
+            progress=lambda done, total: update("files", done, total),
+        )
     if json:
         console.print_json(report.to_dict())
     else:
@@ -300,6 +320,8 @@ def manifest_check(
         )
         for problem in report.problems:
             print(f"{problem.severity}: {problem.text}. Remedy: {problem.remedy}.")
+            for example in problem.examples:
+                print(f"  {example}")
         if not report.problems:
             print("No problem found.")
     if any(problem.severity == "error" for problem in report.problems):

@@ -50,14 +50,14 @@ def with_ids_of(bank: Place | str, manifest: "Manifest") -> tuple["Manifest", st
             return manifest, ""
     if named.image_digest != store.image_digest:
         return manifest, ""
-    here, there = next(
+    new, old = next(
         pair
         for column in ("image_id", "uri")
         for pair in zip(manifest.column(column), named.column(column), strict=True)
         if pair[0] != pair[1]
     )
     return named, (
-        f"The manifest names the bank's images otherwise (such as {shown(here)}, in the bank {shown(there)}): "
+        f"The manifest names the bank's images otherwise (such as {shown(new)}, in the bank {shown(old)}): "
         "they are matched by uri, and keep the bank's ids"
     )
 

@@ -65,7 +65,7 @@ def images_of(files: Mapping[str, str]) -> list[str]:
 
 
 def ending_dot(shards: Mapping[str, Samples], image: str) -> str:
-    """Which dot ends the keys of a data set: `first` by WebDataset's rule, `last` where it cannot be that one.
+    """Find the dot that ends keys: `first` by WebDataset's rule, `last` where it cannot be that one.
 
     It cannot be where images with a dot in their suffix have a label file of the same name, and the sample
     has none of its own: `a.05.png` and `a.05.cls`, but no `a.cls`.
