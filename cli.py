@@ -33,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-manifest_app = typer.Typer(help="Lists of images: make one, check one.", no_args_is_help=True)
+manifest_app = typer.Typer(help="Lists of images: make one, check one, split one.", no_args_is_help=True)
 bank_app = typer.Typer(
     help="Stores of embeddings: look, verify, mend, relabel, rename, remove, export.", no_args_is_help=True
 )
@@ -328,7 +328,68 @@ def manifest_check(
         raise typer.Exit(Refused.exit_code)
 
 
-def _write_manifest(manifest: "Manifest", out: Path, json: bool) -> None:
+@manifest_app.command("split")
+def manifest_split(
+    manifest: ManifestPath,
+    out: Out,
+    ratios: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRAIN[,VAL],TEST", help="Shares of the images, e.g. 0.7,0.1,0.2; or give --folds."
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Parts of equal size, numbered from 0 in the column fold.")
+    ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=0, help="With --folds: this one is the split test, the others are train."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed gives another cut.")] = 0,
+    stratify: Annotated[bool, typer.Option("--stratify/--no-stratify", help="Cut each class alike.")] = True,
+    replace_split: Annotated[
+        bool, typer.Option("--replace-split", help="Replace the split that the manifest has already.")
+    ] = False,
+    root: Root = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Give a manifest a split or folds: by patient (column group), by label, the same whatever the order."""
+    from engine.report import console
+    from stores.manifest import Manifest
+    from stores.manifest_split import CutOptions, split_manifest
+    from stores.outputs import check_manifest
+
+    shares = _shares(ratios) if ratios is not None else None
+    options = CutOptions(shares, folds, fold, seed, stratify, replace_split)
+    check_manifest(out, force=force, inputs=[manifest])
+    cut = split_manifest(Manifest.read(manifest, root=root, allow_outside=True), options)  # opens no image
+    _write_manifest(cut.manifest, out, json, {"by": cut.by, "splits": cut.splits, "folds": cut.folds})
+    if not json:
+        for name, parts in (("split", cut.splits), ("fold", cut.folds)):
+            rows = [
+                [part, label or "(none)", images, counts["groups"] if label == first else ""]
+                for part, counts in parts.items()
+                for first in [next(iter(counts["classes"]))]
+                for label, images in counts["classes"].items()
+            ]
+            if rows:
+                patients = "patients" if cut.by == "group" else "images in all"
+                console.print_table([name, "label", "images", patients], rows)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise Refused(
+            f"--ratios {text[:60]!r}",
+            "They are numbers with commas between",
+            "write for instance 0.7,0.1,0.2",
+        ) from None
+
+
+def _write_manifest(manifest: "Manifest", out: Path, json: bool, more: dict[str, Any] | None = None) -> None:
     from engine.report import console
     from stores.outputs import make_folder, refuse_csv_outside
     from stores.places import place
@@ -347,6 +408,7 @@ def _write_manifest(manifest: "Manifest", out: Path, json: bool) -> None:
             "rows": len(manifest),
             "classes": sorted(classes),
             "digest": manifest.digest,
+            **(more or {}),
         }
         console.print_json(result)
     else:
