@@ -126,7 +126,7 @@ def by_ratios(units: Units, ratios: Sequence[float]) -> Numbers:
         cuts = _cuts(np.cumsum(sizes), wanted, len(ratios))
         part[members] = np.searchsorted(cuts, np.arange(len(members)), side="right")
         behind += ends * total - np.concatenate([[0], np.cumsum(sizes)])[cuts]
-    return part[units.of_row]
+    return np.asarray(part[units.of_row])
 
 
 def _cuts(reached: Numbers, wanted: NDArray[np.float64], parts: int) -> NDArray[np.intp]:
@@ -139,9 +139,9 @@ def _cuts(reached: Numbers, wanted: NDArray[np.float64], parts: int) -> NDArray[
     count = len(reached)
     if count < parts:  # the first part first, then the last
         last = int(count > 1)
-        return np.minimum(np.arange(1, parts), count - last)
+        return np.minimum(np.arange(1, parts, dtype=np.intp), count - last)
     gaps = np.abs(np.concatenate([[0], reached]) - wanted[:, None])
-    cuts = gaps.argmin(axis=1)
+    cuts: NDArray[np.intp] = gaps.argmin(axis=1)
     for end in range(parts - 1):  # at least one unit before each end, and one for each part after it
         cuts[end] = np.clip(cuts[end], cuts[end - 1] + 1 if end else 1, count - (parts - 1 - end))
     return cuts
@@ -163,4 +163,4 @@ def into_folds(units: Units, folds: int) -> Numbers:
             fold[unit] = best
             own[best] += sizes[unit]
             every[best] += sizes[unit]
-    return fold[units.of_row]
+    return np.asarray(fold[units.of_row])
