@@ -88,6 +88,11 @@ def test_many_small_classes_do_not_add_up_to_a_wrong_share() -> None:
     assert set(per_class.tolist()) == {1, 2}
 
 
+def test_large_patients_are_dealt_by_their_images() -> None:
+    fold = into_folds(units_of([0] * 5 + [1, 2, 3, 4, 5], None), 2)
+    assert np.bincount(fold).tolist() == [5, 5]
+
+
 def test_another_seed_is_another_cut_and_adding_a_class_of_patients_is_none() -> None:
     labels = [row % 2 for row in range(200)]
     cuts = [by_ratios(units_of(list(range(200)), labels, seed), (0.5, 0.5)) for seed in (0, 1, 0)]

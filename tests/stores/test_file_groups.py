@@ -12,7 +12,14 @@ URIS = ["a/p01_left.png", "a/p01_right.png", "b/p2.png", "b/none.png"]
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"(p\d+)", r"(?P<group>p\d+)(_left|_right)?", r"(?:a|b)/(p\d+)?", r"(?i)/(P\d+)"]
+    "pattern",
+    [
+        r"(p\d+)",
+        r"(?P<group>p\d+)(_left|_right)?",
+        r"(a|b)/(?P<group>p\d+)",
+        r"(?:a|b)/(p\d+)?",
+        r"(?i)/(P\d+)",
+    ],
 )
 def test_groups_are_what_stands_in_the_parentheses(pattern: str) -> None:
     groups, note = groups_of(URIS, pattern)

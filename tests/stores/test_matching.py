@@ -42,6 +42,7 @@ def test_the_first_way_that_finds_every_row_is_taken() -> None:
         (("abc", "xyz", "113"), ("A", "X", "1"), "1 of 1 .*by content 0"),  # two files of one content
         (("abc", "xyz", "123"), ("AB", "XY", "11"), "2 of 2 .*by content 0"),
         (("abc", "xyz", "123"), ("AB", "XY", "1-"), "1 of 2 .*by content 1"),  # not read is no match
+        (("abc", "xyz", "12-"), ("AB", "XY", "1-"), "1 of 2 .*by content 1"),
         (("abc", "xyz", "1--"), ("AB", "XY", "1-"), "1 of 2 .*by content 1"),
     ],
 )
