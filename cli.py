@@ -33,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-manifest_app = typer.Typer(help="Lists of images: make one, check one.", no_args_is_help=True)
+manifest_app = typer.Typer(help="Lists of images: make one, check one, split one.", no_args_is_help=True)
 bank_app = typer.Typer(
     help="Stores of embeddings: look, verify, mend, relabel, rename, remove, export.", no_args_is_help=True
 )
@@ -200,6 +200,13 @@ def manifest_folder(
             "--hash", help="Record every file's SHA-256: silent damage is then found when embedding."
         ),
     ] = False,
+    group_pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Takes the patient out of each path, e.g. '(p[0-9]+)_'. (default: no patients)",
+        ),
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -208,7 +215,9 @@ def manifest_folder(
     from stores.outputs import check_manifest
 
     check_manifest(out, force=force)
-    manifest = Manifest.from_folder(root, split_folders=split_folders, hash_files=hash_files)
+    manifest = Manifest.from_folder(
+        root, split_folders=split_folders, hash_files=hash_files, group_pattern=group_pattern
+    )
     _write_manifest(manifest, out, json)
 
 
@@ -278,15 +287,26 @@ def manifest_check(
     manifest: ManifestPath,
     root: Root = None,
     content: Annotated[
-        bool, typer.Option("--content", help="Also read every file to find duplicates.")
+        bool, typer.Option("--content", help="Also read every file: no image, damage, duplicates.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Missing files, duplicate content, patients across splits, class counts."""
+    from engine.decode.soundness import fault_finder
+    from engine.decode.source import ImageSource
     from engine.report import console
     from stores.manifest_check import check
 
-    report = check(_read_manifest(manifest, root), files=True, content=content)
+    listed = _read_manifest(manifest, root)
+    fault_of = fault_finder(ImageSource(listed.root, listed.uris))
+    with _terminable(), console.probe_progress() as progress:
+        update = progress("manifest check")
+        report = check(
+            listed,
+            content=content,
+            fault_of=fault_of,
+            progress=lambda done, total: update("files", done, total),
+        )
     if json:
         console.print_json(report.to_dict())
     else:
@@ -308,7 +328,68 @@ def manifest_check(
         raise typer.Exit(Refused.exit_code)
 
 
-def _write_manifest(manifest: "Manifest", out: Path, json: bool) -> None:
+@manifest_app.command("split")
+def manifest_split(
+    manifest: ManifestPath,
+    out: Out,
+    ratios: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRAIN[,VAL],TEST", help="Shares of the images, e.g. 0.7,0.1,0.2; or give --folds."
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Parts of equal size, numbered from 0 in the column fold.")
+    ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=0, help="With --folds: this one is the split test, the others are train."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed gives another cut.")] = 0,
+    stratify: Annotated[bool, typer.Option("--stratify/--no-stratify", help="Cut each class alike.")] = True,
+    replace_split: Annotated[
+        bool, typer.Option("--replace-split", help="Replace the split that the manifest has already.")
+    ] = False,
+    root: Root = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Give a manifest a split or folds: by patient (column group), by label, the same whatever the order."""
+    from engine.report import console
+    from stores.manifest import Manifest
+    from stores.manifest_split import CutOptions, split_manifest
+    from stores.outputs import check_manifest
+
+    shares = _shares(ratios) if ratios is not None else None
+    options = CutOptions(shares, folds, fold, seed, stratify, replace_split)
+    check_manifest(out, force=force, inputs=[manifest])
+    cut = split_manifest(Manifest.read(manifest, root=root, allow_outside=True), options)  # opens no image
+    _write_manifest(cut.manifest, out, json, {"by": cut.by, "splits": cut.splits, "folds": cut.folds})
+    if not json:
+        for name, parts in (("split", cut.splits), ("fold", cut.folds)):
+            rows = [
+                [part, label or "(none)", images, counts["groups"] if label == first else ""]
+                for part, counts in parts.items()
+                for first in [next(iter(counts["classes"]))]
+                for label, images in counts["classes"].items()
+            ]
+            if rows:
+                patients = "patients" if cut.by == "group" else "images in all"
+                console.print_table([name, "label", "images", patients], rows)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise Refused(
+            f"--ratios {text[:60]!r}",
+            "They are numbers with commas between",
+            "write for instance 0.7,0.1,0.2",
+        ) from None
+
+
+def _write_manifest(manifest: "Manifest", out: Path, json: bool, more: dict[str, Any] | None = None) -> None:
     from engine.report import console
     from stores.outputs import make_folder, refuse_csv_outside
     from stores.places import place
@@ -327,6 +408,7 @@ def _write_manifest(manifest: "Manifest", out: Path, json: bool) -> None:
             "rows": len(manifest),
             "classes": sorted(classes),
             "digest": manifest.digest,
+            **(more or {}),
         }
         console.print_json(result)
     else:
@@ -888,7 +970,8 @@ def _print_relabel(r: dict[str, Any]) -> None:
     count = len(r["features"])
     print(
         f"{r['bank']}: {count} feature{'' if count == 1 else 's'} of {r['rows']:,} images, "
-        f"{r['named']:,} of them in the manifest, {r['unlabelled']:,} without label"
+        f"{r['named']:,} of them in the manifest (matched by {r['matched_by']}), "
+        f"{r['unlabelled']:,} without label"
     )
     for name in r["unfinished"]:
         print(f"left out, not finished: {name}")

@@ -55,6 +55,7 @@ from stores.contents import (
 )
 from stores.layout import FeatureLayout, images_key
 from stores.manifest import Manifest
+from stores.manifest_ids import with_ids_of
 from stores.markers import committed_chunks
 from stores.places import Place, place
 from stores.read import Bank
@@ -137,7 +138,7 @@ def embed(
     made from: a random sample of what is embedded already, and every file that is read.
 
     Args:
-        manifest: the images.
+        manifest: the images. Where a bank of the same files knows them by other ids, those stay.
         models: slugs or resolved specifications.
         bank: directory of the bank, or its URL; made if absent. An executor's workers must see it, the images
             and the weights at the same paths.
@@ -157,6 +158,7 @@ def embed(
     runtime = runtime or Runtime.resolve()
     options = options or EmbedOptions()
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
+    manifest, renamed = with_ids_of(bank, manifest)
     checks = checks or InputChecks()
     groups = by_rendering(specs)
     called = chosen.assigned([spec.slug for spec in specs], names)
@@ -179,7 +181,8 @@ def embed(
     reports: dict[int, EmbedReport] = {}
     for group, job in zip(groups, passes, strict=True):
         reports.update(zip(group, job.run(store, encoders, on_progress), strict=True))
-    return [reports[i] for i in range(len(specs))]
+    notes = (renamed,) if renamed else ()
+    return [replace(reports[i], notes=(*notes, *reports[i].notes)) for i in range(len(specs))]
 
 
 class _Images:

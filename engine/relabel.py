@@ -24,8 +24,10 @@ def relabel(
     """Make a bank of the same images and features under another manifest (`stores.relabel.relabel`).
 
     Returns:
-        `{bank, source, rows, named, in_order, classes, unlabelled, features, unfinished, seconds}`:
-        `named` images are in the manifest, `classes` counts the new labels.
+        `{bank, source, rows, named, matched_by, in_order, classes, unlabelled, features, unfinished,
+        seconds}`:
+        `named` images are in the manifest, matched by `image_id`, `uri` or `content`; `classes` counts the
+        new labels.
 
     Raises:
         ManifestError, BankError, MachineFault: as there.
@@ -38,6 +40,7 @@ def relabel(
         "source": str(source.path),
         "rows": made.bank.rows,
         "named": made.named,
+        "matched_by": made.matched_by,
         "in_order": made.in_order,
         "classes": made.manifest.classes,
         "unlabelled": made.manifest.unlabelled,
@@ -53,7 +56,10 @@ def relabel(
             "manifest_digest": made.bank.manifest_digest,
             "image_digest": made.bank.image_digest,
         },
-        metrics={name: report[name] for name in ("rows", "named", "in_order", "classes", "features")},
+        metrics={
+            name: report[name]
+            for name in ("rows", "named", "matched_by", "in_order", "classes", "features")
+        },
         seconds={"total": report["seconds"]},
         versions=provenance.versions(),
     ).write(made.bank.path)

@@ -11,6 +11,7 @@ import numpy as np
 
 from stores import split_words
 from stores.errors import ManifestError, PathRefused
+from stores.file_groups import groups_of
 from stores.folders import Listing, Progress, hash_all, list_images
 from stores.manifest_check import CheckReport, Problem, check
 from stores.outputs import refuse_csv_outside
@@ -90,14 +91,18 @@ class Manifest:
             path: the file.
             id, uri, label, split, group, study, view: the table's columns that play these parts; by default
                 those named `image_id`, `uri`, ... `image_id` defaults to the uri.
-            root: folder of the images; default is the one kept in the Parquet file, else the file's folder.
+            root: folder of the images, which must be there; default is the one kept in the Parquet file, else
+                the file's folder.
             allow_outside: accept absolute uris and `..`.
 
         Raises:
-            ManifestError: malformed file, missing column, duplicate id, conflicting or infinite labels.
+            ManifestError: no such root, malformed file, missing column, duplicate id, conflicting or infinite
+                labels.
             PathRefused: uris against `stores.paths`' policy.
         """
         path = place(path)
+        if root is not None:
+            _refuse_no_folder(Path(root))
         text = read_table(path)
         asked = {
             "image_id": id, "uri": uri, "label": label, "split": split, "group": group, "study": study,
@@ -157,32 +162,39 @@ class Manifest:
         split_folders: bool = False,
         hash_files: bool = False,
         follow_links: bool = False,
+        group_pattern: str | None = None,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> "Manifest":
         """List a class-per-folder tree.
 
         The uri is the path below `root`, rows are sorted by its bytes; the label is the first folder's name,
-        empty for images directly in `root`; the id is the path without suffix, or with it where two would
-        be equal. `notes` counts what was skipped.
+        empty for images directly in `root`; the id is the uri (`stores.manifest_ids`). `notes` counts what
+        was skipped.
 
         Args:
             split_folders: the first folder is the split (train, val or test, or their usual other names),
                 the second the label.
             hash_files: add the column `sha256`; a file that cannot be read gets an empty one.
             follow_links: enter links to folders.
+            group_pattern: regular expression that takes the group (patient) out of the uri
+                (`stores.file_groups`).
             progress: told (files hashed, files).
 
         Raises:
             ManifestError: not a folder, no image in it, or a first folder that is no split.
+            Refused: a group pattern that is none, or gives no image a group.
             PathRefused: file names against `stores.paths`' policy.
         """
         root = Path(root)
         listing = _listing(root, follow_links)
-        columns: dict[str, Sequence[str]] = {"image_id": _short_ids(listing.uris), "uri": listing.uris}
+        columns: dict[str, Sequence[str]] = {"uri": listing.uris}
         columns |= _folder_parts(listing.uris, split_folders)
         notes = [f"{count} skipped: {reason}" for reason, count in listing.skipped.items()]
         notes += [] if split_folders else _looks_split(columns["label"])
+        if group_pattern is not None:
+            columns["group"], note = groups_of(listing.uris, group_pattern)
+            notes.append(note)
         if hash_files:
             hashed = hash_all([root / uri for uri in listing.uris], workers=workers, progress=progress)
             columns["sha256"] = [digest or "" for digest in hashed]
@@ -345,6 +357,15 @@ def _checked(text: TextTable, source: str, allow_outside: bool) -> Manifest:
         _refuse_bad_digests(table["sha256"], text.where, source)
     before = _tidy(text.table, source) if tidied.changed else None
     return Manifest(table, text.root, text.notes + tidied.notes + _line_break_notes(table), before)
+
+
+def _refuse_no_folder(root: Path) -> None:
+    if not root.is_dir():
+        raise ManifestError(
+            f"The root {root} {'is no folder' if root.exists() else 'does not exist'}",
+            "The images lie below it",
+            "correct or mount it; without --root it is the one a Parquet file keeps, else the file's folder",
+        )
 
 
 def _with_roles(table: "pa.Table", roles: dict[str, str], source: str) -> "pa.Table":
@@ -557,19 +578,6 @@ def _listing(root: Path, follow_links: bool) -> Listing:
             "choose another folder, or list the files in a CSV",
         )
     return listing
-
-
-def _short_ids(uris: list[str]) -> list[str]:
-    """Paths without suffix; with it, where two would be equal."""
-    ids = [uri[: uri.rindex(".")] for uri in uris]
-    while True:
-        counts: dict[str, int] = {}
-        for name in ids:
-            counts[name] = counts.get(name, 0) + 1
-        if len(counts) == len(ids):
-            return ids
-        # A name given back its suffix may meet another's name without: hence the loop.
-        ids = [uri if counts[name] > 1 else name for name, uri in zip(ids, uris, strict=True)]
 
 
 def _folder_parts(uris: Iterable[str], split_folders: bool) -> dict[str, Sequence[str]]:

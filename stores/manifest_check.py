@@ -12,6 +12,7 @@ import numpy as np
 
 from stores import members
 from stores.folders import Progress, run_threads
+from stores.image_check import Fault, image_problems
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -85,6 +86,7 @@ def check(
     *,
     files: bool = True,
     content: bool = False,
+    fault_of: Callable[[int], Fault | None] | None = None,
     workers: int | None = None,
     allow_outside: bool = False,
     progress: Progress | None = None,
@@ -95,6 +97,8 @@ def check(
         manifest: rows to check.
         files: look at every file: is it there, regular, below the root; is a member in its archive.
         content: also find equal files (those of equal size are hashed) and compare the manifest's digests.
+        fault_of: with `content`, also find files that are no image, or a damaged one: says what is wrong with
+            a row's, or None (`engine.decode.soundness`).
         workers: threads.
         allow_outside: links may lead out of the root.
         progress: told (files looked at, files), and again while hashing.
@@ -111,6 +115,9 @@ def check(
         problems += found
         if content:
             problems += _content_problems(manifest, sizes, workers, progress)
+        if content and fault_of is not None:
+            rows = [row for row, size in enumerate(sizes) if size >= 0]
+            problems += image_problems(manifest, rows, fault_of, workers, progress)
     order = ("error", "warning", "note")
     return CheckReport(
         rows=len(manifest),

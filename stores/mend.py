@@ -13,6 +13,7 @@ from stores.contents import restore_sets
 from stores.errors import BankError
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
 from stores.links import refuse_links
+from stores.manifest_ids import with_former_ids
 from stores.markers import missing_chunks
 from stores.places import Place, place
 from stores.read import Bank
@@ -190,18 +191,19 @@ def put_back_manifest(root: Place, manifest: "Manifest") -> None:
     """
     if not files.names(root / SIDE) or _has_run_document(root):
         bank = Bank.open(root)
-        manifest = manifest.as_made(bank.manifest_digest)
+        manifest = with_former_ids(manifest, bank.image_digest).as_made(bank.manifest_digest)
         if manifest.digest != bank.manifest_digest:
             raise _another_manifest(root, manifest, bank.image_digest, bank.manifest_digest)
         restore_manifest(bank, manifest)
         return
     seals = _seals(root)
-    manifest = manifest.as_made(seals[0].manifest_digest) if seals else manifest
     layouts = [definition(root, name) for name in feature_names(root)]
     grids = {(layout.grid, layout.key.images) for layout in layouts if layout is not None}
     if len(grids) != 1:
         raise _unconfirmed(root, "embed into a new bank")
     ((grid, images),) = grids
+    manifest = with_former_ids(manifest, images)
+    manifest = manifest.as_made(seals[0].manifest_digest) if seals else manifest
     if (grid.rows, images) != (len(manifest), manifest.image_digest):
         raise _another_manifest(root, manifest, images, "")
     for seal in seals:

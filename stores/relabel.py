@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stores import documents, files, names
-from stores.contents import Table, contents_of_bank, copy_set, known, unknown
+from stores.contents import Table, contents_of_bank, copy_set
 from stores.errors import BankError, ManifestError, Refused
 from stores.layout import RUN_DOCUMENT, SIDE
 from stores.manifest import COLUMNS, Manifest, plain_uris
+from stores.matching import Match, Way, digests, match, with_partners_of
 from stores.paths import shown
 from stores.places import Place, place
 from stores.read import Bank, FeatureSet
@@ -41,6 +42,7 @@ class Relabelled:
         bank: the new one.
         manifest: its manifest.
         named: images that the manifest names; the others have no label, split or group there.
+        matched_by: what its rows were matched to the bank's by: image_id, uri or content.
         in_order: whether the manifest names them in the order of the bank's rows, which are the new bank's.
         features: names of those taken over.
         unfinished: names of those left out, because they are not sealed.
@@ -49,6 +51,7 @@ class Relabelled:
     bank: Bank
     manifest: Manifest
     named: int
+    matched_by: Way
     in_order: bool
     features: tuple[str, ...]
     unfinished: tuple[str, ...]
@@ -66,7 +69,8 @@ def relabel(
 
     Args:
         source: the bank; it is not changed.
-        manifest: names images of the bank by `image_id`, all or some, in any order, with the same files. Its
+        manifest: names images of the bank, all or some, in any order, with the same files: all by
+            `image_id`, else by uri, else by content (`stores.matching`). Ids and uris stay the bank's; its
             other columns are those of the new bank.
         target: of the new bank: an empty directory, nothing yet, or what an earlier run of this made.
         features: slugs or names; None for all that are sealed.
@@ -79,7 +83,9 @@ def relabel(
     target = place(target)
     _refuse_itself(target, source)
     chosen, unfinished = _chosen(source, features)
-    labelled, named, in_order = aligned(source.manifest(), manifest, contents_of_bank(source))
+    own, contents = source.manifest(), contents_of_bank(source)
+    matched = match(own, manifest, contents)
+    labelled, named, in_order = _aligned(own, manifest, contents, matched)
     for feature in chosen:  # a damaged one is refused while there is no new bank yet
         for name in _NOTES:
             documents.read_if_there(source.path / SIDE / feature.name / name)
@@ -92,7 +98,8 @@ def relabel(
     for feature in chosen:
         _take_over(feature, bank, count)
     names.give(bank.path, called)
-    return Relabelled(bank, labelled, named, in_order, tuple(each.name for each in chosen), unfinished)
+    taken = tuple(each.name for each in chosen)
+    return Relabelled(bank, labelled, named, matched.by, in_order, taken, unfinished)
 
 
 def aligned(own: Manifest, other: Manifest, contents: Table | None = None) -> tuple[Manifest, int, bool]:
@@ -100,7 +107,7 @@ def aligned(own: Manifest, other: Manifest, contents: Table | None = None) -> tu
 
     Args:
         own: of the bank; its ids, files and order stay.
-        other: names some of them.
+        other: names some of them (`stores.matching`).
         contents: what the bank's rows were made from, uint8 [rows, 32]; zeros, or None, where that is not
             known.
 
@@ -111,35 +118,29 @@ def aligned(own: Manifest, other: Manifest, contents: Table | None = None) -> tu
     Raises:
         ManifestError: an image that is not in `own`, or that is another file there.
     """
+    return _aligned(own, other, contents, match(own, other, contents))
+
+
+def _aligned(
+    own: Manifest, other: Manifest, contents: Table | None, matched: Match
+) -> tuple[Manifest, int, bool]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ids = own.table["image_id"]
-    _refuse_strangers(own, other)
-    where = pc.index_in(ids, value_set=other.table["image_id"])
+    rows = np.full(len(own), -1)
+    rows[matched.rows] = np.arange(len(other))
+    where = pa.chunked_array([pa.array(rows, mask=rows < 0)])
     _refuse_other_files(own, other, where, contents)
+    cells = with_partners_of(own, other, matched)
     columns = {name: own.table[name] for name in ("image_id", "uri")}
     kept = ["sha256"] if own.sha256s is not None else []
     extra = [name for name in other.table.column_names if name not in (*COLUMNS, "sha256")]
     for name in (*COLUMNS[2:], *kept, *extra):
-        taken = own.table[name] if name in kept else other.table[name].take(where)
+        taken = own.table[name] if name in kept else cells.table[name].take(where)
         columns[name] = pc.fill_null(taken, "")
-    rows = where.drop_null().to_numpy()
     # Every cell is of a manifest that was checked, and no two rows share a file that did not do so before.
-    return Manifest(pa.table(columns), own.root), len(rows), bool((np.diff(rows) > 0).all())
-
-
-def _refuse_strangers(own: Manifest, other: Manifest) -> None:
-    import pyarrow.compute as pc
-
-    ids = other.table["image_id"]
-    strangers = ids.filter(pc.invert(pc.is_in(ids, value_set=own.table["image_id"])))
-    if len(strangers):
-        raise ManifestError(
-            f"{len(strangers)} of {len(other)} images are not in the bank: {_examples(strangers)}",
-            "Labels are given to images that were embedded, by image_id",
-            "leave these rows out, or embed this manifest into a bank of its own",
-        )
+    in_order = bool((np.diff(rows[rows >= 0]) > 0).all())
+    return Manifest(pa.table(columns), own.root), len(matched.rows), in_order
 
 
 def _refuse_other_files(
@@ -163,14 +164,9 @@ def _refuse_other_files(
 
 
 def _digests(own: Manifest, contents: Table | None) -> "pa.ChunkedArray":
-    """SHA-256 of each of the bank's images in hex: what it was made from, else the manifest's, else empty."""
     import pyarrow as pa
 
-    contents = unknown(len(own)) if contents is None else contents
-    listed = own.sha256s or [""] * len(own)
-    made = [row.tobytes().hex() if read else "" for row, read in zip(contents, known(contents), strict=True)]
-    both = [a or b for a, b in zip(made, listed, strict=True)]
-    return pa.chunked_array([pa.array(both, pa.large_string())])
+    return pa.chunked_array([pa.array(digests(own, contents), pa.large_string())])
 
 
 def _examples(ids: "pa.ChunkedArray") -> str:

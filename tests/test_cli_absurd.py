@@ -63,6 +63,16 @@ def command(place: Path, name: str) -> list[object]:
     return {
         "": ["bank", "ls", bank],
         "embed": embed,
+        "manifest split": [
+            "manifest",
+            "split",
+            manifest,
+            "--folds",
+            5,
+            "--replace-split",
+            "-o",
+            place / "s.parquet",
+        ],
         "bank audit": ["bank", "audit", bank, *MODEL, "--device", "cpu"],
         "fewshot": ["fewshot", bank, *MODEL, *few],
         "knn": ["knn", bank, *MODEL, "--leave-one-out", "--device", "cpu"],

@@ -57,9 +57,9 @@ def test_json_has_the_promised_keys(files: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_table_for_people(files: dict[str, Path], tmp_path: Path) -> None:
-    ran = _on_manifest(files, tmp_path / "out", "--id", "normal/1", "--precision", "bf16")
+    ran = _on_manifest(files, tmp_path / "out", "--id", "normal/1.png", "--precision", "bf16")
     assert ran.code == 0 and "attentive diffusion" in ran.out and "sheet.png" in ran.out
-    assert "bf16" in ran.out and "normal/1" in ran.out
+    assert "bf16" in ran.out and "normal/1.png" in ran.out
 
 
 def test_a_bank_s_own_weights_and_recipe_are_used(files: dict[str, Path], tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_failed_images_are_counted_and_decide_the_exit_code(files: dict[str, Pat
              files["recipe"], "-o", tmp_path / "out", *TINY, "--images", 2)  # fmt: skip
     ran = embank(*words, "--json")
     assert ran.code == 1 and ran.json["failures"] == {"too_small": 1}
-    bad = next(item for item in ran.json["items"] if item["image_id"] == "small")
+    bad = next(item for item in ran.json["items"] if item["image_id"] == "small.png")
     assert bad["attentive_diffusion"] is None and "8 x 8" in bad["detail"]
     assert embank(*words, "--max-failed", 0.5).code == 0
 

@@ -44,7 +44,7 @@ def work(tmp_path: Path) -> Iterator[Path]:
 
 DRAWERS = {
     "probe": ("probe", "-o", "--values 2 --bootstrap 0 --device cpu"),
-    "search": ("search", "-o", "--id c0/00 -k 3"),
+    "search": ("search", "-o", "--id c0/00.png -k 3"),
     "bank audit": ("bank audit", "--sheet", "--threshold 0.5"),
     "invariance": ("invariance", "-o", "--transform rotation --views 4 --images 4 --device cpu"),
     "figure": ("invariance", "--figure", "--transform rotation --views 4 --images 4 --device cpu"),

@@ -101,9 +101,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         flip(next((root / "flawed.bank").glob("*/embedding/c/1/0")))
         frame = Manifest.read(root / "x.parquet").frame
         Manifest.from_frame(frame.assign(label="same"), root / "x").write(root / "labels.parquet")
-        Manifest.from_frame(frame.assign(image_id=frame["image_id"] + "?"), root / "x").write(
-            root / "strangers.parquet"
-        )
+        strangers = frame.assign(image_id=frame["image_id"] + "?", uri=frame["uri"] + "?")
+        Manifest.from_frame(strangers, root / "x").write(root / "strangers.parquet")
         (root / "none.csv").write_text("image_id,uri,label\n")
         (root / "table.csv").write_text("path,finding\nc0/00.png,a\nc1/01.png,b\n")
         make_work(root)
@@ -253,13 +252,13 @@ search {BANK} --image {{x}}/c0/00.png -o {{x}}/c0/00.png
 search {BANK} --image {{x}}/c0/00.png -o {{x}}/c0/00.png --force
 search {BANK} --image {{x}}/c0/00.png -o link.png --force
 search {BANK} --image {{x}}/c0/02.png -o second-name.png --force
-search {BANK} --id c0/04 -o second-name.png --force
-search {BANK} --id c0/04 -o {{x}}/c0/04.png --force
-search {BANK} --id c0/04 -o probe.png
-search {BANK} --id c0/04 -o folder.png --force
-search {BANK} --id c0/04 -o dangling.png
-search {BANK} --id c0/04 -o new/s.gif
-search {BANK} --id c0/04 -o into-bank/s.png
+search {BANK} --id c0/04.png -o second-name.png --force
+search {BANK} --id c0/04.png -o {{x}}/c0/04.png --force
+search {BANK} --id c0/04.png -o probe.png
+search {BANK} --id c0/04.png -o folder.png --force
+search {BANK} --id c0/04.png -o dangling.png
+search {BANK} --id c0/04.png -o new/s.gif
+search {BANK} --id c0/04.png -o into-bank/s.png
 search {BANK} --id nobody -o new/s.png
 search {BANK} --id c0/04 -k 999 -o new/s.png
 search {BANK} --image {{root}}/garbage.pth -o new/s.png

@@ -22,7 +22,7 @@ COMMANDS = {
     "fewshot": "--n-way 2 --n-shot 3 --n-query 3 --episodes 20",
     "knn": "--k 1 --device cpu",
     "probe": "--values 2 --bootstrap 0 --device cpu",
-    "search": "--id c0/00 -k 3",
+    "search": "--id c0/00.png -k 3",
     "bank audit": "--threshold 0.5",
     "invariance": "--transform rotation --views 4 --images 4 --device cpu",
     "saliency": "--images 1 --stride 10 --threads 1 --device cpu",

@@ -12,8 +12,6 @@ in place by numpy's legacy generator seeded 0; the first floor(0.2 n) are valida
 straddle it.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.split_rows import have, others_note, split_rows
+from stores.cutting import unit_key
 from stores.limits import check_seed
 from stores.spellings import alike
 
@@ -301,8 +300,7 @@ class _Cutter:
         kind, name = ("group", names[unit]) if unit < len(names) else (
             "image", self.columns.image_ids[unit - len(names)]
         )  # fmt: skip
-        text = f"embank split 1 {json.dumps([self.seed, purpose, kind, name])}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+        return unit_key(self.seed, purpose, kind, name)
 
 
 def _nearest(sizes: NDArray[np.integer[Any]], fraction: float) -> int:

@@ -44,10 +44,12 @@ def features(study: Path) -> FeatureSet:
     return Bank.open(study / "bank").features(FINISHED)
 
 
-def _embed(study: Path, dtype: str, checks: InputChecks | None = None) -> EmbedReport:
+def _embed(
+    study: Path, dtype: str, checks: InputChecks | None = None, manifest: Manifest | None = None
+) -> EmbedReport:
     spec = resolve("random/shufflenet_v2_x0_5", recipe=replace(Recipe(), size=32, crop=32), seed=3)
     options = EmbedOptions(chunk_rows=4, batch_size=4, dtype=dtype)
-    manifest = Manifest.read(study / "m.parquet", root=study / "images")
+    manifest = manifest or Manifest.read(study / "m.parquet", root=study / "images")
     runtime = Runtime.resolve("cpu", seed=3)
     (report,) = embed(manifest, [spec], study / "bank", runtime=runtime, options=options, checks=checks)
     return report
@@ -79,6 +81,18 @@ def test_a_finished_feature_is_not_computed_again(study: Path) -> None:
     assert (report.embedded, report.ok, report.failed) == (0, 11, 1)
     for name, digest in CHUNKS.items():
         assert hashlib.sha256((study / "bank" / FINISHED / name).read_bytes()).hexdigest() == digest
+
+
+def test_the_folder_listed_anew_goes_on_in_it(study: Path) -> None:
+    """Its ids were the uris without suffix; now they are the uris."""
+    before = Bank.open(study / "bank")
+    report = _embed(study, "float16", manifest=Manifest.from_folder(study / "images"))
+    assert (report.embedded, report.ok) == (0, 11)
+    assert report.notes == (
+        "The manifest names the bank's images otherwise (such as 'c0/00.png', in the bank 'c0/00'): they are "
+        "matched by uri, and keep the bank's ids",
+    )
+    assert Bank.open(study / "bank") == before
 
 
 def test_a_begun_feature_goes_on_in_its_own_layout(study: Path, features: FeatureSet) -> None:

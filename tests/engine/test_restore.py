@@ -80,7 +80,7 @@ def saliency_of_another(bank: Path, *more: object) -> Outcome:
 
 def search(bank: Path, *more: object) -> Outcome:
     sheet = bank.parent / "search.png"
-    ran = embank("search", bank, "--model", MODEL, "--id", "a/0", "-k", 3, "-o", sheet, *more)
+    ran = embank("search", bank, "--model", MODEL, "--id", "a/0.png", "-k", 3, "-o", sheet, *more)
     return _ended(ran, lambda: hashlib.sha256(sheet.read_bytes()).hexdigest())
 
 
@@ -318,7 +318,7 @@ def test_the_limit_on_pixels_holds_wherever_images_are_opened(tmp_path: Path) ->
     assert restore(store, name_of(store)).images.limits.max_pixels == 3000
     assert pictures_of(bank, MODEL).limits.max_pixels == 3000
     for model in (MODEL, OTHER):
-        ran = embank("saliency", bank, "--model", model, "--id", "a/large", *SALIENCY[2:], "--json")
+        ran = embank("saliency", bank, "--model", model, "--id", "a/large.png", *SALIENCY[2:], "--json")
         assert ran.json["items"][0]["reason"] == "too_large"
     ran = embank("search", bank, "--model", MODEL, "--image", folder / "a" / "large.png")
     assert (ran.code, "too_large" in ran.err) == (2, True)
@@ -328,7 +328,7 @@ def test_the_limit_on_pixels_holds_wherever_images_are_opened(tmp_path: Path) ->
 def test_a_changed_file_is_not_shown(tmp_path: Path) -> None:
     bank = make(tmp_path / "project", hashed=True)
     Image.new("RGB", (44, 40), "red").save(tmp_path / "project" / "images" / "a" / "0.png")
-    words = ("--model", MODEL, "--id", "a/0", "--json")
+    words = ("--model", MODEL, "--id", "a/0.png", "--json")
     for command in (("search", "-k", 3, "-o", tmp_path / "s.png"), ("saliency", *SALIENCY[2:])):
         ran = embank(command[0], bank, *words, *command[1:])
         assert (ran.code, "a/0.png" in ran.err) == (2, True), ran.err
@@ -344,7 +344,7 @@ def test_sheets_take_the_full_name_of_a_feature(bank: Bank, tmp_path: Path) -> N
     more = ("--recipe", project / "recipe.json", "--device", "cpu", "--dtype", "float32")
     assert embank("embed", project / "m.parquet", "--bank", bank.path, "--model", MODEL, *more).code == 0
     for info in bank.list():
-        words = ("--model", info.name, "--id", "a/0", "-k", 3, "-o", tmp_path / "s.png")
+        words = ("--model", info.name, "--id", "a/0.png", "-k", 3, "-o", tmp_path / "s.png")
         ran = embank("search", bank.path, *words)
         assert ran.code == 0, ran.err
 
@@ -354,7 +354,7 @@ def test_a_refused_sheet_leaves_no_record(bank: Bank, tmp_path: Path) -> None:
     before = sorted(path for path in bank.path.rglob("*") if path.is_file())
     words = ("--model", MODEL)
     sheet = tmp_path / "s.png"
-    assert embank("search", bank.path, *words, "--id", "a/0", "-k", 3, "-o", sheet).code == 2
+    assert embank("search", bank.path, *words, "--id", "a/0.png", "-k", 3, "-o", sheet).code == 2
     assert embank("bank", "audit", bank.path, *words, "--sheet", sheet).code == 2
     assert embank("saliency", bank.path, *words, *SALIENCY).code == 2
     assert embank("invariance", bank.path, *words, "--transform", "rotation", "--views", 3).code == 2
@@ -427,7 +427,7 @@ def test_a_bank_made_on_a_gpu_on_a_machine_without(bank: Bank, monkeypatch: pyte
     rewrite(bank, runtime={**then, "device": "cuda:1"})
     image = bank.path.parent / "images" / "a" / "0.png"
     ran = embank("search", bank.path, "--model", MODEL, "--image", image, "-k", 1, "--json")
-    assert ran.json["neighbours"][0]["image_id"] == "a/0"
+    assert ran.json["neighbours"][0]["image_id"] == "a/0.png"
     assert invariance(bank.path)[0] == 0
     (chunk,) = bank.path.glob("*/embedding/c/1/0")
     before = chunk.read_bytes()

@@ -93,10 +93,42 @@ def test_alignment_is_by_image_id(rows: list[int], hashed: bool) -> None:
 
 def test_images_that_the_bank_does_not_hold_are_refused(bank: Bank, tmp_path: Path) -> None:
     frame = other(bank, 5).frame
-    frame.loc[frame.index[2], "image_id"] = "image 99999"
+    frame.loc[frame.index[2], ["image_id", "uri"]] = "image 99999", "99999.png"
     with pytest.raises(ManifestError, match="1 of 5 images are not in the bank: 'image 99999'"):
         relabel(bank, Manifest.from_frame(frame, "/x"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_images_under_other_ids_are_known_by_their_uris(bank: Bank, tmp_path: Path) -> None:
+    manifest = other(bank, 110)
+    frame = manifest.frame.assign(image_id=manifest.uris, uri="./" + manifest.frame["uri"])
+    made = relabel(bank, Manifest.from_frame(frame, "/anywhere"), tmp_path / "new")
+    assert (made.named, made.matched_by, made.in_order) == (110, "uri", False)
+    pd.testing.assert_frame_equal(
+        made.bank.manifest().frame, expected(bank, manifest), check_like=True, check_dtype=False
+    )
+    assert relabel(bank, manifest, tmp_path / "new").matched_by == "image_id"
+
+
+def test_renamed_files_are_known_by_what_the_rows_were_made_from(bank: Bank, tmp_path: Path) -> None:
+    """Rows that failed say nothing of their file: they are found by no content."""
+    frame = bank.manifest().frame.assign(
+        sha256=[hashlib.sha256(b"image %d" % row).hexdigest() for row in range(ROWS)],
+        image_id=[f"x{row}" for row in range(ROWS)],
+        uri=[f"moved/{row}.png" for row in range(ROWS)],
+        label=[f"label {row}" for row in range(ROWS)],
+    )
+    good = [row for row in range(ROWS) if not is_bad(row)][::-1]
+    made = relabel(bank, Manifest.from_frame(frame.iloc[good], "/x"), tmp_path / "new")
+    assert (made.named, made.matched_by, made.in_order) == (len(good), "content", False)
+    assert made.bank.manifest().image_ids == bank.manifest().image_ids
+    assert made.bank.manifest().column("label") == [
+        "" if is_bad(row) else f"label {row}" for row in range(ROWS)
+    ]
+    bad = next(row for row in range(ROWS) if is_bad(row))
+    with pytest.raises(ManifestError, match=rf"1 of 2 images are not .* 'moved/{bad}\.png' .*by content 1"):
+        relabel(bank, Manifest.from_frame(frame.iloc[[bad, good[0]]], "/x"), tmp_path / "newer")
+    assert not (tmp_path / "newer").exists()
 
 
 def hashed(digests: Mapping[str, str], uris: Mapping[str, str]) -> Manifest:
