@@ -5,7 +5,7 @@ Exact neighbours, ordered by (distance, row); votes uniform or weighted by exp(s
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from engine import provenance
 from engine.errors import Refused
 from engine.evals.arrays import finite, label_codes
+from engine.evals.patients import kept_apart, known_groups
+from engine.kernels.episodes import own_groups
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
 from engine.kernels.vectors import Distance, Vectors
@@ -41,7 +43,7 @@ class KnnOptions:
         distance: `cosine` or `euclidean`.
         weights: `uniform` or `temperature`; None is temperature for cosine, uniform for euclidean.
         temperature: of the weights.
-        group_disjoint: images of the query's group (patient) are no neighbours.
+        group_disjoint: images of the query's group (patient) are no neighbours; None where groups are known.
         backend: `auto`, `array` or `faiss`; all give the same answers.
         device: `cpu` or `cuda:N`.
         threads: CPU threads of the float64 part; FAISS and numpy use what their own settings say.
@@ -51,7 +53,7 @@ class KnnOptions:
     distance: Distance = "cosine"
     weights: Weights | None = None
     temperature: float = 0.07
-    group_disjoint: bool = False
+    group_disjoint: bool | None = None
     backend: str = "auto"
     device: str = "cpu"
     threads: int = 1
@@ -86,9 +88,12 @@ class KnnResult:
         neighbours: of each test row, as positions in `train_rows`.
         test_rows, train_rows: intp, rows of the features that were classified, and that voted.
         predicted: int64 [tests, len(by_k)], class codes.
-        masked: rows of these parts left out, by reason: `failed`, `unlabelled`.
+        masked: rows of these parts left out, by reason: `failed`, `unlabelled`; `only_own_patient` are test rows
+            whose patient has all images that could vote, where there are any.
         classes: how many classes occur.
         unseen: classes of test rows that no train row has.
+        group_disjoint: whether a patient's images had no vote for one another.
+        notes: what a reader must know, one sentence each.
     """
 
     by_k: dict[int, Classification]
@@ -99,6 +104,8 @@ class KnnResult:
     masked: dict[str, int]
     classes: int
     unseen: int
+    group_disjoint: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """`{k, test, by_k, best, images, ...}`; `best` is chosen on the test rows themselves."""
@@ -116,6 +123,8 @@ class KnnResult:
             "masked": self.masked,
             "backend": self.neighbours.backend,
             "searched_again": self.neighbours.undecided,
+            "group_disjoint": self.group_disjoint,
+            "notes": list(self.notes),
         }
 
 
@@ -135,7 +144,8 @@ def knn(
         features: [N, d], any float type; rows with a number that is not finite are masked.
         labels: [N] integer codes; negative or NaN means no label and masks the row.
         train, test: bool [N] each. Neither: every row is classified by all others (leave-one-out).
-        groups: [N] integer codes, negative where unknown; needed for `group_disjoint`.
+        groups: [N] integer codes of patients, negative where unknown (then an image is a patient of its own).
+            Where they are given, a patient's images have no vote for one another, unless the options say so.
         ok: bool [N], rows that have features, where that is known; None looks at all numbers.
 
     Raises:
@@ -145,7 +155,13 @@ def knn(
     codes = label_codes(labels)
     parts = _Parts.of(codes, train, test, finite(features) if ok is None else np.asarray(ok, bool))
     group = None if groups is None else np.asarray(groups, dtype=np.int64)
-    keys = _keys(parts, group, options)
+    if group is not None and len(group) != len(codes):
+        raise Refused(f"{len(group)} groups for {len(codes)} labels", "There is one a row", "give one a row")
+    group = known_groups(group, np.concatenate([parts.test, parts.train]))
+    apart, note = kept_apart(options.group_disjoint, group is not None, what="neighbours of each other")
+    group = group if apart else None
+    parts = parts if group is None else parts.without_own(group)
+    keys = _keys(parts, group)
     ks = _allowed_k(options.k, len(parts.train), keys)
     # Rows and distances, what they become as classes and weights, and a copy while they are sorted.
     needed = len(parts.test) * max(ks) * 8 * 6
@@ -177,6 +193,8 @@ def knn(
         masked=parts.masked,
         classes=len(names),
         unseen=len(np.setdiff1d(truth, voters)),
+        group_disjoint=apart,
+        notes=(note,) if note else (),
     )
 
 
@@ -235,21 +253,32 @@ class _Parts:
             )
         return cls(rows["train"], rows["test"], masked, alone)
 
+    def without_own(self, groups: NDArray[np.int64]) -> "_Parts":
+        """Mask the test rows of a patient who has all images that could vote."""
+        voting = np.unique(groups[self.train])
+        if len(voting) > 1 or voting[0] < 0:
+            return self
+        alone = groups[self.test] == voting[0]
+        if alone.all():
+            raise Refused(
+                f"All {len(self.train)} images that vote and all {len(self.test)} to be classified are of one "
+                "group (patient)",
+                "A patient's images have no vote for one another",
+                "add images of other groups, or let them vote with --no-group-disjoint",
+            )
+        if not alone.any():
+            return self
+        masked = {**self.masked, "only_own_patient": int(alone.sum())}
+        return replace(self, test=self.test[~alone], masked=masked)
+
 
 def _keys(
-    parts: _Parts, groups: NDArray[np.int64] | None, options: KnnOptions
+    parts: _Parts, groups: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """What queries must not share with their neighbours: the group if asked for and known, else the row."""
-    if not options.group_disjoint:
+    """What queries must not share with their neighbours: the group if given, else the row."""
+    if groups is None:
         return (parts.test, parts.train) if parts.leave_one_out else None
-    if groups is None or (groups[parts.test] < 0).all():
-        raise Refused(
-            f"None of {len(parts.test)} images has a group",
-            "--group-disjoint keeps a patient's images apart by the group column",
-            "give the bank a manifest with --group (`embank bank relabel`), or leave --group-disjoint out",
-        )
-    alone = groups.max(initial=-1) + 1 + np.arange(len(groups))
-    key = np.where(groups >= 0, groups, alone)
+    key = own_groups(groups)
     return key[parts.test], key[parts.train]
 
 
@@ -265,10 +294,11 @@ def _allowed_k(
     ks = tuple(dict.fromkeys(asked or (k for k in DEFAULT_K if k <= room)))
     if not ks or max(ks) > room:
         less = f" less {taken} of a query's own image or group" if taken else ""
+        vote = ", or let a patient's images vote for one another with --no-group-disjoint" if taken > 1 else ""
         raise Refused(
             f"k = {max(ks, default=1)} with {base} images to choose from{less}",
             f"k is at most {room} here",
-            "lower --k, or add images to the train part" if room > 0 else "add images of other groups",
+            f"lower --k, or add images to the train part{vote}",
         )
     return ks
 
@@ -299,13 +329,14 @@ def knn_from_bank(
     train = test = None
     if not leave_one_out:
         train, test = (_split(store, name) for name in (train_split, test_split))
-    groups = store.column("group")[0] if options.group_disjoint else None
+    groups = store.column("group")[0]
     parts: dict[str, Any] = {"train": train, "test": test, "groups": groups, "ok": features.ok}
     result = knn(features.array, features.labels, options, **parts)
     seconds = round(time.perf_counter() - start, 4)
     asked = {"train_split": train_split, "test_split": test_split} if not leave_one_out else {}
-    settings = {**asdict(options), "weights": options.voting, "leave_one_out": leave_one_out, **asked}
     found = result.to_dict()
+    settings = {**asdict(options), "weights": options.voting, "leave_one_out": leave_one_out, **asked}
+    settings["group_disjoint"] = result.group_disjoint
     record = RunRecord.now(
         kind="knn",
         asked={"model": model, **settings},

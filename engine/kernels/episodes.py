@@ -148,8 +148,8 @@ class Sampler:
     def _parts(self, support: Rows) -> list[slice]:
         """Episodes in parts whose supports' groups have few rows together, or one episode each."""
         assert self._groups is not None
-        rows = self._group_sizes[self._groups[support]].sum(axis=(1, 2)).cumsum()
-        cuts = np.flatnonzero(np.diff(rows // _EXCLUDED_ROWS)) + 1
+        rows = self._group_sizes[self._groups[support]].sum(axis=(1, 2)) + len(self._sizes)
+        cuts = np.flatnonzero(np.diff(rows.cumsum() // _EXCLUDED_ROWS)) + 1
         return [slice(start, stop) for start, stop in itertools.pairwise([0, *cuts.tolist(), len(support)])]
 
     def _outside(self, part: slice, classes: Rows, support: Rows, numbers: NDArray[np.float64]) -> Rows:
@@ -183,18 +183,16 @@ class Sampler:
         """
         assert self._groups is not None
         episodes, ways = classes.shape
-        count = len(self._group_sizes)
-        held = self._groups[support].reshape(episodes, -1) + np.arange(episodes)[:, None] * count
-        episode, group = np.divmod(np.unique(held), count)
+        held = np.sort(self._groups[support].reshape(episodes, -1), axis=1)
+        episode, place = np.nonzero(np.diff(held, axis=1, prepend=-1))
+        group = held[episode, place]
         sizes = self._group_sizes[group]
         within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         at = self._by_group[np.repeat(self._group_starts[group], sizes) + within]
-        known = (classes + np.arange(episodes)[:, None] * len(self._sizes)).ravel()
-        order = np.argsort(known)
-        key = self._class_of[at] + np.repeat(episode, sizes) * len(self._sizes)
-        place = np.searchsorted(known[order], key).clip(max=len(known) - 1)
-        mine = known[order[place]] == key
-        cells, at = order[place[mine]], at[mine]
+        cell_of = np.full((episodes, len(self._sizes)), -1)
+        np.put_along_axis(cell_of, classes, np.arange(classes.size).reshape(classes.shape), axis=1)
+        cells = cell_of[np.repeat(episode, sizes), self._class_of[at]]
+        cells, at = cells[cells >= 0], at[cells >= 0]
         wide = len(self._rows)
         cells, at = np.divmod(np.sort(cells * wide + at), wide)
         return cells, at - (self._ends - self._sizes)[self._class_of[at]]

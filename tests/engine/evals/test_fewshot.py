@@ -182,7 +182,7 @@ def test_disjoint_patients() -> None:
     features = generator.normal(size=(100, 32))[groups] + 0.1 * generator.normal(size=(600, 32))
     shared = fewshot(features, labels, Protocol(episodes=200))
     apart = fewshot(
-        features, labels, Protocol(episodes=200, patient_disjoint=True), groups=[f"p{g}" for g in groups]
+        features, labels, Protocol(episodes=200, group_disjoint=True), groups=[f"p{g}" for g in groups]
     )
     assert shared.accuracy > 0.35
     assert abs(apart.accuracy - 0.2) < 0.1
@@ -331,7 +331,7 @@ def test_no_labels_and_no_features_are_refused_with_numbers() -> None:
         {"mode": "paper"},
         {"cap": 34},
         {"mode": "as-published", "cap": 100},
-        {"mode": "as-published", "patient_disjoint": True},
+        {"mode": "as-published", "group_disjoint": True},
         {"mode": "as-published", "distance": "cosine"},
     ],
 )
@@ -351,7 +351,7 @@ def test_nonsense_protocols_are_refused(bad: dict) -> None:
         {"backend": "numpy"},
         {"backend": "faiss", "device": "cuda"},
         {"device": "tpu"},
-        {"protocol": Protocol(n_way=3, n_shot=5, n_query=5, episodes=40, patient_disjoint=True)},
+        {"protocol": Protocol(n_way=3, n_shot=5, n_query=5, episodes=40, group_disjoint=True)},
     ],
 )
 def test_nonsense_arguments_are_refused(bad: dict) -> None:

@@ -72,7 +72,7 @@ def test_a_split_is_all_that_is_drawn_from(bank: Bank) -> None:
 
 
 def test_patients_apart(bank: Bank) -> None:
-    apart = Protocol(n_way=2, n_shot=3, n_query=4, episodes=30, patient_disjoint=True)
+    apart = Protocol(n_way=2, n_shot=3, n_query=4, episodes=30, group_disjoint=True)
     features = bank.features("timm/other")
     expected = fewshot(
         features.array, features.labels, apart, groups=np.arange(150) // 3, data_set=bank.image_digest
