@@ -1088,7 +1088,9 @@ def _renamed(old: str, new: str, value: bool | None) -> bool:
     from engine.report import console
 
     if value is False:
-        raise Refused(f"{old} with {new.replace('--', '--no-', 1)}", "One says the opposite", "drop one of them")
+        raise Refused(
+            f"{old} with {new.replace('--', '--no-', 1)}", "One says the opposite", "drop one of them"
+        )
     console.say(f"{old} is now called {new}; the old name will go with the next release.")
     return True
 
@@ -1124,7 +1126,9 @@ def _print_fewshot(results: list[dict[str, Any]]) -> None:
             patients = p["patients"]
             beside = f"; {_over_patients(patients, '+.4f')}" if patients["groups"] else ""
             over = "the same episodes" if beside else "the same episodes of the same images only"
-            print(f"{r['model']} - {p['model']}: {p['difference']:+.4f} ± {p['ci95']:.4f} over {over}{beside}")
+            print(
+                f"{r['model']} - {p['model']}: {p['difference']:+.4f} ± {p['ci95']:.4f} over {over}{beside}"
+            )
     _print_notes(results)
 
 

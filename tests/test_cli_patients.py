@@ -27,7 +27,9 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     """The same without patients."""
     root, rows = tmp_path_factory.mktemp("strangers"), 90
-    frame = pd.DataFrame({"uri": [f"{i}.png" for i in range(rows)], "label": [f"c{i % 7}" for i in range(rows)]})
+    frame = pd.DataFrame(
+        {"uri": [f"{i}.png" for i in range(rows)], "label": [f"c{i % 7}" for i in range(rows)]}
+    )
     made = open_or_create(root / "bank", Manifest.from_frame(frame, root))
     for seed, model in enumerate((FIRST, SECOND)):
         features = np.random.default_rng(seed).normal(size=(rows, 8)) + np.eye(8)[np.arange(rows) % 7]
@@ -63,7 +65,9 @@ def test_unknown_patients_are_said_once_a_command(
     strangers: Bank, command: str, words: tuple[object, ...]
 ) -> None:
     assert run(strangers, command, *words, both=True).out.count(UNKNOWN) == 1
-    assert all(UNKNOWN in one["notes"][0] for one in run(strangers, command, *words, "--json", both=True).json)
+    assert all(
+        UNKNOWN in one["notes"][0] for one in run(strangers, command, *words, "--json", both=True).json
+    )
     refused = embank(command, strangers.path, "--model", FIRST, *words, "--group-disjoint")
     assert refused.code == 2 and "No image that takes part has a group" in refused.err
     assert "leave --group-disjoint out" in refused.err, "as above, it works"
@@ -86,7 +90,10 @@ def test_differences_are_printed_with_both_intervals_where_patients_are_known(
     printed = run(bank, "fewshot", *FEW, both=True).out
     patients = pair["patients"]
     between = f"{patients['low']:+.4f} to {patients['high']:+.4f} over {patients['groups']} patients"
-    assert f"{FIRST} - {SECOND}: {pair['difference']:+.4f} ± {pair['ci95']:.4f} over the same episodes; " in printed
+    assert (
+        f"{FIRST} - {SECOND}: {pair['difference']:+.4f} ± {pair['ci95']:.4f} over the same episodes; "
+        in printed
+    )
     assert between in printed
     for one in (first, second):
         own = one["patients"]

@@ -41,8 +41,8 @@ def fewshots_from_bank(
     Returns:
         For each model the protocol and `{model, accuracy, ci95, images, masked, seconds, stages, paired}`:
         accuracy as a fraction, ci95 its half width; `paired` lists, for each other model,
-        `{model, difference, ci95, low, high, patients}` of this one minus that one (`Difference.to_dict`). With
-        one model it is empty.
+        `{model, difference, ci95, low, high, patients}` of this one minus that one, `low` and `high` over
+        episodes. With one model it is empty.
 
     Raises:
         Refused: an unknown model or split, too few usable images, or options that exclude one another.

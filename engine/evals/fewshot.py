@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.evals.patients import NO_GROUP, known_groups, kept_apart
+from engine.evals.patients import NO_GROUP, kept_apart, known_groups
 from engine.kernels import faiss_library, intervals, prototypes
 from engine.kernels.clusters import Clustered, ratio
 from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, own_groups, smallest_keys
@@ -64,8 +64,8 @@ class Protocol:
         distance: `sqeuclidean`, `cosine` or `centred` (`engine.kernels.prototypes`).
         mode: `default`; `as-published` has the study's pool of 10,001 images and its interval, 1.96 times the
             population sd over sqrt(episodes).
-        group_disjoint: no group (patient) in both support and query of an episode; None where groups are known
-            and the mode is `default`.
+        group_disjoint: no group (patient) in both support and query of an episode; None: so where groups are
+            known and the mode is `default`.
         cap: images a class that may be drawn, chosen by the seed; None for all.
 
     Raises:
@@ -158,8 +158,8 @@ class FewShotResult:
         classes: label of each row and column of `confusion`; only classes large enough are drawn.
         confusion: int64 [classes, classes], queries by true (row) and predicted class; None beyond 2,000.
         episodes_digest: SHA-256 of the drawn rows: results with equal digests are paired.
-        per_patient: float64 [2, G], right answers and queries of each patient; None where no image that can be
-            drawn has a group.
+        per_patient: float64 [2, G], right answers and queries of each patient; None where no usable image has
+            a group.
         notes: what a reader must know, one sentence each.
         bootstrap: interval over patients (groups), if asked for.
         seconds: by stage.
@@ -240,8 +240,8 @@ def fewshot(
         features: [N, d], any float type; rows with NaN or infinity are masked. A torch tensor stays on its
             device.
         labels: [N] integers or texts; negative, NaN, None and empty mean no label and mask the row.
-        groups: [N] patients, as `labels`; a missing one is a patient of its own. Where they are given, patients
-            are kept apart unless the protocol says otherwise.
+        groups: [N] patients, as `labels`; a missing one is a patient of its own. Where they are given,
+            patients are kept apart unless the protocol says otherwise.
         data_set: name or digest that, with the protocol, decides which episodes are drawn; the model does
             not, so that models are compared on the same episodes.
         ok: bool [N], rows that have features, if known; else all numbers are looked at.
@@ -353,7 +353,9 @@ def _resolved(
         ways = max(2, min(USUAL_WAYS, large))
         if ways < USUAL_WAYS and large >= 2:
             small = "" if large == len(sizes) else f", as {len(sizes) - large} of {len(sizes)} are too small"
-            notes.append(f"n-way is {ways} and not {USUAL_WAYS}: {large} classes have {need} usable images{small}")
+            notes.append(
+                f"n-way is {ways} and not {USUAL_WAYS}: {large} classes have {need} usable images{small}"
+            )
     return replace(protocol, n_way=ways, group_disjoint=apart), tuple(notes)
 
 

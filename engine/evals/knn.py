@@ -43,7 +43,8 @@ class KnnOptions:
         distance: `cosine` or `euclidean`.
         weights: `uniform` or `temperature`; None is temperature for cosine, uniform for euclidean.
         temperature: of the weights.
-        group_disjoint: images of the query's group (patient) are no neighbours; None where groups are known.
+        group_disjoint: images of the query's group (patient) are no neighbours; None: so where groups are
+            known.
         backend: `auto`, `array` or `faiss`; all give the same answers.
         device: `cpu` or `cuda:N`.
         threads: CPU threads of the float64 part; FAISS and numpy use what their own settings say.
@@ -88,8 +89,8 @@ class KnnResult:
         neighbours: of each test row, as positions in `train_rows`.
         test_rows, train_rows: intp, rows of the features that were classified, and that voted.
         predicted: int64 [tests, len(by_k)], class codes.
-        masked: rows of these parts left out, by reason: `failed`, `unlabelled`; `only_own_patient` are test rows
-            whose patient has all images that could vote, where there are any.
+        masked: rows of these parts left out, by reason: `failed`, `unlabelled`; where there are any,
+            `only_own_patient`, test rows whose patient has all images that could vote.
         classes: how many classes occur.
         unseen: classes of test rows that no train row has.
         group_disjoint: whether a patient's images had no vote for one another.
@@ -261,8 +262,8 @@ class _Parts:
         alone = groups[self.test] == voting[0]
         if alone.all():
             raise Refused(
-                f"All {len(self.train)} images that vote and all {len(self.test)} to be classified are of one "
-                "group (patient)",
+                f"All {len(self.train)} images that vote and all {len(self.test)} to be classified are of "
+                "one group (patient)",
                 "A patient's images have no vote for one another",
                 "add images of other groups, or let them vote with --no-group-disjoint",
             )
@@ -294,7 +295,9 @@ def _allowed_k(
     ks = tuple(dict.fromkeys(asked or (k for k in DEFAULT_K if k <= room)))
     if not ks or max(ks) > room:
         less = f" less {taken} of a query's own image or group" if taken else ""
-        vote = ", or let a patient's images vote for one another with --no-group-disjoint" if taken > 1 else ""
+        vote = (
+            ", or let a patient's images vote for one another with --no-group-disjoint" if taken > 1 else ""
+        )
         raise Refused(
             f"k = {max(ks, default=1)} with {base} images to choose from{less}",
             f"k is at most {room} here",

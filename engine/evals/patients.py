@@ -26,7 +26,9 @@ def known_groups(groups: NDArray[Any] | None, rows: NDArray[np.intp]) -> NDArray
     return groups.astype(np.int64)
 
 
-def kept_apart(requested: bool | None, known: bool, *, what: str, published: bool = False) -> tuple[bool, str]:
+def kept_apart(
+    requested: bool | None, known: bool, *, what: str, published: bool = False
+) -> tuple[bool, str]:
     """Decide whether patients are kept apart; the second value is a sentence for the reader, or "".
 
     Args:

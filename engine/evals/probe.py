@@ -41,8 +41,8 @@ class ProbeOptions:
         C: values tried, each once; `selection.grid()` is the study's.
         standardise: features to mean 0 and standard deviation 1 over the rows trained on.
         class_weight: `balanced` weighs a row by rows / (classes x rows of its class), as scikit-learn does.
-        select: the validation score that C is chosen by, of equal ones the better log loss, then the larger C;
-            None is `accuracy`, and `auroc` for several findings.
+        select: the validation score that C is chosen by, of equal ones the better log loss, then the larger
+            C; None is `accuracy`, and `auroc` for several findings.
         mode: `default`, or `as-published`: the study's grid order, warm starts and 100 iterations.
         backend: `lockstep`, `sklearn` or `cuml`; all minimise the same objective.
         bootstrap: resamples of the test patients (or images) for intervals; 0 for none.

@@ -75,7 +75,9 @@ def ratio(totals: NDArray[np.float64], counts: NDArray[np.float64]) -> Clustered
     """
     groups = len(counts)
     if groups < 2:
-        return Clustered.undefined(f"{groups} patient{'' if groups == 1 else 's'}: an interval needs two", groups)
+        return Clustered.undefined(
+            f"{groups} patient{'' if groups == 1 else 's'}: an interval needs two", groups
+        )
     mean = float(totals.sum() / counts.sum())
     rest = totals - mean * counts
     variance = groups / (groups - 1) * float(rest @ rest) / float(counts.sum()) ** 2
@@ -86,9 +88,9 @@ def ratio(totals: NDArray[np.float64], counts: NDArray[np.float64]) -> Clustered
 def student_t(df: int) -> float:
     """97.5th percentile of Student's t, to 1e-6; df from 1.
 
-    scipy has it, but takes longer to import than an evaluation takes. The distribution function is a finite sum
-    for whole df (Abramowitz, Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4), inverted by halving;
-    beyond 200 the expansion 26.7.5 around the normal distribution.
+    scipy has it, but takes longer to import than an evaluation takes. The distribution function is a finite
+    sum for whole df (Abramowitz, Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4), inverted by
+    halving; beyond 200 the expansion 26.7.5 around the normal distribution.
     """
     z = 1.959963984540054
     if df > 200:

@@ -153,7 +153,7 @@ class Sampler:
         return [slice(start, stop) for start, stop in itertools.pairwise([0, *cuts.tolist(), len(support)])]
 
     def _outside(self, part: slice, classes: Rows, support: Rows, numbers: NDArray[np.float64]) -> Rows:
-        """Query rows [E, N, Q] from groups outside the support [E, N, K], which is redrawn where it must be."""
+        """Query rows [E, N, Q] from groups outside the support [E, N, K], which may be redrawn in place."""
         cells, ranks = self._excluded(classes, support)
         short = np.flatnonzero(self._room(classes, cells).min(axis=1) < self._identity.n_query)
         if len(short):
@@ -182,7 +182,7 @@ class Sampler:
         Sorted by cell and rank; rows of classes that the episode does not have are left out.
         """
         assert self._groups is not None
-        episodes, ways = classes.shape
+        episodes = len(classes)
         held = np.sort(self._groups[support].reshape(episodes, -1), axis=1)
         episode, place = np.nonzero(np.diff(held, axis=1, prepend=-1))
         group = held[episode, place]
@@ -215,8 +215,8 @@ class Sampler:
             if not len(left):
                 return support
         raise Refused(
-            f"In {TRIES} draws of episode {numbers[left[0]]}, the groups (patients) of the support left a class "
-            f"fewer than {i.n_query} query images (last {least[0]})",
+            f"In {TRIES} draws of episode {numbers[left[0]]}, the groups (patients) of the support left "
+            f"a class fewer than {i.n_query} query images (last {least[0]})",
             "No group may be in both support and query of an episode",
             "lower --n-shot or --n-query, or let patients be on both sides with --no-group-disjoint",
         )

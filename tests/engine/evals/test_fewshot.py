@@ -213,7 +213,9 @@ def test_as_published_keeps_no_patients_apart_and_says_so() -> None:
     found = fewshot(features, labels, study, groups=np.arange(400) // 4)
     assert (found.episodes_digest, found.ci95) == (plain.episodes_digest, plain.ci95)
     assert found.protocol.group_disjoint is False
-    assert "As in the study, images of one patient may be in both support and query of an episode" in found.notes
+    assert (
+        "As in the study, images of one patient may be in both support and query of an episode" in found.notes
+    )
 
 
 def test_a_missing_group_is_a_patient_of_its_own() -> None:

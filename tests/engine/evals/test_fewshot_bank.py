@@ -85,7 +85,9 @@ def test_patients_apart(bank: Bank) -> None:
         expected = fewshot(features.array, features.labels, apart, groups=groups, data_set=data_set)
         found = fewshot_from_bank(bank.path, "timm/other", apart)
         assert found["episodes_digest"] == expected.episodes_digest
-        assert found["group_disjoint"] is read_all(bank.path)[-1].asked["group_disjoint"] is (asked is not False)
+        assert (
+            found["group_disjoint"] is read_all(bank.path)[-1].asked["group_disjoint"] is (asked is not False)
+        )
         assert found["patients"]["groups"] == expected.patients.groups > 0
 
 

@@ -68,7 +68,7 @@ def test_every_finding_is_scikit_learns() -> None:
 
 
 def test_a_flat_auroc_never_chooses_a_constant_classifier() -> None:
-    """A rare finding that a feature tells at once: every C ranks it perfectly, at the smallest none is found."""
+    """A rare finding that one feature tells: every C ranks it perfectly, at the smallest none is found."""
     x, targets = data(2)
     rare = np.arange(N) % 8 == 3
     x[:, 6] = np.where(rare, 40.0, -6.0) + np.random.default_rng(1).normal(size=N)
@@ -77,7 +77,9 @@ def test_a_flat_auroc_never_chooses_a_constant_classifier() -> None:
     other, one = found.fitted
     assert (one.sweep.val_score == 1.0).all() and one.sweep.flat and not other.sweep.flat
     z = StandardScaler().fit(x[PARTS.train].astype(np.float64)).transform(x.astype(np.float64))
-    models = [LogisticRegression(C=c, tol=1e-10, max_iter=9999).fit(z[PARTS.train], rare[PARTS.train]) for c in C]
+    models = [
+        LogisticRegression(C=c, tol=1e-10, max_iter=9999).fit(z[PARTS.train], rare[PARTS.train]) for c in C
+    ]
     losses = [oracle.log_loss(rare[PARTS.val], model.predict_proba(z[PARTS.val])) for model in models]
     assert one.best_C == C[int(np.argmin(losses))] == C[-1]
     assert not models[0].predict(z[PARTS.test]).any(), "as the strongest regularisation would have it"

@@ -115,7 +115,9 @@ def test_of_equal_scores_the_better_log_loss_wins_and_a_flat_grid_is_said(select
     losses = []
     for each in C:
         scaler, model = fitted(x[train], y[train], each, None)
-        losses.append(oracle.log_loss(y[val], model.predict_proba(scaler.transform(x[val].astype(np.float64)))))
+        losses.append(
+            oracle.log_loss(y[val], model.predict_proba(scaler.transform(x[val].astype(np.float64))))
+        )
     np.testing.assert_allclose(found.sweep.val_log_loss, losses, rtol=1e-3)
     perfect = found.sweep.val_score == 1.0
     assert perfect.sum() > 1 and perfect[1:].all()

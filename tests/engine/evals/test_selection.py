@@ -38,7 +38,9 @@ def test_of_equal_scores_the_better_log_loss_wins_then_the_larger_c(fits: list, 
         keys = [(not k, sign * s, -b, c) for s, b, k, c in zip(scores, losses, constant, C, strict=True)]
         assert choose(C, scores, select, losses, constant) == keys.index(max(keys))
         keys = [(sign * s, c) for s, c in zip(scores, C, strict=True)]
-        assert choose(C, scores, select) == choose(C, scores, select, [np.nan] * len(C)) == keys.index(max(keys))
+        assert (
+            choose(C, scores, select) == choose(C, scores, select, [np.nan] * len(C)) == keys.index(max(keys))
+        )
 
 
 def test_scores_that_differ_by_rounding_are_equal() -> None:
