@@ -24,6 +24,10 @@ Rows = NDArray[np.int64]
 
 #: How often the support of an episode is drawn again where it leaves a class too few queries of other groups.
 TRIES = 50
+#: Episodes whose support is drawn again at a time.
+_REDRAWN = 64
+#: Excluded rows are looked up by group where they are at most a fourth of their pools' rows.
+_FEW = 4
 #: Rows of the supports' groups that are held at a time.
 _EXCLUDED_ROWS = 4_000_000
 
@@ -139,9 +143,9 @@ class Sampler:
 
     def _index_groups(self, groups: Rows) -> None:
         """Sort the positions in `_rows` by group, so that all rows of a group are at hand."""
-        held = groups[self._rows]
-        self._by_group = np.argsort(held, kind="stable")
-        self._group_sizes = np.bincount(held, minlength=int(groups.max()) + 1)
+        self._group_of = groups[self._rows]
+        self._by_group = np.argsort(self._group_of, kind="stable")
+        self._group_sizes = np.bincount(self._group_of, minlength=int(groups.max()) + 1)
         self._group_starts = np.cumsum(self._group_sizes) - self._group_sizes
         self._class_of = np.repeat(np.arange(len(self._sizes)), self._sizes)
 
@@ -157,7 +161,9 @@ class Sampler:
         cells, ranks = self._excluded(classes, support)
         short = np.flatnonzero(self._room(classes, cells).min(axis=1) < self._identity.n_query)
         if len(short):
-            support[short] = self._redrawn(short + part.start + self._first, classes[short], support[short])
+            first = part.start + self._first
+            for some in np.split(short, range(1, len(short), _REDRAWN)):  # one alone: often none can be drawn
+                support[some] = self._redrawn(some + first, classes[some], support[some])
             cells, ranks = self._excluded(classes, support)
         room = self._room(classes, cells)
         places = without_replacement(numbers.reshape(-1, numbers.shape[-1]), room.ravel())
@@ -183,6 +189,8 @@ class Sampler:
         """
         assert self._groups is not None
         episodes = len(classes)
+        if self._group_sizes[self._groups[support]].sum() > self._sizes[classes].sum() / _FEW:
+            return self._excluded_by_pool(classes, support)
         held = np.sort(self._groups[support].reshape(episodes, -1), axis=1)
         episode, place = np.nonzero(np.diff(held, axis=1, prepend=-1))
         group = held[episode, place]
@@ -196,6 +204,21 @@ class Sampler:
         wide = len(self._rows)
         cells, at = np.divmod(np.sort(cells * wide + at), wide)
         return cells, at - (self._ends - self._sizes)[self._class_of[at]]
+
+    def _excluded_by_pool(self, classes: Rows, support: Rows) -> tuple[Rows, Rows]:
+        """As `_excluded`, by a look at every row of the episode's classes."""
+        assert self._groups is not None
+        taken = np.zeros(len(self._group_sizes), np.bool_)
+        ranks = []
+        for own, drawn in zip(classes, support, strict=True):
+            held = self._groups[drawn.ravel()]
+            taken[held] = True
+            ranks += [
+                np.flatnonzero(taken[self._group_of[self._ends[c] - self._sizes[c] : self._ends[c]]])
+                for c in own
+            ]
+            taken[held] = False
+        return np.repeat(np.arange(classes.size), [len(some) for some in ranks]), np.concatenate(ranks)
 
     def _redrawn(self, numbers: Rows, classes: Rows, support: Rows) -> Rows:
         """Supports [E, N, K] that leave each class enough queries, for the episodes of these numbers.
