@@ -95,6 +95,8 @@ def run(
         manifest.write(directory / f"{name}.parquet")
         bank = directory / f"{name}.bank"
         embed(manifest, specs, bank, runtime=Runtime.resolve(), on_progress=on_progress)
+        if PROTOCOLS[name].group_disjoint is False:
+            say(f"{name}: those of one picture are not kept apart: no class has more than two pictures")
         rows += [_row(name, bank, spec.slug, PROTOCOLS[name]) for spec in specs]
         if name in PROBED:
             probes += [{"set": name, **found} for found in probe(bank)]

@@ -146,7 +146,7 @@ def test_no_group_on_both_sides(seed: int, size: int) -> None:
 )
 @settings(max_examples=40, deadline=None)
 def test_queries_are_those_of_the_plain_loop(seed: int, size: int, at_once: int, few: float) -> None:
-    """An episode at a time: the rows of a class whose group is not in the support, then the sample of them."""
+    """An episode at a time: the rows of a class whose group is not in the support, then a sample of them."""
     generator, identity = np.random.default_rng(seed), Identity(seed, "", 3, 3, 2)
     labels, groups = generator.integers(0, 4, 160), own_groups(generator.integers(-1, 150 // size, 160))
     pools = [np.flatnonzero(labels == c) for c in range(4)]
