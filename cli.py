@@ -1113,11 +1113,22 @@ def _say_undone(batch: "Batch", undone: list[Exception] | tuple[()] = ()) -> Non
         raise typer.Exit(MachineFault.exit_code)
 
 
+GroupDisjoint = Annotated[
+    bool | None,
+    typer.Option(
+        "--group-disjoint/--no-group-disjoint",
+        help="Keep the images of a group (patient) apart. (default: where groups are known)",
+    ),
+]
+
+
 @app.command()
 def fewshot(
     bank: BankPath,
     model: Annotated[list[str], typer.Option("--model", help="Slug or feature name; repeat for several.")],
-    n_way: Annotated[int, typer.Option(help="Classes an episode.")] = 5,
+    n_way: Annotated[
+        int | None, typer.Option(help="Classes an episode. (default: 5, or all if they are fewer)")
+    ] = None,
     n_shot: Annotated[int, typer.Option(help="Support images a class.")] = 20,
     n_query: Annotated[int, typer.Option(help="Query images a class.")] = 15,
     episodes: int = 600,
@@ -1127,9 +1138,8 @@ def fewshot(
         str, typer.Option(help="default, or as-published: the study's pool and interval.")
     ] = "default",
     split: Annotated[str | None, typer.Option(help="Images of this split only. (default: all)")] = None,
-    patient_disjoint: Annotated[
-        bool, typer.Option("--patient-disjoint", help="No patient in both support and query of an episode.")
-    ] = False,
+    group_disjoint: GroupDisjoint = None,
+    patient_disjoint: Annotated[bool, typer.Option("--patient-disjoint", hidden=True)] = False,
     cap: Annotated[int | None, typer.Option(help="Images a class at most. (default: all)")] = None,
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Resamples of an interval over patients; 0 for none.")
@@ -1147,17 +1157,9 @@ def fewshot(
     from engine.evals.fewshot import Protocol
     from engine.report import console
 
-    protocol = Protocol(
-        n_way,
-        n_shot,
-        n_query,
-        episodes,
-        seed,
-        distance,
-        mode,
-        patient_disjoint,
-        cap,
-    )
+    if patient_disjoint:
+        group_disjoint = _renamed("--patient-disjoint", "--group-disjoint", group_disjoint)
+    protocol = Protocol(n_way, n_shot, n_query, episodes, seed, distance, mode, group_disjoint, cap)
     from stores.records import together
 
     with together() as batch:
@@ -1171,22 +1173,54 @@ def fewshot(
     _say_undone(batch)
 
 
+def _renamed(old: str, new: str, value: bool | None) -> bool:
+    """Take an option by its old name, which works for one release more."""
+    from engine.report import console
+
+    if value is False:
+        raise Refused(
+            f"{old} with {new.replace('--', '--no-', 1)}", "One says the opposite", "drop one of them"
+        )
+    console.say(f"{old} is now called {new}; the old name will go with the next release.")
+    return True
+
+
+def _print_notes(results: list[dict[str, Any]]) -> None:
+    """Each sentence once, whichever models it is on."""
+    for note in dict.fromkeys(note for r in results for note in r["notes"]):
+        print(f"{note}.")
+
+
+def _over_patients(found: dict[str, Any], places: str = ".4f") -> str:
+    """An interval over patients, or why there is none."""
+    if reason := found.get("reason"):
+        return f"no interval over patients: {reason}"
+    return f"{found['low']:{places}} to {found['high']:{places}} over {found['groups']:,} patients"
+
+
 def _print_fewshot(results: list[dict[str, Any]]) -> None:
     for r in results:
+        apart = "patients apart, " if r["group_disjoint"] else ""
         print(
             f"{r['model']}: {r['n_way']}-way {r['n_shot']}-shot accuracy {r['accuracy']:.4f} "
-            f"± {r['ci95']:.4f} ({r['episodes']} episodes, {r['images']:,} images, {r['masked']:,} masked, "
-            f"{r['seconds']:.2f} s)"
+            f"± {r['ci95']:.4f} ({r['episodes']} episodes, {apart}{r['images']:,} images, "
+            f"{r['masked']:,} masked, {r['seconds']:.2f} s)"
         )
         _print_splits(r)
+        if r["patients"]["groups"]:
+            print(f"  {_over_patients(r['patients'])}")
         if boot := r.get("bootstrap"):
             spread = boot.get("reason") or f"{boot['low']:.4f} to {boot['high']:.4f}"
-            print(f"  over {boot['groups']:,} patients or images: {spread}")
+            print(f"  {boot['resamples']:,} resamples of {boot['groups']:,} patients or images: {spread}")
     for at, r in enumerate(results):
         for p in r["paired"][at:]:
+            patients = p["patients"]
+            beside = f"; {_over_patients(patients, '+.4f')}" if patients["groups"] else ""
+            over = "the same episodes" if beside else "the same episodes of the same images only"
             print(
-                f"{r['model']} - {p['model']}: {p['difference']:+.4f} ± {p['ci95']:.4f} (the same episodes)"
+                f"{r['model']} - {p['model']}: {p['difference']:+.4f} ± {p['ci95']:.4f} over {over}{beside}"
             )
+    _print_notes(results)
 
 
 def _print_splits(r: dict[str, Any]) -> None:
@@ -1246,9 +1280,7 @@ def knn(
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="Classify every image by all others.")
     ] = False,
-    group_disjoint: Annotated[
-        bool, typer.Option("--group-disjoint", help="Images of the same group (patient) have no vote.")
-    ] = False,
+    group_disjoint: GroupDisjoint = None,
     backend: BackendOption = BackendName.auto,
     device: DeviceOption = "auto",
     json: Json = False,
@@ -1279,6 +1311,7 @@ def knn(
     else:
         for r in results:
             _print_knn(r)
+        _print_notes(results)
     _say_undone(batch)
 
 
@@ -1286,7 +1319,8 @@ def _print_knn(r: dict[str, Any]) -> None:
     from engine.report import console
 
     parts = "leave-one-out" if r["leave_one_out"] else f"{r['train_split']} to {r['test_split']}"
-    masked = ", ".join(f"{n:,} {reason}" for reason, n in r["masked"].items())
+    parts += ", patients apart" if r["group_disjoint"] else ""
+    masked = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in r["masked"].items())
     console.print_table(
         ["k", "accuracy", "mean per class", "AUROC"],
         [[m["k"], m["accuracy"], m["mean_per_class_accuracy"], m["auroc"]] for m in r["by_k"]],

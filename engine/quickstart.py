@@ -25,7 +25,8 @@ SIDE = 128
 
 PROTOCOLS = {
     "digits": Protocol(n_way=5, n_shot=20, n_query=15, episodes=600),
-    "tiles": Protocol(n_way=3, n_shot=5, n_query=10, episodes=600),
+    # No class of the tiles comes from more than two pictures: tiles of one cannot be kept apart.
+    "tiles": Protocol(n_way=3, n_shot=5, n_query=10, episodes=600, group_disjoint=False),
 }
 
 _PICTURE = "quickstart.png"
@@ -94,6 +95,8 @@ def run(
         manifest.write(directory / f"{name}.parquet")
         bank = directory / f"{name}.bank"
         embed(manifest, specs, bank, runtime=Runtime.resolve(), on_progress=on_progress)
+        if PROTOCOLS[name].group_disjoint is False:
+            say(f"{name}: those of one picture are not kept apart: no class has more than two pictures")
         rows += [_row(name, bank, spec.slug, PROTOCOLS[name]) for spec in specs]
         if name in PROBED:
             probes += [{"set": name, **found} for found in probe(bank)]
@@ -151,9 +154,9 @@ def _row(name: str, bank: Path, slug: str, protocol: Protocol) -> tuple[Any, ...
         name,
         slug,
         found["images"],
-        protocol.n_way,
+        protocol.ways,
         protocol.n_shot,
-        1 / protocol.n_way,
+        1 / protocol.ways,
         found["accuracy"],
         found["ci95"],
     )

@@ -83,7 +83,7 @@ def run(
         parts}`: `same` is the share of queries classified as by the loop; seconds of wall clock and
         processor, ratios and parts of the command (milliseconds) as {n, median, min, max}.
     """
-    protocol = protocol or Protocol()
+    protocol = protocol or Protocol(n_way=5)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         bank = _bank(Path(name), rows, dim, classes)
         features = bank.features()
@@ -210,7 +210,7 @@ def _loop_draws(pools: Sequence[Rows], protocol: Protocol) -> list[list[Rows]]:
     generator = np.random.default_rng(protocol.seed)
     need = protocol.n_shot + protocol.n_query
     return [
-        [generator.permutation(pools[c])[:need] for c in generator.permutation(len(pools))[: protocol.n_way]]
+        [generator.permutation(pools[c])[:need] for c in generator.permutation(len(pools))[: protocol.ways]]
         for _ in range(protocol.episodes)
     ]
 

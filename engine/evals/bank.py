@@ -42,7 +42,8 @@ def fewshots_from_bank(
     Returns:
         For each model the protocol and `{model, accuracy, ci95, images, masked, seconds, stages, paired}`:
         accuracy as a fraction, ci95 its half width; `paired` lists, for each other model,
-        `{model, difference, ci95}` of this one minus that one. With one model it is empty.
+        `{model, difference, ci95, low, high, patients}` of this one minus that one, `low` and `high` over
+        episodes. With one model it is empty.
 
     Raises:
         Refused: an unknown model or split, too few usable images, or options that exclude one another.
@@ -56,10 +57,7 @@ def fewshots_from_bank(
     labels = store.column("label")
     codes, counts = _masked(store, chosen, labels[0], split, protocol)
     ok = np.logical_and.reduce([each.ok for each in chosen])
-    grouped = protocol.patient_disjoint or bootstrap
-    groups = store.column("group")[0] if grouped else None
-    if groups is not None and (groups < 0).all():
-        groups = None
+    groups = store.column("group")[0]
     opened = time.perf_counter() - start
     results = compare(
         {each.name: each.array for each in chosen},
@@ -123,7 +121,7 @@ def _entry(
     for other in chosen:
         if other is not one:
             difference = result.minus(results[other.name])
-            paired.append({"model": other.title, "difference": difference.mean, "ci95": difference.ci95})
+            paired.append({"model": other.title, **difference.to_dict()})
     return {
         "model": one.title,
         "feature": one.name,

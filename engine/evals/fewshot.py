@@ -13,7 +13,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.labels import Labels, group_codes, label_codes
+from engine.evals.patients import NO_GROUP, kept_apart, known_groups
 from engine.kernels import faiss_library, intervals, prototypes
+from engine.kernels.clusters import Clustered, ratio
 from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, own_groups, smallest_keys
 from engine.kernels.halves import finite_rows
-from engine.kernels.intervals import Bootstrap, Interval
+from engine.kernels.intervals import Bootstrap
 from engine.runtime import float32_products, usable_cores
 from stores import limits
 
@@ -43,6 +45,8 @@ NOT_REPRODUCED = (
 
 #: Drawn rows that a block of episodes may have; and threads that still help.
 _BLOCK_ROWS, _MOST_THREADS = 4_000_000, 16
+#: Classes an episode where nothing is said, or all there are if these are fewer.
+USUAL_WAYS = 5
 #: Largest values of a protocol: no study has had a thousandth of them.
 MOST = {"n_way": 1_000_000, "n_shot": 10_000_000, "n_query": 10_000_000, "episodes": 10_000_000}
 #: Most classes for which a confusion matrix is kept.
@@ -54,32 +58,35 @@ class Protocol:
     """An N-way K-shot protocol.
 
     Attributes:
-        n_way: classes an episode. n_shot, n_query: support and query images a class.
+        n_way: classes an episode; None for 5, or for all that are large enough if these are fewer.
+        n_shot, n_query: support and query images a class.
         episodes: number of them, at least 2. seed: of the drawing.
         distance: `sqeuclidean`, `cosine` or `centred` (`engine.kernels.prototypes`).
         mode: `default`; `as-published` has the study's pool of 10,001 images and its interval, 1.96 times the
             population sd over sqrt(episodes).
-        patient_disjoint: no group in both support and query of an episode.
+        group_disjoint: no group (patient) in both support and query of an episode; None: so where groups are
+            known and the mode is `default`.
         cap: images a class that may be drawn, chosen by the seed; None for all.
 
     Raises:
         Refused: a value out of range, or an option that the study did not have in `as-published`.
     """
 
-    n_way: int = 5
+    n_way: int | None = None
     n_shot: int = 20
     n_query: int = 15
     episodes: int = 600
     seed: int = 0
     distance: str = "sqeuclidean"
     mode: str = "default"
-    patient_disjoint: bool = False
+    group_disjoint: bool | None = None
     cap: int | None = None
 
     def __post_init__(self) -> None:
         limits.check_seed(self.seed)
         for name, least in {"n_way": 2, "n_shot": 1, "n_query": 1, "episodes": 2}.items():
-            limits.check_whole(name, getattr(self, name), least, MOST[name])
+            if name != "n_way" or self.n_way is not None:
+                limits.check_whole(name, getattr(self, name), least, MOST[name])
         for name, known in (("distance", prototypes.DISTANCES), ("mode", MODES)):
             if getattr(self, name) not in known:
                 raise Refused(
@@ -93,7 +100,7 @@ class Protocol:
                 f"A class needs n_shot + n_query = {self.n_shot + self.n_query} images",
                 "raise --cap, or lower --n-shot or --n-query",
             )
-        if self.published and (self.patient_disjoint or self.cap or self.distance != "sqeuclidean"):
+        if self.published and (self.group_disjoint or self.cap or self.distance != "sqeuclidean"):
             raise Refused(
                 "as-published with a cap, another distance or disjoint patients",
                 "The study drew from all images, patients shared, by squared Euclidean distance",
@@ -104,9 +111,38 @@ class Protocol:
     def published(self) -> bool:
         return self.mode == "as-published"
 
+    @property
+    def ways(self) -> int:
+        """Classes an episode: `n_way`, which an evaluation has made a number."""
+        return USUAL_WAYS if self.n_way is None else self.n_way
+
     def identity(self, data_set: str) -> Identity:
         """What decides the episodes; the model is no part of it."""
-        return Identity(self.seed, data_set, self.n_way, self.n_shot, self.n_query)
+        return Identity(self.seed, data_set, self.ways, self.n_shot, self.n_query)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of two accuracies on the same episodes.
+
+    Attributes:
+        mean: a fraction; ci95: half width of its 95 % interval over episodes.
+        patients: its interval over the patients asked.
+    """
+
+    mean: float
+    ci95: float
+    patients: Clustered
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{difference, ci95, low, high, patients}`; `low` and `high` are over episodes."""
+        return {
+            "difference": self.mean,
+            "ci95": self.ci95,
+            "low": self.mean - self.ci95,
+            "high": self.mean + self.ci95,
+            "patients": self.patients.to_dict(),
+        }
 
 
 @dataclass(frozen=True)
@@ -114,6 +150,7 @@ class FewShotResult:
     """What a protocol found with one model.
 
     Attributes:
+        protocol: as it was run, its `n_way` a number and `group_disjoint` true or false.
         accuracy: mean of the episodes' accuracies, a fraction; ci95: half width of its 95 % interval over
             episodes.
         per_episode: float64 [episodes].
@@ -121,6 +158,9 @@ class FewShotResult:
         classes: label of each row and column of `confusion`; only classes large enough are drawn.
         confusion: int64 [classes, classes], queries by true (row) and predicted class; None beyond 2,000.
         episodes_digest: SHA-256 of the drawn rows: results with equal digests are paired.
+        per_patient: float64 [2, G], right answers and queries of each patient; None where no usable image has
+            a group.
+        notes: what a reader must know, one sentence each.
         bootstrap: interval over patients (groups), if asked for.
         seconds: by stage.
     """
@@ -134,11 +174,18 @@ class FewShotResult:
     classes: tuple[Any, ...]
     confusion: NDArray[np.int64] | None
     episodes_digest: str
+    per_patient: NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
     bootstrap: Bootstrap | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
-    def minus(self, other: "FewShotResult") -> Interval:
-        """Difference of the accuracies on the same episodes, with its 95 % interval.
+    @property
+    def patients(self) -> Clustered:
+        """95 % interval of the accuracy over the patients asked (`engine.kernels.clusters.ratio`)."""
+        return Clustered.undefined(NO_GROUP) if self.per_patient is None else ratio(*self.per_patient)
+
+    def minus(self, other: "FewShotResult") -> Difference:
+        """Difference of the accuracies on the same episodes, with 95 % intervals over episodes and patients.
 
         Raises:
             Refused: the two saw different episodes.
@@ -149,7 +196,11 @@ class FewShotResult:
                 "A paired difference needs the same episodes",
                 "evaluate both models in one call",
             )
-        return intervals.paired(self.per_episode, other.per_episode)
+        over = intervals.paired(self.per_episode, other.per_episode)
+        patients = Clustered.undefined(NO_GROUP)
+        if self.per_patient is not None and other.per_patient is not None:
+            patients = ratio(self.per_patient[0] - other.per_patient[0], self.per_patient[1])
+        return Difference(over.mean, over.ci95, patients)
 
     def to_dict(self) -> dict[str, Any]:
         """The protocol, and what a record keeps of the result."""
@@ -160,6 +211,8 @@ class FewShotResult:
             "images": self.used,
             "masked": self.masked,
             "episodes_digest": self.episodes_digest,
+            "patients": self.patients.to_dict(),
+            "notes": list(self.notes),
         }
         if self.bootstrap is not None:
             found["bootstrap"] = self.bootstrap.to_dict()
@@ -187,7 +240,8 @@ def fewshot(
         features: [N, d], any float type; rows with NaN or infinity are masked. A torch tensor stays on its
             device.
         labels: [N] whole numbers or texts (`engine.evals.labels`); those without one are masked.
-        groups: [N] patients, as `labels`; a missing one is a patient of its own.
+        groups: [N] patients, as `labels`; a missing one is a patient of its own. Where they are given,
+            patients are kept apart unless the protocol says otherwise.
         data_set: name or digest that, with the protocol, decides which episodes are drawn; the model does
             not, so that models are compared on the same episodes.
         ok: bool [N], rows that have features, if known; else all numbers are looked at.
@@ -198,7 +252,8 @@ def fewshot(
         bootstrap: resamples of the interval over groups (over images without `groups`); 0 for none.
 
     Raises:
-        Refused: fewer than N classes with K + Q usable images each, or arguments that do not fit together.
+        Refused: fewer than N classes with K + Q usable images each, patients that cannot be kept apart, or
+            arguments that do not fit together.
     """
     return compare(
         {"": features},
@@ -240,14 +295,16 @@ def compare(
     read = label_codes(labels if names is None else Labels(np.asarray(labels, np.int64), tuple(names)))
     codes, names = read.codes, read.names
     have = _usable_rows(features, len(codes), ok)
-    group_codes = _group_codes(groups, protocol, len(codes))
     clock.lap("labels")
     usable = np.flatnonzero(have & (codes >= 0))
+    group_codes = known_groups(_group_codes(groups, len(codes)), usable)
+    protocol, notes = _resolved(protocol, group_codes, codes[usable])
     pools = _pools(codes, usable, protocol, data_set)
     large = {c: rows for c, rows in pools.items() if len(rows) >= protocol.n_shot + protocol.n_query}
-    if len(large) < protocol.n_way:
+    if len(large) < protocol.ways:
         raise _too_few(pools, names, len(large), protocol, len(codes), codes, have)
-    run = _Run(protocol, list(large.values()), data_set, group_codes, len(codes), bool(bootstrap))
+    by_row = bool(bootstrap) or group_codes is not None
+    run = _Run(protocol, list(large.values()), data_set, group_codes, len(codes), by_row)
     clock.lap("pools")
     predictors = {
         name: _predictor(array, protocol, backend, device, threads) for name, array in features.items()
@@ -255,22 +312,61 @@ def compare(
     clock.lap("device")
     run.go(predictors, clock)
     classes = tuple(names[c] if names is not None else c for c in large)
-    units = own_groups(np.full(len(codes), -1) if group_codes is None else group_codes) if bootstrap else None
+    units = own_groups(np.full(len(codes), -1) if group_codes is None else group_codes) if by_row else None
     used = sum(len(rows) for rows in pools.values())
     found = {}
     for name in features:
         tally = run.tallies[name]
         interval = intervals.over_episodes(tally.accuracies, population=protocol.published)
         boot = None
-        if units is not None:
+        if units is not None and bootstrap:
             stream = protocol.identity(data_set).stream("bootstrap")
             boot = intervals.over_groups(tally.correct, run.asked, units, bootstrap, stream)
         clock.lap("intervals")
         found[name] = FewShotResult(
             protocol, interval.mean, interval.ci95, tally.accuracies, used, len(codes) - len(usable),
-            classes, tally.confusion, run.digest.hexdigest(), boot, clock.of(name),
+            classes, tally.confusion, run.digest.hexdigest(),
+            None if group_codes is None else _per_patient(tally.correct, run.asked, units),
+            notes, boot, clock.of(name),
         )  # fmt: skip
     return found
+
+
+def _resolved(
+    protocol: Protocol, groups: NDArray[np.int64] | None, codes: NDArray[np.integer[Any]]
+) -> tuple[Protocol, tuple[str, ...]]:
+    """The protocol with a number of classes and with patients apart or not, and what is to be said of it.
+
+    Args:
+        codes: labels of the usable rows.
+    """
+    apart, note = kept_apart(
+        protocol.group_disjoint,
+        groups is not None,
+        published=protocol.published,
+        what="in both support and query of an episode",
+    )
+    notes, ways = [note] if note else [], protocol.n_way
+    if ways is None:
+        need, sizes = protocol.n_shot + protocol.n_query, np.unique(codes, return_counts=True)[1]
+        large = int((sizes >= need).sum())
+        ways = max(2, min(USUAL_WAYS, large))
+        if ways < USUAL_WAYS and large >= 2:
+            small = "" if large == len(sizes) else f", as {len(sizes) - large} of {len(sizes)} are too small"
+            notes.append(
+                f"n-way is {ways} and not {USUAL_WAYS}: {large} classes have {need} usable images{small}"
+            )
+    return replace(protocol, n_way=ways, group_disjoint=apart), tuple(notes)
+
+
+def _per_patient(
+    correct: NDArray[np.int64], queries: NDArray[np.int64], units: NDArray[np.int64] | None
+) -> NDArray[np.float64]:
+    """Right answers and queries of each patient who was asked, float64 [2, G]."""
+    rows = np.flatnonzero(queries)
+    assert units is not None
+    _, codes = np.unique(units[rows], return_inverse=True)
+    return np.stack([np.bincount(codes, weights=counts[rows]) for counts in (correct, queries)])
 
 
 def _check_memory(protocol: Protocol, models: int) -> None:
@@ -327,7 +423,7 @@ class _Run:
         self, protocol: Protocol, pools: Sequence[Rows], data_set: str, groups: NDArray[np.int64] | None,
         rows: int, by_row: bool,
     ) -> None:  # fmt: skip
-        disjoint = groups if protocol.patient_disjoint else None
+        disjoint = groups if protocol.group_disjoint else None
         self._sampler = Sampler(pools, protocol.identity(data_set), disjoint)
         self._protocol, self._classes, self._rows = protocol, len(pools), rows if by_row else 0
         self.digest = hashlib.sha256()
@@ -337,7 +433,7 @@ class _Run:
     def go(self, predictors: Mapping[str, Callable[[Episodes], NDArray[np.int16]]], clock: _Clock) -> None:
         p = self._protocol
         self.tallies = {name: _Tally(p.episodes, self._classes, self._rows) for name in predictors}
-        step = max(1, _BLOCK_ROWS // (p.n_way * (p.n_shot + p.n_query)))
+        step = max(1, _BLOCK_ROWS // (p.ways * (p.n_shot + p.n_query)))
         for start in range(0, p.episodes, step):
             drawn = self._sampler.draw(min(step, p.episodes - start))
             self.digest.update(drawn.digest_bytes)
@@ -372,14 +468,8 @@ def _usable_rows(features: Mapping[str, Any], rows: int, ok: NDArray[np.bool_] |
     return found
 
 
-def _group_codes(groups: Any, protocol: Protocol, rows: int) -> NDArray[np.int64] | None:
+def _group_codes(groups: Any, rows: int) -> NDArray[np.int64] | None:
     if groups is None:
-        if protocol.patient_disjoint:
-            raise Refused(
-                "No groups are given",
-                "Disjoint patients need to know each image's patient",
-                "give groups (a manifest's column `group`), or leave out --patient-disjoint",
-            )
         return None
     codes = group_codes(groups).codes
     if len(codes) != rows:
@@ -420,7 +510,7 @@ def _too_few(
     return Refused(
         f"{large} of {len(pools)} classes have {need} usable images (largest: {sizes or 'none'}; "
         f"of {rows:,} rows, {int((~have).sum()):,} have no embedding, {int((codes < 0).sum()):,} no label)",
-        f"{protocol.n_way} classes with n_shot + n_query = {need} images each are needed",
+        f"{protocol.ways} classes with n_shot + n_query = {need} images each are needed",
         "lower --n-way, --n-shot or --n-query, or add images",
     )
 

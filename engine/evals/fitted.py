@@ -13,6 +13,8 @@ from engine.kernels.logistic import Fits
 
 #: Bytes of probabilities held at a time; the features are read once for all fits that share a block.
 _BLOCK_BYTES = 1 << 28
+#: Probabilities of all rows within so much are those of a constant classifier.
+CONSTANT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,15 @@ def swept(
     Raises:
         Refused: the score is not defined on these rows.
     """
-    values, reason = np.empty(len(fitted.fits.C)), ""
+    (values, losses), reason = np.empty((2, len(fitted.fits.C))), ""
+    constant = np.zeros(len(values), np.bool_)
     step = max(1, _BLOCK_BYTES // (8 * len(rows) * fitted.classes))
     for start in range(0, len(values), step):
         which = range(start, min(start + step, len(values)))
         for r, probabilities in zip(which, fitted.probabilities(features, rows, which), strict=True):
             values[r], reason = quality(truth, probabilities, select, fitted.unseen)
+            losses[r], _ = quality(truth, probabilities, "log-loss", fitted.unseen)
+            constant[r] = np.ptp(probabilities, axis=0).max(initial=0) <= CONSTANT
     if np.isnan(values).any():
         raise Refused(
             f"No {select} on the {len(truth)} validation images: {reason}",
@@ -82,10 +87,12 @@ def swept(
         select=select,
         C=fits.C[order],
         val_score=values[order],
+        val_log_loss=losses[order],
         objective=fits.objective[order],
         gradient_norm=fits.gradient_norm[order],
         iterations=fits.iterations[order],
         converged=fits.converged[order],
-        best=choose(fits.C[order], values[order], select),
+        best=choose(fits.C[order], values[order], select, losses[order], constant[order]),
+        constant=constant[order],
     )
     return sweep, reason

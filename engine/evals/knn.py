@@ -5,7 +5,7 @@ Exact neighbours, ordered by (distance, row); votes uniform or weighted by exp(s
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,9 @@ from engine import provenance
 from engine.errors import Refused
 from engine.evals.arrays import finite
 from engine.evals.labels import Labels, group_codes, label_codes
+from engine.evals.patients import kept_apart, known_groups
 from engine.evals.split_rows import SplitRows, have, split_rows
+from engine.kernels.episodes import own_groups
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
 from engine.kernels.vectors import Distance, Vectors
@@ -43,7 +45,8 @@ class KnnOptions:
         distance: `cosine` or `euclidean`.
         weights: `uniform` or `temperature`; None is temperature for cosine, uniform for euclidean.
         temperature: of the weights.
-        group_disjoint: images of the query's group (patient) are no neighbours.
+        group_disjoint: images of the query's group (patient) are no neighbours; None: so where groups are
+            known.
         backend: `auto`, `array` or `faiss`; all give the same answers.
         device: `cpu` or `cuda:N`.
         threads: CPU threads of the float64 part; FAISS and numpy use what their own settings say.
@@ -53,7 +56,7 @@ class KnnOptions:
     distance: Distance = "cosine"
     weights: Weights | None = None
     temperature: float = 0.07
-    group_disjoint: bool = False
+    group_disjoint: bool | None = None
     backend: str = "auto"
     device: str = "cpu"
     threads: int = 1
@@ -88,10 +91,13 @@ class KnnResult:
         neighbours: of each test row, as positions in `train_rows`.
         test_rows, train_rows: intp, rows of the features that were classified, and that voted.
         predicted: int64 [tests, len(by_k)], class codes.
-        masked: rows of these parts left out, by reason: `failed`, `unlabelled`.
+        masked: rows of these parts left out, by reason: `failed`, `unlabelled`; where there are any,
+            `only_own_patient`, test rows whose patient has all images that could vote.
         classes: how many classes occur.
         unseen: classes of test rows that no train row has.
         names: of the class codes; None where labels are numbers, which stand for themselves.
+        group_disjoint: whether a patient's images had no vote for one another.
+        notes: what a reader must know, one sentence each.
     """
 
     by_k: dict[int, Classification]
@@ -103,6 +109,8 @@ class KnnResult:
     classes: int
     unseen: int
     names: tuple[str, ...] | None = None
+    group_disjoint: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """`{k, test, by_k, best, images, ...}`; `best` is chosen on the test rows themselves."""
@@ -120,6 +128,8 @@ class KnnResult:
             "masked": self.masked,
             "backend": self.neighbours.backend,
             "searched_again": self.neighbours.undecided,
+            "group_disjoint": self.group_disjoint,
+            "notes": list(self.notes),
         }
 
 
@@ -139,7 +149,8 @@ def knn(
         features: [N, d], any float type; rows with a number that is not finite are masked.
         labels: [N] whole numbers or texts (`engine.evals.labels`); rows without a label are masked.
         train, test: bool [N] each. Neither: every row is classified by all others (leave-one-out).
-        groups: [N] patients, as `labels`, needed for `group_disjoint`; a missing one is a patient of its own.
+        groups: [N] patients, as `labels`; a missing one is a patient of its own. Where they are given, a
+            patient's images have no vote for one another, unless the options say so.
         ok: bool [N], rows that have features, where that is known; None looks at all numbers.
 
     Raises:
@@ -150,7 +161,13 @@ def knn(
     codes = read.codes
     parts = _Parts.of(codes, train, test, finite(features) if ok is None else np.asarray(ok, bool))
     group = None if groups is None else group_codes(groups).codes
-    keys = _keys(parts, group, options)
+    if group is not None and len(group) != len(codes):
+        raise Refused(f"{len(group)} groups for {len(codes)} labels", "There is one a row", "give one a row")
+    group = known_groups(group, np.concatenate([parts.test, parts.train]))
+    apart, note = kept_apart(options.group_disjoint, group is not None, what="neighbours of each other")
+    group = group if apart else None
+    parts = parts if group is None else parts.without_own(group)
+    keys = _keys(parts, group)
     ks = _allowed_k(options.k, len(parts.train), keys)
     # Rows and distances, what they become as classes and weights, and a copy while they are sorted.
     needed = len(parts.test) * max(ks) * 8 * 6
@@ -183,6 +200,8 @@ def knn(
         classes=len(names),
         unseen=len(np.setdiff1d(truth, voters)),
         names=read.names,
+        group_disjoint=apart,
+        notes=(note,) if note else (),
     )
 
 
@@ -241,21 +260,32 @@ class _Parts:
             )
         return cls(rows["train"], rows["test"], masked, alone)
 
+    def without_own(self, groups: NDArray[np.int64]) -> "_Parts":
+        """Mask the test rows of a patient who has all images that could vote."""
+        voting = np.unique(groups[self.train])
+        if len(voting) > 1 or voting[0] < 0:
+            return self
+        alone = groups[self.test] == voting[0]
+        if alone.all():
+            raise Refused(
+                f"All {len(self.train)} images that vote and all {len(self.test)} to be classified are of "
+                "one group (patient)",
+                "A patient's images have no vote for one another",
+                "add images of other groups, or let them vote with --no-group-disjoint",
+            )
+        if not alone.any():
+            return self
+        masked = {**self.masked, "only_own_patient": int(alone.sum())}
+        return replace(self, test=self.test[~alone], masked=masked)
+
 
 def _keys(
-    parts: _Parts, groups: NDArray[np.int64] | None, options: KnnOptions
+    parts: _Parts, groups: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """What queries must not share with their neighbours: the group if asked for and known, else the row."""
-    if not options.group_disjoint:
+    """What queries must not share with their neighbours: the group if given, else the row."""
+    if groups is None:
         return (parts.test, parts.train) if parts.leave_one_out else None
-    if groups is None or (groups[parts.test] < 0).all():
-        raise Refused(
-            f"None of {len(parts.test)} images has a group",
-            "--group-disjoint keeps a patient's images apart by the group column",
-            "give the bank a manifest with --group (`embank bank relabel`), or leave --group-disjoint out",
-        )
-    alone = groups.max(initial=-1) + 1 + np.arange(len(groups))
-    key = np.where(groups >= 0, groups, alone)
+    key = own_groups(groups)
     return key[parts.test], key[parts.train]
 
 
@@ -271,10 +301,13 @@ def _allowed_k(
     ks = tuple(dict.fromkeys(asked or (k for k in DEFAULT_K if k <= room)))
     if not ks or max(ks) > room:
         less = f" less {taken} of a query's own image or group" if taken else ""
+        vote = (
+            ", or let a patient's images vote for one another with --no-group-disjoint" if taken > 1 else ""
+        )
         raise Refused(
             f"k = {max(ks, default=1)} with {base} images to choose from{less}",
             f"k is at most {room} here",
-            "lower --k, or add images to the train part" if room > 0 else "add images of other groups",
+            f"lower --k, or add images to the train part{vote}",
         )
     return ks
 
@@ -303,13 +336,13 @@ def knn_from_bank(
     store = Bank.open(bank)
     features = store.features(model)
     chosen = SplitRows({}, {}, ()) if leave_one_out else _splits(store, train_split, test_split)
-    groups = store.column("group")[0] if options.group_disjoint else None
-    parts: dict[str, Any] = {**chosen.rows, "groups": groups, "ok": features.ok}
+    parts: dict[str, Any] = {**chosen.rows, "groups": store.column("group")[0], "ok": features.ok}
     codes, names = store.column("label")
     result = knn(features.array, Labels(codes.astype(np.int64), tuple(names)), options, **parts)
     seconds = round(time.perf_counter() - start, 4)
     asked = {"train_split": train_split, "test_split": test_split} if not leave_one_out else {}
     settings = {**asdict(options), "weights": options.voting, "leave_one_out": leave_one_out, **asked}
+    settings["group_disjoint"] = result.group_disjoint
     found = {**result.to_dict(), "other_splits": chosen.others, "split_notes": list(chosen.notes)}
     record = RunRecord.now(
         kind="knn",

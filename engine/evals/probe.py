@@ -42,8 +42,8 @@ class ProbeOptions:
         C: values tried, each once; `selection.grid()` is the study's.
         standardise: features to mean 0 and standard deviation 1 over the rows trained on.
         class_weight: `balanced` weighs a row by rows / (classes x rows of its class), as scikit-learn does.
-        select: the validation score that C is chosen by, of equal ones the strongest regularisation; None
-            is `accuracy`, and `auroc` for several findings.
+        select: the validation score that C is chosen by, of equal ones the better log loss, then the larger
+            C; None is `accuracy`, and `auroc` for several findings.
         mode: `default`, or `as-published`: the study's grid order, warm starts and 100 iterations.
         backend: `lockstep`, `sklearn` or `cuml`; all minimise the same objective.
         bootstrap: resamples of the test patients (or images) for intervals; 0 for none.
@@ -141,6 +141,7 @@ class ProbeResult:
             "weight_decay": 1 / self.best_C,
             "select": self.sweep.select,
             "val_score": float(self.sweep.val_score[self.sweep.best]),
+            "flat": self.sweep.flat,
             "converged": self.converged,
             "objective": float(fits.objective[0]),
             "refit": {
@@ -268,8 +269,7 @@ def notes_on(features: NDArray[Any], task: Task, sweep: Sweep, moments: Moments 
         yield f"{d} features and {n} train images: without regularisation the solution would not be unique"
     if moments is not None and moments.constant:
         yield moments.note
-    if sweep.edge:
-        yield sweep.edge
+    yield from sweep.notes
     stuck = int((~sweep.converged).sum())
     if stuck:
         yield f"{stuck} of {len(sweep.C)} fits did not converge"

@@ -1,7 +1,7 @@
 """Choosing the strength of a probe by its score on the validation part."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ SELECT: tuple[Select, ...] = ("accuracy", "mean-per-class", "auroc", "log-loss")
 C_MIN, C_MAX, VALUES = 1e-5, 1e6, 45
 #: Limits of C, beyond which one term of the objective drowns the other; and how many values are tried.
 C_LIMITS, MAX_VALUES = (1e-12, 1e12), 1000
+#: Scores that differ by no more are equal: two accuracies or AUROC that are not differ by more than rounding.
+_ROUNDING = 1e-11
 
 
 def grid(low: float = C_MIN, high: float = C_MAX, values: int = VALUES) -> tuple[float, ...]:
@@ -53,24 +55,48 @@ class Sweep:
         select: the score C is chosen by.
         C: float64 [R], ascending.
         val_score: float64 [R]; a log loss is better where it is smaller.
+        val_log_loss: float64 [R], which decides between equal scores; NaN where it is not defined.
         objective, gradient_norm: float64 [R], of the fits, on standardised features where these were used.
         iterations: int [R].
         converged: bool [R].
         best: position of the chosen C.
+        constant: bool [R], fits that score all validation rows alike.
     """
 
     select: Select
     C: NDArray[np.float64]
     val_score: NDArray[np.float64]
+    val_log_loss: NDArray[np.float64]
     objective: NDArray[np.float64]
     gradient_norm: NDArray[np.float64]
     iterations: NDArray[Any]
     converged: NDArray[np.bool_]
     best: int
+    constant: NDArray[np.bool_]
 
     def to_dict(self) -> dict[str, Any]:
-        names = ("C", "val_score", "objective", "gradient_norm", "iterations", "converged")
+        names = ("C", "val_score", "val_log_loss", "objective", "gradient_norm", "iterations", "converged")
         return {name: getattr(self, name).tolist() for name in names}
+
+    @property
+    def flat(self) -> bool:
+        """Whether several values of C have the same validation score, all of them."""
+        return len(self.C) > 1 and bool(_tied(self.val_score, self.select).all())
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What a reader must know about the choice, one sentence each."""
+        if self.flat:
+            by = "the largest was taken" if self._same_loss else "chosen by log loss"
+            yield f"Validation {self.select} is the same for all {len(self.C)} values of C: {by}"
+        if self.constant[self.best]:
+            yield "Every fit scores all validation images alike: a constant classifier"
+        if self.edge:
+            yield self.edge
+
+    @property
+    def _same_loss(self) -> bool:
+        return bool(np.isnan(self.val_log_loss).any() or _tied(self.val_log_loss, "log-loss").all())
 
     @property
     def edge(self) -> str:
@@ -82,17 +108,39 @@ class Sweep:
         return f"The chosen C {chosen} is the {side} of the grid: a better one may lie beyond it"
 
 
-def choose(C: Sequence[float] | NDArray[Any], values: ArrayLike, select: Select) -> int:
-    """Position of the best validation score; of equal ones the strongest regularisation.
+def choose(
+    C: Sequence[float] | NDArray[Any],
+    values: ArrayLike,
+    select: Select,
+    losses: ArrayLike | None = None,
+    constant: ArrayLike | None = None,
+) -> int:
+    """Position of the best validation score; of equal ones the better log loss, then the larger C.
+
+    Where scores do not decide, strong regularisation would: it gives every image nearly the same probability.
+    A fit that is constant is never chosen while another is not, whatever its score.
 
     Args:
         C: [R], in any order.
         values: [R] scores, none of them NaN.
+        losses: [R] validation log losses; None or NaN do not decide.
+        constant: bool [R], fits that score all rows alike.
     """
-    scores = np.asarray(values, float)
-    best = scores.min() if select == "log-loss" else scores.max()
-    tied = np.flatnonzero(scores == best)
-    return int(tied[np.asarray(C, float)[tied].argmin()])
+    strength = np.asarray(C, float)
+    left = np.arange(len(strength))
+    if constant is not None and not np.all(constant):
+        left = np.flatnonzero(~np.asarray(constant, bool))
+    left = left[_tied(np.asarray(values, float)[left], select)]
+    if losses is not None and not np.isnan(np.asarray(losses, float)[left]).any():
+        left = left[_tied(np.asarray(losses, float)[left], "log-loss")]
+    return int(left[strength[left].argmax()])
+
+
+def _tied(values: NDArray[np.float64], select: Select) -> NDArray[np.bool_]:
+    """bool [R]: the best of the values, and those that differ from it by rounding alone."""
+    best = values.min() if select == "log-loss" else values.max()
+    tied: NDArray[np.bool_] = np.abs(values - best) <= _ROUNDING * (abs(best) if select == "log-loss" else 1)
+    return tied
 
 
 def quality(

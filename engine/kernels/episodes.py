@@ -8,6 +8,7 @@ episodes of a run of 100. Neither model, device nor backend enters.
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -23,6 +24,12 @@ Rows = NDArray[np.int64]
 
 #: How often the support of an episode is drawn again where it leaves a class too few queries of other groups.
 TRIES = 50
+#: Episodes whose support is drawn again at a time.
+_REDRAWN = 64
+#: Excluded rows are looked up by group where they are at most a fourth of their pools' rows.
+_FEW = 4
+#: Rows of the supports' groups that are held at a time.
+_EXCLUDED_ROWS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ class Sampler:
         self._rows = np.concatenate([np.asarray(pool, np.int64) for pool in pools])
         self._streams = identity.stream("classes"), identity.stream("images")
         self._groups = None if groups is None else own_groups(groups)
-        self._taken = np.zeros(0 if self._groups is None else int(self._groups.max()) + 1, np.bool_)
+        if self._groups is not None:
+            self._index_groups(self._groups)
 
     def draw(self, count: int) -> Episodes:
         """The next `count` episodes.
@@ -118,9 +126,9 @@ class Sampler:
             found = Episodes(classes, rows[..., : i.n_shot], rows[..., i.n_shot :])
         else:
             support = self._take(classes, numbers[..., : i.n_shot])
-            query = np.stack(
-                [self._outside(e, classes[e], support[e], numbers[e, :, i.n_shot :]) for e in range(count)]
-            )
+            query = np.empty((count, i.n_way, i.n_query), np.int64)
+            for part in self._parts(support):
+                query[part] = self._outside(part, classes[part], support[part], numbers[part, :, i.n_shot :])
             found = Episodes(classes, support, query)
         self._first += count
         return found
@@ -133,33 +141,108 @@ class Sampler:
         rows: Rows = self._rows[positions].reshape(numbers.shape)
         return rows
 
-    def _outside(self, e: int, classes: Rows, support: Rows, numbers: NDArray[np.float64]) -> Rows:
-        """Query rows [N, Q] of an episode from groups that are not in its support, which may be redrawn."""
-        i = self._identity
-        for attempt in range(1, TRIES + 1):
-            allowed = self._allowed(classes, support)
-            short = min(len(rows) for rows in allowed)
-            if short >= i.n_query:
-                chosen = without_replacement(numbers, np.array([len(rows) for rows in allowed]))
-                return np.stack([rows[at] for rows, at in zip(allowed, chosen, strict=True)])
-            stream = i.stream(f"images of episode {self._first + e}, attempt {attempt}")
-            support[:] = self._take(classes, stream.uniform(i.n_way, i.n_shot))
-        raise Refused(
-            f"In {TRIES} draws of episode {self._first + e}, the groups of the support left a class "
-            f"fewer than {i.n_query} query images (last {short})",
-            "No group may be in both support and query of an episode",
-            "lower --n-shot or --n-query, or leave out --patient-disjoint",
-        )
+    def _index_groups(self, groups: Rows) -> None:
+        """Sort the positions in `_rows` by group, so that all rows of a group are at hand."""
+        self._group_of = groups[self._rows]
+        self._by_group = np.argsort(self._group_of, kind="stable")
+        self._group_sizes = np.bincount(self._group_of, minlength=int(groups.max()) + 1)
+        self._group_starts = np.cumsum(self._group_sizes) - self._group_sizes
+        self._class_of = np.repeat(np.arange(len(self._sizes)), self._sizes)
 
-    def _allowed(self, classes: Rows, support: Rows) -> list[Rows]:
-        """Rows of each class whose group is not in the support."""
+    def _parts(self, support: Rows) -> list[slice]:
+        """Episodes in parts whose supports' groups have few rows together, or one episode each."""
         assert self._groups is not None
-        held = self._groups[support.ravel()]
-        self._taken[held] = True
-        pools = [self._rows[self._ends[c] - self._sizes[c] : self._ends[c]] for c in classes]
-        allowed = [pool[~self._taken[self._groups[pool]]] for pool in pools]
-        self._taken[held] = False
-        return allowed
+        rows = self._group_sizes[self._groups[support]].sum(axis=(1, 2)) + len(self._sizes)
+        cuts = np.flatnonzero(np.diff(rows.cumsum() // _EXCLUDED_ROWS)) + 1
+        return [slice(start, stop) for start, stop in itertools.pairwise([0, *cuts.tolist(), len(support)])]
+
+    def _outside(self, part: slice, classes: Rows, support: Rows, numbers: NDArray[np.float64]) -> Rows:
+        """Query rows [E, N, Q] from groups outside the support [E, N, K], which may be redrawn in place."""
+        cells, ranks = self._excluded(classes, support)
+        short = np.flatnonzero(self._room(classes, cells).min(axis=1) < self._identity.n_query)
+        if len(short):
+            first = part.start + self._first
+            for some in np.split(short, range(1, len(short), _REDRAWN)):  # one alone: often none can be drawn
+                support[some] = self._redrawn(some + first, classes[some], support[some])
+            cells, ranks = self._excluded(classes, support)
+        room = self._room(classes, cells)
+        places = without_replacement(numbers.reshape(-1, numbers.shape[-1]), room.ravel())
+        # A place among the allowed rows of a class becomes a place among all of them: as many excluded rows
+        # come before it as have at most `place` allowed rows before themselves.
+        wide = int(self._sizes.max()) + 1
+        starts = np.searchsorted(cells, np.arange(classes.size))
+        before = cells * wide + ranks - (np.arange(len(cells)) - starts[cells])
+        wanted = np.arange(classes.size)[:, None] * wide + places
+        places += np.searchsorted(before, wanted, side="right") - starts[:, None]
+        places += (self._ends - self._sizes)[classes.ravel()][:, None]
+        rows: Rows = self._rows[places].reshape(numbers.shape)
+        return rows
+
+    def _room(self, classes: Rows, cells: Rows) -> Rows:
+        """How many rows [E, N] of each class are in no excluded group."""
+        return self._sizes[classes] - np.bincount(cells, minlength=classes.size).reshape(classes.shape)
+
+    def _excluded(self, classes: Rows, support: Rows) -> tuple[Rows, Rows]:
+        """All rows of the supports' groups: their cell (episode x N + class within it) and rank in its pool.
+
+        Sorted by cell and rank; rows of classes that the episode does not have are left out.
+        """
+        assert self._groups is not None
+        episodes = len(classes)
+        if self._group_sizes[self._groups[support]].sum() > self._sizes[classes].sum() / _FEW:
+            return self._excluded_by_pool(classes, support)
+        held = np.sort(self._groups[support].reshape(episodes, -1), axis=1)
+        episode, place = np.nonzero(np.diff(held, axis=1, prepend=-1))
+        group = held[episode, place]
+        sizes = self._group_sizes[group]
+        within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        at = self._by_group[np.repeat(self._group_starts[group], sizes) + within]
+        cell_of = np.full((episodes, len(self._sizes)), -1)
+        np.put_along_axis(cell_of, classes, np.arange(classes.size).reshape(classes.shape), axis=1)
+        cells = cell_of[np.repeat(episode, sizes), self._class_of[at]]
+        cells, at = cells[cells >= 0], at[cells >= 0]
+        wide = len(self._rows)
+        cells, at = np.divmod(np.sort(cells * wide + at), wide)
+        return cells, at - (self._ends - self._sizes)[self._class_of[at]]
+
+    def _excluded_by_pool(self, classes: Rows, support: Rows) -> tuple[Rows, Rows]:
+        """As `_excluded`, by a look at every row of the episode's classes."""
+        assert self._groups is not None
+        taken = np.zeros(len(self._group_sizes), np.bool_)
+        ranks = []
+        for own, drawn in zip(classes, support, strict=True):
+            held = self._groups[drawn.ravel()]
+            taken[held] = True
+            ranks += [
+                np.flatnonzero(taken[self._group_of[self._ends[c] - self._sizes[c] : self._ends[c]]])
+                for c in own
+            ]
+            taken[held] = False
+        return np.repeat(np.arange(classes.size), [len(some) for some in ranks]), np.concatenate(ranks)
+
+    def _redrawn(self, numbers: Rows, classes: Rows, support: Rows) -> Rows:
+        """Supports [E, N, K] that leave each class enough queries, for the episodes of these numbers.
+
+        Raises:
+            Refused: none of the draws of an episode does.
+        """
+        i, left = self._identity, np.arange(len(numbers))
+        least = np.zeros(0, np.int64)
+        for attempt in range(1, TRIES):
+            for e in left:
+                stream = i.stream(f"images of episode {numbers[e]}, attempt {attempt}")
+                support[e] = self._take(classes[e], stream.uniform(i.n_way, i.n_shot))
+            cells, _ = self._excluded(classes[left], support[left])
+            least = self._room(classes[left], cells).min(axis=1)
+            left, least = left[least < i.n_query], least[least < i.n_query]
+            if not len(left):
+                return support
+        raise Refused(
+            f"In {TRIES} draws of episode {numbers[left[0]]}, the groups (patients) of the support left "
+            f"a class fewer than {i.n_query} query images (last {least[0]})",
+            "No group may be in both support and query of an episode",
+            "lower --n-shot or --n-query, or let patients be on both sides with --no-group-disjoint",
+        )
 
 
 def own_groups(groups: NDArray[np.integer[Any]]) -> Rows:

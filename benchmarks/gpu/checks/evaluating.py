@@ -41,7 +41,7 @@ def fewshot_agrees(context: Context) -> Verdict:
         asked = Protocol(episodes=protocol.episodes, distance=distance)
         truth = fewshot(features, labels, asked, device="cpu")
         found = fewshot(resident, labels, asked, device=context.device)
-        queries = asked.n_way * asked.n_query
+        queries = asked.ways * asked.n_query
         differing = np.abs(truth.per_episode - found.per_episode).sum() * queries
         numbers[distance] = {"accuracy": found.accuracy, "queries_apart": float(round(differing))}
     # float32 sums in another order: the study's own tolerance is one query in 600 episodes

@@ -181,12 +181,77 @@ def test_disjoint_patients() -> None:
     groups = np.arange(600) // 6
     labels = groups % 5
     features = generator.normal(size=(100, 32))[groups] + 0.1 * generator.normal(size=(600, 32))
+    names = [f"p{g}" for g in groups]
     shared = fewshot(features, labels, Protocol(episodes=200))
-    apart = fewshot(
-        features, labels, Protocol(episodes=200, patient_disjoint=True), groups=[f"p{g}" for g in groups]
-    )
+    apart = fewshot(features, labels, Protocol(episodes=200), groups=names)
     assert shared.accuracy > 0.35
     assert abs(apart.accuracy - 0.2) < 0.1
+    assert (shared.protocol.group_disjoint, apart.protocol.group_disjoint) == (False, True)
+    for group_disjoint, same in ((True, apart), (False, shared)):
+        asked = fewshot(features, labels, Protocol(episodes=200, group_disjoint=group_disjoint), groups=names)
+        assert asked.episodes_digest == same.episodes_digest
+        assert asked.to_dict()["group_disjoint"] is group_disjoint
+
+
+def test_unknown_patients_are_said_and_change_no_episode() -> None:
+    features, labels = _clusters()
+    plain = fewshot(features, labels, SMALL)
+    outside = np.where(np.arange(400) < 9, 3, -1)  # the only rows with a group have no label
+    unlabelled = np.where(np.arange(400) < 9, -1, labels)
+    for groups in (np.full(400, -1), [None] * 400, [""] * 400):
+        assert fewshot(features, labels, SMALL, groups=groups).episodes_digest == plain.episodes_digest
+    assert [note.partition(":")[0] for note in plain.notes] == ["No image names its patient (group)"]
+    (note,) = fewshot(features, unlabelled, SMALL, groups=outside).notes
+    assert note == plain.notes[0]
+    with pytest.raises(Refused, match="No image that takes part has a group"):
+        fewshot(features, labels, Protocol(**SMALL.__dict__ | {"group_disjoint": True}), groups=outside - 4)
+
+
+def test_as_published_keeps_no_patients_apart_and_says_so() -> None:
+    features, labels = _clusters()
+    study = Protocol(**SMALL.__dict__ | {"mode": "as-published"})
+    plain = fewshot(features, labels, study)
+    found = fewshot(features, labels, study, groups=np.arange(400) // 4)
+    assert (found.episodes_digest, found.ci95) == (plain.episodes_digest, plain.ci95)
+    assert found.protocol.group_disjoint is False
+    assert (
+        "As in the study, images of one patient may be in both support and query of an episode" in found.notes
+    )
+
+
+def test_a_missing_group_is_a_patient_of_its_own() -> None:
+    features, labels = _clusters()
+    groups = np.where(np.arange(400) % 3 == 0, -1, np.arange(400) // 4)
+    alone = np.where(groups < 0, 1000 + np.arange(400), groups)
+    some, every = (fewshot(features, labels, SMALL, groups=each) for each in (groups, alone))
+    assert (some.episodes_digest, some.patients) == (every.episodes_digest, every.patients)
+    assert some.protocol.group_disjoint and some.notes == ()
+
+
+def test_patients_that_cannot_be_kept_apart_are_refused_and_the_remedy_works() -> None:
+    features, labels = _clusters()
+    with pytest.raises(Refused, match="left a class fewer than 5") as error:
+        fewshot(features, labels, SMALL, groups=np.arange(400) % 3)
+    assert "--no-group-disjoint" in error.value.remedy
+    shared = Protocol(**SMALL.__dict__ | {"group_disjoint": False})
+    found = fewshot(features, labels, shared, groups=np.arange(400) % 3)
+    assert found.episodes_digest == fewshot(features, labels, SMALL).episodes_digest
+    assert found.patients.groups == 3
+
+
+@pytest.mark.parametrize(("classes", "tiny", "ways"), [(2, 0, 2), (4, 0, 4), (6, 0, 5), (4, 1, 3), (8, 1, 5)])
+def test_n_way_is_five_or_the_classes_there_are(classes: int, tiny: int, ways: int) -> None:
+    features, labels = _clusters(n=60 * classes, classes=classes)
+    labels[np.flatnonzero(labels < tiny)[3:]] = -1
+    found = fewshot(features, labels, Protocol(n_shot=4, n_query=3, episodes=20))
+    asked = fewshot(features, labels, Protocol(n_way=ways, n_shot=4, n_query=3, episodes=20))
+    assert found.to_dict()["n_way"] == found.protocol.ways == ways
+    assert found.episodes_digest == asked.episodes_digest
+    said = [note for note in found.notes if note.startswith(f"n-way is {ways} and not 5")]
+    assert len(said) == (ways < 5) and len(asked.notes) == 1
+    assert [f"as {tiny} of {classes} are too small" in note for note in said] == [tiny > 0] * len(said)
+    with pytest.raises(Refused, match=rf"{classes - tiny} of {classes} classes"):
+        fewshot(features, labels, Protocol(n_way=classes + 1, n_shot=4, n_query=3, episodes=20))
 
 
 def test_a_cap_limits_the_images_that_are_drawn() -> None:
@@ -214,12 +279,48 @@ def test_the_bootstrap_is_over_patients() -> None:
     features, labels = _clusters(n=600, spread=3.0)
     groups = np.arange(600) // 30
     by_image = fewshot(features, labels, SMALL, bootstrap=200).bootstrap
-    by_group = fewshot(features, labels, SMALL, groups=groups, bootstrap=200).bootstrap
+    grouped = fewshot(features, labels, SMALL, groups=groups, bootstrap=1000)
+    by_group = grouped.bootstrap
     assert by_image is not None and by_group is not None
     assert by_group.groups == 20 and by_image.groups > 300
-    accuracy = fewshot(features, labels, SMALL).accuracy
-    for each in (by_image, by_group):
-        assert each.low < accuracy < each.high
+    assert by_image.low < fewshot(features, labels, SMALL).accuracy < by_image.high
+    assert by_group.low < grouped.accuracy < by_group.high
+    # The interval that is always there: of the same patients, a little wider, by Student's t of 19.
+    wanted = (by_group.high - by_group.low) * 2.093 / 1.96
+    assert grouped.patients.high - grouped.patients.low == pytest.approx(wanted, rel=0.15)
+
+
+def test_a_difference_has_an_interval_over_patients_beside_the_one_over_episodes() -> None:
+    """By hand: which queries each model gets right, patient by patient; images of a patient fail together."""
+    generator = np.random.default_rng(5)
+    groups = np.arange(600) // 12
+    labels = groups % 3
+    centres, people = generator.normal(size=(3, 16)), 2 * generator.normal(size=(2, 50, 16))
+    a, b = (
+        (centres[labels] + people[m, groups] + 0.1 * generator.normal(size=(600, 16))).astype(np.float32)
+        for m in range(2)
+    )
+    protocol = Protocol(n_way=3, n_shot=5, n_query=5, episodes=300)
+    found = compare({"a": a, "b": b}, labels, protocol, groups=groups, data_set="x")
+    pools = [np.flatnonzero(labels == c) for c in range(3)]
+    drawn = Sampler(pools, protocol.identity("x"), groups).draw(300)
+    right = [loop(x, drawn.support, drawn.query, "sqeuclidean") == np.arange(3)[:, None] for x in (a, b)]
+    patient = groups[drawn.query]
+    totals = [(right[0].astype(int) - right[1])[patient == g].sum() for g in range(50)]
+    counts = [(patient == g).sum() for g in range(50)]
+    got = found["a"].minus(found["b"])
+    assert got.mean == pytest.approx(sum(totals) / sum(counts))
+    picks = np.random.default_rng(0).integers(0, 50, (4000, 50))
+    means = np.array(totals)[picks].sum(axis=1) / np.array(counts)[picks].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert got.patients.high - got.patients.low == pytest.approx((high - low) * 2.0096 / 1.96, rel=0.08)
+    assert got.patients.groups == 50 and got.patients.low < got.mean < got.patients.high
+    assert got.patients.high - got.patients.low > 2.5 * 2 * got.ci95, "episodes alone look too sure"
+    written = got.to_dict()
+    assert (written["low"], written["high"]) == (got.mean - got.ci95, got.mean + got.ci95)
+    without = compare({"a": a, "b": b}, labels, protocol)
+    reason = without["a"].minus(without["b"]).to_dict()["patients"]["reason"]
+    assert reason == "no image names its patient (group)"
 
 
 @pytest.mark.parametrize("backend", ["array", "faiss"])
@@ -332,7 +433,7 @@ def test_no_labels_and_no_features_are_refused_with_numbers() -> None:
         {"mode": "paper"},
         {"cap": 34},
         {"mode": "as-published", "cap": 100},
-        {"mode": "as-published", "patient_disjoint": True},
+        {"mode": "as-published", "group_disjoint": True},
         {"mode": "as-published", "distance": "cosine"},
     ],
 )
@@ -352,7 +453,7 @@ def test_nonsense_protocols_are_refused(bad: dict) -> None:
         {"backend": "numpy"},
         {"backend": "faiss", "device": "cuda"},
         {"device": "tpu"},
-        {"protocol": Protocol(n_way=3, n_shot=5, n_query=5, episodes=40, patient_disjoint=True)},
+        {"protocol": Protocol(n_way=3, n_shot=5, n_query=5, episodes=40, group_disjoint=True)},
     ],
 )
 def test_nonsense_arguments_are_refused(bad: dict) -> None:

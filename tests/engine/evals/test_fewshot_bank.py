@@ -30,8 +30,10 @@ def bank(tmp_path: Path) -> Bank:
 def test_the_bank_gives_what_the_arrays_give(bank: Bank) -> None:
     found = fewshot_from_bank(bank.path, "timm/other", PROTOCOL)
     features = bank.features("timm/other")
-    expected = fewshot(features.array, features.labels, PROTOCOL, data_set=bank.image_digest)
+    patients = {"groups": np.arange(150) // 3, "data_set": bank.image_digest}
+    expected = fewshot(features.array, features.labels, PROTOCOL, **patients)
     assert (found["accuracy"], found["ci95"]) == (expected.accuracy, expected.ci95)
+    assert (found["group_disjoint"], found["patients"]) == (True, expected.patients.to_dict())
     bad = [row for row in range(150) if is_bad(row)]
     unlabelled = [row for row in range(150) if row % 4 == 2 and not is_bad(row)]
     assert (found["failed"], found["unlabelled"]) == (len(bad), len(unlabelled))
@@ -54,6 +56,9 @@ def test_several_models_are_paired_and_each_is_recorded(bank: Bank) -> None:
     assert record.kind == "fewshot"
     assert record.metrics["accuracy"] == one["accuracy"]
     assert record.metrics["paired"] == one["paired"]
+    pair, patients = one["paired"][0], one["paired"][0]["patients"]
+    assert pair["low"] < pair["difference"] < pair["high"]
+    assert patients["groups"] > 2 and patients["low"] < pair["difference"] < patients["high"]
     assert record.metrics["bootstrap"]["resamples"] == 50
     assert record.failures["failed"] == one["failed"]
     assert record.used["feature"] == one["feature"] and record.asked["distance"] == "sqeuclidean"
@@ -65,19 +70,25 @@ def test_a_split_is_all_that_is_drawn_from(bank: Bank) -> None:
     found = fewshot_from_bank(bank.path, "timm/other", PROTOCOL, split="test")
     features, codes = bank.features("timm/other"), bank.column("label")[0]
     labels = np.where(np.arange(150) % 2 == 1, codes, -1)
-    expected = fewshot(features.array, labels, PROTOCOL, data_set=bank.image_digest)
+    patients = {"groups": np.arange(150) // 3, "data_set": bank.image_digest}
+    expected = fewshot(features.array, labels, PROTOCOL, **patients)
     assert found["accuracy"] == expected.accuracy
     assert (found["outside_split"], found["images"]) == (75, expected.used)
     assert found["images"] + found["masked"] + found["outside_split"] == 150
 
 
 def test_patients_apart(bank: Bank) -> None:
-    apart = Protocol(n_way=2, n_shot=3, n_query=4, episodes=30, patient_disjoint=True)
-    features = bank.features("timm/other")
-    expected = fewshot(
-        features.array, features.labels, apart, groups=np.arange(150) // 3, data_set=bank.image_digest
-    )
-    assert fewshot_from_bank(bank.path, "timm/other", apart)["episodes_digest"] == expected.episodes_digest
+    features, data_set = bank.features("timm/other"), bank.image_digest
+    groups = np.arange(150) // 3
+    for asked in (None, True, False):
+        apart = Protocol(n_way=2, n_shot=3, n_query=4, episodes=30, group_disjoint=asked)
+        expected = fewshot(features.array, features.labels, apart, groups=groups, data_set=data_set)
+        found = fewshot_from_bank(bank.path, "timm/other", apart)
+        assert found["episodes_digest"] == expected.episodes_digest
+        assert (
+            found["group_disjoint"] is read_all(bank.path)[-1].asked["group_disjoint"] is (asked is not False)
+        )
+        assert found["patients"]["groups"] == expected.patients.groups > 0
 
 
 def test_refusals_leave_no_record(bank: Bank) -> None:
@@ -90,7 +101,7 @@ def test_refusals_leave_no_record(bank: Bank) -> None:
     with pytest.raises(BankError, match="'nothing' is not in"):
         fewshot_from_bank(bank.path, "nothing", PROTOCOL)
     with pytest.raises(Refused, match=r"largest: (apple|zebra|pear) \d+"):
-        fewshot_from_bank(bank.path, "timm/other", Protocol())
+        fewshot_from_bank(bank.path, "timm/other", Protocol(n_way=5))
     assert read_all(bank.path) == []
 
 

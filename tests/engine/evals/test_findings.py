@@ -67,6 +67,28 @@ def test_every_finding_is_scikit_learns() -> None:
     assert summary["objective"] == pytest.approx(sum(one["objective"] for one in summary["findings"]))
 
 
+def test_a_flat_auroc_never_chooses_a_constant_classifier() -> None:
+    """A rare finding that one feature tells: every C ranks it perfectly, at the smallest none is found."""
+    x, targets = data(2)
+    rare = np.arange(N) % 8 == 3
+    x[:, 6] = np.where(rare, 40.0, -6.0) + np.random.default_rng(1).normal(size=N)
+    targets[1] = finding_of("rare", rare.astype(int), ["0", "1"], Policies())
+    found = probe_findings(x, targets, PARTS, ProbeOptions(C=C, bootstrap=0), NONE)
+    other, one = found.fitted
+    assert (one.sweep.val_score == 1.0).all() and one.sweep.flat and not other.sweep.flat
+    z = StandardScaler().fit(x[PARTS.train].astype(np.float64)).transform(x.astype(np.float64))
+    models = [
+        LogisticRegression(C=c, tol=1e-10, max_iter=9999).fit(z[PARTS.train], rare[PARTS.train]) for c in C
+    ]
+    losses = [oracle.log_loss(rare[PARTS.val], model.predict_proba(z[PARTS.val])) for model in models]
+    assert one.best_C == C[int(np.argmin(losses))] == C[-1]
+    assert not models[0].predict(z[PARTS.test]).any(), "as the strongest regularisation would have it"
+    assert one.test.headline["mean_per_class_accuracy"] == 1.0
+    written = found.to_dict()["findings"]
+    assert [each["flat"] for each in written] == [False, True]
+    assert "Validation auroc is the same for all 5 values of C: chosen by log loss" in written[1]["notes"]
+
+
 def test_what_cannot_be_learnt_chosen_or_tested_is_left_out_with_its_reason() -> None:
     x, targets = data(5)
     targets[1].codes[PARTS.train] = 0

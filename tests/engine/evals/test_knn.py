@@ -39,9 +39,55 @@ def test_copies_of_every_row_make_leave_one_out_perfect() -> None:
     found = knn(np.concatenate([x, x]), np.concatenate([y, y]), KnnOptions(k=(1,)))
     assert found.by_k[1].accuracy == 1.0
     groups = np.tile(np.arange(200), 2)
-    options = KnnOptions(k=(1,), group_disjoint=True)
-    apart = knn(np.concatenate([x, x]), np.concatenate([y, y]), options, groups=groups)
-    assert apart.by_k[1].accuracy == pytest.approx(knn(x, y, KnnOptions(k=(1,))).by_k[1].accuracy)
+    both = np.concatenate([x, x]), np.concatenate([y, y])
+    alone = knn(x, y, KnnOptions(k=(1,))).by_k[1].accuracy
+    for asked, accuracy in ((None, alone), (True, alone), (False, 1.0)):
+        apart = knn(*both, KnnOptions(k=(1,), group_disjoint=asked), groups=groups)
+        assert apart.by_k[1].accuracy == pytest.approx(accuracy)
+        assert apart.to_dict()["group_disjoint"] is (asked is not False)
+        assert apart.notes == ()
+
+
+def test_unknown_patients_are_said_and_a_missing_one_is_alone() -> None:
+    x, y = data()
+    plain = knn(x, y, KnnOptions(k=(1, 5)))
+    assert [note.partition(":")[0] for note in plain.notes] == ["No image names its patient (group)"]
+    unknown = knn(x, y, KnnOptions(k=(1, 5)), groups=np.full(200, -1))
+    assert (unknown.by_k, unknown.notes) == (plain.by_k, plain.notes) and not unknown.group_disjoint
+    groups = np.where(np.arange(200) < 100, -1, np.arange(200) // 4)
+    alone = np.where(groups < 0, 1000 + np.arange(200), groups)
+    for parts in ({}, HALVES):
+        some, every = (knn(x, y, KnnOptions(k=(1, 5)), groups=each, **parts) for each in (groups, alone))
+        assert some.by_k == every.by_k and some.notes == ()
+    near = some.neighbours.rows
+    known = groups[some.test_rows] >= 0
+    assert not (groups[some.train_rows][near] == groups[some.test_rows][:, None])[known].any()
+
+
+def test_an_image_with_no_neighbour_of_another_patient_is_masked() -> None:
+    """Train to test: all who vote are one patient, of whom the test part has some images as well."""
+    x, y = data()
+    groups = np.where(HALVES["train"] | (np.arange(200) < 40), 7, np.arange(200) + 100)
+    found = knn(x, y, KnnOptions(k=(3,)), groups=groups, **HALVES)
+    others = HALVES["test"] & (groups != 7)
+    assert found.masked == {"failed": 0, "unlabelled": 0, "only_own_patient": 20}
+    assert found.by_k == knn(x, y, KnnOptions(k=(3,)), train=HALVES["train"], test=others).by_k
+    every = np.full(200, 7)
+    with pytest.raises(Refused, match="of one group") as error:
+        knn(x, y, KnnOptions(k=(3,)), groups=every, **HALVES)
+    assert "--no-group-disjoint" in error.value.remedy
+    shared = knn(x, y, KnnOptions(k=(3,), group_disjoint=False), groups=every, **HALVES)
+    assert shared.by_k == knn(x, y, KnnOptions(k=(3,)), **HALVES).by_k
+
+
+def test_too_large_a_k_beside_ones_own_patient_names_the_way_out() -> None:
+    x, y = data()
+    groups = np.where(np.arange(200) < 190, 0, np.arange(200))
+    with pytest.raises(Refused, match="200 images to choose from less 190") as error:
+        knn(x, y, KnnOptions(k=(20,)), groups=groups)
+    assert "--no-group-disjoint" in error.value.remedy
+    assert knn(x, y, KnnOptions(k=(20,), group_disjoint=False), groups=groups).by_k.keys() == {20}
+    assert list(knn(x, y, groups=groups).by_k) == [1, 5, 10]
 
 
 def test_masked_rows_neither_vote_nor_count() -> None:
@@ -102,9 +148,10 @@ def test_defaults_fit_the_base() -> None:
         ({"train": HALVES["train"], "test": np.zeros(200, bool)}, "No usable test row among 0"),
         ({"options": KnnOptions(k=(200,))}, "k = 200 with 200"),
         ({"options": KnnOptions(group_disjoint=True)}, "has a group"),
+        ({"groups": np.zeros(199, int)}, "199 groups for 200 labels"),
         (
             {"options": KnnOptions(group_disjoint=True), "groups": np.zeros(200, int)},
-            "200 of a query's own image or group",
+            "All 200 images that vote and all 200 to be classified are of one group",
         ),
     ],
 )

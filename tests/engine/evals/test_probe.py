@@ -106,12 +106,31 @@ def test_order_of_rows_names_of_classes_and_scale_of_features_do_not_matter(seed
     np.testing.assert_allclose(moved.probabilities[at], plain.probabilities, atol=1e-3)
 
 
-def test_of_equal_scores_the_strongest_regularisation_wins() -> None:
+@pytest.mark.parametrize("select", ["accuracy", "auroc"])
+def test_of_equal_scores_the_better_log_loss_wins_and_a_flat_grid_is_said(select: str) -> None:
+    """Classes far apart: the strongest regularisation ranks them right, but hardly tells them apart."""
     x, y = data(apart=20.0)
-    found = probe(x, y, **PARTS, options=ProbeOptions(C=C, bootstrap=0))
+    train, val, _ = PARTS.values()
+    found = probe(x, y, **PARTS, options=ProbeOptions(C=C, bootstrap=0, select=select))
+    losses = []
+    for each in C:
+        scaler, model = fitted(x[train], y[train], each, None)
+        losses.append(
+            oracle.log_loss(y[val], model.predict_proba(scaler.transform(x[val].astype(np.float64))))
+        )
+    np.testing.assert_allclose(found.sweep.val_log_loss, losses, rtol=1e-3)
     perfect = found.sweep.val_score == 1.0
-    assert perfect.sum() > 1
-    assert found.best_C == np.array(C)[perfect].min()
+    assert perfect.sum() > 1 and perfect[1:].all()
+    assert found.best_C == C[int(np.where(perfect, losses, np.inf).argmin())] != np.array(C)[perfect].min()
+    said = f"Validation {select} is the same for all 6 values of C: chosen by log loss"
+    assert found.sweep.flat == found.to_dict()["flat"] == (said in found.notes) == bool(perfect.all())
+
+
+def test_a_classifier_that_must_be_constant_is_said_to_be() -> None:
+    x, y = data(2)
+    found = probe(np.ones_like(x), y, **PARTS, options=ProbeOptions(C=C, bootstrap=0, select="auroc"))
+    assert found.sweep.constant.all() and found.sweep.flat
+    assert "Every fit scores all validation images alike: a constant classifier" in found.notes
 
 
 def test_validation_is_cut_from_train_by_patient() -> None:

@@ -25,17 +25,28 @@ def test_other_grids_are_refused(bounds: tuple) -> None:
         grid(*bounds)
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=20), st.randoms(use_true_random=False))
-def test_the_best_wins_and_of_equals_the_strongest(values: list[int], shuffled: object) -> None:
-    """Against the loop that goes from strong to weak and takes what is strictly better."""
-    C = [10.0**i for i in range(len(values))]
+FITS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.booleans()), min_size=1, max_size=20)
+
+
+@given(FITS, st.randoms(use_true_random=False))
+def test_of_equal_scores_the_better_log_loss_wins_then_the_larger_c(fits: list, shuffled: object) -> None:
+    """Against Python's sort of tuples."""
+    C = [10.0**i for i in range(len(fits))]
     shuffled.shuffle(C)  # type: ignore[attr-defined]
-    for select, sign in (("accuracy", 1), ("log-loss", -1)):
-        best, winner = -np.inf, -1
-        for at in sorted(range(len(C)), key=C.__getitem__):
-            if sign * values[at] > best:
-                best, winner = sign * values[at], at
-        assert choose(C, values, select) == winner
+    scores, losses, constant = (list(each) for each in zip(*fits, strict=True))
+    for select, sign in (("auroc", 1), ("log-loss", -1)):
+        keys = [(not k, sign * s, -b, c) for s, b, k, c in zip(scores, losses, constant, C, strict=True)]
+        assert choose(C, scores, select, losses, constant) == keys.index(max(keys))
+        keys = [(sign * s, c) for s, c in zip(scores, C, strict=True)]
+        assert (
+            choose(C, scores, select) == choose(C, scores, select, [np.nan] * len(C)) == keys.index(max(keys))
+        )
+
+
+def test_scores_that_differ_by_rounding_are_equal() -> None:
+    third = 1 / 3
+    assert choose([1, 2, 3], [third + 1e-16, third - 1e-16, 0.2], "auroc", [0.9, 0.3, 0.1]) == 1
+    assert choose([1, 2], [0.5, 0.5 - 1e-9], "auroc", [0.9, 0.1]) == 0, "a pair of 10^9 is a difference"
 
 
 def test_scores_are_scikit_learns() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from engine.errors import Refused
+from engine.kernels import episodes
 from engine.kernels.episodes import Identity, Sampler, own_groups, smallest_keys, without_replacement
 
 
@@ -135,6 +136,30 @@ def test_no_group_on_both_sides(seed: int, size: int) -> None:
         for n, c in enumerate(drawn.classes[e]):
             assert len(set(drawn.query[e, n])) == 2
             assert set(drawn.query[e, n]) <= set(pools[c])
+
+
+@given(
+    st.integers(0, 1000),
+    st.integers(1, 12),
+    st.sampled_from([1, 60, 4_000_000]),
+    st.sampled_from([1e-9, 1e9]),
+)
+@settings(max_examples=40, deadline=None)
+def test_queries_are_those_of_the_plain_loop(seed: int, size: int, at_once: int, few: float) -> None:
+    """An episode at a time: the rows of a class whose group is not in the support, then a sample of them."""
+    generator, identity = np.random.default_rng(seed), Identity(seed, "", 3, 3, 2)
+    labels, groups = generator.integers(0, 4, 160), own_groups(generator.integers(-1, 150 // size, 160))
+    pools = [np.flatnonzero(labels == c) for c in range(4)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(episodes, "_EXCLUDED_ROWS", at_once)
+        patch.setattr(episodes, "_FEW", few)
+        drawn = Sampler(pools, identity, groups).draw(15)
+    numbers = identity.stream("images").uniform(15, 3, 5)[..., 3:]
+    for e in range(15):
+        for n, c in enumerate(drawn.classes[e]):
+            allowed = pools[c][~np.isin(groups[pools[c]], groups[drawn.support[e]])]
+            places = without_replacement(numbers[e, n][None], np.array([len(allowed)]))[0]
+            assert drawn.query[e, n].tolist() == allowed[places].tolist()
 
 
 def test_single_images_as_groups_leave_the_support_as_it_is() -> None:
