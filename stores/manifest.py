@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stores.errors import ManifestError, PathRefused
-from stores.folders import Listing, Progress, hash_all, list_images
+from stores.folders import SUFFIXES, Listing, Progress, hash_all, list_images
 from stores.manifest_check import CheckReport, Problem, check
 from stores.outputs import refuse_csv_outside
 from stores.paths import CONTROL, as_re2, refuse_bad_uris, shown
@@ -170,6 +170,7 @@ class Manifest:
         columns: dict[str, Sequence[str]] = {"image_id": _short_ids(listing.uris), "uri": listing.uris}
         columns |= _folder_parts(listing.uris, split_folders)
         notes = [f"{count} skipped: {reason}" for reason, count in listing.skipped.items()]
+        notes += _gif_notes(listing.uris)
         notes += [] if split_folders else _looks_split(columns["label"])
         if hash_files:
             hashed = hash_all([root / uri for uri in listing.uris], workers=workers, progress=progress)
@@ -530,10 +531,15 @@ def _listing(root: Path, follow_links: bool) -> Listing:
         skipped = ", ".join(f"{count} {reason}" for reason, count in listing.skipped.items()) or "nothing"
         raise ManifestError(
             f"{root} holds no image (skipped: {skipped})",
-            "Images end in .jpg .jpeg .png .tif .tiff .bmp .webp or .jp2",
+            f"Images end in {' '.join(sorted(SUFFIXES))}",
             "choose another folder, or list the files in a CSV",
         )
     return listing
+
+
+def _gif_notes(uris: list[str]) -> list[str]:
+    count = sum(uri.lower().endswith(".gif") for uri in uris)
+    return [f"{count} listed: GIF (of an animated one, the first frame is taken)"] if count else []
 
 
 def _short_ids(uris: list[str]) -> list[str]:

@@ -368,4 +368,5 @@ def _assemble(
         len(by_reference),
         sum(row.bytes_read for row in batch.read),
         seconds,
+        sum(row.first_frame for row in batch.read),
     )

@@ -47,7 +47,7 @@ _PICTURES = (
     (0, b"CDF\x01", "MINC or NetCDF; convert slices to PNG or TIFF (for instance with nibabel)"),
 )
 
-#: What is no picture, compared in lower case.
+#: What is no picture, or holds pictures to be named within it; compared in lower case.
 _OTHERS = (
     (0, b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
     (0, b"%!ps", f"PostScript (EPS); {_RENDER}"),
@@ -55,6 +55,7 @@ _OTHERS = (
     (0, b"%pdf", f"PDF; {_RENDER}"),
     (0, b"\x08\x00\x05\x00", "DICOM without its preamble; write it as a DICOM file (PS3.10) first"),
     (0, b"\x02\x00\x00\x00ul", "DICOM without its preamble; write it as a DICOM file (PS3.10) first"),
+    (0, b"objecttype", "a MetaImage volume; name one of its slices (FILE.mha!/slice/0.5)"),
     (0, b"pk\x03\x04", "a ZIP archive; name a file in it (FILE.zip!/NAME)"),
     (0, b"\x1f\x8b", "gzip; unpack it first"),
     (0, b"\x89hdf\r\n\x1a\n", "HDF5; write its pictures as PNG or TIFF"),
@@ -85,8 +86,6 @@ def refuse(data: bytes) -> NoReturn:
 
 
 def _picture(data: bytes) -> str:
-    if data[:10].lower() == b"objecttype":
-        return "a MetaImage volume; name one of its slices (FILE.mha!/slice/0.5)"
     return next((what for at, magic, what in _PICTURES if data.startswith(magic, at)), "")
 
 
