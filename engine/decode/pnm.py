@@ -15,7 +15,7 @@ from engine.recipes import Recipe
 _GAP = rb"(?:[\t\n\v\f\r ]|#[^\n\r]*[\n\r])"
 _BITMAP = re.compile(rb"P[14]%b+(\d{1,10})%b+(\d{1,10})%b" % (_GAP, _GAP, _GAP))
 _LEVELS = re.compile(rb"P[2356]%b+(\d{1,10})%b+(\d{1,10})%b+(\d{1,10})%b" % (_GAP, _GAP, _GAP, _GAP))
-_UNFINISHED = re.compile(rb"P[1-6](?:%b+\d{1,10}){0,3}%b*(?:#[^\n\r]*)?" % (_GAP, _GAP))
+_UNFINISHED = re.compile(rb"P[1-6](?=[\s#])(?:%b+\d{1,10}){0,3}%b*(?:#[^\n\r]*)?" % (_GAP, _GAP))
 _COMMENT = re.compile(rb"#[^\n\r]*")
 _NUMBERS = re.compile(rb"[0-9\s]*")
 _FURTHER = re.compile(rb"\s*P[1-6][\s#]")
