@@ -11,7 +11,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from itertools import islice
 
 from PIL import Image
 
@@ -30,9 +29,10 @@ _ORIENTATION, _XMP = 274, 700
 _CODES = {1: "B", 3: "H", 4: "I"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1}
 _IN_XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9]+)")
+_PREFIXES = re.compile(rb"\A(?:Exif\0\0)*")
 _XMP_NAMESPACE = b"http://ns.adobe.com/xap/1.0/\0"
-#: Of a PNG's text, unpacked; `sniff` refuses a chunk that holds more.
-_MAX_TEXT = 1 << 20
+#: Bytes of a block: of a PNG's text when unpacked (`sniff` refuses more), of EXIF in a JPEG's segments.
+_MAX_BLOCK = 1 << 20
 _MAX_PARTS = 200_000
 
 #: An EXIF block and an XMP packet; empty where there is none.
@@ -51,7 +51,7 @@ def read(data: bytes, format: str) -> int:
         return 1
     try:
         exif, xmp = reader(data)
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, OverflowError):
         return 1
     value = _in_exif(exif)
     if value is None and (match := _IN_XMP.search(xmp)):
@@ -77,7 +77,7 @@ def without(data: bytes) -> bytes:
                 for match in _IN_XMP.finditer(data, *entry.span(data)):
                     patched = patched or bytearray(data)
                     patched[match.start(1) : match.end(1)] = b"1".rjust(len(match[1]), b"0")
-    except struct.error:
+    except (struct.error, IndexError, OverflowError):
         pass  # whatever reads the directory next will meet the same
     return data if patched is None else bytes(patched)
 
@@ -125,14 +125,13 @@ def _directory(data: bytes) -> Iterator[_Entry]:
 
 def _in_exif(block: bytes) -> int | None:
     """The value of tag 274; None without one. One that is no number is 0, and still goes before XMP's."""
-    while block.startswith(b"Exif\0\0"):
-        block = block[6:]
+    block = _PREFIXES.sub(b"", block, 1)
     value = None
     try:
         for entry in _directory(block):
             if entry.tag == _ORIENTATION:
                 value = entry.value(block) or 0
-    except (struct.error, OverflowError):
+    except (struct.error, IndexError, OverflowError):
         pass
     return value
 
@@ -163,43 +162,43 @@ def _jpeg(data: bytes) -> _Blocks:
         stop = position + 2 + int.from_bytes(data[position + 2 : position + 4])
         segment = data[position + 4 : stop]
         if marker == 0xE1 and segment.startswith(b"Exif\0\0"):
-            exif = exif + segment[6:] if exif else segment
+            exif += segment[6:] if len(exif) < _MAX_BLOCK else b""
         elif marker == 0xE1 and segment.startswith(_XMP_NAMESPACE):
             xmp = segment[len(_XMP_NAMESPACE) :]
         position = max(stop, position + 4)
     return exif, xmp
 
 
-_PNG_KEYS = (b"eXIf", b"Raw profile type ", b"XML:com.adobe.xmp")
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_PROFILES = tuple(b"Raw profile type " + name for name in (b"exif", b"APP1", b"xmp"))
+_PNG_XMP = b"XML:com.adobe.xmp"
 
 
 def _png(data: bytes) -> _Blocks:
-    if not any(key in data for key in _PNG_KEYS):
-        return b"", b""
     chunk = b""
-    texts: dict[bytes, bytes] = {}
+    texts: dict[bytes, tuple[bytes, bytes]] = {}
     for kind, payload in _png_chunks(data):
         if kind == b"eXIf":
             chunk = payload
-        elif kind in (b"tEXt", b"zTXt", b"iTXt") and payload.startswith(_PNG_KEYS[1:]):
+        elif payload.startswith((*_PROFILES, _PNG_XMP)):
             key, _, rest = payload.partition(b"\0")
-            texts[key] = _png_text(kind, rest)
-    exif, app1, xmp = (_raw_profile(texts.get(b"Raw profile type " + k, b"")) for k in _PROFILES)
+            texts[key] = kind, rest
+    # Unpacked only now: at most one text of each keyword.
+    plain = {key: _png_text(*texts[key]) for key in (*_PROFILES, _PNG_XMP) if key in texts}
+    exif, app1, xmp = (_raw_profile(plain.get(key, b"")) for key in _PROFILES)
     if app1.startswith(_XMP_NAMESPACE):
         xmp, app1 = app1[len(_XMP_NAMESPACE) :], b""
-    return chunk or exif or app1, texts.get(b"XML:com.adobe.xmp", b"") or xmp
-
-
-_PROFILES = (b"exif", b"APP1", b"xmp")
+    return chunk or exif or app1, plain.get(_PNG_XMP, b"") or xmp
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of the chunks that may be wanted."""
     position = 8
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4])
         kind = data[position + 4 : position + 8]
-        # Not a copy of the picture's data, only of what may be wanted.
-        yield kind, b"" if kind == b"IDAT" else data[position + 8 : position + 8 + length]
+        if kind == b"eXIf" or kind in _PNG_TEXTS:
+            yield kind, data[position + 8 : position + 8 + length]
         position += 12 + length
 
 
@@ -213,7 +212,7 @@ def _png_text(kind: bytes, rest: bytes) -> bytes:
     else:
         packed, rest = bool(rest[0]), rest[2:].split(b"\0", 2)[2]
     try:
-        return zlib.decompressobj().decompress(rest, _MAX_TEXT) if packed else rest
+        return zlib.decompressobj().decompress(rest, _MAX_BLOCK) if packed else rest
     except zlib.error:
         return b""
 
@@ -246,7 +245,7 @@ _JP2_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
 def _jpeg2000(data: bytes) -> _Blocks:
     blocks = {_JP2_EXIF: b"", _JP2_XMP: b""}
-    for kind, start, stop in islice(boxes(data, 0, len(data)), _MAX_PARTS):
+    for kind, start, stop in boxes(data, 0, len(data)):
         name = data[start : start + 16]
         if kind == b"uuid" and name in blocks:
             blocks[name] = data[start + 16 : stop]
@@ -258,7 +257,9 @@ def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, in
 
     The last one's end may lie beyond `end`: the file is truncated.
     """
-    while position + 8 <= end:
+    for _ in range(_MAX_PARTS):
+        if position + 8 > end:
+            return
         length, kind = int.from_bytes(data[position : position + 4]), data[position + 4 : position + 8]
         start = position + 8
         if length == 1:

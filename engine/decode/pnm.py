@@ -79,7 +79,9 @@ def check_samples(data: bytes, layout: Layout) -> None:
         return  # text has to be read to be counted
     end = layout.start + layout.size
     if end > len(data):
-        raise BadImage("truncated", f"its samples stop after {len(data) - layout.start} of {layout.size} bytes")
+        raise BadImage(
+            "truncated", f"its samples stop after {len(data) - layout.start} of {layout.size} bytes"
+        )
     if _FURTHER.match(data, end):
         raise BadImage("multi_frame", "a file of several PNM pictures")
 

@@ -39,7 +39,9 @@ def tiff_of(
     return mark + first + samples + padding + count + entries + bytes(room) + beyond
 
 
-def picture_tags(pixels: np.ndarray, **changed: int | Sequence[int] | bytes) -> dict[int, Sequence[int] | bytes]:
+def picture_tags(
+    pixels: np.ndarray, **changed: int | Sequence[int] | bytes
+) -> dict[int, Sequence[int] | bytes]:
     """Tags of an uncompressed picture, [h, w] or [h, w, c]; those to change are given as `_NUMBER`."""
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     kind = {"u": 1, "i": 2, "f": 3, "c": 6}[pixels.dtype.kind]

@@ -43,7 +43,9 @@ def exif(value: int | None, *, big_endian: bool = False, kind: int = 3) -> bytes
 
 
 def xmp(value: int, *, element: bool = False) -> bytes:
-    inner = f"><tiff:Orientation>{value}</tiff:Orientation></" if element else f' tiff:Orientation="{value}"/><'
+    inner = (
+        f"><tiff:Orientation>{value}</tiff:Orientation></" if element else f' tiff:Orientation="{value}"/><'
+    )
     return b"<x:xmpmeta><rdf:Description%b</x:xmpmeta>" % inner.encode()
 
 

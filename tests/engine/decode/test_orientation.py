@@ -92,7 +92,8 @@ def test_exif_goes_before_xmp_even_with_a_number_that_turns_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [b"", b"II", b"garbage, not EXIF", exif(6)[:9], exif(6)[:12], b"II*\0\xff\xff\xff\xff" + bytes(9)]
+    "block",
+    [b"", b"II", b"garbage, not EXIF", exif(6)[:9], exif(6)[:12], b"II*\0\xff\xff\xff\xff" + bytes(9)],
 )
 def test_damaged_exif_turns_nothing(block: bytes) -> None:
     for data in (

@@ -73,7 +73,10 @@ def test_deep_samples_are_those_of_the_file(most: int, channels: int) -> None:
 def test_agrees_with_pillow() -> None:
     import io
 
-    for data in (b"P5 13 9 100\n" + (GREY // 3).tobytes(), b"P4\n13 9\n" + np.packbits(~BITS, axis=1).tobytes()):
+    for data in (
+        b"P5 13 9 100\n" + (GREY // 3).tobytes(),
+        b"P4\n13 9\n" + np.packbits(~BITS, axis=1).tobytes(),
+    ):
         image = Image.open(io.BytesIO(data))
         assert np.array_equal(shown(data), np.asarray(image.convert("L")))
 

@@ -117,7 +117,9 @@ def test_exactly_what_pillow_opens_is_passed() -> None:
     assert passed > 50
 
 
-@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "lzma", "zstd"])
+@pytest.mark.parametrize(
+    "compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "lzma", "zstd"]
+)
 def test_compressions_that_pillow_reads(compression: str) -> None:
     try:
         data = written(scene(40, 50), "TIFF", compression=compression)
