@@ -1,4 +1,4 @@
-"""AVIF: what its boxes say, before Pillow's decoder sees the file. Other files of the HEIF family are named."""
+"""AVIF: what its boxes say, before Pillow decodes the file. Other files of the HEIF family are named."""
 
 import struct
 

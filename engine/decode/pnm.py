@@ -1,4 +1,4 @@
-"""PBM, PGM and PPM (P1 to P6), read here: Pillow stretches deep samples, and a window needs them as stored."""
+"""PBM, PGM and PPM (P1 to P6), read here: Pillow stretches deep samples, a window needs them as stored."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Names for files that are not decoded here: sound pictures of other formats, and what is no picture at all."""
+"""Names for files that are not decoded here: sound pictures of other formats, and what is no picture."""
 
 import zlib
 from typing import NoReturn

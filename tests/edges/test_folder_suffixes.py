@@ -8,7 +8,30 @@ from stores.manifest import Manifest
 
 FOLDER = Path(__file__).parents[1] / "data" / "edges" / "folder-suffixes"
 #: What the formats' own registrations and Pillow call them.
-SUFFIXES = "avif bmp gif j2c j2k jfif jp2 jpc jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp".split()
+SUFFIXES = (
+    "avif", "bmp", "gif", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm",
+    "ppm", "tif", "tiff", "webp",
+)  # fmt: skip
+    "avif",
+    "bmp",
+    "gif",
+    "j2c",
+    "j2k",
+    "jfif",
+    "jp2",
+    "jpc",
+    "jpe",
+    "jpeg",
+    "jpg",
+    "pbm",
+    "pgm",
+    "png",
+    "pnm",
+    "ppm",
+    "tif",
+    "tiff",
+    "webp",
+]
 
 
 def test_one_jpeg_by_three_names() -> None:
