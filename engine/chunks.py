@@ -200,10 +200,12 @@ class Tally:
         rows, failed: images done, and how many of them have no embedding.
         stages: clocks of the three stages.
         batch_sizes: images encoded in batches of each size.
+        first_frames: images that are the first of several frames in their file (GIF).
     """
 
     rows: int = 0
     failed: int = 0
+    first_frames: int = 0
     stages: Clocks = field(default_factory=new_clocks)
     batch_sizes: Counter[int] = field(default_factory=Counter)
 
@@ -211,6 +213,7 @@ class Tally:
         """Add another process's tally; clocks add up over processes."""
         self.rows += other.rows
         self.failed += other.failed
+        self.first_frames += other.first_frames
         self.batch_sizes.update(other.batch_sizes)
         for mine, theirs in zip(self.stages, other.stages, strict=True):
             mine.images += theirs.images
@@ -442,6 +445,7 @@ class _Collector:
         self._filled += len(step.batch.rows)
         self._tally.rows += len(step.batch.rows)
         self._tally.failed += len(step.batch.failures)
+        self._tally.first_frames += step.batch.first_frames
         committing.images += len(step.batch.rows)
         if self._filled == (len(step.task.rows) or stop - start):
             self._commit(step.task, start, stop)

@@ -425,7 +425,7 @@ class _Pass:
             feature=writer.key.name,
             name=chosen.read(self.bank.path, writer.key.name),
             title=self.bank.title(writer.key.name),
-            notes=self._notes(tally),
+            notes=self._notes(tally) + (_frame_notes(tally) if embedded else ()),
         )
         if embedded:
             self._record(writer, i, report, described, tally)
@@ -465,6 +465,7 @@ class _Pass:
                 "failed": report.failed,
                 "pending": report.pending,
                 "failures": report.failures,
+                **({"first_frames": tally.first_frames} if tally.first_frames else {}),
             },
             seconds={"total": report.seconds, "stages": report.stages},
             versions=provenance.versions(),
@@ -474,6 +475,14 @@ class _Pass:
         work = self.work
         made = provenance.of_features(work.specs[i], self.manifest, work.options, work.runtime, self.decoder)
         writer.write_provenance(made)
+
+
+def _frame_notes(tally: Tally) -> tuple[str, ...]:
+    count = tally.first_frames
+    if not count:
+        return ()
+    subject = "1 GIF holds" if count == 1 else f"{count:,} GIFs hold"
+    return (f"{subject} several frames: the first frame was embedded, the others were not",)
 
 
 #: Does chunks, counts them in the tally, and says how the encoders compute.

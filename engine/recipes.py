@@ -60,7 +60,8 @@ class Recipe:
             that too unless they are DICOM with a window.
         window: values (low, high) for `depth="window"`: stored samples, in DICOM files after their rescale
             (Hounsfield units in CT).
-        exif: turn the image as its EXIF orientation says. Off as in Pillow's and the study's pipelines.
+        exif: turn the image as its file asks, by EXIF or else XMP, whatever the format. Off turns nothing in
+            any format, as in Pillow's and the study's pipelines.
         normalise: `mean_sd` on values in 0-1; `none` leaves 0-1; `histogram` as MIMIC-CheXpert's
             (256 bins, cumulative, result in (0, 255]).
         mean, sd: per RGB channel, for `mean_sd`.

@@ -11,8 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-#: Suffixes taken for images, lower case.
-SUFFIXES = frozenset({".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+#: Suffixes taken for images, lower case: of every format that is decoded as it lies in a folder.
+SUFFIXES = frozenset({
+    ".avif", ".bmp", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm",
+    ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+
+#: Suffixes of pictures and volumes that are not decoded, and what they are.
+_NAMED = {
+    ".exr": "OpenEXR", ".fits": "FITS", ".heic": "HEIC", ".heif": "HEIF", ".jls": "JPEG-LS",
+    ".jxl": "JPEG XL", ".jxr": "JPEG XR", ".nii": "NIfTI", ".nii.gz": "NIfTI", ".nrrd": "NRRD",
+    ".pam": "PAM", ".pfm": "PFM", ".psd": "Photoshop", ".svg": "SVG",
+}  # fmt: skip
 
 Progress = Callable[[int, int], None]
 _BLOCK = 1 << 20
@@ -73,6 +83,10 @@ def _reason(entry: "os.DirEntry[str]", follow_links: bool) -> str:
     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path for each of a million is slow
     if suffix in SUFFIXES:
         return ""
+    if suffix == ".gz" and entry.name.lower().endswith(".nii.gz"):
+        suffix = ".nii.gz"
+    if suffix in _NAMED:
+        return f"{_NAMED[suffix]} is not decoded, convert it to PNG or TIFF ({suffix})"
     return f"not an image ({suffix or 'no suffix'})"
 
 

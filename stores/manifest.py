@@ -12,7 +12,7 @@ import numpy as np
 from stores import split_words
 from stores.errors import ManifestError, PathRefused
 from stores.file_groups import groups_of
-from stores.folders import Listing, Progress, hash_all, list_images
+from stores.folders import SUFFIXES, Listing, Progress, hash_all, list_images
 from stores.manifest_check import CheckReport, Problem, check
 from stores.outputs import refuse_csv_outside
 from stores.paths import CONTROL, as_re2, refuse_bad_uris, shown
@@ -191,6 +191,7 @@ class Manifest:
         columns: dict[str, Sequence[str]] = {"uri": listing.uris}
         columns |= _folder_parts(listing.uris, split_folders)
         notes = [f"{count} skipped: {reason}" for reason, count in listing.skipped.items()]
+        notes += _gif_notes(listing.uris)
         notes += [] if split_folders else _looks_split(columns["label"])
         if group_pattern is not None:
             columns["group"], note = groups_of(listing.uris, group_pattern)
@@ -574,10 +575,15 @@ def _listing(root: Path, follow_links: bool) -> Listing:
         skipped = ", ".join(f"{count} {reason}" for reason, count in listing.skipped.items()) or "nothing"
         raise ManifestError(
             f"{root} holds no image (skipped: {skipped})",
-            "Images end in .jpg .jpeg .png .tif .tiff .bmp .webp or .jp2",
+            f"Images end in {' '.join(sorted(SUFFIXES))}",
             "choose another folder, or list the files in a CSV",
         )
     return listing
+
+
+def _gif_notes(uris: list[str]) -> list[str]:
+    count = sum(uri.lower().endswith(".gif") for uri in uris)
+    return [f"{count} listed: GIF (of an animated one, the first frame is taken)"] if count else []
 
 
 def _folder_parts(uris: Iterable[str], split_folders: bool) -> dict[str, Sequence[str]]:

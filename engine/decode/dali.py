@@ -108,7 +108,7 @@ class DaliDecoder:
             pixels = reference.render(row.encoded.data, row.encoded.header, self._recipe)
         except BadImage as failure:
             return replace(row, encoded=None, failure=failure.with_traceback(None))
-        return replace(row, encoded=None, pixels=pixels)
+        return replace(row, encoded=None, pixels=pixels, first_frame=row.encoded.header.frames > 1)
 
     def _next(self, pending: "deque[_Batch]") -> DecodedBatch:
         """Hand DALI what has been read, and take the first batch from it."""
@@ -178,6 +178,7 @@ class _Row:
     pixels: np.ndarray | None = None
     failure: BadImage | None = None
     seconds: float = 0.0
+    first_frame: bool = False
 
 
 @dataclass
@@ -367,4 +368,5 @@ def _assemble(
         len(by_reference),
         sum(row.bytes_read for row in batch.read),
         seconds,
+        sum(row.first_frame for row in batch.read),
     )

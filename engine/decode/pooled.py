@@ -32,6 +32,7 @@ class _RowVerdict:
     fallback: bool
     bytes_read: int
     seconds: float
+    first_frame: bool = False
 
 
 class PooledDecoder:
@@ -106,7 +107,7 @@ class PooledDecoder:
             return _RowVerdict(slot, failure.with_traceback(None), False, size, time.perf_counter() - start)
         # numpy copies in this thread; torch would wake its own threads for it.
         np.copyto(out, pixels)
-        return _RowVerdict(slot, None, fallback, size, time.perf_counter() - start)
+        return _RowVerdict(slot, None, fallback, size, time.perf_counter() - start, header.frames > 1)
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class _Pending:
             sum(v.fallback for v in verdicts),
             sum(v.bytes_read for v in verdicts),
             sum(v.seconds for v in verdicts) / threads,
+            sum(v.first_frame for v in verdicts),
         )
 
     def cancel(self) -> None:

@@ -18,14 +18,14 @@ FAILURE_REASONS: Mapping[str, str] = {
     "outside_root": "the file lies outside the manifest's root",
     "empty": "0 bytes",
     "too_large": "more bytes or pixels than the limits allow, or data that would unpack to far more",
-    "unknown_format": "none of the accepted image formats",
+    "unknown_format": "no picture of a known format",
     "truncated": "the file ends before its image does",
     "corrupt": "a checksum, a header or the coded data is wrong",
-    "multi_frame": "more than one picture in the file",
+    "multi_frame": "more than one picture in the file (of a GIF, the first is taken)",
     "depth": "more than 8 bits a channel, and the recipe does not say, or cannot do, what is done with them",
     "digest": "the file is not the one whose SHA-256 the manifest names",
     "needs_package": "a package that is not installed reads it",
-    "undecodable": "a valid file of a kind that no renderer here supports",
+    "undecodable": "a sound file of a format or kind that no renderer here supports; the detail names it",
     "decoder_died": "the decoding library crashed on it, twice",
     "too_slow": "decoding it takes more processor time than its size justifies",
     "too_much_memory": "decoding it takes more memory than its size justifies",
@@ -47,6 +47,7 @@ class DecodedBatch:
         failures: slot -> reason.
         fallbacks: number of rows that the fast route handed to the reference renderer.
         bytes_read: bytes of image files read.
+        first_frames: number of rows that show the first of several frames (GIF).
         seconds: of decoding work, as if the decoder had had its threads to itself; waits are not counted.
     """
 
@@ -56,6 +57,7 @@ class DecodedBatch:
     fallbacks: int = 0
     bytes_read: int = 0
     seconds: float = 0.0
+    first_frames: int = 0
 
 
 class Decoder(Protocol):

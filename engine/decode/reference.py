@@ -5,9 +5,9 @@ import math
 import re
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from engine.decode import dicom, disposable
+from engine.decode import dicom, disposable, orientation, pnm, tiff_kinds
 from engine.decode.depth import levels
 from engine.decode.geometry import Geometry, plan
 from engine.decode.sniff import Header, png_rows_missing
@@ -57,28 +57,36 @@ def picture_here(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
     """As `picture`, in this process."""
     if header.format == "DICOM":
         return dicom.picture(data, header, recipe)
-    return _to_rgb(_load(data, header, recipe), header, recipe)
+    if header.format == "PPM":
+        return pnm.picture(data, recipe)
+    image = _to_rgb(_load(data, header), header, recipe)
+    return orientation.turn(image, header.orientation) if recipe.exif else image
 
 
-def _load(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
-    """Decode strictly, and turn if the recipe says so. Mode and samples are the file's."""
+def _load(data: bytes, header: Header) -> Image.Image:
+    """Decode strictly, and turn nothing. Mode and samples are the file's."""
     Image.init()
     # A process-wide switch that other code may have turned on; truncated images must not pass here.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     # The format's own class: `Image.open` would guess again, and warn or refuse by its own size limits.
     # JPEG's factory is avoided too: it looks for further pictures after the first.
     opener = Image.OPEN[header.format][0]
+    if header.format == "TIFF":
+        data = orientation.without(data)
+    image = None
     try:
         image = opener(io.BytesIO(data), "")
         _check_size(image, header)
         image.load()
         _check_rows(image, data, header)
-        return ImageOps.exif_transpose(image) if recipe.exif and header.exif else image
+        return image
     except BadImage:
         raise
     except MemoryError as error:
         raise BadImage("too_large", "Pillow ran out of memory on it") from error
     except Exception as error:  # damaged files raise nearly anything
+        if header.format == "TIFF" and image is not None:
+            tiff_kinds.refuse_missing_codec(image.info.get("compression"))
         raise _translate(error) from error
 
 
@@ -97,13 +105,17 @@ def _check_rows(image: Image.Image, data: bytes, header: Header) -> None:
         raise BadImage("truncated", "its PNG data end before its last row")
 
 
+#: How Pillow says that it does not know a kind.
+_UNSUPPORTED = re.compile("unsupported|cannot handle", re.IGNORECASE)
+
+
 def _translate(error: Exception) -> BadImage:
     # Addresses of objects differ from run to run; the ledger must not.
     said = re.sub(r"<[^>]* at 0x[0-9a-f]+>", "the file", str(error)).splitlines()
     detail = f"Pillow: {said[0] if said else type(error).__name__}"
     if "truncated" in detail.lower() or isinstance(error, EOFError):
         return BadImage("truncated", detail)
-    if isinstance(error, UnidentifiedImageError | NotImplementedError) or "unsupported" in detail.lower():
+    if isinstance(error, UnidentifiedImageError | NotImplementedError) or _UNSUPPORTED.search(detail):
         return BadImage("undecodable", detail)
     return BadImage("corrupt", detail)
 
@@ -135,6 +147,8 @@ def _eight_bits(image: Image.Image, header: Header, recipe: Recipe) -> Image.Ima
 
 def _samples(image: Image.Image, header: Header) -> np.ndarray:
     """The stored samples, [height, width], undiminished. Pillow keeps them only for one channel."""
+    if image.mode == "L" and (header.format, header.samples) == ("TIFF", "signed"):
+        return np.asarray(image).view(np.int8)
     if image.mode not in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F") or (
         image.mode == "I" and header.bits > 32
     ):

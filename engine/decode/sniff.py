@@ -9,13 +9,14 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass, replace
-from typing import Literal, NoReturn
+from typing import Literal
 
+from engine.decode import orientation, pnm, tiff_kinds, unreadable
 from engine.decode.source import Limits
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
-Format = Literal["JPEG", "PNG", "TIFF", "WEBP", "BMP", "JPEG2000", "GIF", "DICOM"]
+Format = Literal["JPEG", "PNG", "TIFF", "WEBP", "BMP", "JPEG2000", "GIF", "DICOM", "AVIF", "PPM"]
 Colour = Literal["grey", "rgb", "palette", "other"]
 
 
@@ -31,7 +32,9 @@ class Header:
         colour: how pixels are stored; `other` is CMYK and whatever else only the reference renderer takes.
         samples: `unsigned`, `signed` or `float`.
         inverted: stored samples are brighter the smaller they are (TIFF's WhiteIsZero, MONOCHROME1).
-        exif: the file carries EXIF data, perhaps an orientation.
+        exif: the file carries EXIF data or an orientation, so that a recipe with `exif` may turn it.
+        orientation: 1 to 8, as EXIF numbers them; 1 if the file asks for no turn.
+        frames: pictures in the file; more than one only where the first is shown (GIF).
         interlaced: a PNG in seven passes.
         plain: JPEG or PNG of a kind that every renderer gives the same pixels for, at the usual cost.
     """
@@ -46,6 +49,8 @@ class Header:
     exif: bool = False
     interlaced: bool = False
     plain: bool = False
+    orientation: int = 1
+    frames: int = 1
 
     @property
     def deep(self) -> bool:
@@ -68,11 +73,12 @@ def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
     readers = (reader for magic, at, reader in _READERS if data.startswith(magic, at))
     reader = next(readers, None)
     if reader is None:
-        _refuse_unknown(data)
+        unreadable.refuse(data)
     try:
         header = reader(data, limits)
     except (struct.error, IndexError, OverflowError) as error:
         raise BadImage("truncated", "the file ends within its header") from error
+    header = _oriented(header, data)
     if header.deep and recipe.depth == "refuse":
         kind = (
             f"{header.bits} bits a channel" if header.samples == "unsigned" else f"{header.samples} samples"
@@ -81,6 +87,12 @@ def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
             "depth", f"{kind}; a recipe with depth scale, window or voi says how to make 8 of them"
         )
     return header
+
+
+def _oriented(header: Header, data: bytes) -> Header:
+    """With the orientation that the file asks for, wherever its format keeps it."""
+    number = orientation.read(data, header.format)
+    return header if number == 1 else replace(header, exif=True, orientation=number)
 
 
 def checked(header: Header, limits: Limits) -> Header:
@@ -118,6 +130,7 @@ def _jpeg(data: bytes, limits: Limits) -> Header:
                 raise BadImage("truncated", "its JPEG data end before the first scan")
             plain = header.plain and scans * header.width * header.height <= _MAX_WORK
             return replace(header, exif=exif, plain=plain)
+        unreadable.refuse_jpeg(marker)
         start, position = position + 2, _jpeg_segment_end(data, position)
         if marker in _JPEG_FRAMES and header is None:
             header = checked(_jpeg_frame(data, start, marker), limits)
@@ -298,6 +311,7 @@ def _printable(kind: bytes) -> str:
 _TIFF_TAGS = {
     256: "width", 257: "height", 258: "bits", 259: "packing", 262: "photometric", 274: "orientation",
     273: "starts", 279: "lengths", 277: "channels", 324: "starts", 325: "lengths", 339: "samples",
+    266: "fill", 284: "planes", 338: "extra",
 }  # fmt: skip
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _TIFF_SAMPLES = {1: "unsigned", 2: "signed", 3: "float", 4: "unsigned"}
@@ -325,6 +339,7 @@ def _tiff(data: bytes, limits: Limits) -> Header:
     if following:
         raise BadImage("multi_frame", "TIFF of several pages")
     _tiff_complete(tags, len(data))
+    tiff_kinds.refuse_unreadable(tags, little=order == "<")
     return header
 
 
@@ -373,7 +388,7 @@ def _dicom(data: bytes, limits: Limits) -> Header:
 
 def _webp(data: bytes, limits: Limits) -> Header:
     if data[8:12] != b"WEBP":
-        _refuse_unknown(data)
+        unreadable.refuse(data)
     kind = data[12:16]
     exif = False
     if kind == b"VP8X":
@@ -438,11 +453,9 @@ def _gif(data: bytes, limits: Limits) -> Header:
     position, frames = 13 + _colour_table(flags), 0
     for _ in range(_MAX_SEGMENTS):
         if data[position] == 0x3B:
-            return header
+            return replace(header, frames=max(frames, 1))
         if data[position] == 0x2C:
             frames += 1
-            if frames > 1:
-                raise BadImage("multi_frame", "GIF of several frames")
             position += 11 + _colour_table(data[position + 9])
         elif data[position] == 0x21:
             position += 2
@@ -464,6 +477,25 @@ def _colour_table(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
+def _avif(data: bytes, limits: Limits) -> Header:
+    from engine.decode import avif
+
+    width, height, number = avif.size_and_orientation(data)
+    header = checked(Header("AVIF", width, height, exif=number != 1, orientation=number), limits)
+    avif.check_pillow()
+    return header
+
+
+def _pnm(data: bytes, limits: Limits) -> Header:
+    layout = pnm.read_layout(data)
+    if layout is None:
+        unreadable.refuse(data)
+    bits, colour = max(8, layout.most.bit_length()), "grey" if layout.channels == 1 else "rgb"
+    header = checked(Header("PPM", layout.width, layout.height, bits, colour), limits)  # type: ignore[arg-type]
+    pnm.check_samples(data, layout)
+    return header
+
+
 #: How a file begins, at which offset, and who reads it on. A DICOM preamble may be the start of a TIFF.
 _READERS = (
     (b"\xff\xd8\xff", 0, _jpeg),
@@ -479,31 +511,6 @@ _READERS = (
     (b"GIF87a", 0, _gif),
     (b"GIF89a", 0, _gif),
     (b"DICM", 128, _dicom),
+    (b"ftyp", 4, _avif),
+    *((b"P%d" % kind, 0, _pnm) for kind in range(1, 7)),
 )
-
-#: Where the telling bytes are, the bytes, and what to tell.
-_HINTS = (
-    (0, b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
-    (0, b"%!ps", "PostScript (EPS)"),
-    (0, b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
-    (0, b"%pdf", "PDF"),
-    (0, b"\x08\x00\x05\x00", "DICOM without its preamble; write it as a DICOM file (PS3.10) first"),
-    (0, b"\x02\x00\x00\x00ul", "DICOM without its preamble; write it as a DICOM file (PS3.10) first"),
-    (0, b"objecttype", "a MetaImage volume; name one of its slices (FILE.mha!/slice/0.5)"),
-    (4, b"ftyp", "HEIF, AVIF or a film"),
-    (0, b"pk\x03\x04", "a ZIP archive; name a file in it (FILE.zip!/NAME)"),
-    (0, b"\x1f\x8b", "gzip; unpack it first"),
-    (0, b"\x5c\x01\x00\x00", "NIfTI; convert slices to PNG or TIFF first"),
-)
-
-
-def _refuse_unknown(data: bytes) -> NoReturn:
-    head = data[:512].lower()
-    what = next((what for at, magic, what in _HINTS if head.startswith(magic, at)), "")
-    if b"<svg" in head:
-        what = "SVG"
-    elif head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<!doctype html", b"<html")):
-        what = "an HTML page, perhaps the error message of a download"
-    raise BadImage(
-        "unknown_format", f"no image format that is accepted: {what or 'it begins with ' + data[:8].hex(' ')}"
-    )

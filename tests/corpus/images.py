@@ -333,8 +333,13 @@ BOMBS = (
     Case("JPEG of 20,000 segments", lambda: jpeg()[:2] + b"\xff\xfe\0\2" * 20_000 + jpeg()[2:], "too_large"),
 )
 
+
+def _first_gif_frame() -> np.ndarray:
+    return np.asarray(Image.fromarray(scene()).convert("P").convert("RGB"))
+
+
 MULTI_FRAME = (
-    Case("GIF of 3 frames", lambda: frames("GIF"), "multi_frame"),
+    Case("GIF of 3 frames", lambda: frames("GIF"), golden=_first_gif_frame),
     Case("animated PNG", lambda: frames("PNG"), "multi_frame"),
     Case("TIFF of 3 pages", lambda: frames("TIFF"), "multi_frame"),
     Case("animated WebP", lambda: frames("WEBP"), "multi_frame"),
