@@ -62,8 +62,8 @@ def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
         limits: for `max_pixels`.
 
     Raises:
-        BadImage: codes unknown_format, truncated, corrupt, too_large, multi_frame, depth, undecodable.
-            needs_package.
+        BadImage: codes unknown_format, truncated, corrupt, too_large, multi_frame, no_pixels, depth,
+            undecodable, needs_package.
     """
     readers = (reader for magic, at, reader in _READERS if data.startswith(magic, at))
     reader = next(readers, None)
@@ -464,8 +464,9 @@ def _colour_table(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-#: How a file begins, at which offset, and who reads it on. A DICOM preamble may be the start of a TIFF.
+#: How a file begins, at which offset, and who reads it on. DICOM's preamble may be the start of a TIFF.
 _READERS = (
+    (b"DICM", 128, _dicom),
     (b"\xff\xd8\xff", 0, _jpeg),
     (b"\x89PNG\r\n\x1a\n", 0, _png),
     (b"II*\0", 0, _tiff),
@@ -478,7 +479,6 @@ _READERS = (
     (b"\xff\x4f\xff\x51", 0, _jpeg2000),
     (b"GIF87a", 0, _gif),
     (b"GIF89a", 0, _gif),
-    (b"DICM", 128, _dicom),
 )
 
 #: Where the telling bytes are, the bytes, and what to tell.

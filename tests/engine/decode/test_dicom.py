@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.decode import ImageSource, Limits, dicom, make_decoder
+from engine.decode import ImageSource, Limits, dicom, dicom_display, make_decoder
 from engine.decode.depth import levels
 from engine.decode.sniff import sniff
 from engine.errors import BadImage
@@ -64,7 +64,7 @@ def test_linear_is_the_standards_formula(width: float) -> None:
         between = ((x - (centre - 0.5)) / (width - 1) + 0.5) * 255
     expected = np.where(x <= centre - 0.5 - (width - 1) / 2, 0, between)
     expected = np.where(x > centre - 0.5 + (width - 1) / 2, 255, expected)
-    np.testing.assert_array_equal(dicom.window(x, centre, width), np.rint(expected))
+    np.testing.assert_array_equal(dicom_display.window(x, centre, width), np.rint(expected))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_linear_is_the_standards_formula(width: float) -> None:
 )
 def test_impossible_windows(function: str, width: float) -> None:
     with pytest.raises(BadImage, match="corrupt"):
-        dicom.window(np.zeros((2, 2)), 0, width, function)
+        dicom_display.window(np.zeros((2, 2)), 0, width, function)
 
 
 def test_voi_table_is_looked_up() -> None:
