@@ -91,6 +91,8 @@ def _opened(data: bytes, room: int = 0) -> dicom_file.Opened:
         return dicom_file.opened(data, room=room)
     except BadImage:
         raise
+    except ImportError as error:  # of pydicom, or of a plug-in that is installed but broken
+        raise dicom_codec.needs_package(f"{dicom_codec.said(error)[:80]}", "'embank[dicom]'") from error
     except Exception as error:  # damaged files raise nearly anything
         raise BadImage("corrupt", dicom_codec.said(error)) from error
 
