@@ -115,7 +115,7 @@ class _Stop:
             return True
         size = self.file.seek(0, io.SEEK_END)
         # What pydicom gave up is not in the data set; what is cut off within its value is.
-        if self.tag < 0x00080000 or self.tag not in dataset or self.end > size:
+        if self.tag < 0x00030000 or self.tag not in dataset or self.end > size:
             return False
         self.file.seek(self.end or size)
         return not any(self.file.read(8)) or size - self.end >= 8

@@ -140,8 +140,8 @@ def keeps_cells(dataset: "Dataset") -> bool:
 
 def unused_bits(dataset: "Dataset") -> int:
     """How many bits of a sample lie below the stored ones."""
-    high = dataset.get("HighBit")
-    return 0 if high is None or "PixelData" not in dataset else int(high) + 1 - int(dataset.BitsStored)
+    high, stored = dataset.get("HighBit"), dataset.get("BitsStored")
+    return 0 if high is None or stored is None else int(high) + 1 - int(stored)
 
 
 def _translate(error: Exception, decoder: "Decoder") -> BadImage:
