@@ -24,8 +24,8 @@ _UNDEFINED = 0xFFFFFFFF
 #: Bytes unpacked at a time, and what of a deflated file may come before its pixels. Deflate gains a factor of
 #: up to 1032, and each element costs time.
 _PIECE, _MAX_UNPACKED = 1 << 16, 1 << 24
-#: Real data sets have hundreds.
-_MAX_ELEMENTS = 100_000
+#: Reads from a file up to its pixels: two or three an element or item, of which real data sets have hundreds.
+_MAX_READS = 300_000
 #: What `warnings` takes for the modules of pydicom.
 _QUIET = r"pydicom\b"
 
@@ -70,6 +70,8 @@ def opened(data: bytes, *, room: int = 0, keywords: Sequence[str] = ()) -> Opene
         file = _Inflated(head, data[start:], _MAX_UNPACKED + room)
     else:
         file = io.BytesIO(b"".join([head, memoryview(data)[start:]]))
+    if not room:
+        file = _Patient(file)
     stop = _Stop(file, bool(room))
     wanted = [pydicom.tag.Tag(keyword) for keyword in keywords]
     dataset = pydicom.filereader.read_partial(file, stop, specific_tags=[*wanted] or None)
@@ -97,15 +99,12 @@ class _Stop:
 
     def __init__(self, file: Any, pixels: bool) -> None:
         self.file, self.wanted = file, pixels
-        self.tag, self.pixels, self.end, self.elements = 0, "", _START, 0
+        self.tag, self.pixels, self.end = 0, "", _START
 
     def __call__(self, tag: int, vr: str | None, length: int) -> bool:
         if self.wanted:
             return tag > max(PIXELS)
-        self.elements += 1
-        if self.elements > _MAX_ELEMENTS:
-            raise BadImage("corrupt", f"more than {_MAX_ELEMENTS} elements before its pixels")
-        self.tag, self.pixels = tag, PIXELS.get(tag, "")
+        self.tag, self.pixels = tag, PIXELS.get(tag, "") if length else ""
         self.end = self.file.tell() + length if length != _UNDEFINED else 0
         return bool(self.pixels)
 
@@ -143,6 +142,20 @@ def _meta(syntax: bytes) -> bytes:
     value = syntax + b"\0" * (len(syntax) % 2)
     element = b"\x02\x00\x10\x00UI" + struct.pack("<H", len(value)) + value
     return bytes(_START - 4) + b"DICM" + (element if syntax else b"")
+
+
+class _Patient:
+    """A file that may be read from so many times, and no more."""
+
+    def __init__(self, file: Any) -> None:
+        self._read, self.tell, self.seek, self._reads = file.read, file.tell, file.seek, 0
+
+    def read(self, size: int = -1) -> bytes:
+        self._reads += 1
+        if self._reads > _MAX_READS:
+            raise BadImage("too_large", f"DICOM with over {_MAX_READS // 3} elements before its pixels")
+        found: bytes = self._read(size)
+        return found
 
 
 class _Inflated:

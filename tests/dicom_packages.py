@@ -36,7 +36,9 @@ def only(*packages: str) -> Iterator[None]:
     before = {name: sys.modules.pop(name) for name in loaded()}
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not to be found
     try:
-        with mock.patch("importlib.metadata.entry_points", visible):  # pylibjpeg finds its own plug-ins by them
+        with mock.patch(
+            "importlib.metadata.entry_points", visible
+        ):  # pylibjpeg finds its own plug-ins by them
             yield
     finally:
         for name in loaded():

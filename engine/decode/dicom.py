@@ -172,4 +172,6 @@ def _bytes(
     if header.samples != "unsigned":
         raise BadImage("depth", f"{header.samples} samples have no full range to scale; use window or voi")
     most = 2 ** int(dataset.BitsStored) - 1
+    if samples.dtype == np.uint8 and most == 255:
+        return samples
     return levels(dicom_codec.without_excess(dataset, samples, most), 0, most, clip=False)

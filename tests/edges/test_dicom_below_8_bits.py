@@ -1,4 +1,4 @@
-"""DICOM of one and of six bits is shown over the whole range of grey, whatever the recipe says of deep images."""
+"""DICOM of fewer than 8 bits is shown over the whole range of grey, whatever the recipe's depth."""
 
 import io
 from pathlib import Path

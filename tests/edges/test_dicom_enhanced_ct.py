@@ -47,7 +47,9 @@ def test_the_rescale_is_found() -> None:
 
 def test_the_window_is_found() -> None:
     """-300/1401: C.11.2.1.2.1 maps -1000.5 to 399.5."""
-    np.testing.assert_array_equal(shown((FOLDER / "enhanced_ct.dcm").read_bytes(), VOI), linear(-1000.5, 399.5))
+    np.testing.assert_array_equal(
+        shown((FOLDER / "enhanced_ct.dcm").read_bytes(), VOI), linear(-1000.5, 399.5)
+    )
 
 
 def test_simpleitk_reads_the_same_values(tmp_path: Path) -> None:

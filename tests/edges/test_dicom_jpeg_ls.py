@@ -82,7 +82,10 @@ def _sized(height: int, width: int) -> bytes:
     [
         (lambda: _stream()[: len(_stream()) // 2], "truncated: its JPEG-LS data stop without an end marker"),
         (lambda: _stream()[:3], "truncated: its JPEG data end within a header segment"),
-        (lambda: _sized(65000, 65000), "corrupt: its header says 290 x 250 pixels, its coded picture 65000 x"),
+        (
+            lambda: _sized(65000, 65000),
+            "corrupt: its header says 290 x 250 pixels, its coded picture 65000 x",
+        ),
         (lambda: _sized(0, 290), "undecodable: JPEG-LS that states its size outside"),
         (lambda: _sized(120, 290), "corrupt: JPEG-LS Lossless Image Compression: pydicom"),
     ],
@@ -96,6 +99,9 @@ def test_bad_streams(stream: object, reason: str) -> None:
 
 
 def test_without_a_plug_in() -> None:
-    with only(), pytest.raises(BadImage, match=r"needs_package.*JPEG-LS.*pip install 'embank\[dicom\]'") as caught:
+    with (
+        only(),
+        pytest.raises(BadImage, match=r"needs_package.*JPEG-LS.*pip install 'embank\[dicom\]'") as caught,
+    ):
         shown((FOLDER / "jpegls8.dcm").read_bytes())
     assert caught.value.pending

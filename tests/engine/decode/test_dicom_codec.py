@@ -62,7 +62,10 @@ def test_the_package_that_is_named_helps(syntax: str) -> None:
 
 def test_12_bit_jpeg_needs_more_than_the_extra_and_gdcm() -> None:
     """GDCM and Pillow say that they decode its syntax, and do so for 8 bits only."""
-    with only(*EXTRA, "python-gdcm"), pytest.raises(BadImage, match="needs_package.*pip install pylibjpeg pylibj"):
+    with (
+        only(*EXTRA, "python-gdcm"),
+        pytest.raises(BadImage, match=r"needs_package.*pip install pylibjpeg pylibj"),
+    ):
         sniff(shipped("JPGExtended"), SCALE, Limits())
     with only():
         eight = dicom_around(written(depth_ramp(255).astype(np.uint8), "JPEG"), "1.2.840.10008.1.2.4.51", 8)
@@ -94,7 +97,9 @@ def test_lossy_jpeg_is_the_same_whatever_is_installed() -> None:
 def test_a_broken_plug_in_is_the_machines_fault() -> None:
     with only("pylibjpeg"), pytest.MonkeyPatch.context() as patch:
         patch.setitem(__import__("sys").modules, "pydicom.pixels", None)
-        with pytest.raises(BadImage, match=r"needs_package: pydicom: .*pip install 'embank\[dicom\]'") as caught:
+        with pytest.raises(
+            BadImage, match=r"needs_package: pydicom: .*pip install 'embank\[dicom\]'"
+        ) as caught:
             sniff(shipped("CT_small"), RECIPE, Limits())
     assert caught.value.pending
 
@@ -149,7 +154,10 @@ def test_signed_samples_lie_where_the_header_says(high: int) -> None:
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
-        ({"HighBit": 10}, "corrupt: its DICOM header is impossible: 12 bits stored of 16 allocated, the highest at 10"),
+        (
+            {"HighBit": 10},
+            "corrupt: its DICOM header is impossible: 12 bits stored of 16 allocated, the highest at 10",
+        ),
         ({"HighBit": 16}, "corrupt: its DICOM header is impossible"),
         ({"BitsStored": 17, "HighBit": 16}, "corrupt: its DICOM header is impossible"),
         ({"BitsStored": 0, "HighBit": 0}, "corrupt: its DICOM header is impossible"),
@@ -200,5 +208,7 @@ def test_deep_colour(bits: int, planes: int) -> None:
     low, high = 2.0 ** (bits - 2), 2.0 ** (bits - 1)
     window = np.rint(((values - low) * 255 / (high - low)).clip(0, 255))
     np.testing.assert_array_equal(shown(data, Recipe(depth="window", window=(low, high))), window)
-    with pytest.raises(BadImage, match="depth: a DICOM window is of grey images, not of colour; use scale or"):
+    with pytest.raises(
+        BadImage, match="depth: a DICOM window is of grey images, not of colour; use scale or"
+    ):
         shown(data, Recipe(depth="voi"))

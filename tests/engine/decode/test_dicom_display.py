@@ -70,7 +70,6 @@ def test_modality_table_of_signed_samples_far_below_nought() -> None:
 @pytest.mark.parametrize(
     "item",
     [
-        lambda: lut(np.arange(100), 0, 12, bytes(150)),  # neither bytes nor words
         lambda: lut(np.arange(100), 0, 12, bytes(90)),
         lambda: lut(np.arange(300), 0, 8),  # beyond its bits
         lambda: lut(np.arange(100), 0, 17),
@@ -78,8 +77,6 @@ def test_modality_table_of_signed_samples_far_below_nought() -> None:
     ],
 )
 def test_tables_that_are_not_as_described(item: Any) -> None:
-    if item().get("LUTData") == bytes(150):  # read as 100 packed bytes, that is what they are
-        return
     with pytest.raises(BadImage, match="corrupt: its DICOM window or VOI LUT is invalid"):
         shown(made(RAMP, 12, VOILUTSequence=[item()]))
 
@@ -102,7 +99,7 @@ def test_a_rescale_is_whole_or_refused(tags: dict[str, Any], values: np.ndarray 
         with pytest.raises(BadImage, match="corrupt: a DICOM rescale slope or intercept without the other"):
             shown(data, recipe)
     else:
-        np.testing.assert_array_equal(shown(data, recipe), np.rint((values + 1024) * 255 / 8190))
+        np.testing.assert_array_equal(shown(data, recipe), np.rint((values + 1024.0) * 255 / 8190))
 
 
 def coloured(indices: np.ndarray, first: int, bits: int, segmented: bool = False, **tags: Any) -> Any:
@@ -111,7 +108,9 @@ def coloured(indices: np.ndarray, first: int, bits: int, segmented: bool = False
     dataset.PhotometricInterpretation = "PALETTE COLOR"
     kind, most = ("<u2", 65535) if bits == 16 else ("u1", 255)
     for i, name in enumerate(("Red", "Green", "Blue")):
-        dataset.add_new(f"{name}PaletteColorLookupTableDescriptor", "SS" if first < 0 else "US", [256, first, bits])
+        dataset.add_new(
+            f"{name}PaletteColorLookupTableDescriptor", "SS" if first < 0 else "US", [256, first, bits]
+        )
         table = (np.arange(256) * (i + 1) * most // 255) % (most + 1)
         if segmented:
             table = np.array([0, 6, 9, 0, most, 3, 7, i, 1, 100, most // 2 + i, 1, 150, 3])
@@ -187,6 +186,6 @@ def test_float_pixel_data(kind: Any) -> None:
 
 def test_what_a_signed_file_without_a_window_is_told_works() -> None:
     data = made(scene(channels=1).astype(np.int16), 16)
-    with pytest.raises(BadImage, match="no window or VOI LUT in the file; use depth window$"):
+    with pytest.raises(BadImage, match=r"no window or VOI LUT in the file; use depth window$"):
         shown(data)
     np.testing.assert_array_equal(shown(data, Recipe(depth="window", window=(0, 255))), scene(channels=1))
