@@ -1,5 +1,6 @@
 """DICOM's coded pixels: which package decodes which transfer syntax, and the samples that it gives."""
 
+import contextlib
 import re
 import struct
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ _JPEG_LS_FRAME = 0xF7
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: Segments before the frame header; real files have a handful.
 _MAX_SEGMENTS = 1000
+_LOSSY_JPEG = ("JPEGBaseline8Bit", "JPEGExtended12Bit")
 #: What to install for the syntaxes that Pillow does not decode, by pydicom's keyword of them.
 _REMEDIES = {
     "JPEGExtended12Bit": "pylibjpeg pylibjpeg-libjpeg",  # python-gdcm decodes its 8 bits only
@@ -62,19 +64,14 @@ def _decoder(dataset: "Dataset") -> "Decoder":
 
 
 def _plugins(decoder: "Decoder", dataset: "Dataset") -> list[str]:
-    """Plug-ins of pydicom that are installed and can decode what the header describes, in order of use."""
+    """Plug-ins of pydicom that are installed and can decode what the header describes."""
     keyword, stored = decoder.UID.keyword, int(dataset.BitsStored)
     unable = set()
     if keyword == "JPEGExtended12Bit" and stored != 8:
         unable = {"gdcm", "pillow"}
     elif keyword.startswith("JPEG2000") and stored > (8 if dataset.get("SamplesPerPixel") != 1 else 16):
         unable = {"pillow"}  # it would make 8 bits of them
-    names = [name for name in decoder.available_plugins if name not in unable]
-    if keyword in ("JPEGBaseline8Bit", "JPEGExtended12Bit"):
-        # Decoders of lossy JPEG differ by a few levels. Pillow is always there, so that pixels do not depend
-        # on what else is installed; GDCM, which pydicom prefers, gives the same.
-        names.sort(key=lambda name: name != "pillow")
-    return names
+    return [name for name in decoder.available_plugins if name not in unable]
 
 
 def samples(dataset: "Dataset", header: Header) -> npt.NDArray[Any]:
@@ -119,12 +116,11 @@ def _decoded(decoder: "Decoder", dataset: "Dataset") -> tuple[npt.NDArray[Any], 
     below = unused_bits(dataset)
     # pydicom takes the lowest bits for the stored ones, wherever they are.
     options: dict[str, Any] = {"correct_unused_bits": False} if below else {}
-    names = _plugins(decoder, dataset) if decoder.is_encapsulated else [""]
-    for name in names[:1] if names[0] == "pillow" else []:
-        try:
-            return decoder.as_array(dataset, decoding_plugin=name, **options)
-        except RuntimeError:  # the others may do better
-            pass
+    # Decoders of lossy JPEG differ by a few levels. Pillow is always there, so that pixels do not depend on what
+    # else is installed; GDCM, which pydicom prefers, gives the same.
+    if decoder.UID.keyword in _LOSSY_JPEG and "pillow" in _plugins(decoder, dataset):
+        with contextlib.suppress(RuntimeError):  # the others may do better
+            return decoder.as_array(dataset, decoding_plugin="pillow", **options)
     found, facts = decoder.as_array(dataset, **options)
     if below:
         above = int(dataset.BitsAllocated) - int(dataset.HighBit) - 1
