@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PACKAGES = (
     "embank", "numpy", "pillow", "torch", "torchvision", "nvidia-dali-cuda130", "timm", "zarr", "numcodecs",
     "faiss-cpu", "faiss-gpu", "cuml-cu13", "dask", "scikit-learn",
+    "pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls",
+    "python-gdcm",
 )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import io
 import os
 import re
 from collections import Counter
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import dicom_file
 from engine.datasets._layout import refuse_no_folder
 from engine.datasets._protocol import Facts, Mode, Option
 from engine.errors import ManifestError, Refused
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
-#: Of a file, for its header. Also what a header may be unpacked from: deflated files are left alone.
+#: Bytes of a file, for its header.
 _HEAD = 1 << 20
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COLUMNS = {
     "group": "PatientID",
@@ -144,12 +143,10 @@ def _described(path: Path, columns: dict[str, str]) -> dict[str, str] | None:
 
 
 def _header(head: bytes, keywords: list[str]) -> "Dataset | None":
-    if head[128:132] != b"DICM" or _DEFLATED in head:
+    if head[128:132] != b"DICM":
         return None
-    import pydicom
-
     try:
-        return pydicom.dcmread(io.BytesIO(head), stop_before_pixels=True, specific_tags=list(keywords))
+        return dicom_file.opened(head, keywords=keywords).dataset
     except Exception:  # damaged files raise nearly anything; embedding says what is wrong with them
         return None
 

@@ -21,6 +21,7 @@ FAILURE_REASONS: Mapping[str, str] = {
     "unknown_format": "no picture of a known format",
     "truncated": "the file ends before its image does",
     "corrupt": "a checksum, a header or the coded data is wrong",
+    "no_pixels": "a DICOM file that holds something else than an image",
     "multi_frame": "more than one picture in the file (of a GIF, the first is taken)",
     "depth": "more than 8 bits a channel, and the recipe does not say, or cannot do, what is done with them",
     "digest": "the file is not the one whose SHA-256 the manifest names",

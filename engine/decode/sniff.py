@@ -67,8 +67,8 @@ def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
         limits: for `max_pixels`.
 
     Raises:
-        BadImage: codes unknown_format, truncated, corrupt, too_large, multi_frame, depth, undecodable.
-            needs_package.
+        BadImage: codes unknown_format, truncated, corrupt, too_large, multi_frame, no_pixels, depth,
+            undecodable, needs_package.
     """
     readers = (reader for magic, at, reader in _READERS if data.startswith(magic, at))
     reader = next(readers, None)
@@ -496,8 +496,9 @@ def _pnm(data: bytes, limits: Limits) -> Header:
     return header
 
 
-#: How a file begins, at which offset, and who reads it on. A DICOM preamble may be the start of a TIFF.
+#: How a file begins, at which offset, and who reads it on. DICOM's preamble may be the start of a TIFF.
 _READERS = (
+    (b"DICM", 128, _dicom),
     (b"\xff\xd8\xff", 0, _jpeg),
     (b"\x89PNG\r\n\x1a\n", 0, _png),
     (b"II*\0", 0, _tiff),
@@ -510,7 +511,6 @@ _READERS = (
     (b"\xff\x4f\xff\x51", 0, _jpeg2000),
     (b"GIF87a", 0, _gif),
     (b"GIF89a", 0, _gif),
-    (b"DICM", 128, _dicom),
     (b"ftyp", 4, _avif),
     *((b"P%d" % kind, 0, _pnm) for kind in range(1, 7)),
 )

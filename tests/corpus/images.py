@@ -518,18 +518,25 @@ def _shown_ct(low: float, high: float) -> Callable[[], np.ndarray]:
     return lambda: scaled(high, low)((_hounsfield() + 1024).clip(0) - 1024)
 
 
-def _deflated() -> bytes:
-    """Deflated as a whole, 20 MB when unpacked."""
-    meta = dicom(scene(channels=1)).replace(
-        b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x16\x00" + _DEFLATED.encode()
-    )
+def deflated(plain: bytes, more: bytes = b"") -> bytes:
+    """A DICOM file with its data set deflated, `more` elements before it."""
+    meta = plain.replace(b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x16\x00" + _DEFLATED.encode())
     # The group's length is the value of its first element.
-    return (
-        meta[:140]
-        + struct.pack("<I", struct.unpack_from("<I", meta, 140)[0] + 2)
-        + meta[144:400]
-        + (packed_bomb())
-    )
+    length = struct.unpack_from("<I", meta, 140)[0] + 2
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(more + meta[144 + length :]) + packer.flush()
+    return meta[:140] + struct.pack("<I", length) + meta[144 : 144 + length] + packed
+
+
+def _deflated_bomb(size: int = 20_000_000) -> bytes:
+    """A private element that unpacks to 20 MB."""
+    element = struct.pack("<HH2sHI", 0x0009, 0x1001, b"OB", 0, size) + bytes(size)
+    return deflated(dicom(scene(channels=1)), element)
+
+
+def _deflated_pixels() -> bytes:
+    """Pixels that unpack to 60 MB, of which 73 kB are wanted."""
+    return deflated(dicom(scene(channels=1), PixelData=bytes(60_000_000)))
 
 
 DICOM = (
@@ -545,12 +552,16 @@ DICOM = (
         "too_large",
     ),
     Case("no rows", lambda: dicom(scene(channels=1), Rows=0), "corrupt"),
-    Case("no size", lambda: dicom(scene(channels=1), Rows=None), "truncated"),
+    Case("no size", lambda: dicom(scene(channels=1), Rows=None), "corrupt"),
+    Case("no pixels", lambda: dicom(scene(channels=1), PixelData=None), "no_pixels"),
     Case("three frames", lambda: dicom(scene(channels=1), NumberOfFrames=3), "multi_frame"),
     Case(
-        "palette", lambda: dicom(scene(channels=1), PhotometricInterpretation="PALETTE COLOR"), "undecodable"
+        "no palette", lambda: dicom(scene(channels=1), PhotometricInterpretation="PALETTE COLOR"), "corrupt"
     ),
-    Case("deflated bomb", _deflated, "undecodable"),
+    Case("deflated bomb", _deflated_bomb, "too_large"),
+    Case("deflated bomb of pixels", _deflated_pixels, "too_large"),
+    Case("deflated, half", lambda: half(deflated(dicom(scene(channels=1)))), "truncated"),
+    Case("deflated", lambda: deflated(dicom(scene(channels=1))), golden=lambda: scene(channels=1)),
     Case(
         "a film",
         lambda: dicom(scene(channels=1)).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.4.10"[:20]),
@@ -559,13 +570,14 @@ DICOM = (
     Case(
         "a JPEG of another size inside",
         lambda: dicom_around(jpeg_sized(65500, 65500), _JPEG, 8),
-        "too_large",
+        "corrupt",
     ),
     Case("a smaller JPEG inside", lambda: dicom_around(jpeg_sized(9, 9), _JPEG, 8), "corrupt"),
     Case("16 bits", lambda: dicom(depth_ramp(65535), 16), "depth"),
     Case("16 bits, voi without a window", lambda: dicom(depth_ramp(65535), 16), "depth", None, _VOI),
     Case("signed, scale", lambda: dicom(_hounsfield(), 16), "depth", None, _SCALE),
-    Case("16 bits in colour, scale", lambda: dicom(scene().astype(np.uint16), 16), "depth", None, _SCALE),
+    Case("16 bits in colour, voi", lambda: dicom(scene().astype(np.uint16) * 257, 16), "depth", None, _VOI),
+    Case("16 bits in colour, scale", lambda: dicom(scene().astype(np.uint16) * 257, 16), "", scene, _SCALE),
     Case("window of no width", lambda: _ct(WindowCenter=0, WindowWidth=0), "corrupt", None, _VOI),
     Case("8 bits", lambda: dicom(scene(channels=1)), golden=lambda: scene(channels=1)),
     Case(
