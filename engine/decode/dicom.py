@@ -67,9 +67,14 @@ def picture(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
     dataset = _dataset(data, pixels=True)
     samples = _samples(dataset, header)
     if samples.ndim == 3:
-        if header.deep or samples.dtype != np.uint8:
-            raise BadImage("depth", f"{header.bits} bits in colour; only one-channel images can be that deep")
-        return Image.fromarray(samples)
+        if not header.deep and samples.dtype == np.uint8:
+            return Image.fromarray(samples)
+        if str(dataset.PhotometricInterpretation).startswith("YBR_FULL"):  # pydicom converts bytes only
+            raise BadImage("undecodable", f"DICOM of {header.bits} bits in YBR_FULL; write it as RGB")
+        if recipe.depth == "voi":
+            raise BadImage("depth", "a DICOM window is for one channel, and this image is in colour")
+        channels = [_bytes(dataset, samples[:, :, i], header, recipe) for i in range(3)]
+        return Image.fromarray(np.stack(channels, -1))
     grey = _bytes(dataset, samples, header, recipe)
     return Image.fromarray(255 - grey if header.inverted else grey)
 

@@ -133,11 +133,11 @@ class Picture:
             yield f"JPEG 2000 of {self._most_bits} bits a sample; the most is {_MOST_BITS}"
         if self.space is not None and self.space not in _SPACES:
             yield f"JPEG 2000 of colour space {self.space}"
-        if colours not in (1, 3) and not (colours == 4 and self.space == _CMYK):
-            yield f"JPEG 2000 of {colours} colours by its channel definition"
         if self.palette:
             yield _palette_obstacle(self)
-        elif self._is_uneven:
+        if colours not in (1, 3) and not (colours == 4 and self.space == _CMYK):
+            yield f"JPEG 2000 of {colours} colours by its channel definition"
+        if not self.palette and self._is_uneven:
             yield "JPEG 2000 of components of unequal depth"
         if not self.by_pillow:
             yield from self._only_by_pillow()

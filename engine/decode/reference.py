@@ -81,8 +81,8 @@ def _jpeg2000(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
     stored = jpeg2000.samples(data, facts, lambda stream: _load(stream, header, recipe))
     if header.deep:
         return deep.shown(stored, header, recipe)
-    most = 255 if facts.palette else 2**facts.bits - 1
-    return Image.fromarray(levels(stored, 0, most, clip=False))
+    table = levels(np.arange(2**facts.bits), 0, 2**facts.bits - 1, clip=False)
+    return Image.fromarray(table[stored])
 
 
 def refusal(data: bytes, header: Header, recipe: Recipe) -> BadImage:

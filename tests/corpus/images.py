@@ -450,7 +450,7 @@ DEPTH = (
     Case("TIFF, 16 bits", lambda: tiff(depth_ramp(65535)), "depth"),
     Case("TIFF, float32", lambda: tiff(_floats()), "depth"),
     Case("TIFF, int16", lambda: tiff(depth_ramp(9).astype(np.int16)), "depth"),
-    Case("JPEG, 12 bits", jpeg_12_bits, "depth"),
+    Case("JPEG, 12 bits", jpeg_12_bits, "undecodable"),
     Case(
         "PNG, 16 bits, scale",
         lambda: png_16(depth_ramp(65535)),
@@ -481,6 +481,13 @@ DEPTH = (
     ),
     Case("float32, window", lambda: tiff(_floats()), "", lambda: scaled(1, -1)(_floats()), _FLOATS),
     Case("float32, scale", lambda: tiff(_floats()), "depth", None, _SCALE),
+    Case(
+        "PNG, 16 bits, RGB, scale",
+        lambda: png_16(scene().astype(np.uint16) * 200),
+        "",
+        lambda: scaled(65535)(scene().astype(np.uint16) * 200),
+        _SCALE,
+    ),
     Case("PNG, 16 bits, voi", lambda: png_16(depth_ramp(65535)), "depth", None, Recipe(depth="voi")),
     Case("8 bits under voi", png, "", scene, Recipe(depth="voi")),
     Case(
@@ -560,7 +567,14 @@ DICOM = (
     Case("16 bits", lambda: dicom(depth_ramp(65535), 16), "depth"),
     Case("16 bits, voi without a window", lambda: dicom(depth_ramp(65535), 16), "depth", None, _VOI),
     Case("signed, scale", lambda: dicom(_hounsfield(), 16), "depth", None, _SCALE),
-    Case("16 bits in colour, scale", lambda: dicom(scene().astype(np.uint16), 16), "depth", None, _SCALE),
+    Case(
+        "16 bits in colour, scale",
+        lambda: dicom(scene().astype(np.uint16) * 200, 16),
+        "",
+        lambda: scaled(65535)(scene().astype(np.uint16) * 200),
+        _SCALE,
+    ),
+    Case("16 bits in colour, voi", lambda: dicom(scene().astype(np.uint16), 16), "depth", None, _VOI),
     Case("window of no width", lambda: _ct(WindowCenter=0, WindowWidth=0), "corrupt", None, _VOI),
     Case("8 bits", lambda: dicom(scene(channels=1)), golden=lambda: scene(channels=1)),
     Case(
