@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,18 @@ from tests.corpus.images import tiff
 
 SMALL = Recipe(size=32, crop=32)
 CPU = Runtime(device="cpu", precision="fp32", threads=1)
-OPTIONS = EmbedOptions(decoder="turbo", batch_size=4, chunk_rows=3, dtype="float32")
+OPTIONS = EmbedOptions(decoder="reference", batch_size=4, chunk_rows=3, dtype="float32")
 #: Names in the manifest's order; of two chunks.
 NAMES = ("a.png", "deep.png", "int.tiff", "z.png")
 
 
+@cache
+def _resolved() -> ModelSpec:
+    return resolve("random/mobilenet_v3_small", recipe=SMALL)
+
+
 def model(*deep: str, depth: str = "refuse") -> ModelSpec:
-    return resolve("random/resnet18", recipe=replace(SMALL, depth=depth, deep=deep), seed=3)  # type: ignore[arg-type]
+    return replace(_resolved(), recipe=replace(SMALL, depth=depth, deep=deep))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,7 @@ def run(folder: Path, bank: Path, spec: ModelSpec, **checks: Any) -> EmbedReport
 
 
 def rows(bank: Path, feature: str) -> np.ndarray:
-    return np.asarray(Bank.open(bank).features(feature).embeddings())
+    return np.array(Bank.open(bank).features(feature).array)
 
 
 def reasons(bank: Path) -> list[str]:
@@ -123,7 +129,7 @@ def test_the_rules_of_a_feature_hold_where_they_are_not_given(folder: Path, tmp_
     made = run(folder, bank, model("scale", "window:-900,900"))
     old = rows(bank, made.feature)
     assert restore(Bank.open(bank), made.feature, device="cpu").spec == model("scale", "window:-900,900")
-    for chunk in sorted((bank / made.feature / "embedding").rglob("c/*")):
+    for chunk in (bank / made.feature / "embedding" / "c").rglob("*"):
         if chunk.is_file():
             chunk.write_bytes(b"damaged")
     assert not verify(bank).ok
@@ -184,12 +190,12 @@ def test_the_certificate_has_a_truth_of_other_readers(
 
 
 def test_the_command_line(folder: Path, tmp_path: Path) -> None:
-    manifest, bank = tmp_path / "m.csv", tmp_path / "bank"
+    manifest, bank = tmp_path / "m.parquet", tmp_path / "bank"
     Manifest.from_folder(folder).write(manifest)
     recipe = tmp_path / "small.json"
     recipe.write_text(json.dumps(SMALL.to_dict()))
-    words = ("embed", manifest, "--root", folder, "--model", "random/resnet18", "--bank", bank)
-    words += ("--recipe", recipe, "--device", "cpu", "--threads", 1, "--json", "--max-failed", 1)
+    words = ("embed", manifest, "--root", folder, "--model", "random/mobilenet_v3_small", "--bank", bank)
+    words += ("--recipe", recipe, "--device", "cpu", "--threads", 1, "--json", "--max-failed", 1, "--dtype", "float32")
     before = embank(*words).json
     listed = embank("bank", "show", bank, "--failures", "--json").json["features"][0]["failures"]
     said = {failure["row"]: failure["detail"] for failure in listed}
@@ -199,9 +205,6 @@ def test_the_command_line(folder: Path, tmp_path: Path) -> None:
     assert (after["ok"], after["key"]) == (4, before["key"])
     shown = embank("bank", "show", bank)
     assert "'deep': ['scale', 'window:-900,900']" in shown.out
-    refused = embank(*words, "--deep", "guess")
+    refused = embank(*words, "--deep", "voi")
     assert refused.code == 2
-    assert "scale, voi, window:LOW,HIGH" in refused.err
-    assert embank(*words, "--deep", "voi").code == 2
-    certified = embank(*words, "--certify").json["certificate"]
-    assert certified["deep"]["independent"] == 2
+    assert "--deep scale --deep window:-900,900 --deep voi" in refused.err
