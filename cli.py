@@ -597,7 +597,8 @@ def _certificate(found: dict[str, Any]) -> str:
     return (f"{undefined}; " if found["undefined"] else "") + (
         f"pixels {found['pixels']['mean']:.4f}/255 from Pillow on average; cosine to Pillow's embeddings "
         f"in fp32 at least {found['embedding']['min_cosine']:.6f} (n = {found['n']})"
-    ) + _independence(found["deep"])
+        f"{_independence(found['deep'])}"
+    )
 
 
 def _independence(deep: dict[str, Any]) -> str:

@@ -82,8 +82,8 @@ def _with(spec: ModelSpec, recorded: Sequence[str], title: str) -> ModelSpec:
     raise Refused(
         f"{in_words(wanted)} for {title}, whose deep images are shown by {in_words(recorded)}",
         "Rules may be added to a feature's, and none is changed, since rows were made by them",
-        f"give {in_words(both)}, which tries the last on what the first do not show; or give --depth instead of "
-        "--deep, for features of another key",
+        f"give {in_words(both)}, which tries the last on what the first do not show; or give --depth instead "
+        "of --deep, for features of another key",
     )
 
 

@@ -60,15 +60,15 @@ def certify(
         sample: images, evenly spaced over the manifest; failed ones are left out.
 
     Returns:
-        `{n, undefined, rows, decoder, precision, batch_size, truth, pixels, deep, embedding}`, also written to the
-        bank as `certificate.json`. `n` images give numbers; `undefined` ones were read, but have no cosine,
-        since an embedding is NaN, infinite or all zero. `truth` says how it was computed. `pixels` is in
-        levels of 255 (`pixel_parity`). `deep` counts the sample's deep and JPEG 2000 `images`, and those of
-        them whose truth is `independent`, read by other packages than the run's (`readers`). `embedding` has the cosine of the run to the truth (`min_cosine`,
-        `mean_cosine`), also after taking away the sample's mean, which all embeddings share
-        (`min_centred_cosine`); of the decoder alone (`decoder_min_cosine`); of the encoder alone
-        (`precision_min_cosine`); and `max_relative_error`, the length of the difference to the truth over
-        the truth's own. They are None where no image gives a number.
+        `{n, undefined, rows, decoder, precision, batch_size, truth, pixels, deep, embedding}`, also written
+        to the bank as `certificate.json`. `n` images give numbers; `undefined` ones were read, but have no
+        cosine, since an embedding is NaN, infinite or all zero. `truth` says how it was computed. `pixels` is
+        in levels of 255 (`pixel_parity`). `deep` counts the sample's deep and JPEG 2000 `images`, and those
+        whose truth is `independent`, by packages (`readers`) that share no code with the run. `embedding` has
+        the cosine of the run to the truth (`min_cosine`, `mean_cosine`), also after taking away the sample's
+        mean, which all embeddings share (`min_centred_cosine`); of the decoder alone (`decoder_min_cosine`);
+        of the encoder alone (`precision_min_cosine`); and `max_relative_error`, the length of the difference
+        to the truth over the truth's own. They are None where no image gives a number.
 
     Raises:
         BankError: the bank has no such features.

@@ -185,7 +185,7 @@ def _amended(
     executor: Executor | None,
     image_set: str,
 ) -> list[ModelSpec]:
-    """The models with the rules for deep images that their features have. Raises Refused: they have others."""
+    """The models with the rules for deep images that their features have. Raises Refused: others."""
     decoder = _decoder_name(runtime, options, executor)
     images = images_key(manifest.image_digest, image_set)
     keys = [feature_key(spec, decoder, runtime, images, options.dtype) for spec in specs]

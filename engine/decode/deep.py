@@ -57,7 +57,7 @@ def _as_it_is(opened: Any) -> None:
 
 
 def _as_rgba(data: bytes) -> bytes:
-    """A PNG of grey and alpha in 16 bits as one of RGBA in 8: the bytes of its rows and filters are the same."""
+    """A PNG of grey and alpha in 16 bits as one of RGBA in 8: bytes and filters of its rows are the same."""
     head = b"IHDR" + data[16:24] + bytes([8, _PNG_RGBA]) + data[26:29]
     return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
 
@@ -92,11 +92,7 @@ def _taking(half: str) -> Prepare:
     """Have Pillow take the first (B) or the second (L) byte of each sample."""
 
     def prepare(opened: Any) -> None:
-        opened.tile = [
-            type(tile)(*tile[:3], _renamed(tile[3], half)) if type(tile) is not tuple else
-            (*tile[:3], _renamed(tile[3], half))
-            for tile in opened.tile
-        ]  # fmt: skip
+        opened.tile = [tile._replace(args=_renamed(tile.args, half)) for tile in opened.tile]
 
     return prepare
 

@@ -308,10 +308,10 @@ def _by_pillow(image: Image.Image, picture: Picture) -> Samples:
 
 
 def _by_openjpeg(stream: bytes, picture: Picture) -> Samples:
-    import openjpeg
+    from openjpeg.utils import decode
 
     try:
-        found = openjpeg.decode(stream)
+        found = decode(stream)
     except Exception as error:  # damaged files raise nearly anything
         raise BadImage("corrupt", f"OpenJPEG: {str(error)[:150] or type(error).__name__}") from error
     shape = (picture.height, picture.width, len(picture.components))

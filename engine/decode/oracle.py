@@ -5,6 +5,7 @@ installed; what samples become bytes is written down here once more. All else is
 """
 
 import hashlib
+import importlib
 import importlib.util
 import io
 import tempfile
@@ -52,13 +53,14 @@ class Oracle:
 
     def _picture(self, data: bytes, header: Header, recipe: Recipe) -> tuple[Image.Image, str]:
         """The picture and its reader; that of the reference, and no name, where no other gives one."""
+        by_reference = reference.picture(data, header, recipe)  # which rows fail is not for others to say
         reader = READERS.get(header.format, "")
         if reader and importlib.util.find_spec(reader) is not None:
             try:
                 return self._children.picture(data, header, recipe), reader
             except BadImage:
-                pass  # what is wrong with it the reference says, in the words that the run has
-        return reference.picture(data, header, recipe), ""
+                pass
+        return by_reference, ""
 
     def counted(self) -> dict[str, Any]:
         """`{images, independent, readers}`: deep images rendered, and how many of them by which reader."""
@@ -115,7 +117,7 @@ def _tiff(data: bytes) -> npt.NDArray[Any]:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages[0]
+        page = file.pages.first
         found: npt.NDArray[Any] = page.asarray()
         apart = page.planarconfig == 2 and found.ndim == 3
         return np.moveaxis(found, 0, -1) if apart else found
@@ -148,15 +150,14 @@ def _bytes(stored: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.
 
 def _dicom(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
     """Grey DICOM under a window: SimpleITK gives values after the rescale."""
-    import SimpleITK
-
+    sitk: Any = importlib.import_module("SimpleITK")  # without annotations
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.dcm"
         path.write_bytes(data)
-        reader = SimpleITK.ImageFileReader()
+        reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         image = reader.Execute()
-    values = np.squeeze(SimpleITK.GetArrayFromImage(image), axis=0)
+    values = np.squeeze(sitk.GetArrayFromImage(image), axis=0)
     plain = not reader.HasMetaDataKey("0028|1053") and not reader.HasMetaDataKey("0028|3000")
     for rule in recipe.rules:
         if rule.window is not None and not reader.HasMetaDataKey("0028|3000"):

@@ -146,7 +146,7 @@ def test_the_rules_of_a_feature_hold_where_they_are_not_given(folder: Path, tmp_
 
 
 def test_a_stopped_amendment_goes_on(folder: Path, tmp_path: Path) -> None:
-    """The rule is recorded before its rows; who comes next finds that some are left, given the rule or not."""
+    """The rule is recorded before its rows; who comes next finds what is left, given the rule or not."""
     bank = tmp_path / "bank"
     made = run(folder, bank, model())
     path = bank / SIDE / made.feature / "provenance.json"
@@ -195,7 +195,8 @@ def test_the_command_line(folder: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "small.json"
     recipe.write_text(json.dumps(SMALL.to_dict()))
     words = ("embed", manifest, "--root", folder, "--model", "random/mobilenet_v3_small", "--bank", bank)
-    words += ("--recipe", recipe, "--device", "cpu", "--threads", 1, "--json", "--max-failed", 1, "--dtype", "float32")
+    words += ("--recipe", recipe, "--device", "cpu", "--threads", 1, "--json", "--dtype", "float32")
+    words += ("--max-failed", 1)
     before = embank(*words).json
     listed = embank("bank", "show", bank, "--failures", "--json").json["features"][0]["failures"]
     said = {failure["row"]: failure["detail"] for failure in listed}

@@ -1,4 +1,4 @@
-"""PNG and TIFF of 16 bits in colour: every bit is kept; tifffile, imagecodecs and torchvision are the oracles."""
+"""PNG and TIFF of 16 bits in colour: all is kept; tifffile, imagecodecs and torchvision are the oracles."""
 
 import io
 import struct

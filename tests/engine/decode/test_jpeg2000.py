@@ -144,7 +144,7 @@ def test_damage_is_found_in_colour_as_well() -> None:
 @pytest.mark.parametrize("cut", [20, 30, 60, 80])
 def test_a_file_that_ends_in_its_header_is_truncated(cut: int) -> None:
     data = jp2(coded(samples(4, False, 1), 4), 1, 4, 16, palette(np.zeros((16, 3), np.uint8), (0, 1, 2)))
-    with pytest.raises(BadImage, match="truncated|corrupt"):
+    with pytest.raises(BadImage, match=r"truncated|corrupt"):
         sniff(data[:cut], SCALE, Limits())
 
 
