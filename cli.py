@@ -461,6 +461,14 @@ def embed(
         str | None,
         typer.Option(help="For more than 8 bits: scale, voi (DICOM's own window) or window:LOW,HIGH."),
     ] = None,
+    deep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="As --depth, for rows that fail without; the others and the key stay as they are. Repeat: "
+            "the first that fits.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionName = PrecisionName.auto,
     decoder: DecoderName = DecoderName.auto,
@@ -540,6 +548,8 @@ def embed(
     specs = _resolve_models(model, weights or [], recipe, seed)
     if depth is not None:
         specs = [replace(spec, recipe=spec.recipe.showing(depth)) for spec in specs]
+    if deep:
+        specs = [replace(spec, recipe=replace(spec.recipe, deep=tuple(deep))) for spec in specs]
     images = _read_manifest(manifest, root, allow_outside)
     with _terminable(), _executor(workers, scheduler, device) as executor:
         settings = (device, precision, threads or _share(workers), seed, compile)
@@ -675,6 +685,18 @@ def _certificate(found: dict[str, Any]) -> str:
     return (f"{undefined}; " if found["undefined"] else "") + (
         f"pixels {found['pixels']['mean']:.4f}/255 from Pillow on average; cosine to Pillow's embeddings "
         f"in fp32 at least {found['embedding']['min_cosine']:.6f} (n = {found['n']})"
+        f"{_independence(found['deep'])}"
+    )
+
+
+def _independence(deep: dict[str, Any]) -> str:
+    """What the certificate says of deep images, whose truth is to be another reader's."""
+    if not deep["images"]:
+        return ""
+    missing = deep["images"] - deep["independent"]
+    readers = f" by {', '.join(deep['readers'])}" if deep["readers"] else ""
+    return f"; of {deep['images']} deep images {deep['independent']} were read independently{readers}" + (
+        f", {missing} by embank's own code (install imagecodecs, tifffile and SimpleITK)" if missing else ""
     )
 
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.amendments import amended
 from engine.chunks import decoder_of
-from engine.decode import make_decoder
+from engine.decode import decoder_name
+from engine.decode.oracle import Oracle
 from engine.decode.parity import pixel_parity
 from engine.errors import BankError
 from engine.extract import EmbedOptions, feature_key, image_source
@@ -58,14 +60,15 @@ def certify(
         sample: images, evenly spaced over the manifest; failed ones are left out.
 
     Returns:
-        `{n, undefined, rows, decoder, precision, batch_size, truth, pixels, embedding}`, also written to the
-        bank as `certificate.json`. `n` images give numbers; `undefined` ones were read, but have no cosine,
-        since an embedding is NaN, infinite or all zero. `truth` says how it was computed. `pixels` is in
-        levels of 255 (`pixel_parity`). `embedding` has the cosine of the run to the truth (`min_cosine`,
-        `mean_cosine`), also after taking away the sample's mean, which all embeddings share
-        (`min_centred_cosine`); of the decoder alone (`decoder_min_cosine`); of the encoder alone
-        (`precision_min_cosine`); and `max_relative_error`, the length of the difference to the truth over
-        the truth's own. They are None where no image gives a number.
+        `{n, undefined, rows, decoder, precision, batch_size, truth, pixels, deep, embedding}`, also written
+        to the bank as `certificate.json`. `n` images give numbers; `undefined` ones were read, but have no
+        cosine, since an embedding is NaN, infinite or all zero. `truth` says how it was computed. `pixels` is
+        in levels of 255 (`pixel_parity`). `deep` counts the sample's deep and JPEG 2000 `images`, and those
+        whose truth is `independent`, by packages (`readers`) that share no code with the run. `embedding` has
+        the cosine of the run to the truth (`min_cosine`, `mean_cosine`), also after taking away the sample's
+        mean, which all embeddings share (`min_centred_cosine`); of the decoder alone (`decoder_min_cosine`);
+        of the encoder alone (`precision_min_cosine`); and `max_relative_error`, the length of the difference
+        to the truth over the truth's own. They are None where no image gives a number.
 
     Raises:
         BankError: the bank has no such features.
@@ -77,16 +80,24 @@ def certify(
     ).tolist()
     run = _Run(image_source(manifest, options), rows, options.batch_for(runtime, store.chunk_rows), runtime)
     fix_flags(runtime)
+    known = None if feature is None else definition(store.path, feature)
+    image_digest = manifest.image_digest if known is None else known.key.images
+    decoder = decoder_name(options.decoder, runtime.device, options.dct)
+    key = feature_key(spec, decoder, runtime, image_digest, options.dtype)
+    _demand(store, key)
+    spec = amended(spec, store, key.name)
     with (
+        closing(Oracle()) as oracle,
         closing(decoder_of(spec.recipe.rendering, runtime, options, run.batch_size)) as fast,
-        closing(_reference(spec, runtime, run.batch_size)) as reference,
+        closing(_reference(spec, runtime, oracle)) as reference,
     ):
-        known = None if feature is None else definition(store.path, feature)
-        image_digest = manifest.image_digest if known is None else known.key.images
-        key = feature_key(spec, fast.name, runtime, image_digest, options.dtype)
-        _demand(store, key)
         pixels = pixel_parity(
-            run.source, rows, spec.recipe.rendering, fast, batch_size=min(PIXEL_BATCH, run.batch_size)
+            run.source,
+            rows,
+            spec.recipe.rendering,
+            fast,
+            batch_size=min(PIXEL_BATCH, run.batch_size),
+            render=oracle.render,
         )
         with device_faults():
             encoder, plain = load(spec, runtime), PlainModel(spec, runtime.device)
@@ -102,6 +113,7 @@ def certify(
         "batch_size": run.batch_size,
         "truth": plain.describe(),
         "pixels": pixels,
+        "deep": oracle.counted(),
         **_compare(ours, theirs),
     }
     write_certificate(store, key, certificate)
@@ -119,13 +131,15 @@ def _demand(store: Bank, key: FeatureKey) -> None:
         )
 
 
-def _reference(spec: ModelSpec, runtime: Runtime, batch_size: int) -> "Decoder":
-    return make_decoder(
+def _reference(spec: ModelSpec, runtime: Runtime, oracle: Oracle) -> "Decoder":
+    from engine.decode.pooled import PooledDecoder
+
+    return PooledDecoder(
         "reference",
+        oracle.render_row,
         spec.recipe.rendering,
         device=runtime.device,
         threads=runtime.threads,
-        batch_size=batch_size,
     )
 
 

@@ -104,7 +104,7 @@ def feature_key(spec: ModelSpec, decoder: str, runtime: Runtime, images: str, dt
         model=spec.slug,
         weights=spec.weights_sha256,
         architecture=spec.architecture,
-        recipe=spec.recipe.digest,
+        recipe=spec.recipe.key_digest,
         precision=runtime.numerics,
         decoder=decoder,
         layer=spec.layer,

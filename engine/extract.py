@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine import provenance
+from engine import amendments, provenance
 from engine.chunks import (
     EmbedOptions,
     Resident,
@@ -160,7 +160,6 @@ def embed(
     specs = [resolve(m) if isinstance(m, str) else m for m in models]
     manifest, renamed = with_ids_of(bank, manifest)
     checks = checks or InputChecks()
-    groups = by_rendering(specs)
     called = chosen.assigned([spec.slug for spec in specs], names)
     manifest = as_in_bank(bank, manifest)
     existing = refuse_unfit(bank, manifest, options.chunk_rows)
@@ -168,6 +167,9 @@ def embed(
         refuse_other_labels(existing, manifest)
     images = _Images(manifest, options, checks, existing, on_progress)
     image_set = images.set_name
+    given = specs
+    specs = _amended(given, existing, manifest, runtime, options, executor, image_set)
+    groups = by_rendering(specs)
     passes = [
         _Pass(manifest, [specs[i] for i in group], runtime, options, checks, executor, image_set, called)
         for group in groups
@@ -182,7 +184,38 @@ def embed(
     for group, job in zip(groups, passes, strict=True):
         reports.update(zip(group, job.run(store, encoders, on_progress), strict=True))
     notes = (renamed,) if renamed else ()
-    return [replace(reports[i], notes=(*notes, *reports[i].notes)) for i in range(len(specs))]
+    noted = [_noting(reports[i], given[i], specs[i]) for i in range(len(specs))]
+    return [replace(report, notes=(*notes, *report.notes)) for report in noted]
+
+
+def _amended(
+    specs: Sequence[ModelSpec],
+    bank: Bank | None,
+    manifest: Manifest,
+    runtime: Runtime,
+    options: EmbedOptions,
+    executor: Executor | None,
+    image_set: str,
+) -> list[ModelSpec]:
+    """The models with the rules for deep images that their features have. Raises Refused: others."""
+    decoder = _decoder_name(runtime, options, executor)
+    images = images_key(manifest.image_digest, image_set)
+    keys = [feature_key(spec, decoder, runtime, images, options.dtype) for spec in specs]
+    return [amendments.amended(spec, bank, key.name) for spec, key in zip(specs, keys, strict=True)]
+
+
+def _noting(report: EmbedReport, given: ModelSpec, used: ModelSpec) -> EmbedReport:
+    """The report, with a note of rules that its feature had and the request had not."""
+    if used.recipe.deep == given.recipe.deep:
+        return report
+    rules = amendments.in_words(used.recipe.deep)
+    note = f"Deep images of {report.title} are shown by {rules}, as the feature has them"
+    return replace(report, notes=(*report.notes, note))
+
+
+def _decoder_name(runtime: Runtime, options: EmbedOptions, executor: Executor | None) -> str:
+    wanted = (options.decoder, runtime.device, options.dct)
+    return executor.ask(decoder_name, *wanted) if executor else decoder_name(*wanted)
 
 
 class _Images:
@@ -273,8 +306,7 @@ class _Pass:
     ) -> None:
         self.manifest, self.specs, self.checks = manifest, tuple(specs), checks
         self.runtime, self.options, self.executor, self.image_set = runtime, options, executor, image_set
-        asked = (options.decoder, runtime.device, options.dct)
-        self.decoder = executor.ask(decoder_name, *asked) if executor else decoder_name(*asked)
+        self.decoder = _decoder_name(runtime, options, executor)
         images = images_key(manifest.image_digest, image_set)
         self.keys = [feature_key(spec, self.decoder, runtime, images, options.dtype) for spec in specs]
         #: Full name of each feature that is given a name -> that name.
@@ -314,6 +346,7 @@ class _Pass:
             root = bank.path.resolve()
             layouts = tuple(replace(writer.layout, root=root) for writer in writers)
             self.work = Work(self.manifest.root, self.specs, layouts, self.runtime, self.options)
+            amending = [amendments.begin(*pair) for pair in zip(writers, self.specs, strict=True)]
             for i, writer in enumerate(writers):
                 if not writer.has_provenance():  # first: a repair of a stopped run needs it
                     self._write_provenance(writer, i)
@@ -322,7 +355,7 @@ class _Pass:
                 Task(chunk, tuple(i for i, missing in enumerate(todo) if chunk in missing))
                 for chunk in sorted(set().union(*todo))
             ]
-            again = self._again(todo)
+            again = self._again(todo, amending)
             tasks += again
             tally, described, seconds = Tally(), dict[int, dict[str, Any]](), 0.0
             if tasks:
@@ -333,16 +366,23 @@ class _Pass:
             done = [
                 sum(self.work.size(task) for task in tasks if i in task.models) for i in range(len(writers))
             ]
-            return [
+            reports = [
                 self._finish(writer, i, done[i], tally, seconds, described.get(i, {}))
                 for i, writer in enumerate(writers)
             ]
+            for writer in writers:
+                amendments.end(writer)
+            return reports
         finally:
             for writer in writers:
                 writer.__exit__(None, None, None)
 
-    def _again(self, todo: Sequence[set[int]]) -> list[Task]:
-        """Rows of committed chunks to try again: pending ones if it can help, failed ones if asked to."""
+    def _again(self, todo: Sequence[set[int]], amending: Sequence[bool]) -> list[Task]:
+        """Rows of committed chunks to try again: pending ones if it can help, failed ones if asked to.
+
+        Args:
+            amending: of each model, whether it has rules for deep images that not all rows were tried with.
+        """
         failures = [failures_of(layout) for layout in self.work.layouts]
         pending = {row.row for chunks in failures for rows in chunks.values() for row in rows if row.pending}
         ready = set[int]()
@@ -356,7 +396,11 @@ class _Pass:
                 rows = tuple(
                     failure.row
                     for failure in chunks[chunk]
-                    if (failure.row in ready if failure.pending else self.checks.retry_failed)
+                    if (
+                        failure.row in ready
+                        if failure.pending
+                        else self.checks.retry_failed or (amending[i] and failure.code == "depth")
+                    )
                 )
                 if rows:
                     models.setdefault((chunk, rows), []).append(i)

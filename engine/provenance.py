@@ -75,7 +75,7 @@ def of_features(
         "weights_source": spec.weights_source,
         "weights_path": str(spec.weights_path.resolve()) if spec.weights_path else None,
         "weights_sha256": spec.weights_sha256,
-        "recipe": asdict(spec.recipe),
+        "recipe": spec.recipe.to_dict(),
         "root": os.path.abspath(manifest.root),  # noqa: PTH100 - a link to the images may be turned later
         "decoder": decoder,
         "options": of_options(options),

@@ -60,6 +60,9 @@ class Recipe:
             that too unless they are DICOM with a window.
         window: values (low, high) for `depth="window"`: stored samples, in DICOM files after their rescale
             (Hounsfield units in CT).
+        deep: rules for the images of more than 8 bits to which `depth` gives no bytes, in the order in which
+            they are tried: `scale`, `voi` or `window:LOW,HIGH`. They only give rows an embedding that would
+            have none, and so are not part of a feature's key.
         exif: turn the image as its file asks, by EXIF or else XMP, whatever the format. Off turns nothing in
             any format, as in Pillow's and the study's pipelines.
         normalise: `mean_sd` on values in 0-1; `none` leaves 0-1; `histogram` as MIMIC-CheXpert's
@@ -80,6 +83,7 @@ class Recipe:
     normalise: Normalise = "mean_sd"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     sd: tuple[float, float, float] = IMAGENET_SD
+    deep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, words in _WORDS.items():
@@ -94,6 +98,7 @@ class Recipe:
         if min(self.sd) <= 0:
             raise _refused("sd", self.sd, "Standard deviations are positive")
         self._check_window()
+        object.__setattr__(self, "deep", tuple(map(_rule, self.deep)))
 
     def _check_sides(self) -> None:
         if not _is_side(self.size):
@@ -141,13 +146,28 @@ class Recipe:
         return replace(self, depth=word, window=window)  # type: ignore[arg-type]  # checked there
 
     @property
+    def rules(self) -> tuple["Recipe", ...]:
+        """What a deep image is tried with, in order: recipes with one `depth` each; none refuses it."""
+        alone = replace(self, deep=())
+        own = () if self.depth == "refuse" else (alone,)
+        return own + tuple(alone.showing(word) for word in self.deep)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all fields."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def key_digest(self) -> str:
+        """What the key of a feature says of its recipe: the digest without `deep`."""
+        return replace(self, deep=()).digest
+
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON types; `from_dict` is its inverse."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """All fields as JSON types, `deep` only where there is any; `from_dict` is its inverse."""
+        body = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if not self.deep:  # recipes of earlier versions keep their digests
+            del body["deep"]
+        return body
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
@@ -172,6 +192,19 @@ def _refused(field: str, value: object, rule: str) -> Refused:
     return Refused(
         f"recipe field {field} = {value!r}", rule, f"correct {field}, or start from a named recipe"
     )
+
+
+def _rule(word: object) -> str:
+    """One spelling for each rule of `deep`."""
+    name, _, ends = str(word).partition(":")
+    if name not in ("scale", "voi", "window") or (name == "window") != bool(ends):
+        raise _refused("deep", word, "Each rule is one of scale, voi, window:LOW,HIGH")
+    if name != "window":
+        return name
+    low, high = _numbers("deep", ends.split(","), 2)
+    if low >= high:
+        raise _refused("deep", word, "The low end of a window is below its high end")
+    return f"window:{low!r},{high!r}".replace(".0,", ",").removesuffix(".0")
 
 
 def _is_side(value: object) -> bool:

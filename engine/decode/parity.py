@@ -1,23 +1,31 @@
 """How far a decoder's pixels are from Pillow's: the pixel half of a bank's parity certificate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from engine.decode import reference
 from engine.decode.protocol import Decoder
-from engine.decode.sniff import sniff
+from engine.decode.sniff import Header, sniff
 from engine.decode.source import ImageSource
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
+#: (file, header, recipe) -> uint8 [side, side, 3].
+Render = Callable[[bytes, Header, Recipe], np.ndarray]
 #: What a faithful decoder keeps to on average, in levels of 255.
 TOLERANCE = 0.5
 
 
 def pixel_parity(
-    source: ImageSource, rows: Sequence[int], recipe: Recipe, decoder: Decoder, *, batch_size: int = 16
+    source: ImageSource,
+    rows: Sequence[int],
+    recipe: Recipe,
+    decoder: Decoder,
+    *,
+    batch_size: int = 16,
+    render: Render = reference.render,
 ) -> dict[str, Any]:
     """Compare a decoder with the reference renderer on some rows.
 
@@ -27,6 +35,7 @@ def pixel_parity(
         recipe: what is rendered, by both.
         decoder: made for this recipe and at least this batch size.
         batch_size: rows decoded together.
+        render: gives the pixels that the decoder's are compared with.
 
     Returns:
         `decoder`, `n` (rows that both rendered), `failed` (rows that both refused), `disagreed` (rows that
@@ -40,7 +49,7 @@ def pixel_parity(
     for batch in decoder.stream(source, batches):
         pixels = batch.pixels.cpu().numpy()
         for slot, row in enumerate(batch.rows):
-            expected = _expected(source, row, recipe)
+            expected = _expected(source, row, recipe, render)
             failure = batch.failures.get(slot)
             if isinstance(expected, BadImage) or failure is not None:
                 same = (
@@ -64,9 +73,9 @@ def pixel_parity(
     }
 
 
-def _expected(source: ImageSource, row: int, recipe: Recipe) -> np.ndarray | BadImage:
+def _expected(source: ImageSource, row: int, recipe: Recipe, render: Render) -> np.ndarray | BadImage:
     try:
         data = source.read(row)
-        return reference.render(data, sniff(data, recipe, source.limits), recipe)
+        return render(data, sniff(data, recipe, source.limits), recipe)
     except BadImage as failure:
         return failure

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from engine.decode import dicom, disposable, orientation, pnm, tiff_kinds
+from engine.decode import deep, dicom, disposable, jpeg2000, orientation, pnm, tiff_kinds
 from engine.decode.depth import levels
 from engine.decode.geometry import Geometry, plan
 from engine.decode.sniff import Header, png_rows_missing
@@ -55,28 +55,67 @@ def picture(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
 
 def picture_here(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
     """As `picture`, in this process."""
+    if header.deep:
+        image = deep.by_rules(recipe, header, lambda rule: _as_stored(data, header, rule))
+    else:
+        image = _as_stored(data, header, recipe)
+    return orientation.turn(image, header.orientation) if recipe.exif else image
+
+
+def _as_stored(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
+    """The picture, not turned, by a recipe that says one thing of deep images."""
     if header.format == "DICOM":
         return dicom.picture(data, header, recipe)
     if header.format == "PPM":
         return pnm.picture(data, recipe)
-    image = _to_rgb(_load(data, header), header, recipe)
-    return orientation.turn(image, header.orientation) if recipe.exif else image
+    if header.format == "JPEG2000":
+        return _jpeg2000(data, header, recipe)
+    if header.deep and header.format == "JPEG":
+        raise _deep_jpeg(header)
+    if header.deep:
+        stored = deep.samples(data, header, lambda file, ready: _load(file, header, ready))
+        return deep.shown(stored, header, recipe)
+    return _to_rgb(_load(data, header))
 
 
-def _load(data: bytes, header: Header) -> Image.Image:
-    """Decode strictly, and turn nothing. Mode and samples are the file's."""
-    Image.init()
-    # A process-wide switch that other code may have turned on; truncated images must not pass here.
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    # The format's own class: `Image.open` would guess again, and warn or refuse by its own size limits.
-    # JPEG's factory is avoided too: it looks for further pictures after the first.
-    opener = Image.OPEN[header.format][0]
-    if header.format == "TIFF":
-        data = orientation.without(data)
-    image = None
+def _jpeg2000(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
+    facts = jpeg2000.read(data)
+    if facts.by_pillow and not facts.unsupported:
+        return _to_rgb(_load(data, header))
+    stored = jpeg2000.samples(data, facts, lambda stream: _load(stream, header))
+    if header.deep:
+        return deep.shown(stored, header, recipe)
+    table = levels(np.arange(2**facts.bits), 0, 2**facts.bits - 1, clip=False)
+    return Image.fromarray(table[stored])
+
+
+def refusal(data: bytes, header: Header, recipe: Recipe) -> BadImage:
+    """Why a deep image has no picture by a recipe without a rule for it: what shows it, if anything does."""
     try:
-        image = opener(io.BytesIO(data), "")
-        _check_size(image, header)
+        if header.format == "JPEG2000" and (why := jpeg2000.read(data).unsupported):
+            return BadImage("undecodable", why)
+        if header.format == "JPEG":
+            return _deep_jpeg(header)
+        if header.format == "TIFF":
+            deep.refuse_undecodable(_opened(data, header), header)
+    except BadImage as error:
+        return error
+    return BadImage("depth", f"{deep.kind(header)}; {deep.remedy(header, recipe)}")
+
+
+def _deep_jpeg(header: Header) -> BadImage:
+    return BadImage("undecodable", f"JPEG of {header.bits} bits; write it as PNG or TIFF of 16 bits")
+
+
+def _load(data: bytes, header: Header, ready: deep.Prepare = lambda opened: None) -> Image.Image:
+    """Decode strictly, and turn nothing. Mode and samples are the file's.
+
+    Args:
+        ready: what is done to the picture between opening and decoding.
+    """
+    image = _opened(data, header)
+    try:
+        ready(image)
         image.load()
         _check_rows(image, data, header)
         return image
@@ -85,9 +124,31 @@ def _load(data: bytes, header: Header) -> Image.Image:
     except MemoryError as error:
         raise BadImage("too_large", "Pillow ran out of memory on it") from error
     except Exception as error:  # damaged files raise nearly anything
-        if header.format == "TIFF" and image is not None:
+        if header.format == "TIFF":
             tiff_kinds.refuse_missing_codec(image.info.get("compression"))
         raise _translate(error) from error
+
+
+def _opened(data: bytes, header: Header) -> ImageFile.ImageFile:
+    """Open strictly: nothing is decoded yet."""
+    Image.init()
+    # A process-wide switch that other code may have turned on; truncated images must not pass here.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    # The format's own class: `Image.open` would guess again, and warn or refuse by its own size limits.
+    # JPEG's factory is avoided too: it looks for further pictures after the first.
+    opener = Image.OPEN[header.format][0]
+    if header.format == "TIFF":
+        data = orientation.without(data)
+    try:
+        image = opener(io.BytesIO(data), "")
+        _check_size(image, header)
+    except BadImage:
+        raise
+    except MemoryError as error:
+        raise BadImage("too_large", "Pillow ran out of memory on it") from error
+    except Exception as error:  # damaged files raise nearly anything
+        raise _translate(error) from error
+    return image
 
 
 def _check_size(image: Image.Image, header: Header) -> None:
@@ -106,7 +167,7 @@ def _check_rows(image: Image.Image, data: bytes, header: Header) -> None:
 
 
 #: How Pillow says that it does not know a kind.
-_UNSUPPORTED = re.compile("unsupported|cannot handle", re.IGNORECASE)
+_UNSUPPORTED = re.compile("unsupported|unknown pixel mode|cannot handle", re.IGNORECASE)
 
 
 def _translate(error: Exception) -> BadImage:
@@ -120,47 +181,13 @@ def _translate(error: Exception) -> BadImage:
     return BadImage("corrupt", detail)
 
 
-def _to_rgb(image: Image.Image, header: Header, recipe: Recipe) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     """8-bit grey or RGB, as `Image.convert("RGB")` has it (grey stays one channel until after resizing)."""
-    if header.deep:
-        return _eight_bits(image, header, recipe)
     if image.mode in ("L", "RGB"):
         return image
     if image.mode not in ("1", "P", "LA", "PA", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr", "HSV"):
         raise BadImage("undecodable", f"pixels of mode {image.mode}")
     return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image, header: Header, recipe: Recipe) -> Image.Image:
-    """Deep samples to bytes, as the recipe's `depth` says."""
-    samples = _samples(image, header)
-    if recipe.depth == "voi":
-        raise BadImage(
-            "depth", f"only DICOM files carry a window, this is {header.format}; use scale or window"
-        )
-    if recipe.depth == "scale" and header.samples != "unsigned":
-        raise BadImage("depth", f"{header.samples} samples have no full range to scale; use depth window")
-    low, high = recipe.window or (0.0, float(2**header.bits - 1))
-    grey = levels(samples, low, high, clip=recipe.depth == "window")
-    return Image.fromarray(255 - grey if header.inverted else grey)
-
-
-def _samples(image: Image.Image, header: Header) -> np.ndarray:
-    """The stored samples, [height, width], undiminished. Pillow keeps them only for one channel."""
-    if image.mode == "L" and (header.format, header.samples) == ("TIFF", "signed"):
-        return np.asarray(image).view(np.int8)
-    if image.mode not in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F") or (
-        image.mode == "I" and header.bits > 32
-    ):
-        raise BadImage(
-            "depth", f"{header.bits} bits in mode {image.mode}; only one-channel images can be that deep"
-        )
-    samples = np.asarray(image)
-    if header.samples == "unsigned" and samples.dtype.kind == "i":
-        return samples.view(f"u{samples.itemsize}")
-    if header.samples == "signed" and samples.dtype.kind == "u":
-        return samples.view(samples.dtype.str.replace("u", "i"))
-    return samples
 
 
 def resize_and_crop(image: Image.Image, to: Geometry, recipe: Recipe) -> np.ndarray:

@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from engine.decode import orientation, pnm, tiff_kinds, unreadable
+from engine.decode import jpeg2000, orientation, pnm, tiff_kinds, unreadable
 from engine.decode.source import Limits
 from engine.errors import BadImage
 from engine.recipes import Recipe
@@ -79,13 +79,10 @@ def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
     except (struct.error, IndexError, OverflowError) as error:
         raise BadImage("truncated", "the file ends within its header") from error
     header = _oriented(header, data)
-    if header.deep and recipe.depth == "refuse":
-        kind = (
-            f"{header.bits} bits a channel" if header.samples == "unsigned" else f"{header.samples} samples"
-        )
-        raise BadImage(
-            "depth", f"{kind}; a recipe with depth scale, window or voi says how to make 8 of them"
-        )
+    if header.deep and not recipe.rules:
+        from engine.decode import reference  # it needs this module
+
+        raise reference.refusal(data, header, recipe)
     return header
 
 
@@ -423,23 +420,19 @@ def _bmp(data: bytes, limits: Limits) -> Header:
 
 
 def _jpeg2000(data: bytes, limits: Limits) -> Header:
-    at = data.find(b"\xff\x4f\xff\x51")
-    if at < 0:
-        raise BadImage("truncated", "JPEG 2000 without a code stream")
-    right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
-    channels = struct.unpack_from(">H", data, at + 40)[0]
-    depths = [data[at + 42 + 3 * i] for i in range(min(channels, 16))]
+    picture = jpeg2000.read(data)
     header = Header(
         "JPEG2000",
-        right - left,
-        bottom - top,
-        max([8] + [(d & 0x7F) + 1 for d in depths]),
-        samples="signed" if any(d & 0x80 for d in depths) else "unsigned",
+        picture.width,
+        picture.height,
+        max(8, picture.bits),
+        samples="signed" if picture.signed else "unsigned",
     )
     checked(header, limits)
     # Markers from FF90 on cannot occur within coded data.
-    if data.find(b"\xff\xd9", at) < 0:
+    if data.find(b"\xff\xd9", picture.start) < 0:
         raise BadImage("truncated", "its JPEG 2000 data stop without an end marker")
+    jpeg2000.refuse_without_package(picture)
     return header
 
 

@@ -455,7 +455,7 @@ DEPTH = (
     Case("TIFF, 16 bits", lambda: tiff(depth_ramp(65535)), "depth"),
     Case("TIFF, float32", lambda: tiff(_floats()), "depth"),
     Case("TIFF, int16", lambda: tiff(depth_ramp(9).astype(np.int16)), "depth"),
-    Case("JPEG, 12 bits", jpeg_12_bits, "depth"),
+    Case("JPEG, 12 bits", jpeg_12_bits, "undecodable"),
     Case(
         "PNG, 16 bits, scale",
         lambda: png_16(depth_ramp(65535)),
@@ -486,6 +486,13 @@ DEPTH = (
     ),
     Case("float32, window", lambda: tiff(_floats()), "", lambda: scaled(1, -1)(_floats()), _FLOATS),
     Case("float32, scale", lambda: tiff(_floats()), "depth", None, _SCALE),
+    Case(
+        "PNG, 16 bits, RGB, scale",
+        lambda: png_16(scene().astype(np.uint16) * 200),
+        "",
+        lambda: scaled(65535)(scene().astype(np.uint16) * 200),
+        _SCALE,
+    ),
     Case("PNG, 16 bits, voi", lambda: png_16(depth_ramp(65535)), "depth", None, Recipe(depth="voi")),
     Case("8 bits under voi", png, "", scene, Recipe(depth="voi")),
     Case(

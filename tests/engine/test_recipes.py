@@ -21,6 +21,7 @@ OTHER = {
     "normalise": "none",
     "mean": (0.5, 0.5, 0.5),
     "sd": (0.5, 0.5, 0.5),
+    "deep": ("voi", "window:0,4095"),
 }
 
 
@@ -40,6 +41,22 @@ def test_every_field_is_in_the_digest() -> None:
     digests.add(Recipe(depth="window", window=(0, 9)).digest)
     assert {field.name for field in fields(Recipe)} == {*OTHER, "window"}
     assert len(digests) == len(OTHER) + 2
+
+
+def test_rules_for_deep_images_leave_the_key_alone() -> None:
+    """Digests of features made before there were such rules, and of those without, are what they were."""
+    assert Recipe().digest == "b2a15f37622616f5e052adaa685bbe4c7ac333f253ecb1ff64dd4f5fee3e9590"
+    one = Recipe(deep=("window:0,4095.0", "scale"))
+    assert one.deep == ("window:0,4095", "scale")
+    assert one.key_digest == Recipe().key_digest == Recipe().digest != one.digest
+    assert [(rule.depth, rule.window, rule.deep) for rule in one.rules] == [
+        ("window", (0.0, 4095.0), ()),
+        ("scale", None, ()),
+    ]
+    assert [rule.depth for rule in Recipe(depth="voi", deep=("scale",)).rules] == ["voi", "scale"]
+    assert Recipe().rules == ()
+    assert "deep" not in Recipe().to_dict()
+    assert Recipe(deep=("window:-0.5,1e300",)).deep == ("window:-0.5,1e+300",)
 
 
 def test_equal_recipes_have_equal_digests() -> None:
@@ -66,6 +83,12 @@ def test_round_trip(recipe: Recipe, tmp_path: Path) -> None:
         {"interpolation": "nearest"},
         {"normalise": None},
         {"depth": "guess"},
+        {"deep": ["guess"]},
+        {"deep": ["refuse"]},
+        {"deep": ["window"]},
+        {"deep": ["window:9,1"]},
+        {"deep": ["window:0,nan"]},
+        {"deep": ["scale:1"]},
         {"exif": 1},
         {"size": 0},
         {"size": 224.0},
