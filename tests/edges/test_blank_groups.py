@@ -74,12 +74,12 @@ def test_evaluations_take_a_missing_group_as_a_patient_of_its_own(bank: Path) ->
     assert not [note for note in found["notes"] if "patient" in note]
     options = {"k": (20,), "distance": "euclidean"}
     apart = knn_from_bank(bank, MODEL, KnnOptions(**options, group_disjoint=True))
-    plain = knn_from_bank(bank, MODEL, KnnOptions(**options))
+    plain = knn_from_bank(bank, MODEL, KnnOptions(**options, group_disjoint=False))
     assert apart["by_k"] == plain["by_k"] != []
     alone = knn_from_bank(bank, MODEL, KnnOptions(k=(59,), group_disjoint=True), leave_one_out=True)
     assert alone["train_images"] == 60
     shots = fewshot_from_bank(
-        bank, MODEL, Protocol(n_way=2, n_shot=5, n_query=5, episodes=20, patient_disjoint=True), bootstrap=50
+        bank, MODEL, Protocol(n_way=2, n_shot=5, n_query=5, episodes=20, group_disjoint=True), bootstrap=50
     )
     assert shots["bootstrap"]["groups"] > 31
     assert audit(bank, MODEL).report["groups"]["across_splits"] == 0
