@@ -1,7 +1,9 @@
 """What a person sees in the terminal. Progress and errors go to stderr, results to stdout."""
 
+import contextlib
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -56,35 +58,47 @@ def _plain(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
-    """A plain table on stdout; numbers to the right."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    """A plain table on stdout, as wide as the terminal at most (`engine.report.tables`)."""
+    from engine.report import tables
 
-    table = Table(
-        title=escape(plain(title)) if title else None,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    drawn = tables.lines(
+        [plain(column) for column in columns],
+        [[_cell(cell) for cell in row] for row in rows],
+        width(),
+        ellipsis="…" if _can_write("…") else "~",
+        rule="─" if _can_write("─") else "-",
     )
-    for i, column in enumerate(columns):
-        numeric = all(isinstance(row[i], int | float) for row in rows) if rows else False
-        table.add_column(escape(plain(column)), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*[_cell(cell) for cell in row])
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    console.print(table)
+    print("", *([plain(title)] if title else []), *drawn, "", sep="\n")
 
 
-def _cell(value: Any) -> str:
-    from rich.markup import escape
+def width() -> int:
+    """Columns of the terminal that standard output is; 80 where it is none, unless COLUMNS says otherwise."""
+    from engine.report import tables
 
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return escape(plain(clipped(str(value))))
+    said = os.environ.get("COLUMNS", "")
+    if said.isascii() and said.isdecimal() and int(said) > 0:
+        return int(said)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stdout.isatty():
+            return os.get_terminal_size(sys.stdout.fileno()).columns or tables.USUAL
+    return tables.USUAL
+
+
+def _can_write(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cell(value: Any) -> Any:
+    """A number as it is; text cut and made safe."""
+    if isinstance(value, int | float):
+        return value
+    if hasattr(value, "item") and not isinstance(value, str):
+        return value.item()
+    return plain(clipped(str(value)))
 
 
 def clipped(text: str, most: int = 200) -> str:
