@@ -109,8 +109,20 @@ AllowOutside = Annotated[
 ]
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"embank {version('embank')}")
+        raise typer.Exit
+
+
 @app.callback()
 def settings(
+    _: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version and exit."),
+    ] = False,
     store_timeout: Annotated[
         float | None,
         typer.Option(
@@ -604,7 +616,7 @@ class _terminable:
         if kind is KeyboardInterrupt:
             from engine.report.process import say_stopped
 
-            say_stopped("Stopped. What is done is kept; run the same command to resume.")
+            say_stopped()
             raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -1984,16 +1996,29 @@ def bench(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A script of benchmarks/speed.")] = "",
 ) -> None:
-    """Throughput, side by side with what one would use instead. `bench NAME --help` lists its options."""
+    """Throughput, side by side with what one would use instead. Alone it lists the names.
+
+    `bench NAME --help` lists the options of one.
+    """
     import importlib
-    import pkgutil
 
     from benchmarks import speed
 
-    parts = {"common", "crowd", "simulate"}  # of other scripts
-    names = sorted(m.name for m in pkgutil.iter_modules(speed.__path__) if m.name not in parts)
-    if name not in names:
-        raise Refused(f"benchmark {name!r}", f"It is one of {', '.join(names)}", "name one of these")
+    subjects = speed.subjects()
+    if name in ("-h", "--help"):
+        typer.echo(context.get_help())
+    if name in ("", "-h", "--help"):
+        from engine.report import console
+
+        console.print_table(["NAME", "what it measures"], list(subjects.items()))
+        return
+    if name not in subjects:
+        raise Refused(
+            f"benchmark {name!r}",
+            f"It is one of {', '.join(subjects)}",
+            "name one of these; `embank bench` says what each measures",
+        )
+    sys.argv[0] = f"embank bench {name}"  # as its help calls it
     importlib.import_module(f"benchmarks.speed.{name}").main(context.args)
 
 
