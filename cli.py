@@ -562,24 +562,15 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
     if json:
         console.print_json(results if len(results) > 1 else results[0])
         return
-    console.print_table(
-        ["model", "rows", "ok", "failed", "pending", "embedded now", "img/s", "decoder", "precision", "key"],
-        [
-            [
-                r["title"],
-                r["rows"],
-                r["ok"],
-                r["failed"],
-                r["pending"],
-                r["embedded"],
-                r["img_per_s"],
-                r["decoder"],
-                r["precision"],
-                r["key"][:12],
-            ]
-            for r in results
-        ],
-    )
+    busy = [r for r in results if r["embedded"]]
+    if busy:
+        columns = ["model", "rows", "ok", "failed", "pending", "embedded now", "img/s", "decoder"]
+        names = ("title", "rows", "ok", "failed", "pending", "embedded", "img_per_s", "decoder", "precision")
+        rows = [[*(r[name] for name in names), r["key"][:12]] for r in busy]
+        console.print_table([*columns, "precision", "key"], rows)
+    for r in results:
+        if not r["embedded"]:
+            print(_nothing_to_do(r))
     for r in results:
         if r["failures"]:
             reasons = ", ".join(f"{code} {n:,}" for code, n in r["failures"].items())
@@ -588,6 +579,18 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
             print(f"  {r['pending']:,} are not embedded yet; the same command tries them again")
         if "certificate" in r:
             print(f"{r['title']}: {_certificate(r['certificate'])}")
+
+
+def _nothing_to_do(r: dict[str, Any]) -> str:
+    """What a run says of features for which it had nothing to compute."""
+    done = f"{r['title']}: nothing {'could be embedded' if r['pending'] else 'to do'}"
+    if r["failed"] or r["pending"]:
+        done += f": {r['ok']:,} of {r['rows']:,} images were embedded before"
+    else:
+        done += f": all {r['rows']:,} images were embedded before"
+    if r["failed"]:
+        done += f"; {r['failed']:,} failed then, and --retry-failed tries them again"
+    return f"{done} (key {r['key'][:12]})"
 
 
 def _certificate(found: dict[str, Any]) -> str:

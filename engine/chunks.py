@@ -220,7 +220,11 @@ class Tally:
 
 
 class Watch:
-    """Turns a tally into calls of the progress callback, not too many."""
+    """Turns a tally into calls of the progress callback, not too many.
+
+    Args:
+        whole: images that count, those included that are done already; None is those of the tasks.
+    """
 
     def __init__(
         self,
@@ -228,9 +232,11 @@ class Watch:
         tasks: Sequence[Task],
         tally: Tally,
         callback: Callable[[Progress], None] | None,
+        whole: int | None = None,
     ) -> None:
         self._models = tuple(spec.slug for spec in work.specs)
         self._total = sum(map(work.size, tasks))
+        self._before = 0 if whole is None else max(whole - self._total, 0)
         self._tally, self._callback = tally, callback
         self._started, self._last = time.perf_counter(), 0.0
 
@@ -239,8 +245,9 @@ class Watch:
         if not self._callback or (now - self._last < PROGRESS_EVERY_S and self._tally.rows < self._total):
             return
         self._last = now
-        rows, failed, seconds = self._tally.rows, self._tally.failed, now - self._started
-        self._callback(Progress(self._models, rows, self._total, failed, seconds, *self._tally.stages))
+        before, failed, seconds = self._before, self._tally.failed, now - self._started
+        done, total = before + self._tally.rows, before + self._total
+        self._callback(Progress(self._models, done, total, failed, seconds, *self._tally.stages, before))
 
 
 #: What makes embedding need less memory.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two progress lines where stderr is not a terminal.
 LINE_EVERY_S = 10.0
+#: Columns of a model's name beside its bar, so that both and the count fit 80.
+_NAME_OF_BAR = 28
 _UNESCAPED = re.compile(f"[\x7f-\x9f\u2028\u2029\ud800-\udfff]|{BIDI}")
 
 
@@ -138,11 +140,16 @@ def progress_line(progress: "Progress") -> str:
 
 
 def _pace(progress: "Progress") -> str:
+    return f"{_count(progress)}, {_rate(progress)}"
+
+
+def _count(progress: "Progress") -> str:
+    return f"{progress.done:,}/{progress.total:,} images"
+
+
+def _rate(progress: "Progress") -> str:
     failed = f", {progress.failed:,} failed" if progress.failed else ""
-    return (
-        f"{progress.done:,}/{progress.total:,} images, {progress.img_per_s:,.1f} img/s, "
-        f"{duration(progress.seconds_left)} left{failed}"
-    )
+    return f"{progress.img_per_s:,.1f} img/s, {duration(progress.seconds_left)} left{failed}"
 
 
 def _stages(progress: "Progress") -> str:
@@ -215,18 +222,21 @@ def _live_bar() -> Iterator[Callable[["Progress"], None]]:
     from rich.progress import Progress as Bars
     from rich.text import Text
 
-    bars = Bars(TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[pace]}"))
+    from engine.report.tables import shortened
+
+    bars = Bars(TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[count]}"))
     tasks: dict[tuple[str, ...], Any] = {}
     with Live(Group(bars, Text()), console=Console(stderr=True), refresh_per_second=8) as live:
 
         def update(progress: "Progress") -> None:
             if progress.models not in tasks:
                 more = f" +{len(progress.models) - 1}" if len(progress.models) > 1 else ""
-                tasks[progress.models] = bars.add_task(
-                    escape(plain(progress.models[0])) + more, total=progress.total, pace=""
-                )
-            bars.update(tasks[progress.models], completed=progress.done, pace=_pace(progress))
-            live.update(Group(bars, Text("  " + _stages(progress), style="dim")))
+                name = plain(progress.models[0])
+                short = escape(shortened([name], _NAME_OF_BAR - len(more))[name])
+                tasks[progress.models] = bars.add_task(short + more, total=progress.total, count="")
+            bars.update(tasks[progress.models], completed=progress.done, count=_count(progress))
+            below = "; ".join(filter(None, (_rate(progress), _stages(progress))))
+            live.update(Group(bars, Text(below, style="dim")))  # wrapped between words
 
         yield update
 
@@ -237,6 +247,8 @@ def probe_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]
 
     On a terminal one line that is written over, elsewhere a line every ten seconds.
     """
+    from engine.report.tables import shortened
+
     live, last = sys.stderr.isatty(), time.monotonic()
 
     def of(name: str) -> Callable[[str, int, int], None]:
@@ -244,6 +256,7 @@ def probe_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]
             nonlocal last
             text = plain(f"{name}: {what} {done:,}/{todo:,}")
             if live:
+                text = shortened([text], width() - 1)[text]  # what wraps would not be written over
                 sys.stderr.write(f"\r{text}\x1b[K")
                 sys.stderr.flush()
             elif time.monotonic() - last >= LINE_EVERY_S:
