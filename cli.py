@@ -355,7 +355,10 @@ def _read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -
 @app.command()
 def embed(
     manifest: ManifestPath,
-    model: Annotated[list[str], typer.Option("--model", help="Slug; repeat for several models in one pass.")],
+    model: Annotated[
+        list[str],
+        typer.Option("--model", help="Slug, see `embank models list`; repeat for several models in one pass."),
+    ],
     bank: Annotated[
         str,
         typer.Option(

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from engine.errors import ModelError
-from engine.models import huggingface, modifiers
+from engine.models import huggingface, modifiers, suggest
 from engine.models.names import modifier, split
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def family(name: str) -> Family:
         if name not in known
         else f"torchvision/{name} has no feature layer here",
         "It is one of " + supported,
-        "choose one of these, or timm/NAME",
+        f"choose {suggest.one_of([*suggest.close(name, supported.split(', ')), 'another of these'])}, or timm/NAME",
     )
 
 
@@ -175,7 +175,8 @@ def _build_torchvision(name: str) -> nn.Module:
 def _build_timm(name: str) -> nn.Module:
     timm = import_timm()
     if not timm.is_model(name.partition(".")[0]):
-        close = ", ".join(timm.list_models(f"*{name.partition('_')[0]}*")[:12])
+        like = suggest.close(name, timm.list_models()) or timm.list_models(f"*{name.partition('_')[0]}*")[:12]
+        close = ", ".join(like)
         raise ModelError(
             f"timm has no model {name!r}",
             "The name is one of timm.list_models()",
