@@ -357,7 +357,7 @@ def embed(
     manifest: ManifestPath,
     model: Annotated[
         list[str],
-        typer.Option("--model", help="Slug, see `embank models list`; repeat for several models in one pass."),
+        typer.Option("--model", help="Slug (see `embank models list`); repeat for models in one pass."),
     ],
     bank: Annotated[
         str,

@@ -79,7 +79,7 @@ class EmbedOptions:
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, 1, MAX_BATCH)
         if self.chunk_rows is not None:
-            check_whole("chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS, "leave --chunk-rows out")
+            check_whole("chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS, "leave `embank embed --chunk-rows` out")
 
     def batch_for(self, runtime: Runtime, chunk_rows: int) -> int:
         """Images a forward pass. Batches do not cross chunks, so a larger one would be padding on CUDA."""
@@ -120,7 +120,8 @@ def refuse_other_key(made: FeatureKey, wanted: FeatureKey) -> None:
             f"This machine would make {made.name} (decoder {made.decoder}, precision {made.precision}), "
             f"not {wanted.name}",
             "All processes of a run make the same features",
-            "name --decoder and --precision, and install the same packages on all machines",
+            "name both (`embank embed --decoder NAME --precision NAME`), and install the same packages on "
+            "all machines",
         )
 
 
@@ -251,7 +252,7 @@ class Watch:
 
 
 #: What makes embedding need less memory.
-_SMALLER = "run the same command with a smaller --batch-size; committed chunks are kept"
+_SMALLER = "lower the batch (`embank embed --batch-size N`) and run it again; committed chunks are kept"
 
 
 class Resident:

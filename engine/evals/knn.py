@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine import provenance
 from engine.errors import Refused
+from engine.evals.advice import name_column
 from engine.evals.arrays import finite, label_codes
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
@@ -246,7 +247,7 @@ def _keys(
         raise Refused(
             f"None of {len(parts.test)} images has a group",
             "--group-disjoint keeps a patient's images apart by the group column",
-            "give the bank a manifest with --group (`embank bank relabel`), or leave --group-disjoint out",
+            f"{name_column('group')}, or leave --group-disjoint out",
         )
     alone = groups.max(initial=-1) + 1 + np.arange(len(groups))
     key = np.where(groups >= 0, groups, alone)
@@ -339,7 +340,7 @@ def _split(store: Bank, name: str) -> NDArray[np.bool_]:
         raise Refused(
             f"The manifest of {store.path} names no splits",
             "Train to test needs a split column",
-            "use --leave-one-out, or give the bank a manifest with --split (`embank bank relabel`)",
+            f"use --leave-one-out, or {name_column('split')}",
         )
     if name not in vocabulary:
         counts = np.bincount(codes[codes >= 0], minlength=len(vocabulary))

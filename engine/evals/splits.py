@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.advice import name_column
 from stores.limits import check_seed
 
 if TYPE_CHECKING:
@@ -198,9 +199,7 @@ def _given(columns: Columns, options: SplitOptions) -> dict[str, Rows]:
         raise Refused(
             f"split {options.train!r} to train on",
             f"The bank has {have} and {int((columns.split < 0).sum())} images without a split",
-            "name one with --train-split"
-            if names
-            else "give the bank a manifest with --split (`embank bank relabel`), or hold out with --holdout",
+            "name one with --train-split" if names else f"{name_column('split')}, or hold out with --holdout",
         )
     if len(found["test"]) and options.holdout:
         raise Refused(

@@ -120,12 +120,13 @@ def family(name: str) -> Family:
     if name in known and found:
         return found[0]
     supported = ", ".join(n for n in known if any(re.fullmatch(row.names, n) for row in FAMILIES))
+    near = suggest.close(name, supported.split(", "))
     raise ModelError(
         f"torchvision has no backbone {name!r}"
         if name not in known
         else f"torchvision/{name} has no feature layer here",
         "It is one of " + supported,
-        f"choose {suggest.one_of([*suggest.close(name, supported.split(', ')), 'another of these'])}, or timm/NAME",
+        f"choose {suggest.one_of([*near, 'another of these'])}, or timm/NAME",
     )
 
 

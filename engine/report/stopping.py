@@ -29,7 +29,7 @@ KEPT: Mapping[str, str] = {
     "bank repair": "What was mended is kept; run the same command to go on.",
     "bank export": "Finished files are kept and the rest is not; run the same command to write all of them.",
     "bank rename": _EITHER_WAY,
-    "bank rm": "A removal that has begun is finished by the same command; until then the feature takes no part.",
+    "bank rm": "The same command finishes a removal that has begun; until then the feature takes no part.",
     "bank prune": "What was removed can be made again, the rest is kept; run the same command to go on.",
     "bank relabel": "The old bank is unchanged; what the new one has taken over is kept. "
     "Run the same command to resume.",

@@ -51,9 +51,7 @@ def test_a_resumed_run_counts_all_images(
     with pytest.raises(KeyboardInterrupt):
         embed(manifest, [spec], tmp_path / "bank", executor=StopsAfter(), **words)
     seen: list[Progress] = []
-    again = embed(
-        manifest, [spec], tmp_path / "bank", executor=executor, on_progress=seen.append, **words
-    )
+    again = embed(manifest, [spec], tmp_path / "bank", executor=executor, on_progress=seen.append, **words)
     before = 4 * CHUNK  # the fourth was committed, though its end was not heard of
     passes = [each for each in seen if each.models != ("comparing files",)]
     assert again[0].embedded == N - before
