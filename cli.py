@@ -1389,17 +1389,19 @@ def probe(
 
 def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
     from engine.report import console
+    from engine.report.notes import ProbeNotes
 
     fits = [{**each, "model": r["model"]} for r in results for each in (*r.get("findings", ()), r)]
     columns = ["model", "label", "C", "1/C", fits[-1]["select"] + " (val)", "accuracy", "95 %", "per class"]
     console.print_table([*columns, "AUROC", "converged"], [_probe_row(each) for each in fits])
+    notes = ProbeNotes()
     for r in results:
         if "images" in r:
             parts = ", ".join(f"{n:,} {part}" for part, n in r["images"].items())
             masked = ", ".join(f"{n:,} {reason}" for reason, n in r["masked"].items())
             print(f"{r['model']}, {r['label']}: {parts} images; masked: {masked}; {r['seconds']:.2f} s")
         for each in (r, *r.get("findings", ())):
-            for note in each.get("notes", ()):
+            for note in (note for note in each.get("notes", ()) if notes.prints(note, each)):
                 print(f"  {'' if each is r else each['label'] + ': '}{note}")
             if reason := each.get("test", {}).get("auroc_reason"):
                 print(f"  AUROC: {reason}")

@@ -6,6 +6,7 @@ that can print the message, which `WHERE` says for modules that serve some comma
 """
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,7 @@ WHERE: dict[str, tuple[str, ...]] = {
 }
 
 
+@functools.cache
 def options() -> dict[str, set[str]]:
     """Command -> its options."""
     group = typer.main.get_command(cli.app)
