@@ -79,7 +79,9 @@ class EmbedOptions:
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, 1, MAX_BATCH)
         if self.chunk_rows is not None:
-            check_whole("chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS, "leave `embank embed --chunk-rows` out")
+            check_whole(
+                "chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS, "leave `embank embed --chunk-rows` out"
+            )
 
     def batch_for(self, runtime: Runtime, chunk_rows: int) -> int:
         """Images a forward pass. Batches do not cross chunks, so a larger one would be padding on CUDA."""

@@ -19,7 +19,7 @@ SELECT: tuple[Select, ...] = ("accuracy", "mean-per-class", "auroc", "log-loss")
 C_MIN, C_MAX, VALUES = 1e-5, 1e6, 45
 #: Limits of C, beyond which one term of the objective drowns the other; and how many values are tried.
 C_LIMITS, MAX_VALUES = (1e-12, 1e12), 1000
-#: How a note ends that there are more features than images: of every probe that is fitted so, and kept with it.
+#: How the note ends that there are more features than images; every probe of which it is true keeps it.
 NOT_UNIQUE = "without regularisation the solution would not be unique"
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from engine.errors import ModelError
-from engine.models import huggingface, modifiers, suggest
+from engine.models import checkpoints, huggingface, modifiers, suggest
 from engine.models.names import modifier, split
 
 if TYPE_CHECKING:
@@ -318,7 +318,9 @@ def default_recipe(architecture: str) -> "Recipe":
 def renamed(architecture: str, tensors: Mapping[str, torch.Tensor], where: str) -> Mapping[str, torch.Tensor]:
     """A file's tensors under the names of the installed library, where these depend on its release."""
     namespace, name = split(architecture)
-    return huggingface.renamed(name, tensors, where) if namespace == "transformers" else tensors
+    if namespace != "transformers":
+        return tensors
+    return huggingface.renamed(name, checkpoints.only(tensors, where), where)
 
 
 def current_key(key: str) -> str:

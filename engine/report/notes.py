@@ -16,8 +16,8 @@ class ProbeNotes:
         """Decide whether to print a note.
 
         That there are more features than images is so at nearly every fit, and regularisation is what probes
-        have for that. It matters where the weakest regularisation tried was chosen, with a C that is not small;
-        then it is said, once.
+        have for that. It matters where the weakest regularisation tried was chosen, with a C that is not
+        small; then it is said, once.
 
         Args:
             note: of a result.

@@ -69,7 +69,14 @@ WHERE: dict[str, tuple[str, ...]] = {
     "stores/export.py": ("bank export",),
     "stores/manifest_check.py": ("manifest check",),
     "stores/members": (*RESTORED, "embed", "manifest check"),
-    "stores/outputs.py": ("manifest folder", "manifest table", "manifest build", "probe", "search", "bank audit"),
+    "stores/outputs.py": (
+        "manifest folder",
+        "manifest table",
+        "manifest build",
+        "probe",
+        "search",
+        "bank audit",
+    ),
 }
 
 
@@ -98,9 +105,12 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
             inside |= {id(part) for part in node.values}
             parts = [str(p.value) if isinstance(p, ast.Constant) else "{}" for p in node.values]
             yield node.lineno, "".join(parts)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in inside | skipped:
-                yield node.lineno, node.value
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in skipped | inside
+        ):
+            yield node.lineno, node.value
 
 
 def fits(name: str, known: dict[str, set[str]]) -> tuple[str, ...]:
