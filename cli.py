@@ -109,8 +109,20 @@ AllowOutside = Annotated[
 ]
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"embank {version('embank')}")
+        raise typer.Exit
+
+
 @app.callback()
 def settings(
+    _: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version and exit."),
+    ] = False,
     store_timeout: Annotated[
         float | None,
         typer.Option(
@@ -431,7 +443,10 @@ def _read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -
 @app.command()
 def embed(
     manifest: ManifestPath,
-    model: Annotated[list[str], typer.Option("--model", help="Slug; repeat for several models in one pass.")],
+    model: Annotated[
+        list[str],
+        typer.Option("--model", help="Slug (see `embank models list`); repeat for models in one pass."),
+    ],
     bank: Annotated[
         str,
         typer.Option(
@@ -648,24 +663,15 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
     if json:
         console.print_json(results if len(results) > 1 else results[0])
         return
-    console.print_table(
-        ["model", "rows", "ok", "failed", "pending", "embedded now", "img/s", "decoder", "precision", "key"],
-        [
-            [
-                r["title"],
-                r["rows"],
-                r["ok"],
-                r["failed"],
-                r["pending"],
-                r["embedded"],
-                r["img_per_s"],
-                r["decoder"],
-                r["precision"],
-                r["key"][:12],
-            ]
-            for r in results
-        ],
-    )
+    busy = [r for r in results if r["embedded"]]
+    if busy:
+        columns = ["model", "rows", "ok", "failed", "pending", "embedded now", "img/s", "decoder"]
+        names = ("title", "rows", "ok", "failed", "pending", "embedded", "img_per_s", "decoder", "precision")
+        rows = [[*(r[name] for name in names), r["key"][:12]] for r in busy]
+        console.print_table([*columns, "precision", "key"], rows)
+    for r in results:
+        if not r["embedded"]:
+            print(_nothing_to_do(r))
     for r in results:
         if r["failures"]:
             reasons = ", ".join(f"{code} {n:,}" for code, n in r["failures"].items())
@@ -674,6 +680,18 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
             print(f"  {r['pending']:,} are not embedded yet; the same command tries them again")
         if "certificate" in r:
             print(f"{r['title']}: {_certificate(r['certificate'])}")
+
+
+def _nothing_to_do(r: dict[str, Any]) -> str:
+    """What a run says of features for which it had nothing to compute."""
+    done = f"{r['title']}: nothing {'could be embedded' if r['pending'] else 'to do'}"
+    if r["failed"] or r["pending"]:
+        done += f": {r['ok']:,} of {r['rows']:,} images were embedded before"
+    else:
+        done += f": all {r['rows']:,} images were embedded before"
+    if r["failed"]:
+        done += f"; {r['failed']:,} failed then, and --retry-failed tries them again"
+    return f"{done} (key {r['key'][:12]})"
 
 
 def _certificate(found: dict[str, Any]) -> str:
@@ -714,7 +732,7 @@ class _terminable:
         if kind is KeyboardInterrupt:
             from engine.report.process import say_stopped
 
-            say_stopped("Stopped. What is done is kept; run the same command to resume.")
+            say_stopped()
             raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -1528,10 +1546,12 @@ def probe(
 
 def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
     from engine.report import console
+    from engine.report.notes import ProbeNotes
 
     fits = [{**each, "model": r["model"]} for r in results for each in (*r.get("findings", ()), r)]
     columns = ["model", "label", "C", "1/C", fits[-1]["select"] + " (val)", "accuracy", "95 %", "per class"]
     console.print_table([*columns, "AUROC", "converged"], [_probe_row(each) for each in fits])
+    notes = ProbeNotes()
     for r in results:
         if "images" in r:
             parts = ", ".join(f"{n:,} {part}" for part, n in r["images"].items())
@@ -1541,7 +1561,7 @@ def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
             if each is not r and "masked" in each:
                 masked = ", ".join(f"{n:,} {reason}" for reason, n in each["masked"].items())
                 print(f"  {each['label']}: masked: {masked}")
-            for note in each.get("notes", ()):
+            for note in (note for note in each.get("notes", ()) if notes.prints(note, each)):
                 print(f"  {'' if each is r else each['label'] + ': '}{note}")
             if reason := each.get("test", {}).get("auroc_reason"):
                 print(f"  AUROC: {reason}")
@@ -2144,16 +2164,29 @@ def bench(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A script of benchmarks/speed.")] = "",
 ) -> None:
-    """Throughput, side by side with what one would use instead. `bench NAME --help` lists its options."""
+    """Throughput, side by side with what one would use instead. Alone it lists the names.
+
+    `bench NAME --help` lists the options of one.
+    """
     import importlib
-    import pkgutil
 
     from benchmarks import speed
 
-    parts = {"common", "crowd", "simulate"}  # of other scripts
-    names = sorted(m.name for m in pkgutil.iter_modules(speed.__path__) if m.name not in parts)
-    if name not in names:
-        raise Refused(f"benchmark {name!r}", f"It is one of {', '.join(names)}", "name one of these")
+    subjects = speed.subjects()
+    if name in ("-h", "--help"):
+        typer.echo(context.get_help())
+    if name in ("", "-h", "--help"):
+        from engine.report import console
+
+        console.print_table(["NAME", "what it measures"], list(subjects.items()))
+        return
+    if name not in subjects:
+        raise Refused(
+            f"benchmark {name!r}",
+            f"It is one of {', '.join(subjects)}",
+            "name one of these; `embank bench` says what each measures",
+        )
+    sys.argv[0] = f"embank bench {name}"  # as its help calls it
     importlib.import_module(f"benchmarks.speed.{name}").main(context.args)
 
 

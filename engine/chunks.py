@@ -79,7 +79,9 @@ class EmbedOptions:
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, 1, MAX_BATCH)
         if self.chunk_rows is not None:
-            check_whole("chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS, "leave --chunk-rows out")
+            check_whole(
+                "chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS, "leave `embank embed --chunk-rows` out"
+            )
 
     def batch_for(self, runtime: Runtime, chunk_rows: int) -> int:
         """Images a forward pass. Batches do not cross chunks, so a larger one would be padding on CUDA."""
@@ -120,7 +122,8 @@ def refuse_other_key(made: FeatureKey, wanted: FeatureKey) -> None:
             f"This machine would make {made.name} (decoder {made.decoder}, precision {made.precision}), "
             f"not {wanted.name}",
             "All processes of a run make the same features",
-            "name --decoder and --precision, and install the same packages on all machines",
+            "name both (`embank embed --decoder NAME --precision NAME`), and install the same packages on "
+            "all machines",
         )
 
 
@@ -223,7 +226,11 @@ class Tally:
 
 
 class Watch:
-    """Turns a tally into calls of the progress callback, not too many."""
+    """Turns a tally into calls of the progress callback, not too many.
+
+    Args:
+        whole: images that count, those included that are done already; None is those of the tasks.
+    """
 
     def __init__(
         self,
@@ -231,9 +238,11 @@ class Watch:
         tasks: Sequence[Task],
         tally: Tally,
         callback: Callable[[Progress], None] | None,
+        whole: int | None = None,
     ) -> None:
         self._models = tuple(spec.slug for spec in work.specs)
         self._total = sum(map(work.size, tasks))
+        self._before = 0 if whole is None else max(whole - self._total, 0)
         self._tally, self._callback = tally, callback
         self._started, self._last = time.perf_counter(), 0.0
 
@@ -242,12 +251,13 @@ class Watch:
         if not self._callback or (now - self._last < PROGRESS_EVERY_S and self._tally.rows < self._total):
             return
         self._last = now
-        rows, failed, seconds = self._tally.rows, self._tally.failed, now - self._started
-        self._callback(Progress(self._models, rows, self._total, failed, seconds, *self._tally.stages))
+        before, failed, seconds = self._before, self._tally.failed, now - self._started
+        done, total = before + self._tally.rows, before + self._total
+        self._callback(Progress(self._models, done, total, failed, seconds, *self._tally.stages, before))
 
 
 #: What makes embedding need less memory.
-_SMALLER = "run the same command with a smaller --batch-size; committed chunks are kept"
+_SMALLER = "lower the batch (`embank embed --batch-size N`) and run it again; committed chunks are kept"
 
 
 class Resident:

@@ -277,7 +277,8 @@ class _Images:
 
     def _looked(self) -> Looked | None:
         """Progress of looking at files, shown like that of a pass."""
-        callback, start, last = self._on_progress, time.perf_counter(), [0.0]
+        callback, start = self._on_progress, time.perf_counter()
+        last = [start]  # what takes no time needs no bar
         if callback is None:
             return None
 
@@ -361,7 +362,8 @@ class _Pass:
             if tasks:
                 with self._ready() as compute:
                     start = time.perf_counter()  # importing torch is no part of a pass
-                    described = compute(tasks, tally, Watch(self.work, tasks, tally, on_progress))
+                    watch = Watch(self.work, tasks, tally, on_progress, whole=bank.rows)
+                    described = compute(tasks, tally, watch)
                     seconds = time.perf_counter() - start
             done = [
                 sum(self.work.size(task) for task in tasks if i in task.models) for i in range(len(writers))

@@ -76,7 +76,7 @@ def refuse_missing(source: ImageSource, rows: Sequence[int], max_missing: float)
             f"{len(missing):,} of {len(rows):,} image files are missing below {source.root}: {examples}",
             f"A run starts with at most {max_missing:.1%} missing, lest a disk that is not mounted pass for "
             "bad images",
-            "check the folder (--root) and what is mounted, or allow more with --max-failed",
+            "check the folder (--root) and what is mounted; `embank embed --max-failed SHARE` allows more",
         )
 
 

@@ -67,7 +67,11 @@ def new_clocks() -> Clocks:
 
 @dataclass(frozen=True)
 class Progress:
-    """A look at a running pass: images or views done of those to do, failures so far, the stages' clocks."""
+    """A look at a running pass: images or views done of all, failures so far, the stages' clocks.
+
+    Attributes:
+        before: how many of `done` an earlier run had done; rates and the time left leave them out.
+    """
 
     models: tuple[str, ...]
     done: int
@@ -77,14 +81,15 @@ class Progress:
     decode: StageClock
     encode: StageClock
     commit: StageClock
+    before: int = 0
 
     @property
     def img_per_s(self) -> float:
-        return self.done / self.seconds if self.seconds > 0 else float("nan")
+        return (self.done - self.before) / self.seconds if self.seconds > 0 else float("nan")
 
     @property
     def seconds_left(self) -> float:
-        return (self.total - self.done) / self.img_per_s if self.done else float("nan")
+        return (self.total - self.done) / self.img_per_s if self.done > self.before else float("nan")
 
 
 class Stopped(Exception):

@@ -110,10 +110,13 @@ def run(
 def _refuse_strangers(directory: Path, sets: tuple[str, ...]) -> None:
     """Refuse a folder in a bank, or with a picture or manifests of these names that are somebody else's."""
     check_folder(directory)
-    check_file(directory / _PICTURE, (".png",), command="quickstart")
-    for name in sets:
-        path = directory / f"{name}.parquet"
-        check_manifest(path, force=path.is_file() and is_manifest(path))
+    try:
+        check_file(directory / _PICTURE, (".png",), command="quickstart")
+        for name in sets:
+            path = directory / f"{name}.parquet"
+            check_manifest(path, force=path.is_file() and is_manifest(path))
+    except Refused as error:  # that was said for commands that have --force
+        raise Refused(error.found, error.rule, "choose another folder with --dir") from error
 
 
 def probe(bank: Path) -> list[dict[str, Any]]:

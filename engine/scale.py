@@ -274,7 +274,8 @@ def _outcome(future: Any) -> Any:
         return MachineFault(
             f"A task ended {error.allowed_failures + 1} worker processes, one after another",
             "A worker must survive its task",
-            "look at the workers' memory (and `dmesg`), lower --batch-size, run the same command again",
+            "look at the workers' memory (and `dmesg`), lower the batch (`embank embed --batch-size N`), run "
+            "the same command again",
         )
     except CancelledError as error:
         return _lost(str(error).partition("\n")[0])

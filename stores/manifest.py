@@ -375,7 +375,7 @@ def _with_roles(table: "pa.Table", roles: dict[str, str], source: str) -> "pa.Ta
     roles = {role: name if name in table.column_names else clean(name) for role, name in roles.items()}
     for role, name in roles.items():
         if name not in table.column_names:
-            raise _missing_column(name, table, source)
+            raise _missing_column(name, table, source, role)
         if role != name and role in table.column_names:
             raise ManifestError(
                 f"{source}: column {shown(name)} is to be `{role}`, and there is a column `{role}` already",
@@ -388,12 +388,18 @@ def _with_roles(table: "pa.Table", roles: dict[str, str], source: str) -> "pa.Ta
     return _from_columns(columns)
 
 
-def _missing_column(name: str, table: "pa.Table", source: str) -> ManifestError:
+def _missing_column(name: str, table: "pa.Table", source: str, role: str | None = None) -> ManifestError:
+    """What to raise where a column is not there that plays a part, or the `uri` of a manifest."""
     found = ", ".join(map(shown, table.column_names[:20]))
+    option = {"image_id": "--id"}.get(role or "", f"--{role}")
     return ManifestError(
         f"{source} has no column {shown(name)}; it has {found}",
-        "A manifest has a column `uri`, the path of each image below the root",
-        "name the column that plays this part, for instance --uri COLUMN",
+        "A manifest has a column `uri`, the path of each image below the root"
+        if role in (None, "uri")
+        else f"The column that becomes `{role}` is one of the table",
+        f"name the column that plays this part with {option} COLUMN"
+        if role
+        else "make a manifest of the table with `embank manifest table --uri COLUMN`",
     )
 
 

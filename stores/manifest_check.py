@@ -150,7 +150,7 @@ def _group_problems(manifest: "Manifest") -> Iterable[Problem]:
     if not names:
         yield Problem(
             "note", "no_group", len(manifest), "No row names its group (patient)",
-            "give the column with --group, so that one patient cannot stand on both sides of a split",
+            "name it with `embank manifest table --group COLUMN`, lest a patient be on both sides of a split",
         )  # fmt: skip
         return
     if missing := int((groups < 0).sum()):
@@ -185,7 +185,7 @@ def _class_problems(manifest: "Manifest") -> Iterable[Problem]:
     if not classes:
         yield Problem(
             "note", "no_label", len(manifest), "No row has a label",
-            "give the column with --label; embedding needs none, every evaluation does",
+            "name it with `embank manifest table --label COLUMN`; to embed needs none, every evaluation does",
         )  # fmt: skip
         return
     if manifest.unlabelled:

@@ -133,6 +133,10 @@ def check(root: Place, names: Mapping[str, str]) -> dict[str, str]:
     return wanted
 
 
+#: From which likeness on a feature may be the one that was meant.
+_LIKE = 0.6
+
+
 @dataclass(frozen=True)
 class Entry:
     """A feature as people may ask for it.
@@ -264,11 +268,25 @@ class Roster:
     def unknown(self, query: str | None) -> BankError:
         """The error for a word that fits nothing."""
         asked = "A feature" if query is None else f"{query!r}"
+        near = self._near(query or "")
         return BankError(
             f"{asked} is not in {self.root}",
             f"It holds {', '.join(map(self._words, self.entries)) or 'no features'}",
-            "choose one of these, or run `embank embed` for this model",
+            (f"write {near[0]}, choose another of these," if near else "choose one of these,")
+            + " or run `embank embed` for this model",
         )
+
+    def _near(self, query: str) -> list[str]:
+        """Titles of the features whose words are most like one."""
+        from difflib import SequenceMatcher  # not above: only errors need it
+
+        word, found = query.lower()[:LONGEST], dict[str, float]()
+        for entry in self.entries:
+            words = [each.lower() for each in (entry.feature, entry.name, entry.slug) if each]
+            words += [each.rpartition("/")[2] for each in words]
+            ratios = [SequenceMatcher(None, word, each).ratio() for each in words]
+            found[self.title(entry.feature)] = max(ratios)
+        return sorted((title for title in found if found[title] >= _LIKE), key=lambda title: -found[title])
 
     def _words(self, entry: Entry) -> str:
         title = self.title(entry.feature)

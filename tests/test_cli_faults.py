@@ -225,7 +225,7 @@ def test_embedding_ends_with_3_and_resumes(
         assert not halved
     else:
         assert halved
-        assert "smaller --batch-size" in ran.err
+        assert "lower the batch (`embank embed --batch-size N`)" in ran.err
     monkeypatch.undo()
     again = embed(files, fresh, *decoder_for(place), "--batch-size", 2, "--json")
     assert again.code == 0, again.err

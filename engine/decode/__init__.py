@@ -36,6 +36,9 @@ def available_decoders() -> dict[str, str]:
     return found
 
 
+_TURBO = "take another (`embank embed --decoder turbo`)"
+
+
 def decoder_name(name: str, device: str, dct: bool = False) -> str:
     """The `name` that `make_decoder`'s decoder will have; imports and makes nothing. Raises as that does."""
     available = available_decoders()
@@ -44,9 +47,9 @@ def decoder_name(name: str, device: str, dct: bool = False) -> str:
     if name not in available:
         raise Refused(f"decoder {name!r}", f"It is one of auto, {', '.join(DECODERS)}", "choose one")
     if available[name]:
-        raise Refused(f"decoder {name!r}", available[name], "install it, or use --decoder turbo")
+        raise Refused(f"decoder {name!r}", available[name], f"install it, or {_TURBO}")
     if dct and name != "turbo":
-        raise Refused(f"DCT scaling with decoder {name!r}", "Only turbo has it", "use --decoder turbo")
+        raise Refused(f"DCT scaling with decoder {name!r}", "Only turbo has it", _TURBO)
     if name == "dali" and device.startswith("cuda"):
         return "dali-mixed"
     return "turbo-dct" if dct else name

@@ -33,7 +33,7 @@ fn: Any = nvidia.dali.fn
 types: Any = nvidia.dali.types
 Pipeline: Any = nvidia.dali.pipeline.Pipeline
 
-_SMALLER = "run the same command with a smaller --batch-size; committed chunks are kept"
+_SMALLER = "lower the batch (`embank embed --batch-size N`) and run it again; committed chunks are kept"
 #: Batches inside DALI at a time: the one waited for and the next.
 _DEPTH = 2
 _INTERPOLATION = {"bicubic": types.INTERP_CUBIC, "bilinear": types.INTERP_LINEAR}
@@ -256,7 +256,7 @@ class _Graph:
             raise MachineFault(
                 f"DALI builds no pipeline ({type(error).__name__}: {str(error).partition(chr(10))[0]})",
                 "It must work on this machine",
-                "run `embank doctor`, or decode with --decoder turbo",
+                "run `embank doctor`, or do without DALI (`embank embed --decoder turbo`)",
             ) from error
 
     def _build(self) -> Any:

@@ -224,7 +224,8 @@ def _killed() -> MachineFault:
     return MachineFault(
         "Processes that decode were killed from outside (SIGKILL), perhaps because memory ran out",
         "A fault of the machine must not mark an image as bad",
-        "free memory or lower --threads, then run the same command again; committed chunks are kept",
+        "free memory, or use fewer threads (`embank embed --threads N`), then run the same command again; "
+        "committed chunks are kept",
     )
 
 

@@ -98,7 +98,7 @@ def checked(header: Header, limits: Limits) -> Header:
     if width < 1 or height < 1:
         raise BadImage("corrupt", f"its header says {width} x {height} pixels")
     if width * height > limits.max_pixels:
-        detail = f"{width} x {height} pixels, the limit is {limits.max_pixels} (--max-pixels)"
+        detail = f"{width} x {height} pixels, the limit is {limits.max_pixels} (`embank embed --max-pixels`)"
         raise BadImage("too_large", detail, pending=True)
     return header
 

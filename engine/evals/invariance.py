@@ -394,7 +394,8 @@ def _not_reproduced(features: FeatureSet, options: InvarianceOptions) -> Sequenc
     if (made.resize, made.size, made.interpolation) != ("short", side * 256 // 224, "bilinear"):
         found.append(
             f"mean and covariance are of the bank's pixels (short side {made.size}, {made.interpolation}), "
-            f"not of short side {side * 256 // 224} bilinear: embed with --recipe imagenet-256-224-bilinear"
+            f"not of short side {side * 256 // 224} bilinear: use "
+            "`embank embed --recipe imagenet-256-224-bilinear`"
         )
     if options.batch_norm == "train":
         found.append("mean and covariance are of features with BatchNorm in eval mode, as the bank's are")

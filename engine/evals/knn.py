@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine import provenance
 from engine.errors import Refused
+from engine.evals.advice import name_column
 from engine.evals.arrays import finite
 from engine.evals.labels import Labels, group_codes, label_codes
 from engine.evals.patients import kept_apart, known_groups
@@ -377,7 +378,7 @@ def _splits(store: Bank, train: str, test: str) -> SplitRows:
         raise Refused(
             f"The manifest of {store.path} names no splits",
             "Train to test needs a split column",
-            "use --leave-one-out, or give the bank a manifest with --split (`embank bank relabel`)",
+            f"use --leave-one-out, or {name_column('split')}",
         )
     found = split_rows(codes, vocabulary, {"train": train, "test": test})
     for part, name in (("train", train), ("test", test)):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engine import provenance
 from engine.errors import Refused
+from engine.evals.advice import name_column
 from engine.evals.invariance import baseline_reason, summarise
 from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, own_groups
@@ -83,7 +84,7 @@ def find_pairs(manifest: "Manifest", ok: NDArray[np.bool_], options: MultiViewOp
         raise Refused(
             "The manifest has neither studies nor groups",
             "Two views belong together by the column study, or group where there is none",
-            "give the bank a manifest with --group (`embank bank relabel`)",
+            name_column("group"),
         )
     views = _views(view, options.pair)
     partner: dict[str, int] = {}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.advice import name_column
 
 #: Why there is no interval over patients.
 NO_GROUP = "no image names its patient (group)"
@@ -44,7 +45,7 @@ def kept_apart(
         raise Refused(
             "No image that takes part has a group",
             "--group-disjoint keeps a patient's images apart by the group column",
-            "give the bank a manifest with --group (`embank bank relabel`), or leave --group-disjoint out",
+            f"{name_column('group')}, or leave --group-disjoint out",
         )
     if published:
         return False, f"As in the study, images of one patient may be {what}"

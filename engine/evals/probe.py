@@ -23,7 +23,7 @@ from engine.evals import solvers
 from engine.evals.arrays import columns_of, finite
 from engine.evals.fitted import Fitted, swept
 from engine.evals.labels import label_codes
-from engine.evals.selection import C_LIMITS, MAX_VALUES, SELECT, VALUES, Select, Sweep, grid
+from engine.evals.selection import C_LIMITS, MAX_VALUES, NOT_UNIQUE, SELECT, VALUES, Select, Sweep, grid
 from engine.evals.splits import Parts, SplitOptions, parts
 from engine.kernels.intervals import Percentiles, resampled
 from engine.kernels.metrics import Evaluation
@@ -266,7 +266,7 @@ def notes_on(features: NDArray[Any], task: Task, sweep: Sweep, moments: Moments 
     yield from task.parts.notes
     n, d = len(task.parts.train), features.shape[1]
     if n < d:
-        yield f"{d} features and {n} train images: without regularisation the solution would not be unique"
+        yield f"{d} features and {n} train images: {NOT_UNIQUE}"
     if moments is not None and moments.constant:
         yield moments.note
     yield from sweep.notes

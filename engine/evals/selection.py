@@ -21,6 +21,8 @@ C_MIN, C_MAX, VALUES = 1e-5, 1e6, 45
 C_LIMITS, MAX_VALUES = (1e-12, 1e12), 1000
 #: Scores that differ by no more are equal: two accuracies or AUROC that are not differ by more than rounding.
 _ROUNDING = 1e-11
+#: How the note ends that there are more features than images; every probe of which it is true keeps it.
+NOT_UNIQUE = "without regularisation the solution would not be unique"
 
 
 def grid(low: float = C_MIN, high: float = C_MAX, values: int = VALUES) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.advice import name_column
 from engine.evals.split_rows import have, others_note, split_rows
 from stores.cutting import unit_key
 from stores.limits import check_seed
@@ -220,9 +221,7 @@ def _given(
         raise Refused(
             f"split {options.train!r} to train on",
             f"The bank has {there} and {int((columns.split < 0).sum())} images without a split",
-            "name one with --train-split"
-            if names
-            else "give the bank a manifest with --split (`embank bank relabel`), or hold out with --holdout",
+            "name one with --train-split" if names else f"{name_column('split')}, or hold out with --holdout",
         )
     if len(found["test"]) and options.holdout:
         raise Refused(

@@ -191,14 +191,15 @@ class _Maker:
         if self.on_progress and (done >= self.total or now - self.last >= PROGRESS_EVERY_S):
             self.last = now
             clocks = self.stages.first, self.stages.second, self.stages.third
-            title = self.store.features.title
+            title, kept = self.store.features.title, self.found.kept
             self.on_progress(
                 Progress(
                     (f"{title}, views",),
-                    done,
-                    self.total,
+                    kept + done,
+                    kept + self.total,
                     len(self.found.failures),
                     now - self.started,
                     *clocks,
+                    kept,
                 )
             )

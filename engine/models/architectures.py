@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from engine.errors import ModelError
-from engine.models import huggingface, modifiers
+from engine.models import checkpoints, huggingface, modifiers, suggest
 from engine.models.names import modifier, split
 
 if TYPE_CHECKING:
@@ -120,12 +120,13 @@ def family(name: str) -> Family:
     if name in known and found:
         return found[0]
     supported = ", ".join(n for n in known if any(re.fullmatch(row.names, n) for row in FAMILIES))
+    near = suggest.close(name, supported.split(", "))
     raise ModelError(
         f"torchvision has no backbone {name!r}"
         if name not in known
         else f"torchvision/{name} has no feature layer here",
         "It is one of " + supported,
-        "choose one of these, or timm/NAME",
+        f"choose {suggest.one_of([*near, 'another of these'])}, or timm/NAME",
     )
 
 
@@ -175,7 +176,8 @@ def _build_torchvision(name: str) -> nn.Module:
 def _build_timm(name: str) -> nn.Module:
     timm = import_timm()
     if not timm.is_model(name.partition(".")[0]):
-        close = ", ".join(timm.list_models(f"*{name.partition('_')[0]}*")[:12])
+        like = suggest.close(name, timm.list_models()) or timm.list_models(f"*{name.partition('_')[0]}*")[:12]
+        close = ", ".join(like)
         raise ModelError(
             f"timm has no model {name!r}",
             "The name is one of timm.list_models()",
@@ -316,7 +318,9 @@ def default_recipe(architecture: str) -> "Recipe":
 def renamed(architecture: str, tensors: Mapping[str, torch.Tensor], where: str) -> Mapping[str, torch.Tensor]:
     """A file's tensors under the names of the installed library, where these depend on its release."""
     namespace, name = split(architecture)
-    return huggingface.renamed(name, tensors, where) if namespace == "transformers" else tensors
+    if namespace != "transformers":
+        return tensors
+    return huggingface.renamed(name, checkpoints.only(tensors, where), where)
 
 
 def current_key(key: str) -> str:

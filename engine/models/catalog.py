@@ -1,12 +1,13 @@
 """The catalogue: what a slug means. Its rows are in `engine.models.rows`."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ModelError, WeightsError
+from engine.errors import ModelError
 from engine.models import facts as known
-from engine.models import sources
+from engine.models import sources, suggest
 from engine.models.published import Published
 from engine.models.row import Row, Variant
 from engine.models.rows import ROWS
@@ -82,10 +83,16 @@ def find(slug: str) -> Found:
         variant = variants[chosen]
         architecture = row.architecture.format(name=name)
         return Found(row, variant, architecture + (f"+{variant.modifier}" if variant.modifier else ""))
-    raise ModelError(
+    raise _unknown(slug)
+
+
+def _unknown(slug: str) -> ModelError:
+    near = suggest.nearest(slug, ROWS)
+    return ModelError(
         f"Model {slug!r}",
         "It is one of " + ", ".join(row.slug for row in ROWS),
-        "choose one; `embank models list` shows them",
+        (f"write {suggest.one_of(near)}, or choose another" if near else "choose one")
+        + "; `embank models list` shows them",
     )
 
 
@@ -128,11 +135,18 @@ def resolve(
         raise ModelError(
             f"{slug} with --weights {weights.name}", "Its weights are drawn, not read", "use torchvision/NAME"
         )
+    source = row.source if weights is None else sources.OwnFile(weights)
+    own = found.notes if weights is None else found.variant.notes
+    return _spec(slug, found, recipe, own, lambda: source.find(found.architecture, seed))
+
+
+def _spec(
+    slug: str, found: Found, recipe: Recipe | None, own: str, find_weights: Callable[[], sources.Found]
+) -> ModelSpec:
     recipe = recipe or found.recipe
     layer, notes = known.layer(found.architecture)
     dim = known.dimension(found.architecture, recipe.side)
-    source = row.source if weights is None else sources.OwnFile(weights)
-    there = source.find(found.architecture, seed)
+    there = find_weights()
     return ModelSpec(
         slug,
         found.architecture,
@@ -142,43 +156,38 @@ def resolve(
         recipe,
         dim,
         layer,
-        "; ".join(n for n in (found.notes if weights is None else found.variant.notes, notes) if n),
+        "; ".join(n for n in (own, notes) if n),
         there.seed,
     )
 
 
 def describe(slug: str, *, weights: Path | None = None) -> dict[str, Any]:
-    """Everything known of a model, its weights present or not: JSON types and paths.
+    """Everything known of a model, its weights present or not: JSON types and paths. Fetches nothing.
+
+    Weights that this machine does not have are None in `weights_path` and `weights_sha256`.
 
     Raises:
         ModelError: as `resolve`.
-        WeightsError: as `resolve`, except that a published file may be absent.
+        WeightsError: weights that are here are damaged, or `weights` cannot be read.
     """
     found = find(slug)
     source = found.row.source
-    try:
-        spec: dict[str, Any] = vars(resolve(slug, weights=weights))
-    except WeightsError:
-        if not isinstance(source, Published) or weights is not None or source.converted.exists():
-            raise
-        layer, _ = known.layer(found.architecture)
-        recipe = found.recipe
-        spec = {
-            "slug": slug,
-            "architecture": found.architecture,
-            "weights_source": source.label,
-            "weights_path": None,
-            "weights_sha256": None,
-            "recipe": recipe,
-            "dim": known.dimension(found.architecture, recipe.side),
-            "layer": layer,
-            "notes": found.notes,
-            "seed": None,
-        }
-    told = {**spec, "recipe": spec["recipe"].to_dict()}
+    if weights is not None:
+        spec = resolve(slug, weights=weights)
+    else:
+        there = source.here(found.architecture, 0)
+        absent = sources.Found(_absent(source), "")
+        spec = _spec(slug, found, None, found.notes, lambda: there or absent)
+    told = {**vars(spec), "recipe": spec.recipe.to_dict()}
+    told["weights_sha256"] = spec.weights_sha256 or None
     told["variants"] = {v.name: v.notes for v in found.row.variants}
     facts = asdict(found.row.facts)
     return {**told, **facts, "source": source.facts() if isinstance(source, Published) else source.label}
+
+
+def _absent(source: sources.Source) -> str:
+    """Where weights are from that are not here."""
+    return f"{source.label}; not here" + ("" if source.present() == "no" else f", fetched {source.present()}")
 
 
 def catalogue() -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError, WeightsError
+from engine.models import suggest
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def config(name: str) -> Config:
         raise ModelError(
             f"Architecture transformers/{name}",
             f"The name is one of {', '.join(CONFIGS)}",
-            "name one of these",
+            f"name {suggest.one_of([*suggest.close(name, CONFIGS), 'another of these'])}",
         )
     return CONFIGS[name]
 

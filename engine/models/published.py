@@ -99,6 +99,10 @@ class Published:
             )
         return Found(f"{self.url}, SHA-256 {told['source']['sha256']}", digest, self.converted)
 
+    def here(self, architecture: str, seed: int) -> Found | None:
+        there = self.converted.exists() and read_json(self.folder / "model.json") is not None
+        return self.find(architecture, seed) if there else None
+
     def absent(self) -> WeightsError:
         """What to say, and what to do, where the weights are not in the cache."""
         step = "convert" if self.source.exists() else "fetch"

@@ -14,6 +14,7 @@ from engine.errors import WeightsError
 from engine.models import configs, facts, fetch, files
 from engine.models.names import split
 
+_HUB_FILE = "model.safetensors"
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
@@ -48,6 +49,10 @@ class Source(Protocol):
         """Fetch or make the weights; WeightsError with a remedy where that is not possible."""
         ...
 
+    def here(self, architecture: str, seed: int) -> Found | None:
+        """The weights if this machine has them; fetches nothing, and opens no connection."""
+        ...
+
 
 @dataclass(frozen=True)
 class OwnFile:
@@ -69,6 +74,8 @@ class OwnFile:
             path = configs.weights_in(path, name)
         return Found(f"file {self.path.name}", files.sha256_of(path), path)
 
+    here = find
+
 
 @dataclass(frozen=True)
 class OwnOnly:
@@ -87,6 +94,9 @@ class OwnOnly:
             "A frozen backbone needs weights",
             "give --weights FILE, or choose a model of the catalogue (`embank models list`)",
         )
+
+    def here(self, architecture: str, seed: int) -> Found | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,9 @@ class PackageFile:
         path = Path(spec.origin).parent / self.member
         return _checked(path, f"package {self.pip}", self.sha256)
 
+    def here(self, architecture: str, seed: int) -> Found | None:
+        return self.find(architecture, seed) if self.present() == "yes" else None
+
 
 @dataclass(frozen=True)
 class Seeded:
@@ -134,6 +147,8 @@ class Seeded:
 
     def find(self, architecture: str, seed: int) -> Found:
         return Found(f"random, seed {seed}", facts.drawn_sha256(architecture, seed), None, seed)
+
+    here = find
 
 
 @dataclass(frozen=True)
@@ -150,6 +165,10 @@ class TorchvisionDefault:
     def find(self, architecture: str, seed: int) -> Found:
         told = facts.default_weights(architecture)
         return _from_url(told["url"], told["text"], f"random/{split(architecture)[1]}")
+
+    def here(self, architecture: str, seed: int) -> Found | None:
+        told = facts.default_weights(architecture)
+        return _at_url(told["url"], told["text"])
 
 
 @dataclass(frozen=True)
@@ -176,6 +195,12 @@ class TimmDefault:
             "give --weights FILE",
         )
 
+    def here(self, architecture: str, seed: int) -> Found | None:
+        told = facts.default_weights(architecture)
+        if "hf_hub_id" in told:
+            return _in_hub_cache(told["hf_hub_id"], told.get("hf_hub_filename"))
+        return _at_url(told["url"], told["text"]) if "url" in told else None
+
 
 def _checked(path: Path, text: str, sha256: str | None, prefix: str = "") -> Found:
     found = files.sha256_of(path)
@@ -190,18 +215,27 @@ def _checked(path: Path, text: str, sha256: str | None, prefix: str = "") -> Fou
 
 
 def _from_url(url: str, text: str, control: str) -> Found:
-    path = _hub() / "checkpoints" / url.rpartition("/")[2]
-    match = _HASH_IN_NAME.search(path.name)
-    prefix = match[1] if match else ""
-    if not path.exists():
-        import torch
+    if there := _at_url(url, text):
+        return there
+    import torch
 
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        path = folder / path.name
-        with _network(url, path, control), fetch.made_for(path):
-            # Writes a temporary file, checks the digest in the name, then renames.
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix or None, progress=True)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    prefix = _prefix(path)
+    with _network(url, path, control), fetch.made_for(path):
+        # Writes a temporary file, checks the digest in the name, then renames.
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix or None, progress=True)
     return _checked(path, f"{text}, {url}", None, prefix)
+
+
+def _at_url(url: str, text: str) -> Found | None:
+    """The file of a URL in torch.hub's cache, if it is there."""
+    path = _hub() / "checkpoints" / url.rpartition("/")[2]
+    return _checked(path, f"{text}, {url}", None, _prefix(path)) if path.exists() else None
+
+
+def _prefix(path: Path) -> str:
+    match = _HASH_IN_NAME.search(path.name)
+    return match[1] if match else ""
 
 
 def _hub() -> Path:
@@ -216,13 +250,28 @@ def _hub() -> Path:
 def _from_hub(repository: str, filename: str | None, control: str) -> Found:
     import huggingface_hub
 
-    filename = filename or "model.safetensors"
+    # What is there already is used as it is, without asking whether the hub has something newer.
+    if there := _in_hub_cache(repository, filename):
+        return there
+    filename = filename or _HUB_FILE
     with _network(f"{repository}/{filename}", None, control):
-        try:  # what is there already is used as it is, without asking whether the hub has something newer
-            file = huggingface_hub.hf_hub_download(repository, filename, local_files_only=True)
-        except huggingface_hub.errors.LocalEntryNotFoundError:
-            file = huggingface_hub.hf_hub_download(repository, filename)
-    path = Path(file)
+        file = huggingface_hub.hf_hub_download(repository, filename)
+    return _of_hub(Path(file), repository, filename)
+
+
+def _in_hub_cache(repository: str, filename: str | None) -> Found | None:
+    """The file of a hub repository in its cache, if it is there."""
+    import huggingface_hub
+
+    filename = filename or _HUB_FILE
+    try:
+        file = huggingface_hub.hf_hub_download(repository, filename, local_files_only=True)
+    except huggingface_hub.errors.LocalEntryNotFoundError:
+        return None
+    return _of_hub(Path(file), repository, filename)
+
+
+def _of_hub(path: Path, repository: str, filename: str) -> Found:
     # The cache names a large file by its SHA-256, as the hub announced it.
     blob = path.resolve().name
     return _checked(

@@ -8,7 +8,7 @@ or it is refused.
 import argparse
 import hashlib
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,9 @@ from torch import nn
 
 from engine import faults
 from engine.errors import WeightsError
-from engine.models import architectures, inert
+from engine.models import architectures, checkpoints, inert
 from engine.models.files import refuse, refuse_impostors, sha256_of
 
-_CONTAINERS = ("state_dict", "model")
 _NOT_COUNTED = "num_batches_tracked"
 _VARIANCE = "running_var"
 
@@ -30,7 +29,7 @@ class LoadReport:
     """What was done to make a file fit.
 
     Attributes:
-        container: key under which the state dict lay; empty for a bare one.
+        container: key under which the state dict lay, several joined by dots; empty for a bare one.
         prefix: uniform prefix that was removed from every key; empty for none.
         dropped: keys of the classifier that were left out.
         tensors: number of tensors loaded.
@@ -128,15 +127,6 @@ def _read_torch(path: Path, zipped: bool, stand_ins: tuple[str, ...]) -> Mapping
     return loaded
 
 
-def _unwrap(loaded: Mapping[str, object], where: str) -> tuple[dict[str, torch.Tensor], str]:
-    """The state dict, and the key under which it lay."""
-    for container in _CONTAINERS:
-        inner = loaded.get(container)
-        if isinstance(inner, Mapping):
-            return _tensors_only(inner, where), container
-    return _tensors_only(loaded, where), ""
-
-
 def _tensors_only(state: Mapping[str, object], where: str) -> dict[str, torch.Tensor]:
     for name, value in state.items():
         if (
@@ -146,7 +136,7 @@ def _tensors_only(state: Mapping[str, object], where: str) -> dict[str, torch.Te
         ):
             raise WeightsError(
                 f"{where} has {type(value).__name__} under {str(name)[:80]!r}",
-                "A state dict maps names to dense tensors, bare or under `state_dict` or `model`",
+                "A state dict maps names to dense tensors",
                 "save model.state_dict()",
             )
     return dict(state)  # type: ignore[arg-type]
@@ -157,8 +147,9 @@ def fit(
 ) -> LoadReport:
     """Load tensors into a headless module, all or nothing.
 
-    Keys of the head are dropped, known old spellings are converted, and one prefix that every key carries
-    may be removed when that gives the exact match. Then names and shapes must match exactly
+    The state dict may lie under any key (`engine.models.checkpoints`). Keys of the head are dropped, known
+    old spellings are converted, and one prefix that every key carries may be removed when that gives the
+    exact match. Then names and shapes must match exactly
     (`num_batches_tracked`, which inference does not use, may be absent), all numbers must be finite, and no
     variance below zero.
 
@@ -170,10 +161,17 @@ def fit(
 
     Raises:
         WeightsError: listing the first missing, unexpected and misshapen tensors, the non-finite ones, or
-            those with variances below zero.
+            those with variances below zero; or what the file holds, where that is no state dict or several.
     """
-    state, container = _unwrap(loaded, where)
     target = module.state_dict()
+
+    def arranged(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor] | None:
+        names = _final_names(state, _uniform_prefix(state, target))
+        found = {names[key]: tensor for key, tensor in state.items() if not names[key].startswith(head)}
+        return None if _misfits(found, target) else {k: v for k, v in found.items() if not _uncounted(k)}
+
+    chosen = checkpoints.choose(loaded, arranged, set(target), where)
+    state, container = _tensors_only(chosen.state, where), chosen.container
     prefix = _uniform_prefix(state, target)
     names = _final_names(state, prefix)
     dropped = tuple(key for key in state if names[key].startswith(head))
@@ -182,7 +180,8 @@ def fit(
         raise WeightsError(
             f"{where} names a tensor twice", "Each tensor has one name", "save model.state_dict()"
         )
-    _demand_match(found, target, where)
+    if misfits := _misfits(found, target):
+        raise _misfit(misfits, len(target), where, loaded if container else None)
     _demand_numbers(found, target, where)
     with torch.no_grad():
         for name, tensor in found.items():
@@ -214,7 +213,8 @@ def _uncounted(name: str) -> bool:
     return name.endswith(_NOT_COUNTED)
 
 
-def _demand_match(found: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor], where: str) -> None:
+def _misfits(found: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> list[str]:
+    """In what tensors differ from those of the architecture; nothing where they match."""
     missing = [name for name in target if name not in found and not _uncounted(name)]
     extra = [name for name in found if name not in target]
     shapes = [
@@ -222,16 +222,21 @@ def _demand_match(found: Mapping[str, torch.Tensor], target: Mapping[str, torch.
         for name in target
         if name in found and found[name].shape != target[name].shape
     ]
-    if not (missing or extra or shapes):
-        return
-    said = [
+    return [
         f"{len(names)} {what} ({_few(names)})"
         for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
         if names
     ]
-    raise WeightsError(
-        f"{where} does not fit the architecture: " + "; ".join(said),
-        f"All {len(target)} tensors must be there, with their shapes, and no others but the classifier's",
+
+
+def _misfit(
+    misfits: Sequence[str], tensors: int, where: str, loaded: Mapping[str, object] | None
+) -> WeightsError:
+    """What to raise about tensors that do not match; `loaded` is a file in which they lie under a key."""
+    inside = f"; the file holds {checkpoints.holds(loaded)}" if loaded is not None else ""
+    return WeightsError(
+        f"{where} does not fit the architecture: " + "; ".join(misfits) + inside,
+        f"All {tensors} tensors must be there, with their shapes, and no others but the classifier's",
         "choose the architecture that the file was saved from, or convert the file",
     )
 

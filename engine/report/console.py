@@ -1,7 +1,9 @@
 """What a person sees in the terminal. Progress and errors go to stderr, results to stdout."""
 
+import contextlib
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two progress lines where stderr is not a terminal.
 LINE_EVERY_S = 10.0
+#: Columns of a model's name beside its bar, so that both and the count fit 80.
+_NAME_OF_BAR = 28
 _UNESCAPED = re.compile(f"[\x7f-\x9f\u2028\u2029\ud800-\udfff]|{BIDI}")
 
 
@@ -56,35 +60,47 @@ def _plain(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
-    """A plain table on stdout; numbers to the right."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    """A plain table on stdout, as wide as the terminal at most (`engine.report.tables`)."""
+    from engine.report import tables
 
-    table = Table(
-        title=escape(plain(title)) if title else None,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    drawn = tables.lines(
+        [plain(column) for column in columns],
+        [[_cell(cell) for cell in row] for row in rows],
+        width(),
+        ellipsis="…" if _can_write("…") else "~",
+        rule="─" if _can_write("─") else "-",
     )
-    for i, column in enumerate(columns):
-        numeric = all(isinstance(row[i], int | float) for row in rows) if rows else False
-        table.add_column(escape(plain(column)), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*[_cell(cell) for cell in row])
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    console.print(table)
+    print("", *([plain(title)] if title else []), *drawn, "", sep="\n")
 
 
-def _cell(value: Any) -> str:
-    from rich.markup import escape
+def width() -> int:
+    """Columns of the terminal that standard output is; 80 where it is none, unless COLUMNS says otherwise."""
+    from engine.report import tables
 
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return escape(plain(clipped(str(value))))
+    said = os.environ.get("COLUMNS", "")
+    if said.isascii() and said.isdecimal() and int(said) > 0:
+        return int(said)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stdout.isatty():
+            return os.get_terminal_size(sys.stdout.fileno()).columns or tables.USUAL
+    return tables.USUAL
+
+
+def _can_write(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cell(value: Any) -> Any:
+    """A number as it is; text cut and made safe."""
+    if isinstance(value, int | float):
+        return value
+    if hasattr(value, "item") and not isinstance(value, str):
+        return value.item()
+    return plain(clipped(str(value)))
 
 
 def clipped(text: str, most: int = 200) -> str:
@@ -124,11 +140,16 @@ def progress_line(progress: "Progress") -> str:
 
 
 def _pace(progress: "Progress") -> str:
+    return f"{_count(progress)}, {_rate(progress)}"
+
+
+def _count(progress: "Progress") -> str:
+    return f"{progress.done:,}/{progress.total:,} images"
+
+
+def _rate(progress: "Progress") -> str:
     failed = f", {progress.failed:,} failed" if progress.failed else ""
-    return (
-        f"{progress.done:,}/{progress.total:,} images, {progress.img_per_s:,.1f} img/s, "
-        f"{duration(progress.seconds_left)} left{failed}"
-    )
+    return f"{progress.img_per_s:,.1f} img/s, {duration(progress.seconds_left)} left{failed}"
 
 
 def _stages(progress: "Progress") -> str:
@@ -201,18 +222,21 @@ def _live_bar() -> Iterator[Callable[["Progress"], None]]:
     from rich.progress import Progress as Bars
     from rich.text import Text
 
-    bars = Bars(TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[pace]}"))
+    from engine.report.tables import shortened
+
+    bars = Bars(TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[count]}"))
     tasks: dict[tuple[str, ...], Any] = {}
     with Live(Group(bars, Text()), console=Console(stderr=True), refresh_per_second=8) as live:
 
         def update(progress: "Progress") -> None:
             if progress.models not in tasks:
                 more = f" +{len(progress.models) - 1}" if len(progress.models) > 1 else ""
-                tasks[progress.models] = bars.add_task(
-                    escape(plain(progress.models[0])) + more, total=progress.total, pace=""
-                )
-            bars.update(tasks[progress.models], completed=progress.done, pace=_pace(progress))
-            live.update(Group(bars, Text("  " + _stages(progress), style="dim")))
+                name = plain(progress.models[0])
+                short = escape(shortened([name], _NAME_OF_BAR - len(more))[name])
+                tasks[progress.models] = bars.add_task(short + more, total=progress.total, count="")
+            bars.update(tasks[progress.models], completed=progress.done, count=_count(progress))
+            below = "; ".join(filter(None, (_rate(progress), _stages(progress))))
+            live.update(Group(bars, Text(below, style="dim")))  # wrapped between words
 
         yield update
 
@@ -223,6 +247,8 @@ def probe_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]
 
     On a terminal one line that is written over, elsewhere a line every ten seconds.
     """
+    from engine.report.tables import shortened
+
     live, last = sys.stderr.isatty(), time.monotonic()
 
     def of(name: str) -> Callable[[str, int, int], None]:
@@ -230,6 +256,7 @@ def probe_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]
             nonlocal last
             text = plain(f"{name}: {what} {done:,}/{todo:,}")
             if live:
+                text = shortened([text], width() - 1)[text]  # what wraps would not be written over
                 sys.stderr.write(f"\r{text}\x1b[K")
                 sys.stderr.flush()
             elif time.monotonic() - last >= LINE_EVERY_S:

@@ -7,18 +7,26 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from engine.report.console import LINE_EVERY_S, duration, say
+from engine.report.console import width as terminal_width
+from engine.report.tables import shortened
+from stores.paths import plain
 
 if TYPE_CHECKING:
     from engine.evals.saliency import Progress
 
 
-def saliency_line(progress: "Progress") -> str:
-    """Everything about a running saliency evaluation in one line."""
-    return (
-        f"image {progress.image}/{progress.images} ({progress.image_id}): {progress.done:,}/"
-        f"{progress.total:,} places, {progress.per_s:,.1f} places/s, "
+def saliency_line(progress: "Progress", width: int | None = None) -> str:
+    """Everything about a running saliency evaluation in one line; the id is shortened to fit a width."""
+    image = f"image {progress.image}/{progress.images}"
+    rest = (
+        f"{progress.done:,}/{progress.total:,} places, {progress.per_s:,.1f} places/s, "
         f"{duration(progress.seconds_left)} left"
     )
+    if width is None:
+        return f"{image} ({progress.image_id}): {rest}"
+    room = width - len(f"{image} (): {rest}")
+    name = plain(progress.image_id)
+    return f"{image} ({shortened([name], room)[name]}): {rest}" if room > 4 else f"{image}: {rest}"
 
 
 @contextmanager
@@ -33,7 +41,8 @@ def saliency_progress() -> "Iterator[Callable[[Progress], None]]":
             return
         last = time.monotonic()
         if live:
-            print(f"\r\x1b[K{saliency_line(progress)}", end="", file=sys.stderr, flush=True)
+            line = saliency_line(progress, terminal_width() - 1)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
         else:
             say(saliency_line(progress))
 

@@ -40,11 +40,13 @@ def interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def say_stopped(text: str = "Stopped. Run the same command again.") -> None:
-    """Say on standard error, once, that the command was interrupted."""
+def say_stopped() -> None:
+    """Say on standard error, once, that the command was interrupted, and what is kept."""
     global _said_so
     if not _said_so:
-        print(f"\n{text}", file=sys.stderr, flush=True)
+        from engine.report import stopping
+
+        print(f"\n{stopping.sentence(sys.argv[1:])}", file=sys.stderr, flush=True)
     _said_so = True
 
 

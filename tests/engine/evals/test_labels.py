@@ -112,7 +112,7 @@ def test_every_evaluation_takes_texts_as_it_takes_numbers(data: tuple[np.ndarray
             x, labels, train=part == 0, val=part == 1, test=part == 2, groups=groups,
             options=ProbeOptions(C=(0.1, 1.0), bootstrap=50),
         )  # fmt: skip
-        protocol = Protocol(n_way=3, n_shot=2, n_query=3, episodes=20, patient_disjoint=True)
+        protocol = Protocol(n_way=3, n_shot=2, n_query=3, episodes=20, group_disjoint=True)
         shots = fewshot(x, labels, protocol, groups=groups)
         interval = fitted.intervals["accuracy"]
         counts = (neighbours.masked["unlabelled"], fitted.task.parts.masked["unlabelled"], shots.masked)
