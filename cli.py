@@ -1560,6 +1560,9 @@ def saliency(
         Path | None,
         typer.Option("--out", "-o", help="Folder for overlays (PNG) and maps (npy); needed with a manifest."),
     ] = None,
+    shared_scale: Annotated[
+        bool, typer.Option("--shared-scale", help="One colour scale for all overlays, so that they compare.")
+    ] = False,
     force: Force = False,
     max_failed: Annotated[
         float,
@@ -1599,12 +1602,13 @@ def saliency(
     )
     gallery, undone = None, list[Exception]()
     if out:
-        from engine.report.overlays import Gallery, refuse_strangers
+        from engine.report.overlays import About, Gallery, refuse_strangers
         from stores.outputs import Images, check_folder
 
         check_folder(out)
         refuse_strangers(out, Images.of(chosen.manifest), force=force)
-        gallery = Gallery(out)
+        stride = options.on(runtime.on_cuda).stride or 1
+        gallery = Gallery(out, About(chosen.title, stride, size), shared=shared_scale)
 
     def add(one: Any) -> None:
         with _noting(undone):

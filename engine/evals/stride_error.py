@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from engine.evals.occluding import Block, Occluder
 from engine.kernels.episodes import Stream
 
-#: Windows along each axis at most, and strided places that make a window worth its squares at stride 1.
-_WINDOWS, _PLACES = 2, 200
+#: Windows along each axis of a map of so many places or more; a smaller map has one, of so many pixels
+#: across, so that the sample takes no longer than the map.
+_WINDOWS, _PLACES, _FEW = 2, 400, 3
 #: Numbers of the error, in the order in which they are stored.
 NUMBERS = ("pixels", "mean_error", "max_error", "mean_score", "other_side")
 
@@ -59,8 +60,9 @@ def windows(side: int, stride: int, places: int, stream: Stream) -> Sequence[Win
     Args:
         side: of the map; places: of the square, in all.
     """
-    parts = _WINDOWS if places >= _PLACES * _WINDOWS**2 and side >= _WINDOWS * stride else 1
-    room, width = side // parts, min(stride, side)
+    many = places >= _PLACES and side >= _WINDOWS * stride
+    parts = _WINDOWS if many else 1
+    room, width = side // parts, min(stride, side) if many else min(_FEW, side)
     draws = stream.uniform(2 * parts * parts).reshape(parts, parts, 2)
     found = []
     for row in range(parts):
