@@ -1437,6 +1437,10 @@ def search(
     image: Annotated[Path | None, typer.Option(help="An image file to search with.")] = None,
     id: Annotated[str | None, typer.Option(help="The id of an image of the bank to search with.")] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="Neighbours listed.")] = 10,
+    keep_query: Annotated[
+        bool,
+        typer.Option("--keep-query", help="List the query as well, if it is an image of the bank."),
+    ] = False,
     distance: DistanceOption = DistanceName.cosine,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Draw a contact sheet here: .png, .svg or .pdf.")
@@ -1476,6 +1480,7 @@ def search(
             backend=backend.value,
             weights=weights,
             device=device,
+            keep_query=keep_query,
         )
         if out and pictures is not None:
             with _noting(undone):
@@ -1496,6 +1501,9 @@ def _print_search(report: dict[str, Any], found: Any, query: Path | str | None) 
         ["rank", "image", "label", "split", "group", "distance"],
         [[f.rank, f.image_id, f.label, f.split, f.group, f.distance] for f in found],
     )
+    if (same := report["query"].get("in_bank")) and not report["query_listed"]:
+        names = ", ".join(f"{each['image_id']} (row {each['row']})" for each in same[:5])
+        print(f"The query itself is {names}: not listed (--keep-query lists it)")
     k = report["k"]
     if (recall := report.get(f"recall_at_{k}")) is not None:
         measured = report["recall_measured_on"]
@@ -1851,9 +1859,11 @@ def _invariances(
 def _print_invariances(reports: list[dict[str, Any]]) -> None:
     from engine.report import console
 
-    columns = ["transform", "cosine", "± 95 %", "different images", "distance", "images"]
+    columns = ["transform", "cosine", "± 95 %", "different images", "Mahalanobis", "images"]
     names = ("transform", "cosine", "ci95", "baseline", "mahalanobis", "n")
     rows = [["" if r.get(n) is None or r[n] != r[n] else r[n] for n in names] for r in reports]
+    for row, r in zip(rows, reports, strict=True):
+        row[1] = "undefined" if "reason" in r else row[1]
     console.print_table(columns, rows)
     first = reports[0]
     for c in first["covariance"] if isinstance(first["covariance"], list) else [first["covariance"]]:

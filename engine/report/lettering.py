@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 #: Pixels of a letter's height, and from line to line.
 SIZE, LINE = 13, 17
 #: A line is broken after one of these, if one comes late enough in it.
-_BREAKS = frozenset(" /_-.,;:")
+_BREAKS = frozenset(" /_-")
 
 
 def font(size: int = SIZE) -> Any:

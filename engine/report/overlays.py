@@ -121,7 +121,7 @@ def _all_around(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels that are set and whose four neighbours are; beyond the border all are."""
     padded = np.pad(pixels, 1, constant_values=True)
     sides = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return np.logical_and.reduce((pixels, *sides))
+    return np.asarray(np.logical_and.reduce((pixels, *sides)))
 
 
 def panels(one: SaliencyMap, scale: Scale, side: int) -> list[NDArray[np.uint8]]:
