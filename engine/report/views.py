@@ -113,6 +113,8 @@ def _caption(result: Invariance, view: int) -> str:
     names, values = find(result.views.transform).parameters, result.views.parameters[view]
     if len(result.views.parameters) <= 2:  # done, or left as it is
         return names[0] if values[0] else "as it is"
+    if len(values) == 1:
+        return f"{names[0]} {values[0]:.3g}"
     return ", ".join(f"{value:.3g}" for value in values)
 
 

@@ -237,7 +237,7 @@ def test_views_are_kept_resumed_and_mended(
     render = view_features.render
 
     def stopping(image: torch.Tensor, views: Views, recipe: Recipe) -> torch.Tensor:
-        if len(made) == 8:
+        if len(made) == 14:  # the ten images themselves are held back until all are there
             raise KeyboardInterrupt
         made.append(views)
         return render(image, views, recipe)
@@ -335,12 +335,15 @@ def test_fewer_than_ten_images_give_no_number(bank: Bank, images: int, published
     asked = options(images=images, seed=13, mode="as-published" if published else "default")
     found = invariances_from_bank(bank.path, MODEL, asked)[0]
     different = len(set(found.rows.tolist()))
-    assert different == (9 if published else images) and np.isfinite(found.cosine).all()
+    assert different < 10 if published else different == images
+    assert np.isfinite(found.cosine).all()
     names = ("cosine", "ci95", "mahalanobis", "mahalanobis_ci95", "baseline", "baseline_ci95")
     assert {math.isnan(found.report[name]) for name in names} == {different < 10}
     record = [r for r in read_all(bank.path) if r.kind == "invariance"][-1]
     if different < 10:
-        assert "rests on 9 images" in found.report["reason"] and "--images" in found.report["reason"]
+        assert (
+            f"rests on {different} images" in found.report["reason"] and "--images" in found.report["reason"]
+        )
         assert record.metrics["cosine"] is None and set(record.metrics["by_view"]["cosine"]) == {None}
     else:
         assert "reason" not in found.report
