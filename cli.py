@@ -1617,6 +1617,10 @@ def search(
     image: Annotated[Path | None, typer.Option(help="An image file to search with.")] = None,
     id: Annotated[str | None, typer.Option(help="The id of an image of the bank to search with.")] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="Neighbours listed.")] = 10,
+    keep_query: Annotated[
+        bool,
+        typer.Option("--keep-query", help="List the query as well, if it is an image of the bank."),
+    ] = False,
     distance: DistanceOption = DistanceName.cosine,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Draw a contact sheet here: .png, .svg or .pdf.")
@@ -1656,6 +1660,7 @@ def search(
             backend=backend.value,
             weights=weights,
             device=device,
+            keep_query=keep_query,
         )
         if out and pictures is not None:
             with _noting(undone):
@@ -1676,6 +1681,9 @@ def _print_search(report: dict[str, Any], found: Any, query: Path | str | None) 
         ["rank", "image", "label", "split", "group", "distance"],
         [[f.rank, f.image_id, f.label, f.split, f.group, f.distance] for f in found],
     )
+    if (same := report["query"].get("in_bank")) and not report["query_listed"]:
+        names = ", ".join(f"{each['image_id']} (row {each['row']})" for each in same[:5])
+        print(f"The query itself is {names}: not listed (--keep-query lists it)")
     k = report["k"]
     if (recall := report.get(f"recall_at_{k}")) is not None:
         measured = report["recall_measured_on"]
@@ -1715,8 +1723,13 @@ def saliency(
     ] = "default",
     size: Annotated[int, typer.Option(min=1, help="Side of the square, pixels.")] = 10,
     stride: Annotated[
-        int, typer.Option(min=1, help="Pixels from place to place; more is coarser and faster.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pixels from place to place; 1 is exact, and the study's. "
+            "(default: 8 on the CPU, where 1 takes hours; 1 on a GPU and as-published)",
+        ),
+    ] = None,
     fill: Annotated[
         str, typer.Option(help="0 (after normalisation), mean (the image's colour), or R,G,B.")
     ] = "0",
@@ -1735,6 +1748,9 @@ def saliency(
         Path | None,
         typer.Option("--out", "-o", help="Folder for overlays (PNG) and maps (npy); needed with a manifest."),
     ] = None,
+    shared_scale: Annotated[
+        bool, typer.Option("--shared-scale", help="One colour scale for all overlays, so that they compare.")
+    ] = False,
     force: Force = False,
     max_failed: Annotated[
         float,
@@ -1774,12 +1790,13 @@ def saliency(
     )
     gallery, undone = None, list[Exception]()
     if out:
-        from engine.report.overlays import Gallery, refuse_strangers
+        from engine.report.overlays import About, Gallery, refuse_strangers
         from stores.outputs import Images, check_folder
 
         check_folder(out)
         refuse_strangers(out, Images.of(chosen.manifest), force=force)
-        gallery = Gallery(out)
+        stride = options.on(runtime.on_cuda).stride or 1
+        gallery = Gallery(out, About(chosen.title, stride, size), shared=shared_scale)
 
     def add(one: Any) -> None:
         with _noting(undone):
@@ -1787,7 +1804,14 @@ def saliency(
                 gallery.add(one)
 
     with _terminable(), counting.saliency_progress() as update, together() as batch:
-        report = run(chosen, options, runtime=runtime, on_progress=update, on_map=add)
+        report = run(
+            chosen,
+            options,
+            runtime=runtime,
+            on_progress=update,
+            on_map=add,
+            on_estimate=counting.say_estimate,
+        )
     if gallery:
         with _noting(undone):
             gallery.finish()
@@ -1805,7 +1829,7 @@ def _print_saliency(r: dict[str, Any], json: bool) -> None:
         console.print_json(r)
         return
     console.print_table(
-        ["image", "attentive diffusion", "mean score", "largest error", "reason"],
+        ["image", f"attentive diffusion, stride {r['stride']}", "mean score", "largest error", "reason"],
         [
             [
                 item["image_id"],
@@ -1827,10 +1851,23 @@ def _print_saliency(r: dict[str, Any], json: bool) -> None:
         f"image, {r['precision']}; {r['computed']} maps computed, {r['seconds']:.1f} s",
         sep="\n",
     )
+    if error := r["stride_error"]:
+        print(_stride_error_line(error))
     for note in r["notes"]:
         print(note)
     for path in r.get("files", ()):
         print(path)
+
+
+def _stride_error_line(error: dict[str, Any]) -> str:
+    if "reason" in error:
+        return f"distance from the exact map (stride 1): not known: {error['reason']}"
+    return (
+        f"distance from the exact map (stride 1): {error['mean_error']:.2g} on average, at most "
+        f"{error['max_error']:.2g}, where the exact map is {error['mean_score']:.2g} on average; "
+        f"{error['other_side']:.1%} of pixels lie on the other side of the mean "
+        f"({error['pixels']:,} pixels of {error['image_id']})"
+    )
 
 
 @app.command()
@@ -2002,9 +2039,11 @@ def _invariances(
 def _print_invariances(reports: list[dict[str, Any]]) -> None:
     from engine.report import console
 
-    columns = ["transform", "cosine", "± 95 %", "different images", "distance", "images"]
+    columns = ["transform", "cosine", "± 95 %", "different images", "Mahalanobis", "images"]
     names = ("transform", "cosine", "ci95", "baseline", "mahalanobis", "n")
     rows = [["" if r.get(n) is None or r[n] != r[n] else r[n] for n in names] for r in reports]
+    for row, r in zip(rows, reports, strict=True):
+        row[1] = "undefined" if "reason" in r else row[1]
     console.print_table(columns, rows)
     first = reports[0]
     for c in first["covariance"] if isinstance(first["covariance"], list) else [first["covariance"]]:

@@ -203,19 +203,52 @@ def test_search_by_id(bank: Path, tmp_path: Path) -> None:
     assert "copy.png" in embank(*words).out
 
 
-def test_search_by_image_finds_the_image_itself(bank: Path, tmp_path: Path) -> None:
+def test_search_by_image_knows_the_image_itself(bank: Path, tmp_path: Path) -> None:
     """From a copy elsewhere, with the bank's own images gone: only that file is read."""
     copied = tmp_path / "elsewhere.png"
     shutil.copy(bank.parent / "11.png", copied)
     (bank.parent / "11.png").rename(bank.parent / "11.gone")
     try:
         words = ("search", bank, "--model", MODEL, "--image", copied, "-k", 3, "--json")
-        found = embank(*words, "-o", tmp_path / "sheet.png").json
+        kept = embank(*words, "--keep-query", "-o", tmp_path / "sheet.png").json
+        apart = embank(*words).json
+        said = embank(*words[:-1]).out
     finally:
         (bank.parent / "11.gone").rename(bank.parent / "11.png")
-    assert found["neighbours"][0]["image_id"] == "11.png"
-    assert found["neighbours"][0]["distance"] == pytest.approx(0, abs=1e-6)
-    assert found["unreadable"] == 1  # its own tile is grey, the search went on
+    assert kept["neighbours"][0]["image_id"] == "11.png"
+    assert kept["neighbours"][0]["distance"] == pytest.approx(0, abs=1e-6)
+    assert kept["unreadable"] == 1  # its own tile is grey, the search went on
+    for found in (kept, apart):
+        (same,) = found["query"]["in_bank"]
+        assert (same["image_id"], same["row"], same["label"]) == ("11.png", 11, "third")
+    assert [n["row"] for n in apart["neighbours"][:2]] == [n["row"] for n in kept["neighbours"][1:]]
+    assert "11.png (row 11): not listed" in said
+
+
+def test_a_query_twice_in_the_bank_is_not_its_own_neighbour(bank: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "other name.png"
+    shutil.copy(bank.parent / "04.png", copied)
+    found = embank("search", bank, "--model", MODEL, "--image", copied, "-k", 3, "--json").json
+    assert [each["image_id"] for each in found["query"]["in_bank"]] == ["04.png", "copy.png"]
+    assert not {"04.png", "copy.png"} & {each["image_id"] for each in found["neighbours"]}
+    own = embank("search", bank, "--model", MODEL, "--id", "04.png", "-k", 3, "--keep-query", "--json").json
+    assert {each["image_id"] for each in own["neighbours"][:2]} == {"04.png", "copy.png"}
+    Image.fromarray(picture(999, 1)).save(copied)
+    new = embank("search", bank, "--model", MODEL, "--image", copied, "-k", 60, "--json").json
+    assert new["query"]["in_bank"] == [] and new["images"] == 61
+
+
+def test_a_bank_without_contents_knows_its_files_by_their_place(
+    bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stores.read import FeatureSet
+
+    monkeypatch.setattr(FeatureSet, "contents", np.zeros((62, 32), np.uint8))
+    words = ("search", bank, "--model", MODEL, "-k", 3, "--json", "--image")
+    found = embank(*words, bank.parent / "11.png").json
+    assert [each["image_id"] for each in found["query"]["in_bank"]] == ["11.png"]
+    shutil.copy(bank.parent / "11.png", tmp_path / "11.png")
+    assert embank(*words, tmp_path / "11.png").json["query"]["in_bank"] == []
 
 
 def test_search_with_an_approximate_index(bank: Path) -> None:
@@ -295,7 +328,18 @@ def test_search_by_image_wants_the_very_weights(tmp_path: Path) -> None:
         Image.fromarray(picture(i, i)).save(tmp_path / f"{i}.png")
     rows = [(f"{i}.png", "ab"[i % 2], "", "") for i in range(3)]
     bank = build(tmp_path, rows, (model, "--weights", files[0]))
-    words = ("search", bank, "--model", model, "--image", tmp_path / "2.png", "-k", 1, "--json")
+    words = (
+        "search",
+        bank,
+        "--model",
+        model,
+        "--image",
+        tmp_path / "2.png",
+        "-k",
+        1,
+        "--json",
+        "--keep-query",
+    )
     assert embank(*words).json["neighbours"][0]["image_id"] == "2.png"
     files[0].rename(files[2])
     gone, other = embank(*words), embank(*words, "--weights", files[1])

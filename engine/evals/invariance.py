@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine import provenance
 from engine.errors import Refused
-from engine.evals.invariance_protocol import InvarianceOptions, draw
+from engine.evals.invariance_protocol import LEAST_IMAGES, InvarianceOptions, draw
 from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, clustered, own_groups
 from engine.kernels.whitening import Whitening, agreement
@@ -91,6 +91,20 @@ def summarise(
     if not np.isfinite(found["mahalanobis_ci95"]):
         found["mahalanobis_ci95_reason"] = "an interval needs two images of different patients"
     return found
+
+
+def too_few(n: int, what: str = "images") -> dict[str, Any]:
+    """What replaces the numbers of a report that rests on fewer than `LEAST_IMAGES`, else nothing.
+
+    Args:
+        n: different images (or pairs of them) scored.
+        what: they are, in words.
+    """
+    if n >= LEAST_IMAGES:
+        return {}
+    names = ("cosine", "ci95", "mahalanobis", "mahalanobis_ci95", "baseline", "baseline_ci95")
+    reason = f"it rests on {n} {what}, and fewer than {LEAST_IMAGES} give no number (raise --images)"
+    return {**dict.fromkeys(names, float("nan")), "reason": reason}
 
 
 def baseline_reason(ci95: float) -> dict[str, str]:
@@ -199,9 +213,11 @@ class _Measurement:
         present = [r for r in self.sample.scored.tolist() if r not in self.made.failures]
         self.present = np.array(present, np.intp)
         if not present:
-            why = next(iter(self.made.failures.values()))
+            row, why = next(iter(self.made.failures.items()))
+            name = self.store.manifest().image_ids[row]
             raise Refused(
-                f"None of {len(self.sample.scored)} images could be scored ({why.code}: {why.detail})",
+                f"None of {len(self.sample.scored)} images could be scored "
+                f"({name!r}: {why.code}: {why.detail})",
                 "The scored images are opened and transformed",
                 "say where they are with --root",
             )
@@ -266,6 +282,7 @@ class _Measurement:
             "baseline_ci95": baseline.ci95,
             **baseline_reason(baseline.ci95),
             "baseline_pairs": pairs // 2,
+            **too_few(len(np.unique(rows[np.isfinite(found.cosine).any(axis=1)]))),
             "views": views.count,
             "grey": int(grey.sum()),
             "failed": len(self.made.failures),
@@ -318,6 +335,7 @@ class _Measurement:
             else f"the {side} x {side} pixels that the bank's recipe renders"
         )
         return {
+            "bank": self.store.path.name,
             "images": len(self.sample.scored),
             "seed": options.seed,
             "arithmetic": options.arithmetic,
@@ -338,6 +356,8 @@ class _Measurement:
         apart = (*asked, "feature", "seconds", "covariance", "not_reproduced", "failed", "transformed")
         with np.errstate(invalid="ignore"):
             curve = np.where(np.isfinite(cosine), cosine, 0).sum(0) / np.isfinite(cosine).sum(0)
+        if "reason" in report:
+            curve = np.full(views.count, np.nan)
         record = RunRecord.now(
             kind="invariance",
             asked={**{name: report[name] for name in asked}, "views": views.count},

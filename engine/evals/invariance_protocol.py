@@ -14,6 +14,8 @@ from stores.limits import check_seed, check_whole
 Mode = Literal["default", "as-published"]
 #: Images scored unless asked otherwise; at most half of a small bank, since the rest gives the covariance.
 IMAGES = 100
+#: Fewest scored images that a number is given for: below, an average says little of the model.
+LEAST_IMAGES = 10
 #: At most; all views of an image are in memory at a time.
 MAX_VIEWS, MAX_IMAGES = 100_000, 100_000_000
 #: Ridge of the study's code, and its rule for the images that the covariance is taken from.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine import provenance
 from engine.errors import Refused
 from engine.evals.advice import name_column
-from engine.evals.invariance import baseline_reason, summarise
+from engine.evals.invariance import baseline_reason, summarise, too_few
 from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, own_groups
 from engine.kernels.covariance import Arithmetic
@@ -187,6 +187,7 @@ def multiview_from_bank(
         "baseline_ci95": ci95,
         **baseline_reason(ci95),
         "baseline_pairs": count,
+        **too_few(summary["n"], "pairs"),
         "views": list(pairs.views),
         "paired_by": pairs.by,
         "pairs_found": len(pairs.first),

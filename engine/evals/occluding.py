@@ -4,9 +4,11 @@ Places are taken in blocks of neighbours. All images of a block differ from the 
 window only, which is what `engine.models.local` needs to skip most of the early layers.
 """
 
-from collections.abc import Callable, Iterator
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ from engine.runtime import Runtime, device_faults
 _SPAN, _LEAST, _MOST = {"cpu": 6, "cuda": 16}, 2, 16
 #: Places at which the scores are compared with plain float32 forward passes.
 SAMPLE = 16
+#: Blocks that the time of the others is estimated from.
+_TIMED = 8
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,14 @@ class Block:
     @property
     def slices(self) -> tuple[slice, slice]:
         return slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop)
+
+    def cut(self, step: int) -> "list[Block]":
+        """Smaller blocks, of at most `step` places along each axis, row by row."""
+        rows, columns = (
+            [range(at, min(at + step, r.stop)) for at in range(r.start, r.stop, step)]
+            for r in (self.rows, self.columns)
+        )
+        return [Block(down, across) for down in rows for across in columns]
 
 
 class Occluder:
@@ -139,16 +151,70 @@ class Occluder:
             raise BadImage("not_finite", f"{bad} of {scores.values.size} occluded features are not finite")
         return scores, self._alone(lambda: self._check(image, colour, scores)) if check else {}
 
+    def seconds_a_place(self, pixels: NDArray[np.uint8], scores: Scores) -> float:
+        """Score a few blocks, spread over the image, and time them.
+
+        Args:
+            pixels: uint8 [side, side, 3].
+            scores: of the image; filled in place, so that no block is computed for its time alone.
+
+        Returns:
+            Seconds; NaN where too few blocks are left to tell.
+
+        Raises:
+            BadImage: as `score`.
+        """
+        todo = [block for block in self.blocks() if not scores.done[block.slices].all()]
+        first = self.runtime.threads  # each thread's first block is slower
+        if len(todo) < 2 * (first + _TIMED):
+            return float("nan")
+        chosen = [todo[at] for at in np.linspace(0, len(todo) - 1, first + _TIMED).round().astype(int)]
+        image = self._normalised(pixels)
+        base = self._alone(lambda: self.net.base(image))
+        _refuse_undefined(base.feature)
+        places, seconds = 0, 0.0
+        for part in (chosen[:first], chosen[first:]):
+            start, places = time.perf_counter(), 0
+            for block, found in self._all(base, image, self._colour(image), part):
+                scores.values[block.slices], scores.done[block.slices] = found, True
+                places += found.size
+            seconds = time.perf_counter() - start
+        return seconds / places
+
+    def every_place(self, pixels: NDArray[np.uint8], parts: Sequence[Block]) -> list[NDArray[np.float64]]:
+        """Score the places that stride 1 has in some rectangles, whatever the stride is.
+
+        Args:
+            pixels: uint8 [side, side, 3].
+            parts: rectangles of first pixels of the square.
+
+        Returns:
+            float64 [rows, columns] of each.
+        """
+        dense = copy.copy(self)
+        dense.squares = replace(self.squares, stride=1)
+        image = self._normalised(pixels)
+        base, colour = self._alone(lambda: self.net.base(image)), self._colour(image)
+        found = []
+        for part in parts:
+            values = np.empty((len(part.rows), len(part.columns)))
+            for block, scores in dense._all(base, image, colour, part.cut(dense._step())):
+                down, across = block.rows.start - part.rows.start, block.columns.start - part.columns.start
+                values[down : down + scores.shape[0], across : across + scores.shape[1]] = scores
+            found.append(values)
+        return found
+
     def blocks(self) -> list[Block]:
         """The places, cut into blocks."""
+        count = range(self.squares.per_axis)
+        return Block(count, count).cut(self._step())
+
+    def _step(self) -> int:
+        """Places that a block spans along each axis."""
         if self.net.shares:
             span = _SPAN["cuda" if self.runtime.on_cuda else "cpu"]
-            step = min(max(span // self.squares.stride, _LEAST), _MOST)
-        else:
-            step = _MOST if self.runtime.on_cuda else _LEAST
-        count = self.squares.per_axis
-        cuts = [range(start, min(start + step, count)) for start in range(0, count, step)]
-        return [Block(rows, columns) for rows in cuts for columns in cuts]
+            return min(max(span // self.squares.stride, _LEAST), _MOST)
+        return _MOST if self.runtime.on_cuda else _LEAST
 
     def _all(
         self, base: local.Base, image: torch.Tensor, colour: torch.Tensor, todo: list[Block]

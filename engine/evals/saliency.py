@@ -20,9 +20,11 @@ from engine.decode.sniff import sniff
 from engine.decode.source import ImageSource
 from engine.errors import BadImage, Refused
 from engine.evals.occluding import Occluder, Scores
+from engine.evals.saliency_estimate import Estimate, estimate
 from engine.evals.saliency_images import Images
 from engine.evals.saliency_maps import Kept, MapFolder
-from engine.evals.saliency_options import SaliencyOptions
+from engine.evals.saliency_options import CPU_STRIDE, SaliencyOptions
+from engine.evals.stride_error import NUMBERS, stride_error
 from engine.kernels.episodes import Stream
 from engine.kernels.intervals import over_groups
 from engine.kernels.occlusion import Squares, accumulate, attentive_diffusion
@@ -87,6 +89,7 @@ def saliency(
     runtime: Runtime,
     on_progress: Callable[[Progress], None] | None = None,
     on_map: Callable[[SaliencyMap], None] | None = None,
+    on_estimate: Callable[[Estimate], None] | None = None,
 ) -> dict[str, Any]:
     """Measure occlusion maps and attentive diffusion; keep each map, and a RunRecord.
 
@@ -97,10 +100,12 @@ def saliency(
         runtime: device, precision, threads.
         on_progress: told after every block of places.
         on_map: given each map, in order.
+        on_estimate: told on the CPU, before the first map is computed, how long all of them will take.
 
     Returns:
-        `{model, items: [{image_id, attentive_diffusion, ...}], mean, sd, min, max, interval, ...}`.
-        Where nothing is defined the value is NaN, and `reason` says why.
+        `{model, items: [{image_id, attentive_diffusion, ...}], mean, sd, min, max, interval, stride,
+        stride_error, ...}`. Where nothing is defined the value is NaN, and `reason` says why. `stride_error`
+        is None at stride 1, else what `engine.evals.stride_error` measured on one `image_id`.
 
     Raises:
         Refused: unknown ids, a model that cannot take the size, settings that contradict each other.
@@ -113,7 +118,7 @@ def saliency(
             "use --precision fp32",
         )
     start = time.perf_counter()
-    job = _Job(images, options, runtime, on_progress)
+    job = _Job(images, options, runtime, on_progress, on_estimate)
     try:
         job.make_ready()
         items = [job.item(at, row, on_map) for at, row in enumerate(job.rows)]
@@ -133,8 +138,13 @@ class _Job:
         options: SaliencyOptions,
         runtime: Runtime,
         on_progress: Callable[[Progress], None] | None,
+        on_estimate: Callable[[Estimate], None] | None,
     ) -> None:
-        self.images, self.options, self.runtime, self._tell = images, options, runtime, on_progress
+        self.images, self.runtime, self._tell = images, runtime, on_progress
+        self.asked, self.options = options, options.on(runtime.on_cuda)
+        options = self.options
+        assert options.stride is not None
+        self._tell_estimate = on_estimate
         self.rows = _choose(images, options)
         inner = images.spec.recipe.side
         self.squares = Squares(inner + 2 * (options.size - 1), options.size, options.stride)
@@ -151,6 +161,10 @@ class _Job:
         self.folder = MapFolder(images.home, self._settings())
         self._occluder: Occluder | None = None
         self._done = self._computed = self._fresh = 0
+        self._estimate: Estimate | None = None
+        self._stride_error: dict[str, Any] | None = None
+        self._missing: list[int] = []
+        self._exact = 0
         self._started = time.perf_counter()
 
     def close(self) -> None:
@@ -176,10 +190,11 @@ class _Job:
     def item(self, at: int, row: int, on_map: Callable[[SaliencyMap], None] | None) -> dict[str, Any]:
         """One image: its line of the report."""
         image_id = self.images.manifest.image_ids[row]
-        line: dict[str, Any] = {"image_id": image_id, "row": row}
+        line: dict[str, Any] = {"image_id": image_id, "row": row, "stride": self.options.stride}
         try:
             digest, pixels = _render(self.images.source, row, self.recipe, self.options.size)
             kept = self.folder.map_of(digest) or self._compute(digest, pixels, at, image_id)
+            self._note_stride_error(digest, image_id)
         except BadImage as bad:
             self._done = (at + 1) * self.squares.count
             nothing = {"attentive_diffusion": float("nan"), "reason": bad.code, "detail": bad.detail}
@@ -201,14 +216,19 @@ class _Job:
 
     def make_ready(self) -> None:
         """Load the model if some map has to be computed: it may be refused, and nothing is kept by then."""
+        finer = MapFolder(self.images.home, {**self._settings(), "stride": 1})
         for row in self.rows:
             try:
-                data = self.images.source.read(row)
+                digest = hashlib.sha256(self.images.source.read(row)).hexdigest()
             except BadImage:
                 continue
-            if self.folder.map_of(hashlib.sha256(data).hexdigest()) is None:
+            if self.folder.map_of(digest) is None:
                 self._load()
-                return
+                begun = self.folder.part_of(digest, self.squares)
+                self._missing.append(self.squares.count - int(begun.done.sum() if begun else 0))
+                self._exact += (
+                    self.asked.stride is None and self.options.stride != 1 and finer.has_any(digest)
+                )
 
     def _load(self) -> Occluder:
         if self._occluder is None:
@@ -237,12 +257,47 @@ class _Job:
             self._report_progress(at, image_id)
 
         try:
+            self._reckon(occluder, pixels, scores)
             scores, error = occluder.score(pixels, scores, on_block)
         except KeyboardInterrupt:
             self.folder.keep_part(digest, scores)
             raise
         self._fresh += 1
-        return self.folder.keep(digest, Kept(accumulate(scores.values, self.squares), error))
+        kept = self.folder.keep(digest, Kept(accumulate(scores.values, self.squares), error))
+        self._measure_stride(occluder, digest, pixels, kept.map)
+        return kept
+
+    def _reckon(self, occluder: Occluder, pixels: NDArray[np.uint8], scores: Scores) -> None:
+        """Time a few squares of the first map that is computed, on the CPU, and tell what all will take."""
+        if self._estimate is not None or self.runtime.on_cuda:
+            return
+        before = int(scores.done.sum())
+        each = occluder.seconds_a_place(pixels, scores)
+        self._computed += int(scores.done.sum()) - before
+        self._estimate = estimate(
+            len(self._missing),
+            sum(self._missing),
+            self.squares.stride,
+            each,
+            size=self.squares.size,
+            usual=CPU_STRIDE,
+            exact=self._exact,
+        )
+        if self._tell_estimate:
+            self._tell_estimate(self._estimate)
+
+    def _measure_stride(
+        self, occluder: Occluder, digest: str, pixels: NDArray[np.uint8], map: NDArray[np.float64]
+    ) -> None:
+        """Keep how far the first map that is computed lies from the exact one; at stride 1 it is that."""
+        if self.squares.stride > 1 and self._stride_error is None:
+            stream = _stream("stride", 0, digest)
+            self.folder.keep_stride_error(digest, stride_error(occluder, pixels, map, stream))
+
+    def _note_stride_error(self, digest: str, image_id: str) -> None:
+        if self.squares.stride > 1 and self._stride_error is None:
+            error = self.folder.stride_error_of(digest)
+            self._stride_error = error and {"image_id": image_id, **error}
 
     def _report_progress(self, at: int, image_id: str) -> None:
         if self._tell:
@@ -274,10 +329,28 @@ class _Job:
             "precision": self.runtime.precision,
             "device": self.runtime.device,
             "key": self.folder.digest,
-            "notes": list(_PUBLISHED_NOTES) if self.options.mode == "as-published" else [],
+            "stride_error": self._error_of_stride(),
+            "estimate": self._estimate.to_dict() if self._estimate else None,
+            "notes": self._notes(),
             "places_per_s": rate,
             "seconds": round(seconds, 4),
         }
+
+    def _error_of_stride(self) -> dict[str, Any] | None:
+        """What the report says of the stride; None at stride 1, whose map is the exact one."""
+        if self.squares.stride == 1 or self._stride_error:
+            return self._stride_error
+        nothing = dict.fromkeys(NUMBERS, float("nan")) | {"pixels": 0}
+        return nothing | {"reason": "it is measured where a map is computed, and none was, or none was kept"}
+
+    def _notes(self) -> list[str]:
+        notes = list(_PUBLISHED_NOTES) if self.options.mode == "as-published" else []
+        if self.squares.stride > 1:
+            notes.append(
+                f"Attentive diffusion is of maps at stride {self.squares.stride}; "
+                "the study's is at stride 1 (--stride 1, which is exact): do not compare the two."
+            )
+        return notes
 
     def _summary(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Mean and spread over the images that have a value, and an interval over patients."""
@@ -303,11 +376,11 @@ class _Job:
 
     def record(self, report: dict[str, Any]) -> RunRecord:
         """What the report says, and what it was made with."""
-        metrics = ("items", "mean", "sd", "min", "max", "interval", "notes", "places")
+        metrics = ("items", "mean", "sd", "min", "max", "interval", "notes", "places", "stride_error")
         network = self._occluder.net.describe() if self._occluder else {}
         return RunRecord.now(
             kind="saliency",
-            asked={**asdict(self.options), "model": self.images.title, "precision": self.runtime.precision},
+            asked={**asdict(self.asked), "model": self.images.title, "precision": self.runtime.precision},
             used={
                 **self._settings(),
                 "key": self.folder.digest,
@@ -319,7 +392,11 @@ class _Job:
                 "network": network,
             },
             metrics={name: report[name] for name in metrics},
-            seconds={"total": report["seconds"], "places_per_s": report["places_per_s"]},
+            seconds={
+                "total": report["seconds"],
+                "places_per_s": report["places_per_s"],
+                "estimated": self._estimate.seconds if self._estimate else None,
+            },
             versions=provenance.versions(),
             failures=report["failures"],
         )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.evals.occluding import Scores
+from engine.evals.stride_error import NUMBERS
 from engine.kernels.occlusion import Squares
 from stores import arrays, documents, files
 from stores.layout import SIDE
@@ -85,6 +86,24 @@ class MapFolder:
             "done": scores.done.astype(np.uint8),
         }
         arrays.keep(self._home, self._place(image, ".part"), self._key(image, "scores"), found)
+
+    def has_any(self, image: str) -> bool:
+        """Whether a map of an image is finished or begun."""
+        begun = self._home / SIDE / self._place(image, ".part")
+        return self.holds(image) or files.stat_if_there(begun) is not None
+
+    def stride_error_of(self, image: str) -> dict[str, Any] | None:
+        """What `stride_error` said of a finished map, if it was asked."""
+        found = self._read(self._place(image, ".stride"), self._key(image, "stride"))
+        if found is None:
+            return None
+        numbers = dict(zip(NUMBERS, found["error"].tolist(), strict=True))
+        return numbers | {"pixels": int(numbers["pixels"])}
+
+    def keep_stride_error(self, image: str, error: Mapping[str, Any]) -> None:
+        """Keep what `stride_error` said of a finished map, if the folder takes it."""
+        numbers = np.array([error[name] for name in NUMBERS], dtype=np.float64)
+        arrays.keep(self._home, self._place(image, ".stride"), self._key(image, "stride"), {"error": numbers})
 
     def _place(self, image: str, ending: str = "") -> str:
         return f"{_FOLDER}/{self.digest[:12]}/{image[:16]}{ending}.arrays"

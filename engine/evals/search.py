@@ -1,5 +1,6 @@
 """Search by example: the images of a bank nearest to one of them, or to an image file."""
 
+import hashlib
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ class SearchResult:
     """What a search found.
 
     Attributes:
-        query: `{image_id, row, label, ...}` of an image of the bank, or `{file}`.
+        query: `{image_id, row, label, ...}` of an image of the bank, or `{file, in_bank}`: the bank's images
+            that are this very file.
         found: neighbours, nearest first.
         report: the JSON document.
         row: of the query, None for a file.
@@ -70,18 +72,20 @@ def search(
     backend: str = "auto",
     weights: Path | None = None,
     device: str = "auto",
+    keep_query: bool = False,
 ) -> SearchResult:
     """The k nearest images of a bank; keeps a RunRecord.
 
     Args:
         model: slug or feature name.
-        image, image_id: one of them: a file to embed as the bank's images were, or an image of the bank,
-            which is then not among its own neighbours.
+        image, image_id: one of them: a file to embed as the bank's images were, or an image of the bank. The
+            query is not among its own neighbours; a file is known by its SHA-256, where the bank has that.
         index: `exact`; `ivf` or `cagra` are FAISS's approximate ones, built for this call, with their recall
             against the exact search measured on a sample of the bank.
         weights: the model's weights file, where it is not at its recorded place any more.
         device: of the search and of embedding; `auto` searches on the CPU (one query repays no upload) and
             embeds where the bank was made if that is here.
+        keep_query: list the query among its neighbours if it is an image of the bank.
 
     Raises:
         Refused: no such image, one without an embedding, a file that cannot be embedded in the same way, k
@@ -94,8 +98,9 @@ def search(
     manifest = store.manifest()
     rows = np.flatnonzero(features.ok)
     row = None if image_id is None else _row_of(manifest.image_ids, image_id, features)
-    if row is not None:
-        rows = rows[rows != row]
+    itself = [row] if row is not None else _rows_of(features, manifest, image)
+    if not keep_query:
+        rows = rows[~np.isin(rows, itself)]
     masked = len(features) - int(features.ok.sum())
     if not 1 <= k <= len(rows):
         raise Refused(
@@ -112,7 +117,12 @@ def search(
     base = Vectors(features.array, rows)
     near, about = _search(Vectors(vector), base, k, distance, index, backend, place)
     found = _describe(store, manifest, rows, near)
-    query = {"file": str(image)} if row is None else _facts(store, manifest, row)
+    query: dict[str, Any] = {
+        "file": str(image),
+        "in_bank": [_facts(store, manifest, each) for each in itself],
+    }
+    if row is not None:
+        query = _facts(store, manifest, row)
     seconds = round(time.perf_counter() - start, 4)
     report = {
         "model": features.title,
@@ -120,6 +130,7 @@ def search(
         "query": query,
         "k": k,
         "distance": distance,
+        "query_listed": keep_query,
         **about,
         "images": len(rows),
         "masked": masked,
@@ -171,6 +182,21 @@ def _row_of(image_ids: list[str], image_id: str, features: FeatureSet) -> int:
             "mend the file and embed it again, or choose another image",
         )
     return row
+
+
+def _rows_of(features: FeatureSet, manifest: "Manifest", image: Path | None) -> list[int]:
+    """Rows that were made from this very file: by its content, or by its place where that was not kept."""
+    try:
+        data = Path(str(image)).read_bytes()
+    except OSError:
+        return []  # embedding it says why it cannot be read
+    digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    same = (features.contents == digest).all(axis=1)
+    unknown = ~features.contents.any(axis=1)
+    for row in np.flatnonzero(unknown & features.ok).tolist():
+        path = manifest.root / manifest.uris[row]
+        same[row] = path.name == Path(str(image)).name and path.is_file() and path.samefile(str(image))
+    return [int(row) for row in np.flatnonzero(same & features.ok)]
 
 
 def _facts(store: Bank, manifest: "Manifest", row: int) -> dict[str, Any]:

@@ -114,10 +114,20 @@ def render(image: torch.Tensor, views: Views, recipe: Recipe) -> torch.Tensor:
     step = max(1, _PIXELS // (image.shape[0] * image.shape[1]))
     parts = []
     for start in range(0, len(views.parameters), step):
-        made = transform.render(image, views.parameters[start : start + step], frame)
+        made = _made(transform, image, views.parameters[start : start + step], frame)
         whole = views.published and views.transform != "resized_crop"
         parts.append(_finish(made, recipe) if whole else made)
     return torch.cat(parts)
+
+
+def _made(
+    transform: transforms.Transform, image: torch.Tensor, at: Sequence[transforms.Parameters], frame: Frame
+) -> torch.Tensor:
+    """Views; a picture that the transform cannot be applied to is refused with the transform's name."""
+    try:
+        return transform.render(image, at, frame)
+    except BadImage as error:
+        raise BadImage(error.code, f"{transform.name}: {error.detail}", pending=error.pending) from None
 
 
 def show(

@@ -73,7 +73,10 @@ class Transform:
         Raises:
             Refused: the transform has no grid of that many views.
         """
-        grid = self.grid(self.views or views)
+        try:
+            grid = self.grid(self.views or views)
+        except Refused as error:
+            raise Refused(f"{error.found} of {self.name}", error.rule, error.remedy) from None
         return grid if identity else [each for each in grid if not self.leaves(each)]
 
 

@@ -1,5 +1,6 @@
 """Progress of long counts: done of all, rate and time left, on stderr."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from stores.paths import plain
 
 if TYPE_CHECKING:
     from engine.evals.saliency import Progress
+    from engine.evals.saliency_estimate import Estimate
 
 
 def saliency_line(progress: "Progress", width: int | None = None) -> str:
@@ -27,6 +29,39 @@ def saliency_line(progress: "Progress", width: int | None = None) -> str:
     room = width - len(f"{image} (): {rest}")
     name = plain(progress.image_id)
     return f"{image} ({shortened([name], room)[name]}): {rest}" if room > 4 else f"{image}: {rest}"
+
+
+def estimate_lines(estimate: "Estimate") -> list[str]:
+    """What is said before maps are computed: how long it will take, and what would take less."""
+    maps = f"{estimate.maps:,} {'map' if estimate.maps == 1 else 'maps'} at stride {estimate.stride}"
+    takes = f"about {_about(estimate.seconds)}" if math.isfinite(estimate.seconds) else "a moment"
+    lines = [f"{maps}, {estimate.places:,} places: {takes} on this machine"]
+    if estimate.long:
+        less = "fewer --images take less" if estimate.coarser is None else (
+            f"--stride {estimate.coarser} is coarser and takes less"
+        )  # fmt: skip
+        lines.append(f"That is long: {less}; stopped runs go on where they were")
+    if estimate.exact:
+        lines.append(
+            f"Exact maps of {estimate.exact:,} of these images are there, finished or begun: "
+            "--stride 1 goes on with them"
+        )
+    return lines
+
+
+def _about(seconds: float) -> str:
+    """Seconds in words that are no more precise than an estimate is."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def say_estimate(estimate: "Estimate") -> None:
+    """Say on stderr how long it will take."""
+    for line in estimate_lines(estimate):
+        say(line)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Contact sheets: pictures side by side with captions, drawn with Pillow."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.decode.reference import picture
 from engine.decode.sniff import sniff
@@ -12,6 +12,7 @@ from engine.errors import BadImage
 from engine.evals.audit import Audit
 from engine.evals.search import SearchResult
 from engine.recipes import Recipe
+from engine.report import lettering
 from engine.report.drawing import save_picture
 from engine.restore import images_of, one_file
 from stores.read import Bank
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
     from PIL import ImageDraw
     from PIL.Image import Image
 
-SIDE, MARGIN, LINE, FRAME = 160, 12, 17, 4
+SIDE, MARGIN, LINE, FRAME = 160, 12, 17, 5
 _PAPER, _INK, _GREY, _EDGE = "#ffffff", "#222222", "#c8c8c8", "#e6eaf0"
-#: Frames of tiles: the query, one that agrees with it, one that does not, one that cannot be judged.
-COLOURS = {"query": "#1f4e9c", "same": "#2a7f62", "other": "#c1440e", "plain": "#9a9a9a"}
+#: Frames of tiles: the query, one that agrees with it, one that does not, one that cannot be judged. The
+#: colours are Okabe and Ito's, which people tell apart who see no red or no green; captions say it in words.
+COLOURS = {"query": "#000000", "same": "#0072b2", "other": "#d55e00", "plain": "#9a9a9a"}
+_WORDS = {"query": "the query", "same": "same class", "other": "other class", "plain": "class not known"}
+#: Tiles whose width a head has at least.
+_LEAST = 3
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Tile:
 
     Attributes:
         source, row: where its file is; `None` source draws a grey tile.
-        captions: lines under it, cut where they are too long.
+        captions: texts under it, each broken into as many lines as it needs.
         kind: of the frame, a key of `COLOURS`.
     """
 
@@ -49,6 +54,7 @@ def contact_sheet(
     columns: int = 6,
     recipe: Recipe | None = None,
     command: str = "search",
+    head: Sequence[str] = (),
 ) -> int:
     """Draw tiles in rows and write a PNG, SVG or PDF by the ending, whole or not at all.
 
@@ -59,6 +65,7 @@ def contact_sheet(
         columns: tiles a row.
         recipe: says how deep samples and EXIF turns are shown.
         command: that draws, as `engine.report.drawing.save_picture` takes it.
+        head: what stands above all tiles; with it stands a legend of the frames.
 
     Returns:
         How many tiles are grey.
@@ -68,22 +75,32 @@ def contact_sheet(
     """
     from PIL import Image, ImageDraw
 
-    lines = max(len(tile.captions) for tile in tiles)
-    width, height = SIDE + MARGIN, SIDE + MARGIN + LINE * lines
+    captions = [lettering.lines_of(lettering.measure(), tile.captions, SIDE) for tile in tiles]
     columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * width + MARGIN, rows * height + MARGIN), _PAPER)
+    rows = range(-(-len(tiles) // columns))
+    step = SIDE + MARGIN
+    width = max(columns, _LEAST if head else 1) * step + MARGIN
+    heights = [step + LINE * max(map(len, captions[row * columns : (row + 1) * columns])) for row in rows]
+    kinds = [kind for kind in COLOURS if any(tile.source and tile.kind == kind for tile in tiles)]
+    kinds = kinds if head else []
+    title = lettering.lines_of(lettering.measure(), head, width - 2 * MARGIN)
+    top = LINE * (len(title) + len(kinds)) + (MARGIN if title else 0)
+    sheet = Image.new("RGB", (width, top + sum(heights) + MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
+    lettering.write(draw, MARGIN, MARGIN - 2, title, _INK)
+    for at, kind in enumerate(kinds):
+        _legend(draw, MARGIN, MARGIN + LINE * (len(title) + at), kind)
     grey = 0
     for at, tile in enumerate(tiles):
-        x, y = MARGIN + at % columns * width, MARGIN + at // columns * height
+        row, column = divmod(at, columns)
+        x, y = MARGIN + column * step, top + MARGIN + sum(heights[:row])
         picture, reason = _picture(tile, recipe or Recipe(depth="scale"))
         grey += bool(reason)
         sheet.paste(picture, (x, y))
         if reason:
             _text(draw, x + FRAME + 4, y + SIDE // 2 - LINE, ["no picture:", reason], SIDE - 16, _INK)
         draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), outline=COLOURS[tile.kind], width=FRAME)
-        _text(draw, x, y + SIDE + 2, tile.captions, SIDE, _INK)
+        lettering.write(draw, x, y + SIDE + 2, captions[at], _INK)
     save_picture(sheet, out, command)
     return grey
 
@@ -109,17 +126,32 @@ def search_sheet(source: ImageSource, result: SearchResult, out: Path, *, image:
         source: the bank's images, of `pictures_of`.
         image: the query's file, where it was not an image of the bank.
     """
-    label = str(result.query.get("label", ""))
+    report, same = result.report, result.query.get("in_bank", [])
+    of = same[0] if same else result.query
+    label = str(of.get("label", ""))
     if result.row is not None:
-        tiles = [Tile(source, result.row, ("query", label, str(result.query["image_id"])), "query")]
+        name, query = str(result.query["image_id"]), Tile(source, result.row, ())
     else:
         file = Path(str(image))
-        own = one_file(file, source.limits)
-        tiles = [Tile(own, 0, ("query", "", file.name), "query")]
+        name, query = file.name, Tile(one_file(file, source.limits), 0, ())
+    known = [_class(label), _split(of)] if same or result.row is not None else []
+    itself = [f"row {of['row']}: {of['image_id']}"] if same else []
+    tiles = [replace(query, captions=("query", *known, name, *itself), kind="query")]
     for each in result.found:
-        captions = (f"{each.rank}: {each.distance:.4g}", each.label or "(no label)", each.image_id)
-        tiles.append(Tile(source, each.row, captions, _agreement(label, each.label)))
-    return contact_sheet(tiles, out)
+        kind = _agreement(label, each.label)
+        captions = (
+            f"{each.rank}: {report['distance']} {each.distance:.4g}",
+            _class(each.label, kind),
+            _split({"split": each.split}),
+            each.image_id,
+        )
+        tiles.append(Tile(source, each.row, captions, kind))
+    head = (
+        f"The {len(result.found)} nearest of {report['images']:,} images by {report['distance']} distance "
+        f"of features of {report['model']}",
+        "Under each picture: rank and distance, class, split, image id",
+    )
+    return contact_sheet(tiles, out, head=head)
 
 
 def audit_sheet(
@@ -133,17 +165,46 @@ def audit_sheet(
     """
     tiles = []
     near = found.pairs
-    for a, b, similarity in zip(
+    rows = zip(
         near.first[:pairs].tolist(), near.second[:pairs].tolist(), near.similarity[:pairs], strict=True
-    ):
+    )
+    for number, (a, b, similarity) in enumerate(rows, start=1):
         kind = _agreement(found.value("label", a), found.value("label", b))
-        for row, about in ((a, f"cosine {similarity:.6f}"), (b, "")):
-            where, label = found.value("split", row) or "(no split)", found.value("label", row)
-            tiles.append(Tile(source, row, (about, label or "(no label)", where, image_ids[row]), kind))
+        splits = {found.value("split", row) for row in (a, b)}
+        across = " (pair across splits)" if len(splits - {""}) == 2 else ""
+        for row in (a, b):
+            captions = (
+                f"pair {number}: cosine {similarity:.6f}",
+                _class(found.value("label", row), kind),
+                _split({"split": found.value("split", row)}) + across,
+                image_ids[row],
+            )
+            tiles.append(Tile(source, row, captions, kind))
+    report = found.report
+    head = (
+        f"The {len(tiles) // 2} most similar of {report['pairs']:,} pairs with a cosine similarity of at "
+        f"least {report['threshold']:g}, by features of {report['model']} ({report['images']:,} images)",
+        "Two pictures a pair, side by side; under each: similarity, class, split, image id",
+    )
     if tiles:
-        return contact_sheet(tiles, out, command="bank audit")
-    contact_sheet([Tile(None, 0, ("no pairs",))], out, command="bank audit")
+        return contact_sheet(tiles, out, command="bank audit", head=head)
+    contact_sheet([Tile(None, 0, ("no pairs",))], out, columns=1, command="bank audit", head=head[:1])
     return 0
+
+
+def _class(label: str, kind: str = "plain") -> str:
+    marked = f" ({kind})" if kind in ("same", "other") else ""
+    return f"class {label}{marked}" if label else "no class"
+
+
+def _split(of: Mapping[str, Any]) -> str:
+    return f"split {of['split']}" if of.get("split") else "no split"
+
+
+def _legend(draw: "ImageDraw.ImageDraw", x: int, y: int, kind: str) -> None:
+    """A frame's colour and what it stands for."""
+    draw.rectangle((x, y, x + 11, y + 11), outline=COLOURS[kind], width=3)
+    lettering.write(draw, x + 18, y - 2, [_WORDS[kind]], _INK)
 
 
 def _agreement(a: str, b: str) -> str:

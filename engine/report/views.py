@@ -10,6 +10,7 @@ from engine.errors import Refused
 from engine.evals.invariance import Invariance
 from engine.kernels.clusters import clustered
 from engine.kernels.transforms import find
+from engine.report import lettering
 from engine.report.drawing import save_figure, save_picture
 from stores.paths import plain
 
@@ -22,6 +23,14 @@ _PAPER, _INK, _SOFT = "#ffffff", "#222222", "#6a6a6a"
 _GREY = 200
 #: Views beside each image, and images of a transform that has the sheet to itself.
 VIEWS, IMAGES = 8, 5
+#: What a transform's parameter is on an axis, with its unit.
+LABELS = {
+    "degrees": "rotation, degrees counter-clockwise",
+    "factor": "factor (1: unchanged)",
+    "turns": "hue, turns of the colour circle",
+    "sigma_px": "standard deviation of the blur, pixels",
+    "bits": "bits a channel",
+}
 
 
 def views_sheet(results: Sequence[Invariance], out: Path) -> int:
@@ -36,7 +45,7 @@ def views_sheet(results: Sequence[Invariance], out: Path) -> int:
     Raises:
         Refused: no transform has a scored image.
     """
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
     strips = []
     for result in results:
@@ -49,8 +58,20 @@ def views_sheet(results: Sequence[Invariance], out: Path) -> int:
     if not strips:
         raise Refused("No image was scored", "A sheet shows scored images", "choose another --transform")
     width = max(strip.width for strip in strips)
-    sheet = Image.new("RGB", (width, sum(s.height for s in strips) + MARGIN), _PAPER)
-    top = MARGIN
+    report = results[0].report
+    head = lettering.lines_of(
+        lettering.measure(),
+        [
+            f"Views of images of {report['bank']}, by {report['model']}",
+            "Under each view: its parameter, and the cosine of the whitened features before and after; "
+            "1 is perfectly invariant",
+            *(f"{r.report['transform']}: {_undefined(r)}" for r in results if _undefined(r)),
+        ],
+        width - 2 * MARGIN,
+    )
+    top = MARGIN + lettering.LINE * len(head) + MARGIN // 2
+    sheet = Image.new("RGB", (width, top + sum(s.height for s in strips) + MARGIN), _PAPER)
+    lettering.write(ImageDraw.Draw(sheet), MARGIN, MARGIN - 2, head, _INK)
     for strip in strips:
         sheet.paste(strip, (0, top))
         top += strip.height
@@ -92,6 +113,8 @@ def _caption(result: Invariance, view: int) -> str:
     names, values = find(result.views.transform).parameters, result.views.parameters[view]
     if len(result.views.parameters) <= 2:  # done, or left as it is
         return names[0] if values[0] else "as it is"
+    if len(values) == 1:
+        return f"{names[0]} {values[0]:.3g}"
     return ", ".join(f"{value:.3g}" for value in values)
 
 
@@ -99,57 +122,107 @@ def invariance_figure(results: Sequence[Invariance], out: Path) -> Path:
     """Bars of all transforms beside the baseline, and the cosine along each transform's single parameter.
 
     Bands and bars are 95 % intervals over patients or images; dotted is the mean cosine of different images.
+    A transform that rests on too few images is drawn as undefined, without a number.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    scored = [result for result in results if len(result.rows)]
-    curves = [r for r in scored if len(r.views.parameters[0]) == 1 and r.views.count > 2]
-    columns, lines = 3, -(-len(curves) // 3)
-    heights = [1.2 + 0.32 * len(scored), 2.6 * lines]
-    figure = plt.figure(figsize=(11, sum(heights)), layout="constrained")
-    shown = 2 if curves else 1
-    parts: Any = figure.subfigures(shown, 1, squeeze=False, height_ratios=heights[:shown])
-    _bars(parts[0][0].subplots(), scored)
-    if curves:
-        grid = list(parts[1][0].subplots(lines, columns, squeeze=False).flat)
-        for axes, result in zip(grid, curves, strict=False):
-            _curve(axes, result)
-        for axes in grid[len(curves) :]:
-            axes.set_axis_off()
+    figure = draw_invariances(results)
     save_figure(figure, out, "invariance", dpi=110)
     plt.close(figure)
     return out
 
 
-def _curve(axes: Any, result: Invariance) -> None:
+def draw_invariances(results: Sequence[Invariance]) -> Any:
+    """The matplotlib figure of `invariance_figure`, at least one result."""
+    import matplotlib.pyplot as plt
+
+    curves = [r for r in results if len(r.views.parameters[0]) == 1 and r.views.count > 2]
+    columns, lines = 3, -(-len(curves) // 3)
+    heights = [1.5 + 0.32 * len(results), 2.9 * lines]
+    figure = plt.figure(figsize=(11, 0.5 + sum(heights)), layout="constrained")
+    figure.suptitle(_title(results), fontsize=10)
+    shown = 2 if curves else 1
+    parts: Any = figure.subfigures(shown, 1, squeeze=False, height_ratios=heights[:shown])
+    _bars(parts[0][0].subplots(), results)
+    if curves:
+        grid = list(parts[1][0].subplots(lines, columns, squeeze=False).flat)
+        for at, (axes, result) in enumerate(zip(grid, curves, strict=False), start=1):
+            _curve(axes, result, at)
+        for axes in grid[len(curves) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _title(results: Sequence[Invariance]) -> str:
+    """Whose invariance it is, on what, and how the covariance came about."""
+    report = results[0].report
+    whitened = report["covariance"]
+    as_published = ", as the study's code" if report["mode"] == "as-published" else ""
+    lines = (
+        f"Invariance of {report['model']} on {report['bank']}{as_published}",
+        f"whitened by the covariance of {whitened['images']:,} images ({whitened['regularisation']})",
+    )
+    return "\n".join(_literal(line) for line in lines)
+
+
+def _literal(text: str) -> str:
+    """Text that Matplotlib draws as it is: a dollar would begin a formula."""
+    return plain(text).replace("$", r"\$")
+
+
+def _undefined(result: Invariance) -> str:
+    """Why a transform has no number, in few words; empty if it has one."""
+    if "reason" not in result.report:
+        return ""
+    if not len(result.rows):
+        return "undefined: all images are grey"
+    n = result.report["n"]
+    return f"undefined: rests on {n} image{'' if n == 1 else 's'}"
+
+
+def _curve(axes: Any, result: Invariance, at: int) -> None:
+    name = find(result.views.transform).parameters[0]
+    axes.set_title(f"({chr(97 + at)}) {result.report['transform']}", fontsize=9, loc="left")
+    axes.set_xlabel(LABELS.get(name, name), fontsize=8)
+    axes.set_ylabel("mean cosine", fontsize=8)
+    axes.set_ylim(-0.15, 1.05)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    x = [p[0] for p in result.views.parameters]
+    if why := _undefined(result):
+        axes.set_xlim(min(x), max(x))
+        axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", fontsize=8, color=_SOFT)
+        return
     each = [
         clustered(column[np.isfinite(column)], result.groups[np.isfinite(column)])
         for column in result.cosine.T
     ]
-    x = [p[0] for p in result.views.parameters]
     mean, half = np.array([e.mean for e in each]), np.array([e.ci95 for e in each])
     axes.plot(x, mean, color="#1f4e9c", linewidth=1.2)
     axes.fill_between(x, mean - half, mean + half, color="#1f4e9c", alpha=0.2, linewidth=0)
     axes.axhline(result.report["baseline"], color="black", linestyle=":", linewidth=1)
-    axes.set_title(f"{result.report['transform']} ({find(result.views.transform).parameters[0]})", fontsize=9)
-    axes.set_ylim(-0.15, 1.05)
-    axes.tick_params(labelsize=8)
 
 
-def _bars(axes: Any, scored: Sequence[Invariance]) -> None:
-    place = np.arange(len(scored))[::-1]
-    means = [r.report["cosine"] for r in scored]
-    axes.barh(place, means, xerr=[r.report["ci95"] for r in scored], color="#4a7ab5", height=0.6)
-    for y, result in zip(place, scored, strict=True):
-        axes.plot([result.report["baseline"]] * 2, [y - 0.4, y + 0.4], color="black", linestyle=":")
-    names = [r.report["transform"] for r in scored]
+def _bars(axes: Any, results: Sequence[Invariance]) -> None:
+    place = np.arange(len(results))[::-1]
+    for y, result in zip(place, results, strict=True):
+        report = result.report
+        if why := _undefined(result):
+            axes.text(0.01, y, why, va="center", fontsize=8, color=_SOFT)
+            continue
+        axes.barh(y, report["cosine"], xerr=report["ci95"], color="#4a7ab5", height=0.6)
+        axes.plot([report["baseline"]] * 2, [y - 0.4, y + 0.4], color="black", linestyle=":")
+    names = [f"{r.report['transform']} (n = {r.report['n']:,})" for r in results]
     axes.set_yticks(place, names, fontsize=9)
-    axes.set_xlabel("mean cosine of whitened deviations (dotted: different images)", fontsize=9)
+    axes.set_ylim(-0.7, len(results) - 0.3)
+    axes.set_xlim(min([0.0, *(r.report["cosine"] - 0.05 for r in results if not _undefined(r))]), 1.05)
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.set_xlabel(
+        "mean cosine of whitened features before and after (bars: 95 % interval; dotted: different images)",
+        fontsize=9,
+    )
+    axes.set_title("(a) all transforms, mean over images and views; n: images", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    if scored:
-        # A dollar would begin a formula.
-        model = plain(scored[0].report["model"]).replace("$", r"\$")
-        axes.set_title(f"{model}, {scored[0].report['mode']}", fontsize=10)

@@ -65,7 +65,7 @@ def _ended(ran: Any, give: Callable[[], Any]) -> Outcome:
 def invariance(bank: Path, *more: object) -> Outcome:
     words = ("--transform", "rotation", "--views", 3, "--images", 2, "--json")
     ran = embank("invariance", bank, "--model", MODEL, *words, *more)
-    return _ended(ran, lambda: (ran.json["cosine"], ran.json["failed"]))
+    return _ended(ran, lambda: (ran.json["reference_parity"], ran.json["failed"]))
 
 
 def saliency(bank: Path, *more: object) -> Outcome:

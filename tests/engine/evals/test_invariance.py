@@ -38,7 +38,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 
 def options(*transforms: str, **changes: object) -> InvarianceOptions:
-    return InvarianceOptions(transforms or ("rotation",), **{"images": 6, "views": 4, **changes})  # type: ignore[arg-type]
+    return InvarianceOptions(transforms or ("rotation",), **{"images": 10, "views": 4, **changes})  # type: ignore[arg-type]
 
 
 def rendered(bank: Bank, row: int) -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_rotation_equals_the_plain_loop(bank: Bank) -> None:
     np.testing.assert_allclose(found.distance, distance, rtol=1e-6)
     report = found.report
     assert report["cosine"] == pytest.approx(cosine.mean(), abs=1e-6)
-    assert (report["n"], report["views"], report["images"]) == (6, 3, 6)
+    assert (report["n"], report["views"], report["images"]) == (10, 3, 10)
     assert report["covariance"]["shrinkage"] == pytest.approx(oracle.shrinkage_, abs=1e-9)
     assert report["covariance"]["condition"] == pytest.approx(np.linalg.cond(oracle.covariance_), rel=1e-3)
     assert report["reference_parity"] == pytest.approx(1, abs=1e-6)
@@ -82,7 +82,7 @@ def test_rotation_equals_the_plain_loop(bank: Bank) -> None:
 
 
 def test_baseline_is_the_mean_over_pairs_of_different_patients(bank: Bank) -> None:
-    found = invariances_from_bank(bank.path, MODEL, options(images=8))[0]
+    found = invariances_from_bank(bank.path, MODEL, options())[0]
     features = bank.features(MODEL)
     kept = ViewStore(features)
     reference = Views(REFERENCE)
@@ -92,7 +92,9 @@ def test_baseline_is_the_mean_over_pairs_of_different_patients(bank: Bank) -> No
     f = np.stack([kept.read(reference, int(r)).features[0] for r in found.rows]).astype(np.float64)  # type: ignore[union-attr]
     z = np.linalg.solve(made.factor, (f - made.mean).T).T
     z /= np.linalg.norm(z, axis=1, keepdims=True)
-    each = [z[i] @ z[j] for i in range(8) for j in range(i) if groups[found.rows[i]] != groups[found.rows[j]]]
+    each = [
+        z[i] @ z[j] for i in range(10) for j in range(i) if groups[found.rows[i]] != groups[found.rows[j]]
+    ]
     assert found.report["baseline"] == pytest.approx(np.mean(each))
     assert found.report["baseline_pairs"] == len(each)
 
@@ -121,9 +123,10 @@ def test_as_published_draws_with_replacement_from_all() -> None:
 
 def test_as_published_counts_the_identity_and_collapses_in_few_images(bank: Bank) -> None:
     """48 images in 512 dimensions: the null space turns every changed view away, so a flip gives a half."""
-    found = invariances_from_bank(bank.path, MODEL, options("h_flip", "v_flip", mode="as-published"))
+    asked = options("h_flip", "v_flip", mode="as-published", images=16)
+    found = invariances_from_bank(bank.path, MODEL, asked)
     for result in found:
-        assert result.cosine.shape == (6, 2)
+        assert result.cosine.shape == (16, 2)
         assert result.report["covariance"]["regularisation"] == "ridge=1e-06"
         assert result.report["not_reproduced"]
     # Identity is exact only if both sides go through the very same pixels and encoder.
@@ -189,14 +192,14 @@ def test_grey_images_have_no_hue(bank: Bank, tmp_path: Path) -> None:
     grey = rows[1].rows[rows[1].rows < 8]
     assert len(grey) > 0 and rows[0].report["grey"] == len(grey)
     assert rows[0].report["n"] == 24 - len(grey) and rows[1].report["n"] == 24
-    plain = build(tmp_path, 8, grey=8)
+    plain = build(tmp_path, 24, grey=24)
     with pytest.raises(Refused, match="grey"):
         invariances_from_bank(plain.path, MODEL, options("hue", images=2))
-    both = invariances_from_bank(plain.path, MODEL, options("hue", "invert", images=2), skip_undefined=True)
+    both = invariances_from_bank(plain.path, MODEL, options("hue", "invert"), skip_undefined=True)
     assert math.isnan(both[0].report["cosine"]) and "grey" in both[0].report["reason"]
     assert math.isfinite(both[1].report["cosine"])
-    published = invariances_from_bank(plain.path, MODEL, options("hue", images=2, mode="as-published"))
-    assert published[0].report["grey"] == 2 and math.isfinite(published[0].report["cosine"])
+    published = invariances_from_bank(plain.path, MODEL, options("hue", images=16, mode="as-published"))
+    assert published[0].report["grey"] == 16 and math.isfinite(published[0].report["cosine"])
 
 
 def test_statistics_are_kept_and_a_damaged_file_is_made_again(bank: Bank) -> None:
@@ -226,15 +229,15 @@ def test_views_are_kept_resumed_and_mended(
     shutil.rmtree(root / SIDE / "views", ignore_errors=True)
     wanted = options("rotation", "invert")
     whole = invariances_from_bank(root, MODEL, wanted)
-    assert whole[0].report["views_made"] == 6 * (1 + 3 + 1)
+    assert whole[0].report["views_made"] == 10 * (1 + 3 + 1)
     kept = invariances_from_bank(root, MODEL, wanted)
-    assert (kept[0].report["views_made"], kept[0].report["views_kept"]) == (0, 30)
+    assert (kept[0].report["views_made"], kept[0].report["views_kept"]) == (0, 50)
     shutil.rmtree(root / SIDE / "views")
     made: list[Views] = []
     render = view_features.render
 
     def stopping(image: torch.Tensor, views: Views, recipe: Recipe) -> torch.Tensor:
-        if len(made) == 8:
+        if len(made) == 14:  # the ten images themselves are held back until all are there
             raise KeyboardInterrupt
         made.append(views)
         return render(image, views, recipe)
@@ -247,7 +250,7 @@ def test_views_are_kept_resumed_and_mended(
     file.write_bytes(file.read_bytes()[:-1])
     resumed = invariances_from_bank(root, MODEL, wanted)
     assert resumed[0].report["views_damaged"] == 1
-    assert 0 < resumed[0].report["views_kept"] < 30
+    assert 0 < resumed[0].report["views_kept"] < 50
     for a, b in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(a.cosine, b.cosine)
 
@@ -269,7 +272,7 @@ def test_each_image_is_decoded_once_beforehand_and_once_for_all_transforms(
 def test_progress_counts_views(bank: Bank) -> None:
     seen: list[view_features.Progress] = []
     invariances_from_bank(bank.path, MODEL, options("sharpness", seed=5), on_progress=seen.append)
-    assert seen[-1].done == seen[-1].total == 6 * 3 + 6 - _known(seen, 24)
+    assert seen[-1].done == seen[-1].total == 10 * 3 + 10 - _known(seen, 40)
     assert math.isfinite(seen[-1].seconds_left)
 
 
@@ -286,7 +289,7 @@ def test_missing_and_changed_images(bank: Bank, tmp_path: Path, monkeypatch: pyt
     images = root / "images"
     (images / f"{rows[0]:03}.png").unlink()
     found = invariances_from_bank(root / "bank", MODEL, options(), root=images)[0]
-    assert (found.report["n"], found.report["failed"]) == (5, 1)
+    assert (found.report["n"], found.report["failed"]) == (9, 1)
     record = [r for r in read_all(root / "bank") if r.kind == "invariance"][-1]
     assert record.failures == {"missing": 1}
     shutil.rmtree(root / "bank" / SIDE / "views")
@@ -326,6 +329,36 @@ def test_summaries() -> None:
     assert summarise(cosine[:1], distance[:1], groups[:1])["ci95_reason"]
 
 
+@pytest.mark.parametrize(("images", "published"), [(9, False), (10, False), (12, True)])
+def test_fewer_than_ten_images_give_no_number(bank: Bank, images: int, published: bool) -> None:
+    """Images drawn twice, as published, count once; what each image gave is there all the same."""
+    asked = options(images=images, seed=13, mode="as-published" if published else "default")
+    found = invariances_from_bank(bank.path, MODEL, asked)[0]
+    different = len(set(found.rows.tolist()))
+    assert different < 10 if published else different == images
+    assert np.isfinite(found.cosine).all()
+    names = ("cosine", "ci95", "mahalanobis", "mahalanobis_ci95", "baseline", "baseline_ci95")
+    assert {math.isnan(found.report[name]) for name in names} == {different < 10}
+    record = [r for r in read_all(bank.path) if r.kind == "invariance"][-1]
+    if different < 10:
+        assert (
+            f"rests on {different} images" in found.report["reason"] and "--images" in found.report["reason"]
+        )
+        assert record.metrics["cosine"] is None and set(record.metrics["by_view"]["cosine"]) == {None}
+    else:
+        assert "reason" not in found.report
+
+
+def test_a_picture_too_small_is_named_with_its_transform(bank: Bank) -> None:
+    from engine.errors import BadImage
+    from engine.evals.view_pixels import render
+
+    tiny = torch.zeros(3, 3, 3, dtype=torch.uint8)
+    for name, at in (("deform", (10.0, 0.0)), ("blur", (5.0,))):
+        with pytest.raises(BadImage, match=rf"{name}: 3 x 3 pixels"):
+            render(tiny, Views(name, (at,)), Recipe(size=32, crop=32))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -334,7 +367,7 @@ def test_summaries() -> None:
         ({"transforms": ("turn",)}, "turn"),
         ({"images": 49}, "49 images"),
         ({"images": 47}, "are of no patient"),
-        ({"views": 5, "transforms": ("shear",)}, "5 views"),
+        ({"views": 5, "transforms": ("shear",)}, "5 views of shear"),
         ({"views": 1}, "identity"),
         ({"batch_norm": "train"}, "frozen"),
         ({"mode": "paper"}, "paper"),

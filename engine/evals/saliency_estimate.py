@@ -1,0 +1,53 @@
+"""How long the maps of a run will take, from a few squares that are scored and timed before the rest."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+#: Seconds from which on an estimate names a coarser way.
+LONG_S = 600.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left to do, and about how long that takes.
+
+    Attributes:
+        maps: that have to be computed; places: of the square, over all of them; stride: at which.
+        seconds: about; NaN where so little is left that it is not timed.
+        coarser: a stride that takes less time, where this is long; None where there is none.
+        exact: images of which a map at stride 1 is finished or begun already, where no stride was chosen.
+    """
+
+    maps: int
+    places: int
+    stride: int
+    seconds: float
+    coarser: int | None = None
+    exact: int = 0
+
+    @property
+    def long(self) -> bool:
+        return self.seconds > LONG_S
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def coarser(stride: int, size: int, usual: int) -> int | None:
+    """A larger stride: the usual one, or else the largest; None where there is no larger one."""
+    return next((each for each in (usual, size) if stride < each <= size), None)
+
+
+def estimate(
+    maps: int, places: int, stride: int, seconds_a_place: float, *, size: int, usual: int, exact: int = 0
+) -> Estimate:
+    """Reckon the time of what is left.
+
+    Args:
+        seconds_a_place: measured; NaN gives an estimate of NaN.
+        size: of the square; usual: stride where none is given.
+    """
+    seconds = places * seconds_a_place
+    way = coarser(stride, size, usual) if math.isfinite(seconds) and seconds > LONG_S else None
+    return Estimate(maps, places, stride, seconds, way, exact)
