@@ -116,8 +116,8 @@ def _decoded(decoder: "Decoder", dataset: "Dataset") -> tuple[npt.NDArray[Any], 
     below = unused_bits(dataset)
     # pydicom takes the lowest bits for the stored ones, wherever they are.
     options: dict[str, Any] = {"correct_unused_bits": False} if below else {}
-    # Decoders of lossy JPEG differ by a few levels. Pillow is always there, so that pixels do not depend on what
-    # else is installed; GDCM, which pydicom prefers, gives the same.
+    # Decoders of lossy JPEG differ by a few levels. Pillow is always there, so that pixels do not depend on
+    # what else is installed; GDCM, which pydicom prefers, gives the same.
     if decoder.UID.keyword in _LOSSY_JPEG and "pillow" in _plugins(decoder, dataset):
         with contextlib.suppress(RuntimeError):  # the others may do better
             return decoder.as_array(dataset, decoding_plugin="pillow", **options)
