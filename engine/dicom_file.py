@@ -126,7 +126,7 @@ def _transfer_syntax(data: bytes) -> tuple[bytes, int]:
     while data[position : position + 2] == b"\x02\x00":
         element, vr = data[position + 2 : position + 4], data[position + 4 : position + 6]
         code, at = ("<I", position + 8) if vr in _LONG else ("<H", position + 6)
-        if not vr.isalpha():  # written without VR, against the standard
+        if not vr.isupper():  # written without VR, against the standard
             code, at = "<I", position + 4
         length = struct.unpack_from(code, data, at)[0]
         position = at + struct.calcsize(code) + length
