@@ -1517,6 +1517,8 @@ def _print_search(report: dict[str, Any], found: Any, query: Path | str | None) 
         ["rank", "image", "label", "split", "group", "distance"],
         [[f.rank, f.image_id, f.label, f.split, f.group, f.distance] for f in found],
     )
+    if report["masked"]:
+        print(f"{report['images']:,} images searched, {report['masked']:,} without an embedding left out")
     k = report["k"]
     if (recall := report.get(f"recall_at_{k}")) is not None:
         measured = report["recall_measured_on"]
@@ -1854,6 +1856,10 @@ def _print_invariances(reports: list[dict[str, Any]]) -> None:
             f"{c['regularisation']}, condition number {c['condition']:.3g}"
         )
     for r in reports:
+        gone = {"failed": r["failed"]} if "failed" in r else r["left_out"]
+        if any(gone.values()):
+            named = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in gone.items() if n)
+            print(f"{r['transform']}: left out: {named}")
         if "reason" in r:
             print(f"{r['transform']} is not defined: {r['reason']}.")
     for sentence in first.get("not_reproduced", []):
