@@ -1684,6 +1684,8 @@ def _print_search(report: dict[str, Any], found: Any, query: Path | str | None) 
     if (same := report["query"].get("in_bank")) and not report["query_listed"]:
         names = ", ".join(f"{each['image_id']} (row {each['row']})" for each in same[:5])
         print(f"The query itself is {names}: not listed (--keep-query lists it)")
+    if report["masked"]:
+        print(f"{report['images']:,} images searched, {report['masked']:,} without an embedding left out")
     k = report["k"]
     if (recall := report.get(f"recall_at_{k}")) is not None:
         measured = report["recall_measured_on"]
@@ -2052,6 +2054,10 @@ def _print_invariances(reports: list[dict[str, Any]]) -> None:
             f"{c['regularisation']}, condition number {c['condition']:.3g}"
         )
     for r in reports:
+        gone = {"failed": r["failed"]} if "failed" in r else r["left_out"]
+        if any(gone.values()):
+            named = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in gone.items() if n)
+            print(f"{r['transform']}: left out: {named}")
         if "reason" in r:
             print(f"{r['transform']} is not defined: {r['reason']}.")
     for sentence in first.get("not_reproduced", []):

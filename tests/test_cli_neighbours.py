@@ -293,7 +293,8 @@ def test_audit_finds_what_was_planted(bank: Path, tmp_path: Path) -> None:
     assert found["identical"] == {"groups": 1, "images": 2, "groups_across_splits": 1}
     # Patients of two images, of which one is in the test part: rows (2, 3), (6, 7), ...
     assert found["groups"] == {
-        "total": 32, "across_splits": 15, "images_of_these": 30, "between": {"test - train": 15}
+        "total": 32, "across_splits": 15, "images_of_these": 30, "across_splits_by_spelling": 0,
+        "between": {"test - train": 15},
     }  # fmt: skip
     assert found["masked"] == 1
     with table.open(newline="") as file:

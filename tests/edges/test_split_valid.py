@@ -116,3 +116,20 @@ def test_two_words_for_one_split_are_refused(banks: dict[str, Path]) -> None:
         knn_from_bank(banks["now"], MODEL, KnnOptions(k=(3,)), train_split="val", test_split="valid")
     with pytest.raises(Refused, match="no-such"):
         knn_from_bank(banks["now"], MODEL, KnnOptions(k=(3,)), train_split="no-such")
+
+
+def test_what_an_evaluation_leaves_out_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Pairs without a partner, failed images of a search: a reader sees them without --json."""
+    import cli
+
+    numbers = {"cosine": 0.5, "ci95": 0.1, "baseline": 0.0, "mahalanobis": 1.0, "n": 4}
+    covariance = {"images": 9, "dimensions": 2, "regularisation": "none", "condition": 1.0}
+    left = {"without_partner": 3, "failed": 2, "other_label": 0}
+    pairs = {"model": "m", "transform": "multi-view", **numbers, "covariance": covariance, "left_out": left}
+    cli._print_invariances([pairs])
+    cli._print_search(
+        {"model": "m", "distance": "cosine", "k": 1, "images": 7, "masked": 2, "index": "exact"}, [], "a.png"
+    )
+    out = capsys.readouterr().out
+    assert "multi-view: left out: 3 without partner, 2 failed" in out
+    assert "7 images searched, 2 without an embedding left out" in out

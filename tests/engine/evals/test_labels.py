@@ -87,6 +87,7 @@ def test_a_measurement_is_no_class() -> None:
         label_codes(fine)
     assert group_codes(np.arange(100)).codes.tolist() == list(range(100))
     assert measured([*map(str, np.linspace(0, 1, 30))], 59) and not measured([*map(str, range(30))], 59)
+    assert not measured([*map(str, np.linspace(0, 1, 30))], 60)
 
 
 @pytest.fixture(scope="module")
