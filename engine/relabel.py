@@ -57,8 +57,7 @@ def relabel(
             "image_digest": made.bank.image_digest,
         },
         metrics={
-            name: report[name]
-            for name in ("rows", "named", "matched_by", "in_order", "classes", "features")
+            name: report[name] for name in ("rows", "named", "matched_by", "in_order", "classes", "features")
         },
         seconds={"total": report["seconds"]},
         versions=provenance.versions(),
