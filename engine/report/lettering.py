@@ -27,7 +27,7 @@ def wrapped(text: str, room: float, length: Callable[[str], float], most: int = 
         length: of a text, in the same unit; not smaller for a longer text.
     """
     lines: list[str] = []
-    rest = printable(text)
+    rest = printable(text[: most * int(max(room, 1)) + 1])  # a letter is a pixel wide at least
     while rest and len(lines) < most:
         fits = _fitting(rest, room, length)
         if fits < len(rest):

@@ -17,7 +17,8 @@ def _one(name: str, n: int, mode: str = "default", **more: Any) -> Invariance:
     cosine = np.random.default_rng(0).uniform(0.2, 0.9, (n, views.count))
     report = {
         "model": "cost$/net", "bank": "xrays.bank", "mode": mode, "transform": name, "n": n, "cosine": 0.5,
-        "ci95": 0.1, "baseline": 0.02, "covariance": {"images": 1234, "regularisation": "ledoit-wolf"}, **more,
+        "ci95": 0.1, "baseline": 0.02, "covariance": {"images": 1234, "regularisation": "ledoit-wolf"},
+        **more,
     }  # fmt: skip
     rows = np.arange(n)
     return Invariance(rows, rows.astype(np.int64), cosine, cosine, views, report, lambda *_: [])
@@ -52,7 +53,7 @@ def test_every_panel_has_its_letter_and_labels_and_no_title_says_default(figure:
     assert all(axes.get_xlabel() for axes in figure.axes)
     assert [axes.get_ylabel() for axes in figure.axes[1:]] == ["mean cosine"] * 3
     assert figure.axes[1].get_xlabel() == "rotation, degrees counter-clockwise"
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][0] == "rotation (n = 30)"
+    assert next(label.get_text() for label in figure.axes[0].get_yticklabels()) == "rotation (n = 30)"
     title = figure.get_suptitle()
     for words in (r"cost\$/net", "xrays.bank", "1,234 images", "ledoit-wolf"):
         assert words in title
