@@ -57,7 +57,8 @@ def test_several_models_and_labels_make_a_list_and_a_plot(bank: Bank, tmp_path: 
         assert picture.format == "PNG"
 
 
-def test_what_is_printed(bank: Bank, tmp_path: Path) -> None:
+def test_what_is_printed(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # heads in one line
     ran = probe(bank, "--low-shot", "2", "--seeds", 2, "-o", tmp_path / "p.png", "--select", "auroc")
     assert ran.code == 0, ran.err
     for text in ("auroc (val)", FIRST, "masked: 3 failed, 48 unlabelled", "images a class", "p.png"):

@@ -239,7 +239,6 @@ REFUSED: dict[str, tuple[str, Callable[[State, Path], bytes]]] = {
     "whole module": (".pth", lambda s, t: _torch(nn.Linear(2, 2))),
     "a tensor": (".pth", lambda s, t: _torch(torch.zeros(3))),
     "a list": (".pth", lambda s, t: _torch(list(s.values()))),
-    "nested twice": (".pth", lambda s, t: _torch({"net": {"state_dict": s}})),
     "numbers for tensors": (".pth", lambda s, t: _torch(dict.fromkeys(s, 1.0))),
     "empty dict": (".pth", lambda s, t: _torch({})),
     "missing": (".pth", lambda s, t: _torch(_without(s, "layer3.1.bn2.running_var"))),
