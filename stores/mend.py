@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from stores import documents, files, integrity, locks
 from stores.cleanup import quarantine_chunk, quarantine_file
 from stores.contents import restore_sets
-from stores.errors import BankError
+from stores.errors import BankError, Refused
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
 from stores.links import refuse_links
 from stores.manifest_ids import with_former_ids
@@ -243,7 +243,7 @@ def _rebuild_run_document(root: Place) -> None:
     if data is not None and len(grids) == 1:
         try:
             manifest = Manifest.read(root / MANIFEST, allow_outside=True)
-        except BankError:
+        except Refused:  # damaged so that it is no Parquet, or no manifest
             raise _unconfirmed(root) from None
         if all(_agrees(seal, manifest) for seal in seals):
             _write_run_document(root, manifest, grids.pop(), data)

@@ -165,7 +165,8 @@ def remedy(header: Header, recipe: Recipe) -> str:
     """What gives a row an embedding that `recipe` gives none, with the key of its feature as it is."""
     tried = {rule.depth for rule in recipe.rules}
     words = ["scale"] if header.samples == "unsigned" and "scale" not in tried else []
-    words += ["voi, if the file has a window,"] if header.format == "DICOM" and "voi" not in tried else []
+    words += ["voi"] if header.format == "DICOM" and "voi" not in tried else []
     before = "".join(f"--deep {word} " for word in recipe.deep)
-    choices = " or ".join(f"{before}--deep {word}" for word in [*words, "window:LOW,HIGH"])
-    return f"{choices} shows it, and changes no other row"
+    choices = [f"`embank embed {before}--deep {word}`" for word in [*words, "window:LOW,HIGH"]]
+    choices = [f"{each} (if the file has a window)" if "deep voi`" in each else each for each in choices]
+    return f"{' or '.join(choices)} shows it, and changes no other row"

@@ -98,7 +98,7 @@ def _of_kind(tags: Tags, photometric: int, numbers: Sequence[int]) -> BadImage:
     if kind == "floating-point" and channels == 1:
         return BadImage("undecodable", f"floating-point {what}; convert it to float32 samples")
     if channels > 1 and _COLOURS.get(photometric, 1) == 1:
-        return BadImage("undecodable", f"{what}; write the one or three that matter as an image of their own")
+        return BadImage("undecodable", f"{what}; write one channel, or three, as an image")
     return BadImage("undecodable", f"{what}; {_WITH}")
 
 

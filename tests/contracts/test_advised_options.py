@@ -31,6 +31,7 @@ WHERE: dict[str, tuple[str, ...]] = {
     "engine/certify.py": EMBED,
     "engine/chunks.py": ("embed", "bank repair"),
     "engine/cluster.py": ("embed", "probe"),
+    "engine/decode/deep.py": EMBED,  # its message says so
     "engine/decode": ("embed", "bank repair", "search", "invariance", "saliency"),
     "engine/datasets": ("manifest build",),
     "engine/evals/batch_norm.py": ("invariance", "saliency"),

@@ -135,6 +135,6 @@ def test_no_window_is_said() -> None:
     def none(dataset: Any) -> None:
         del dataset.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence
 
-    with pytest.raises(BadImage, match="no window or VOI LUT in the file; use depth scale or window"):
+    with pytest.raises(BadImage, match="no window or VOI LUT in the file; `embank embed --deep scale`"):
         shown(changed(none), VOI)
     shown(changed(none), Recipe(depth="scale"))

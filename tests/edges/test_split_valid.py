@@ -127,9 +127,8 @@ def test_what_an_evaluation_leaves_out_is_printed(capsys: pytest.CaptureFixture[
     left = {"without_partner": 3, "failed": 2, "other_label": 0}
     pairs = {"model": "m", "transform": "multi-view", **numbers, "covariance": covariance, "left_out": left}
     cli._print_invariances([pairs])
-    cli._print_search(
-        {"model": "m", "distance": "cosine", "k": 1, "images": 7, "masked": 2, "index": "exact"}, [], "a.png"
-    )
+    found = {"model": "m", "distance": "cosine", "k": 1, "images": 7, "masked": 2, "index": "exact"}
+    cli._print_search({**found, "query": {}}, [], "a.png")
     out = capsys.readouterr().out
     assert "multi-view: left out: 3 without partner, 2 failed" in out
     assert "7 images searched, 2 without an embedding left out" in out

@@ -200,8 +200,10 @@ def test_the_command_line(folder: Path, tmp_path: Path) -> None:
     before = embank(*words).json
     listed = embank("bank", "show", bank, "--failures", "--json").json["features"][0]["failures"]
     said = {failure["row"]: failure["detail"] for failure in listed}
-    assert said[1].startswith("16 bits a channel; --deep scale or --deep window:LOW,HIGH shows it")
-    assert said[2].startswith("signed samples; --deep window:LOW,HIGH shows it")
+    assert said[1].startswith(
+        "16 bits a channel; `embank embed --deep scale` or `embank embed --deep window:LOW,HIGH` shows"
+    )
+    assert said[2].startswith("signed samples; `embank embed --deep window:LOW,HIGH` shows it")
     after = embank(*words, "--deep", "scale", "--deep", "window:-900,900").json
     assert (after["ok"], after["key"]) == (4, before["key"])
     shown = embank("bank", "show", bank)

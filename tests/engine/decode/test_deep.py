@@ -107,7 +107,7 @@ def test_what_would_lose_bits_is_refused_by_name(recipe: Recipe) -> None:
         "TIFF of 16 bits, 3 channels in planes of their own": written(planes, **how),
         "3 channels in planes of their own": written(planes, compression="zlib", **how),
         "RGBa;16": written(noise(4), photometric="rgb", extrasamples=["assocalpha"]),
-        "Pillow": written(noise(2), photometric="minisblack", extrasamples=["unassalpha"]),
+        "grey, 2 channels": written(noise(2), photometric="minisblack", extrasamples=["unassalpha"]),
         "CMYK;16": written(noise(4), photometric="separated"),
         "JPEG of 12 bits; write it as PNG or TIFF": jpeg_12_bits(),
     }
@@ -148,8 +148,8 @@ def test_every_remedy_of_a_failed_row_shows_it() -> None:
         for remedy in said.split(" or "):
             if "if the file has a window" in remedy and "window" not in name:
                 continue
-            rules = remedy.replace(", if the file has a window,", "").replace("LOW,HIGH", "0,1000")
-            words = tuple(rules.replace("--deep", "").split())
+            rules = remedy.split("`")[1].replace("LOW,HIGH", "0,1000")
+            words = tuple(rules.removeprefix("embank embed ").replace("--deep", "").split())
             assert words[: len(recipe.deep)] == recipe.deep
             shown(data, replace(recipe, deep=words))
             tried += 1
