@@ -93,8 +93,9 @@ def test_jpegs_of_rare_kinds(marker: int) -> None:
 
 
 def test_jpegs_of_12_bits() -> None:
-    assert refused(jpeg_12_bits()).code == "depth"
-    assert refused(jpeg_12_bits(), Recipe(depth="scale")).code == "undecodable"
+    for recipe in (Recipe(), Recipe(depth="scale"), Recipe(deep=("scale",))):
+        found = refused(jpeg_12_bits(), recipe)
+        assert (found.code, "JPEG of 12 bits" in found.detail) == ("undecodable", True)
 
 
 def test_lossless_jpegs_are_read() -> None:
