@@ -426,7 +426,7 @@ def test_a_bank_made_on_a_gpu_on_a_machine_without(bank: Bank, monkeypatch: pyte
     then = documents.read(bank.path / SIDE / name_of(bank) / "provenance.json")["runtime"]
     rewrite(bank, runtime={**then, "device": "cuda:1"})
     image = bank.path.parent / "images" / "a" / "0.png"
-    ran = embank("search", bank.path, "--model", MODEL, "--image", image, "-k", 1, "--json")
+    ran = embank("search", bank.path, "--model", MODEL, "--image", image, "-k", 1, "--keep-query", "--json")
     assert ran.json["neighbours"][0]["image_id"] == "a/0.png"
     assert invariance(bank.path)[0] == 0
     (chunk,) = bank.path.glob("*/embedding/c/1/0")
