@@ -272,6 +272,7 @@ def test_one_patient_has_no_interval(tmp_path: Path) -> None:
         2,
         "--bootstrap",
         50,
+        "--no-group-disjoint",
     ]
     found = embank(*words, "--json").json["bootstrap"]
     assert (found["low"], found["high"], found["groups"]) == (None, None, 1)

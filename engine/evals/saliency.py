@@ -163,6 +163,7 @@ class _Job:
         self._done = self._computed = self._fresh = 0
         self._estimate: Estimate | None = None
         self._stride_error: dict[str, Any] | None = None
+        self._measured: dict[str, dict[str, Any]] = {}  # by image; a bank that cannot be written keeps none
         self._missing: list[int] = []
         self._exact = 0
         self._started = time.perf_counter()
@@ -292,11 +293,12 @@ class _Job:
         """Keep how far the first map that is computed lies from the exact one; at stride 1 it is that."""
         if self.squares.stride > 1 and self._stride_error is None:
             stream = _stream("stride", 0, digest)
-            self.folder.keep_stride_error(digest, stride_error(occluder, pixels, map, stream))
+            self._measured[digest] = stride_error(occluder, pixels, map, stream)
+            self.folder.keep_stride_error(digest, self._measured[digest])
 
     def _note_stride_error(self, digest: str, image_id: str) -> None:
         if self.squares.stride > 1 and self._stride_error is None:
-            error = self.folder.stride_error_of(digest)
+            error = self._measured.get(digest) or self.folder.stride_error_of(digest)
             self._stride_error = error and {"image_id": image_id, **error}
 
     def _report_progress(self, at: int, image_id: str) -> None:
@@ -341,7 +343,7 @@ class _Job:
         if self.squares.stride == 1 or self._stride_error:
             return self._stride_error
         nothing = dict.fromkeys(NUMBERS, float("nan")) | {"pixels": 0}
-        return nothing | {"reason": "it is measured where a map is computed, and none was, or none was kept"}
+        return nothing | {"reason": "it is measured where a map is computed, and none was"}
 
     def _notes(self) -> list[str]:
         notes = list(_PUBLISHED_NOTES) if self.options.mode == "as-published" else []

@@ -22,6 +22,7 @@ KEPT: Mapping[str, str] = {
     "manifest table": _MANIFEST,
     "manifest build": "Images that were written to ROOT are kept. " + _MANIFEST,
     "manifest check": _READS,
+    "manifest split": _MANIFEST,
     "embed": "Committed chunks are kept; run the same command to resume.",
     "bank ls": _READS,
     "bank show": _READS,

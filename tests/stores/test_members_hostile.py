@@ -366,7 +366,7 @@ def test_abandoning_ends_what_is_read_at_once(tmp_path: Path) -> None:
     try:
         with pytest.raises(MachineFault, match="interrupted"):
             own.ask(file, "index", kind="batch")
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30, "what is read by 2,000 rows would take hours"
         with pytest.raises(MachineFault, match="interrupted"):
             own.ask(file, "index", kind="batch")
     finally:
@@ -394,7 +394,7 @@ def test_ctrl_c_ends_a_check_at_once(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     begun = time.monotonic()
     _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30, "what is read by 2,000 rows would take hours"
     assert process.returncode in (1, 130, -signal.SIGINT) and b"KeyboardInterrupt" in errors
 
 
