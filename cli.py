@@ -1437,7 +1437,7 @@ def probe(
     ] = None,
     c_min: Annotated[float, typer.Option(help="Smallest C: the strongest regularisation.")] = 1e-5,
     c_max: Annotated[
-        float, typer.Option(help="Largest C, the weight of the data; 1/C is weight decay.")
+        float, typer.Option(help="Largest inverse regularisation C; 1/C is weight decay.")
     ] = 1e6,
     values: Annotated[int, typer.Option(help="Values of C tried, evenly spaced in log C.")] = 45,
     select: Annotated[

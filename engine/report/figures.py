@@ -14,7 +14,7 @@ from stores.read import Bank
 
 matplotlib.use("Agg")
 
-RIGHT, WRONG, QUERY = "#2a7f62", "#c1440e", "#444444"
+RIGHT, WRONG, QUERY = "#0072b2", "#d55e00", "#000000"  # as on the sheets of `search`
 QUERIES, NEIGHBOURS = 4, 6
 
 
@@ -75,7 +75,10 @@ def _neighbours(part: Any, name: str, bank: Bank, folder: Path, model: str) -> N
     codes, vocabulary = bank.column("label")
     uris = bank.manifest().uris
     queries = _spread(codes, features.ok)
-    part.suptitle(f"{name}: left of each group a query, then its nearest neighbours by {model}", fontsize=10)
+    part.suptitle(
+        f"{name}: left of each group a query, then its nearest neighbours by {model} (blue: same class)",
+        fontsize=10,
+    )
     grid = part.subplots(len(queries) // 2, 2 * (NEIGHBOURS + 1), squeeze=False)
     for i, query in enumerate(queries):
         row = grid[i // 2][(i % 2) * (NEIGHBOURS + 1) :]

@@ -81,7 +81,7 @@ def sweeps(axes: Any, curves: Sequence[Mapping[str, Any]]) -> None:
     if any(not all(curve["sweep"]["converged"]) for curve in curves):
         axes.plot([], [], "x", color="grey", label="not converged")
     axes.set_xscale("log")
-    axes.set_xlabel("C, the weight of the data (regularisation is weaker to the right)", fontsize=9)
+    axes.set_xlabel("inverse regularisation C (weaker to the right)", fontsize=9)
     axes.set_ylabel(f"validation {SCORES[curves[0]['select']]}", fontsize=9)
     above = axes.secondary_xaxis("top", functions=(_inverse, _inverse))
     above.set_xlabel("weight decay 1 / C", fontsize=8)
