@@ -241,6 +241,7 @@ def test_catalogues(tmp_path: Path) -> None:
     assert {row["name"] for row in embank("datasets", "list", "--json").json} >= {"digits", "tiles"}
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_resumable_bank(manifest: Path, tmp_path: Path) -> None:
     """A real process, a real signal: exit 130, and the next run finishes."""
     words = [

@@ -155,6 +155,7 @@ def test_seeds_of_data_sets(tmp_path: Path, seed: str) -> None:
         seed_of(seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fewshot", "probe", "invariance", "saliency", "embed"])
 def test_the_largest_seed_is_one(place: Path, name: str, tmp_path: Path) -> None:
     words = command(place, name)

@@ -18,6 +18,8 @@ from stores.manifest import Manifest
 from stores.places import Place, place
 from tests.command import Ran, embank
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

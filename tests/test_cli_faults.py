@@ -28,6 +28,8 @@ from tests.engine.evals.invariance_banks import MODEL, build
 from tests.engine.test_faults import ILLEGAL, TORCH_OOM
 from tests.probe_banks import FIRST, make_probe_bank
 
+pytestmark = pytest.mark.slow
+
 N, BATCH, ROWS = 44, 8, 16
 DEVICE_MEMORY, DEVICE, HOST_MEMORY = (
     "The device is out of memory",

@@ -20,6 +20,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     return build(tmp_path_factory.mktemp("cli"), 24)
 
 
+@pytest.mark.slow
 def test_one_transform_as_json_with_sheet_and_figure(bank: Bank, tmp_path: Path) -> None:
     sheet, figure = tmp_path / "sheet.png", tmp_path / "figure.png"
     words = (
@@ -50,6 +51,7 @@ def test_one_transform_as_json_with_sheet_and_figure(bank: Bank, tmp_path: Path)
     assert (lost.code, "holds none" in lost.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_all_transforms_give_a_list_and_leave_out_what_has_no_meaning(bank: Bank, tmp_path: Path) -> None:
     words = ("invariance", bank.path, "--model", MODEL, "--transform", "all", "--views", 16, "--images", 3)
     ran = embank(*words, "--json", "-o", tmp_path / "sheet.png", "--figure", tmp_path / "figure.png")

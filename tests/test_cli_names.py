@@ -101,6 +101,7 @@ def runs(bank: Path, manifest: Path, model: str, out: Path) -> dict[str, list[ob
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["knn", "fewshot", "probe", "audit", "search", "saliency", "invariance"])
 def test_every_evaluation_says_which_checkpoint(
     what: str, bank: Path, manifest: Path, tmp_path: Path
@@ -203,6 +204,7 @@ def test_weights_of_nobody_are_refused(words: list[str]) -> None:
         cli._by_model("--weights", "file", words, ["a/x", "b/y"])
 
 
+@pytest.mark.slow
 def test_weights_beside_a_model_that_has_its_own(manifest: Path, tmp_path: Path) -> None:
     ran = embed(
         manifest,
@@ -237,6 +239,7 @@ class Terminal:
         return self.answer + "\n"
 
 
+@pytest.mark.slow
 def test_rm_asks_and_without_a_terminal_refuses(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +265,7 @@ def test_rm_asks_and_without_a_terminal_refuses(
     assert (again.code, again.json["embedded"], again.json["name"]) == (0, 24, None)
 
 
+@pytest.mark.slow
 def test_prune(bank: Path, manifest: Path, tmp_path: Path) -> None:
     words = runs(bank, manifest, "self-supervised", tmp_path)["saliency"]
     assert embank(*words, "--json").code == 0

@@ -134,6 +134,7 @@ def test_refused_with_a_remedy(bank: Bank, words: tuple[object, ...], says: str)
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.slow
 def test_probing_imports_neither_matplotlib_nor_torchvision(bank: Bank) -> None:
     code = (
         "import sys, cli; sys.argv = ['embank', *sys.argv[1:]]\n"

@@ -62,6 +62,7 @@ def test_table_for_people(files: dict[str, Path], tmp_path: Path) -> None:
     assert "bf16" in ran.out and "normal/1.png" in ran.out
 
 
+@pytest.mark.slow
 def test_a_bank_s_own_weights_and_recipe_are_used(files: dict[str, Path], tmp_path: Path) -> None:
     bank = tmp_path / "b"
     given = ("--model", NAME, "--weights", files["weights"], "--recipe", files["recipe"], "--device", "cpu")

@@ -22,6 +22,8 @@ from stores.errors import MachineFault, Refused
 from stores.places import place
 from tests.command import embank
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 1.0
 SLOW = bytes(range(256)) * (12 << 10)

@@ -54,6 +54,7 @@ CLOSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", CLOSED)
 def test_streams_that_take_nothing(bank: Path, how: str) -> None:
     redirection, code, said = CLOSED[how]

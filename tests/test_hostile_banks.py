@@ -36,6 +36,8 @@ from stores.write import FeatureWriter, open_or_create
 from tests.command import Ran, embank
 from tests.stores.banks import make_bank, make_key, make_manifest
 
+pytestmark = pytest.mark.slow
+
 #: Seconds for a command that has imported what it needs; a busy machine takes its time.
 PATIENCE = 20
 ESCAPE = "\x1b[31m\x07"
@@ -176,7 +178,6 @@ ATTACKS = [fifo, zeros, full, link, loop, folder, sparse]
 UNREAD = ("lock", "commit.lock", "stamps.json", "zarr.json", "provenance.json", "certificate.json")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_special_files_and_links(attack: Callable[[Path, Path], None], bank: Path) -> None:
     outside = bank.parent / "outside"
@@ -310,7 +311,6 @@ def mutations() -> Iterator[tuple[str, Callable[[Any], Any]]]:
     yield "climbing", lambda _: "../../../../etc/passwd"
 
 
-@pytest.mark.slow
 def test_each_value_of_each_document(bank: Path) -> None:
     """Every member of every sealed document: replaced, dropped, joined by a stranger; then sealed anew."""
     name = feature(bank)

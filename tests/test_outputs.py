@@ -56,6 +56,7 @@ def draw(root: Path, drawer: str, out: object, *more: object) -> Ran:
     return embank(*command.split(), root / "bank", "--model", MODEL, *words.split(), option, out, *more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drawer", DRAWERS)
 def test_pictures_honour_their_ending_and_make_folders(root: Path, drawer: str, work: Path) -> None:
     for ending in PICTURES:
@@ -171,6 +172,7 @@ def test_an_export_is_replaced_by_force_under_both_names(root: Path) -> None:
     assert embank(*words, "--force").code == embank(*words, "--overwrite").code == 0
 
 
+@pytest.mark.slow
 def test_maps_are_drawn_again_over_their_own(root: Path) -> None:
     source = (root / "m.parquet", "--model", MODEL, "--recipe", root / "recipe.json")
     small = ("--images", 1, "--stride", 10, "--threads", 1, "--device", "cpu")

@@ -17,6 +17,8 @@ from tests.command import Ran, embank
 from tests.stores.banks import Os, content, make_bank, patched
 from tests.studies import MODEL, make_study
 
+pytestmark = pytest.mark.slow
+
 CHANGING = ("mkdir", "link", "replace", "unlink")
 COMMANDS = {
     "fewshot": "--n-way 2 --n-shot 3 --n-query 3 --episodes 20",

@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.speed import backbone
 from benchmarks.speed.common import write_json
+
+pytestmark = pytest.mark.slow
 
 
 def test_tiny_run(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """The fault script for buckets, in small."""
 
+import pytest
+
 from benchmarks.faults import bucket
+
+pytestmark = pytest.mark.slow
 
 
 def test_races_and_bad_answers() -> None:

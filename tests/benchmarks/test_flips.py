@@ -7,6 +7,8 @@ import pytest
 from benchmarks.faults import flips
 from stores import integrity
 
+pytestmark = pytest.mark.slow
+
 
 def test_flips_are_found_and_never_read() -> None:
     result = flips.run(runs=50, say=lambda _: None)

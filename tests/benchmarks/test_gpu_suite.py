@@ -17,6 +17,8 @@ from benchmarks.gpu.suite import Check, Context, Skip, Verdict, attempt
 from benchmarks.gpu.supervisor import supervise, work
 from benchmarks.gpu.timing import distance, same_bits
 
+pytestmark = pytest.mark.slow
+
 FACTS = {
     "devices": [],
     "toolkit": {},

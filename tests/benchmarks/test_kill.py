@@ -8,6 +8,8 @@ from PIL import Image
 
 from benchmarks.faults import kill
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -20,7 +22,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_three_kills_leave_no_trace(folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
     result = kill.run(kills=3, whole=0, data=folder, chunk_rows=4, side=32, work=tmp_path, say=said.append)

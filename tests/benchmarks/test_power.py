@@ -5,8 +5,12 @@ import random
 import shutil
 from pathlib import Path
 
+import pytest
+
 from benchmarks.faults import power
 from benchmarks.faults.power import Disk
+
+pytestmark = pytest.mark.slow
 
 
 def test_cuts_lose_nothing_and_every_mutant_is_caught() -> None:

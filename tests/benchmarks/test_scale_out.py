@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from benchmarks.speed import scale_out
 from benchmarks.speed.simulate import Chunks, Costs, Load, Server, simulate
 
+pytestmark = pytest.mark.slow
+
 FREE = Server((Load(1, 0.0),))
 
 
@@ -82,7 +84,6 @@ def test_drawn_chunks_have_the_mean_and_the_spread() -> None:
     assert Chunks(5, 3.0).draw(0) == pytest.approx([3.0] * 5)
 
 
-@pytest.mark.slow
 def test_real_workers_are_measured_and_compared() -> None:
     found = scale_out.run(
         crowds=(3,), chunk_s=(1.0,), chunks_each=3, tasks=40, images=32, dozing=(1,), embedding=(1,)

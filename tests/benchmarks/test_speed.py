@@ -11,6 +11,8 @@ from benchmarks import loop
 from benchmarks.speed import embed
 from engine.recipes import Recipe
 
+pytestmark = pytest.mark.slow
+
 SMALL = replace(Recipe(), size=40, crop=32)
 
 

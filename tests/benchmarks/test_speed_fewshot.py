@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.speed import fewshot
 
+pytestmark = pytest.mark.slow
+
 
 def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     words = "--rows 300 --dim 32 --classes 4 --repeats 2 --n-way 3 --n-shot 5 --n-query 4 --episodes 20"

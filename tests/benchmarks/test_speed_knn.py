@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.speed import knn
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("faiss")
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks.speed import probe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("classes", [2, 5])
 def test_runs_tiny(classes: int) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.speed import saliency
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "--model",
     "random/mnasnet0_5",

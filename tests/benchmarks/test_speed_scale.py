@@ -7,6 +7,8 @@ import pytest
 from benchmarks.speed import scale
 from benchmarks.speed.common import Spread
 
+pytestmark = pytest.mark.slow
+
 
 def test_sizes_are_embedded_resumed_and_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale, "SHARES", (1,))  # Starting the command is most of the time.

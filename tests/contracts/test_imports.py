@@ -68,6 +68,7 @@ def finished(words: list[str], cache: str) -> tuple[dict[str, Any], set[str]]:
     return {**said, "seconds": 0, "stages": 0}, set(done.stderr.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["random/shufflenet_v2_x0_5", "torchvision/resnet18", "efficientnet-lite0"])
 def test_a_finished_bank_is_gone_through_without_torch(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

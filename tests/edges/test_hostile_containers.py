@@ -9,6 +9,7 @@ from stores.members import Containers, MemberError
 FOLDER = Path(__file__).parents[1] / "data" / "edges" / "hostile-containers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "member", "code"), [("data_batch_2", "0", "too_slow"), ("neg.mha", "slice/0", "truncated")]
 )

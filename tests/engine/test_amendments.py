@@ -28,6 +28,8 @@ from stores.verify import verify
 from tests.command import embank
 from tests.corpus.images import tiff
 
+pytestmark = pytest.mark.slow
+
 SMALL = Recipe(size=32, crop=32)
 CPU = Runtime(device="cpu", precision="fp32", threads=1)
 OPTIONS = EmbedOptions(decoder="reference", batch_size=4, chunk_rows=3, dtype="float32")

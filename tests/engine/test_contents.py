@@ -27,6 +27,8 @@ from tests.corpus import images
 from tests.engine.test_extract import _digests
 from tests.stores.banks import flip
 
+pytestmark = pytest.mark.slow
+
 SMALL = replace(Recipe(), size=32, crop=32)
 CPU = Runtime(device="cpu", precision="fp32", threads=2)
 OPTIONS = EmbedOptions(batch_size=4, chunk_rows=8)

@@ -121,6 +121,7 @@ def test_a_failed_row_can_be_tried_again(study: Path, features: FeatureSet) -> N
     assert verify(study / "bank").ok
 
 
+@pytest.mark.slow
 def test_another_model_keeps_contents(study: Path) -> None:
     spec = resolve("random/resnet18", recipe=replace(Recipe(), size=32, crop=32))
     manifest = Manifest.read(study / "m.parquet", root=study / "images")

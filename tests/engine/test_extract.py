@@ -76,6 +76,7 @@ def _state(spec: Any) -> dict[str, torch.Tensor]:
     return random_state(spec.architecture, seed=0)
 
 
+@pytest.mark.slow
 def test_features_equal_torchvision_on_pillow_images(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(3)
     plain = torchvision.models.resnet18(weights=None).eval()
@@ -152,6 +153,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return loaded
 
 
+@pytest.mark.slow
 def test_models_with_one_recipe_share_one_decode_pass(
     folder: Path, spec: Any, bank: Path, tmp_path: Path, decoders: list[_Counted]
 ) -> None:
@@ -187,6 +189,7 @@ def test_a_decoder_that_is_not_the_named_one_is_refused(
     assert not list((tmp_path / "bank").rglob("c/0*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [16, 80, 140])
 def test_an_interrupted_run_resumes_to_the_same_bytes(
     folder: Path, spec: Any, bank: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
@@ -276,6 +279,7 @@ def test_an_evaluation_opens_no_image_and_calls_no_encoder(
     assert loads == []
 
 
+@pytest.mark.slow
 def test_low_precision_makes_another_array_beside_the_first(folder: Path, spec: Any, tmp_path: Path) -> None:
     manifest = Manifest.from_folder(folder)
     for precision in ("fp32", "bf16"):
@@ -292,6 +296,7 @@ def test_low_precision_makes_another_array_beside_the_first(folder: Path, spec: 
     assert cosine.min() > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_cuda_run_agrees_with_the_cpu(

@@ -18,6 +18,8 @@ from engine.errors import BadImage, EmbankError
 from engine.recipes import Recipe, load_recipe
 from tests.corpus.images import BYTES, jpeg, png, png_chunk, scene, written
 
+pytestmark = pytest.mark.slow
+
 FUZZ = settings(deadline=None, suppress_health_check=list(HealthCheck))
 FIELDS = list(Recipe().to_dict())
 JSON = st.recursive(

@@ -87,6 +87,7 @@ def test_histogram_properties(pixels: np.ndarray) -> None:
             np.testing.assert_allclose(found[image == image.min()], share.mean() * 255, rtol=1e-6)
 
 
+@pytest.mark.slow
 @given(
     values=arrays(np.uint8, (6, 7)),
     scale=st.sampled_from([0.25, 0.5, 2, 8]),

@@ -99,6 +99,7 @@ def test_the_probe_of_the_quickstart_is_scikit_learns(pixels: Bank, probed: list
     assert [record.kind for record in read_all(pixels.path)] == ["probe", "probe"]
 
 
+@pytest.mark.slow
 def test_the_sweep_is_in_the_picture(probed: list[dict[str, Any]], made: Path, tmp_path: Path) -> None:
     from engine.report.figures import overview
 

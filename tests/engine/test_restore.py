@@ -26,6 +26,8 @@ from stores.manifest import Manifest
 from stores.read import Bank
 from tests.command import embank
 
+pytestmark = pytest.mark.slow
+
 MODEL = "random/resnet18"
 OTHER = "random/shufflenet_v2_x0_5"  # which the banks have no feature of
 COUNT = 10

@@ -23,6 +23,8 @@ from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.manifest import Manifest
 
+pytestmark = pytest.mark.slow
+
 ONE = Runtime(threads=1)
 OPTIONS = EmbedOptions(batch_size=8, chunk_rows=8)
 

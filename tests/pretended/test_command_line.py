@@ -15,6 +15,8 @@ from stores.read import Bank
 from tests.command import embank
 from tests.pretended.session import pretend
 
+pytestmark = pytest.mark.slow
+
 MODEL = "random/resnet18"
 IMAGES = 48
 

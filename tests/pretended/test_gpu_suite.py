@@ -12,6 +12,8 @@ from benchmarks.gpu import suite
 from benchmarks.gpu.suite import Context, attempt
 from tests.pretended.streams import Device
 
+pytestmark = pytest.mark.slow
+
 #: Parts of names of proofs that need more than torch: DALI, a compiler, another process, cuML; and of those
 #: that are about the bits of cuDNN's arithmetic, of which a pretended device says nothing.
 _BEYOND = ("DALI", "compiled", "killed", "cuML", "row's bits", "the same bits", "bit-identical", "batch size")

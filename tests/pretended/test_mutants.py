@@ -20,6 +20,8 @@ from engine.recipes import Recipe
 from tests.pretended.session import pretend
 from tests.pretended.streams import Device
 
+pytestmark = pytest.mark.slow
+
 X = np.random.default_rng(0).normal(1.0, 0.5, (80, 6)).astype(np.float32)
 ROWS = np.arange(40).reshape(2, 2, 10)
 FEW = np.arange(40)

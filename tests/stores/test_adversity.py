@@ -171,6 +171,7 @@ def test_writing_to_a_read_only_bank_is_refused_with_a_remedy(
 # ---- a disk that vanishes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["unmounted", "ESTALE", "ENODEV"])
 def test_a_disk_that_vanishes_ends_the_run_and_costs_nothing(quick_path: Path, how: str) -> None:
     """At some step the bank is gone, as when a mount is lost; it comes back, and the run goes on."""

@@ -57,6 +57,7 @@ def run_races(layout: FeatureLayout, kinds: list[str], stride: int = 1, shuffles
             race(layout, pair, shuffled(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nothing", "embedding", "norm", "marker"])
 def test_two_committers_at_every_interleaving(layout: FeatureLayout, kind: str) -> None:
     run_races(layout, [kind])
@@ -68,6 +69,7 @@ def test_mutants_die(layout: FeatureLayout, name: str) -> None:
         run_races(layout, ["norm", "embedding"], stride=3, shuffles=5)
 
 
+@pytest.mark.slow
 def test_the_script_races_and_kills_the_mutants() -> None:
     result = races.run(runs=24, say=lambda _: None)
     assert result["ok"] and result["races"] == sum(result["won_by"].values()) == 24

@@ -135,6 +135,7 @@ def killed_at(touch: int, bank: Bank, out: Path, several: bool) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_an_export_killed_anywhere_can_be_repeated(quick_path: Path, several: bool) -> None:
     bank = make_bank(quick_path / "bank", 40, DIM, 16)

@@ -20,6 +20,8 @@ from stores.verify import verify
 from stores.write import open_or_create
 from tests.stores.banks import Os, content, fill, lies, make_bank, make_key, make_manifest, nothing, patched
 
+pytestmark = pytest.mark.slow
+
 ROWS, DIM, CHUNK = 80, 4, 64
 CODES = (errno.ENOSPC, errno.EIO)
 
@@ -155,7 +157,6 @@ def killed(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.slow
 def test_a_kill_at_every_sixth_step_of_a_run(reference: Path, empty: Path, quick_path: Path) -> None:
     feature = Bank.open(reference).list()[0].name
     total = count(work, fresh(empty, quick_path))

@@ -29,6 +29,8 @@ from stores.write import open_or_create
 from tests.corpus.tables import GROUPS
 from tests.stores.banks import make_manifest
 
+pytestmark = pytest.mark.slow
+
 ROWS = 150
 FUZZ = settings(deadline=None, suppress_health_check=list(HealthCheck))
 #: What takes a value's place; paths among them, in case one is opened.

@@ -18,6 +18,8 @@ from stores.places import ObjectPath, place
 from stores.write import FeatureWriter, open_or_create
 from tests.stores.banks import at_once, chunk_result, make_key, make_manifest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -44,6 +44,7 @@ def test_the_array_is_the_chunks_one_after_another(
     assert not array.flags.writeable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", [1, 2, 7])
 def test_whole_pages_are_shared_with_the_files(tmp_path: Path, pages: int) -> None:
     paths, whole = write_chunks(tmp_path, 3, pages * PAGE)
@@ -104,6 +105,7 @@ def test_the_mapping_lives_as_long_as_any_view_and_no_longer(tmp_path: Path) -> 
     assert len(os.listdir("/proc/self/fd")) == descriptors  # noqa: PTH208
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("payload", [PAGE, PAGE + 2])
 def test_missing_and_short_files_are_errors_and_leak_nothing(tmp_path: Path, payload: int) -> None:
     paths, _ = write_chunks(tmp_path, 3, payload)

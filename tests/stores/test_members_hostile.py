@@ -28,6 +28,8 @@ from stores.members.encode import png
 from stores.members.pool import Readers, readers
 from tests.stores.test_members import code, mha, npy, read, shown, tarred, zipped
 
+pytestmark = pytest.mark.slow
+
 PICTURE = np.random.default_rng(5).integers(0, 256, (20, 31, 3), np.uint8)
 
 

@@ -193,6 +193,7 @@ def test_names() -> None:
 # Damage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("array", ["embedding", "norm", "status"])
 def test_a_flipped_bit_is_found_and_mended(root: ObjectPath, disk: Bank, array: str) -> None:
     bank = make_bank(root)
@@ -222,6 +223,7 @@ def test_a_missing_object_is_found_and_mended(root: ObjectPath, disk: Bank) -> N
     assert lasting(root) == content(disk.path)
 
 
+@pytest.mark.slow
 def test_every_object_flipped_is_found(root: ObjectPath) -> None:
     bank = make_bank(root)
     for key in lasting(root):
@@ -232,6 +234,7 @@ def test_every_object_flipped_is_found(root: ObjectPath) -> None:
     assert verify(bank).ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["manifest", "embank", "zarr", "key", "seal", "columns", "000001"])
 def test_a_damaged_document_is_put_back(root: ObjectPath, disk: Bank, name: str) -> None:
     make_bank(root)
@@ -315,6 +318,7 @@ def spoiler(how: str, cache: Path, elsewhere: Path) -> None:
         pytest.skip("only root can give a file away")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     ["cache", "folder", "file", "link", "linked folder", "another user's file", "another user's folder"],
@@ -368,6 +372,7 @@ def prepared(root: ObjectPath) -> Committer:
         return writer.committer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("differing", [False, True], ids=["same bytes", "other bytes"])
 def test_eight_committers_of_one_chunk(root: ObjectPath, server: Server, differing: bool) -> None:
     """The first to get as far as the norms is held up there, so that the others could overtake it."""
@@ -407,6 +412,7 @@ def test_a_store_that_overwrites_is_refused(root: ObjectPath, monkeypatch: pytes
         make_bank(root)
 
 
+@pytest.mark.slow
 def test_eight_makers_of_one_bank(root: ObjectPath, disk: Bank) -> None:
     said, errors = at_once([lambda: open_or_create(root, manifest(), chunk_rows=CHUNK) for _ in range(8)])
     assert errors == []
@@ -439,6 +445,7 @@ fill(bank, make_key(bank.image_digest), int(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_kills_at_requests_of_a_run(
     root: ObjectPath, disk: Bank, empty: dict[str, bytes], server: Server, how: str
@@ -479,6 +486,7 @@ READING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READING)
 def test_no_bad_answer_becomes_data(root: ObjectPath, server: Server, impatient: None, kind: str) -> None:
     features = make_bank(root).features()
@@ -490,6 +498,7 @@ def test_no_bad_answer_becomes_data(root: ObjectPath, server: Server, impatient:
         _ = features.array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["500", "503", "cut", "short", "flip", "lost"])
 def test_what_goes_wrong_once_is_asked_again(
     root: ObjectPath, disk: Bank, server: Server, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -508,6 +517,7 @@ def test_what_goes_wrong_once_is_asked_again(
         assert len(seen) == 3 * bank.grid.chunks
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer(
     root: ObjectPath, server: Server, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

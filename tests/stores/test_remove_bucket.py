@@ -41,6 +41,7 @@ def kept(root: ObjectPath) -> dict[str, bytes]:
     return {name: data for name, data in found.items() if not name.endswith(("/lock", "/commit.lock"))}
 
 
+@pytest.mark.slow
 def test_a_feature_in_a_bucket_is_named_and_removed(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ def used_by(name: str, feature: str) -> bool:
     return f"{feature}/" in name and not name.endswith(beside)
 
 
+@pytest.mark.slow
 def test_bit_flips_anywhere_are_found_and_never_read(shared: Sealed) -> None:
     """300 seeded single-bit flips over all files, each file at least twice."""
     features = names(shared)
@@ -164,6 +165,7 @@ def spoil(path: Path, how: str) -> None:
         path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["flip", "delete", "truncate", "empty", "grow"])
 def test_any_file_spoilt_in_any_way_is_mended_to_the_last_bit(
     shared: Sealed, quick_path: Path, how: str

@@ -137,6 +137,7 @@ def test_show(name: str) -> None:
 # Real images
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "cxr3").is_dir(), reason="no real radiographs here (EMBANK_TEST_DATA)")
 def test_real_radiographs_are_embedded_with_their_real_labels(tmp_path: Path) -> None:
     """Files with their names from NIH, sorted by others into pneumonia and no finding; the table agrees."""

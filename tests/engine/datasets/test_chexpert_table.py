@@ -16,6 +16,8 @@ from engine.datasets import _splits
 from stores.manifest import Manifest, check
 from tests.engine.datasets import trees
 
+pytestmark = pytest.mark.slow
+
 ORACLES = json.loads((Path(__file__).parents[2] / "oracles/label_tables.json").read_text())
 CHEXPERT = ORACLES["chexpert"]
 SPLIT = CHEXPERT["paper_split"]

@@ -100,6 +100,7 @@ def test_stoic_pixels_are_the_studys(stoic: Path) -> None:
             np.testing.assert_array_equal(batch.pixels[row].numpy(), np.repeat(expected[:, :, None], 3, 2))
 
 
+@pytest.mark.slow
 def test_stoic_embeds_under_its_window_alone(stoic: Path, tmp_path: Path) -> None:
     assert embedded("stoic", stoic, tmp_path, recipe=WINDOW)["failed"] == 0
     (tmp_path / "other").mkdir()
@@ -191,6 +192,7 @@ def medmnist(
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(28, 28), (64, 64, 3)])
 def test_medmnist(shape: tuple[int, ...], tmp_path: Path) -> None:
     made = medmnist(tmp_path / "root" / "pneumoniamnist.npz", shape)
@@ -403,6 +405,7 @@ def dicom_folder(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_dicom(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     root = dicom_folder(tmp_path / "root")

@@ -80,6 +80,7 @@ def decode(decoder: Decoder, source: ImageSource, rows: list[int]) -> DecodedBat
     return batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize(("group", "case"), CASES)
 def test_class_and_neighbours(
@@ -100,6 +101,7 @@ def test_class_and_neighbours(
     assert case.code in ("", *FAILURE_CODES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "case"), [c for c in CASES if c.values[1].code])
 def test_decoders_give_the_same_reason(
     group: str, case: Case, corpus: ImageSource, decoders: Decoders

@@ -113,6 +113,7 @@ def test_stopping_early_and_starting_again(decoder: Decoder, source: ImageSource
     assert levels(list(decoder.stream(source, [[9, 3]]))) == [180, 60]
 
 
+@pytest.mark.slow
 def test_closing_ends_the_threads(source: ImageSource) -> None:
     gc.collect()  # threads of earlier tests
     before = threading.active_count()
@@ -207,6 +208,7 @@ def test_parity_finds_a_wrong_decoder(source: ImageSource) -> None:
         assert not pixel_parity(detailed, [0], RECIPE, made)["passed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_members_and_deep_images_are_like_files(kind: tuple[str, str], tmp_path: Path) -> None:
     """One batch of every way to an image: a JPEG in a ZIP, an array's row, a slice, DICOM of 12 bits."""

@@ -20,6 +20,8 @@ from engine.recipes import Recipe
 from tests.corpus.images import BYTES, jpeg, png, scene, written
 from tests.engine.decode.hostile import bad
 
+pytestmark = pytest.mark.slow
+
 RENDERER = "tests.engine.decode.hostile:picture"
 
 

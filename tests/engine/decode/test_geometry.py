@@ -36,6 +36,7 @@ def torchvision_pixels(image: Image.Image, recipe: Recipe) -> np.ndarray:
     return np.asarray(v2.Compose(steps)(image.convert("RGB")))
 
 
+@pytest.mark.slow
 @given(height=SIDES, width=SIDES, recipe=RECIPE, grey=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_reference_is_torchvision_exactly(height: int, width: int, recipe: Recipe, grey: bool) -> None:
@@ -129,6 +130,7 @@ class _Extreme(Geometry):
     extreme = True  # type: ignore[assignment]
 
 
+@pytest.mark.slow
 @given(height=SIDES, width=SIDES, recipe=RECIPE)
 @settings(max_examples=60, deadline=None)
 def test_grey_in_bands_is_grey_as_a_whole(height: int, width: int, recipe: Recipe) -> None:

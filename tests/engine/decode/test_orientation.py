@@ -66,6 +66,7 @@ def middles(square: np.ndarray) -> np.ndarray:
     return square[step :: 2 * step, step :: 2 * step][:2, :2]
 
 
+@pytest.mark.slow
 def test_every_decoder_agrees(decoders: list[Decoder], source: ImageSource) -> None:
     for decoder, turns in zip(decoders, (False, True), strict=True):
         (batch,) = decoder.stream(source, [range(len(FILES))])

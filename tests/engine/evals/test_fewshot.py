@@ -70,6 +70,7 @@ def test_the_mean_is_that_of_an_independent_implementation() -> None:
     assert 0.6 < found.accuracy < 0.98
 
 
+@pytest.mark.slow
 def test_the_mean_on_real_xrays_is_that_of_an_independent_implementation(xrays: Path, tmp_path: Path) -> None:
     """Embedded with ImageNet weights; patients and images as a user has them."""
     from engine.extract import embed

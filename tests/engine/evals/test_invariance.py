@@ -51,6 +51,7 @@ def rendered(bank: Bank, row: int) -> torch.Tensor:
     return torch.from_numpy(np.array(turbo.render(data, sniff(data, recipe, Limits()), recipe)[0]))
 
 
+@pytest.mark.slow
 def test_rotation_equals_the_plain_loop(bank: Bank) -> None:
     """torchvision's rotate, one view at a time, the encoder, scikit-learn-like shrinkage, the plain loop."""
     from sklearn.covariance import LedoitWolf
@@ -121,6 +122,7 @@ def test_as_published_draws_with_replacement_from_all() -> None:
     assert len(large.covariance) == 2234
 
 
+@pytest.mark.slow
 def test_as_published_counts_the_identity_and_collapses_in_few_images(bank: Bank) -> None:
     """48 images in 512 dimensions: the null space turns every changed view away, so a flip gives a half."""
     asked = options("h_flip", "v_flip", mode="as-published", images=16)
@@ -135,6 +137,7 @@ def test_as_published_counts_the_identity_and_collapses_in_few_images(bank: Bank
     assert found[0].report["cosine"] == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.slow
 def test_as_published_transforms_before_resizing(bank: Bank) -> None:
     features = bank.features(MODEL)
     backbone = restore(features.bank, features.name)
@@ -154,6 +157,7 @@ def test_as_published_transforms_before_resizing(bank: Bank) -> None:
     assert np.corrcoef(found.features[1], expected[1])[0, 1] > 0.9999
 
 
+@pytest.mark.slow
 def test_batch_norm_in_train_mode_uses_the_batch_and_keeps_its_statistics(bank: Bank, tmp_path: Path) -> None:
     larger = build(tmp_path, 12, recipe=Recipe(size=64, crop=64))
     spec = restore(larger, larger.features(MODEL).name).spec
@@ -173,6 +177,7 @@ def test_batch_norm_in_train_mode_uses_the_batch_and_keeps_its_statistics(bank: 
         invariances_from_bank(bank.path, MODEL, asked)
 
 
+@pytest.mark.slow
 def test_histogram_models_are_normalised_as_the_study_did(tmp_path: Path) -> None:
     """By histogram for the image; by ImageNet's mean for its views, as published."""
     bank = build(tmp_path, 8, recipe=Recipe(size=32, crop=32, normalise="histogram"))
@@ -187,6 +192,7 @@ def test_histogram_models_are_normalised_as_the_study_did(tmp_path: Path) -> Non
         assert np.array_equal(a, b) != published
 
 
+@pytest.mark.slow
 def test_grey_images_have_no_hue(bank: Bank, tmp_path: Path) -> None:
     rows = invariances_from_bank(bank.path, MODEL, options("hue", "rotation", images=24))
     grey = rows[1].rows[rows[1].rows < 8]
@@ -221,6 +227,7 @@ def test_statistics_are_kept_and_a_damaged_file_is_made_again(bank: Bank) -> Non
     np.testing.assert_array_equal(mended.whitener.factor, first.whitener.factor)
 
 
+@pytest.mark.slow
 def test_views_are_kept_resumed_and_mended(
     bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +262,7 @@ def test_views_are_kept_resumed_and_mended(
         np.testing.assert_array_equal(a.cosine, b.cosine)
 
 
+@pytest.mark.slow
 def test_each_image_is_decoded_once_beforehand_and_once_for_all_transforms(
     bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +289,7 @@ def _known(seen: list[view_features.Progress], most: int) -> int:
     return most - seen[-1].total
 
 
+@pytest.mark.slow
 def test_missing_and_changed_images(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "copy"
     shutil.copytree(bank.path.parent, root)
@@ -304,6 +313,7 @@ def test_missing_and_changed_images(bank: Bank, tmp_path: Path, monkeypatch: pyt
         invariances_from_bank(root / "bank", MODEL, options(), root=images)
 
 
+@pytest.mark.slow
 def test_records_say_what_was_asked_used_and_found(bank: Bank) -> None:
     found = invariances_from_bank(bank.path, MODEL, options("contrast", seed=2))[0]
     record = [r for r in read_all(bank.path) if r.kind == "invariance"][-1]
@@ -329,6 +339,7 @@ def test_summaries() -> None:
     assert summarise(cosine[:1], distance[:1], groups[:1])["ci95_reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "published"), [(9, False), (10, False), (12, True)])
 def test_fewer_than_ten_images_give_no_number(bank: Bank, images: int, published: bool) -> None:
     """Images drawn twice, as published, count once; what each image gave is there all the same."""

@@ -18,6 +18,7 @@ from engine.evals.splits import Parts
 C = grid(1e-3, 1e1, 3)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(2, 4))
 def test_draws_are_balanced_nested_and_keep_to_train(seed: int, classes: int) -> None:
     rng = np.random.default_rng(seed)

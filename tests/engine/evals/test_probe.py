@@ -270,6 +270,7 @@ def test_unknown_options_are_refused(change: dict) -> None:
         probe(x, y, **PARTS, options=ProbeOptions(**change))
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 def test_cuda_gives_what_the_cpu_gives() -> None:
     x, y = data()

@@ -58,6 +58,7 @@ def ten() -> Published:
     return published(x, y, 10, parts, compare=Settings("lockstep"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "metric"), [(10, "accuracy"), (2, "accuracy"), (6, "mean_per_class_accuracy")]
 )

@@ -124,6 +124,7 @@ def test_batch_norm_in_train_mode_equals_the_loop(images: Images, module: nn.Mod
     assert error["max_error"] < 1e-4
 
 
+@pytest.mark.slow
 def test_as_published_is_stride_1_on_one_image(tmp_path: Path, weights: Path, module: nn.Module) -> None:
     small = Recipe(size=6, crop=6)  # 24 pixels: 15 places an axis
     images = _open(_folder(tmp_path / "images"), weights, tmp_path / "out", recipe=small)
@@ -186,6 +187,7 @@ def test_a_one_pixel_model_gives_the_pyramid(images: Images) -> None:
 # --- keeping and resuming ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_finished_maps_are_not_computed_again(images: Images) -> None:
     first = _run(images)
     again = _run(images)
@@ -200,6 +202,7 @@ def test_finished_maps_are_not_computed_again(images: Images) -> None:
     assert records[0].metrics["items"][0]["attentive_diffusion"] == first["items"][0]["attentive_diffusion"]
 
 
+@pytest.mark.slow
 def test_a_damaged_map_is_made_again(images: Images) -> None:
     first = _run(images)
     path = images.home / first["items"][0]["map"]
@@ -311,6 +314,7 @@ def test_a_colour_has_no_value_under_histogram_normalisation(images: Images) -> 
     assert parse_fill("1, 2,3") == (1, 2, 3)
 
 
+@pytest.mark.slow
 def test_bf16_states_its_error(images: Images) -> None:
     exact = _run(images)
     found = _run(images, runtime=Runtime("cpu", "bf16", 2))
@@ -335,6 +339,7 @@ def test_interval_is_over_patients(tmp_path: Path, weights: Path) -> None:
     assert between["groups"] == 2 and min(values) <= between["low"] <= between["high"] <= max(values)
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 def test_cuda_equals_the_cpu(images: Images, tmp_path: Path, weights: Path) -> None:
     here = _run(images)

@@ -72,6 +72,7 @@ def test_reaches_scikit_learns_minimum(shape: str, classes: int) -> None:
     _at_minimum(fits, x, y, [0, 7, 20, 30, 44])
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(SHAPES),
     st.integers(2, 5),
@@ -92,6 +93,7 @@ def test_any_problem(shape: str, classes: int, seed: int, log: float, class_weig
     assert value <= minimum(x, y, C, weight)[0] * (1 + 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("shape", ["overlapping", "offsets", "unbalanced", "separable"])
 def test_float32_then_float64_reaches_the_same(
@@ -108,6 +110,7 @@ def test_float32_then_float64_reaches_the_same(
     _at_minimum(fits, x, y, [0, 20, 44])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 4])
 def test_streamed_rows_change_nothing(classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = _problem("overlapping", classes, seed=3)
@@ -311,6 +314,7 @@ def test_starts_need_only_what_comes_before(count: int) -> None:
     np.testing.assert_allclose((weights @ positions)[follow], positions[follow])  # all are exact for lines
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @pytest.mark.parametrize("classes", [2, 4])
 def test_cuda_reaches_the_cpus_minimum(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,6 +327,7 @@ def test_cuda_reaches_the_cpus_minimum(classes: int, monkeypatch: pytest.MonkeyP
         np.testing.assert_allclose(found.objective, expected.objective, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_rare_features_gain_at_large_C_is_not_missed() -> None:
     """Channels that few rows have: classes come apart in them, and the mean Hessian does not show it."""
     x, y = made_features(900, 100, 10)

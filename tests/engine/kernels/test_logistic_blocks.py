@@ -186,6 +186,7 @@ def _rare() -> tuple[np.ndarray, np.ndarray]:
     return x.astype(np.float32), y
 
 
+@pytest.mark.slow
 def test_a_rare_class_is_estimated_honestly_and_soon_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic_rows, "SMALL", 0)  # in float32 first
     x, y = _rare()

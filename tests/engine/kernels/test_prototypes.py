@@ -56,6 +56,7 @@ def test_each_kind_of_features_equals_the_loop(distance: str, kind: str) -> None
     _same(predict(features, e.support, e.query, distance, threads=2), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_600_episodes_equal_the_loop_up_to_one_query(distance: str) -> None:
     features, e = _case(n=900, d=512, shape=(5, 4, 3), episodes=600)
@@ -92,6 +93,7 @@ def test_strided_and_read_only_features() -> None:
     np.testing.assert_array_equal(predict(wide[:, ::2], e.support, e.query), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_faiss_and_torch_answer_alike(distance: str) -> None:
     torch = pytest.importorskip("torch")
@@ -110,6 +112,7 @@ def test_torch_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(found, predict(features.astype(np.float16), e.support, e.query))
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("kind", [np.float16, np.float32])

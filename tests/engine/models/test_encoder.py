@@ -96,6 +96,7 @@ def test_every_architecture_of_the_catalogue_is_tested() -> None:
     assert {a for a in rows if not a.startswith(("transformers/", "timm/vit_"))} <= tested
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["", "+cls", "+mean"])
 def test_transformers_of_timm(variant: str, folder: Path) -> None:
     pytest.importorskip("timm")
@@ -125,6 +126,7 @@ def test_features_are_the_plain_models(slug: str, folder: Path) -> None:
     assert cosine(exact, exact.roll(1, 0)) < 1 - 1e-5  # the pictures are told apart at all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("slug", MODELS)
 def test_a_feature_depends_on_its_image_alone(slug: str, precision: str, folder: Path) -> None:
@@ -160,6 +162,7 @@ def test_a_feature_depends_on_its_image_alone_at_full_size(slug: str, folder: Pa
     assert cosine(whole[:2], _exact(spec, pixels[:2])) > 1 - 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", MODELS)
 def test_bf16_is_as_close_as_autocast(slug: str, folder: Path) -> None:
     """bfloat16 has 8 bits; what a network makes of that is its own affair, but folding must not add to it."""
@@ -173,6 +176,7 @@ def test_bf16_is_as_close_as_autocast(slug: str, folder: Path) -> None:
     assert 1 - cosine(found, exact) < 2 * (1 - cosine(stock, exact))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", ["torchvision/resnet18", LITE])
 def test_the_backbone_is_frozen(slug: str, folder: Path) -> None:
     encoder = load(_spec(slug, folder), Runtime(threads=1))
@@ -193,6 +197,7 @@ def test_the_backbone_is_frozen(slug: str, folder: Path) -> None:
 # --- details ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [replace(SMALL, normalise="none"), replace(SMALL, normalise="histogram")])
 def test_other_normalisations(recipe: Recipe, folder: Path) -> None:
     spec = _spec("torchvision/resnet18", folder, recipe)
@@ -215,6 +220,7 @@ def test_against_the_code_people_write(tmp_path: Path) -> None:
     assert cosine(load(spec, Runtime(threads=2))(pixels), expected) > 1 - 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["dtype", "channels", "side", "rank"])
 def test_wrong_pixels_are_refused(fault: str, folder: Path) -> None:
     encoder = load(_spec("torchvision/resnet18", folder), Runtime(threads=1))
@@ -296,6 +302,7 @@ SEEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEEN)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_embedded_weights_recognise_real_pictures(name: str, precision: str) -> None:
@@ -331,6 +338,7 @@ def test_compiled_features(precision: str, folder: Path) -> None:
     assert encoder.describe()["compiled"]
 
 
+@pytest.mark.slow
 def test_a_failed_compilation_has_a_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:
         raise RuntimeError("no compiler")
@@ -340,6 +348,7 @@ def test_a_failed_compilation_has_a_remedy(folder: Path, monkeypatch: pytest.Mon
         load(_spec("torchvision/resnet18", folder), Runtime(threads=1, compile=True))
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 1 - 1e-8), ("bf16", 0.995), ("fp16", 0.9999)])
 @pytest.mark.parametrize("slug", MODELS)

@@ -56,6 +56,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [False, pytest.param(True, marks=needs_packing)], ids=["fold", "pack"])
 @pytest.mark.parametrize("name", COUNTS)
 def test_real_architectures(name: str, pack: bool) -> None:
@@ -69,6 +70,7 @@ def test_real_architectures(name: str, pack: bool) -> None:
     assert rewrites.kept == norms - folded
 
 
+@pytest.mark.slow
 @needs_packing
 def test_timm_modules_fold() -> None:
     pytest.importorskip("timm")

@@ -54,6 +54,7 @@ PIECES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PIECES)
 def test_window_forward_equals_whole_forward_passes(name: str) -> None:
     if name.startswith("timm"):
@@ -171,6 +172,7 @@ def test_bf16_is_close_and_repeatable() -> None:
     assert 1e-5 < error < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["torchvision/resnet50", "torchvision/densenet121"])
 def test_cuda_equals_whole_forward_passes_in_float64(name: str) -> None:

@@ -64,6 +64,7 @@ def test_which_layers_change() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "size"),
     [

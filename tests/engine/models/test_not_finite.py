@@ -22,6 +22,8 @@ from stores.manifest import Manifest
 from stores.read import Bank
 from tests.engine.models.plain import pictures, settle, trained
 
+pytestmark = pytest.mark.slow
+
 NAN, INF = float("nan"), float("inf")
 SIDE = 64
 #: Architecture -> side; ReLU, ReLU6, hard swish and sigmoid, sums, concatenations, attention.
@@ -265,7 +267,6 @@ def _nan_in_one_branch(net: _Clips, branch: int) -> None:
         net.convs[branch].bias[0] = NAN
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [lambda net: None, lambda net: _nan_in_one_branch(net, 0), lambda net: _nan_in_one_branch(net, 3)],

@@ -25,6 +25,8 @@ from tests.command import embank
 from tests.engine.models.plain import cosine, pictures, settle
 from tests.engine.models.test_fetch import QUICK, Server, server
 
+pytestmark = pytest.mark.slow
+
 assert server  # a fixture
 SIDE = 64
 SMALL = Recipe(size=SIDE, crop=SIDE)

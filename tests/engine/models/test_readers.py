@@ -184,6 +184,7 @@ CONTAINERS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", CONTAINERS)
 def test_torch_containers(slug: str, tmp_path: Path) -> None:
     """Random tensors in the project's container come back under torchvision's names, and no others."""

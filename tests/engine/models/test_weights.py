@@ -92,6 +92,7 @@ ACCEPTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", ACCEPTED)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_containers_and_prefixes(
@@ -280,6 +281,7 @@ REFUSED: dict[str, tuple[str, Callable[[State, Path], bytes]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_corpus(case: str, state: State, tmp_path: Path) -> None:
     suffix, make = REFUSED[case]

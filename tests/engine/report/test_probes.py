@@ -41,6 +41,7 @@ def test_curves_chosen_values_and_unconverged_fits() -> None:
     plt.close(figure)
 
 
+@pytest.mark.slow
 def test_figures_of_every_kind(tmp_path: Path) -> None:
     mean = {"mean": 0.6, "ci95": 0.1}
     low = {"curve": [{"shots": n, "accuracy": mean} for n in (1, 5)]}
@@ -60,6 +61,7 @@ def test_figures_of_every_kind(tmp_path: Path) -> None:
     assert probe_figure([result("one")], tmp_path / "plain.svg").read_bytes().startswith(b"<?xml")
 
 
+@pytest.mark.slow
 def test_a_missing_folder_is_made_and_a_file_in_its_place_refused(tmp_path: Path) -> None:
     assert probe_figure([result("one")], tmp_path / "new" / "plot.png").is_file()
     with pytest.raises(Refused, match=r"plot\.png"):
