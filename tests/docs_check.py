@@ -1,8 +1,9 @@
 """Check that what the documentation says can be done. Run as `python -m tests.docs_check`.
 
 Every `embank` command in a shell block parses, every make target and `python -m` module in one exists, every
-Python block compiles and what it imports is there, every relative link and anchor leads somewhere, and no
-page or Python file names a path of the machine it was written on.
+Python block compiles and what it imports is there, every relative link and anchor leads somewhere, every file
+of the repository that a text names is there, and no page or Python file names a path of the machine it was
+written on.
 """
 
 import ast
@@ -30,6 +31,8 @@ _MACHINE = re.compile(
 _LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _HTML = re.compile(r"<(?:img|a|source)\b[^>]*?\b(?:src|href|srcset)=\"([^\"]+)\"")
 _REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s*<?(\S+?)>?\s*$")
+#: A file of the repository in a text, as code; `*` stands for several.
+_NAMED = re.compile(r"`((?:engine|stores|benchmarks|tests|docker|\.ci)/[^`\s]+)`")
 _SEPARATORS = frozenset({"&&", "||", "|", ";", "&", "(", ")"})
 
 
@@ -208,6 +211,14 @@ def link_faults(page: Path, prose: list[tuple[int, str]]) -> Iterator[tuple[int,
                 yield number, fault
 
 
+def name_faults(prose: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """(line, what is wrong) where a text names a file of the repository."""
+    for number, line in prose:
+        for name in _NAMED.findall(line):
+            if next(ROOT.glob(name), None) is None:
+                yield number, f"`{name}`: no such file"
+
+
 def _target_fault(page: Path, target: str) -> str | None:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|//", target):
         return None
@@ -248,7 +259,7 @@ def page_faults(page: Path, parser: Any) -> list[tuple[int, str]]:
     """(line, what is wrong) of one Markdown page, in order."""
     text = page.read_text(encoding="utf-8")
     blocks, prose = split_page(text)
-    found = [*path_faults(text), *link_faults(page, prose)]
+    found = [*path_faults(text), *link_faults(page, prose), *name_faults(prose)]
     for block in blocks:
         if block.language in SHELL:
             found += _shell_faults(block, parser)

@@ -45,6 +45,7 @@ def test_the_documentation_holds(parser: Any) -> None:
         "```python\n>>> from stores import manifest\n>>> 1 +\\\n... 1\n2\n```",
         "# A heading, `here`\n\n[a](#a-heading-here) [d](page.md#a-heading-here)",
         "[b](https://example.org/x) `[c](nowhere)` [e](mailto:a@example.org)",
+        "`engine/models/rows_*.py`, `stores/errors.py`, `.ci/run`, and `a/b.py` of somebody else",
         "see /tmp/images, and https://example.org/work/x, and ../home/x",
     ],
 )  # fmt: skip
@@ -73,6 +74,7 @@ def test_right_pages_pass(text: str, tmp_path: Path, parser: Any) -> None:
         ('<img src="absent.svg" width="3">', 1, "no such file"),
         ("[a]: absent.md", 1, "no such file"),
         ("[![badge](https://example.org/b.svg)](absent)", 1, "no such file"),
+        ("written in `engine/no_such_file.py`", 1, "no such file"),
         ("# Here\n[a](#there)", 2, "no such heading"),
         ("it lies in /home/someone/data", 1, "path of a machine"),
         ("```text\n/Users/someone\n```", 2, "path of a machine"),
