@@ -126,6 +126,7 @@ def test_embed_json_has_the_contract_keys(manifest: Path, tmp_path: Path) -> Non
     assert shown["features"][0]["certificate"]["n"] == 64
 
 
+@pytest.mark.slow
 def test_several_models_give_a_list(manifest: Path, tmp_path: Path) -> None:
     ran = embed(manifest, tmp_path / "bank", "--model", "random/mobilenet_v3_small", "--json")
     assert [one["model"] for one in ran.json] == ["random/resnet18", "random/mobilenet_v3_small"]
@@ -178,6 +179,7 @@ def test_ls_and_show_for_people(bank: Path) -> None:
     assert "recipe" in embank("bank", "show", bank, "--failures").out
 
 
+@pytest.mark.slow
 def test_too_many_failed_rows_exit_with_one(images: Path, tmp_path: Path) -> None:
     root = tmp_path / "images"
     for i, path in enumerate(sorted(images.rglob("*.png"))):

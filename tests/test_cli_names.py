@@ -125,6 +125,7 @@ def test_every_evaluation_says_which_checkpoint(
     assert len(shown) == 2
 
 
+@pytest.mark.slow
 def test_pairs_of_models_are_told_apart(bank: Path, manifest: Path, tmp_path: Path) -> None:
     first, second = titles(bank)
     words = runs(bank, manifest, first, tmp_path)

@@ -203,6 +203,7 @@ def test_search_by_id(bank: Path, tmp_path: Path) -> None:
     assert "copy.png" in embank(*words).out
 
 
+@pytest.mark.slow
 def test_search_by_image_knows_the_image_itself(bank: Path, tmp_path: Path) -> None:
     """From a copy elsewhere, with the bank's own images gone: only that file is read."""
     copied = tmp_path / "elsewhere.png"
@@ -238,6 +239,7 @@ def test_a_query_twice_in_the_bank_is_not_its_own_neighbour(bank: Path, tmp_path
     assert new["query"]["in_bank"] == [] and new["images"] == 61
 
 
+@pytest.mark.slow
 def test_a_bank_without_contents_knows_its_files_by_their_place(
     bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

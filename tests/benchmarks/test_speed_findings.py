@@ -8,6 +8,8 @@ import pytest
 from benchmarks.speed import findings
 from benchmarks.speed.probe import made_features
 
+pytestmark = pytest.mark.slow
+
 
 def test_runs_tiny() -> None:
     result = findings.run(300, 24, 3, 5, repeats=2, threads=1)

@@ -18,6 +18,8 @@ from engine import scale
 from engine.errors import Refused
 from tests.engine.test_scale import sleep, square
 
+pytestmark = pytest.mark.slow
+
 WORKERS = 2
 
 

@@ -254,6 +254,7 @@ def test_every_image_bad_still_gives_a_sealed_bank(spec: Any, tmp_path: Path) ->
     assert (report.ok, report.failed, report.failures) == (0, 5, {"unknown_format": 5})
 
 
+@pytest.mark.slow
 def test_the_report_says_where_the_time_went(folder: Path, spec: Any, tmp_path: Path) -> None:
     seen: list[Progress] = []
     manifest = Manifest.from_folder(folder)

@@ -20,6 +20,8 @@ from stores.write import open_or_create
 from tests.probe_banks import fill_with
 from tests.stores.banks import make_key
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -99,7 +101,6 @@ def test_the_probe_of_the_quickstart_is_scikit_learns(pixels: Bank, probed: list
     assert [record.kind for record in read_all(pixels.path)] == ["probe", "probe"]
 
 
-@pytest.mark.slow
 def test_the_sweep_is_in_the_picture(probed: list[dict[str, Any]], made: Path, tmp_path: Path) -> None:
     from engine.report.figures import overview
 

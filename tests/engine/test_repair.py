@@ -22,6 +22,8 @@ from stores.schema import ChunkResult
 from stores.verify import verify
 from tests.stores.banks import flip
 
+pytestmark = pytest.mark.slow
+
 SMALL = replace(Recipe(), size=32, crop=32)
 
 
@@ -105,7 +107,6 @@ def test_an_ok_row_never_becomes_a_failed_one(bank: Path) -> None:
     assert repair(bank, device="cpu")["ok"]
 
 
-@pytest.mark.slow
 def test_several_chunks_that_cannot_be_put_back_change_nothing(bank: Path) -> None:
     manifest = Bank.open(bank).manifest()
     for index, row in ((0, 2), (2, 17)):
@@ -117,7 +118,6 @@ def test_several_chunks_that_cannot_be_put_back_change_nothing(bank: Path) -> No
     assert _state(bank) == before
 
 
-@pytest.mark.slow
 def test_a_missing_image_leaves_its_chunk_and_mends_the_others(bank: Path) -> None:
     manifest = Bank.open(bank).manifest()
     paths = [next(iter(bank.glob(f"*/embedding/c/{index}/0"))) for index in (0, 1)]

@@ -59,6 +59,7 @@ def expected(cells: dict[str, list[str]]) -> dict[str, list[str]]:
 # Reading and writing
 
 
+@pytest.mark.slow
 @given(columns())
 @settings(deadline=None, max_examples=60)
 def test_csv_and_parquet_give_back_every_cell(cells: dict[str, list[str]]) -> None:
@@ -259,6 +260,7 @@ def test_digest_is_the_documented_one(cells: dict[str, list[str]]) -> None:
     assert manifest.image_digest == plain_digest(b"embank images 1", images)
 
 
+@pytest.mark.slow
 @given(columns(), columns())
 @settings(deadline=None, max_examples=60)
 def test_digests_differ_exactly_where_tables_do(one: dict[str, list[str]], two: dict[str, list[str]]) -> None:

@@ -64,6 +64,7 @@ def test_many_refused_uris_are_counted_and_few_shown(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 600
 
 
+@pytest.mark.slow
 def test_blocks_keep_rows_and_lines_apart(tmp_path: Path) -> None:
     """More rows than one reading block, with an error behind it."""
     path = tmp_path / "m.csv"

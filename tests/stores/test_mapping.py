@@ -92,6 +92,7 @@ def test_nobody_can_write(tmp_path: Path, payload: int) -> None:
             each.flags.writeable = True
 
 
+@pytest.mark.slow
 def test_the_mapping_lives_as_long_as_any_view_and_no_longer(tmp_path: Path) -> None:
     paths, whole = write_chunks(tmp_path, 2, PAGE)
     descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208

@@ -106,6 +106,7 @@ def _make(root: Path, barrier: "multiprocessing.synchronize.Barrier") -> None:
     open_or_create(root / "bank", manifest, chunk_rows=64)
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_bank(tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     bank_of(tmp_path / "alone")

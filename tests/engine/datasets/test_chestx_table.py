@@ -15,6 +15,8 @@ from engine.datasets import _splits, chestx
 from stores.manifest import Manifest, check
 from tests.engine.datasets import trees
 
+pytestmark = pytest.mark.slow
+
 CHESTX = json.loads((Path(__file__).parents[2] / "oracles/label_tables.json").read_text())["chestx"]
 SPLIT, SEVEN = CHESTX["paper_split"], CHESTX["seven_class"]
 

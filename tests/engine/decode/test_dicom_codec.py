@@ -112,6 +112,7 @@ def test_a_broken_plug_in_is_the_machines_fault() -> None:
     assert caught.value.pending
 
 
+@pytest.mark.slow
 def test_the_row_is_tried_again_once_the_package_is_there(tmp_path: Path) -> None:
     """By the steps of the same command: a pending row is decoded again when nothing stands in its way."""
     pytest.importorskip("libjpeg")

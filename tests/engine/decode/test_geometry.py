@@ -48,6 +48,7 @@ def test_reference_is_torchvision_exactly(height: int, width: int, recipe: Recip
     assert np.array_equal(found, torchvision_pixels(Image.fromarray(pixels), recipe))
 
 
+@pytest.mark.slow
 @given(height=SIDES, width=SIDES, recipe=RECIPE, dct=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_turbo_is_near(height: int, width: int, recipe: Recipe, dct: bool) -> None:

@@ -27,6 +27,7 @@ def test_size_is_pillows(format: str, size: tuple[int, int]) -> None:
     assert (header.format, header.height, header.width) == (format, *size)
 
 
+@pytest.mark.slow
 def test_size_of_every_good_file_is_pillows() -> None:
     import io
 

@@ -82,6 +82,7 @@ def test_rotation_equals_the_plain_loop(bank: Bank) -> None:
     assert 0 < report["ci95"] < 1 and -1 < report["baseline"] < 1
 
 
+@pytest.mark.slow
 def test_baseline_is_the_mean_over_pairs_of_different_patients(bank: Bank) -> None:
     found = invariances_from_bank(bank.path, MODEL, options())[0]
     features = bank.features(MODEL)
@@ -277,6 +278,7 @@ def test_each_image_is_decoded_once_beforehand_and_once_for_all_transforms(
     assert sorted(read) == sorted([*found[0].rows.tolist()] * 2)
 
 
+@pytest.mark.slow
 def test_progress_counts_views(bank: Bank) -> None:
     seen: list[view_features.Progress] = []
     invariances_from_bank(bank.path, MODEL, options("sharpness", seed=5), on_progress=seen.append)

@@ -164,6 +164,7 @@ def test_one_patient_and_no_ridge(tmp_path: Path) -> None:
         multiview_from_bank(few.path, MODEL, MultiViewOptions(regularisation=Regularisation("none")))
 
 
+@pytest.mark.slow
 def test_opens_no_image_and_imports_no_torch(tmp_path: Path) -> None:
     """There are no image files at all; and torch would cost seconds."""
     import subprocess

@@ -16,7 +16,7 @@ from engine.evals.splits import Parts, published_validation
 from engine.kernels.objective import measure
 from tests.engine.evals.test_solvers import Settings
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.slow]
 
 
 def digits(classes: int) -> tuple[np.ndarray, np.ndarray, Parts]:
@@ -58,7 +58,6 @@ def ten() -> Published:
     return published(x, y, 10, parts, compare=Settings("lockstep"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "metric"), [(10, "accuracy"), (2, "accuracy"), (6, "mean_per_class_accuracy")]
 )

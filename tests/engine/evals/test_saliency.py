@@ -25,6 +25,8 @@ from stores.records import read_all
 from tests.engine.models.plain import pictures, saved, trained
 from tests.oracles import occlusion_loop
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURE = "torchvision/mnasnet0_5"  # small, with BatchNorm
 CPU = Runtime("cpu", "fp32", 2)
 INNER, SIDE = 16, 34  # 16 + 2 * 9
@@ -124,7 +126,6 @@ def test_batch_norm_in_train_mode_equals_the_loop(images: Images, module: nn.Mod
     assert error["max_error"] < 1e-4
 
 
-@pytest.mark.slow
 def test_as_published_is_stride_1_on_one_image(tmp_path: Path, weights: Path, module: nn.Module) -> None:
     small = Recipe(size=6, crop=6)  # 24 pixels: 15 places an axis
     images = _open(_folder(tmp_path / "images"), weights, tmp_path / "out", recipe=small)
@@ -187,7 +188,6 @@ def test_a_one_pixel_model_gives_the_pyramid(images: Images) -> None:
 # --- keeping and resuming ---------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_finished_maps_are_not_computed_again(images: Images) -> None:
     first = _run(images)
     again = _run(images)
@@ -202,7 +202,6 @@ def test_finished_maps_are_not_computed_again(images: Images) -> None:
     assert records[0].metrics["items"][0]["attentive_diffusion"] == first["items"][0]["attentive_diffusion"]
 
 
-@pytest.mark.slow
 def test_a_damaged_map_is_made_again(images: Images) -> None:
     first = _run(images)
     path = images.home / first["items"][0]["map"]
@@ -314,7 +313,6 @@ def test_a_colour_has_no_value_under_histogram_normalisation(images: Images) -> 
     assert parse_fill("1, 2,3") == (1, 2, 3)
 
 
-@pytest.mark.slow
 def test_bf16_states_its_error(images: Images) -> None:
     exact = _run(images)
     found = _run(images, runtime=Runtime("cpu", "bf16", 2))
@@ -339,7 +337,6 @@ def test_interval_is_over_patients(tmp_path: Path, weights: Path) -> None:
     assert between["groups"] == 2 and min(values) <= between["low"] <= between["high"] <= max(values)
 
 
-@pytest.mark.slow
 @pytest.mark.gpu
 def test_cuda_equals_the_cpu(images: Images, tmp_path: Path, weights: Path) -> None:
     here = _run(images)

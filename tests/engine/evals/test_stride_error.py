@@ -24,6 +24,8 @@ from engine.runtime import Runtime
 from stores.records import read_all
 from tests.engine.models.plain import pictures
 
+pytestmark = pytest.mark.slow
+
 MODEL, CPU = "random/mnasnet0_5", Runtime("cpu", "fp32", 2)
 KEY = bytes(range(16))
 

@@ -62,6 +62,7 @@ def _at_minimum(fits: Fits, x: np.ndarray, y: np.ndarray, which: list[int]) -> N
         assert ours.mean() == pytest.approx((model.predict(x) == y).mean(), abs=1e-3) or fits.C[r] > 1e4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_reaches_scikit_learns_minimum(shape: str, classes: int) -> None:

@@ -29,6 +29,7 @@ sizes = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(**sizes)
 def test_objective_and_gradient_are_torchs(

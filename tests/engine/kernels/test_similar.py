@@ -28,6 +28,7 @@ def all_pairs(x: np.ndarray, threshold: float) -> dict[tuple[int, int], float]:
     return {(a, b): cosine[a, b] for a, b in zip(i.tolist(), j.tolist(), strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("threshold", [0.8, 0.95, 0.999, 1.0])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -51,7 +51,15 @@ ORACLES = [
     ("vit_b_32", "encoder.ln", _token, 224),
 ]
 #: Large or slow to build; each family that has a small member runs it always.
-HEAVY = {"efficientnet_v2_s", "inception_v3", "swin_v2_t", "maxvit_t", "vit_b_32", "vgg11_bn"}
+HEAVY = {
+    "resnext50_32x4d",
+    "efficientnet_v2_s",
+    "inception_v3",
+    "swin_v2_t",
+    "maxvit_t",
+    "vit_b_32",
+    "vgg11_bn",
+}
 
 
 @pytest.fixture(autouse=True)

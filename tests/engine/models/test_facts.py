@@ -54,6 +54,7 @@ def rewrite(folder: Path, fact: str, value: Any) -> None:
     file.write_text(json.dumps({"facts": told, "sha256": facts._sha256(told)}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slug", "seed"), [(SLUG, 0), (SLUG, 3), ("efficientnet-lite0", 0), ("random/vit_b_16", 0)]
 )

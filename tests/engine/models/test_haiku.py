@@ -143,6 +143,7 @@ def test_memory_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         _read(tmp_path, _repeated(1_000_000, b"a", 10_000))
 
 
+@pytest.mark.slow
 def test_time_is_limited(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="limits"):
         _read(tmp_path, _repeated(10_000_000, b"0", 20_000), seconds=1)

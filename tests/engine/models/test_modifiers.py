@@ -139,6 +139,7 @@ def test_a_transformer_without_class_token_has_none_to_give() -> None:
         )
 
 
+@pytest.mark.slow
 def test_variants_have_keys_of_their_own(tmp_path: Path) -> None:
     net = models.resnet50(weights=None)
     path = tmp_path / "w.pth"

@@ -85,6 +85,7 @@ def test_names_of_resnet50_cover_its_tensors() -> None:
 # --- BYOL -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"device": True}, {"old_numpy": True}], ids=str)
 def test_byol_computes_what_its_own_network_computes(
     options: dict[str, bool], picture: torch.Tensor, tmp_path: Path
@@ -270,6 +271,7 @@ def test_stand_ins_answer_listed_names_only(function: str, reader: TorchFile, tm
     assert not trace.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("whole", [True, False], ids=["module", "state dict"])
 def test_torchxrayvision(whole: bool, tmp_path: Path) -> None:

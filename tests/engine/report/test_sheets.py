@@ -81,6 +81,7 @@ def test_what_is_too_long_is_cut_where_it_ceases_to_fit(room: int) -> None:
         assert shortened(text[:size], room, len) == cut_one_by_one(text[:size], room)
 
 
+@pytest.mark.slow
 def test_labels_of_ten_thousand_characters_do_not_stall_a_sheet(source: ImageSource, tmp_path: Path) -> None:
     calls = 0
 
