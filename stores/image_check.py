@@ -4,14 +4,11 @@ What a file is, the caller knows (`engine.decode.soundness`): nothing here opens
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
 
 from stores.folders import Progress, run_threads
+from stores.manifest import Manifest
 from stores.paths import shown
-
-if TYPE_CHECKING:
-    from stores.manifest import Manifest
-    from stores.manifest_check import Problem
+from stores.problems import Problem, Severity
 
 #: A row's (code, detail, whether a setting or the machine is at fault); None if its image is sound.
 Fault = tuple[str, str, bool]
@@ -30,20 +27,18 @@ _TEXTS = {
 
 
 def image_problems(
-    manifest: "Manifest",
+    manifest: Manifest,
     rows: Sequence[int],
     fault_of: Callable[[int], Fault | None],
     workers: int | None,
     progress: Progress | None,
-) -> Iterable["Problem"]:
+) -> Iterable[Problem]:
     """Look at the images of some rows in threads; one problem for each kind of fault.
 
     Args:
         rows: those whose files are there.
         fault_of: says of a row what is wrong with its image; called in threads.
     """
-    from stores.manifest_check import Problem
-
     faults = run_threads(fault_of, rows, len(rows), workers=workers, progress=progress)
     kinds: dict[tuple[str, bool], list[str]] = {}
     for row, fault in zip(rows, faults, strict=True):
@@ -52,6 +47,6 @@ def image_problems(
             kinds.setdefault((code, pending), []).append(f"{shown(manifest.uris[row])}: {detail}")
     for (code, pending), examples in kinds.items():
         text, remedy = _TEXTS.get(code, (f"images cannot be used ({code})", f"look at them; {_ROWS}"))
-        severity: Literal["error", "warning"] = "warning" if pending else "error"
+        severity: Severity = "warning" if pending else "error"
         count = len(examples)
         yield Problem(severity, code, count, f"{count} {text}", remedy, tuple(examples[:_SHOWN]))

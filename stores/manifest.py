@@ -13,7 +13,6 @@ from stores import split_words
 from stores.errors import ManifestError, PathRefused
 from stores.file_groups import groups_of
 from stores.folders import SUFFIXES, Listing, Progress, hash_all, list_images
-from stores.manifest_check import CheckReport, Problem, check
 from stores.outputs import refuse_csv_outside
 from stores.paths import CONTROL, as_re2, refuse_bad_uris, shown
 from stores.places import ObjectPath, Place, place
@@ -24,8 +23,6 @@ from stores.tidying import Tidied, tidy
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-__all__ = ["COLUMNS", "CheckReport", "Manifest", "Problem", "check", "plain_uris"]
 
 #: Columns every manifest has, in this order; absent ones are empty. Others follow as they came.
 COLUMNS = ("image_id", "uri", "label", "split", "group", "study", "view")

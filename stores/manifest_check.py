@@ -4,85 +4,25 @@ import os
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
 from stores import members
 from stores.folders import Progress, run_threads
 from stores.image_check import Fault, image_problems
-
-if TYPE_CHECKING:
-    from stores.manifest import Manifest
+from stores.manifest import Manifest, plain_uris
+from stores.problems import CheckReport, Problem
+from stores.spelling_check import text_problems
 
 #: A class with fewer rows cannot give 5 support and 15 query images, the smallest common episode.
 FEW = 20
 _SHOWN = 5
 
-Severity = Literal["error", "warning", "note"]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One finding.
-
-    Attributes:
-        severity: `error` makes rows or numbers wrong, `warning` may, `note` is good to know.
-        code: stable word.
-        count: how many rows, groups or classes it concerns.
-        text: what was found.
-        remedy: what to do about it.
-        examples: the first few, as text.
-    """
-
-    severity: Severity
-    code: str
-    count: int
-    text: str
-    remedy: str
-    examples: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What `check` found.
-
-    Attributes:
-        rows, unlabelled: numbers of rows.
-        digest: of the manifest.
-        classes: label -> rows.
-        class_counts: split -> label -> rows; the empty text stands for no split and no label.
-        groups: number of distinct groups.
-        files_checked, content_checked: whether files were looked at, and their bytes.
-        problems: worst first.
-        notes: what was converted or cleaned when the manifest was read.
-    """
-
-    rows: int
-    unlabelled: int
-    digest: str
-    classes: dict[str, int]
-    class_counts: dict[str, dict[str, int]]
-    groups: int
-    files_checked: bool
-    content_checked: bool
-    problems: tuple[Problem, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """No problem is an error."""
-        return all(problem.severity != "error" for problem in self.problems)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return {"ok": self.ok, **asdict(self), "problems": [asdict(problem) for problem in self.problems]}
-
 
 def check(
-    manifest: "Manifest",
+    manifest: Manifest,
     *,
     files: bool = True,
     content: bool = False,
@@ -106,8 +46,6 @@ def check(
     Returns:
         the findings; `ok` is false if any is an error.
     """
-    from stores.spelling_check import text_problems
-
     problems = [*_group_problems(manifest), *_class_problems(manifest), *_uri_problems(manifest)]
     problems += text_problems(manifest)
     if files or content:
@@ -133,7 +71,7 @@ def check(
     )
 
 
-def _class_counts(manifest: "Manifest") -> dict[str, dict[str, int]]:
+def _class_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
     counts = Counter(zip(manifest.column("split"), manifest.column("label"), strict=True))
     result: dict[str, dict[str, int]] = {}
     for (split, label), count in sorted(counts.items()):
@@ -144,7 +82,7 @@ def _class_counts(manifest: "Manifest") -> dict[str, dict[str, int]]:
 # The table
 
 
-def _group_problems(manifest: "Manifest") -> Iterable[Problem]:
+def _group_problems(manifest: Manifest) -> Iterable[Problem]:
     groups, names = manifest.codes("group")
     splits, split_names = manifest.codes("split")
     if not names:
@@ -180,7 +118,7 @@ def _torn(keys: "np.ndarray[Any, Any]", values: "np.ndarray[Any, Any]") -> "np.n
     return found[counts > 1]
 
 
-def _class_problems(manifest: "Manifest") -> Iterable[Problem]:
+def _class_problems(manifest: Manifest) -> Iterable[Problem]:
     classes = manifest.classes
     if not classes:
         yield Problem(
@@ -206,7 +144,7 @@ def _class_problems(manifest: "Manifest") -> Iterable[Problem]:
     yield from _absent_classes(manifest)
 
 
-def _absent_classes(manifest: "Manifest") -> Iterable[Problem]:
+def _absent_classes(manifest: Manifest) -> Iterable[Problem]:
     counts = _class_counts(manifest)
     absent = [
         f"{split}: {label}"
@@ -222,9 +160,7 @@ def _absent_classes(manifest: "Manifest") -> Iterable[Problem]:
         )  # fmt: skip
 
 
-def _uri_problems(manifest: "Manifest") -> Iterable[Problem]:
-    from stores.manifest import plain_uris
-
+def _uri_problems(manifest: Manifest) -> Iterable[Problem]:
     uris = plain_uris(manifest.table["uri"]).to_pylist()
     twice = [rows for rows in _same(uris) if len(rows) > 1]
     if twice:
@@ -239,7 +175,7 @@ def _same(keys: Sequence[Any]) -> list[list[int]]:
     return list(rows.values())
 
 
-def _duplicates(manifest: "Manifest", twice: list[list[int]], code: str, text: str) -> Problem:
+def _duplicates(manifest: Manifest, twice: list[list[int]], code: str, text: str) -> Problem:
     """How bad copies are depends on what they straddle."""
     labels, splits = manifest.column("label"), manifest.column("split")
 
@@ -263,7 +199,7 @@ def _duplicates(manifest: "Manifest", twice: list[list[int]], code: str, text: s
 
 
 def _look(
-    manifest: "Manifest", workers: int | None, allow_outside: bool, progress: Progress | None
+    manifest: Manifest, workers: int | None, allow_outside: bool, progress: Progress | None
 ) -> tuple[list[int], list[Problem]]:
     """(size of each file, -1 where it cannot be used; problems)."""
     look = _looker(manifest.root, allow_outside)
@@ -342,10 +278,8 @@ def _size(status: os.stat_result) -> int | str:
 
 
 def _content_problems(
-    manifest: "Manifest", sizes: list[int], workers: int | None, progress: Progress | None
+    manifest: Manifest, sizes: list[int], workers: int | None, progress: Progress | None
 ) -> Iterable[Problem]:
-    from stores.manifest import plain_uris
-
     known = manifest.sha256s or [""] * len(manifest)
     uris = plain_uris(manifest.table["uri"]).to_pylist()
     # Two rows of one file are found by their uri; here copies under other names count.

@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Protocol
 
 from stores import files
 from stores.errors import Refused
 from stores.layout import RUN_DOCUMENT, SIDE
 from stores.places import ObjectPath, Place, place
 from stores.tables import atomic_file, write_error
-
-if TYPE_CHECKING:
-    from stores.manifest import Manifest
 
 PICTURES = (".png", ".svg", ".pdf")
 TABLES = (".csv", ".parquet", ".json", ".tex")
@@ -31,6 +28,15 @@ _MANIFEST_COLUMNS = b"image_id,uri,label,split,group"
 _PNG = b"\x89PNG\r\n\x1a\n"
 #: Bytes at either end of a PDF or SVG in which its author is looked for.
 _ENDS = 1 << 16
+
+
+class ImageList(Protocol):
+    """A manifest, as far as it says where its images are. See `Images`."""
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def uris(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Images:
     uris: Sequence[str]
 
     @classmethod
-    def of(cls, manifest: "Manifest") -> "Images":
+    def of(cls, manifest: ImageList) -> "Images":
         """The files of a manifest."""
         return cls(manifest.root, manifest.uris)
 

@@ -2,25 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from stores import split_words
-from stores.manifest_check import Problem
+from stores.manifest import Manifest
 from stores.measures import REMEDY, measured
 from stores.paths import shown
+from stores.problems import Problem
 from stores.spellings import alike, key
 from stores.tidying import tidy
-
-if TYPE_CHECKING:
-    from stores.manifest import Manifest
 
 _COLUMNS = ("label", "split", "group")
 _SHOWN = 5
 
 
-def text_problems(manifest: "Manifest") -> Iterator[Problem]:
+def text_problems(manifest: Manifest) -> Iterator[Problem]:
     """Look for labels, splits and groups in two spellings, patients who straddle splits so, and the rest."""
     same = {name: alike(manifest.codes(name)[1]) for name in _COLUMNS}
     for name in _COLUMNS:
@@ -37,7 +35,7 @@ def text_problems(manifest: "Manifest") -> Iterator[Problem]:
         )  # fmt: skip
 
 
-def _spellings(manifest: "Manifest", name: str, groups: list[list[int]]) -> Iterator[Problem]:
+def _spellings(manifest: Manifest, name: str, groups: list[list[int]]) -> Iterator[Problem]:
     if not groups:
         return
     codes, values = manifest.codes(name)
@@ -54,7 +52,7 @@ def _spellings(manifest: "Manifest", name: str, groups: list[list[int]]) -> Iter
     )  # fmt: skip
 
 
-def _across_splits(manifest: "Manifest", same: list[list[int]]) -> Iterator[Problem]:
+def _across_splits(manifest: Manifest, same: list[list[int]]) -> Iterator[Problem]:
     """Patients who stand in several splits, each time in another spelling."""
     if not same:
         return
@@ -85,7 +83,7 @@ def _across_splits(manifest: "Manifest", same: list[list[int]]) -> Iterator[Prob
     )  # fmt: skip
 
 
-def _measurements(manifest: "Manifest") -> Iterator[Problem]:
+def _measurements(manifest: Manifest) -> Iterator[Problem]:
     codes, names = manifest.codes("label")
     known: Any = codes[codes >= 0]
     if measured(names, len(known)):

@@ -8,7 +8,8 @@ from engine.evals.audit import audit
 from engine.evals.probe import ProbeOptions
 from engine.evals.probe_bank import probes_from_bank
 from stores.manifest import Manifest
-from stores.manifest_check import CheckReport, check
+from stores.manifest_check import check
+from stores.problems import CheckReport
 from tests.command import embank
 from tests.text_banks import EDGES, MODEL, as_earlier, bank_of
 

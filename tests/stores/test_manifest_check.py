@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stores.manifest import CheckReport, Manifest, check
+from stores.manifest import Manifest
+from stores.manifest_check import check
+from stores.problems import CheckReport
 
 
 def build(root: Path, rows: list[tuple[str, bytes, str, str, str]], **more: list[str]) -> Manifest:

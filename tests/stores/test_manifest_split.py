@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from stores.errors import Refused
-from stores.manifest import Manifest, check
+from stores.manifest import Manifest
+from stores.manifest_check import check
 from stores.manifest_split import CutOptions, split_manifest
 from tests.command import embank
 

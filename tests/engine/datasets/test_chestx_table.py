@@ -12,7 +12,8 @@ import pytest
 
 from engine import datasets
 from engine.datasets import _splits, chestx
-from stores.manifest import Manifest, check
+from stores.manifest import Manifest
+from stores.manifest_check import check
 from tests.engine.datasets import trees
 
 pytestmark = pytest.mark.slow

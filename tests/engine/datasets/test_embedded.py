@@ -12,7 +12,8 @@ from PIL import Image
 from engine import datasets
 from engine.datasets import _files
 from engine.errors import Refused
-from stores.manifest import Manifest, check
+from stores.manifest import Manifest
+from stores.manifest_check import check
 
 #: The sets whose images come with an installed package.
 EMBEDDED = ("digits", "tiles")

@@ -16,7 +16,8 @@ from PIL import Image
 
 from engine import datasets
 from engine.errors import EmbankError, PathRefused, Refused
-from stores.manifest import Manifest, check
+from stores.manifest import Manifest
+from stores.manifest_check import check
 from tests.command import embank
 from tests.corpus.images import dicom, half, png, scene, written
 

@@ -9,7 +9,8 @@ import pytest
 
 from engine import datasets
 from engine.errors import Refused
-from stores.manifest import Manifest, check
+from stores.manifest import Manifest
+from stores.manifest_check import check
 from tests.engine.datasets import trees
 
 ORACLES = json.loads((Path(__file__).parents[2] / "oracles/label_tables.json").read_text())

@@ -7,7 +7,9 @@ import pytest
 
 from engine.decode.soundness import fault_finder
 from engine.decode.source import ImageSource, Limits
-from stores.manifest import CheckReport, Manifest, check
+from stores.manifest import Manifest
+from stores.manifest_check import check
+from stores.problems import CheckReport
 from tests.corpus import images
 
 #: Complete as far as their structure goes: found when they are decoded, and no earlier.
