@@ -13,12 +13,14 @@ from stores.contents import restore_sets
 from stores.errors import BankError, Refused
 from stores.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
 from stores.links import refuse_links
+from stores.manifest_file import restore_manifest
 from stores.manifest_ids import with_former_ids
 from stores.markers import missing_chunks
 from stores.places import Place, place
 from stores.read import Bank
 from stores.report import Damage, VerifyReport
 from stores.seal import Seal, definition, feature_names, read_seal, seal_file, seal_path, write_root_metadata
+from stores.write import FeatureWriter, column_files, run_document
 
 if TYPE_CHECKING:
     from stores.manifest import Manifest
@@ -120,8 +122,6 @@ def seal_complete(bank: Bank, name: str) -> None:
     Raises:
         BankError: a chunk is damaged. MachineFault: I/O error.
     """
-    from stores.write import FeatureWriter
-
     if files.stat_if_there(seal_path(bank.path, name)) is not None:
         return
     layout = definition(bank.path, name)
@@ -144,8 +144,6 @@ def _rebuild_columns(bank: Bank) -> None:
 
     The files say which are damaged: a verification cannot tell while the run document is damaged as well.
     """
-    from stores.write import column_files
-
     digests = {path: files.digest(bank.path / path) for path in bank.files}
     damaged = {path for path, found in digests.items() if found is None or found[1] != bank.files[path]}
     if not damaged or MANIFEST in damaged:
@@ -154,29 +152,6 @@ def _rebuild_columns(bank: Bank) -> None:
     for path, data in column_files(bank.manifest()).items():
         if path in damaged and integrity.promise_of(data)["sha256"] == bank.files[path]:
             files.replace(bank.path / path, data, files.temporary(bank.path / SIDE / "tmp", "bank"))
-
-
-def restore_manifest(bank: Bank, manifest: "Manifest") -> Bank:
-    """Put back a damaged or missing manifest, if this is the one the bank was made with.
-
-    The same rows may make other bytes (a moved bank, another library); the run document then takes their
-    digest.
-
-    Returns:
-        The bank, opened again if anything changed.
-    """
-    found = files.digest(bank.path / MANIFEST)
-    if (found is not None and found[1] == bank.files[MANIFEST]) or manifest.digest != bank.manifest_digest:
-        return bank
-    with locks.held(bank.path / SIDE / "lock"):
-        manifest.write(bank.path / MANIFEST)
-        found = files.digest(bank.path / MANIFEST)
-        if found is not None and found[1] != bank.files[MANIFEST]:
-            body = documents.read(bank.path / RUN_DOCUMENT)
-            body["files"][MANIFEST] = found[1]
-            temp = files.temporary(bank.path / SIDE / "tmp", "bank")
-            documents.replace(bank.path / RUN_DOCUMENT, body, temp)
-    return Bank.open(bank.path)
 
 
 def put_back_manifest(root: Place, manifest: "Manifest") -> None:
@@ -252,8 +227,6 @@ def _rebuild_run_document(root: Place) -> None:
 
 
 def _write_run_document(root: Place, manifest: "Manifest", chunk_rows: int, data: bytes) -> None:
-    from stores.write import column_files, run_document
-
     body = run_document(manifest, chunk_rows, {MANIFEST: data, **column_files(manifest)})
     quarantine_file(root, RUN_DOCUMENT, files.temporary(root / SIDE / "quarantine", "bank"))
     documents.create(root / RUN_DOCUMENT, body, files.temporary(root / SIDE / "tmp", "bank"))

@@ -26,8 +26,8 @@ from stores.layout import (
     images_key,
 )
 from stores.links import refuse_feature_links
+from stores.manifest_file import restore_manifest
 from stores.markers import missing_chunks
-from stores.mend import restore_manifest
 from stores.outputs import check_bank
 from stores.places import Place, place
 from stores.read import Bank
