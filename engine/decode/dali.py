@@ -21,8 +21,9 @@ from torch.utils.dlpack import from_dlpack
 from engine import faults, runtime
 from engine.decode import disposable, reference
 from engine.decode.geometry import Geometry, plan
+from engine.decode.header import Header
 from engine.decode.protocol import READ_AHEAD, DecodedBatch
-from engine.decode.sniff import Header, sniff
+from engine.decode.sniff import sniff
 from engine.decode.source import ImageSource
 from engine.errors import BadImage, EmbankError, MachineFault
 from engine.recipes import Recipe

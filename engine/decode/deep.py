@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from engine.decode.depth import levels
-from engine.decode.sniff import Header
+from engine.decode.header import Header
 from engine.errors import BadImage
 from engine.recipes import Recipe
 

@@ -14,7 +14,7 @@ from PIL import Image
 from engine import dicom_file
 from engine.decode import dicom_codec, dicom_display
 from engine.decode.depth import levels
-from engine.decode.sniff import Colour, Header, checked
+from engine.decode.header import Colour, Header, checked
 from engine.decode.source import Limits
 from engine.errors import BadImage
 from engine.recipes import Recipe

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from engine.decode.sniff import Header, checked, sniff
+from engine.decode import structure
+from engine.decode.header import Header, checked
 from engine.decode.source import Limits
 from engine.errors import BadImage
-from engine.recipes import Recipe
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -166,7 +166,7 @@ def _check_stream(dataset: "Dataset", header: Header) -> None:
         if stream.startswith(_JPEG) and (size := _jpeg_ls_size(stream)):
             checked(Header("JPEG", *size), Limits(max_pixels=most))
         elif stream.startswith((_JPEG, *_JPEG_2000)):
-            sniff(stream, Recipe(depth="scale"), Limits(max_pixels=most))
+            structure.read(stream, Limits(max_pixels=most))
     except BadImage as bad:
         if not bad.pending:
             raise

@@ -22,7 +22,7 @@ from typing import IO, Any, NoReturn
 
 from PIL import Image
 
-from engine.decode.sniff import Header
+from engine.decode.header import Header
 from engine.errors import BadImage, MachineFault
 from engine.recipes import Recipe
 

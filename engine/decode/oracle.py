@@ -19,7 +19,7 @@ from PIL import Image
 
 from engine.decode import disposable, reference
 from engine.decode.geometry import plan
-from engine.decode.sniff import Header
+from engine.decode.header import Header
 from engine.errors import BadImage
 from engine.recipes import Recipe
 

@@ -44,7 +44,7 @@ def read(data: bytes, format: str) -> int:
 
     Args:
         data: a file that `sniff` has walked through.
-        format: of `sniff.Header`.
+        format: of `header.Header`.
     """
     reader = _READERS.get(format)
     if reader is None:

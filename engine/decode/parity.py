@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from engine.decode import reference
+from engine.decode.header import Header
 from engine.decode.protocol import Decoder
-from engine.decode.sniff import Header, sniff
+from engine.decode.sniff import sniff
 from engine.decode.source import ImageSource
 from engine.errors import BadImage
 from engine.recipes import Recipe

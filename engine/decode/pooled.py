@@ -12,8 +12,9 @@ import torch
 
 from engine import runtime
 from engine.decode import disposable
+from engine.decode.header import Header
 from engine.decode.protocol import READ_AHEAD, DecodedBatch
-from engine.decode.sniff import Header, sniff
+from engine.decode.sniff import sniff
 from engine.decode.source import ImageSource
 from engine.errors import BadImage
 from engine.recipes import Recipe

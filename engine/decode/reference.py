@@ -10,7 +10,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from engine.decode import deep, dicom, disposable, jpeg2000, orientation, pnm, tiff_kinds
 from engine.decode.depth import levels
 from engine.decode.geometry import Geometry, plan
-from engine.decode.sniff import Header, png_rows_missing
+from engine.decode.header import Header
+from engine.decode.structure import png_rows_missing
 from engine.errors import BadImage
 from engine.recipes import Recipe
 

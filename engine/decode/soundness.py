@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from engine.decode.sniff import png_rows_missing, sniff
+from engine.decode.sniff import sniff
 from engine.decode.source import ImageSource
+from engine.decode.structure import png_rows_missing
 from engine.errors import BadImage
 from engine.recipes import Recipe
 

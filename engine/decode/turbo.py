@@ -15,7 +15,7 @@ from torchvision.io import ImageReadMode
 
 from engine.decode import reference
 from engine.decode.geometry import Geometry, plan
-from engine.decode.sniff import Header
+from engine.decode.header import Header
 from engine.recipes import Recipe
 
 #: What torchvision's own resize calls for bytes, here with the scale factors that it does not pass on.

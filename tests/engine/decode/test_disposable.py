@@ -12,9 +12,10 @@ import torch
 
 from engine.decode import ImageSource, Limits, available_decoders, make_decoder
 from engine.decode.disposable import Budget, Children, budget, is_wanted
+from engine.decode.header import Header
 from engine.decode.protocol import FAILURE_CODES
 from engine.decode.reference import picture_here
-from engine.decode.sniff import Header, sniff
+from engine.decode.sniff import sniff
 from engine.errors import BadImage, MachineFault
 from engine.recipes import Recipe
 from tests.corpus.images import BYTES, jpeg, png, scene, written

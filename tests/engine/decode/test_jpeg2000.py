@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from engine.decode import jpeg2000, reference
-from engine.decode.sniff import Header, sniff
+from engine.decode.header import Header
+from engine.decode.sniff import sniff
 from engine.decode.source import Limits
 from engine.errors import BadImage
 from engine.recipes import Recipe

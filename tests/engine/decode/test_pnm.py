@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from engine.decode import Limits
+from engine.decode.header import Header
 from engine.decode.reference import picture_here
-from engine.decode.sniff import Header, sniff
+from engine.decode.sniff import sniff
 from engine.errors import BadImage
 from engine.recipes import Recipe
 from tests.corpus.images import scene, written

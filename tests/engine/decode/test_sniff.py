@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from engine.decode import Limits
-from engine.decode.sniff import Header, png_rows_missing, sniff
+from engine.decode.header import Header
+from engine.decode.sniff import sniff
+from engine.decode.structure import png_rows_missing
 from engine.errors import BadImage
 from engine.recipes import Recipe
 from tests.corpus import images
