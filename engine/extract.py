@@ -40,6 +40,7 @@ from engine.pipeline import PROGRESS_EVERY_S, Progress, new_clocks
 from engine.preflight import by_rendering, preflight
 from engine.runtime import Runtime
 from engine.scale import Executor
+from engine.versions import versions
 from stores import names as chosen
 from stores.amend import failures_of, uncommitted_rows
 from stores.contents import (
@@ -514,7 +515,7 @@ class _Pass:
                 **({"first_frames": tally.first_frames} if tally.first_frames else {}),
             },
             seconds={"total": report.seconds, "stages": report.stages},
-            versions=provenance.versions(),
+            versions=versions(),
         ).write(self.bank.path)
 
     def _write_provenance(self, writer: FeatureWriter, i: int) -> None:

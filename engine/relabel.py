@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from engine import provenance
+from engine.versions import versions
 from stores.manifest import Manifest
 from stores.places import Place
 from stores.read import Bank
@@ -60,6 +60,6 @@ def relabel(
             name: report[name] for name in ("rows", "named", "matched_by", "in_order", "classes", "features")
         },
         seconds={"total": report["seconds"]},
-        versions=provenance.versions(),
+        versions=versions(),
     ).write(made.bank.path)
     return report

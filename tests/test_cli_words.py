@@ -11,7 +11,7 @@ from PIL import Image
 
 import cli
 from engine.evals.selection import NOT_UNIQUE
-from engine.models import catalog, suggest
+from engine.models import catalog, slugs, suggest
 from engine.models.rows import ROWS
 from engine.report.notes import ProbeNotes
 from tests.command import embank
@@ -114,7 +114,7 @@ def test_a_slug_that_may_have_been_meant_is_suggested(slug: str, expected: list[
 
     if importlib.util.find_spec("timm") is None:
         expected = [each for each in expected if not each.startswith("timm/")]
-    assert suggest.nearest(slug, ROWS)[: len(expected)] == expected
+    assert slugs.nearest(slug, ROWS)[: len(expected)] == expected
     with pytest.raises(catalog.ModelError) as caught:
         catalog.find(slug)
     assert all(each in caught.value.remedy for each in expected)
@@ -122,7 +122,7 @@ def test_a_slug_that_may_have_been_meant_is_suggested(slug: str, expected: list[
 
 
 def test_what_is_like_nothing_suggests_nothing() -> None:
-    assert suggest.nearest("zzzzzzzzzzzz", ROWS) == []
+    assert slugs.nearest("zzzzzzzzzzzz", ROWS) == []
 
 
 def test_names_of_one_of_several() -> None:

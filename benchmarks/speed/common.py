@@ -85,8 +85,8 @@ def machine() -> dict[str, Any]:
     """Processor, cores, memory, devices, driver, versions, date and commit."""
     import psutil
 
-    from engine.provenance import versions
     from engine.runtime import describe_devices, toolkit_versions, usable_cores
+    from engine.versions import versions
 
     return {
         "processor": _processor(),

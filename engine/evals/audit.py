@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import provenance
 from engine.errors import Refused
 from engine.kernels.similar import Pairs, Tally, identical, similar_pairs
 from engine.kernels.vectors import Vectors
+from engine.versions import versions
 from stores import limits
 from stores.read import Bank, FeatureSet
 from stores.records import RunRecord, keep
@@ -157,7 +157,7 @@ def _record(store: Bank, features: FeatureSet, report: dict[str, Any], max_pairs
         used={"feature": features.info.name, "manifest_digest": store.manifest_digest, "device": device},
         metrics={name: value for name, value in report.items() if name not in ("seconds", "feature")},
         seconds={"total": report["seconds"]},
-        versions=provenance.versions(),
+        versions=versions(),
         failures={"failed": report["masked"]},
     )
     keep(record, store.path, report)

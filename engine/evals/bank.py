@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import provenance
 from engine.errors import Refused
 from engine.evals.fewshot import FewShotResult, Protocol, compare
 from engine.evals.split_rows import split_rows
+from engine.versions import versions
 from stores.read import Bank, FeatureSet
 from stores.records import RunRecord, keep
 
@@ -145,7 +145,7 @@ def _record(store: Bank, features: FeatureSet, entry: dict[str, Any]) -> None:
         used={**used, "image_digest": store.image_digest, "device": entry["device"]},
         metrics={name: value for name, value in entry.items() if name not in _APART},
         seconds={"total": entry["seconds"], **entry["stages"]},
-        versions=provenance.versions(),
+        versions=versions(),
         failures={name: entry[name] for name in ("failed", "unlabelled", "outside_split")},
     )
     keep(record, store.path, entry)

@@ -20,6 +20,7 @@ from engine.evals.invariance_protocol import LEAST_IMAGES, InvarianceOptions, dr
 from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, clustered, own_groups
 from engine.kernels.whitening import Whitening, agreement
+from engine.versions import versions
 from stores.read import Bank, FeatureSet
 from stores.records import RunRecord, keep, together
 
@@ -385,7 +386,7 @@ class _Measurement:
                 "views": round(self.made.seconds, 4),
                 "covariance": round(self.statistics.seconds, 4),
             },
-            versions=provenance.versions(),
+            versions=versions(),
             failures=_codes(self.made.failures),
         )
         keep(record, self.store.path, report)

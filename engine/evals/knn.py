@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine import provenance
 from engine.errors import Refused
 from engine.evals.advice import name_column
 from engine.evals.arrays import finite
@@ -23,6 +22,7 @@ from engine.kernels.episodes import own_groups
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
 from engine.kernels.vectors import Distance, Vectors
+from engine.versions import versions
 from stores import limits
 from stores.read import Bank
 from stores.records import RunRecord, keep
@@ -356,7 +356,7 @@ def knn_from_bank(
         },
         metrics=found,
         seconds={"total": seconds},
-        versions=provenance.versions(),
+        versions=versions(),
         failures=result.masked,
     )
     shown = ("distance", "weights", "temperature", "group_disjoint", "leave_one_out", *asked)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import provenance
 from engine.errors import Refused
 from engine.evals.advice import name_column
 from engine.evals.invariance import baseline_reason, summarise, too_few
@@ -21,6 +20,7 @@ from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, own_groups
 from engine.kernels.covariance import Arithmetic
 from engine.kernels.whitening import BLOCK_ROWS, Regularisation, Whitening
+from engine.versions import versions
 from stores.limits import check_seed
 from stores.read import Bank
 from stores.records import RunRecord, keep
@@ -213,7 +213,7 @@ def multiview_from_bank(
         },
         metrics={name: value for name, value in entry.items() if name not in apart},
         seconds={"total": entry["seconds"]},
-        versions=provenance.versions(),
+        versions=versions(),
         failures=pairs.left_out,
     )
     keep(record, store.path, entry)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine import provenance
 from engine.errors import Refused
 from engine.evals.findings import probe_findings
 from engine.evals.lowshot import LowShot, low_shot
@@ -15,6 +14,7 @@ from engine.evals.probe_published import probe_published
 from engine.evals.splits import Columns, SplitOptions, parts
 from engine.evals.targets import Policies, Target, from_bank, together
 from engine.scale import Executor
+from engine.versions import versions
 from stores.read import Bank, FeatureSet
 from stores.records import RunRecord, keep
 from stores.records import together as recorded_together
@@ -203,7 +203,7 @@ def _record(store: Bank, features: FeatureSet, entry: dict[str, Any], settings: 
         used={**used, "image_digest": store.image_digest, "targets": entry["targets"]},
         metrics={name: each for name, each in entry.items() if name not in (*_APART, *settings)},
         seconds={"total": entry["seconds"], **entry["stages"]},
-        versions=provenance.versions(),
+        versions=versions(),
         failures={each["label"]: each["masked"] for each in fits if "masked" in each},
         convergence={
             each["label"]: {"sweep": _convergence(each["sweep"]), "refit": each["refit"]}

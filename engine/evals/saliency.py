@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import provenance
 from engine.decode.reference import render
 from engine.decode.sniff import sniff
 from engine.decode.source import ImageSource
@@ -29,6 +28,7 @@ from engine.kernels.episodes import Stream
 from engine.kernels.intervals import over_groups
 from engine.kernels.occlusion import Squares, accumulate, attentive_diffusion
 from engine.runtime import Runtime, fix_flags
+from engine.versions import versions
 from stores.records import RunRecord, keep
 
 #: Bootstrap samples of the interval.
@@ -399,7 +399,7 @@ class _Job:
                 "places_per_s": report["places_per_s"],
                 "estimated": self._estimate.seconds if self._estimate else None,
             },
-            versions=provenance.versions(),
+            versions=versions(),
             failures=report["failures"],
         )
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import provenance
 from engine.errors import BadImage, Refused
 from engine.kernels import faiss_library
 from engine.kernels.neighbours import Neighbours, nearest
 from engine.kernels.vectors import Distance, Space, Vectors
+from engine.versions import versions
 from stores.read import Bank, FeatureSet
 from stores.records import RunRecord, keep
 
@@ -147,7 +147,7 @@ def search(
             **about,
         },
         seconds={"total": seconds},
-        versions=provenance.versions(),
+        versions=versions(),
         failures={"failed": report["masked"]},
     )
     keep(record, store.path, report)

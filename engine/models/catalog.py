@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.errors import ModelError
 from engine.models import facts as known
-from engine.models import sources, suggest
+from engine.models import slugs, sources, suggest
 from engine.models.published import Published
 from engine.models.row import Row, Variant
 from engine.models.rows import ROWS
@@ -87,7 +87,7 @@ def find(slug: str) -> Found:
 
 
 def _unknown(slug: str) -> ModelError:
-    near = suggest.nearest(slug, ROWS)
+    near = slugs.nearest(slug, ROWS)
     return ModelError(
         f"Model {slug!r}",
         "It is one of " + ", ".join(row.slug for row in ROWS),

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from engine import recipes
-from engine.provenance import versions
 from engine.recipes import Recipe
+from engine.versions import versions
 from stores import private
 from stores.fetch import cache_folder
 

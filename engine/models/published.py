@@ -25,7 +25,7 @@ from engine.errors import MachineFault, WeightsError
 from engine.models import fetch, files
 from engine.models.readers import Reader
 from engine.models.sources import Found
-from engine.provenance import versions
+from engine.versions import versions
 
 #: Raised when the same file is converted to other tensors.
 CONVERSION = 1

@@ -2,7 +2,7 @@
 
 from importlib import metadata
 
-from engine.provenance import PACKAGES, versions
+from engine.versions import PACKAGES, versions
 
 
 def test_versions_are_those_of_the_metadata() -> None:
