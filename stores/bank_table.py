@@ -1,4 +1,4 @@
-"""A bank as a table of its features, for an interpreter or a notebook: never an error, never an embedding read."""
+"""A bank as a table of its features, for interpreters and notebooks: reads no embedding, raises nothing."""
 
 import html
 from collections.abc import Callable, Iterator

@@ -507,8 +507,8 @@ class FeatureSet:
             label, split: as for `labelled`, which also has the rows' places and the names of the classes.
 
         Returns:
-            X float32 [n, dim] in the bank's order, whatever is stored, since few of scikit-learn's methods know
-            float16; y int64 [n], the same code for the same label in every split.
+            X float32 [n, dim] in the bank's order, whatever is stored, since few of scikit-learn's methods
+            know float16; y int64 [n], the same code for the same label in every split.
 
         Raises:
             Refused, ManifestError, BankError: as `labelled`.

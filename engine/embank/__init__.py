@@ -9,21 +9,21 @@
 
 | name | what it is | called as |
 | --- | --- | --- |
-| `Manifest` | the list of images | `from_folder(path)`, `from_table(path)`, `from_frame(frame, root)`, `read(path)` |
+| `Manifest` | the list of images | `read(path)`, `from_folder(path)`, `from_table(path)`, `from_frame(...)` |
 | `Bank` | a bank on disk or in a bucket | `open(path)`, then `features(name)`, `list()`, `manifest()` |
-| `Features` | one sealed feature of a bank | `array`, `ok`, `labels`, `labelled(...)`, `xy(label, split=...)` |
+| `Features` | one sealed feature of a bank | `array`, `ok`, `labels`, `labelled(...)`, `xy(label, split)` |
 | `embed` | images to features, in a bank | `embed(manifest, models, bank, *, runtime, options, ...)` |
 | `fewshot` | prototypes on arrays | `fewshot(features, labels, Protocol(...), *, groups, ok, ...)` |
-| `knn` | nearest neighbours on arrays | `knn(features, labels, KnnOptions(...), *, train, test, groups, ok)` |
-| `probe` | logistic regression on arrays | `probe(features, labels, *, train, test, val, groups, ok, options)` |
-| `invariance` | a model's invariances, from a bank | `invariance(bank, model, InvarianceOptions(transforms=...))` |
+| `knn` | neighbours on arrays | `knn(features, labels, KnnOptions(...), *, train, test, groups, ok)` |
+| `probe` | linear probe on arrays | `probe(features, labels, *, train, test, options=ProbeOptions(...))` |
+| `invariance` | invariances, from a bank | `invariance(bank, model, InvarianceOptions(transforms=...))` |
 | `saliency` | occlusion maps, from a bank | `saliency(bank, model, SaliencyOptions(...), *, device, ...)` |
 | `search` | an image's neighbours in a bank | `search(bank, model, *, image, image_id, k, ...)` |
 | `TorchDataset` | rows and labels for a `DataLoader` | `TorchDataset(features, label, split=...)` |
-| `models`, `datasets` | modules: the catalogue, the data sets | `models.catalogue()`, `datasets.available()` |
+| `models`, `datasets` | modules: models, data sets | `models.catalogue()`, `datasets.available()` |
 | `EmbankError` | what all errors meant for the user are | `found`, `rule`, `remedy`, `exit_code` |
 
-Arrays are [N, d] features of any float type and [N] labels, whole numbers or texts; `bank` is a path or a URL,
+Arrays are [N, d] features of any float type and [N] labels, whole numbers or texts; `bank` is a path or URL,
 `model` a slug or a feature's name. Functions that take a bank keep a record of the run in it.
 """
 
@@ -99,20 +99,22 @@ _HOMES = {
 _MODULES = {"datasets": "engine.datasets", "models": "engine.models"}
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        module, there = _HOMES[name]
-        value = getattr(import_module(module), there)
-    elif name in _MODULES:
-        value = import_module(_MODULES[name])
-    elif name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # so that a type checker knows which names there are not
 
-        value = version("embank")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            module, there = _HOMES[name]
+            value = getattr(import_module(module), there)
+        elif name in _MODULES:
+            value = import_module(_MODULES[name])
+        elif name == "__version__":
+            from importlib.metadata import version
+
+            value = version("embank")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -121,16 +121,14 @@ class ProbeResult:
     seconds: Mapping[str, float]
 
     def __repr__(self) -> str:
-        numbers = self.test.headline
-        shown = []
+        numbers, shown, groups = self.test.headline, [], ""
         for name, word in (("accuracy", "accuracy"), ("auroc", "AUROC")):
-            found = self.intervals.get(name)
-            value = numbers[name]
+            value, found = numbers[name], self.intervals.get(name)
             shown.append(f"{word} {number(value) if found is None else within(value, found.low, found.high)}")
-        interval = f"95 % over {counted(self.intervals['accuracy'].groups, 'group')}; " if self.intervals else ""
+            groups = groups if found is None else f"95 % over {counted(found.groups, 'group')}; "
         converged = "" if self.converged else ", not all fits converged"
         return (
-            f"ProbeResult({self.task.name!r}: {', '.join(shown)}; {interval}C = {self.best_C:g}{converged}; "
+            f"ProbeResult({self.task.name!r}: {', '.join(shown)}; {groups}C = {self.best_C:g}{converged}; "
             f"{counted(len(self.task.parts.test), 'image')} tested, {len(self.task.classes):,} classes)"
         )
 

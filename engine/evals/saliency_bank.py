@@ -22,7 +22,9 @@ def saliency_from_bank(
     on_progress: Callable[[Progress], None] | None = None,
     on_map: Callable[[SaliencyMap], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure occlusion maps and attentive diffusion of a bank's images in float32; keeps maps and a RunRecord.
+    """Measure occlusion maps and attentive diffusion of a bank's images; keeps maps and a RunRecord.
+
+    The encoder computes in float32.
 
     Args:
         model: slug or feature name.
