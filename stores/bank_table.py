@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stores import files
+from stores.layout import RUN_DOCUMENT
 from stores.names import Roster
 from stores.places import Place
 
@@ -38,8 +40,10 @@ class BankTable:
             path, rows: of the bank.
             info: gives a feature's counts, by its full name and its title.
         """
-        title = f"Bank {plain(str(path))}: {rows} images"
+        title = f"Bank {plain(str(path))}: {rows} image{'' if rows == 1 else 's'}"
         try:
+            if files.stat_if_there(path / RUN_DOCUMENT) is None:
+                return cls(title, (), "it is no longer there")
             roster = Roster.of(path)
             lines = tuple(_lines(roster, info))
         except Exception as error:  # a repr that raises hides what it should show

@@ -78,7 +78,7 @@ def test_no_chunk_is_read(bank: Bank) -> None:
 
 def test_an_empty_bank_says_so(tmp_path: Path) -> None:
     bank = open_or_create(tmp_path / "bank", make_manifest(tmp_path, 1), chunk_rows=64)
-    assert repr(bank) == f"Bank {bank.path}: 1 images, 0 features"
+    assert repr(bank) == f"Bank {bank.path}: 1 image, 0 features"
     assert "<table" not in bank._repr_html_()
 
 
@@ -93,19 +93,36 @@ def test_a_damaged_feature_hides_no_other(bank: Bank) -> None:
     assert len(Cells(bank._repr_html_()).rows) == 3
 
 
-@pytest.mark.parametrize("harm", ["gone", "file", "keys"])
-def test_a_bank_that_was_spoilt_after_it_was_opened_is_still_shown(bank: Bank, harm: str) -> None:
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        ("gone", "it is no longer there"),
+        ("file", "it is no longer there"),
+        ("names", "cannot be listed"),
+        ("keys", "key.json is damaged"),
+    ],
+)
+def test_a_bank_spoilt_after_it_was_opened_is_still_shown(
+    bank: Bank, harm: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     features = bank.features()
     if harm == "keys":
         for path in (bank.path / SIDE).glob("*/key.json"):
             path.write_bytes(b"\xff")
+            path.with_name("seal.json").unlink()
+    elif harm == "names":
+        monkeypatch.setattr("stores.files.names", refusing)
     else:
         bank.path.rename(bank.path.with_name("elsewhere"))
         if harm == "file":
             bank.path.write_bytes(b"no bank")
-    assert repr(bank).startswith(f"Bank {bank.path}: 300 images")
-    assert bank._repr_html_().startswith("<div>")
+    for text in (repr(bank), bank._repr_html_()):
+        assert f"Bank {bank.path}: 300 images" in text and says in text
     assert "289 ok" in repr(features)
+
+
+def refusing(path: object) -> list[str]:
+    raise PermissionError(13, "Permission denied", str(path))
 
 
 def test_markup_in_a_name_is_text(tmp_path: Path) -> None:
