@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from stores.read import FeatureInfo
 
 _HEAD = ("feature", "rows", "dim", "ok", "failed", "pending", "dtype", "state")
-#: Features listed, and characters shown of a text, and of a reason with a path in it, at most.
-_MOST, _LONGEST, _LONGEST_REASON = 100, 120, 600
+#: Features listed, and characters of a text shown, at most: a path fits.
+_MOST, _LONGEST = 100, 600
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class BankTable:
         return f"<div><p>{html.escape(self.title)}</p>{table}{note}</div>"
 
 
-def plain(text: str, longest: int = _LONGEST) -> str:
+def plain(text: str) -> str:
     """Text on one line that no terminal obeys: what is not printable is escaped, long text is cut."""
-    cut = text if len(text) <= longest else text[:longest] + "..."
+    cut = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
 
 
@@ -94,4 +94,4 @@ def _lines(roster: Roster, info: Callable[[str, str], "FeatureInfo"]) -> Iterato
 
 
 def _reason(error: Exception) -> str:
-    return plain(str(getattr(error, "found", "") or error) or type(error).__name__, _LONGEST_REASON)
+    return plain(str(getattr(error, "found", "") or error) or type(error).__name__)
