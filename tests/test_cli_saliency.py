@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import embank as public
+from engine.evals.saliency_options import SaliencyOptions
 from engine.models import architectures
 from stores.records import read_all
 from tests.command import embank
@@ -71,7 +73,9 @@ def test_a_bank_s_own_weights_and_recipe_are_used(files: dict[str, Path], tmp_pa
     other = _on_manifest(files, tmp_path / "out", "--images", 2, "--json").json
     assert found.json["items"] == other["items"] and found.json["key"] == other["key"]
     assert (bank / found.json["items"][0]["map"]).exists()
-    assert [record.kind for record in read_all(bank)] == ["embed", "saliency"]
+    again = public.saliency(bank, NAME, SaliencyOptions(stride=10, images=2), device="cpu", threads=1)
+    assert again["items"] == found.json["items"] and again["computed"] == 0
+    assert [record.kind for record in read_all(bank)] == ["embed", "saliency", "saliency"]
     assert embank("bank", "verify", bank).code == 0
 
 
