@@ -157,6 +157,11 @@ def test_export_holds_every_number_of_every_record(bank: Path, tmp_path: Path) -
         ran = records("export", bank, "-o", path, "--json")
         assert ran.code == 0, ran.err
     table = pq.read_table(paths[1]).to_pylist()
+    few = tmp_path / "few.parquet"  # where most columns are empty, they have their types all the same
+    assert records("export", bank, "-o", few, "--kind", "search").code == 0
+    assert pq.read_schema(few).equals(pq.read_schema(paths[1]))
+    types = {field.name: str(field.type) for field in pq.read_schema(few)}
+    assert (types["value"], types["seed"], types["transform"]) == ("double", "int64", "string")
     assert (len(table), ran.json["rows"], ran.json["records"]) == (ran.json["rows"], len(table), 7)
     assert json.loads(paths[2].read_text()) == table
     as_text = [
