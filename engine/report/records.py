@@ -161,7 +161,7 @@ _WORDS: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
 
 
 def to_dict(entry: RecordEntry) -> dict[str, Any]:
-    """Return `{record, file, created, kind, model, feature}` and the `Result` of a record that can be read."""
+    """Return `{record, file, created, kind, model, feature}` and the `Result` of a readable record."""
     record = entry.record
     assert record is not None
     return {
