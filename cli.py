@@ -37,11 +37,15 @@ manifest_app = typer.Typer(help="Lists of images: make one, check one, split one
 bank_app = typer.Typer(
     help="Stores of embeddings: look, verify, mend, relabel, rename, remove, export.", no_args_is_help=True
 )
+records_app = typer.Typer(
+    help="What runs and evaluations found: list, show, export as a table.", no_args_is_help=True
+)
 models_app = typer.Typer(help="The catalogue of backbones.", no_args_is_help=True)
 datasets_app = typer.Typer(help="The catalogue of data sets.", no_args_is_help=True)
 for name, group in (
     ("manifest", manifest_app),
     ("bank", bank_app),
+    ("records", records_app),
     ("models", models_app),
     ("datasets", datasets_app),
 ):
@@ -2062,6 +2066,90 @@ def _print_invariances(reports: list[dict[str, Any]]) -> None:
             print(f"{r['transform']} is not defined: {r['reason']}.")
     for sentence in first.get("not_reproduced", []):
         print(f"not reproduced: {sentence}.")
+
+
+# --- records ----------------------------------------------------------------------------------------
+
+
+KindFilter = Annotated[
+    str | None, typer.Option("--kind", help="embed, fewshot, knn, probe, invariance, ... (default: all)")
+]
+
+
+@records_app.command("ls")
+def records_ls(
+    bank: BankPath, kind: KindFilter = None, model: ModelFilter = None, json: Json = False
+) -> None:
+    """The records of a bank with their results, newest last. Exit 1 if one cannot be read."""
+    from engine.report import console, records
+    from stores.record_index import read_index, select
+
+    entries = select(bank, read_index(bank), kind, model)
+    damaged = records.unreadable(entries)
+    if json:
+        shown = [records.to_dict(entry) for entry in entries if entry.record is not None]
+        console.print_json({"bank": bank, "records": shown, "damaged": damaged})
+    else:
+        records.print_list(entries)
+        _print_damage([(each["path"], each["reason"], each["remedy"]) for each in damaged])
+    if damaged:
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+@records_app.command("show")
+def records_show(
+    bank: BankPath,
+    record: Annotated[
+        str,
+        typer.Argument(metavar="RECORD", help="Its id from `records ls`, or a beginning that fits no other."),
+    ],
+    json: Json = False,
+) -> None:
+    """One record: what was asked, used and found, the seconds it took, and the versions."""
+    from engine.report import console, records
+    from stores.record_index import record_of
+
+    entry = record_of(bank, record)
+    if json:
+        console.print_json({"bank": bank, **records.full_dict(entry)})
+    else:
+        records.print_record(entry)
+
+
+@records_app.command("export")
+def records_export(
+    bank: BankPath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .csv, .parquet or .json.")],
+    kind: KindFilter = None,
+    model: ModelFilter = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write records as a tidy table, a row for each value. Exit 1 if a record cannot be read."""
+    from engine.report import console, records
+    from stores.record_index import read_index, select
+    from stores.record_table import ENDINGS, write_records
+
+    _check_output(out, bank, "", force, kinds=ENDINGS)
+    entries = select(bank, read_index(bank), kind, model)
+    readable = [entry for entry in entries if entry.record is not None]
+    if not readable:
+        raise Refused(
+            f"{bank} has no record that can be read",
+            "An export takes what is there",
+            "run an evaluation first",
+        )
+    rows = write_records(readable, out)
+    damaged = records.unreadable(entries)
+    if json:
+        console.print_json(
+            {"bank": bank, "file": out, "records": len(readable), "rows": rows, "damaged": damaged}
+        )
+    else:
+        print(f"{out}: {rows:,} values of {len(readable):,} records")
+        _print_damage([(each["path"], f"left out: {each['reason']}", each["remedy"]) for each in damaged])
+    if damaged:
+        raise typer.Exit(EXIT_FAILED_ROWS)
 
 
 # --- catalogues -------------------------------------------------------------------------------------

@@ -36,10 +36,14 @@ from stores.schema import CONTENT_BYTES, STATUS_OK, Failure, FeatureKey
 from stores.seal import Seal, definition, misplaced, read_feature, read_seal, seal_path
 
 if TYPE_CHECKING:
+    from stores.bank_table import BankTable
+    from stores.labelled import Labelled
     from stores.manifest import Manifest
 
 #: Bytes that precede the numbers of an .npy file at most.
 _HEADER = 1 << 14
+#: Rows copied at a time.
+_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,18 @@ class Bank:
         forms.check(body, forms.RUN, path / RUN_DOCUMENT)
         fields = ("rows", "chunk_rows", "image_digest", "manifest_digest", "files")
         return cls(path, **{field: body[field] for field in fields})
+
+    def __repr__(self) -> str:
+        """A table of the features; reads their documents, no embedding, and raises nothing."""
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+    def _table(self) -> "BankTable":
+        from stores.bank_table import BankTable
+
+        return BankTable.of(self.path, self.rows, self._info)
 
     @property
     def grid(self) -> Grid:
@@ -379,6 +395,18 @@ class FeatureSet:
     def __len__(self) -> int:
         return self.bank.rows
 
+    def __repr__(self) -> str:
+        from stores.bank_table import plain
+
+        info = self.info
+        shape = f"{info.rows} x {info.dim} {info.dtype}"
+        counts = f"{info.ok} ok, {info.failed} failed, {info.pending} pending"
+        return f"FeatureSet({plain(self.title)} in {plain(str(self.bank.path))}: {shape}, {counts})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle where the feature lies, not its numbers: another process maps the same files."""
+        return _opened_again, (self.bank.path, self.name, self.seal_digest)
+
     @property
     def key(self) -> FeatureKey:
         """What made the embeddings."""
@@ -455,6 +483,42 @@ class FeatureSet:
         """Label codes int32 [rows], -1 where missing; `bank.column("label")` has the names."""
         return self.bank.column("label")[0]
 
+    def labelled(self, label: str = "label", split: str | None = None) -> "Labelled":
+        """Rows that have an embedding and a label, their codes, and the names of the classes.
+
+        Args:
+            label: a column of the manifest; those other than label, split and group import pyarrow.
+            split: take rows of this split only, e.g. `train`; None for all.
+
+        Raises:
+            Refused: no such split, no usable row, or a column of measurements or of uncertain findings.
+            ManifestError: no such column. BankError: a damaged file.
+        """
+        from stores.labelled import labelled
+
+        return labelled(self, label, split)
+
+    def xy(
+        self, label: str = "label", split: str | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Copy the usable rows and their labels, as scikit-learn takes them: `fit(*features.xy())`.
+
+        Args:
+            label, split: as for `labelled`, which also has the rows' places and the names of the classes.
+
+        Returns:
+            X float32 [n, dim] in the bank's order, whatever is stored, since few of scikit-learn's methods
+            know float16; y int64 [n], the same code for the same label in every split.
+
+        Raises:
+            Refused, ManifestError, BankError: as `labelled`.
+        """
+        chosen = self.labelled(label, split)
+        x = np.empty((len(chosen.rows), self.dim), np.float32)
+        for start in range(0, len(x), _BLOCK):  # no second copy of them all in the stored dtype
+            x[start : start + _BLOCK] = self.array[chosen.rows[start : start + _BLOCK]]
+        return x, chosen.codes
+
     @property
     def image_ids(self) -> list[str]:
         """The manifest's image ids, in row order (imports pyarrow)."""
@@ -477,3 +541,15 @@ class FeatureSet:
     def take(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """Copy rows, in the order given: [len(rows), dim] in the stored dtype. Raises IndexError outside."""
         return np.asarray(self.array[np.asarray(rows, dtype=np.intp)])
+
+
+def _opened_again(path: Place, name: str, seal_digest: str) -> FeatureSet:
+    """A pickled feature. Raises BankError if it is not the one that was pickled any more."""
+    features = Bank.open(path).features(name)
+    if features.seal_digest != seal_digest:
+        raise BankError(
+            f"Feature {name} in {path} has changed since it was pickled",
+            "A pickle names the very numbers that it was made of",
+            "open the bank again, and pickle what it gives",
+        )
+    return features

@@ -19,22 +19,29 @@ _TEX = {
 }
 
 
-def write_table(columns: Mapping[str, Sequence[Any]], out: Path, digits: int = 9) -> None:
+def write_table(
+    columns: Mapping[str, Sequence[Any]],
+    out: Path,
+    digits: int | None = 9,
+    types: Mapping[str, str] | None = None,
+) -> None:
     """Write columns of equal length, whole or not at all.
 
     CSV and LaTeX show floating-point numbers with `digits` decimals, and in CSV a cell that a spreadsheet
     would run is quoted; Parquet and JSON (a list of objects) keep every value as it is, NaN as null.
 
     Args:
-        columns: name -> int, float or str cells.
+        columns: name -> int, float, str or None cells; None is an empty cell, or null.
         out: its ending says the format; missing folders are made.
+        digits: None writes as many as tell a float64 from all others.
+        types: of the columns in Parquet, as Arrow names them; None infers them from the cells.
 
     Raises:
         Refused: the folder is not writable. MachineFault: the disk is full or fails.
     """
     kind = out.suffix.lower()
     if kind == ".parquet":
-        data = _parquet(columns)
+        data = _parquet(columns, types or {})
     elif kind == ".json":
         data = _json(columns)
     else:
@@ -44,15 +51,17 @@ def write_table(columns: Mapping[str, Sequence[Any]], out: Path, digits: int = 9
         file.write(data)
 
 
-def _shown(cell: Any, digits: int) -> str:
-    return f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
+def _shown(cell: Any, digits: int | None) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.{digits}f}" if isinstance(cell, float) and digits is not None else str(cell)
 
 
 def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
     return zip(*columns.values(), strict=True)
 
 
-def _csv(columns: Mapping[str, Sequence[Any]], digits: int) -> str:
+def _csv(columns: Mapping[str, Sequence[Any]], digits: int | None) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -61,7 +70,7 @@ def _csv(columns: Mapping[str, Sequence[Any]], digits: int) -> str:
     return text.getvalue()
 
 
-def _tex(columns: Mapping[str, Sequence[Any]], digits: int) -> str:
+def _tex(columns: Mapping[str, Sequence[Any]], digits: int | None) -> str:
     rows = ([_shown(cell, digits) for cell in row] for row in _rows(columns))
     names, *lines = [" & ".join(map(_escaped, row)) + r" \\" for row in (list(columns), *rows)]
     head = [rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\hline", names, r"\hline"]
@@ -81,10 +90,14 @@ def _json(columns: Mapping[str, Sequence[Any]]) -> bytes:
     return (json.dumps(rows, indent=1) + "\n").encode("ascii")
 
 
-def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
+def _parquet(columns: Mapping[str, Sequence[Any]], types: Mapping[str, str]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(pa.table({name: list(cells) for name, cells in columns.items()}), buffer)
+    arrays = {
+        name: pa.array(list(cells), pa.type_for_alias(types[name]) if name in types else None)
+        for name, cells in columns.items()
+    }
+    pq.write_table(pa.table(arrays), buffer)
     return buffer.getvalue()

@@ -98,6 +98,11 @@ def test_looking_and_exporting(
     shown = embank("bank", "show", bucket, "--failures")
     assert shown.out.startswith(f"{bucket}: 40 rows in chunks of 8")
     assert "row 0: " in shown.out
+    made = embank("records", "ls", bucket, "--kind", "embed", "--json").json["records"]
+    assert [each["text"] for each in made] == ["39 of 40 images ok, 1 failed"]
+    assert embank("records", "show", bucket, made[0]["record"], "--json").json["metrics"]["failed"] == 1
+    out = tmp_path / "new" / "r.csv"
+    assert embank("records", "export", bucket, "-o", out).code == 0 and "metrics,ok,,39," in out.read_text()
     np.testing.assert_array_equal(values(disk, tmp_path / "a"), values(bucket, tmp_path / "b"))
     monkeypatch.chdir(tmp_path)
     assert embank("bank", "export", bucket, "--format", "parquet").code == 0

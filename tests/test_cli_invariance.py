@@ -74,6 +74,11 @@ def test_multi_view(bank: Bank) -> None:
     few = embank(*words, "--images", 5, "--json").json
     assert few["cosine"] is None and "5 pairs" in few["reason"]
     assert "multi-view" in embank(*words, "--images", 5).out
+    listed = embank("records", "ls", bank.path, "--kind", "invariance", "--json").json["records"]
+    (one,) = [each for each in listed if each["value"] == found["cosine"]]
+    assert (one["metric"], one["text"].partition(":")[0]) == ("cosine", "multi-view")
+    assert one["high"] - one["value"] == pytest.approx(found["ci95"])
+    assert any(each["value"] is None and each["reason"] == few["reason"] for each in listed)
 
 
 @pytest.mark.parametrize(

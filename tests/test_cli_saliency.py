@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import embank as public
+from engine.evals.saliency_options import SaliencyOptions
 from engine.models import architectures
 from stores.records import read_all
 from tests.command import embank
@@ -73,6 +75,14 @@ def test_a_bank_s_own_weights_and_recipe_are_used(files: dict[str, Path], tmp_pa
     assert found.json["items"] == other["items"] and found.json["key"] == other["key"]
     assert (bank / found.json["items"][0]["map"]).exists()
     assert [record.kind for record in read_all(bank)] == ["embed", "saliency"]
+    made, scored = embank("records", "ls", bank, "--json").json["records"]
+    assert (made["metric"], made["value"], made["text"]) == ("ok", 3, "3 of 3 images ok")
+    bounds = found.json["interval"]
+    assert [scored[name] for name in ("model", "value")] == [NAME, found.json["mean"]]
+    assert [scored[name] for name in ("low", "high")] == [bounds["low"], bounds["high"]]
+    again = public.saliency(bank, NAME, SaliencyOptions(stride=10, images=2), device="cpu", threads=1)
+    assert again["items"] == found.json["items"] and again["computed"] == 0
+    assert [record.kind for record in read_all(bank)] == ["embed", "saliency", "saliency"]
     assert embank("bank", "verify", bank).code == 0
 
 

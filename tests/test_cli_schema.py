@@ -16,6 +16,9 @@ COMMANDS = (
     ("bank", "export", "--model", "torchvision/resnet18", "-o", "out"),
     ("bank", "audit", "--model", "torchvision/resnet18"),
     ("bank", "relabel", "m.csv", "-o", "out"),
+    ("records", "ls"),
+    ("records", "show", "x"),
+    ("records", "export", "-o", "out/r.csv"),
     ("fewshot", "--model", "torchvision/resnet18"),
     ("knn", "--model", "torchvision/resnet18", "--leave-one-out"),
 )
@@ -34,7 +37,7 @@ def test_other_schemas_are_refused_by_every_command(
     before = content(tmp_path / "bank")
     (tmp_path / "m.csv").write_text("uri\n00000.png\n")
     for words in COMMANDS:
-        size = 2 if words[0] == "bank" else 1
+        size = 2 if words[0] in ("bank", "records") else 1
         ran = embank(*words[:size], bank, *words[size:])
         assert ran.code == 2, words
         assert f"schema version {schema}" in ran.err and remedy in " ".join(ran.err.split()), words

@@ -233,6 +233,17 @@ bank audit {BANK} --sheet mine.png
 bank audit {BANK} --sheet {{x}}/c0/00.png --force
 bank audit {BANK} --sheet probe.png
 bank audit {{x}}.bank --model nothing -o new/pairs.csv
+records ls nowhere
+records ls {{x}}.bank --kind nothing
+records ls {{x}}.bank --model nothing
+records show {{x}}.bank nothing
+records show {{x}}.bank 2
+records export {{x}}.bank -o new/r.tex
+records export {{x}}.bank -o mine.csv
+records export {{x}}.bank -o {{x}}.bank/r.csv
+records export {{x}}.bank -o into-bank/r.csv
+records export {{x}}.bank -o mine.csv/r.csv
+records export {{x}}.bank -o new/r.csv --kind nothing
 fewshot {BANK} --n-way 99
 fewshot {BANK} --n-way 2 --n-shot 99
 fewshot {BANK} --n-way 2 --split exam
@@ -307,14 +318,15 @@ COMMANDS = [line for line in CASES.splitlines() if line]
 
 def test_there_are_enough_refusals_of_every_command_that_can_be_refused() -> None:
     assert len(set(COMMANDS)) == len(COMMANDS) >= 80
-    groups = {"manifest", "bank", "models", "datasets"}
+    groups = {"manifest", "bank", "records", "models", "datasets"}
     seen = {" ".join(line.split()[: 2 if line.split()[0] in groups else 1]) for line in COMMANDS}
     # `doctor` and the two lists take nothing that could be refused.
     own = {"embed", "fewshot", "knn", "probe", "search", "saliency", "invariance", "quickstart", "bench"}
     of_banks = {f"bank {verb}" for verb in ("ls", "show", "verify", "repair", "export", "relabel", "audit")}
+    of_records = {f"records {verb}" for verb in ("ls", "show", "export")}
     of_manifests = {f"manifest {verb}" for verb in ("folder", "table", "build", "check")}
     of_models = {f"models {verb}" for verb in ("show", "fetch", "convert")}
-    assert seen == own | of_banks | of_manifests | of_models | {"datasets show"}
+    assert seen == own | of_banks | of_records | of_manifests | of_models | {"datasets show"}
 
 
 @pytest.mark.parametrize("line", COMMANDS)

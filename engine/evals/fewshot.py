@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.labels import Labels, group_codes, label_codes
+from engine.evals.one_line import counted, within
 from engine.evals.patients import NO_GROUP, kept_apart, known_groups
 from engine.kernels import faiss_library, intervals, prototypes
 from engine.kernels.clusters import Clustered, ratio
@@ -178,6 +179,14 @@ class FewShotResult:
     notes: tuple[str, ...] = ()
     bootstrap: Bootstrap | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        low, high = self.accuracy - self.ci95, self.accuracy + self.ci95
+        asked = f"{self.protocol.ways}-way {self.protocol.n_shot}-shot, {self.protocol.distance}"
+        return (
+            f"FewShotResult(accuracy {within(self.accuracy, low, high)}, 95 % over "
+            f"{counted(len(self.per_episode), 'episode')}; {asked}; {counted(self.used, 'image')})"
+        )
 
     @property
     def patients(self) -> Clustered:

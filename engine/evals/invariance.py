@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine import provenance
 from engine.errors import Refused
 from engine.evals.invariance_protocol import LEAST_IMAGES, InvarianceOptions, draw
+from engine.evals.one_line import counted, within
 from engine.evals.whiteners import Statistics, statistics
 from engine.kernels.clusters import across_groups, clustered, own_groups
 from engine.kernels.whitening import Whitening, agreement
@@ -50,6 +51,11 @@ class Invariance:
     views: "Views"
     report: dict[str, Any]
     pictures: Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]
+
+    def __repr__(self) -> str:
+        cosine, half = (self.report.get(name, float("nan")) for name in ("cosine", "ci95"))
+        shown = within(cosine, cosine - half, cosine + half)
+        return f"Invariance({self.report['transform']}: cosine {shown}, {counted(len(self.rows), 'image')})"
 
 
 def summarise(

@@ -16,6 +16,7 @@ from engine.errors import Refused
 from engine.evals.advice import name_column
 from engine.evals.arrays import finite
 from engine.evals.labels import Labels, group_codes, label_codes
+from engine.evals.one_line import counted, number
 from engine.evals.patients import kept_apart, known_groups
 from engine.evals.split_rows import SplitRows, have, split_rows
 from engine.kernels.episodes import own_groups
@@ -112,6 +113,15 @@ class KnnResult:
     names: tuple[str, ...] | None = None
     group_disjoint: bool = False
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        k, test = next(iter(self.by_k.items()))
+        return (
+            f"KnnResult(accuracy {number(test.accuracy)}, per class "
+            f"{number(test.mean_per_class_accuracy)}, AUROC {number(test.auroc)} at k = {k}; "
+            f"{counted(len(self.test_rows), 'image')} tested, {len(self.train_rows):,} voting, "
+            f"{self.classes:,} classes)"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """`{k, test, by_k, best, images, ...}`; `best` is chosen on the test rows themselves."""

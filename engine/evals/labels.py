@@ -6,6 +6,7 @@ and tensors are read as what they hold. A negative number, NaN, None, NaT and a 
 no label: -1.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -97,8 +98,9 @@ def _encoded(labels: Any, what: str) -> Labels:
 
 
 def _array(labels: Any, what: str) -> NDArray[Any]:
-    if isinstance(labels, np.ma.MaskedArray):
-        masked, labels = np.ma.getmaskarray(labels), labels.data.astype(object)
+    ma: Any = sys.modules.get("numpy.ma")  # nobody has a masked array without it, and its import takes time
+    if ma is not None and isinstance(labels, ma.MaskedArray):
+        masked, labels = ma.getmaskarray(labels), labels.data.astype(object)
         labels[masked] = None
     try:
         given = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)

@@ -23,6 +23,7 @@ from engine.evals import solvers
 from engine.evals.arrays import columns_of, finite
 from engine.evals.fitted import Fitted, swept
 from engine.evals.labels import label_codes
+from engine.evals.one_line import counted, number, within
 from engine.evals.selection import C_LIMITS, MAX_VALUES, NOT_UNIQUE, SELECT, VALUES, Select, Sweep, grid
 from engine.evals.splits import Parts, SplitOptions, parts
 from engine.kernels.intervals import Percentiles, resampled
@@ -118,6 +119,18 @@ class ProbeResult:
     probabilities: NDArray[np.float64]
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        numbers, shown, groups = self.test.headline, [], ""
+        for name, word in (("accuracy", "accuracy"), ("auroc", "AUROC")):
+            value, found = numbers[name], self.intervals.get(name)
+            shown.append(f"{word} {number(value) if found is None else within(value, found.low, found.high)}")
+            groups = groups if found is None else f"95 % over {counted(found.groups, 'group')}; "
+        converged = "" if self.converged else ", not all fits converged"
+        return (
+            f"ProbeResult({self.task.name!r}: {', '.join(shown)}; {groups}C = {self.best_C:g}{converged}; "
+            f"{counted(len(self.task.parts.test), 'image')} tested, {len(self.task.classes):,} classes)"
+        )
 
     @property
     def best_C(self) -> float:

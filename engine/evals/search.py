@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BadImage, Refused
+from engine.evals.one_line import counted
 from engine.kernels import faiss_library
 from engine.kernels.neighbours import Neighbours, nearest
 from engine.kernels.vectors import Distance, Space, Vectors
@@ -58,6 +59,11 @@ class SearchResult:
     found: tuple[Found, ...]
     report: dict[str, Any]
     row: int | None
+
+    def __repr__(self) -> str:
+        query = self.query.get("image_id", self.query.get("file"))
+        first = "".join(f", nearest {each.image_id!r} at {each.distance:.4f}" for each in self.found[:1])
+        return f"SearchResult({str(query)!r}: {counted(len(self.found), 'neighbour')}{first})"
 
 
 def search(

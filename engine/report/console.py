@@ -129,8 +129,8 @@ def duration(seconds: float) -> str:
 
 
 def _stage(name: str, clock: Any) -> str:
-    starved = clock.starved_s / max(clock.busy_s + clock.starved_s + clock.blocked_s, 1e-9)
-    return f"{name} {clock.img_per_s:,.0f}/s ({starved:.0%} starved)"
+    waiting = clock.starved_s / max(clock.busy_s + clock.starved_s + clock.blocked_s, 1e-9)
+    return f"{name} {clock.img_per_s:,.0f}/s ({waiting:.0%} waiting)"
 
 
 def progress_line(progress: "Progress") -> str:

@@ -77,6 +77,7 @@ WHERE: dict[str, tuple[str, ...]] = {
         "probe",
         "search",
         "bank audit",
+        "records export",
     ),
 }
 

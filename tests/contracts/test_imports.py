@@ -41,12 +41,20 @@ def loaded(statement: str) -> set[str]:
         ("stores.manifest", {"torch", "nvidia", "zarr", "sklearn", "scipy"}),
         ("engine.datasets", {"torch", "nvidia", "sklearn", "skimage", "pooch"}),
         ("engine.decode", {"nvidia"}),
+        ("embank", {"stores", "engine", "numpy", "torch", "nvidia", "pandas", "pyarrow", "zarr", "sklearn"}),
     ],
 )
 def test_import_is_light(module: str, absent: set[str]) -> None:
     names = loaded(f"import {module}")
     assert module.partition(".")[0] in names
     assert not names & absent
+
+
+def test_public_names_cost_what_they_need() -> None:
+    names = loaded(
+        "import embank; embank.Bank, embank.fewshot, embank.datasets, embank.__version__, dir(embank)"
+    )
+    assert not names & {"torch", "torchvision", "nvidia", "pandas", "pyarrow", "zarr", "sklearn"}
 
 
 def finished(words: list[str], cache: str) -> tuple[dict[str, Any], set[str]]:

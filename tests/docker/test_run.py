@@ -96,6 +96,11 @@ def install(site: Path, source: Path) -> None:
     subprocess.run([*pip, "--target", site, "."], cwd=source, check=True)
 
 
+def installed(module: Path) -> Path:
+    """Where a file of the repository is installed: `engine/embank` is the package `embank`."""
+    return module.relative_to("engine") if module.parts[:2] == ("engine", "embank") else module
+
+
 def free_ports(count: int) -> list[int]:
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [listener.getsockname()[1] for listener in listeners]
@@ -174,8 +179,12 @@ def test_the_installed_program_is_whole(clean: Clean) -> None:
                 and sent("cpu", module.relative_to(ROOT))
                 and "docker" not in module.parts
             ):
-                assert (clean.site / module.relative_to(ROOT)).read_bytes() == module.read_bytes()
-    code = "import cli, engine.scale, stores.read, benchmarks; print(cli.__file__, engine.__file__)"
+                place = clean.site / installed(module.relative_to(ROOT))
+                assert place.read_bytes() == module.read_bytes()
+    assert not (clean.site / "engine" / "embank").exists(), "once, as embank"
+    for package in ("embank", "engine", "stores"):
+        assert (clean.site / package / "py.typed").is_file()
+    code = "import cli, engine.scale, stores.read, benchmarks, embank; print(cli.__file__, embank.__file__)"
     for words in (["-c", code], ["-m", "cli", "--help"]):
         done = subprocess.run(
             [sys.executable, *words],

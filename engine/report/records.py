@@ -1,0 +1,317 @@
+"""Records for a person: the result of one in a line, all of them as a list, and one in full."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stores.record_index import RecordEntry
+from stores.record_table import Leaf, leaves
+from stores.records import RunRecord
+
+#: Kind -> metrics of which the first that a record has is its result.
+_RESULTS: Mapping[str, tuple[str, ...]] = {
+    "fewshot": ("accuracy",),
+    "knn": ("test.accuracy",),
+    "probe": ("test.accuracy", "test.auroc"),
+    "invariance": ("cosine",),
+    "saliency": ("mean",),
+    "embed": ("ok",),
+    "audit": ("pairs",),
+    "relabel": ("named",),
+}
+#: Members of a list's objects that are left to `--json`.
+_DETAILS = ("intervals", "refit", "stages", "error", "sweep", "reliability")
+#: Values of a list and rows of a table that are shown.
+_VALUES, _ROWS = 8, 20
+_SECTIONS = (
+    ("asked", "asked"),
+    ("used", "used"),
+    ("metrics", "found"),
+    ("failures", "failures"),
+    ("convergence", "convergence"),
+    ("seconds", "seconds"),
+)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The number that a record is looked up for.
+
+    Attributes:
+        metric: its dotted path among the record's metrics; empty if there is none.
+        value, low, high: it and its 95 % interval; None where undefined or not there.
+        reason: why it is undefined.
+        text: all of it in a few words.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None
+    text: str
+
+
+def result_of(record: RunRecord) -> Result:
+    """Return the result of a record of any kind."""
+    plain = {leaf.metric: leaf for leaf in leaves(record.metrics) if not leaf.item}
+    numbers = {name: leaf for name, leaf in plain.items() if _is_number(leaf.value)}
+    names = _RESULTS.get(record.kind, tuple(numbers))
+    if record.kind == "probe" and record.asked.get("multi_label"):
+        names = ("test.auroc",)
+    name = next((name for name in names if name in numbers), next((n for n in names if n in plain), ""))
+    leaf = plain.get(name)
+    write = _WORDS.get(record.kind, _usual)
+    if leaf is None:
+        return Result("", None, None, None, None, write(record, numbers, leaf))
+    value = leaf.value if _is_number(leaf.value) else None
+    return Result(name, value, leaf.low, leaf.high, leaf.reason, write(record, numbers, leaf))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+Numbers = Mapping[str, Leaf]
+
+
+def _usual(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    return "" if leaf is None else f"{leaf.metric.replace('.', ' ')} {_measured(leaf)}"
+
+
+def _measured(leaf: Leaf) -> str:
+    """A fraction with its interval, or why it is undefined."""
+    if not _is_number(leaf.value):
+        return f"undefined: {leaf.reason}" if leaf.reason else "undefined"
+    text = f"{leaf.value:,}" if isinstance(leaf.value, int) else f"{leaf.value:.3f}"
+    if leaf.low is None or leaf.high is None:
+        return text
+    return f"{text} ({leaf.low:.3f}-{leaf.high:.3f})"
+
+
+def _symmetric(leaf: Leaf) -> str:
+    if not _is_number(leaf.value) or leaf.high is None:
+        return _measured(leaf)
+    return f"{leaf.value:.3f} ± {leaf.high - leaf.value:.3f}"
+
+
+def _fewshot(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    task = f"{record.asked.get('n_way')}-way {record.asked.get('n_shot')}-shot"
+    return f"{task} accuracy {_symmetric(leaf)}" if leaf else task
+
+
+def _knn(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    alone = ", leave one out" if record.asked.get("leave_one_out") else ""
+    return f"accuracy {_measured(leaf)} at k = {record.metrics.get('k')}{alone}" if leaf else ""
+
+
+def _probe(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    if leaf is None:
+        return ""
+    label = str(record.asked.get("label", ""))
+    return f"{label}: test {'AUROC' if leaf.metric.endswith('auroc') else 'accuracy'} {_measured(leaf)}"
+
+
+def _invariance(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    transform = str(record.asked.get("transform", ""))
+    return f"{transform}: cosine {_symmetric(leaf)}" if leaf else transform
+
+
+def _saliency(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    return f"attentive diffusion {_measured(leaf)}" if leaf else ""
+
+
+def _embed(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    counts = {name: numbers[name] for name in ("failed", "pending") if name in numbers}
+    more = "".join(f", {_measured(count)} {name}" for name, count in counts.items() if count.value)
+    rows = f" of {_measured(numbers['rows'])}" if "rows" in numbers else ""
+    return f"{_measured(leaf)}{rows} images ok{more}" if leaf else ""
+
+
+def _audit(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    across = numbers.get("across_splits")
+    text = f", {_measured(across)} across splits" if across else ""
+    return f"{_measured(leaf)} pairs{text}" if leaf else ""
+
+
+def _relabel(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    rows = f" of {_measured(numbers['rows'])}" if "rows" in numbers else ""
+    return f"{_measured(leaf)}{rows} images named" if leaf else ""
+
+
+def _search(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    query, rows = record.asked.get("query"), record.metrics.get("rows")
+    image = query.get("image_id") or query.get("file") if isinstance(query, Mapping) else None
+    return f"{len(rows) if isinstance(rows, list) else 0} neighbours" + (f" of {image}" if image else "")
+
+
+_WORDS: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
+    "fewshot": _fewshot,
+    "knn": _knn,
+    "probe": _probe,
+    "invariance": _invariance,
+    "saliency": _saliency,
+    "embed": _embed,
+    "audit": _audit,
+    "relabel": _relabel,
+    "search": _search,
+}
+
+
+def to_dict(entry: RecordEntry) -> dict[str, Any]:
+    """Return `{record, file, created, kind, model, feature}` and the `Result` of a readable record."""
+    record = entry.record
+    assert record is not None
+    return {
+        "record": entry.id,
+        "file": entry.path,
+        "created": record.created,
+        "kind": record.kind,
+        "model": entry.model,
+        "feature": entry.feature or None,
+        **asdict(result_of(record)),
+    }
+
+
+def full_dict(entry: RecordEntry) -> dict[str, Any]:
+    """As `to_dict`, with the parts of the record."""
+    assert entry.record is not None
+    return {**to_dict(entry), **asdict(entry.record)}
+
+
+def unreadable(entries: Sequence[RecordEntry]) -> list[dict[str, str]]:
+    """`{record, path, reason, remedy}` of those that cannot be read."""
+    return [
+        {"record": e.id, "path": e.path, "reason": e.error.found, "remedy": e.error.remedy}
+        for e in entries
+        if e.error is not None
+    ]
+
+
+def print_list(entries: Sequence[RecordEntry]) -> None:
+    """One row a record, those that cannot be read included."""
+    from engine.report import console
+
+    rows = []
+    for entry in entries:
+        if entry.record is None:
+            rows.append([entry.id, "", "unreadable", "", entry.path])
+            continue
+        record = entry.record
+        rows.append([entry.id, _minute(record.created), record.kind, entry.model, result_of(record).text])
+    console.print_table(["record", "created (UTC)", "kind", "model", "result"], rows)
+
+
+def _minute(created: str) -> str:
+    return created[:16].replace("T", " ")
+
+
+def print_record(entry: RecordEntry) -> None:
+    """All of a record, long lists by their beginnings."""
+    from engine.report import console
+
+    record = entry.record
+    assert record is not None
+    console.write(f"{entry.id}: {record.kind}{f' of {entry.model}' * bool(entry.model)}, {record.created}")
+    if text := result_of(record).text:
+        _print_wrapped(text)
+    for part, title in _SECTIONS:
+        body = getattr(record, part)
+        if body:
+            console.write()
+            console.write(title)
+            _print_section(body)
+    console.write()
+    if record.versions:
+        _print_wrapped(
+            "versions: " + ", ".join(f"{name} {_value(each)}" for name, each in record.versions.items())
+        )
+        console.write()
+    _print_wrapped(f"`embank records show --json` prints every value; the file is {entry.path}")
+
+
+def _print_wrapped(text: str) -> None:
+    from engine.report import console, tables
+    from stores.paths import plain
+
+    for line in tables.wrapped(plain(text), console.width()):
+        console.write(line)
+
+
+def _print_section(body: Mapping[str, Any]) -> None:
+    from engine.report import console
+
+    for name, text in _lines(body):
+        _print_wrapped(f"  {name}: {text}")
+    for name, objects in _lists(body):
+        columns, rows = _table(objects)
+        more = f", the first {_ROWS} of {len(objects):,}" if len(objects) > _ROWS else ""
+        console.print_table(columns, rows, title=f"  {name}{more}")
+
+
+def _lines(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted path, text) of everything but lists of objects."""
+    for name, value in body.items():
+        if isinstance(value, Mapping):
+            if name != "intervals":  # they stand beside their values
+                yield from _lines(value, f"{path}{name}.")
+        elif not _is_table(value):
+            yield f"{path}{name}", _text(body, name)
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    from stores.record_table import interval
+
+    value = body[name]
+    if isinstance(value, list):
+        shown = ", ".join(_value(each) for each in value[:_VALUES]) or "none"
+        return shown + (f", ... ({len(value):,} in all)" if len(value) > _VALUES else "")
+    low, high = interval(body, name)
+    return _value(value) + (f" ({low:.6g} to {high:.6g})" if low is not None else "")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = "-" if value is None else str(value)
+    return text[:12] if _DIGEST.fullmatch(text) else text or "(empty)"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, Mapping) for each in value)
+
+
+def _lists(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+    """(dotted path, objects) of every list of objects that is in no other list."""
+    for name, value in body.items():
+        if isinstance(value, Mapping):
+            yield from _lists(value, f"{path}{name}.")
+        elif _is_table(value):
+            yield f"{path}{name}", value
+
+
+def _table(objects: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a list of objects, without lists and details within them."""
+    flat = [dict(_cells(each)) for each in objects[:_ROWS]]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    named = [name for name in ("image_id", "label", "class", "model", "k", "shots") if name in columns]
+    columns = list(dict.fromkeys([*named, *columns]))
+    return columns, [[row.get(name, "") for name in columns] for row in flat]
+
+
+def _cells(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in body.items():
+        if isinstance(value, Mapping):
+            if name not in _DETAILS:
+                yield from _cells(value, f"{path}{name}.")
+        elif not isinstance(value, list):
+            yield (
+                f"{path}{name}",
+                "-" if value is None else _value(value) if isinstance(value, bool) else value,
+            )
