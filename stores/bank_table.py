@@ -3,15 +3,12 @@
 import html
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from stores import files
+from stores.feature_info import FeatureInfo
 from stores.layout import RUN_DOCUMENT
 from stores.names import Roster
 from stores.places import Place
-
-if TYPE_CHECKING:
-    from stores.read import FeatureInfo
 
 _HEAD = ("feature", "rows", "dim", "ok", "failed", "pending", "dtype", "state")
 #: Features listed, and characters of a text shown, at most: a path fits.
@@ -33,7 +30,7 @@ class BankTable:
     note: str = ""
 
     @classmethod
-    def of(cls, path: Place, rows: int, info: Callable[[str, str], "FeatureInfo"]) -> "BankTable":
+    def of(cls, path: Place, rows: int, info: Callable[[str, str], FeatureInfo]) -> "BankTable":
         """Read the documents of a bank's features.
 
         Args:
@@ -82,7 +79,7 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
 
 
-def _lines(roster: Roster, info: Callable[[str, str], "FeatureInfo"]) -> Iterator[tuple[str, ...]]:
+def _lines(roster: Roster, info: Callable[[str, str], FeatureInfo]) -> Iterator[tuple[str, ...]]:
     for entry in roster.entries[:_MOST]:
         title = roster.title(entry.feature)
         try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,22 @@ from stores.split_words import meant
 from stores.text import clean
 
 if TYPE_CHECKING:
-    from stores.read import Bank, FeatureSet
+    from stores.manifest import Manifest
 
 #: Texts in banks of earlier versions that mean the same as an empty cell.
 _NAN = ("nan", "NaN", "NAN", "Nan")
 _UNCERTAIN = ("-1", "-1.0")
 _FINDING = ("1", "1.0", "0", "0.0", "-0.0", *_UNCERTAIN, *_NAN)
 _SHOWN = 3
+
+
+class Columns(Protocol):
+    """A bank, as far as it says what its rows are. See `stores.read.Bank`."""
+
+    @property
+    def rows(self) -> int: ...
+    def column(self, name: str) -> tuple[npt.NDArray[np.int32], list[str]]: ...
+    def manifest(self) -> "Manifest": ...
 
 
 @dataclass(frozen=True)
@@ -38,10 +47,12 @@ class Labelled:
     classes: tuple[str, ...]
 
 
-def labelled(features: "FeatureSet", label: str, split: str | None) -> Labelled:
+def labelled(bank: Columns, ok: npt.NDArray[np.bool_], label: str, split: str | None) -> Labelled:
     """Find the rows that have an embedding and a label.
 
     Args:
+        bank: of the feature.
+        ok: bool [rows], which rows have an embedding.
         label: a column of the manifest.
         split: take rows of this split only, by the word that evaluations take (`stores.split_words`).
 
@@ -49,14 +60,14 @@ def labelled(features: "FeatureSet", label: str, split: str | None) -> Labelled:
         Refused: no such split, no usable row, or a column that names no classes.
         ManifestError: no such column. BankError: a damaged file.
     """
-    codes, classes = _column(features.bank, label)
+    codes, classes = _column(bank, label)
     blank = [code for code, name in enumerate(classes) if name in _NAN]
     has_label = (codes >= 0) & ~np.isin(codes, blank)
     _refuse_no_classes(label, codes[has_label], classes)
-    inside = _inside(features.bank, split)
-    rows = np.flatnonzero(inside & has_label & features.ok)
+    inside = _inside(bank, split)
+    rows = np.flatnonzero(inside & has_label & ok)
     if not len(rows):
-        failed, bare = int((inside & ~features.ok).sum()), int((inside & ~has_label).sum())
+        failed, bare = int((inside & ~ok).sum()), int((inside & ~has_label).sum())
         where = "the bank" if split is None else f"split {split!r}"
         raise Refused(
             f"No usable row among the {int(inside.sum()):,} of {where} ({failed:,} without an embedding, "
@@ -67,7 +78,7 @@ def labelled(features: "FeatureSet", label: str, split: str | None) -> Labelled:
     return Labelled(rows, codes[rows].astype(np.int64), tuple(classes))
 
 
-def _column(bank: "Bank", name: str) -> tuple[npt.NDArray[np.int32], list[str]]:
+def _column(bank: Columns, name: str) -> tuple[npt.NDArray[np.int32], list[str]]:
     if name in COLUMNS:  # kept at hand, without the manifest
         return bank.column(name)
     manifest = bank.manifest()
@@ -97,7 +108,7 @@ def _refuse_no_classes(label: str, codes: npt.NDArray[np.int32], classes: Sequen
         )
 
 
-def _inside(bank: "Bank", split: str | None) -> npt.NDArray[np.bool_]:
+def _inside(bank: Columns, split: str | None) -> npt.NDArray[np.bool_]:
     if split is None:
         return np.ones(bank.rows, np.bool_)
     codes, names = bank.column("split")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from stores import documents, files, forms, integrity
 from stores.errors import BankError
+from stores.feature_info import FeatureInfo
 from stores.layout import (
     COLUMNS,
     MANIFEST,
@@ -44,34 +45,6 @@ if TYPE_CHECKING:
 _HEADER = 1 << 14
 #: Rows copied at a time.
 _BLOCK = 1 << 14
-
-
-@dataclass(frozen=True)
-class FeatureInfo:
-    """One line of `embank bank ls`.
-
-    Attributes:
-        name: of the feature's group.
-        title: what people call it; no two features of a bank share one (`stores.names`).
-        key: what made it.
-        dim: length of an embedding.
-        dtype: of the stored embeddings.
-        rows: of the bank; ok + failed + pending.
-        bytes: of its chunk files.
-        sealed: whether it is finished and may be evaluated.
-    """
-
-    name: str
-    key: FeatureKey
-    dim: int
-    dtype: str
-    rows: int
-    ok: int
-    failed: int
-    pending: int
-    bytes: int
-    sealed: bool
-    title: str
 
 
 @dataclass(frozen=True)
@@ -496,7 +469,7 @@ class FeatureSet:
         """
         from stores.labelled import labelled
 
-        return labelled(self, label, split)
+        return labelled(self.bank, self.ok, label, split)
 
     def xy(
         self, label: str = "label", split: str | None = None

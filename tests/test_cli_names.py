@@ -136,6 +136,7 @@ def test_pairs_of_models_are_told_apart(bank: Path, manifest: Path, tmp_path: Pa
     assert paired["model"] == second
 
 
+@pytest.mark.slow
 def test_a_slug_that_fits_both_says_in_what_they_differ(bank: Path, manifest: Path, tmp_path: Path) -> None:
     for words in runs(bank, manifest, SLUG, tmp_path).values():
         ran = embank(*words)

@@ -226,6 +226,7 @@ def test_search_by_image_knows_the_image_itself(bank: Path, tmp_path: Path) -> N
     assert "11.png (row 11): not listed" in said
 
 
+@pytest.mark.slow
 def test_a_query_twice_in_the_bank_is_not_its_own_neighbour(bank: Path, tmp_path: Path) -> None:
     copied = tmp_path / "other name.png"
     shutil.copy(bank.parent / "04.png", copied)

@@ -118,6 +118,7 @@ def test_refusals_name_rule_and_remedy(
     assert ran.code == 2 and says in ran.err and "remedy" in ran.err
 
 
+@pytest.mark.slow
 def test_a_manifest_needs_a_folder_and_an_architecture_its_size(
     files: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -329,7 +329,11 @@ def test_there_are_enough_refusals_of_every_command_that_can_be_refused() -> Non
     assert seen == own | of_banks | of_records | of_manifests | of_models | {"datasets show"}
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize(
+    "line",
+    # Workers take seconds to start.
+    [pytest.param(line, marks=[pytest.mark.slow] if "--workers" in line else []) for line in COMMANDS],
+)
 def test_a_refusal_changes_nothing(line: str, root: Path) -> None:
     words = line.format(root=root, x=root / "x").split()
     before = digests(root)

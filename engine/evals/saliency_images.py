@@ -9,10 +9,11 @@ from engine.models import ModelSpec, resolve
 from engine.models.catalog import find
 from engine.recipes import Recipe
 from engine.restore import Provenance, images_listed, images_of, spec_of
+from stores.feature_info import FeatureInfo
 from stores.manifest import Manifest
 from stores.names import Roster
 from stores.places import ObjectPath, Place, place
-from stores.read import Bank, FeatureInfo
+from stores.read import Bank
 
 
 @dataclass(frozen=True)

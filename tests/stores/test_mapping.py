@@ -67,6 +67,7 @@ def test_one_file_is_mapped_whatever_its_size(tmp_path: Path) -> None:
     assert array.tobytes() == whole
 
 
+@pytest.mark.slow
 def test_odd_payloads_are_read_into_memory(tmp_path: Path) -> None:
     paths, whole = write_chunks(tmp_path, 3, PAGE + 2)
     array = map_chunks(paths, PAGE + 2, np.dtype("<f2"))

@@ -213,6 +213,7 @@ def test_a_flipped_bit_is_found_and_mended(root: ObjectPath, disk: Bank, array: 
     assert sum("quarantine" in key for key in keys(root)) == 6  # seal, marker, and the chunk's four objects
 
 
+@pytest.mark.slow
 def test_a_missing_object_is_found_and_mended(root: ObjectPath, disk: Bank) -> None:
     bank = make_bank(root)
     objects.remove(chunk(bank, 2))

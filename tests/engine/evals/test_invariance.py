@@ -394,6 +394,7 @@ def test_refused(bank: Bank, changes: dict, says: str) -> None:
         invariances_from_bank(bank.path, MODEL, dataclasses.replace(options(), **changes))
 
 
+@pytest.mark.slow
 def test_float32_products_differ_little(bank: Bank) -> None:
     a, b = (
         invariances_from_bank(bank.path, MODEL, options(arithmetic=each))[0].cosine
