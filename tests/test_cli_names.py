@@ -145,6 +145,7 @@ def test_a_slug_that_fits_both_says_in_what_they_differ(bank: Path, manifest: Pa
         assert "weights imagenet.pth" in ran.err
 
 
+@pytest.mark.slow
 def test_ls_and_show_and_export(bank: Path, tmp_path: Path) -> None:
     listed = embank("bank", "ls", bank, "--json").json
     assert sorted(each["title"] for each in listed) == sorted(titles(bank))

@@ -20,6 +20,8 @@ from stores.manifest import Manifest
 from tests.command import Ran, embank
 from tests.stores.banks import make_bank
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 EMBANK = f"{sys.executable} -m cli"
 
@@ -54,7 +56,6 @@ CLOSED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", CLOSED)
 def test_streams_that_take_nothing(bank: Path, how: str) -> None:
     redirection, code, said = CLOSED[how]

@@ -25,6 +25,8 @@ from stores.manifest import Manifest
 from stores.read import Bank
 from tests.engine.models.plain import pictures, saved, trained
 
+pytestmark = pytest.mark.slow
+
 SMALL = replace(Recipe(), size=40, crop=32)
 CPU = Runtime(device="cpu", precision="fp32", threads=1)
 OPTIONS = EmbedOptions(decoder="reference", batch_size=7, chunk_rows=16)
@@ -110,7 +112,6 @@ def _lose_an_activation(conv: graph.PackedConv) -> None:
     conv.activation = None
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not graph.can_pack(), reason="this torch has no oneDNN convolutions")
 @pytest.mark.parametrize("change", [_scale, _lose_a_bias, _lose_an_activation])
 def test_a_fault_of_the_fast_path_shows(
@@ -143,7 +144,6 @@ def test_features_of_another_length_show(
     assert shown["max_relative_error"] == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
 def test_what_has_no_cosine_is_counted(
     value: float, folder: Path, spec: ModelSpec, bank: Path, monkeypatch: pytest.MonkeyPatch
@@ -160,7 +160,6 @@ def test_what_has_no_cosine_is_counted(
     assert (made["n"], made["undefined"]) == (N - 1 - 3, 3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch_size", "compiled", "sizes"),
     [(7, False, [7, 7, 6]), (7, True, [7, 7, 7]), (64, False, [16, 4]), (64, True, [16, 16])],

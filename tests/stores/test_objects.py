@@ -251,6 +251,7 @@ def test_a_damaged_document_is_put_back(root: ObjectPath, disk: Bank, name: str)
 # Copies at hand
 
 
+@pytest.mark.slow
 def test_what_was_read_stays_at_hand(
     root: ObjectPath, disk: Bank, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

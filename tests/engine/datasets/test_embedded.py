@@ -15,6 +15,8 @@ from engine.errors import Refused
 from stores.manifest import Manifest
 from stores.manifest_check import check
 
+pytestmark = pytest.mark.slow
+
 #: The sets whose images come with an installed package.
 EMBEDDED = ("digits", "tiles")
 

@@ -21,6 +21,8 @@ from stores.manifest_check import check
 from tests.command import embank
 from tests.corpus.images import dicom, half, png, scene, written
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(11)
 WINDOW = {"depth": "window", "window": [-1000, 250], "size": 32, "crop": 32}
 
@@ -101,7 +103,6 @@ def test_stoic_pixels_are_the_studys(stoic: Path) -> None:
             np.testing.assert_array_equal(batch.pixels[row].numpy(), np.repeat(expected[:, :, None], 3, 2))
 
 
-@pytest.mark.slow
 def test_stoic_embeds_under_its_window_alone(stoic: Path, tmp_path: Path) -> None:
     assert embedded("stoic", stoic, tmp_path, recipe=WINDOW)["failed"] == 0
     (tmp_path / "other").mkdir()
@@ -193,7 +194,6 @@ def medmnist(
     return made
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(28, 28), (64, 64, 3)])
 def test_medmnist(shape: tuple[int, ...], tmp_path: Path) -> None:
     made = medmnist(tmp_path / "root" / "pneumoniamnist.npz", shape)
@@ -406,7 +406,6 @@ def dicom_folder(root: Path) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_dicom(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     root = dicom_folder(tmp_path / "root")

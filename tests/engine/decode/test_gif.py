@@ -18,6 +18,8 @@ from stores import records
 from stores.manifest import Manifest
 from tests.corpus.images import frames, half, png, scene, written
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe(size=32, crop=32)
 
 

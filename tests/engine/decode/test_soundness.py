@@ -12,6 +12,8 @@ from stores.manifest_check import check
 from stores.problems import CheckReport
 from tests.corpus import images
 
+pytestmark = pytest.mark.slow
+
 #: Complete as far as their structure goes: found when they are decoded, and no earlier.
 DECODED = {"JPEG, no tables"}
 DICOM = {"garbage", "no preamble", "half", "minus 20 bytes", "no rows", "three frames"}

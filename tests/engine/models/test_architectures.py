@@ -50,16 +50,6 @@ ORACLES = [
     ("maxvit_t", "blocks.3", _mean, 224),
     ("vit_b_32", "encoder.ln", _token, 224),
 ]
-#: Large or slow to build; each family that has a small member runs it always.
-HEAVY = {
-    "resnext50_32x4d",
-    "efficientnet_v2_s",
-    "inception_v3",
-    "swin_v2_t",
-    "maxvit_t",
-    "vit_b_32",
-    "vgg11_bn",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +60,9 @@ def quick_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "layer", "shape", "side"),
-    [pytest.param(*row, id=row[0], marks=[pytest.mark.slow] if row[0] in HEAVY else []) for row in ORACLES],
+    ("name", "layer", "shape", "side"), [pytest.param(*row, id=row[0]) for row in ORACLES]
 )
 def test_the_feature_is_the_pooled_last_map(name: str, layer: str, shape: Shape, side: int) -> None:
     options = architectures.family(name).options

@@ -243,6 +243,7 @@ def test_awkward_modules_keep_their_meaning(module: type[nn.Module], folded: int
     assert bool(rewrites.untraceable) == (module is _Branch)
 
 
+@pytest.mark.slow
 @needs_packing
 def test_sums_are_written_in_place_where_that_is_safe() -> None:
     resnet, _ = graph.rewrite(architectures.build_seeded("torchvision/resnet18", 0), pack=True)

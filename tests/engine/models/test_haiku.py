@@ -116,6 +116,7 @@ HOSTILE: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HOSTILE)
 def test_corpus(case: str, tmp_path: Path) -> None:
     trace = tmp_path / "trace"

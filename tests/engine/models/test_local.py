@@ -10,6 +10,8 @@ from engine.models import architectures, graph, local, reach
 from engine.runtime import Runtime
 from tests.engine.models.plain import settle, trained
 
+pytestmark = pytest.mark.slow
+
 CPU = Runtime("cpu", "fp32", 1)
 SIDE = 67  # on the way down 34, 17, 9, 5, 3: even and odd
 
@@ -54,7 +56,6 @@ PIECES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PIECES)
 def test_window_forward_equals_whole_forward_passes(name: str) -> None:
     if name.startswith("timm"):
@@ -172,7 +173,6 @@ def test_bf16_is_close_and_repeatable() -> None:
     assert 1e-5 < error < 0.03
 
 
-@pytest.mark.slow
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["torchvision/resnet50", "torchvision/densenet121"])
 def test_cuda_equals_whole_forward_passes_in_float64(name: str) -> None:

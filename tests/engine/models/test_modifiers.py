@@ -17,6 +17,8 @@ from engine.recipes import Recipe
 from tests.engine.models import foreign
 from tests.engine.models.plain import settle
 
+pytestmark = pytest.mark.slow
+
 
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 4))
 def test_same_padding_is_tensorflows(length: int, kernel: int, stride: int) -> None:
@@ -64,7 +66,6 @@ def test_which_layers_change() -> None:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "size"),
     [
@@ -139,7 +140,6 @@ def test_a_transformer_without_class_token_has_none_to_give() -> None:
         )
 
 
-@pytest.mark.slow
 def test_variants_have_keys_of_their_own(tmp_path: Path) -> None:
     net = models.resnet50(weights=None)
     path = tmp_path / "w.pth"

@@ -153,6 +153,7 @@ def test_sheet_holds_all_images(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(sheet)[-tile.shape[0] :, : tile.shape[1]], tile)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True])
 def test_gallery_writes_pictures_maps_and_a_sheet(tmp_path: Path, shared: bool) -> None:
     folder = tmp_path / "new" / "folder"
