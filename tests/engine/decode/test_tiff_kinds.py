@@ -39,7 +39,7 @@ def of(values: np.ndarray, **changed: int | list[int]) -> bytes:
         (of(GREY.astype(np.uint64)), "64-bit unsigned samples"),
         (of(GREY.astype(np.int16), _262=0), "16-bit signed samples, grey .white is zero."),
         (of(GREY.astype(np.uint16), _262=3), "16-bit unsigned samples, palette"),
-        (of(scene(8, 8), _262=1, _338=[0, 0]), "grey, 3 channels; write the one or three"),
+        (of(scene(8, 8), _262=1, _338=[0, 0]), "grey, 3 channels; write one channel, or three"),
         (of(scene(8, 8), _262=32803), "colour filter array"),
         (of(GREY, _259=34661), "JBIG compression .34661."),
         (of(GREY, _259=34887), "LERC compression"),
