@@ -157,14 +157,14 @@ def killed(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_kill_at_every_sixth_step_of_a_run(reference: Path, empty: Path, quick_path: Path) -> None:
+def test_a_kill_at_every_eighth_step_of_a_run(reference: Path, empty: Path, quick_path: Path) -> None:
     feature = Bank.open(reference).list()[0].name
     total = count(work, fresh(empty, quick_path))
-    for at in range(1, total + 1, 6):
+    for at in range(1, total + 1, 8):
         path = fresh(empty, quick_path)
         assert killed(work, path, die_at(at))
         assert lies(path, feature) == []
-        if at % 12 == 1:  # Every other time the resumed run is killed as well.
+        if at % 16 == 1:  # Every other time the resumed run is killed as well.
             killed(work, path, die_at(at // 2 + 1))
             assert lies(path, feature) == []
         with patched(Os(nothing)):
@@ -224,7 +224,7 @@ def test_kills_on_a_file_system_without_hard_links(reference: Path, empty: Path,
 
     with patched(Os(before_and(0))) as fake:
         work(fresh(empty, quick_path))
-    for at in range(1, fake.count + 1, 5):
+    for at in range(1, fake.count + 1, 7):
         path = fresh(empty, quick_path)
         assert killed(work, path, before_and(at))
         with patched(Os(before_and(0))):
