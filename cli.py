@@ -308,13 +308,16 @@ def manifest_check(
     json: Json = False,
 ) -> None:
     """Missing files, duplicate content, patients across splits, class counts."""
-    from engine.decode.soundness import fault_finder
-    from engine.decode.source import ImageSource
     from engine.report import console
     from stores.manifest_check import check
 
     listed = _read_manifest(manifest, root)
-    fault_of = fault_finder(ImageSource(listed.root, listed.uris))
+    fault_of = None
+    if content:
+        from engine.decode.soundness import fault_finder
+        from engine.decode.source import ImageSource
+
+        fault_of = fault_finder(ImageSource(listed.root, listed.uris))
     with _terminable(), console.probe_progress() as progress:
         update = progress("manifest check")
         report = check(

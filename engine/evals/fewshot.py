@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.evals.labels import Labels, group_codes, label_codes
+from engine.evals.labels import Labels, label_codes
 from engine.evals.one_line import counted, within
 from engine.evals.patients import NO_GROUP, kept_apart, known_groups
 from engine.kernels import faiss_library, intervals, prototypes
@@ -306,14 +306,14 @@ def compare(
     have = _usable_rows(features, len(codes), ok)
     clock.lap("labels")
     usable = np.flatnonzero(have & (codes >= 0))
-    group_codes = known_groups(_group_codes(groups, len(codes)), usable)
-    protocol, notes = _resolved(protocol, group_codes, codes[usable])
+    patients = known_groups(groups, len(codes), usable)
+    protocol, notes = _resolved(protocol, patients, codes[usable])
     pools = _pools(codes, usable, protocol, data_set)
     large = {c: rows for c, rows in pools.items() if len(rows) >= protocol.n_shot + protocol.n_query}
     if len(large) < protocol.ways:
         raise _too_few(pools, names, len(large), protocol, len(codes), codes, have)
-    by_row = bool(bootstrap) or group_codes is not None
-    run = _Run(protocol, list(large.values()), data_set, group_codes, len(codes), by_row)
+    by_row = bool(bootstrap) or patients is not None
+    run = _Run(protocol, list(large.values()), data_set, patients, len(codes), by_row)
     clock.lap("pools")
     predictors = {
         name: _predictor(array, protocol, backend, device, threads) for name, array in features.items()
@@ -321,7 +321,7 @@ def compare(
     clock.lap("device")
     run.go(predictors, clock)
     classes = tuple(names[c] if names is not None else c for c in large)
-    units = own_groups(np.full(len(codes), -1) if group_codes is None else group_codes) if by_row else None
+    units = own_groups(np.full(len(codes), -1) if patients is None else patients) if by_row else None
     used = sum(len(rows) for rows in pools.values())
     found = {}
     for name in features:
@@ -335,7 +335,7 @@ def compare(
         found[name] = FewShotResult(
             protocol, interval.mean, interval.ci95, tally.accuracies, used, len(codes) - len(usable),
             classes, tally.confusion, run.digest.hexdigest(),
-            None if group_codes is None else _per_patient(tally.correct, run.asked, units),
+            None if patients is None else _per_patient(tally.correct, run.asked, units),
             notes, boot, clock.of(name),
         )  # fmt: skip
     return found
@@ -475,15 +475,6 @@ def _usable_rows(features: Mapping[str, Any], rows: int, ok: NDArray[np.bool_] |
             finite = array.isfinite().all(dim=1).cpu().numpy() if _is_torch(array) else finite_rows(array)
             found = found & finite
     return found
-
-
-def _group_codes(groups: Any, rows: int) -> NDArray[np.int64] | None:
-    if groups is None:
-        return None
-    codes = group_codes(groups).codes
-    if len(codes) != rows:
-        raise Refused(f"{len(codes)} groups for {rows} labels", "There is one a row", "give one a row")
-    return codes
 
 
 def _pools(

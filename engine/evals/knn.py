@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from engine.errors import Refused
 from engine.evals.advice import name_column
 from engine.evals.arrays import finite
-from engine.evals.labels import Labels, group_codes, label_codes
+from engine.evals.labels import Labels, label_codes
 from engine.evals.one_line import counted, number
 from engine.evals.patients import kept_apart, known_groups
 from engine.evals.split_rows import SplitRows, have, split_rows
@@ -171,10 +171,7 @@ def knn(
     read = label_codes(labels)
     codes = read.codes
     parts = _Parts.of(codes, train, test, finite(features) if ok is None else np.asarray(ok, bool))
-    group = None if groups is None else group_codes(groups).codes
-    if group is not None and len(group) != len(codes):
-        raise Refused(f"{len(group)} groups for {len(codes)} labels", "There is one a row", "give one a row")
-    group = known_groups(group, np.concatenate([parts.test, parts.train]))
+    group = known_groups(groups, len(codes), np.concatenate([parts.test, parts.train]))
     apart, note = kept_apart(options.group_disjoint, group is not None, what="neighbours of each other")
     group = group if apart else None
     parts = parts if group is None else parts.without_own(group)

@@ -10,21 +10,29 @@ from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.advice import name_column
+from engine.evals.labels import group_codes
 
 #: Why there is no interval over patients.
 NO_GROUP = "no image names its patient (group)"
 
 
-def known_groups(groups: NDArray[Any] | None, rows: NDArray[np.intp]) -> NDArray[np.int64] | None:
-    """Group codes int64 [N], or None if not one of the rows has a group.
+def known_groups(groups: Any, count: int, rows: NDArray[np.intp]) -> NDArray[np.int64] | None:
+    """Read groups as codes int64 [N], or None if not one of the rows has a group.
 
     Args:
-        groups: [N], negative where unknown; None where there are none.
+        groups: [N] whole numbers or texts (`engine.evals.labels`); None where there are none.
+        count: N, the number of labels.
         rows: that take part.
+
+    Raises:
+        Refused: not one group a label, or as `engine.evals.labels.group_codes`.
     """
-    if groups is None or not (groups[rows] >= 0).any():
+    if groups is None:
         return None
-    return groups.astype(np.int64)
+    codes = group_codes(groups).codes
+    if len(codes) != count:
+        raise Refused(f"{len(codes)} groups for {count} labels", "There is one a row", "give one a row")
+    return codes if (codes[rows] >= 0).any() else None
 
 
 def kept_apart(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from engine.errors import Refused
 from engine.evals.advice import name_column
 from engine.evals.split_rows import have, others_note, split_rows
-from stores.cutting import unit_key
+from stores.cutting import rarest_class, unit_key
 from stores.limits import check_seed
 from stores.spellings import alike
 
@@ -286,7 +286,9 @@ class _Cutter:
     def _strata(self, rows: Rows, unit: NDArray[np.intp], units: int) -> NDArray[np.int64]:
         """int64 [units]: rank of the rarest class (finding) of a unit's rows, by the number of rows."""
         labels = self.labels[rows]
-        hits = np.eye(int(labels.max()) + 1, dtype=np.bool_)[labels] if labels.ndim == 1 else labels > 0
+        if labels.ndim == 1:
+            return rarest_class(labels, int(labels.max()) + 1, unit, units)
+        hits = labels > 0
         counts = hits.sum(axis=0)
         order = np.argsort(counts, kind="stable")
         first = np.where(hits.any(axis=1), hits[:, order].argmax(axis=1), len(counts))
