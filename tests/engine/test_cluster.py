@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.engine.test_scale import sleep, square
+from tests.engine.test_executors import sleep, square
 
 from engine import executors
 from engine.errors import Refused

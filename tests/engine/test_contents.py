@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.engine.test_extract import _digests
+from tests.engine.embed.test_run import _digests
 
 from engine.decode.source import Limits
 from engine.embed.repair import repair

@@ -28,7 +28,7 @@ def _resident() -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
 def test_freed_memory_stays_and_is_given_back_at_the_end() -> None:
     """In a process of its own: where many tests have run, other mappings may lie in the way of the heap."""
-    code = "from tests.engine.test_heap import keep_and_give_back; keep_and_give_back()"
+    code = "from tests.engine.test_malloc import keep_and_give_back; keep_and_give_back()"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 

@@ -18,7 +18,7 @@ from email.utils import formatdate
 import pytest
 
 # These are tests of every object store: here they get this module's `root` and `lock`.
-from tests.stores.test_leases import (  # noqa: F401
+from tests.stores.backends.test_leases import (  # noqa: F401
     hasty,
     test_a_holder_elsewhere_is_believed_until_it_falls_silent,
     test_a_living_holder_keeps_it,
@@ -27,7 +27,7 @@ from tests.stores.test_leases import (  # noqa: F401
     test_sharers_that_fell_silent_are_put_out,
     test_two_coordinators_of_a_feature,
 )
-from tests.stores.test_objects import (  # noqa: F401
+from tests.stores.backends.test_object_store import (  # noqa: F401
     CHUNK,
     DIM,
     disk,

@@ -184,7 +184,7 @@ def test_a_parent_that_dies_takes_its_children_along(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "import sys, time; from tests.engine.decode.test_disposable import *\n"
+        "import sys, time; from tests.engine.decode.test_isolated_process import *\n"
         "own = Children(RENDERER, small); ask(own, 'nothing')\n"
         "print(psutil.Process().children()[0].pid, flush=True); time.sleep(60)"
     )

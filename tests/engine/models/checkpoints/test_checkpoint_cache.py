@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from tests.engine.models.test_fetch import QUICK, Server, server
+from tests.engine.models.checkpoints.test_download import QUICK, Server, server
 from torch import nn
 from torchvision import models
 
