@@ -45,7 +45,7 @@ def test_the_documentation_holds(parser: Any) -> None:
         "```python\n>>> from stores.manifest import manifest\n>>> 1 +\\\n... 1\n2\n```",
         "# A heading, `here`\n\n[a](#a-heading-here) [d](page.md#a-heading-here)",
         "[b](https://example.org/x) `[c](nowhere)` [e](mailto:a@example.org)",
-        "`engine/models/rows_*.py`, `stores/errors.py`, `.ci/run`, and `a/b.py` of somebody else",
+        "`engine/models/catalog/*.py`, `stores/errors.py`, `.ci/run`, and `a/b.py` of somebody else",
         "see /tmp/images, and https://example.org/work/x, and ../home/x",
     ],
 )  # fmt: skip
