@@ -1,0 +1,83 @@
+"""What commands check before anything is computed, and the inputs that several of them read."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stores.errors import Refused
+
+if TYPE_CHECKING:
+    from stores.manifest import Manifest
+    from stores.outputs import Images
+
+
+def check_output(
+    out: Path | None,
+    bank: str,
+    command: str,
+    force: bool,
+    *,
+    kinds: tuple[str, ...] | None = None,
+    inputs: tuple[Path | None, ...] = (),
+    root: Path | None = None,
+) -> None:
+    """Refuse an output before anything is computed; kinds are pictures unless said otherwise."""
+    from stores.outputs import PICTURES, check_file
+
+    if out is None:
+        return
+
+    def images() -> "Images":
+        from stores.outputs import Images
+        from stores.read import Bank
+
+        of_bank = Images.of(Bank.open(bank).manifest())
+        return Images(root, of_bank.uris) if root else of_bank
+
+    check_file(out, kinds or PICTURES, command=command, force=force, inputs=inputs, images=images)
+
+
+def read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -> "Manifest":
+    """Read a manifest, and say what its reader must know."""
+    from engine.report import console
+    from stores.manifest import Manifest
+
+    manifest = Manifest.read(path, root=root, allow_outside=allow_outside)
+    for note in manifest.notes:
+        console.say(note)
+    return manifest
+
+
+def by_model(option: str, what: str, words: list[str], slugs: list[str]) -> list[str | None]:
+    """Assign the values of an option to models: SLUG=VALUE to one, plain values to all, in order."""
+    parts = [word.partition("=") for word in words]
+    addressed = {slug: value for slug, equals, value in parts if equals and slug in slugs}
+    if not words or (len(addressed) == len(words) and all(addressed.values())):
+        return [addressed.get(slug) for slug in slugs]
+    if addressed or len(words) != len(slugs):
+        raise Refused(
+            f"{option} {', '.join(words)} for --model {', '.join(slugs)}",
+            f"Give one {what} for each model, in the same order, or each as {option} SLUG={what.upper()}",
+            f"write for instance {option} {slugs[0]}={what.upper()}",
+        )
+    return list(words)
+
+
+def name_values(words: list[str]) -> dict[str, str]:
+    """The pairs of `-O NAME=VALUE`. Raises Refused for what is no pair."""
+    pairs = [word.partition("=") for word in words]
+    for word, (name, equals, _) in zip(words, pairs, strict=True):
+        if not (name and equals):
+            raise Refused(f"-O {word!r}", "It reads NAME=VALUE", "write for instance -O seed=1")
+    return {name: value for name, _, value in pairs}
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """The numbers of `--ratios`. Raises Refused for what is none."""
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise Refused(
+            f"--ratios {text[:60]!r}",
+            "They are numbers with commas between",
+            "write for instance 0.7,0.1,0.2",
+        ) from None
