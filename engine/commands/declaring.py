@@ -22,6 +22,7 @@ from typer.core import TyperCommand
 
 #: The panels of every command's help, in this order.
 WHAT, PROTOCOL, MACHINE, OUTPUT = "What", "Protocol", "Machine", "Output"
+_PANELS = (WHAT, PROTOCOL, MACHINE, OUTPUT)
 #: The panel of the options of `embank` itself, where typer puts its own.
 GENERAL = "Options"
 
@@ -37,6 +38,8 @@ def option(panel: str, *names: str, help: str, **settings: Any) -> Any:
         help: one sentence or more.
         settings: of `typer.Option`. `show_default="TEXT"` says what is done where the option is left out.
     """
+    if "min" in settings:
+        settings.setdefault("metavar", "N")  # `<int range>` leaves little room for the help
     return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
 
 
@@ -57,7 +60,7 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
 
 
 def expanded(function: Callable[..., None]) -> Callable[..., None]:
-    """The function with the fields of its dataclasses as keyword parameters instead.
+    """The function with the fields of its dataclasses as keyword parameters instead, in the panels' order.
 
     Raises:
         TypeError: an annotation is a text (`from __future__ import annotations`), or two parameters have the
@@ -83,7 +86,8 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
         given = {name: made[name](**{each: values.pop(each) for each in built[name]}) for name in made}
         function(**given, **values)
 
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(sorted(parameters, key=_place))  # type: ignore[attr-defined]
+    run.__doc__ = "\n\n".join(" ".join(part.split()) for part in (function.__doc__ or "").split("\n\n"))
     run.__annotations__ = {}  # the signature has all of it, and typer would look through them twice
     return run
 
@@ -95,8 +99,30 @@ def _parameter(field: Field[Any]) -> inspect.Parameter:
     )
 
 
+def _place(parameter: inspect.Parameter) -> int:
+    """The place of a parameter's panel; arguments and the context, which have none, are first."""
+    for info in getattr(parameter.annotation, "__metadata__", ()):
+        if info.rich_help_panel in _PANELS:
+            return 1 + _PANELS.index(info.rich_help_panel)
+    return 0
+
+
 class _Command(TyperCommand):
-    """A command that has `--help` in the last panel, not in one of its own before the others."""
+    """A command whose help has `--help` in the last panel, and no column for `--no-` forms.
+
+    By itself typer gives `--help` a panel before all others, and the `--no-` forms a column that leaves the
+    other options little room; here the sentence on an option names them.
+    """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        before = [param.secondary_opts for param in self.params]
+        for param in self.params:
+            param.secondary_opts = []
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            for param, words in zip(self.params, before, strict=True):
+                param.secondary_opts = words
 
     def get_help_option(self, ctx: Any) -> Any:
         found: Any = super().get_help_option(ctx)

@@ -60,7 +60,7 @@ class Protocol:
 
         apart = self.group_disjoint
         if self.patient_disjoint:
-            apart = _renamed("--patient-disjoint", "--group-disjoint", apart)
+            apart = _by_old_name(apart)
         return Protocol(
             self.n_way,
             self.n_shot,
@@ -108,13 +108,15 @@ def fewshot(
     say_undone(batch)
 
 
-def _renamed(old: str, new: str, value: bool | None) -> bool:
-    """Take an option by its old name, which works for one release more."""
+def _by_old_name(value: bool | None) -> bool:
+    """Take --patient-disjoint, which works for one release more."""
     from engine.report import console
 
     if value is False:
         raise Refused(
-            f"{old} with {new.replace('--', '--no-', 1)}", "One says the opposite", "drop one of them"
+            "--patient-disjoint with --no-group-disjoint", "One says the opposite", "drop one of them"
         )
-    console.say(f"{old} is now called {new}; the old name will go with the next release.")
+    console.say(
+        "--patient-disjoint is now called --group-disjoint; the old name will go with the next release."
+    )
     return True

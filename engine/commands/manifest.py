@@ -217,9 +217,10 @@ class Cutting:
         int | None,
         option(PROTOCOL, min=0, help="With --folds: this one is the split test, the others are train."),
     ] = None
-    stratify: Annotated[bool, option(PROTOCOL, "--stratify/--no-stratify", help="Cut each class alike.")] = (
-        True
-    )
+    stratify: Annotated[
+        bool,
+        option(PROTOCOL, "--stratify/--no-stratify", help="Cut each class alike; --no-stratify does not."),
+    ] = True
     replace_split: Annotated[
         bool,
         option(PROTOCOL, "--replace-split", help="Replace the split that the manifest has already."),

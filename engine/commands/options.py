@@ -148,7 +148,7 @@ GroupDisjoint = Annotated[
     option(
         PROTOCOL,
         "--group-disjoint/--no-group-disjoint",
-        help="Keep the images of a group (patient) apart.",
+        help="Keep the images of a group (patient) apart; --no-group-disjoint does not.",
         show_default="where groups are known",
     ),
 ]
@@ -198,6 +198,7 @@ MaxFailed = Annotated[
     option(
         PROTOCOL,
         "--max-failed",
+        metavar="SHARE",
         min=0,
         max=1,
         callback=number,

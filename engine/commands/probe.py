@@ -79,7 +79,8 @@ class Protocol:
         Select | None,
         option(
             PROTOCOL,
-            help="Validation score that chooses C.",
+            metavar="SCORE",
+            help="Of the validation, to choose C: accuracy, mean-per-class, auroc or log-loss.",
             show_default="accuracy; auroc with --multi-label",
         ),
     ] = None
@@ -88,7 +89,7 @@ class Protocol:
         option(
             PROTOCOL,
             "--standardise/--no-standardise",
-            help="By mean and deviation of the rows fitted.",
+            help="By mean and deviation of the rows fitted; --no-standardise does not.",
         ),
     ] = True
     class_weight: Annotated[
