@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from engine.commands.checking import check_output, read_manifest
 from engine.commands.choices import ExportFormat
-from engine.commands.declaring import OUTPUT, PROTOCOL, WHAT, command, option
+from engine.commands.declaring import OUTPUT, PROTOCOL, WHAT, Options, command, option
 from engine.commands.options import (
     BankPath,
     BankWeights,
@@ -240,8 +239,7 @@ def bank_relabel(
     show(report, json, lambda: print_relabel(report))
 
 
-@dataclass(frozen=True)
-class AuditOutput:
+class AuditOutput(Options):
     """What an audit writes."""
 
     out: MaybeFile = None

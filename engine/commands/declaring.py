@@ -1,7 +1,6 @@
 """How a command is declared: options with a panel each, in frozen dataclasses where they are many.
 
-    @dataclass(frozen=True)
-    class Machine:
+    class Machine(Options):
         device: Device = "auto"
         threads: Threads = None
 
@@ -9,16 +8,18 @@
     def embed(manifest: ManifestPath, machine: Machine) -> None: ...
 
 typer sees `embed(*, manifest, device="auto", threads=None)`; the function gets a `Machine` of what was given.
+A command that is not run costs next to nothing: its parameters and dataclasses are made when they are needed.
 """
 
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar, dataclass_transform
 
 import typer
 from typer.core import TyperCommand
+from typer.main import get_callback, get_params_convertors_ctx_param_name_from_function
 
 #: The panels of every command's help, in this order.
 WHAT, PROTOCOL, MACHINE, OUTPUT = "What", "Protocol", "Machine", "Output"
@@ -27,6 +28,20 @@ _PANELS = (WHAT, PROTOCOL, MACHINE, OUTPUT)
 GENERAL = "Options"
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
+
+
+@dataclass_transform(frozen_default=True)
+class Options:
+    """Options of a command that belong together; a class derived from it is a frozen dataclass.
+
+    It becomes one when the first is made: that takes half a millisecond, and only one command is run.
+    """
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        made: Any = dataclass(frozen=True)(
+            type(self)
+        )  # in place: from now on it has an `__init__` of its own
+        made.__init__(self, *args, **values)
 
 
 def option(panel: str, *names: str, help: str, **settings: Any) -> Any:
@@ -44,7 +59,7 @@ def option(panel: str, *names: str, help: str, **settings: Any) -> Any:
 
 
 def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Callable[[_Function], _Function]:
-    """Register a function, its dataclasses expanded, as a command; the function itself stays as it is.
+    """Register a function, its `Options` expanded, as a command; the function itself stays as it is.
 
     Args:
         app: the group that the command is in.
@@ -53,25 +68,32 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
     """
 
     def register(function: _Function) -> _Function:
-        app.command(name, cls=_Command, **settings)(expanded(function))
+        def described() -> None: ...
+
+        described.__name__ = function.__name__
+        described.__doc__ = "\n\n".join(
+            " ".join(part.split()) for part in (function.__doc__ or "").split("\n\n")
+        )
+        kind: Any = functools.partial(_Command, function=function)
+        app.command(name, cls=kind, **settings)(described)
         return function
 
     return register
 
 
 def expanded(function: Callable[..., None]) -> Callable[..., None]:
-    """The function with the fields of its dataclasses as keyword parameters instead, in the panels' order.
+    """The function with the fields of its `Options` as keyword parameters instead, in the order of the panels.
 
     Raises:
         TypeError: an annotation is a text (`from __future__ import annotations`), or two parameters have the
             same name.
     """
-    made: dict[str, Any] = {}
+    made: dict[str, type[Options]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(function).parameters.values():
-        if is_dataclass(parameter.annotation):
+        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, Options):
             made[parameter.name] = parameter.annotation
-            parameters += [_parameter(each) for each in fields(parameter.annotation)]
+            parameters += _fields(parameter.annotation)
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     if any(isinstance(parameter.annotation, str) for parameter in parameters):
@@ -79,24 +101,31 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
     names = [parameter.name for parameter in parameters]
     if len(set(names)) < len(names):
         raise TypeError(f"{function.__name__} has two parameters of one name: {names}")
-    built = {name: [each.name for each in fields(kind)] for name, kind in made.items()}
 
     @functools.wraps(function)
     def run(**values: Any) -> None:
-        given = {name: made[name](**{each: values.pop(each) for each in built[name]}) for name in made}
+        given = {
+            name: kind(**{each: values.pop(each) for each in kind.__annotations__})
+            for name, kind in made.items()
+        }
         function(**given, **values)
 
     run.__signature__ = inspect.Signature(sorted(parameters, key=_place))  # type: ignore[attr-defined]
-    run.__doc__ = "\n\n".join(" ".join(part.split()) for part in (function.__doc__ or "").split("\n\n"))
     run.__annotations__ = {}  # the signature has all of it, and typer would look through them twice
     return run
 
 
-def _parameter(field: Field[Any]) -> inspect.Parameter:
-    default = inspect.Parameter.empty if field.default is MISSING else field.default
-    return inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type
-    )
+def _fields(kind: type[Options]) -> list[inspect.Parameter]:
+    """The fields of a class of options as parameters."""
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=vars(kind).get(name, inspect.Parameter.empty),
+            annotation=annotation,
+        )
+        for name, annotation in kind.__annotations__.items()
+    ]
 
 
 def _place(parameter: inspect.Parameter) -> int:
@@ -108,11 +137,32 @@ def _place(parameter: inspect.Parameter) -> int:
 
 
 class _Command(TyperCommand):
-    """A command whose help has `--help` in the last panel, and no column for `--no-` forms.
+    """A command whose parameters are made when they are needed.
 
-    By itself typer gives `--help` a panel before all others, and the `--no-` forms a column that leaves the
-    other options little room; here the sentence on an option names them.
+    Its help has `--help` in the last panel, which typer gives one before all others, and no column for `--no-`
+    forms, which leaves the other options little room; the sentence on an option names them instead.
     """
+
+    def __init__(self, *args: Any, function: Callable[..., None], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._function = function
+        del self.params, self.callback  # those of `described`; see `__getattr__`
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("params", "callback"):
+            raise AttributeError(name)
+        run = expanded(self._function)
+        params, convertors, context = get_params_convertors_ctx_param_name_from_function(run)
+        callback = get_callback(
+            callback=run,
+            params=params,
+            convertors=convertors,
+            context_param_name=context,
+            pretty_exceptions_short=False,
+        )
+        for each, value in (("params", params), ("callback", callback)):
+            self.__dict__.setdefault(each, value)  # a callback that was set before stays
+        return self.__dict__[name]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         before = [param.secondary_opts for param in self.params]
@@ -125,7 +175,7 @@ class _Command(TyperCommand):
                 param.secondary_opts = words
 
     def get_help_option(self, ctx: Any) -> Any:
-        found: Any = super().get_help_option(ctx)
-        if found is not None:
-            found.rich_help_panel = OUTPUT
-        return found
+        option: Any = super().get_help_option(ctx)
+        if option is not None:
+            option.rich_help_panel = OUTPUT
+        return option

@@ -1,12 +1,12 @@
 """`embank embed`: the main job."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from engine.commands.checking import by_model, read_manifest
 from engine.commands.choices import Decoder, Precision, StoredType
-from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, option
+from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
     AllowOutside,
     AnyPrecision,
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from stores.manifest import Manifest
 
 
-@dataclass(frozen=True)
-class What:
+class What(Options):
     """Which images go through which models."""
 
     model: Models
@@ -72,8 +71,7 @@ class What:
     allow_outside: AllowOutside = False
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(Options):
     """How rows are decoded, stored, checked and judged."""
 
     dct: Annotated[
@@ -117,8 +115,7 @@ class Protocol:
         return InputChecks(self.max_failed, self.check, self.accept_changed, self.retry_failed)
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(Options):
     """What computes."""
 
     device: Device = "auto"
@@ -138,8 +135,7 @@ class Machine:
     scheduler: Scheduler = None
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Options):
     """What is written and printed."""
 
     bank: Annotated[

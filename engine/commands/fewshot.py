@@ -1,11 +1,10 @@
 """`embank fewshot`: episodes of prototypes."""
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from engine.commands.choices import Backend, Distance, Mode
-from engine.commands.declaring import PROTOCOL, WHAT, option
+from engine.commands.declaring import PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
     BankPath,
     Bootstrap,
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from engine.evals.fewshot import Protocol as FewShotProtocol
 
 
-@dataclass(frozen=True)
-class What:
+class What(Options):
     """Which images are evaluated by which features."""
 
     model: Models
@@ -35,8 +33,7 @@ class What:
     cap: Annotated[int | None, option(WHAT, help="Images a class at most.", show_default="all")] = None
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(Options):
     """How episodes are drawn and scored."""
 
     n_way: Annotated[

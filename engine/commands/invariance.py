@@ -1,12 +1,11 @@
 """`embank invariance`: how alike features stay."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from engine.commands.checking import check_output
 from engine.commands.choices import BatchNorm, Mode, Products
-from engine.commands.declaring import OUTPUT, PROTOCOL, WHAT, option
+from engine.commands.declaring import OUTPUT, PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
     BankPath,
     BankWeights,
@@ -26,8 +25,7 @@ from engine.commands.showing import noting, one_or_all, say_undone, show
 from stores.errors import Refused
 
 
-@dataclass(frozen=True)
-class What:
+class What(Options):
     """Which images are compared with what."""
 
     model: OneModel
@@ -56,8 +54,7 @@ class What:
     root: Root = None
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(Options):
     """How likeness is measured."""
 
     views: Annotated[
@@ -85,8 +82,7 @@ class Protocol:
         return {"images": images, "regularisation": self.shrinkage, "arithmetic": products, "seed": self.seed}
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Options):
     """What is written and printed."""
 
     out: MaybeFile = None

@@ -1,10 +1,9 @@
 """`embank knn`: classification by nearest neighbours."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from engine.commands.choices import Backend, Distance, Votes
-from engine.commands.declaring import PROTOCOL, option
+from engine.commands.declaring import PROTOCOL, Options, option
 from engine.commands.options import (
     BankPath,
     Device,
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from engine.evals.knn import KnnOptions
 
 
-@dataclass(frozen=True)
-class What:
+class What(Options):
     """Which images vote, and which are classified."""
 
     model: Models
@@ -32,8 +30,7 @@ class What:
     test_split: TestSplit = "test"
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(Options):
     """How neighbours vote."""
 
     k: NeighboursTried = None

@@ -1,6 +1,5 @@
 """`embank manifest`: lists of images."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from engine.commands.checking import name_values, read_manifest, shares
 from engine.commands.choices import Mode
-from engine.commands.declaring import PROTOCOL, WHAT, command, option
+from engine.commands.declaring import PROTOCOL, WHAT, Options, command, option
 from engine.commands.options import (
     DatasetName,
     Force,
@@ -74,8 +73,7 @@ def manifest_folder(
     _write(manifest, out, json)
 
 
-@dataclass(frozen=True)
-class Columns:
+class Columns(Options):
     """The columns of a table of images, by what they hold."""
 
     uri: Annotated[str, option(WHAT, metavar="COLUMN", help="Column with the image's path.")] = "uri"
@@ -197,8 +195,7 @@ def manifest_check(
         raise typer.Exit(Refused.exit_code)
 
 
-@dataclass(frozen=True)
-class Cutting:
+class Cutting(Options):
     """How a manifest is cut."""
 
     ratios: Annotated[

@@ -1,12 +1,11 @@
 """`embank probe`: logistic regression on frozen features."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from engine.commands.checking import check_output
 from engine.commands.choices import Backend, Blank, ClassWeight, Mode, Select
-from engine.commands.declaring import PROTOCOL, WHAT, option
+from engine.commands.declaring import PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
     BankPath,
     Bootstrap,
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
     from engine.evals.probe_bank import BankProbe
 
 
-@dataclass(frozen=True)
-class What:
+class What(Options):
     """Which labels are learned from which features, and which images are for what."""
 
     model: Models
@@ -57,8 +55,7 @@ class What:
     ] = False
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(Options):
     """How probes are fitted, chosen and judged."""
 
     mode: ModeOption = Mode.default
@@ -110,8 +107,7 @@ class Protocol:
     seed: Seed = 0
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(Options):
     """What computes."""
 
     backend: SolverBackend = Backend.lockstep
@@ -120,8 +116,7 @@ class Machine:
     scheduler: Scheduler = None
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Options):
     """What is written and printed."""
 
     out: MaybeFile = None

@@ -1,13 +1,12 @@
 """`embank saliency`: occlusion maps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.commands.choices import BatchNorm, Mode, Precision
-from engine.commands.declaring import OUTPUT, PROTOCOL, option
+from engine.commands.declaring import OUTPUT, PROTOCOL, Options, option
 from engine.commands.options import (
     AllowOutside,
     BatchNormOption,
@@ -41,8 +40,7 @@ BankOrManifest = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class What:
+class What(Options):
     """Which images are explained of which model."""
 
     model: OneModel
@@ -54,8 +52,7 @@ class What:
     allow_outside: AllowOutside = False
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(Options):
     """How images are occluded."""
 
     mode: ModeOption = Mode.default
@@ -96,8 +93,7 @@ class Protocol:
         )
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(Options):
     """What computes."""
 
     device: Device = "auto"
@@ -105,8 +101,7 @@ class Machine:
     threads: Threads = None
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Options):
     """What is written and printed."""
 
     out: MaybeFolder = None

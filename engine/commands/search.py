@@ -1,12 +1,11 @@
 """`embank search`: the nearest images."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from engine.commands.checking import check_output
 from engine.commands.choices import Backend, Distance, Index
-from engine.commands.declaring import PROTOCOL, WHAT, option
+from engine.commands.declaring import PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
     BankPath,
     BankWeights,
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from engine.evals.search import SearchResult
 
 
-@dataclass(frozen=True)
-class What:
+class What(Options):
     """What is searched with."""
 
     model: OneModel
@@ -39,8 +37,7 @@ class What:
     root: Root = None
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(Options):
     """What is near."""
 
     k: Neighbours = 10
@@ -55,16 +52,14 @@ class Protocol:
     ] = Index.exact
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(Options):
     """What computes."""
 
     backend: NeighbourBackend = Backend.auto
     device: Device = "auto"
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Options):
     """What is written and printed."""
 
     out: MaybeFile = None

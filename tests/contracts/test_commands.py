@@ -4,7 +4,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ import typer
 
 import cli
 from engine.commands.choices import Backend, Distance, Precision, Uncertain
-from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, command, expanded, option
+from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, Options, command, expanded, option
 from tests.command import Ran, embank
 
 ROOT = Path(__file__).parents[2]
@@ -150,8 +150,7 @@ def test_the_finder_of_functions_finds_commands() -> None:
 # How commands are declared
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(Options):
     count: Annotated[int, option(PROTOCOL, min=1, help="How many.")]
     seed: Annotated[int, option(PROTOCOL, help="Another.")] = 7
 
@@ -182,7 +181,11 @@ def test_dataclasses_are_expanded(capsys: pytest.CaptureFixture[str]) -> None:
     assert made.help == "Draw a few, or many.\n\nTold by --count, and by --seed."
     made(["here", "--json", "--count", "3", "--images", "x"], standalone_mode=False)
     assert capsys.readouterr().out == f"here {Drawing(3, 7)} x True\n"
-    draw("there", Drawing(1), Path("y"))
+    drawing = Drawing(1)
+    assert is_dataclass(drawing) and drawing == Drawing(count=1, seed=7)
+    with pytest.raises(FrozenInstanceError):
+        drawing.seed = 8  # type: ignore[misc]
+    draw("there", drawing, Path("y"))
     assert "there" in capsys.readouterr().out, "the function itself is as it was"
 
 
