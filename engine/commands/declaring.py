@@ -82,7 +82,7 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
 
 
 def expanded(function: Callable[..., None]) -> Callable[..., None]:
-    """The function with the fields of its `Options` as keyword parameters instead, in the order of the panels.
+    """The function with the fields of its `Options` as keyword parameters instead, in the panels' order.
 
     Raises:
         TypeError: an annotation is a text (`from __future__ import annotations`), or two parameters have the
@@ -139,8 +139,8 @@ def _place(parameter: inspect.Parameter) -> int:
 class _Command(TyperCommand):
     """A command whose parameters are made when they are needed.
 
-    Its help has `--help` in the last panel, which typer gives one before all others, and no column for `--no-`
-    forms, which leaves the other options little room; the sentence on an option names them instead.
+    Its help has `--help` in the last panel, where typer gives it one before all others, and no column for
+    `--no-` forms, which leaves the other options little room: the sentence on an option names them.
     """
 
     def __init__(self, *args: Any, function: Callable[..., None], **settings: Any) -> None:
