@@ -38,9 +38,8 @@ class Options:
     """
 
     def __init__(self, *args: Any, **values: Any) -> None:
-        made: Any = dataclass(frozen=True)(
-            type(self)
-        )  # in place: from now on it has an `__init__` of its own
+        # In place: from now on the class has an `__init__` of its own.
+        made: Any = dataclass(frozen=True)(type(self))
         made.__init__(self, *args, **values)
 
 
@@ -71,9 +70,8 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
         def described() -> None: ...
 
         described.__name__ = function.__name__
-        described.__doc__ = "\n\n".join(
-            " ".join(part.split()) for part in (function.__doc__ or "").split("\n\n")
-        )
+        paragraphs = (function.__doc__ or "").split("\n\n")
+        described.__doc__ = "\n\n".join(" ".join(each.split()) for each in paragraphs)
         kind: Any = functools.partial(_Command, function=function)
         app.command(name, cls=kind, **settings)(described)
         return function
