@@ -17,7 +17,7 @@ Folder = Annotated[Path, option(OUTPUT, "--dir", metavar="FOLDER", help="Folder 
 def doctor(json: Json = False) -> None:
     """What this machine can do, what is missing, and how to mend it."""
     from engine.doctor import examine, report
-    from engine.report.doctor_text import print_examination
+    from engine.report.machine_text import print_examination
 
     found = report(examine())
     show(found, json, lambda: print_examination(found))
@@ -29,7 +29,7 @@ def quickstart(dir: Folder = Path("quickstart"), json: Json = False) -> None:
     """The main job on real pictures and real weights, offline: manifest, embed, evaluate."""
     from engine.quickstart import run
     from engine.report import console
-    from engine.report.doctor_text import print_quickstart
+    from engine.report.machine_text import print_quickstart
     from stores.records import together
 
     with console.embed_progress(quiet=json) as update, terminable(), together() as batch:
