@@ -60,24 +60,3 @@ def by_model(option: str, what: str, words: list[str], slugs: list[str]) -> list
             f"write for instance {option} {slugs[0]}={what.upper()}",
         )
     return list(words)
-
-
-def name_values(words: list[str]) -> dict[str, str]:
-    """The pairs of `-O NAME=VALUE`. Raises Refused for what is no pair."""
-    pairs = [word.partition("=") for word in words]
-    for word, (name, equals, _) in zip(words, pairs, strict=True):
-        if not (name and equals):
-            raise Refused(f"-O {word!r}", "It reads NAME=VALUE", "write for instance -O seed=1")
-    return {name: value for name, _, value in pairs}
-
-
-def shares(text: str) -> tuple[float, ...]:
-    """The numbers of `--ratios`. Raises Refused for what is none."""
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError:
-        raise Refused(
-            f"--ratios {text[:60]!r}",
-            "They are numbers with commas between",
-            "write for instance 0.7,0.1,0.2",
-        ) from None

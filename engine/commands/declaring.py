@@ -21,6 +21,9 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_callback, get_params_convertors_ctx_param_name_from_function
 
+from stores.errors import Refused
+from stores.paths import shown
+
 #: The panels of every command's help, in this order.
 WHAT, PROTOCOL, MACHINE, OUTPUT = "What", "Protocol", "Machine", "Output"
 _PANELS = (WHAT, PROTOCOL, MACHINE, OUTPUT)
@@ -134,6 +137,22 @@ def _place(parameter: inspect.Parameter) -> int:
     return 0
 
 
+def _refuse_in_words(kind: Any) -> None:
+    """Have the type of an option that takes one of some words refuse another with value, rule and remedy."""
+    words, usual = list(getattr(kind, "choices", ())), kind.convert
+    if not words:
+        return
+
+    def convert(value: Any, param: Any, context: Any) -> Any:
+        if value not in words:
+            name = max(param.opts, key=len)
+            rule = f"It is {', '.join(words[:-1])} or {words[-1]}"
+            raise Refused(f"{name} {shown(str(value))}", rule, f"write for instance {name} {words[0]}")
+        return usual(value, param, context)
+
+    kind.convert = convert
+
+
 class _Command(TyperCommand):
     """A command whose parameters are made when they are needed.
 
@@ -158,6 +177,8 @@ class _Command(TyperCommand):
             context_param_name=context,
             pretty_exceptions_short=False,
         )
+        for param in params:
+            _refuse_in_words(param.type)
         for each, value in (("params", params), ("callback", callback)):
             self.__dict__.setdefault(each, value)  # a callback that was set before stays
         return self.__dict__[name]

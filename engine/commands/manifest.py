@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.checking import name_values, read_manifest, shares
+from engine.commands.checking import read_manifest
 from engine.commands.choices import Mode
 from engine.commands.declaring import PROTOCOL, WHAT, Options, command, option
 from engine.commands.options import (
@@ -154,7 +154,7 @@ def manifest_build(
     from stores.outputs import check_manifest
 
     check_manifest(out, force=force, root=root)
-    options = name_values(option or [])
+    options = _name_values(option or [])
     if uncertain is not None:
         options["uncertain"] = uncertain.value
     _write(datasets.build(dataset, root, mode.value, options), out, json)
@@ -243,7 +243,7 @@ def manifest_split(
     from stores.manifest_split import CutOptions, split_manifest
     from stores.outputs import check_manifest
 
-    ratios = shares(cutting.ratios) if cutting.ratios is not None else None
+    ratios = _shares(cutting.ratios) if cutting.ratios is not None else None
     options = CutOptions(
         ratios, cutting.folds, cutting.fold, cutting.seed, cutting.stratify, cutting.replace_split
     )
@@ -271,3 +271,24 @@ def _write(manifest: "Manifest", out: Path, json: bool, more: dict[str, Any] | N
         console.say(note)
     document = {"manifest": out, "rows": rows, "classes": sorted(classes), "digest": digest, **(more or {})}
     show(document, json, lambda: print_written(out, rows, len(classes), digest))
+
+
+def _name_values(words: list[str]) -> dict[str, str]:
+    """The pairs of `-O NAME=VALUE`. Raises Refused for what is no pair."""
+    pairs = [word.partition("=") for word in words]
+    for word, (name, equals, _) in zip(words, pairs, strict=True):
+        if not (name and equals):
+            raise Refused(f"-O {word!r}", "It reads NAME=VALUE", "write for instance -O seed=1")
+    return {name: value for name, _, value in pairs}
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """The numbers of `--ratios`. Raises Refused for what is none."""
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise Refused(
+            f"--ratios {text[:60]!r}",
+            "They are numbers with commas between",
+            "write for instance 0.7,0.1,0.2",
+        ) from None

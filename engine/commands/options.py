@@ -44,7 +44,9 @@ DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A name from
 
 
 def _model(**settings: Any) -> Any:
-    return option(WHAT, "--model", help="Model slug, or name of a feature in a bank.", **settings)
+    return option(
+        WHAT, "--model", help="Slug (see `embank models list`), or name of a feature in a bank.", **settings
+    )
 
 
 OneModel = Annotated[str, _model(metavar="SLUG")]
