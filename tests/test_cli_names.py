@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-import cli
+from engine.commands.checking import by_model
 from stores.bank.reader import Bank
 from stores.bank.records import read_all
 from stores.maintenance.verify import verify
@@ -193,7 +193,7 @@ def test_rename(bank: Path) -> None:
     ],
 )
 def test_whose_weights(words: list[str], slugs: list[str], expected: list[str | None]) -> None:
-    assert cli._by_model("--weights", "file", words, slugs) == expected
+    assert by_model("--weights", "file", words, slugs) == expected
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_weights_of_nobody_are_refused(words: list[str]) -> None:
     from stores.errors import Refused
 
     with pytest.raises(Refused, match="--weights"):
-        cli._by_model("--weights", "file", words, ["a/x", "b/y"])
+        by_model("--weights", "file", words, ["a/x", "b/y"])
 
 
 @pytest.mark.slow
