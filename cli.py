@@ -2114,9 +2114,9 @@ def records_show(
 
     entry = record_of(bank, record)
     if json:
-        console.print_json({"bank": bank, **records.full_dict(entry)})
+        console.print_json({"bank": bank, **records.full_dict(entry, bank)})
     else:
-        records.print_record(entry)
+        records.print_record(entry, bank)
 
 
 @records_app.command("export")
@@ -2125,6 +2125,13 @@ def records_export(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .csv, .parquet or .json.")],
     kind: KindFilter = None,
     model: ModelFilter = None,
+    predictions: Annotated[
+        str | None,
+        typer.Option(metavar="RECORD", help="Write the predictions of single images of this record instead."),
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Of the predictions, e.g. episodes. (default: images)")
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -2134,6 +2141,9 @@ def records_export(
     from stores.bank.record_table import ENDINGS, write_records
 
     _check_output(out, bank, "", force, kinds=ENDINGS)
+    if predictions is not None or table is not None:
+        records.export_predictions(bank, predictions, table, out, filters=(kind, model), as_json=json)
+        return
     entries = select(bank, read_index(bank), kind, model)
     readable = [entry for entry in entries if entry.record is not None]
     if not readable:

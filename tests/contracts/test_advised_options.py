@@ -35,7 +35,7 @@ WHERE: dict[str, tuple[str, ...]] = {
     "engine/decode": ("embed", "bank repair", "search", "invariance", "saliency"),
     "engine/datasets": ("manifest build",),
     "engine/evals/invariance/batch_norm.py": ("invariance", "saliency"),
-    "engine/evals/fewshot/evaluate.py": ("fewshot",),
+    "engine/evals/fewshot": ("fewshot",),
     "engine/evals/probe/fitted.py": ("probe",),
     "engine/evals/invariance/evaluate.py": ("invariance",),
     "engine/evals/invariance/options.py": ("invariance",),
