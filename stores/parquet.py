@@ -80,6 +80,18 @@ class Texts:
         place = range(len(self))[index]  # raises IndexError; counts from the end below 0
         return self.data[self.starts[place] + 4 : self.starts[place + 1]].tobytes().decode("utf-8")
 
+    def find(self, text: str) -> int | None:
+        """Return where a text first is; None if it is none of these."""
+        wanted = text.encode("utf-8", "backslashreplace")
+        wanted, data = len(wanted).to_bytes(4, "little") + wanted, self.data.tobytes()
+        at = data.find(wanted)
+        while at >= 0:
+            place = int(np.searchsorted(self.starts, at))
+            if place < len(self) and self.starts[place] == at and self.starts[place + 1] == at + len(wanted):
+                return place
+            at = data.find(wanted, at + 1)
+        return None
+
     def take(self, rows: npt.NDArray[np.integer]) -> "Texts":
         """Copy some of them, in the order given."""
         lengths = np.diff(self.starts)

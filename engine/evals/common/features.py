@@ -137,7 +137,8 @@ class Features:
 
         Args:
             array: [N, d] of any float type; a torch tensor stays on its device.
-            labels: [N] whole numbers or texts (`engine.evals.common.labels`); rows without one are not used.
+            labels: [N] whole numbers or texts (`engine.evals.common.labels`); rows without one are not
+                classified. None for evaluations that need none.
             groups: [N] patients, as labels; a missing one is a patient of its own.
             splits: [N] texts such as `train`; a missing one is in no split.
             image_ids: N different texts; by default the numbers of the rows.
@@ -148,9 +149,10 @@ class Features:
         Raises:
             Refused: arrays that do not belong together, or labels that are none.
         """
-        read = label_codes(labels)
+        array = array if hasattr(array, "shape") else np.asarray(array)
+        shape = tuple(array.shape)
+        read = label_codes([""] * (shape[0] if shape else 0) if labels is None else labels)
         rows = len(read.codes)
-        shape = tuple(getattr(array, "shape", ()))
         if len(shape) != 2 or shape[0] != rows or (ok is not None and np.shape(ok) != (rows,)):
             raise Refused(
                 f"features of shape {shape} for {rows} labels",
@@ -196,6 +198,21 @@ class Features:
     def image_ids(self) -> Texts:
         """The ids of all images. Of a bank they are read once, from its manifest or from a copy beside it."""
         return self.ids()
+
+    def texts(self, column: str) -> tuple[NDArray[np.int64], list[str]]:
+        """Return codes [N], -1 where missing, and the texts that they index; none without such a column.
+
+        Args:
+            column: `label`, `split` or `group`.
+        """
+        labels = {"label": self.labels, "split": self.splits, "group": self.groups}[column]
+        if labels is None:
+            return np.full(len(self), -1, np.int64), []
+        if labels.names is not None:
+            return labels.codes, list(labels.names)
+        values, codes = np.unique(labels.codes, return_inverse=True)
+        missing = int((values < 0).sum())
+        return codes.astype(np.int64) - missing, [str(value) for value in values[missing:].tolist()]
 
     def usable(self, inside: NDArray[np.bool_] | None = None) -> Usable:
         """Find the rows that have an embedding and a label.

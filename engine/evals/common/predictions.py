@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.evals.common.labels import Labels
 from stores.bank.records import Attachment
 from stores.parquet import Coded, Column, Texts, encode
 
@@ -17,27 +16,26 @@ class Table:
 
     Attributes:
         columns: name -> numbers, bools or texts.
-        rows: intp [n], which image of the features each row is about; None where it is about none.
+        images: ending -> intp [n], which image of the features each row is about: "" where it is about one,
+            `_a` and `_b` where about two; empty where about none.
     """
 
     columns: Mapping[str, Column]
-    rows: NDArray[np.intp] | None = None
+    images: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values()))) if self.rows is None else len(self.rows)
+        return len(next(iter([*self.images.values(), *self.columns.values()])))
 
     def to_parquet(self, image_ids: Callable[[], Texts]) -> bytes:
-        """Return a Parquet file; rows about images begin with `row` and `image_id`.
+        """Return a Parquet file; rows about images begin with `row` and `image_id`, perhaps with an ending.
 
         Args:
             image_ids: of all images of the features, called only where rows are about images.
         """
-        if self.rows is None:
-            return encode(self.columns)
-        named: dict[str, Column] = {
-            "row": self.rows.astype(np.int64),
-            "image_id": image_ids().take(self.rows),
-        }
+        named: dict[str, Column] = {}
+        for ending, rows in self.images.items():
+            named[f"row{ending}"] = rows.astype(np.int64)
+            named[f"image_id{ending}"] = image_ids().take(rows)
         return encode({**named, **self.columns})
 
 
@@ -54,7 +52,7 @@ class Predictions:
     @classmethod
     def of(cls, rows: NDArray[np.intp], columns: Mapping[str, Column]) -> "Predictions":
         """One table with a row for each image."""
-        return cls({"": Table(columns, rows)})
+        return cls({"": Table(columns, {"": rows})})
 
     def attachments(self, image_ids: Callable[[], Texts]) -> dict[str, Attachment]:
         """Return the files that belong beside a record; arguments as for `Table.to_parquet`."""
@@ -74,8 +72,3 @@ def coded(codes: NDArray[np.integer], names: tuple[str, ...] | None) -> Coded:
         return Coded(codes, names)
     values, places = np.unique(codes, return_inverse=True)
     return Coded(places, [str(value) for value in values.tolist()])
-
-
-def label_column(labels: Labels, rows: NDArray[np.intp]) -> Coded:
-    """The labels of some rows, all of which have one."""
-    return coded(labels.codes[rows], labels.names)

@@ -68,7 +68,7 @@ class ImageCounts:
     def table(self) -> Table:
         """Return `truth`, `queries` and `correct` of each image."""
         counts = {"queries": self.queries.astype(np.int32), "correct": self.correct.astype(np.int32)}
-        return Table({"truth": coded(self.labels.codes, self.labels.names), **counts}, self.rows)
+        return Table({"truth": coded(self.labels.codes, self.labels.names), **counts}, {"": self.rows})
 
 
 @dataclass(frozen=True)
