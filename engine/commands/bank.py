@@ -286,7 +286,7 @@ def bank_audit(
     if output.out:
         with noting(undone):
             write_pairs(found, image_ids, output.out)
-            report["file"] = output.out
+            report["file"] = str(output.out)
     show(report, output.json, lambda: print_audit(report))
     say_undone(batch, undone)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from engine.commands.checking import check_output
-from engine.commands.declaring import command
+from engine.commands.declaring import WHAT, command, option
 from engine.commands.options import BankPath, Force, Json, KindFilter, ModelFilter, TableOut
 from engine.commands.showing import end_with_failures, show
 from stores.errors import Refused
@@ -49,8 +49,17 @@ def records_show(bank: BankPath, record: RecordId, json: Json = False) -> None:
     from stores.bank.record_index import record_of
 
     entry = record_of(bank, record)
-    document = {"bank": bank, **records.full_dict(entry)} if json else {}
-    show(document, json, lambda: records.print_record(entry))
+    document = {"bank": bank, **records.full_dict(entry, bank)} if json else {}
+    show(document, json, lambda: records.print_record(entry, bank))
+
+
+Predictions = Annotated[
+    str | None,
+    option(WHAT, metavar="RECORD", help="Write the predictions of single images of this record instead."),
+]
+PredictionsTable = Annotated[
+    str | None, option(WHAT, help="Of the predictions, e.g. episodes.", show_default="images")
+]
 
 
 @command(app, "export")
@@ -59,6 +68,8 @@ def records_export(
     out: TableOut,
     kind: KindFilter = None,
     model: ModelFilter = None,
+    predictions: Predictions = None,
+    table: PredictionsTable = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -73,6 +84,9 @@ def records_export(
     from stores.bank.record_table import ENDINGS, write_records
 
     check_output(out, bank, "", force, kinds=ENDINGS)
+    if predictions is not None or table is not None:
+        records.export_predictions(bank, predictions, table, out, filters=(kind, model), as_json=json)
+        return
     entries = select(bank, read_index(bank), kind, model)
     readable = [entry for entry in entries if entry.record is not None]
     if not readable:

@@ -89,6 +89,10 @@ _SCHEMA = _whole(0)
 #: More images than any bank has, and values an embedding; beyond, a number is an attack on whoever counts.
 _ROWS, _DIM = _whole(1, 1 << 32), _whole(1, 1 << 24)
 _PROMISES = _all(_members({"size": _whole(0), "sha256": _digest}), _path)
+_TABLES = _all(
+    _members({"size": _whole(0), "sha256": _digest, "rows": _whole(0)}),
+    lambda name: isinstance(name, str) and re.fullmatch(r"[a-z0-9_]{0,40}", name) is not None,
+)
 _COLUMN_FILES = (*(f"{column}.npy" for column in COLUMNS), VOCABULARIES)
 
 RUN = _members(
@@ -171,7 +175,7 @@ RECORD = _members(
         "created": _text,
         **dict.fromkeys(("asked", "used", "metrics", "seconds"), _mapping),
     },
-    dict.fromkeys(("versions", "failures", "convergence"), _mapping),
+    {**dict.fromkeys(("versions", "failures", "convergence"), _mapping), "predictions": _TABLES},
 )
 
 ARRAYS = _members(

@@ -15,6 +15,7 @@ from stores.bank.contents import restore_sets
 from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
 from stores.bank.markers import missing_chunks
 from stores.bank.reader import Bank
+from stores.bank.records import FOLDER, record_stem
 from stores.bank.seal import (
     Seal,
     definition,
@@ -142,10 +143,13 @@ def seal_complete(bank: Bank, name: str) -> None:
 
 
 def _set_aside_records(root: Place, report: VerifyReport) -> None:
+    """Move damaged records aside, each with the predictions beside it: one says nothing without the other."""
     target = files.temporary(root / SIDE / "quarantine", "records")
-    for each in report.damaged:
-        if each.feature is None and each.path.startswith("records/"):
-            quarantine_file(root, each.path, target)
+    damaged = [each.path for each in report.damaged if each.feature is None]
+    stems = {record_stem(path) for path in damaged if path.startswith(f"{FOLDER}/")}
+    for name in files.names(root / FOLDER) if stems else ():
+        if record_stem(f"{FOLDER}/{name}") in stems:
+            quarantine_file(root, f"{FOLDER}/{name}", target)
 
 
 def _rebuild_columns(bank: Bank) -> None:

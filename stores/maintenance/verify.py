@@ -12,8 +12,9 @@ from stores.bank.contents import damaged_sets
 from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, ZARR, FeatureLayout, is_feature_name, marker_file
 from stores.bank.names import NOTE, Roster
 from stores.bank.names import checked as checked_note
+from stores.bank.predictions import broken_tables
 from stores.bank.reader import Bank, manifest_remedy
-from stores.bank.records import FOLDER, record_files
+from stores.bank.records import FOLDER, read_record, record_files
 from stores.bank.seal import (
     definition,
     expected_root_metadata,
@@ -32,6 +33,7 @@ __all__ = ["Damage", "VerifyReport", "quarantine", "verify"]
 _RECOMPUTE = "`embank bank repair` computes this chunk again"
 _REBUILD = "`embank bank repair` rebuilds it from the rest of the bank"
 _DROP = "`embank bank repair` sets it aside; nothing else depends on it"
+_DROP_RECORD = "`embank bank repair` sets it aside with its record; run the same evaluation again"
 _EMBED = "run the same `embank embed` command again, which writes it anew"
 
 
@@ -114,12 +116,19 @@ def _root_metadata(root: Place) -> list[Damage]:
 
 
 def _documents(root: Place) -> list[Damage]:
-    """The records: each vouches for itself."""
-    return [
-        Damage(None, None, f"{FOLDER}/{path.name}", "differs from its own SHA-256", _DROP)
-        for path in record_files(root)
-        if not _is_whole(path, document_schemas.RECORD)
-    ]
+    """The records, each of which vouches for itself and for the predictions beside it."""
+    damaged: list[Damage] = []
+    for path in record_files(root):
+        try:
+            record = read_record(path)
+        except documents.BrokenDocument:
+            damaged.append(Damage(None, None, f"{FOLDER}/{path.name}", "differs from its own SHA-256", _DROP))
+        except BankError:
+            continue  # of another schema version
+        else:
+            broken = broken_tables(root, record, path.name)
+            damaged += [Damage(None, None, table.path, reason, _DROP_RECORD) for table, reason in broken]
+    return damaged
 
 
 def _is_whole(path: Place, form: document_schemas.Test | None = None) -> bool:
