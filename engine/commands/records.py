@@ -1,6 +1,7 @@
 """`embank records`: what runs and evaluations found."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +10,11 @@ from engine.commands.declaring import WHAT, command, option
 from engine.commands.options import BankPath, Force, Json, KindFilter, ModelFilter, TableOut
 from engine.commands.showing import end_with_failures, show
 from stores.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stores.bank.record_index import RecordEntry
 
 app = typer.Typer(
     help="What runs and evaluations found: list, show, export as a table.", no_args_is_help=True
@@ -78,16 +84,23 @@ def records_export(
     -o takes the table: .csv, .parquet or .json.
     """
     from engine.report import records
-    from engine.report.bank_text import print_damage
-    from engine.report.console import write
     from stores.bank.record_index import read_index, select
-    from stores.bank.record_table import ENDINGS, write_records
+    from stores.bank.record_table import ENDINGS
 
     check_output(out, bank, "", force, kinds=ENDINGS)
     if predictions is not None or table is not None:
         records.export_predictions(bank, predictions, table, out, filters=(kind, model), as_json=json)
         return
-    entries = select(bank, read_index(bank), kind, model)
+    _export_values(bank, select(bank, read_index(bank), kind, model), out, json)
+
+
+def _export_values(bank: str, entries: "Sequence[RecordEntry]", out: Path, json: bool) -> None:
+    """Write a row for each value of the records that can be read, and name the others."""
+    from engine.report import records
+    from engine.report.bank_text import print_damage
+    from engine.report.console import write
+    from stores.bank.record_table import write_records
+
     readable = [entry for entry in entries if entry.record is not None]
     if not readable:
         rule, remedy = "An export takes what is there", "run an evaluation first"
@@ -97,7 +110,7 @@ def records_export(
 
     def text() -> None:
         write(f"{out}: {rows:,} values of {len(readable):,} records")
-        print_damage([{**each, "reason": f"left out: {each['reason']}"} for each in damaged])
+        print_damage([{**entry, "reason": f"left out: {entry['reason']}"} for entry in damaged])
 
     count = len(readable)
     show({"bank": bank, "file": out, "records": count, "rows": rows, "damaged": damaged}, json, text)
