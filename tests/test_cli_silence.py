@@ -104,8 +104,8 @@ def commands(manifest: Path) -> dict[str, list[object]]:
     bank = "s3://bucket/bank"
     return {
         "bank ls": ["bank", "ls", bank],
-        "embed": ["embed", manifest, "--model", "random/resnet18", "--bank", bank, "--device", "cpu"],
-        "fewshot": ["fewshot", bank, "--model", "random/resnet18"],
+        "embed": ["embed", manifest, "--model", "random/squeezenet1_1", "--bank", bank, "--device", "cpu"],
+        "fewshot": ["fewshot", bank, "--model", "random/squeezenet1_1"],
         "verify": ["bank", "verify", bank],
     }
 

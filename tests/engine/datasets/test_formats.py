@@ -41,7 +41,7 @@ def embedded(
     built = embank("manifest", "build", name, root, "-o", manifest, *words, "--json")
     assert built.code == 0, built.err
     ran = embank(
-        "embed", manifest, "--model", "random/resnet18", "--bank", bank, "--recipe", tmp_path / "recipe.json",
+        "embed", manifest, "--model", "random/squeezenet1_1", "--bank", bank, "--recipe", tmp_path / "recipe.json",
         "--device", "cpu", "--threads", 1, "--max-failed", 1, "--json",
     )  # fmt: skip
     assert ran.code == 0, ran.err
