@@ -100,7 +100,7 @@ def test_an_ok_row_never_becomes_a_failed_one(bank: Path) -> None:
     flip(next(iter(bank.glob("*/embedding/c/1/0"))))
     before = _state(bank)
     (bank.parent / "images").rename(bank.parent / "away")
-    with pytest.raises(Refused, match="chunk 1 of random-resnet18"):
+    with pytest.raises(Refused, match="chunk 1 of random-squeezenet1_1"):
         repair(bank, device="cpu")
     assert _state(bank) == before
     (bank.parent / "away").rename(bank.parent / "images")
