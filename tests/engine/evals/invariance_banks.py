@@ -13,7 +13,7 @@ from engine.runtime import Runtime
 from stores.manifest import Manifest
 from stores.read import Bank
 
-MODEL = "random/squeezenet1_1"
+MODEL = "random/resnet18"
 RUNTIME = Runtime(device="cpu", precision="fp32", threads=1)
 
 
