@@ -215,7 +215,7 @@ def test_a_file_system_without_hard_links(reference: Path, empty: Path, quick_pa
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("stride", [24, pytest.param(7, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("stride", [13, pytest.param(7, marks=pytest.mark.thorough)])
 def test_kills_on_a_file_system_without_hard_links(
     reference: Path, empty: Path, quick_path: Path, stride: int
 ) -> None:
