@@ -215,10 +215,7 @@ def test_a_file_system_without_hard_links(reference: Path, empty: Path, quick_pa
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("stride", [13, pytest.param(7, marks=pytest.mark.thorough)])
-def test_kills_on_a_file_system_without_hard_links(
-    reference: Path, empty: Path, quick_path: Path, stride: int
-) -> None:
+def test_kills_on_a_file_system_without_hard_links(reference: Path, empty: Path, quick_path: Path) -> None:
     """There a file can be torn; a torn marker or chunk must not count."""
 
     def before_and(at: int) -> Callable[[int, str, tuple[Any, ...]], None]:
@@ -231,7 +228,7 @@ def test_kills_on_a_file_system_without_hard_links(
 
     with patched(Os(before_and(0))) as fake:
         work(fresh(empty, quick_path))
-    for at in range(1, fake.count + 1, stride):
+    for at in range(1, fake.count + 1, 7):
         path = fresh(empty, quick_path)
         assert killed(work, path, before_and(at))
         with patched(Os(before_and(0))):
