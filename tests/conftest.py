@@ -35,7 +35,7 @@ def no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk() -> Iterator[None]:
-    """No test cuts the power (`benchmarks.faults.power` models that): an fsync checks its descriptor alone."""
+    """No test cuts the power (`benchmarks.faults.power` models that): fsync checks its descriptor alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", _check_descriptor)
         yield

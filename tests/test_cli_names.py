@@ -222,7 +222,8 @@ def test_weights_beside_a_model_that_has_its_own(manifest: Path, tmp_path: Path)
         model="random/squeezenet1_1",
     )
     assert ran.code == 0, ran.err
-    assert [(each["model"], each["name"]) for each in ran.json] == [("random/squeezenet1_1", None), (SLUG, "mine")]
+    names = [(each["model"], each["name"]) for each in ran.json]
+    assert names == [("random/squeezenet1_1", None), (SLUG, "mine")]
     alone = embed(manifest, tmp_path / "alone", model="random/squeezenet1_1")
     assert alone.code == 0
     first = Bank.open(tmp_path / "bank").features("random/squeezenet1_1").array
