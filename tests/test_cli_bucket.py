@@ -49,7 +49,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(manifest: Path, bank: str) -> list[str]:
     recipe = manifest.with_name("recipe.json")
-    asked = ["embed", manifest, "--model", "random/resnet18", "--recipe", recipe, "--bank", bank]
+    asked = ["embed", manifest, "--model", "random/squeezenet1_1", "--recipe", recipe, "--bank", bank]
     return [*map(str, asked), "--device", "cpu", "--chunk-rows", "8", "--max-failed", "0.5", "--json"]
 
 
@@ -78,8 +78,8 @@ def values(bank: Place | str, out: Path) -> np.ndarray:
 
 
 def test_evaluations_give_the_numbers_of_the_bank_on_disk(disk: Path, bucket: str) -> None:
-    fewshot = ["--model", "random/resnet18", "--n-way", 2, "--n-shot", 3, "--n-query", 3, "--json"]
-    knn = ["--model", "random/resnet18", "--leave-one-out", "-k", 3, "--device", "cpu", "--json"]
+    fewshot = ["--model", "random/squeezenet1_1", "--n-way", 2, "--n-shot", 3, "--n-query", 3, "--json"]
+    knn = ["--model", "random/squeezenet1_1", "--leave-one-out", "-k", 3, "--device", "cpu", "--json"]
     for command, options, compared in (
         ("fewshot", fewshot, ("accuracy", "ci95", "images", "masked")),
         ("knn", knn, ("test", "by_k", "masked")),
@@ -136,7 +136,7 @@ def test_verify_and_repair(manifest: Path, disk: Path, server: Server, tmp_path:
     object_store.replace(damaged, bytes(data))
     ran = embank("bank", "verify", bank, "--json")
     assert (ran.code, [each["chunk"] for each in ran.json["damaged"]]) == (1, [3])
-    ran = embank("knn", bank, "--model", "random/resnet18", "--leave-one-out", "--device", "cpu")
+    ran = embank("knn", bank, "--model", "random/squeezenet1_1", "--leave-one-out", "--device", "cpu")
     assert ran.code == 2
     assert f"embank bank repair {bank}" in ran.err
     ran = embank("bank", "repair", bank, "--json")

@@ -56,7 +56,7 @@ def manifest(root: Path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def spec() -> Any:
-    return resolve("random/resnet18", recipe=SMALL, seed=3)
+    return resolve("random/squeezenet1_1", recipe=SMALL, seed=3)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def run(manifest: Manifest, spec: Any, tmp_path: Path) -> Callable[..., EmbedRep
 
 @pytest.fixture
 def features(tmp_path: Path) -> Callable[[], FeatureSet]:
-    return lambda: Bank.open(tmp_path / "bank").features("random/resnet18")
+    return lambda: Bank.open(tmp_path / "bank").features("random/squeezenet1_1")
 
 
 def _sha256(path: Path) -> bytes:
@@ -201,7 +201,7 @@ def test_accepted_changes_make_features_beside_the_old_ones(
     assert new.contents[changed].tobytes() == _sha256(root / manifest.uris[changed])
     # A bank made of these images from the start agrees.
     embed(manifest, [spec], tmp_path / "fresh", runtime=CPU, options=OPTIONS)
-    fresh = Bank.open(tmp_path / "fresh").features("random/resnet18")
+    fresh = Bank.open(tmp_path / "fresh").features("random/squeezenet1_1")
     np.testing.assert_array_equal(fresh.array, new.array)
     assert verify(tmp_path / "bank").ok
     assert run(InputChecks(accept_changed=True)).embedded == 0
@@ -307,7 +307,7 @@ def test_a_package_that_is_not_installed_costs_the_row_that_needs_it(
     pydicom = pytest.importorskip("pydicom")
     values = np.random.default_rng(6).integers(0, 255, (40, 40), np.uint8)
     (root / manifest.uris[6]).write_bytes(images.dicom(values))
-    deep = resolve("random/resnet18", recipe=replace(SMALL, depth="scale"), seed=3)
+    deep = resolve("random/squeezenet1_1", recipe=replace(SMALL, depth="scale"), seed=3)
     import importlib.util
 
     find = importlib.util.find_spec

@@ -132,7 +132,7 @@ def test_errors_come_back_as_they_are(two: executors.DaskExecutor, tmp_path: Pat
 def test_workers_make_the_serial_bank(two: executors.DaskExecutor, images: Manifest, tmp_path: Path) -> None:
     """Two models in one pass, a bad image, one chunk done before: bit-identical, counted, reported."""
     recipe = replace(Recipe(), size=32, crop=32)
-    specs = [resolve("random/resnet18", recipe=recipe, seed=seed) for seed in (0, 1)]
+    specs = [resolve("random/squeezenet1_1", recipe=recipe, seed=seed) for seed in (0, 1)]
     serial = embed(images, specs, tmp_path / "serial", runtime=ONE, options=OPTIONS)
     seen: list[Progress] = []
     shared = embed(
@@ -154,7 +154,7 @@ def test_workers_make_the_serial_bank(two: executors.DaskExecutor, images: Manif
 
 
 def test_a_killed_worker_costs_nothing(two: executors.DaskExecutor, images: Manifest, tmp_path: Path) -> None:
-    spec = resolve("random/resnet18", recipe=replace(Recipe(), size=32, crop=32))
+    spec = resolve("random/squeezenet1_1", recipe=replace(Recipe(), size=32, crop=32))
     embed(images, [spec], tmp_path / "serial", runtime=ONE, options=OPTIONS)
     killed: list[int] = []
 
@@ -270,7 +270,7 @@ def test_another_machine_that_would_make_other_features_is_refused(images: Manif
     from stores.bank.layout import FeatureLayout, Grid
     from tests.stores.banks import make_key
 
-    spec = resolve("random/resnet18", recipe=replace(Recipe(), size=32, crop=32))
+    spec = resolve("random/squeezenet1_1", recipe=replace(Recipe(), size=32, crop=32))
     layout = FeatureLayout(tmp_path, make_key(images.image_digest), 512, Grid(60, 8))
     with pytest.raises(Refused, match="All processes of a run make the same features"):
         Resident(Work(images.root, (spec,), (layout,), ONE, OPTIONS), images)

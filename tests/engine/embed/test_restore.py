@@ -28,7 +28,7 @@ from tests.command import embank
 
 pytestmark = pytest.mark.slow
 
-MODEL = "random/resnet18"
+MODEL = "random/squeezenet1_1"  # the quickest to draw, load and run
 OTHER = "random/shufflenet_v2_x0_5"  # which the banks have no feature of
 COUNT = 10
 SALIENCY = ("--images", 1, "--stride", 10, "--threads", 1)
@@ -76,7 +76,9 @@ def saliency(bank: Path, *more: object) -> Outcome:
 
 
 def saliency_of_another(bank: Path, *more: object) -> Outcome:
-    ran = embank("saliency", bank, "--model", OTHER, *SALIENCY, "--json", *more)
+    words = ("--model", OTHER, "--recipe", bank.parent / "another.json")
+    words[-1].write_text('{"size": 32, "crop": 32}')  # at its own size it would take most of the time
+    ran = embank("saliency", bank, *words, *SALIENCY, "--json", *more)
     return _ended(ran, lambda: [(i["attentive_diffusion"], i["map"]) for i in ran.json["items"]])
 
 
@@ -300,7 +302,9 @@ def test_a_manifest_whose_images_are_gone_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "images", 1)
     assert embank("manifest", "folder", tmp_path / "images", "-o", tmp_path / "m.parquet").code == 0
     (tmp_path / "images").rename(tmp_path / "moved")
+    (tmp_path / "recipe.json").write_text('{"size": 32, "crop": 32}')
     words = ("saliency", tmp_path / "m.parquet", "--model", OTHER, "-o", tmp_path / "out", *SALIENCY)
+    words += ("--recipe", tmp_path / "recipe.json")
     ran = embank(*words)
     assert (ran.code, "--root" in ran.err) == (2, True)
     assert not (tmp_path / "out").exists()
