@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
@@ -575,7 +575,7 @@ def embed(
     images = _read_manifest(manifest, root, allow_outside)
     with _terminable(), _executor(workers, scheduler, device) as executor:
         settings = (device, precision, threads or _share(workers), seed, compile)
-        runtime = executor.ask(Runtime.resolve, *settings) if executor else Runtime.resolve(*settings)
+        runtime = executor.ask(Runtime.resolve, *settings)
         with console.embed_progress(quiet=False) as update:
             reports = run(
                 images,
@@ -609,8 +609,8 @@ def embed(
 
 
 @contextlib.contextmanager
-def _executor(workers: int, scheduler: str | None, device: str) -> "Iterator[Executor | None]":
-    """Who computes: this process (None), processes of this machine, or a scheduler's workers."""
+def _executor(workers: int, scheduler: str | None, device: str) -> "Iterator[Executor]":
+    """Who computes: this process, processes of this machine, or a scheduler's workers."""
     from engine import executors
     from engine.report import console
     from engine.runtime import cuda_available
@@ -625,7 +625,7 @@ def _executor(workers: int, scheduler: str | None, device: str) -> "Iterator[Exe
         with executors.local(workers, cuda=cuda, say=console.say) as found:
             yield found
     else:
-        yield None
+        yield executors.SERIAL
 
 
 def _share(workers: int) -> int | None:
@@ -664,7 +664,7 @@ def _resolve_models(slugs: list[str], weights: list[str], recipe: str | None, se
     return [resolve(s, weights=w, recipe=override, seed=seed) for s, w in zip(slugs, files, strict=True)]
 
 
-def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
+def _print_embed(results: Sequence[Mapping[str, Any]], json: bool) -> None:
     from engine.report import console
 
     if json:
@@ -689,7 +689,7 @@ def _print_embed(results: list[dict[str, Any]], json: bool) -> None:
             print(f"{r['title']}: {_certificate(r['certificate'])}")
 
 
-def _nothing_to_do(r: dict[str, Any]) -> str:
+def _nothing_to_do(r: Mapping[str, Any]) -> str:
     """What a run says of features for which it had nothing to compute."""
     done = f"{r['title']}: nothing {'could be embedded' if r['pending'] else 'to do'}"
     if r["failed"] or r["pending"]:
@@ -864,7 +864,7 @@ def bank_repair(
         raise typer.Exit(EXIT_FAILED_ROWS)
 
 
-def _print_repair(bank: str, r: dict[str, Any]) -> None:
+def _print_repair(bank: str, r: Mapping[str, Any]) -> None:
     print(
         f"{bank}: {r['damaged']} damaged files, {r['recomputed']} chunks put back, "
         f"{'no damage left' if r['ok'] else 'still damaged'}"
@@ -1011,7 +1011,7 @@ def bank_relabel(
     _print_relabel(report)
 
 
-def _print_relabel(r: dict[str, Any]) -> None:
+def _print_relabel(r: Mapping[str, Any]) -> None:
     from engine.report import console
 
     count = len(r["features"])

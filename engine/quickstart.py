@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import datasets
-from engine.embed.run import Progress, embed
+from engine.embed.run import embed
 from engine.errors import Refused
 from engine.evals.fewshot.bank import fewshot_from_bank
 from engine.evals.fewshot.evaluate import Protocol
@@ -14,6 +14,7 @@ from engine.evals.probe.bank import BankProbe, probes_from_bank
 from engine.evals.probe.evaluate import ProbeOptions
 from engine.evals.probe.parts import SplitOptions
 from engine.models import resolve
+from engine.pipeline import PassProgress
 from engine.runtime import Runtime, usable_cores
 from stores.outputs import check_file, check_folder, check_manifest, is_manifest, make_folder
 
@@ -66,7 +67,7 @@ class Result:
 def run(
     directory: Path,
     *,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[PassProgress], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
     sets: tuple[str, ...] = tuple(PROTOCOLS),
 ) -> Result:

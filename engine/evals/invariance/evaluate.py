@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.embed import provenance
+from engine.embed.provenance import Provenance
 from engine.errors import Refused
 from engine.evals.common.one_line import counted, within
 from engine.evals.invariance.options import LEAST_IMAGES, InvarianceOptions, draw
@@ -331,7 +331,7 @@ class _Measurement:
     ) -> Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]:
         from engine.evals.invariance.view_pixels import show
 
-        return lambda rows, chosen: show(self.features, self.backbone, views, rows, chosen)
+        return lambda rows, chosen: show(self.backbone, views, rows, chosen)
 
     def _common(self) -> dict[str, Any]:
         options = self.options
@@ -408,7 +408,6 @@ def _codes(failures: dict[int, Any]) -> dict[str, int]:
 
 def _not_reproduced(features: FeatureSet, options: InvarianceOptions) -> Sequence[str]:
     """Where `as-published` still differs from the study's code, in sentences for the record."""
-    from engine.recipes import Recipe
 
     found = [
         "NumPy's and torch's random numbers of 2022: other images are drawn, by the same rule",
@@ -416,7 +415,7 @@ def _not_reproduced(features: FeatureSet, options: InvarianceOptions) -> Sequenc
         "the deformation's random numbers are drawn once a view, not once a view and image",
         "the inverse covariance is not rounded to float32 before it is factored",
     ]
-    made = Recipe.from_dict(provenance.recorded(features.bank, features.name)["recipe"])
+    made = Provenance.of(features.bank, features.name).recipe
     side = made.side
     if (made.resize, made.size, made.interpolation) != ("short", side * 256 // 224, "bilinear"):
         found.append(
