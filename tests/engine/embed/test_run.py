@@ -179,6 +179,30 @@ def test_a_finished_bank_is_not_computed_again(
     assert _digests(bank) == before
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_bank_is_opened_once_and_looked_at_again_when_a_feature_is_sealed(
+    folder: Path, spec: Any, bank: Path, tmp_path: Path, finished: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seal is of the bank that is still there (`FeatureWriter.seal`); all else needs one look."""
+    opened: list[Path] = []
+    original = Bank.open.__func__  # type: ignore[attr-defined]
+
+    def counted(cls: type[Bank], path: Any) -> Bank:
+        opened.append(path)
+        return original(cls, path)
+
+    monkeypatch.setattr(Bank, "open", classmethod(counted))
+    manifest = Manifest.from_folder(folder)
+    if finished:
+        (report,) = embed(manifest, [spec], bank, runtime=CPU, options=OPTIONS)
+        assert report.embedded == 0
+    else:
+        few = Manifest.from_frame(manifest.frame.iloc[:8], manifest.root)
+        (report,) = embed(few, [spec], tmp_path / "new", runtime=CPU, options=OPTIONS)
+        assert report.embedded == 8
+    assert len(opened) == 2
+
+
 def test_a_decoder_that_is_not_the_named_one_is_refused(
     folder: Path, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
