@@ -38,6 +38,7 @@ from engine.models import ModelSpec, resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.bank.contents import contents_of_bank, known
+from stores.bank.layout import SIDE
 from stores.bank.reader import Bank
 from stores.bank.seal import definition
 from stores.manifest.manifest import Manifest
@@ -74,14 +75,22 @@ class Restored:
         """The settings of the feature's run, with the decoder that ran, whatever `auto` means here.
 
         Raises:
-            BankError: the feature's key is lost.
+            BankError: the feature's key is lost, or its provenance contradicts it.
         """
-        layout = definition(self.bank.path, self.feature)
+        layout, made = definition(self.bank.path, self.feature), self.made
         if layout is None:
             raise BankError(
                 f"The key of {self.feature} is lost",
                 "It says what the feature is",
                 "run the same `embank embed` command again, which writes it anew",
+            )
+        if made.decoder not in ("", layout.key.decoder):
+            path = self.bank.path / SIDE / self.feature / "provenance.json"
+            raise BankError(
+                f"{path} says that {made.decoder} decoded the images, the feature's key says "
+                f"{layout.key.decoder}",
+                "Both were written by the run that made the feature",
+                f"remove {path} and run the same `embank embed` command again, which writes it anew",
             )
         name, _, variant = layout.key.decoder.partition("-")
         return replace(self.made.options, decoder=name, dct=variant == "dct")
