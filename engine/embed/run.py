@@ -94,33 +94,50 @@ def embed(
         ChangedImage: a file is not the one that the bank was made from; committed chunks are kept.
         MachineFault: disk full, device or workers lost; committed chunks are kept.
     """
-    runtime, options = runtime or Runtime.resolve(), options or EmbedOptions()
+    runtime, options, checks = (
+        runtime or Runtime.resolve(),
+        options or EmbedOptions(),
+        checks or InputChecks(),
+    )
     requested = [resolve(model) if isinstance(model, str) else model for model in models]
-    path, there = place(bank), bank_if_there(bank)
-    manifest, renamed = with_ids_of(there, manifest)
-    checks = checks or InputChecks()
     name_of = feature_names.assigned([spec.slug for spec in requested], names)
-    manifest = as_in_bank(there, manifest)
-    refuse_misfit(path, there, manifest, options.chunk_rows)
-    if there is not None:
-        refuse_other_labels(there, manifest)
+    path = place(bank)
+    there, manifest, renamed = _look(path, manifest, options)
     inputs = InputFiles(manifest, options, checks, there, on_progress)
     setup = _setup(inputs, runtime, executor)
     plan = Plan(manifest, setup, _amended(requested, setup, there), name_of)
     feature_names.check(path, plan.names(*plan.passes))
     inputs.refuse_unusable(plan)
     ready = preflight(plan, path, there, executor)
-    store = _opened(path, there, plan)
-    inputs.write_image_set(store)
-    job = _Job(store, plan, checks, executor, on_progress, ready)
+    job = _Job(_opened(path, there, plan), plan, checks, executor, on_progress, ready)
+    inputs.write_image_set(job.bank)
     reports: dict[int, EmbedReport] = {}
     for planned in plan.passes:
         reports |= zip(planned.positions, _Pass(job, planned).run(), strict=True)
-    before = (renamed,) if renamed else ()
     return [
-        replace(report, notes=(*before, *report.notes, *deep_notes(report.title, wanted, used)))
+        replace(report, notes=(*renamed, *report.notes, *deep_notes(report.title, wanted, used)))
         for (_, report), wanted, used in zip(sorted(reports.items()), requested, plan.specs, strict=True)
     ]
+
+
+def _look(
+    path: Place, manifest: Manifest, options: EmbedOptions
+) -> tuple[Bank | None, Manifest, tuple[str, ...]]:
+    """Open the bank that is there, and fit the manifest to it.
+
+    Returns:
+        The bank, or None; the manifest with its ids and its text; and a sentence if it has named the images.
+
+    Raises:
+        Refused: the bank is of other images or labels, or none can be made there.
+    """
+    bank = bank_if_there(path)
+    manifest, renamed = with_ids_of(bank, manifest)
+    manifest = as_in_bank(bank, manifest)
+    refuse_misfit(path, bank, manifest, options.chunk_rows)
+    if bank is not None:
+        refuse_other_labels(bank, manifest)
+    return bank, manifest, (renamed,) if renamed else ()
 
 
 def _setup(inputs: InputFiles, runtime: Runtime, executor: Executor) -> Setup:
