@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from engine.commands.checking import by_model, read_manifest
 from engine.commands.choices import Decoder, Precision, StoredType
@@ -28,8 +28,8 @@ from engine.commands.showing import end_with_failures, one_or_all, show
 from stores.errors import Refused
 
 if TYPE_CHECKING:
-    from engine.embed.inputs import InputChecks
-    from engine.embed.run import EmbedOptions, EmbedReport
+    from engine.embed.options import EmbedOptions, InputChecks
+    from engine.embed.report import EmbedReport, EmbedReportJson
     from engine.models.catalog.lookup import ModelSpec
     from engine.recipes import Recipe
     from stores.manifest.manifest import Manifest
@@ -110,7 +110,7 @@ class Protocol(Options):
     seed: Seed = 0
 
     def checks(self) -> "InputChecks":
-        from engine.embed.inputs import InputChecks
+        from engine.embed.options import InputChecks
 
         return InputChecks(self.max_failed, self.check, self.accept_changed, self.retry_failed)
 
@@ -199,7 +199,7 @@ def embed(manifest: ManifestPath, what: What, protocol: Protocol, machine: Machi
 
 def _options(what: What, protocol: Protocol, machine: Machine, output: Output) -> "EmbedOptions":
     from engine.decode.source import Limits
-    from engine.embed.run import EmbedOptions
+    from engine.embed.options import EmbedOptions
 
     return EmbedOptions(
         decoder=machine.decoder,
@@ -253,7 +253,7 @@ def _run(
     with terminable(), executor_of(machine.workers, machine.scheduler, machine.device) as executor:
         threads = machine.threads or threads_of_each(machine.workers)
         settings = (machine.device, machine.precision, threads, protocol.seed, machine.compile)
-        runtime = executor.ask(Runtime.resolve, *settings) if executor else Runtime.resolve(*settings)
+        runtime = executor.ask(Runtime.resolve, *settings)
         with console.embed_progress(quiet=False) as update:
             return run(
                 images,
@@ -269,7 +269,7 @@ def _run(
 
 
 def _certify(
-    results: list[dict[str, Any]],
+    results: "list[EmbedReportJson]",
     images: "Manifest",
     specs: "list[ModelSpec]",
     options: "EmbedOptions",

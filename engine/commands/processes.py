@@ -16,8 +16,8 @@ EXIT_INTERRUPTED = 130
 
 
 @contextlib.contextmanager
-def executor_of(workers: int, scheduler: str | None, device: str) -> "Iterator[Executor | None]":
-    """Who computes: this process (None), processes of this machine, or a scheduler's workers."""
+def executor_of(workers: int, scheduler: str | None, device: str) -> "Iterator[Executor]":
+    """Who computes: this process, processes of this machine, or a scheduler's workers."""
     from engine import executors
     from engine.report import console
     from engine.runtime import cuda_available
@@ -32,7 +32,7 @@ def executor_of(workers: int, scheduler: str | None, device: str) -> "Iterator[E
         with executors.local(workers, cuda=cuda, say=console.say) as executor:
             yield executor
     else:
-        yield None
+        yield executors.SERIAL
 
 
 def threads_of_each(workers: int) -> int | None:

@@ -1,7 +1,7 @@
 """What commands do with a result: print it, say what could not be written, end with a code."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -25,7 +25,7 @@ def show(document: Any, json: bool, text: Callable[[], None]) -> None:
     console.print_json(document)
 
 
-def one_or_all(results: list[dict[str, Any]]) -> Any:
+def one_or_all(results: Sequence[Any]) -> Any:
     """The JSON document of results: the result itself if it is alone."""
     return results if len(results) > 1 else results[0]
 

@@ -1,12 +1,17 @@
 """What `embank bank` prints, but for its audit."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from engine.report import console
 from engine.report.console import write as print
 
+if TYPE_CHECKING:
+    from engine.embed.relabel import RelabelReport
+    from engine.embed.repair import RepairReport
 
-def print_damage(damaged: list[dict[str, Any]]) -> None:
+
+def print_damage(damaged: Sequence[Mapping[str, Any]]) -> None:
     """Print paths with the reason of their damage, then each remedy once.
 
     Args:
@@ -18,7 +23,7 @@ def print_damage(damaged: list[dict[str, Any]]) -> None:
         print(f"  remedy: {remedy}.")
 
 
-def print_repair(bank: str, r: dict[str, Any]) -> None:
+def print_repair(bank: str, r: "RepairReport") -> None:
     print(
         f"{bank}: {r['damaged']} damaged files, {r['recomputed']} chunks put back, "
         f"{'no damage left' if r['ok'] else 'still damaged'}"
@@ -31,7 +36,7 @@ def print_repair(bank: str, r: dict[str, Any]) -> None:
         print(f"  remedy: {left['remedy']}.")
 
 
-def print_relabel(r: dict[str, Any]) -> None:
+def print_relabel(r: "RelabelReport") -> None:
     count = len(r["features"])
     print(
         f"{r['bank']}: {count} feature{'' if count == 1 else 's'} of {r['rows']:,} images, "

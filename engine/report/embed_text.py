@@ -1,18 +1,20 @@
 """What `embank embed` prints."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from engine.report import console
 from engine.report.console import write as print
 
+if TYPE_CHECKING:
+    from engine.embed.report import Certificate, EmbedReportJson
 
-def print_embed(results: list[dict[str, Any]]) -> None:
+
+def print_embed(results: "Sequence[EmbedReportJson]") -> None:
     busy = [r for r in results if r["embedded"]]
     if busy:
-        columns = ["model", "rows", "ok", "failed", "pending", "embedded now", "img/s", "decoder"]
-        names = ("title", "rows", "ok", "failed", "pending", "embedded", "img_per_s", "decoder", "precision")
-        rows = [[*(r[name] for name in names), r["key"][:12]] for r in busy]
-        console.print_table([*columns, "precision", "key"], rows)
+        counts = ("rows", "ok", "failed", "pending", "embedded now", "img/s")
+        console.print_table(["model", *counts, "decoder", "precision", "key"], [_row(r) for r in busy])
     for r in results:
         if not r["embedded"]:
             print(_nothing_to_do(r))
@@ -26,7 +28,12 @@ def print_embed(results: list[dict[str, Any]]) -> None:
             print(f"{r['title']}: {_certificate(r['certificate'])}")
 
 
-def _nothing_to_do(r: dict[str, Any]) -> str:
+def _row(r: "EmbedReportJson") -> list[str | int | float]:
+    counts = (r["rows"], r["ok"], r["failed"], r["pending"], r["embedded"], r["img_per_s"])
+    return [r["title"], *counts, r["decoder"], r["precision"], r["key"][:12]]
+
+
+def _nothing_to_do(r: "EmbedReportJson") -> str:
     """What a run says of features for which it had nothing to compute."""
     done = f"{r['title']}: nothing {'could be embedded' if r['pending'] else 'to do'}"
     if r["failed"] or r["pending"]:
@@ -38,7 +45,7 @@ def _nothing_to_do(r: dict[str, Any]) -> str:
     return f"{done} (key {r['key'][:12]})"
 
 
-def _certificate(found: dict[str, Any]) -> str:
+def _certificate(found: "Certificate") -> str:
     if found["n"] == found["undefined"] == 0:
         return "no certificate, since no image of the sample could be read"
     undefined = f"{found['undefined']} images have no cosine: an embedding is NaN, infinite or all zero"
@@ -51,7 +58,7 @@ def _certificate(found: dict[str, Any]) -> str:
     )
 
 
-def _independence(deep: dict[str, Any]) -> str:
+def _independence(deep: Mapping[str, Any]) -> str:
     """What the certificate says of deep images, whose truth is to be another reader's."""
     if not deep["images"]:
         return ""

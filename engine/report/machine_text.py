@@ -9,7 +9,7 @@ from engine.report.console import write as print
 _MARKS = {"ok": "ok", "absent": "--", "broken": "!!"}
 
 
-def print_examination(report: dict[str, Any]) -> None:
+def print_examination(report: Mapping[str, Any]) -> None:
     """Print the findings of `doctor`, and whether the main job can run."""
     console.print_table(
         ["", "what", "found", "remedy"],

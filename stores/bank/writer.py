@@ -71,11 +71,17 @@ def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int |
     return restore_manifest(bank, manifest)
 
 
-def as_in_bank(path: Place | str, manifest: "Manifest") -> "Manifest":
-    """The manifest as the bank at `path` has it: with text uncleaned if an earlier version made that bank."""
-    if manifest.before is None or files.stat_if_there(place(path) / RUN_DOCUMENT) is None:
+def bank_if_there(path: Place | str) -> Bank | None:
+    """Open the bank at `path`, or return None if there is none. Raises BankError: it is damaged."""
+    path = place(path)
+    return None if files.stat_if_there(path / RUN_DOCUMENT) is None else Bank.open(path)
+
+
+def as_in_bank(bank: Bank | None, manifest: "Manifest") -> "Manifest":
+    """Give the manifest as a bank has it: with text uncleaned if an earlier version made that bank."""
+    if manifest.before is None or bank is None:
         return manifest
-    return manifest.as_made(Bank.open(path).manifest_digest)
+    return manifest.as_made(bank.manifest_digest)
 
 
 def refuse_unfit(path: Place | str, manifest: "Manifest", chunk_rows: int | None = None) -> Bank | None:
@@ -84,18 +90,33 @@ def refuse_unfit(path: Place | str, manifest: "Manifest", chunk_rows: int | None
     Raises:
         BankError, Refused: as there; also a place inside another bank.
     """
+    bank = bank_if_there(path)
+    refuse_misfit(path, bank, manifest, chunk_rows)
+    return bank
+
+
+def refuse_misfit(
+    path: Place | str, bank: Bank | None, manifest: "Manifest", chunk_rows: int | None = None
+) -> None:
+    """Refuse a manifest that does not fit a bank, or a place where none can be made; change nothing.
+
+    Args:
+        path: of the bank.
+        bank: as `bank_if_there` gave it.
+
+    Raises:
+        BankError, Refused: as `refuse_unfit`.
+    """
     path = place(path)
     if len(manifest) == 0:
         raise BankError("A manifest without rows", "A bank needs at least one image", "check the manifest")
     if chunk_rows is not None and not 1 <= chunk_rows <= 1 << 20:
         raise BankError(f"{chunk_rows} rows a chunk", "It is between 1 and 1048576", "leave it out")
-    if files.stat_if_there(path / RUN_DOCUMENT) is None:
+    if bank is None:
         _refuse_foreign(path)
         check_bank(path)
-        return None
-    bank = Bank.open(path)
-    _check_same(bank, manifest, chunk_rows)
-    return bank
+    else:
+        _check_same(bank, manifest, chunk_rows)
 
 
 def _refuse_foreign(path: Place) -> None:

@@ -29,8 +29,8 @@ RESTORED = ("bank repair", "search", "invariance", "saliency")
 #: Module, or the folder that it is in -> the commands that print its messages; others are open to any.
 WHERE: dict[str, tuple[str, ...]] = {
     "engine/embed/certify.py": EMBED,
+    "engine/embed/plan.py": ("embed", "bank repair"),
     "engine/embed/worker.py": ("embed", "bank repair"),
-    "engine/cluster.py": ("embed", "probe"),
     "engine/commands/checking.py": ("embed",),
     "engine/commands/embed.py": EMBED,
     "engine/commands/fewshot.py": ("fewshot",),
@@ -77,7 +77,7 @@ WHERE: dict[str, tuple[str, ...]] = {
     "engine/report/overlays.py": ("saliency",),
     "engine/report/views.py": ("invariance",),
     "engine/embed/restore.py": RESTORED,
-    "engine/executors.py": ("embed", "probe"),
+    "engine/executors": ("embed", "probe"),
     "stores/bank/export.py": ("bank export",),
     "stores/manifest/check.py": ("manifest check",),
     "stores/members": (*RESTORED, "embed", "manifest check"),

@@ -16,7 +16,6 @@ from engine.decode.source import Limits
 from engine.embed.repair import repair
 from engine.embed.run import EmbedOptions, EmbedReport, InputChecks, embed
 from engine.errors import ChangedImage, Refused
-from engine.executors import Serial
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
@@ -25,6 +24,7 @@ from stores.maintenance.verify import verify
 from stores.manifest.manifest import Manifest
 from tests.corpus import images
 from tests.engine.embed.test_run import _digests
+from tests.one_by_one import OneByOne
 from tests.stores.banks import flip
 
 pytestmark = pytest.mark.slow
@@ -131,10 +131,10 @@ def test_a_run_is_not_resumed_on_changed_images(
         if progress.done >= 12:
             raise Crash
 
-    from engine.embed import worker as chunks
+    from engine.embed import progress as counting
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "PROGRESS_EVERY_S", 0.0)
+        patch.setattr(counting, "PROGRESS_EVERY_S", 0.0)
         with pytest.raises(Crash):
             embed(manifest, [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS, on_progress=crash)
     assert len(list((tmp_path / "bank").rglob("markers/*.json"))) in (1, 2)
@@ -343,7 +343,7 @@ def test_failed_rows_are_tried_again_if_asked(
 def test_another_process_can_try_rows_again(
     run: Callable[..., EmbedReport], root: Path, manifest: Manifest, tmp_path: Path, spec: Any
 ) -> None:
-    """As workers do it: by `embed_chunk`, which opens the bank itself."""
+    """As workers do it, one task at a time, each of which opens the bank itself."""
     embed(manifest, [spec], tmp_path / "undisturbed", runtime=CPU, options=OPTIONS)
     path = root / manifest.uris[9]
     good = path.read_bytes()
@@ -352,7 +352,7 @@ def test_another_process_can_try_rows_again(
     path.write_bytes(good)
     checks = InputChecks(retry_failed=True)
     (report,) = embed(
-        manifest, [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS, checks=checks, executor=Serial()
+        manifest, [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS, checks=checks, executor=OneByOne()
     )
     assert (report.ok, report.embedded) == (N, 1)
     assert _digests(tmp_path / "bank") == _digests(tmp_path / "undisturbed")

@@ -47,28 +47,16 @@ def embed_file(
     Raises:
         Refused: the weights are not there or not the same, or the file cannot be embedded.
     """
-    from engine.decode import make_decoder
-    from engine.embed.restore import one_file, restore
-    from engine.models import load
+    from engine.embed.restore import restore
     from engine.runtime import HostCopy, fix_flags
 
-    encoder = restore(features.bank, features.name, weights=weights, device=device)
-    spec, runtime = encoder.spec, encoder.runtime
-    fix_flags(runtime)
-    name, _, scaled = features.key.decoder.partition("-")
-    decoder = make_decoder(
-        name,
-        spec.recipe.rendering,
-        device=runtime.device,
-        threads=runtime.threads,
-        batch_size=1,
-        dct=scaled == "dct",
-    )
-    with closing(decoder):
-        batch = next(decoder.stream(one_file(image, encoder.made.options.limits), [[0]]))
+    restored = restore(features.bank, features.name, weights=weights, device=device)
+    fix_flags(restored.runtime)
+    with closing(restored.decoder(batch_size=1)) as decoder:
+        batch = next(decoder.stream(restored.other_file(image), [[0]]))
     if batch.failures:
         raise _unusable(image, batch.failures[0])
-    vector = HostCopy(load(spec, runtime)(batch.pixels)).wait().float().numpy()
+    vector = HostCopy(restored.encoder()(batch.pixels)).wait().float().numpy()
     embedding = vector.astype(features.key.dtype)
     if not np.isfinite(embedding).all():
         raise Refused(

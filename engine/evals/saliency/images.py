@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.decode.source import ImageSource
-from engine.embed.restore import Provenance, images_listed, images_of, spec_of
+from engine.embed.restore import images_listed, images_of, spec_of
 from engine.errors import ModelError, Refused
 from engine.models import ModelSpec, resolve
 from engine.models.catalog.lookup import find
@@ -103,10 +103,7 @@ def _of_bank(
     if len({(i.key.weights, None if recipe else i.key.recipe) for i in infos}) > 1:
         roster, names = Roster.of(bank.path), {i.name for i in infos}
         raise roster.ambiguous(model, [entry for entry in roster.entries if entry.feature in names])
-    made = Provenance.of(bank, infos[0].name)
-    spec = spec_of(made, weights=weights)
-    if recipe is not None:
-        spec = resolve(slug, weights=spec.weights_path, recipe=recipe, seed=made.runtime.seed)
+    spec = spec_of(bank, infos[0].name, weights=weights, recipe=recipe)
     return spec, infos[0].name, infos[0].title if len(infos) == 1 else spec.slug
 
 

@@ -467,6 +467,23 @@ def test_a_repair_decodes_as_the_bank_was_decoded(bank: Bank) -> None:
     assert (code, len(bank.list())) == (2, 1), text
 
 
+def test_provenance_that_contradicts_the_key_is_written_anew(bank: Bank) -> None:
+    path = bank.path / SIDE / name_of(bank) / "provenance.json"
+    rewrite(bank, decoder="dali-mixed")
+    with pytest.raises(BankError, match="decoded the images") as caught:
+        restore(bank, name_of(bank)).decoder(1)
+    assert f"remove {path}" in caught.value.remedy
+    path.unlink()
+    project = bank.path.parent
+    words = ("--model", MODEL, "--recipe", project / "recipe.json", "--device", "cpu", "--threads", 1)
+    again = embank("embed", project / "m.parquet", *words, "--bank", bank.path, "--batch-size", 4)
+    assert again.code == 0, again.err
+    restored = restore(bank, name_of(bank))
+    assert (restored.made.decoder, restored.options.decoder, restored.options.dct) == ("turbo",) * 2 + (
+        False,
+    )
+
+
 def test_a_provenance_of_another_version_is_refused(bank: Bank) -> None:
     then = documents.read(bank.path / SIDE / name_of(bank) / "provenance.json")
     for fields in ({"options": {"colour": 1}}, {"root": None}, {"runtime": {**then["runtime"], "phase": 1}}):
