@@ -410,10 +410,11 @@ def _shares(text: str) -> tuple[float, ...]:
 
 def _write_manifest(manifest: "Manifest", out: Path, json: bool, more: dict[str, Any] | None = None) -> None:
     from engine.report import console
+    from stores.backends import files
     from stores.backends.location import place
     from stores.outputs import make_folder, refuse_csv_outside
 
-    if isinstance(place(out), Path):
+    if files.local_path(place(out)) is not None:
         if out.suffix.lower() == ".csv":
             refuse_csv_outside(out, manifest.root)
         make_folder(out.absolute().parent)
@@ -893,7 +894,8 @@ def bank_export(
     from stores.bank.reader import Bank
 
     store = Bank.open(bank)
-    beside = store.path.parent if isinstance(store.path, Path) else Path()
+    local = store.backend.local_path(store.path)
+    beside = Path() if local is None else local.parent
     target = out or beside / f"{store.path.name}-export"
     chosen = store.select(model)
     infos = [info for info in store.list() if info.name in chosen]

@@ -13,6 +13,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+#: Names the cache folder; set but empty, what is read is kept in memory only.
+CACHE_VARIABLE = "EMBANK_CACHE"
+
 
 def state_folder(name: str) -> Path | None:
     """A folder of this user for what outlasts a run: `embank/NAME` in `XDG_STATE_HOME` or `~/.local/state`.
@@ -26,6 +29,37 @@ def state_folder(name: str) -> Path | None:
         return None if objection(folder) else folder
     except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
+
+
+def cache_folder() -> Path | None:
+    """Return the folder for copies of what can be fetched again, made if absent.
+
+    It is `EMBANK_CACHE`, else `embank` below `XDG_CACHE_HOME` or `~/.cache`.
+
+    None where it cannot be written, or where somebody else can write to it, which is said once.
+    """
+    stated = os.environ.get(CACHE_VARIABLE)
+    if stated == "":
+        return None
+    try:
+        folder = Path(
+            stated or Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "embank")
+        )
+        make_folder(folder.absolute())
+        if why := objection(folder, link=True):
+            distrust_cache(why)
+            return None
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return None
+    return folder.absolute() if folder.is_dir() and os.access(folder, os.W_OK) else None
+
+
+def distrust_cache(why: str) -> None:
+    """Say once that the cache folder is not used, and why."""
+    warn(
+        f"the cache is not used: {why}. Remove that, or run `chmod -R go-w` on it if all of it is yours; or "
+        f"set {CACHE_VARIABLE} to a folder of your own."
+    )
 
 
 def make_folder(path: Path) -> None:

@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stores.backends import deadlines, files, object_store, private
-from stores.backends.location import ObjectPath, Place
+from stores.backends import deadlines, files, private
+from stores.backends.base import Stamp
+from stores.backends.location import Place
+from stores.backends.registry import backend_of
 from stores.bank import documents
 from stores.errors import BankError, EmbankError
 
 #: Relative path -> {"size": bytes, "sha256": hex}, as in markers and seals.
 Promises = Mapping[str, Mapping[str, Any]]
-Stamp = list[int]
 #: A file changed more recently is not stamped: a second change could fall into the same tick of the clock.
 SETTLED_NS = 2_000_000_000
-_THREADS = 8
 
 
 def find_broken(
@@ -42,23 +42,18 @@ def find_broken(
     broken: dict[str, str] = {}
     if not promises:
         return broken
-    threads = object_store.THREADS if isinstance(root, ObjectPath) else min(_THREADS, os.cpu_count() or 1)
-    found = deadlines.at_once(threads, lambda path: _state(root / path, promises[path]["size"]), promises)
-    for count, (path, state) in enumerate(zip(promises, found, strict=True), 1):
+    backend = backend_of(root)
+
+    def state_of(path: str) -> tuple[int, str] | None:
+        return backend.digest(root / path, promises[path]["size"])
+
+    states = deadlines.at_once(backend.parallel_reads, state_of, promises)
+    for count, (path, state) in enumerate(zip(promises, states, strict=True), 1):
         if reason := difference(state, promises[path]):
             broken[path] = reason
         if progress is not None:
             progress(count, len(promises))
     return broken
-
-
-def _state(path: Place, expected: int) -> tuple[int, str] | None:
-    """Size and SHA-256 of a file; a file on disk of another size than expected is not read."""
-    if isinstance(path, Path):
-        state = files.stat_if_there(path)
-        if state is not None and state.st_size != expected:
-            return state.st_size, ""
-    return files.digest(path)
 
 
 def difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str:
@@ -154,9 +149,9 @@ def remember(root: Place, feature: str, seal: bytes, stamps: Mapping[str, Stamp 
 
 
 def _stamps_file(root: Place, feature: str) -> Path | None:
-    if isinstance(root, ObjectPath) or (folder := private.state_folder("stamps")) is None:
+    if not backend_of(root).has_stamps or (folder := private.state_folder("stamps")) is None:
         return None
-    name = hashlib.sha256(os.fsencode(f"{os.path.realpath(root)}\0{feature}")).hexdigest()
+    name = hashlib.sha256(os.fsencode(f"{os.path.realpath(str(root))}\0{feature}")).hexdigest()
     return folder / f"{name}.json"
 
 

@@ -132,13 +132,13 @@ class ChunkResult:
     content: "npt.NDArray[np.uint8] | None" = None
 
 
-def check_schema(found: object, path: object, versions: tuple[int, ...] = (SCHEMA_VERSION,)) -> None:
+def check_schema(version: object, path: object, versions: tuple[int, ...] = (SCHEMA_VERSION,)) -> None:
     """Refuse any schema version but `versions`, newer or older. Raises BankError."""
-    if found in versions and type(found) is int:
+    if version in versions and type(version) is int:
         return
-    newer = isinstance(found, int) and found > versions[-1]
+    newer = isinstance(version, int) and version > versions[-1]
     raise BankError(
-        f"{path} has schema version {found!r}",
+        f"{path} has schema version {version!r}",
         f"This embank reads version {' and '.join(map(str, versions))} only",
         "install a newer embank" if newer else "embed again into a new bank",
     )

@@ -130,13 +130,15 @@ class FeatureLayout:
         """The bytes of every zarr.json of the feature, by relative path."""
         nodes = self.metadata()
         arrays = {name: nodes[name] for name in self.arrays}
-        found = {
+        documents = {
             f"{self.name}/{ZARR}": encode_metadata(
                 {**nodes[""], "consolidated_metadata": _consolidated(arrays)}
             )
         }
-        found.update({f"{self.name}/{array}/{ZARR}": encode_metadata(node) for array, node in arrays.items()})
-        return found
+        documents.update(
+            {f"{self.name}/{array}/{ZARR}": encode_metadata(node) for array, node in arrays.items()}
+        )
+        return documents
 
     @property
     def sealed_count(self) -> int:
@@ -146,10 +148,10 @@ class FeatureLayout:
     def sealed_files(self) -> set[str]:
         """Relative paths of all that a seal vouches for."""
         chunks = range(self.grid.chunks)
-        found = {self.chunk_file(array, index) for array in self.arrays for index in chunks}
-        found.update(map(self.marker, chunks))
-        found.update(f"{self.name}/{node}/{ZARR}" for node in self.arrays)
-        return found | {f"{self.name}/{ZARR}", f"{SIDE}/{self.name}/key.json"}
+        paths = {self.chunk_file(array, index) for array in self.arrays for index in chunks}
+        paths.update(map(self.marker, chunks))
+        paths.update(f"{self.name}/{node}/{ZARR}" for node in self.arrays)
+        return paths | {f"{self.name}/{ZARR}", f"{SIDE}/{self.name}/key.json"}
 
     def key_document(self) -> dict[str, Any]:
         """Body of key.json: the key, and what else the metadata follow from."""
@@ -208,7 +210,7 @@ def is_feature_name(name: str) -> bool:
 def root_metadata(features: list[FeatureLayout]) -> bytes:
     """The bank's zarr.json: a group that lists every sealed feature's group and arrays."""
     nodes: dict[str, dict[str, Any]] = {}
-    for feature in sorted(features, key=lambda each: each.name):
+    for feature in sorted(features, key=lambda layout: layout.name):
         for node, body in feature.metadata().items():
             nodes[f"{feature.name}/{node}".rstrip("/")] = (
                 body if node else {**body, "consolidated_metadata": _consolidated({})}

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from stores.backends import files
-from stores.backends.links import refuse_feature_links
 from stores.backends.location import Place
 from stores.bank import document_schemas, documents
 from stores.bank.layout import (
@@ -16,6 +15,7 @@ from stores.bank.layout import (
     is_feature_name,
     root_metadata,
 )
+from stores.bank.links import refuse_feature_links
 from stores.errors import BankError
 
 
@@ -140,13 +140,13 @@ def expected_root_metadata(root: Place) -> bytes:
 
     A feature counts if its seal is there, even damaged: what it is follows from its key as well.
     """
-    found = []
+    layouts = []
     for name in feature_names(root):
         if files.stat_if_there(seal_path(root, name)) is not None:
             layout = definition(root, name)
             if layout is not None:
-                found.append(layout)
-    return root_metadata(found)
+                layouts.append(layout)
+    return root_metadata(layouts)
 
 
 def definition(root: Place, feature: str) -> FeatureLayout | None:

@@ -83,9 +83,10 @@ def _lines(roster: Roster, info: Callable[[str, str], FeatureInfo]) -> Iterator[
     for entry in roster.entries[:_MOST]:
         title = roster.title(entry.feature)
         try:
-            each = info(entry.feature, title)
-            counts = (each.rows, each.dim, each.ok, each.failed, each.pending)
-            yield plain(title), *map(str, counts), each.dtype, "sealed" if each.sealed else "unfinished"
+            of = info(entry.feature, title)
+            state = "sealed" if of.sealed else "unfinished"
+            counts = (of.rows, of.dim, of.ok, of.failed, of.pending)
+            yield plain(title), *map(str, counts), of.dtype, state
         except Exception as error:  # one damaged feature hides no other
             yield plain(title), *[""] * (len(_HEAD) - 2), _reason(error)
 

@@ -4,14 +4,13 @@ import contextlib
 import io
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stores.backends import files, locks
-from stores.backends.links import refuse_feature_links
+from stores.backends.base import Stamp
 from stores.backends.location import Place, place
 from stores.bank import document_schemas, documents, integrity
 from stores.bank.commit import Committer
@@ -27,6 +26,7 @@ from stores.bank.layout import (
     default_chunk_rows,
     images_key,
 )
+from stores.bank.links import refuse_feature_links
 from stores.bank.markers import missing_chunks
 from stores.bank.reader import Bank
 from stores.bank.seal import (
@@ -100,8 +100,6 @@ def refuse_unfit(path: Place | str, manifest: "Manifest", chunk_rows: int | None
 
 def _refuse_foreign(path: Place) -> None:
     """Accept nothing, an empty directory, or what an interrupted creation left."""
-    if files.stat_if_there(path) is None and isinstance(path, Path):
-        return
     ours = {SIDE, MANIFEST, ZARR, "records"}
     entries = [name for name in _entries(path) if not name.startswith(f".{MANIFEST}.")]
     inside = [
@@ -119,7 +117,7 @@ def _refuse_foreign(path: Place) -> None:
 
 
 def _entries(path: Place) -> list[str]:
-    if isinstance(path, Path) and not path.is_dir():
+    if files.is_not_a_folder(path):
         raise BankError(f"{path} is not a directory", "A bank is a directory", "choose another path")
     return files.names(path)
 
@@ -160,16 +158,16 @@ def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, b
 
 def column_files(manifest: "Manifest") -> dict[str, bytes]:
     """The categorical columns as files, by relative path: codes as .npy, vocabularies as sealed JSON."""
-    found, vocabularies = {}, {}
+    contents, vocabularies = {}, {}
     for name in COLUMNS:
         codes, vocabularies[name] = manifest.codes(name)
         buffer = io.BytesIO()
         np.lib.format.write_array(buffer, codes.astype("<i4"), version=(1, 0), allow_pickle=False)
-        found[f"{SIDE}/columns/{name}.npy"] = buffer.getvalue()
-    found[f"{SIDE}/columns/{VOCABULARIES}"] = documents.encode(
+        contents[f"{SIDE}/columns/{name}.npy"] = buffer.getvalue()
+    contents[f"{SIDE}/columns/{VOCABULARIES}"] = documents.encode(
         {"schema": SCHEMA_VERSION, "columns": vocabularies}
     )
-    return found
+    return contents
 
 
 def _check_same(bank: Bank, manifest: "Manifest", chunk_rows: int | None) -> None:
@@ -279,10 +277,10 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
 
     def _create_or_check(self, path: Place, data: bytes) -> None:
         # By renaming, which cannot tear the file on any file system; this is the only coordinator.
-        found = files.read_if_there(path)
-        if found is None:
+        present = files.read_if_there(path)
+        if present is None:
             files.replace(path, data, files.temporary(self.bank.path / SIDE / "tmp", self.layout.name))
-        elif found != data:
+        elif present != data:
             raise BankError(
                 f"{path} is damaged, or of another feature",
                 f"Here it must describe {self.key.name} with {self.dim} dimensions",
@@ -339,12 +337,12 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
             write_root_metadata(self.bank.path)
         return seal
 
-    def _to_read(self, seal: Seal, stamps: Mapping[str, integrity.Stamp | None]) -> integrity.Promises:
+    def _to_read(self, seal: Seal, stamps: Mapping[str, Stamp | None]) -> integrity.Promises:
         """What the seal must be sure of: every file, but for those that an equal seal has stamped."""
-        found = read_seal(self.bank.path, self.layout.name)
-        if found is None or found[0] != seal:
+        sealed = read_seal(self.bank.path, self.layout.name)
+        if sealed is None or sealed[0] != seal:
             return seal.files
-        return integrity.unverified(self.bank.path, self.layout.name, found[1], seal.files, stamps)
+        return integrity.unverified(self.bank.path, self.layout.name, sealed[1], seal.files, stamps)
 
     def _make_seal(self) -> Seal:
         layout, failures = self.layout, list[dict[str, Any]]()
@@ -390,13 +388,13 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
                 f"run `embank bank repair {self.bank.path}`",
             )
 
-    def _write_seal(self, seal: Seal, stamps: Mapping[str, integrity.Stamp | None]) -> None:
+    def _write_seal(self, seal: Seal, stamps: Mapping[str, Stamp | None]) -> None:
         path = seal_path(self.bank.path, self.layout.name)
-        found = read_seal(self.bank.path, self.layout.name)
-        if found is None:
+        sealed = read_seal(self.bank.path, self.layout.name)
+        if sealed is None:
             temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
             documents.replace(path, seal.to_dict(), temp)
-        elif found[0] != seal:
+        elif sealed[0] != seal:
             raise BankError(
                 f"{path} differs from the feature's files",
                 "A seal says what is there",

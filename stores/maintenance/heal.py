@@ -89,15 +89,15 @@ def heal_marker(layout: FeatureLayout, promise: Promise) -> bool:
 
 def _replace(layout: FeatureLayout, path: str, data: bytes | memoryview) -> list[str]:
     """Put a file where there is another or none. Returns its path if another was moved to the quarantine."""
-    found = files.digest(layout.root / path)
-    if not integrity.difference(found, integrity.promise_of(data)):
+    present = files.digest(layout.root / path)
+    if not integrity.difference(present, integrity.promise_of(data)):
         return []
-    if found is not None:
+    if present is not None:
         quarantine_file(layout.root, path, files.temporary(layout.root / SIDE / "quarantine", layout.name))
     files.make_directory((layout.root / path).parent)
     files.create(layout.root / path, data, files.temporary(layout.root / SIDE / "tmp", layout.name))
     files.sync_directory((layout.root / path).parent)
-    return [] if found is None else [path]
+    return [] if present is None else [path]
 
 
 def heal_chunk(

@@ -111,7 +111,7 @@ def test_a_bank_spoilt_after_it_was_opened_is_still_shown(
             path.write_bytes(b"\xff")
             path.with_name("seal.json").unlink()
     elif harm == "names":
-        monkeypatch.setattr("stores.backends.files.names", refusing)
+        monkeypatch.setattr("stores.backends.local.LocalBackend.names", refusing)
     else:
         bank.path.rename(bank.path.with_name("elsewhere"))
         if harm == "file":
@@ -121,7 +121,7 @@ def test_a_bank_spoilt_after_it_was_opened_is_still_shown(
     assert "289 ok" in repr(features)
 
 
-def refusing(path: object) -> list[str]:
+def refusing(self: object, path: object) -> list[str]:
     raise PermissionError(13, "Permission denied", str(path))
 
 
