@@ -62,7 +62,7 @@ Place: TypeAlias = Path | ObjectPath
 
 
 def place(where: Place | str) -> Place:
-    """The place that a path or a URL names.
+    """Return the place that a path or a URL names.
 
     Raises:
         BankError: a URL of another scheme, without bucket, or with `.`, `..` or an empty name in it.

@@ -24,7 +24,7 @@ _FAILED = ctypes.c_void_p(-1).value
 def map_chunks(
     paths: Sequence[Path], payload: int, dtype: np.dtype[Any], tail: tuple[int, ...] = ()
 ) -> npt.NDArray[Any]:
-    """The payloads of chunk files, one after another, as one read-only array.
+    """Map the payloads of chunk files, one after another, as one read-only array.
 
     Linux maps the files (no copy, shared with the page cache) if each payload is a whole number of pages, or
     if there is one file only. Otherwise they are read into memory: only small banks have such chunks.

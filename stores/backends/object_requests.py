@@ -59,7 +59,7 @@ class State:
 
 @functools.lru_cache
 def bucket_of(scheme: str, bucket: str) -> "ObjectStore":
-    """A client for a bucket; credentials and endpoint by `AWS_*`, `GOOGLE_*` or `AZURE_*` variables."""
+    """Make a client for a bucket; credentials and endpoint by `AWS_*`, `GOOGLE_*` or `AZURE_*` variables."""
     try:
         with _importing:
             from obstore.exceptions import BaseError
@@ -100,7 +100,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def translate(error: BaseException, path: ObjectPath) -> EmbankError:
-    """The user's view of what a store answered about `path`, or that it did not."""
+    """Return the user's view of what a store answered about `path`, or that it did not."""
     text = str(error)
     status, code = _STATUS.search(text), _CODE.search(text)
     number = int(status[1]) if status else 0
@@ -161,7 +161,7 @@ def _ask(
 
 
 def read_state(path: ObjectPath, most: int | None = None) -> tuple[bytes, State] | None:
-    """An object's bytes and state, of the same moment; None where there is none.
+    """Read an object's bytes and state, of the same moment; None where there is none.
 
     Args:
         most: bytes that it may have, or BankError is raised before they are fetched.
@@ -187,13 +187,13 @@ def _state(meta: Any) -> State:
 
 
 def read_if_there(path: ObjectPath, most: int | None = None) -> bytes | None:
-    """The object's bytes, or None where there is no such object. Raises BankError for more than `most`."""
+    """Read an object; None where there is none. Raises BankError for more than `most`."""
     answer = read_state(path, most)
     return None if answer is None else answer[0]
 
 
 def read_range(path: ObjectPath, start: int, length: int) -> bytes | None:
-    """Up to `length` of the object's bytes from `start`, which lies inside it; None where there is none."""
+    """Read up to `length` bytes from `start`, which lies inside the object; None where there is none."""
     try:
         return _ask(path, lambda store, key, _: bytes(store.get_range(key, start=start, length=length)))
     except FileNotFoundError:
@@ -201,7 +201,7 @@ def read_range(path: ObjectPath, start: int, length: int) -> bytes | None:
 
 
 def stat_if_there(path: ObjectPath) -> State | None:
-    """The object's state, or None where there is no such object."""
+    """Return an object's state, or None where there is no such object."""
     try:
         return _ask(path, lambda store, key, _: _state(store.head(key)))
     except FileNotFoundError:
@@ -209,7 +209,7 @@ def stat_if_there(path: ObjectPath) -> State | None:
 
 
 def digest(path: ObjectPath) -> tuple[int, str] | None:
-    """Size in bytes and SHA-256 of an object, as it arrives; None where there is no such object."""
+    """Hash an object as it arrives: size in bytes and SHA-256; None where there is no such object."""
 
     def get(store: "ObjectStore", key: str, deadline: deadlines.Deadline) -> tuple[int, str]:
         state, size = hashlib.sha256(), 0
@@ -225,20 +225,20 @@ def digest(path: ObjectPath) -> tuple[int, str] | None:
 
 
 def states(folder: ObjectPath) -> dict[str, State]:
-    """The objects right below a prefix, by name."""
+    """List the objects right below a prefix, by name."""
     listing = _ask(folder, lambda store, key, _: store.list_with_delimiter(key))
     return {meta["path"].rpartition("/")[2]: _state(meta) for meta in listing["objects"]}
 
 
 def names(folder: ObjectPath) -> list[str]:
-    """Sorted names right below a prefix, of objects and of further prefixes; none where there is nothing."""
+    """List the sorted names right below a prefix, of objects and of further prefixes."""
     listing = _ask(folder, lambda store, key, _: store.list_with_delimiter(key))
     keys = [*(meta["path"] for meta in listing["objects"]), *listing["common_prefixes"]]
     return sorted(key.rstrip("/").rpartition("/")[2] for key in keys)
 
 
 def tree(folder: ObjectPath) -> dict[ObjectPath, State]:
-    """Every object below a prefix."""
+    """List every object below a prefix."""
 
     def objects(store: "ObjectStore", key: str, deadline: deadlines.Deadline) -> list[Any]:
         return [meta for batch in deadline.watch(store.list(key)) for meta in batch]

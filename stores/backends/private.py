@@ -18,7 +18,7 @@ CACHE_VARIABLE = "EMBANK_CACHE"
 
 
 def state_folder(name: str) -> Path | None:
-    """A folder of this user for what outlasts a run: `embank/NAME` in `XDG_STATE_HOME` or `~/.local/state`.
+    """Return a folder for what outlasts a run: `embank/NAME` in `XDG_STATE_HOME` or `~/.local/state`.
 
     Made if absent. None where there is no such place, or somebody else could write there.
     """
@@ -94,7 +94,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def objection(path: Path, *, link: bool = False) -> str:
-    """Why a file or folder is not believed; empty if it is, or if nothing is there.
+    """Say why a file or folder is not believed; empty if it is, or if nothing is there.
 
     Args:
         link: allow a link of this user's in its place; then what it leads to is judged as well.
@@ -115,7 +115,7 @@ def objection(path: Path, *, link: bool = False) -> str:
 
 
 def objection_below(base: Path, paths: Iterable[Path]) -> str:
-    """The first objection to any of the paths or to a folder between them and `base`, that included."""
+    """Return the first objection to any of the paths, or to a folder between them and `base`, included."""
     seen: set[Path] = set()
     for path in paths:
         for part in (path, *path.parents):

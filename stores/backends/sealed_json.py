@@ -18,24 +18,24 @@ class BrokenDocument(BankError):
 
 
 def canonical(value: Any) -> bytes:
-    """The one encoding of a JSON value: sorted keys, no spaces, ASCII, a final newline."""
+    """Encode a JSON value in the one way: sorted keys, no spaces, ASCII, a final newline."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
 
 
 def digest(body: Mapping[str, Any]) -> str:
-    """SHA-256, in hex, of a body's canonical JSON."""
+    """Return the SHA-256, in hex, of a body's canonical JSON."""
     return hashlib.sha256(canonical(body)).hexdigest()
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    """The sealed document of `body`: its canonical JSON with the digest of itself as member `sha256`."""
+    """Encode a sealed document: canonical JSON with the digest of the rest as member `sha256`."""
     if _DIGEST in body:
         raise ValueError(f"The member {_DIGEST!r} is reserved")
     return canonical({**body, _DIGEST: digest(body)})
 
 
 def decode(data: bytes, path: Place) -> dict[str, Any]:
-    """The body of a sealed document.
+    """Decode a sealed document and return its body.
 
     The bytes must equal the canonical encoding of what they say: a digest over parsed values alone would let
     changes in spacing or spelling pass.
@@ -53,7 +53,7 @@ def decode(data: bytes, path: Place) -> dict[str, Any]:
         pass
     raise BrokenDocument(
         f"{path} is damaged",
-        "A sealed document must match its own SHA-256",
+        "A bank's document must match the SHA-256 that it states",
         "run `embank bank repair` on the bank",
     )
 

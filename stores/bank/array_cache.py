@@ -55,7 +55,7 @@ def write(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[st
 
 
 def keep(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
-    """As `write`, but only False where the bank cannot be written to or the disk is full.
+    """Write as `write` does, but only return False where the bank cannot be written to or the disk is full.
 
     For what is used now in any case, and is kept to save time later.
     """

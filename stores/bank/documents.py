@@ -17,12 +17,12 @@ MAX_BYTES = 1 << 28
 
 
 def read(path: Place) -> dict[str, Any]:
-    """The body of the sealed document at `path`. Raises BankError if it is missing or damaged."""
+    """Read a sealed document and return its body. Raises BankError if it is missing or damaged."""
     return decode(files.read(path, MAX_BYTES), path)
 
 
 def read_if_there(path: Place) -> dict[str, Any] | None:
-    """As `read`, but None where there is no file."""
+    """Read as `read` does, but return None where there is no file."""
     data = files.read_if_there(path, MAX_BYTES)
     return None if data is None else decode(data, path)
 

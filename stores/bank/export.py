@@ -193,5 +193,5 @@ def _feature_json(features: "FeatureSet", file: IO[bytes]) -> None:
 
 
 def spreadsheet_safe(cell: str) -> str:
-    """The cell with a leading quote if a spreadsheet would take it for a formula."""
+    """Return a cell with a leading quote if a spreadsheet would take it for a formula."""
     return f"'{cell}" if cell.startswith(_RISKY) else cell

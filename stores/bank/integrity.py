@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from stores.backends import deadlines, files, private
 from stores.backends.base import Stamp
@@ -22,8 +22,16 @@ from stores.backends.registry import backend_of
 from stores.bank import documents
 from stores.errors import BankError, EmbankError
 
-#: Relative path -> {"size": bytes, "sha256": hex}, as in markers and seals.
-Promises = Mapping[str, Mapping[str, Any]]
+
+class FilePromise(TypedDict):
+    """What a marker or seal says of a file: its bytes, and their SHA-256 in hex."""
+
+    size: int
+    sha256: str
+
+
+#: Relative path -> what is promised of the file, as in markers and seals.
+Promises = Mapping[str, FilePromise]
 #: A file changed more recently is not stamped: a second change could fall into the same tick of the clock.
 SETTLED_NS = 2_000_000_000
 
@@ -56,8 +64,8 @@ def find_broken(
     return broken
 
 
-def difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str:
-    """What is wrong with a file of this size and SHA-256; empty if nothing is."""
+def difference(state: tuple[int, str] | None, promise: FilePromise) -> str:
+    """Say what is wrong with a file of this size and SHA-256; empty if nothing is."""
     if state is None:
         return "missing"
     if state[0] != promise["size"]:
@@ -65,8 +73,8 @@ def difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str
     return "" if state[1] == promise["sha256"] else "content differs from its SHA-256"
 
 
-def promise_of(data: bytes | memoryview) -> dict[str, Any]:
-    """What a marker or seal says of a file with these bytes."""
+def promise_of(data: bytes | memoryview) -> FilePromise:
+    """Return what a marker or seal says of a file with these bytes."""
     return {"size": memoryview(data).nbytes, "sha256": hashlib.sha256(data).hexdigest()}
 
 
@@ -100,7 +108,7 @@ def ensure(
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise BankError(
             f"{describe(path)} of feature {feature} is damaged: {path}: {reason}{more}",
-            "Nothing is evaluated that differs from what was sealed",
+            "Nothing is evaluated that differs from what was written",
             f"run `embank bank repair {root}`",
         )
     remember(root, feature, seal, {**known, **now})
@@ -109,13 +117,13 @@ def ensure(
 def unverified(
     root: Place, feature: str, seal: bytes, promises: Promises, now: Mapping[str, Stamp | None]
 ) -> Promises:
-    """The files of a sealed feature that have no valid stamp; `now` are their stamps of this moment."""
+    """Select the files of a sealed feature that have no valid stamp; `now` are their present stamps."""
     return _differing(promises, _load(root, feature, seal), now)
 
 
 def _differing(
     promises: Promises, known: Mapping[str, Stamp], now: Mapping[str, Stamp | None]
-) -> dict[str, Mapping[str, Any]]:
+) -> dict[str, FilePromise]:
     return {
         path: promise
         for path, promise in promises.items()
@@ -124,13 +132,13 @@ def _differing(
 
 
 def describe(path: str) -> str:
-    """`Chunk 3` for a chunk's file or marker, else `A file`."""
+    """Name a file for messages: `Chunk 3` for a chunk's file or marker, else `A file`."""
     index = chunk_index(path)
     return "A file" if index is None else f"Chunk {index}"
 
 
 def chunk_index(path: str) -> int | None:
-    """The chunk to which a relative path of a chunk file or marker belongs."""
+    """Return the chunk to which a relative path belongs; None if it is of no chunk file or marker."""
     parts = path.split("/")
     number = parts[3].removesuffix(".json") if len(parts) > 3 and (parts[2] in ("c", "markers")) else ""
     return int(number) if number.isdecimal() else None

@@ -323,7 +323,7 @@ def unfinished(path: Place, name: str) -> BankError:
     """The error for a feature that is asked for and not sealed."""
     return BankError(
         f"Feature {name} in {path} is not finished",
-        "Only sealed features are evaluated",
+        "Only finished features are evaluated",
         "run the same `embank embed` command again; it goes on where it stopped",
     )
 

@@ -21,6 +21,7 @@ from stores.bank.feature_info import FeatureInfo
 from stores.bank.keys import CONTENT_BYTES, STATUS_OK, Failure, FeatureKey
 from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout, Grid, images_key
 from stores.bank.links import refuse_links
+from stores.bank.markers import Marker, decode_marker
 from stores.bank.names import Roster, unfinished
 from stores.bank.seal import misplaced, read_feature, read_seal, seal_path
 from stores.bank.sealed_files import sealed_files
@@ -104,7 +105,7 @@ class Bank:
         return layout.grid == self.grid and layout.key.images == images
 
     def features(self, name: str | None = None) -> "FeatureSet":
-        """A sealed feature.
+        """Open a finished feature.
 
         Args:
             name: its name, chosen or full, a model's slug, or a beginning that fits one feature; None if the
@@ -118,7 +119,7 @@ class Bank:
         return FeatureSet(self, full, roster.title(full))
 
     def select(self, name: str | None = None) -> "builtins.list[str]":
-        """Full names of all features that a word fits, sealed or not: as `features`, but all of a slug.
+        """Return the full names of all features that a word fits, finished or not, of a slug all.
 
         Raises:
             BankError: none such, or a beginning of several names.
@@ -130,7 +131,7 @@ class Bank:
         return [entry.feature for entry in chosen]
 
     def list(self) -> "builtins.list[FeatureInfo]":
-        """All features, sealed or not, but those that have lost their key, which `verify` reports.
+        """List all features, finished or not, but those that have lost their key, which `verify` reports.
 
         Raises:
             BankError: another document is damaged.
@@ -146,7 +147,7 @@ class Bank:
         return summary.summarise(self.path, name, title)
 
     def title(self, name: str) -> str:
-        """What people call a feature, by its full name (`stores.bank.names`)."""
+        """Return what people call a feature, by its full name (`stores.bank.names`)."""
         return Roster.of(self.path).title(name)
 
     def is_sealed(self, name: str) -> bool:
@@ -154,7 +155,7 @@ class Bank:
         return self.backend.stat_if_there(seal_path(self.path, name)) is not None
 
     def provenance(self, name: str) -> dict[str, Any]:
-        """What is known about the run that made a feature. Raises BankError if lost or damaged."""
+        """Read what is known about the run that made a feature. Raises BankError if lost or damaged."""
         path = self.path / SIDE / name / "provenance.json"
         body = documents.read_if_there(path)
         if body is None:
@@ -166,7 +167,7 @@ class Bank:
         return body
 
     def describe(self, name: str, *, failures: bool = False) -> dict[str, Any]:
-        """All that the bank knows about a feature, for `embank bank show`.
+        """Gather all that the bank knows about a feature, for `embank bank show`.
 
         Returns:
             `{name, title, key, counts, provenance, certificate}`, the latter two None if there are none; with
@@ -175,11 +176,11 @@ class Bank:
         return summary.describe(self.path, name, self.title(name), failures=failures)
 
     def manifest(self) -> "Manifest":
-        """The manifest, as it was when the bank was made (imports pyarrow). Raises BankError if damaged."""
+        """Read the manifest of when the bank was made (imports pyarrow). Raises BankError if damaged."""
         return columns.read_manifest(self.path, self.rows, self.files[MANIFEST])
 
     def column(self, name: str) -> tuple[npt.NDArray[np.int32], "builtins.list[str]"]:
-        """A categorical column of the manifest, without reading the manifest.
+        """Read a categorical column of the manifest, without reading the manifest.
 
         Args:
             name: `label`, `split` or `group`.
@@ -309,7 +310,7 @@ class FeatureSet:
         return self.bank.column("label")[0]
 
     def labelled(self, label: str = "label", split: str | None = None) -> "Labelled":
-        """Rows that have an embedding and a label, their codes, and the names of the classes.
+        """Find the rows that have an embedding and a label, their codes, and the names of the classes.
 
         Args:
             label: a column of the manifest; those other than label, split and group import pyarrow.
@@ -350,15 +351,14 @@ class FeatureSet:
         return self.bank.manifest().image_ids
 
     def failures(self) -> list[Failure]:
-        """Why rows have no embedding, in row order; `pending` of those that are not embedded yet."""
+        """List why rows have no embedding, in row order; `pending` of those that are not embedded yet."""
         markers = self.bank.backend.each(self._marker, range(self._layout.grid.chunks))
         return [Failure(**failure) for marker in markers for failure in marker["failures"]]
 
-    def _marker(self, index: int) -> dict[str, Any]:
+    def _marker(self, index: int) -> Marker:
         relative = self._layout.marker(index)
         path = self.bank.path / relative
-        body = documents.decode(self._files.read(relative), path)
-        return document_schemas.check(body, document_schemas.MARKER, path)
+        return decode_marker(self._files.read(relative), path)
 
     def take(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """Copy rows, in the order given: [len(rows), dim] in the stored dtype. Raises IndexError outside."""

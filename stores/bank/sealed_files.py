@@ -95,7 +95,7 @@ class _Mapped(SealedFiles):
 
 class _Fetched(SealedFiles):
     def ensure(self) -> None:
-        """Nothing: whatever is read is checked as it arrives."""
+        """Do nothing: whatever is read is checked as it arrives."""
 
     def read(self, relative: str) -> bytes:
         promise = self.promises[relative]
@@ -106,7 +106,7 @@ class _Fetched(SealedFiles):
                 return data
         raise BankError(
             f"{integrity.describe(relative)} is damaged: {self.root / relative}: {reason}",
-            "Nothing is evaluated that differs from what was sealed",
+            "Nothing is evaluated that differs from what was written",
             f"run `embank bank repair {self.root}`",
         )
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from stores.backends import files
 from stores.backends.location import Place
-from stores.bank import document_schemas, documents
+from stores.bank import documents
 from stores.bank.feature_info import FeatureInfo
 from stores.bank.layout import SIDE, FeatureLayout
+from stores.bank.markers import Marker, read_marker
 from stores.bank.seal import Seal, definition, read_feature, read_seal
 
 
@@ -81,13 +82,8 @@ def describe(root: Place, name: str, title: str, *, failures: bool = False) -> d
     return body
 
 
-def markers(root: Place, name: str) -> list[dict[str, Any]]:
+def markers(root: Place, name: str) -> list[Marker]:
     """Read a feature's markers. Raises BankError for a damaged one."""
     folder = root / SIDE / name / "markers"
     paths = [folder / entry for entry in files.names(folder)]
     return files.each(root, read_marker, paths)
-
-
-def read_marker(path: Place) -> dict[str, Any]:
-    """Read one marker. Raises BankError if it is missing or damaged."""
-    return document_schemas.check(documents.read(path), document_schemas.MARKER, path)

@@ -12,9 +12,9 @@ import numpy as np
 from stores.backends import files, locks
 from stores.backends.base import Stamp
 from stores.backends.location import Place, place
-from stores.bank import document_schemas, documents, integrity
+from stores.bank import documents, integrity
 from stores.bank.commit import Committer
-from stores.bank.keys import FEATURE_VERSIONS, SCHEMA_VERSION, ChunkResult, FeatureKey
+from stores.bank.keys import FEATURE_VERSIONS, SCHEMA_VERSION, ChunkResult, FailedRow, FeatureKey
 from stores.bank.layout import (
     COLUMNS,
     MANIFEST,
@@ -27,7 +27,7 @@ from stores.bank.layout import (
     images_key,
 )
 from stores.bank.links import refuse_feature_links
-from stores.bank.markers import missing_chunks
+from stores.bank.markers import decode_marker, missing_chunks
 from stores.bank.reader import Bank
 from stores.bank.seal import (
     Seal,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int | None = None) -> Bank:
-    """The bank at `path`, made if there is none. Two processes may race: one makes it, both get it.
+    """Open the bank at `path`, made if there is none. Two processes may race: one makes it, both get it.
 
     Args:
         path: an existing bank, an empty directory, or nothing yet.
@@ -72,7 +72,7 @@ def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int |
 
 
 def as_in_bank(path: Place | str, manifest: "Manifest") -> "Manifest":
-    """The manifest as the bank at `path` has it: with text uncleaned if an earlier version made that bank."""
+    """Return the manifest as the bank at `path` has it: text uncleaned if an earlier version made that."""
     if manifest.before is None or files.stat_if_there(place(path) / RUN_DOCUMENT) is None:
         return manifest
     return manifest.as_made(Bank.open(path).manifest_digest)
@@ -145,7 +145,7 @@ def _create(path: Place, manifest: "Manifest", chunk_rows: int) -> None:
 
 
 def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, bytes]) -> dict[str, Any]:
-    """Body of embank.json: what the bank is made of, and the digests of its immutable side files."""
+    """Make the body of embank.json: what the bank is made of, and the digests of its immutable side files."""
     return {
         "schema": SCHEMA_VERSION,
         "rows": len(manifest),
@@ -157,7 +157,7 @@ def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, b
 
 
 def column_files(manifest: "Manifest") -> dict[str, bytes]:
-    """The categorical columns as files, by relative path: codes as .npy, vocabularies as sealed JSON."""
+    """Encode the categorical columns, by relative path: codes as .npy, vocabularies as sealed JSON."""
     contents, vocabularies = {}, {}
     for name in COLUMNS:
         codes, vocabularies[name] = manifest.codes(name)
@@ -271,7 +271,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         if damaged is not None:
             raise BankError(
                 f"Chunk {damaged} of {self.key.name} is damaged",
-                "A finished feature is what its seal promised",
+                "The files of a finished feature never change",
                 f"run `embank bank repair {self.bank.path}`",
             )
 
@@ -294,7 +294,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         return missing_chunks(self.layout)
 
     def bounds(self, index: int) -> tuple[int, int]:
-        """First row of a chunk and the row after its last."""
+        """Return the first row of a chunk and the row after its last."""
         return self.layout.grid.bounds(index)
 
     def commit(self, result: ChunkResult) -> bool:
@@ -325,7 +325,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         if todo := self.todo:
             raise BankError(
                 f"{len(todo)} of {self.layout.grid.chunks} chunks of {self.key.name} are pending",
-                "Only a complete feature is sealed",
+                "A feature is finished when all of its chunks are",
                 "run the same `embank embed` command again; it goes on where it stopped",
             )
         seal = self._make_seal()
@@ -345,13 +345,11 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         return integrity.unverified(self.bank.path, self.layout.name, sealed[1], seal.files, stamps)
 
     def _make_seal(self) -> Seal:
-        layout, failures = self.layout, list[dict[str, Any]]()
-        promises: dict[str, Any] = {}
+        layout, failures = self.layout, list[FailedRow]()
+        promises: dict[str, integrity.FilePromise] = {}
         paths = [self.bank.path / layout.marker(index) for index in range(layout.grid.chunks)]
         for index, data in enumerate(files.each(self.bank.path, files.read, paths)):
-            body = document_schemas.check(
-                documents.decode(data, paths[index]), document_schemas.MARKER, paths[index]
-            )
+            body = decode_marker(data, paths[index])
             promises.update(body["files"])
             promises[layout.marker(index)] = integrity.promise_of(data)
             failures += body["failures"]
@@ -384,7 +382,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         for path, reason in broken.items():
             raise BankError(
                 f"{integrity.describe(path)} of {self.key.name} is damaged: {path}: {reason}",
-                "A seal vouches for every byte",
+                "A feature is finished once every byte has been read back",
                 f"run `embank bank repair {self.bank.path}`",
             )
 
@@ -397,7 +395,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         elif sealed[0] != seal:
             raise BankError(
                 f"{path} differs from the feature's files",
-                "A seal says what is there",
+                "The files of a finished feature never change",
                 f"run `embank bank repair {self.bank.path}`",
             )
         integrity.remember(self.bank.path, self.layout.name, files.read(path), stamps)
@@ -419,7 +417,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
 def layout_in(
     bank: Bank, key: FeatureKey, dim: int, image_set: str = "", version: int = FEATURE_VERSIONS[-1]
 ) -> FeatureLayout:
-    """Where a feature lies in a bank; one that was begun keeps the version of its layout."""
+    """Say where a feature lies in a bank; one that was begun keeps the version of its layout."""
     begun = definition(bank.path, key.name)
     layout = FeatureLayout(bank.path, key, dim, bank.grid, version, image_set)
     return layout if begun is None else replace(layout, version=begun.version)

@@ -265,7 +265,7 @@ def _unconfirmed(root: Place, remedy: str = "") -> BankError:
         f"run `embank bank repair {root} --manifest MANIFEST` with the manifest that the bank was made with"
     )
     return BankError(
-        f"{root / RUN_DOCUMENT} is damaged, and no sealed feature confirms, with the manifest, what it said",
+        f"{root / RUN_DOCUMENT} is damaged, and no finished feature confirms, with the manifest, what it was",
         "Nothing is guessed about a bank",
         remedy or with_it,
     )

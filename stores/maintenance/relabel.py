@@ -104,7 +104,7 @@ def relabel(
 
 
 def aligned(own: Manifest, other: Manifest, contents: Table | None = None) -> tuple[Manifest, int, bool]:
-    """What another manifest says of the images of a bank.
+    """Align what another manifest says with the images of a bank.
 
     Args:
         own: of the bank; its ids, files and order stay.

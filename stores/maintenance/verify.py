@@ -11,6 +11,7 @@ from stores.bank.columns import manifest_remedy
 from stores.bank.contents import damaged_sets
 from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, ZARR, FeatureLayout, is_feature_name, marker_file
 from stores.bank.links import refuse_links
+from stores.bank.markers import read_marker
 from stores.bank.names import NOTE, Roster
 from stores.bank.names import checked as checked_note
 from stores.bank.reader import Bank
@@ -92,7 +93,7 @@ def _open(root: Place) -> tuple[Bank | None, list[Damage]]:
         reason = "missing"
     except documents.BrokenDocument:
         reason = "differs from its own SHA-256"
-    remedy = "`embank bank repair` rebuilds it if a sealed feature confirms it; else embed into a new bank"
+    remedy = "`embank bank repair` rebuilds it if a finished feature confirms it; else embed into a new bank"
     return None, [Damage(None, None, RUN_DOCUMENT, reason, remedy)]
 
 
@@ -111,7 +112,7 @@ def _root_metadata(root: Place) -> list[Damage]:
     state = files.digest(root / ZARR, len(expected))  # a file of another size may be huge, and is not read
     if not integrity.difference(state, integrity.promise_of(expected)):
         return []
-    reason = "missing" if state is None else "is not what the sealed features make it"
+    reason = "missing" if state is None else "is not what the finished features make it"
     return [Damage(None, None, ZARR, reason, _REBUILD)]
 
 
@@ -156,7 +157,7 @@ class _Check:
     """What is to be read of one feature, and what is wrong already."""
 
     name: str
-    promises: dict[str, Any]
+    promises: dict[str, integrity.FilePromise]
     chunks: int
     damaged: list[Damage]
     seal: bytes | None
@@ -213,9 +214,9 @@ def _is_note(body: Any, path: Place, feature: str) -> bool:
         return False
 
 
-def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], int]:
+def _by_markers(root: Place, name: str) -> tuple[dict[str, integrity.FilePromise], list[Damage], int]:
     """What the markers of a feature without seal promise."""
-    promises: dict[str, Any] = {}
+    promises: dict[str, integrity.FilePromise] = {}
     damaged = []
     entries = files.names(root / SIDE / name / "markers")
     for entry in entries:
@@ -226,7 +227,7 @@ def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], i
             damaged.append(Damage(name, None, path, "is no marker", _DROP))
             continue
         try:
-            marker = document_schemas.check(documents.read(root / path), document_schemas.MARKER, root / path)
+            marker = read_marker(root / path)
         except documents.BrokenDocument:
             damaged.append(Damage(name, index, path, "differs from its own SHA-256", _RECOMPUTE))
             continue
@@ -237,7 +238,7 @@ def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], i
     return promises, damaged, len(entries)
 
 
-def _metadata(layout: FeatureLayout, needed: bool) -> dict[str, Any]:
+def _metadata(layout: FeatureLayout, needed: bool) -> dict[str, integrity.FilePromise]:
     """The zarr metadata; without chunks that they describe, as far as there are any."""
     return {
         path: integrity.promise_of(data)
