@@ -143,7 +143,8 @@ def bank_export(
     from stores.bank.reader import Bank
 
     store = Bank.open(bank)
-    beside = store.path.parent if isinstance(store.path, Path) else Path()
+    local = store.backend.local_path(store.path)
+    beside = Path() if local is None else local.parent
     target = out or beside / f"{store.path.name}-export"
     chosen = store.select(model)
     infos = [info for info in store.list() if info.name in chosen]

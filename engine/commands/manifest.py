@@ -258,10 +258,11 @@ def _write(manifest: "Manifest", out: Path, json: bool, more: dict[str, Any] | N
     """Write a manifest; print what it is."""
     from engine.report import console
     from engine.report.manifest_text import print_written
+    from stores.backends import files
     from stores.backends.location import place
     from stores.outputs import make_folder, refuse_csv_outside
 
-    if isinstance(place(out), Path):
+    if files.local_path(place(out)) is not None:
         if out.suffix.lower() == ".csv":
             refuse_csv_outside(out, manifest.root)
         make_folder(out.absolute().parent)

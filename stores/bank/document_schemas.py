@@ -19,7 +19,7 @@ _PATH = re.compile(r"(?!.*\.\.)[A-Za-z0-9_.][A-Za-z0-9._-]*(/[A-Za-z0-9_.][A-Za-
 
 
 def check(body: dict[str, Any], form: Test, path: Place) -> dict[str, Any]:
-    """The body, if it is of a form.
+    """Return a body if it is of a form.
 
     Raises:
         BankError: another schema version. BrokenDocument: another form.
@@ -29,7 +29,7 @@ def check(body: dict[str, Any], form: Test, path: Place) -> dict[str, Any]:
     if not form(body):
         raise documents.BrokenDocument(
             f"{path} is damaged",
-            "A sealed document holds what others of its kind hold",
+            "A bank's document holds what others of its kind hold",
             "run `embank bank repair` on the bank",
         )
     return body

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.faults import io
 from benchmarks.faults.io import failing
-from stores.backends import files
+from stores.backends import disk, files
 from stores.bank.reader import Bank
 from stores.bank.writer import open_or_create
 from stores.errors import MachineFault
@@ -130,7 +130,7 @@ def test_the_script_sees_faults_that_pass_in_silence(job: str, monkeypatch: pyte
         with suppress(OSError):
             yield
 
-    monkeypatch.setattr(files, "faults", deaf)
+    monkeypatch.setattr(disk, "faults", deaf)
     assert not io.run(stride=29, jobs=[job], say=lambda _: None)["ok"]
 
 

@@ -9,7 +9,8 @@ from engine.errors import ModelError, Refused
 from engine.models import ModelSpec, resolve
 from engine.models.catalog.lookup import find
 from engine.recipes import Recipe
-from stores.backends.location import ObjectPath, Place, place
+from stores.backends import files
+from stores.backends.location import Place, place
 from stores.bank.feature_info import FeatureInfo
 from stores.bank.names import Roster
 from stores.bank.reader import Bank
@@ -62,15 +63,16 @@ def open_images(
             that are not the bank's.
     """
     where = place(path)
-    if isinstance(where, ObjectPath) or where.is_dir():
+    local = files.local_path(where)
+    if local is None or local.is_dir():
         bank = Bank.open(where)
         spec, feature, title = _of_bank(bank, model, weights, recipe, seed)
         source = images_of(bank, feature, root=root, allow_outside=allow_outside)
         return Images(bank.manifest(), source, spec, bank.path, title)
-    manifest = Manifest.read(where, root=root, allow_outside=allow_outside)
+    manifest = Manifest.read(local, root=root, allow_outside=allow_outside)
     source = images_listed(manifest, allow_outside=allow_outside)
     spec = resolve(model, weights=weights, recipe=recipe, seed=seed)
-    return Images(manifest, source, spec, _folder(where, home), spec.slug)
+    return Images(manifest, source, spec, _folder(local, home), spec.slug)
 
 
 def _folder(manifest: Path, home: Path | None) -> Path:
