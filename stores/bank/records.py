@@ -27,7 +27,7 @@ FOLDER = "records"
 _TABLE_ENDING = re.compile(r"(\.[a-z0-9_]+)?\.parquet$")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attachment:
     """A table that is to lie beside a record.
 

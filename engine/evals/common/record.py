@@ -17,7 +17,7 @@ from stores.errors import BankError
 from stores.json_types import Json, JsonObject
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Rows that played one part.
 
@@ -36,11 +36,16 @@ class Part:
         """The part that some of all rows play."""
         bits = np.zeros(total, np.bool_)
         bits[rows] = True
-        digest = hashlib.sha256(np.packbits(bits, bitorder="little").tobytes()).hexdigest()
-        return cls(split, len(rows), digest)
+        return cls.of_mask(bits, split)
+
+    @classmethod
+    def of_mask(cls, mask: NDArray[np.bool_], split: str | None = None) -> "Part":
+        """As `of`, from bool [N]."""
+        digest = hashlib.sha256(np.packbits(mask, bitorder="little").tobytes()).hexdigest()
+        return cls(split, int(np.count_nonzero(mask)), digest)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Used:
     """What an evaluation used.
 
@@ -108,7 +113,7 @@ class Used:
 USED_FIELDS = tuple(Used.__dataclass_fields__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
     """What a record says of a result.
 
