@@ -24,8 +24,7 @@ from engine.evals.common.labels import Labels, group_codes, label_codes
 from engine.evals.common.splits import SplitRows, split_rows
 from engine.kernels.float16 import finite_rows
 from stores.bank.image_ids import image_ids
-from stores.bank.labelled import column_codes
-from stores.bank.layout import MANIFEST
+from stores.bank.layout import COLUMNS, MANIFEST
 from stores.bank.reader import Bank, FeatureSet
 from stores.json_types import JsonObject
 from stores.parquet import Texts
@@ -138,7 +137,8 @@ class Features:
         features = store.features(model)
 
         def column(name: str) -> Labels:
-            codes, names = column_codes(store, label if name == "label" else name)
+            wanted = label if name == "label" else name
+            codes, names = store.column(wanted) if wanted in COLUMNS else _manifest_column(store, wanted)
             return Labels(codes.astype(np.int64), tuple(names))
 
         return cls(
@@ -281,6 +281,12 @@ class Features:
                 "embed the images with `embank embed` and take Features.from_bank(BANK, MODEL)",
             )
         return self.source
+
+
+def _manifest_column(bank: Bank, name: str) -> tuple[NDArray[np.int32], list[str]]:
+    from stores.bank.labelled import column_codes
+
+    return column_codes(bank, name)
 
 
 def is_torch(array: Any) -> bool:
