@@ -52,9 +52,7 @@ def tables_of(record: RunRecord, file: str) -> list[PredictionTable]:
         file: name of the record's file.
     """
     return [
-        PredictionTable(
-            name, f"{FOLDER}/{attached_name(file, name)}", promise["rows"], promise["size"], promise["sha256"]
-        )
+        PredictionTable(name, f"{FOLDER}/{attached_name(file, name)}", **promise)
         for name, promise in record.predictions.items()
     ]
 
