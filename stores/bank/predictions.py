@@ -95,7 +95,7 @@ def read_predictions(bank: Place | str, word: str, table: str | None = None) -> 
 
 def _choose(entry: RecordEntry, table: str | None) -> PredictionTable:
     assert entry.record is not None
-    tables = {each.name: each for each in tables_of(entry.record, entry.name)}
+    tables = {promised.name: promised for promised in tables_of(entry.record, entry.name)}
     if not tables:
         raise Refused(
             f"record {entry.id} ({entry.record.kind}) has no predictions",

@@ -135,7 +135,7 @@ class Outcome:
 def record_of(
     kind: str,
     features: Features,
-    asked: Mapping[str, Json],
+    settings: Mapping[str, Json],
     used: Used,
     outcome: Outcome,
     more_used: Mapping[str, Json] | None = None,
@@ -144,7 +144,7 @@ def record_of(
 
     Args:
         kind: as in `engine.evals.catalogue`.
-        asked: the settings as given.
+        settings: as given.
         more_used: what only this evaluation used.
 
     Raises:
@@ -153,7 +153,7 @@ def record_of(
     predictions = outcome.predictions
     return RunRecord.now(
         kind=kind,
-        asked=asked,
+        asked=settings,
         used={**used.to_dict(), **(more_used or {})},
         metrics=outcome.metrics,
         seconds=outcome.seconds,
@@ -169,7 +169,7 @@ def keep_record(
     report: MutableMapping[str, Json],
     kind: str,
     features: Features,
-    asked: Mapping[str, Json],
+    settings: Mapping[str, Json],
     used: Used,
     outcome: Outcome,
     more_used: Mapping[str, Json] | None = None,
@@ -181,7 +181,7 @@ def keep_record(
     """
     assert features.source is not None
     try:
-        record = record_of(kind, features, asked, used, outcome, more_used)
+        record = record_of(kind, features, settings, used, outcome, more_used)
     except BankError as error:  # the manifest, which no number depends on
         not_kept(error, report)
         return

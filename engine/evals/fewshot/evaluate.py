@@ -81,7 +81,7 @@ def evaluate_together(
     _check_memory(options, computes[0], len(features))
     chosen = _split(first, options.split)
     inside = None if chosen is None else chosen.rows["split"]
-    read, have = first.labels, np.logical_and.reduce([each.ok for each in features])
+    read, have = first.labels, np.logical_and.reduce([model.ok for model in features])
     if inside is not None:
         read = Labels(np.where(inside, read.codes, -1), read.names)
     codes = label_codes(read).codes
@@ -97,8 +97,8 @@ def evaluate_together(
     clock.lap("pools")
     keys = [str(place) for place in range(len(features))]
     predictors = {
-        key: predictor(each.array, protocol.distance, compute)
-        for key, each, compute in zip(keys, features, computes, strict=True)
+        key: predictor(model.array, protocol.distance, compute)
+        for key, model, compute in zip(keys, features, computes, strict=True)
     }
     clock.lap("device")
     run.go(predictors, clock)
@@ -279,7 +279,7 @@ def compare(
         Features.from_arrays(array, read, groups=groups, ok=ok, data_set=data_set)
         for array in features.values()
     ]
-    computes = [compute_for(each.array, device, threads, backend) for each in several]
+    computes = [compute_for(model.array, device, threads, backend) for model in several]
     results = evaluate_together(several, options, computes, clock)
     return dict(zip(features, results, strict=True))
 

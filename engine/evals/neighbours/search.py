@@ -215,7 +215,13 @@ def search(
         "distances": [hit.distance for hit in result.found],
         **about,
     }
-    asked: JsonObject = {"model": model, "query": result.query, "k": k, "distance": distance, "index": index}
+    settings: JsonObject = {
+        "model": model,
+        "query": result.query,
+        "k": k,
+        "distance": distance,
+        "index": index,
+    }
     assert result.rows is not None
     used = Used.of(
         features,
@@ -227,7 +233,7 @@ def search(
     outcome = Outcome(
         metrics, {"total": report["seconds"]}, {"failed": report["masked"]}, predictions=result.predictions()
     )
-    keep_record(report, "search", features, asked, used, outcome)
+    keep_record(report, "search", features, settings, used, outcome)
     return result
 
 
