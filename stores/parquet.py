@@ -31,7 +31,7 @@ _STORED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coded:
     """A column of texts of which few differ.
 
@@ -47,7 +47,7 @@ class Coded:
         return len(self.codes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Texts:
     """Texts one after another as a Parquet page has them: four bytes of length, then UTF-8.
 

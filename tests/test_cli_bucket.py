@@ -89,6 +89,22 @@ def test_evaluations_give_the_numbers_of_the_bank_on_disk(disk: Path, bucket: st
         assert {name: left.json[name] for name in compared} == {name: right.json[name] for name in compared}
 
 
+def test_predictions_lie_beside_the_record_in_the_bucket_as_on_disk(
+    disk: Path, bucket: str, tmp_path: Path
+) -> None:
+    words = ("--model", "random/resnet18", "--leave-one-out", "-k", 1, "--device", "cpu", "--json")
+    tables = []
+    for name, bank in (("disk", disk), ("bucket", bucket)):
+        assert embank("knn", bank, *words).code == 0
+        record = embank("records", "ls", bank, "--kind", "knn", "--json").json["records"][-1]["record"]
+        out = tmp_path / f"{name}.csv"
+        ran = embank("records", "export", bank, "--predictions", record, "-o", out, "--json")
+        assert (ran.code, ran.json["rows"]) == (0, 39), ran.err
+        tables.append(out.read_text())
+        assert embank("bank", "verify", bank).code == 0
+    assert tables[0] == tables[1] and "truth,predicted,score.class0,score.class1" in tables[0]
+
+
 def test_looking_and_exporting(
     disk: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,8 +36,8 @@ class Evaluation:
 
 
 EVALUATIONS = {
-    each.kind: each
-    for each in (
+    evaluation.kind: evaluation
+    for evaluation in (
         Evaluation("fewshot", "engine.evals.fewshot.evaluate"),
         Evaluation("knn", "engine.evals.neighbours.knn"),
         Evaluation("search", "engine.evals.neighbours.search", classifies=False),

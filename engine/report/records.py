@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from engine.errors import Refused
 from stores.backends.location import Place, place
@@ -13,6 +13,7 @@ from stores.bank.predictions import broken_tables
 from stores.bank.record_index import RecordEntry
 from stores.bank.record_table import Leaf, leaves
 from stores.bank.records import RunRecord
+from stores.json_types import Json, JsonObject
 
 #: Kind -> metrics of which the first that a record has is its result.
 _RESULTS: Mapping[str, tuple[str, ...]] = {
@@ -75,7 +76,7 @@ def result_of(record: RunRecord) -> Result:
     return Result(name, value, leaf.low, leaf.high, leaf.reason, write(record, numbers, leaf))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Json) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -165,7 +166,7 @@ _WORDS: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
 }
 
 
-def to_dict(entry: RecordEntry) -> dict[str, Any]:
+def to_dict(entry: RecordEntry) -> JsonObject:
     """Return `{record, file, created, kind, model, feature}` and the `Result` of a readable record."""
     record = entry.record
     assert record is not None
@@ -180,10 +181,10 @@ def to_dict(entry: RecordEntry) -> dict[str, Any]:
     }
 
 
-def full_dict(entry: RecordEntry, bank: Place | str) -> dict[str, Any]:
+def full_dict(entry: RecordEntry, bank: Place | str) -> JsonObject:
     """As `to_dict`, with the parts of the record, and what is wrong with the predictions beside it."""
     assert entry.record is not None
-    damaged = [
+    damaged: list[Json] = [
         {"path": table.path, "reason": problem}
         for table, problem in broken_tables(place(bank), entry.record, entry.name)
     ]
@@ -305,7 +306,7 @@ def _print_wrapped(text: str) -> None:
         console.write(line)
 
 
-def _print_section(body: Mapping[str, Any]) -> None:
+def _print_section(body: Mapping[str, Json]) -> None:
     from engine.report import console
 
     for name, text in _lines(body):
@@ -316,7 +317,7 @@ def _print_section(body: Mapping[str, Any]) -> None:
         console.print_table(columns, rows, title=f"  {name}{more}")
 
 
-def _lines(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+def _lines(body: Mapping[str, Json], path: str = "") -> Iterator[tuple[str, str]]:
     """(dotted path, text) of everything but lists of objects."""
     for name, value in body.items():
         if isinstance(value, Mapping):
@@ -326,7 +327,7 @@ def _lines(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]
             yield f"{path}{name}", _text(body, name)
 
 
-def _text(body: Mapping[str, Any], name: str) -> str:
+def _text(body: Mapping[str, Json], name: str) -> str:
     from stores.bank.record_table import interval
 
     value = body[name]
@@ -337,7 +338,7 @@ def _text(body: Mapping[str, Any], name: str) -> str:
     return _value(value) + (f" ({low:.6g} to {high:.6g})" if low is not None else "")
 
 
-def _value(value: Any) -> str:
+def _value(value: Json) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -348,11 +349,11 @@ def _value(value: Any) -> str:
     return text[:12] if _DIGEST.fullmatch(text) else text or "(empty)"
 
 
-def _is_table(value: Any) -> bool:
+def _is_table(value: Json) -> TypeGuard[list[Mapping[str, Json]]]:
     return isinstance(value, list) and bool(value) and all(isinstance(each, Mapping) for each in value)
 
 
-def _lists(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+def _lists(body: Mapping[str, Json], path: str = "") -> Iterator[tuple[str, list[Mapping[str, Json]]]]:
     """(dotted path, objects) of every list of objects that is in no other list."""
     for name, value in body.items():
         if isinstance(value, Mapping):
@@ -361,7 +362,7 @@ def _lists(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, list[
             yield f"{path}{name}", value
 
 
-def _table(objects: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+def _table(objects: Sequence[Mapping[str, Json]]) -> tuple[list[str], list[list[Json]]]:
     """Columns and rows of a list of objects, without lists and details within them."""
     flat = [dict(_cells(each)) for each in objects[:_ROWS]]
     columns = list(dict.fromkeys(name for row in flat for name in row))
@@ -370,7 +371,7 @@ def _table(objects: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[A
     return columns, [[row.get(name, "") for name in columns] for row in flat]
 
 
-def _cells(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _cells(body: Mapping[str, Json], path: str = "") -> Iterator[tuple[str, Json]]:
     for name, value in body.items():
         if isinstance(value, Mapping):
             if name not in _DETAILS:

@@ -52,9 +52,7 @@ def tables_of(record: RunRecord, file: str) -> list[PredictionTable]:
         file: name of the record's file.
     """
     return [
-        PredictionTable(
-            name, f"{FOLDER}/{attached_name(file, name)}", promise["rows"], promise["size"], promise["sha256"]
-        )
+        PredictionTable(name, f"{FOLDER}/{attached_name(file, name)}", **promise)
         for name, promise in record.predictions.items()
     ]
 
@@ -97,7 +95,7 @@ def read_predictions(bank: Place | str, word: str, table: str | None = None) -> 
 
 def _choose(entry: RecordEntry, table: str | None) -> PredictionTable:
     assert entry.record is not None
-    tables = {each.name: each for each in tables_of(entry.record, entry.name)}
+    tables = {promised.name: promised for promised in tables_of(entry.record, entry.name)}
     if not tables:
         raise Refused(
             f"record {entry.id} ({entry.record.kind}) has no predictions",

@@ -7,10 +7,11 @@ the image, class, label, k or C that they belong to, else their position.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from stores.bank.record_index import RecordEntry, text_of
 from stores.bank.records import RunRecord
+from stores.json_types import Json, JsonObject
 from stores.manifest.uri_policy import plain
 from stores.table_files import write_table
 
@@ -51,11 +52,11 @@ class Leaf:
 
     metric: str
     item: str
-    value: Any
+    value: Json
     low: float | None = None
     high: float | None = None
     reason: str | None = None
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class _Scope:
     items: tuple[str, ...] = ()
     reason: str | None = None
     classes: tuple[str, ...] = ()
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Json] | None = None
 
     def within(self, name: str) -> "_Scope":
         return replace(self, path=(*self.path, name))
@@ -74,20 +75,27 @@ class _Scope:
     def at(self, item: str) -> "_Scope":
         return replace(self, items=(*self.items, item))
 
-    def leaf(self, value: Any, **more: Any) -> Leaf:
+    def leaf(
+        self,
+        value: Json,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        reason: str | None = None,
+    ) -> Leaf:
         metric, item = ".".join(self.path), _JOIN.join(self.items)
-        return Leaf(metric, item, value, settings=self.settings, **more)
+        return Leaf(metric, item, value, low, high, reason, self.settings)
 
 
-def leaves(body: Mapping[str, Any]) -> Iterator[Leaf]:
+def leaves(body: Mapping[str, Json]) -> Iterator[Leaf]:
     """Go through all values of a part of a record, in its order."""
     return _object(body, _Scope())
 
 
-def _object(body: Mapping[str, Any], scope: _Scope) -> Iterator[Leaf]:
+def _object(body: Mapping[str, Json], scope: _Scope) -> Iterator[Leaf]:
     classes = body.get("classes")
     if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
-        scope = replace(scope, classes=tuple(classes))
+        scope = replace(scope, classes=tuple(map(text_of, classes)))
     scope = replace(scope, reason=text_of(body.get("reason")) or scope.reason)
     for name, value in body.items():
         inner = scope.within(name)
@@ -101,9 +109,10 @@ def _object(body: Mapping[str, Any], scope: _Scope) -> Iterator[Leaf]:
             yield inner.leaf(value, low=low, high=high, reason=reason)
 
 
-def _list(values: Sequence[Any], scope: _Scope, labels: Sequence[str]) -> Iterator[Leaf]:
-    if values and all(isinstance(value, Mapping) for value in values):
-        yield from _objects(values, scope)
+def _list(values: Sequence[Json], scope: _Scope, labels: Sequence[str]) -> Iterator[Leaf]:
+    objects = [value for value in values if isinstance(value, Mapping)]
+    if values and len(objects) == len(values):
+        yield from _objects(objects, scope)
         return
     for value, label in zip(values, labels, strict=True):
         inner = scope.at(label)
@@ -116,7 +125,7 @@ def _list(values: Sequence[Any], scope: _Scope, labels: Sequence[str]) -> Iterat
             yield inner.leaf(value, reason=scope.reason if value is None else None)
 
 
-def _objects(values: Sequence[Mapping[str, Any]], scope: _Scope) -> Iterator[Leaf]:
+def _objects(values: Sequence[Mapping[str, Json]], scope: _Scope) -> Iterator[Leaf]:
     key = next((key for key in _NAMING if _names_all(values, key)), None)
     for at, value in enumerate(values):
         inner, rest = scope.at(str(at)), value
@@ -127,38 +136,39 @@ def _objects(values: Sequence[Mapping[str, Any]], scope: _Scope) -> Iterator[Lea
         yield from _object(rest, replace(inner, settings={**(scope.settings or {}), **own}))
 
 
-def _names_all(values: Sequence[Mapping[str, Any]], key: str) -> bool:
+def _names_all(values: Sequence[Mapping[str, Json]], key: str) -> bool:
     """Whether a member tells the objects apart."""
     names = [value.get(key) for value in values]
     fine = all(isinstance(name, str | int) and not isinstance(name, bool) for name in names)
     return fine and len(set(map(str, names))) == len(names)
 
 
-def _positions(values: Sequence[Any]) -> list[str]:
+def _positions(values: Sequence[Json]) -> list[str]:
     return [str(at) for at in range(len(values))]
 
 
-def _labels(body: Mapping[str, Any], name: str, values: Sequence[Any], scope: _Scope) -> Sequence[str]:
+def _labels(body: Mapping[str, Json], name: str, values: Sequence[Json], scope: _Scope) -> Sequence[str]:
     """What the members of a list of an object are called."""
     labels: Sequence[str] = ()
+    strengths, parameters, names = body.get("C"), body.get("parameters"), body.get("names")
     if name == "confusion_matrix":
         labels = scope.classes
-    elif isinstance(body.get("C"), list):
-        labels = [f"C={C}" for C in body["C"]]
-    elif isinstance(body.get("parameters"), list) and isinstance(body.get("names"), list):
-        labels = [_parameters(body["names"], each) for each in body["parameters"]]
+    elif isinstance(strengths, list):
+        labels = [f"C={C}" for C in strengths]
+    elif isinstance(parameters, list) and isinstance(names, list):
+        labels = [_parameters(names, each) for each in parameters]
     if len(labels) == len(values) == len(set(labels)):
         return labels
     return _positions(values)
 
 
-def _parameters(names: Sequence[Any], values: Any) -> str:
+def _parameters(names: Sequence[Json], values: Json) -> str:
     if not isinstance(values, list) or len(values) != len(names):
         return str(values)
     return ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
 
 
-def interval(body: Mapping[str, Any], name: str) -> tuple[float | None, float | None]:
+def interval(body: Mapping[str, Json], name: str) -> tuple[float | None, float | None]:
     """Return the interval that an object holds of one of its numbers, (None, None) where it holds none."""
     value = body.get(name)
     if not _is_number(value):
@@ -167,19 +177,18 @@ def interval(body: Mapping[str, Any], name: str) -> tuple[float | None, float | 
     if _is_number(half):
         return value - half, value + half
     inside = body.get("intervals")
-    bounds: Any = inside.get(name) if isinstance(inside, Mapping) else None
+    bounds = inside.get(name) if isinstance(inside, Mapping) else None
     if name == "mean" and bounds is None:
         bounds = body.get("interval")
-    if isinstance(bounds, Mapping) and _is_number(bounds.get("low")) and _is_number(bounds.get("high")):
-        return bounds["low"], bounds["high"]
-    return None, None
+    low, high = (bounds.get("low"), bounds.get("high")) if isinstance(bounds, Mapping) else (None, None)
+    return (low, high) if _is_number(low) and _is_number(high) else (None, None)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Json) -> TypeGuard[int | float]:
     return isinstance(value, float) or (type(value) is int and abs(value) <= _EXACT)
 
 
-def rows(entry: RecordEntry) -> Iterator[dict[str, Any]]:
+def rows(entry: RecordEntry) -> Iterator[JsonObject]:
     """Go through the rows of one record that can be read: `COLUMNS` -> cell, None where it is empty."""
     record = entry.record
     assert record is not None
@@ -207,13 +216,13 @@ def rows(entry: RecordEntry) -> Iterator[dict[str, Any]]:
             yield _typed({**common, **own, **(leaf.settings or {})})
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: Json) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _typed(row: Mapping[str, Any]) -> dict[str, Any]:
+def _typed(row: Mapping[str, Json]) -> JsonObject:
     """The cells in the order of `COLUMNS`, each of its column's type or None; text is safe to print."""
-    cells: dict[str, Any] = {}
+    cells: JsonObject = {}
     for name, kind in COLUMNS.items():
         cell = row.get(name)
         if kind == "string":
@@ -225,7 +234,7 @@ def _typed(row: Mapping[str, Any]) -> dict[str, Any]:
     return cells
 
 
-def settings_of(record: RunRecord) -> dict[str, Any]:
+def settings_of(record: RunRecord) -> JsonObject:
     """Return the settings that have columns of their own, and all that was asked as JSON."""
     import json
 

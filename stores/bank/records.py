@@ -27,7 +27,7 @@ FOLDER = "records"
 _TABLE_ENDING = re.compile(r"(\.[a-z0-9_]+)?\.parquet$")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attachment:
     """A table that is to lie beside a record.
 
@@ -78,15 +78,15 @@ class RunRecord:
     """
 
     kind: str
-    asked: Mapping[str, Any]
-    used: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    seconds: Mapping[str, Any]
+    asked: Mapping[str, Json]
+    used: Mapping[str, Json]
+    metrics: Mapping[str, Json]
+    seconds: Mapping[str, Json]
     created: str
-    versions: Mapping[str, Any] = field(default_factory=dict)
-    failures: Mapping[str, Any] = field(default_factory=dict)
-    convergence: Mapping[str, Any] = field(default_factory=dict)
-    predictions: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Json] = field(default_factory=dict)
+    failures: Mapping[str, Json] = field(default_factory=dict)
+    convergence: Mapping[str, Json] = field(default_factory=dict)
+    predictions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     attached: Mapping[str, Attachment] = field(default_factory=dict, compare=False, repr=False)
     manifest_file: str = field(default="", compare=False, repr=False)
 

@@ -452,3 +452,85 @@ def test_predictions_are_exported_by_the_command(made: tuple[Path, Any], tmp_pat
     assert not (tmp_path / "no").exists()
     shown = embank("records", "show", bank, stem)
     assert shown.code == 0 and f"{record.predictions['images']['rows']} rows" in shown.out
+
+
+# What evaluations take
+
+
+def test_features_of_arrays_that_do_not_belong_together_are_refused() -> None:
+    x = np.zeros((5, 3), np.float32)
+    fine: dict[str, Any] = {"labels": ["a", "b", "a", "b", ""]}
+    assert len(Features.from_arrays(x, **fine)) == 5
+    for bad in (
+        {"labels": ["a"] * 4},
+        {"groups": ["p"] * 4},
+        {"splits": ["train"] * 6},
+        {"ok": np.ones(4, bool)},
+        {"image_ids": ["x"] * 5},
+        {"image_ids": list("abcd")},
+        {"image_ids": [1, 2, 3, 4, 5]},
+    ):
+        with pytest.raises(Refused) as error:
+            Features.from_arrays(x, **{**fine, **bad})
+        assert error.value.remedy
+    with pytest.raises(Refused, match="shape"):
+        Features.from_arrays(np.zeros(5), **fine)
+
+
+def test_usable_rows_are_counted_by_the_first_reason_that_holds() -> None:
+    x = np.ones((7, 2), np.float32)
+    x[0], x[1] = np.nan, np.inf
+    features = Features.from_arrays(x, ["", "a", "a", "", "b", "a", ""], splits=list("ttttxxx"))
+    usable = features.usable()
+    assert (usable.rows.tolist(), usable.failed, usable.unlabelled, usable.outside) == ([2, 4, 5], 2, 2, 0)
+    usable = features.usable(features.split_rows({"part": "t"}).rows["part"])
+    assert (usable.rows.tolist(), usable.failed, usable.unlabelled, usable.outside) == ([2], 2, 1, 3)
+
+
+def test_features_copy_nothing_and_read_no_column_before_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_probe_bank(tmp_path)
+    names: list[str] = []
+    real = Bank.column
+    monkeypatch.setattr(Bank, "column", lambda self, name: (names.append(name), real(self, name))[1])
+    features = Features.from_bank(store, FIRST)
+    assert names == [] and not features.array.flags.writeable and not features.array.flags.owndata
+    assert features.groups is not None and features.labels.names and names == ["group", "label"]
+    other = Features.from_bank(store, FIRST, label="edema")
+    assert other.labels.names == ("-1.0", "0.0", "1.0")
+    x = np.zeros((4, 2))
+    assert Features.from_arrays(x, [0, 1, 0, 1]).array is x
+
+
+def test_compute_is_decided_once_and_refuses_nonsense() -> None:
+    assert Compute.resolve("cpu", 3, "faiss", 1 << 30) == Compute("cpu", 3, "faiss", 1 << 30)
+    assert Compute.resolve().threads >= 1
+    for bad in (
+        {"device": "tpu"},
+        {"device": "cuda"},
+        {"threads": 0},
+        {"threads": 1.5},
+        {"backend": "numpy"},
+        {"memory": 0},
+    ):
+        with pytest.raises(Refused) as error:
+            Compute(**bad)
+        assert error.value.remedy
+    with pytest.raises(Refused):
+        Compute.resolve("tpu")
+
+
+@pytest.mark.parametrize("kind", ["fewshot", "knn"])
+def test_the_memory_that_is_allowed_is_a_limit(kind: str, made: tuple[Path, Any]) -> None:
+    features = Features.from_bank(made[0], FIRST)
+    options = CASES[kind].options
+    with pytest.raises(Refused, match="are allowed"):
+        catalogue.evaluate(kind, features, Compute(backend="array", memory=100), **options)
+    assert catalogue.evaluate(kind, features, Compute(backend="array", memory=1 << 24), **options)
+
+
+def test_a_number_that_is_undefined_has_a_reason() -> None:
+    with pytest.raises(ValueError, match="reason"):
+        Metric(float("nan"))
+    assert Metric(float("nan"), reason="one class").value != 0.5

@@ -24,13 +24,13 @@ from engine.evals.common.labels import Labels, group_codes, label_codes
 from engine.evals.common.splits import SplitRows, split_rows
 from engine.kernels.float16 import finite_rows
 from stores.bank.image_ids import image_ids
-from stores.bank.labelled import column_codes
-from stores.bank.layout import MANIFEST
+from stores.bank.layout import COLUMNS, MANIFEST
 from stores.bank.reader import Bank, FeatureSet
+from stores.json_types import JsonObject
 from stores.parquet import Texts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Source:
     """Where the features of a bank come from.
 
@@ -53,7 +53,7 @@ class Source:
         return self.bank.files[MANIFEST]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Usable:
     """Rows that an evaluation can use, and how many it cannot, each for the first reason that holds.
 
@@ -68,6 +68,31 @@ class Usable:
     outside: int
     failed: int
     unlabelled: int
+
+    @classmethod
+    def of(
+        cls, codes: NDArray[np.int64], ok: NDArray[np.bool_], inside: NDArray[np.bool_] | None = None
+    ) -> "Usable":
+        """Find the rows that have an embedding and a label.
+
+        Args:
+            codes: int64 [N] of the labels, -1 without one.
+            ok: bool [N], rows that have an embedding.
+            inside: bool [N], the rows that are meant; None for all.
+        """
+        within = ok if inside is None else ok & inside
+        meant = len(codes) if inside is None else int(np.count_nonzero(inside))
+        rows, embedded = np.flatnonzero(within & (codes >= 0)), int(np.count_nonzero(within))
+        return cls(rows, len(codes) - meant, meant - embedded, embedded - len(rows))
+
+    def to_dict(self) -> JsonObject:
+        """Return `{failed, unlabelled, outside_split, masked}`, the last being the first two together."""
+        return {
+            "failed": self.failed,
+            "unlabelled": self.unlabelled,
+            "outside_split": self.outside,
+            "masked": self.failed + self.unlabelled,
+        }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,7 +137,8 @@ class Features:
         features = store.features(model)
 
         def column(name: str) -> Labels:
-            codes, names = column_codes(store, label if name == "label" else name)
+            wanted = label if name == "label" else name
+            codes, names = store.column(wanted) if wanted in COLUMNS else _manifest_column(store, wanted)
             return Labels(codes.astype(np.int64), tuple(names))
 
         return cls(
@@ -215,19 +241,8 @@ class Features:
         return codes.astype(np.int64) - missing, [str(value) for value in values[missing:].tolist()]
 
     def usable(self, inside: NDArray[np.bool_] | None = None) -> Usable:
-        """Find the rows that have an embedding and a label.
-
-        Args:
-            inside: bool [N], the rows that are meant; None for all.
-        """
-        within = np.ones(len(self), np.bool_) if inside is None else inside
-        has_label = self.labels.codes >= 0
-        return Usable(
-            np.flatnonzero(within & self.ok & has_label),
-            int((~within).sum()),
-            int((within & ~self.ok).sum()),
-            int((within & self.ok & ~has_label).sum()),
-        )
+        """Find the rows that have an embedding and a label; arguments as for `Usable.of`."""
+        return Usable.of(self.labels.codes, self.ok, inside)
 
     def split_rows(self, words: Mapping[str, str]) -> SplitRows:
         """Find the rows of splits; none where there is no such split.
@@ -266,6 +281,12 @@ class Features:
                 "embed the images with `embank embed` and take Features.from_bank(BANK, MODEL)",
             )
         return self.source
+
+
+def _manifest_column(bank: Bank, name: str) -> tuple[NDArray[np.int32], list[str]]:
+    from stores.bank.labelled import column_codes
+
+    return column_codes(bank, name)
 
 
 def is_torch(array: Any) -> bool:

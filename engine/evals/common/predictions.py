@@ -10,7 +10,7 @@ from stores.bank.records import Attachment
 from stores.parquet import Coded, Column, Texts, encode
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Table:
     """Named columns of one length.
 
@@ -39,7 +39,7 @@ class Table:
         return encode({**named, **self.columns})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     """What an evaluation predicted.
 

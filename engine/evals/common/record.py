@@ -17,7 +17,7 @@ from stores.errors import BankError
 from stores.json_types import Json, JsonObject
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Rows that played one part.
 
@@ -36,11 +36,16 @@ class Part:
         """The part that some of all rows play."""
         bits = np.zeros(total, np.bool_)
         bits[rows] = True
-        digest = hashlib.sha256(np.packbits(bits, bitorder="little").tobytes()).hexdigest()
-        return cls(split, len(rows), digest)
+        return cls.of_mask(bits, split)
+
+    @classmethod
+    def of_mask(cls, mask: NDArray[np.bool_], split: str | None = None) -> "Part":
+        """As `of`, from bool [N]."""
+        digest = hashlib.sha256(np.packbits(mask, bitorder="little").tobytes()).hexdigest()
+        return cls(split, int(np.count_nonzero(mask)), digest)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Used:
     """What an evaluation used.
 
@@ -108,7 +113,7 @@ class Used:
 USED_FIELDS = tuple(Used.__dataclass_fields__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
     """What a record says of a result.
 
@@ -130,7 +135,7 @@ class Outcome:
 def record_of(
     kind: str,
     features: Features,
-    asked: Mapping[str, Json],
+    settings: Mapping[str, Json],
     used: Used,
     outcome: Outcome,
     more_used: Mapping[str, Json] | None = None,
@@ -139,7 +144,7 @@ def record_of(
 
     Args:
         kind: as in `engine.evals.catalogue`.
-        asked: the settings as given.
+        settings: as given.
         more_used: what only this evaluation used.
 
     Raises:
@@ -148,7 +153,7 @@ def record_of(
     predictions = outcome.predictions
     return RunRecord.now(
         kind=kind,
-        asked=asked,
+        asked=settings,
         used={**used.to_dict(), **(more_used or {})},
         metrics=outcome.metrics,
         seconds=outcome.seconds,
@@ -164,7 +169,7 @@ def keep_record(
     report: MutableMapping[str, Json],
     kind: str,
     features: Features,
-    asked: Mapping[str, Json],
+    settings: Mapping[str, Json],
     used: Used,
     outcome: Outcome,
     more_used: Mapping[str, Json] | None = None,
@@ -176,7 +181,7 @@ def keep_record(
     """
     assert features.source is not None
     try:
-        record = record_of(kind, features, asked, used, outcome, more_used)
+        record = record_of(kind, features, settings, used, outcome, more_used)
     except BankError as error:  # the manifest, which no number depends on
         not_kept(error, report)
         return

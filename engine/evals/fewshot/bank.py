@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engine.errors import Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
@@ -67,7 +65,7 @@ def fewshots_from_bank(
             "feature": features.name,
             **result.to_dict(),
             "paired": [*_paired(result, results, several)],
-            **result.selection.to_dict(),
+            **_masked(result),
             "split": split,
             "backend": backend,
             "device": device,
@@ -92,6 +90,13 @@ def _paired(
     ]
 
 
+def _masked(result: FewShotResult) -> JsonObject:
+    """Rows that were not used, by reason."""
+    assert result.usable is not None
+    others: JsonObject = {"other_splits": dict(result.others), "split_notes": list(result.split_notes)}
+    return {**result.usable.to_dict(), **others}
+
+
 #: Members of a report that say what was asked and used; the rest are metrics.
 _ASKED = (*Protocol.__dataclass_fields__, "model", "split", "backend", "device")
 _FAILURES = ("failed", "unlabelled", "outside_split")
@@ -107,8 +112,8 @@ def _record(
     result: FewShotResult,
 ) -> None:
     """Keep a RunRecord of the evaluation in the bank."""
-    rows = np.empty(0, np.intp) if result.rows is None else result.rows
-    parts = {"images": Part.of(rows, len(features), options.split)}
+    assert result.drawable is not None
+    parts = {"images": Part.of_mask(result.drawable, options.split)}
     used = Used.of(features, compute, parts, backend=result.backend, seed=options.seed)
     outcome = Outcome(
         metrics={name: value for name, value in report.items() if name not in _APART},

@@ -19,18 +19,20 @@ from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.common.compute import Compute, check_backend
-from engine.evals.common.features import Features, is_torch
+from engine.evals.common.features import Features, Usable, is_torch
 from engine.evals.common.groups import known_groups
 from engine.evals.common.labels import Labels, label_codes
+from engine.evals.common.predictions import Table, coded
 from engine.evals.common.splits import SplitRows
 from engine.evals.fewshot.options import MODES, Options, Protocol
 from engine.evals.fewshot.pools import PUBLISHED_POOL, pools_of, resolved, too_few
 from engine.evals.fewshot.predictors import check_backend_here, predictor
-from engine.evals.fewshot.result import Difference, FewShotResult, ImageCounts, Selection
+from engine.evals.fewshot.result import Difference, FewShotResult
 from engine.evals.fewshot.run import Clock, Run
 from engine.kernels import intervals
 from engine.kernels.episodes import own_groups
 from engine.runtime import Runtime, usable_cores
+from stores.parquet import Column
 
 __all__ = [
     "MODES",
@@ -78,50 +80,51 @@ def evaluate_together(
     first, rows = features[0], len(features[0])
     _check_memory(options, computes[0], len(features))
     chosen = _split(first, options.split)
-    inside = np.ones(rows, np.bool_) if chosen is None else chosen.rows["split"]
-    read = label_codes(Labels(np.where(inside, first.labels.codes, -1), first.labels.names))
-    codes, names = read.codes, read.names
-    have = np.logical_and.reduce([each.ok for each in features])
+    inside = None if chosen is None else chosen.rows["split"]
+    read, have = first.labels, np.logical_and.reduce([model.ok for model in features])
+    if inside is not None:
+        read = Labels(np.where(inside, read.codes, -1), read.names)
+    codes = label_codes(read).codes
     clock.lap("labels")
-    usable = np.flatnonzero(have & (codes >= 0))
-    patients = known_groups(first.groups, rows, usable)
-    protocol, notes = resolved(options.protocol, patients, codes[usable])
-    pools = pools_of(codes, usable, protocol, first.data_set)
+    usable = Usable.of(codes, have, inside)
+    patients = known_groups(first.groups, rows, usable.rows)
+    protocol, notes = resolved(options.protocol, patients, codes[usable.rows])
+    pools = pools_of(codes, usable.rows, protocol, first.data_set)
     large = {c: part for c, part in pools.items() if len(part) >= protocol.n_shot + protocol.n_query}
     if len(large) < protocol.ways:
-        raise too_few(pools, names, len(large), protocol, rows, codes, have)
+        raise too_few(pools, read.names, len(large), protocol, rows, codes, have)
     run = Run(protocol, list(large.values()), first.data_set, patients, rows)
     clock.lap("pools")
     keys = [str(place) for place in range(len(features))]
     predictors = {
-        key: predictor(each.array, protocol.distance, compute)
-        for key, each, compute in zip(keys, features, computes, strict=True)
+        key: predictor(model.array, protocol.distance, compute)
+        for key, model, compute in zip(keys, features, computes, strict=True)
     }
     clock.lap("device")
     run.go(predictors, clock)
-    selection = _selection(inside, have, first.labels.codes, chosen)
-    drawable = np.sort(np.concatenate(list(pools.values())))
-    about = _About(
-        first, protocol, notes, patients, tuple(large), read, drawable, selection, options.bootstrap
-    )
+    drawable = np.zeros(rows, np.bool_)
+    for part in pools.values():
+        drawable[part] = True
+    about = _About(first, options, protocol, notes, patients, tuple(large), read, drawable, usable, chosen)
     return [
         about.result(run, key, clock, compute.backend) for key, compute in zip(keys, computes, strict=True)
     ]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _About:
     """What the results of all models have in common."""
 
     features: Features
+    options: Options
     protocol: Protocol
     notes: tuple[str, ...]
     patients: NDArray[np.int64] | None
     classes: tuple[int, ...]
     labels: Labels
-    drawable: NDArray[np.intp]
-    selection: Selection
-    bootstrap: int
+    drawable: NDArray[np.bool_]
+    usable: Usable
+    chosen: SplitRows | None
 
     @cached_property
     def units(self) -> NDArray[np.int64]:
@@ -134,21 +137,27 @@ class _About:
         tally, names = run.tallies[key], self.labels.names
         interval = intervals.over_episodes(tally.accuracies, population=self.protocol.published)
         boot = per_patient = None
-        if self.bootstrap:
+        if self.options.bootstrap:
             stream = self.protocol.identity(self.features.data_set).stream("bootstrap")
-            boot = intervals.over_groups(tally.correct, run.queries, self.units, self.bootstrap, stream)
+            boot = intervals.over_groups(
+                tally.correct, run.queries, self.units, self.options.bootstrap, stream
+            )
         if self.patients is not None:
             per_patient = _per_patient(tally.correct, run.queries, self.units)
         clock.lap("intervals")
         rows = np.flatnonzero(run.queries)
-        labels = Labels(self.labels.codes[rows], names)
+        images: dict[str, Column] = {
+            "truth": coded(self.labels.codes[rows], names),
+            "queries": run.queries[rows].astype(np.int32),
+            "correct": tally.correct[rows].astype(np.int32),
+        }
         return FewShotResult(
             protocol=self.protocol,
             accuracy=interval.mean,
             ci95=interval.ci95,
             per_episode=tally.accuracies,
-            used=len(self.drawable),
-            masked=len(self.features) - self.usable,
+            used=int(np.count_nonzero(self.drawable)),
+            masked=len(self.features) - len(self.usable.rows),
             classes=tuple(c if names is None else names[c] for c in self.classes),
             confusion=tally.confusion,
             episodes_digest=run.digest.hexdigest(),
@@ -156,17 +165,13 @@ class _About:
             notes=self.notes,
             bootstrap=boot,
             seconds=clock.of(key),
-            images=ImageCounts(rows, labels, run.queries[rows], tally.correct[rows]),
-            rows=self.drawable,
-            selection=self.selection,
+            images=Table(images, {"": rows}),
+            drawable=self.drawable,
+            usable=self.usable,
+            others={} if self.chosen is None else self.chosen.others,
+            split_notes=() if self.chosen is None else self.chosen.notes,
             backend="faiss" if backend == "faiss" else "array",
         )
-
-    @property
-    def usable(self) -> int:
-        """How many rows have an embedding, a label, and the split."""
-        left_out = self.selection
-        return len(self.features) - left_out.failed - left_out.unlabelled - left_out.outside
 
 
 def _split(features: Features, word: str | None) -> SplitRows | None:
@@ -180,18 +185,6 @@ def _split(features: Features, word: str | None) -> SplitRows | None:
         remedy = "name one of these" if known else f"leave --split out, or {features.split_remedy}"
         raise Refused(f"split {word!r}", f"{what} {', '.join(known) or 'no splits'}", remedy)
     return chosen
-
-
-def _selection(
-    inside: NDArray[np.bool_], have: NDArray[np.bool_], codes: NDArray[np.int64], chosen: SplitRows | None
-) -> Selection:
-    return Selection(
-        int((~have & inside).sum()),
-        int((have & inside & (codes < 0)).sum()),
-        int((~inside).sum()),
-        {} if chosen is None else chosen.others,
-        () if chosen is None else chosen.notes,
-    )
 
 
 def _per_patient(
@@ -286,7 +279,7 @@ def compare(
         Features.from_arrays(array, read, groups=groups, ok=ok, data_set=data_set)
         for array in features.values()
     ]
-    computes = [compute_for(each.array, device, threads, backend) for each in several]
+    computes = [compute_for(model.array, device, threads, backend) for model in several]
     results = evaluate_together(several, options, computes, clock)
     return dict(zip(features, results, strict=True))
 

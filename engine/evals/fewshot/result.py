@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.common.features import Usable
 from engine.evals.common.groups import NO_GROUP
-from engine.evals.common.labels import Labels
 from engine.evals.common.one_line import counted, within
-from engine.evals.common.predictions import Predictions, Table, coded
+from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.result import Metric
 from engine.evals.fewshot.options import Protocol
 from engine.kernels import intervals
@@ -50,55 +50,6 @@ class Difference:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class ImageCounts:
-    """How often single images were queries, and were classified rightly.
-
-    Attributes:
-        rows: intp [n], images that were queries at all, ascending.
-        labels: of these images.
-        queries, correct: int64 [n].
-    """
-
-    rows: NDArray[np.intp]
-    labels: Labels
-    queries: NDArray[np.int64]
-    correct: NDArray[np.int64]
-
-    def table(self) -> Table:
-        """Return `truth`, `queries` and `correct` of each image."""
-        counts = {"queries": self.queries.astype(np.int32), "correct": self.correct.astype(np.int32)}
-        return Table({"truth": coded(self.labels.codes, self.labels.names), **counts}, {"": self.rows})
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Rows that were not used, by reason; those outside the split count as nothing else.
-
-    Attributes:
-        failed, unlabelled, outside: numbers of rows.
-        others: split -> its rows that were not asked for.
-        notes: which split was taken for which word.
-    """
-
-    failed: int
-    unlabelled: int
-    outside: int
-    others: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> JsonObject:
-        """Return `{failed, unlabelled, outside_split, masked, other_splits, split_notes}`."""
-        return {
-            "failed": self.failed,
-            "unlabelled": self.unlabelled,
-            "outside_split": self.outside,
-            "masked": self.failed + self.unlabelled,
-            "other_splits": dict(self.others),
-            "split_notes": list(self.notes),
-        }
-
-
 @dataclass(frozen=True)
 class FewShotResult:
     """What a protocol found with one model.
@@ -117,8 +68,10 @@ class FewShotResult:
         notes: what a reader must know, one sentence each.
         bootstrap: interval over patients (groups), if asked for.
         seconds: by stage.
-        images: counts of single images. rows: intp, those that could be drawn.
-        selection: rows that were not used.
+        images: `truth`, `queries` and `correct` of each image that was a query.
+        drawable: bool [N], images that could be drawn.
+        usable: images with a label and an embedding in the split, and counts of the others.
+        others: split -> its rows that were not asked for. split_notes: which split was taken for which word.
         backend: that classified the queries.
     """
 
@@ -135,9 +88,11 @@ class FewShotResult:
     notes: tuple[str, ...] = ()
     bootstrap: Bootstrap | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
-    images: ImageCounts | None = None
-    rows: NDArray[np.intp] | None = None
-    selection: Selection = field(default_factory=lambda: Selection(0, 0, 0))
+    images: Table | None = None
+    drawable: NDArray[np.bool_] | None = None
+    usable: Usable | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
+    split_notes: tuple[str, ...] = ()
     backend: str = "array"
 
     def __repr__(self) -> str:
@@ -180,7 +135,7 @@ class FewShotResult:
         if self.images is None:
             return None
         episodes = {"episode": np.arange(len(self.per_episode)), "accuracy": self.per_episode}
-        return Predictions({"episodes": Table(episodes), "images": self.images.table()})
+        return Predictions({"episodes": Table(episodes), "images": self.images})
 
     def to_dict(self) -> JsonObject:
         """Return the protocol, and what a record keeps of the result."""

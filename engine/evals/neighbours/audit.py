@@ -132,7 +132,7 @@ def audit(
     result = evaluate(features, options, compute)
     report = result.report
     report["seconds"] = round(time.perf_counter() - start, 4)
-    asked: JsonObject = {"model": report["model"], "threshold": threshold, "max_pairs": max_pairs}
+    settings: JsonObject = {"model": report["model"], "threshold": threshold, "max_pairs": max_pairs}
     parts = {"images": Part.of(np.flatnonzero(features.ok), len(features))}
     outcome = Outcome(
         {name: value for name, value in report.items() if name not in ("seconds", "feature")},
@@ -140,7 +140,9 @@ def audit(
         failures={"failed": report["masked"]},
         predictions=result.predictions(),
     )
-    keep_record(report, "audit", features, asked, Used.of(features, compute, parts, backend="array"), outcome)
+    keep_record(
+        report, "audit", features, settings, Used.of(features, compute, parts, backend="array"), outcome
+    )
     return result
 
 

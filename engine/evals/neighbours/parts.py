@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import Refused
+from engine.evals.common.features import Usable
 from engine.evals.neighbours.options import DEFAULT_K
 from engine.kernels.episodes import own_groups
 
@@ -39,19 +40,16 @@ class Parts:
                 "No image is trained on and tested",
                 "name two different splits, or use --leave-one-out",
             )
-        usable = finite & (codes >= 0)
-        either = wanted["train"] | wanted["test"]
-        masked = {
-            "failed": int((either & ~finite).sum()),
-            "unlabelled": int((either & finite & (codes < 0)).sum()),
-        }
-        rows = {name: np.flatnonzero(part & usable) for name, part in wanted.items()}
+        either = Usable.of(codes, finite, wanted["train"] | wanted["test"])
+        masked = {"failed": either.failed, "unlabelled": either.unlabelled}
+        rows = {}
         for name, part in wanted.items():
-            if not len(rows[name]):
+            usable = Usable.of(codes, finite, part)
+            rows[name] = usable.rows
+            if not len(usable.rows):
                 raise Refused(
                     f"No usable {'row' if alone else name + ' row'} among {int(part.sum())} "
-                    f"({int((part & ~finite).sum())} failed, "
-                    f"{int((part & finite & (codes < 0)).sum())} without a label)",
+                    f"({usable.failed} failed, {usable.unlabelled} without a label)",
                     "Images with an embedding and a label are needed",
                     "check the split and label columns (`embank manifest check`) and the failures "
                     "(`embank bank show --failures`)",

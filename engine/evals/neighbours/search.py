@@ -55,6 +55,25 @@ class Found:
 
 
 @dataclass(frozen=True)
+class _Image:
+    """One image of the features; texts are empty where a column has none."""
+
+    row: int
+    image_id: str
+    label: str
+    split: str
+    group: str
+
+    @classmethod
+    def of(cls, features: Features, columns: Columns, row: int) -> "_Image":
+        texts = {
+            name: vocabulary[codes[row]] if codes[row] >= 0 else ""
+            for name, (codes, vocabulary) in columns.items()
+        }
+        return cls(row, features.image_ids[row], **texts)
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """What a search found.
 
@@ -133,10 +152,10 @@ def evaluate(features: Features, options: SearchOptions, compute: Compute) -> Se
     hits = _describe(features, columns, rows, near)
     query: dict[str, Any] = {
         "file": str(options.image),
-        "in_bank": [_facts(features, columns, place) for place in itself],
+        "in_bank": [vars(_Image.of(features, columns, place)) for place in itself],
     }
     if row is not None:
-        query = _facts(features, columns, row)
+        query = dict(vars(_Image.of(features, columns, row)))
     report = {
         "model": features.title,
         "feature": features.name,
@@ -196,7 +215,13 @@ def search(
         "distances": [hit.distance for hit in result.found],
         **about,
     }
-    asked: JsonObject = {"model": model, "query": result.query, "k": k, "distance": distance, "index": index}
+    settings: JsonObject = {
+        "model": model,
+        "query": result.query,
+        "k": k,
+        "distance": distance,
+        "index": index,
+    }
     assert result.rows is not None
     used = Used.of(
         features,
@@ -208,7 +233,7 @@ def search(
     outcome = Outcome(
         metrics, {"total": report["seconds"]}, {"failed": report["masked"]}, predictions=result.predictions()
     )
-    keep_record(report, "search", features, asked, used, outcome)
+    keep_record(report, "search", features, settings, used, outcome)
     return result
 
 
@@ -251,19 +276,12 @@ def _embedded(features: Features, options: SearchOptions) -> NDArray[Any]:
     return embed_file(source.features, options.image, weights=options.weights, device=options.embed_on)
 
 
-def _facts(features: Features, columns: Columns, row: int) -> dict[str, Any]:
-    facts: dict[str, Any] = {"row": row, "image_id": features.image_ids[row]}
-    for name, (codes, vocabulary) in columns.items():
-        facts[name] = vocabulary[codes[row]] if codes[row] >= 0 else ""
-    return facts
-
-
 def _describe(
     features: Features, columns: Columns, rows: NDArray[np.intp], near: Neighbours
 ) -> tuple[Found, ...]:
     places = [int(rows[at]) for at in near.rows[0] if at >= 0]
     return tuple(
-        Found(rank=rank, distance=float(distance), **_facts(features, columns, row))
+        Found(rank=rank, distance=float(distance), **vars(_Image.of(features, columns, row)))
         for rank, (row, distance) in enumerate(zip(places, near.distances[0], strict=False), start=1)
     )
 

@@ -166,4 +166,4 @@ def test_one_set_of_gpu_resources_serves_a_process(
 
 def test_candidates_say_what_does_without_faiss(unusable: str) -> None:
     with pytest.raises(Refused, match="which gives the same answers"):
-        topk.by_faiss(X[:2], Vectors(X), search.Space("cosine", 0.0, 1.0), 3)
+        topk.by_faiss(X[:2], Vectors(X), approximate.Space("cosine", 0.0, 1.0), 3)
