@@ -52,11 +52,11 @@ def _audit(module: Any) -> Any:
     return module.similar_pairs(Vectors(X), 0.9, limit=50, device=PLACE).first
 
 
-def _rows(module: Any) -> Any:
-    rows = module.Rows.of(X, FEW, None, PLACE, 1 << 20)
-    resident = module.Rows.of(torch.tensor(X, device=PLACE), FEW, None, PLACE, 1 << 20)
+def _design_matrix(module: Any) -> Any:
+    rows = module.DesignMatrix.around_mean(X, FEW, None, PLACE, 1 << 20)
+    resident = module.DesignMatrix.around_mean(torch.tensor(X, device=PLACE), FEW, None, PLACE, 1 << 20)
     theta = torch.ones(1, 1, 7, device=PLACE)
-    return [torch.cat(each.images(theta)).cpu().numpy() for each in (rows, resident)]
+    return [torch.cat(each.linear_predictors(theta)).cpu().numpy() for each in (rows, resident)]
 
 
 def _fit(module: Any) -> Any:
@@ -98,7 +98,7 @@ PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
     (whitening, _whitening, re.compile(_TRANSFER.pattern + r"|, device=(?:self\.)?device(?=\))")),
     (prototypes, _fewshot, _TRANSFER),
     (near_duplicates, _audit, _TRANSFER),
-    (design_matrix, _rows, _TRANSFER),
+    (design_matrix, _design_matrix, _TRANSFER),
     (logistic, _fit, _TRANSFER),
     (normalise, _pixels, _TRANSFER),
     (
@@ -113,7 +113,7 @@ PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
     ),
 ]
 #: CUDA takes indices of the host, and uploads them itself.
-_THE_SAME = {"logistic_rows-2.to(features.device)"}
+_THE_SAME = {"design_matrix-2.to(features.device)"}
 MUTANTS = [
     pytest.param(module, run, match.span(), id=f"{module.__name__.rpartition('.')[2]}-{at}{match[0]}")
     for module, run, pattern in PATHS
