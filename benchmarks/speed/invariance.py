@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.common import Spread, finish, interleaved, machine, markdown_table, parser, ratio
 from engine.kernels.covariance import Arithmetic, moments
-from engine.kernels.whitening import Regularisation, Whitening, agreement, whitener
+from engine.kernels.whitening import Regularisation, Whitening, agreement, fit_whitener
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("float64", "float32")
 
@@ -92,7 +92,7 @@ def _whitening(
     repeats: int,
     device: str,
 ) -> dict[str, Any]:
-    found = whitener(moments(sample), Regularisation())
+    found = fit_whitener(moments(sample), Regularisation())
     dim = sample.shape[1]
     of_images = sample[:images].astype(np.float32)
     of_views = of_images[:, None] + 0.3 * rng.standard_normal((images, views, dim), np.float32)

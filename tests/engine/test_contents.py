@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.engine.embed.test_run import _digests
 
 from engine.decode.source import Limits
 from engine.embed.repair import repair
@@ -25,6 +24,7 @@ from stores.bank.reader import Bank, FeatureSet
 from stores.maintenance.verify import verify
 from stores.manifest.manifest import Manifest
 from tests.corpus import images
+from tests.engine.embed.test_run import _digests
 from tests.stores.banks import flip
 
 pytestmark = pytest.mark.slow

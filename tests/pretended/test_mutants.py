@@ -17,7 +17,7 @@ from engine.kernels.covariance import moments
 from engine.kernels.logistic import design_matrix
 from engine.kernels.logistic import solver as logistic
 from engine.kernels.vectors import Space, Vectors
-from engine.kernels.whitening import Regularisation, whitener
+from engine.kernels.whitening import Regularisation, fit_whitener
 from engine.recipes import Recipe
 from tests.pretended.session import pretend
 from tests.pretended.streams import Device
@@ -39,7 +39,7 @@ def _covariance(module: Any) -> Any:
 
 
 def _whitening(module: Any) -> Any:
-    found = whitener(moments(X), Regularisation.parse("ledoit-wolf"))
+    found = fit_whitener(moments(X), Regularisation.parse("ledoit-wolf"))
     return module.Whitening(found, device=PLACE)(X[:5])
 
 

@@ -17,6 +17,11 @@ from email.utils import formatdate
 
 import pytest
 
+from stores.backends import leases, object_store, remote_read
+from stores.backends.location import ObjectPath, place
+from stores.bank.encode import encode
+from stores.errors import BankError
+
 # These are tests of every object store: here they get this module's `root` and `lock`.
 from tests.stores.backends.test_leases import (  # noqa: F401
     hasty,
@@ -44,11 +49,6 @@ from tests.stores.backends.test_object_store import (  # noqa: F401
     test_records_and_descriptions,
     test_what_is_there_is_not_taken_for_an_empty_place,
 )
-
-from stores.backends import leases, object_store, remote_read
-from stores.backends.location import ObjectPath, place
-from stores.bank.encode import encode
-from stores.errors import BankError
 from tests.stores.banks import at_once, chunk_result
 
 AZURITE = shutil.which("azurite-blob")

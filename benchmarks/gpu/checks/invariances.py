@@ -12,7 +12,7 @@ from benchmarks.gpu.suite import Context, Verdict, measurement, proof
 from benchmarks.gpu.timing import gemm_rate, per_second, seconds_each
 from engine.kernels.covariance import Arithmetic, moments
 from engine.kernels.transforms import TRANSFORMS, Frame
-from engine.kernels.whitening import Regularisation, Whitening, agreement, whitener
+from engine.kernels.whitening import Regularisation, Whitening, agreement, fit_whitener
 
 #: Share of bytes that may differ from the CPU's views: nearest pixels and rounding where two are as good.
 _DIFFERING = 0.02
@@ -49,12 +49,12 @@ def views_agree(context: Context) -> Verdict:
 @proof("invariance: covariance and whitening on the device, against the CPU", seconds=20, rank=43)
 def whitening_agrees(context: Context) -> Verdict:
     features = _features(context.pick(40_000, 600), context.pick(512, 24))
-    truth = whitener(moments(features), Regularisation())
+    truth = fit_whitener(moments(features), Regularisation())
     images, views = features[:20], features[20:120].reshape(20, 5, -1)
     expected = agreement(Whitening(truth), images, views).cosine
     numbers: dict[str, Any] = {}
     for arithmetic, limit in _LIMITS.items():
-        found = whitener(
+        found = fit_whitener(
             moments(features, arithmetic=arithmetic, device=context.device),
             Regularisation(),
             arithmetic=arithmetic,

@@ -11,7 +11,7 @@ from benchmarks.gpu.timing import seconds_each
 from benchmarks.speed.probe import made_features
 from engine.evals.probe.solvers import solve
 from engine.kernels.logistic.solver import Options, fit, fit_many
-from engine.kernels.standardize import Moments
+from engine.kernels.standardize import Scaler
 
 #: Seconds in which 45 values for 28,100 x 2048 features of 5 classes shall be fitted.
 TARGET_S = 2.0
@@ -61,7 +61,7 @@ def cuml_agrees(context: Context) -> Verdict:
         raise Skip("cuML computes on CUDA devices")
     features, targets = made_features(context.pick(3000, 300), context.pick(128, 16), 5)
     rows = np.arange(len(features))
-    moments = Moments.of(features, rows)
+    moments = Scaler.of(features, rows)
     values = [1e-3, 0.1, 10.0]
     found, expected = (
         solve(features, targets, values, rows=rows, moments=moments, options=_Settings(backend, device))

@@ -25,10 +25,10 @@ from engine.evals.common.groups import NO_GROUP, kept_apart, known_groups
 from engine.evals.common.labels import Labels, label_codes
 from engine.evals.common.one_line import counted, within
 from engine.kernels import faiss_library, intervals, prototypes
-from engine.kernels.cluster_robust import Clustered, ratio
-from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, own_groups, smallest_keys
+from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, fill_singletons, smallest_keys
 from engine.kernels.float16 import finite_rows
 from engine.kernels.intervals import Bootstrap
+from engine.kernels.intervals.cluster_robust import ClusterInterval, ratio_interval
 from engine.runtime import float32_products, usable_cores
 from stores import limits
 
@@ -133,7 +133,7 @@ class Difference:
 
     mean: float
     ci95: float
-    patients: Clustered
+    patients: ClusterInterval
 
     def to_dict(self) -> dict[str, Any]:
         """`{difference, ci95, low, high, patients}`; `low` and `high` are over episodes."""
@@ -189,9 +189,13 @@ class FewShotResult:
         )
 
     @property
-    def patients(self) -> Clustered:
-        """95 % interval of the accuracy over the patients asked (`engine.kernels.cluster_robust.ratio`)."""
-        return Clustered.undefined(NO_GROUP) if self.per_patient is None else ratio(*self.per_patient)
+    def patients(self) -> ClusterInterval:
+        """95 % interval of the accuracy over the patients asked (see `ratio_interval`)."""
+        return (
+            ClusterInterval.undefined(NO_GROUP)
+            if self.per_patient is None
+            else ratio_interval(*self.per_patient)
+        )
 
     def minus(self, other: "FewShotResult") -> Difference:
         """Difference of the accuracies on the same episodes, with 95 % intervals over episodes and patients.
@@ -206,9 +210,9 @@ class FewShotResult:
                 "evaluate both models in one call",
             )
         over = intervals.paired(self.per_episode, other.per_episode)
-        patients = Clustered.undefined(NO_GROUP)
+        patients = ClusterInterval.undefined(NO_GROUP)
         if self.per_patient is not None and other.per_patient is not None:
-            patients = ratio(self.per_patient[0] - other.per_patient[0], self.per_patient[1])
+            patients = ratio_interval(self.per_patient[0] - other.per_patient[0], self.per_patient[1])
         return Difference(over.mean, over.ci95, patients)
 
     def to_dict(self) -> dict[str, Any]:
@@ -321,7 +325,7 @@ def compare(
     clock.lap("device")
     run.go(predictors, clock)
     classes = tuple(names[c] if names is not None else c for c in large)
-    units = own_groups(np.full(len(codes), -1) if patients is None else patients) if by_row else None
+    units = fill_singletons(np.full(len(codes), -1) if patients is None else patients) if by_row else None
     used = sum(len(rows) for rows in pools.values())
     found = {}
     for name in features:
@@ -330,7 +334,7 @@ def compare(
         boot = None
         if units is not None and bootstrap:
             stream = protocol.identity(data_set).stream("bootstrap")
-            boot = intervals.over_groups(tally.correct, run.asked, units, bootstrap, stream)
+            boot = intervals.bootstrap_ratio(tally.correct, run.asked, units, bootstrap, stream)
         clock.lap("intervals")
         found[name] = FewShotResult(
             protocol, interval.mean, interval.ci95, tally.accuracies, used, len(codes) - len(usable),
@@ -530,7 +534,7 @@ def _predictor(
                 "It searches the few prototypes of an episode on the CPU",
                 "use --backend array on a device, or --device cpu",
             )
-        faiss_library.library("backend 'faiss'", "use --backend array, which gives the same answers")
+        faiss_library.import_faiss("backend 'faiss'", "use --backend array, which gives the same answers")
         return partial(_by_faiss, prototypes.as_float(_on_cpu(array)), distance)
     if where == "cpu":
         workers = threads or min(usable_cores(), _MOST_THREADS)

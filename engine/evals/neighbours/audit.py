@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.kernels.near_duplicates import Pairs, Tally, identical, similar_pairs
+from engine.kernels.near_duplicates import PairCounts, Pairs, identical_groups, similar_pairs
 from engine.kernels.vectors import Vectors
 from engine.versions import versions
 from stores import limits
@@ -79,7 +79,7 @@ def audit(
         )
     columns = {name: store.column(name) for name in COLUMNS}
     vectors = Vectors(features.array, rows)
-    tally = Tally({name: codes[rows] for name, (codes, _) in columns.items()}, len(rows))
+    tally = PairCounts({name: codes[rows] for name, (codes, _) in columns.items()}, len(rows))
     near = similar_pairs(vectors, threshold, limit=max_pairs, tally=tally, device=device)
     report: dict[str, Any] = {
         "model": features.title,
@@ -103,7 +103,7 @@ def _check(threshold: float, max_pairs: int) -> None:
     limits.check_whole("max_pairs", max_pairs, 1, MAX_PAIRS, "10000 are the default")
 
 
-def _counts(tally: Tally) -> dict[str, Any]:
+def _counts(tally: PairCounts) -> dict[str, Any]:
     counts = tally.counts
     return {
         "pairs": tally.total,
@@ -119,7 +119,7 @@ def _counts(tally: Tally) -> dict[str, Any]:
 
 def _identical(vectors: Vectors, split: NDArray[np.int32]) -> dict[str, int]:
     """Images whose stored embeddings are equal byte for byte: most often the same file twice."""
-    groups = identical(vectors)
+    groups = identical_groups(vectors)
     across = sum(len(np.unique(split[group][split[group] >= 0])) > 1 for group in groups)
     return {
         "groups": len(groups),

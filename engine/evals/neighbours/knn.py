@@ -19,7 +19,7 @@ from engine.evals.common.groups import kept_apart, known_groups
 from engine.evals.common.labels import Labels, label_codes
 from engine.evals.common.one_line import counted, number
 from engine.evals.common.splits import SplitRows, have, split_rows
-from engine.kernels.episodes import own_groups
+from engine.kernels.episodes import fill_singletons
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
 from engine.kernels.vectors import Distance, Vectors
@@ -293,7 +293,7 @@ def _keys(
     """What queries must not share with their neighbours: the group if given, else the row."""
     if groups is None:
         return (parts.test, parts.train) if parts.leave_one_out else None
-    key = own_groups(groups)
+    key = fill_singletons(groups)
     return key[parts.test], key[parts.train]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.kernels.standardize import Moments
+from engine.kernels.standardize import Scaler
 from engine.kernels.vectors import Vectors
 
 #: Bytes of float64 that a block of rows may take.
@@ -78,7 +78,7 @@ def measure(
     C64 = np.asarray(C, np.float64)
     r, outputs, d = coef.shape
     weight = class_weights(y, max(2, outputs), balanced)[y]
-    mean, scale = standardise or (Moments.of(features, rows).mean, np.ones(d))
+    mean, scale = standardise or (Scaler.of(features, rows).mean, np.ones(d))
     w = (coef.astype(np.float64) * scale).reshape(r * outputs, d)
     b = (intercept.astype(np.float64) + coef.astype(np.float64) @ mean).reshape(-1)
     loss, slope, offset = np.zeros(r), np.zeros_like(w), np.zeros_like(b)
