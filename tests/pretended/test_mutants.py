@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import normalise, runtime
+from engine import normalise
 from engine.kernels import covariance, near_duplicates, prototypes, topk, whitening
 from engine.kernels.covariance import moments
 from engine.kernels.logistic import design_matrix
@@ -19,6 +19,7 @@ from engine.kernels.logistic import solver as logistic
 from engine.kernels.vectors import Space, Vectors
 from engine.kernels.whitening import Regularisation, fit_whitener
 from engine.recipes import Recipe
+from engine.runtime import streams
 from tests.pretended.session import pretend
 from tests.pretended.streams import Device
 
@@ -102,12 +103,12 @@ PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
     (logistic, _fit, _TRANSFER),
     (normalise, _pixels, _TRANSFER),
     (
-        runtime,
+        streams,
         _host_copy,
         re.compile(r"self\._event\.synchronize\(\)|self\._event\.record\([a-z_.(]+tensor\.device\)\)"),
     ),
     (
-        runtime,
+        streams,
         _streams,
         re.compile(r"stream\.wait_event\(self\._event\)|self\._event\.record\([a-z_.]+\(device\)\)"),
     ),

@@ -177,7 +177,7 @@ class _Solver:
         """Fit every task with every value of C; one `Fits` for each task."""
         options = self._options
         single_threaded = len(self._index) * self._features.shape[1] < _SINGLE_THREAD_SIZE
-        allocator = contextlib.nullcontext() if single_threaded else malloc.kept()
+        allocator = contextlib.nullcontext() if single_threaded else malloc.retain_freed()
         with allocator, _threads(1 if single_threaded else options.threads), torch.inference_mode():
             with self._stage("prepare"):
                 design = DesignMatrix.around_mean(
