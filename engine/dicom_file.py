@@ -31,7 +31,7 @@ _QUIET = r"pydicom\b"
 
 
 @dataclass(frozen=True)
-class Opened:
+class PartialDataset:
     """The part of a data set that was read.
 
     Attributes:
@@ -47,7 +47,7 @@ class Opened:
     unpacked: int
 
 
-def opened(data: bytes, *, room: int = 0, keywords: Sequence[str] = ()) -> Opened:
+def read_partial(data: bytes, *, room: int = 0, keywords: Sequence[str] = ()) -> PartialDataset:
     """Read a file that has DICM at byte 128.
 
     Args:
@@ -62,7 +62,7 @@ def opened(data: bytes, *, room: int = 0, keywords: Sequence[str] = ()) -> Opene
     """
     import pydicom
 
-    be_quiet()
+    silence_pydicom()
     syntax, start = _transfer_syntax(data)
     head = _meta(_EXPLICIT if syntax == _DEFLATED else syntax)
     file: Any
@@ -76,13 +76,17 @@ def opened(data: bytes, *, room: int = 0, keywords: Sequence[str] = ()) -> Opene
     wanted = [pydicom.tag.Tag(keyword) for keyword in keywords]
     dataset = pydicom.filereader.read_partial(file, stop, specific_tags=[*wanted] or None)
     if room:
-        return Opened(dataset, next((name for name in PIXELS.values() if name in dataset), ""), True, 0)
+        return PartialDataset(
+            dataset, next((name for name in PIXELS.values() if name in dataset), ""), True, 0
+        )
     if syntax == _DEFLATED and stop.pixels and not stop.end:
         raise BadImage("corrupt", "its deflated data set holds pixels of unknown length")
-    return Opened(dataset, stop.pixels, stop.is_whole(dataset), stop.end if syntax == _DEFLATED else 0)
+    return PartialDataset(
+        dataset, stop.pixels, stop.is_whole(dataset), stop.end if syntax == _DEFLATED else 0
+    )
 
 
-def be_quiet() -> None:
+def silence_pydicom() -> None:
     """Suppress pydicom's warnings: values that violate the standard are common, and not used here.
 
     The filter applies to the process, because a temporary one (`warnings.catch_warnings`) is not thread-safe.

@@ -1,4 +1,4 @@
-"""How far a decoder's pixels are from Pillow's: the pixel half of a bank's parity certificate."""
+"""Difference of a decoder's pixels from Pillow's: the pixel part of a bank's parity certificate."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from engine.recipes import Recipe
 
 #: (file, header, recipe) -> uint8 [side, side, 3].
 Render = Callable[[bytes, Header, Recipe], np.ndarray]
-#: What a faithful decoder keeps to on average, in levels of 255.
+#: Mean difference of an image that is tolerated, in levels of 255.
 TOLERANCE = 0.5
 
 
@@ -28,21 +28,21 @@ def pixel_parity(
     batch_size: int = 16,
     render: Render = pillow.render,
 ) -> dict[str, Any]:
-    """Compare a decoder with the reference renderer on some rows.
+    """Compare a decoder with the reference renderer on a sample of rows.
 
     Args:
         source: the images.
-        rows: which of them; a few hundred say enough.
-        recipe: what is rendered, by both.
-        decoder: made for this recipe and at least this batch size.
+        rows: positions of the rows to compare; a few hundred are enough.
+        recipe: rendered by both.
+        decoder: built for this recipe and at least this batch size.
         batch_size: rows decoded together.
-        render: gives the pixels that the decoder's are compared with.
+        render: the reference renderer.
 
     Returns:
         `decoder`, `n` (rows that both rendered), `failed` (rows that both refused), `disagreed` (rows that
-        one rendered and the other refused, or that failed for different reasons), and over the n rows, in
-        levels of 255: `mean`, `max`, `worst_image_mean`. The three are None if n is 0. `passed`: none
-        disagreed, and every image's mean is at most `TOLERANCE`.
+        only one refused, or both for different reasons), and over the n rows, in levels of 255: `mean`,
+        `max`, `worst_image_mean`, all None if n is 0. `passed`: no row disagreed, and the mean of every image
+        is at most `TOLERANCE`.
     """
     batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     means: list[float] = []
@@ -53,10 +53,10 @@ def pixel_parity(
             expected = _expected(source, row, recipe, render)
             failure = batch.failures.get(slot)
             if isinstance(expected, BadImage) or failure is not None:
-                same = (
+                same_failure = (
                     isinstance(expected, BadImage) and failure is not None and expected.code == failure.code
                 )
-                failed, disagreed = failed + same, disagreed + (not same)
+                failed, disagreed = failed + same_failure, disagreed + (not same_failure)
                 continue
             difference = np.abs(pixels[slot].astype(np.int16) - expected)
             means.append(float(difference.mean()))

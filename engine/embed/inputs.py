@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from engine.decode.contents import Contents, changed
+from engine.decode.contents import Contents, changed_images
 from engine.decode.formats.sniff import sniff
 from engine.decode.source import ImageSource
 from engine.errors import BadImage, Refused
@@ -113,7 +113,7 @@ def refuse_changed(
     differing = differing_rows(expected, now)  # what was not read now is not known
     if len(differing):
         share = f"{len(differing):,} of {compared:,} compared"
-        raise changed([source.uris[row] for row in differing.tolist()], share)
+        raise changed_images([source.uris[row] for row in differing.tolist()], share)
     return compared
 
 
