@@ -37,13 +37,13 @@ class PartialDataset:
     Attributes:
         dataset: its elements; `file_meta` holds only the transfer syntax.
         pixels: keyword of the element with the pixels; "" if there is none.
-        whole: whether the file extends to the end of the last element read, pixels excepted.
+        complete: whether the file extends to the end of the last element read, pixels excepted.
         unpacked: inflated size of a deflated file up to the end of its pixels, in bytes; 0 for other files.
     """
 
     dataset: "Dataset"
     pixels: str
-    whole: bool
+    complete: bool
     unpacked: int
 
 
@@ -73,8 +73,8 @@ def read_partial(data: bytes, *, room: int = 0, keywords: Sequence[str] = ()) ->
     if not room:
         file = _ReadLimited(file)
     stop = _Stop(file, bool(room))
-    wanted = [pydicom.tag.Tag(keyword) for keyword in keywords]
-    dataset = pydicom.filereader.read_partial(file, stop, specific_tags=[*wanted] or None)
+    tags = [pydicom.tag.Tag(keyword) for keyword in keywords]
+    dataset = pydicom.filereader.read_partial(file, stop, specific_tags=[*tags] or None)
     if room:
         return PartialDataset(
             dataset, next((name for name in PIXELS.values() if name in dataset), ""), True, 0
@@ -82,7 +82,7 @@ def read_partial(data: bytes, *, room: int = 0, keywords: Sequence[str] = ()) ->
     if syntax == _DEFLATED and stop.pixels and not stop.end:
         raise BadImage("corrupt", "its deflated data set holds pixels of unknown length")
     return PartialDataset(
-        dataset, stop.pixels, stop.is_whole(dataset), stop.end if syntax == _DEFLATED else 0
+        dataset, stop.pixels, stop.is_complete(dataset), stop.end if syntax == _DEFLATED else 0
     )
 
 
@@ -112,7 +112,7 @@ class _Stop:
         self.end = self.file.tell() + length if length != _UNDEFINED else 0
         return bool(self.pixels)
 
-    def is_whole(self, dataset: "Dataset") -> bool:
+    def is_complete(self, dataset: "Dataset") -> bool:
         """Return True if nothing is missing before the pixels or, without pixels, before the file's end."""
         if self.pixels:
             return True
@@ -187,13 +187,13 @@ class _Inflated:
     def _unpack(self, end: int) -> None:
         while len(self._data) < end and not self._unpacker.eof:
             try:
-                more = self._unpacker.decompress(self._packed, _PIECE)
+                chunk = self._unpacker.decompress(self._packed, _PIECE)
             except zlib.error as error:
                 raise BadImage("corrupt", "its deflated data are damaged") from error
             self._packed = self._unpacker.unconsumed_tail
-            if not more:  # the data end early; further reads return nothing
+            if not chunk:  # the data end early; further reads return nothing
                 return
-            self._data += more
+            self._data += chunk
             if len(self._data) > self._limit:
                 needed = "far more than its pixels need"
                 raise BadImage("too_large", f"deflated DICOM of over {self._limit} bytes unpacked, {needed}")

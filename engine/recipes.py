@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engine.errors import Refused
+from stores.json_types import JsonObject
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
@@ -149,8 +150,8 @@ class Recipe:
     def rules(self) -> tuple["Recipe", ...]:
         """Recipes to try on a deep image, in order, with one `depth` each; without any, it is refused."""
         single = replace(self, deep=())
-        own = () if self.depth == "refuse" else (single,)
-        return own + tuple(single.showing(word) for word in self.deep)
+        main_rule = () if self.depth == "refuse" else (single,)
+        return main_rule + tuple(single.showing(word) for word in self.deep)
 
     @property
     def digest(self) -> str:
@@ -162,7 +163,7 @@ class Recipe:
         """The recipe's part of a feature's key: the digest without `deep`."""
         return replace(self, deep=()).digest
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return all fields as JSON types, `deep` only if not empty; the inverse of `from_dict`."""
         body = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         if not self.deep:  # recipes of earlier versions keep their digests

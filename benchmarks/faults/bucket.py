@@ -173,7 +173,7 @@ def _spoil(server: Server, stride: int, problems: list[str]) -> tuple[dict[str, 
     with server.faulty(lambda count, method, path: None):
         _embed(root)
         total = server.count
-    wanted, spoilt, stopped = lasting(root), Counter[str](), 0
+    expected, spoilt, stopped = lasting(root), Counter[str](), 0
     for kind in KINDS:
         for at in range(1, total + 1, stride):
             spoilt[kind] += 1
@@ -185,7 +185,7 @@ def _spoil(server: Server, stride: int, problems: list[str]) -> tuple[dict[str, 
                 stopped += 1
             problems += [f"{kind} at request {at}: {promise}" for promise in false_markers(root)]
             _embed(root)
-            if lasting(root) != wanted:
+            if lasting(root) != expected:
                 problems.append(f"{kind} at request {at}: the resumed bank differs")
     return dict(spoilt), stopped
 

@@ -186,9 +186,9 @@ class _Truth:
             shutil.copytree(of, place)
         return place
 
-    def differs(self, wanted: Path) -> Callable[[Path, Any], list[str]]:
+    def differs(self, expected: Path) -> Callable[[Path, Any], list[str]]:
         """Return a check that compares all bytes with an undisturbed bank, and verifies the bank."""
-        truth = content(wanted / "bank")
+        truth = content(expected / "bank")
 
         def wrong(place: Path, result: Any) -> list[str]:
             files = content(place / "bank")
@@ -263,13 +263,13 @@ def _repair(truth: _Truth) -> Job:
 
 def _amend(truth: _Truth) -> Job:
     """Retry failed rows, which then have embeddings; other rows are unchanged."""
-    wanted = truth.new("amended", truth.empty)
-    bank = Bank.open(wanted / "bank")
+    amended = truth.new("amended", truth.empty)
+    bank = Bank.open(amended / "bank")
     with FeatureWriter(bank, truth.key, DIM) as writer:
         for index in writer.todo:
             writer.commit(_undamaged(index, *writer.bounds(index)))
         writer.seal()
-    return Job(truth.whole, amend, truth.differs(wanted))
+    return Job(truth.whole, amend, truth.differs(amended))
 
 
 def _undamaged(index: int, start: int, stop: int) -> ChunkResult:
@@ -393,10 +393,10 @@ def _relabel(truth: _Truth) -> Job:
 
     start = truth.new("labelled")
     shutil.copytree(truth.whole / "bank", start / "source")
-    wanted = truth.new("other-labels", start)
+    relabelled = truth.new("other-labels", start)
     with patched(Os(nothing)):
-        work(wanted)
-    return Job(start, work, truth.differs(wanted))
+        work(relabelled)
+    return Job(start, work, truth.differs(relabelled))
 
 
 JOBS: dict[str, Callable[[_Truth], Job]] = {

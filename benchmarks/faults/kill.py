@@ -169,17 +169,17 @@ class _Trial:
         """Kill runs `kills` times, and finish every bank."""
         tally = Tally()
         while sum(tally.kills.values()) < kills:
-            left = kills - sum(tally.kills.values())
+            remaining = kills - sum(tally.kills.values())
             bank = self.folder / f"bank{tally.banks:03}"
             whole_left = whole - tally.whole_process_kills
-            for _ in range(self.chance.randint(1, min(KILLS_PER_BANK, left))):
+            for _ in range(self.chance.randint(1, min(KILLS_PER_BANK, remaining))):
                 # Kills of command-line processes come last unless drawn earlier.
-                as_command = whole_left > 0 and self.chance.random() < whole_left / left
+                as_command = whole_left > 0 and self.chance.random() < whole_left / remaining
                 if not self._kill_once(bank, as_command, tally):
                     break
                 tally.whole_process_kills += as_command
                 whole_left -= as_command
-                left -= 1
+                remaining -= 1
             self._finish(bank)
             tally.resumes += 1
             tally.banks += 1
@@ -226,13 +226,13 @@ class _Trial:
         done = len(committed(bank))
         if aim == "commit":
             last = self.chunks - 1
-            wanted = self.chance.randint(min(done, last), last)
+            target = self.chance.randint(min(done, last), last)
             delay = self.chance.uniform(0, _COMMIT_S)
         else:
-            wanted, delay = self.chunks, self.chance.uniform(0, _SEAL_S)
+            target, delay = self.chunks, self.chance.uniform(0, _SEAL_S)
 
         def wait(process: "BaseProcess") -> None:
-            while process.is_alive() and len(committed(bank)) < wanted:
+            while process.is_alive() and len(committed(bank)) < target:
                 time.sleep(0.002)
             while aim == "commit" and process.is_alive() and not _temporaries(bank):
                 time.sleep(0.0002)

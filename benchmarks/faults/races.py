@@ -247,8 +247,8 @@ def _judge(layout: FeatureLayout, results: Sequence[ChunkResult], completed: lis
     for path, data in winner.files.items():
         if (root_of(layout) / path).read_bytes() != bytes(data):
             raise Caught("a mixed chunk")
-    if left := files.names(layout.root / ".embank" / "tmp"):
-        raise Caught(f"temporaries are left: {left}")
+    if leftover := files.names(layout.root / ".embank" / "tmp"):
+        raise Caught(f"temporaries are left: {leftover}")
 
 
 # ---- broken protocols

@@ -48,7 +48,7 @@ class Results:
     def read(cls, folder: Path) -> "Results":
         """Read what an earlier process of the same run has written."""
         body = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        outcomes = [Outcome(**one) for one in body["checks"]]
+        outcomes = [Outcome(**check) for check in body["checks"]]
         return cls(folder, body["device"], body["quick"], body["machine"], outcomes)
 
     def add(self, outcome: Outcome) -> None:

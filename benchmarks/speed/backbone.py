@@ -179,8 +179,8 @@ def _table(result: dict[str, Any]) -> str:
         for label, row in rows.items()
     ]
     runtime = result["runtime"]
-    place = f"{runtime['device']}, {runtime['threads']} threads"
-    head = f"batch {result['batch']} at {result['side']} pixels on {place}\n\n"
+    where = f"{runtime['device']}, {runtime['threads']} threads"
+    head = f"batch {result['batch']} at {result['side']} pixels on {where}\n\n"
     columns = ["backbone", "how", "img/s: median (min-max)", "times eager", "1 - cosine to float64"]
     return head + markdown_table(columns, lines)
 

@@ -138,9 +138,9 @@ def _kernel(
 ) -> dict[str, Any]:  # fmt: skip
     pools = [np.flatnonzero(labels == c) for c in range(labels.max() + 1)]
     threads = usable_cores()
-    wide = np.empty(stored.shape, np.float32)
-    for start in range(0, len(wide), 4096):
-        wide[start : start + 4096] = stored[start : start + 4096]
+    features32 = np.empty(stored.shape, np.float32)
+    for start in range(0, len(features32), 4096):
+        features32[start : start + 4096] = stored[start : start + 4096]
 
     def draw() -> Episodes:
         return Sampler(pools, protocol.identity(data_set)).draw(protocol.episodes)
@@ -155,12 +155,12 @@ def _kernel(
         "kernel": ours,
         "sampling": draw,
         "gather float16": lambda: _gather(stored, all_rows, threads),
-        "gather float32": lambda: _gather(wide, all_rows, threads),
+        "gather float32": lambda: _gather(features32, all_rows, threads),
         "loop, drawing": lambda: _loop_draws(pools, protocol),
-        "loop": lambda: _loop(wide, drawn),
+        "loop": lambda: _loop(features32, drawn),
     }
     if faiss:
-        contenders["faiss"] = lambda: predict_by_faiss(wide, drawn.support, drawn.query)
+        contenders["faiss"] = lambda: predict_by_faiss(features32, drawn.support, drawn.query)
     if device != "cpu":
         contenders[device] = _resident(stored, drawn, device)
     processor: dict[str, list[float]] = {name: [] for name in contenders}
@@ -168,7 +168,7 @@ def _kernel(
     seconds = interleaved(clocked, rounds=repeats)
     processor = {name: times[1:] for name, times in processor.items()}  # without the warm-up
     return {
-        "same": float((ours() == _loop(wide, drawn)).mean()),
+        "same": float((ours() == _loop(features32, drawn)).mean()),
         "seconds": {name: Spread.of(times) for name, times in seconds.items()},
         "cpu_seconds": {name: Spread.of(times) for name, times in processor.items()},
         "kernel_over": _ratios(seconds),

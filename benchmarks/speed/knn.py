@@ -103,12 +103,12 @@ def _by_hand(
 ) -> np.ndarray[Any, Any]:
     import faiss
 
-    wide, wide_queries = base.astype(np.float32), queries.astype(np.float32)
+    base32, wide_queries = base.astype(np.float32), queries.astype(np.float32)
     index = faiss.IndexFlatIP(base.shape[1]) if distance == "cosine" else faiss.IndexFlatL2(base.shape[1])
     if distance == "cosine":
-        faiss.normalize_L2(wide)
+        faiss.normalize_L2(base32)
         faiss.normalize_L2(wide_queries)
-    index.add(wide)
+    index.add(base32)
     rows: np.ndarray[Any, Any] = index.search(wide_queries, k)[1]
     return rows
 

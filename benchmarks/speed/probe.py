@@ -152,9 +152,9 @@ def timed_sweep(
 ) -> dict[str, Any]:
     """Return the result of `_sweep` from the largest C down, with its seconds."""
     sweep: dict[str, Any] = {}
-    wide, order = features.astype(np.float32), np.argsort(-C, kind="stable")
+    features32, order = features.astype(np.float32), np.argsort(-C, kind="stable")
     timed = interleaved(
-        {"sweep": lambda: sweep.update(_sweep(wide, targets, C[order]))}, rounds=1, warm_up=False
+        {"sweep": lambda: sweep.update(_sweep(features32, targets, C[order]))}, rounds=1, warm_up=False
     )
     return sweep | {"order": order, "seconds": timed["sweep"][0]}
 
@@ -181,12 +181,14 @@ def compared(
 ) -> dict[str, Any]:
     """Compare our objectives with those of `timed_sweep`: `{excess, higher, sweep_excess}`, as in `run`."""
     order = sweep["order"]
-    theirs = measure(features, targets, ours.C[order], sweep["coef"], sweep["intercept"]).objective
-    mine = measure(features, targets, ours.C[order], ours.coef[order], ours.intercept[order]).objective
+    sweep_objectives = measure(features, targets, ours.C[order], sweep["coef"], sweep["intercept"]).objective
+    our_objectives = measure(
+        features, targets, ours.C[order], ours.coef[order], ours.intercept[order]
+    ).objective
     return {
-        "excess": float(((mine - theirs) / theirs).max()),
-        "higher": int((mine > theirs).sum()),
-        "sweep_excess": float(((theirs - mine) / mine).max()),
+        "excess": float(((our_objectives - sweep_objectives) / sweep_objectives).max()),
+        "higher": int((our_objectives > sweep_objectives).sum()),
+        "sweep_excess": float(((sweep_objectives - our_objectives) / our_objectives).max()),
     }
 
 

@@ -183,7 +183,9 @@ def _command(*words: object) -> dict[str, Any]:
 
 
 def _summary(rows: int, runs: list[dict[str, float]]) -> dict[str, Any]:
-    return {"rows": rows} | {name: Spread.of([one[name] for one in runs]) for name in runs[0]}
+    return {"rows": rows} | {
+        name: Spread.of([measurements[name] for measurements in runs]) for name in runs[0]
+    }
 
 
 def table(result: dict[str, Any]) -> str:

@@ -243,14 +243,14 @@ def run(
         checks, costs = _check_dozing(
             bench, dozing, tasks, Costs(servers["coordinator"], servers["scheduler"])
         )
-        more, chunk = _check_embedding(bench, embedding, costs)
+        embedding_checks, chunk = _check_embedding(bench, embedding, costs)
     costs = replace(costs, start_s=chunk["start_s"])
     return {
         "machine": facts,
         "servers": {name: [load.__dict__ for load in server.loads] for name, server in servers.items()},
         "chunk": {**chunk, "overhead_s": costs.worker_s},
         "chunks_each": chunks_each,
-        "checks": checks + more,
+        "checks": checks + embedding_checks,
         "expected": [
             {"workers": n, "chunk_s": s, **simulate(n, chunks.draw(0), costs).to_dict()}
             for s in chunk_s
@@ -320,7 +320,7 @@ def tables(result: dict[str, Any]) -> str:
     expected: dict[int, list[str]] = {}
     for row in result["expected"]:
         expected.setdefault(row["workers"], []).append(f"{row['efficiency']:.0%}")
-    chunk, most = result["chunk"], max(s["workers"] for s in result["servers"]["scheduler"])
+    chunk, max_workers = result["chunk"], max(s["workers"] for s in result["servers"]["scheduler"])
     limits = ", ".join(
         f"{row['workers'] or 'more than measured'} ({common.figure(row['chunk_s'])} s)"
         for row in result["limits"]
@@ -335,7 +335,7 @@ def tables(result: dict[str, Any]) -> str:
                 ["workers", *(f"chunks of {common.figure(s)} s" for s in lengths)],
                 [[workers, *cells] for workers, cells in expected.items()],
             ),
-            f"Measured with up to {most} workers, carried on beyond. "
+            f"Measured with up to {max_workers} workers, carried on beyond. "
             f"Efficiency with {result['chunks_each']} chunks a worker whose seconds spread by "
             f"{chunk['spread']:.0%}, {1e3 * chunk['overhead_s']:.1f} ms beside each, "
             f"and {chunk['start_s']:.1f} s to start. A commit takes {1e3 * chunk['commit_s']:.1f} ms. "

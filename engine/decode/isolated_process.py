@@ -18,13 +18,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 from PIL import Image
 
 from engine.decode.formats.header import Header
 from engine.errors import BadImage, MachineFault
 from engine.recipes import Recipe
+from stores.json_types import JsonObject
 
 #: Images of up to this many pixels may take `_SECONDS` of processor time; larger ones in proportion.
 _PIXELS = 16_000_000
@@ -294,10 +295,10 @@ def _limit(allowed: Budget | None) -> None:
 
 def _answer(
     picture: Callable[[bytes, Header, Recipe], Image.Image], data: bytes, header: Header, recipe: Recipe
-) -> tuple[dict[str, Any], bytes]:
+) -> tuple[JsonObject, bytes]:
     try:
         image = picture(data, header, recipe)
-        return {"mode": image.mode, "size": image.size}, image.tobytes()
+        return {"mode": image.mode, "size": list(image.size)}, image.tobytes()
     except BadImage as bad:
         if isinstance(bad.__cause__, MemoryError):
             os._exit(_NO_MEMORY)

@@ -23,6 +23,7 @@ from engine.decode.formats.header import Header
 from engine.decode.geometry import plan
 from engine.errors import BadImage
 from engine.recipes import Recipe
+from stores.json_types import JsonObject
 
 #: Format -> package that reads it.
 READERS = {"PNG": "imagecodecs", "JPEG2000": "imagecodecs", "TIFF": "tifffile", "DICOM": "SimpleITK"}
@@ -63,7 +64,7 @@ class Oracle:
                 pass
         return by_reference, ""
 
-    def reader_counts(self) -> dict[str, Any]:
+    def reader_counts(self) -> JsonObject:
         """Return `{images, independent, readers}`: deep images rendered, in all and by each reader."""
         readers = Counter(filter(None, self._readers.values()))
         return {"images": len(self._readers), "independent": readers.total(), "readers": dict(readers)}

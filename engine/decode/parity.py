@@ -1,7 +1,7 @@
 """Difference of a decoder's pixels from Pillow's: the pixel part of a bank's parity certificate."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -19,6 +19,29 @@ Render = Callable[[bytes, Header, Recipe], np.ndarray]
 TOLERANCE = 0.5
 
 
+class PixelParity(TypedDict):
+    """Result of `pixel_parity`; differences are in levels of 255, and None if no row was rendered by both.
+
+    Attributes:
+        decoder: its name.
+        n: rows that both rendered.
+        failed: rows that both refused for the same reason.
+        disagreed: rows that only one refused, or both for different reasons.
+        mean, max: of the differences over the n rows.
+        worst_image_mean: largest mean difference of an image.
+        passed: no row disagreed, and the mean of every image is at most `TOLERANCE`.
+    """
+
+    decoder: str
+    n: int
+    failed: int
+    disagreed: int
+    mean: float | None
+    max: int | None
+    worst_image_mean: float | None
+    passed: bool
+
+
 def pixel_parity(
     source: ImageSource,
     rows: Sequence[int],
@@ -27,7 +50,7 @@ def pixel_parity(
     *,
     batch_size: int = 16,
     render: Render = pillow.render,
-) -> dict[str, Any]:
+) -> PixelParity:
     """Compare a decoder with the reference renderer on a sample of rows.
 
     Args:
@@ -37,12 +60,6 @@ def pixel_parity(
         decoder: built for this recipe and at least this batch size.
         batch_size: rows decoded together.
         render: the reference renderer.
-
-    Returns:
-        `decoder`, `n` (rows that both rendered), `failed` (rows that both refused), `disagreed` (rows that
-        only one refused, or both for different reasons), and over the n rows, in levels of 255: `mean`,
-        `max`, `worst_image_mean`, all None if n is 0. `passed`: no row disagreed, and the mean of every image
-        is at most `TOLERANCE`.
     """
     batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     means: list[float] = []

@@ -173,10 +173,10 @@ class Sampler:
         positions = without_replacement(numbers.reshape(-1, numbers.shape[-1]), allowed.ravel())
         # Turn a position among the allowed rows of a class into a position among all its rows: it is preceded
         # by the excluded rows that have at most `position` allowed rows before them.
-        wide = int(self._sizes.max()) + 1
+        stride = int(self._sizes.max()) + 1
         starts = np.searchsorted(cells, np.arange(classes.size))
-        allowed_before = cells * wide + ranks - (np.arange(len(cells)) - starts[cells])
-        targets = np.arange(classes.size)[:, None] * wide + positions
+        allowed_before = cells * stride + ranks - (np.arange(len(cells)) - starts[cells])
+        targets = np.arange(classes.size)[:, None] * stride + positions
         positions += np.searchsorted(allowed_before, targets, side="right") - starts[:, None]
         positions += (self._ends - self._sizes)[classes.ravel()][:, None]
         rows: Rows = self._rows[positions].reshape(numbers.shape)
@@ -196,8 +196,8 @@ class Sampler:
         if self._group_sizes[self._groups[support]].sum() > self._sizes[classes].sum() / _FEW:
             return self._excluded_by_pool(classes, support)
         groups_in_support = np.sort(self._groups[support].reshape(episodes, -1), axis=1)
-        episode, place = np.nonzero(np.diff(groups_in_support, axis=1, prepend=-1))
-        group = groups_in_support[episode, place]
+        episode, position = np.nonzero(np.diff(groups_in_support, axis=1, prepend=-1))
+        group = groups_in_support[episode, position]
         sizes = self._group_sizes[group]
         within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         positions = self._by_group[np.repeat(self._group_starts[group], sizes) + within]
@@ -205,8 +205,8 @@ class Sampler:
         np.put_along_axis(cell_of, classes, np.arange(classes.size).reshape(classes.shape), axis=1)
         cells = cell_of[np.repeat(episode, sizes), self._class_of[positions]]
         cells, positions = cells[cells >= 0], positions[cells >= 0]
-        wide = len(self._rows)
-        cells, positions = np.divmod(np.sort(cells * wide + positions), wide)
+        stride = len(self._rows)
+        cells, positions = np.divmod(np.sort(cells * stride + positions), stride)
         return cells, positions - (self._ends - self._sizes)[self._class_of[positions]]
 
     def _excluded_by_pool(self, classes: Rows, support: Rows) -> tuple[Rows, Rows]:
@@ -280,8 +280,8 @@ def without_replacement(numbers: NDArray[np.float64], sizes: NDArray[np.integer[
     for i in range(1, n):
         moved[i] = i
         earlier, past = target[:i], moved[:i].ravel()
-        for wanted, into in ((np.int32(i), moved[i]), (target[i], drawn[i])):
-            hits = np.flatnonzero(earlier == wanted)
+        for element, into in ((np.int32(i), moved[i]), (target[i], drawn[i])):
+            hits = np.flatnonzero(earlier == element)
             into[hits % count] = past[hits]  # in order of steps: the last one wins
     return drawn.T.astype(np.int64, order="C")
 

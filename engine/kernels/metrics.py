@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from stores.json_types import JsonObject
 
 Codes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
@@ -50,7 +51,7 @@ class Classification:
         area, reason = auroc(truth, scores)
         return cls(accuracy(truth, predicted), mean_per_class_accuracy(truth, predicted), area, reason)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return all metrics for JSON; `auroc_reason` only if there is one."""
         fields = asdict(self)
         if not self.auroc_reason:
@@ -93,7 +94,7 @@ class Reliability:
         gaps = np.abs(self.frequency[filled] - self.probability[filled])
         return float((gaps * self.count[filled]).sum() / self.count.sum())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the bins for JSON."""
         return {name: getattr(self, name).tolist() for name in ("count", "probability", "frequency")}
 
@@ -190,7 +191,7 @@ class Evaluation:
             "calibration_error": self.calibration_error,
         }
 
-    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
+    def to_dict(self, names: Sequence[str]) -> JsonObject:
         """Return the metrics for a record: headline, reasons if any, and each class under its name."""
         reasons = {
             "auroc_reason": self.classification.auroc_reason,

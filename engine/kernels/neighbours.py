@@ -178,8 +178,8 @@ class _Search:
     def _excluded(self, block: NDArray[np.intp], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         if self.keys is None:
             return rows < 0
-        ours, theirs = self.keys
-        excluded: NDArray[np.bool_] = (rows < 0) | (theirs[rows] == ours[block][:, None])
+        query_keys, base_keys = self.keys
+        excluded: NDArray[np.bool_] = (rows < 0) | (base_keys[rows] == query_keys[block][:, None])
         return excluded
 
     def _refine(self, stored: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -213,11 +213,11 @@ def in_threads(work: Callable[[], None], threads: int) -> None:
         except BaseException as error:  # even an interrupt must reach the caller
             errors.append(error)
 
-    others = [threading.Thread(target=guarded) for _ in range(threads - 1)]
-    for thread in others:
+    workers = [threading.Thread(target=guarded) for _ in range(threads - 1)]
+    for thread in workers:
         thread.start()
     guarded()
-    for thread in others:
+    for thread in workers:
         thread.join()
     if errors:
         raise errors[0]

@@ -73,11 +73,11 @@ class _Best:
             self.offer(scores, np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape))
             return
         counts = np.bincount(query, minlength=len(scores))
-        place = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+        column_of_best = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
         block_best = np.full((len(scores), int(counts.max())), -np.inf, np.float32)
         rows = np.full(block_best.shape, -1, np.int64)
-        block_best[query, place] = scores[query, column]
-        rows[query, place] = column + start
+        block_best[query, column_of_best] = scores[query, column]
+        rows[query, column_of_best] = column + start
         self.offer(block_best, rows)
 
     def note(self, subtract: Any, cosine: bool) -> None:

@@ -36,7 +36,7 @@ def _manifest(context: Context) -> Manifest:
     folder = context.work / "bad-files"
     folder.mkdir(exist_ok=True)
     sound_file = paths[0].read_bytes()
-    for place, (name, data) in enumerate(
+    for position, (name, data) in enumerate(
         {
             "empty.jpg": b"",
             "half.jpg": sound_file[: len(sound_file) // 2],
@@ -44,7 +44,7 @@ def _manifest(context: Context) -> Manifest:
         }.items()
     ):
         (folder / name).write_bytes(data)
-        paths.insert(3 + 5 * place, folder / name)
+        paths.insert(3 + 5 * position, folder / name)
     return manifest_of(paths, context.work)
 
 
@@ -161,9 +161,9 @@ def _markers(bank: Path) -> int:
     return sum(1 for _ in bank.glob(".embank/*/markers/*.json"))
 
 
-def _wait_for_markers(bank: Path, wanted: int, process: Any) -> None:
+def _wait_for_markers(bank: Path, target: int, process: Any) -> None:
     end = time.monotonic() + _WAIT_S
-    while _markers(bank) < wanted and process.is_alive() and time.monotonic() < end:
+    while _markers(bank) < target and process.is_alive() and time.monotonic() < end:
         time.sleep(0.002)
 
 

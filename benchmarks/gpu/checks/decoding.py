@@ -63,8 +63,10 @@ def turbo_on_device(context: Context) -> Verdict:
 def upload(context: Context) -> Verdict:
     count = context.pick(48, 6)
     source = image_source(context.manifest([XRAY, PHOTO], count // 2), EmbedOptions())
-    here, there = (_decode(context, "turbo", device, source, count) for device in ("cpu", context.device))
-    different = int((here.pixels != there.pixels).flatten(1).any(dim=1).sum())
+    on_cpu, on_device = (
+        _decode(context, "turbo", device, source, count) for device in ("cpu", context.device)
+    )
+    different = int((on_cpu.pixels != on_device.pixels).flatten(1).any(dim=1).sum())
     return Verdict({"rows": count, "rows_that_differ": different}, different == 0, "none differs")
 
 

@@ -81,13 +81,13 @@ def neighbours(context: Context) -> Verdict:
         batch = images.to(runtime.device)
         full_batch = encoder(batch).clone()
         padded = torch.cat([batch[:count], batch.new_zeros((size - count, *batch.shape[1:]))])
-        others = torch.cat([batch[:count], batch[count:].flip(0)])
+        other_rows = torch.cat([batch[:count], batch[count:].flip(0)])
         reversed_batch = encoder(batch.flip(0)).flip(0)
         small = encoder(batch[:count])
         same = {
             "repeat": same_bits(encoder(batch), full_batch),
             "padding": same_bits(encoder(padded)[:count], full_batch[:count]),
-            "other_neighbours": same_bits(encoder(others)[:count], full_batch[:count]),
+            "other_neighbours": same_bits(encoder(other_rows)[:count], full_batch[:count]),
         }
         passed = passed and all(same.values())
         numbers[precision] = {

@@ -92,16 +92,16 @@ def _meta(data: bytes, start: int, stop: int) -> tuple[list[tuple[bytes, bytes]]
 
 def _associated(data: bytes, at: int, main: int) -> list[int]:
     """Return the numbers of the properties that `ipma` associates with an item."""
-    item, wide = ("H" if data[at] == 0 else "I"), data[at + 3] & 1
+    item, two_bytes = ("H" if data[at] == 0 else "I"), data[at + 3] & 1
     count = struct.unpack_from(">I", data, at + 4)[0]
     at += 8
     for _ in range(min(count, 65536)):
         number, associations = struct.unpack_from(f">{item}B", data, at)
         at += struct.calcsize(f">{item}B")
         if number == main:
-            entries = struct.unpack_from(f">{associations}{'H' if wide else 'B'}", data, at)
-            return [entry & (0x7FFF if wide else 0x7F) for entry in entries]
-        at += associations * (2 if wide else 1)
+            entries = struct.unpack_from(f">{associations}{'H' if two_bytes else 'B'}", data, at)
+            return [entry & (0x7FFF if two_bytes else 0x7F) for entry in entries]
+        at += associations * (2 if two_bytes else 1)
     raise BadImage("corrupt", "its AVIF boxes describe other pictures than the main one")
 
 

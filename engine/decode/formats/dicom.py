@@ -40,18 +40,18 @@ def header(data: bytes, limits: Limits) -> Header:
         BadImage: as `sniff`, and no_pixels, undecodable.
     """
     file = _opened(data)
-    if not file.whole:
+    if not file.complete:
         raise BadImage("truncated", "DICOM that ends before its pixels")
     if not file.pixels:
         raise BadImage("no_pixels", f"DICOM without pixels{_kind(file.dataset)}")
     try:
-        found = _described(file.dataset, file.pixels)
+        result = _described(file.dataset, file.pixels)
         frames = int(file.dataset.get("NumberOfFrames") or 1)
     except BadImage:
         raise
     except Exception as error:  # damaged values raise errors of any class
         raise BadImage("corrupt", "its DICOM header is invalid") from error
-    check_size(found, limits)
+    check_size(result, limits)
     if file.unpacked > limits.max_bytes:
         detail = f"deflated DICOM of {file.unpacked} bytes, the limit is {limits.max_bytes}"
         raise BadImage("too_large", detail, pending=True)
@@ -61,7 +61,7 @@ def header(data: bytes, limits: Limits) -> Header:
     if file.pixels == "PixelData":
         _check_bits(file.dataset)
         dicom_codec.check_codec(file.dataset)
-    return found
+    return result
 
 
 def picture(data: bytes, header: Header, recipe: Recipe) -> Image.Image:

@@ -29,14 +29,14 @@ class Layout:
     Attributes:
         kind: 1 to 6, from the file's first bytes.
         width, height: in pixels.
-        most: the largest possible sample, which is white (in bitmaps 1, which is black).
+        white: the largest possible sample, which is white (in bitmaps 1, which is black).
         start: offset of the samples.
     """
 
     kind: int
     width: int
     height: int
-    most: int
+    white: int
     start: int
 
     @property
@@ -49,7 +49,7 @@ class Layout:
         """Size of binary samples in bytes."""
         if self.kind == 4:
             return -(-self.width // 8) * self.height
-        return self.width * self.height * self.channels * (2 if self.most > 255 else 1)
+        return self.width * self.height * self.channels * (2 if self.white > 255 else 1)
 
 
 def read_layout(data: bytes) -> Layout | None:
@@ -96,16 +96,16 @@ def picture(data: bytes, recipe: Recipe) -> Image.Image:
     layout = read_layout(data)
     assert layout is not None
     samples = _samples(data, layout)
-    if samples.max() > layout.most:
-        raise BadImage("corrupt", f"a sample of {samples.max()}, where white is {layout.most}")
-    if layout.most == 255:
+    if samples.max() > layout.white:
+        raise BadImage("corrupt", f"a sample of {samples.max()}, where white is {layout.white}")
+    if layout.white == 255:
         return Image.fromarray(samples.astype(np.uint8))
-    if layout.most < 255:
-        grey = scale_to_bytes(samples, 0, layout.most, clip=False)
+    if layout.white < 255:
+        grey = scale_to_bytes(samples, 0, layout.white, clip=False)
         return Image.fromarray(255 - grey if layout.kind in (1, 4) else grey)
     if recipe.depth == "voi":
         raise BadImage("depth", "only DICOM files carry a window, this is PNM; use scale or window")
-    low, high = recipe.window or (0.0, float(layout.most))
+    low, high = recipe.window or (0.0, float(layout.white))
     return Image.fromarray(scale_to_bytes(samples, low, high, clip=recipe.depth == "window"))
 
 
@@ -117,23 +117,23 @@ def _samples(data: bytes, layout: Layout) -> npt.NDArray[np.generic]:
     body = np.frombuffer(data, np.uint8, layout.size, layout.start)
     if layout.kind == 4:
         return np.unpackbits(body.reshape(layout.height, -1), axis=1, count=layout.width)
-    return (body if layout.most < 256 else body.view(">u2").astype(np.uint16)).reshape(shape)
+    return (body if layout.white < 256 else body.view(">u2").astype(np.uint16)).reshape(shape)
 
 
 def _text(body: bytes, layout: Layout) -> npt.NDArray[np.generic]:
     """Read samples written as decimal numbers; in a bitmap they need no space between them."""
     body = _COMMENT.sub(b"", body)
-    wanted = layout.width * layout.height * layout.channels
+    count = layout.width * layout.height * layout.channels
     if layout.kind == 1:
-        bits = np.frombuffer(body.translate(None, _SPACE), np.uint8)[:wanted] - ord("0")
+        bits = np.frombuffer(body.translate(None, _SPACE), np.uint8)[:count] - ord("0")
         samples: npt.NDArray[np.generic] = bits
     else:
         # Anything after the samples is ignored; anything else among them is damage.
         readable = _NUMBERS.match(body)
         assert readable is not None
-        samples = np.fromstring(readable[0].decode(), np.int64, sep=" ")[:wanted]
-        if len(samples) < wanted and readable.end() < len(body):
+        samples = np.fromstring(readable[0].decode(), np.int64, sep=" ")[:count]
+        if len(samples) < count and readable.end() < len(body):
             raise BadImage("corrupt", "something other than numbers among its samples")
-    if len(samples) < wanted:
-        raise BadImage("truncated", f"its samples stop after {len(samples)} of {wanted}")
+    if len(samples) < count:
+        raise BadImage("truncated", f"its samples stop after {len(samples)} of {count}")
     return samples

@@ -391,7 +391,7 @@ def _pnm(data: bytes, limits: Limits) -> Header:
     layout = pnm.read_layout(data)
     if layout is None:
         unreadable.refuse(data)
-    bits, colour = max(8, layout.most.bit_length()), "grey" if layout.channels == 1 else "rgb"
+    bits, colour = max(8, layout.white.bit_length()), "grey" if layout.channels == 1 else "rgb"
     header = check_size(Header("PPM", layout.width, layout.height, bits, colour), limits)  # type: ignore[arg-type]
     pnm.check_samples(data, layout)
     return header

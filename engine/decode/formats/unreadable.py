@@ -94,10 +94,10 @@ def _packed_volume(data: bytes) -> str:
     if not data.startswith(b"\x1f\x8b"):
         return ""
     try:
-        what = _picture(zlib.decompressobj(wbits=31).decompress(data[:65536], _HEAD))
+        kind = _picture(zlib.decompressobj(wbits=31).decompress(data[:65536], _HEAD))
     except zlib.error:
         return ""
-    return f"packed with gzip: {what}" if what else ""
+    return f"packed with gzip: {kind}" if kind else ""
 
 
 #: Frame markers of JPEG that no decoder here supports -> kind and remedy.

@@ -13,6 +13,7 @@ from engine.kernels.episodes import Stream
 from engine.kernels.intervals.cluster_robust import compact_groups
 from engine.kernels.intervals.weighted_ranking import WeightedRanking
 from engine.kernels.metrics import CALIBRATION_BINS, Codes, Evaluation, Floats, bin_of
+from stores.json_types import JsonObject
 
 #: Random numbers drawn at a time for a block of bootstrap resamples.
 _BLOCK = 4_000_000
@@ -35,7 +36,7 @@ class Bootstrap:
     resamples: int
     reason: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return all fields for JSON; `reason` only if there is one."""
         return {name: value for name, value in asdict(self).items() if name != "reason" or value}
 
@@ -98,7 +99,7 @@ class Percentiles:
     left_out: int
     reason: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return all fields for JSON; `reason` only if there is one."""
         fields = asdict(self)
         if not self.reason:

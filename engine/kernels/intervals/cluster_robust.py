@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels.episodes import fill_singletons
 from engine.kernels.intervals.episodes import Interval
+from stores.json_types import JsonObject
 
 #: Groups whose sums are in memory at a time.
 _GROUPS = 1024
@@ -60,7 +60,7 @@ class ClusterInterval:
         """Return NaN bounds with a reason."""
         return cls(math.nan, math.nan, groups, reason)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return all fields for JSON; `reason` only if there is one."""
         return {name: value for name, value in asdict(self).items() if name != "reason" or value}
 

@@ -153,12 +153,12 @@ class _BatchedMinimiser:
 
     def _take_ready(self, batch_size: int) -> Tensor:
         """Remove from the waiting problems those that can start now, int64 [P]."""
-        room = batch_size - len(self._active)
+        free_slots = batch_size - len(self._active)
         if self._dtype != self._product_dtype and len(self._active):
-            room = 0  # the first products are in float64: too expensive for a few problems
+            free_slots = 0  # the first products are in float64: too expensive for a few problems
         unsolved = self._unsolved.reshape(-1, 1, len(self._weights))
         ready = ~((self._weights != 0) & unsolved).any(2).ravel()[self._waiting]
-        ready &= np.cumsum(ready) <= room
+        ready &= np.cumsum(ready) <= free_slots
         index, self._waiting = self._waiting[ready], self._waiting[~ready]
         return torch.from_numpy(index).to(self._active.index.device)
 
@@ -178,8 +178,8 @@ class _BatchedMinimiser:
     def _products(self, direction: Tensor, theta: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return X times the directions and X times the starting weights, in one pass if possible."""
         if self._dtype == self._product_dtype:
-            both = self._design.linear_predictors(torch.cat([direction, theta.to(self._dtype)]))
-            return [b[: len(direction)] for b in both], [b[len(direction) :] for b in both]
+            products = self._design.linear_predictors(torch.cat([direction, theta.to(self._dtype)]))
+            return [b[: len(direction)] for b in products], [b[len(direction) :] for b in products]
         nothing = [z[:0] for z in self._active.predictors]
         images = (
             [i.to(self._dtype) for i in self._design.linear_predictors(direction)]

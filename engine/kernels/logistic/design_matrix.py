@@ -114,11 +114,11 @@ class DesignMatrix:
         for rows in self.block_slices():
             block = _take(self.features, self.index[rows]).to(self.device)
             # The mean is subtracted in at least float32: nearby large numbers would lose digits in float16.
-            wide = block.to(torch.promote_types(dtype, block.dtype))
-            wide = (wide - centre.to(wide.dtype)).div_(scale.to(wide.dtype)).to(dtype)
+            x = block.to(torch.promote_types(dtype, block.dtype))
+            x = (x - centre.to(x.dtype)).div_(scale.to(x.dtype)).to(dtype)
             if cache:
-                matrix[rows] = wide
-            yield wide[None]
+                matrix[rows] = x
+            yield x[None]
         if cache:
             self._cached[dtype] = matrix
 

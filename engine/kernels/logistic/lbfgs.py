@@ -121,16 +121,16 @@ class History:
     def keep(self, which: Tensor) -> None:
         """Drop all problems but these."""
         self._taken = self._taken[which]
-        room = min(self._steps.shape[1], int(self._taken.max())) if len(self._taken) else 0
-        self._steps, self._changes = self._steps[which, :room], self._changes[which, :room]
-        self._products = self._products[which, :room, :room]
+        slots = min(self._steps.shape[1], int(self._taken.max())) if len(self._taken) else 0
+        self._steps, self._changes = self._steps[which, :slots], self._changes[which, :slots]
+        self._products = self._products[which, :slots, :slots]
 
     def join(self, count: int) -> None:
         """Add problems without pairs."""
         empty = self._steps.new_zeros(count, *self._steps.shape[1:])
         self._steps, self._changes = torch.cat([self._steps, empty]), torch.cat([self._changes, empty])
-        room = self._products.shape[1]
-        self._products = torch.cat([self._products, self._eye(room).expand(count, -1, -1)])
+        slots = self._products.shape[1]
+        self._products = torch.cat([self._products, self._eye(slots).expand(count, -1, -1)])
         self._taken = torch.cat([self._taken, self._taken.new_zeros(count)])
 
     def forget(self, which: Tensor) -> None:
@@ -172,13 +172,13 @@ class History:
 
     def direction(self, gradient: Tensor, precondition: Callable[[Tensor], Tensor]) -> Tensor:
         """Return minus the approximate inverse Hessian times the gradient [P, K, d + 1]."""
-        room = self._steps.shape[1]
-        if room == 0:
+        slots = self._steps.shape[1]
+        if slots == 0:
             return -precondition(gradient)
         # Oldest first; empty slots come before all pairs.
-        order = (torch.arange(room, device=gradient.device) + self._taken[:, None]) % room
-        products = self._products.gather(1, order[:, :, None].expand(-1, -1, room))
-        products = products.gather(2, order[:, None, :].expand(-1, room, -1))
+        order = (torch.arange(slots, device=gradient.device) + self._taken[:, None]) % slots
+        products = self._products.gather(1, order[:, :, None].expand(-1, -1, slots))
+        products = products.gather(2, order[:, None, :].expand(-1, slots, -1))
         upper = torch.triu(products)
         flat = gradient.flatten(1)
         step_products = _times(self._steps, flat).gather(1, order)

@@ -98,5 +98,5 @@ class Targets:
 def even_curvature(targets: Sequence[Targets]) -> Tensor:
     """Return sums of p (1 - p), float64 [T, K], as if each row's p were the share of the class."""
     sums = torch.stack([target.shares() for target in targets]).sum(0)
-    own, all_rows = sums[:, :-1], sums[:, -1:]
-    return own * (1 - own / all_rows)
+    class_weight, total_weight = sums[:, :-1], sums[:, -1:]
+    return class_weight * (1 - class_weight / total_weight)

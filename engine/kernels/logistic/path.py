@@ -41,12 +41,12 @@ def starts(positions: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np
         s, where every such s precedes it in the order; a zero row means a cold start.
     """
     start_weights = np.zeros((len(positions), len(positions)))
-    first, *others = waves(len(positions))
+    first, *later_waves = waves(len(positions))
     known = first
-    for wave in others:
+    for wave in later_waves:
         start_weights[np.ix_(wave, known)] = weights(positions[known], positions[wave])
         known = np.union1d(known, wave)
-    return np.concatenate([first, *others]), start_weights
+    return np.concatenate([first, *later_waves]), start_weights
 
 
 def weights(known: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:

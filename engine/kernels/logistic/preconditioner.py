@@ -104,7 +104,7 @@ class BlockAssignment:
 
     def take(self, which: Tensor) -> "BlockAssignment":
         """Return the assignment of the fits selected by a mask."""
-        blocks = [b for b, wanted in zip(self.blocks, which.tolist(), strict=True) if wanted]
+        blocks = [b for b, selected in zip(self.blocks, which.tolist(), strict=True) if selected]
         return BlockAssignment(blocks, which.device)
 
     def keep(self, which: Tensor) -> None:
@@ -402,8 +402,8 @@ class HessianBlocks:
 
 def _effective(weights: Tensor) -> float:
     """Return the effective number of rows, (sum of weights)^2 / sum of squared weights."""
-    wide = weights.double()
-    return float(wide.sum()) ** 2 / max(float(wide.square().sum()), 1e-300)
+    weights64 = weights.double()
+    return float(weights64.sum()) ** 2 / max(float(weights64.square().sum()), 1e-300)
 
 
 def _add_to_diagonal(matrix: Tensor, diagonal: Tensor) -> Tensor:

@@ -278,8 +278,8 @@ class _Solver:
         bytes_per_problem = outputs * (
             6 * torch.finfo(dtype).bits // 8 * len(design) + product_width * (2 * MEMORY + 12) * size
         )
-        together = max(1, options.memory * 3 // 16 // bytes_per_problem)
-        limits = Limits(options.tolerance, options.max_iterations, together)
+        batch_size = max(1, options.memory * 3 // 16 // bytes_per_problem)
+        limits = Limits(options.tolerance, options.max_iterations, batch_size)
         targets = Targets.blocks(
             self._codes, self._weights, self._classes, design.block_slices(), dtype, self._options.device
         )
