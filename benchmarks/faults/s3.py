@@ -22,9 +22,8 @@ class Server:
     """A WSGI application around moto's that injects faults.
 
     Kinds of fault: a status of `_STATUS`; `lost` (executed, but answered with 500); `cut` (the connection
-        closes
-    in the middle of the body); `short` (a truncated body with a matching length); `flip` (one bit of the
-    body); `slow` (a delayed answer).
+    closes in the middle of the body); `short` (a truncated body with a matching length); `flip` (one bit of
+    the body); `slow` (a delayed answer).
     """
 
     def __init__(self, application: Any, slow_s: float = 3.0) -> None:

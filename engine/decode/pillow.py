@@ -9,9 +9,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from engine.decode import deep, isolated_process
 from engine.decode.bit_depth import scale_to_bytes
-from engine.decode.formats import dicom, jpeg2000, orientation, pnm, tiff
+from engine.decode.formats import dicom, jpeg2000, orientation, png, pnm, tiff
 from engine.decode.formats.header import Header
-from engine.decode.formats.structure import png_rows_missing
 from engine.decode.geometry import Geometry, plan
 from engine.errors import BadImage
 from engine.recipes import Recipe
@@ -164,7 +163,7 @@ def _check_rows(image: Image.Image, data: bytes, header: Header) -> None:
     if header.format != "PNG":
         return
     last = np.asarray(image.crop((0, image.height - 1, *image.size)))
-    if (header.interlaced or not last.any()) and png_rows_missing(data):
+    if (header.interlaced or not last.any()) and png.rows_missing(data):
         raise BadImage("truncated", "its PNG data end before its last row")
 
 

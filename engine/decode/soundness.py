@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
+from engine.decode.formats import png
 from engine.decode.formats.sniff import sniff
-from engine.decode.formats.structure import png_rows_missing
 from engine.decode.source import ImageSource
 from engine.errors import BadImage
 from engine.recipes import Recipe
@@ -47,7 +47,7 @@ def _look(data: bytes, source: ImageSource) -> None:
     header = sniff(data, _RECIPE, source.limits)
     if header.format == "PNG":
         try:
-            missing = png_rows_missing(data)
+            missing = png.rows_missing(data)
         except zlib.error as error:
             raise BadImage("corrupt", "its PNG data do not unpack") from error
         if missing:

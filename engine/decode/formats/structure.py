@@ -1,224 +1,21 @@
-"""Headers and structure of image files of every format but DICOM.
+"""Headers and structure of image files of every format but DICOM (JPEG and PNG in `jpeg` and `png`).
 
 Format, size, depth and frame count come from the header; walking through the structure finds truncation and
 wrong checksums without decoding pixels.
 """
 
-import re
 import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from engine.decode.formats import avif, jpeg2000, pnm, tiff, unreadable
-from engine.decode.formats.header import Colour, Header, check_size
+from engine.decode.formats import avif, jpeg, jpeg2000, png, pnm, tiff, unreadable
+from engine.decode.formats.header import Header, check_size
 from engine.decode.source import Limits
 from engine.errors import BadImage
 
 #: Magic bytes, their offset, and the reader of the format.
 Reader = tuple[bytes, int, Callable[[bytes, Limits], Header]]
 
-
-# ---- JPEG
-
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-#: Start of the next segment; libjpeg skips any other bytes between segments.
-_JPEG_SEGMENT = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
-#: End of coded data: within them 0xFF is followed by 0 or a restart marker.
-_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-#: Scans, at most: real progressive files have about ten, and each costs a pass over all pixels.
-_MAX_SCANS = 100
-#: Pixels times scans above which a file is not plain: ten scans of the largest image.
-_MAX_WORK = 640_000_000
-_MAX_SEGMENTS = 10_000
-
-
-def _jpeg(data: bytes, limits: Limits) -> Header:
-    header: Header | None = None
-    exif, scans, position = False, 0, 2
-    for _ in range(_MAX_SEGMENTS):
-        marker, position = _jpeg_marker(data, position)
-        if marker == 0xD9:
-            if not scans or header is None:
-                raise BadImage("truncated", "its JPEG data end before the first scan")
-            plain = header.plain and scans * header.width * header.height <= _MAX_WORK
-            return replace(header, exif=exif, plain=plain)
-        unreadable.refuse_jpeg(marker)
-        start, position = position + 2, _jpeg_segment_end(data, position)
-        if marker in _JPEG_FRAMES and header is None:
-            header = check_size(_jpeg_frame(data, start, marker), limits)
-        elif marker == 0xE1:
-            exif = exif or data.startswith(b"Exif\0", start)
-        elif marker == 0xDA:
-            scans += 1
-            position = _jpeg_scan_end(data, position)
-        if scans > _MAX_SCANS:
-            raise BadImage("too_large", f"more than {_MAX_SCANS} scans")
-    raise BadImage("too_large", f"more than {_MAX_SEGMENTS} segments")
-
-
-def _jpeg_segment_end(data: bytes, position: int) -> int:
-    length: int = struct.unpack_from(">H", data, position)[0]
-    if length < 2:
-        raise BadImage("corrupt", "a JPEG segment of impossible length")
-    if position + length > len(data):
-        raise BadImage("truncated", "its JPEG data end within a header segment")
-    return position + length
-
-
-def _jpeg_scan_end(data: bytes, position: int) -> int:
-    marker = _JPEG_MARKER.search(data, position)
-    if marker is None:
-        raise BadImage("truncated", "its JPEG data stop without an end marker")
-    return marker.start()
-
-
-def _jpeg_marker(data: bytes, position: int) -> tuple[int, int]:
-    """Return the code of the next marker and the position after it."""
-    segment = _JPEG_SEGMENT.search(data, position)
-    if segment is None:
-        raise BadImage("truncated", "its JPEG data stop without an end marker")
-    return data[segment.end() - 1], segment.end()
-
-
-def _jpeg_frame(data: bytes, start: int, marker: int) -> Header:
-    bits, height, width, components = struct.unpack_from(">BHHB", data, start)
-    colour: Colour = {1: "grey", 3: "rgb"}.get(components, "other")  # type: ignore[assignment]
-    usual = marker in (0xC0, 0xC1, 0xC2) and colour != "other" and bits == 8
-    return Header("JPEG", width, height, bits, colour, plain=usual)
-
-
-# ---- PNG
-
-_PNG_COLOURS: dict[int, Colour] = {0: "grey", 2: "rgb", 3: "palette", 4: "grey", 6: "rgb"}
-_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-#: Chunks, at most: four times as many as the largest PNG in chunks of 8 kB.
-_MAX_CHUNKS = 200_000
-#: Colour type -> samples per pixel.
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-#: Passes of an interlaced PNG: first row, first column, steps between rows and columns.
-_ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-#: Unpacked size of text and colour profiles, at most, as in Pillow; and deflate's maximum compression factor.
-_MAX_UNPACKED = 1 << 20
-_MAX_GAIN = 1032
-
-
-def _png(data: bytes, limits: Limits) -> Header:
-    header = check_size(_png_header(data), limits)
-    view = memoryview(data)
-    position, end = 8, len(data)
-    seen = set()
-    exif = False
-    for _ in range(_MAX_CHUNKS):
-        if position + 12 > end:
-            break
-        length = int.from_bytes(view[position : position + 4])
-        kind = data[position + 4 : position + 8]
-        after = position + 12 + length
-        if after > end:
-            break
-        if zlib.crc32(view[position + 4 : after - 4]) != int.from_bytes(view[after - 4 : after]):
-            raise BadImage("corrupt", f"wrong checksum in PNG chunk {_printable(kind)}")
-        seen.add(kind)
-        if kind == b"IEND":
-            _png_complete(seen, header)
-            return replace(header, exif=exif)
-        if kind in _PNG_CHUNKS:
-            _PNG_CHUNKS[kind](view[position + 8 : after - 4])
-        exif = exif or kind == b"eXIf"
-        position = after
-    else:
-        raise BadImage("too_large", f"more than {_MAX_CHUNKS} chunks")
-    raise BadImage("truncated", "its PNG chunks stop before IEND")
-
-
-def _png_header(data: bytes) -> Header:
-    length, kind, width, height, bits, colour, packing, filtering, interlace = struct.unpack_from(
-        ">I4sIIBBBBB", data, 8
-    )
-    valid = length == 13 and kind == b"IHDR" and bits in _PNG_DEPTHS.get(colour, ())
-    if not valid or packing or filtering or interlace > 1 or max(width, height) > 0x7FFFFFFF:
-        raise BadImage("corrupt", "its PNG header is invalid")
-    plain = bits == 8 and not interlace
-    return Header(
-        "PNG", width, height, max(bits, 8), _PNG_COLOURS[colour], interlaced=bool(interlace), plain=plain
-    )
-
-
-def _png_complete(seen: set[bytes], header: Header) -> None:
-    required = {b"IDAT"} | ({b"PLTE"} if header.colour == "palette" else set())
-    for kind in sorted(required - seen):
-        raise BadImage("corrupt", f"PNG without {kind.decode()}")
-
-
-def _png_frames(chunk: memoryview) -> None:
-    frames = struct.unpack_from(">I", chunk)[0]
-    if frames > 1:
-        raise BadImage("multi_frame", f"animated PNG of {frames} frames")
-
-
-def _png_packed(chunk: memoryview) -> None:
-    """Refuse text and profiles that unpack to more than the limit; small ones are not unpacked."""
-    if len(chunk) * _MAX_GAIN <= _MAX_UNPACKED:
-        return
-    # Keyword, 0, then one byte of method (iTXt: flag, method, two more strings): try every plausible start.
-    packed = bytes(chunk)
-    for start in _zlib_starts(packed):
-        try:
-            unpacked = zlib.decompressobj().decompress(packed[start:], _MAX_UNPACKED + 1)
-        except zlib.error:
-            continue
-        if len(unpacked) > _MAX_UNPACKED:
-            raise BadImage("too_large", "a text or colour profile that unpacks to over 1 MiB")
-        return
-
-
-def _zlib_starts(packed: bytes) -> list[int]:
-    """Return offsets in the first bytes of a chunk at which a zlib stream may begin."""
-    head = packed[:512]
-    return [
-        i for i in range(1, len(head) - 1) if head[i] & 15 == 8 and (head[i] << 8 | head[i + 1]) % 31 == 0
-    ]
-
-
-_PNG_CHUNKS = {b"acTL": _png_frames, b"zTXt": _png_packed, b"iTXt": _png_packed, b"iCCP": _png_packed}
-
-
-def png_rows_missing(data: bytes) -> bool:
-    """Return True if a PNG's data, though intact, unpack to fewer bytes than its rows need.
-
-    Pillow silently fills such rows with zeros. This unpacks all data, in small pieces, and should be called
-    only in doubt.
-
-    Args:
-        data: a file that has passed `sniff`.
-    """
-    width, height, bits, colour, _, _, interlace = struct.unpack_from(">IIBBBBB", data, 16)
-    depth = bits * _PNG_SAMPLES[colour]
-    needed = 0
-    for top, left, down, along in _ADAM7 if interlace else ((0, 0, 1, 1),):
-        rows, columns = -(-(height - top) // down), -(-(width - left) // along)
-        needed += rows * (1 + (columns * depth + 7) // 8) if columns > 0 else 0
-    unpacker, position = zlib.decompressobj(), 8
-    while needed > 0 and position < len(data) and not unpacker.eof:
-        length = int.from_bytes(data[position : position + 4])
-        packed = (
-            data[position + 8 : position + 8 + length]
-            if data[position + 4 : position + 8] == b"IDAT"
-            else b""
-        )
-        while packed and needed > 0:
-            needed -= len(unpacker.decompress(packed, _MAX_UNPACKED))
-            packed = unpacker.unconsumed_tail
-        position += 12 + length
-    return needed > 0
-
-
-def _printable(kind: bytes) -> str:
-    return repr(kind)[2:-1]
-
-
-# ---- TIFF
 
 #: Tag -> name.
 _TIFF_TAGS = {
@@ -290,9 +87,6 @@ def _tiff_complete(tags: dict[str, tuple[int, ...]], size: int) -> None:
         raise BadImage("truncated", "its TIFF data lie beyond the end of the file")
 
 
-# ---- other formats
-
-
 def _webp(data: bytes, limits: Limits) -> Header:
     if data[8:12] != b"WEBP":
         unreadable.refuse(data)
@@ -346,15 +140,15 @@ def _jpeg2000(data: bytes, limits: Limits) -> Header:
     return header
 
 
-#: Sub-blocks of up to 255 bytes in a block, at most.
-_MAX_GIF_PIECES = 1_000_000
+#: Blocks of a GIF, at most, and sub-blocks of up to 255 bytes in a block.
+_MAX_GIF_BLOCKS, _MAX_GIF_PIECES = 10_000, 1_000_000
 
 
 def _gif(data: bytes, limits: Limits) -> Header:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     header = check_size(Header("GIF", width, height), limits)
     position, frames = 13 + _colour_table(flags), 0
-    for _ in range(_MAX_SEGMENTS):
+    for _ in range(_MAX_GIF_BLOCKS):
         if data[position] == 0x3B:
             return replace(header, frames=max(frames, 1))
         if data[position] == 0x2C:
@@ -365,7 +159,7 @@ def _gif(data: bytes, limits: Limits) -> Header:
         else:
             raise BadImage("corrupt", "its GIF blocks are damaged")
         position = _gif_data_end(data, position)
-    raise BadImage("too_large", f"more than {_MAX_SEGMENTS} GIF blocks")
+    raise BadImage("too_large", f"more than {_MAX_GIF_BLOCKS} GIF blocks")
 
 
 def _gif_data_end(data: bytes, position: int) -> int:
@@ -398,8 +192,8 @@ def _pnm(data: bytes, limits: Limits) -> Header:
 
 
 READERS: tuple[Reader, ...] = (
-    (b"\xff\xd8\xff", 0, _jpeg),
-    (b"\x89PNG\r\n\x1a\n", 0, _png),
+    (b"\xff\xd8\xff", 0, jpeg.read),
+    (b"\x89PNG\r\n\x1a\n", 0, png.read),
     (b"II*\0", 0, _tiff),
     (b"MM\0*", 0, _tiff),
     (b"II+\0", 0, _tiff),
