@@ -91,17 +91,17 @@ def run(
     fits: list[Fits] = []
     peaks: list[float] = []
 
-    def lockstep() -> None:
+    def batched() -> None:
         fits.append(fit(features, targets, strengths, options=options))
 
     contenders = {
-        "lockstep": lockstep,
+        "batched": batched,
         "peak": lambda: peaks.append(_peak(dim, values * (classes if classes > 2 else 1), device)),
     }
     first = -(-repeats // 2) if sklearn else repeats
-    seconds = interleaved(contenders, rounds=first, warm_up=False)["lockstep"]
+    seconds = interleaved(contenders, rounds=first, warm_up=False)["batched"]
     sweep = timed_sweep(features, targets, fits[0].C) if sklearn else None
-    seconds += interleaved(contenders, rounds=repeats - first, warm_up=False)["lockstep"]
+    seconds += interleaved(contenders, rounds=repeats - first, warm_up=False)["batched"]
     last, peak = fits[-1], max(peaks)
     result: dict[str, Any] = {
         "rows": rows,
@@ -231,7 +231,7 @@ def _table(result: dict[str, Any]) -> str:
         f"{result['device']}: {result['converged']} converged, "
         f"{result['gflop']:,.0f} Gflop in products with X\n\n"
     )
-    lines = [["lockstep, all of it", str(result["seconds"])]]
+    lines = [["embank, in total", str(result["seconds"])]]
     lines += [[f"  {name}", str(spread)] for name, spread in result["stages"].items()]
     if "sweep_seconds" in result:
         lines += [
@@ -239,7 +239,7 @@ def _table(result: dict[str, Any]) -> str:
                 f"scikit-learn's sweep ({result['sweep_stopped']} fits stopped at 100 iterations)",
                 f"{result['sweep_seconds']:.3g}",
             ],
-            ["sweep / lockstep", str(result["sweep_over_lockstep"])],
+            ["sweep / embank", str(result["sweep_over_lockstep"])],
         ]
     facts = [
         ["peak of float32 products, Gflop/s", f"{result['peak_gflop_s']:.0f}"],

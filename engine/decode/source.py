@@ -172,7 +172,7 @@ def _translate(error: OSError, uri: str) -> BadImage | MachineFault:
         return MachineFault(
             f"Reading {uri!r} failed: {error.strerror}",
             "A fault of the machine must not mark an image as bad",
-            "mend it (or take the file out of the manifest) and run the same command again",
+            "repair it (or take the file out of the manifest) and run the same command again",
         )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return BadImage("missing", "no such file", pending=True)

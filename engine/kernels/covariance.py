@@ -95,7 +95,7 @@ def moments(
         total, squares, cubes, quartic, scatter = sums(features, rows, shift, arithmetic, device)
     if not np.isfinite(scatter.sum()):
         raise Refused(
-            "Features that are not finite", "Statistics are taken over whole features", "mask these rows"
+            "Features that are not finite", "A covariance needs finite features", "leave these rows out"
         )
     offset = total / count
     scatter -= count * np.outer(offset, offset)
