@@ -1,4 +1,4 @@
-"""Pictures for the benchmarks: cut from those that scikit-image and scikit-learn ship, else drawn."""
+"""Images for the benchmarks: crops of images shipped with scikit-image and scikit-learn, or synthetic."""
 
 import csv
 import importlib.util
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from stores.manifest.manifest import Manifest
 
-#: Photographs and microscope pictures of the two packages; their charts would code in too few bytes.
+#: Photographs and micrographs of the two packages; their charts would compress too well.
 _SHIPPED = {
     "skimage": (
         "data",
@@ -30,15 +30,15 @@ _SHIPPED = {
 
 @dataclass(frozen=True)
 class ImageClass:
-    """A kind of file.
+    """A kind of image file.
 
     Attributes:
-        name: also the folder's.
-        width, height: pixels.
-        grey: one channel.
-        quality: of the JPEG; 0 writes PNG.
-        subsampling: of the JPEG's chroma, `4:2:0` or `4:4:4`.
-        progressive: the JPEG's coding.
+        name: of the kind and of its folder.
+        width, height: in pixels.
+        grey: whether it has one channel.
+        quality: of JPEG; 0 means PNG.
+        subsampling: of the chroma of JPEG, `4:2:0` or `4:4:4`.
+        progressive: whether JPEG is progressive.
     """
 
     name: str
@@ -51,6 +51,7 @@ class ImageClass:
 
     @property
     def suffix(self) -> str:
+        """File name suffix."""
         return ".jpg" if self.quality else ".png"
 
 
@@ -62,7 +63,7 @@ PNG = ImageClass("png-1024", 1024, 1024, grey=True, quality=0)
 
 
 def write_images(folder: Path, kind: ImageClass, count: int, *, seed: int = 0) -> list[Path]:
-    """Write `count` different pictures of a kind below `folder/kind.name`; those already there are kept.
+    """Write `count` different images of a kind below `folder/kind.name`; existing files are kept.
 
     Returns:
         Their paths, in order.
@@ -90,9 +91,9 @@ def _write(sources: "list[Image]", kind: ImageClass, path: Path, seed: tuple[int
 
 
 def manifest_of(paths: Sequence[Path], root: Path, rows: int | None = None) -> "Manifest":
-    """A manifest of `rows` rows (default: one a file) that goes round and round the files, in three classes.
+    """Return a manifest of `rows` rows (default: one per file) that repeats the files, in three classes.
 
-    Written to and read from `root/images-ROWS.csv`, as a user's would be.
+    It is written to and read from `root/images-ROWS.csv`, like a user's table.
     """
     from stores.manifest.manifest import Manifest
 
@@ -111,7 +112,7 @@ def manifest_of(paths: Sequence[Path], root: Path, rows: int | None = None) -> "
 def _sources() -> "list[Image]":
     from PIL import Image
 
-    found = []
+    images = []
     for package, (folder, names) in _SHIPPED.items():
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
@@ -119,12 +120,12 @@ def _sources() -> "list[Image]":
         for name in names:
             path = Path(spec.origin).parent / folder / name
             if path.exists():
-                found.append(Image.open(path).convert("RGB"))
-    return found
+                images.append(Image.open(path).convert("RGB"))
+    return images
 
 
 def _picture(sources: "list[Image]", kind: ImageClass, generator: np.random.Generator) -> "Image":
-    """A random cut of a shipped picture, scaled to size, with a little grain; else a drawn one."""
+    """Return a random crop of a shipped image, resized, with some noise; without any, a synthetic image."""
     from PIL import Image
 
     if sources:
@@ -139,14 +140,14 @@ def _picture(sources: "list[Image]", kind: ImageClass, generator: np.random.Gene
         pixels = np.asarray(scaled, np.float32)
     else:
         pixels = _drawn(kind, generator)
-    # Grain as a sensor has it; without it, enlarged pictures would code in too few bytes.
+    # Sensor-like noise, without which enlarged images would compress too well.
     grain = generator.standard_normal(pixels.shape[:2], dtype=np.float32)[..., None] * 3
     picture = Image.fromarray(np.clip(pixels + grain, 0, 255).astype(np.uint8))
     return picture.convert("L") if kind.grey else picture
 
 
 def _drawn(kind: ImageClass, generator: np.random.Generator) -> NDArray[np.float32]:
-    """[height, width, 3] of smooth gradients, discs with sharp edges and waves of several lengths."""
+    """Return smooth gradients, discs with sharp edges and waves of several lengths, [height, width, 3]."""
     y, x = np.mgrid[0 : kind.height, 0 : kind.width].astype(np.float32)
     x, y = x / kind.width, y / kind.height
     pixels = np.empty((kind.height, kind.width, 3), np.float32)

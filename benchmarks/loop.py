@@ -1,4 +1,4 @@
-"""The loop that researchers write today: DataLoader, Pillow, eager model, append, np.save."""
+"""The loop that researchers usually write: DataLoader, Pillow, eager model, append, np.save."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ _MODES = {
 
 
 class Pictures(Dataset[torch.Tensor]):
-    """Files through Pillow and torchvision's transforms: float32 [3, S, S], normalised."""
+    """Dataset of files through Pillow and torchvision's transforms: float32 [3, S, S], normalised."""
 
     def __init__(self, paths: Sequence[Path], recipe: "Recipe") -> None:
         self.paths = list(paths)
@@ -49,14 +49,14 @@ class Pictures(Dataset[torch.Tensor]):
 def loader(
     paths: Sequence[Path], recipe: "Recipe", *, batch_size: int, workers: int, pin: bool
 ) -> "DataLoader[Any]":
-    """Batches of float32 [B, 3, S, S], in order."""
+    """Return a loader of batches float32 [B, 3, S, S], in order."""
     return DataLoader(
         Pictures(paths, recipe), batch_size=batch_size, num_workers=workers, shuffle=False, pin_memory=pin
     )
 
 
 def untrained(name: str, seed: int = 0) -> nn.Module:
-    """A torchvision network with its own initialisation and no head, in eval mode."""
+    """Return a torchvision network with its default initialisation and without head, in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = torchvision.models.get_model(name, weights=None)
@@ -74,7 +74,7 @@ def embed_with_loop(
     batch_size: int = 32,
     workers: int = 2,
 ) -> None:
-    """Embed files and save float32 [N, d] to `out`, with torch's own defaults."""
+    """Embed files and save float32 [N, d] to `out`, with torch's defaults."""
     on_cuda = device.startswith("cuda")
     model = model.to(device)
     features = []

@@ -1,8 +1,8 @@
-"""Whether what this container runs is well: 0, or 1 with the reason on stderr. Needs nothing but Python.
+"""Health check of a container: exit code 0, or 1 with the reason on stderr. Needs only Python.
 
-EMBANK_HEALTH names what must answer, separated by spaces: `http://HOST:PORT/health`, which dask's scheduler
-and workers serve on loopback; `tls://HOST:PORT`, a scheduler, which must accept this container's certificate.
-Unset, nothing has to: a single command is well while it runs.
+EMBANK_HEALTH lists the addresses that must answer, separated by spaces: `http://HOST:PORT/health`, served by
+dask's scheduler and workers on loopback, or `tls://HOST:PORT`, a scheduler that must accept this container's
+certificate. If it is unset, the container is healthy: a single command is healthy while it runs.
 """
 
 import os
@@ -16,12 +16,12 @@ TIMEOUT_S = 5
 
 
 def ask(address: str) -> None:
-    """Raises OSError or ValueError if nobody answers as they should."""
-    found = urllib.parse.urlsplit(address)
-    if found.scheme == "http":
+    """Raise OSError or ValueError unless the address answers as expected."""
+    url = urllib.parse.urlsplit(address)
+    if url.scheme == "http":
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=TIMEOUT_S).close()
-    elif found.scheme == "tls" and found.hostname and found.port:
-        _shake_hands(found.hostname, found.port)
+    elif url.scheme == "tls" and url.hostname and url.port:
+        _shake_hands(url.hostname, url.port)
     else:
         raise ValueError("neither http://HOST:PORT/PATH nor tls://HOST:PORT")
 
@@ -29,18 +29,19 @@ def ask(address: str) -> None:
 def _shake_hands(host: str, port: int) -> None:
     tls = "DASK_DISTRIBUTED__COMM__TLS__"
     context = ssl.create_default_context(cafile=os.environ[f"{tls}CA_FILE"])
-    context.check_hostname = False  # as dask: whoever holds a certificate of this authority belongs to us
+    context.check_hostname = False  # as in dask: any certificate of this authority is trusted
     context.load_cert_chain(os.environ[f"{tls}CLIENT__CERT"], os.environ[f"{tls}CLIENT__KEY"])
     with (
         socket.create_connection((host, port), timeout=TIMEOUT_S) as plain,
         context.wrap_socket(plain, server_hostname=host) as secure,
     ):
-        # Only its first words tell that the other side took our certificate (TLS 1.3).
+        # In TLS 1.3 only the first data received show that the server has accepted our certificate.
         if not secure.recv(1):
             raise ConnectionError("the connection was closed")
 
 
 def main() -> int:
+    """Check every address; return the exit code."""
     for address in os.environ.get("EMBANK_HEALTH", "").split():
         try:
             ask(address)

@@ -1,4 +1,4 @@
-"""How a DICOM file is read up to its pixels: its data set, unpacked within bounds, and pydicom kept quiet."""
+"""Reading of a DICOM file up to its pixels: bounded inflation, and no warnings of pydicom."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ from engine.errors import BadImage
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-#: Elements that hold pixels -> how pydicom calls them.
+#: Tags of elements that hold pixels -> pydicom's keywords.
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _START = 132
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -21,48 +21,48 @@ _EXPLICIT = b"1.2.840.10008.1.2.1"
 #: Value representations whose length has 32 bits (PS3.5, 7.1.2).
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _UNDEFINED = 0xFFFFFFFF
-#: Bytes unpacked at a time, and what of a deflated file may come before its pixels. Deflate gains a factor of
-#: up to 1032, and each element costs time.
+#: Bytes inflated at a time, and bytes of a deflated file before its pixels, at most: deflate compresses by up
+#: to a factor of 1032, and every element costs time.
 _PIECE, _MAX_UNPACKED = 1 << 16, 1 << 24
-#: Reads from a file up to its pixels: two or three an element or item, of which real data sets have hundreds.
+#: Reads up to the pixels, at most: two or three per element or item, of which real data sets have hundreds.
 _MAX_READS = 300_000
-#: What `warnings` takes for the modules of pydicom.
+#: Pattern of pydicom's modules for `warnings`.
 _QUIET = r"pydicom\b"
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A data set as far as it was read.
+class PartialDataset:
+    """The part of a data set that was read.
 
     Attributes:
-        dataset: its elements, with the transfer syntax as the only one of its `file_meta`.
-        pixels: keyword of the element at hand that holds pixels; "" if there is none.
-        whole: whether the file goes on to the end of the last element that was met, pixels apart.
-        unpacked: bytes of a deflated file up to the end of its pixels, once unpacked; 0 of another.
+        dataset: its elements; `file_meta` holds only the transfer syntax.
+        pixels: keyword of the element with the pixels; "" if there is none.
+        complete: whether the file extends to the end of the last element read, pixels excepted.
+        unpacked: inflated size of a deflated file up to the end of its pixels, in bytes; 0 for other files.
     """
 
     dataset: "Dataset"
     pixels: str
-    whole: bool
+    complete: bool
     unpacked: int
 
 
-def opened(data: bytes, *, room: int = 0, keywords: Sequence[str] = ()) -> Opened:
+def read_partial(data: bytes, *, room: int = 0, keywords: Sequence[str] = ()) -> PartialDataset:
     """Read a file that has DICM at byte 128.
 
     Args:
-        data: the file, or as much of its beginning as holds what is wanted.
-        room: bytes that the pixels need at most; 0 reads no pixels. A deflated file is unpacked as far as it
-            is read, and to 16 MiB more than this at most.
-        keywords: the elements wanted; all, if left out.
+        data: the file, or enough of its beginning.
+        room: upper bound of the size of the pixels in bytes; 0 reads no pixels. A deflated file is inflated
+            only as far as it is read, and at most to 16 MiB more than this.
+        keywords: of the elements to read; all by default.
 
     Raises:
         BadImage: truncated, corrupt, too_large.
-        Exception: pydicom's, of nearly any kind, for damaged data sets.
+        Exception: errors of pydicom, of almost any class, for damaged data sets.
     """
     import pydicom
 
-    be_quiet()
+    silence_pydicom()
     syntax, start = _transfer_syntax(data)
     head = _meta(_EXPLICIT if syntax == _DEFLATED else syntax)
     file: Any
@@ -71,21 +71,25 @@ def opened(data: bytes, *, room: int = 0, keywords: Sequence[str] = ()) -> Opene
     else:
         file = io.BytesIO(b"".join([head, memoryview(data)[start:]]))
     if not room:
-        file = _Patient(file)
+        file = _ReadLimited(file)
     stop = _Stop(file, bool(room))
-    wanted = [pydicom.tag.Tag(keyword) for keyword in keywords]
-    dataset = pydicom.filereader.read_partial(file, stop, specific_tags=[*wanted] or None)
+    tags = [pydicom.tag.Tag(keyword) for keyword in keywords]
+    dataset = pydicom.filereader.read_partial(file, stop, specific_tags=[*tags] or None)
     if room:
-        return Opened(dataset, next((name for name in PIXELS.values() if name in dataset), ""), True, 0)
+        return PartialDataset(
+            dataset, next((name for name in PIXELS.values() if name in dataset), ""), True, 0
+        )
     if syntax == _DEFLATED and stop.pixels and not stop.end:
         raise BadImage("corrupt", "its deflated data set holds pixels of unknown length")
-    return Opened(dataset, stop.pixels, stop.is_whole(dataset), stop.end if syntax == _DEFLATED else 0)
+    return PartialDataset(
+        dataset, stop.pixels, stop.is_complete(dataset), stop.end if syntax == _DEFLATED else 0
+    )
 
 
-def be_quiet() -> None:
-    """Keep pydicom's warnings off the terminal; values that break the standard are common, and not used here.
+def silence_pydicom() -> None:
+    """Suppress pydicom's warnings: values that violate the standard are common, and not used here.
 
-    A filter of the whole process: one for the moment (`warnings.catch_warnings`) is not safe between threads.
+    The filter applies to the process, because a temporary one (`warnings.catch_warnings`) is not thread-safe.
     """
     import pydicom
 
@@ -95,7 +99,7 @@ def be_quiet() -> None:
 
 
 class _Stop:
-    """Tells pydicom where to stop, and notes what it met."""
+    """Callback that makes pydicom stop at the pixels (or after them), and records the last element."""
 
     def __init__(self, file: Any, pixels: bool) -> None:
         self.file, self.wanted = file, pixels
@@ -108,12 +112,12 @@ class _Stop:
         self.end = self.file.tell() + length if length != _UNDEFINED else 0
         return bool(self.pixels)
 
-    def is_whole(self, dataset: "Dataset") -> bool:
-        """Whether nothing is missing before the element at hand, or else before the end of the file."""
+    def is_complete(self, dataset: "Dataset") -> bool:
+        """Return True if nothing is missing before the pixels or, without pixels, before the file's end."""
         if self.pixels:
             return True
         size = self.file.seek(0, io.SEEK_END)
-        # What pydicom gave up is not in the data set; what is cut off within its value is.
+        # An element that pydicom gave up on is not in the data set; one whose value is cut off is.
         if self.tag < 0x00030000 or self.tag not in dataset or self.end > size:
             return False
         self.file.seek(self.end or size)
@@ -121,15 +125,15 @@ class _Stop:
 
 
 def _transfer_syntax(data: bytes) -> tuple[bytes, int]:
-    """The UID that the file states, b"" if none, and where its data set begins (PS3.10, 7.1)."""
+    """Return the file's transfer syntax UID (b"" if none) and the offset of its data set (PS3.10, 7.1)."""
     syntax, position = b"", _START
     while data[position : position + 2] == b"\x02\x00":
         element, vr = data[position + 2 : position + 4], data[position + 4 : position + 6]
-        code, at = ("<I", position + 8) if vr in _LONG else ("<H", position + 6)
+        code, value_start = ("<I", position + 8) if vr in _LONG else ("<H", position + 6)
         if not vr.isupper():  # written without VR, against the standard
-            code, at = "<I", position + 4
-        length = struct.unpack_from(code, data, at)[0]
-        position = at + struct.calcsize(code) + length
+            code, value_start = "<I", position + 4
+        length = struct.unpack_from(code, data, value_start)[0]
+        position = value_start + struct.calcsize(code) + length
         if position > len(data):
             raise BadImage("truncated", "DICOM that ends within its first elements")
         if element == b"\x10\x00":
@@ -138,14 +142,14 @@ def _transfer_syntax(data: bytes) -> tuple[bytes, int]:
 
 
 def _meta(syntax: bytes) -> bytes:
-    """The beginning of a file of this transfer syntax, so that pydicom cannot read another one from it."""
+    """Return the beginning of a file with only this transfer syntax as its meta information."""
     value = syntax + b"\0" * (len(syntax) % 2)
     element = b"\x02\x00\x10\x00UI" + struct.pack("<H", len(value)) + value
     return bytes(_START - 4) + b"DICM" + (element if syntax else b"")
 
 
-class _Patient:
-    """A file that may be read from so many times, and no more."""
+class _ReadLimited:
+    """A file that can be read from a limited number of times."""
 
     def __init__(self, file: Any) -> None:
         self._read, self.tell, self.seek, self._reads = file.read, file.tell, file.seek, 0
@@ -154,12 +158,12 @@ class _Patient:
         self._reads += 1
         if self._reads > _MAX_READS:
             raise BadImage("too_large", f"DICOM with over {_MAX_READS // 3} elements before its pixels")
-        found: bytes = self._read(size)
-        return found
+        data: bytes = self._read(size)
+        return data
 
 
 class _Inflated:
-    """A file of deflated data (RFC 1951) behind a plain beginning; unpacked as far as it is read."""
+    """A file of deflated data (RFC 1951) after a plain beginning, inflated only as far as it is read."""
 
     def __init__(self, head: bytes, packed: bytes, limit: int) -> None:
         self._data, self._packed, self._limit = bytearray(head), packed, limit
@@ -183,13 +187,13 @@ class _Inflated:
     def _unpack(self, end: int) -> None:
         while len(self._data) < end and not self._unpacker.eof:
             try:
-                more = self._unpacker.decompress(self._packed, _PIECE)
+                chunk = self._unpacker.decompress(self._packed, _PIECE)
             except zlib.error as error:
                 raise BadImage("corrupt", "its deflated data are damaged") from error
             self._packed = self._unpacker.unconsumed_tail
-            if not more:  # it ends early; whoever reads on finds no more
+            if not chunk:  # the data end early; further reads return nothing
                 return
-            self._data += more
+            self._data += chunk
             if len(self._data) > self._limit:
                 needed = "far more than its pixels need"
                 raise BadImage("too_large", f"deflated DICOM of over {self._limit} bytes unpacked, {needed}")

@@ -188,11 +188,11 @@ def _store() -> Finding:
 def _faiss() -> Finding:
     from engine.kernels import faiss_library
 
-    if reason := faiss_library.why_not():
+    if reason := faiss_library.unavailable_reason():
         return Finding(
             "faiss", "absent", reason, "pip install 'embank[cpu]', or 'embank[gpu]' beside a GPU, never both"
         )
-    faiss = faiss_library.library("doctor", "")
+    faiss = faiss_library.import_faiss("doctor", "")
     gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     return Finding("faiss", "ok", f"faiss {faiss.__version__}, {gpus} GPUs")
 

@@ -1,4 +1,4 @@
-"""The engine's branch of the error tree (its root is in `stores.errors`)."""
+"""Errors of the engine; the base classes are in `stores.errors`."""
 
 from stores.errors import BankError, EmbankError, MachineFault, ManifestError, PathRefused, Refused
 
@@ -23,35 +23,35 @@ class ModelError(Refused):
 
 
 class WeightsError(Refused):
-    """A weights file that cannot be trusted or does not fit its architecture."""
+    """A weights file that is not trustworthy or does not fit its architecture."""
 
 
 class ChangedImage(Refused):
-    """An image file that is not the one that a row of a bank was made from."""
+    """An image file that differs from the one a row of a bank was made from."""
 
 
 class OutOfMemory(MachineFault):
-    """The memory of the machine, or of its device, does not suffice for what is computed at a time."""
+    """Exhausted memory of the machine or of its device."""
 
 
 class DeviceLost(MachineFault):
-    """The device failed in a way that leaves it useless to this process; another process may succeed.
+    """A device failure after which this process cannot use the device; another process may succeed.
 
     Attributes:
-        worker: name of the worker process that lost it; empty where there are no workers.
+        worker: name of the worker process that lost the device; "" without workers.
     """
 
     worker: str = ""
 
 
 class BadImage(Exception):
-    """One image cannot be used. Costs its row, never the run: the row is marked failed with this reason.
+    """An unusable image. The run continues, and the image's row is marked as failed with this reason.
 
     Args:
-        code: short stable word, e.g. `truncated` (the list is in `engine.decode.protocol`).
-        detail: one line for the ledger; no paths outside the root, no newline.
+        code: short stable word, e.g. `truncated` (listed in `engine.decode.protocol`).
+        detail: one line for the ledger, without newlines or paths outside the root.
         pending: the machine or a setting is at fault, not the image (a mount, a permission, a limit, a
-            package that is not installed): the row is not embedded yet, and the same command tries it again.
+            missing package): the row is not embedded yet, and the same command tries it again.
     """
 
     def __init__(self, code: str, detail: str, *, pending: bool = False) -> None:

@@ -1,10 +1,11 @@
-"""Faults of memory and device, recognised whichever library met them.
+"""Recognition of memory and device faults in the errors of any library.
 
-torch, DALI, FAISS, cuML, cuBLAS and numpy have no class of errors in common, and the same fault comes as an
-`AcceleratorError`, a `RuntimeError` or a `MemoryError`. What they share is CUDA's own words in the message.
-None of them is imported here.
+torch, DALI, FAISS, cuML, cuBLAS and numpy have no error class in common: the same fault is raised as an
+`AcceleratorError`, a `RuntimeError` or a `MemoryError`. What they share is CUDA's wording in the message.
+None of the libraries is imported here.
 """
 
+import contextlib
 import errno
 import re
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 from engine.errors import DeviceLost, EmbankError, MachineFault, OutOfMemory
 
-#: CUDA keeps these errors for the rest of the process, or the process has no device at all.
+#: Errors after which a process can no longer use the device, or that mean that it has none.
 _LOST = re.compile(
     r"illegal[ _]?(memory access|address|instruction)"
     r"|misaligned ?address|MISALIGNED_ADDRESS|invalid ?(program counter|pc\b|address space)"
@@ -25,7 +26,8 @@ _LOST = re.compile(
     r"|CU(BLAS|DNN|SOLVER|SPARSE|RAND|FFT)_(STATUS_)?(EXEC\w*_FAILED|INTERNAL_ERROR|MAPPING_ERROR|LAUNCH_FAILURE)",
     re.IGNORECASE,
 )
-#: Two of cuDNN's messages speak of engines and algorithms: none is left that fits into the free memory.
+#: Exhausted memory. Two of cuDNN's messages name engines and algorithms, none of which fits in the free
+#: memory.
 _MEMORY = re.compile(
     r"out[ _]of[ _]memory|bad_alloc|alloc\w* fail|ALLOC_FAILED|ALLOCATOR_FAILURE|MemoryAllocation\b"
     r"|can(no|')t allocate memory|can't start new thread|failed to map segment|STATUS_NOT_INITIALIZED"
@@ -38,27 +40,28 @@ _DEVICE = re.compile(
     r"|NVIDIA driver|Triton Error|(compiled|built) without CUDA|not compiled with CUDA|requires CUDA",
     re.IGNORECASE,
 )
-#: What a message of a device's memory says beside "out of memory".
+#: Words that distinguish device memory from host memory in a message.
 _OF_DEVICE = re.compile(
     r"cu(da|blas|dnn|solver|sparse|rand|fft|ml)|gpu|hip\b|rmm|nvjpeg|engine", re.IGNORECASE
 )
 
-#: What the dynamic linker says where a library finds no address space.
+#: Message of the dynamic linker if a library finds no address space.
 _UNMAPPED = "failed to map segment"
-#: Mistakes of a program, whatever their text quotes.
-_MISTAKES = (TypeError, AttributeError, NameError, LookupError, ImportError, SyntaxError)
-_LONGEST = 200
+#: Programming errors, whatever their messages quote.
+_PROGRAMMING_ERRORS = (TypeError, AttributeError, NameError, LookupError, ImportError, SyntaxError)
+#: Length of a quoted message, at most.
+_MAX_LINE = 200
 
 
 def translate(error: BaseException, memory_remedy: str | None = None) -> MachineFault | None:
-    """Name the fault of memory or device that an error of any library stands for.
+    """Translate an error of any library to the memory or device fault that it stands for.
 
     Args:
-        error: as caught. Errors that it was raised from are read as well.
-        memory_remedy: what makes this very work need less memory; None gives a general remedy.
+        error: the error caught; the errors it was raised from are examined as well.
+        memory_remedy: how this work can use less memory; None gives a general remedy.
 
     Returns:
-        OutOfMemory, DeviceLost or another MachineFault; None for anything else, an EmbankError included.
+        OutOfMemory, DeviceLost or another MachineFault; None for other errors, including EmbankError.
     """
     if isinstance(error, EmbankError):
         return None
@@ -66,6 +69,24 @@ def translate(error: BaseException, memory_remedy: str | None = None) -> Machine
         if fault := _translate(link, memory_remedy):
             return fault
     return None
+
+
+@contextlib.contextmanager
+def device_faults(memory_remedy: str | None = None) -> Iterator[None]:
+    """Raise the memory and device errors of the body as faults whose messages say how to resume.
+
+    Args:
+        memory_remedy: how the body can use less memory; None gives a general remedy.
+
+    Raises:
+        OutOfMemory, DeviceLost, MachineFault: see `translate`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if fault := translate(error, memory_remedy):
+            raise fault from error
+        raise
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -85,7 +106,7 @@ def _translate(error: BaseException, memory_remedy: str | None) -> MachineFault 
     text = _text(error)
     if isinstance(error, ImportError) and _UNMAPPED in text:
         return _memory(error, memory_remedy)
-    if isinstance(error, _MISTAKES):
+    if isinstance(error, _PROGRAMMING_ERRORS):
         return None
     if _LOST.search(text):
         return _lost(error)
@@ -101,12 +122,12 @@ def _translate(error: BaseException, memory_remedy: str | None) -> MachineFault 
 
 
 def _text(error: BaseException) -> str:
-    """Class and message: NVML's and cupy's messages say less than their classes."""
+    """Return class and message: the classes of NVML and cupy say more than their messages."""
     return f"{type(error).__module__}.{type(error).__qualname__}: {error}"
 
 
 def _is_torch(error: BaseException, name: str) -> bool:
-    """Whether it is of that class of torch; without torch in this process it is not."""
+    """Return True if the error is of this class of torch; False if torch has not been imported."""
     cls = getattr(sys.modules.get("torch"), name, None)
     return isinstance(cls, type) and isinstance(error, cls)
 
@@ -136,7 +157,7 @@ def _lost(error: BaseException) -> DeviceLost:
 
 
 def _line(error: BaseException, words: re.Pattern[str]) -> str:
-    """The line of the message that tells most, and not too much of it."""
+    """Return the most informative line of the message, shortened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = next((line for line in lines if words.search(line)), lines[0]).rstrip(".")
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    return line if len(line) <= _MAX_LINE else line[: _MAX_LINE - 1] + "…"

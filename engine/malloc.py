@@ -1,8 +1,8 @@
-"""The C library's heap, told to keep for a while what is freed.
+"""Retention of freed memory by the C library's heap.
 
-glibc gives buffers of 32 MiB and more back to the system as soon as they are freed. A loop that makes such
-buffers anew in every turn then waits for the system to clear their pages, thousands of them, again and again:
-a fifth of a logistic sweep. On other C libraries nothing is changed.
+glibc returns buffers of 32 MiB and more to the system as soon as they are freed. A loop that allocates such
+buffers in every iteration then waits for the system to clear thousands of pages each time: a fifth of the
+time of a logistic sweep. Other C libraries are left unchanged.
 """
 
 import contextlib
@@ -10,26 +10,26 @@ import ctypes
 import sys
 from collections.abc import Iterator
 
-#: `mallopt`'s names for what it sets, from glibc's <malloc.h>.
+#: Parameters of `mallopt`, from glibc's <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-#: No buffer of its own from the system, and no end of the heap given back below 2 GiB.
-_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: (1 << 31) - 1}
-#: glibc's first limit, and the thresholds that it arrives at once large buffers were freed (mallopt(3)).
-_USUAL = {_MMAP_MAX: 65_536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}
+#: No separate mappings for large buffers, and no trimming of the heap below 2 GiB.
+_RETAIN = {_MMAP_MAX: 0, _TRIM_THRESHOLD: (1 << 31) - 1}
+#: glibc's default limit, and the thresholds it reaches by itself after large buffers were freed (mallopt(3)).
+_DEFAULTS = {_MMAP_MAX: 65_536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
-    """While it lasts, freed memory stays with the process; then what is free is given back."""
+def retain_freed() -> Iterator[None]:
+    """Keep freed memory in the process while the body runs, and return it to the system afterwards."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
         yield
         return
-    _set(libc, _KEEP)
+    _set(libc, _RETAIN)
     try:
         yield
     finally:
-        _set(libc, _USUAL)
+        _set(libc, _DEFAULTS)
         libc.malloc_trim(ctypes.c_size_t(0))
 
 

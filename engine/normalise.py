@@ -1,4 +1,4 @@
-"""The last step of a recipe: bytes to the float32 values that a backbone expects, on their device."""
+"""Normalisation, the last step of a recipe: from bytes to the float32 values that a backbone expects."""
 
 import functools
 
@@ -12,34 +12,35 @@ _BINS = 256
 
 
 def normalise(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Normalise a batch as `recipe.normalise` says.
+    """Normalise a batch by the method `recipe.normalise`.
 
     Args:
         pixels: uint8 [B, H, W, 3], RGB.
-        recipe: `mean_sd` gives (p / 255 - mean) / sd, `none` p / 255, `histogram` see `_histogram_tables`.
+        recipe: `mean_sd` gives (p / 255 - mean) / sd, `none` p / 255; for `histogram` see
+            `_histogram_tables`.
 
     Returns:
-        float32 [B, 3, H, W] in memory format channels_last, on the device of `pixels`. Each image depends on
-        itself alone.
+        float32 [B, 3, H, W] in memory format channels_last, on the device of `pixels`. Images are independent
+        of one another.
     """
     equalise = recipe.normalise == "histogram"
     values = _equalised(pixels) if equalise else pixels.to(torch.float32).div_(255)
     if recipe.normalise == "mean_sd":
-        # Subtract, then divide, as torchvision does: the same bits. A whole line of pixels at a time, since
+        # Subtract, then divide, for the same bits as torchvision. A line of pixels at a time, because
         # broadcasting over three values is five times slower.
         width = values.shape[2]
         lines = values.view(len(values), values.shape[1], 3 * width)
-        mean, sd = (_line(tuple(each), width, values.device) for each in (recipe.mean, recipe.sd))
+        mean, sd = (_line(tuple(channels), width, values.device) for channels in (recipe.mean, recipe.sd))
         lines.sub_(mean).div_(sd)
-    # [B, H, W, 3] in memory is exactly what channels_last means.
+    # channels_last means [B, H, W, 3] in memory.
     return values.permute(0, 3, 1, 2)
 
 
 @functools.lru_cache(maxsize=64)
 def _line(channels: tuple[float, ...], width: int, device: torch.device) -> torch.Tensor:
-    """The three values again and again, float32 [3 * width]: uploaded once, not in every batch.
+    """Return the three values repeated, float32 [3 * width]; cached to be uploaded once, not for each batch.
 
-    Made on the host, so that it is there for every stream once this returns.
+    The upload from pageable host memory is complete when this returns, so every stream may use the result.
     """
     with torch.inference_mode(False):
         return torch.tensor(channels, dtype=torch.float32).repeat(width).to(device)
@@ -53,14 +54,14 @@ def _equalised(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _histogram_tables(counts: torch.Tensor) -> torch.Tensor:
-    """What each byte value becomes, an image at a time.
+    """Return the normalised value of each byte, for each image.
 
-    256 equal bins between an image's own smallest and largest value (all channels together); the cumulative
-    count in 0-255; then linear interpolation over the bins' left edges. A byte v lies at (v - min) * 256 /
-    (max - min) bins from the left; kept in integers, no rounding moves a value over an edge.
+    The cumulative histogram over 256 equal bins between the smallest and largest value of the image (all
+    channels together), scaled to 0-255 and interpolated linearly between the left edges of the bins. A byte v
+    lies (v - min) * 256 / (max - min) bins from the left; in integers, rounding moves no value over an edge.
 
     Args:
-        counts: int64 [B, 256], how often each byte occurs.
+        counts: int64 [B, 256], number of occurrences of each byte.
 
     Returns:
         float32 [B, 256].
@@ -72,7 +73,7 @@ def _histogram_tables(counts: torch.Tensor) -> torch.Tensor:
     present = counts > 0
     low = torch.where(present, byte, _BINS - 1).amin(1, keepdim=True)
     high = torch.where(present, byte, 0).amax(1, keepdim=True)
-    # A constant image has no width; all of it falls into the first bin, whose cumulative count is then 255.
+    # All values of a constant image fall into the first bin, whose cumulative count is then 255.
     span = (high - low).clamp_(min=1)
     position = ((byte - low) * _BINS).clamp_(min=0)
     bins = (position // span).clamp_(max=_BINS - 1)
@@ -80,12 +81,12 @@ def _histogram_tables(counts: torch.Tensor) -> torch.Tensor:
     cumulative = cumulative / cumulative[:, -1:] * 255
     fraction = (position - bins * span).to(torch.float64) / span
     right = (bins + 1).clamp(max=_BINS - 1)
-    here = cumulative.gather(1, bins)
-    return (here + (cumulative.gather(1, right) - here) * fraction).to(torch.float32)
+    left = cumulative.gather(1, bins)
+    return (left + (cumulative.gather(1, right) - left) * fraction).to(torch.float32)
 
 
 def normalise_numpy(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """`normalise` written plainly, in float64: its oracle.
+    """Normalise in float64 with plain numpy: the oracle of `normalise`.
 
     Args:
         pixels: uint8 [B, H, W, 3].
@@ -105,7 +106,7 @@ def normalise_numpy(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
 
 
 def histogram_numpy(values: np.ndarray) -> np.ndarray:
-    """Histogram normalisation of one image of any shape and scale; float64, in (0, 255]."""
+    """Normalise one image of any shape and scale by its histogram; float64, in (0, 255]."""
     counts, edges = np.histogram(values, _BINS)
     cumulative = counts.cumsum() / values.size * 255
     return np.asarray(np.interp(values, edges[:-1], cumulative))

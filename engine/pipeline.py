@@ -1,8 +1,8 @@
-"""Three overlapping stages joined by bounded queues, each with a clock that says what it waited for.
+"""Three overlapping stages joined by bounded queues, each with a clock of its work and its waiting.
 
-The first stage runs in its own thread and produces, the second runs in the caller's thread (so that Ctrl-C
-and torch's thread pool are where they belong), the third consumes in its own thread. A full queue holds its
-producer back, so memory does not depend on which stage is slow.
+The first stage produces in its own thread, the second runs in the caller's thread (where Ctrl-C and torch's
+thread pool work as usual), and the third consumes in its own thread. A full queue blocks its producer, so
+memory does not depend on which stage is slow.
 """
 
 import queue
@@ -17,13 +17,13 @@ from stores.members.pool import readers
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-#: Seconds between two looks at the progress of a pass.
+#: Seconds between two reports of the progress of a pass.
 PROGRESS_EVERY_S = 0.25
 _POLL_S = 0.2
 
 
 class _End:
-    """Marks the end of a queue."""
+    """Sentinel at the end of a queue."""
 
 
 class StageReport(TypedDict):
@@ -41,11 +41,11 @@ class StageReport(TypedDict):
 
 @dataclass
 class StageClock:
-    """Where one stage's time went.
+    """Work and waiting of one stage.
 
     Attributes:
         images: finished so far.
-        busy_s: seconds of own work.
+        busy_s: seconds of work.
         waiting_s: seconds spent waiting for input.
         blocked_s: seconds spent waiting for room in the next queue.
     """
@@ -57,11 +57,11 @@ class StageClock:
 
     @property
     def img_per_s(self) -> float:
-        """Rate of the stage's own work, images per second; NaN before any."""
+        """Images per second of work, waiting excluded; NaN before any work."""
         return self.images / self.busy_s if self.busy_s > 0 else float("nan")
 
     def to_dict(self) -> StageReport:
-        """Give the clock as a JSON object, rounded."""
+        """Return the clock for JSON, rounded."""
         return {
             "images": self.images,
             "img_per_s": round(self.img_per_s, 3),
@@ -75,16 +75,20 @@ Clocks = tuple[StageClock, StageClock, StageClock]
 
 
 def new_clocks() -> Clocks:
-    """Clocks of the three stages, at zero."""
+    """Return clocks of the three stages, at zero."""
     return StageClock(), StageClock(), StageClock()
 
 
 @dataclass(frozen=True)
 class PassProgress:
-    """A look at a running pass: images or views done of all, failures so far, the stages' clocks.
+    """Progress of a running pass: images or views done, failures so far, clocks of the stages.
 
     Attributes:
-        before: how many of `done` an earlier run had done; rates and the time left leave them out.
+        models: names of the models.
+        done, total: images or views.
+        failed: images that could not be used.
+        seconds: since the start of this run.
+        before: share of `done` that an earlier run had completed; excluded from rates and remaining time.
     """
 
     models: tuple[str, ...]
@@ -99,10 +103,12 @@ class PassProgress:
 
     @property
     def img_per_s(self) -> float:
+        """Images per second of this run; NaN at its start."""
         return (self.done - self.before) / self.seconds if self.seconds > 0 else float("nan")
 
     @property
     def seconds_left(self) -> float:
+        """Estimated seconds to completion; NaN before the first image."""
         return (self.total - self.done) / self.img_per_s if self.done > self.before else float("nan")
 
 
@@ -111,14 +117,19 @@ class Stopped(Exception):
 
 
 class Pipe(Generic[In]):
-    """A bounded queue that gives up when the run stops."""
+    """A bounded queue whose waits end when the run stops.
+
+    Args:
+        depth: items that may wait.
+        stop: set when the run stops; waits then raise Stopped.
+    """
 
     def __init__(self, depth: int, stop: threading.Event) -> None:
         self._queue: queue.Queue[In | type[_End]] = queue.Queue(depth)
         self._stop = stop
 
     def put(self, item: "In | type[_End]") -> float:
-        """Wait for room; returns the seconds waited."""
+        """Add an item, waiting for room; return the seconds waited."""
         start = time.perf_counter()
         while True:
             if self._stop.is_set():
@@ -130,10 +141,11 @@ class Pipe(Generic[In]):
                 continue
 
     def close(self) -> None:
+        """Mark the end of the items."""
         self.put(_End)
 
     def drain(self, clock: StageClock) -> Iterator[In]:
-        """Yield items until the end, adding the waits to `clock.waiting_s`."""
+        """Yield items until the end, adding waiting times to `clock.waiting_s`."""
         while True:
             start = time.perf_counter()
             item = self._get()
@@ -153,10 +165,11 @@ class Pipe(Generic[In]):
 
 
 class Stages(Generic[In, Out]):
-    """Run `produce -> transform -> consume`, overlapped.
+    """The overlapped stages `produce -> transform -> consume`.
 
     Args:
-        clocks: of the three stages, counted on; the stages add their own `images` and `busy_s`. Default: new.
+        clocks: of the three stages, continued; the stages themselves add `images` and `busy_s`. Default: new
+            clocks.
         depth: items that may wait between two stages.
     """
 
@@ -173,7 +186,7 @@ class Stages(Generic[In, Out]):
         transform: Callable[[In], Out],
         consume: Callable[[Out], None],
     ) -> None:
-        """Return when every item has been consumed; raise the first stage's error, or KeyboardInterrupt."""
+        """Run until every item is consumed; raise the first error of a stage, or KeyboardInterrupt."""
         threads = [
             threading.Thread(target=self._guard, args=(self._produce, produce), name="decode", daemon=True),
             threading.Thread(target=self._guard, args=(self._consume, consume), name="commit", daemon=True),
@@ -183,12 +196,12 @@ class Stages(Generic[In, Out]):
         try:
             self._guard(self._transform, transform)
             for thread in threads:
-                while thread.is_alive():  # a plain join would keep Ctrl-C waiting
+                while thread.is_alive():  # a join without timeout would delay Ctrl-C
                     thread.join(_POLL_S)
         except BaseException as error:
             self._stop.set()
             if isinstance(error, KeyboardInterrupt):
-                readers.abandon()  # else a container may be read for as long as its size justifies
+                readers.abandon()  # reading a large container could otherwise delay the exit
             raise
         finally:
             if self._errors:
@@ -206,7 +219,7 @@ class Stages(Generic[In, Out]):
         except KeyboardInterrupt:
             self._stop.set()
             raise
-        except BaseException as error:  # handed to the caller's thread, which raises it
+        except BaseException as error:  # re-raised in the caller's thread
             self._errors.append(error)
             self._stop.set()
 
@@ -216,7 +229,7 @@ class Stages(Generic[In, Out]):
             for item in items:
                 self.first.blocked_s += self._first_pipe.put(item)
         finally:
-            if isinstance(items, Generator):  # a decoder with work in flight ends it in this thread
+            if isinstance(items, Generator):  # a decoder must end its pending work in this thread
                 items.close()
         self._first_pipe.close()
 

@@ -1,7 +1,7 @@
-"""Preprocessing as frozen data. A recipe names what is done to an image; `engine.decode` renders it.
+"""Preprocessing as frozen data. A recipe describes what is done to an image; `engine.decode` renders it.
 
-Preprocessing belongs to the weights: every model carries its recipe, and the recipe's digest is part of
-the key under which its embeddings are stored.
+Preprocessing belongs to the weights: every model has a recipe, and the recipe's digest is part of the key
+under which embeddings are stored.
 """
 
 import hashlib
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engine.errors import Refused
+from stores.json_types import JsonObject
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
-#: CheXpert as MoCo-CXR was trained on it (moco_pretraining/moco of stanfordmlgroup/MoCo-CXR), every channel.
+#: CheXpert statistics that MoCo-CXR was trained with (moco_pretraining/moco of stanfordmlgroup/MoCo-CXR).
 CXR_MEAN = (0.5020,) * 3
 CXR_SD = (0.085585,) * 3
-#: CLIP's and its descendants' (openai/CLIP, open_clip's OPENAI_DATASET_MEAN).
+#: Of CLIP and its descendants (openai/CLIP, open_clip's OPENAI_DATASET_MEAN).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_SD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -29,48 +30,48 @@ Interpolation = Literal["bicubic", "bilinear"]
 Depth = Literal["refuse", "scale", "window", "voi"]
 Normalise = Literal["mean_sd", "none", "histogram"]
 
-#: Field -> the words it takes.
+#: Field -> the words it may have.
 _WORDS = {
     "resize": get_args(Resize),
     "interpolation": get_args(Interpolation),
     "depth": get_args(Depth),
     "normalise": get_args(Normalise),
 }
-#: Larger squares than this are mistakes, not backbones' inputs.
+#: Side of an input in pixels, at most; no backbone needs more.
 _MAX_SIDE = 8192
-#: Bytes of a recipe's file.
+#: Size of a recipe's file in bytes, at most.
 _MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One preprocessing specification.
+    """A preprocessing specification.
 
     Attributes:
         resize: `short` scales the short side to `size` and keeps the aspect ratio (the long side becomes
-            floor(long * size / short), as torchvision); `exact` scales both sides to `size`.
-        size: pixels.
-        crop: side of the central square kept after resizing, in pixels; None keeps everything
-            (only with `resize="exact"`).
-        interpolation: antialiased `bicubic` (a = -0.5, as Pillow) or `bilinear`.
-        depth: what to do with more than 8 bits a channel: `refuse`; `scale` maps the full range of the
-            file's sample type (of a DICOM file's stored bits) linearly to 0-255; `window` maps [window[0],
-            window[1]] to 0-255, clipping; `voi` shows what a DICOM file's own window or VOI LUT says, and
-            fails where it has none. Images of 8 bits or fewer are the same under all but `voi`, and under
-            that too unless they are DICOM with a window.
+            floor(long * size / short), as in torchvision); `exact` scales both sides to `size`.
+        size: in pixels.
+        crop: side of the central square cropped after resizing, in pixels; None crops nothing (only with
+            `resize="exact"`).
+        interpolation: antialiased `bicubic` (a = -0.5, as in Pillow) or `bilinear`.
+        depth: how to render images with more than 8 bits a channel. `refuse` fails; `scale` maps the full
+            range of the file's sample type (in DICOM, of the stored bits) linearly to 0-255; `window` maps
+            [window[0], window[1]] to 0-255 and clips; `voi` applies the window or VOI LUT of a DICOM file,
+            and fails if it has none. Images of 8 bits or fewer are rendered alike by all of them, except
+            DICOM files with a window by `voi`.
         window: values (low, high) for `depth="window"`: stored samples, in DICOM files after their rescale
             (Hounsfield units in CT).
-        deep: rules for the images of more than 8 bits to which `depth` gives no bytes, in the order in which
-            they are tried: `scale`, `voi` or `window:LOW,HIGH`. They only give rows an embedding that would
-            have none, and so are not part of a feature's key.
-        exif: turn the image as its file asks, by EXIF or else XMP, whatever the format. Off turns nothing in
-            any format, as in Pillow's and the study's pipelines.
-        normalise: `mean_sd` on values in 0-1; `none` leaves 0-1; `histogram` as MIMIC-CheXpert's
+        deep: fallback rules for images of more than 8 bits that `depth` cannot render, in the order in which
+            they are tried: `scale`, `voi` or `window:LOW,HIGH`. They only add embeddings to rows that would
+            have none, so they are not part of a feature's key.
+        exif: rotate the image as its EXIF or else XMP metadata say, in every format. If False, no image is
+            rotated, as in Pillow's and the study's pipelines.
+        normalise: `mean_sd` on values in 0-1; `none` leaves values in 0-1; `histogram` as for MIMIC-CheXpert
             (256 bins, cumulative, result in (0, 255]).
         mean, sd: per RGB channel, for `mean_sd`.
 
     Raises:
-        Refused: a field outside its range, or two fields that contradict each other.
+        Refused: a field is outside its range, or two fields contradict each other.
     """
 
     resize: Resize = "short"
@@ -92,7 +93,7 @@ class Recipe:
         if not isinstance(self.exif, bool):
             raise _refused("exif", self.exif, "It is true or false")
         self._check_sides()
-        # One spelling for each number, so that equal recipes have equal digests.
+        # A canonical form of each number, so that equal recipes have equal digests.
         object.__setattr__(self, "mean", _numbers("mean", self.mean, 3))
         object.__setattr__(self, "sd", _numbers("sd", self.sd, 3))
         if min(self.sd) <= 0:
@@ -119,38 +120,38 @@ class Recipe:
 
     @property
     def side(self) -> int:
-        """Side of the square the model sees, in pixels."""
+        """Side of the model's square input, in pixels."""
         return self.size if self.crop is None else self.crop
 
     @property
     def rendering(self) -> "Recipe":
         """The part that a decoder renders: this recipe without its normalisation.
 
-        Models whose recipes render alike share one decode pass; each normalises for itself.
+        Models with equal renderings share one decode pass and normalise separately.
         """
         return replace(self, normalise="none", mean=IMAGENET_MEAN, sd=IMAGENET_SD)
 
     def at(self, side: int) -> "Recipe":
-        """This recipe at another input side in pixels, with the same share of the image kept by the crop."""
+        """Return this recipe for another input side in pixels, with the same ratio of crop to size."""
         size = side if self.crop is None else max(side, self.size * side // self.crop)
         return replace(self, size=size, crop=None if self.crop is None else side)
 
     def showing(self, depth: str) -> "Recipe":
-        """This recipe with another `depth`: `refuse`, `scale`, `voi` or `window:LOW,HIGH`.
+        """Return this recipe with another `depth`: `refuse`, `scale`, `voi` or `window:LOW,HIGH`.
 
         Raises:
-            Refused: none of these.
+            Refused: the text is none of these.
         """
-        word, _, ends = depth.partition(":")
-        window: Any = tuple(ends.split(",")) if ends else None
-        return replace(self, depth=word, window=window)  # type: ignore[arg-type]  # checked there
+        name, _, bounds = depth.partition(":")
+        window: Any = tuple(bounds.split(",")) if bounds else None
+        return replace(self, depth=name, window=window)  # type: ignore[arg-type]  # checked there
 
     @property
     def rules(self) -> tuple["Recipe", ...]:
-        """What a deep image is tried with, in order: recipes with one `depth` each; none refuses it."""
-        alone = replace(self, deep=())
-        own = () if self.depth == "refuse" else (alone,)
-        return own + tuple(alone.showing(word) for word in self.deep)
+        """Recipes to try on a deep image, in order, with one `depth` each; without any, it is refused."""
+        single = replace(self, deep=())
+        main_rule = () if self.depth == "refuse" else (single,)
+        return main_rule + tuple(single.showing(word) for word in self.deep)
 
     @property
     def digest(self) -> str:
@@ -159,11 +160,11 @@ class Recipe:
 
     @property
     def key_digest(self) -> str:
-        """What the key of a feature says of its recipe: the digest without `deep`."""
+        """The recipe's part of a feature's key: the digest without `deep`."""
         return replace(self, deep=()).digest
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON types, `deep` only where there is any; `from_dict` is its inverse."""
+    def to_dict(self) -> JsonObject:
+        """Return all fields as JSON types, `deep` only if not empty; the inverse of `from_dict`."""
         body = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         if not self.deep:  # recipes of earlier versions keep their digests
             del body["deep"]
@@ -171,7 +172,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """Build from JSON types. Fields left out take their defaults.
+        """Build a recipe from JSON types; missing fields take their defaults.
 
         Raises:
             Refused: an unknown field, or a value that `Recipe` refuses.
@@ -184,8 +185,8 @@ class Recipe:
                     f"A recipe has the fields {', '.join(known)}",
                     "correct the name",
                 )
-        chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**chosen)
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**arguments)
 
 
 def _refused(field: str, value: object, rule: str) -> Refused:
@@ -195,13 +196,13 @@ def _refused(field: str, value: object, rule: str) -> Refused:
 
 
 def _rule(word: object) -> str:
-    """One spelling for each rule of `deep`."""
-    name, _, ends = str(word).partition(":")
-    if name not in ("scale", "voi", "window") or (name == "window") != bool(ends):
+    """Return the canonical form of a rule of `deep`."""
+    name, _, bounds = str(word).partition(":")
+    if name not in ("scale", "voi", "window") or (name == "window") != bool(bounds):
         raise _refused("deep", word, "Each rule is one of scale, voi, window:LOW,HIGH")
     if name != "window":
         return name
-    low, high = _numbers("deep", ends.split(","), 2)
+    low, high = _numbers("deep", bounds.split(","), 2)
     if low >= high:
         raise _refused("deep", word, "The low end of a window is below its high end")
     return f"window:{low!r},{high!r}".replace(".0,", ",").removesuffix(".0")
@@ -212,7 +213,7 @@ def _is_side(value: object) -> bool:
 
 
 def _numbers(field: str, values: Any, count: int) -> Any:
-    """`count` finite floats as a tuple."""
+    """Return `count` finite floats as a tuple, or raise Refused."""
     try:
         numbers = tuple(float(v) for v in values)
     except (TypeError, ValueError, OverflowError):
@@ -222,19 +223,19 @@ def _numbers(field: str, values: Any, count: int) -> Any:
     return numbers
 
 
-#: The recipe of torchvision's and most of the study's ImageNet weights.
+#: The recipe of torchvision's ImageNet weights and of most of the study's.
 DEFAULT_RECIPE = "imagenet-224"
 
 RECIPES: Mapping[str, Recipe] = {
     "imagenet-224": Recipe(),
     "imagenet-128": Recipe(size=128, crop=128),
-    # torchvision's own evaluation of its weights.
+    # torchvision's evaluation of its weights.
     "imagenet-256-224-bilinear": Recipe(size=256, crop=224, interpolation="bilinear"),
     # SimCLR: values in 0-1, no normalisation.
     "unit-224": Recipe(normalise="none"),
     # MIMIC-CheXpert.
     "histogram-224": Recipe(normalise="histogram"),
-    # MoCo-CXR: as it was trained, and its constants at the study's size.
+    # MoCo-CXR: as trained, and with the same constants at the study's size.
     "cxr-320": Recipe(size=320, crop=320, mean=CXR_MEAN, sd=CXR_SD),
     "cxr-224": Recipe(mean=CXR_MEAN, sd=CXR_SD),
     # BiomedCLIP.
@@ -244,15 +245,15 @@ RECIPES: Mapping[str, Recipe] = {
     "imagenet-exact-224-bilinear": Recipe(resize="exact", crop=None, interpolation="bilinear"),
     # RAD-DINO: grey statistics of chest X-rays.
     "rad-dino-518": Recipe(size=518, crop=518, mean=(0.5307,) * 3, sd=(0.2583,) * 3),
-    # torchxrayvision: 0-255 becomes -1024 to 1024, that is (p / 255 - 1/2) / (1 / 2048).
+    # torchxrayvision: maps 0-255 to -1024 to 1024, i.e. (p / 255 - 1/2) / (1 / 2048).
     "xrv-224": Recipe(mean=(0.5,) * 3, sd=(1 / 2048,) * 3),
 }
 
 
 def _read(path: Path) -> bytes:
-    """A recipe's bytes. Raises OSError, also for what is no regular file or far too large."""
+    """Read a recipe's file; raise OSError for anything but a regular file of moderate size."""
     state = path.stat()
-    if not stat.S_ISREG(state.st_mode):  # asked first: opening a FIFO waits, and a device may never end
+    if not stat.S_ISREG(state.st_mode):  # checked first: opening a FIFO blocks, and a device may never end
         raise OSError("it is no regular file")
     if state.st_size > _MAX_BYTES:
         raise OSError(f"{state.st_size} bytes are more than any recipe has")
@@ -260,7 +261,7 @@ def _read(path: Path) -> bytes:
 
 
 def load_recipe(name_or_file: str | Path) -> Recipe:
-    """A named recipe, or one from a JSON file of `Recipe` fields.
+    """Return a named recipe, or read one from a JSON file of `Recipe` fields.
 
     Raises:
         Refused: neither a known name nor a readable JSON object, or its fields are refused.

@@ -1,4 +1,4 @@
-"""Installed versions of what can change a number. They stand beside features and in every record."""
+"""Installed versions of the packages that can change a number, stored with features and in every record."""
 
 import os
 import platform
@@ -15,35 +15,35 @@ PACKAGES = (
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Installed version of Python and of each package, by default those that can change a number.
+    """Return the version of Python and of each package that is installed.
 
-    Taken from the names of the metadata folders (PEP 376): reading the metadata themselves takes long
-    enough to be noticed in a command that is done within a second.
+    Versions come from the names of metadata folders (PEP 376): reading the metadata would take a noticeable
+    part of a command that finishes within a second.
     """
-    found = {"python": platform.python_version()}
+    version_of = {"python": platform.python_version()}
     installed = _installed()
     for name in packages:
         if version := installed.get(_normal(name)):
-            found[name] = version
-    return found
+            version_of[name] = version
+    return version_of
 
 
 def _installed() -> dict[str, str]:
-    """Normalised name -> version of every distribution, that which is imported first."""
-    found: dict[str, str] = {}
-    for place in sys.path:
+    """Return normalised name -> version of every distribution; of several, the one imported first."""
+    version_of: dict[str, str] = {}
+    for folder in sys.path:
         try:
-            entries = os.listdir(place or ".")  # noqa: PTH208 - names are enough
-        except OSError:  # a zip file, or nothing
+            entries = os.listdir(folder or ".")  # noqa: PTH208 - names are enough
+        except OSError:  # a zip file, or no such folder
             continue
         for entry in entries:
             stem, _, kind = entry.rpartition(".")
             if kind in ("dist-info", "egg-info"):
                 name, _, version = stem.partition("-")
-                found.setdefault(_normal(name), version.partition("-")[0])
-    return found
+                version_of.setdefault(_normal(name), version.partition("-")[0])
+    return version_of
 
 
 def _normal(name: str) -> str:
-    """A distribution's name as PEP 503 compares it, with underscores as in the names of folders."""
+    """Normalise a distribution's name as in PEP 503, with underscores as in folder names."""
     return name.lower().replace("-", "_").replace(".", "_")

@@ -95,7 +95,7 @@ EVALUATIONS: dict[str, tuple[object, str, tuple[object, ...]]] = {
     "k-NN": (topk, "by_array", ("knn", "--backend", "array")),
     "search": (search, "nearest", ("search", "--id", "image 3")),
     "audit": (near_duplicates, "_above", ("bank", "audit")),
-    "probe": (logistic, "descend", ("probe", "--c-min", 0.01, "--c-max", 1, "--values", 3)),
+    "probe": (logistic, "minimise", ("probe", "--c-min", 0.01, "--c-max", 1, "--values", 3)),
 }  # fmt: skip
 ROTATION = ("invariance", "--transform", "rotation", "--views", 8)
 ON_IMAGES: dict[str, tuple[object, str, tuple[object, ...]]] = {

@@ -1,1 +1,1 @@
-"""What goes wrong on purpose: killed processes, and whether a resume makes good."""
+"""Fault injection: kills, failing disks and stores, power cuts and races, and the recovery from them."""

@@ -1,4 +1,4 @@
-"""Small banks of known content, made in milliseconds, and an `os` that fails, dies or waits on demand."""
+"""Small banks of known content, made in milliseconds, and an `os` that can fail, kill or wait on demand."""
 
 import hashlib
 import os
@@ -24,13 +24,13 @@ from stores.manifest.manifest import Manifest
 PRIMITIVES = frozenset(
     ["open", "close", "read", "readv", "write", "pwrite", "ftruncate", "fsync", "listdir", "stat"]
 ) | {"link", "replace", "unlink", "mkdir", "rmdir"}
-#: What may differ between an undisturbed run and one that was killed and resumed.
+#: Paths that may differ between an undisturbed run and one that was killed and resumed.
 FREE = ("records", ".embank/tmp", ".embank/quarantine")
 FREE_NAMES = ("stamps.json", "provenance.json", "lock", "commit.lock")
 
 
 def make_manifest(root: Path, rows: int) -> Manifest:
-    """`rows` images with ids, three labels (some missing), two splits and patients."""
+    """Return a manifest of `rows` images with ids, three labels (some missing), two splits and patients."""
     import pandas as pd
 
     frame = pd.DataFrame(
@@ -60,32 +60,32 @@ def make_key(images: str, **changes: Any) -> FeatureKey:
 
 
 def embeddings(rows: int, dim: int, seed: int = 0) -> npt.NDArray[np.float32]:
-    """float32 [rows, dim], a function of the arguments alone."""
+    """Return embeddings, float32 [rows, dim], that depend only on the arguments."""
     return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
 
 
 def is_bad(row: int) -> bool:
-    """Whether the row fails in these banks."""
+    """Return True for rows that fail in these banks."""
     return row % 29 == 5
 
 
 def chunk_result(index: int, start: int, stop: int, dim: int, seed: int = 0) -> ChunkResult:
-    """The chunk as a decoder and a backbone would hand it over: row 5, 34, 63, ... failed."""
+    """Return a chunk as a decoder and a backbone would produce it; rows 5, 34, 63, ... have failed."""
     bad = np.array([is_bad(row) for row in range(start, stop)])
     values = embeddings(stop, dim, seed)[start:]
-    values[bad] = 7.0  # Whatever a failed row holds must not matter.
+    values[bad] = 7.0  # The values of failed rows must not matter.
     failures = tuple(Failure(start + int(at), "truncated", "cut off") for at in np.flatnonzero(bad))
     return ChunkResult(index, values, ~bad, failures, image_contents(start, stop))
 
 
 def image_contents(start: int, stop: int) -> npt.NDArray[np.uint8]:
-    """What the rows were made from, uint8 [stop - start, 32]: the same for all features."""
+    """Return digests of the rows' images, uint8 [stop - start, 32], the same for all features."""
     digests = b"".join(hashlib.sha256(b"image %d" % row).digest() for row in range(start, stop))
     return np.frombuffer(digests, np.uint8).reshape(-1, 32)
 
 
 def fill(bank: Bank, key: FeatureKey, dim: int, seed: int = 0) -> None:
-    """Compute, commit and seal whatever is missing of a feature."""
+    """Compute, commit and seal the missing parts of a feature."""
     with FeatureWriter(bank, key, dim) as writer:
         for index in writer.todo:
             writer.commit(chunk_result(index, *writer.bounds(index), dim, seed))
@@ -93,28 +93,28 @@ def fill(bank: Bank, key: FeatureKey, dim: int, seed: int = 0) -> None:
 
 
 def make_bank(path: Path, rows: int = 150, dim: int = 24, chunk_rows: int = 64, **changes: Any) -> Bank:
-    """A bank with one sealed feature."""
+    """Create a bank with one sealed feature."""
     bank = open_or_create(path, make_manifest(path.parent, rows), chunk_rows=chunk_rows)
     fill(bank, make_key(bank.image_digest, **changes), dim)
     return bank
 
 
 def content(root: Path) -> dict[str, bytes]:
-    """Every file that must be bit-identical after any history."""
-    found = {}
+    """Read every file that must be bit-identical after any history, by relative path."""
+    contents = {}
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root).as_posix()
         if path.is_file() and path.name not in FREE_NAMES and not relative.startswith(FREE):
-            found[relative] = path.read_bytes()
-    return found
+            contents[relative] = path.read_bytes()
+    return contents
 
 
 class Os:
-    """`os`, with `before(count, name, args)` called ahead of every primitive.
+    """The module `os`, with `before(count, name, args)` called ahead of every primitive.
 
     Args:
-        before: may raise, kill, wait or look.
-        sync: whether fsync is really made; tests that do not cut the power save the time.
+        before: may raise, kill, wait or inspect.
+        sync: whether fsync is executed; tests without power cuts save the time.
     """
 
     def __init__(self, before: Callable[[int, str, tuple[Any, ...]], None], sync: bool = False) -> None:
@@ -130,7 +130,7 @@ class Os:
             with self._lock:
                 self.count += 1
                 count = self.count
-            if name == "close":  # Closing works even where it reports an error.
+            if name == "close":  # close releases the descriptor even if it reports an error
                 real(*args)
                 return self._before(count, name, args)
             self._before(count, name, args)
@@ -139,13 +139,13 @@ class Os:
         return primitive
 
 
-#: Modules whose `os` the stores touch the disk by.
+#: Modules through whose `os` the stores access the disk.
 _DOORS: tuple[Any, ...] = (disk, local, flock, tables)
 
 
 @contextmanager
 def patched(fake: Any) -> Iterator[Any]:
-    """Let the stores use `fake`, an `Os` or the like, for the body."""
+    """Make the stores use `fake`, e.g. an `Os`, while the body runs."""
     before = [door.os for door in _DOORS]
     try:
         for door in _DOORS:
@@ -157,20 +157,20 @@ def patched(fake: Any) -> Iterator[Any]:
 
 
 def nothing(count: int, name: str, args: tuple[Any, ...]) -> None:
-    """A `before` that lets everything pass."""
+    """Do nothing: a `before` without faults."""
 
 
 @contextmanager
 def quick_folder() -> Iterator[Path]:
-    """A temporary folder, in memory where there is such a place: these banks are made by the thousand."""
+    """Create a temporary folder, in memory if possible, because these banks are made by the thousand."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         yield Path(name)
 
 
-def lies(root: Path, feature: str) -> list[str]:
-    """Markers that promise files which are not there, or not so. A torn marker promises nothing."""
-    found = []
+def false_markers(root: Path, feature: str) -> list[str]:
+    """Return markers that promise absent or different files; a torn marker promises nothing."""
+    false_promises = []
     for marker in sorted((root / ".embank" / feature / "markers").glob("*.json")):
         try:
             body = documents.decode(marker.read_bytes(), marker)
@@ -179,5 +179,5 @@ def lies(root: Path, feature: str) -> list[str]:
         for name, promise in body["files"].items():
             path = root / name
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != promise["sha256"]:
-                found.append(f"{marker.name}: {name}")
-    return found
+                false_promises.append(f"{marker.name}: {name}")
+    return false_promises

@@ -1,11 +1,11 @@
-"""Races and bad answers in an object store: a bank in a bucket of an S3 server on loopback (moto).
+"""Races and faulty answers in an object store: a bank in a bucket of an S3 server on loopback (moto).
 
     python -m benchmarks.faults.bucket [--races 1000] [--stride 1] [--json]
 
-Eight committers with differing bytes race for one chunk, their requests held up at random: one wins, and all
-objects are the winner's. Then the protocol is broken on purpose, and each mutant must be caught. Last, every
-request of a run is answered wrongly, once and in six ways, with nobody to repeat it: no marker may lie, and
-the resumed bank must be the undisturbed one, bit for bit.
+Eight committers with different bytes race for one chunk, with random delays of their requests: exactly one
+must win, and all objects must be the winner's. Then the protocol is broken on purpose, and each mutant must
+be detected. Finally, each request of a run is answered wrongly in six ways, without retries: no marker may be
+false, and the resumed bank must be bit-identical to the undisturbed one.
 """
 
 import hashlib
@@ -37,39 +37,41 @@ from stores.errors import EmbankError
 
 RACERS, ROWS, DIM = 8, 150, 8
 KINDS = ("500", "403", "404", "lost", "cut", "short")
-#: A mutant that lives so many races is not caught.
+#: Races after which a mutant counts as not detected.
 MUTANT_RACES = 50
 
 
 def run(
     *, races: int = 1000, stride: int = 1, seed: int = 0, say: Callable[[str], None] = common.say
 ) -> dict[str, Any]:
-    """Race, with the protocol as it is and broken; then spoil requests.
+    """Race with the correct protocol and with broken ones; then inject faulty answers.
 
     Args:
-        stride: spoil every so-manieth request only.
-        seed: of what is held up.
+        races: number of races.
+        stride: inject a fault into every `stride`-th request only.
+        seed: of the delays.
 
     Returns:
-        `{ok, races, mutants: {name: races until caught, or None}, spoilt: {kind: runs}, stopped, problems}`.
+        `{ok, races, mutants: {name: races until detected, or None}, spoilt: {kind: runs}, stopped,
+        problems}`.
     """
     problems: list[str] = []
     with _server() as server:
         ends = [race(server, seed + turn) for turn in range(races)]
         problems += [f"race {turn}: {end}" for turn, end in enumerate(ends) if end]
         say(f"{races} races of {RACERS}, {len(problems)} problems")
-        killed = {name: _until_caught(server, name, seed) for name in MUTANTS}
-        say(f"mutants, caught at the race: {killed}")
+        detected = {name: _until_caught(server, name, seed) for name in MUTANTS}
+        say(f"mutants, caught at the race: {detected}")
         spoilt, stopped = _spoil(server, stride, problems)
         say(f"spoilt {sum(spoilt.values())} runs, {stopped} of which ended with an error")
-    ok = not problems and None not in killed.values()
-    return {"ok": ok, "races": races, "racers": RACERS, "mutants": killed, "spoilt": spoilt,
+    ok = not problems and None not in detected.values()
+    return {"ok": ok, "races": races, "racers": RACERS, "mutants": detected, "spoilt": spoilt,
             "stopped": stopped, "problems": problems, "seed": seed}  # fmt: skip
 
 
 @contextmanager
 def _server() -> Iterator[Server]:
-    """The server, and a client that does not ask twice."""
+    """Run the server, with a client that does not retry."""
     with (
         serving("bucket") as server,
         patch.dict(os.environ, environment(server.url)),
@@ -82,22 +84,26 @@ def _server() -> Iterator[Server]:
 
 
 def race(server: Server, seed: int) -> str:
-    """One race; what is wrong with its end, or nothing."""
+    """Run one race; return what is wrong with its outcome, or ""."""
     layout = _one_chunk()
     for path in [layout.marker(0), *(layout.chunk_file(array, 0) for array in ARRAYS)]:
         object_requests.remove(layout.root / path)  # type: ignore[arg-type]
-    results = [chunk_result(0, 0, ROWS, DIM, seed=each) for each in range(RACERS)]
-    drawn = np.random.default_rng(seed)
+    results = [chunk_result(0, 0, ROWS, DIM, seed=racer) for racer in range(RACERS)]
+    delays = np.random.default_rng(seed)
 
     def hold_up(count: int, method: str, path: str) -> None:
-        if drawn.random() < 0.3:
-            time.sleep(drawn.uniform(0, 0.05))
+        if delays.random() < 0.3:
+            time.sleep(delays.uniform(0, 0.05))
 
     with server.faulty(hold_up):
-        said, errors = _at_once(layout, results)
+        completed, errors = _at_once(layout, results)
     if errors:
         return repr(errors[0])
-    return "" if sum(said) == 1 and _is_of(layout, results[said.index(True)]) else f"{said}, or a mixed chunk"
+    return (
+        ""
+        if sum(completed) == 1 and _is_of(layout, results[completed.index(True)])
+        else f"{completed}, or a mixed chunk"
+    )
 
 
 def _one_chunk() -> FeatureLayout:
@@ -106,12 +112,12 @@ def _one_chunk() -> FeatureLayout:
 
 
 def _at_once(layout: FeatureLayout, results: Sequence[ChunkResult]) -> tuple[list[bool], list[BaseException]]:
-    start, said, errors = threading.Barrier(len(results)), [False] * len(results), []
+    start, completed, errors = threading.Barrier(len(results)), [False] * len(results), []
 
     def commit(me: int) -> None:
         start.wait()
         try:
-            said[me] = Committer(layout).commit(results[me])
+            completed[me] = Committer(layout).commit(results[me])
         except BaseException as error:
             errors.append(error)
 
@@ -120,26 +126,26 @@ def _at_once(layout: FeatureLayout, results: Sequence[ChunkResult]) -> tuple[lis
         thread.start()
     for thread in threads:
         thread.join()
-    return said, errors
+    return completed, errors
 
 
 def _is_of(layout: FeatureLayout, result: ChunkResult) -> bool:
-    """Whether marker and objects are one committer's."""
-    wanted = {path: bytes(data) for path, data in encode(result, layout).files.items()}
+    """Return True if marker and objects all belong to one committer."""
+    expected = {path: bytes(data) for path, data in encode(result, layout).files.items()}
     marker = documents.read(layout.root / layout.marker(0))
     promised = {path: promise["sha256"] for path, promise in marker["files"].items()}
-    there = {path: object_requests.read_if_there(layout.root / path) for path in wanted}  # type: ignore[arg-type]
-    return there == wanted and promised == {p: hashlib.sha256(d).hexdigest() for p, d in wanted.items()}
+    stored = {path: object_requests.read_if_there(layout.root / path) for path in expected}  # type: ignore[arg-type]
+    return stored == expected and promised == {p: hashlib.sha256(d).hexdigest() for p, d in expected.items()}
 
 
 def _overwriting(path: ObjectPath, data: bytes | memoryview) -> bool:
-    """Mutant: replaces what is there."""
+    """Mutant: replace existing objects."""
     object_requests.replace(path, bytes(data))
     return True
 
 
 def _not_withdrawing(self: Committer, relative: str, data: memoryview) -> bool:
-    """Mutant: takes whatever lies there for its own."""
+    """Mutant: accept existing objects as this committer's."""
     object_requests.create(self.layout.root / relative, data)  # type: ignore[arg-type]
     return True
 
@@ -157,16 +163,16 @@ def _until_caught(server: Server, name: str, seed: int) -> int | None:
 
 
 def _spoil(server: Server, stride: int, problems: list[str]) -> tuple[dict[str, int], int]:
-    """Spoil each request of a run in each way; returns runs by kind, and how many ended with an error."""
+    """Spoil each request of a run in each way; return runs by kind, and how many ended with an error."""
     root = ObjectPath("s3", "bucket", "faults")
     open_or_create(root, make_manifest(Path("/elsewhere"), ROWS), chunk_rows=64)
     empty = everything(root)
-    _embed(root)  # The first run of a process also asks whether the store keeps conditions.
+    _embed(root)  # The first run of a process also checks that the store supports conditional requests.
     begin(root, empty)
     with server.faulty(lambda count, method, path: None):
         _embed(root)
         total = server.count
-    wanted, spoilt, stopped = lasting(root), Counter[str](), 0
+    expected, spoilt, stopped = lasting(root), Counter[str](), 0
     for kind in KINDS:
         for at in range(1, total + 1, stride):
             spoilt[kind] += 1
@@ -176,9 +182,9 @@ def _spoil(server: Server, stride: int, problems: list[str]) -> tuple[dict[str, 
                     _embed(root)
             except EmbankError:
                 stopped += 1
-            problems += [f"{kind} at request {at}: {found}" for found in lies(root)]
+            problems += [f"{kind} at request {at}: {promise}" for promise in false_markers(root)]
             _embed(root)
-            if lasting(root) != wanted:
+            if lasting(root) != expected:
                 problems.append(f"{kind} at request {at}: the resumed bank differs")
     return dict(spoilt), stopped
 
@@ -193,7 +199,7 @@ def _embed(root: ObjectPath) -> None:
 
 
 def begin(root: ObjectPath, contents: dict[str, bytes]) -> None:
-    """Make these the objects below a prefix, and no others."""
+    """Replace all objects below a prefix by these."""
     for key in everything(root).keys() - contents.keys():
         object_requests.remove(root / key)
     for key, data in contents.items():
@@ -201,16 +207,16 @@ def begin(root: ObjectPath, contents: dict[str, bytes]) -> None:
 
 
 def everything(root: ObjectPath) -> dict[str, bytes]:
-    """Every object below a prefix, by its relative key."""
+    """Read every object below a prefix, by relative key."""
     store = object_requests.bucket_of(root.scheme, root.bucket)
-    keys = [each["path"].removeprefix(f"{root.key}/") for batch in store.list(root.key) for each in batch]
+    keys = [entry["path"].removeprefix(f"{root.key}/") for batch in store.list(root.key) for entry in batch]
     return {key: object_requests.read_if_there(root / key) or b"" for key in keys}
 
 
 def lasting(root: ObjectPath) -> dict[str, bytes]:
-    """Every object that must be bit-identical after any history.
+    """Read every object that must be bit-identical after any history.
 
-    What lies beside a lease need not: a ticket whose removal went wrong is swept up once it is a minute old.
+    Objects beside a lease need not: a ticket that could not be removed is deleted once it is a minute old.
     """
     return {
         key: data
@@ -221,22 +227,22 @@ def lasting(root: ObjectPath) -> dict[str, bytes]:
     }
 
 
-def lies(root: ObjectPath) -> list[str]:
-    """Markers that promise objects which are not there, or not so."""
-    found = []
+def false_markers(root: ObjectPath) -> list[str]:
+    """Return markers that promise absent or different objects."""
+    false_promises = []
     for key, data in everything(root).items():
         if "/markers/" in key:
             promised = documents.decode(data, root / key)["files"]
-            found += [
+            false_promises += [
                 f"{key} promises {path}"
                 for path, promise in promised.items()
                 if object_requests.digest(root / path) != (promise["size"], promise["sha256"])
             ]
-    return found
+    return false_promises
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line; exits with 1 if anything went wrong or a mutant lived."""
+    """Run the command line; exit with 1 if anything went wrong or a mutant was not detected."""
     parser = common.parser(__doc__.partition("\n")[0])
     parser.add_argument("--races", type=int, default=1000)
     parser.add_argument("--stride", type=int, default=1)
@@ -249,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, at in result["mutants"].items()
     ]
     rows += [[f"answers spoilt: {kind}", f"{count} runs"] for kind, count in result["spoilt"].items()]
-    verdict = "\n".join(result["problems"]) or "no mixed chunk, no lying marker, every resume identical"
+    verdict = "\n".join(result["problems"]) or "no mixed chunk, no false marker, every resume identical"
     table = common.markdown_table(["what", "result"], rows)
     common.finish(result, f"{table}\n{result['races']} races of {RACERS}: {verdict}", options)
     raise SystemExit(0 if result["ok"] else 1)

@@ -2,9 +2,10 @@
 
     python -m benchmarks.faults.chaos [--runs 20] [--workers 2] [--data FOLDER] [--json]
 
-Blows: `kill` (SIGKILL, as the kernel does when memory is out); `freeze` (SIGSTOP for longer than the
-scheduler waits, then SIGCONT: the worker comes back after it was given up); `pause` (SIGSTOP for a moment).
-Workers are forked from a server that has torch imported, or most of the time would go into starting them.
+Signals: `kill` (SIGKILL, as the kernel sends when memory is exhausted); `freeze` (SIGSTOP for longer than the
+scheduler waits, then SIGCONT: the worker returns after it was given up); `pause` (SIGSTOP for a moment).
+Workers are forked from a server that has imported torch, because most of the time would otherwise go into
+starting them.
 """
 
 import contextlib
@@ -26,16 +27,16 @@ from benchmarks.faults.kill import SIDE, committed, prepare, problems_of
 from benchmarks.speed import common
 
 BLOWS = ("kill", "freeze", "pause")
-#: Seconds after which the scheduler gives up a silent worker, and between its looks. It has a frozen one
-#: killed at every look, and by the second the worker's successor: a freeze is noticed by one look in four of
-#: five cases, and never by two.
+#: Seconds after which the scheduler gives up a silent worker, and between its checks. A frozen worker is
+#: killed at the first check, and its successor would be at the second: a freeze is noticed by one check in
+#: four of five cases, and never by two.
 SILENCE_S, _LOOK_S = 2.0, 1.5
 _FREEZE_S = SILENCE_S + 0.8 * _LOOK_S
-#: The scheduler waits for ten heartbeats, whatever shorter silence it is told.
+#: The scheduler waits for at least ten heartbeats, even if a shorter silence is configured.
 _HEARTBEAT_S = SILENCE_S / 10
-#: Seconds between two blows: the shortest, the longest.
+#: Seconds between two signals, at least and at most.
 BREATH_S = (0.2, 1.5)
-#: All of them: a run must last long enough to be struck.
+#: All digits, so that a run lasts long enough to be hit.
 DIGITS, DIGITS_PER_CHUNK = 1797, 32
 
 
@@ -50,19 +51,20 @@ def run(
     blows: Sequence[str] = BLOWS,
     say: Callable[[str], None] = common.say,
 ) -> dict[str, Any]:
-    """Embed `runs` banks under blows.
+    """Embed `runs` banks while workers receive signals.
 
     Args:
-        workers: processes; the cluster lives through all runs, its workers do not.
+        runs: number of banks.
+        workers: number of processes; the cluster lasts for all runs, its workers do not.
         data: folder of images; None takes scikit-learn's digits.
         chunk_rows, side, seed: as for `benchmarks.faults.kill.run`.
-        blows: which kinds.
+        blows: kinds of signals.
 
     Returns:
-        `{ok, runs, blows, spared, given_up, unfinished, problems, ...}`; `ok` if every bank was bit-identical
-        to the serial one and verified. `spared`: runs that ended before the first blow; `given_up`: workers
-        that the scheduler took for dead; `unfinished`: runs that gave up (a chunk had ended too many workers)
-        and were run again.
+        `{ok, runs, blows, spared, given_up, unfinished, problems, ...}`; `ok` if every bank was verified and
+        bit-identical to the serial one. `spared`: runs that ended before the first signal; `given_up`:
+        workers that the scheduler considered dead; `unfinished`: runs that gave up (a chunk had ended too
+        many workers) and were repeated.
     """
     from engine import executors
     from engine.runtime import cuda_available
@@ -107,7 +109,7 @@ def run(
 
 
 def _finish(job: Any, bank: Path, executor: Any) -> int:
-    """Run until the bank is done; how often the run gave up before."""
+    """Run until the bank is complete; return how often the run gave up before."""
     from engine.errors import MachineFault
 
     gave_up = 0
@@ -121,7 +123,7 @@ def _finish(job: Any, bank: Path, executor: Any) -> int:
 
 @contextlib.contextmanager
 def _forking() -> Iterator[None]:
-    """Have dask fork its workers, off a server started ahead of its own, which would not have torch."""
+    """Make dask fork its workers from a server that has torch, started before dask starts one without."""
     import dask
 
     context = multiprocessing.get_context("forkserver")
@@ -132,18 +134,18 @@ def _forking() -> Iterator[None]:
 
 
 def _given_up(executor: Any) -> set[str]:
-    """Addresses of workers that the scheduler took for dead lately: it remembers its last thousand events."""
-    every = [message for _, message in executor.client.get_events("scheduler")]
-    silent = [each["workers"] for each in every if each.get("action") == "worker-ttl-timed-out"]
+    """Return addresses of workers recently considered dead, among the scheduler's last thousand events."""
+    events = [message for _, message in executor.client.get_events("scheduler")]
+    silent = [event["workers"] for event in events if event.get("action") == "worker-ttl-timed-out"]
     return set().union(*silent)
 
 
 class _Tormentor:
-    """Strikes workers at random moments while the body runs, with a chunk committed between two blows."""
+    """Thread that signals workers at random moments while the body runs, at most once per committed chunk."""
 
     def __init__(self, bank: Path, chance: random.Random, blows: Sequence[str], struck: Counter[str]) -> None:
         self._bank, self._chance, self._blows, self._struck = bank, chance, blows, struck
-        self._done_at_last_blow = -1  # one blow may fall before the first chunk
+        self._done_at_last_blow = -1  # one signal may come before the first chunk
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._torment, daemon=True)
 
@@ -157,7 +159,7 @@ class _Tormentor:
     def _torment(self) -> None:
         while not self._over.wait(self._chance.uniform(*BREATH_S)):
             done, pids = len(committed(self._bank)), worker_processes()
-            # A worker that starts takes seconds: were it struck again and again, nothing would be at work.
+            # Starting a worker takes seconds: signals without pause would leave no worker to do the work.
             if pids and done > self._done_at_last_blow:
                 self._done_at_last_blow = done
                 blow = self._chance.choice(self._blows)
@@ -173,25 +175,25 @@ class _Tormentor:
             self._over.wait(_FREEZE_S if blow == "freeze" else 0.3)
             os.kill(pid, signal.SIGCONT)
         except ProcessLookupError:
-            pass  # gone by itself
+            pass  # the process has already ended
 
 
 def worker_processes() -> list[int]:
-    """Process ids of the workers, which their nannies started."""
+    """Return the process ids of the workers started by nannies."""
     import psutil
 
-    found = []
+    pids = []
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             line = " ".join(child.cmdline())
             forked = "multiprocessing.forkserver" in line and child.ppid() != os.getpid()
             if child.status() != psutil.STATUS_ZOMBIE and ("spawn_main" in line or forked):
-                found.append(child.pid)
-    return found
+                pids.append(child.pid)
+    return pids
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line; exits with 1 if any bank was not as it should be."""
+    """Run the command line; exit with 1 if any bank was wrong."""
     parser = common.parser(__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)

@@ -1,9 +1,10 @@
-"""Flip single bits all over a bank: `verify` must find each, and no evaluation may see one.
+"""Flip single bits anywhere in a bank: `verify` must find each, and no evaluation may read one.
 
     python -m benchmarks.faults.flips [--runs 10000] [--json]
 
-Half of the files are drawn by size, half evenly. With each flip in place, whatever an evaluation can read of
-each feature is read: it must be refused, or be what it was. Every so often a real few-shot evaluation runs.
+Half of the files are drawn in proportion to their size, half uniformly. With each flip in place, everything
+that an evaluation can read of each feature is read: it must be refused, or unchanged. A real few-shot
+evaluation runs at intervals.
 """
 
 import random
@@ -39,12 +40,12 @@ def run(*, runs: int = 10_000, seed: int = 0, say: Callable[[str], None] = commo
     """Flip bits.
 
     Args:
-        runs: flips.
-        seed: of files, places and bits.
+        runs: number of flips.
+        seed: of files, bytes and bits.
 
     Returns:
-        `{ok, flips, files, refused, harmless, evaluations, by_kind, problems}`: `refused` flips kept a
-        feature from being read, `harmless` ones lie in what no evaluation reads.
+        `{ok, flips, files, refused, harmless, evaluations, by_kind, problems}`: `refused` flips prevented a
+        feature from being read, `harmless` ones are in files that no evaluation reads.
     """
     with quick_folder() as folder, patched(Os(nothing)):
         trial = _Trial(folder, random.Random(seed))
@@ -66,7 +67,7 @@ def run(*, runs: int = 10_000, seed: int = 0, say: Callable[[str], None] = commo
 
 
 class _Trial:
-    """A sealed bank of two features, and what became of the flips."""
+    """A sealed bank of two features, and the results of flips."""
 
     def __init__(self, folder: Path, chance: random.Random) -> None:
         self.bank, self.chance = build(folder), chance
@@ -85,7 +86,7 @@ class _Trial:
         self.refused = self.harmless = self.evaluations = 0
 
     def flip(self, *, real: bool) -> None:
-        """One bit, over and back."""
+        """Flip one bit, check, and restore it."""
         weights = self.sizes if self.chance.random() < 0.5 else None
         name = self.chance.choices(self.names, weights)[0]
         at, bit = self.chance.randrange(len(self.every[name])), self.chance.randrange(8)
@@ -100,14 +101,14 @@ class _Trial:
         (self.bank / name).write_bytes(self.every[name])
 
     def _look(self, where: str, name: str) -> None:
-        found = {each.path for each in verify(self.bank).damaged}
-        if found != {name}:
-            self.problems.append(f"{where}: verify blames {sorted(found)}")
+        damaged = {d.path for d in verify(self.bank).damaged}
+        if damaged != {name}:
+            self.problems.append(f"{where}: verify reports {sorted(damaged)}")
         refused = False
         for feature in self.features:
             try:
                 if evaluated(self.bank, feature) != self.truth[feature]:
-                    self.problems.append(f"{where}: read as if it were right")
+                    self.problems.append(f"{where}: read without an error")
             except BankError:
                 refused = True
         self.refused += refused
@@ -116,26 +117,26 @@ class _Trial:
     def _evaluate(self, where: str) -> None:
         try:
             if self._few_shot() != self.accuracy:
-                self.problems.append(f"{where}: another accuracy")
+                self.problems.append(f"{where}: a different accuracy")
         except BankError:
             pass
 
     def _few_shot(self) -> list[float]:
-        """Accuracies of both features; the records that it leaves are taken away."""
+        """Return the accuracies of both features, and delete the records of the evaluations."""
         from engine.evals.fewshot.bank import fewshots_from_bank
         from engine.evals.fewshot.evaluate import Protocol
 
         before = set((self.bank / "records").iterdir())
         try:
-            found = fewshots_from_bank(self.bank, self.features, Protocol(3, 2, 2, 20), threads=1)
+            reports = fewshots_from_bank(self.bank, self.features, Protocol(3, 2, 2, 20), threads=1)
         finally:
             for path in set((self.bank / "records").iterdir()) - before:
                 path.unlink()
-        return [float(str(each["accuracy"])) for each in found]
+        return [float(str(report["accuracy"])) for report in reports]
 
 
 def build(folder: Path) -> Path:
-    """Every kind of file that a bank can have, and stamps for them."""
+    """Create a bank with every kind of file that it can have, and stamps for them."""
     bank = make_bank(folder / "bank", ROWS, DIM, CHUNK)
     key = make_key(bank.image_digest, model="other/model", dtype="float32")
     with FeatureWriter(bank, key, 7) as writer:
@@ -148,13 +149,13 @@ def build(folder: Path) -> Path:
         folder / "bank"
     )
     time.sleep(1.1 * SETTLED_NS / 1e9)
-    if not verify(bank).ok:  # which leaves stamps
+    if not verify(bank).ok:  # verify also writes the stamps
         raise RuntimeError("a fresh bank is damaged")
     return folder / "bank"
 
 
 def _kind(name: str) -> str:
-    """`embedding`, `marker`, `seal`, ..."""
+    """Return the kind of a file: `embedding`, `marker`, `seal`, ..."""
     parts = name.split("/")
     if "c" in parts[:-1]:
         return parts[1]
@@ -166,7 +167,7 @@ def _kind(name: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line; exits with 1 if a flip was missed or read."""
+    """Run the command line; exit with 1 if a flip was missed or read."""
     parser = common.parser(__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,11 +1,11 @@
-"""Let every touch of the disk fail in turn: with ENOSPC and EIO, once and for good; then do the work again.
+"""Make every disk access fail in turn, with ENOSPC and EIO, once and permanently; then repeat the work.
 
     python -m benchmarks.faults.io [--stride 1] [--job NAME ...] [--json]
 
-The work: creating a bank, embedding into it, resuming, trying failed rows again, verifying, repairing,
-putting damaged chunks back, mending documents, sealing, reading for an evaluation, writing records and
-certificates, exporting, giving other labels. Nothing may pass in silence: either the work says what failed
-(`MachineFault`), or its result is right. Done again without faults it ends as if there had been none.
+The work: creating a bank, embedding into it, resuming, retrying failed rows, verifying, repairing, restoring
+damaged chunks and documents, sealing, reading for an evaluation, writing records and certificates, exporting,
+relabelling. No fault may be silent: either the work reports what failed (`MachineFault`), or its result is
+correct. Repeated without faults, it must end as if there had been none.
 """
 
 import errno
@@ -23,8 +23,8 @@ from benchmarks.faults.banks import (
     chunk_result,
     content,
     embeddings,
+    false_markers,
     fill,
-    lies,
     make_bank,
     make_key,
     make_manifest,
@@ -50,22 +50,22 @@ from stores.manifest.manifest import Manifest
 
 ROWS, DIM, CHUNK = 80, 4, 32
 CODES = (errno.ENOSPC, errno.EIO)
-#: Each code, once and for good.
+#: Each code, once and permanently.
 MODES = [(code, sticky) for code in CODES for sticky in (False, True)]
 
 
 def run(
     *, stride: int = 1, jobs: Sequence[str] = (), say: Callable[[str], None] = common.say
 ) -> dict[str, Any]:
-    """Fail and do again.
+    """Inject faults and repeat the work.
 
     Args:
-        stride: take every so many touches only; the modes then take turns instead of all being tried.
+        stride: take every `stride`-th access only; the modes then alternate instead of all being tried.
         jobs: names of `JOBS`; none means all.
 
     Returns:
-        `{ok, faults, jobs: {name: {touches, faults, stopped}}, problems}`; `stopped` faults ended the work,
-        the others harmed nobody.
+        `{ok, faults, jobs: {name: {touches, faults, stopped}}, problems}`; `stopped` counts faults that ended
+        the work, the others were harmless.
     """
     report: dict[str, Any] = {}
     problems: list[str] = []
@@ -76,18 +76,18 @@ def run(
             report[name] = trial.torment(stride)
             problems += trial.problems
             say(f"{name}: {report[name]}, {len(trial.problems)} problems")
-    faults = sum(each["faults"] for each in report.values())
+    faults = sum(counts["faults"] for counts in report.values())
     return {"ok": not problems, "faults": faults, "stride": stride, "jobs": report, "problems": problems}
 
 
 @dataclass(frozen=True)
 class Job:
-    """Work that is made to fail.
+    """Work in which faults are injected.
 
     Attributes:
-        start: where it begins: a folder that is copied for each trial.
-        work: in such a copy.
-        wrong: what is wrong with its result there; told what `work` returned.
+        start: folder that the work starts from, copied for each trial.
+        work: works in such a copy.
+        wrong: (copy, result of `work`) -> what is wrong with the outcome.
     """
 
     start: Path
@@ -96,12 +96,15 @@ class Job:
 
 
 class _Trial:
+    """Trials of one job."""
+
     def __init__(self, name: str, job: Job, folder: Path) -> None:
         self.name, self.job, self.folder = name, job, folder
-        self.lies = _lies(job.start)
+        self.known_false = _false_markers(job.start)
         self.problems: list[str] = []
 
     def torment(self, stride: int) -> dict[str, int]:
+        """Inject faults into every `stride`-th access; return the counts."""
         with patched(Os(nothing)) as fake:
             place = self._place()
             self._check(place, self.job.work(place), "undisturbed")
@@ -117,7 +120,7 @@ class _Trial:
         return Path(shutil.copytree(self.job.start, self.folder))
 
     def _fail(self, at: int, code: int, sticky: bool) -> bool:
-        """One trial; whether the fault ended the work."""
+        """Run one trial; return True if the fault ended the work."""
         place = self._place()
         when = f"{self.name}, touch {at}, {errno.errorcode[code]}{' for good' if sticky else ''}"
         stopped = False
@@ -131,7 +134,9 @@ class _Trial:
                 self.problems.append(f"{when}: the message hides it: {fault}")
         except Exception as error:
             self.problems.append(f"{when}: {type(error).__name__}: {error}")
-        self.problems += [f"{when}: a marker lies: {lie}" for lie in sorted(_lies(place) - self.lies)]
+        self.problems += [
+            f"{when}: a false marker: {m}" for m in sorted(_false_markers(place) - self.known_false)
+        ]
         with patched(Os(nothing)):
             try:
                 self._check(place, self.job.work(place), f"{when}, done again")
@@ -140,19 +145,19 @@ class _Trial:
         return stopped
 
     def _check(self, place: Path, result: Any, when: str) -> None:
-        self.problems += [f"{when}: {each}" for each in self.job.wrong(place, result)]
+        self.problems += [f"{when}: {problem}" for problem in self.job.wrong(place, result)]
 
 
-def _lies(place: Path) -> set[str]:
+def _false_markers(place: Path) -> set[str]:
     bank = place / "bank"
-    return {lie for side in bank.glob(".embank/*/markers") for lie in lies(bank, side.parent.name)}
+    return {m for side in bank.glob(".embank/*/markers") for m in false_markers(bank, side.parent.name)}
 
 
 def failing(at: int, code: int, sticky: bool) -> Callable[[int, str, tuple[Any, ...]], None]:
-    """A `before` for `Os` that fails at one touch, or from there on."""
+    """Return a `before` for `Os` that fails at one access, or from there on."""
 
     def before(count: int, name: str, args: tuple[Any, ...]) -> None:
-        # A disk that fails for good still lets files be closed.
+        # Files can still be closed on a disk that fails permanently.
         if count == at or (sticky and count > at and name != "close"):
             raise OSError(code, os.strerror(code))
 
@@ -163,7 +168,7 @@ def failing(at: int, code: int, sticky: bool) -> Callable[[int, str, tuple[Any, 
 
 
 class _Truth:
-    """Banks in which nothing went wrong, each in a folder of its own, to start from and to compare with."""
+    """Undisturbed banks, each in its own folder, to start from and to compare with."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "truth"
@@ -181,21 +186,21 @@ class _Truth:
             shutil.copytree(of, place)
         return place
 
-    def differs(self, wanted: Path) -> Callable[[Path, Any], list[str]]:
-        """A check that compares all bytes with a true bank's, and has the bank verified."""
-        truth = content(wanted / "bank")
+    def differs(self, expected: Path) -> Callable[[Path, Any], list[str]]:
+        """Return a check that compares all bytes with an undisturbed bank, and verifies the bank."""
+        truth = content(expected / "bank")
 
         def wrong(place: Path, result: Any) -> list[str]:
-            found = content(place / "bank")
-            names = [name for name in found.keys() | truth.keys() if found.get(name) != truth.get(name)]
+            files = content(place / "bank")
+            names = [name for name in files.keys() | truth.keys() if files.get(name) != truth.get(name)]
             return [f"{name} differs" for name in sorted(names)] + [
-                f"verify: {each.path}: {each.reason}" for each in verify(place / "bank").damaged
+                f"verify: {d.path}: {d.reason}" for d in verify(place / "bank").damaged
             ]
 
         return wrong
 
     def damaged(self, name: str, *patterns: str) -> Path:
-        """The whole bank with a flipped bit in the first file of each pattern."""
+        """Return a copy of the complete bank with a flipped bit in the first file of each pattern."""
         place = self.new(name, self.whole)
         for pattern in patterns:
             path = min((place / "bank").glob(pattern))
@@ -227,7 +232,7 @@ def _embed(truth: _Truth) -> Job:
 
 
 def _resume(truth: _Truth) -> Job:
-    """One chunk done, another torn by a kill, a temporary left."""
+    """Resume with one chunk complete, another torn by a kill, and a temporary file left over."""
     start = truth.new("stopped", truth.empty)
     bank = Bank.open(start / "bank")
     with FeatureWriter(bank, truth.key, DIM) as writer:
@@ -241,7 +246,7 @@ def _resume(truth: _Truth) -> Job:
 
 
 def _seal(truth: _Truth) -> Job:
-    """All chunks done, nothing else."""
+    """Seal a feature whose chunks are all complete."""
     start = truth.new("unsealed", truth.empty)
     with FeatureWriter(Bank.open(start / "bank"), truth.key, DIM) as writer:
         for index in writer.todo:
@@ -257,18 +262,18 @@ def _repair(truth: _Truth) -> Job:
 
 
 def _amend(truth: _Truth) -> Job:
-    """Rows that had failed are tried again, and have an embedding now; the others stay."""
-    wanted = truth.new("amended", truth.empty)
-    bank = Bank.open(wanted / "bank")
+    """Retry failed rows, which then have embeddings; other rows are unchanged."""
+    amended = truth.new("amended", truth.empty)
+    bank = Bank.open(amended / "bank")
     with FeatureWriter(bank, truth.key, DIM) as writer:
         for index in writer.todo:
             writer.commit(_undamaged(index, *writer.bounds(index)))
         writer.seal()
-    return Job(truth.whole, amend, truth.differs(wanted))
+    return Job(truth.whole, amend, truth.differs(amended))
 
 
 def _undamaged(index: int, start: int, stop: int) -> ChunkResult:
-    """The chunk without failures."""
+    """Return the chunk without failures."""
     result = chunk_result(index, start, stop, DIM)
     values = np.where(result.ok[:, None], result.embedding, embeddings(stop, DIM)[start:])
     return ChunkResult(index, values, np.ones(stop - start, bool), (), result.content)
@@ -284,7 +289,7 @@ def amend(place: Path) -> None:
 
 
 def _heal(truth: _Truth) -> Job:
-    """Damaged chunks of a finished feature are put back, as their seal promised them."""
+    """Restore damaged chunks of a finished feature to the bytes that the seal promises."""
     start = truth.damaged("healing", "*/embedding/c/0/0", "*/status/c/1", ".embank/*/markers/000002.json")
     return Job(start, heal, truth.differs(truth.whole))
 
@@ -293,7 +298,7 @@ def heal(place: Path) -> None:
     bank = Bank.open(place / "bank")
     layout = definition(bank.path, make_key(bank.image_digest).name)
     assert layout is not None
-    for index in sorted({each.chunk for each in verify(bank).damaged if each.chunk is not None}):
+    for index in sorted({d.chunk for d in verify(bank).damaged if d.chunk is not None}):
         promise = promise_of_chunk(layout, index)
         assert promise is not None
         heal_chunk(layout, promise, chunk_result(index, *layout.grid.bounds(index), DIM))
@@ -307,30 +312,30 @@ def _mend(truth: _Truth) -> Job:
 def _verify(truth: _Truth) -> Job:
     start = truth.damaged("found", "*/norm/c/1", ".embank/*/seal.json")
 
-    def found(report: VerifyReport) -> list[tuple[int | None, str]]:
-        return [(each.chunk, each.path) for each in report.damaged]
+    def damage(report: VerifyReport) -> list[tuple[int | None, str]]:
+        return [(d.chunk, d.path) for d in report.damaged]
 
-    expected = found(verify(start / "bank"))
+    expected = damage(verify(start / "bank"))
 
     def wrong(place: Path, report: VerifyReport) -> list[str]:
-        return [] if found(report) == expected else [f"another report: {report}"]
+        return [] if damage(report) == expected else [f"a different report: {report}"]
 
     return Job(start, lambda place: verify(place / "bank"), wrong)
 
 
 def _read(truth: _Truth) -> Job:
-    """All that an evaluation reads; of a copy, which has no stamps, so that every byte is checked."""
+    """Read everything that evaluations read, from a copy without stamps, so that every byte is checked."""
     start = truth.new("read", truth.whole)
     expected = evaluated(start / "bank")
 
     def wrong(place: Path, result: Any) -> list[str]:
-        return [] if result == expected else ["an evaluation would have read something else"]
+        return [] if result == expected else ["an evaluation would have read other values"]
 
     return Job(start, lambda place: evaluated(place / "bank"), wrong)
 
 
 def evaluated(bank: Path, feature: str | None = None) -> tuple[Any, ...]:
-    """Everything an evaluation can read of a feature."""
+    """Read everything that an evaluation can read of a feature."""
     features = Bank.open(bank).features(feature)
     columns = [features.bank.column(name) for name in ("label", "split", "group")]
     return (
@@ -341,7 +346,7 @@ def evaluated(bank: Path, feature: str | None = None) -> tuple[Any, ...]:
 
 
 def _note(truth: _Truth) -> Job:
-    """A record and a certificate: whole, or not there."""
+    """Write a record and a certificate, completely or not at all."""
     record = RunRecord("fewshot", {"n": 1}, {}, {"accuracy": 0.5}, {"all": 1.0}, "2026-01-02T03:04:05+00:00")
 
     def work(place: Path) -> None:
@@ -349,10 +354,10 @@ def _note(truth: _Truth) -> Job:
         write_certificate(Bank.open(place / "bank"), truth.key, {"cosine": 0.999999})
 
     def wrong(place: Path, result: Any) -> list[str]:
-        found = read_all(place / "bank")
+        records = read_all(place / "bank")
         certificate = Bank.open(place / "bank").describe(truth.key.name)["certificate"]
-        whole = found == [record] and certificate == {"cosine": 0.999999}
-        return [] if whole else [f"{found}, {certificate}"]
+        complete = records == [record] and certificate == {"cosine": 0.999999}
+        return [] if complete else [f"{records}, {certificate}"]
 
     return Job(truth.whole, work, wrong)
 
@@ -377,7 +382,7 @@ def _export(truth: _Truth) -> Job:
 
 
 def _relabel(truth: _Truth) -> Job:
-    """The bank's features under other labels, in a bank beside it."""
+    """Write the bank's features with other labels into a second bank."""
     with patched(Os(nothing)):
         frame = truth.bank.manifest().frame
         frame["label"] = frame["label"].to_numpy()[::-1]
@@ -388,10 +393,10 @@ def _relabel(truth: _Truth) -> Job:
 
     start = truth.new("labelled")
     shutil.copytree(truth.whole / "bank", start / "source")
-    wanted = truth.new("other-labels", start)
+    relabelled = truth.new("other-labels", start)
     with patched(Os(nothing)):
-        work(wanted)
-    return Job(start, work, truth.differs(wanted))
+        work(relabelled)
+    return Job(start, work, truth.differs(relabelled))
 
 
 JOBS: dict[str, Callable[[_Truth], Job]] = {
@@ -412,9 +417,9 @@ JOBS: dict[str, Callable[[_Truth], Job]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line; exits with 1 if anything passed in silence or did not come right."""
+    """Run the command line; exit with 1 if a fault was silent or was not recovered from."""
     parser = common.parser(__doc__.partition("\n")[0])
-    parser.add_argument("--stride", type=int, default=1, help="take every so many touches only")
+    parser.add_argument("--stride", type=int, default=1, help="take every STRIDE-th access only")
     parser.add_argument(
         "--job", action="append", choices=list(JOBS), help="repeat for several; all if left out"
     )
@@ -422,8 +427,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = run(stride=options.stride, jobs=options.job or ())
     result["machine"] = common.machine()
     columns = ("touches", "faults", "stopped")
-    rows = [[name, *(each[column] for column in columns)] for name, each in result["jobs"].items()]
-    verdict = "\n".join(result["problems"]) or "nothing silent, every repetition right"
+    rows = [[name, *(counts[column] for column in columns)] for name, counts in result["jobs"].items()]
+    verdict = "\n".join(result["problems"]) or "no silent fault, every repetition correct"
     table = common.markdown_table(["work", *columns], rows)
     common.finish(result, f"{table}\n{result['faults']} faults: {verdict}", options)
     raise SystemExit(0 if result["ok"] else 1)

@@ -2,12 +2,12 @@
 
     python -m benchmarks.faults.kill [--kills 50] [--data FOLDER] [--json]
 
-Most kills hit processes forked from a server that has torch imported (see `runner`), so that they fall into
+Most kills hit processes forked from a server that has imported torch (see `runner`), so that they fall into
 the work and not into imports; `--whole` of them hit the command line from its first instruction. Commits and
-the seal take a small part of a run, so a half of the moments is random in them, the rest in the whole run.
+the seal take a small part of a run, so half of the kills are aimed at them, the rest at random moments.
 
-The usual job is made to commit much and compute little, since only the former can leave a bank half done:
-some hundred digits, the last chunk not full, and a network that takes a millisecond for each of them.
+The default job commits much and computes little, because only commits can leave a bank incomplete: some
+hundred digits, a last chunk that is not full, and a network that takes a millisecond per image.
 """
 
 import os
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
     from benchmarks.faults.runner import Job
 
-#: Most kills one bank suffers before it may finish.
+#: Kills of a bank before it may finish, at most.
 KILLS_PER_BANK = 4
-#: Where a moment is random: in the whole run, in or just after a commit, in the seal; and how often each.
+#: Where kills are aimed (anywhere in the run, in or just after a commit, in the seal), and the share of each.
 AIMS = {"anywhere": 0.5, "commit": 0.35, "seal": 0.15}
-#: Seconds that a commit, or a seal, is given to take.
+#: Assumed duration of a commit and of a seal.
 _COMMIT_S, _SEAL_S = 0.015, 0.08
-#: Files that may differ between two runs of the same job: times, process ids, caches.
+#: Files that may differ between two runs of a job: times, process ids, caches.
 VOLATILE_NAMES = {"stamps.json", "provenance.json", "lock"}
 VOLATILE_FOLDERS = {("records",), (".embank", "tmp"), (".embank", "quarantine")}
 TIMEOUT_S = 600.0
-#: Of scikit-learn's digits; not a multiple of the rows of a chunk, so that the last one has padding.
+#: Number of scikit-learn's digits, not a multiple of the chunk size, so that the last chunk is padded.
 DIGITS, DIGITS_PER_CHUNK = 470, 16
-#: Cheap at 32 pixels, and none of its embeddings is lost to float16.
+#: A network that is cheap at 32 pixels and whose embeddings all fit into float16.
 MODEL, SIDE = "random/squeezenet1_1", 32
 
 
 @dataclass
 class Tally:
-    """What happened so far: kills by the state they left, runs, banks that were not as they should be."""
+    """Results so far: kills by the state that they left, runs, and problems of banks."""
 
     kills: Counter[str] = field(default_factory=Counter)
     aims: Counter[str] = field(default_factory=Counter)
@@ -69,20 +69,20 @@ def run(
     work: Path | None = None,
     say: Callable[[str], None] = common.say,
 ) -> dict[str, Any]:
-    """Kill, resume, compare.
+    """Kill runs, resume them and compare the banks.
 
     Args:
-        kills: SIGKILLs to deliver, `whole` included.
-        whole: how many of them to whole command-line processes.
+        kills: number of SIGKILLs, `whole` included.
+        whole: how many of them hit complete command-line processes.
         data: folder of images; None takes some of scikit-learn's digits.
         chunk_rows: None takes 8 for a folder and 16 for the digits.
         side: of the recipe, in pixels.
-        seed: of the moments.
-        work: folder to work in; None takes a temporary one.
+        seed: of the moments of kills.
+        work: working folder; None takes a temporary one.
 
     Returns:
-        `{ok, kills, fell, resumes, banks, problems, ...}`; `ok` if every bank was bit-identical to the
-        undisturbed one and verified.
+        `{ok, kills, fell, resumes, banks, problems, ...}`; `ok` if every bank was verified and bit-identical
+        to the undisturbed one.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = (work or Path(temporary)).resolve()
@@ -111,7 +111,7 @@ def run(
 def prepare(
     folder: Path, data: Path | None, chunk_rows: int | None, side: int, digits: int = DIGITS
 ) -> "Job":
-    """Write manifest and recipe into a folder; the job that embeds them.
+    """Write manifest and recipe into a folder, and return the job that embeds them.
 
     Args:
         data: folder of images; None takes the first `digits` of scikit-learn's.
@@ -143,7 +143,7 @@ def prepare(
 
 
 class _Trial:
-    """One job, its undisturbed bank and the banks that are killed."""
+    """A job, its undisturbed bank, and banks whose runs are killed."""
 
     def __init__(self, job: "Job", folder: Path, chance: random.Random, say: Callable[[str], None]) -> None:
         from stores.bank.reader import Bank
@@ -166,19 +166,20 @@ class _Trial:
         )
 
     def torment(self, kills: int, whole: int) -> Tally:
+        """Kill runs `kills` times, and finish every bank."""
         tally = Tally()
         while sum(tally.kills.values()) < kills:
-            left = kills - sum(tally.kills.values())
+            remaining = kills - sum(tally.kills.values())
             bank = self.folder / f"bank{tally.banks:03}"
             whole_left = whole - tally.whole_process_kills
-            for _ in range(self.chance.randint(1, min(KILLS_PER_BANK, left))):
-                # The last kills are the whole-process ones, unless chance brings them earlier.
-                as_command = whole_left > 0 and self.chance.random() < whole_left / left
+            for _ in range(self.chance.randint(1, min(KILLS_PER_BANK, remaining))):
+                # Kills of command-line processes come last unless drawn earlier.
+                as_command = whole_left > 0 and self.chance.random() < whole_left / remaining
                 if not self._kill_once(bank, as_command, tally):
                     break
                 tally.whole_process_kills += as_command
                 whole_left -= as_command
-                left -= 1
+                remaining -= 1
             self._finish(bank)
             tally.resumes += 1
             tally.banks += 1
@@ -189,7 +190,7 @@ class _Trial:
         return tally
 
     def _kill_once(self, bank: Path, as_command: bool, tally: Tally) -> bool:
-        """Start or resume, wait a random part of the time it should take, kill. False if it was faster."""
+        """Start or resume a run, and kill it at a random moment; return False if it finished first."""
         aim = "anywhere" if as_command else self.chance.choices(list(AIMS), list(AIMS.values()))[0]
         killed = self._kill_command(bank) if as_command else self._kill_fork(bank, aim)
         if not killed:
@@ -202,7 +203,7 @@ class _Trial:
         return True
 
     def _expected(self, bank: Path) -> float:
-        """Seconds that a run on this bank should still take."""
+        """Return the seconds that a run on this bank should still take."""
         share = 1 - len(committed(bank)) / self.chunks
         return self.nothing_to_do_s + share * (self.whole_run_s - self.nothing_to_do_s)
 
@@ -218,20 +219,20 @@ class _Trial:
         return process.exitcode == -signal.SIGKILL
 
     def _moment(self, bank: Path, aim: str) -> "Callable[[BaseProcess], None]":
-        """A function that waits for a random moment of a run on this bank, or for the run's end."""
+        """Return a function that waits for a random moment of a run on this bank, or for its end."""
         if aim == "anywhere":
             delay = self.chance.uniform(0, self._expected(bank))
             return lambda process: process.join(delay)
         done = len(committed(bank))
         if aim == "commit":
             last = self.chunks - 1
-            wanted = self.chance.randint(min(done, last), last)
+            target = self.chance.randint(min(done, last), last)
             delay = self.chance.uniform(0, _COMMIT_S)
         else:
-            wanted, delay = self.chunks, self.chance.uniform(0, _SEAL_S)
+            target, delay = self.chunks, self.chance.uniform(0, _SEAL_S)
 
         def wait(process: "BaseProcess") -> None:
-            while process.is_alive() and len(committed(bank)) < wanted:
+            while process.is_alive() and len(committed(bank)) < target:
                 time.sleep(0.002)
             while aim == "commit" and process.is_alive() and not _temporaries(bank):
                 time.sleep(0.0002)
@@ -247,7 +248,7 @@ class _Trial:
         return self._command(bank, self.chance.uniform(0, self.cli_s)) == -signal.SIGKILL
 
     def _command(self, bank: Path, kill_after: float | None) -> int:
-        """Run the command line; its exit status. A group of its own, so that any children die with it."""
+        """Run the command line in a new process group, so that children die with it; return its status."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 self.job.command(str(bank)),
@@ -264,7 +265,7 @@ class _Trial:
                 return process.wait(TIMEOUT_S)
 
     def _finish(self, bank: Path) -> float:
-        """Run to the end without disturbance; seconds."""
+        """Run to the end undisturbed; return the seconds taken."""
         from benchmarks.faults import runner
 
         start = time.perf_counter()
@@ -282,7 +283,7 @@ def _path() -> list[str]:
 
 
 def problems_of(bank: Path, truth: Path) -> list[str]:
-    """What is wrong with a finished bank: bytes that differ from the true one's, damage that verify finds."""
+    """Return what is wrong with a finished bank: bytes that differ from the true bank, or damage."""
     from stores.bank.reader import Bank
     from stores.maintenance.verify import verify
 
@@ -291,7 +292,7 @@ def problems_of(bank: Path, truth: Path) -> list[str]:
 
 
 def differences(bank: Path, truth: Path) -> list[str]:
-    """Files that only one of two banks has, or whose bytes differ; those that may differ are left out."""
+    """Return files that are in only one of two banks or differ, except those that may differ."""
     ours, theirs = contents(bank), contents(truth)
     lacking = [f"lacks {name}" for name in sorted(theirs.keys() - ours.keys())]
     extra = [f"has {name} beyond" for name in sorted(ours.keys() - theirs.keys())]
@@ -300,13 +301,13 @@ def differences(bank: Path, truth: Path) -> list[str]:
 
 
 def contents(bank: Path) -> dict[str, bytes]:
-    """Relative path -> bytes of every file that must be a function of images, model and settings alone."""
-    found = {}
+    """Return relative path -> bytes of every file that must depend only on images, model and settings."""
+    files = {}
     for path in sorted(bank.rglob("*")):
         parts = path.relative_to(bank).parts
         if path.is_file() and not _volatile(parts):
-            found["/".join(parts)] = path.read_bytes()
-    return found
+            files["/".join(parts)] = path.read_bytes()
+    return files
 
 
 def _volatile(parts: Sequence[str]) -> bool:
@@ -315,7 +316,7 @@ def _volatile(parts: Sequence[str]) -> bool:
 
 
 def state_of(bank: Path, chunks: int) -> str:
-    """Where in its life a killed bank is, read from its files."""
+    """Return the stage at which a bank was killed, from its files."""
     if not (bank / "embank.json").exists():
         return "1 before the bank"
     side = [path for path in (bank / ".embank").glob("*.*") if (path / "key.json").exists()]
@@ -332,7 +333,7 @@ def state_of(bank: Path, chunks: int) -> str:
 
 
 def committed(bank: Path) -> set[int]:
-    """Chunks of a bank that are done, by their markers."""
+    """Return the committed chunks of a bank, by their markers."""
     return {int(path.stem) for path in bank.glob(".embank/*/markers/*.json")}
 
 
@@ -342,7 +343,7 @@ def _temporaries(bank: Path) -> list[str]:
 
 
 def _unmarked(bank: Path) -> set[int]:
-    """Chunks of which some file is there but no marker."""
+    """Return the chunks that have files but no marker."""
     written = {int(path.parent.name) for path in bank.glob("*/embedding/c/*/0")}
     for array in ("norm", "status"):
         written |= {int(path.name) for path in bank.glob(f"*/{array}/c/*")}
@@ -350,7 +351,7 @@ def _unmarked(bank: Path) -> set[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line; exits with 1 if any bank was not as it should be."""
+    """Run the command line; exit with 1 if any bank was wrong."""
     parser = common.parser(__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--whole", type=int, default=5, help="kills of whole command-line processes")

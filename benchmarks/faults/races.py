@@ -1,11 +1,11 @@
-"""Let two committers with differing bytes race for a chunk, in every order of their touches of the disk.
+"""Let two committers with different bytes race for a chunk, in every order of their disk accesses.
 
     python -m benchmarks.faults.races [--runs 1000] [--json]
 
-Random kills do not find races, so the order is forced: the first goes some steps, then the second to its
-end, or both in an order drawn beforehand. After every step no marker may vouch for bytes that are not there,
-and in the end all files are one committer's. Then the protocol is broken on purpose, in four ways, and each
-mutant must be caught.
+Random kills do not find races, so the order is forced: the first committer takes some steps, then the second
+runs to its end, or both alternate in an order drawn beforehand. After every step, no marker may refer to
+bytes that are not on the disk, and in the end all files must belong to one committer. Then the protocol is
+broken on purpose in four ways, and each mutant must be detected.
 """
 
 import hashlib
@@ -19,7 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.faults.banks import Os, chunk_result, lies, make_key, make_manifest, patched, quick_folder
+from benchmarks.faults.banks import (
+    Os,
+    chunk_result,
+    false_markers,
+    make_key,
+    make_manifest,
+    patched,
+    quick_folder,
+)
 from benchmarks.speed import common
 from stores.backends import files
 from stores.bank import documents
@@ -31,67 +39,67 @@ from stores.bank.writer import FeatureWriter, open_or_create
 from stores.errors import MachineFault
 
 ROWS, DIM = 20, 4
-#: A mutant that lives so many races is not caught.
+#: Races after which a mutant counts as not detected.
 MUTANT_RACES = 400
-#: (steps of the first, steps of the second) -> whose turn it is.
+#: (steps of the first, steps of the second) -> index of the committer whose turn it is.
 Order = Callable[[int, int], int]
 
 
 class Caught(AssertionError):
-    """The protocol was seen to fail."""
+    """An observed failure of the protocol."""
 
 
 def run(
     *, runs: int = 1000, seed: int = 0, mutants: bool = True, say: Callable[[str], None] = common.say
 ) -> dict[str, Any]:
-    """Race.
+    """Run races.
 
     Args:
-        runs: races between the kinds of `variants`, in turn.
-        seed: of the orders drawn.
-        mutants: also race with the protocol broken.
+        runs: number of races, between the kinds of `variants` in turn.
+        seed: of the orders.
+        mutants: whether to test broken protocols as well.
 
     Returns:
-        `{ok, races, won_by, mutants: {name: races until it was caught, or None}, problems}`.
+        `{ok, races, won_by, mutants: {name: races until detected, or None}, problems}`.
     """
     problems: list[str] = []
-    won: Counter[str] = Counter()
+    wins: Counter[str] = Counter()
     with quick_folder() as folder:
         layout = one_chunk(folder)
         for turn, (pair, order) in enumerate(_races(layout, seed)):
             if turn == runs:
                 break
             try:
-                said = race(layout, pair, order)
-                won["first" if said[0] else "second"] += 1
+                completed = race(layout, pair, order)
+                wins["first" if completed[0] else "second"] += 1
             except Caught as caught:
                 problems.append(f"race {turn}: {caught}")
-        say(f"{runs} races, {dict(won)}, {len(problems)} problems")
-        killed = {name: _until_caught(layout, name, seed) for name in MUTANTS} if mutants else {}
-    say(f"mutants, caught at the race: {killed}")
+        say(f"{runs} races, {dict(wins)}, {len(problems)} problems")
+        detected = {name: _until_caught(layout, name, seed) for name in MUTANTS} if mutants else {}
+    say(f"mutants, caught at the race: {detected}")
     return {
-        "ok": not problems and None not in killed.values(),
+        "ok": not problems and None not in detected.values(),
         "races": runs,
-        "won_by": dict(won),
-        "mutants": killed,
+        "won_by": dict(wins),
+        "mutants": detected,
         "problems": problems,
         "seed": seed,
     }
 
 
 def one_chunk(folder: Path) -> FeatureLayout:
-    """A feature of one chunk, ready for commits."""
+    """Create a feature of one chunk, ready for commits."""
     bank = open_or_create(folder / "bank", make_manifest(folder, ROWS))
     with FeatureWriter(bank, make_key(bank.image_digest), DIM) as writer:
         return writer.layout
 
 
 def variants() -> dict[str, ChunkResult]:
-    """Results that differ from `nothing` in the file named (and, of course, in the marker)."""
+    """Return chunk results that differ from `nothing` in the file named (and therefore in the marker)."""
     first = chunk_result(0, 0, ROWS, DIM)
     other = first.embedding.copy()
     other[3] += 1
-    # Below float16's resolution, above float32's: the stored embedding is the same, its norm is not.
+    # A change below float16's resolution but above float32's: equal stored embeddings, different norms.
     exact = first.embedding.copy()
     exact[3] = exact[3].astype(np.float16).astype(np.float32)
     nudged = exact.copy()
@@ -106,7 +114,7 @@ def variants() -> dict[str, ChunkResult]:
 
 
 def _races(layout: FeatureLayout, seed: int) -> Iterator[tuple[list[ChunkResult], Order]]:
-    """Endlessly: every handover of every kind both ways round, then drawn orders of all of them."""
+    """Yield every handover of every kind in both directions, then random orders without end."""
     results, total = variants(), steps_alone(layout)
     pairs = [[results["nothing"], results[kind]] for kind in ("embedding", "norm", "marker", "nothing")]
     for at in range(total + 1):
@@ -120,14 +128,14 @@ def _races(layout: FeatureLayout, seed: int) -> Iterator[tuple[list[ChunkResult]
 
 
 def root_of(layout: FeatureLayout) -> Path:
-    """The bank's folder."""
+    """Return the bank's folder."""
     root = files.local_path(layout.root)
     assert root is not None
     return root
 
 
 def steps_alone(layout: FeatureLayout) -> int:
-    """Touches of the disk by one undisturbed commit."""
+    """Return the number of disk accesses of an undisturbed commit."""
     clear(layout)
     with patched(Os(lambda count, name, args: None)) as fake:
         Committer(layout).commit(variants()["nothing"])
@@ -135,18 +143,18 @@ def steps_alone(layout: FeatureLayout) -> int:
 
 
 def handover(at: int) -> Order:
-    """The first goes `at` steps, then the second to its end, then the first again."""
+    """Return the order: `at` steps of the first, then the second to its end, then the first again."""
     return lambda first, second: 0 if first < at else 1
 
 
 def shuffled(seed: int) -> Order:
-    """An order drawn step by step."""
+    """Return an order drawn step by step."""
     drawn = np.random.default_rng(seed).integers(0, 2, 10_000)
     return lambda first, second: int(drawn[first + second])
 
 
 def clear(layout: FeatureLayout) -> None:
-    """Back to no chunk at all."""
+    """Remove the chunk."""
     for pattern in ("*/*/c/**/*", ".embank/*/markers/*", ".embank/tmp/*"):
         for path in root_of(layout).glob(pattern):
             if path.is_file():
@@ -154,7 +162,7 @@ def clear(layout: FeatureLayout) -> None:
 
 
 class Turns:
-    """Lets two threads touch the disk one at a time, in an order given beforehand."""
+    """Schedule of two threads' disk accesses, one at a time, in a given order."""
 
     def __init__(self, order: Order, check: Callable[[], None]) -> None:
         self._order, self._check = order, check
@@ -163,14 +171,17 @@ class Turns:
         self._who: dict[int, int] = {}
 
     def enter(self, me: int) -> None:
+        """Register the calling thread."""
         self._who[threading.get_ident()] = me
 
     def leave(self, me: int) -> None:
+        """End the turns of a thread."""
         with self._condition:
             self._done[me] = True
             self._condition.notify_all()
 
     def before(self, count: int, name: str, args: tuple[Any, ...]) -> None:
+        """Wait for the calling thread's turn, and check the markers; a `before` of `Os`."""
         me = self._who.get(threading.get_ident())
         if me is None:
             return
@@ -184,28 +195,28 @@ class Turns:
 
 
 def race(layout: FeatureLayout, results: Sequence[ChunkResult], order: Order) -> list[bool]:
-    """Two committers on one chunk.
+    """Let two committers race for one chunk.
 
     Returns:
-        What `commit` said to each.
+        The result of `commit` for each.
 
     Raises:
-        Caught: a marker lied at some moment, both won or none, or the chunk is mixed.
+        Caught: a marker was false at some moment, both or none won, or the chunk is mixed.
     """
     clear(layout)
     errors: list[BaseException] = []
-    said = [False, False]
+    completed = [False, False]
 
     def check() -> None:
-        if found := lies(root_of(layout), layout.name):
-            raise Caught(f"a marker vouches for bytes that are not there: {found}")
+        if promises := false_markers(root_of(layout), layout.name):
+            raise Caught(f"a marker refers to bytes that are not on the disk: {promises}")
 
     turns = Turns(order, check)
 
     def commit(me: int) -> None:
         turns.enter(me)
         try:
-            said[me] = Committer(layout).commit(results[me])
+            completed[me] = Committer(layout).commit(results[me])
         except BaseException as error:
             errors.append(error)
         finally:
@@ -221,31 +232,31 @@ def race(layout: FeatureLayout, results: Sequence[ChunkResult], order: Order) ->
         if not isinstance(error, MachineFault):
             raise error
     check()
-    _judge(layout, results, said)
+    _judge(layout, results, completed)
     if errors:
         raise Caught(f"a race is no fault of the machine: {errors[0]}")
-    return said
+    return completed
 
 
-def _judge(layout: FeatureLayout, results: Sequence[ChunkResult], said: list[bool]) -> None:
-    """One and only one committer won, and all that lies there is that one's."""
-    if sum(said) != 1:
-        raise Caught(f"{sum(said)} committers completed the chunk")
-    winner = encode(results[said.index(True)], layout)
+def _judge(layout: FeatureLayout, results: Sequence[ChunkResult], completed: list[bool]) -> None:
+    """Check that exactly one committer won, and that all files are the winner's."""
+    if sum(completed) != 1:
+        raise Caught(f"{sum(completed)} committers completed the chunk")
+    winner = encode(results[completed.index(True)], layout)
     if documents.read(layout.root / layout.marker(0)) != marker_document(layout, winner):
         raise Caught("the marker is not the winner's")
     for path, data in winner.files.items():
         if (root_of(layout) / path).read_bytes() != bytes(data):
             raise Caught("a mixed chunk")
-    if left := files.names(layout.root / ".embank" / "tmp"):
-        raise Caught(f"temporaries are left: {left}")
+    if leftover := files.names(layout.root / ".embank" / "tmp"):
+        raise Caught(f"temporaries are left: {leftover}")
 
 
-# ---- the protocol, broken
+# ---- broken protocols
 
 
 def marker_first(self: Committer, chunk: EncodedChunk) -> bool:
-    """Says "done", then writes."""
+    """Mutant: write the marker before the data."""
     marker = self.layout.root / self.layout.marker(chunk.index)
     done = documents.create(marker, marker_document(self.layout, chunk), self._temporary())
     for path, data in chunk.files.items():
@@ -254,13 +265,13 @@ def marker_first(self: Committer, chunk: EncodedChunk) -> bool:
 
 
 def _overwriting_create(path: Path, data: Any, temp: Path) -> bool:
-    """Replaces what is there."""
+    """Mutant: replace existing files."""
     files.replace(path, data, temp)
     return True
 
 
 def _not_withdrawing(self: Committer, relative: str, data: Any) -> bool:
-    """Takes whatever lies there for its own."""
+    """Mutant: accept existing files as this committer's."""
     path = self.layout.root / relative
     files.make_directory(path.parent)
     files.create(path, data, self._temporary())
@@ -269,17 +280,17 @@ def _not_withdrawing(self: Committer, relative: str, data: Any) -> bool:
 
 
 def _marker_of_what_is_there(self: Committer, chunk: EncodedChunk) -> bool:
-    """Vouches for the files that it finds, whosever they are."""
+    """Mutant: write a marker for the existing files, whoever wrote them."""
     for path, data in chunk.files.items():
         _not_withdrawing(self, path, data)
     body = marker_document(self.layout, chunk)
     for path in body["files"]:
-        found = files.read(self.layout.root / path)
-        body["files"][path] = {"size": len(found), "sha256": hashlib.sha256(found).hexdigest()}
+        stored = files.read(self.layout.root / path)
+        body["files"][path] = {"size": len(stored), "sha256": hashlib.sha256(stored).hexdigest()}
     return documents.create(self.layout.root / self.layout.marker(chunk.index), body, self._temporary())
 
 
-#: What is replaced, its name there, and by what.
+#: Object, attribute that is replaced, and its replacement.
 Mutant = tuple[Any, str, Any]
 MUTANTS: dict[str, Mutant] = {
     "marker first": (Committer, "commit_held", marker_first),
@@ -291,18 +302,18 @@ MUTANTS: dict[str, Mutant] = {
 
 @contextmanager
 def mutated(mutant: Mutant) -> Iterator[None]:
-    """The body runs with the protocol broken in one way."""
+    """Run the body with a broken protocol."""
     where, attribute, broken = mutant
-    honest = getattr(where, attribute)
+    original = getattr(where, attribute)
     setattr(where, attribute, broken)
     try:
         yield
     finally:
-        setattr(where, attribute, honest)
+        setattr(where, attribute, original)
 
 
 def _until_caught(layout: FeatureLayout, name: str, seed: int) -> int | None:
-    """After how many races a mutant shows; None if it does not."""
+    """Return the number of races until a mutant is detected; None if it is not."""
     races = _races(layout, seed)
     with mutated(MUTANTS[name]):
         for turn in range(1, MUTANT_RACES + 1):
@@ -315,7 +326,7 @@ def _until_caught(layout: FeatureLayout, name: str, seed: int) -> int | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line; exits with 1 if a race went wrong or a mutant lived."""
+    """Run the command line; exit with 1 if a race went wrong or a mutant was not detected."""
     parser = common.parser(__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
@@ -323,7 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = run(runs=options.runs, seed=options.seed)
     result["machine"] = common.machine()
     rows = [[name, at or "lives"] for name, at in result["mutants"].items()]
-    verdict = "\n".join(result["problems"]) or "no mixed chunk, no lying marker"
+    verdict = "\n".join(result["problems"]) or "no mixed chunk, no false marker"
     table = common.markdown_table(["mutant", "caught at race"], rows)
     common.finish(result, f"{table}\n{result['races']} races: {verdict}", options)
     raise SystemExit(0 if result["ok"] else 1)

@@ -1,8 +1,8 @@
-"""One embed run in a process of its own, made by forking a server that has imported everything already.
+"""Embed runs in processes forked from a server that has already imported everything.
 
-Starting Python and torch takes longer than a small run, so most random kills of whole processes would only
-hit imports. The server (multiprocessing's fork server) imports this module, computes nothing, and forks a
-real process a run, which dies of a real SIGKILL.
+Starting Python and torch takes longer than a small run, so that most random kills of complete processes would
+hit only imports. The server (multiprocessing's fork server) imports this module, computes nothing, and forks
+a real process for each run, which dies of a real SIGKILL.
 """
 
 import multiprocessing
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-# What a run imports on its way is imported here, so that the fork server has it before it forks.
+# Everything that a run imports, so that the fork server has it before it forks.
 import google_crc32c  # noqa: F401
 import pandas  # noqa: F401
 import pyarrow.compute
@@ -34,11 +34,10 @@ from stores.manifest.manifest import Manifest
 
 @dataclass(frozen=True)
 class Job:
-    """What to embed, in plain values.
+    """An embed run in plain values.
 
     Attributes:
-        manifest: file.
-        recipe: file.
+        manifest, recipe: files.
         model: slug.
         chunk_rows, batch_size, threads, device, precision, decoder: as in `EmbedOptions` and `Runtime`.
     """
@@ -54,7 +53,7 @@ class Job:
     decoder: str = "turbo"
 
     def run(self, bank: str, executor: Executor = SERIAL) -> None:
-        """Embed into `bank`, here or by an executor's workers."""
+        """Embed into `bank`, in this process or by an executor's workers."""
         embed(
             Manifest.read(self.manifest),
             [resolve(self.model, recipe=load_recipe(self.recipe))],
@@ -67,7 +66,7 @@ class Job:
         )
 
     def command(self, bank: str) -> list[str]:
-        """The same run as a user would start it."""
+        """Return the command line of the same run."""
         options = {
             "--model": self.model,
             "--bank": bank,
@@ -85,7 +84,7 @@ class Job:
 
 
 def start(job: Job, bank: Path, log: Path) -> BaseProcess:
-    """Begin a run in a forked process; the first call also starts the server (seconds)."""
+    """Start a run in a forked process; the first call also starts the server, which takes seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     process = context.Process(target=_child, args=(job, str(bank), str(log)))

@@ -1,4 +1,4 @@
-"""An S3 server on loopback (moto), and faults between it and the client."""
+"""An S3 server on loopback (moto), with fault injection between it and the client."""
 
 import logging
 import threading
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-#: Called with (number of the request, method, path) ahead of a request: None lets it pass.
+#: (number of the request, method, path) -> kind of fault; None for no fault.
 Fault = Callable[[int, str, str], str | None]
 _ERROR = b'<?xml version="1.0"?><Error><Code>%b</Code><Message>injected</Message></Error>'
 _STATUS = {
@@ -19,11 +19,11 @@ _STATUS = {
 
 
 class Server:
-    """What the client talks to: a WSGI application around moto's.
+    """A WSGI application around moto's that injects faults.
 
-    Kinds of fault: a status of `_STATUS`; `lost` (done, but answered with 500); `cut` (the connection closes
-    in the middle of the body); `short` (a body that lacks its end, but is announced so); `flip` (one bit of
-    the body); `slow` (no answer for a while).
+    Kinds of fault: a status of `_STATUS`; `lost` (executed, but answered with 500); `cut` (the connection
+    closes in the middle of the body); `short` (a truncated body with a matching length); `flip` (one bit of
+    the body); `slow` (a delayed answer).
     """
 
     def __init__(self, application: Any, slow_s: float = 3.0) -> None:
@@ -50,11 +50,11 @@ class Server:
         return self._spoil(kind, *self._forward(environ), start)
 
     def _forward(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
-        said: list[Any] = []
-        # moto looks whether an object is there, then stores; S3 does both at once.
+        answer_parts: list[Any] = []
+        # moto checks for an object and then stores it, which S3 does atomically.
         with self._writing if environ["REQUEST_METHOD"] not in ("GET", "HEAD") else self._lock:
-            body = b"".join(self._application(environ, lambda *answer: said.extend(answer)))
-        return said[0], said[1], body
+            body = b"".join(self._application(environ, lambda *answer: answer_parts.extend(answer)))
+        return answer_parts[0], answer_parts[1], body
 
     def _spoil(
         self, kind: str | None, status: str, headers: list[tuple[str, str]], body: bytes, start: Any
@@ -83,7 +83,7 @@ class Server:
 
 
 def environment(url: str) -> dict[str, str]:
-    """What makes the usual S3 clients, ours included, talk to `url`."""
+    """Return environment variables that make S3 clients use `url`."""
     return {
         "AWS_ENDPOINT_URL": url,
         "AWS_ALLOW_HTTP": "true",
@@ -95,7 +95,7 @@ def environment(url: str) -> dict[str, str]:
 
 @contextmanager
 def serving(bucket: str) -> Iterator[Server]:
-    """Serve an empty bucket for the body, on a free port."""
+    """Serve an empty bucket on a free port while the body runs."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 

@@ -1,1 +1,1 @@
-"""The GPU suite: each path on the device proved against the CPU, then measured. See `suite`."""
+"""The GPU suite: every path on the device is verified against the CPU, then measured. See `suite`."""

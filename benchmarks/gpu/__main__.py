@@ -1,11 +1,11 @@
-"""Prove and measure the GPU paths.
+"""Verify and measure the GPU paths.
 
     python -m benchmarks.gpu -o RESULTS [--minutes 10] [--quick] [--device cuda] [--only WORD] [--work DIR]
 
-RESULTS gets `results.json` and `results.md`, rewritten after every check, and nothing else; with --resume,
-what they hold is not done again. Images and banks lie in a temporary folder, gone at the end, or in the
-folder that --work names, which stays for the next run. EMBANK_COMMIT names the commit where there is no git
-history. Exit status: 0, or 1 if a check failed.
+RESULTS receives only `results.json` and `results.md`, rewritten after every check; with --resume, the checks
+they contain are not repeated. Images and banks are in a temporary folder, or in the folder --work, which is
+kept for the next run. EMBANK_COMMIT gives the commit if there is no git history. Exit status: 0, or 1 if a
+check failed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.gpu.supervisor import supervise, work
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
+    """Run the command line; return the exit status."""
     started = time.time()
     options = _parse(arguments)
     checks = [check for check in registered() if options.only in check.name]
@@ -57,7 +57,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 @contextlib.contextmanager
 def _work_folder(named: Path | None) -> Iterator[Path]:
-    """The folder that is named, which stays, or one that goes with the body."""
+    """Yield the named folder, which is kept, or a temporary one."""
     if named is not None:
         named.mkdir(parents=True, exist_ok=True)
         yield named.resolve()
@@ -66,13 +66,13 @@ def _work_folder(named: Path | None) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _device(asked: str, quick: bool) -> str:
-    """A device's full name. Without CUDA, --quick runs the CPU half."""
+def _device(name: str, quick: bool) -> str:
+    """Return a device's full name; without CUDA, --quick uses the CPU."""
     from engine.runtime import Runtime, cuda_available
 
     if quick and not cuda_available():
         return "cpu"
-    return Runtime.resolve(asked, "fp32").device
+    return Runtime.resolve(name, "fp32").device
 
 
 if __name__ == "__main__":

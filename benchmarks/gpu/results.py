@@ -1,4 +1,4 @@
-"""The suite's results on disk: JSON for programs, Markdown for people; rewritten whole after every check."""
+"""The suite's results on disk, as JSON and as Markdown; both files are rewritten after every check."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ from benchmarks.gpu.suite import Outcome
 from benchmarks.speed.common import machine, markdown_table, replace_text, write_json
 
 SCHEMA = 1
-#: Import name -> what people call it.
+#: Import name -> common name.
 OPTIONAL = {
     "nvidia.dali": "DALI",
     "faiss": "FAISS",
@@ -24,13 +24,13 @@ OPTIONAL = {
 
 @dataclass
 class Results:
-    """Outcomes of one run of the suite, and where it ran.
+    """Outcomes of one run of the suite, and the machine it ran on.
 
     Attributes:
-        folder: `results.json` and `results.md` are there.
-        device, quick: as asked.
-        facts: of the machine.
-        outcomes: in the order they came.
+        folder: of `results.json` and `results.md`.
+        device, quick: options of the run.
+        facts: description of the machine.
+        outcomes: in order of time.
     """
 
     folder: Path
@@ -41,20 +41,23 @@ class Results:
 
     @classmethod
     def new(cls, folder: Path, device: str, quick: bool) -> "Results":
+        """Return results without outcomes, for this machine."""
         return cls(folder, device, quick, {**machine(), **installed()})
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
-        """What an earlier process of the same run has written."""
+        """Read what an earlier process of the same run has written."""
         body = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        outcomes = [Outcome(**one) for one in body["checks"]]
+        outcomes = [Outcome(**check) for check in body["checks"]]
         return cls(folder, body["device"], body["quick"], body["machine"], outcomes)
 
     def add(self, outcome: Outcome) -> None:
+        """Add an outcome and rewrite the files."""
         self.outcomes.append(outcome)
         self.write()
 
     def write(self) -> None:
+        """Write both files."""
         body = {
             "schema": SCHEMA,
             "device": self.device,
@@ -68,11 +71,12 @@ class Results:
 
     @property
     def counts(self) -> dict[str, int]:
+        """Number of outcomes with each status."""
         statuses = [outcome.status for outcome in self.outcomes]
         return {status: statuses.count(status) for status in ("passed", "failed", "measured", "skipped")}
 
     def markdown(self) -> str:
-        """The whole report."""
+        """Return the report."""
         parts = ["# GPU suite\n", _facts(self), _summary(self)]
         proofs = [o for o in self.outcomes if o.kind == "proof" and o.status in ("passed", "failed")]
         if proofs:
@@ -87,15 +91,15 @@ class Results:
 
 
 def installed() -> dict[str, list[str]]:
-    """Which optional packages are there and which are not."""
-    found: dict[str, list[str]] = {"installed": [], "absent": []}
+    """Return which optional packages are installed and which are absent."""
+    packages: dict[str, list[str]] = {"installed": [], "absent": []}
     for module, name in OPTIONAL.items():
         try:
-            there = importlib.util.find_spec(module) is not None
+            present = importlib.util.find_spec(module) is not None
         except ModuleNotFoundError:
-            there = False
-        found["installed" if there else "absent"].append(name)
-    return found
+            present = False
+        packages["installed" if present else "absent"].append(name)
+    return packages
 
 
 def _facts(results: Results) -> str:
@@ -133,18 +137,18 @@ def _measured(outcome: Outcome) -> str:
 
 
 def leaves(numbers: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested numbers as (path, value); a spread {n, median, min, max} is one value."""
-    found: list[tuple[str, Any]] = []
+    """Flatten nested numbers to (path, value); a spread {n, median, min, max} is one value."""
+    flattened: list[tuple[str, Any]] = []
     for name, value in numbers.items():
         if isinstance(value, dict) and "median" not in value:
-            found += leaves(value, f"{prefix}{name}, ")
+            flattened += leaves(value, f"{prefix}{name}, ")
         else:
-            found.append((prefix + name, value))
-    return found
+            flattened.append((prefix + name, value))
+    return flattened
 
 
 def flat(numbers: dict[str, Any]) -> str:
-    """Nested numbers in one line."""
+    """Format nested numbers in one line."""
     return "; ".join(f"{name} {_shown(value)}" for name, value in leaves(numbers))
 
 

@@ -1,8 +1,8 @@
-"""Checks, what they are given, and running them one after another.
+"""Checks, their context, and running them one after another.
 
 A check is a function of a `Context`, registered by `proof` (it passes or fails) or `measurement` (it
-reports). Each is isolated: whatever one raises is its own failure and the rest goes on. Results are on disk
-after every check, because the machine may be taken away at any moment.
+reports). Checks are isolated: an error in one is its failure, and the others continue. Results are written
+after every check, because the machine may disappear at any moment.
 """
 
 import gc
@@ -28,17 +28,17 @@ Status = Literal["passed", "failed", "measured", "skipped"]
 
 
 class Skip(Exception):
-    """Raised by a check that has nothing to do here; the text says why."""
+    """Raised by a check that does not apply; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        numbers: JSON values, nested by what they are of; units in the names.
-        ok: of a proof; None for a measurement.
-        limit: what a proof holds the numbers to, or what a measurement hopes for.
+        numbers: JSON values, nested by subject; units are in the names.
+        ok: whether a proof has passed; None for a measurement.
+        limit: condition of a proof, or target of a measurement.
     """
 
     numbers: dict[str, Any]
@@ -48,13 +48,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Check:
-    """One registered check.
+    """A registered check.
 
     Attributes:
         name: unique; `subject: what`.
         kind: `proof` or `measurement`.
-        seconds: that it should take on a GPU; it is not started with less time left.
-        rank: lower ones run first; proofs below 50, what takes long to compile last.
+        run: the function.
+        seconds: expected duration on a GPU; the check is not started with less time left.
+        rank: lower ranks run first; proofs are below 50, checks that compile for long come last.
     """
 
     name: str
@@ -65,13 +66,13 @@ class Check:
 
     @property
     def limit_s(self) -> float:
-        """Longer than this is a hang."""
+        """Seconds after which the check counts as hanging."""
         return 60 + 5 * self.seconds
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a check, as it is kept in the results."""
+    """The outcome of a check, as stored in the results."""
 
     name: str
     kind: str
@@ -83,6 +84,7 @@ class Outcome:
     trace: str = ""
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all fields for JSON."""
         return asdict(self)
 
 
@@ -90,7 +92,7 @@ _CHECKS: dict[str, Check] = {}
 
 
 def proof(name: str, *, seconds: float, rank: int = 50) -> Callable[[Any], Any]:
-    """Register a function of a Context that says whether the device computes what the CPU does."""
+    """Register a function of a Context that checks whether the device computes the same as the CPU."""
     return lambda function: _register(Check(name, "proof", function, seconds, rank))
 
 
@@ -107,7 +109,7 @@ def _register(check: Check) -> Any:
 
 
 def registered() -> list[Check]:
-    """All checks of `benchmarks.gpu.checks`, in the order they run."""
+    """Return all checks of `benchmarks.gpu.checks`, in order of rank."""
     from benchmarks.gpu import checks
 
     for name in sorted(m.name for m in pkgutil.iter_modules(checks.__path__)):
@@ -116,7 +118,7 @@ def registered() -> list[Check]:
 
 
 def _import(module: str) -> None:
-    """Import a file of checks; one that needs an absent package becomes a single, skipped check."""
+    """Import a file of checks; a file that needs an absent package becomes a single skipped check."""
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -131,11 +133,11 @@ def _import(module: str) -> None:
 
 @dataclass
 class Context:
-    """What a check is given.
+    """The context of a check.
 
     Attributes:
-        device: `cuda:0`, or `cpu` for the half that needs no GPU.
-        quick: sizes for a test of the suite, not for numbers.
+        device: `cuda:N`, or `cpu` for the part that needs no GPU.
+        quick: use tiny sizes, to test the suite itself.
         work: folder for images and banks; images are kept between checks and runs.
         deadline: `time.time()` at which the suite ends.
     """
@@ -147,80 +149,83 @@ class Context:
 
     @property
     def on_cuda(self) -> bool:
+        """True for a CUDA device."""
         return self.device.startswith("cuda")
 
     @property
     def side(self) -> int:
-        """Of the square that models see, in pixels."""
+        """Side of the models' square input, in pixels."""
         return 32 if self.quick else 224
 
     @property
     def recipe(self) -> "Recipe":
+        """The recipe of all checks."""
         from engine.recipes import Recipe
 
         return Recipe(size=self.side, crop=self.side)
 
     def pick(self, full: Any, quick: Any) -> Any:
-        """One of two sizes."""
+        """Return one of two sizes."""
         return quick if self.quick else full
 
     def runtime(self, precision: "Precision" = "fp32", *, compile: bool = False) -> "Runtime":
-        """The device under test."""
+        """Return the runtime of the device under test."""
         from engine.runtime import Runtime
 
         return Runtime.resolve(self.device, precision, compile=compile)
 
     @property
     def cpu(self) -> "Runtime":
-        """The reference: float32 on the CPU."""
+        """The reference runtime: float32 on the CPU."""
         from engine.runtime import Runtime
 
         return Runtime.resolve("cpu", "fp32")
 
     @property
     def precisions(self) -> "tuple[Precision, ...]":
-        """Those that the device computes in; the CPU refuses fp16."""
+        """Precisions of the device; the CPU refuses fp16."""
         return ("fp32", "bf16", "fp16") if self.on_cuda else ("fp32", "bf16")
 
     def spec(self, slug: str) -> "ModelSpec":
+        """Return a model with this context's recipe."""
         from engine.models import resolve
 
         return resolve(slug, recipe=self.recipe)
 
     def images(self, kind: ImageClass, count: int) -> list[Path]:
-        """Generated files, the same in every run."""
+        """Return generated files, the same in every run."""
         return write_images(self.work, kind, count)
 
     def manifest(self, kinds: Sequence[ImageClass], count: int, rows: int | None = None) -> "Manifest":
-        """`count` files of each kind, gone round until there are `rows` rows."""
+        """Return a manifest of `count` files of each kind, repeated until there are `rows` rows."""
         paths = [path for kind in kinds for path in self.images(kind, count)]
         return manifest_of(paths, self.work, rows)
 
     def need(self, module: str, what: str) -> None:
-        """Skip the check where a package is not installed."""
+        """Skip the check if a package is not installed."""
         try:
-            found = importlib.util.find_spec(module) is not None
+            present = importlib.util.find_spec(module) is not None
         except ModuleNotFoundError:
-            found = False
-        if not found:
+            present = False
+        if not present:
             raise Skip(f"{what} is not installed")
 
 
 def attempt(check: Check, context: Context) -> Outcome:
-    """Run one check; nothing it raises gets out, but KeyboardInterrupt."""
+    """Run one check; no error of it propagates except KeyboardInterrupt."""
     start = time.perf_counter()
 
-    def outcome(status: Status, **more: Any) -> Outcome:
-        return Outcome(check.name, check.kind, status, round(time.perf_counter() - start, 2), **more)
+    def outcome(status: Status, **fields: Any) -> Outcome:
+        return Outcome(check.name, check.kind, status, round(time.perf_counter() - start, 2), **fields)
 
-    left = context.deadline - time.time()
-    if left < check.seconds:
-        return outcome("skipped", reason=f"{max(left, 0):.0f} s left, {check.seconds:.0f} s needed")
+    remaining_s = context.deadline - time.time()
+    if remaining_s < check.seconds:
+        return outcome("skipped", reason=f"{max(remaining_s, 0):.0f} s left, {check.seconds:.0f} s needed")
     try:
         verdict = check.run(context)
     except Skip as reason:
         return outcome("skipped", reason=str(reason))
-    except Exception as error:  # a report over all checks is wanted, whatever one raises
+    except Exception as error:  # the report covers all checks, whatever one raises
         text = " ".join(str(error).split())[:500]
         return outcome(
             "failed", reason=f"{type(error).__name__}: {text}", trace=traceback.format_exc()[-4000:]
@@ -239,21 +244,21 @@ def _tidy(device: str) -> None:
     gc.collect()
     try:
         release_cached(device)
-    except Exception:  # a device that is lost; `device_works` says so next
+    except Exception:  # the device is lost, which `device_works` detects next
         return
 
 
 def device_works(device: str) -> bool:
-    """Whether the device still computes; after some faults a process has lost it for good."""
+    """Return True if the device still computes; after some faults a process can no longer use it."""
     import torch
 
     try:
         return float((torch.ones(8, device=device) * 2).sum().item()) == 16.0
-    except Exception:  # any error is the answer
+    except Exception:  # any error means that it does not
         return False
 
 
 def remaining(checks: Iterable[Check], outcomes: Iterable[Outcome]) -> list[Check]:
-    """Checks without an outcome yet."""
+    """Return the checks that have no outcome yet."""
     done = {outcome.name for outcome in outcomes}
     return [check for check in checks if check.name not in done]

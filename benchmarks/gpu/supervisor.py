@@ -1,7 +1,7 @@
-"""A worker process runs the checks; a supervisor watches it.
+"""A supervisor of the worker process that runs the checks.
 
-A check that takes its process down (a crash in a library, a lost device) or hangs costs that check alone:
-the supervisor writes down what happened and starts a new worker, which goes on with the next check.
+A check that ends its process (a crash in a library, a lost device) or hangs does not affect other checks: the
+supervisor records the failure and starts a new worker, which continues with the next check.
 """
 
 import json
@@ -16,9 +16,9 @@ from benchmarks.gpu.results import Results
 from benchmarks.gpu.suite import Check, Context, Outcome, attempt, device_works, remaining
 from benchmarks.speed.common import ROOT, say, write_json
 
-#: A worker ends with this when its process has lost the device and a new one should go on.
+#: Exit status of a worker whose process has lost the device, so that a new one should continue.
 LOST_DEVICE = 75
-#: Seconds beyond the deadline that a running check may take before it is cut off.
+#: Seconds beyond the deadline after which a running check is killed.
 GRACE_S = 20.0
 _POLL_S = 0.1
 
@@ -27,12 +27,13 @@ def work(folder: Path, work_folder: Path, deadline: float, checks: Sequence[Chec
     """Run the checks that have no outcome yet, in this process.
 
     Args:
-        folder: of the results, which must be there.
-        work_folder: for images and banks, which must be there too.
+        folder: of the results, existing.
+        work_folder: for images and banks, existing.
         deadline: `time.time()` at which the suite ends.
+        checks: in the order in which they run.
 
     Returns:
-        0, or `LOST_DEVICE` if a new process should go on.
+        0, or `LOST_DEVICE` if a new process should continue.
     """
     results = Results.read(folder)
     context = Context(results.device, results.quick, work_folder, deadline)
@@ -52,23 +53,23 @@ def supervise(folder: Path, deadline: float, checks: Sequence[Check], command: S
 
     Args:
         folder, deadline, checks: as in `work`.
-        command: starts a worker, which calls `work` with them.
+        command: starts a worker, which calls `work` with the same arguments.
     """
-    while waiting := remaining(checks, Results.read(folder).outcomes):
+    while unfinished := remaining(checks, Results.read(folder).outcomes):
         status, reason = _one_worker(folder, deadline, checks, command)
         if status not in (0, LOST_DEVICE):
             _blame(folder, checks, reason)
-        if len(remaining(checks, Results.read(folder).outcomes)) == len(waiting):
+        if len(remaining(checks, Results.read(folder).outcomes)) == len(unfinished):
             raise SystemExit(f"the suite's worker does not get going: {reason}")
 
 
 def _one_worker(
     folder: Path, deadline: float, checks: Sequence[Check], command: Sequence[str]
 ) -> tuple[int, str]:
-    """A worker's exit status, and what to say of the check it was at if that is not 0."""
+    """Run a worker; return its exit status, and the failure reason of its current check if that is not 0."""
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     (folder / "current.json").unlink(missing_ok=True)
-    # A process group of its own, so that whatever it started ends with it.
+    # A new process group, so that processes it has started end with it.
     worker = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, start_new_session=True)
     limits = {check.name: check.limit_s for check in checks}
     try:
@@ -85,7 +86,7 @@ def _one_worker(
 
 
 def _overdue(folder: Path, deadline: float, limits: dict[str, float]) -> str:
-    """Why the running check must be stopped; empty if it need not."""
+    """Return why the running check must be stopped; "" if it need not."""
     current = _current(folder)
     if current is None:
         return ""
@@ -104,7 +105,7 @@ def _current(folder: Path) -> tuple[str, float] | None:
 
 
 def _blame(folder: Path, checks: Sequence[Check], reason: str) -> None:
-    """Write down the outcome of a check that could not do it itself."""
+    """Record the failure of a check whose process could not."""
     current = _current(folder)
     results = Results.read(folder)
     if current is None or current[0] in {outcome.name for outcome in results.outcomes}:

@@ -1,4 +1,4 @@
-"""Timing device work: warm, in blocks, by the device's own clock."""
+"""Timing of device work: warmed up, in blocks, by the device's clock."""
 
 import time
 from collections.abc import Callable
@@ -13,13 +13,13 @@ BLOCKS = 5
 
 
 def seconds_each(device: str, work: Callable[[], object], *, budget_s: float, warm_up: int = 2) -> Spread:
-    """Seconds of one call of `work`, as the median of blocks of calls.
+    """Measure the seconds of a call of `work`, as the spread of blocks of calls.
 
     Args:
-        device: whose work it is; timed by events there, by the clock on the CPU.
-        work: queues device work; need not wait for it.
-        budget_s: about how long to measure.
-        warm_up: calls before.
+        device: of the work; timed by events on CUDA, by the clock on the CPU.
+        work: queues device work without having to wait for it.
+        budget_s: approximate duration of the measurement.
+        warm_up: number of calls before it.
     """
     for _ in range(warm_up):
         work()
@@ -40,13 +40,13 @@ def _block(device: str, work: Callable[[], object], calls: int) -> float:
     return span.seconds
 
 
-def per_second(amount: float, each: Spread) -> Spread:
-    """`amount` a call as a rate."""
-    return Spread(each.n, amount / each.median, amount / each.max, amount / each.min)
+def per_second(amount: float, seconds: Spread) -> Spread:
+    """Convert the seconds of a call to a rate of `amount` per call."""
+    return Spread(seconds.n, amount / seconds.median, amount / seconds.max, amount / seconds.min)
 
 
 def gemm_rate(device: str, dtype: torch.dtype, size: int, *, budget_s: float) -> Spread:
-    """FLOP/s of a square matrix product of random numbers."""
+    """Measure the FLOP/s of a square matrix product of random numbers."""
     generator = torch.Generator(device).manual_seed(0)
     a, b = (torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
@@ -56,29 +56,30 @@ def gemm_rate(device: str, dtype: torch.dtype, size: int, *, budget_s: float) ->
 
 
 def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Row-wise cosine of two float64 matrices on the CPU."""
+    """Return row-wise cosines of two float64 matrices on the CPU."""
     return torch.nn.functional.cosine_similarity(a, b, dim=1)
 
 
-def distance(found: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-    """How far features [n, d] are from the true ones.
+def distance(features: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    """Compare features [n, d] with the true ones.
 
     Returns:
-        `min_cosine`; `min_centred_cosine`, after the true mean is taken off both, which is far stricter
-        where all features point the same way; `max_relative_error`, |found - truth| / |truth| of a row.
+        `min_cosine`; `min_centred_cosine`, after subtracting the true mean from both, which is far stricter
+        if all features point in a similar direction; `max_relative_error`, the largest |features - truth| /
+        |truth|.
     """
-    found, truth = found.detach().cpu().double(), truth.detach().cpu().double()
+    features, truth = features.detach().cpu().double(), truth.detach().cpu().double()
     centre = truth.mean(dim=0, keepdim=True)
-    error = (found - truth).norm(dim=1) / truth.norm(dim=1)
+    error = (features - truth).norm(dim=1) / truth.norm(dim=1)
     return {
-        "min_cosine": float(cosines(found, truth).min()),
-        "min_centred_cosine": float(cosines(found - centre, truth - centre).min()),
+        "min_cosine": float(cosines(features, truth).min()),
+        "min_centred_cosine": float(cosines(features - centre, truth - centre).min()),
         "max_relative_error": float(error.max()),
     }
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors are equal bit for bit (unlike `==`, NaN included)."""
+    """Return True if two tensors are equal bit for bit (unlike `==`, including NaN)."""
     return a.shape == b.shape and bool(torch.equal(_bits(a), _bits(b)))
 
 

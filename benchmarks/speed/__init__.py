@@ -1,14 +1,14 @@
-"""Throughput, each script side by side with what one would use instead; `embank bench NAME`."""
+"""Throughput compared with the usual alternatives, one script per subject; `embank bench NAME`."""
 
 import ast
 from pathlib import Path
 
-#: Modules that serve the scripts.
+#: Modules used by the scripts.
 _PARTS = {"__init__", "common", "crowd", "simulate"}
 
 
 def subjects() -> dict[str, str]:
-    """Name of each script -> what it measures, in a line; imports none of them."""
+    """Return name -> summary of each script, without importing them."""
     files = sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem not in _PARTS)
     return {path.stem: _first_line(path) for path in files}
 

@@ -1,8 +1,8 @@
-"""Forward passes of frozen backbones: eager float32 as most write it, step by step to what the encoder runs.
+"""Forward passes of frozen backbones: from the usual eager float32, step by step, to what the encoder runs.
 
-Every contender gets the same batch. `eager` to `bf16 autocast` get it normalised already and use torch's own
-threads; `encoder` starts from uint8 pixels, normalisation included. Each one's features are compared with
-float64's (cosine, largest error), so that no gain is bought with another result.
+Every contender gets the same batch. `eager` to `bf16 autocast` get normalised batches and use torch's
+threads; `encoder` starts from uint8 pixels and includes normalisation. The features of each are compared with
+float64 (cosine, largest error), so that no gain comes from a different result.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,29 +38,29 @@ def run(
 
     Args:
         models: torchvision names.
-        batch: images a forward pass.
-        rounds: each contender once a round.
+        batch: images per forward pass.
+        rounds: with each contender once.
         side: of an image, in pixels.
         device, threads: as `Runtime.resolve` takes them.
-        compiled: also the encoder under torch.compile (minutes of compiling).
+        compiled: time the encoder under torch.compile as well (minutes of compiling).
 
     Returns:
         `{machine, runtime, batch, side, models}`; models is name -> contender -> `{img_per_s, over_eager,
-        cosine, max_error}`: the first two as {n, median, min, max}; cosine to float64's features is the
-        smallest over images, max_error the largest relative to the largest feature.
+        cosine, max_error}`: the first two as {n, median, min, max}; cosine is the smallest over images to
+        float64 features, max_error the largest error relative to the largest feature.
     """
     runtime = Runtime.resolve(device, "fp32", threads)
     torch.set_num_threads(runtime.threads)
-    found = {}
+    results = {}
     for name in models:
         say(f"{name}: batch {batch} on {runtime.device}")
-        found[name] = _measure(name, batch, rounds, side, runtime, compiled)
+        results[name] = _measure(name, batch, rounds, side, runtime, compiled)
     return {
         "machine": machine(),
         "runtime": vars(runtime),
         "batch": batch,
         "side": side,
-        "models": found,
+        "models": results,
     }
 
 
@@ -74,16 +74,20 @@ def _measure(
     spec = resolve(slug, recipe=recipe)
     contenders = _plain(module, pixels, recipe, runtime)
     for label, precision, compile_it in _encoders(runtime, compiled):
-        own = Runtime(runtime.device, precision, runtime.threads, 0, compile_it)  # type: ignore[arg-type]
-        encoder = Encoder(spec, own, module, weights.LoadReport())
+        encoder_runtime = Runtime(runtime.device, precision, runtime.threads, 0, compile_it)  # type: ignore[arg-type]
+        encoder = Encoder(spec, encoder_runtime, module, weights.LoadReport())
         contenders[label] = _of_encoder(encoder, pixels.to(runtime.torch_device))
     exact = _exact(module, pixels, recipe)
     errors = {label: _error(forward().cpu().double(), exact) for label, forward in contenders.items()}
     timed = {label: _waiting(forward, runtime.device) for label, forward in contenders.items()}
     seconds = interleaved(timed, rounds=rounds)
     return {
-        label: {"img_per_s": rate(batch, each), "over_eager": ratio(seconds["eager"], each), **errors[label]}
-        for label, each in seconds.items()
+        label: {
+            "img_per_s": rate(batch, times),
+            "over_eager": ratio(seconds["eager"], times),
+            **errors[label],
+        }
+        for label, times in seconds.items()
     }
 
 
@@ -94,7 +98,7 @@ def _encoders(runtime: Runtime, compiled: bool) -> list[tuple[str, str, bool]]:
 
 
 def _plain(module: nn.Module, pixels: torch.Tensor, recipe: Recipe, runtime: Runtime) -> dict[str, Forward]:
-    """torch's own ways, one step after the other."""
+    """Return contenders with plain torch, one optimisation after the other."""
     x = normalise(pixels.to(runtime.torch_device), recipe)
     rows = x.contiguous()
     module = module.to(runtime.torch_device)
@@ -139,7 +143,7 @@ def _waiting(forward: Forward, device: str) -> Callable[[], None]:
 
 
 def _trained_like(module: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Statistics and factors as training leaves them, so that folding them is no empty exercise."""
+    """Set BatchNorm statistics and factors as after training, so that folding them has an effect."""
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             assert part.running_mean is not None and part.running_var is not None
@@ -151,7 +155,7 @@ def _trained_like(module: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 def _exact(module: nn.Module, pixels: torch.Tensor, recipe: Recipe, count: int = 4) -> torch.Tensor:
-    """Features of the first images in float64 on the CPU."""
+    """Return the features of the first images in float64 on the CPU."""
     import copy
 
     x = normalise(pixels[:count], recipe).double().contiguous()
@@ -160,11 +164,11 @@ def _exact(module: nn.Module, pixels: torch.Tensor, recipe: Recipe, count: int =
     return features
 
 
-def _error(found: torch.Tensor, exact: torch.Tensor) -> dict[str, float]:
-    found = found[: len(exact)]
+def _error(features: torch.Tensor, exact: torch.Tensor) -> dict[str, float]:
+    features = features[: len(exact)]
     return {
-        "cosine": float(nn.functional.cosine_similarity(found, exact).min()),
-        "max_error": float((found - exact).abs().max() / exact.abs().max()),
+        "cosine": float(nn.functional.cosine_similarity(features, exact).min()),
+        "max_error": float((features - exact).abs().max() / exact.abs().max()),
     }
 
 
@@ -175,14 +179,14 @@ def _table(result: dict[str, Any]) -> str:
         for label, row in rows.items()
     ]
     runtime = result["runtime"]
-    place = f"{runtime['device']}, {runtime['threads']} threads"
-    head = f"batch {result['batch']} at {result['side']} pixels on {place}\n\n"
+    where = f"{runtime['device']}, {runtime['threads']} threads"
+    head = f"batch {result['batch']} at {result['side']} pixels on {where}\n\n"
     columns = ["backbone", "how", "img/s: median (min-max)", "times eager", "1 - cosine to float64"]
     return head + markdown_table(columns, lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     options = parser(__doc__.partition("\n")[0])
     options.add_argument(
         "--model", action="append", choices=MODELS, help="repeat for several; all if left out"
@@ -193,17 +197,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--device", default="auto")
     options.add_argument("--threads", type=int, default=None)
     options.add_argument("--compiled", action="store_true", help="also compiled: minutes of compiling")
-    asked = options.parse_args(arguments)
+    args = options.parse_args(arguments)
     result = run(
-        asked.model or MODELS,
-        batch=asked.batch,
-        rounds=asked.rounds,
-        side=asked.side,
-        device=asked.device,
-        threads=asked.threads,
-        compiled=asked.compiled,
+        args.model or MODELS,
+        batch=args.batch,
+        rounds=args.rounds,
+        side=args.side,
+        device=args.device,
+        threads=args.threads,
+        compiled=args.compiled,
     )
-    finish(result, _table(result), asked)
+    finish(result, _table(result), args)
 
 
 if __name__ == "__main__":

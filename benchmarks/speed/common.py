@@ -1,4 +1,4 @@
-"""What the speed scripts share: interleaved rounds, medians with spread, facts of the machine, writers."""
+"""Common parts of the speed scripts: interleaved rounds, medians with spread, the machine, output."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Spread:
-    """n measurements in one number with its range."""
+    """Median and range of n measurements."""
 
     n: int
     median: float
@@ -28,7 +28,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Raises ValueError on an empty sequence."""
+        """Summarise measurements; raise ValueError if there are none."""
         return cls(len(values), statistics.median(values), min(values), max(values))
 
     def __str__(self) -> str:
@@ -38,15 +38,15 @@ class Spread:
 def interleaved(
     contenders: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of each contender in each round.
+    """Measure the seconds of each contender in each round.
 
-    All contenders run once a round, and the order turns from round to round, so that a machine that slows
-    down or is shared slows all of them.
+    All contenders run once in each round, in rotating order, so that a machine that slows down or is shared
+    slows all of them.
 
     Args:
-        contenders: name -> what to time.
-        rounds: of all contenders; 0 gives no seconds.
-        warm_up: run each once, untimed, before the first round.
+        contenders: name -> function to time.
+        rounds: of all contenders; 0 gives no measurements.
+        warm_up: whether each runs once, untimed, before the first round.
     """
     names = list(contenders)
     if warm_up:
@@ -63,12 +63,12 @@ def interleaved(
 
 
 def rate(items: int, seconds: Sequence[float]) -> Spread:
-    """Items a second, over the rounds."""
+    """Return items per second, over the rounds."""
     return Spread.of([items / s for s in seconds])
 
 
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
-    """Quotient round by round: what side-by-side measurement makes steadier than either side.
+    """Return the quotient round by round, which is steadier than either side.
 
     Raises:
         ValueError: the sequences are not of the same rounds.
@@ -77,12 +77,12 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
 
 
 def figure(value: float) -> str:
-    """A number to three significant digits, whole numbers from a hundred on."""
+    """Format a number with three significant digits, from a hundred on as an integer."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, devices, driver, versions, date and commit."""
+    """Describe the machine: processor, cores, memory, devices, driver, versions, date and commit."""
     import psutil
 
     from engine.runtime import describe_devices, toolkit_versions, usable_cores
@@ -111,18 +111,18 @@ def _processor() -> str:
 
 
 def driver_version() -> str:
-    """NVIDIA driver version, or an empty text where there is none."""
+    """Return the version of the NVIDIA driver; "" without one."""
     return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0]
 
 
 def commit() -> str:
-    """Commit of this code: EMBANK_COMMIT where set (copies without history), else what git says."""
+    """Return the commit of this code: EMBANK_COMMIT if set (copies without history), else from git."""
     if stated := os.environ.get("EMBANK_COMMIT"):
         return stated
-    found = _output("git", "-C", str(ROOT), "rev-parse", "HEAD")
-    if found and _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"):
-        found += " with changes"
-    return found or "unknown"
+    revision = _output("git", "-C", str(ROOT), "rev-parse", "HEAD")
+    if revision and _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"):
+        revision += " with changes"
+    return revision or "unknown"
 
 
 def _output(*command: str) -> str:
@@ -134,12 +134,12 @@ def _output(*command: str) -> str:
 
 
 def write_json(result: Mapping[str, Any], path: Path) -> None:
-    """Write a result, whole or not at all: a reader, or a run cut short, never meets half a file."""
+    """Write a result atomically: readers and interrupted runs never leave half a file."""
     replace_text(path, json.dumps(result, indent=1, default=_plain) + "\n")
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write beside the file and rename over it."""
+    """Write a file atomically, by renaming a temporary one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(text, encoding="utf-8")
@@ -153,7 +153,7 @@ def _plain(value: Any) -> Any:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; floats are shortened, bars and line breaks in cells made harmless."""
+    """Return a Markdown table; floats are shortened, bars and line breaks in cells escaped."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "".join("| " + " | ".join(_cell(cell) for cell in line) + " |\n" for line in lines)
 
@@ -164,20 +164,22 @@ def _cell(value: Any) -> str:
 
 
 def parser(about: str) -> argparse.ArgumentParser:
-    """The options that every speed script has."""
-    found = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    found.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    found.add_argument("-o", "--out", type=Path, help="also write the JSON document here")
-    return found
+    """Return a parser with the options of every speed script."""
+    options = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    options.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    options.add_argument("-o", "--out", type=Path, help="also write the JSON document here")
+    return options
 
 
 def finish(result: Mapping[str, Any], table: str, options: argparse.Namespace) -> None:
-    """Print a result as asked: JSON or table on stdout, a file with --out."""
+    """Print a result as JSON or table on stdout, and write a file with --out."""
     if options.out:
         write_json(result, options.out)
     print(json.dumps(result, indent=1, default=_plain) if options.json else table)
 
 
 def say(text: str) -> None:
-    """One line of progress on stderr."""
+    """Print a line of progress on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
-"""What it costs to keep the SHA-256 of every image file that is read: decoding with it against without.
+"""The cost of recording the SHA-256 of every image file that is read: decoding with it and without.
 
-Both contenders decode the same files by `turbo`, in turns, in one process; ratios are taken round by round.
+Both contenders decode the same files by `turbo`, alternately, in one process; ratios are taken round by
+round.
 
     python -m benchmarks.speed.contents [--rounds 9]
 """
@@ -29,7 +30,7 @@ from engine.recipes import Recipe
 from engine.runtime import usable_cores
 from stores.bank.contents import unknown
 
-#: The largest share of the time of decoding that it may take.
+#: Share of the decoding time that it may take, at most.
 TARGET = 0.03
 
 
@@ -39,12 +40,13 @@ def run(
     """Measure every class of images.
 
     Args:
+        classes: kinds of images, and number of files of each.
         rounds: timed passes over all files of a class.
-        threads: of the decoder; None takes one a core.
+        threads: of the decoder; None takes one per core.
 
     Returns:
-        `{machine, rounds, target, classes: {name: {images, kilobytes, rate, cost}}}`: `rate` in images a
-        second, with contents kept, and `cost`, the time with them over the time without, as spreads.
+        `{machine, rounds, target, classes: {name: {images, kilobytes, rate, cost}}}`: `rate` in images per
+        second with digests, and `cost`, the time with digests over the time without, as spreads.
     """
     results: dict[str, Any] = {}
     threads = threads or usable_cores()
@@ -58,7 +60,7 @@ def run(
 def _measure(paths: Sequence[Path], rounds: int, threads: int) -> dict[str, Any]:
     uris = [str(path) for path in paths]
     plain = ImageSource(Path(), uris, limits=Limits(), allow_outside=True)
-    keeping = ImageSource(
+    recording = ImageSource(
         Path(), uris, limits=Limits(), allow_outside=True, contents=Contents(unknown(len(paths)))
     )
     with closing(make_decoder("turbo", Recipe(), device="cpu", threads=threads, batch_size=32)) as decoder:
@@ -70,7 +72,7 @@ def _measure(paths: Sequence[Path], rounds: int, threads: int) -> dict[str, Any]
                 pass
 
         seconds = interleaved(
-            {"without": lambda: decode(plain), "with": lambda: decode(keeping)}, rounds=rounds
+            {"without": lambda: decode(plain), "with": lambda: decode(recording)}, rounds=rounds
         )
     return {
         "images": len(paths),
@@ -81,16 +83,22 @@ def _measure(paths: Sequence[Path], rounds: int, threads: int) -> dict[str, Any]
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table."""
+    """Format the result as a Markdown table."""
     rows = [
-        [name, one["images"], f"{one['kilobytes']:.0f}", str(one["rate"]), str(one["cost"])]
-        for name, one in result["classes"].items()
+        [
+            name,
+            measurements["images"],
+            f"{measurements['kilobytes']:.0f}",
+            str(measurements["rate"]),
+            str(measurements["cost"]),
+        ]
+        for name, measurements in result["classes"].items()
     ]
     return markdown_table(["images", "files", "kB", "images/s with contents", "time with / without"], rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     options_of = parser(__doc__.partition("\n")[0])
     options_of.add_argument("--rounds", type=int, default=9, help="timed passes over all files of a class")
     options = options_of.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Many dask workers in one process: a crowd for a scheduler to look after, not for work.
+"""Many dask workers in one process, as load for a scheduler.
 
 python -m benchmarks.speed.crowd ADDRESS WORKERS
 """
@@ -9,20 +9,21 @@ import tempfile
 
 
 async def crowd(address: str, workers: int, scratch: str) -> None:
-    """Join a scheduler as so many workers of one thread each, until it goes away."""
+    """Connect `workers` workers of one thread each to a scheduler, until it ends."""
     from distributed import Worker
 
-    made = [
+    dask_workers = [
         Worker(
             address, nthreads=1, memory_limit=0, local_directory=scratch, dashboard=False, host="127.0.0.1"
         )
         for _ in range(workers)
     ]
-    await asyncio.gather(*made)
-    await asyncio.gather(*(worker.finished() for worker in made))
+    await asyncio.gather(*dask_workers)
+    await asyncio.gather(*(worker.finished() for worker in dask_workers))
 
 
 def main() -> None:
+    """Run the command line."""
     address, workers = sys.argv[1:]
     with tempfile.TemporaryDirectory() as scratch:
         asyncio.run(crowd(address, int(workers), scratch))

@@ -1,9 +1,10 @@
-"""Image files to uint8 squares of 224: embank's decoders against Pillow in a DataLoader, the usual way.
+"""Image files to uint8 squares of 224: embank's decoders compared with Pillow in a DataLoader, the usual way.
 
-All contenders take turns in one process, so a busy machine slows them alike; ratios are taken round by round.
-Worker processes are started, and every contender has been through all files once, before the clock starts.
+All contenders alternate in one process, so that a busy machine slows them alike; ratios are taken round by
+round. Before the measurement, worker processes have been started and every contender has decoded all files
+once.
 
-    python -m benchmarks.speed.decode                     # generated pictures
+    python -m benchmarks.speed.decode                     # generated images
     python -m benchmarks.speed.decode --data FOLDER       # each sub-folder of images is one class
 """
 
@@ -37,10 +38,10 @@ from engine.recipes import Recipe
 from engine.runtime import usable_cores
 
 BASELINE = "Pillow in a DataLoader"
-#: Gains over the baseline that the project holds itself to.
+#: Target gains over the baseline.
 TARGET_GAINS = {"turbo": 1.8, "turbo-dct": 7.0}
 
-#: Generated classes: kind, and files a round.
+#: Generated classes: kind, and number of files.
 CLASSES: tuple[tuple[ImageClass, int], ...] = (
     (XRAY, 256),
     (PNG, 96),
@@ -51,7 +52,7 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"}
 
 
 class Pictures(Dataset[torch.Tensor]):
-    """Files through Pillow and torchvision's transforms: uint8 [S, S, 3]."""
+    """Dataset of files through Pillow and torchvision's transforms: uint8 [S, S, 3]."""
 
     def __init__(self, paths: Sequence[Path], recipe: Recipe) -> None:
         self.paths = list(paths)
@@ -83,30 +84,32 @@ def run(
 
     Args:
         data: folder whose sub-folders of images are the classes; None generates `classes`.
+        classes: kinds of images, and number of files of each.
         rounds: timed passes over all files of a class.
-        device: where the pixels end up; the baseline leaves them in host memory.
-        threads: of each decoder; None takes one a core.
+        device: of the pixels; the baseline leaves them in host memory.
+        batch_size: of all contenders.
+        threads: of each decoder; None takes one per core.
         workers: of the DataLoader.
         decoders: names; those that are not installed are listed under `skipped`.
-        most: files a class of `data`.
+        most: files of each class of `data`, at most.
 
     Returns:
         `{machine, ..., skipped, classes: {name: {images, megapixels, kilobytes, contenders}}}` with, for each
-        contender, `rate` (images a second) and `gain` (its ratio to the baseline's) as {n, median, min, max},
-        `seconds` of each round, and `mean_difference` and `worst_image` to Pillow in levels of 255.
+        contender, `rate` (images per second) and `gain` (its ratio to the baseline's) as {n, median, min,
+        max}, `seconds` of each round, and `mean_difference` and `worst_image` to Pillow in levels of 255.
     """
     facts = machine()
     threads = threads or usable_cores()
     available = available_decoders()
     skipped = {name: why for name in decoders if (why := available[name.removesuffix("-dct")])}
     names = [name for name in decoders if name not in skipped]
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, paths in _files(data, classes, Path(folder), most):
             say(f"{name}: {len(paths)} files")
             with contextlib.ExitStack() as stack:
-                made = {n: stack.enter_context(_decoder(n, device, threads, batch_size)) for n in names}
-                found[name] = _measure(paths, made, rounds, batch_size, workers)
+                opened = {n: stack.enter_context(_decoder(n, device, threads, batch_size)) for n in names}
+                results[name] = _measure(paths, opened, rounds, batch_size, workers)
     return {
         "machine": facts,
         "device": device,
@@ -117,7 +120,7 @@ def run(
         "target_gains": TARGET_GAINS,
         "target_difference": TOLERANCE,
         "skipped": skipped,
-        "classes": found,
+        "classes": results,
     }
 
 
@@ -159,16 +162,16 @@ def _measure(
         contenders[name] = lambda decoder=decoder: _exhaust(decoder.stream(source, batches))  # type: ignore[misc]
     seconds = interleaved(contenders, rounds=rounds)
     sizes = [Image.open(path).size for path in paths]
-    found: dict[str, Any] = {}
+    measurements: dict[str, Any] = {}
     for name in contenders:
-        found[name] = {
+        measurements[name] = {
             "rate": rate(len(paths), seconds[name]),
             "gain": ratio(seconds[BASELINE], seconds[name]),
             "seconds": seconds[name],
         }
     for name, decoder in decoders.items():
         parity = pixel_parity(source, range(len(paths)), recipe, decoder, batch_size=batch_size)
-        found[name] |= {
+        measurements[name] |= {
             "mean_difference": parity["mean"],
             "worst_image": parity["worst_image_mean"],
             "failed": parity["failed"] + parity["disagreed"],
@@ -177,7 +180,7 @@ def _measure(
         "images": len(paths),
         "megapixels": float(np.mean([w * h / 1e6 for w, h in sizes])),
         "kilobytes": float(np.mean([path.stat().st_size / 1e3 for path in paths])),
-        "contenders": found,
+        "contenders": measurements,
     }
 
 
@@ -187,12 +190,12 @@ def _exhaust(batches: Iterable[Any]) -> None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown: one row a class and contender."""
+    """Format the result as Markdown, with a row for each class and contender."""
     columns = ["images", "contender", "img/s", "gain", "mean difference", "worst image"]
     rows: list[list[Any]] = []
-    for name, one in result["classes"].items():
-        kind = f"{name} ({one['megapixels']:.1f} Mpx, {one['kilobytes']:.0f} kB)"
-        for contender, numbers in one["contenders"].items():
+    for name, measurements in result["classes"].items():
+        kind = f"{name} ({measurements['megapixels']:.1f} Mpx, {measurements['kilobytes']:.0f} kB)"
+        for contender, numbers in measurements["contenders"].items():
             differences = [numbers.get(key) for key in ("mean_difference", "worst_image")]
             rows.append(
                 [
@@ -212,7 +215,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     options = parser(__doc__.partition("\n")[0])
     options.add_argument("--data", type=Path, help="folder; each sub-folder of images is one class")
     options.add_argument("--rounds", type=int, default=5)
@@ -222,19 +225,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--workers", type=int, default=2, help="of the DataLoader")
     options.add_argument("--decoder", action="append", help="repeat; default all")
     options.add_argument("--most", type=int, default=256, help="files of each sub-folder")
-    asked = options.parse_args(arguments)
-    names = {"decoders": asked.decoder} if asked.decoder else {}
+    args = options.parse_args(arguments)
+    names = {"decoders": args.decoder} if args.decoder else {}
     result = run(
-        data=asked.data,
-        rounds=asked.rounds,
-        device=asked.device,
-        batch_size=asked.batch_size,
-        threads=asked.threads,
-        workers=asked.workers,
-        most=asked.most,
+        data=args.data,
+        rounds=args.rounds,
+        device=args.device,
+        batch_size=args.batch_size,
+        threads=args.threads,
+        workers=args.workers,
+        most=args.most,
         **names,
     )
-    finish(result, table(result), asked)
+    finish(result, table(result), args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Embedding end to end, against embank's own decode-only and encode-only rates and the usual loop.
+"""Embedding end to end, compared with embank's decode-only and encode-only rates and with the usual loop.
 
 The loop is a DataLoader with Pillow and torchvision's transforms, an eager float32 model, append and np.save.
 """
@@ -40,7 +40,7 @@ from stores.manifest.manifest import Manifest
 if TYPE_CHECKING:
     import torch
 
-#: Share of the rate that perfect overlap would give, and gain over the loop, that are asked for.
+#: Targets: share of the rate at perfect overlap, and gain over the loop.
 TARGET_EFFICIENCY, TARGET_GAIN = 0.9, 1.7
 
 
@@ -57,27 +57,28 @@ def run(
     workers: int = 2,
     recipe: Recipe | None = None,
 ) -> dict[str, Any]:
-    """Measure, all contenders in turn in each round, after one untimed round.
+    """Time all contenders once in each round, after an untimed round.
 
-    Every time is of a whole call: models built, decoders made, workers started, files written.
+    Every time is that of a complete call, including building models and decoders, starting workers and
+    writing files.
 
     Args:
         models: torchvision names, untrained.
         data: folder of images; None writes `images` JPEGs of 640 x 480.
-        images: at most so many of the folder.
-        rounds: timed.
-        device, precision, decoder, batch_size: as `embank embed`.
+        images: of the folder, at most.
+        rounds: number of timed rounds.
+        device, precision, decoder, batch_size: as for `embank embed`.
         workers: of the DataLoader.
         recipe: for all models; default `imagenet-224`.
 
     Returns:
         `{machine, images, device, ..., models: {name: {rates, efficiency, gain, agreement}}}`, rates in
-        images a second as {n, median, min, max}.
+        images per second as {n, median, min, max}.
     """
     runtime = Runtime.resolve(device, precision)
     options = EmbedOptions(decoder=decoder, batch_size=batch_size)
     recipe = recipe or RECIPES["imagenet-224"]
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     facts = machine()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -86,8 +87,8 @@ def run(
             case = Case(
                 manifest, resolve(f"random/{model}", recipe=recipe), runtime, options, folder, workers
             )
-            found[model] = _measure(case, rounds)
-            say(f"{model}: {found[model]['rates']['embank']} img/s")
+            results[model] = _measure(case, rounds)
+            say(f"{model}: {results[model]['rates']['embank']} img/s")
         return {
             "machine": facts,
             "images": len(manifest),
@@ -99,20 +100,20 @@ def run(
             "loader_workers": workers,
             "rounds": rounds,
             "bound": "slower of decode and encode" if runtime.on_cuda else "1 / (1/decode + 1/encode)",
-            "models": found,
+            "models": results,
         }
 
 
 def _manifest(folder: Path, data: Path | None, images: int) -> Manifest:
     if data is None:
         return manifest_of(write_images(folder, PHOTO, images), folder)
-    whole = Manifest.from_folder(data)
-    return Manifest.from_frame(whole.frame.iloc[:images], whole.root)
+    manifest = Manifest.from_folder(data)
+    return Manifest.from_frame(manifest.frame.iloc[:images], manifest.root)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model on one set of images, and the contenders as methods."""
+    """A model and a set of images, with the contenders as methods."""
 
     manifest: Manifest
     spec: ModelSpec
@@ -163,14 +164,14 @@ class Case:
             return next(iter(stream)).pixels.clone()
 
     def encode_only(self, pixels: "torch.Tensor") -> None:
-        """Encode the first batch's pixels as often as there are batches."""
+        """Encode the pixels of the first batch as many times as there are batches."""
         fix_flags(self.runtime)
         encoder = load(self.spec, self.runtime)
         waiting: list[HostCopy] = []
         for rows in self.batches:
             batch = pixels if self.runtime.on_cuda else pixels[: len(rows)]
             waiting.append(HostCopy(encoder(batch)))
-            if len(waiting) > 2:  # as many as the pipeline lets wait
+            if len(waiting) > 2:  # as many as may wait in the pipeline
                 waiting.pop(0).wait()
         for copy in waiting:
             copy.wait()
@@ -208,11 +209,12 @@ def _measure(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def efficiency(seconds: dict[str, list[float]], *, overlap: bool) -> Spread:
-    """Share of the best possible rate that the whole run reaches.
+    """Return the share of the best possible rate that the complete run reaches.
 
     Args:
         seconds: of `decode`, `encode` and `embank`, round by round.
-        overlap: whether stages have a processor each (the slower one bounds) or share one (they add up).
+        overlap: whether stages have a processor each (the slower one is the bound) or share one (times add
+            up).
     """
     pairs = zip(seconds["decode"], seconds["encode"], strict=True)
     best = [max(pair) if overlap else sum(pair) for pair in pairs]
@@ -220,7 +222,7 @@ def efficiency(seconds: dict[str, list[float]], *, overlap: bool) -> Spread:
 
 
 def agreement(bank: Path, loop_file: Path) -> dict[str, float]:
-    """Cosine of embank's features to the loop's: proof that both did the same work."""
+    """Return cosines of embank's features to the loop's, which show that both did the same work."""
     features = Bank.open(bank).features()
     ours = np.asarray(features.array, np.float64)[features.ok]
     theirs = np.load(loop_file).astype(np.float64)[features.ok]
@@ -229,16 +231,16 @@ def agreement(bank: Path, loop_file: Path) -> dict[str, float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as Markdown."""
+    """Format the result as Markdown."""
     columns = ["model", "embank", "decode only", "encode only", "usual loop", "efficiency", "gain over loop"]
     rows = [
         [
             model,
-            *(one["rates"][name] for name in ("embank", "decode", "encode", "loop")),
-            one["efficiency"],
-            one["gain"],
+            *(measurements["rates"][name] for name in ("embank", "decode", "encode", "loop")),
+            measurements["efficiency"],
+            measurements["gain"],
         ]
-        for model, one in result["models"].items()
+        for model, measurements in result["models"].items()
     ]
     note = (
         f"Images a second, {result['images']} images ({result['data']}), {result['device']}, "
@@ -249,7 +251,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     options = parser(__doc__.partition("\n")[0])
     options.add_argument("--model", action="append", help="torchvision name; repeat [resnet18, resnet50]")
     options.add_argument("--data", type=Path, help="folder of images instead of generated ones")
@@ -260,19 +262,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--decoder", default="auto")
     options.add_argument("--batch-size", type=int)
     options.add_argument("--workers", type=int, default=2, help="of the DataLoader")
-    asked = options.parse_args(arguments)
+    args = options.parse_args(arguments)
     result = run(
-        models=asked.model or ("resnet18", "resnet50"),
-        data=asked.data,
-        images=asked.images,
-        rounds=asked.rounds,
-        device=asked.device,
-        precision=asked.precision,
-        decoder=asked.decoder,
-        batch_size=asked.batch_size,
-        workers=asked.workers,
+        models=args.model or ("resnet18", "resnet50"),
+        data=args.data,
+        images=args.images,
+        rounds=args.rounds,
+        device=args.device,
+        precision=args.precision,
+        decoder=args.decoder,
+        batch_size=args.batch_size,
+        workers=args.workers,
     )
-    finish(result, table(result), asked)
+    finish(result, table(result), args)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Few-shot from stored features: the kernel against the study's loop and the gather limit; the command.
+"""Few-shot from stored features: the kernel compared with the study's loop and the gather limit; the command.
 
-The loop is the study's on stored float32 features, with numpy: an episode at a time, every class shuffled to
+The loop is the study's on stored float32 features, with numpy: one episode at a time, every class shuffled to
 draw from it, then index, mean, distances, argmin. The gather limit only copies the rows of all episodes into
-a small buffer, in as many threads as the kernel, from float16 (as the bank stores them) and from float32.
+a small buffer, with as many threads as the kernel, from float16 (as stored in the bank) and from float32.
 """
 
 import os
 
-# As in the command, and before numpy is imported: both contenders' products are too small for threads.
+# As in the command, and before numpy is imported: the products of both contenders are too small for threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import itertools
@@ -31,10 +31,10 @@ from engine.runtime import synchronize, usable_cores
 from stores.backends.location import Place
 from stores.bank.reader import Bank
 
-#: Rows that the gather limit copies at a time.
+#: Rows copied at a time for the gather limit.
 _BLOCK = 32
 
-#: What the child process runs: the command, with the clock read between its parts.
+#: Code of the child process: the command, with timestamps between its parts.
 _CHILD = """
 import sys, time
 marks = [("start of Python", time.time())]
@@ -71,17 +71,17 @@ def run(
     Args:
         rows: of the bank.
         dim: length of an embedding.
-        repeats: rounds, each contender once a round.
+        repeats: rounds, with each contender once.
         protocol: of the episodes; default 600 x 5-way 20-shot 15-query.
-        classes: that the rows are dealt to, evenly.
-        folder: where the bank goes while it runs (rows x dim x 2 bytes).
-        faiss: also time one FAISS search an episode.
-        device: `cuda` also times the kernel on features that are resident there.
+        classes: number of classes, of equal size.
+        folder: for the temporary bank (rows x dim x 2 bytes).
+        faiss: time one FAISS search per episode as well.
+        device: `cuda` times the kernel on resident features as well.
 
     Returns:
         `{rows, dim, classes, protocol, rounds, machine, same, seconds, cpu_seconds, kernel_over, command,
         parts}`: `same` is the share of queries classified as by the loop; seconds of wall clock and
-        processor, ratios and parts of the command (milliseconds) as {n, median, min, max}.
+        processor, ratios, and parts of the command (milliseconds) as {n, median, min, max}.
     """
     protocol = protocol or Protocol(n_way=5)
     with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -127,7 +127,7 @@ def _bank(root: Path, rows: int, dim: int, classes: int) -> Bank:
             values += centres[np.arange(start, stop) % classes]
             writer.commit(ChunkResult(index, values, np.ones(stop - start, dtype=bool)))
         writer.seal()
-    time.sleep(SETTLED_NS / 1e9 + 0.1)  # files that have just been written are not stamped
+    time.sleep(SETTLED_NS / 1e9 + 0.1)  # files that were just written are not stamped
     verify(bank)
     return bank
 
@@ -138,9 +138,9 @@ def _kernel(
 ) -> dict[str, Any]:  # fmt: skip
     pools = [np.flatnonzero(labels == c) for c in range(labels.max() + 1)]
     threads = usable_cores()
-    wide = np.empty(stored.shape, np.float32)
-    for start in range(0, len(wide), 4096):
-        wide[start : start + 4096] = stored[start : start + 4096]
+    features32 = np.empty(stored.shape, np.float32)
+    for start in range(0, len(features32), 4096):
+        features32[start : start + 4096] = stored[start : start + 4096]
 
     def draw() -> Episodes:
         return Sampler(pools, protocol.identity(data_set)).draw(protocol.episodes)
@@ -150,39 +150,39 @@ def _kernel(
         return predict(stored, drawn.support, drawn.query, "sqeuclidean", threads)
 
     drawn = draw()
-    every = np.concatenate([drawn.support, drawn.query], axis=2).ravel()
+    all_rows = np.concatenate([drawn.support, drawn.query], axis=2).ravel()
     contenders: dict[str, Callable[[], Any]] = {
         "kernel": ours,
         "sampling": draw,
-        "gather float16": lambda: _gather(stored, every, threads),
-        "gather float32": lambda: _gather(wide, every, threads),
+        "gather float16": lambda: _gather(stored, all_rows, threads),
+        "gather float32": lambda: _gather(features32, all_rows, threads),
         "loop, drawing": lambda: _loop_draws(pools, protocol),
-        "loop": lambda: _loop(wide, drawn),
+        "loop": lambda: _loop(features32, drawn),
     }
     if faiss:
-        contenders["faiss"] = lambda: predict_by_faiss(wide, drawn.support, drawn.query)
+        contenders["faiss"] = lambda: predict_by_faiss(features32, drawn.support, drawn.query)
     if device != "cpu":
         contenders[device] = _resident(stored, drawn, device)
     processor: dict[str, list[float]] = {name: [] for name in contenders}
-    clocked = {name: _clocked(each, processor[name]) for name, each in contenders.items()}
+    clocked = {name: _clocked(contender, processor[name]) for name, contender in contenders.items()}
     seconds = interleaved(clocked, rounds=repeats)
-    processor = {name: each[1:] for name, each in processor.items()}  # without the warm-up
+    processor = {name: times[1:] for name, times in processor.items()}  # without the warm-up
     return {
-        "same": float((ours() == _loop(wide, drawn)).mean()),
-        "seconds": {name: Spread.of(each) for name, each in seconds.items()},
-        "cpu_seconds": {name: Spread.of(each) for name, each in processor.items()},
+        "same": float((ours() == _loop(features32, drawn)).mean()),
+        "seconds": {name: Spread.of(times) for name, times in seconds.items()},
+        "cpu_seconds": {name: Spread.of(times) for name, times in processor.items()},
         "kernel_over": _ratios(seconds),
         "kernel_over_cpu": _ratios(processor),
     }
 
 
 def _ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, Spread]:
-    """Our time as a multiple of the limits, and the others' as a multiple of ours, round by round."""
-    whole = [a + b for a, b in zip(seconds["loop"], seconds["loop, drawing"], strict=True)]
-    found = {name: ratio(seconds["kernel"], seconds[name]) for name in ("gather float16", "gather float32")}
-    found |= {"loop / kernel": ratio(seconds["loop"], seconds["kernel"])}
-    found |= {"loop with drawing / kernel": ratio(whole, seconds["kernel"])}
-    return found
+    """Return the kernel's time over the limits, and the loop's over the kernel's, round by round."""
+    loop_with_drawing = [a + b for a, b in zip(seconds["loop"], seconds["loop, drawing"], strict=True)]
+    ratios = {name: ratio(seconds["kernel"], seconds[name]) for name in ("gather float16", "gather float32")}
+    ratios |= {"loop / kernel": ratio(seconds["loop"], seconds["kernel"])}
+    ratios |= {"loop with drawing / kernel": ratio(loop_with_drawing, seconds["kernel"])}
+    return ratios
 
 
 def _clocked(contender: Callable[[], Any], into: list[float]) -> Callable[[], None]:
@@ -200,8 +200,8 @@ def _gather(features: NDArray[Any], rows: Rows, threads: int) -> None:
     def work() -> None:
         buffer = np.empty((_BLOCK, features.shape[1]), features.dtype)
         while (start := next(starts)) < len(rows):
-            some = rows[start : start + _BLOCK]
-            np.take(features, some, axis=0, out=buffer[: len(some)], mode="clip")
+            block_rows = rows[start : start + _BLOCK]
+            np.take(features, block_rows, axis=0, out=buffer[: len(block_rows)], mode="clip")
 
     in_threads(work, threads)
 
@@ -216,14 +216,14 @@ def _loop_draws(pools: Sequence[Rows], protocol: Protocol) -> list[list[Rows]]:
 
 
 def _loop(features: NDArray[np.float32], drawn: Episodes) -> NDArray[np.int16]:
-    found = np.empty(drawn.query.shape, np.int16)
+    classes = np.empty(drawn.query.shape, np.int16)
     for e in range(len(drawn)):
         prototypes = features[drawn.support[e]].mean(axis=1)
         queries = features[drawn.query[e].ravel()]
         distances = (queries**2).sum(axis=1)[:, None] + (prototypes**2).sum(axis=1)
         distances -= 2 * queries @ prototypes.T
-        found[e] = distances.argmin(axis=1).reshape(found.shape[1:])
-    return found
+        classes[e] = distances.argmin(axis=1).reshape(classes.shape[1:])
+    return classes
 
 
 def _resident(stored: NDArray[Any], drawn: Episodes, device: str) -> Callable[[], None]:
@@ -239,7 +239,7 @@ def _resident(stored: NDArray[Any], drawn: Episodes, device: str) -> Callable[[]
 
 
 def _command(bank: Place, protocol: Protocol, repeats: int) -> tuple[Spread, dict[str, Spread]]:
-    """Wall clock of the whole command in seconds, and of its parts in milliseconds."""
+    """Return the wall clock of the complete command in seconds, and of its parts in milliseconds."""
     words = ["fewshot", str(bank), "--model", "random", "--json"]
     for option in ("n_way", "n_shot", "n_query", "episodes", "seed"):
         words += ["--" + option.replace("_", "-"), str(getattr(protocol, option))]
@@ -256,7 +256,7 @@ def _command(bank: Place, protocol: Protocol, repeats: int) -> tuple[Spread, dic
         if turn == 0:  # warms the page cache and writes byte code
             totals.clear()
             parts.clear()
-    return Spread.of(totals), {name: Spread.of([each[name] for each in parts]) for name in parts[0]}
+    return Spread.of(totals), {name: Spread.of([p[name] for p in parts]) for name in parts[0]}
 
 
 def _checked(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -264,13 +264,13 @@ def _checked(words: Sequence[str], environment: Mapping[str, str]) -> subprocess
 
 
 def _split(start: float, stop: float, done: subprocess.CompletedProcess[str]) -> dict[str, float]:
-    """Milliseconds of each part, from the child's clock and from the command's own stages."""
-    found, last = {}, start
+    """Return the milliseconds of each part, from the child's timestamps and the command's stages."""
+    milliseconds, last = {}, start
     for name, at in json.loads(done.stderr.splitlines()[-1]):
-        found[name], last = 1e3 * (at - last), at
+        milliseconds[name], last = 1e3 * (at - last), at
     stages = {name: 1e3 * seconds for name, seconds in json.loads(done.stdout)["stages"].items()}
-    rest = found.pop("command") - sum(stages.values())
-    return {**found, **stages, "parse, print": rest, "exit": 1e3 * (stop - last)}
+    rest = milliseconds.pop("command") - sum(stages.values())
+    return {**milliseconds, **stages, "parse, print": rest, "exit": 1e3 * (stop - last)}
 
 
 def _table(result: dict[str, Any]) -> str:
@@ -304,6 +304,7 @@ def _ms(spread: Spread) -> Spread:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     options = parser(__doc__ or "")
     options.add_argument("--rows", type=int, default=10_000)
     options.add_argument("--dim", type=int, default=2048)
@@ -316,12 +317,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--faiss", action="store_true", help="also one FAISS search an episode")
     options.add_argument("--device", default="cpu", help="cuda: also with features resident there")
     options.add_argument("--folder", type=Path, help="where the bank goes while it runs")
-    asked = options.parse_args(argv)
-    protocol = Protocol(asked.n_way, asked.n_shot, asked.n_query, asked.episodes)
+    args = options.parse_args(argv)
+    protocol = Protocol(args.n_way, args.n_shot, args.n_query, args.episodes)
     result = run(
-        asked.rows, asked.dim, asked.repeats, protocol, asked.classes, asked.folder, asked.faiss, asked.device
+        args.rows,
+        args.dim,
+        args.repeats,
+        protocol,
+        args.classes,
+        args.folder,
+        args.faiss,
+        args.device,
     )
-    finish(result, _table(result), asked)
+    finish(result, _table(result), args)
 
 
 if __name__ == "__main__":

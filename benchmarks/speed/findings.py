@@ -1,11 +1,11 @@
-"""Probes of many findings: all in one run, one finding after another, and by the study's scikit-learn sweep.
+"""Probes of many findings: in one run, one finding after another, and by the study's scikit-learn sweep.
 
 Features are those of `benchmarks.speed.probe`. A finding is drawn for every image from a logistic model with
-a random direction and a share of positives from 2 to 30 %; a fifth of the cells, of other images for every
-finding, is masked, as uncertain and blank cells are.
+a random direction and a share of positives from 2 to 30 %; a fifth of the cells, different ones for every
+finding, are missing, like uncertain and blank cells.
 
-The scikit-learn sweep is timed on one finding in the middle of the shares; its seconds are multiplied by the
-number of findings, and said to be so.
+The scikit-learn sweep is timed on one finding of a medium share, and its seconds are multiplied by the number
+of findings, which the output states.
 """
 
 from collections.abc import Sequence
@@ -20,20 +20,22 @@ from engine.kernels.logistic.solver import Fits, Options, fit, fit_many
 from engine.runtime import usable_cores
 
 _SHARES, _MASKED = (0.02, 0.3), 0.2
-#: Deviation of the scores that findings are drawn by.
+#: Standard deviation of the scores that findings are drawn from.
 _SCORE = 2.0
 
 
 def made_findings(features: NDArray[np.float16], findings: int, seed: int = 0) -> NDArray[np.int8]:
-    """Cells int8 [rows, findings]: 1, 0, or -1 where masked; each finding has both."""
+    """Return cells int8 [rows, findings]: 1, 0, or -1 if missing; every finding has both 0 and 1."""
     rng = np.random.default_rng(seed)
     directions = rng.standard_normal((features.shape[1], findings), np.float32)
     blocks = range(0, len(features), 8192)
     scores = np.concatenate([features[i : i + 8192].astype(np.float32) @ directions for i in blocks])
     scores = (scores - scores.mean(0)) / scores.std(0) * _SCORE
     noisy = scores + rng.logistic(size=scores.shape)
-    least = np.array([np.quantile(noisy[:, f], 1 - s) for f, s in enumerate(np.linspace(*_SHARES, findings))])
-    cells: NDArray[np.int8] = (noisy > least).astype(np.int8)
+    threshold = np.array(
+        [np.quantile(noisy[:, f], 1 - s) for f, s in enumerate(np.linspace(*_SHARES, findings))]
+    )
+    cells: NDArray[np.int8] = (noisy > threshold).astype(np.int8)
     cells[rng.random(cells.shape) < _MASKED] = -1
     return cells
 
@@ -53,14 +55,14 @@ def run(
     """Fit `values` values of C = 1 / logspace(-6, 5) for every finding, `repeats` times each way.
 
     Args:
-        alone: also fit one finding after another.
-        sklearn: also time the sweep, once, on one finding.
+        alone: time one finding after another as well.
+        sklearn: time the sweep as well, once, on one finding.
 
     Returns:
         `{rows, dim, findings, values, device, repeats, machine, fits, converged, seconds: {together, alone},
         times_as_fast, stages, peak_bytes}`, and with `sklearn` `{sweep_seconds, sweep_over_together, excess,
-        higher, sweep_excess}`: seconds as {n, median, min, max}; the sweep's are those of one finding times
-        their number; the last three are of that finding, as `benchmarks.speed.probe.run` has them.
+        higher, sweep_excess}`: seconds as {n, median, min, max}; those of the sweep are for one finding times
+        the number of findings; the last three are for that finding, as in `benchmarks.speed.probe.run`.
     """
     import torch
 
@@ -70,10 +72,10 @@ def run(
     threads = threads or usable_cores()
     torch.set_num_threads(threads)
     options = Options(device=device, threads=threads, memory=memory)
-    found: list[list[Fits]] = []
+    runs: list[list[Fits]] = []
 
     def together() -> None:
-        found.append(fit_many(features, cells, strengths, options=options))
+        runs.append(fit_many(features, cells, strengths, options=options))
 
     def one_by_one() -> None:
         for column in cells.T.astype(np.int64):
@@ -81,7 +83,7 @@ def run(
 
     contenders = {"together": together} | ({"alone": one_by_one} if alone else {})
     seconds = interleaved(contenders, rounds=repeats, warm_up=False)
-    last = found[-1]
+    last = runs[-1]
     result: dict[str, Any] = {
         "rows": rows,
         "dim": dim,
@@ -91,9 +93,9 @@ def run(
         "repeats": repeats,
         "machine": machine(),
         "fits": findings * values,
-        "converged": sum(int(each.converged.sum()) for each in last),
+        "converged": sum(int(fits.converged.sum()) for fits in last),
         "seconds": {name: Spread.of(taken) for name, taken in seconds.items()},
-        "stages": stages([run[0] for run in found]),  # each of a run's fits has the seconds of all
+        "stages": stages([run[0] for run in runs]),  # every fit of a run has the seconds of all
     }
     if alone:
         result["times_as_fast"] = ratio(seconds["alone"], seconds["together"])
@@ -105,16 +107,20 @@ def run(
 def _against_sweep(
     features: NDArray[np.float16], cells: NDArray[np.int8], ours: Sequence[Fits], seconds: Sequence[float]
 ) -> dict[str, Any]:
-    """The sweep of the finding in the middle."""
+    """Compare with the sweep of the finding in the middle."""
     which = len(ours) // 2
     labelled = np.flatnonzero(cells[:, which] >= 0)
-    some, targets, mine = features[labelled], cells[labelled, which].astype(np.int64), ours[which]
-    sweep = timed_sweep(some, targets, mine.C)
-    taken = sweep["seconds"] * len(ours)
+    labelled_features, targets, fits = (
+        features[labelled],
+        cells[labelled, which].astype(np.int64),
+        ours[which],
+    )
+    sweep = timed_sweep(labelled_features, targets, fits.C)
+    sweep_seconds = sweep["seconds"] * len(ours)
     return {
-        "sweep_seconds": taken,
-        "sweep_over_together": ratio([taken] * len(seconds), list(seconds)),
-        **compared(some, targets, mine, sweep),
+        "sweep_seconds": sweep_seconds,
+        "sweep_over_together": ratio([sweep_seconds] * len(seconds), list(seconds)),
+        **compared(labelled_features, targets, fits, sweep),
     }
 
 
@@ -143,23 +149,24 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     options = arguments(__doc__ or "")
     options.add_argument("--findings", type=int, default=14)
     options.add_argument("--no-alone", action="store_true", help="leave out one finding after another")
-    asked = options.parse_args(argv)
+    args = options.parse_args(argv)
     result = run(
-        asked.rows,
-        asked.dim,
-        asked.findings,
-        asked.values,
-        asked.repeats,
-        not asked.no_alone,
-        not asked.no_sklearn,
-        asked.device,
-        asked.memory,
-        asked.threads,
+        args.rows,
+        args.dim,
+        args.findings,
+        args.values,
+        args.repeats,
+        not args.no_alone,
+        not args.no_sklearn,
+        args.device,
+        args.memory,
+        args.threads,
     )
-    finish(result, _table(result), asked)
+    finish(result, _table(result), args)
 
 
 if __name__ == "__main__":

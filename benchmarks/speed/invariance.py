@@ -1,7 +1,7 @@
-"""Covariance of stored features against the matrix product's peak; whitening against the study's loop.
+"""Covariance of stored features compared with the peak of matrix products; whitening with the study's loop.
 
-The covariance reads float16 features once, as from a bank. Its rate counts 2 n d^2 operations, as a plain
-product X^T X needs; the symmetric product does half of them. The peak is a square product of numpy's in the
+The covariance reads float16 features once, as from a bank. Its rate counts 2 n d^2 operations, which a plain
+product X^T X needs; the symmetric product does half of them. The peak is a square product of numpy in the
 same arithmetic. The study's loop takes one view at a time: a product with the factor in float32, torch's
 cosine, SciPy's Mahalanobis distance with the inverse in float64; it is timed on a part of the views.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.common import Spread, finish, interleaved, machine, markdown_table, parser, ratio
 from engine.kernels.covariance import Arithmetic, moments
-from engine.kernels.whitening import Regularisation, Whitening, agreement, whitener
+from engine.kernels.whitening import Regularisation, Whitening, agreement, fit_whitener
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("float64", "float32")
 
@@ -26,12 +26,16 @@ def run(
     """Time the covariance of `rows` x `dim`, and cosines and distances of `images` x `views` views.
 
     Args:
+        rows, dim: of the features.
+        images, views: number of images, and of views of each.
         looped: views that the study's loop is timed on.
+        repeats: rounds.
+        device: of the kernels.
 
     Returns:
         `{..., covariance: {arithmetic: {seconds, flops, peak, of_peak}}, whitening: {arithmetic: {seconds,
         loop_seconds, times_as_fast, largest_difference}}}`: spreads {n, median, min, max}; loop_seconds are
-        for all views; differences of cosines are from the loop's.
+        for all views; differences are between cosines and the loop's.
     """
     rng = np.random.default_rng(0)
     stored = _features(rng, rows, dim)
@@ -47,13 +51,13 @@ def run(
 
 
 def _features(rng: np.random.Generator, rows: int, dim: int) -> NDArray[np.float16]:
-    """Like pooled ReLU features: correlated, not negative."""
+    """Return features like pooled ReLU outputs: correlated and not negative."""
     mix = (rng.standard_normal((dim, dim), np.float32) / np.sqrt(dim) + np.eye(dim, dtype=np.float32)) / 2
-    found = np.empty((rows, dim), np.float16)
+    features = np.empty((rows, dim), np.float16)
     for start in range(0, rows, 8192):
-        part = found[start : start + 8192]
-        part[...] = np.abs(rng.standard_normal(part.shape, np.float32) @ mix + 0.5)
-    return found
+        block = features[start : start + 8192]
+        block[...] = np.abs(rng.standard_normal(block.shape, np.float32) @ mix + 0.5)
+    return features
 
 
 def _covariance(
@@ -61,7 +65,7 @@ def _covariance(
 ) -> dict[str, Any]:
     dim = stored.shape[1]
     a = np.random.default_rng(1).standard_normal((2 * dim, dim)).astype(arithmetic)
-    b = a.copy()  # numpy would see one array as symmetric
+    b = a.copy()  # with a single array, numpy would compute a symmetric product
     products = max(1, len(stored) // (8 * len(a)))
 
     def peak() -> None:
@@ -92,20 +96,20 @@ def _whitening(
     repeats: int,
     device: str,
 ) -> dict[str, Any]:
-    found = whitener(moments(sample), Regularisation())
+    truth = fit_whitener(moments(sample), Regularisation())
     dim = sample.shape[1]
-    of_images = sample[:images].astype(np.float32)
-    of_views = of_images[:, None] + 0.3 * rng.standard_normal((images, views, dim), np.float32)
-    inverse = np.asarray(np.linalg.inv(found.factor @ found.factor.T), np.float64)
-    reference = _loop(found.mean, inverse, of_images, of_views, looped)
+    image_features = sample[:images].astype(np.float32)
+    view_features = image_features[:, None] + 0.3 * rng.standard_normal((images, views, dim), np.float32)
+    inverse = np.asarray(np.linalg.inv(truth.factor @ truth.factor.T), np.float64)
+    reference = _loop(truth.mean, inverse, image_features, view_features, looped)
     scale = images * views / looped
     contenders: dict[str, Callable[[], Any]] = {
-        "loop": lambda: _loop(found.mean, inverse, of_images, of_views, looped)
+        "loop": lambda: _loop(truth.mean, inverse, image_features, view_features, looped)
     }
     cosines: dict[str, NDArray[np.float64]] = {}
     for arithmetic in ARITHMETICS:
         contenders[arithmetic] = partial(
-            agreement, Whitening(found, arithmetic=arithmetic, device=device), of_images, of_views
+            agreement, Whitening(truth, arithmetic=arithmetic, device=device), image_features, view_features
         )
         cosines[arithmetic] = contenders[arithmetic]().cosine
     seconds = interleaved(contenders, rounds=repeats, warm_up=False)
@@ -128,22 +132,22 @@ def _loop(
     views: NDArray[np.float32],
     count: int,
 ) -> NDArray[np.float64]:
-    """Cosines of the first `count` views, as the study's code takes them, one by one."""
+    """Return cosines of the first `count` views, computed one by one as in the study's code."""
     import torch
     from scipy.spatial.distance import mahalanobis
 
     factor = torch.from_numpy(np.linalg.cholesky(inverse)).float()
     centre = torch.from_numpy(mean).float()
-    found = np.empty(count)
-    for at in range(count):
-        i, j = divmod(at, views.shape[1])
+    cosines = np.empty(count)
+    for position in range(count):
+        i, j = divmod(position, views.shape[1])
         image, view = torch.from_numpy(images[i]), torch.from_numpy(views[i, j])
         if j == 0:
             a = (centre - image)[None] @ factor
         b = (centre - view) @ factor
-        found[at] = float(torch.nn.functional.cosine_similarity(a, b, dim=-1).mean())
+        cosines[position] = float(torch.nn.functional.cosine_similarity(a, b, dim=-1).mean())
         mahalanobis(images[i], views[i, j], inverse)
-    return found
+    return cosines
 
 
 def _table(result: dict[str, Any]) -> str:
@@ -168,6 +172,7 @@ def _scaled(spread: Spread, unit: float) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     options = parser(__doc__ or "")
     options.add_argument("--rows", type=int, default=224_316)
     options.add_argument("--dim", type=int, default=2048)
@@ -176,10 +181,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--looped", type=int, default=1024, help="views that the study's loop is timed on")
     options.add_argument("--repeats", type=int, default=5)
     options.add_argument("--device", default="cpu")
-    asked = options.parse_args(argv)
-    sizes = (asked.rows, asked.dim, asked.images, asked.views, asked.looped, asked.repeats)
-    result = run(*sizes, device=asked.device)
-    finish(result, _table(result), asked)
+    args = options.parse_args(argv)
+    sizes = (args.rows, args.dim, args.images, args.views, args.looped, args.repeats)
+    result = run(*sizes, device=args.device)
+    finish(result, _table(result), args)
 
 
 if __name__ == "__main__":

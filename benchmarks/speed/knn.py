@@ -1,7 +1,8 @@
-"""Exact nearest neighbours from stored float16 features: embank against FAISS called by hand, same answers.
+"""Exact nearest neighbours from stored float16 features: embank compared with FAISS called by hand.
 
 By hand: widen, normalise, `IndexFlatIP` (or `IndexFlatL2`), `add`, `search`. embank does the same from the
-same float16 array and on top computes every distance in float64 and settles ties.
+same float16 array, and also computes every distance in float64 and resolves ties. The neighbours are the
+same.
 """
 
 import threading
@@ -30,18 +31,18 @@ def run(
 
     Returns:
         `{queries, base, dim, k, distance, rounds, machine, seconds, over_hand, cpu_seconds, cpu_over_hand,
-        peak_bytes, same_rows}`: seconds of each contender and how many times as long as by hand it takes, as
-        {n, median, min, max}, by the clock and in processor time of all threads (what a shared machine
-        disturbs less); peak_bytes by which the process grew; the share of neighbours that equal FAISS's.
+        peak_bytes, same_rows}`: seconds of each contender and its time over that by hand, as
+        {n, median, min, max}, in wall-clock time and in processor time of all threads (which a shared machine
+        disturbs less); growth of the process in bytes; share of neighbours equal to those by hand.
     """
     rng = np.random.default_rng(0)
-    stored = _features(rng, base, dim)
-    asked = _features(rng, queries, dim)
-    contenders: dict[str, Any] = {"hand": lambda: _by_hand(asked, stored, k, distance)}
+    base_features = _features(rng, base, dim)
+    query_features = _features(rng, queries, dim)
+    contenders: dict[str, Any] = {"hand": lambda: _by_hand(query_features, base_features, k, distance)}
     for backend in ("faiss", "array"):
         contenders[backend] = lambda backend=backend: nearest(
-            Vectors(asked),
-            Vectors(stored),
+            Vectors(query_features),
+            Vectors(base_features),
             k,
             distance=distance,
             backend=backend,
@@ -65,10 +66,10 @@ def run(
         "device": device,
         "rounds": repeats,
         "machine": machine(),
-        "seconds": {name: Spread.of(each) for name, each in seconds.items()},
-        "over_hand": {name: ratio(each, seconds["hand"]) for name, each in seconds.items()},
-        "cpu_seconds": {name: Spread.of(each) for name, each in processor.items()},
-        "cpu_over_hand": {name: ratio(each, processor["hand"]) for name, each in processor.items()},
+        "seconds": {name: Spread.of(times) for name, times in seconds.items()},
+        "over_hand": {name: ratio(times, seconds["hand"]) for name, times in seconds.items()},
+        "cpu_seconds": {name: Spread.of(times) for name, times in processor.items()},
+        "cpu_over_hand": {name: ratio(times, processor["hand"]) for name, times in processor.items()},
         "peak_bytes": peaks,
         "same_rows": {
             name: float(np.mean(results[name].rows == results["hand"])) for name in ("faiss", "array")
@@ -78,7 +79,7 @@ def run(
 
 
 def _clocked(contender: Callable[[], Any], into: list[float]) -> Callable[[], None]:
-    """Run it and note its processor time."""
+    """Return the contender with its processor time recorded."""
 
     def run() -> None:
         start = time.process_time()
@@ -89,12 +90,12 @@ def _clocked(contender: Callable[[], Any], into: list[float]) -> Callable[[], No
 
 
 def _features(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray[Any, Any]:
-    """Like pooled ReLU features: not negative, not centred."""
-    found = np.empty((rows, dim), np.float16)
+    """Return features like pooled ReLU outputs: not negative and not centred."""
+    features = np.empty((rows, dim), np.float16)
     for start in range(0, rows, 4096):
-        part = found[start : start + 4096]
-        part[...] = np.abs(rng.standard_normal(part.shape, np.float32) + 0.5)
-    return found
+        block = features[start : start + 4096]
+        block[...] = np.abs(rng.standard_normal(block.shape, np.float32) + 0.5)
+    return features
 
 
 def _by_hand(
@@ -102,18 +103,18 @@ def _by_hand(
 ) -> np.ndarray[Any, Any]:
     import faiss
 
-    wide, asked = base.astype(np.float32), queries.astype(np.float32)
+    base32, wide_queries = base.astype(np.float32), queries.astype(np.float32)
     index = faiss.IndexFlatIP(base.shape[1]) if distance == "cosine" else faiss.IndexFlatL2(base.shape[1])
     if distance == "cosine":
-        faiss.normalize_L2(wide)
-        faiss.normalize_L2(asked)
-    index.add(wide)
-    rows: np.ndarray[Any, Any] = index.search(asked, k)[1]
+        faiss.normalize_L2(base32)
+        faiss.normalize_L2(wide_queries)
+    index.add(base32)
+    rows: np.ndarray[Any, Any] = index.search(wide_queries, k)[1]
     return rows
 
 
 class _Peak:
-    """Resident bytes by which the process grows at most, sampled."""
+    """Peak growth of the process's resident memory in bytes, sampled."""
 
     def __enter__(self) -> "_Peak":
         import psutil
@@ -157,6 +158,7 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     options = parser(__doc__ or "")
     options.add_argument("--queries", type=int, default=10_000)
     options.add_argument("--base", type=int, default=100_000)
@@ -165,9 +167,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--distance", choices=["cosine", "euclidean"], default="cosine")
     options.add_argument("--device", default="cpu")
-    asked = options.parse_args(argv)
-    result = run(asked.queries, asked.base, asked.dim, asked.k, asked.repeats, asked.distance, asked.device)
-    finish(result, _table(result), asked)
+    args = options.parse_args(argv)
+    result = run(args.queries, args.base, args.dim, args.k, args.repeats, args.distance, args.device)
+    finish(result, _table(result), args)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""All regularisation values at once: embank's lockstep solver against the study's scikit-learn sweep.
+"""All regularisation values at once: embank's batched solver compared with the study's scikit-learn sweep.
 
-The sweep is what the study's code does: `LogisticRegression(warm_start=True, max_iter=100)` on float32
-features, one value after another from C = 1e6 down, tolerance as it comes. Both sides' solutions are judged
-by one float64 objective.
+The sweep is that of the study's code: `LogisticRegression(warm_start=True, max_iter=100)` on float32
+features, one value after another from C = 1e6 down, with the default tolerance. The solutions of both are
+compared by the same float64 objective.
 
-Features are made like pooled ReLU features: a latent vector whose components fall off like j^-0.7, shifted
-by its class's centre, is spread over the channels by a random matrix; at each of four positions noise is
-added and the negative part cut off; the mean over positions is stored in float16. With five classes their
-shares are those of EyePACS: the commonest overlap, while the rarest is nearly separable in 2,048 columns.
-There the fits at large C are hard, and the sweep's 100 iterations end far above the minimum.
+Features are synthetic, like pooled ReLU outputs: a latent vector whose components decrease like j^-0.7,
+shifted by the centre of its class, is mapped to the channels by a random matrix; at each of four positions
+noise is added and negative values are set to 0; the mean over positions is stored in float16. Five classes
+have the shares of EyePACS: the commonest overlap, while the rarest is nearly separable in 2,048 columns. This
+makes fits at large C hard, and the sweep's 100 iterations end far above the minimum.
 """
 
 import argparse
@@ -32,7 +32,7 @@ _LATENT_DECAY, _SEPARATION, _POSITIONS = 0.7, 1.7, 4
 def made_features(
     rows: int, dim: int, classes: int, seed: int = 0
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-    """Features float16 [rows, dim] as described above, and classes [rows], each of which has a row."""
+    """Return features float16 [rows, dim] as described above, and classes [rows]; no class is empty."""
     rng = np.random.default_rng(seed)
     latent = max(8, dim // 4)
     scale = np.arange(1, latent + 1) ** -_LATENT_DECAY
@@ -44,14 +44,14 @@ def made_features(
     bias = size * rng.normal(-1.0, 0.5, dim).astype(np.float32)
     features = np.empty((rows, dim), np.float16)
     for start in range(0, rows, 4096):
-        part = targets[start : start + 4096]
-        hidden = rng.standard_normal((len(part), latent)) * scale + centres[part]
+        block_targets = targets[start : start + 4096]
+        hidden = rng.standard_normal((len(block_targets), latent)) * scale + centres[block_targets]
         channels = hidden.astype(np.float32) @ spread + bias
         pooled = np.zeros_like(channels)
         for _ in range(_POSITIONS):
             noise = rng.standard_normal(channels.shape, np.float32) * np.float32(0.5 * size)
             pooled += np.maximum(channels + noise, 0)
-        features[start : start + len(part)] = pooled * (0.4 / _POSITIONS)
+        features[start : start + len(block_targets)] = pooled * (0.4 / _POSITIONS)
     return features, targets
 
 
@@ -67,19 +67,19 @@ def run(
     tolerance: float = Options.tolerance,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Fit `values` values of C = 1 / logspace(-6, 5) on made features, `repeats` times, and once by sweep.
+    """Fit `values` values of C = 1 / logspace(-6, 5) to synthetic features, `repeats` times, and once by
+    sweep.
 
-    Half of the repeats come before the sweep and half after it: it takes minutes, and machines drift.
+    Half of the repeats come before the sweep and half after it, because it takes minutes and machines drift.
 
     Returns:
         `{rows, dim, classes, values, device, repeats, machine, seconds, stages, iterations, converged, gflop,
         peak_gflop_s, share_of_peak, share_of_peak_in_products, peak_bytes}`, and with `sklearn`
         `{sweep_seconds, sweep_over_lockstep, sweep_iterations, sweep_stopped, excess, higher,
-        sweep_excess}`: seconds as
-        {n, median, min, max}; floating-point operations of the products with X; the best rate of square and
-        of block products in float32, as measured between the repeats; our largest (objective - sweep's) /
-        sweep's; the number of values where ours is higher at all; and the sweep's largest (objective - ours)
-        / ours.
+        sweep_excess}`: seconds as {n, median, min, max}; floating-point operations of the products with X;
+        the best rate of square and of block products in float32, measured between the repeats; the largest
+        (objective - sweep's) / sweep's; the number of values where our objective is higher; and the sweep's
+        largest (objective - ours) / ours.
     """
     import torch
 
@@ -88,21 +88,21 @@ def run(
     threads = threads or usable_cores()
     options = Options(device=device, threads=threads, memory=memory, tolerance=tolerance)
     torch.set_num_threads(threads)
-    found: list[Fits] = []
+    fits: list[Fits] = []
     peaks: list[float] = []
 
-    def lockstep() -> None:
-        found.append(fit(features, targets, strengths, options=options))
+    def batched() -> None:
+        fits.append(fit(features, targets, strengths, options=options))
 
     contenders = {
-        "lockstep": lockstep,
+        "batched": batched,
         "peak": lambda: peaks.append(_peak(dim, values * (classes if classes > 2 else 1), device)),
     }
     first = -(-repeats // 2) if sklearn else repeats
-    seconds = interleaved(contenders, rounds=first, warm_up=False)["lockstep"]
-    sweep = timed_sweep(features, targets, found[0].C) if sklearn else None
-    seconds += interleaved(contenders, rounds=repeats - first, warm_up=False)["lockstep"]
-    last, peak = found[-1], max(peaks)
+    seconds = interleaved(contenders, rounds=first, warm_up=False)["batched"]
+    sweep = timed_sweep(features, targets, fits[0].C) if sklearn else None
+    seconds += interleaved(contenders, rounds=repeats - first, warm_up=False)["batched"]
+    last, peak = fits[-1], max(peaks)
     result: dict[str, Any] = {
         "rows": rows,
         "dim": dim,
@@ -112,13 +112,13 @@ def run(
         "repeats": repeats,
         "machine": machine(),
         "seconds": Spread.of(seconds),
-        "stages": stages(found),
+        "stages": stages(fits),
         "iterations": last.iterations.tolist(),
         "converged": int(last.converged.sum()),
         "gflop": last.flops / 1e9,
         "peak_gflop_s": peak,
         "share_of_peak": Spread.of([last.flops / 1e9 / s / peak for s in seconds]),
-        "share_of_peak_in_products": Spread.of([f.flops / 1e9 / f.seconds["products"] / peak for f in found]),
+        "share_of_peak_in_products": Spread.of([f.flops / 1e9 / f.seconds["products"] / peak for f in fits]),
         "peak_bytes": peak_bytes(),
     }
     if sweep is not None:
@@ -127,7 +127,7 @@ def run(
 
 
 def _peak(dim: int, columns: int, device: str) -> float:
-    """Gflop/s of the fastest of several float32 products: square ones, and the solver's, full width."""
+    """Return the Gflop/s of the fastest float32 product among square ones and the solver's at full width."""
     import torch
 
     from engine.runtime import Span
@@ -150,11 +150,11 @@ def _peak(dim: int, columns: int, device: str) -> float:
 def timed_sweep(
     features: NDArray[np.float16], targets: NDArray[np.int64], C: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """What `_sweep` finds from the largest C down, and its seconds."""
+    """Return the result of `_sweep` from the largest C down, with its seconds."""
     sweep: dict[str, Any] = {}
-    wide, order = features.astype(np.float32), np.argsort(-C, kind="stable")
+    features32, order = features.astype(np.float32), np.argsort(-C, kind="stable")
     timed = interleaved(
-        {"sweep": lambda: sweep.update(_sweep(wide, targets, C[order]))}, rounds=1, warm_up=False
+        {"sweep": lambda: sweep.update(_sweep(features32, targets, C[order]))}, rounds=1, warm_up=False
     )
     return sweep | {"order": order, "seconds": timed["sweep"][0]}
 
@@ -166,10 +166,10 @@ def _against_sweep(
     seconds: Sequence[float],
     sweep: dict[str, Any],
 ) -> dict[str, Any]:
-    taken = sweep["seconds"]
+    sweep_seconds = sweep["seconds"]
     return {
-        "sweep_seconds": taken,
-        "sweep_over_lockstep": ratio([taken] * len(seconds), list(seconds)),
+        "sweep_seconds": sweep_seconds,
+        "sweep_over_lockstep": ratio([sweep_seconds] * len(seconds), list(seconds)),
         "sweep_iterations": sweep["iterations"],
         "sweep_stopped": int(sum(i >= 100 for i in sweep["iterations"])),
         **compared(features, targets, ours, sweep),
@@ -179,20 +179,22 @@ def _against_sweep(
 def compared(
     features: NDArray[np.float16], targets: NDArray[np.int64], ours: Fits, sweep: dict[str, Any]
 ) -> dict[str, Any]:
-    """Our objectives beside those of `timed_sweep`: `{excess, higher, sweep_excess}`, as `run` has them."""
+    """Compare our objectives with those of `timed_sweep`: `{excess, higher, sweep_excess}`, as in `run`."""
     order = sweep["order"]
-    theirs = measure(features, targets, ours.C[order], sweep["coef"], sweep["intercept"]).objective
-    mine = measure(features, targets, ours.C[order], ours.coef[order], ours.intercept[order]).objective
+    sweep_objectives = measure(features, targets, ours.C[order], sweep["coef"], sweep["intercept"]).objective
+    our_objectives = measure(
+        features, targets, ours.C[order], ours.coef[order], ours.intercept[order]
+    ).objective
     return {
-        "excess": float(((mine - theirs) / theirs).max()),
-        "higher": int((mine > theirs).sum()),
-        "sweep_excess": float(((theirs - mine) / mine).max()),
+        "excess": float(((our_objectives - sweep_objectives) / sweep_objectives).max()),
+        "higher": int((our_objectives > sweep_objectives).sum()),
+        "sweep_excess": float(((sweep_objectives - our_objectives) / our_objectives).max()),
     }
 
 
-def stages(found: Sequence[Fits]) -> dict[str, Spread]:
-    """Seconds of each stage of the solver, over its runs."""
-    return {name: Spread.of([f.seconds.get(name, 0.0) for f in found]) for name in found[-1].seconds}
+def stages(fits: Sequence[Fits]) -> dict[str, Spread]:
+    """Return the seconds of each stage of the solver, over its runs."""
+    return {name: Spread.of([f.seconds.get(name, 0.0) for f in fits]) for name in fits[-1].seconds}
 
 
 def _sweep(
@@ -203,7 +205,7 @@ def _sweep(
 
     model = LogisticRegression(warm_start=True, max_iter=100)
     coef, intercept, iterations = [], [], []
-    with warnings.catch_warnings():  # counted instead: `sweep_stopped`
+    with warnings.catch_warnings():  # counted in `sweep_stopped` instead
         warnings.simplefilter("ignore", ConvergenceWarning)
         for value in C:
             model.set_params(C=value).fit(features, targets)
@@ -215,7 +217,7 @@ def _sweep(
 
 
 def peak_bytes() -> int:
-    """Most bytes the process has had resident, features included."""
+    """Return the peak of the process's resident memory in bytes, features included."""
     import resource
     import sys
 
@@ -229,7 +231,7 @@ def _table(result: dict[str, Any]) -> str:
         f"{result['device']}: {result['converged']} converged, "
         f"{result['gflop']:,.0f} Gflop in products with X\n\n"
     )
-    lines = [["lockstep, all of it", str(result["seconds"])]]
+    lines = [["embank, in total", str(result["seconds"])]]
     lines += [[f"  {name}", str(spread)] for name, spread in result["stages"].items()]
     if "sweep_seconds" in result:
         lines += [
@@ -237,7 +239,7 @@ def _table(result: dict[str, Any]) -> str:
                 f"scikit-learn's sweep ({result['sweep_stopped']} fits stopped at 100 iterations)",
                 f"{result['sweep_seconds']:.3g}",
             ],
-            ["sweep / lockstep", str(result["sweep_over_lockstep"])],
+            ["sweep / embank", str(result["sweep_over_lockstep"])],
         ]
     facts = [
         ["peak of float32 products, Gflop/s", f"{result['peak_gflop_s']:.0f}"],
@@ -255,7 +257,7 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """The options of scripts that time the solver."""
+    """Return a parser with the options of scripts that time the solver."""
     options = parser(description)
     options.add_argument("--rows", type=int, default=28_100)
     options.add_argument("--dim", type=int, default=2048)
@@ -269,23 +271,24 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     options = arguments(__doc__ or "")
     options.add_argument("--classes", type=int, default=5)
     options.add_argument("--tolerance", type=float, default=Options.tolerance)
-    asked = options.parse_args(argv)
+    args = options.parse_args(argv)
     result = run(
-        asked.rows,
-        asked.dim,
-        asked.classes,
-        asked.values,
-        asked.repeats,
-        not asked.no_sklearn,
-        asked.device,
-        asked.memory,
-        asked.tolerance,
-        asked.threads,
+        args.rows,
+        args.dim,
+        args.classes,
+        args.values,
+        args.repeats,
+        not args.no_sklearn,
+        args.device,
+        args.memory,
+        args.tolerance,
+        args.threads,
     )
-    finish(result, _table(result), asked)
+    finish(result, _table(result), args)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Reading embeddings: the bank's mapping against an .npy memory map and zarr's own selection, same values.
+"""Reading embeddings: the bank's memory map compared with an .npy memory map and zarr's selection.
 
-Every contender opens its file or store anew in each round, as a study started from the shell would.
+Every contender opens its file or store in each round, like a study started from the shell. All read the same
+values.
 """
 
 import tempfile
@@ -31,19 +32,19 @@ def run(
     Args:
         rows: of the bank.
         dim: length of an embedding.
-        repeats: rounds, each contender once a round.
+        repeats: rounds, with each contender once.
         selected: random rows to gather, without replacement.
-        folder: where the files go while it runs; the page cache must hold them twice.
+        folder: for temporary files; the page cache must have room for both copies.
 
     Returns:
-        `{rows, dim, selected, rounds, machine, equal, open_ms, full, random, random_warm}`: bytes a second of
-        each contender and its ratios, as {n, median, min, max}.
+        `{rows, dim, selected, rounds, machine, equal, open_ms, full, random, random_warm}`: bytes per second
+        of each contender, and ratios, as {n, median, min, max}.
     """
     with tempfile.TemporaryDirectory(dir=folder) as name:
         root = Path(name)
         bank = _bank(root, rows, dim)
-        chosen = np.random.default_rng(1).permutation(rows)[: min(selected, rows)]
-        return _measure(root, bank, chosen, repeats)
+        selected_rows = np.random.default_rng(1).permutation(rows)[: min(selected, rows)]
+        return _measure(root, bank, selected_rows, repeats)
 
 
 def _bank(root: Path, rows: int, dim: int) -> Bank:
@@ -53,17 +54,17 @@ def _bank(root: Path, rows: int, dim: int) -> Bank:
     manifest = Manifest.from_frame(pd.DataFrame({"uri": names, "label": [name[6] for name in names]}), root)
     bank = open_or_create(root / "bank", manifest)
     key = FeatureKey("random", "none", "none", "none", "none", "none", "none", bank.image_digest)
-    whole = np.lib.format.open_memmap(root / "whole.npy", "w+", np.float16, (rows, dim))
+    embeddings = np.lib.format.open_memmap(root / "whole.npy", "w+", np.float16, (rows, dim))
     rng = np.random.default_rng(0)
     with FeatureWriter(bank, key, dim) as writer:
         for index in writer.todo:
             start, stop = writer.bounds(index)
             values = rng.random((stop - start, dim), dtype=np.float32)
-            whole[start:stop] = values
+            embeddings[start:stop] = values
             writer.commit(ChunkResult(index, values, np.ones(stop - start, dtype=bool)))
         writer.seal()
-    whole.flush()
-    # The files are minutes old in real life; here they must settle before they are stamped.
+    embeddings.flush()
+    # Files are stamped only if they are not too recent, which in practice they never are.
     _settle()
     verify(bank)
     return bank
@@ -77,7 +78,7 @@ def _settle() -> None:
     time.sleep(SETTLED_NS / 1e9 + 0.1)
 
 
-def _measure(root: Path, bank: Bank, chosen: np.ndarray[Any, Any], repeats: int) -> dict[str, Any]:
+def _measure(root: Path, bank: Bank, selected_rows: np.ndarray[Any, Any], repeats: int) -> dict[str, Any]:
     import zarr
 
     name = bank.list()[0].name
@@ -105,36 +106,39 @@ def _measure(root: Path, bank: Bank, chosen: np.ndarray[Any, Any], repeats: int)
     )
     random = interleaved(
         {
-            "bank": lambda: ours()[chosen],
-            "npy": lambda: npy()[chosen],
-            "zarr": lambda: by_zarr().oindex[chosen],
+            "bank": lambda: ours()[selected_rows],
+            "npy": lambda: npy()[selected_rows],
+            "zarr": lambda: by_zarr().oindex[selected_rows],
         },
         rounds=repeats,
     )
-    warm = interleaved({"bank": lambda: warm_ours[chosen], "npy": lambda: warm_npy[chosen]}, rounds=repeats)
+    warm = interleaved(
+        {"bank": lambda: warm_ours[selected_rows], "npy": lambda: warm_npy[selected_rows]}, rounds=repeats
+    )
     return {
         "rows": bank.rows,
         "dim": buffer.shape[1],
-        "selected": len(chosen),
+        "selected": len(selected_rows),
         "rounds": repeats,
         "machine": machine(),
         "equal": bool(
-            np.array_equal(ours(), npy()) and np.array_equal(ours()[chosen], by_zarr().oindex[chosen])
+            np.array_equal(ours(), npy())
+            and np.array_equal(ours()[selected_rows], by_zarr().oindex[selected_rows])
         ),
-        "open_ms": {each: Spread.of([1e3 * s for s in seconds]) for each, seconds in opened.items()},
+        "open_ms": {name: Spread.of([1e3 * s for s in seconds]) for name, seconds in opened.items()},
         "full": _rates(full, bank.rows * buffer.shape[1] * 2),
-        "random": _rates(random, len(chosen) * buffer.shape[1] * 2),
-        "random_warm": _rates(warm, len(chosen) * buffer.shape[1] * 2),
+        "random": _rates(random, len(selected_rows) * buffer.shape[1] * 2),
+        "random_warm": _rates(warm, len(selected_rows) * buffer.shape[1] * 2),
     }
 
 
 def _rates(seconds: dict[str, list[float]], size: int) -> dict[str, Any]:
-    """Bytes a second, and how many times as fast as each other contender the bank is, round by round."""
-    found: dict[str, Any] = {f"{name}_bytes_per_s": rate(size, each) for name, each in seconds.items()}
-    for name, each in seconds.items():
+    """Return bytes per second, and the bank's speed over that of the other contenders, round by round."""
+    rates: dict[str, Any] = {f"{name}_bytes_per_s": rate(size, times) for name, times in seconds.items()}
+    for name, times in seconds.items():
         if name != "bank":
-            found[f"over_{name}"] = Spread.of([b / a for a, b in zip(seconds["bank"], each, strict=True)])
-    return found
+            rates[f"over_{name}"] = Spread.of([b / a for a, b in zip(seconds["bank"], times, strict=True)])
+    return rates
 
 
 def _table(result: dict[str, Any]) -> str:
@@ -158,7 +162,7 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     options = parser(__doc__ or "")
     options.add_argument("--rows", type=int, default=224_316)
     options.add_argument("--dim", type=int, default=2048)
@@ -167,9 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument(
         "--folder", type=Path, help="where the files go while it runs (2 x rows x dim x 2 bytes)"
     )
-    asked = options.parse_args(arguments)
-    result = run(asked.rows, asked.dim, asked.repeats, asked.selected, asked.folder)
-    finish(result, _table(result), asked)
+    args = options.parse_args(arguments)
+    result = run(args.rows, args.dim, args.repeats, args.selected, args.folder)
+    finish(result, _table(result), args)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Occlusion saliency: the study's loop against batches, and against batches that share the early layers.
+"""Occlusion saliency: the study's loop compared with batches, and with batches that share the early layers.
 
-The loop forwards one occluded image after the other through the eager model in float32. `batched` makes
-the occluded images on the device and runs the rewritten backbone on the whole of each; `shared` runs each
-layer only where the square can have changed something; both as the evaluation does, accumulation included.
-Every contender is timed on a sample of places drawn over the whole image (what is shared depends on the
-place), and the seconds of an image are extrapolated from it; base image and accumulation count in full.
+The loop forwards one occluded image after the other through the eager model in float32. `batched` creates the
+occluded images on the device and runs the rewritten backbone on the complete images; `shared` runs each layer
+only where the square can have changed its input; both work as in the evaluation, including accumulation.
+Every contender is timed on a random sample of places over the image (how much is shared depends on the
+place), and the seconds of an image are extrapolated from it; base image and accumulation are counted in full.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,16 +48,16 @@ def run(
     Args:
         model: slug.
         loop_places: places that the loop is timed on.
-        places: that the others are timed on, at least; whole blocks are taken.
-        rounds: each contender once a round.
-        precisions: of the contenders; the loop is in float32.
-        device, threads: as `Runtime.resolve` takes them.
-        inner: side of the map, pixels.
+        places: that the others are timed on, at least, rounded up to complete blocks.
+        rounds: with each contender once.
+        precisions: of the contenders; the loop is float32.
+        device, threads: as for `Runtime.resolve`.
+        inner: side of the map, in pixels.
 
     Returns:
         `{..., contenders: {name: {ms_a_place, image_s, over_loop, places, largest_error}}}`; spreads
         {n, median, min, max}. image_s is extrapolated to all places; largest_error is that of the scores
-        against the loop's, at its places.
+        compared with the loop's, at its places.
     """
     squares = Squares(inner + 18)
     spec = resolve(model)
@@ -68,17 +68,18 @@ def run(
     loop, truth = _loop(spec, runtime, squares, pixels, loop_places)
     timed: dict[str, Callable[[], Any]] = {"loop": loop}
     counts, errors = {"loop": loop_places}, {"loop": 0.0}
-    for precision, each in runtimes.items():
+    for precision, of_precision in runtimes.items():
         for name in ("batched", "shared"):
-            say(f"{model}, {name} {precision} on {each.device}")
-            occluder = Occluder(spec, each, squares)
+            say(f"{model}, {name} {precision} on {of_precision.device}")
+            occluder = Occluder(spec, of_precision, squares)
             if name == "batched":
-                occluder.net = windowed_forward.LocalForward(occluder._module, each, squares.side, whole=True)
+                net = windowed_forward.LocalForward(occluder._module, of_precision, squares.side, whole=True)
+                occluder.net = net
             label = f"{name} {precision}"
             errors[label] = _largest_error(occluder, pixels, truth)
             timed[label], counts[label] = _sampled(occluder, pixels, places)
     seconds = interleaved(timed, rounds=rounds)
-    a_place = {name: [s / counts[name] for s in each] for name, each in seconds.items()}
+    a_place = {name: [s / counts[name] for s in times] for name, times in seconds.items()}
     return {
         "model": model,
         "runtime": vars(runtime),
@@ -88,28 +89,28 @@ def run(
         "machine": machine(),
         "contenders": {
             name: {
-                "ms_a_place": Spread.of([1e3 * s for s in each]),
-                "image_s": Spread.of([s * squares.count for s in each]),
-                "over_loop": ratio(a_place["loop"], each),
+                "ms_a_place": Spread.of([1e3 * s for s in times]),
+                "image_s": Spread.of([s * squares.count for s in times]),
+                "over_loop": ratio(a_place["loop"], times),
                 "places": counts[name],
                 "largest_error": errors[name],
             }
-            for name, each in a_place.items()
+            for name, times in a_place.items()
         },
     }
 
 
 def _picture(side: int) -> NDArray[np.uint8]:
-    """Smooth, as photographs are: uint8 [side, side, 3]."""
+    """Return an image that is smooth like photographs, uint8 [side, side, 3]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 9, 9, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
-    found: NDArray[np.uint8] = (smooth[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    return found
+    image: NDArray[np.uint8] = (smooth[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return image
 
 
 def _places(squares: Squares, count: int) -> list[tuple[int, int]]:
-    """Rows and columns drawn over the whole grid."""
+    """Draw rows and columns from the grid."""
     drawn = np.random.default_rng(0).choice(squares.count, min(count, squares.count), replace=False)
     return [divmod(int(place), squares.per_axis) for place in drawn]
 
@@ -117,29 +118,31 @@ def _places(squares: Squares, count: int) -> list[tuple[int, int]]:
 def _loop(
     spec: Any, runtime: Runtime, squares: Squares, pixels: NDArray[np.uint8], count: int
 ) -> tuple[Callable[[], Any], dict[tuple[int, int], float]]:
-    """The study's way, and the scores that it finds."""
+    """Return the study's loop, and its scores."""
     module = windowed_forward.load(spec).to(runtime.torch_device)
     image = normalise(torch.from_numpy(pixels)[None].to(runtime.torch_device), spec.recipe).contiguous()
     places = _places(squares, count)
 
     def loop() -> dict[tuple[int, int], float]:
-        found = {}
+        scores = {}
         with torch.inference_mode():
             feature = module(image)
             for row, column in places:
                 copy = image.clone()
                 copy[:, :, row : row + squares.size, column : column + squares.size] = 0
-                found[row, column] = float((module(copy) - feature).norm() / feature.norm())
-        return found
+                scores[row, column] = float((module(copy) - feature).norm() / feature.norm())
+        return scores
 
     return loop, loop()
 
 
-def _sampled(occluder: Occluder, pixels: NDArray[np.uint8], least: int) -> tuple[Callable[[], None], int]:
-    """The evaluation on some blocks, drawn, and the number of their places."""
+def _sampled(
+    occluder: Occluder, pixels: NDArray[np.uint8], min_places: int
+) -> tuple[Callable[[], None], int]:
+    """Return the evaluation on a random sample of blocks, and the number of their places."""
     blocks = occluder.blocks()
-    each = len(blocks[0].rows) * len(blocks[0].columns)
-    count = min(len(blocks), -(-least // each))
+    block_places = len(blocks[0].rows) * len(blocks[0].columns)
+    count = min(len(blocks), -(-min_places // block_places))
     drawn = np.random.default_rng(1).choice(len(blocks), count, replace=False)
     done = np.ones((occluder.squares.per_axis,) * 2, np.bool_)
     for block in drawn:
@@ -161,8 +164,8 @@ def _largest_error(
     scores.done[:] = True
     for place in truth:
         scores.done[place] = False
-    found, _ = occluder.score(pixels, scores, check=False)
-    return max(abs(float(found.values[place]) - score) for place, score in truth.items())
+    result, _ = occluder.score(pixels, scores, check=False)
+    return max(abs(float(result.values[place]) - score) for place, score in truth.items())
 
 
 def _table(result: dict[str, Any]) -> str:
@@ -187,6 +190,7 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     options = parser((__doc__ or "").partition("\n")[0])
     options.add_argument("--model", default="random/resnet50")
     options.add_argument("--loop-places", type=int, default=12)
@@ -198,18 +202,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--device", default="auto")
     options.add_argument("--threads", type=int, default=None)
     options.add_argument("--inner", type=int, default=224, help="side of the map, pixels")
-    asked = options.parse_args(argv)
+    args = options.parse_args(argv)
     result = run(
-        asked.model,
-        loop_places=asked.loop_places,
-        places=asked.places,
-        rounds=asked.rounds,
-        precisions=asked.precision or ("fp32", "bf16"),
-        device=asked.device,
-        threads=asked.threads,
-        inner=asked.inner,
+        args.model,
+        loop_places=args.loop_places,
+        places=args.places,
+        rounds=args.rounds,
+        precisions=args.precision or ("fp32", "bf16"),
+        device=args.device,
+        threads=args.threads,
+        inner=args.inner,
     )
-    finish(result, _table(result), asked)
+    finish(result, _table(result), args)
 
 
 if __name__ == "__main__":

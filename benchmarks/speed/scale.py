@@ -1,8 +1,8 @@
-"""From few rows to all: time linear, memory flat, a finished run resumed at once.
+"""Scaling with the number of rows: linear time, constant memory, and immediate resumption of a finished run.
 
-Every number is that of a whole command in a process of its own: `manifest folder` and `manifest check` on
-many files (hard links to a few small pictures), then `embed` with a small backbone on a hundredth, a
-quarter, a half and all of the rows, and each `embed` again, which finds nothing to do.
+Every number is that of a complete command in a separate process: `manifest folder` and `manifest check` on
+many files (hard links to a few small images), then `embed` with a small backbone on a hundredth, a quarter, a
+half and all of the rows, and each `embed` again, which has nothing to do.
 """
 
 import json
@@ -20,9 +20,9 @@ from benchmarks.speed.common import ROOT, Spread, finish, machine, markdown_tabl
 ROWS, MANIFEST_ROWS = 224_316, 1_000_000
 TINY = ImageClass("tiny-32", 32, 32, quality=0)
 SHARES = (100, 4, 2, 1)
-#: Largest departure of the seconds a row from those of the largest run.
+#: Relative departure of the seconds per row from those of the largest run, at most.
 LINEAR = 0.10
-#: Growth of peak memory from the smallest size to the largest.
+#: Growth of peak memory from the smallest size to the largest, at most.
 GROWTH_BYTES = 300 * 2**20
 RESUME_S = 2.0
 _FILES_A_FOLDER = 1000
@@ -38,21 +38,21 @@ def run(
     rounds: int = 1,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure.
+    """Measure manifests and embeddings of several sizes.
 
     Args:
         rows, manifest_rows: of the largest embedding and of the largest manifest.
-        files: different pictures.
-        model: slug; its recipe is 32 pixels.
+        files: number of different images.
+        model: slug; its recipe has 32 pixels.
         batch_size: of all runs.
-        rounds: times that each size is embedded.
+        rounds: number of embeddings of each size.
         folder: for images and banks; None takes a temporary one.
 
     Returns:
         `{embed, manifest: [{rows, ...}], departure, cpu_departure, growth_bytes, resume_seconds, targets,
-        ok}`: departures of seconds (wall, and of processor time) a row from linear,
-        the largest of a quarter, a half and all; growth of peak memory from the smallest embedding to the
-        largest; seconds of the slowest resume.
+        ok}`: largest departures of the seconds per row (wall clock, and processor time) of a quarter and a
+        half of the rows from those of all; growth of peak memory from the smallest embedding to the largest;
+        seconds of the slowest resumption.
     """
     facts = machine()
     with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -63,23 +63,23 @@ def run(
         sizes = [max(1, rows // share) for share in SHARES]
         for size in sizes:
             manifest_of(paths, work / "pictures", size).write(work / f"{size}.parquet")
-        found: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+        runs_of_size: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
         for turn in range(rounds):
             for size in sizes:
-                found[size].append(_embed(work, size, turn, model, batch_size))
-                say(f"{size:,} rows: {found[size][-1]}")
-    embeds = [_summary(size, found[size]) for size in sizes]
+                runs_of_size[size].append(_embed(work, size, turn, model, batch_size))
+                say(f"{size:,} rows: {runs_of_size[size][-1]}")
+    embeds = [_summary(size, runs_of_size[size]) for size in sizes]
     return {"machine": facts, "model": model, "batch_size": batch_size, "rounds": rounds} | _judged(
         embeds, manifests
     )
 
 
 def _judged(embeds: list[dict[str, Any]], manifests: list[dict[str, Any]]) -> dict[str, Any]:
-    judged = embeds[1:] or embeds  # starting is a good part of the smallest
-    departure = _departure([(each["rows"], each["seconds"].median) for each in judged])
-    cpu = _departure([(each["rows"], each["cpu_seconds"].median) for each in judged])
+    larger = embeds[1:] or embeds  # the start-up is a considerable part of the smallest
+    departure = _departure([(e["rows"], e["seconds"].median) for e in larger])
+    cpu = _departure([(e["rows"], e["cpu_seconds"].median) for e in larger])
     growth = embeds[-1]["peak_bytes"].max - embeds[0]["peak_bytes"].min
-    resume = max(each["resume_seconds"].median for each in embeds)
+    resume = max(e["resume_seconds"].median for e in embeds)
     return {
         "embed": embeds,
         "manifest": manifests,
@@ -93,14 +93,14 @@ def _judged(embeds: list[dict[str, Any]], manifests: list[dict[str, Any]]) -> di
 
 
 def _departure(points: Sequence[tuple[int, float]]) -> float:
-    """Of (rows, seconds): the largest |seconds a row / those of the last - 1|."""
+    """Return the largest |seconds per row / those of the last point - 1| of points (rows, seconds)."""
     rows, seconds = points[-1]
     return max(abs(s / r / (seconds / rows) - 1) for r, s in points)
 
 
 def _manifests(work: Path, paths: Sequence[Path], rows: int) -> list[dict[str, Any]]:
-    """Build and check a manifest of a quarter and of all of the files."""
-    found = []
+    """Build and check manifests of a quarter of the files and of all."""
+    manifests = []
     for size in (max(1, rows // 4), rows):
         root = work / f"files-{size}"
         _link(paths, root, size)
@@ -109,7 +109,7 @@ def _manifests(work: Path, paths: Sequence[Path], rows: int) -> list[dict[str, A
         check = _command("manifest", "check", table, "--json")
         if json.loads(build["out"])["rows"] != size:
             raise RuntimeError(f"{size} files were listed as {build['out'][:200]}")
-        found.append(
+        manifests.append(
             {
                 "rows": size,
                 "build_seconds": build["seconds"],
@@ -119,12 +119,12 @@ def _manifests(work: Path, paths: Sequence[Path], rows: int) -> list[dict[str, A
                 "file_bytes": table.stat().st_size,
             }
         )
-        say(f"manifest of {size:,} rows: {found[-1]}")
-    return found
+        say(f"manifest of {size:,} rows: {manifests[-1]}")
+    return manifests
 
 
 def _link(paths: Sequence[Path], root: Path, rows: int) -> None:
-    """`rows` names for a few files, in folders of a thousand, under three classes."""
+    """Create `rows` hard links to a few files, in folders of a thousand, in three classes."""
     for start in range(0, rows, _FILES_A_FOLDER):
         folder = root / f"class{start // _FILES_A_FOLDER % 3}" / f"{start:09}"
         folder.mkdir(parents=True)
@@ -134,7 +134,7 @@ def _link(paths: Sequence[Path], root: Path, rows: int) -> None:
 
 
 def _embed(work: Path, rows: int, turn: int, model: str, batch_size: int) -> dict[str, float]:
-    """Embed, and embed again; seconds are those of the pass, without the start of Python."""
+    """Embed, and embed again; seconds are those of the pass, without starting Python."""
     bank = work / f"bank-{rows}-{turn}"
     words = [
         "embed", work / f"{rows}.parquet", "--model", model, "--recipe", work / "recipe.json", "--bank", bank,
@@ -146,15 +146,15 @@ def _embed(work: Path, rows: int, turn: int, model: str, batch_size: int) -> dic
         raise RuntimeError(f"{rows} rows were asked for: {report}; again: {nothing}")
     return {
         "seconds": report["seconds"],
-        # What both commands do besides embedding cancels out.
+        # Work of both commands other than embedding cancels out.
         "cpu_seconds": first["cpu_seconds"] - again["cpu_seconds"],
         "peak_bytes": first["peak_bytes"],
         "resume_seconds": again["seconds"],
     }
 
 
-#: Starts a command and measures it. A process begins with the peak of the one that started it, so that must
-#: be a small one.
+#: Program that starts a command and measures it. A process inherits the peak memory of its parent, so the
+#: parent must be small.
 _LAUNCHER = """
 import json, os, subprocess, sys, time
 start = time.perf_counter()
@@ -183,31 +183,33 @@ def _command(*words: object) -> dict[str, Any]:
 
 
 def _summary(rows: int, runs: list[dict[str, float]]) -> dict[str, Any]:
-    return {"rows": rows} | {name: Spread.of([one[name] for one in runs]) for name in runs[0]}
+    return {"rows": rows} | {
+        name: Spread.of([measurements[name] for measurements in runs]) for name in runs[0]
+    }
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as Markdown."""
+    """Format the result as Markdown."""
     columns = ["rows", "seconds", "s of processor time", "peak MiB", "resumed in s"]
     rows = [
         [
-            f"{each['rows']:,}",
-            each["seconds"].median,
-            each["cpu_seconds"].median,
-            each["peak_bytes"].median / 2**20,
-            each["resume_seconds"].median,
+            f"{e['rows']:,}",
+            e["seconds"].median,
+            e["cpu_seconds"].median,
+            e["peak_bytes"].median / 2**20,
+            e["resume_seconds"].median,
         ]
-        for each in result["embed"]
+        for e in result["embed"]
     ]
     lists = [
         [
-            f"{each['rows']:,}",
-            each["build_seconds"],
-            each["build_peak_bytes"] / 2**20,
-            each["check_seconds"],
-            each["check_peak_bytes"] / 2**20,
+            f"{m['rows']:,}",
+            m["build_seconds"],
+            m["build_peak_bytes"] / 2**20,
+            m["check_seconds"],
+            m["check_peak_bytes"] / 2**20,
         ]
-        for each in result["manifest"]
+        for m in result["manifest"]
     ]
     return (
         markdown_table(columns, rows)
@@ -221,7 +223,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     options = parser(__doc__.partition("\n")[0])
     options.add_argument("--rows", type=int, default=ROWS)
     options.add_argument("--manifest-rows", type=int, default=MANIFEST_ROWS)
@@ -229,16 +231,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--batch-size", type=int, default=64)
     options.add_argument("--rounds", type=int, default=1)
     options.add_argument("--folder", type=Path, help="where to work, with room for a name a manifest row")
-    asked = options.parse_args(arguments)
+    args = options.parse_args(arguments)
     result = run(
-        rows=asked.rows,
-        manifest_rows=asked.manifest_rows,
-        model=asked.model,
-        batch_size=asked.batch_size,
-        rounds=asked.rounds,
-        folder=asked.folder,
+        rows=args.rows,
+        manifest_rows=args.manifest_rows,
+        model=args.model,
+        batch_size=args.batch_size,
+        rounds=args.rounds,
+        folder=args.folder,
     )
-    finish(result, table(result), asked)
+    finish(result, table(result), args)
 
 
 if __name__ == "__main__":

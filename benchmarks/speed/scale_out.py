@@ -1,10 +1,10 @@
-"""What to expect of many workers: overheads measured with real ones, carried on to 1,000 by simulation.
+"""Expected speed of many workers: overheads measured with real ones, extrapolated to 1,000 by simulation.
 
     python -m benchmarks.speed.scale_out [--crowds 1 16 64 256] [--chunk-s 2 10 60] [--json]
 
-Measured are the processor time that scheduler and coordinator spend on a task, among more and more workers
-(which sleep, many in one process); what a chunk costs beyond its own time with 1, 2 and 4 real worker
-processes that sleep, and with 1 and 2 that embed; each of these runs is then compared with the simulation.
+Measured are the processor time that scheduler and coordinator spend on a task, with increasing numbers of
+workers (which sleep, many in one process), and the overhead of a chunk with 1, 2 and 4 real worker processes
+that sleep, and with 1 and 2 that embed. Each of these runs is then compared with the simulation.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ from stores.bank.layout import FeatureLayout
 from stores.bank.reader import Bank
 from stores.bank.writer import FeatureWriter, open_or_create
 
-#: Tasks a second while the costs of a task are measured: far from what anybody can do at most.
+#: Tasks per second while the cost of a task is measured, far below the maximum of every process.
 _RATE = 60.0
-#: Seconds to wait before, and to watch, how much idling costs.
+#: Seconds to wait before measuring the idle load, and to measure it.
 _SETTLE_S, _IDLE_S = 2.0, 5.0
-#: Settings of dask for a crowd: what hundreds of workers do for themselves would fill the process they share.
+#: Settings of dask for many workers in one process, whose housekeeping would otherwise fill it.
 _QUIET = {
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
     "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "2s",
@@ -49,28 +49,28 @@ _QUIET = {
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__GIL__ENABLED": "False",
 }
-#: Numbers of workers to measure with, and to simulate; seconds a chunk to simulate.
+#: Numbers of workers to measure, and to simulate; seconds per chunk to simulate.
 CROWDS = (1, 16, 64, 256)
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 125, 250, 500, 1000)
 CHUNK_S = (2.0, 10.0, 60.0)
 
 
 def timed_chunk(work: Work, task: ChunkTask) -> tuple[float, float]:
-    """(seconds of a chunk, of them in the commit), by the worker's own clock."""
+    """Return (seconds of a chunk, seconds of its commit), by the worker's clock."""
     start = time.perf_counter()
     parts = run_task(work, task)
     return time.perf_counter() - start, sum(part.stages[2].busy_s for part in parts)
 
 
 def doze(seconds: float, work: Work, task: ChunkTask) -> list[Tally]:
-    """A task that takes and returns what a chunk does, and sleeps."""
+    """Sleep, with the arguments and results of a chunk's task."""
     time.sleep(seconds)
     return [Tally(encoders={i: {"precision": work.runtime.numerics} for i in task.models})]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Images, and settings under which a chunk takes a fraction of a second."""
+    """Images and settings with which a chunk takes a fraction of a second."""
 
     folder: Path
     manifest: Any
@@ -85,7 +85,7 @@ class Bench:
 
     @contextlib.contextmanager
     def work(self, name: str) -> Iterator[tuple[Work, list[ChunkTask]]]:
-        """A new bank's work, while this process is its coordinator."""
+        """Yield the work of a new bank, with this process as its coordinator."""
         spec = resolve("random/resnet18", recipe=replace(Recipe(), size=64, crop=64))
         bank: Bank = open_or_create(self.folder / name, self.manifest, chunk_rows=self.options.chunk_rows)
         decoder = decoder_name(self.options.decoder, self.runtime.device, self.options.dct)
@@ -96,28 +96,28 @@ class Bench:
             yield Work(self.manifest.root, (spec,), (layout,), self.runtime, self.options), tasks
 
 
-# The scheduler's and the coordinator's time
+# Processor time of scheduler and coordinator
 
 
 def measure_servers(bench: Bench, crowds: Sequence[int], tasks: int) -> dict[str, Server]:
-    """`coordinator` and `scheduler`, measured among each crowd."""
-    found: dict[str, list[Load]] = {"coordinator": [], "scheduler": []}
+    """Measure `coordinator` and `scheduler` with each number of workers."""
+    loads_by_server: dict[str, list[Load]] = {"coordinator": [], "scheduler": []}
     for workers in crowds:
         loads = _among(bench, workers, tasks)
         for name, load in loads.items():
-            found[name].append(load)
+            loads_by_server[name].append(load)
             common.say(f"{workers} workers, {name}: {1e3 * load.task_s:.2f} ms a task, {load.idle:.1%} idle")
-    return {name: Server(tuple(loads)) for name, loads in found.items()}
+    return {name: Server(tuple(loads)) for name, loads in loads_by_server.items()}
 
 
 def _among(bench: Bench, workers: int, tasks: int) -> dict[str, Load]:
-    """Processor seconds of scheduler and coordinator, a task and idle, while `workers` are there."""
+    """Measure processor seconds of scheduler and coordinator, per task and idle, with `workers` workers."""
     import psutil
 
     with _crowd(workers) as (executor, scheduler), bench.work(f"crowd{workers}") as (work, _):
         _warm(executor, work, workers)
         watched = {"scheduler": psutil.Process(scheduler), "coordinator": psutil.Process()}
-        time.sleep(_SETTLE_S)  # what the warm-up left is cleared away
+        time.sleep(_SETTLE_S)  # until the warm-up has been cleaned up
         before, start = _spent(watched), time.perf_counter()
         while time.perf_counter() - start < _IDLE_S:
             time.sleep(executors.LOOK_S)
@@ -140,14 +140,14 @@ def _spent(processes: dict[str, Any]) -> dict[str, float]:
 
 
 def _warm(executor: executors.DaskExecutor, work: Work, workers: int) -> None:
-    """Have every worker do something once, so that imports are over."""
+    """Run a task on every worker, so that imports are done."""
     for _ in executor.run(doze, [(0.5, work, ChunkTask(0, (0,)))] * workers):
         pass
 
 
 @contextlib.contextmanager
 def _crowd(workers: int) -> Iterator[tuple[executors.DaskExecutor, int]]:
-    """A scheduler process with its crowd, and the scheduler's process id."""
+    """Start a scheduler with many workers; yield an executor and the scheduler's process id."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -186,11 +186,11 @@ def _process(module: Sequence[str], settings: Mapping[str, str] | None = None) -
         process.wait()
 
 
-# Real workers, against the simulation
+# Real workers compared with the simulation
 
 
 def measure_dozing(bench: Bench, workers: int, tasks: int, seconds: float) -> float:
-    """Wall seconds of `tasks` sleeping tasks on real worker processes."""
+    """Return the wall-clock seconds of `tasks` sleeping tasks on real worker processes."""
     with executors.local(workers) as executor, bench.work(f"doze{workers}") as (work, _):
         _warm(executor, work, workers)
         start = time.perf_counter()
@@ -200,17 +200,20 @@ def measure_dozing(bench: Bench, workers: int, tasks: int, seconds: float) -> fl
 
 
 def measure_embedding(bench: Bench, workers: int) -> dict[str, list[Any]]:
-    """`{seconds: of two banks, chunks: of two banks, (seconds, of the commit) each}` on real workers, whose
-    processes are new for the first bank."""
-    found: dict[str, list[Any]] = {"seconds": [], "chunks": []}
+    """Embed two banks on real workers, whose processes are new for the first bank.
+
+    Returns:
+        `{seconds, chunks}`, one entry for each bank; `chunks` lists (seconds, seconds of the commit).
+    """
+    measurements: dict[str, list[Any]] = {"seconds": [], "chunks": []}
     with executors.local(workers) as executor:
         for turn in range(2):
             with bench.work(f"embed{workers}-{turn}") as (work, tasks):
                 start = time.perf_counter()
-                ended = dict(executor.run(timed_chunk, [(work, task) for task in tasks]))
-                found["seconds"].append(time.perf_counter() - start)
-                found["chunks"].append([ended[i] for i in sorted(ended)])
-    return found
+                results = dict(executor.run(timed_chunk, [(work, task) for task in tasks]))
+                measurements["seconds"].append(time.perf_counter() - start)
+                measurements["chunks"].append([results[i] for i in sorted(results)])
+    return measurements
 
 
 def run(
@@ -223,13 +226,14 @@ def run(
     dozing: Sequence[int] = (1, 2, 4),
     embedding: Sequence[int] = (1, 2),
 ) -> dict[str, Any]:
-    """Measure, compare, simulate.
+    """Measure, compare with the simulation, and simulate more workers.
 
     Args:
-        crowds: numbers of workers among which a task's cost is measured.
-        chunk_s: seconds a chunk in the tables.
-        chunks_each: chunks a worker in the tables: start and end are spread over them.
-        tasks: to measure with; images: to embed, in chunks of 16.
+        crowds: numbers of workers with which the cost of a task is measured.
+        chunk_s: seconds per chunk in the tables.
+        chunks_each: chunks per worker in the tables, over which start and end are amortised.
+        tasks: number of tasks to measure with.
+        images: number of images to embed, in chunks of 16.
         dozing, embedding: numbers of real worker processes.
 
     Returns:
@@ -242,14 +246,14 @@ def run(
         checks, costs = _check_dozing(
             bench, dozing, tasks, Costs(servers["coordinator"], servers["scheduler"])
         )
-        more, chunk = _check_embedding(bench, embedding, costs)
+        embedding_checks, chunk = _check_embedding(bench, embedding, costs)
     costs = replace(costs, start_s=chunk["start_s"])
     return {
         "machine": facts,
         "servers": {name: [load.__dict__ for load in server.loads] for name, server in servers.items()},
         "chunk": {**chunk, "overhead_s": costs.worker_s},
         "chunks_each": chunks_each,
-        "checks": checks + more,
+        "checks": checks + embedding_checks,
         "expected": [
             {"workers": n, "chunk_s": s, **simulate(n, chunks.draw(0), costs).to_dict()}
             for s in chunk_s
@@ -263,8 +267,10 @@ def run(
 def _check_dozing(
     bench: Bench, dozing: Sequence[int], tasks: int, costs: Costs
 ) -> tuple[list[dict[str, Any]], Costs]:
-    """Sleeping tasks of 0.2 s. What the fewest workers take beyond them is the overhead, from which the
-    simulation must find the others."""
+    """Run sleeping tasks of 0.2 s, and compare with the simulation.
+
+    The overhead is measured with the fewest workers; the simulation must predict the others from it.
+    """
     chunks = [0.2] * max(8, tasks // 8)
     real = {workers: measure_dozing(bench, workers, len(chunks), chunks[0]) for workers in dozing}
     turns = -(-len(chunks) // min(dozing))
@@ -275,39 +281,39 @@ def _check_dozing(
 def _check_embedding(
     bench: Bench, embedding: Sequence[int], costs: Costs
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The second bank's seconds against a simulation with the chunks' own; and facts about a chunk."""
+    """Compare the second bank's seconds with a simulation of its chunks; return also a chunk's properties."""
     checks = []
     for workers in embedding:
-        found = measure_embedding(bench, workers)
-        seconds = [s for s, _ in found["chunks"][1]]
-        checks.append(_check("embed", workers, seconds, costs, found["seconds"][1]))
+        measurements = measure_embedding(bench, workers)
+        seconds = [s for s, _ in measurements["chunks"][1]]
+        checks.append(_check("embed", workers, seconds, costs, measurements["seconds"][1]))
         if workers == min(embedding):
-            mean, commits = float(np.mean(seconds[1:])), [s for _, s in found["chunks"][1]]
-            facts = {
+            mean, commits = float(np.mean(seconds[1:])), [s for _, s in measurements["chunks"][1]]
+            chunk = {
                 "seconds": mean,
                 "spread": float(np.std(seconds[1:])) / mean,
                 "commit_s": float(np.median(commits)),
-                "start_s": max(0.0, found["chunks"][0][0][0] - mean),
+                "start_s": max(0.0, measurements["chunks"][0][0][0] - mean),
             }
-    return checks, facts
+    return checks, chunk
 
 
 def _check(what: str, workers: int, chunks: Sequence[float], costs: Costs, seconds: float) -> dict[str, Any]:
-    found = simulate(workers, chunks, costs)
-    common.say(f"{what}, {workers} workers: {seconds:.2f} s, simulated {found.seconds:.2f} s")
+    simulated = simulate(workers, chunks, costs)
+    common.say(f"{what}, {workers} workers: {seconds:.2f} s, simulated {simulated.seconds:.2f} s")
     return {
         "tasks": what,
         "workers": workers,
         "chunks": len(chunks),
         "chunk_s": float(np.mean(chunks)),
         "real_s": seconds,
-        "simulated_s": found.seconds,
-        "ratio": seconds / found.seconds,
+        "simulated_s": simulated.seconds,
+        "ratio": seconds / simulated.seconds,
     }
 
 
 def tables(result: dict[str, Any]) -> str:
-    """What was measured and what it means, as Markdown."""
+    """Format measurements and expectations as Markdown."""
     servers = [
         [s["workers"], 1e3 * s["task_s"], f"{s['idle']:.1%}", 1e3 * c["task_s"], f"{c['idle']:.1%}"]
         for s, c in zip(result["servers"]["scheduler"], result["servers"]["coordinator"], strict=True)
@@ -317,7 +323,7 @@ def tables(result: dict[str, Any]) -> str:
     expected: dict[int, list[str]] = {}
     for row in result["expected"]:
         expected.setdefault(row["workers"], []).append(f"{row['efficiency']:.0%}")
-    chunk, most = result["chunk"], max(s["workers"] for s in result["servers"]["scheduler"])
+    chunk, max_workers = result["chunk"], max(s["workers"] for s in result["servers"]["scheduler"])
     limits = ", ".join(
         f"{row['workers'] or 'more than measured'} ({common.figure(row['chunk_s'])} s)"
         for row in result["limits"]
@@ -332,7 +338,7 @@ def tables(result: dict[str, Any]) -> str:
                 ["workers", *(f"chunks of {common.figure(s)} s" for s in lengths)],
                 [[workers, *cells] for workers, cells in expected.items()],
             ),
-            f"Measured with up to {most} workers, carried on beyond. "
+            f"Measured with up to {max_workers} workers, carried on beyond. "
             f"Efficiency with {result['chunks_each']} chunks a worker whose seconds spread by "
             f"{chunk['spread']:.0%}, {1e3 * chunk['overhead_s']:.1f} ms beside each, "
             f"and {chunk['start_s']:.1f} s to start. A commit takes {1e3 * chunk['commit_s']:.1f} ms. "
@@ -342,6 +348,7 @@ def tables(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     parser = common.parser(__doc__.partition("\n")[0])
     parser.add_argument("--crowds", type=int, nargs="+", default=list(CROWDS))
     parser.add_argument("--chunk-s", type=float, nargs="+", default=list(CHUNK_S))

@@ -1,9 +1,8 @@
-"""A discrete-event simulation of `embed` over many workers: what `scale_out` measures, carried further.
+"""A discrete-event simulation of `embed` with many workers, to extrapolate the measurements of `scale_out`.
 
-The coordinator hands out two tasks for each worker (`engine.executors.AHEAD`) and another one for each that
-ends; the scheduler passes every task on and its result back; a worker that is free takes the next task that
-has reached it. Coordinator and scheduler do one thing at a time: they are what ends the gain from more
-workers.
+The coordinator submits two tasks per worker (`engine.executors.AHEAD`) and another one for each that
+finishes; the scheduler forwards every task and its result; a free worker takes the next task that has
+arrived. Coordinator and scheduler do one thing at a time, and therefore limit the gain from more workers.
 """
 
 import heapq
@@ -21,11 +20,12 @@ from engine.executors import AHEAD
 
 @dataclass(frozen=True)
 class Load:
-    """What one process that serves everybody spends while so many workers are there.
+    """Load of a shared process with a number of workers.
 
     Attributes:
-        task_s: of its processor, for a task there and back.
-        idle: share of its processor without tasks (heartbeats, looks).
+        workers: number of workers.
+        task_s: processor seconds for a task in both directions.
+        idle: share of the processor used without tasks (heartbeats, polling).
     """
 
     workers: int
@@ -35,36 +35,36 @@ class Load:
 
 @dataclass(frozen=True)
 class Server:
-    """A process that serves one task after another: its measured loads, straight lines between."""
+    """A process that handles one task after another, with its measured loads, interpolated linearly."""
 
     loads: tuple[Load, ...]
 
     @property
     def most(self) -> int:
-        """The most workers it was measured with."""
+        """The largest number of workers measured."""
         return max(load.workers for load in self.loads)
 
     def seconds(self, workers: int) -> float:
-        """Of wall time for a task; beyond the measured numbers a task costs the same, and idling grows on."""
-        at = [load.workers for load in self.loads]
-        task_s = float(np.interp(workers, at, [load.task_s for load in self.loads]))
-        idle = float(np.interp(workers, at, [load.idle for load in self.loads]))
+        """Return the wall-clock seconds of a task; beyond the measurements only the idle load increases."""
+        workers_measured = [load.workers for load in self.loads]
+        task_s = float(np.interp(workers, workers_measured, [load.task_s for load in self.loads]))
+        idle = float(np.interp(workers, workers_measured, [load.idle for load in self.loads]))
         if workers > self.most and len(self.loads) > 1:
-            last, before = self.loads[-1], self.loads[-2]
-            slope = (last.idle - before.idle) / (last.workers - before.workers)
+            last, previous = self.loads[-1], self.loads[-2]
+            slope = (last.idle - previous.idle) / (last.workers - previous.workers)
             idle += max(0.0, slope) * (workers - self.most)
-        left = 1 - idle
-        return task_s / left if left > 0 else math.inf
+        available = 1 - idle
+        return task_s / available if available > 0 else math.inf
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a run pays beside its chunks.
+    """Overheads of a run.
 
     Attributes:
-        coordinator, scheduler: the two that serve everybody.
-        worker_s: at the worker, for each chunk.
-        start_s: at each worker, once: imports, weights.
+        coordinator, scheduler: the shared processes.
+        worker_s: seconds at the worker for each chunk.
+        start_s: seconds at each worker, once, for imports and weights.
     """
 
     coordinator: Server
@@ -73,9 +73,9 @@ class Costs:
     start_s: float = 0.0
 
     def limit(self, chunk_s: float) -> int | None:
-        """Fewest workers for whom coordinator or scheduler has no time left, with chunks of `chunk_s`.
+        """Return the fewest workers that saturate coordinator or scheduler, with chunks of `chunk_s` seconds.
 
-        None if that is more than were measured.
+        None if these are more than were measured.
         """
         servers = (self.coordinator, self.scheduler)
         for workers in range(1, max(server.most for server in servers) + 1):
@@ -86,14 +86,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class Chunks:
-    """What is to be done: how many chunks, their seconds on average, and their coefficient of variation."""
+    """The work: number of chunks, their mean seconds and coefficient of variation."""
 
     count: int
     seconds: float
     spread: float = 0.0
 
     def draw(self, seed: int) -> list[float]:
-        """Log-normal seconds of each chunk."""
+        """Draw log-normal seconds of each chunk."""
         chance = random.Random(seed)
         variance = math.log1p(self.spread**2)
         centre = math.log(self.seconds) - variance / 2 if self.seconds > 0 else -math.inf
@@ -102,7 +102,13 @@ class Chunks:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Seconds until the last result; share of the workers' time spent on chunks; how busy the two were."""
+    """Result of a simulation.
+
+    Attributes:
+        seconds: until the last result.
+        efficiency: share of the workers' time spent on chunks.
+        coordinator_busy, scheduler_busy: share of time.
+    """
 
     seconds: float
     efficiency: float
@@ -110,31 +116,34 @@ class Outcome:
     scheduler_busy: float
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all fields for JSON."""
         return dict(self.__dict__)
 
 
 def simulate(workers: int, chunks: Sequence[float], costs: Costs) -> Outcome:
-    """Run it, with chunks of these seconds, in order.
+    """Simulate a run with chunks of these seconds, in order.
 
-    Everybody is there at the start; a task's two ways through a server cost half of its time each.
+    All processes are present at the start; the two passes of a task through a server cost half of its time
+    each.
     """
     return _Run(workers, chunks, costs).outcome()
 
 
 class _Line:
-    """A server's queue: who comes at a time is done at another."""
+    """The queue of a server."""
 
     def __init__(self, seconds: float) -> None:
         self._half, self.free, self.busy = seconds / 2, 0.0, 0.0
 
     def through(self, now: float) -> float:
+        """Return the time at which a request made now has been handled."""
         self.free = max(now, self.free) + self._half
         self.busy += self._half
         return self.free
 
 
 class _Run:
-    """Events are (time, number, what happens, to which worker or task); the heap keeps them in order."""
+    """A simulation in progress; events are (time, number, step, seconds of the task), ordered by a heap."""
 
     def __init__(self, workers: int, durations: Sequence[float], costs: Costs) -> None:
         self.workers, self.durations, self.costs = workers, durations, costs
@@ -148,6 +157,7 @@ class _Run:
         self._number = 0
 
     def outcome(self) -> Outcome:
+        """Process all events, and return the result."""
         for _ in range(min(AHEAD * self.workers, len(self.durations))):
             self._at(0.0, "submit")
         steps = {

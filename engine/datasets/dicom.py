@@ -146,7 +146,7 @@ def _header(head: bytes, keywords: list[str]) -> "Dataset | None":
     if head[128:132] != b"DICM":
         return None
     try:
-        return dicom_file.opened(head, keywords=keywords).dataset
+        return dicom_file.read_partial(head, keywords=keywords).dataset
     except Exception:  # damaged files raise nearly anything; embedding says what is wrong with them
         return None
 

@@ -1,4 +1,4 @@
-"""Rendering recipes: image files in, pixels for backbones out (`protocol` says exactly what)."""
+"""Decoding: from image files to the pixels that a recipe specifies (the contract is in `protocol`)."""
 
 import importlib.util
 
@@ -20,27 +20,31 @@ __all__ = [
     "make_decoder",
 ]
 
-#: Names that `make_decoder` takes besides `auto`.
+#: Names that `make_decoder` accepts besides `auto`.
 DECODERS = ("dali", "turbo", "reference")
 
 
 def available_decoders() -> dict[str, str]:
-    """Name -> "" if it can be used here, else why not and what to do."""
-    found = dict.fromkeys(DECODERS, "")
+    """Return name -> "" for each decoder that can be used here, else the reason and the remedy."""
+    unavailable = dict.fromkeys(DECODERS, "")
     try:
         has_dali = importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:  # no package `nvidia` at all
         has_dali = False
     if not has_dali:
-        found["dali"] = "NVIDIA DALI is not installed; `pip install nvidia-dali-cuda130` (Linux x86-64)"
-    return found
+        unavailable["dali"] = "NVIDIA DALI is not installed; `pip install nvidia-dali-cuda130` (Linux x86-64)"
+    return unavailable
 
 
 _TURBO = "take another (`embank embed --decoder turbo`)"
 
 
 def decoder_name(name: str, device: str, dct: bool = False) -> str:
-    """The `name` that `make_decoder`'s decoder will have; imports and makes nothing. Raises as that does."""
+    """Return the `name` of the decoder that `make_decoder` would build, without importing or building it.
+
+    Raises:
+        Refused: see `make_decoder`.
+    """
     available = available_decoders()
     if name == "auto":
         name = "dali" if device.startswith("cuda") and not available["dali"] and not dct else "turbo"
@@ -61,17 +65,17 @@ def make_decoder(
     """Build a decoder.
 
     Args:
-        name: `dali`; `turbo` (torchvision); `reference` (Pillow); `auto` is dali on CUDA where it is
+        name: `dali`; `turbo` (torchvision); `reference` (Pillow); `auto` means dali on CUDA if it is
             installed, else turbo.
-        recipe: what to render.
-        device: `cpu` or `cuda:N`; where the pixels shall be. DALI decodes JPEG there too.
+        recipe: to render.
+        device: `cpu` or `cuda:N`, of the pixels. DALI also decodes JPEG on it.
         threads: for decoding.
-        batch_size: the most rows of a batch.
-        dct: with `turbo`, scale large JPEGs within their DCT: several times faster, at most 0.5/255 off
-            on average.
+        batch_size: rows of a batch, at most.
+        dct: with `turbo`, scale large JPEGs in the DCT domain: several times faster, and off by at most 0.5
+            of 255 levels on average.
 
     Raises:
-        Refused: an unknown name, one that is not available here, or `dct` without turbo.
+        Refused: an unknown name, a decoder that is not available here, or `dct` without turbo.
     """
     full_name = decoder_name(name, device, dct)
     if full_name.startswith("dali"):
@@ -80,7 +84,7 @@ def make_decoder(
         return DaliDecoder(recipe, device=device, threads=threads, batch_size=batch_size)
     from engine.decode import pillow
     from engine.decode import torchvision as turbo
-    from engine.decode.threaded import PooledDecoder
+    from engine.decode.threaded import ThreadedDecoder
 
     renders = {"reference": pillow.render_row, "turbo": turbo.render, "turbo-dct": turbo.render_dct}
-    return PooledDecoder(full_name, renders[full_name], recipe, device=device, threads=threads)
+    return ThreadedDecoder(full_name, renders[full_name], recipe, device=device, threads=threads)

@@ -1,4 +1,4 @@
-"""Samples to bytes."""
+"""Conversion of samples of any depth to bytes."""
 
 from typing import Any
 
@@ -8,22 +8,26 @@ import numpy.typing as npt
 from engine.errors import BadImage
 
 
-def levels(samples: npt.NDArray[Any], low: float, high: float, *, clip: bool) -> npt.NDArray[np.uint8]:
-    """Bytes of samples: float64 (v - low) * 255 / (high - low), rounded half to even.
+def scale_to_bytes(
+    samples: npt.NDArray[Any], low: float, high: float, *, clip: bool
+) -> npt.NDArray[np.uint8]:
+    """Scale samples to bytes, (v - low) * 255 / (high - low) in float64, rounded half to even.
 
     Args:
-        samples: of any type, [height, width].
-        low, high: what becomes 0 and 255.
-        clip: whether values beyond them were asked to become 0 and 255.
+        samples: [height, width], of any type.
+        low, high: values that become 0 and 255.
+        clip: whether values outside become 0 and 255.
 
     Raises:
-        BadImage: corrupt, samples that are not finite; depth, samples beyond the ends without `clip`.
+        BadImage: corrupt, if samples are not finite; depth, if samples are outside without `clip`.
     """
     values = (samples.astype(np.float64) - low) * 255 / (high - low)
     if not np.isfinite(values).all():
         raise BadImage("corrupt", "samples that are not finite")
-    least, most = samples.min(), samples.max()
-    if not clip and (least < low or most > high):
-        raise BadImage("depth", f"samples of {least} to {most}, not of {low:g} to {high:g}; use a window")
+    smallest, largest = samples.min(), samples.max()
+    if not clip and (smallest < low or largest > high):
+        raise BadImage(
+            "depth", f"samples of {smallest} to {largest}, not of {low:g} to {high:g}; use a window"
+        )
     grey: npt.NDArray[np.uint8] = np.rint(values.clip(0, 255)).astype(np.uint8)
     return grey

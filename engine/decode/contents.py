@@ -1,4 +1,4 @@
-"""Comparing image files, as they are read, with those that a bank's rows were made from."""
+"""Comparison of image files, while they are read, with those that a bank's rows were made from."""
 
 from dataclasses import dataclass, field
 
@@ -12,11 +12,11 @@ Table = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """What image files hold, by the SHA-256 of their bytes. Threads may note different rows at once.
+    """SHA-256 digests of image files. Different rows may be recorded from several threads at once.
 
     Attributes:
-        expected: uint8 [rows, 32]; zeros where any content will do.
-        read: uint8 [rows, 32], filled as files are read; zeros where none was.
+        expected: uint8 [rows, 32]; zeros where any content is accepted.
+        read: uint8 [rows, 32], filled as files are read; zeros where no file was read.
     """
 
     expected: Table
@@ -25,16 +25,16 @@ class Contents:
     def __post_init__(self) -> None:
         object.__setattr__(self, "read", np.zeros_like(self.expected))
 
-    def note(self, row: int, digest: bytes, uri: str) -> None:
-        """Keep a file's digest. Raises ChangedImage if the row was made from another file."""
+    def record(self, row: int, digest: bytes, uri: str) -> None:
+        """Record a file's digest; raise ChangedImage if the row was made from another file."""
         self.read[row] = np.frombuffer(digest, np.uint8)
         before = self.expected[row].tobytes()
         if before != digest and any(before):
-            raise changed([uri], f"SHA-256 {digest.hex()[:12]} now, {before.hex()[:12]} then")
+            raise changed_images([uri], f"SHA-256 {digest.hex()[:12]} now, {before.hex()[:12]} then")
 
 
-def changed(uris: list[str], detail: str) -> ChangedImage:
-    """The error for images that are not those a bank was made from; the first few are named."""
+def changed_images(uris: list[str], detail: str) -> ChangedImage:
+    """Return the error for images that differ from those a bank was made from; names the first three."""
     shown = ", ".join(map(repr, uris[:3])) + (f" and {len(uris) - 3} more" if len(uris) > 3 else "")
     verb = "is not the image" if len(uris) == 1 else "are not the images"
     return ChangedImage(

@@ -1,8 +1,8 @@
-"""NVIDIA DALI: one graph for the CPU and, with nvJPEG, for CUDA. The only module that imports it.
+"""The decoder with NVIDIA DALI: one graph for the CPU and, with nvJPEG, for CUDA.
 
-Files are read and checked ahead, in threads; DALI gets bytes and the sizes to make of them. What it does
-not take goes to the reference renderer. One image that it fails on poisons its pipeline: the pipeline is
-then built anew, and the images of that batch are tried one by one.
+Files are read and checked ahead, in threads; DALI receives bytes and target sizes. Kinds of images that it
+does not support go to the reference renderer. An image on which DALI fails breaks its pipeline: the pipeline
+is then rebuilt, and the images of the batch are tried one by one. Only this module imports DALI.
 """
 
 import contextlib
@@ -28,26 +28,26 @@ from engine.decode.source import ImageSource
 from engine.errors import BadImage, EmbankError, MachineFault
 from engine.recipes import Recipe
 
-# DALI's own annotations lack most of what is used here.
+# DALI's annotations lack most of what is used here.
 backend: Any = nvidia.dali.backend
 fn: Any = nvidia.dali.fn
 types: Any = nvidia.dali.types
 Pipeline: Any = nvidia.dali.pipeline.Pipeline
 
 _SMALLER = "lower the batch (`embank embed --batch-size N`) and run it again; committed chunks are kept"
-#: Batches inside DALI at a time: the one waited for and the next.
+#: Batches scheduled in DALI at a time: the current one and the next.
 _DEPTH = 2
 _INTERPOLATION = {"bicubic": types.INTERP_CUBIC, "bilinear": types.INTERP_LINEAR}
 
 
 class DaliDecoder:
-    """Decodes batches with DALI.
+    """Decoder of batches with DALI.
 
     Args:
-        recipe: what to render.
-        device: `cpu`, or `cuda:N` for nvJPEG there; the pixels stay on it.
-        threads: of DALI, and of reading.
-        batch_size: the most rows of a batch.
+        recipe: to render.
+        device: `cpu`, or `cuda:N` to decode with nvJPEG; the pixels stay on it.
+        threads: of DALI, and for reading files.
+        batch_size: rows of a batch, at most.
     """
 
     def __init__(self, recipe: Recipe, *, device: str, threads: int, batch_size: int) -> None:
@@ -71,14 +71,14 @@ class DaliDecoder:
             for future in (future for batch in pending for future in batch.reads):
                 future.cancel()
             if any(batch.scheduled for batch in pending):
-                self._graph.drop()  # it holds batches that nobody wants any more
+                self._graph.drop()  # it still holds the abandoned batches
 
     def close(self) -> None:
-        """Give DALI's memory and threads back, and end idle child processes."""
+        """Release DALI's memory and threads, and end idle child processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._graph.drop()
-        if self._device.startswith("cuda"):  # its pools would keep the memory from torch
-            with contextlib.suppress(RuntimeError):  # of a device that is lost; whoever met that has said so
+        if self._device.startswith("cuda"):  # torch cannot use memory in DALI's pools
+            with contextlib.suppress(RuntimeError):  # a lost device has already been reported
                 backend.ReleaseUnusedMemory()
         isolated_process.children.close()
 
@@ -89,21 +89,22 @@ class DaliDecoder:
         self.close()
 
     def _read(self, source: ImageSource, row: int, slot: int) -> "_Row":
+        """Read and check one row's file; render it here if DALI does not support its kind."""
         size, start = 0, time.perf_counter()
         try:
             data = source.read(row)
             size = len(data)
             header = sniff(data, self._recipe, source.limits)
             to = plan(header.height, header.width, self._recipe)
-            found = _Row(slot, size, _Encoded(data, header, to))
+            result = _Row(slot, size, _Encoded(data, header, to))
             if not header.plain or to.extreme or (self._recipe.exif and header.exif):
-                found = self._by_reference(found)
+                result = self._by_reference(result)
         except BadImage as failure:
-            found = _Row(slot, size, failure=failure.with_traceback(None))
-        return replace(found, seconds=time.perf_counter() - start)
+            result = _Row(slot, size, failure=failure.with_traceback(None))
+        return replace(result, seconds=time.perf_counter() - start)
 
     def _by_reference(self, row: "_Row") -> "_Row":
-        """The arbiter's verdict: pixels, or the reason why there are none."""
+        """Render a row by the reference renderer, or record why that fails."""
         assert row.encoded is not None
         try:
             pixels = pillow.render(row.encoded.data, row.encoded.header, self._recipe)
@@ -112,13 +113,13 @@ class DaliDecoder:
         return replace(row, encoded=None, pixels=pixels, first_frame=row.encoded.header.frames > 1)
 
     def _next(self, pending: "deque[_Batch]") -> DecodedBatch:
-        """Hand DALI what has been read, and take the first batch from it."""
+        """Schedule batches that have been read in DALI, and return the first batch."""
         head = pending[0]
         head.wait_read()
         for batch in list(pending)[:_DEPTH]:
             if not batch.scheduled and all(future.done() for future in batch.reads):
                 batch.wait_read()
-                with _machine_faults():  # the first one builds the pipeline, and touches the device
+                with _machine_faults():  # the first batch builds the pipeline, which uses the device
                     self._graph.feed(batch.for_dali)
                 batch.scheduled = True
             if not batch.scheduled:
@@ -126,7 +127,7 @@ class DaliDecoder:
         try:
             rendered = self._graph.take() if head.for_dali else None
             done = self._assemble(head, rendered)
-        except Exception as error:  # DALI's errors are of all classes
+        except Exception as error:  # DALI raises errors of many classes
             _raise_machine_fault(error)
             for batch in pending:
                 batch.scheduled = False
@@ -136,21 +137,21 @@ class DaliDecoder:
         return done
 
     def _one_by_one(self, batch: "_Batch") -> DecodedBatch:
-        """A batch that DALI failed on, row by row. Good rows still get DALI's pixels."""
-        verdicts = []
+        """Decode a batch that DALI failed on, row by row. Sound rows still get DALI's pixels."""
+        results = []
         device_pixels = {}
         for row in batch.read:
-            verdict = row
+            result = row
             if row.encoded is not None:
                 try:
                     self._graph.feed([row.encoded])
                     device_pixels[row.slot] = self._graph.take()[0].clone()
-                except Exception as error:  # DALI's errors are of all classes
+                except Exception as error:  # DALI raises errors of many classes
                     _raise_machine_fault(error)
                     self._graph.drop()
-                    verdict = self._by_reference(row)
-            verdicts.append(verdict)
-        batch.read = verdicts
+                    result = self._by_reference(row)
+            results.append(result)
+        batch.read = results
         rendered = torch.stack(list(device_pixels.values())) if device_pixels else None
         return self._assemble(batch, rendered)
 
@@ -162,7 +163,7 @@ class DaliDecoder:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A file that DALI shall decode."""
+    """A file to be decoded by DALI, and its target geometry."""
 
     data: bytes
     header: Header
@@ -171,7 +172,7 @@ class _Encoded:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row that was read: something for DALI, or finished pixels, or a failure."""
+    """A row that was read: a file for DALI, or rendered pixels, or a failure."""
 
     slot: int
     bytes_read: int
@@ -184,7 +185,7 @@ class _Row:
 
 @dataclass
 class _Batch:
-    """A batch on its way; `scheduled` once DALI has it."""
+    """A batch in flight; `scheduled` once DALI has it."""
 
     rows: Sequence[int]
     reads: list[Future[_Row]]
@@ -192,16 +193,18 @@ class _Batch:
     read: list[_Row] = field(default_factory=list)
 
     def wait_read(self) -> None:
+        """Wait until all rows have been read."""
         if not self.read:
             self.read = [future.result() for future in self.reads]
 
     @property
     def for_dali(self) -> list[_Encoded]:
+        """Files for DALI, in the order of slots."""
         return [row.encoded for row in self.read if row.encoded is not None]
 
 
 class _Graph:
-    """The DALI pipeline, built on first use and again after each `drop`."""
+    """The DALI pipeline, built on first use and rebuilt after each `drop`."""
 
     def __init__(self, recipe: Recipe, device: str, threads: int, batch_size: int) -> None:
         self._recipe, self._device, self._threads, self._batch_size = recipe, device, threads, batch_size
@@ -210,11 +213,11 @@ class _Graph:
 
     @property
     def seconds(self) -> float:
-        """What the batch last taken cost."""
+        """Duration of the batch last taken."""
         return self._clock.seconds
 
     def feed(self, images: list[_Encoded]) -> None:
-        """Start on a batch; does not wait. An empty one is passed over."""
+        """Schedule a batch without waiting; an empty one is ignored."""
         if not images:
             return
         if self._pipeline is None:
@@ -228,31 +231,32 @@ class _Graph:
         self._clock.fed(len(images))
 
     def take(self) -> torch.Tensor:
-        """Wait for the oldest batch: uint8 [n, side, side, 3] on the device.
+        """Wait for the oldest batch and return its pixels, uint8 [n, side, side, 3] on the device.
 
-        On CUDA the memory is DALI's, and ordered on torch's current stream: copy it there before letting go.
+        On CUDA the memory belongs to DALI and is ordered on torch's current stream: it must be copied on that
+        stream before the next batch is taken.
 
         Raises:
-            RuntimeError: DALI failed on one of the images; `drop` is due.
+            RuntimeError: DALI failed on one of the images; `drop` must follow.
         """
         assert self._pipeline is not None
         with self._clock.taking():
             if not self._device.startswith("cuda"):
                 return from_dlpack(self._pipeline.outputs()[0].as_tensor())
-            # 1 is the handle of the legacy default stream, which torch calls 0.
+            # The legacy default stream has handle 1, which torch reports as 0.
             stream = runtime.current_stream_handle(self._device) or 1
             return from_dlpack(self._pipeline.outputs(cuda_stream=stream)[0].as_tensor())
 
     def drop(self) -> None:
-        """Let go of the pipeline and whatever is in it."""
+        """Discard the pipeline and the batches in it."""
         self._pipeline = None
         self._clock = _Clock()
 
     def _built(self) -> Any:
-        """A new pipeline. That there is none is no image's fault, whatever DALI says of it."""
+        """Return a new pipeline; a failure to build one is a machine fault, never the fault of an image."""
         try:
             return self._build()
-        except Exception as error:  # DALI's errors are of all classes
+        except Exception as error:  # DALI raises errors of many classes
             _raise_machine_fault(error)
             raise MachineFault(
                 f"DALI builds no pipeline ({type(error).__name__}: {str(error).partition(chr(10))[0]})",
@@ -267,11 +271,11 @@ class _Graph:
             self._threads,
             torch.device(self._device).index or 0 if cuda else None,
             prefetch_queue_depth=_DEPTH,
-            exec_pipelined=False,  # else the first run asks for two batches at once
+            exec_pipelined=False,  # otherwise the first run needs two batches at once
             exec_dynamic=True,
         )
-        # hw_decoder_load: the hardware decoder takes a share of a batch by position, so that pixels would
-        # depend on neighbours. affine: pinning threads to cores would fight with the threads that read.
+        # hw_decoder_load: the hardware decoder takes a share of each batch by position, which would make
+        # pixels depend on neighbours. affine: pinned threads would compete with the threads that read.
         options = {"hw_decoder_load": 0.0, "affine": False, "jpeg_fancy_upsampling": True} if cuda else {}
         side = self._recipe.side
         with pipeline:
@@ -297,11 +301,14 @@ class _Graph:
 
 
 class _Clock:
-    """How long DALI works on a batch. It starts on one when it has it and is done with the one before; when
-    it ends shows only if somebody waits for it. Else the rate of the last batch waited for stands in.
+    """Estimate of how long DALI works on a batch.
+
+    Work on a batch starts when it has been fed and the batch before it is finished. Its end is observed only
+    if `take` has to wait for it; otherwise the duration is estimated by the rate of the last batch waited
+    for.
     """
 
-    #: A shorter wait says that the batch had been ready.
+    #: Seconds of waiting below which the batch counts as finished earlier.
     _WAIT = 1e-3
 
     def __init__(self) -> None:
@@ -310,10 +317,12 @@ class _Clock:
         self._end, self._an_image = 0.0, float("inf")
 
     def fed(self, images: int) -> None:
+        """Record that a batch was scheduled."""
         self._fed.append((images, time.perf_counter()))
 
     @contextlib.contextmanager
     def taking(self) -> Iterator[None]:
+        """Measure the body, which waits for the oldest batch."""
         start = time.perf_counter()
         yield
         end = time.perf_counter()
@@ -326,12 +335,12 @@ class _Clock:
 
 
 def _raise_machine_fault(error: Exception) -> None:
-    """Raise what means the machine, not an image: a fault of memory or device."""
+    """Raise a memory or device fault if the error means one; otherwise return, as an image is at fault."""
     if isinstance(error, EmbankError):
         raise error
-    # DALI's classes say nothing: it gives CUDA's errors as what its own C++ happened to throw.
-    said = error if isinstance(error, MemoryError) else RuntimeError(str(error))
-    if fault := faults.translate(said, _SMALLER):
+    # DALI's error classes carry no information: CUDA's errors come in whatever class its C++ code throws.
+    message_error = error if isinstance(error, MemoryError) else RuntimeError(str(error))
+    if fault := faults.translate(message_error, _SMALLER):
         raise fault from error
 
 
@@ -347,7 +356,7 @@ def _machine_faults() -> Iterator[None]:
 def _assemble(
     batch: _Batch, rendered: torch.Tensor | None, side: int, device: str, seconds: float
 ) -> DecodedBatch:
-    """Put DALI's pixels, the reference renderer's, and zeros for failures in their slots."""
+    """Combine the pixels of DALI and of the reference renderer, and zeros for failures."""
     shape = (len(batch.rows), side, side, 3)
     by_dali = [row.slot for row in batch.read if row.encoded is not None]
     by_reference = [row for row in batch.read if row.pixels is not None]

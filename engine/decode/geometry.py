@@ -1,19 +1,19 @@
-"""Sizes and offsets of a recipe's resize and crop: one computation that all renderers share.
+"""Sizes and offsets of a recipe's resize and crop, shared by all renderers.
 
-They are torchvision's (`transforms.Resize`, `transforms.CenterCrop`), in exact integer arithmetic.
+They equal those of torchvision (`transforms.Resize`, `transforms.CenterCrop`), in exact integer arithmetic.
 """
 
 from dataclasses import dataclass
 
 from engine.recipes import Recipe
 
-#: Past this many pixels after resizing, only the window that the crop keeps is computed.
+#: Pixels after resizing above which only the part inside the crop is computed.
 EXTREME_PIXELS = 16_000_000
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the pixels of one image go.
+    """Geometry of resizing and cropping one image, in pixels.
 
     Attributes:
         height, width: after resizing.
@@ -29,15 +29,15 @@ class Geometry:
 
     @property
     def extreme(self) -> bool:
-        """Whether rendering the whole resized image would be a waste, or a danger, of memory."""
+        """True if the resized image is so large that only its crop should be computed."""
         return self.height * self.width > EXTREME_PIXELS
 
 
 def plan(height: int, width: int, recipe: Recipe) -> Geometry:
-    """Geometry of one image of `height` x `width` pixels.
+    """Compute the geometry of an image of `height` x `width` pixels.
 
-    The long side becomes floor(long * size / short). The crop starts at half the surplus, rounded half
-    to even.
+    The long side becomes floor(long * size / short). The crop starts at half the surplus, rounded half to
+    even.
     """
     if recipe.resize == "exact":
         new_height = new_width = recipe.size

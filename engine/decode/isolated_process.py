@@ -1,9 +1,9 @@
-"""Decoding in child processes, so that a file which crashes, hangs or bloats a decoder costs its row only.
+"""Decoding in isolated child processes, so that a file that crashes or stalls a decoder only fails its row.
 
-JPEG and PNG of the usual kinds stay in this process: their decoders are small and the most tested there are,
-and a child would cost throughput. Any other format goes to a child that holds Pillow and nothing else, and
-keeps to the limits of `budget`. One that dies is replaced, and the image tried once more in a fresh one, so
-that no verdict depends on images before it.
+Ordinary JPEG and PNG files are decoded in the main process: their decoders are small and thoroughly tested,
+and a child process would cost throughput. Other formats go to a child process that contains only Pillow and
+runs within the limits of `budget`. A child that dies is replaced, and the image is tried once more in a new
+one, so that no result depends on earlier images.
 """
 
 import json
@@ -18,58 +18,60 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 from PIL import Image
 
 from engine.decode.formats.header import Header
 from engine.errors import BadImage, MachineFault
 from engine.recipes import Recipe
+from stores.json_types import JsonObject
 
-#: Up to so many pixels an image may take `_SECONDS` of processor time; beyond, in proportion.
+#: Images of up to this many pixels may take `_SECONDS` of processor time; larger ones in proportion.
 _PIXELS = 16_000_000
 _SECONDS = 10.0
-#: Address space: for the libraries, and for what a decoder holds of each pixel (JPEG 2000: 30 bytes).
+#: Address space for the libraries, and for each pixel in a decoder (JPEG 2000 takes 30 bytes).
 _BYTES, _BYTES_A_PIXEL = 1 << 30, 64
-#: Wall seconds for each second of processor time: a hang may take none, a busy machine stretches honest work.
+#: Wall-clock seconds for each second of processor time: a stalled decoder may use no processor time, and a
+#: busy machine slows down regular work.
 _PATIENCE = 3
-#: Exit status of a child that ran out of its address space.
+#: Exit status of a child process that has exhausted its address space.
 _NO_MEMORY = 77
-#: Bytes of an answer without the pixels.
-_LONGEST = 10_000
-#: Bytes of shared memory that a child keeps between images.
-_KEPT = 1 << 26
+#: Size of an answer without the pixels in bytes, at most.
+_MAX_ANSWER = 10_000
+#: Size of the shared memory kept between images in bytes, at most.
+_MAX_SHARED = 1 << 26
 _LENGTHS = struct.Struct("<QQ")
-#: What the children run, as `module:function` with `reference.picture_here`'s arguments.
+#: Renderer of the child processes, as `module:function` with the arguments of `pillow.picture_here`.
 _RENDERER = "engine.decode.pillow:picture_here"
 
 
-def is_wanted(header: Header) -> bool:
-    """Whether an image is of a kind that is not decoded in this process."""
+def needs_isolation(header: Header) -> bool:
+    """Return True for kinds of images that are not decoded in the main process."""
     return not (header.plain or header.format == "PNG")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What decoding one image may take: seconds of processor time, bytes of address space."""
+    """Limits of decoding one image: seconds of processor time, bytes of address space."""
 
     seconds: float
     bytes: int
 
 
 def budget(header: Header, size: int) -> Budget:
-    """What an image of `size` coded bytes may take: 10 s and 2 GiB to 16 megapixels, then in proportion."""
+    """Return the limits of an image of `size` coded bytes: 10 s and 2 GiB up to 16 Mpixels, then more."""
     pixels = max(header.width * header.height, _PIXELS)
     return Budget(_SECONDS * pixels / _PIXELS, _BYTES + _BYTES_A_PIXEL * pixels + 2 * size)
 
 
 @dataclass
 class Children:
-    """Child processes for decoding, as many as threads ask at once. They end with this process.
+    """Child processes for decoding, one for each thread that decodes. They end with this process.
 
     Attributes:
-        renderer: what they run.
-        allow: the budget of an image.
+        renderer: function that they run.
+        allow: (header, coded bytes) -> budget of an image.
     """
 
     renderer: str = _RENDERER
@@ -77,17 +79,17 @@ class Children:
     _idle: "queue.LifoQueue[_Child]" = field(default_factory=queue.LifoQueue, repr=False)
 
     def picture(self, data: bytes, header: Header, recipe: Recipe) -> Image.Image:
-        """As `reference.picture_here`, in a child.
+        """Decode an image as `pillow.picture_here` does, in a child process.
 
         Raises:
-            BadImage: as it does, and decoder_died, too_slow, too_much_memory.
-            MachineFault: no child can be started, or somebody else kills them.
+            BadImage: as there, and decoder_died, too_slow, too_much_memory.
+            MachineFault: no child can be started, or children are killed from outside.
         """
         allowed = self.allow(header, len(data))
         try:
             return self._ask(self._take(), data, header, recipe, allowed)
         except _Died as first:
-            if first.signal == signal.SIGPROF:  # its own doing, and dear to repeat
+            if first.signal == signal.SIGPROF:  # its processor time is used up: repeating would cost as much
                 raise BadImage(first.code, str(first)) from None
         try:
             return self._ask(_Child(self.renderer), data, header, recipe, allowed)
@@ -112,14 +114,14 @@ class Children:
         return answer
 
     def close(self) -> None:
-        """End the children that are idle; more are started when there is need."""
+        """End the idle children; new ones are started when needed."""
         with suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().close()
 
 
 class _Died(Exception):
-    """A child ended before it answered; `code` says why, `signal` by which signal (0: by none)."""
+    """The end of a child before it answered; `code` gives the reason, `signal` the signal (0 for none)."""
 
     def __init__(self, status: int, allowed: Budget) -> None:
         self.signal = max(0, -status)
@@ -134,10 +136,10 @@ class _Died(Exception):
 
 
 class _Child:
-    """One child. Images go both ways through a file in memory, all else through pipes; it answers in JSON."""
+    """A child process. Image data go through shared memory, requests and answers (JSON) through pipes."""
 
     def __init__(self, renderer: str) -> None:
-        # OpenBLAS would start threads, each with address space of its own.
+        # OpenBLAS would start threads, each of which takes address space.
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)  # noqa: PTH100
         try:
@@ -166,14 +168,14 @@ class _Child:
         return self._process.stdout
 
     def ask(self, data: bytes, header: Header, recipe: Recipe, allowed: Budget) -> Image.Image | BadImage:
-        """The picture, or why there is none. Raises _Died, also if the answer makes no sense."""
+        """Return the image, or the reason for a failure; raise _Died, also after an invalid answer."""
         question = pickle.dumps((header, recipe, allowed))
         try:
             _put(self._shared, data)
             self._in.write(_LENGTHS.pack(len(question), len(data)) + question)
             self._in.flush()
             length, size = _LENGTHS.unpack(self._read(_LENGTHS.size))
-            if length > _LONGEST or size > 3 * header.width * header.height:
+            if length > _MAX_ANSWER or size > 3 * header.width * header.height:
                 raise ValueError
             answer = json.loads(self._read(length))
             if "code" in answer:
@@ -194,7 +196,7 @@ class _Child:
         return data
 
     def _end(self) -> int:
-        """Exit status, after making sure that it has ended."""
+        """Return the exit status, after making sure that the child has ended."""
         try:
             return self._process.wait(1)
         except subprocess.TimeoutExpired:
@@ -205,6 +207,7 @@ class _Child:
             self.close()
 
     def close(self) -> None:
+        """End the child and release its pipes and memory."""
         with suppress(OSError):
             self._in.close()
         self._out.close()
@@ -213,8 +216,8 @@ class _Child:
 
 
 def _put(shared: int, data: bytes) -> None:
-    """Write at the start. The file keeps its length unless that is large: fresh pages are dear."""
-    if os.fstat(shared).st_size > _KEPT:
+    """Write to the start of shared memory, which shrinks only if it is large: new pages are expensive."""
+    if os.fstat(shared).st_size > _MAX_SHARED:
         os.ftruncate(shared, 0)
     if os.pwrite(shared, data, 0) != len(data):
         raise OSError("no memory for the image")
@@ -241,27 +244,27 @@ children = Children()
 
 
 def _drop_inherited() -> None:
-    # A forked copy of this process must not talk to its parent's children.
+    # A forked copy of this process must not use its parent's children.
     children._idle = queue.LifoQueue()
 
 
 os.register_at_fork(after_in_child=_drop_inherited)
 
 
-# ---- the child's side
+# ---- the child process
 
 
 def _serve(renderer: str, shared: int) -> NoReturn:
-    """Answer until the parent has gone."""
+    """Answer requests until the parent closes the pipe."""
     import importlib
 
     module, _, name = renderer.partition(":")
     picture = getattr(importlib.import_module(module), name)
     Image.init()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # text printed by libraries must not mix with answers
     sink.write(b"+")
     sink.flush()
     while head := source.read(_LENGTHS.size):
@@ -279,23 +282,23 @@ def _serve(renderer: str, shared: int) -> NoReturn:
 
 
 def _limit(allowed: Budget | None) -> None:
-    """Set the limits of one image, or lift them. The kernel ends a process that passes one, in any code."""
+    """Set the limits of one image, or lift them. The kernel enforces them in any code."""
     seconds = allowed.seconds if allowed else 0.0
     signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.setitimer(signal.ITIMER_REAL, _PATIENCE * seconds)
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    wanted = allowed.bytes if allowed else hard
+    address_space = allowed.bytes if allowed else hard
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+        address_space = min(address_space, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, hard))
 
 
 def _answer(
     picture: Callable[[bytes, Header, Recipe], Image.Image], data: bytes, header: Header, recipe: Recipe
-) -> tuple[dict[str, Any], bytes]:
+) -> tuple[JsonObject, bytes]:
     try:
         image = picture(data, header, recipe)
-        return {"mode": image.mode, "size": image.size}, image.tobytes()
+        return {"mode": image.mode, "size": list(image.size)}, image.tobytes()
     except BadImage as bad:
         if isinstance(bad.__cause__, MemoryError):
             os._exit(_NO_MEMORY)

@@ -1,7 +1,8 @@
-"""Deep images by readers that share no code with embank's own: the truth of a certificate.
+"""Deep images by readers that share no code with embank's: the expected values of a parity certificate.
 
-PNG and JPEG 2000 are read by imagecodecs, TIFF by tifffile and DICOM by SimpleITK, where these packages are
-installed; what samples become bytes is written down here once more. All else is the reference renderer's.
+PNG and JPEG 2000 are read by imagecodecs, TIFF by tifffile and DICOM by SimpleITK, if these packages are
+installed; the conversion of samples to bytes is written independently here. Everything else comes from the
+reference renderer.
 """
 
 import hashlib
@@ -22,38 +23,39 @@ from engine.decode.formats.header import Header
 from engine.decode.geometry import plan
 from engine.errors import BadImage
 from engine.recipes import Recipe
+from stores.json_types import JsonObject
 
-#: Format -> the package that reads it.
+#: Format -> package that reads it.
 READERS = {"PNG": "imagecodecs", "JPEG2000": "imagecodecs", "TIFF": "tifffile", "DICOM": "SimpleITK"}
 _RENDERER = "engine.decode.oracle:picture_here"
 
 
 class Oracle:
-    """Renders as the reference does, deep images and JPEG 2000 by another reader, and counts which did."""
+    """Reference renderer with independent readers for deep images and JPEG 2000, which counts their use."""
 
     def __init__(self) -> None:
         self._children = isolated_process.Children(_RENDERER)
         self._readers: dict[bytes, str] = {}
 
     def render(self, data: bytes, header: Header, recipe: Recipe) -> np.ndarray:
-        """Pixels of one image, uint8 [side, side, 3].
+        """Render one image, uint8 [side, side, 3].
 
         Raises:
             BadImage: as the reference renderer.
         """
-        if not is_wanted(header):
+        if not needs_other_reader(header):
             return pillow.render(data, header, recipe)
         image, reader = self._picture(data, header, recipe)
         self._readers[hashlib.sha256(data).digest()] = reader
         return pillow.resize_and_crop(image, plan(image.height, image.width, recipe), recipe)
 
     def render_row(self, data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray, bool]:
-        """`render` as a pooled decoder wants it."""
+        """Render in the form that `ThreadedDecoder` needs; nothing counts as a fallback here."""
         return self.render(data, header, recipe), False
 
     def _picture(self, data: bytes, header: Header, recipe: Recipe) -> tuple[Image.Image, str]:
-        """The picture and its reader; that of the reference, and no name, where no other gives one."""
-        by_reference = pillow.picture(data, header, recipe)  # which rows fail is not for others to say
+        """Return the image and its reader; the reference's image and "" if no other reader gives one."""
+        by_reference = pillow.picture(data, header, recipe)  # the reference alone decides which rows fail
         reader = READERS.get(header.format, "")
         if reader and importlib.util.find_spec(reader) is not None:
             try:
@@ -62,8 +64,8 @@ class Oracle:
                 pass
         return by_reference, ""
 
-    def counted(self) -> dict[str, Any]:
-        """`{images, independent, readers}`: deep images rendered, and how many of them by which reader."""
+    def reader_counts(self) -> JsonObject:
+        """Return `{images, independent, readers}`: deep images rendered, in all and by each reader."""
         readers = Counter(filter(None, self._readers.values()))
         return {"images": len(self._readers), "independent": readers.total(), "readers": dict(readers)}
 
@@ -72,16 +74,16 @@ class Oracle:
         self._children.close()
 
 
-def is_wanted(header: Header) -> bool:
-    """Whether an image is of a kind that Pillow does not simply show."""
+def needs_other_reader(header: Header) -> bool:
+    """Return True for kinds of images whose samples Pillow does not give directly."""
     return header.deep or header.format == "JPEG2000"
 
 
 def picture_here(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
-    """A deep image as bytes, grey or RGB.
+    """Return a deep image as 8-bit grey or RGB.
 
     Raises:
-        BadImage: the reader of its format, or what is written here, does not show it.
+        BadImage: the reader of its format, or this module, cannot render it.
     """
     if recipe.exif and header.exif:
         raise BadImage("undecodable", "turned images are left to the reference")
@@ -91,12 +93,12 @@ def picture_here(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
         stored = _tiff(data) if header.format == "TIFF" else _coded(data, header.format)
     except MemoryError:
         raise
-    except Exception as error:  # readers raise nearly anything
+    except Exception as error:  # readers raise errors of any class
         raise BadImage("undecodable", type(error).__name__) from error
     stored = _colours(stored)
     if not header.deep:
-        most = 255 if header.format != "JPEG2000" else _most(data, stored)
-        return Image.fromarray(_bytes(stored, 0, most))
+        largest = 255 if header.format != "JPEG2000" else _most(data, stored)
+        return Image.fromarray(_bytes(stored, 0, largest))
     for rule in recipe.rules:
         if rule.window is not None:
             return _shown(stored, *rule.window, header)
@@ -109,8 +111,8 @@ def _coded(data: bytes, format: str) -> npt.NDArray[Any]:
     import imagecodecs
 
     decode = imagecodecs.png_decode if format == "PNG" else imagecodecs.jpeg2k_decode
-    found: npt.NDArray[Any] = decode(data)
-    return found
+    samples: npt.NDArray[Any] = decode(data)
+    return samples
 
 
 def _tiff(data: bytes) -> npt.NDArray[Any]:
@@ -118,27 +120,27 @@ def _tiff(data: bytes) -> npt.NDArray[Any]:
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
-        found: npt.NDArray[Any] = page.asarray()
-        apart = page.planarconfig == 2 and found.ndim == 3
-        return np.moveaxis(found, 0, -1) if apart else found
+        samples: npt.NDArray[Any] = page.asarray()
+        planar = page.planarconfig == 2 and samples.ndim == 3
+        return np.moveaxis(samples, 0, -1) if planar else samples
 
 
 def _colours(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Samples without alpha: [height, width] or [height, width, 3]."""
+    """Drop alpha: samples [height, width] or [height, width, 3]."""
     if stored.ndim == 2:
         return stored
     return stored[:, :, 0] if stored.shape[2] < 3 else stored[:, :, :3]
 
 
 def _most(data: bytes, stored: npt.NDArray[Any]) -> int:
-    """The largest sample that JPEG 2000 of up to 8 bits can hold; of a palette, of what it shows."""
+    """Return the largest possible sample of JPEG 2000 of up to 8 bits; with a palette, of its entries."""
     size = data[data.index(b"\xff\x4f\xff\x51") :]
     return 255 if b"pclr" in data[: -len(size)] else int(2 ** ((size[42] & 127) + 1) - 1)
 
 
 def _shown(stored: npt.NDArray[Any], low: float, high: float, header: Header) -> Image.Image:
-    found = _bytes(stored, low, high)
-    return Image.fromarray(255 - found if header.inverted else found)
+    grey = _bytes(stored, low, high)
+    return Image.fromarray(255 - grey if header.inverted else grey)
 
 
 def _bytes(stored: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
@@ -149,7 +151,7 @@ def _bytes(stored: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.
 
 
 def _dicom(data: bytes, header: Header, recipe: Recipe) -> Image.Image:
-    """Grey DICOM under a window: SimpleITK gives values after the rescale."""
+    """Render grey DICOM by a window: SimpleITK gives values after the rescale."""
     sitk: Any = importlib.import_module("SimpleITK")  # without annotations
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.dcm"

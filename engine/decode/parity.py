@@ -1,7 +1,7 @@
-"""How far a decoder's pixels are from Pillow's: the pixel half of a bank's parity certificate."""
+"""Difference of a decoder's pixels from Pillow's: the pixel part of a bank's parity certificate."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -15,8 +15,31 @@ from engine.recipes import Recipe
 
 #: (file, header, recipe) -> uint8 [side, side, 3].
 Render = Callable[[bytes, Header, Recipe], np.ndarray]
-#: What a faithful decoder keeps to on average, in levels of 255.
+#: Mean difference of an image that is tolerated, in levels of 255.
 TOLERANCE = 0.5
+
+
+class PixelParity(TypedDict):
+    """Result of `pixel_parity`; differences are in levels of 255, and None if no row was rendered by both.
+
+    Attributes:
+        decoder: its name.
+        n: rows that both rendered.
+        failed: rows that both refused for the same reason.
+        disagreed: rows that only one refused, or both for different reasons.
+        mean, max: of the differences over the n rows.
+        worst_image_mean: largest mean difference of an image.
+        passed: no row disagreed, and the mean of every image is at most `TOLERANCE`.
+    """
+
+    decoder: str
+    n: int
+    failed: int
+    disagreed: int
+    mean: float | None
+    max: int | None
+    worst_image_mean: float | None
+    passed: bool
 
 
 def pixel_parity(
@@ -27,22 +50,16 @@ def pixel_parity(
     *,
     batch_size: int = 16,
     render: Render = pillow.render,
-) -> dict[str, Any]:
-    """Compare a decoder with the reference renderer on some rows.
+) -> PixelParity:
+    """Compare a decoder with the reference renderer on a sample of rows.
 
     Args:
         source: the images.
-        rows: which of them; a few hundred say enough.
-        recipe: what is rendered, by both.
-        decoder: made for this recipe and at least this batch size.
+        rows: positions of the rows to compare; a few hundred are enough.
+        recipe: rendered by both.
+        decoder: built for this recipe and at least this batch size.
         batch_size: rows decoded together.
-        render: gives the pixels that the decoder's are compared with.
-
-    Returns:
-        `decoder`, `n` (rows that both rendered), `failed` (rows that both refused), `disagreed` (rows that
-        one rendered and the other refused, or that failed for different reasons), and over the n rows, in
-        levels of 255: `mean`, `max`, `worst_image_mean`. The three are None if n is 0. `passed`: none
-        disagreed, and every image's mean is at most `TOLERANCE`.
+        render: the reference renderer.
     """
     batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     means: list[float] = []
@@ -53,10 +70,10 @@ def pixel_parity(
             expected = _expected(source, row, recipe, render)
             failure = batch.failures.get(slot)
             if isinstance(expected, BadImage) or failure is not None:
-                same = (
+                same_failure = (
                     isinstance(expected, BadImage) and failure is not None and expected.code == failure.code
                 )
-                failed, disagreed = failed + same, disagreed + (not same)
+                failed, disagreed = failed + same_failure, disagreed + (not same_failure)
                 continue
             difference = np.abs(pixels[slot].astype(np.int16) - expected)
             means.append(float(difference.mean()))

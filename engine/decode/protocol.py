@@ -1,4 +1,4 @@
-"""What a decoder is: image files in, uint8 pixels ready for a backbone out, one verdict a row."""
+"""The contract of decoders: from image files to uint8 pixels for backbones, with one result per row."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from engine.decode.source import ImageSource
     from engine.errors import BadImage
 
-#: Stable words for a row's failure reason -> what they mean.
+#: Stable codes of failed rows -> meaning.
 FAILURE_REASONS: Mapping[str, str] = {
     "missing": "no file there, or a dangling link",
     "unreadable": "no permission, a loop of links, or a name the file system refuses",
@@ -33,23 +33,23 @@ FAILURE_REASONS: Mapping[str, str] = {
 }
 FAILURE_CODES = tuple(FAILURE_REASONS)
 
-#: Batches a decoder may hold beyond the one its consumer works on.
+#: Batches that a decoder may hold beyond the one in use by its consumer.
 READ_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """Pixels of consecutive slots of one batch.
+    """A decoded batch.
 
     Attributes:
         rows: manifest row of each slot.
-        pixels: uint8 [len(rows), side, side, 3] RGB on the decoder's device; all zeros where the row failed,
-            so that neighbours and batch composition do not depend on failures.
+        pixels: uint8 [len(rows), side, side, 3], RGB, on the decoder's device; zeros where the row failed, so
+            that neighbours and batch composition do not depend on failures.
         failures: slot -> reason.
-        fallbacks: number of rows that the fast route handed to the reference renderer.
+        fallbacks: number of rows that were left to the reference renderer.
         bytes_read: bytes of image files read.
         first_frames: number of rows that show the first of several frames (GIF).
-        seconds: of decoding work, as if the decoder had had its threads to itself; waits are not counted.
+        seconds: of decoding work divided by the number of threads; waiting is not counted.
     """
 
     rows: Sequence[int]
@@ -62,27 +62,26 @@ class DecodedBatch:
 
 
 class Decoder(Protocol):
-    """Renders a recipe. `name` is part of the FeatureKey: two decoders with one name give the same pixels.
+    """A renderer of a recipe. `name` is part of the FeatureKey: decoders of the same name give equal pixels.
 
-    Every decoder checks files with `engine.decode.formats.sniff` before anything else sees them, and asks the
-    reference renderer about rows that its own route cannot do, so the same rows fail, for the same reasons,
-    under all of them.
+    Every decoder first checks files with `engine.decode.formats.sniff`, and leaves rows that it does not
+    support to the reference renderer. Therefore the same rows fail for the same reasons under all decoders.
     """
 
     name: str
 
     def stream(self, source: "ImageSource", batches: Iterable[Sequence[int]]) -> Iterator[DecodedBatch]:
-        """Decode batches of rows in order; may read ahead, but never more than `READ_AHEAD` batches.
+        """Decode batches of rows in order, reading ahead by at most `READ_AHEAD` batches.
 
         Closing the iterator early abandons the batches in flight.
 
         Raises:
-            MachineFault: the machine, not the image, is at fault (an I/O error, too many open files).
+            MachineFault: the machine is at fault, not an image (an I/O error, too many open files).
         """
         ...
 
     def close(self) -> None:
-        """Release threads and device memory. Calling it twice does no harm."""
+        """Release threads and device memory; may be called twice."""
         ...
 
     def __enter__(self) -> Self: ...

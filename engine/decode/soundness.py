@@ -1,35 +1,35 @@
-"""Whether the image files of a manifest can be used, found without decoding them where their structure tells.
+"""Checks of the image files of a manifest, by their structure where that is enough.
 
-Bytes within coded data that still decode, to other pixels, are not found: only a digest finds those.
+Damage within coded data that still decodes, to other pixels, is not detected: that needs a digest.
 """
 
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
+from engine.decode.formats import png
 from engine.decode.formats.sniff import sniff
-from engine.decode.formats.structure import png_rows_missing
 from engine.decode.source import ImageSource
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
-#: Deep samples are no fault of a file: a recipe says what to do with them, and not all recipes can.
+#: Deep samples are not a fault of the file: they depend on the recipe, and this one accepts most of them.
 _RECIPE = replace(Recipe(), depth="scale")
 
 
 def fault_finder(source: ImageSource) -> Callable[[int], tuple[str, str, bool] | None]:
-    """Make a function that looks at one row's image, for `stores.manifest.check.check`.
+    """Return a function that checks the image of a row, for `stores.manifest.check.check`.
 
-    It reads the file or member and walks its structure (`engine.decode.formats.sniff`). Of a PNG the rows are
-    counted too, and DICOM pixels are decoded, since their ends are seen nowhere else.
+    It reads the file or member and walks through its structure (`engine.decode.formats.sniff`). The rows of a
+    PNG are counted, and DICOM pixels are decoded, because truncation shows nowhere else.
 
     Args:
-        source: the files. Digests in it are not compared, as the check does that.
+        source: the files. Its digests are not compared, because the caller does that.
 
     Returns:
-        A function of the row. It gives None for a sound file, else (code, detail, whether a setting or the
-        machine stands in the way rather than the file), and raises MachineFault if the storage fails. It may
-        be called in threads.
+        A function of the row that returns None for a sound file, else (code, detail, pending), with pending
+        True if a setting or the machine is at fault rather than the file. It raises MachineFault if the
+        storage fails, and may be called from several threads.
     """
     plain = replace(source, sha256=None, contents=None)
 
@@ -47,7 +47,7 @@ def _look(data: bytes, source: ImageSource) -> None:
     header = sniff(data, _RECIPE, source.limits)
     if header.format == "PNG":
         try:
-            missing = png_rows_missing(data)
+            missing = png.rows_missing(data)
         except zlib.error as error:
             raise BadImage("corrupt", "its PNG data do not unpack") from error
         if missing:

@@ -1,8 +1,8 @@
-"""Reading the bytes of images, from inside the manifest's root and nowhere else.
+"""Reading the bytes of images, only from inside the manifest's root.
 
 An image is a file, or a member of one (`stores.members`).
 """
-# A call per image and on open handles: the functions of `os`, not `pathlib`.
+# Called for every image and on open handles: `os` functions instead of `pathlib`.
 # ruff: noqa: PTH115, PTH116, PTH118
 
 import errno
@@ -18,7 +18,7 @@ from engine.errors import BadImage, MachineFault, Refused
 from stores.limits import check_whole
 from stores.members import Containers, MemberError, split
 
-#: Errors that say something about the machine. A row must not be marked failed for good because of them.
+#: Errors of the machine, because of which no row may be marked as failed.
 _MACHINE = {
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
     errno.ENODEV, errno.ENOTCONN, errno.EHOSTDOWN, errno.EREMOTEIO,
@@ -28,11 +28,11 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 @dataclass(frozen=True)
 class Limits:
-    """What one image may cost.
+    """Limits of one image.
 
     Attributes:
-        max_pixels: width times height as the header states them; nothing larger reaches a decoder.
-        max_bytes: of the file; of a member, when unpacked.
+        max_pixels: width times height as stated in the header; larger images do not reach a decoder.
+        max_bytes: size of the file or, for a member, its unpacked size.
     """
 
     max_pixels: int = 64_000_000
@@ -49,12 +49,12 @@ class ImageSource:
 
     Attributes:
         root: directory that the uris are relative to.
-        uris: of each row, relative to `root` (absolute ones only with `allow_outside`); `FILE!/MEMBER` names
-            an image inside a file.
+        uris: one for each row, relative to `root` (absolute only with `allow_outside`); `FILE!/MEMBER` is an
+            image inside a file.
         sha256: expected hexadecimal digest of each row's bytes ("" where unknown), or None.
         limits: see `Limits`.
         allow_outside: whether links and absolute uris may lead out of the root.
-        contents: what the files must hold, and where to note what they do hold; None compares nothing.
+        contents: expected digests, and the place to record actual ones; None compares nothing.
     """
 
     root: Path
@@ -79,13 +79,13 @@ class ImageSource:
         return len(self.uris)
 
     def read(self, row: int) -> bytes:
-        """All bytes of one row's image file; those that `stores.members` gives for a member.
+        """Read all bytes of one row's image file, or of a member by `stores.members`.
 
         Raises:
             BadImage: the file cannot be used; codes missing, unreadable, not_a_file, outside_root, empty,
-                too_large, digest; of a member also truncated, corrupt, undecodable.
-            ChangedImage: it is not the file that `contents` expects.
-            MachineFault: the storage failed, or the process ran out of file handles.
+                too_large, digest; for a member also truncated, corrupt, undecodable.
+            ChangedImage: the file differs from the one that `contents` expects.
+            MachineFault: the storage failed, or the process has no file handles left.
         """
         uri = self.uris[row]
         try:
@@ -100,28 +100,28 @@ class ImageSource:
         return data
 
     def _compare(self, row: int, data: bytes) -> None:
-        """Hold the file against the manifest's digest and against what the bank was made from."""
+        """Compare the file with the manifest's digest and with the file that the bank was made from."""
         expected = self.sha256[row].lower() if self.sha256 is not None else ""
         if self.contents is None and not expected:
             return
         digest = hashlib.sha256(data)
         if self.contents is not None:
-            self.contents.note(row, digest.digest(), self.uris[row])
+            self.contents.record(row, digest.digest(), self.uris[row])
         if expected and digest.hexdigest() != expected:
             raise BadImage("digest", "the file's SHA-256 is not the manifest's")
 
     def _read(self, uri: str, member: str) -> bytes:
         path = os.path.join(self.root, uri)
-        # Asked before opening: opening a FIFO or a device can block or act.
+        # Checked before opening, because opening a FIFO or a device can block or have effects.
         _check_kind(os.stat(path))
         handle = os.open(path, _FLAGS)
         try:
-            found = os.fstat(handle)
-            _check_kind(found)
+            state = os.fstat(handle)
+            _check_kind(state)
             if not self.allow_outside:
                 self._check_inside(handle, path)
             if not member:
-                return self._read_all(handle, found.st_size)
+                return self._read_all(handle, state.st_size)
             data = self._containers.of(handle, path).read(handle, member, self.limits.max_bytes)
             if not data:
                 raise BadImage("empty", "0 bytes")
@@ -130,7 +130,7 @@ class ImageSource:
             os.close(handle)
 
     def _check_inside(self, handle: int, path: str) -> None:
-        """Where the opened file really is; asking the handle leaves no moment to swap a link."""
+        """Refuse a file outside the root; asking the open handle leaves no time to exchange a link."""
         try:
             real = os.readlink(f"/proc/self/fd/{handle}")
         except OSError:  # no /proc on this system
@@ -159,11 +159,11 @@ class ImageSource:
         return data
 
 
-def _check_kind(found: os.stat_result) -> None:
-    if stat.S_ISREG(found.st_mode):
+def _check_kind(state: os.stat_result) -> None:
+    if stat.S_ISREG(state.st_mode):
         return
     kinds = ((stat.S_ISDIR, "directory"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"))
-    kind = next((word for test, word in kinds if test(found.st_mode)), "device")
+    kind = next((name for test, name in kinds if test(state.st_mode)), "device")
     raise BadImage("not_a_file", f"a {kind}")
 
 
@@ -172,7 +172,7 @@ def _translate(error: OSError, uri: str) -> BadImage | MachineFault:
         return MachineFault(
             f"Reading {uri!r} failed: {error.strerror}",
             "A fault of the machine must not mark an image as bad",
-            "mend it (or take the file out of the manifest) and run the same command again",
+            "repair it (or take the file out of the manifest) and run the same command again",
         )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return BadImage("missing", "no such file", pending=True)

@@ -1,4 +1,4 @@
-"""The decoder that renders row by row in a pool of threads; `reference` and `turbo` are instances of it."""
+"""A decoder that renders row by row in a pool of threads; `reference` and `turbo` are instances of it."""
 
 import time
 from collections import deque
@@ -19,15 +19,18 @@ from engine.decode.source import ImageSource
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
-#: (file, header, recipe) -> uint8 [side, side, 3], and whether the reference renderer had to step in.
+#: (file, header, recipe) -> uint8 [side, side, 3], and whether the reference renderer was needed as a
+#: fallback.
 Render = Callable[[bytes, Header, Recipe], tuple[np.ndarray, bool]]
 
-#: Rows a thread takes at a time: enough to make the pool's own cost small, few enough to share evenly.
+#: Rows of one task of the pool: enough to make its overhead small, few enough to balance the load.
 _ROWS_A_TASK = 4
 
 
 @dataclass(frozen=True)
-class _RowVerdict:
+class _RowResult:
+    """The result of rendering one row into its slot."""
+
     slot: int
     failure: BadImage | None
     fallback: bool
@@ -36,14 +39,14 @@ class _RowVerdict:
     first_frame: bool = False
 
 
-class PooledDecoder:
-    """Decodes rows in threads, batches in order.
+class ThreadedDecoder:
+    """Decoder of rows in threads, with batches in order.
 
     Args:
-        name: the decoder's, part of the FeatureKey.
-        render: of one image; called from several threads at once.
-        recipe: what to do.
-        device: where the pixels shall be; on CUDA they go through pinned memory.
+        name: of the decoder, part of the FeatureKey.
+        render: renders one image; called from several threads at once.
+        recipe: to render.
+        device: of the pixels; uploads to CUDA go through pinned memory.
         threads: of the pool.
     """
 
@@ -68,7 +71,7 @@ class PooledDecoder:
                 batch.cancel()
 
     def close(self) -> None:
-        """Let running rows finish, drop waiting ones, end the threads and idle child processes."""
+        """Finish running rows, drop waiting ones, and end the threads and idle child processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         isolated_process.children.close()
 
@@ -91,11 +94,11 @@ class PooledDecoder:
         return _Pending(rows, pixels, tasks)
 
     def _render_rows(
-        self, source: ImageSource, rows: Sequence[int], slots: np.ndarray, todo: range
-    ) -> list[_RowVerdict]:
-        return [self._render_row(source, rows[slot], slots[slot], slot) for slot in todo]
+        self, source: ImageSource, rows: Sequence[int], slots: np.ndarray, slots_of_task: range
+    ) -> list[_RowResult]:
+        return [self._render_row(source, rows[slot], slots[slot], slot) for slot in slots_of_task]
 
-    def _render_row(self, source: ImageSource, row: int, out: np.ndarray, slot: int) -> _RowVerdict:
+    def _render_row(self, source: ImageSource, row: int, out: np.ndarray, slot: int) -> _RowResult:
         size, start = 0, time.perf_counter()
         try:
             data = source.read(row)
@@ -104,11 +107,11 @@ class PooledDecoder:
             pixels, fallback = self._render(data, header, self._recipe)
         except BadImage as failure:
             out[...] = 0
-            # Without its traceback, which would keep the file's bytes alive.
-            return _RowVerdict(slot, failure.with_traceback(None), False, size, time.perf_counter() - start)
-        # numpy copies in this thread; torch would wake its own threads for it.
+            # Without the traceback, which would keep the file's bytes in memory.
+            return _RowResult(slot, failure.with_traceback(None), False, size, time.perf_counter() - start)
+        # numpy copies in this thread, while torch would use its own threads.
         np.copyto(out, pixels)
-        return _RowVerdict(slot, None, fallback, size, time.perf_counter() - start, header.frames > 1)
+        return _RowResult(slot, None, fallback, size, time.perf_counter() - start, header.frames > 1)
 
 
 @dataclass(frozen=True)
@@ -117,20 +120,22 @@ class _Pending:
 
     rows: Sequence[int]
     pixels: torch.Tensor
-    tasks: list[Future[list[_RowVerdict]]]
+    tasks: list[Future[list[_RowResult]]]
 
     def wait(self, device: str, threads: int) -> DecodedBatch:
-        verdicts = [verdict for task in self.tasks for verdict in task.result()]
+        """Wait for all rows, and upload the pixels."""
+        results = [result for task in self.tasks for result in task.result()]
         return DecodedBatch(
             self.rows,
             runtime.to_device(self.pixels, device),
-            {v.slot: v.failure for v in verdicts if v.failure is not None},
-            sum(v.fallback for v in verdicts),
-            sum(v.bytes_read for v in verdicts),
-            sum(v.seconds for v in verdicts) / threads,
-            sum(v.first_frame for v in verdicts),
+            {r.slot: r.failure for r in results if r.failure is not None},
+            sum(r.fallback for r in results),
+            sum(r.bytes_read for r in results),
+            sum(r.seconds for r in results) / threads,
+            sum(r.first_frame for r in results),
         )
 
     def cancel(self) -> None:
+        """Drop the rows that have not started."""
         for task in self.tasks:
             task.cancel()

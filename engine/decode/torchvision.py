@@ -1,7 +1,7 @@
-"""The fast route on the CPU: JPEG decoded by torchvision, and torchvision's antialiased resize on bytes.
+"""The fast renderer on the CPU: torchvision's JPEG decoder and its antialiased resize on bytes.
 
-Everything but JPEG is decoded by Pillow. torchvision's PNG decoder would be no faster, and takes the process
-down on damaged data.
+Formats other than JPEG are decoded by Pillow. torchvision's PNG decoder is not faster, and crashes the
+process on damaged data.
 """
 
 import io
@@ -18,18 +18,18 @@ from engine.decode.formats.header import Header
 from engine.decode.geometry import Geometry, plan
 from engine.recipes import Recipe
 
-#: What torchvision's own resize calls for bytes, here with the scale factors that it does not pass on.
+#: The operators behind torchvision's resize of bytes, called with scale factors that it does not pass on.
 _RESIZE = {
     "bicubic": torch.ops.aten._upsample_bicubic2d_aa.default,
     "bilinear": torch.ops.aten._upsample_bilinear2d_aa.default,
 }
-#: Bytes [3, h, w], interleaved, or [1, h, w]; and the height and width of the picture in pixels of that size.
+#: Bytes [3, h, w], interleaved, or [1, h, w]; and height and width of the image, possibly fractional.
 _Decoded = tuple[torch.Tensor, float, float]
 _JpegDecoder = Callable[[bytes, Header, Geometry], _Decoded]
 
 
 def render(data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray, bool]:
-    """Pixels of one image, uint8 [side, side, 3], and whether the fast route had to be left.
+    """Render one image, uint8 [side, side, 3]; return also whether the reference renderer was needed.
 
     Raises:
         BadImage: as the reference renderer.
@@ -38,7 +38,7 @@ def render(data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray, boo
 
 
 def render_dct(data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray, bool]:
-    """As `render`, but large JPEGs are scaled down within their DCT, to no less than twice the final size."""
+    """Do the same as `render`, but scale large JPEGs in the DCT domain, to at least twice the final size."""
     return _render(data, header, recipe, _decode_dct)
 
 
@@ -51,55 +51,55 @@ def _render(data: bytes, header: Header, recipe: Recipe, jpeg: _JpegDecoder) -> 
         try:
             return _resize_and_crop(*jpeg(data, header, to), to, recipe), False
         except (RuntimeError, AttributeError, OSError, ValueError, SyntaxError):
-            pass  # Pillow decides
+            pass  # Pillow decides whether the file is sound
     image = pillow.picture(data, header, recipe)
-    to = plan(image.height, image.width, recipe)  # it may have been turned
+    to = plan(image.height, image.width, recipe)  # the image may have been rotated
     return _resize_and_crop(_pixels(image), image.height, image.width, to, recipe), fast
 
 
 def _decode(data: bytes, header: Header, to: Geometry) -> _Decoded:
     mode = ImageReadMode.GRAY if header.colour == "grey" else ImageReadMode.RGB
-    # The operator, since the function around it warns in every call that it will go some day.
+    # The operator itself, because its wrapper warns of its deprecation in every call.
     pixels = torch.ops.image.decode_jpeg(_tensor(np.frombuffer(data, np.uint8)), mode.value, False)
     return pixels, header.height, header.width
 
 
 def _decode_dct(data: bytes, header: Header, to: Geometry) -> _Decoded:
-    room = min(header.height // to.height, header.width // to.width) // 2
-    if room < 2:
+    max_scale = min(header.height // to.height, header.width // to.width) // 2
+    if max_scale < 2:
         return _decode(data, header, to)
     image = JpegImageFile(io.BytesIO(data))
     image.draft(None, (2 * to.width, 2 * to.height))
-    # The scaled image covers whole blocks, so the original's edge lies a fraction of a pixel inside it.
-    scale = next(s for s in (8, 4, 2, 1) if s <= room)
+    # The scaled image consists of complete blocks: the original's edge lies a fraction of a pixel inside it.
+    scale = next(s for s in (8, 4, 2, 1) if s <= max_scale)
     image.load()
     return _pixels(image), header.height / scale, header.width / scale
 
 
 def _pixels(image: Image.Image) -> torch.Tensor:
-    """Bytes of a grey or RGB image, [channels, height, width]."""
+    """Return the bytes of a grey or RGB image, [channels, height, width]."""
     pixels = _tensor(np.asarray(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    """The array's own memory as a tensor. Large copies cost more than resizing; nothing here writes to it."""
+    """Return a tensor that shares the array's memory, avoiding a copy; nothing here writes to it."""
     return torch.from_numpy(np.asarray(_Writable(array)))
 
 
 class _Writable:
-    """Says of an array's memory that it may be written to, without which torch would warn."""
+    """Array interface that declares an array's memory writable, without which torch would warn."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array  # keeps the memory
-        facts = array.__array_interface__
-        self.__array_interface__ = {**facts, "data": (facts["data"][0], False)}
+        interface = array.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
 
 
 def _resize_and_crop(
     pixels: torch.Tensor, height: float, width: float, to: Geometry, recipe: Recipe
 ) -> np.ndarray:
-    """Resize bytes [channels, h, w] that show `height` x `width` (perhaps fractional) original pixels."""
+    """Resize bytes [channels, h, w] that represent `height` x `width` original pixels, not always whole."""
     if pixels.shape[1:] != (to.height, to.width):
         resize = _RESIZE[recipe.interpolation]
         scales = to.height / height, to.width / width
@@ -114,14 +114,15 @@ def _resize_and_crop(
 def _resize_grey(
     pixels: torch.Tensor, to: Geometry, resize: Callable[..., torch.Tensor], down: float, across: float
 ) -> torch.Tensor:
-    """Resize bytes [h, w]: four bands of rows at a time, since torch is as fast on four channels as on one.
+    """Resize bytes [h, w] as four bands of rows, because torch takes no longer for four channels than for
+    one.
 
-    First along the rows, then down the columns, as torch does with a whole image: the same bits.
+    First along rows, then along columns, as torch does with a complete image, for the same bits.
     """
-    whole = len(pixels) // 4 * 4
+    banded_rows = len(pixels) // 4 * 4
     parts = [
         resize(part.reshape(1, bands, -1, part.shape[1]), [len(part) // bands, to.width], False, None, across)
-        for part, bands in ((pixels[:whole], 4), (pixels[whole:], 1))
+        for part, bands in ((pixels[:banded_rows], 4), (pixels[banded_rows:], 1))
         if len(part)
     ]
     rows = torch.cat([part.reshape(-1, to.width) for part in parts])

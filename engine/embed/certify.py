@@ -115,7 +115,7 @@ def certify(
         "batch_size": run.batch_size,
         "truth": plain.describe(),
         "pixels": pixels,
-        "deep": oracle.counted(),
+        "deep": oracle.reader_counts(),
         **_compare(ours, theirs),
     }
     write_certificate(store, key, certificate)
@@ -134,9 +134,9 @@ def _demand(store: Bank, key: FeatureKey) -> None:
 
 
 def _reference(spec: ModelSpec, runtime: Runtime, oracle: Oracle) -> "Decoder":
-    from engine.decode.threaded import PooledDecoder
+    from engine.decode.threaded import ThreadedDecoder
 
-    return PooledDecoder(
+    return ThreadedDecoder(
         "reference",
         oracle.render_row,
         spec.recipe.rendering,

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from engine.decode.contents import Contents, changed
+from engine.decode.contents import Contents, changed_images
 from engine.decode.formats.sniff import sniff
 from engine.decode.source import ImageSource
 from engine.embed.options import EmbedOptions, InputChecks, image_source
@@ -214,7 +214,7 @@ def refuse_changed(
     differing = differing_rows(expected, now)  # what was not read now is not known
     if len(differing):
         share = f"{len(differing):,} of {compared:,} compared"
-        raise changed([source.uris[row] for row in differing.tolist()], share)
+        raise changed_images([source.uris[row] for row in differing.tolist()], share)
     return compared
 
 

@@ -221,7 +221,7 @@ class Resident:
         """How each encoder that was used computes; the flags of the process and its peak of device memory."""
         peak = peak_device_bytes(self.work.runtime.device)
         return {
-            i: {**encoder.describe(), "flags": self._flags, "peak_device_bytes": peak}
+            i: {**encoder.describe(), "flags": {**self._flags}, "peak_device_bytes": peak}
             for i, encoder in self._encoders.items()
         }
 

@@ -1,9 +1,9 @@
-"""Mean and covariance of stored features in one streaming pass; Ledoit-Wolf's shrinkage from the same pass.
+"""Mean, covariance and Ledoit-Wolf shrinkage of stored features in one streaming pass.
 
-Rows are shifted by the mean of a sample of them before they are multiplied, so that nothing cancels; products
-of blocks are summed up in float64. Blocks are multiplied in float64 or, on request, in float32: then entry
-(i, j) is off by less than 1e-6 sqrt(S_ii S_jj), which the tests hold it to. float16 rounds features 500 times
-as coarsely.
+Rows are shifted by the mean of a sample of them before they are multiplied, which avoids cancellation;
+products of blocks are summed in float64. Blocks are multiplied in float64 or, on request, in float32: entry
+(i, j) is then off by less than 1e-6 sqrt(S_ii S_jj), as the tests verify. Storing features as float16 rounds
+them 500 times as coarsely.
 """
 
 import sys
@@ -18,15 +18,15 @@ from engine.errors import Refused
 from engine.kernels.float16 import SCALE, widen
 
 Arithmetic = Literal["float64", "float32"]
-#: Rows of a block and the most bytes that it may take once widened; float32 sums grow no longer than that.
+#: Rows of a block, and bytes that it may take once widened, at most; no float32 sum is longer than a block.
 _BLOCK_ROWS, _BLOCK_BYTES = 8192, 64 << 20
-#: Rows that are widened at a time, to stay in the cache; rows that the shift is taken from.
+#: Rows widened at a time, so that they stay in the cache; rows that the shift is computed from.
 _PIECE, _SAMPLE = 128, 1024
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What a pass over [n, d] features finds.
+    """Sample moments of features [n, d].
 
     Attributes:
         count: n.
@@ -45,12 +45,12 @@ class Moments:
         return len(self.mean)
 
     def covariance(self, ddof: int = 1) -> NDArray[np.float64]:
-        """scatter / (n - ddof)."""
-        found: NDArray[np.float64] = self.scatter / (self.count - ddof)
-        return found
+        """Return scatter / (n - ddof), float64 [d, d]."""
+        covariance: NDArray[np.float64] = self.scatter / (self.count - ddof)
+        return covariance
 
     def shrinkage(self) -> float:
-        """Ledoit and Wolf's share of the identity, 0 to 1, as scikit-learn's `LedoitWolf` gives it.
+        """Return the Ledoit-Wolf share of the identity, 0 to 1, as scikit-learn's `LedoitWolf` computes it.
 
         Source: Ledoit, Wolf, J. Multivariate Analysis 88 (2004) 365, doi:10.1016/S0047-259X(03)00096-4.
         """
@@ -59,7 +59,7 @@ class Moments:
         average = float(np.trace(self.scatter)) / n / d
         spread = squared - d * average**2
         error = min((self.quartic / n - squared) / n, spread)
-        # In one dimension the covariance is a multiple of the identity: nothing to mix with.
+        # In one dimension the covariance is already a multiple of the identity.
         return 0.0 if d == 1 or error <= 0 else error / spread
 
 
@@ -70,18 +70,18 @@ def moments(
     arithmetic: Arithmetic = "float64",
     device: str = "cpu",
 ) -> Moments:
-    """Mean and scatter of rows of `features`, read once, block by block.
+    """Compute the moments of rows of `features`, reading them once, block by block.
 
-    Memory: two blocks of 64 MiB, and twenty bytes for each of d x d.
+    Needs memory for two blocks of 64 MiB and 20 d^2 bytes.
 
     Args:
-        features: [N, d], any float type, e.g. mapped from a bank.
-        rows: which ones, perhaps repeated; None takes all. Ascending rows are read fastest.
+        features: [N, d], any float type, e.g. memory-mapped from a bank.
+        rows: positions of rows, possibly repeated; None takes all. Ascending rows are read fastest.
         arithmetic: of the products.
         device: `cpu` or `cuda:N`.
 
     Raises:
-        Refused: fewer than two rows, or a number that is not finite.
+        Refused: fewer than two rows, or a value that is not finite.
     """
     if arithmetic not in get_args(Arithmetic):
         raise Refused(f"arithmetic {arithmetic!r}", "Products are float64 or float32", "choose one")
@@ -89,13 +89,13 @@ def moments(
     if count < 2:
         raise Refused(f"{count} images", "A covariance needs at least two", "add images")
     shift = _shift(features, rows, count)
-    # A sum of squares that is not finite is found at the end; on the way there it is no news.
+    # Sums that are not finite are refused below; the warnings on the way there add nothing.
     with np.errstate(invalid="ignore", over="ignore"):
         sums = _on_cpu if device == "cpu" else _on_device
         total, squares, cubes, quartic, scatter = sums(features, rows, shift, arithmetic, device)
     if not np.isfinite(scatter.sum()):
         raise Refused(
-            "Features that are not finite", "Statistics are taken over whole features", "mask these rows"
+            "Features that are not finite", "A covariance needs finite features", "leave these rows out"
         )
     offset = total / count
     scatter -= count * np.outer(offset, offset)
@@ -110,14 +110,14 @@ _Sums = tuple[NDArray[np.float64], float, NDArray[np.float64], float, NDArray[np
 
 
 def _shift(features: NDArray[Any], rows: NDArray[np.intp] | None, count: int) -> NDArray[np.float32]:
-    """Mean of some rows, spread over all: any value is right, one near the mean is accurate."""
-    at = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.intp)
-    sample = features[at if rows is None else rows[at]].astype(np.float64)
+    """Return the mean of a sample of rows: any shift is correct, one near the mean keeps the most digits."""
+    positions = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.intp)
+    sample = features[positions if rows is None else rows[positions]].astype(np.float64)
     return np.asarray(sample.mean(axis=0), np.float32)
 
 
 def _step(dim: int, itemsize: int) -> int:
-    """Rows a block."""
+    """Return the number of rows of a block."""
     return min(_BLOCK_ROWS, max(_PIECE, _BLOCK_BYTES // (dim * itemsize)))
 
 
@@ -150,7 +150,7 @@ def _on_cpu(
             cubes += norms @ piece
             squares += float(norms.sum())
             quartic += float(norms @ norms)
-        # numpy sees that both factors are one array and computes half of the product (BLAS syrk).
+        # numpy recognises that both factors are the same array and computes half of the product (BLAS syrk).
         scatter += np.matmul(y.T, y, out=product)
     return total, squares, cubes, quartic, scatter
 
@@ -182,14 +182,14 @@ def _on_device(
     zeros: dict[str, Any] = {"dtype": torch.float64, "device": device}
     scatter, total, cubes = (torch.zeros(s, **zeros) for s in ((dim, dim), (dim,), (dim,)))
     squares, quartic = torch.zeros((), **zeros), torch.zeros((), **zeros)
-    moved = torch.from_numpy(shift).to(device, dtype)
+    device_shift = torch.from_numpy(shift).to(device, dtype)
     for block in _blocks(features, rows, step):
-        y = torch.from_numpy(np.array(block)).to(device).to(dtype) - moved
+        y = torch.from_numpy(np.array(block)).to(device).to(dtype) - device_shift
         norms = (y * y).sum(dim=1)
         total += y.sum(dim=0)
         cubes += norms @ y
         squares += norms.double().sum()
         quartic += norms.double().square().sum()
         scatter += y.T @ y
-    host = [each.cpu().numpy() for each in (total, cubes, scatter)]
+    host = [tensor.cpu().numpy() for tensor in (total, cubes, scatter)]
     return host[0], float(squares), host[1], float(quartic), host[2]

@@ -1,7 +1,7 @@
-"""FAISS, imported when it is first needed, and nowhere else.
+"""The only import of FAISS, made when it is first needed.
 
-faiss-gpu raises all kinds of errors at its import where its CUDA libraries are missing, so every kind counts
-as absent: `auto` then does without it, and who asked for it is refused with the reason.
+Without its CUDA libraries faiss-gpu raises errors of any kind on import, so any error counts as absence:
+`auto` then works without FAISS, and an explicit choice of FAISS is refused with the reason.
 """
 
 import functools
@@ -11,13 +11,13 @@ from typing import Any
 
 from engine.errors import Refused
 
-#: The most neighbours of a query that FAISS finds on a GPU.
-GPU_MOST_NEIGHBOURS = 2048
+#: Neighbours of a query that FAISS finds on a GPU, at most.
+GPU_MAX_NEIGHBOURS = 2048
 
 
 @functools.cache
-def why_not() -> str:
-    """Say why FAISS cannot be used here, in one line; empty where it can be."""
+def unavailable_reason() -> str:
+    """Return in one line why FAISS cannot be used; "" if it can."""
     if importlib.util.find_spec("faiss") is None:
         return "FAISS is not installed here"
     try:
@@ -28,32 +28,32 @@ def why_not() -> str:
     return ""
 
 
-def library(wanted_by: str, instead: str) -> Any:
+def import_faiss(wanted_by: str, instead: str) -> Any:
     """Import FAISS.
 
     Args:
-        wanted_by: what needs it, e.g. "backend 'faiss'".
-        instead: what does without it, e.g. "use --backend array".
+        wanted_by: what needs FAISS, e.g. "backend 'faiss'".
+        instead: an alternative without it, e.g. "use --backend array".
 
     Raises:
-        Refused: it is not installed, or its import fails.
+        Refused: FAISS is not installed, or its import fails.
     """
-    if reason := why_not():
+    if reason := unavailable_reason():
         install = "install embank[cpu], or embank[gpu] beside a GPU, never both"
         raise Refused(wanted_by, reason, f"{install}, or {instead}")
     return importlib.import_module("faiss")
 
 
-def library_on(gpu: int, wanted_by: str, instead: str) -> Any:
+def import_faiss_on_gpu(gpu: int, wanted_by: str, instead: str) -> Any:
     """Import FAISS for use on CUDA device number `gpu`.
 
     Args:
-        wanted_by, instead: as for `library`.
+        wanted_by, instead: as for `import_faiss`.
 
     Raises:
-        Refused: FAISS is absent or of the CPU alone, or sees no such device.
+        Refused: FAISS is absent, or built for the CPU only, or does not see the device.
     """
-    faiss = library(wanted_by, instead)
+    faiss = import_faiss(wanted_by, instead)
     if not hasattr(faiss, "StandardGpuResources"):
         raise Refused(
             f"{wanted_by} on cuda:{gpu}",
@@ -72,5 +72,5 @@ def library_on(gpu: int, wanted_by: str, instead: str) -> Any:
 
 @functools.cache
 def gpu_resources() -> Any:
-    """FAISS's memory and streams on the devices, hundreds of MiB each: one set a process."""
+    """Return FAISS's memory and streams on the devices, hundreds of MiB each: one set per process."""
     return importlib.import_module("faiss").StandardGpuResources()

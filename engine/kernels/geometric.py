@@ -1,8 +1,7 @@
-"""Transforms that move pixels: many views of one image at once, on the image's device.
+"""Geometric transforms: many views of one image at once, on the image's device.
 
-An image is uint8 [H, W, 3]; views are uint8 [V, H, W, 3], which is what the encoder takes. Affine views are
-looked up, pixel by pixel, from the one image: nearest neighbour and black outside, as torchvision's `rotate`
-and `affine` do by default.
+An image is uint8 [H, W, 3]; views are uint8 [V, H, W, 3], as encoders take them. Pixels of affine views are
+looked up in the image: nearest neighbour, black outside, like torchvision's `rotate` and `affine` by default.
 """
 
 import math
@@ -18,16 +17,18 @@ from engine.errors import BadImage
 
 #: Taps of the blur that smooths a random displacement field.
 _FIELD_TAPS = 17
-#: Fields of deformation of up to so many pixels are kept: every image of a run meets the same ones.
+#: Deformation fields of up to this many pixels are cached: all images of a run use the same ones.
 _KEPT_PIXELS = 1 << 17
 
 
 @dataclass(frozen=True)
 class Affine:
-    """One affine view, about the image's centre: shear, scale, turn, then shift.
+    """One affine view about the image's centre: shear, scale, rotate, then shift.
 
     Attributes:
-        angle: clockwise, in degrees; shift: right and down, in pixels; shear: along x and y, in degrees.
+        angle: clockwise, in degrees.
+        shift: right and down, in pixels.
+        shear: along x and y, in degrees.
     """
 
     angle: float = 0.0
@@ -36,22 +37,22 @@ class Affine:
     shear: tuple[float, float] = (0.0, 0.0)
 
     def inverse(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """From a view's pixel to the image's, both counted from the centre: rows (x, y, 1) -> x and -> y.
+        """Return the map from a view's pixel (x, y, 1) to the image's x and y, relative to the centres.
 
-        Forward is R(angle) scale SHy SHx with SHx = [1, -tan sx; 0, 1] and SHy = [1, 0; -tan sy, 1].
+        The forward map is R(angle) scale SHy SHx with SHx = [1, -tan sx; 0, 1] and SHy = [1, 0; -tan sy, 1].
         """
-        turn, sx, sy = (math.radians(v) for v in (self.angle, *self.shear))
-        rotate = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+        angle, sx, sy = (math.radians(v) for v in (self.angle, *self.shear))
+        rotate = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         along_y = np.array([[1.0, 0.0], [-math.tan(sy), 1.0]])
         along_x = np.array([[1.0, -math.tan(sx)], [0.0, 1.0]])
-        back = np.linalg.inv(self.scale * rotate @ along_y @ along_x)
-        (a, b), (c, d) = back.tolist()
+        inverse = np.linalg.inv(self.scale * rotate @ along_y @ along_x)
+        (a, b), (c, d) = inverse.tolist()
         x, y = self.shift
         return (a, b, -a * x - b * y), (c, d, -c * x - d * y)
 
 
 def affine(image: torch.Tensor, views: Sequence[Affine]) -> torch.Tensor:
-    """uint8 [V, H, W, 3]: every view of an image [H, W, 3], nearest pixels, black outside."""
+    """Return the affine views of an image, uint8 [V, H, W, 3]; nearest pixels, black outside."""
     height, width = image.shape[:2]
     maps = torch.tensor([view.inverse() for view in views], dtype=torch.float32, device=image.device)
     x, y = (torch.arange(n, dtype=torch.float32, device=image.device) - (n - 1) / 2 for n in (width, height))
@@ -67,28 +68,28 @@ def affine(image: torch.Tensor, views: Sequence[Affine]) -> torch.Tensor:
 
 
 def crops(image: torch.Tensor, boxes: Sequence[tuple[float, float, float, float]], side: int) -> torch.Tensor:
-    """uint8 [V, side, side, 3]: boxes (top, left, height, width) in pixels, each resized to a square.
+    """Return boxes (top, left, height, width) in pixels, resized to squares, uint8 [V, side, side, 3].
 
-    Corners are rounded to whole pixels; what lies outside the image is black.
+    Corners are rounded to whole pixels; pixels outside the image are black.
     """
     corners = [(round(t), round(x), round(t + h), round(x + w)) for t, x, h, w in boxes]
     below = max(0, *(bottom - image.shape[0] for _, _, bottom, _ in corners))
     right = max(0, *(right - image.shape[1] for *_, right in corners))
-    picture = functional.pad(image, (0, 0, 0, right, 0, below))
-    found = image.new_empty(len(boxes), side, side, 3)
+    padded = functional.pad(image, (0, 0, 0, right, 0, below))
+    views = image.new_empty(len(boxes), side, side, 3)
     sizes: dict[tuple[int, int], list[int]] = {}
     for i, (top, left, bottom, end) in enumerate(corners):
         sizes.setdefault((bottom - top, end - left), []).append(i)
-    for at in sizes.values():
-        parts = [picture[corners[i][0] : corners[i][2], corners[i][1] : corners[i][3]] for i in at]
-        found[at] = resize(torch.stack(parts), side, side)
-    return found
+    for same_size in sizes.values():
+        cut = [padded[corners[i][0] : corners[i][2], corners[i][1] : corners[i][3]] for i in same_size]
+        views[same_size] = resize(torch.stack(cut), side, side)
+    return views
 
 
 def resize(
     views: torch.Tensor, height: int, width: int, crop: tuple[int, int, int] | None = None
 ) -> torch.Tensor:
-    """Antialiased bilinear resize of uint8 [V, H, W, 3]; then, with (top, left, side), a square of it."""
+    """Resize uint8 [V, H, W, 3], bilinear and antialiased; then take the crop (top, left, side), if given."""
     planes = views.permute(0, 3, 1, 2).float()
     if planes.shape[2:] != (height, width):
         planes = functional.interpolate(
@@ -101,32 +102,34 @@ def resize(
 
 
 def flip(image: torch.Tensor, *, vertical: bool) -> torch.Tensor:
-    """uint8 [1, H, W, 3], mirrored upside down or left to right."""
+    """Return the image mirrored, upside down or left to right, uint8 [1, H, W, 3]."""
     return image.flip(0 if vertical else 1)[None]
 
 
 def deform(image: torch.Tensor, sigmas: Sequence[float], seeds: Sequence[int], reach: float) -> torch.Tensor:
-    """uint8 [V, H, W, 3]: each view a random affine map and a random smooth field, edges mirrored.
+    """Deform the image by a random affine map and a random smooth field for each view, uint8 [V, H, W, 3].
 
-    As albumentations 1.1's `ElasticTransform(sigma, approximate=True)`, which the study calls: three points
-    about the centre, a third of the short side away, move by up to `reach` pixels; the field is noise from -1
-    to 1 pixel behind a Gaussian blur of 17 taps, which leaves a few hundredths of a pixel. So nearly all that
-    is seen is the affine map, whatever sigma. Here both are applied in one lookup.
+    Follows albumentations 1.1's `ElasticTransform(sigma, approximate=True)`, which the study calls: three
+    points around the centre, a third of the short side away, move by up to `reach` pixels; the field is noise
+    from -1 to 1 pixel smoothed by a Gaussian of 17 taps, which leaves a few hundredths of a pixel. The
+    visible effect is therefore almost entirely the affine map, whatever sigma. Here both are applied in one
+    lookup, with mirrored edges.
 
     Args:
-        sigmas: of the blur, in pixels, one a view; seeds: what each view draws its map and noise from.
-        reach: pixels.
+        sigmas: of the blur, in pixels, one for each view.
+        seeds: of each view's random map and noise.
+        reach: largest displacement of the three points, in pixels.
 
     Raises:
-        BadImage: an image smaller than the blur.
+        BadImage: the image is smaller than the blur.
     """
     height, width = image.shape[:2]
     _needs(image, _FIELD_TAPS // 2 + 1, "deform")
-    place = torch.stack(
+    positions = torch.stack(
         [_field(height, width, sigma, seed, reach) for sigma, seed in zip(sigmas, seeds, strict=True)]
     ).to(image.device)
-    # grid_sample wants -1 to 1 between the centres of the outer pixels; reflection is about those centres.
-    grid = place * 2 / place.new_tensor([max(width - 1, 1), max(height - 1, 1)]) - 1
+    # grid_sample takes -1 to 1 between the centres of the outer pixels, and reflects about these centres.
+    grid = positions * 2 / positions.new_tensor([max(width - 1, 1), max(height - 1, 1)]) - 1
     planes = image.permute(2, 0, 1).float().expand(len(grid), -1, -1, -1)
     return to_bytes(
         functional.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
@@ -134,7 +137,7 @@ def deform(image: torch.Tensor, sigmas: Sequence[float], seeds: Sequence[int], r
 
 
 def _field(height: int, width: int, sigma: float, seed: int, reach: float) -> torch.Tensor:
-    """float32 [H, W, 2], where (x, y) of the image each pixel of a view is found; small ones are kept."""
+    """Return the image position (x, y) of each pixel of a view, float32 [H, W, 2]; cached if small."""
     make = _kept_field if height * width <= _KEPT_PIXELS else _kept_field.__wrapped__
     return make(height, width, sigma, seed, reach)
 
@@ -149,22 +152,22 @@ def _kept_field(height: int, width: int, sigma: float, seed: int, reach: float) 
 
 
 def _random_affine(height: int, width: int, reach: float, draw: torch.Generator) -> torch.Tensor:
-    """float32 [H, W, 2]: three points about the centre move by up to `reach` pixels each way."""
+    """Return the map that moves three points around the centre by up to `reach` pixels, float32 [H, W, 2]."""
     centre, arm = np.array([width // 2, height // 2]), min(height, width) // 3
-    before = centre + arm * np.array([[1, 1], [1, -1], [-1, -1]])
-    moved = before + ((torch.rand(3, 2, generator=draw) * 2 - 1) * reach).double().numpy()
+    points = centre + arm * np.array([[1, 1], [1, -1], [-1, -1]])
+    moved = points + ((torch.rand(3, 2, generator=draw) * 2 - 1) * reach).double().numpy()
     ones = np.ones((3, 1))
-    back = np.linalg.solve(np.hstack([moved, ones]), before)  # (x', y', 1) of the view -> (x, y)
+    to_image = np.linalg.solve(np.hstack([moved, ones]), points)  # (x', y', 1) of the view -> (x, y)
     y, x = np.mgrid[:height, :width]
-    found = np.stack([x, y, np.ones_like(x)], axis=-1) @ back
-    return torch.from_numpy(found.astype(np.float32))
+    positions = np.stack([x, y, np.ones_like(x)], axis=-1) @ to_image
+    return torch.from_numpy(positions.astype(np.float32))
 
 
 def gaussian_blur(image: torch.Tensor, sigmas: Sequence[float], taps: int) -> torch.Tensor:
-    """uint8 [V, H, W, 3]: blurred with each standard deviation in pixels, `taps` wide, edges mirrored.
+    """Blur the image with each standard deviation (pixels), `taps` wide, edges mirrored, uint8 [V, H, W, 3].
 
     Raises:
-        BadImage: an image of no more than taps / 2 pixels in one direction.
+        BadImage: the image has at most taps / 2 pixels in one direction.
     """
     _needs(image, taps // 2 + 1, "blur")
     kernels = _gaussian(taps, torch.tensor(list(sigmas), dtype=torch.float32, device=image.device))
@@ -173,14 +176,14 @@ def gaussian_blur(image: torch.Tensor, sigmas: Sequence[float], taps: int) -> to
 
 
 def _gaussian(taps: int, sigmas: torch.Tensor) -> torch.Tensor:
-    """[V, taps] kernels that sum to one."""
-    place = torch.arange(taps, dtype=torch.float32, device=sigmas.device) - (taps - 1) / 2
-    weights = torch.exp(-0.5 * (place / sigmas[:, None]) ** 2)
+    """Return Gaussian kernels that sum to one, [V, taps]."""
+    offset = torch.arange(taps, dtype=torch.float32, device=sigmas.device) - (taps - 1) / 2
+    weights = torch.exp(-0.5 * (offset / sigmas[:, None]) ** 2)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
 def _blur(planes: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """[C, V, H, W] from [C, 1, H, W]: along x with every kernel, then each along y with the same one."""
+    """Blur planes [C, 1, H, W] along x and y with each kernel, [C, V, H, W]."""
     count, taps = kernels.shape
     half = taps // 2
     padded = functional.pad(planes, (half, half, half, half), mode="reflect")
@@ -196,5 +199,5 @@ def _needs(image: torch.Tensor, side: int, what: str) -> None:
 
 
 def to_bytes(planes: torch.Tensor) -> torch.Tensor:
-    """uint8 [V, H, W, 3] from float [V, 3, H, W], rounded half to even."""
+    """Round float planes [V, 3, H, W], half to even, to uint8 [V, H, W, 3]."""
     return planes.round().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,7 +1,7 @@
-"""Metrics of a classification, from true classes and the score of every class.
+"""Classification metrics, from true classes and a score for every class.
 
-Nothing undefined becomes a number: it is NaN, and a reason says why. Where some classes do not occur among
-the rows tested, a mean over classes is that over the others, and its reason names how many.
+An undefined metric is NaN and comes with a reason. If some classes do not occur among the rows tested, a mean
+over classes is taken over the others, and its reason gives their number.
 """
 
 import math
@@ -13,21 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from stores.json_types import JsonObject
 
 Codes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 
 #: Equal-width bins of the calibration error, as in Guo et al.
 CALIBRATION_BINS = 15
-#: Why a class that all rows have cannot be ranked.
+#: Why a class cannot be ranked if all rows are of this class.
 ALONE = "only one class occurs among the rows tested"
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Metrics as fractions; `auroc` is NaN where it is not defined, and `auroc_reason` says why.
+    """Metrics as fractions.
 
-    `auroc_reason` also says where the mean leaves out classes.
+    Attributes:
+        auroc: NaN if undefined.
+        auroc_reason: why `auroc` is NaN, or that its mean leaves out classes; "" otherwise.
     """
 
     accuracy: float
@@ -37,32 +40,33 @@ class Classification:
 
     @classmethod
     def of(cls, truth: Codes, scores: Floats) -> "Classification":
-        """All metrics.
+        """Compute all metrics.
 
         Args:
             truth: [n] classes from 0.
-            scores: [n, classes], larger is likelier; the largest is predicted, of ties the
-                smaller class.
+            scores: [n, classes], larger is likelier. The class with the largest score is predicted, the
+                smaller class in a tie.
         """
         predicted = scores.argmax(axis=1)
         area, reason = auroc(truth, scores)
         return cls(accuracy(truth, predicted), mean_per_class_accuracy(truth, predicted), area, reason)
 
-    def to_dict(self) -> dict[str, Any]:
-        found = asdict(self)
+    def to_dict(self) -> JsonObject:
+        """Return all metrics for JSON; `auroc_reason` only if there is one."""
+        fields = asdict(self)
         if not self.auroc_reason:
-            del found["auroc_reason"]
-        return found
+            del fields["auroc_reason"]
+        return fields
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often a probability comes true, in equal-width bins of the probability: ((m - 1) / M, m / M].
+    """Observed frequency of predicted probabilities, in M bins of equal width ((m - 1) / M, m / M].
 
     Attributes:
-        count: int64 [M], rows whose probability falls into the bin (0 into the first).
-        probability: float64 [M], its mean there; NaN in an empty bin.
-        frequency: float64 [M], share that came true; NaN in an empty bin.
+        count: int64 [M], rows whose probability is in the bin (0 is in the first).
+        probability: float64 [M], mean probability in the bin; NaN if it is empty.
+        frequency: float64 [M], share of rows with the outcome; NaN if it is empty.
     """
 
     count: NDArray[np.int64]
@@ -73,13 +77,13 @@ class Reliability:
     def of(
         cls, outcome: NDArray[np.bool_], probability: Floats, bins: int = CALIBRATION_BINS
     ) -> "Reliability":
-        """Of [n] outcomes and the probabilities given to them."""
-        place = bin_of(probability, bins)
-        count = np.bincount(place, minlength=bins)
+        """Compute from [n] outcomes and their predicted probabilities [n]."""
+        bins_of_rows = bin_of(probability, bins)
+        count = np.bincount(bins_of_rows, minlength=bins)
         with np.errstate(invalid="ignore"):
-            mean = np.bincount(place, probability, bins) / count
-            share = np.bincount(place, outcome, bins) / count
-        return cls(count, mean, share)
+            mean = np.bincount(bins_of_rows, probability, bins) / count
+            frequency = np.bincount(bins_of_rows, outcome, bins) / count
+        return cls(count, mean, frequency)
 
     @property
     def error(self) -> float:
@@ -90,26 +94,27 @@ class Reliability:
         gaps = np.abs(self.frequency[filled] - self.probability[filled])
         return float((gaps * self.count[filled]).sum() / self.count.sum())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
+        """Return the bins for JSON."""
         return {name: getattr(self, name).tolist() for name in ("count", "probability", "frequency")}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What predicted probabilities are worth on n rows; classes in the order of the scores' columns.
+    """All metrics of predicted probabilities on n rows; classes in the order of the columns.
 
     Attributes:
         classification: accuracy, mean per-class accuracy, AUROC.
-        average_precision: mean over classes; of the second class where there are two. `_reason` as
+        average_precision: mean over classes; with two classes, that of the second. `_reason` as
             `auroc_reason`.
         log_loss: mean of -ln(probability of the true class), nats; `_reason` says why it is NaN.
         calibration_error: expected calibration error of the predicted class's probability, 15 equal-width
             bins (Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599, equation 3).
-        reliability: of the second class's probability where there are two classes, else of the predicted
+        reliability: of the second class's probability if there are two classes, else of the predicted
             class's.
-        confusion: int64 [K, K], rows of true class i predicted as j.
+        confusion: int64 [K, K], number of rows of true class i predicted as j.
         class_auroc, class_average_precision: float64 [K], each class against the rest.
-        class_reasons: why these are NaN, "" where they are not.
+        class_reasons: why these are NaN; "" if they are numbers.
     """
 
     classification: Classification
@@ -126,27 +131,28 @@ class Evaluation:
 
     @classmethod
     def of(cls, truth: Codes, probabilities: Floats, *, unseen: Sequence[int] = ()) -> "Evaluation":
-        """All metrics.
+        """Compute all metrics.
 
         Args:
             truth: [n] classes from 0.
-            probabilities: [n, K], rows sum to 1. The largest is predicted, of ties the smaller class.
-            unseen: classes that no row trained on had: their probability is 0 by construction, so that
-                their rows count as wrong, and they have no AUROC, precision or log loss.
+            probabilities: [n, K], rows sum to 1. The class with the largest one is predicted, the smaller
+                class in a tie.
+            unseen: classes without training rows. Their probability is 0 by construction, so that their rows
+                count as wrong, and they have no AUROC, average precision or log loss.
 
         Raises:
             Refused: a probability that is not finite.
         """
         refuse_not_finite(probabilities)
         classes = probabilities.shape[1]
-        reasons = undefined(truth, classes, unseen)
+        reasons = undefined_reasons(truth, classes, unseen)
         areas = np.full((2, classes), np.nan)
         for c in (c for c in range(classes) if not reasons[c]):
             positive, column = truth == c, probabilities[:, c]
             areas[:, c] = _binary(positive, column), average_precision(positive, column)
         predicted = probabilities.argmax(axis=1)
-        area, area_reason = over_classes(areas[0], reasons)
-        precision, precision_reason = over_classes(areas[1], reasons)
+        area, area_reason = mean_over_classes(areas[0], reasons)
+        precision, precision_reason = mean_over_classes(areas[1], reasons)
         loss, loss_reason = log_loss(truth, probabilities, unseen)
         top = Reliability.of(predicted == truth, probabilities.max(axis=1))
         return cls(
@@ -167,26 +173,26 @@ class Evaluation:
 
     @property
     def class_accuracy(self) -> Floats:
-        """float64 [K]: share of each class's rows that is found; NaN where it has none."""
+        """Recall of each class, float64 [K]; NaN for a class without rows."""
         with np.errstate(invalid="ignore"):
-            found: Floats = np.diag(self.confusion) / self.confusion.sum(axis=1)
-        return found
+            recall: Floats = np.diag(self.confusion) / self.confusion.sum(axis=1)
+        return recall
 
     @property
     def headline(self) -> dict[str, float]:
-        """The metrics that `engine.kernels.intervals.resampled` has intervals for, by the same names."""
-        found = self.classification
+        """The metrics that `engine.kernels.intervals.bootstrap_metrics` gives intervals for, by name."""
+        classification = self.classification
         return {
-            "accuracy": found.accuracy,
-            "mean_per_class_accuracy": found.mean_per_class_accuracy,
-            "auroc": found.auroc,
+            "accuracy": classification.accuracy,
+            "mean_per_class_accuracy": classification.mean_per_class_accuracy,
+            "auroc": classification.auroc,
             "average_precision": self.average_precision,
             "log_loss": self.log_loss,
             "calibration_error": self.calibration_error,
         }
 
-    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """For a record: headline numbers, reasons where there are any, and every class under its name."""
+    def to_dict(self, names: Sequence[str]) -> JsonObject:
+        """Return the metrics for a record: headline, reasons if any, and each class under its name."""
         reasons = {
             "auroc_reason": self.classification.auroc_reason,
             "average_precision_reason": self.average_precision_reason,
@@ -202,12 +208,12 @@ class Evaluation:
                 {
                     "class": name,
                     "images": int(images),
-                    "accuracy": float(right),
+                    "accuracy": float(recall),
                     "auroc": float(area),
                     "average_precision": float(precision),
                     **({"reason": reason} if reason else {}),
                 }
-                for name, images, right, area, precision, reason in rows
+                for name, images, recall, area, precision, reason in rows
             ],
             "confusion_matrix": self.confusion.tolist(),
             "reliability": self.reliability.to_dict(),
@@ -215,52 +221,54 @@ class Evaluation:
 
 
 def accuracy(truth: Codes, predicted: Codes) -> float:
-    """Share of [n] predictions that are right; NaN if n = 0."""
+    """Return the share of [n] predictions that are correct; NaN if n = 0."""
     return float(np.mean(truth == predicted)) if len(truth) else math.nan
 
 
 def mean_per_class_accuracy(truth: Codes, predicted: Codes) -> float:
-    """Mean over the classes that occur in `truth` of the share found (balanced accuracy); NaN if n = 0."""
+    """Return the mean recall of the classes that occur in `truth` (balanced accuracy); NaN if n = 0."""
     if not len(truth):
         return math.nan
     _, code, counts = np.unique(truth, return_inverse=True, return_counts=True)
-    right = np.bincount(code, weights=truth == predicted)
-    return float(np.mean(right / counts))
+    correct = np.bincount(code, weights=truth == predicted)
+    return float(np.mean(correct / counts))
 
 
 def auroc(truth: Codes, scores: Floats) -> tuple[float, str]:
-    """Area under the ROC curve, and why it is NaN or leaves classes out, if it is or does.
+    """Return the area under the ROC curve, and the reason if it is NaN or leaves classes out.
 
-    Two columns: of the second class. More: mean over classes of each against the rest (macro one-vs-rest).
-    Ties count half.
+    With two columns it is that of the second class, with more the mean over classes, each against the rest
+    (macro one-vs-rest). Ties count half.
 
     Args:
         truth: [n] classes from 0.
         scores: [n, classes].
     """
     classes = scores.shape[1]
-    reasons = undefined(truth, classes)
+    reasons = undefined_reasons(truth, classes)
     areas = np.array([math.nan if reasons[c] else _binary(truth == c, scores[:, c]) for c in range(classes)])
-    return over_classes(areas, reasons)
+    return mean_over_classes(areas, reasons)
 
 
 def average_precision(positive: NDArray[np.bool_], scores: Floats) -> float:
-    """Sum over thresholds of the gain in recall times the precision there; rows of one score go together.
+    """Return the average precision: the sum over thresholds of the gain in recall times the precision.
+
+    Rows with equal scores share a threshold.
 
     Args:
-        positive: bool [n], some and not all true.
+        positive: bool [n], with at least one True and one False.
         scores: [n].
     """
-    _, place, counts = np.unique(-scores, return_inverse=True, return_counts=True)
-    found = np.bincount(place, weights=positive)
-    precision = np.cumsum(found) / np.cumsum(counts)
-    return float((found * precision).sum() / positive.sum())
+    _, threshold, counts = np.unique(-scores, return_inverse=True, return_counts=True)
+    true_positives = np.bincount(threshold, weights=positive)
+    precision = np.cumsum(true_positives) / np.cumsum(counts)
+    return float((true_positives * precision).sum() / positive.sum())
 
 
 def log_loss(truth: Codes, probabilities: Floats, unseen: Sequence[int] = ()) -> tuple[float, str]:
-    """Mean of -ln(probability of the true class), and why it is NaN if it is.
+    """Return the mean of -ln(probability of the true class), and the reason if it is NaN.
 
-    Probabilities are kept at least 2^-52 from 0 and 1, so that one rounded to 0 costs 36 and not infinity.
+    Probabilities are clipped to [2^-52, 1 - 2^-52], so that one rounded to 0 costs 36 instead of infinity.
     """
     if not len(truth):
         return math.nan, "no row was tested"
@@ -268,27 +276,27 @@ def log_loss(truth: Codes, probabilities: Floats, unseen: Sequence[int] = ()) ->
     if impossible:
         return math.nan, f"{impossible} rows are of classes that no row trained on had"
     eps = float(np.finfo(np.float64).eps)
-    given = np.clip(probabilities[np.arange(len(truth)), truth].astype(np.float64), eps, 1 - eps)
-    return float(-np.log(given).mean()), ""
+    true_probability = np.clip(probabilities[np.arange(len(truth)), truth].astype(np.float64), eps, 1 - eps)
+    return float(-np.log(true_probability).mean()), ""
 
 
 def confusion(truth: Codes, predicted: Codes, classes: int) -> NDArray[np.int64]:
-    """int64 [classes, classes]: rows of true class i predicted as j."""
+    """Return the confusion matrix, int64 [classes, classes]: rows of true class i predicted as j."""
     cells = truth.astype(np.int64) * classes + predicted
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def bin_of(probability: Floats, bins: int) -> NDArray[np.int64]:
-    """Bin of each probability, ((m - 1) / bins, m / bins], from 0; 0 falls into the first."""
+    """Return the bin ((m - 1) / bins, m / bins] of each probability, numbered from 0; 0 is in the first."""
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     return np.searchsorted(edges, probability, side="left").astype(np.int64)
 
 
-def undefined(truth: Codes, classes: int, unseen: Sequence[int] = ()) -> tuple[str, ...]:
-    """Why each class cannot be ranked against the rest; "" where it can."""
+def undefined_reasons(truth: Codes, classes: int, unseen: Sequence[int] = ()) -> tuple[str, ...]:
+    """Return why each class cannot be ranked against the rest; "" if it can."""
     counts = np.bincount(truth, minlength=classes)
 
-    def why(c: int) -> str:
+    def reason(c: int) -> str:
         if not len(truth):
             return "no row was tested"
         if counts[c] == 0:
@@ -297,11 +305,11 @@ def undefined(truth: Codes, classes: int, unseen: Sequence[int] = ()) -> tuple[s
             return ALONE
         return "no row trained on had it" if c in unseen else ""
 
-    return tuple(why(c) for c in range(classes))
+    return tuple(reason(c) for c in range(classes))
 
 
-def over_classes(values: Floats, reasons: Sequence[str]) -> tuple[float, str]:
-    """Mean of the defined values of [K] classes, or the second of two; and what is to be said about it."""
+def mean_over_classes(values: Floats, reasons: Sequence[str]) -> tuple[float, str]:
+    """Return the mean of the defined values of [K] classes (of two, the second), and a remark on it."""
     classes, defined = len(reasons), [not reason for reason in reasons]
     left_out = classes - sum(defined)
     if classes == 2:
@@ -313,7 +321,7 @@ def over_classes(values: Floats, reasons: Sequence[str]) -> tuple[float, str]:
 
 
 def refuse_not_finite(scores: Floats) -> None:
-    """Raise Refused if a score is NaN or infinite: the largest of a row would be an accident."""
+    """Raise Refused if a score is NaN or infinite: the largest score of its row would be arbitrary."""
     bad = int((~np.isfinite(scores)).any(axis=1).sum())
     if bad:
         raise Refused(
@@ -324,9 +332,9 @@ def refuse_not_finite(scores: Floats) -> None:
 
 
 def _binary(positive: NDArray[np.bool_], scores: Floats) -> float:
-    """Mann-Whitney's U over the number of pairs, from midranks."""
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    """Return the AUROC: Mann-Whitney's U over the number of pairs, from midranks."""
+    _, rank_of, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2
     n = int(positive.sum())
-    u = ranks[place[positive]].sum() - n * (n + 1) / 2
+    u = ranks[rank_of[positive]].sum() - n * (n + 1) / 2
     return float(u / (n * (len(scores) - n)))

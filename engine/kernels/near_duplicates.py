@@ -1,4 +1,4 @@
-"""All pairs of vectors above a cosine similarity: exact, in blocks, one half of the symmetric matrix."""
+"""All pairs of vectors above a cosine similarity: exact, in blocks of half the symmetric matrix."""
 
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -16,7 +16,7 @@ _PAIRS = 2048
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of positions first < second, most similar first; ties by (first, second).
+    """Pairs of positions first < second, most similar first; ties in order of (first, second).
 
     Attributes:
         first, second: int64 [n].
@@ -32,14 +32,15 @@ class Pairs:
 
 
 @dataclass
-class Tally:
-    """Counts over all pairs found, also over those that are too many to be listed.
+class PairCounts:
+    """Counts over all pairs found, including those beyond the limit of the list.
 
     Attributes:
-        codes: name -> int [N], negative where unknown; counted is in how many pairs they are equal,
-            different, or unknown for one of the two.
-        total: pairs.
-        counts: name -> {same, different, unknown}.
+        codes: name -> int [N], negative where unknown.
+        size: N, number of vectors.
+        total: number of pairs.
+        counts: name -> {same, different, unknown}, number of pairs with equal codes, with different codes,
+            and with at least one unknown code.
         touched: bool [N], vectors that are in a pair.
     """
 
@@ -53,6 +54,7 @@ class Tally:
         self.counts = {name: {"same": 0, "different": 0, "unknown": 0} for name in self.codes}
 
     def add(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
+        """Count pairs of positions first, second [n]."""
         self.total += len(first)
         self.touched[first] = True
         self.touched[second] = True
@@ -66,27 +68,27 @@ class Tally:
 
 
 def similar_pairs(
-    vectors: Vectors, threshold: float, *, limit: int, tally: Tally | None = None, device: str = "cpu"
+    vectors: Vectors, threshold: float, *, limit: int, tally: PairCounts | None = None, device: str = "cpu"
 ) -> Pairs:
-    """Pairs whose cosine similarity is at least `threshold`.
+    """Find the pairs whose cosine similarity is at least `threshold`.
 
-    A float32 product finds them; whatever is within rounding of the threshold, and every similarity that is
-    returned, is computed in float64 from the stored numbers.
+    A float32 product finds the pairs. Similarities within rounding of the threshold, and all that are
+    returned, are computed in float64 from the stored numbers.
 
     Args:
         vectors: finite vectors [N, d]; a zero vector is similar to none.
         threshold: in (0, 1].
-        limit: the most pairs returned, the most similar ones (where the cut falls among pairs equal in
-            float32, it is made by their float32 order).
-        tally: counts all pairs, returned or not.
-        device: `cpu` or `cuda:N`, where the products are made.
+        limit: maximum number of pairs returned, the most similar ones (chosen by their float32 order where
+            the cut falls among similarities equal in float32).
+        tally: counts all pairs, returned or not; updated in place.
+        device: `cpu` or `cuda:N`, where the products are computed.
     """
     space = Space("cosine", 0.0, 1.0)
     unit = np.ones((1, 1), np.float32)
     slack = float(space.rounding(vectors.dim, unit, 1.0)[0])
-    # The float64 cosine is itself rounded: a vector's copy must not fall below a threshold of 1.
-    least = threshold - 1e-12
-    keep = _Keep(limit)
+    # The float64 cosine is rounded, too: the copy of a vector must not fall below a threshold of 1.
+    lowest = threshold - 1e-12
+    best = _Keep(limit)
     size = block_rows(vectors.dim) // 2
     for start, block in vectors.blocks(size):
         left = _prepared(block, space, device)
@@ -98,19 +100,19 @@ def similar_pairs(
             first, second = i + start, j + other
             doubtful = score < threshold + slack
             exact = _similarity(vectors, first[doubtful], second[doubtful])
-            sure = np.ones(len(first), bool)
-            sure[doubtful] = exact >= least
-            first, second, score = first[sure], second[sure], score[sure]
+            is_pair = np.ones(len(first), bool)
+            is_pair[doubtful] = exact >= lowest
+            first, second, score = first[is_pair], second[is_pair], score[is_pair]
             if tally is not None:
                 tally.add(first, second)
-            keep.add(first, second, score)
-    similarity = _similarity(vectors, keep.first, keep.second)
-    order = np.lexsort((keep.second, keep.first, -similarity))[:limit]
-    return Pairs(keep.first[order], keep.second[order], similarity[order])
+            best.add(first, second, score)
+    similarity = _similarity(vectors, best.first, best.second)
+    order = np.lexsort((best.second, best.first, -similarity))[:limit]
+    return Pairs(best.first[order], best.second[order], similarity[order])
 
 
 class _Keep:
-    """The highest-scoring pairs so far, somewhat more than `limit` of them."""
+    """The best pairs so far, somewhat more than `limit` of them."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit + limit // 4 + 64
@@ -136,18 +138,22 @@ def _prepared(block: NDArray[Any], space: Space, device: str) -> Any:
 
 
 def _above(
-    left: Any, right: Any, least: float, *, diagonal: bool
+    left: Any, right: Any, lowest: float, *, diagonal: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Positions and float32 similarities of pairs of two blocks; above the diagonal if they are the same."""
+    """Return the positions and float32 similarities of similar pairs of two blocks.
+
+    Args:
+        diagonal: both blocks are the same; only pairs above the diagonal are returned.
+    """
     if isinstance(left, np.ndarray):
         scores = left @ right.T
-        i, j = np.nonzero(scores >= least)
+        i, j = np.nonzero(scores >= lowest)
         value = scores[i, j]
     else:
         xp: ModuleType = _torch()
         scores = left @ right.T
-        found = xp.nonzero(scores >= least, as_tuple=True)
-        i, j, value = (each.cpu().numpy() for each in (*found, scores[found]))
+        positions = xp.nonzero(scores >= lowest, as_tuple=True)
+        i, j, value = (tensor.cpu().numpy() for tensor in (*positions, scores[positions]))
     if diagonal:
         upper = i < j
         i, j, value = i[upper], j[upper], value[upper]
@@ -161,17 +167,17 @@ def _torch() -> ModuleType:
 
 
 def _similarity(vectors: Vectors, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64 cosine of each pair."""
-    found = np.empty(len(first))
+    """Return the cosine of each pair, float64 [n]."""
+    similarity = np.empty(len(first))
     for start in range(0, len(first), _PAIRS):
-        part = slice(start, start + _PAIRS)
-        a, b = (vectors.take(side[part]).astype(np.float64) for side in (first, second))
-        found[part] = 1.0 - exact_distances(a, b[:, None, :], "cosine")[:, 0]
-    return found
+        chunk = slice(start, start + _PAIRS)
+        a, b = (vectors.take(side[chunk]).astype(np.float64) for side in (first, second))
+        similarity[chunk] = 1.0 - exact_distances(a, b[:, None, :], "cosine")[:, 0]
+    return similarity
 
 
-def identical(vectors: Vectors) -> list[NDArray[np.int64]]:
-    """Groups of positions whose vectors are equal byte for byte, each of at least two, in order."""
+def identical_groups(vectors: Vectors) -> list[NDArray[np.int64]]:
+    """Return the groups of at least two positions whose vectors are equal byte for byte, in order."""
     groups: dict[bytes, list[int]] = {}
     for start, block in vectors.blocks():
         for at, row in enumerate(np.ascontiguousarray(block)):

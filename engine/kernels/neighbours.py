@@ -1,9 +1,9 @@
-"""Exact k nearest neighbours, the same from every backend, and votes among them.
+"""Exact k nearest neighbours, identical from every backend, and voting among them.
 
-A backend finds somewhat more than k candidates by float32 matrix products. Their distances are then computed
-again in float64 from the stored numbers, and ordered by (distance, row). A query whose k-th neighbour is not
-nearer than anything left out could be, rounding considered, is searched again without a cut-off. So the
-answer depends neither on the backend nor on blocks or threads.
+A backend finds somewhat more than k candidates by float32 matrix products. Their distances are recomputed in
+float64 from the stored numbers, and sorted by (distance, row). If, within rounding, a vector that was left
+out could be as near as a query's k-th neighbour, the query is searched again without a cut-off. The result
+therefore does not depend on the backend, on block sizes or on threads.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,14 @@ from engine.kernels.vectors import Distance, Space, Vectors, block_rows, exact_d
 Backend = Literal["auto", "array", "faiss"]
 BACKENDS = ("auto", "array", "faiss")
 
-#: Candidates beyond k, so that rounding rarely leaves a query undecided.
+#: Candidates beyond k, so that rounding seldom leaves a query undecided.
 MARGIN = 4
-#: A query that shares its key with more base vectors than this is searched apart, with more candidates.
+#: Queries that share their key with more base vectors than this are searched separately, with more
+#: candidates.
 _COMMON_KEY = 16
-#: Bytes of float64 that refining takes at a time, a thread: what stays in the cache.
+#: Bytes of float64 that a thread refines at a time, so that they stay in the cache.
 _REFINE_BYTES = 4 << 20
-#: Pairs that an undecided block of queries may have in float64 at a time.
+#: Pairs of undecided queries and base vectors refined in float64 at a time.
 _PAIRS = 1 << 22
 
 
@@ -39,8 +40,8 @@ class Neighbours:
     Attributes:
         rows: int64 [n, k], positions in the base; -1 where there are fewer than k.
         distances: float64 [n, k]: 1 - cosine similarity, or Euclidean; inf where there are fewer than k.
-        undecided: queries that had to be searched again for rounding or ties.
-        backend: what searched.
+        undecided: number of queries that had to be searched again because of rounding or ties.
+        backend: the one used.
     """
 
     rows: NDArray[np.int64]
@@ -50,24 +51,23 @@ class Neighbours:
 
 
 def choose_backend(backend: str, device: str = "cpu") -> str:
-    """`array` or `faiss` for `auto`: FAISS on the CPU where it works, torch on CUDA without it.
+    """Resolve `auto` to `array` or `faiss`: FAISS on the CPU if it is available, torch on CUDA.
 
     Raises:
-        Refused: an unknown name; or FAISS is named, but is absent, cannot be imported, or cannot use the
-            device.
+        Refused: an unknown name, or FAISS is named but absent, cannot be imported or cannot use the device.
     """
     if backend not in BACKENDS:
         raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
     if backend == "auto":
-        # On CUDA torch is there anyway, and needs no build of FAISS for that very GPU.
-        return "faiss" if device == "cpu" and not faiss_library.why_not() else "array"
+        # On CUDA torch is available anyway, while FAISS would need a build for that GPU.
+        return "faiss" if device == "cpu" and not faiss_library.unavailable_reason() else "array"
     if backend == "faiss":
         topk.require_faiss(_gpu(device))
     return backend
 
 
 def _gpu(device: str) -> int | None:
-    """Number of a CUDA device; None for the CPU."""
+    """Return the number of a CUDA device; None for the CPU."""
     return None if device == "cpu" else int(device.partition(":")[2] or 0)
 
 
@@ -82,39 +82,39 @@ def nearest(
     device: str = "cpu",
     threads: int = 1,
 ) -> Neighbours:
-    """The k nearest base vectors of every query.
+    """Find the k nearest base vectors of every query.
 
-    Needs memory for a few blocks of vectors (`BLOCK_BYTES` each) and their scores, whatever N is.
+    Needs memory for a few blocks of vectors (`BLOCK_BYTES` each) and their scores, independently of N.
 
     Args:
-        queries, base: finite vectors; none may hold a NaN.
-        k: at least 1; more than the base has gives rows -1.
+        queries, base: vectors without NaN or infinity.
+        k: at least 1; rows beyond the size of the base are -1.
         distance: `cosine` (1 - similarity; a zero vector is at distance 1 from all) or `euclidean`.
-        keys: int64 of each query and of each base vector; equal keys are no neighbours (the image itself, the
-            same patient).
+        keys: int64 for each query and each base vector; vectors with the key of the query are no neighbours
+            (the image itself, images of the same patient).
         backend: `auto`, `array` or `faiss`.
         device: `cpu` or `cuda:N`.
-        threads: for widening and for the float64 part; products use what BLAS or FAISS is set to.
+        threads: for widening and for the float64 part; products use the threads of BLAS or FAISS.
 
     Raises:
         Refused: an unknown backend, or FAISS is named and cannot be used.
     """
-    chosen = choose_backend(backend, device)
-    k_all, k = k, min(k, len(base))
+    resolved = choose_backend(backend, device)
+    k_requested, k = k, min(k, len(base))
     space = Space.of(distance, queries, base)
-    search = _Search(queries, base, space, keys, _searcher(chosen, device, threads), threads)
-    rows = np.full((len(queries), k_all), -1, np.int64)
-    distances = np.full((len(queries), k_all), np.inf)
+    search = _Search(queries, base, space, keys, _searcher(resolved, device, threads), threads)
+    rows = np.full((len(queries), k_requested), -1, np.int64)
+    distances = np.full((len(queries), k_requested), np.inf)
     undecided = 0
-    for part, excluded in search.parts():
-        # Each block of queries widens the whole base anew: few blocks, all of one size.
-        size = -(-len(part) // -(-len(part) // (2 * block_rows(base.dim))))
-        for start in range(0, len(part), size):
-            block = part[start : start + size]
-            found = search.run(block, k, excluded)
-            rows[block, :k], distances[block, :k] = found[:2]
-            undecided += found[2]
-    return Neighbours(rows, distances, undecided, chosen)
+    for positions, excluded in search.parts():
+        # The whole base is widened again for each block of queries: few blocks, of equal size.
+        size = -(-len(positions) // -(-len(positions) // (2 * block_rows(base.dim))))
+        for start in range(0, len(positions), size):
+            block = positions[start : start + size]
+            result = search.run(block, k, excluded)
+            rows[block, :k], distances[block, :k] = result[:2]
+            undecided += result[2]
+    return Neighbours(rows, distances, undecided, resolved)
 
 
 def _searcher(backend: str, device: str, threads: int) -> topk.Search:
@@ -127,6 +127,8 @@ def _searcher(backend: str, device: str, threads: int) -> topk.Search:
 
 @dataclass(frozen=True)
 class _Search:
+    """A search by a backend, and its refinement."""
+
     queries: Vectors
     base: Vectors
     space: Space
@@ -135,35 +137,39 @@ class _Search:
     threads: int
 
     def parts(self) -> list[tuple[NDArray[np.intp], int]]:
-        """Positions of queries, and how many base vectors at most are no neighbours of one of them."""
-        every = np.arange(len(self.queries))
+        """Return groups of query positions, each with the most base vectors excluded by the key of one."""
+        positions = np.arange(len(self.queries))
         if self.keys is None:
-            return [(every, 0)]
+            return [(positions, 0)]
         values, counts = np.unique(self.keys[1], return_counts=True)
-        place = np.searchsorted(values, self.keys[0]).clip(max=len(values) - 1)
-        shared = np.where(values[place] == self.keys[0], counts[place], 0)
-        few = shared <= _COMMON_KEY
-        return [(part, int(shared[part].max())) for part in (every[few], every[~few]) if len(part)]
+        key_index = np.searchsorted(values, self.keys[0]).clip(max=len(values) - 1)
+        shared = np.where(values[key_index] == self.keys[0], counts[key_index], 0)
+        is_small = shared <= _COMMON_KEY
+        return [
+            (group, int(shared[group].max()))
+            for group in (positions[is_small], positions[~is_small])
+            if len(group)
+        ]
 
     def run(
         self, block: NDArray[np.intp], k: int, excluded: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
-        """Rows and distances [len(block), k] of some queries, and how many were undecided."""
+        """Return rows and distances [len(block), k] for a block of queries, and the number undecided."""
         stored = self.queries.take(block)
         prepared, _ = self.space.prepare(stored)
         m = min(k + MARGIN + excluded, len(self.base))
-        found = self.candidates(np.ascontiguousarray(prepared), self.base, self.space, m)
-        floor = found.floor if m < len(self.base) else np.full(len(block), -np.inf)
-        scores = np.where(self._excluded(block, found.rows), -np.inf, found.scores)
-        kept = np.argsort(-scores, axis=1, kind="stable")[:, : min(k + MARGIN, m)]
-        scores = np.take_along_axis(scores, kept, axis=1)
-        if kept.shape[1] < m:  # the best that is cut here stays below the last that is kept
+        candidates = self.candidates(np.ascontiguousarray(prepared), self.base, self.space, m)
+        floor = candidates.floor if m < len(self.base) else np.full(len(block), -np.inf)
+        scores = np.where(self._excluded(block, candidates.rows), -np.inf, candidates.scores)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : min(k + MARGIN, m)]
+        scores = np.take_along_axis(scores, best, axis=1)
+        if best.shape[1] < m:  # candidates cut off here score at most as high as the last one kept
             floor = np.maximum(floor, scores[:, -1])
-        rows = np.where(np.isfinite(scores), np.take_along_axis(found.rows, kept, axis=1), -1)
+        rows = np.where(np.isfinite(scores), np.take_along_axis(candidates.rows, best, axis=1), -1)
         distances = self._refine(stored, rows)
         order = np.lexsort((rows, distances))[:, :k]
         rows, distances = np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1)
-        slack = self.space.rounding(self.base.dim, prepared, found.longest)
+        slack = self.space.rounding(self.base.dim, prepared, candidates.longest)
         last = self.space.score(distances[:, -1])
         undecided = np.flatnonzero(~(last > floor + slack) & (floor > -np.inf))
         self._again(block, undecided, prepared, slack, rows, distances)
@@ -172,29 +178,29 @@ class _Search:
     def _excluded(self, block: NDArray[np.intp], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         if self.keys is None:
             return rows < 0
-        ours, theirs = self.keys
-        excluded: NDArray[np.bool_] = (rows < 0) | (theirs[rows] == ours[block][:, None])
+        query_keys, base_keys = self.keys
+        excluded: NDArray[np.bool_] = (rows < 0) | (base_keys[rows] == query_keys[block][:, None])
         return excluded
 
     def _refine(self, stored: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """float64 distances [n, m] of the queries to their candidates; inf where the row is -1."""
+        """Return distances float64 [n, m] of the queries to their candidates; inf where the row is -1."""
         n, m = rows.shape
-        found = np.full((n, m), np.inf)
+        distances = np.full((n, m), np.inf)
         step = max(1, _REFINE_BYTES // (8 * m * self.base.dim))
 
-        def some(start: int) -> None:
-            part = rows[start : start + step]
-            vectors = self.base.take(part.clip(min=0).ravel()).astype(np.float64)
-            found[start : start + step] = exact_distances(
+        def refine(start: int) -> None:
+            block_rows = rows[start : start + step]
+            vectors = self.base.take(block_rows.clip(min=0).ravel()).astype(np.float64)
+            distances[start : start + step] = exact_distances(
                 stored[start : start + step].astype(np.float64),
-                vectors.reshape(len(part), m, -1),
+                vectors.reshape(len(block_rows), m, -1),
                 self.space.distance,
             )
 
         with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(some, range(0, n, step)))
-        found[rows < 0] = np.inf
-        return found
+            list(pool.map(refine, range(0, n, step)))
+        distances[rows < 0] = np.inf
+        return distances
 
     def _again(
         self,
@@ -205,52 +211,52 @@ class _Search:
         rows: NDArray[np.int64],
         distances: NDArray[np.float64],
     ) -> None:
-        """Settle undecided queries, in place: refine every vector that could be among their k nearest."""
+        """Resolve undecided queries in place: refine every vector that could be among their k nearest."""
         k = rows.shape[1]
         step = max(1, _PAIRS // len(self.base))
         for start in range(0, len(undecided), step):
-            at = undecided[start : start + step]
-            lowest = self.space.score(distances[at, -1]) - slack[at]
-            query, row = self._pairs(prepared[at], lowest)
-            allowed = ~self._excluded(block[at][query], row[:, None])[:, 0]
+            positions = undecided[start : start + step]
+            lowest = self.space.score(distances[positions, -1]) - slack[positions]
+            query, row = self._pairs(prepared[positions], lowest)
+            allowed = ~self._excluded(block[positions][query], row[:, None])[:, 0]
             query, row = query[allowed], row[allowed]
-            exact = self._pair_distances(block[at], query, row)
-            order = np.lexsort((row, exact, query))
-            query, row, exact = query[order], row[order], exact[order]
-            counts = np.bincount(query, minlength=len(at))
-            place = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
-            near = place < k
-            rows[at[query[near]], place[near]] = row[near]
-            distances[at[query[near]], place[near]] = exact[near]
+            distance = self._pair_distances(block[positions], query, row)
+            order = np.lexsort((row, distance, query))
+            query, row, distance = query[order], row[order], distance[order]
+            counts = np.bincount(query, minlength=len(positions))
+            rank = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+            is_neighbour = rank < k
+            rows[positions[query[is_neighbour]], rank[is_neighbour]] = row[is_neighbour]
+            distances[positions[query[is_neighbour]], rank[is_neighbour]] = distance[is_neighbour]
 
     def _pairs(
         self, prepared: NDArray[np.float32], lowest: NDArray[np.float64]
     ) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """(query, row) of all pairs that score at least `lowest`."""
-        found = []
+        """Return (query, row) of all pairs with a score of at least `lowest`."""
+        matches = []
         for start, vectors in self.base.blocks():
-            those, subtract = self.space.prepare(vectors)
-            scores = prepared @ those.T
+            prepared_base, subtract = self.space.prepare(vectors)
+            scores = prepared @ prepared_base.T
             if self.space.distance == "euclidean":
                 scores -= subtract + np.einsum("ij,ij->i", prepared, prepared)[:, None] / 2
             query, column = np.nonzero(scores >= lowest[:, None])
-            found.append((query, column + start))
-        query, row = (np.concatenate(each) for each in zip(*found, strict=True))
+            matches.append((query, column + start))
+        query, row = (np.concatenate(parts) for parts in zip(*matches, strict=True))
         return query, row
 
     def _pair_distances(
         self, block: NDArray[np.intp], query: NDArray[np.intp], row: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        exact = np.empty(len(row))
+        distances = np.empty(len(row))
         step = max(1, _REFINE_BYTES // (8 * self.base.dim))
         for start in range(0, len(row), step):
-            part = slice(start, start + step)
-            exact[part] = exact_distances(
-                self.queries.take(block[query[part]]).astype(np.float64),
-                self.base.take(row[part]).astype(np.float64)[:, None, :],
+            chunk = slice(start, start + step)
+            distances[chunk] = exact_distances(
+                self.queries.take(block[query[chunk]]).astype(np.float64),
+                self.base.take(row[chunk]).astype(np.float64)[:, None, :],
                 self.space.distance,
             )[:, 0]
-        return exact
+        return distances
 
 
 def vote(
@@ -259,36 +265,37 @@ def vote(
     classes: int,
     ks: Sequence[int],
 ) -> dict[int, NDArray[np.float64]]:
-    """Each class's share of the votes of the first k neighbours, for several k in one pass.
+    """Return each class's share of the votes of the first k neighbours, for several k in one pass.
 
     Args:
-        labels: [n, K] class of each neighbour, nearest first; negative has no vote.
-        weights: [n, K], not negative; the nearest neighbour's is positive.
+        labels: [n, K] class of each neighbour, nearest first; negative labels do not vote.
+        weights: [n, K], not negative; positive for the nearest neighbour.
         classes: number of classes; labels are below it.
-        ks: each at most K.
+        ks: values of k, at most K.
 
     Returns:
         k -> float64 [n, classes], rows sum to 1. `argmax` breaks ties in favour of the smaller class.
     """
     n = len(labels)
     total = np.zeros((n, classes))
-    shares, at = {}, 0
+    shares, counted = {}, 0
     for k in sorted(set(ks)):
-        for column in range(at, k):
+        for column in range(counted, k):
             voters = np.flatnonzero(labels[:, column] >= 0)
             total[voters, labels[voters, column]] += weights[voters, column]
-        at = k
+        counted = k
         shares[k] = total / total.sum(axis=1, keepdims=True)
     return shares
 
 
 def temperature_weights(distances: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """exp(similarity / T), as DINO's k-NN (Caron et al. 2021), relative to the nearest neighbour's.
+    """Return exp(similarity / T), as in DINO's k-NN (Caron et al. 2021), relative to the nearest neighbour.
+
+    Dividing by the nearest neighbour's weight changes neither shares nor winners, and avoids overflow for
+    small T.
 
     Args:
         distances: [n, K], 1 - cosine similarity, nearest first; inf gives weight 0.
-
-    Dividing by the nearest's weight changes no share and no winner, and lets T be small.
     """
     weights: NDArray[np.float64] = np.exp((distances[:, :1] - distances) / temperature)
     return weights

@@ -1,4 +1,4 @@
-"""Occlusion maps: a square slid over an image, its scores brought back onto the pixels.
+"""Occlusion maps: the scores of a square slid over an image, averaged for each pixel.
 
 Zeiler & Fergus 2014 (arXiv:1311.2901); the score, the accumulation and attentive diffusion as in Anton et
 al., J. Imaging 2022, 8, 320 (doi:10.3390/jimaging8120320).
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Squares:
-    """Where the occluding square stands.
+    """Positions of the occluding square.
 
-    Its upper left corner takes every `stride`-th place at which it lies wholly inside, from 0, along both
-    axes.
+    Along both axes, its upper left corner takes every `stride`-th position, from 0, at which the square lies
+    inside the image.
 
     Attributes:
-        side: of the image that is occluded, pixels.
-        size: of the square, pixels.
-        stride: pixels between two places; at most `size`, so that every kept pixel is covered.
+        side: of the occluded image, in pixels.
+        size: side of the square, in pixels.
+        stride: pixels between neighbouring positions; at most `size`, so that every pixel of the map is
+            covered.
 
     Raises:
-        Refused: numbers that leave no map, or pixels of it uncovered.
+        Refused: the map would be empty, or some of its pixels never covered.
     """
 
     side: int = 242
@@ -52,12 +53,12 @@ class Squares:
 
     @property
     def per_axis(self) -> int:
-        """Places along one axis."""
+        """Number of positions along one axis."""
         return (self.side - self.size) // self.stride + 1
 
     @property
     def count(self) -> int:
-        """Places in all."""
+        """Total number of positions."""
         return self.per_axis**2
 
     @property
@@ -66,48 +67,48 @@ class Squares:
         return self.side - 2 * (self.size - 1)
 
     def start(self, index: int) -> int:
-        """First pixel of a place along one axis."""
+        """Return the first pixel of a position along one axis."""
         return index * self.stride
 
 
 def accumulate(scores: ArrayLike, squares: Squares) -> NDArray[np.float64]:
-    """The occlusion map: for each pixel, the mean score of the squares that cover it.
+    """Return the occlusion map: for each pixel, the mean score of the squares that cover it.
 
-    At stride 1 every kept pixel is covered by size^2 squares, so this is the sum divided by size^2; at other
-    strides it is the sum divided by how many squares cover that pixel.
+    At stride 1 every pixel of the map is covered by size^2 squares; at other strides the number of squares
+    differs between pixels.
 
     Args:
-        scores: [P, P], by row and column of the square's place.
+        scores: [P, P], by row and column of the square's position.
         squares: P is its `per_axis`.
 
     Returns:
         float64 [inner, inner].
 
     Raises:
-        ValueError: another shape.
+        ValueError: the scores have another shape.
     """
-    given = np.asarray(scores, dtype=np.float64)
-    if given.shape != (squares.per_axis,) * 2:
-        raise ValueError(f"scores are {given.shape}, not {squares.per_axis} x {squares.per_axis}")
-    sums = _spread(_spread(given, squares).T, squares).T
+    values = np.asarray(scores, dtype=np.float64)
+    if values.shape != (squares.per_axis,) * 2:
+        raise ValueError(f"scores are {values.shape}, not {squares.per_axis} x {squares.per_axis}")
+    sums = _spread(_spread(values, squares).T, squares).T
     counts = _spread(np.ones(squares.per_axis), squares)
     return sums / np.outer(counts, counts)
 
 
 def _spread(values: NDArray[np.float64], squares: Squares) -> NDArray[np.float64]:
-    """Add each place's value to the pixels it covers, along the first axis; kept pixels only.
+    """Add the value of each position to the pixels covered, along the first axis; pixels of the map only.
 
-    A box filter as `size` shifted sums: unlike differences of running sums it loses no digits.
+    A box filter by `size` shifted sums: unlike differences of running sums it loses no digits.
     """
-    found = np.zeros((squares.side, *values.shape[1:]))
+    sums = np.zeros((squares.side, *values.shape[1:]))
     last = squares.start(squares.per_axis - 1) + 1
     for offset in range(squares.size):
-        found[offset : offset + last : squares.stride] += values
-    return found[squares.size - 1 : squares.side - squares.size + 1]
+        sums[offset : offset + last : squares.stride] += values
+    return sums[squares.size - 1 : squares.side - squares.size + 1]
 
 
 def attentive_diffusion(map: ArrayLike) -> float:
-    """Share of pixels strictly above the map's mean; NaN where the map has a number that is not finite.
+    """Return the share of pixels strictly above the map's mean; NaN if a value of the map is not finite.
 
     Args:
         map: [H, W].
@@ -115,7 +116,7 @@ def attentive_diffusion(map: ArrayLike) -> float:
     values = np.asarray(map, dtype=np.float64)
     if not values.size or not np.isfinite(values).all():
         return float("nan")
-    # The mean of equal numbers may round to just below them; that of zeros is zero.
+    # The mean of equal numbers may round to just below them; the mean of zeros is exactly zero.
     above = values - values.min()
     return float((above > above.mean()).mean())
 
@@ -123,12 +124,12 @@ def attentive_diffusion(map: ArrayLike) -> float:
 def occlude(
     image: "torch.Tensor", rows: range, columns: range, size: int, fill: "torch.Tensor"
 ) -> "torch.Tensor":
-    """Copies of an image, or of a part of it, each with one square filled; made on its device.
+    """Return copies of an image, or of a part of it, each with one square filled, on the image's device.
 
     Args:
         image: float [1, C, H, W].
-        rows, columns: first pixels of the squares; one copy for each pair, columns fastest.
-        size: of the square, pixels.
+        rows, columns: first pixels of the squares; one copy for each pair, columns varying fastest.
+        size: side of the square, in pixels.
         fill: float [C], on the same device.
 
     Returns:
@@ -143,7 +144,7 @@ def occlude(
 
 
 def _inside(length: int, starts: range, size: int, device: "torch.device") -> "torch.Tensor":
-    """bool [starts, length]: pixels that a square covers along one axis."""
+    """Return the pixels that each square covers along one axis, bool [starts, length]."""
     import torch
 
     first = torch.arange(starts.start, starts.stop, starts.step, device=device)[:, None]
@@ -152,15 +153,16 @@ def _inside(length: int, starts: range, size: int, device: "torch.device") -> "t
 
 
 def relative_change(features: "torch.Tensor", feature: "torch.Tensor") -> "torch.Tensor":
-    """||f_occ - f|| / ||f||, the study's root relative squared error.
+    """Return ||f_occ - f|| / ||f||, the study's root relative squared error.
 
     Args:
-        features: [B, d] of occluded images; feature: [d] of the whole one.
+        features: [B, d], of occluded images.
+        feature: [d], of the image without occlusion.
 
     Returns:
-        float64 [B]; NaN where f is zero.
+        float64 [B]; NaN if f is zero.
     """
-    whole = feature.double()
-    change: torch.Tensor = (features.double() - whole).norm(dim=1) / whole.norm()
-    # x / 0 would be infinite; without a feature there is nothing to compare with.
-    return change.where(whole.norm() > 0, float("nan"))
+    reference = feature.double()
+    change: torch.Tensor = (features.double() - reference).norm(dim=1) / reference.norm()
+    # Not infinity: relative to a zero feature the change is undefined.
+    return change.where(reference.norm() > 0, float("nan"))

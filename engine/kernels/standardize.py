@@ -13,13 +13,13 @@ _ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Moments:
-    """What standardises features: (x - mean) / scale.
+class Scaler:
+    """Mean and scale that standardise features: (x - mean) / scale.
 
     Attributes:
         mean: float64 [d].
-        scale: float64 [d], the population's standard deviation; 1 where a feature is constant.
-        constant: how many features are.
+        scale: float64 [d], population standard deviation; 1 where a feature is constant.
+        constant: number of constant features.
     """
 
     mean: NDArray[np.float64]
@@ -28,26 +28,28 @@ class Moments:
 
     @property
     def note(self) -> str:
-        """What to say about constant features."""
+        """A remark on constant features, for the user."""
         return f"{self.constant} of {len(self.mean)} features are constant in train: they are left unscaled"
 
     @classmethod
-    def of(cls, features: NDArray[Any], rows: NDArray[np.intp]) -> "Moments":
-        """Moments of some rows, at least one, of features [N, d] of any float type, all finite.
+    def of(cls, features: NDArray[Any], rows: NDArray[np.intp]) -> "Scaler":
+        """Compute mean and scale of at least one row of features [N, d] of any float type, all finite.
 
-        Blocks are merged as in Chan, Golub and LeVeque (The American Statistician 1983, 37, 242). All values
-        are taken relative to the first row, so a constant feature has a spread of exactly zero.
+        Blocks are merged as in Chan, Golub and LeVeque (The American Statistician 1983, 37, 242). Values are
+        taken relative to the first row, so that the variance of a constant feature is exactly zero.
         """
         vectors = Vectors(features, rows)
         origin = vectors.slice(0, 1)[0].astype(np.float64)
-        mean, squares, seen = np.zeros_like(origin), np.zeros_like(origin), 0
+        mean, squares, count = np.zeros_like(origin), np.zeros_like(origin), 0
         for _, block in vectors.blocks(_ROWS):
-            moved = block.astype(np.float64) - origin
-            centre = moved.mean(axis=0)
-            step, total = centre - mean, seen + len(moved)
-            moved -= centre
-            squares += np.einsum("ij,ij->j", moved, moved) + step**2 * (seen * len(moved) / total)
-            mean += step * (len(moved) / total)
-            seen = total
+            shifted = block.astype(np.float64) - origin
+            block_mean = shifted.mean(axis=0)
+            mean_change, total = block_mean - mean, count + len(shifted)
+            shifted -= block_mean
+            squares += np.einsum("ij,ij->j", shifted, shifted) + mean_change**2 * (
+                count * len(shifted) / total
+            )
+            mean += mean_change * (len(shifted) / total)
+            count = total
         constant = squares == 0
-        return cls(mean + origin, np.where(constant, 1.0, np.sqrt(squares / seen)), int(constant.sum()))
+        return cls(mean + origin, np.where(constant, 1.0, np.sqrt(squares / count)), int(constant.sum()))

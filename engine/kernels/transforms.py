@@ -1,6 +1,6 @@
-"""The study's 18 transforms: their parameter grids, and views of an image for some of the parameters.
+"""The study's 18 transforms: their parameter grids, and views of an image for given parameters.
 
-Lengths in the grids are 256ths of a working side: pixels of a picture whose short side is 256.
+Lengths in the grids are in units of 1/256 of the short side: pixels of an image whose short side is 256.
 
 Source: Anton et al., J. Imaging 2022, 8, 320, and its code (github.com/jonahanton/SSL_medicalimaging).
 """
@@ -18,21 +18,21 @@ from engine.kernels.geometric import Affine
 
 Parameters = tuple[float, ...]
 Grid = Callable[[int], list[Parameters]]
-#: Taps of the blur, in pixels; the study's for crops of 224.
+#: Width of the blur kernel in pixels, the study's for crops of 224.
 BLUR_TAPS = 23
-#: Views a random deformation can have: eight widths, 32 times.
+#: Views of a random deformation, at most: eight widths, 32 draws of each.
 _DEFORMATIONS = 256
-#: Below this standard deviation a blur moves no byte by half a level: 2 exp(-1 / 2 s^2) 255 < 1/2.
+#: Below this standard deviation a blur changes no byte by half a level: 2 exp(-1 / 2 s^2) 255 < 1/2.
 _NO_BLUR = 1 / math.sqrt(2 * math.log(1020))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How lengths become pixels.
+    """Conversion of the grids' lengths to pixels.
 
     Attributes:
-        unit: pixels of one 256th.
-        side: of what a resized crop becomes, in pixels.
+        unit: pixels of one unit of length.
+        side: of a resized crop, in pixels.
         slant: shear along x that accompanies translation and scaling, in degrees; 1 in the study's code.
     """
 
@@ -47,28 +47,28 @@ _Render = Callable[[torch.Tensor, Sequence[Parameters], Frame], torch.Tensor]
 
 @dataclass(frozen=True)
 class Transform:
-    """One transform.
+    """A transform with its grid and its renderer.
 
     Attributes:
         name: as on the command line.
         parameters: names of a view's parameters, with units.
-        grid: number of views -> parameters of each, the study's; refuses numbers that have no grid.
-        render: views of an image.
-        leaves: whether these parameters leave every image as it is.
-        views: how many there are; None where any number can be asked for.
-        colour: whether grey images are left as they are.
+        grid: number of views -> parameters of each view, as in the study; refuses numbers without a grid.
+        render: (image, parameters, frame) -> views.
+        is_identity: whether parameters leave every image unchanged.
+        views: fixed number of views; None if it can be chosen.
+        needs_colour: whether grey images remain unchanged.
     """
 
     name: str
     parameters: tuple[str, ...]
     grid: Grid
     render: _Render
-    leaves: Callable[[Parameters], bool]
+    is_identity: Callable[[Parameters], bool]
     views: int | None = None
-    colour: bool = False
+    needs_colour: bool = False
 
     def plan(self, views: int, *, identity: bool) -> list[Parameters]:
-        """Parameters of the views; `identity` keeps those that leave the image as it is.
+        """Return the parameters of the views, without those that change nothing unless `identity` is set.
 
         Raises:
             Refused: the transform has no grid of that many views.
@@ -77,7 +77,7 @@ class Transform:
             grid = self.grid(self.views or views)
         except Refused as error:
             raise Refused(f"{error.found} of {self.name}", error.rule, error.remedy) from None
-        return grid if identity else [each for each in grid if not self.leaves(each)]
+        return grid if identity else [values for values in grid if not self.is_identity(values)]
 
 
 def _line(low: float, high: float, views: int, *, end: bool = True) -> list[Parameters]:
@@ -114,9 +114,9 @@ def _deformations(views: int) -> list[Parameters]:
     return [(float(widths[i % 8]), float(i)) for i in range(views)]
 
 
-def _no_grid(views: int, rule: str, near: list[int]) -> Refused:
+def _no_grid(views: int, rule: str, allowed: list[int]) -> Refused:
     return Refused(
-        f"{views} views", f"This transform's grid has {rule}", f"use --views {' or '.join(map(str, near))}"
+        f"{views} views", f"This transform's grid has {rule}", f"use --views {' or '.join(map(str, allowed))}"
     )
 
 
@@ -129,11 +129,11 @@ def _affine(view: Callable[[Parameters, Frame], Affine]) -> _Render:
 
 
 def _one(view: Callable[[torch.Tensor], torch.Tensor]) -> _Render:
-    """A transform that is either done or not."""
+    """Return the renderer of a transform that is either applied or not."""
 
     def render(image: torch.Tensor, at: Sequence[Parameters], frame: Frame) -> torch.Tensor:
-        done = view(image) if any(p[0] for p in at) else image[None]
-        return torch.cat([done if p[0] else image[None] for p in at])
+        transformed = view(image) if any(p[0] for p in at) else image[None]
+        return torch.cat([transformed if p[0] else image[None] for p in at])
 
     return render
 
@@ -199,7 +199,9 @@ _ROWS = (
         ),
         lambda at: False,
     ),
-    Transform("grayscale", ("grey",), _switch, _one(photometric.grayscale), _is(0.0), views=2, colour=True),
+    Transform(
+        "grayscale", ("grey",), _switch, _one(photometric.grayscale), _is(0.0), views=2, needs_colour=True
+    ),
     Transform(
         "brightness", ("factor",), lambda k: _line(0.25, 5, k), _factors(photometric.brightness), _is(1.0)
     ),
@@ -210,10 +212,15 @@ _ROWS = (
         lambda k: _line(0.25, 5, k),
         _factors(photometric.saturation),
         _is(1.0),
-        colour=True,
+        needs_colour=True,
     ),
     Transform(
-        "hue", ("turns",), lambda k: _line(-0.5, 0.5, k), _factors(photometric.hue), _is(0.0), colour=True
+        "hue",
+        ("turns",),
+        lambda k: _line(-0.5, 0.5, k),
+        _factors(photometric.hue),
+        _is(0.0),
+        needs_colour=True,
     ),
     Transform(
         "blur",
@@ -238,13 +245,13 @@ _ROWS = (
 TRANSFORMS = {row.name: row for row in _ROWS}
 
 
-def find(name: str) -> Transform:
-    """A transform by its name. Raises Refused for another."""
+def find_transform(name: str) -> Transform:
+    """Return the transform with this name; raise Refused for an unknown one."""
     if name not in TRANSFORMS:
         raise Refused(f"transform {name!r}", f"It is one of {', '.join(TRANSFORMS)}, all", "choose one")
     return TRANSFORMS[name]
 
 
 def is_grey(image: torch.Tensor) -> bool:
-    """Whether all pixels of uint8 [H, W, 3] are grey: what some transforms can do nothing to."""
+    """Return True if all pixels of uint8 [H, W, 3] are grey; some transforms leave such images unchanged."""
     return bool((image == image[..., :1]).all())

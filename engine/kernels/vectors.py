@@ -1,4 +1,4 @@
-"""Stored feature vectors as the neighbour kernels see them: widened block by block, never all at once."""
+"""Stored feature vectors for the neighbour kernels, widened block by block, never all at once."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,17 +13,17 @@ Distance = Literal["cosine", "euclidean"]
 
 #: Bytes of float32 that a block of vectors may take.
 BLOCK_BYTES = 64 << 20
-#: Bytes of float32 that are widened at a time.
+#: Bytes of float32 widened at a time.
 _PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Some rows of an array of features.
+    """Selected rows of an array of features.
 
     Attributes:
-        array: [N, d] of any float type; may be a read-only mapping of files.
-        rows: intp [n], the rows meant, in order; None means all of them.
+        array: [N, d] of any float type, possibly memory-mapped and read-only.
+        rows: intp [n], positions of the selected rows, in order; None means all.
     """
 
     array: NDArray[Any]
@@ -37,37 +37,38 @@ class Vectors:
         return int(self.array.shape[1])
 
     def slice(self, start: int, stop: int) -> NDArray[Any]:
-        """Vectors `start` to `stop` in the stored dtype; a view where that is possible."""
+        """Return vectors `start` to `stop` in the stored dtype; a view where possible."""
         return self.array[start:stop] if self.rows is None else self.array[self.rows[start:stop]]
 
     def take(self, positions: NDArray[np.intp]) -> NDArray[Any]:
-        """A copy of the vectors at some positions, in the stored dtype."""
-        found: NDArray[Any] = self.array[positions if self.rows is None else self.rows[positions]]
-        return found
+        """Return a copy of the vectors at these positions, in the stored dtype."""
+        vectors: NDArray[Any] = self.array[positions if self.rows is None else self.rows[positions]]
+        return vectors
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """(start, vectors) of consecutive blocks; by default as many as fill BLOCK_BYTES in float32."""
+        """Yield (start, vectors) of consecutive blocks, by default of BLOCK_BYTES in float32."""
         size = size or block_rows(self.dim)
         for start in range(0, len(self), size):
             yield start, self.slice(start, min(start + size, len(self)))
 
 
 def block_rows(dim: int) -> int:
-    """Vectors of `dim` float32 that fill BLOCK_BYTES; at least 64, at most 8192."""
+    """Return the number of float32 vectors of `dim` numbers that fill BLOCK_BYTES, within 64 to 8192."""
     return int(np.clip(BLOCK_BYTES // (4 * max(dim, 1)), 64, 8192))
 
 
 @dataclass(frozen=True)
 class Space:
-    """How vectors are prepared so that one float32 matrix product scores all pairs; larger is nearer.
+    """A distance, with the preparation after which one float32 matrix product scores all pairs.
 
-    cosine: vectors become unit vectors (zero stays zero), the score is their product. euclidean: vectors are
-    moved to the base's mean, which takes most of the cancellation out of |q - b|^2 = |q|^2 - 2 qb + |b|^2,
-    and divided by their largest component; the score is minus half the squared distance, so prepared.
+    A larger score means nearer. cosine: vectors are scaled to length one (zero stays zero), and the score is
+    their product. euclidean: vectors are shifted by the base's mean, which avoids most of the cancellation in
+    |q - b|^2 = |q|^2 - 2 qb + |b|^2, and divided by their largest component; the score is minus half the
+    squared distance of prepared vectors.
 
     Attributes:
         distance: `cosine` or `euclidean`.
-        centre, scale: of the euclidean preparation.
+        centre, scale: of the Euclidean preparation.
     """
 
     distance: Distance
@@ -76,7 +77,7 @@ class Space:
 
     @classmethod
     def of(cls, distance: Distance, queries: Vectors, base: Vectors) -> "Space":
-        """The preparation for these queries and this base: one pass over each for euclidean, none else."""
+        """Create the preparation for queries and a base; Euclidean distance takes one pass over each."""
         if distance == "cosine":
             return cls(distance, 0.0, 1.0)
         total = np.zeros(base.dim, np.float64)
@@ -89,7 +90,7 @@ class Space:
         return cls(distance, centre, peak or 1.0)
 
     def prepare(self, vectors: Any, xp: ModuleType = np) -> tuple[Any, Any]:
-        """Prepared float32 vectors [n, d] and what to subtract from each product: float32 [n], or 0.
+        """Return prepared float32 vectors [n, d] and what to subtract from each product: float32 [n], or 0.
 
         Args:
             vectors: [n, d] of any float type, of `xp`.
@@ -97,10 +98,10 @@ class Space:
         """
         if self.distance == "euclidean":
             centre = self.centre if xp is np else xp.as_tensor(self.centre, device=vectors.device)
-            moved = _float32((vectors - centre) / self.scale, xp)
-            return moved, xp.einsum("ij,ij->i", moved, moved) / 2
+            shifted = _float32((vectors - centre) / self.scale, xp)
+            return shifted, xp.einsum("ij,ij->i", shifted, shifted) / 2
         if vectors.dtype not in (np.float16, getattr(xp, "float16", np.float16)):
-            # Numbers of any size: their squares must neither overflow nor vanish.
+            # Scaled first, so that squares of very large or small numbers neither overflow nor underflow.
             peak = abs(vectors).max(1) if xp is np else abs(vectors).amax(1)
             vectors = vectors / xp.where(peak > 0, peak, xp.ones_like(peak))[:, None]
         x = _float32(vectors, xp)
@@ -108,11 +109,11 @@ class Space:
         return x / xp.where(norm > 0, norm, xp.ones_like(norm))[:, None], 0.0
 
     def rounding(self, dim: int, query: NDArray[Any], longest: float) -> NDArray[np.float64]:
-        """How far a float32 score may be from the exact one, float64 [n].
+        """Return a bound of the error of float32 scores, float64 [n].
 
-        Four times sqrt(d + 8) u |q| |b|: rounding errors of a product of d terms grow like sqrt(d), with
-        overwhelming probability (Higham and Mary, SIAM J. Sci. Comput. 2019, 41, A2815), and vectors were
-        rounded once before.
+        The bound is 4 sqrt(d + 8) u |q| |b|: rounding errors of a product of d terms grow like sqrt(d) with
+        overwhelming probability (Higham and Mary, SIAM J. Sci. Comput. 2019, 41, A2815), and the vectors
+        themselves were rounded once.
 
         Args:
             query: prepared vectors [n, d].
@@ -120,13 +121,13 @@ class Space:
         """
         unit = 2.0 * np.sqrt(dim + 8.0) * np.finfo(np.float32).eps
         length = np.sqrt(np.einsum("ij,ij->i", query, query).astype(np.float64))
-        # In euclidean space the squared lengths are summed and rounded too.
+        # In Euclidean space the squared lengths are summed and rounded, too.
         size: NDArray[np.float64] = length * longest if self.distance == "cosine" else (length + longest) ** 2
         error: NDArray[np.float64] = unit * size
         return error
 
     def score(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scores that belong to exact distances."""
+        """Return the scores that correspond to exact distances."""
         if self.distance == "cosine":
             return 1.0 - distances
         scores: NDArray[np.float64] = -((distances / self.scale) ** 2) / 2
@@ -136,18 +137,18 @@ class Space:
 def prepared_blocks(
     vectors: Vectors, space: Space, size: int, threads: int = 1
 ) -> Iterator[tuple[int, NDArray[np.float32], Any]]:
-    """(start, prepared, subtract) of blocks of `size`, as `Space.prepare` gives them.
+    """Yield (start, prepared, subtract) of blocks of `size`, see `Space.prepare`.
 
-    All blocks share one buffer: each is gone when the next one comes. It is filled in pieces that stay in
-    the cache, which takes half the time of one pass after another over a large new array.
+    All blocks share one buffer: a block is valid until the next one. The buffer is filled in chunks that stay
+    in the cache, which takes half the time of several passes over a large new array.
     """
     buffer = np.empty((min(size, len(vectors)), vectors.dim), np.float32)
     subtract = np.empty(len(buffer), np.float32)
     step = max(16, _PIECE_BYTES // (4 * max(vectors.dim, 1)))
 
     def fill(start: int, stop: int, origin: int) -> None:
-        at = slice(start - origin, stop - origin)
-        buffer[at], subtract[at] = space.prepare(vectors.slice(start, stop))
+        block = slice(start - origin, stop - origin)
+        buffer[block], subtract[block] = space.prepare(vectors.slice(start, stop))
 
     with ThreadPoolExecutor(threads) as pool:
         for origin in range(0, len(vectors), size):
@@ -164,19 +165,19 @@ def _float32(values: Any, xp: ModuleType) -> Any:
 def exact_distances(
     queries: NDArray[np.float64], vectors: NDArray[np.float64], distance: Distance
 ) -> NDArray[np.float64]:
-    """Distances [n, m] between queries [n, d] and their own candidates [n, m, d], in float64.
+    """Return float64 distances [n, m] between queries [n, d] and each query's candidates [n, m, d].
 
-    The dot product is taken on the stored numbers and divided by the norms last: for float16 features every
-    term is exact, so equal vectors have equal distances wherever they lie. cosine: 1 - cosine similarity, 1
-    where a vector is zero.
+    The dot product uses the stored numbers and is divided by the norms last: for float16 features every term
+    is exact, so that equal vectors have equal distances wherever they are stored. The cosine distance is
+    1 - cosine similarity, or 1 if a vector is zero.
     """
     if distance == "euclidean":
         difference = vectors - queries[:, None, :]
-        found: NDArray[np.float64] = np.sqrt(np.einsum("qmd,qmd->qm", difference, difference))
-        return found
+        euclidean: NDArray[np.float64] = np.sqrt(np.einsum("qmd,qmd->qm", difference, difference))
+        return euclidean
     dots = np.einsum("qmd,qd->qm", vectors, queries)
     squares = np.einsum("qmd,qmd->qm", vectors, vectors)
-    # sqrt(|q|^2 |b|^2) rather than the product of two roots: a vector is at distance 0 from itself.
+    # sqrt(|q|^2 |b|^2), not the product of two roots, so that a vector is at distance 0 from itself.
     lengths = np.sqrt(squares * np.einsum("qd,qd->q", queries, queries)[:, None])
     similarity = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
     distances: NDArray[np.float64] = 1.0 - np.clip(similarity, -1.0, 1.0)

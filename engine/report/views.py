@@ -8,8 +8,8 @@ import numpy as np
 
 from engine.errors import Refused
 from engine.evals.invariance.evaluate import Invariance
-from engine.kernels.cluster_robust import clustered
-from engine.kernels.transforms import find
+from engine.kernels.intervals.cluster_robust import mean_interval
+from engine.kernels.transforms import find_transform
 from engine.report import lettering
 from engine.report.drawing import save_figure, save_picture
 from stores.manifest.uri_policy import plain
@@ -110,7 +110,7 @@ def _strip(result: Invariance, position: int, views: list[int], pixels: Any) -> 
 
 
 def _caption(result: Invariance, view: int) -> str:
-    names, values = find(result.views.transform).parameters, result.views.parameters[view]
+    names, values = find_transform(result.views.transform).parameters, result.views.parameters[view]
     if len(result.views.parameters) <= 2:  # done, or left as it is
         return names[0] if values[0] else "as it is"
     if len(values) == 1:
@@ -184,7 +184,7 @@ def _undefined(result: Invariance) -> str:
 
 
 def _curve(axes: Any, result: Invariance, at: int) -> None:
-    name = find(result.views.transform).parameters[0]
+    name = find_transform(result.views.transform).parameters[0]
     axes.set_title(f"({chr(97 + at)}) {result.report['transform']}", fontsize=9, loc="left")
     axes.set_xlabel(LABELS.get(name, name), fontsize=8)
     axes.set_ylabel("mean cosine", fontsize=8)
@@ -197,7 +197,7 @@ def _curve(axes: Any, result: Invariance, at: int) -> None:
         axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", fontsize=8, color=_SOFT)
         return
     each = [
-        clustered(column[np.isfinite(column)], result.groups[np.isfinite(column)])
+        mean_interval(column[np.isfinite(column)], result.groups[np.isfinite(column)])
         for column in result.cosine.T
     ]
     mean, half = np.array([e.mean for e in each]), np.array([e.ci95 for e in each])

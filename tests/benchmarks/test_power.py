@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import power
-from benchmarks.faults.power import Disk
+from benchmarks.faults.disk import Disk
 
 pytestmark = pytest.mark.slow
 

@@ -39,7 +39,7 @@ def test_the_preamble_may_hold_anything(start: bytes) -> None:
 
 def test_deflated_files_unpack_as_far_as_they_are_read() -> None:
     data = deflated(dicom(scene(channels=1)))
-    opened = dicom_file.opened(data)
+    opened = dicom_file.read_partial(data)
     size = 250 * 290
     assert opened.pixels == "PixelData" and "PixelData" not in opened.dataset
     assert size < opened.unpacked < size + 1000

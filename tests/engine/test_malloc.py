@@ -33,7 +33,7 @@ def test_freed_memory_stays_and_is_given_back_at_the_end() -> None:
 
 
 def keep_and_give_back() -> None:
-    with malloc.kept():
+    with malloc.retain_freed():
         first, later = _faults(1), _faults(8)
         inside = _resident()
     assert later <= first / 10
@@ -41,5 +41,5 @@ def keep_and_give_back() -> None:
 
 
 def test_an_error_inside_comes_out() -> None:
-    with pytest.raises(ZeroDivisionError), malloc.kept():
+    with pytest.raises(ZeroDivisionError), malloc.retain_freed():
         _ = 1 / 0

@@ -45,8 +45,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folders `dev` and `pci` that stand in for the machine's, on which torch must not be asked."""
     for name, attribute in (("dev", "_DEVICES"), ("pci", "_PCI_DEVICES")):
         (tmp_path / name).mkdir()
-        monkeypatch.setattr(runtime, attribute, tmp_path / name)
-    monkeypatch.setattr(runtime, "sys", SimpleNamespace(platform="linux"))
+        monkeypatch.setattr(runtime.devices, attribute, tmp_path / name)
+    monkeypatch.setattr(runtime.devices, "sys", SimpleNamespace(platform="linux"))
     (tmp_path / "pci" / "0000:00:02.0").mkdir()
     (tmp_path / "pci" / "0000:00:02.0" / "vendor").write_text("0x8086\n")
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it is then an error
@@ -71,7 +71,7 @@ def test_torch_is_asked_where_a_card_waits_for_its_driver(machine: Path) -> None
 
 
 def test_torch_is_asked_elsewhere(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(runtime.devices, "sys", SimpleNamespace(platform="darwin"))
     with pytest.raises(ImportError):
         Runtime.resolve("auto")
 

@@ -25,7 +25,7 @@ def pretend(count: int = 1) -> Iterator[Device]:
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as undo:
         dispatcher = tensors.Dispatcher(device)
         _patch_cuda(patch, device)
-        patch.setattr("engine.runtime._perhaps_cuda", lambda: True)  # looks for the driver's files
+        patch.setattr("engine.runtime.devices._may_have_cuda", lambda: True)  # looks for the driver's files
         available = decode.available_decoders
         patch.setattr(decode, "available_decoders", lambda: {**available(), "dali": "no kernels here"})
         _patch_tensors(patch, dispatcher)

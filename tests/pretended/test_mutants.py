@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine import normalise, runtime
+from engine import normalise
 from engine.kernels import covariance, near_duplicates, prototypes, topk, whitening
 from engine.kernels.covariance import moments
 from engine.kernels.logistic import design_matrix
 from engine.kernels.logistic import solver as logistic
 from engine.kernels.vectors import Space, Vectors
-from engine.kernels.whitening import Regularisation, whitener
+from engine.kernels.whitening import Regularisation, fit_whitener
 from engine.recipes import Recipe
+from engine.runtime import streams
 from tests.pretended.session import pretend
 from tests.pretended.streams import Device
 
@@ -39,7 +40,7 @@ def _covariance(module: Any) -> Any:
 
 
 def _whitening(module: Any) -> Any:
-    found = whitener(moments(X), Regularisation.parse("ledoit-wolf"))
+    found = fit_whitener(moments(X), Regularisation.parse("ledoit-wolf"))
     return module.Whitening(found, device=PLACE)(X[:5])
 
 
@@ -52,11 +53,11 @@ def _audit(module: Any) -> Any:
     return module.similar_pairs(Vectors(X), 0.9, limit=50, device=PLACE).first
 
 
-def _rows(module: Any) -> Any:
-    rows = module.Rows.of(X, FEW, None, PLACE, 1 << 20)
-    resident = module.Rows.of(torch.tensor(X, device=PLACE), FEW, None, PLACE, 1 << 20)
+def _design_matrix(module: Any) -> Any:
+    rows = module.DesignMatrix.around_mean(X, FEW, None, PLACE, 1 << 20)
+    resident = module.DesignMatrix.around_mean(torch.tensor(X, device=PLACE), FEW, None, PLACE, 1 << 20)
     theta = torch.ones(1, 1, 7, device=PLACE)
-    return [torch.cat(each.images(theta)).cpu().numpy() for each in (rows, resident)]
+    return [torch.cat(each.linear_predictors(theta)).cpu().numpy() for each in (rows, resident)]
 
 
 def _fit(module: Any) -> Any:
@@ -98,22 +99,22 @@ PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
     (whitening, _whitening, re.compile(_TRANSFER.pattern + r"|, device=(?:self\.)?device(?=\))")),
     (prototypes, _fewshot, _TRANSFER),
     (near_duplicates, _audit, _TRANSFER),
-    (design_matrix, _rows, _TRANSFER),
+    (design_matrix, _design_matrix, _TRANSFER),
     (logistic, _fit, _TRANSFER),
     (normalise, _pixels, _TRANSFER),
     (
-        runtime,
+        streams,
         _host_copy,
         re.compile(r"self\._event\.synchronize\(\)|self\._event\.record\([a-z_.(]+tensor\.device\)\)"),
     ),
     (
-        runtime,
+        streams,
         _streams,
         re.compile(r"stream\.wait_event\(self\._event\)|self\._event\.record\([a-z_.]+\(device\)\)"),
     ),
 ]
 #: CUDA takes indices of the host, and uploads them itself.
-_THE_SAME = {"logistic_rows-2.to(features.device)"}
+_THE_SAME = {"design_matrix-2.to(features.device)"}
 MUTANTS = [
     pytest.param(module, run, match.span(), id=f"{module.__name__.rpartition('.')[2]}-{at}{match[0]}")
     for module, run, pattern in PATHS

@@ -18,7 +18,17 @@ from stores.bank.reader import Bank
 from stores.bank.writer import open_or_create
 from stores.errors import MachineFault
 from stores.maintenance.verify import verify
-from tests.stores.banks import Os, content, fill, lies, make_bank, make_key, make_manifest, nothing, patched
+from tests.stores.banks import (
+    Os,
+    content,
+    false_markers,
+    fill,
+    make_bank,
+    make_key,
+    make_manifest,
+    nothing,
+    patched,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +95,7 @@ def test_every_primitive_of_a_run_fails(
             except MachineFault as fault:
                 stopped += 1
                 assert os.strerror(code) in str(fault)
-        assert lies(path, feature) == [], f"a marker lies after a fault at step {at}"
+        assert false_markers(path, feature) == [], f"a marker lies after a fault at step {at}"
         with patched(Os(nothing)):
             work(path)
         assert_same(path, reference)
@@ -166,10 +176,10 @@ def test_a_kill_at_every_so_many_steps_of_a_run(
     for nth, at in enumerate(range(1, total + 1, stride)):
         path = fresh(empty, quick_path)
         assert killed(work, path, die_at(at))
-        assert lies(path, feature) == []
+        assert false_markers(path, feature) == []
         if nth % 2 == 0:  # Every other time the resumed run is killed as well.
             killed(work, path, die_at(at // 2 + 1))
-            assert lies(path, feature) == []
+            assert false_markers(path, feature) == []
         with patched(Os(nothing)):
             work(path)
         assert_same(path, reference)

@@ -1,1 +1,1 @@
-"""One file a subject; `suite.registered` imports them all. A new capability adds its own file here."""
+"""One file per subject; `suite.registered` imports them all. A new capability adds a file here."""

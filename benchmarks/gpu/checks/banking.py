@@ -1,4 +1,4 @@
-"""Whole runs into a bank on the device: against the CPU's bank, against themselves, and after a kill."""
+"""Complete runs into a bank on the device: compared with the CPU, repeated, and resumed after a kill."""
 
 import json
 import os
@@ -22,24 +22,29 @@ from stores.maintenance.verify import verify
 from stores.manifest.manifest import Manifest
 
 MODEL = "random/resnet18"
-#: Precision -> least centred cosine of a banked row to the CPU's: decoder, arithmetic and storage together.
+#: Precision -> minimum centred cosine of a stored row to the CPU's, for decoder, arithmetic and storage
+#: together.
 LEAST_COSINE = {"fp32": 0.99, "bf16": 0.97, "fp16": 0.99}
 _WAIT_S = 120.0
 
 
 def _manifest(context: Context) -> Manifest:
-    """JPEG and PNG, grey and colour, with three files that must fail."""
-    each = context.pick(150, 8)
-    paths = [path for kind in (PHOTO, XRAY) for path in context.images(kind, each)]
+    """Return a manifest of JPEG and PNG, grey and colour, with three files that must fail."""
+    images_per_kind = context.pick(150, 8)
+    paths = [path for kind in (PHOTO, XRAY) for path in context.images(kind, images_per_kind)]
     paths += context.images(PNG, context.pick(20, 2))
     folder = context.work / "bad-files"
     folder.mkdir(exist_ok=True)
-    whole = paths[0].read_bytes()
-    for place, (name, data) in enumerate(
-        {"empty.jpg": b"", "half.jpg": whole[: len(whole) // 2], "text.png": b"not a picture"}.items()
+    sound_file = paths[0].read_bytes()
+    for position, (name, data) in enumerate(
+        {
+            "empty.jpg": b"",
+            "half.jpg": sound_file[: len(sound_file) // 2],
+            "text.png": b"not a picture",
+        }.items()
     ):
         (folder / name).write_bytes(data)
-        paths.insert(3 + 5 * place, folder / name)
+        paths.insert(3 + 5 * position, folder / name)
     return manifest_of(paths, context.work)
 
 
@@ -61,16 +66,19 @@ def _embed(context: Context, name: str, runtime: Runtime, batch_size: int | None
     return bank
 
 
-def _compare(found: FeatureSet, truth: FeatureSet) -> dict[str, Any]:
-    ok = truth.ok
-    rows = [torch.from_numpy(np.asarray(one.array, np.float64)[ok]) for one in (found, truth)]
+def _compare(device_features: FeatureSet, cpu_features: FeatureSet) -> dict[str, Any]:
+    ok = cpu_features.ok
+    rows = [
+        torch.from_numpy(np.asarray(features.array, np.float64)[ok])
+        for features in (device_features, cpu_features)
+    ]
     return {
         "rows": len(ok),
         "failed": int((~ok).sum()),
-        "same_status": bool(np.array_equal(found.status, truth.status)),
-        "same_failures": [(f.row, f.code) for f in found.failures()]
-        == [(f.row, f.code) for f in truth.failures()],
-        "failed_rows_are_nan": bool(np.isnan(np.asarray(found.array)[~ok]).all()),
+        "same_status": bool(np.array_equal(device_features.status, cpu_features.status)),
+        "same_failures": [(f.row, f.code) for f in device_features.failures()]
+        == [(f.row, f.code) for f in cpu_features.failures()],
+        "failed_rows_are_nan": bool(np.isnan(np.asarray(device_features.array)[~ok]).all()),
         **distance(*rows),
     }
 
@@ -82,26 +90,28 @@ def against_cpu(context: Context) -> Verdict:
     passed = True
     for precision in context.precisions:
         path = _embed(context, f"device-{precision}", context.runtime(precision))
-        found = _compare(Bank.open(path).features(), truth)
-        found["verified"] = verify(Bank.open(path)).ok
+        comparison = _compare(Bank.open(path).features(), truth)
+        comparison["verified"] = verify(Bank.open(path)).ok
         flags = ("same_status", "same_failures", "failed_rows_are_nan", "verified")
-        passed = passed and all(found[flag] for flag in flags) and found["failed"] == 3
-        passed = passed and found["min_centred_cosine"] >= LEAST_COSINE[precision]
-        numbers[precision] = found
-    limits = ", ".join(f"{precision} {least}" for precision, least in LEAST_COSINE.items())
+        passed = passed and all(comparison[flag] for flag in flags) and comparison["failed"] == 3
+        passed = passed and comparison["min_centred_cosine"] >= LEAST_COSINE[precision]
+        numbers[precision] = comparison
+    limits = ", ".join(f"{precision} {minimum}" for precision, minimum in LEAST_COSINE.items())
     return Verdict(numbers, passed, f"3 failed rows, masked alike; least centred cosine: {limits}")
 
 
 @proof("bank: the same run twice is bit-identical", seconds=15, rank=31)
 def repeat(context: Context) -> Verdict:
     first, second = (_embed(context, name, context.runtime("bf16")) for name in ("first", "second"))
-    found = differences(second, first)
-    return Verdict({"files_that_differ": len(found), "first": found[:3]}, not found, "none differs")
+    differing = differences(second, first)
+    return Verdict(
+        {"files_that_differ": len(differing), "first": differing[:3]}, not differing, "none differs"
+    )
 
 
 @proof("bank: a killed run, resumed, is bit-identical to an undisturbed one", seconds=60, rank=32)
 def resumed(context: Context) -> Verdict:
-    """The run dies of SIGKILL when a third of its chunks are committed; another process finishes it."""
+    """Kill a run when a third of its chunks are committed, and finish it in another process."""
     from benchmarks.faults import runner
 
     manifest, spec = _manifest(context), context.spec(MODEL)
@@ -124,21 +134,26 @@ def resumed(context: Context) -> Verdict:
     for attempt in range(3):
         shutil.rmtree(bank, ignore_errors=True)
         process = runner.start(job, bank, log)
-        wanted = max(1, chunks // 3 - attempt * chunks // 10)
-        _wait_for_markers(bank, wanted, process)
+        target = max(1, chunks // 3 - attempt * chunks // 10)
+        _wait_for_markers(bank, target, process)
         if process.is_alive() and process.pid is not None:
             os.kill(process.pid, signal.SIGKILL)
         process.join(_WAIT_S)
-        kept = _markers(bank)
-        if process.exitcode == -signal.SIGKILL and kept < chunks:
+        committed = _markers(bank)
+        if process.exitcode == -signal.SIGKILL and committed < chunks:
             break
     else:
         raise RuntimeError(f"no kill fell into the run; it ended with {process.exitcode}: {_tail(log)}")
     job.run(str(bank))
-    found = differences(bank, truth)
-    numbers = {"chunks": chunks, "kept": kept, "files_that_differ": len(found), "first": found[:3]}
+    differing = differences(bank, truth)
+    numbers = {
+        "chunks": chunks,
+        "kept": committed,
+        "files_that_differ": len(differing),
+        "first": differing[:3],
+    }
     return Verdict(
-        numbers, not found and kept > 0, "killed between the first and the last chunk, none differs"
+        numbers, not differing and committed > 0, "killed between the first and the last chunk, none differs"
     )
 
 
@@ -146,9 +161,9 @@ def _markers(bank: Path) -> int:
     return sum(1 for _ in bank.glob(".embank/*/markers/*.json"))
 
 
-def _wait_for_markers(bank: Path, wanted: int, process: Any) -> None:
+def _wait_for_markers(bank: Path, target: int, process: Any) -> None:
     end = time.monotonic() + _WAIT_S
-    while _markers(bank) < wanted and process.is_alive() and time.monotonic() < end:
+    while _markers(bank) < target and process.is_alive() and time.monotonic() < end:
         time.sleep(0.002)
 
 
@@ -164,9 +179,11 @@ def batch_sizes(context: Context) -> Verdict:
         runtime = context.runtime(precision)
         banks = [_embed(context, f"batch-{precision}-{size}", runtime, size) for size in sizes]
         first, second = (Bank.open(bank).features() for bank in banks)
-        found = _compare(second, first)
-        found["same_bits"] = bool(np.array_equal(first.array, second.array, equal_nan=True))
-        numbers[precision] = found
-    least = {"fp32": 0.9999, "bf16": 0.98}
-    passed = all(numbers[p]["min_centred_cosine"] >= least[p] and numbers[p]["same_status"] for p in numbers)
+        comparison = _compare(second, first)
+        comparison["same_bits"] = bool(np.array_equal(first.array, second.array, equal_nan=True))
+        numbers[precision] = comparison
+    minimum = {"fp32": 0.9999, "bf16": 0.98}
+    passed = all(
+        numbers[p]["min_centred_cosine"] >= minimum[p] and numbers[p]["same_status"] for p in numbers
+    )
     return Verdict(numbers, passed, "least centred cosine: fp32 0.9999, bf16 0.98")

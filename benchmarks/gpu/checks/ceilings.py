@@ -1,4 +1,4 @@
-"""What the machine can do at best: copies between host and device, on the device, and matrix products."""
+"""Upper limits of the machine: copies between host and device, on the device, and matrix products."""
 
 from functools import partial
 from typing import Any
@@ -29,9 +29,9 @@ def copies(context: Context) -> Verdict:
     }
     numbers: dict[str, Any] = {"bytes": size}
     for name, (to, source) in routes.items():
-        each = seconds_each(device, partial(to.copy_, source, non_blocking=True), budget_s=budget)
+        seconds = seconds_each(device, partial(to.copy_, source, non_blocking=True), budget_s=budget)
         moved = size * (2 if name.startswith("device to device") else 1)
-        numbers[f"{name}, GB/s"] = per_second(moved / 1e9, each)
+        numbers[f"{name}, GB/s"] = per_second(moved / 1e9, seconds)
     return Verdict(numbers)
 
 
@@ -44,7 +44,7 @@ def products(context: Context) -> Verdict:
         cases += [("tf32", torch.float32, True), ("fp16", torch.float16, False)]
     for name, dtype, tf32 in cases:
         with plain_flags(tf32_matmul=tf32):
-            found = gemm_rate(context.device, dtype, size, budget_s=budget)
-        scaled = (x / 1e12 for x in (found.median, found.min, found.max))
-        numbers[f"{name}, TFLOP/s"] = Spread(found.n, *scaled)
+            rate = gemm_rate(context.device, dtype, size, budget_s=budget)
+        scaled = (x / 1e12 for x in (rate.median, rate.min, rate.max))
+        numbers[f"{name}, TFLOP/s"] = Spread(rate.n, *scaled)
     return Verdict(numbers)

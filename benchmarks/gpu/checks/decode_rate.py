@@ -1,4 +1,4 @@
-"""Decoding alone, by kind of file: DALI on the device, the CPU routes, and Pillow in a DataLoader."""
+"""Decoding only, by kind of file: DALI on the device, the CPU decoders, and Pillow in a DataLoader."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from engine.embed.options import EmbedOptions, image_source
 from engine.runtime import synchronize, usable_cores
 from stores.manifest.manifest import Manifest
 
-#: Batch that decoders are given; as the engine's on CUDA.
+#: Batch size of decoders, the same as the engine's on CUDA.
 BATCH = 256
 ROUNDS = 3
 
@@ -22,7 +22,7 @@ ROUNDS = 3
 def _decode_all(
     context: Context, name: str, dct: bool, manifest: Manifest, batch: int, closing: ExitStack
 ) -> Callable[[], float]:
-    """A function that decodes the manifest once, and returns seconds; the decoder is made and warm before."""
+    """Return a function that decodes the manifest once and returns seconds, with a warmed-up decoder."""
     threads = usable_cores()
     decoder = make_decoder(
         name, context.recipe, device=context.device, threads=threads, batch_size=batch, dct=dct
@@ -45,16 +45,16 @@ def _decode_all(
 
 
 def _load_all(context: Context, manifest: Manifest, batch: int) -> Callable[[], float]:
-    """The same by a DataLoader; it starts its workers anew each time, as it does in an epoch."""
+    """Return the same with a DataLoader, which starts its workers each time, as it does for an epoch."""
     workers = context.pick(usable_cores(), 1)
     # Small enough batches that every worker has several.
     batch = max(1, min(batch, len(manifest) // (4 * workers)))
     paths = [manifest.root / uri for uri in manifest.uris]
-    made = loop.loader(paths, context.recipe, batch_size=batch, workers=workers, pin=context.on_cuda)
+    batches = loop.loader(paths, context.recipe, batch_size=batch, workers=workers, pin=context.on_cuda)
 
     def once() -> float:
         start = time.perf_counter()
-        for tensor in made:
+        for tensor in batches:
             tensor.to(context.device, non_blocking=True)
         synchronize(context.device)
         return time.perf_counter() - start
@@ -86,9 +86,9 @@ def _measure(context: Context, kind: ImageClass, rows: int) -> Verdict:
         "megapixels": megapixels,
     }
     for name in contenders:
-        found = Spread.of([len(manifest) / one[name] for one in rounds])
-        numbers[name] = {"img/s": found, "Mpx/s": found.median * megapixels}
-        ratios = [one["DataLoader with Pillow"] / one[name] for one in rounds]
+        images_per_s = Spread.of([len(manifest) / seconds[name] for seconds in rounds])
+        numbers[name] = {"img/s": images_per_s, "Mpx/s": images_per_s.median * megapixels}
+        ratios = [seconds["DataLoader with Pillow"] / seconds[name] for seconds in rounds]
         numbers[name]["times the DataLoader"] = Spread.of(ratios)
     return Verdict(numbers)
 
@@ -99,7 +99,7 @@ def _register(kind: ImageClass, rows: int, seconds: float, rank: int) -> None:
     )
 
 
-# Rows so that each round of the slowest contender takes a few seconds on 16 cores.
+# Numbers of rows such that a round of the slowest contender takes a few seconds on 16 cores.
 for _rank, (_kind, _rows, _seconds) in enumerate(
     [(XRAY, 6144, 35), (PHOTO, 4096, 35), (LARGE_XRAY, 768, 45), (FUNDUS, 768, 45), (PNG, 1024, 35)], start=60
 ):

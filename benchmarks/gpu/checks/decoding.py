@@ -1,4 +1,4 @@
-"""Pixels made on the device against Pillow's."""
+"""Pixels decoded on the device, compared with Pillow's."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ _KINDS = (XRAY, PHOTO, _444, _PROGRESSIVE, _ODD, FUNDUS, LARGE_XRAY, PNG)
 
 
 def _decode(context: Context, name: str, device: str, source: ImageSource, rows: int) -> DecodedBatch:
-    """All rows in one batch."""
+    """Decode all rows in one batch."""
     decoder = make_decoder(name, context.recipe, device=device, threads=4, batch_size=rows)
     try:
         batch = next(iter(decoder.stream(source, [range(rows)])))
@@ -38,12 +38,12 @@ def _parity(context: Context, name: str, device: str) -> Verdict:
         source = image_source(context.manifest([kind], count), EmbedOptions())
         decoder = make_decoder(name, context.recipe, device=device, threads=4, batch_size=16)
         try:
-            found = pixel_parity(source, range(count), context.recipe, decoder)
+            parity = pixel_parity(source, range(count), context.recipe, decoder)
         finally:
             decoder.close()
-        passed = passed and bool(found["passed"])
+        passed = passed and bool(parity["passed"])
         numbers[kind.name] = {
-            key: found[key] for key in ("n", "mean", "worst_image_mean", "max", "disagreed")
+            key: parity[key] for key in ("n", "mean", "worst_image_mean", "max", "disagreed")
         }
     return Verdict(numbers, passed, f"each image's mean at most {TOLERANCE} of 255, all rows agreed on")
 
@@ -63,22 +63,24 @@ def turbo_on_device(context: Context) -> Verdict:
 def upload(context: Context) -> Verdict:
     count = context.pick(48, 6)
     source = image_source(context.manifest([XRAY, PHOTO], count // 2), EmbedOptions())
-    here, there = (_decode(context, "turbo", device, source, count) for device in ("cpu", context.device))
-    different = int((here.pixels != there.pixels).flatten(1).any(dim=1).sum())
+    on_cpu, on_device = (
+        _decode(context, "turbo", device, source, count) for device in ("cpu", context.device)
+    )
+    different = int((on_cpu.pixels != on_device.pixels).flatten(1).any(dim=1).sum())
     return Verdict({"rows": count, "rows_that_differ": different}, different == 0, "none differs")
 
 
 @proof("decode: bad files fail as in Pillow, and leave their neighbours' bits alone", seconds=10, rank=13)
 def neighbours(context: Context) -> Verdict:
     good = context.images(PHOTO, context.pick(12, 4))
-    whole = good[0].read_bytes()
+    sound_file = good[0].read_bytes()
     folder = context.work / "bad"
     folder.mkdir(exist_ok=True)
     bad = {
         "empty.jpg": b"",
-        "half.jpg": whole[: len(whole) // 2],
+        "half.jpg": sound_file[: len(sound_file) // 2],
         "page.jpg": b"<html></html>",
-        "header-only.jpg": whole[:100],
+        "header-only.jpg": sound_file[:100],
     }
     for file, data in bad.items():
         (folder / file).write_bytes(data)
@@ -119,12 +121,12 @@ def batches(context: Context) -> Verdict:
     source = image_source(context.manifest([PHOTO, XRAY], count // 2), EmbedOptions())
     numbers: dict[str, Any] = {}
     for name in _device_decoders(context):
-        whole = _decode(context, name, context.device, source, count).pixels
+        one_batch = _decode(context, name, context.device, source, count).pixels
         decoder = make_decoder(name, context.recipe, device=context.device, threads=4, batch_size=3)
         try:
             parts = decoder.stream(source, [range(i, i + 3) for i in range(0, count, 3)])
             pieces = torch.cat([batch.pixels.cpu().clone() for batch in parts])
         finally:
             decoder.close()
-        numbers[name] = {"same_bits": same_bits(whole, pieces)}
-    return Verdict(numbers, all(one["same_bits"] for one in numbers.values()), "the same bits")
+        numbers[name] = {"same_bits": same_bits(one_batch, pieces)}
+    return Verdict(numbers, all(same["same_bits"] for same in numbers.values()), "the same bits")

@@ -1,4 +1,4 @@
-"""Features made on the device against float32 on the CPU, and what they must not depend on."""
+"""Features computed on the device, compared with float32 on the CPU; their independence of batches."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from engine.models.catalog.lookup import ModelSpec
 from engine.runtime import Runtime, fix_flags
 
 MODELS = ("random/resnet18", "random/resnet50", "random/densenet121", "efficientnet-lite0")
-#: Precision -> least centred cosine to float32 on the CPU. (In untrained networks the plain cosine is above
-#: 0.99 between different images too, and would prove nothing.)
+#: Precision -> minimum centred cosine to float32 on the CPU. (In untrained networks the plain cosine exceeds
+#: 0.99 even between different images, and would prove nothing.)
 LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.98, "fp16": 0.999}
 _LIMIT = "least centred cosine: " + ", ".join(f"{name} {least}" for name, least in LEAST_COSINE.items())
 
 
 def pixels(context: Context, count: int) -> torch.Tensor:
-    """uint8 [count, S, S, 3] of real files, on the CPU."""
+    """Decode real files on the CPU, uint8 [count, S, S, 3]."""
     source = image_source(context.manifest([PHOTO, XRAY], (count + 1) // 2), EmbedOptions())
     decoder = make_decoder("reference", context.recipe, device="cpu", threads=4, batch_size=count)
     try:
@@ -31,7 +31,7 @@ def pixels(context: Context, count: int) -> torch.Tensor:
 
 
 def features(spec: ModelSpec, runtime: Runtime, images: torch.Tensor) -> torch.Tensor:
-    """float32 [n, d] on the CPU, by a freshly loaded encoder."""
+    """Compute features with a newly loaded encoder, float32 [n, d] on the CPU."""
     fix_flags(runtime)
     return load(spec, runtime)(images.to(runtime.device)).cpu().clone()
 
@@ -47,9 +47,9 @@ def _against_cpu(slug: str, context: Context) -> Verdict:
     numbers: dict[str, Any] = {"images": len(images)}
     passed = True
     for precision in context.precisions:
-        found = distance(features(spec, context.runtime(precision), images), truth)
-        numbers[precision] = found
-        passed = passed and found["min_centred_cosine"] >= LEAST_COSINE[precision]
+        distances = distance(features(spec, context.runtime(precision), images), truth)
+        numbers[precision] = distances
+        passed = passed and distances["min_centred_cosine"] >= LEAST_COSINE[precision]
     return Verdict(numbers, passed, _LIMIT)
 
 
@@ -65,12 +65,12 @@ for _rank, _slug in enumerate(MODELS, start=20):
 
 @proof("encode: a row's bits depend neither on neighbours, nor padding, nor the run", seconds=20, rank=25)
 def neighbours(context: Context) -> Verdict:
-    """Same slot, same batch size: the same bits, whatever is in the other slots.
+    """Check that slot and batch size determine the bits of a row, whatever is in the other slots.
 
-    Whether another slot or another batch size gives the same bits too is reported, not demanded: the engine
-    fixes both.
+    Whether another slot or batch size also gives the same bits is only reported, because the engine fixes
+    both.
     """
-    size, kept = context.pick(64, 8), context.pick(5, 3)
+    size, count = context.pick(64, 8), context.pick(5, 3)
     spec, images = context.spec("random/resnet50" if not context.quick else MODELS[0]), pixels(context, size)
     numbers: dict[str, Any] = {}
     passed = True
@@ -79,22 +79,22 @@ def neighbours(context: Context) -> Verdict:
         fix_flags(runtime)
         encoder = load(spec, runtime)
         batch = images.to(runtime.device)
-        whole = encoder(batch).clone()
-        padded = torch.cat([batch[:kept], batch.new_zeros((size - kept, *batch.shape[1:]))])
-        others = torch.cat([batch[:kept], batch[kept:].flip(0)])
-        turned = encoder(batch.flip(0)).flip(0)
-        small = encoder(batch[:kept])
-        found = {
-            "repeat": same_bits(encoder(batch), whole),
-            "padding": same_bits(encoder(padded)[:kept], whole[:kept]),
-            "other_neighbours": same_bits(encoder(others)[:kept], whole[:kept]),
+        full_batch = encoder(batch).clone()
+        padded = torch.cat([batch[:count], batch.new_zeros((size - count, *batch.shape[1:]))])
+        other_rows = torch.cat([batch[:count], batch[count:].flip(0)])
+        reversed_batch = encoder(batch.flip(0)).flip(0)
+        small = encoder(batch[:count])
+        same = {
+            "repeat": same_bits(encoder(batch), full_batch),
+            "padding": same_bits(encoder(padded)[:count], full_batch[:count]),
+            "other_neighbours": same_bits(encoder(other_rows)[:count], full_batch[:count]),
         }
-        passed = passed and all(found.values())
+        passed = passed and all(same.values())
         numbers[precision] = {
-            **found,
-            "other_slot_same_bits": same_bits(turned, whole),
-            "other_batch_size_same_bits": same_bits(small, whole[:kept]),
-            "other_batch_size_max_relative_error": distance(small, whole[:kept])["max_relative_error"],
+            **same,
+            "other_slot_same_bits": same_bits(reversed_batch, full_batch),
+            "other_batch_size_same_bits": same_bits(small, full_batch[:count]),
+            "other_batch_size_max_relative_error": distance(small, full_batch[:count])["max_relative_error"],
         }
     return Verdict(numbers, passed, "the same bits after a repeat, padding and other neighbours")
 
@@ -118,5 +118,5 @@ def compiled(context: Context) -> Verdict:
         precision: distance(features(spec, context.runtime(precision, compile=True), images), truth)
         for precision in ("fp32", "bf16")
     }
-    passed = all(found["min_centred_cosine"] >= LEAST_COSINE[p] for p, found in numbers.items())
+    passed = all(distances["min_centred_cosine"] >= LEAST_COSINE[p] for p, distances in numbers.items())
     return Verdict(numbers, passed, _LIMIT)

@@ -1,4 +1,4 @@
-"""Files to bank: the whole run against its own stages, the usual loop, and what it copies and holds."""
+"""From files to a bank: complete runs compared with their stages and the usual loop; copies and memory."""
 
 import threading
 from pathlib import Path
@@ -14,8 +14,8 @@ from engine.embed.run import EmbedOptions
 from engine.runtime import count_copies, device_memory, peak_device_bytes, usable_cores
 
 
-class _MostUsed:
-    """Most device memory in use while the body runs, whoever holds it; looked at every 20 ms."""
+class _PeakMemory:
+    """Peak of device memory in use by all processes while the body runs, sampled every 20 ms."""
 
     def __init__(self, device: str) -> None:
         self._device, self._stop = device, threading.Event()
@@ -27,7 +27,7 @@ class _MostUsed:
             free, total = device_memory(self._device)
             self.bytes = max(self.bytes, total - free)
 
-    def __enter__(self) -> "_MostUsed":
+    def __enter__(self) -> "_PeakMemory":
         self._thread.start()
         return self
 
@@ -57,12 +57,12 @@ def _measure(context: Context, kind: ImageClass, rows: int, model: str) -> Verdi
     pixels = case.first_batch()
     last: list[Path] = []
 
-    def whole() -> None:
+    def complete_run() -> None:
         last.append(_fresh(case))
         case.embank(last[-1])
 
     contenders = {
-        "embank": whole,
+        "embank": complete_run,
         "decode only": case.decode_only,
         "encode only": lambda: case.encode_only(pixels),
         "usual loop": case.loop,
@@ -99,11 +99,11 @@ def photographs(context: Context) -> Verdict:
 
 @measurement("end to end: bytes copied and memory held", seconds=20, rank=55)
 def traffic(context: Context) -> Verdict:
-    """Bytes between host and device of a whole run, as the profiler counts the copies of all libraries."""
+    """Measure the bytes copied between host and device in a complete run, by all libraries."""
     rows = context.pick(4096, 16)
     case = _case(context, XRAY, rows, context.pick("resnet50", "resnet18"))
-    case.embank(_fresh(case))  # once before, so that libraries' own tables are on the device
-    with _MostUsed(context.device) as most:
+    case.embank(_fresh(case))  # once before, so that the tables of libraries are already on the device
+    with _PeakMemory(context.device) as peak:
         peak_device_bytes(context.device, reset=True)
         case.embank(_fresh(case))
     with count_copies(context.device) as counted:
@@ -119,7 +119,7 @@ def traffic(context: Context) -> Verdict:
             "feature, float32": dim * 4,
         },
         "torch's peak, MiB": peak_device_bytes(context.device) / 2**20,
-        "device's peak, all holders, MiB": most.bytes / 2**20,
+        "device's peak, all holders, MiB": peak.bytes / 2**20,
     }
     if counted:
         numbers["counted, bytes an image"] = {

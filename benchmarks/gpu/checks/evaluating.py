@@ -1,4 +1,4 @@
-"""Evaluations from features that are resident on the device, against the same on the CPU."""
+"""Evaluations of features that are resident on the device, compared with the CPU."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from engine.evals.fewshot.evaluate import Protocol, fewshot
 from engine.kernels import neighbours
 from engine.kernels.vectors import Vectors
 
-#: Milliseconds in which 600 episodes shall be done once the features are there.
+#: Target for 600 episodes of resident features, in milliseconds.
 FEWSHOT_TARGET_MS = 5.0
 DISTANCES = ("sqeuclidean", "cosine", "centred")
 
 
 def _features(rows: int, dim: int, classes: int) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-    """Overlapping clusters, as float16 [rows, dim], and their labels."""
+    """Return overlapping clusters, float16 [rows, dim], and their labels."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, classes, rows)
     centres = generator.normal(size=(classes, dim)).astype(np.float32)
@@ -38,13 +38,13 @@ def fewshot_agrees(context: Context) -> Verdict:
     resident = torch.from_numpy(features).to(context.device)
     numbers: dict[str, Any] = {}
     for distance in DISTANCES:
-        asked = Protocol(episodes=protocol.episodes, distance=distance)
-        truth = fewshot(features, labels, asked, device="cpu")
-        found = fewshot(resident, labels, asked, device=context.device)
-        queries = asked.ways * asked.n_query
-        differing = np.abs(truth.per_episode - found.per_episode).sum() * queries
-        numbers[distance] = {"accuracy": found.accuracy, "queries_apart": float(round(differing))}
-    # float32 sums in another order: the study's own tolerance is one query in 600 episodes
+        options = Protocol(episodes=protocol.episodes, distance=distance)
+        truth = fewshot(features, labels, options, device="cpu")
+        result = fewshot(resident, labels, options, device=context.device)
+        queries = options.ways * options.n_query
+        differing = np.abs(truth.per_episode - result.per_episode).sum() * queries
+        numbers[distance] = {"accuracy": result.accuracy, "queries_apart": float(round(differing))}
+    # float32 sums in another order: the tolerance is one query in 600 episodes, as in the study
     passed = all(n["queries_apart"] <= 1 for n in numbers.values())
     return Verdict(numbers, passed, "at most one query of all episodes apart")
 
@@ -57,13 +57,16 @@ def knn_agrees(context: Context) -> Verdict:
     numbers: dict[str, Any] = {}
     for backend in ("array", "faiss"):
         try:
-            found = neighbours.nearest(queries, base, 20, backend=backend, device=context.device, threads=4)
-        except Refused as error:  # an absent or CPU-only FAISS; one whose import fails has failed
+            result = neighbours.nearest(queries, base, 20, backend=backend, device=context.device, threads=4)
+        except Refused as error:  # FAISS is absent or CPU-only; a failing import is a failure
             if backend == "array" or "cannot be imported" in error.rule:
                 raise
             numbers[backend] = {"skipped": " ".join(str(error).split())[:120]}
             continue
-        numbers[backend] = {"same_rows": bool((found.rows == truth.rows).all()), "undecided": found.undecided}
+        numbers[backend] = {
+            "same_rows": bool((result.rows == truth.rows).all()),
+            "undecided": result.undecided,
+        }
     passed = all(n.get("same_rows", True) for n in numbers.values())
     return Verdict(numbers, passed, "the same neighbours in the same order")
 
@@ -77,11 +80,11 @@ def fewshot_rate(context: Context) -> Verdict:
     def run() -> None:
         fewshot(resident, labels, protocol, ok=ok, device=context.device)
 
-    each = seconds_each(context.device, run, budget_s=context.pick(3.0, 0.2))
+    seconds = seconds_each(context.device, run, budget_s=context.pick(3.0, 0.2))
     numbers = {
         "rows": len(features),
-        "ms": str(each.__class__(each.n, 1e3 * each.median, 1e3 * each.min, 1e3 * each.max)),
-        "ms_median": 1e3 * each.median,
+        "ms": str(seconds.__class__(seconds.n, 1e3 * seconds.median, 1e3 * seconds.min, 1e3 * seconds.max)),
+        "ms_median": 1e3 * seconds.median,
     }
     return Verdict(numbers, limit=f"at most {FEWSHOT_TARGET_MS} ms for 600 episodes, drawing included")
 
@@ -96,7 +99,7 @@ def knn_rate(context: Context) -> Verdict:
     def run() -> None:
         neighbours.nearest(queries, base, 20, backend="array", device=context.device, threads=4)
 
-    each = seconds_each(context.device, run, budget_s=context.pick(10.0, 0.2), warm_up=1)
-    rate = per_second(len(queries), each)
+    seconds = seconds_each(context.device, run, budget_s=context.pick(10.0, 0.2), warm_up=1)
+    rate = per_second(len(queries), seconds)
     numbers = {"queries": len(queries), "base": len(base), "queries_per_s": str(rate)}
     return Verdict(numbers, limit="float64 refinement on the host included")

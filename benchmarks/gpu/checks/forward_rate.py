@@ -1,4 +1,4 @@
-"""The backbone alone, pixels already on the device: how it is usually run, and how embank runs it."""
+"""The backbone only, with pixels on the device: as it is usually run, and as embank runs it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,13 +25,13 @@ def _pixels(context: Context) -> torch.Tensor:
 
 
 def _usual(model: nn.Module, pixels: torch.Tensor, context: Context, dtype: torch.dtype | None) -> Any:
-    """Eager NCHW, as a script would have it, autocast or not; from normalised float32 batches."""
+    """Return a forward pass as in a plain script: eager, NCHW, normalised float32, autocast or not."""
     batch = normalise(pixels, context.recipe).contiguous(memory_format=torch.contiguous_format)
 
     def once() -> torch.Tensor:
         with torch.no_grad(), torch.autocast(batch.device.type, dtype=dtype, enabled=dtype is not None):
-            found: torch.Tensor = model(batch)
-        return found
+            features: torch.Tensor = model(batch)
+        return features
 
     return once
 
@@ -45,9 +45,9 @@ def _encoder(context: Context, name: str, precision: Precision, compile: bool, p
 
 def _rate(context: Context, once: Callable[[], object], batch: int) -> dict[str, Any]:
     peak_device_bytes(context.device, reset=True)
-    each = seconds_each(context.device, once, budget_s=context.pick(1.5, 0.0), warm_up=context.pick(5, 0))
+    seconds = seconds_each(context.device, once, budget_s=context.pick(1.5, 0.0), warm_up=context.pick(5, 0))
     return {
-        "img/s": per_second(batch, each),
+        "img/s": per_second(batch, seconds),
         "peak device MiB": peak_device_bytes(context.device) / 2**20,
     }
 
@@ -76,14 +76,14 @@ def resnet50(context: Context) -> Verdict:
 
 
 def _against_ceiling(context: Context, numbers: dict[str, Any]) -> None:
-    """Share of a matrix product's rate, measured here and now."""
+    """Add the share of a matrix product's rate, measured now."""
     if context.quick:
         return
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         peak = gemm_rate(context.device, dtype, 8192, budget_s=0.5).median
-        one = numbers[f"embank {precision}, pixels to features"]
-        one["TFLOP/s"] = one["img/s"].median * RESNET50_FLOP / 1e12
-        one["share of the matrix product's rate"] = one["img/s"].median * RESNET50_FLOP / peak
+        rates = numbers[f"embank {precision}, pixels to features"]
+        rates["TFLOP/s"] = rates["img/s"].median * RESNET50_FLOP / 1e12
+        rates["share of the matrix product's rate"] = rates["img/s"].median * RESNET50_FLOP / peak
 
 
 @measurement("forward rate: resnet50, compiled", seconds=90, rank=81)

@@ -1,4 +1,4 @@
-"""Invariances on the device: views, statistics and whitening against the CPU, and how fast they are."""
+"""Invariance on the device: views, statistics and whitening compared with the CPU, and their speed."""
 
 import tempfile
 from pathlib import Path
@@ -12,16 +12,16 @@ from benchmarks.gpu.suite import Context, Verdict, measurement, proof
 from benchmarks.gpu.timing import gemm_rate, per_second, seconds_each
 from engine.kernels.covariance import Arithmetic, moments
 from engine.kernels.transforms import TRANSFORMS, Frame
-from engine.kernels.whitening import Regularisation, Whitening, agreement, whitener
+from engine.kernels.whitening import Regularisation, Whitening, agreement, fit_whitener
 
-#: Share of bytes that may differ from the CPU's views: nearest pixels and rounding where two are as good.
+#: Share of bytes that may differ from the CPU's views: ties of nearest pixels and of rounding.
 _DIFFERING = 0.02
 #: Largest difference of cosines from float64 on the CPU.
 _LIMITS: dict[Arithmetic, float] = {"float64": 1e-9, "float32": 1e-3}
 
 
 def _picture(side: int) -> torch.Tensor:
-    """Smooth colours with noise, uint8 [side, side, 3]."""
+    """Return an image of smooth colours with noise, uint8 [side, side, 3]."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] * (12 / side)
     waves = np.stack([np.sin(x * a + y * b) for a, b in rng.uniform(-2, 2, (3, 2))], -1)
@@ -40,8 +40,8 @@ def views_agree(context: Context) -> Verdict:
     for name, transform in TRANSFORMS.items():
         plan = transform.plan(16, identity=True)
         truth = transform.render(image, plan, frame).int()
-        found = transform.render(image.to(context.device), plan, frame).cpu().int()
-        numbers[name] = {"differing": float(((found - truth).abs() > 1).float().mean())}
+        rendered = transform.render(image.to(context.device), plan, frame).cpu().int()
+        numbers[name] = {"differing": float(((rendered - truth).abs() > 1).float().mean())}
     passed = all(n["differing"] <= _DIFFERING for n in numbers.values())
     return Verdict(numbers, passed, f"at most {_DIFFERING:.0%} of bytes more than a level apart")
 
@@ -49,19 +49,19 @@ def views_agree(context: Context) -> Verdict:
 @proof("invariance: covariance and whitening on the device, against the CPU", seconds=20, rank=43)
 def whitening_agrees(context: Context) -> Verdict:
     features = _features(context.pick(40_000, 600), context.pick(512, 24))
-    truth = whitener(moments(features), Regularisation())
+    truth = fit_whitener(moments(features), Regularisation())
     images, views = features[:20], features[20:120].reshape(20, 5, -1)
     expected = agreement(Whitening(truth), images, views).cosine
     numbers: dict[str, Any] = {}
     for arithmetic, limit in _LIMITS.items():
-        found = whitener(
+        device_whitener = fit_whitener(
             moments(features, arithmetic=arithmetic, device=context.device),
             Regularisation(),
             arithmetic=arithmetic,
         )
-        whitening = Whitening(found, arithmetic=arithmetic, device=context.device)
-        apart = float(np.abs(agreement(whitening, images, views).cosine - expected).max())
-        numbers[arithmetic] = {"largest_difference": apart, "limit": limit}
+        whitening = Whitening(device_whitener, arithmetic=arithmetic, device=context.device)
+        difference = float(np.abs(agreement(whitening, images, views).cosine - expected).max())
+        numbers[arithmetic] = {"largest_difference": difference, "limit": limit}
     passed = all(n["largest_difference"] <= n["limit"] for n in numbers.values())
     return Verdict(numbers, passed, "cosines of the CPU in float64")
 
@@ -76,18 +76,18 @@ def evaluation_agrees(context: Context) -> Verdict:
     manifest = context.manifest([PHOTO], 8, 40)
     options = InvarianceOptions(("rotation", "brightness", "h_flip"), images=4, views=context.pick(64, 4))
     spec = context.spec("random/resnet18")
-    found: dict[str, list[Any]] = {}
+    results: dict[str, list[Any]] = {}
     with tempfile.TemporaryDirectory(dir=context.work) as folder:
-        # The decoder is the CPU's in both, so that only the device's arithmetic differs.
-        made = EmbedOptions(decoder="turbo")
-        embed(manifest, [spec], Path(folder) / "bank", runtime=context.cpu, options=made)
+        # The same decoder on the CPU for both, so that only the device's arithmetic differs.
+        embed_options = EmbedOptions(decoder="turbo")
+        embed(manifest, [spec], Path(folder) / "bank", runtime=context.cpu, options=embed_options)
         for device in ("cpu", context.device):
             bank = Path(folder) / "bank"
-            found[device] = invariances_from_bank(bank, spec.slug, options, device=device)
+            results[device] = invariances_from_bank(bank, spec.slug, options, device=device)
             _forget_views(bank)
     numbers = {
         a.report["transform"]: {"largest_difference": float(np.abs(a.cosine - b.cosine).max())}
-        for a, b in zip(found["cpu"], found[context.device], strict=True)
+        for a, b in zip(results["cpu"], results[context.device], strict=True)
     }
     passed = all(n["largest_difference"] < 0.02 for n in numbers.values())
     return Verdict(numbers, passed, "cosines at most 0.02 apart (features are stored in float16)")
@@ -109,11 +109,11 @@ def covariance_rate(context: Context) -> Verdict:
         def run(arithmetic: Any = arithmetic) -> None:
             moments(features, arithmetic=arithmetic, device=context.device)
 
-        each = seconds_each(context.device, run, budget_s=context.pick(5.0, 0.1), warm_up=1)
-        rate = per_second(2.0 * rows * dim**2, each)
+        seconds = seconds_each(context.device, run, budget_s=context.pick(5.0, 0.1), warm_up=1)
+        rate = per_second(2.0 * rows * dim**2, seconds)
         peak = gemm_rate(context.device, dtype, context.pick(8192, 64), budget_s=context.pick(2.0, 0.1))
         numbers[arithmetic] = {
-            "seconds": each.median,
+            "seconds": seconds.median,
             "tflops": rate.median / 1e12,
             "peak_tflops": peak.median / 1e12,
             "of_peak": rate.median / peak.median,
@@ -132,6 +132,6 @@ def views_rate(context: Context) -> Verdict:
         def run(transform: Any = transform, plan: Any = plan) -> None:
             transform.render(image, plan, frame)
 
-        each = seconds_each(context.device, run, budget_s=context.pick(0.5, 0.02), warm_up=1)
-        numbers[name] = {"views_per_s": per_second(len(plan), each).median}
+        seconds = seconds_each(context.device, run, budget_s=context.pick(0.5, 0.02), warm_up=1)
+        numbers[name] = {"views_per_s": per_second(len(plan), seconds).median}
     return Verdict(numbers, limit="faster than the backbone takes them")

@@ -1,4 +1,4 @@
-"""Occlusion saliency on the device, against whole forward passes and against the CPU."""
+"""Occlusion saliency on the device, compared with complete forward passes and with the CPU."""
 
 import time
 from typing import Any
@@ -11,15 +11,15 @@ from engine.evals.saliency.occluder import Occluder, Scores
 from engine.kernels.occlusion import Squares, accumulate, attentive_diffusion
 from engine.runtime import count_copies, fix_flags, synchronize
 
-#: Seconds in which the map of one image shall be done with ResNet-50.
+#: Target for the map of one image with ResNet-50, in seconds.
 TARGET_S = 10.0
 
 
 def _picture(side: int) -> NDArray[np.uint8]:
-    """Blocks of colour: uint8 [side, side, 3]."""
+    """Return an image of coloured blocks, uint8 [side, side, 3]."""
     coarse = np.random.default_rng(0).integers(0, 256, (side // 8 + 1, side // 8 + 1, 3), dtype=np.uint8)
-    found: NDArray[np.uint8] = coarse.repeat(8, axis=0).repeat(8, axis=1)[:side, :side]
-    return found
+    image: NDArray[np.uint8] = coarse.repeat(8, axis=0).repeat(8, axis=1)[:side, :side]
+    return image
 
 
 def _slug(context: Context) -> str:
@@ -31,19 +31,19 @@ def saliency_agrees(context: Context) -> Verdict:
     spec, side = context.spec(_slug(context)), context.side + 18
     squares = Squares(side, 10, context.pick(8, 10))
     numbers: dict[str, Any] = {}
-    found = {}
+    maps = {}
     for name, runtime in {"cpu": context.cpu, "device": context.runtime("fp32")}.items():
         fix_flags(runtime)
         occluder = Occluder(spec, runtime, squares)
         scores, error = occluder.score(_picture(side))
         occluder.close()
-        found[name] = accumulate(scores.values, squares)
-        numbers[name] = {"diffusion": attentive_diffusion(found[name]), **error}
-    apart = float(np.abs(found["device"] - found["cpu"]).max() / found["cpu"].max())
-    numbers["largest_difference"] = apart
-    exact = all(numbers[name]["max_error"] <= 1e-4 * numbers[name]["mean_score"] for name in found)
+        maps[name] = accumulate(scores.values, squares)
+        numbers[name] = {"diffusion": attentive_diffusion(maps[name]), **error}
+    difference = float(np.abs(maps["device"] - maps["cpu"]).max() / maps["cpu"].max())
+    numbers["largest_difference"] = difference
+    exact = all(numbers[name]["max_error"] <= 1e-4 * numbers[name]["mean_score"] for name in maps)
     limit = "maps within 1e-3 of the largest value; scores within 1e-4 of the mean score of whole passes'"
-    return Verdict(numbers, apart <= 1e-3 and exact, limit)
+    return Verdict(numbers, difference <= 1e-3 and exact, limit)
 
 
 @measurement("saliency: one image, all places, pixels to map", seconds=60, rank=75)

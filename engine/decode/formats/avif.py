@@ -1,11 +1,11 @@
-"""AVIF: what its boxes say, before Pillow decodes the file. Other files of the HEIF family are named."""
+"""AVIF: the file's boxes, read before Pillow decodes it. Other formats of the HEIF family are identified."""
 
 import struct
 
 from engine.decode.formats.orientation import boxes
 from engine.errors import BadImage
 
-#: Brands -> what the file is, and what reads it. An AVIF may name the more general brands as well.
+#: Brands -> format and what reads it; "" for AVIF, which may list the more general brands as well.
 _HEIC = "HEIC; convert it to PNG (for instance with heif-convert, or with pillow-heif in Python)"
 _BRANDS = {
     b"avif": "", b"avis": "",
@@ -14,7 +14,7 @@ _BRANDS = {
     b"mif1": "HEIF; convert it to PNG with heif-convert",
     b"msf1": "HEIF; convert it to PNG with heif-convert",
 }  # fmt: skip
-#: irot's quarter turns against the clock, imir's axis (None: no mirror) -> EXIF's number.
+#: Anticlockwise quarter turns of irot, axis of imir (None: no mirror) -> EXIF orientation.
 _ORIENTATIONS = {
     (0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6,
     (0, 0): 4, (1, 0): 5, (2, 0): 2, (3, 0): 7,
@@ -26,33 +26,33 @@ def size_and_orientation(data: bytes) -> tuple[int, int, int]:
     """Read an AVIF's boxes.
 
     Returns:
-        Width and height as stored, and EXIF's number of the orientation that `irot` and `imir` make.
+        Width and height as stored, and the EXIF orientation equivalent to `irot` and `imir`.
 
     Raises:
-        BadImage: truncated, corrupt; multi_frame; undecodable: another format of the family, a film, or one
-            of more than 8 bits, which Pillow would cut to 8 without a word.
+        BadImage: truncated, corrupt; multi_frame; undecodable, for another format of the family, a film, or
+            more than 8 bits, which Pillow would silently reduce to 8.
     """
     _check_brands(data)
     kinds = set()
     properties: list[tuple[bytes, bytes]] = []
-    chosen: list[int] = []
+    main_properties: list[int] = []
     for kind, start, stop in boxes(data, 0, len(data)):
         if stop > len(data):
             raise BadImage("truncated", "its AVIF data stop early")
         kinds.add(kind)
         if kind == b"meta":
-            properties, chosen = _meta(data, start + 4, stop)
+            properties, main_properties = _meta(data, start + 4, stop)
     if b"meta" not in kinds:
         raise BadImage("truncated", "AVIF that ends before it describes its picture")
     if b"moov" in kinds:
         raise BadImage("multi_frame", "an AVIF sequence of pictures")
-    own = dict(properties[i - 1] for i in chosen if 0 < i <= len(properties))
-    if b"ispe" not in own:
+    main = dict(properties[i - 1] for i in main_properties if 0 < i <= len(properties))
+    if b"ispe" not in main:
         raise BadImage("corrupt", "its AVIF boxes state no size")
     _check_bits(properties)
-    width, height = struct.unpack_from(">II", own[b"ispe"], 4)
-    turns = own[b"irot"][0] & 3 if own.get(b"irot") else 0
-    axis = own[b"imir"][0] & 1 if own.get(b"imir") else None
+    width, height = struct.unpack_from(">II", main[b"ispe"], 4)
+    turns = main[b"irot"][0] & 3 if main.get(b"irot") else 0
+    axis = main[b"imir"][0] & 1 if main.get(b"imir") else None
     return width, height, _ORIENTATIONS[turns, axis]
 
 
@@ -69,7 +69,7 @@ def _check_brands(data: bytes) -> None:
 
 
 def _check_bits(properties: list[tuple[bytes, bytes]]) -> None:
-    """Of the AV1 code, in its configuration's third byte: high_bitdepth and twelve_bit."""
+    """Refuse more than 8 bits, as flagged in the third byte of the AV1 configuration."""
     flags = [content[2] for kind, content in properties if kind == b"av1C"]
     if any(flag & 0x40 for flag in flags):
         bits = 12 if any(flag & 0x20 for flag in flags) else 10
@@ -77,36 +77,36 @@ def _check_bits(properties: list[tuple[bytes, bytes]]) -> None:
 
 
 def _meta(data: bytes, start: int, stop: int) -> tuple[list[tuple[bytes, bytes]], list[int]]:
-    """All properties in the file, and the numbers (from 1) of the main picture's."""
+    """Return all properties in the file, and the numbers (from 1) of those of the main image."""
     inside = {kind: (a, b) for kind, a, b in boxes(data, start, stop)}
     if b"pitm" not in inside or b"iprp" not in inside:
         raise BadImage("corrupt", "its AVIF boxes name no main picture")
-    at = inside[b"pitm"][0]
-    main = int.from_bytes(data[at + 4 : at + (8 if data[at] else 6)])
+    position = inside[b"pitm"][0]
+    main_item = int.from_bytes(data[position + 4 : position + (8 if data[position] else 6)])
     parts = {kind: (a, b) for kind, a, b in boxes(data, *inside[b"iprp"])}
     if b"ipco" not in parts or b"ipma" not in parts:
         raise BadImage("corrupt", "its AVIF boxes describe no picture")
     properties = [(kind, data[a:b]) for kind, a, b in boxes(data, *parts[b"ipco"])]
-    return properties, _associated(data, parts[b"ipma"][0], main)
+    return properties, _associated(data, parts[b"ipma"][0], main_item)
 
 
 def _associated(data: bytes, at: int, main: int) -> list[int]:
-    """The properties that `ipma` gives to an item."""
-    item, wide = ("H" if data[at] == 0 else "I"), data[at + 3] & 1
+    """Return the numbers of the properties that `ipma` associates with an item."""
+    item, two_bytes = ("H" if data[at] == 0 else "I"), data[at + 3] & 1
     count = struct.unpack_from(">I", data, at + 4)[0]
     at += 8
     for _ in range(min(count, 65536)):
         number, associations = struct.unpack_from(f">{item}B", data, at)
         at += struct.calcsize(f">{item}B")
         if number == main:
-            entries = struct.unpack_from(f">{associations}{'H' if wide else 'B'}", data, at)
-            return [entry & (0x7FFF if wide else 0x7F) for entry in entries]
-        at += associations * (2 if wide else 1)
+            entries = struct.unpack_from(f">{associations}{'H' if two_bytes else 'B'}", data, at)
+            return [entry & (0x7FFF if two_bytes else 0x7F) for entry in entries]
+        at += associations * (2 if two_bytes else 1)
     raise BadImage("corrupt", "its AVIF boxes describe other pictures than the main one")
 
 
 def check_pillow() -> None:
-    """Refuse where Pillow has no AVIF decoder; in this process it shall keep to one thread.
+    """Refuse AVIF if Pillow has no decoder for it, and limit the decoder to one thread in this process.
 
     Raises:
         BadImage: needs_package.

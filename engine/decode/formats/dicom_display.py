@@ -1,7 +1,7 @@
-"""What DICOM's stored samples mean and how they are shown: modality and VOI transforms, windows, palettes.
+"""Display of DICOM's stored samples: modality and VOI transforms, windows, palettes.
 
-Tables and rescales are applied here, not by pydicom: it indexes tables with the type of the samples or of the
-entries, which wraps around where either is too small, and knows no functional groups.
+Tables and rescales are applied here instead of by pydicom, which computes table indices in the type of the
+samples or entries, where they can overflow, and does not support functional groups.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.decode.bit_depth import levels
+from engine.decode.bit_depth import scale_to_bytes
 from engine.errors import BadImage
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
 def modality(dataset: "Dataset", samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Values in the file's own unit, for instance Hounsfield units (PS3.3, C.11.1 and C.7.6.16.2.9).
+    """Convert samples to values in the file's unit, e.g. Hounsfield units (PS3.3, C.11.1, C.7.6.16.2.9).
 
     Raises:
-        BadImage: corrupt, a transform that is invalid or incomplete.
+        BadImage: corrupt, if the transform is invalid or incomplete.
     """
     try:
         source = _macro(dataset, "PixelValueTransformationSequence")
@@ -41,10 +41,10 @@ def modality(dataset: "Dataset", samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def voi(dataset: "Dataset", samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
-    """What the file's first VOI LUT, else its first window, shows; None if it has neither (PS3.3, C.11.2).
+    """Apply the file's first VOI LUT, else its first window; None if it has neither (PS3.3, C.11.2).
 
     Raises:
-        BadImage: corrupt, one that is invalid; depth, a VOI LUT of entries beyond its own range.
+        BadImage: corrupt, if it is invalid; depth, if a VOI LUT has entries beyond its stated range.
     """
     try:
         source = _macro(dataset, "FrameVOILUTSequence")
@@ -55,7 +55,7 @@ def voi(dataset: "Dataset", samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8] 
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise BadImage("corrupt", "its DICOM window or VOI LUT is invalid") from error
     if table is not None:
-        return levels(table.look_up(modality(dataset, samples)), 0, 2**table.bits - 1, clip=False)
+        return scale_to_bytes(table.look_up(modality(dataset, samples)), 0, 2**table.bits - 1, clip=False)
     if centre is None or width is None:
         return None
     return window(modality(dataset, samples), centre, width, function)
@@ -64,47 +64,47 @@ def voi(dataset: "Dataset", samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8] 
 def window(
     values: npt.NDArray[Any], centre: float, width: float, function: str = "LINEAR"
 ) -> npt.NDArray[np.uint8]:
-    """A DICOM window to bytes.
+    """Apply a DICOM window.
 
     Args:
         values: [height, width], after the modality transform.
-        centre, width: in their unit.
+        centre, width: in the unit of the values.
         function: LINEAR, LINEAR_EXACT or SIGMOID.
 
     Raises:
-        BadImage: corrupt, a width or function that the standard does not know.
+        BadImage: corrupt, if width or function are not in the standard.
 
     Source: DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3.
     """
-    least = 1.0 if function == "LINEAR" else 0.0
+    min_width = 1.0 if function == "LINEAR" else 0.0
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID") or not (
-        width >= least and width > 0 and np.isfinite([centre, width]).all()
+        width >= min_width and width > 0 and np.isfinite([centre, width]).all()
     ):
         raise BadImage("corrupt", f"a DICOM window {function[:20]!r} of width {width:g}")
     if function == "SIGMOID":
-        # Beyond 700 the exponential overflows, and the byte has long been 0 or 255.
+        # Beyond 700 the exponential overflows, where the byte is 0 or 255 anyway.
         slope = ((values.astype(np.float64) - centre) * (-4 / width)).clip(-700, 700)
-        return levels(1 / (1 + np.exp(slope)), 0, 1, clip=True)
+        return scale_to_bytes(1 / (1 + np.exp(slope)), 0, 1, clip=True)
     middle, half = (centre - 0.5, (width - 1) / 2) if function == "LINEAR" else (centre, width / 2)
     if half == 0:
         return np.where(values > middle, np.uint8(255), np.uint8(0))
-    return levels(values, middle - half, middle + half, clip=True)
+    return scale_to_bytes(values, middle - half, middle + half, clip=True)
 
 
 def palette(dataset: "Dataset", samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """The colours that samples [height, width] stand for: [height, width, 3] (PS3.3, C.7.6.3.1.5 and C.7.9).
+    """Look up the colours [height, width, 3] of samples [height, width] (PS3.3, C.7.6.3.1.5 and C.7.9).
 
     Raises:
-        BadImage: corrupt, a palette that is missing or invalid.
+        BadImage: corrupt, if the palette is missing or invalid.
     """
-    shown = np.empty((*samples.shape, 3), np.uint8)
+    colours = np.empty((*samples.shape, 3), np.uint8)
     for channel, name in enumerate(("Red", "Green", "Blue")):
         try:
             table = _palette_table(dataset, name)
         except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
             raise BadImage("corrupt", "its DICOM palette is missing or invalid") from error
-        shown[:, :, channel] = table.in_bytes().look_up(samples)
-    return shown
+        colours[:, :, channel] = table.in_bytes().look_up(samples)
+    return colours
 
 
 def _palette_table(dataset: "Dataset", name: str) -> "_Table":
@@ -120,7 +120,7 @@ def _palette_table(dataset: "Dataset", name: str) -> "_Table":
 
 @dataclass(frozen=True)
 class _Table:
-    """A lookup table: `entries` of `bits` bits, the first of which is for the value `first`."""
+    """A lookup table: `entries` of `bits` bits each, the first one for the value `first`."""
 
     entries: npt.NDArray[Any]
     first: int
@@ -128,13 +128,15 @@ class _Table:
 
     @classmethod
     def of_item(cls, item: "Dataset", little: bool) -> "_Table":
+        """Read the table of a sequence's item."""
         return cls.of(item.LUTDescriptor, item.LUTData, little)
 
     @classmethod
     def of(cls, descriptor: Any, data: Any, little: bool) -> "_Table":
+        """Read a table from its descriptor and data; raise ValueError if they contradict each other."""
         count, first, bits = _described(descriptor)
         if isinstance(data, bytes):
-            # Entries of 8 bits may lie in words or be packed (PS3.3, C.11.1.1).
+            # Entries of 8 bits may be stored as words or packed (PS3.3, C.11.1.1).
             entries = _words(data, 2 if len(data) >= 2 * count else 1, little)
         else:
             entries = np.atleast_1d(np.asarray(data, np.int64)) & 0xFFFF
@@ -144,18 +146,20 @@ class _Table:
         return cls(entries, first, bits)
 
     def look_up(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the entries of values; values beyond the ends take the outermost entries."""
         if not np.isfinite(values).all():
             raise BadImage("corrupt", "samples that are not finite")
-        # In floats first, which hold whatever the samples do.
-        at = np.rint(values.astype(np.float64) - self.first).clip(0, len(self.entries) - 1)
-        return self.entries[at.astype(np.intp)]
+        # Computed in float64, which represents samples of all types.
+        index = np.rint(values.astype(np.float64) - self.first).clip(0, len(self.entries) - 1)
+        return self.entries[index.astype(np.intp)]
 
     def in_bytes(self) -> "_Table":
-        return _Table(levels(self.entries, 0, 2**self.bits - 1, clip=False), self.first, 8)
+        """Return the table with entries scaled to 8 bits."""
+        return _Table(scale_to_bytes(self.entries, 0, 2**self.bits - 1, clip=False), self.first, 8)
 
 
 def _described(descriptor: Any) -> tuple[int, int, int]:
-    """Number of entries, the value of the first, and bits of each (PS3.3, C.11.1.1.1)."""
+    """Return the number of entries, the value of the first, and bits per entry (PS3.3, C.11.1.1.1)."""
     count, first, bits = (int(value) for value in descriptor)
     if not 1 <= bits <= 16:
         raise ValueError(f"{bits} bits an entry")
@@ -163,12 +167,12 @@ def _described(descriptor: Any) -> tuple[int, int, int]:
 
 
 def _words(data: bytes, size: int, little: bool) -> npt.NDArray[Any]:
-    whole = data[: len(data) // size * size]
-    return np.frombuffer(whole, np.dtype(f"u{size}").newbyteorder("<" if little else ">"))
+    complete = data[: len(data) // size * size]
+    return np.frombuffer(complete, np.dtype(f"u{size}").newbyteorder("<" if little else ">"))
 
 
 def _expanded(words: list[int], count: int) -> list[int]:
-    """Entries of a segmented table (PS3.3, C.7.9.2), `count` of them at most."""
+    """Return the entries of a segmented table (PS3.3, C.7.9.2), at most `count` of them."""
     entries: list[int] = []
     position = 0
     while position + 1 < len(words) and len(entries) < count:
@@ -177,7 +181,7 @@ def _expanded(words: list[int], count: int) -> list[int]:
         if kind == 0:
             entries += words[position : position + length]
             position += length
-        elif kind == 1:  # a line from the entry before, without it, to the one that is given
+        elif kind == 1:  # a linear segment from the previous entry (excluded) to the given one
             start, end = entries[-1], words[position]
             entries += np.rint(start + (end - start) * np.arange(1, length + 1) / length).astype(int).tolist()
             position += 1
@@ -187,8 +191,8 @@ def _expanded(words: list[int], count: int) -> list[int]:
 
 
 def _macro(dataset: "Dataset", name: str) -> "Dataset":
-    """The item of an enhanced image's functional groups, shared or the frame's; else the data set itself."""
-    groups = [group for of in _GROUPS if (group := _first_item(dataset, of)) is not None]
+    """Return an item of an enhanced image's functional groups, shared or per frame, else the data set."""
+    groups = [group for sequence in _GROUPS if (group := _first_item(dataset, sequence)) is not None]
     items = [item for group in groups if (item := _first_item(group, name)) is not None]
     if len(items) == 2 and items[0] != items[1]:
         raise BadImage("corrupt", f"its shared and its frame's {name} contradict each other")
@@ -201,7 +205,7 @@ def _first_item(dataset: "Dataset", name: str) -> "Dataset | None":
 
 
 def _number(dataset: "Dataset", name: str) -> float | None:
-    """The first of an element's values."""
+    """Return the first value of an element, or None."""
     value = dataset.get(name)
     if value is None or value == "":
         return None

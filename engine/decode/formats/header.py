@@ -1,4 +1,4 @@
-"""What is known of an image file before any decoder sees it."""
+"""The header of an image file, as known before decoding."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,21 +12,21 @@ Colour = Literal["grey", "rgb", "palette", "other"]
 
 @dataclass(frozen=True)
 class Header:
-    """Facts of one image file.
+    """Properties of an image file.
 
     Attributes:
         format: Pillow's name of it, or DICOM.
-        width, height: pixels, before any turning.
-        bits: of each channel; 8 for palettes and bilevel images too, since that is what they hold once
-            looked up.
-        colour: how pixels are stored; `other` is CMYK and whatever else only the reference renderer takes.
+        width, height: in pixels, before any rotation.
+        bits: per channel; 8 also for palettes and bilevel images, which have 8 bits once decoded.
+        colour: how pixels are stored; `other` for CMYK and everything else that only the reference renderer
+            supports.
         samples: `unsigned`, `signed` or `float`.
-        inverted: stored samples are brighter the smaller they are (TIFF's WhiteIsZero, MONOCHROME1).
-        exif: the file carries EXIF data or an orientation, so that a recipe with `exif` may turn it.
-        orientation: 1 to 8, as EXIF numbers them; 1 if the file asks for no turn.
-        frames: pictures in the file; more than one only where the first is shown (GIF).
-        interlaced: a PNG in seven passes.
-        plain: JPEG or PNG of a kind that every renderer gives the same pixels for, at the usual cost.
+        inverted: whether smaller samples are brighter (TIFF's WhiteIsZero, MONOCHROME1).
+        exif: whether the file has EXIF data or an orientation, so that a recipe with `exif` may rotate it.
+        orientation: 1 to 8, as in EXIF; 1 for an upright image.
+        frames: images in the file; more than one only where the first is used (GIF).
+        interlaced: whether a PNG is interlaced.
+        plain: whether it is a JPEG or PNG that all renderers decode to the same pixels, at the usual cost.
     """
 
     format: Format
@@ -44,12 +44,16 @@ class Header:
 
     @property
     def deep(self) -> bool:
-        """Whether samples do not fit into a byte, so that a recipe has to say how they become one."""
+        """True if samples do not fit into a byte, so that the recipe has to say how to convert them."""
         return self.bits > 8 or self.samples != "unsigned"
 
 
-def checked(header: Header, limits: Limits) -> Header:
-    """Refuse impossible and dangerous sizes; called by each reader as soon as it knows the size."""
+def check_size(header: Header, limits: Limits) -> Header:
+    """Return the header if its size is possible and within the limits; called as soon as the size is known.
+
+    Raises:
+        BadImage: corrupt, too_large.
+    """
     width, height = header.width, header.height
     if width < 1 or height < 1:
         raise BadImage("corrupt", f"its header says {width} x {height} pixels")

@@ -1,9 +1,8 @@
-"""JPEG 2000: what a file's boxes and its code stream say, and the samples as the code stream stores them.
+"""JPEG 2000: a file's boxes and code stream header, and the samples as stored in the code stream.
 
-Pillow shows samples of other than 8 or 16 bits shifted up to the next of these, and signed ones raised by
-half their range. For one channel, and for colour of up to 8 bits, nothing is lost thereby: the shift is
-undone here, and what it left free is looked at. For deeper colour Pillow keeps 8 bits only; OpenJPEG's own
-wrapper keeps all.
+Pillow shifts samples of other depths up to 8 or 16 bits, and offsets signed ones by half their range. For one
+channel, and for colour of up to 8 bits, this is reversible: the shift is undone here, after checking that the
+low bits are free. In deeper colour Pillow keeps only 8 bits, while OpenJPEG's wrapper keeps all.
 
 Sources: ISO/IEC 15444-1, A.5.1 (SIZ) and I.5 (boxes).
 """
@@ -20,23 +19,23 @@ from PIL import Image
 from engine.errors import BadImage
 
 Samples = npt.NDArray[np.int32]
-#: Gives Pillow's picture of a file, decoded and checked; `reference` knows how.
+#: Decodes a file with Pillow and checks it, see `pillow._load`.
 Load = Callable[[bytes], Image.Image]
 
 _START = b"\xff\x4f\xff\x51"
 _MOST_BITS = 16
-#: Enumerated colour spaces (I.5.3.3) that Pillow makes RGB of, as it knows how: in 8 bits.
+#: Enumerated colour spaces (I.5.3.3) that Pillow converts to RGB, in 8 bits.
 _CMYK, _GREY, _SYCC = 12, 17, 18
 _SPACES = {16: "sRGB", _GREY: "grey", _SYCC: "sYCC", _CMYK: "CMYK"}
-#: Boxes of a header before one gives up: real ones have a dozen.
+#: Boxes of a header, at most; real ones have a dozen.
 _MOST_BOXES = 10_000
-#: Colour channels by the number of channels, where nothing tells which is which.
+#: Number of channels -> number of colour channels, without a channel definition.
 _COLOURS = {1: 1, 2: 1, 3: 3, 4: 3}
 
 
 @dataclass(frozen=True)
 class Component:
-    """What SIZ says of one component: bits a sample, whether signed, and pixels a sample covers each way."""
+    """A component as described by SIZ: bits per sample, signedness, and pixels per sample along each axis."""
 
     bits: int
     signed: bool
@@ -46,11 +45,12 @@ class Component:
 
 @dataclass(frozen=True)
 class Palette:
-    """A palette (I.5.3.4): entries [n, columns], and the column of each channel (I.5.3.5).
+    """A palette (I.5.3.4) and its mapping to channels (I.5.3.5).
 
     Attributes:
-        bits: the depths of its columns, as the box says: 7 for 8 bits unsigned.
-        columns: of each channel; empty if the mapping is of another kind.
+        entries: uint8 [n, columns].
+        bits: depth code of each column; 7 means 8 bits unsigned.
+        columns: column of each channel; empty for other kinds of mapping.
     """
 
     entries: npt.NDArray[np.uint8]
@@ -60,15 +60,15 @@ class Palette:
 
 @dataclass(frozen=True)
 class Picture:
-    """Facts of one JPEG 2000 file.
+    """The headers of a JPEG 2000 file.
 
     Attributes:
         start, end: of the code stream in the file.
-        width, height: pixels.
+        width, height: in pixels.
         components: of the code stream.
         space: number of the enumerated colour space; None without one.
-        palette: what component values stand for, if not for themselves.
-        channels: (channel, type, association) of each entry of a channel definition; empty without one.
+        palette: colours of component values, if any.
+        channels: (channel, type, association) of each entry of the channel definition; empty without one.
     """
 
     start: int
@@ -82,37 +82,41 @@ class Picture:
 
     @property
     def bits(self) -> int:
-        """Of the colours; a palette's are bytes."""
+        """Bits of the colours; 8 with a palette."""
         return 8 if self.palette else max(self.components[i].bits for i in self._shown)
 
     @property
     def _shown(self) -> tuple[int, ...]:
-        """The components of the colours; all of them where that is unclear."""
+        """The components of the colours; all components if that is unclear."""
         return (() if self.palette else self.colours) or tuple(range(len(self.components)))
 
     @property
     def signed(self) -> bool:
+        """True if the colours are signed."""
         return not self.palette and any(self.components[i].signed for i in self._shown)
 
     @property
     def colours(self) -> tuple[int, ...]:
-        """The channels that are colours, in order; without opacity and what is unspecified."""
+        """The channels that are colours, in order, without opacity and unspecified ones; empty if unclear."""
         count = len(self.palette.columns) if self.palette else len(self.components)
         if not self.channels:
             return tuple(range(_COLOURS.get(count, 0)))
-        known = {association: channel for channel, kind, association in self.channels if kind == 0}
-        if sorted(known) != list(range(1, len(known) + 1)) or max(known.values(), default=count) >= count:
+        channel_of = {association: channel for channel, kind, association in self.channels if kind == 0}
+        if (
+            sorted(channel_of) != list(range(1, len(channel_of) + 1))
+            or max(channel_of.values(), default=count) >= count
+        ):
             return ()
-        return tuple(known[i] for i in sorted(known))
+        return tuple(channel_of[i] for i in sorted(channel_of))
 
     @property
     def needs_openjpeg(self) -> bool:
-        """Whether Pillow would drop bits of it."""
+        """True if Pillow would drop bits."""
         return len(self.components) > 1 and self._most_bits > 8 and not self.unsupported
 
     @property
-    def by_pillow(self) -> bool:
-        """Whether Pillow's own picture of the file is the samples: bytes, in channels that it knows."""
+    def exact_in_pillow(self) -> bool:
+        """True if Pillow decodes the file to its samples: bytes, in channels that it supports."""
         bytes_only = all(c.bits == 8 and not c.signed for c in self.components)
         return bytes_only and self.palette is None and self.colours == tuple(range(len(self.colours)))
 
@@ -122,8 +126,8 @@ class Picture:
 
     @property
     def unsupported(self) -> str:
-        """Why it cannot be decoded, by name; empty if it can."""
-        return next((why for why in self._obstacles() if why), "")
+        """Why the file cannot be decoded; "" if it can."""
+        return next((obstacle for obstacle in self._obstacles() if obstacle), "")
 
     def _obstacles(self) -> Iterator[str]:
         count, colours = len(self.components), len(self.colours)
@@ -139,17 +143,17 @@ class Picture:
             yield f"JPEG 2000 of {colours} colours by its channel definition"
         if not self.palette and self._is_uneven:
             yield "JPEG 2000 of components of unequal depth"
-        if not self.by_pillow:
+        if not self.exact_in_pillow:
             yield from self._only_by_pillow()
 
     @property
     def _is_uneven(self) -> bool:
-        """Whether components differ in depth, the alpha of up to 8 bits apart, which nobody sees."""
+        """True if components differ in depth, except for an alpha of up to 8 bits, which is dropped."""
         kinds = [(c.bits, c.signed) for c in self.components]
         return len({kinds[i] for i in self._shown}) > 1 or (self._most_bits > 8 and len(set(kinds)) > 1)
 
     def _only_by_pillow(self) -> Iterator[str]:
-        """What only Pillow knows to convert, and only in bytes."""
+        """Yield obstacles that only Pillow can handle, and only in bytes."""
         if any((c.across, c.down) != (1, 1) for c in self.components):
             yield "JPEG 2000 of components that are subsampled, in other than 8 bits of colour"
         if self.space in (_CMYK, _SYCC):
@@ -171,7 +175,7 @@ def _palette_obstacle(picture: Picture) -> str:
 
 
 def read(data: bytes) -> Picture:
-    """Describe a file, JP2 or bare code stream; nothing is decoded.
+    """Read the headers of a JP2 file or bare code stream, without decoding it.
 
     Raises:
         BadImage: truncated, corrupt.
@@ -183,7 +187,7 @@ def read(data: bytes) -> Picture:
     for kind, start, end in _boxes(data, 0, len(data)):
         if kind == b"jp2h":
             for inner, at, stop in _boxes(data, start, end):
-                if inner != b"colr" or _enumerated(data, at) is not None:  # profiles tell nothing here
+                if inner != b"colr" or _enumerated(data, at) is not None:  # profiles do not matter here
                     header.setdefault(inner, (at, stop))
         elif kind == b"jp2c":
             return _code_stream(data, start, end, header)
@@ -191,7 +195,7 @@ def read(data: bytes) -> Picture:
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of the content of each box; the last may reach beyond `end`, if that is cut."""
+    """Yield kind, and start and end of the content, of each box; a truncated box ends at `end`."""
     for _ in range(_MOST_BOXES):
         if at + 8 > end:
             return
@@ -235,19 +239,19 @@ def _code_stream(data: bytes, at: int, end: int, header: dict[bytes, tuple[int, 
 def _palette(data: bytes, header: dict[bytes, tuple[int, int]]) -> Palette | None:
     if b"pclr" not in header:
         return None
-    at, end = header[b"pclr"]
-    entries, columns = struct.unpack_from(">HB", data, at)
-    bits = tuple(data[at + 3 : at + 3 + columns])
-    at += 3 + columns
-    if set(bits) == {7} and at + entries * columns > end:
+    position, end = header[b"pclr"]
+    entries, columns = struct.unpack_from(">HB", data, position)
+    bits = tuple(data[position + 3 : position + 3 + columns])
+    position += 3 + columns
+    if set(bits) == {7} and position + entries * columns > end:
         raise BadImage("corrupt", "its JPEG 2000 palette is cut short")
     table = np.zeros((0, columns), np.uint8)
     if set(bits) == {7}:
-        table = np.frombuffer(data, np.uint8, entries * columns, at).reshape(entries, columns)
-    at, end = header.get(b"cmap", (0, 0))
-    mapped = [struct.unpack_from(">HBB", data, i) for i in range(at, end, 4)]
-    usual = mapped and all(c == 0 and kind == 1 and column < columns for c, kind, column in mapped)
-    return Palette(table, bits, tuple(column for _, _, column in mapped) if usual and len(table) else ())
+        table = np.frombuffer(data, np.uint8, entries * columns, position).reshape(entries, columns)
+    position, end = header.get(b"cmap", (0, 0))
+    mapping = [struct.unpack_from(">HBB", data, i) for i in range(position, end, 4)]
+    is_simple = mapping and all(c == 0 and kind == 1 and column < columns for c, kind, column in mapping)
+    return Palette(table, bits, tuple(column for _, _, column in mapping) if is_simple and len(table) else ())
 
 
 def _channels(data: bytes, at: int, end: int) -> tuple[tuple[int, int, int], ...]:
@@ -256,7 +260,7 @@ def _channels(data: bytes, at: int, end: int) -> tuple[tuple[int, int, int], ...
 
 
 def refuse_without_package(picture: Picture) -> None:
-    """Raise BadImage needs_package, pending, if what reads a picture in full is not installed."""
+    """Raise BadImage needs_package, pending, if the package that decodes in full depth is not installed."""
     if picture.needs_openjpeg and importlib.util.find_spec("openjpeg") is None:
         reason = f"JPEG 2000 of {picture.bits} bits in colour"
         raise BadImage("needs_package", f"{reason}: pip install 'pylibjpeg-openjpeg'", pending=True)
@@ -266,12 +270,12 @@ def refuse_without_package(picture: Picture) -> None:
 
 
 def samples(data: bytes, picture: Picture, load: Load) -> Samples:
-    """The colours as stored in the code stream, or as its palette says.
+    """Decode the colours as stored in the code stream, or looked up in the palette.
 
     Args:
         data: the file.
-        picture: what `read` says of it.
-        load: Pillow's picture of a code stream.
+        picture: its headers, from `read`.
+        load: decodes a code stream with Pillow.
 
     Returns:
         int32 [height, width] or [height, width, 3].
@@ -292,29 +296,29 @@ def samples(data: bytes, picture: Picture, load: Load) -> Samples:
 
 
 def _by_pillow(image: Image.Image, picture: Picture) -> Samples:
-    """Undo what Pillow does to the samples: [height, width, components]."""
-    shown = np.asarray(image).astype(np.int32)
-    shown = shown[:, :, None] if shown.ndim == 2 else shown
-    room = 16 if image.mode.startswith("I;16") else 8
-    if shown.shape[2] != len(picture.components):
+    """Undo Pillow's shifts and offsets of the samples, [height, width, components]."""
+    samples = np.asarray(image).astype(np.int32)
+    samples = samples[:, :, None] if samples.ndim == 2 else samples
+    container_bits = 16 if image.mode.startswith("I;16") else 8
+    if samples.shape[2] != len(picture.components):
         raise BadImage("undecodable", f"JPEG 2000 that Pillow shows in mode {image.mode}")
     for i, component in enumerate(picture.components):
-        free = room - component.bits
-        channel = shown[:, :, i]
-        if free < 0 or (channel & ((1 << free) - 1)).any():
+        low_bits = container_bits - component.bits
+        channel = samples[:, :, i]
+        if low_bits < 0 or (channel & ((1 << low_bits) - 1)).any():
             raise BadImage("undecodable", f"JPEG 2000 of {component.bits} bits that Pillow shows otherwise")
-        shown[:, :, i] = (channel >> free) - (1 << component.bits - 1 if component.signed else 0)
-    return shown
+        samples[:, :, i] = (channel >> low_bits) - (1 << component.bits - 1 if component.signed else 0)
+    return samples
 
 
 def _by_openjpeg(stream: bytes, picture: Picture) -> Samples:
     from openjpeg.utils import decode
 
     try:
-        found = decode(stream)
-    except Exception as error:  # damaged files raise nearly anything
+        samples = decode(stream)
+    except Exception as error:  # damaged files raise errors of any class
         raise BadImage("corrupt", f"OpenJPEG: {str(error)[:150] or type(error).__name__}") from error
     shape = (picture.height, picture.width, len(picture.components))
-    if found.shape != shape or found.dtype.kind != ("i" if picture.signed else "u"):
-        raise BadImage("corrupt", f"its header and its data, of shape {found.shape}, contradict each other")
-    return found.astype(np.int32)
+    if samples.shape != shape or samples.dtype.kind != ("i" if picture.signed else "u"):
+        raise BadImage("corrupt", f"its header and its data, of shape {samples.shape}, contradict each other")
+    return samples.astype(np.int32)

@@ -1,11 +1,10 @@
-"""Which way up a picture is: what its file asks for, read from the bytes, and the turn itself.
+"""Orientation of images: reading it from the bytes of a file, and rotating or mirroring the image.
 
-One rule for every format, whatever its library would do. A recipe without `exif` turns nothing; one with it
-turns as EXIF's tag 274 says, or, where the EXIF block has no such tag or there is no block, as XMP's
-`tiff:Orientation` says. A PNG's `eXIf` chunk comes before its raw profiles, and a TIFF's own tag 274 is its
-EXIF. An AVIF's `irot` and `imir` are read by `engine.decode.formats.avif`; HEIF lets nothing else turn a
-picture. Numbers other than 1 to 8, and blocks too damaged to be read, turn nothing. As Pillow's
-`exif_transpose`.
+One rule for all formats, whatever their libraries do. A recipe without `exif` rotates nothing. With `exif`,
+the orientation is that of EXIF tag 274 or, without an EXIF block or tag, of XMP's `tiff:Orientation`. In a
+PNG the `eXIf` chunk takes precedence over raw profiles, and in a TIFF tag 274 of the file counts as EXIF. In
+an AVIF only `irot` and `imir` count, as HEIF demands; `engine.decode.formats.avif` reads them. Numbers other
+than 1 to 8 and unreadable blocks are ignored, as by Pillow's `exif_transpose`.
 """
 
 import re
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-#: EXIF's number of an orientation -> what makes the picture upright. 1 and all others: nothing.
+#: EXIF orientation -> operation that makes the image upright; none for 1 and all other numbers.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -26,26 +25,27 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION, _XMP = 274, 700
-#: TIFF's number of a type -> its `struct` code; the bytes of the others are not needed.
+#: TIFF type -> `struct` code; values of other types are not needed.
 _CODES = {1: "B", 3: "H", 4: "I"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1}
 _IN_XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9]+)")
 _PREFIXES = re.compile(rb"\A(?:Exif\0\0)*")
 _XMP_NAMESPACE = b"http://ns.adobe.com/xap/1.0/\0"
-#: Bytes of a block: of a PNG's text when unpacked (`sniff` refuses more), of EXIF in a JPEG's segments.
+#: Size of a block in bytes, at most: an unpacked PNG text (`sniff` refuses more), or EXIF in a JPEG's
+#: segments.
 _MAX_BLOCK = 1 << 20
 _MAX_PARTS = 200_000
 
-#: An EXIF block and an XMP packet; empty where there is none.
+#: An EXIF block and an XMP packet, empty if absent.
 _Blocks = tuple[bytes, bytes]
 
 
 def read(data: bytes, format: str) -> int:
-    """Find the orientation that a file asks for, 1 to 8; 1 if it asks for none.
+    """Read the orientation of a file, 1 to 8; 1 if it states none.
 
     Args:
-        data: a file that `sniff` has walked through.
-        format: of `header.Header`.
+        data: a file that has passed `sniff`.
+        format: as in `header.Header`.
     """
     reader = _READERS.get(format)
     if reader is None:
@@ -60,34 +60,34 @@ def read(data: bytes, format: str) -> int:
     return value if value in _TURNS else 1
 
 
-def turn(image: Image.Image, orientation: int) -> Image.Image:
-    """Make a picture upright that was stored in an orientation, 1 to 8."""
+def apply_orientation(image: Image.Image, orientation: int) -> Image.Image:
+    """Make an image upright that was stored in an orientation, 1 to 8."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
-def without(data: bytes) -> bytes:
-    """Give a TIFF that asks for no orientation, else the same: Pillow turns TIFFs whenever it decodes one."""
+def without_orientation(data: bytes) -> bytes:
+    """Return a TIFF with its orientation set to 1, because Pillow always rotates TIFFs while decoding."""
     patched: bytearray | None = None
     try:
         for entry in _directory(data):
             if entry.tag == _ORIENTATION:
                 patched = patched or bytearray(data)
-                one = struct.pack(f"{entry.order}HH{entry.count_code}H", _ORIENTATION, 3, 1, 1)
-                patched[entry.at : entry.at + len(one)] = one
+                upright = struct.pack(f"{entry.order}HH{entry.count_code}H", _ORIENTATION, 3, 1, 1)
+                patched[entry.at : entry.at + len(upright)] = upright
             elif entry.tag == _XMP:
                 for match in _IN_XMP.finditer(data, *entry.span(data)):
                     patched = patched or bytearray(data)
                     patched[match.start(1) : match.end(1)] = b"1".rjust(len(match[1]), b"0")
     except (struct.error, IndexError, OverflowError):
-        pass  # whatever reads the directory next will meet the same
+        pass  # the next reader of the directory will report it
     return data if patched is None else bytes(patched)
 
 
-# ---- EXIF blocks, which are TIFF files without a picture, and TIFF files
+# ---- TIFF files, and EXIF blocks, which are TIFF files without an image
 
 
 class _Entry:
-    """One tag of a directory, at an offset of the file."""
+    """One tag of a directory, at an offset in the file."""
 
     def __init__(self, data: bytes, order: str, big: bool, at: int) -> None:
         self.order, self.at = order, at
@@ -95,7 +95,7 @@ class _Entry:
         self.tag, self.kind, self.number = struct.unpack_from(f"{order}HH{self.count_code}", data, at)
 
     def span(self, data: bytes) -> tuple[int, int]:
-        """Where its values begin and end."""
+        """Return the offsets of its values' begin and end."""
         size = self.number * _SIZES.get(self.kind, 8)
         at = self.at + 4 + self._inline
         if size > self._inline:
@@ -103,7 +103,7 @@ class _Entry:
         return at, at + size
 
     def value(self, data: bytes) -> int | None:
-        """Its number, if it is one whole number."""
+        """Return its value if it is a single integer, else None."""
         code = _CODES.get(self.kind)
         if code is None or self.number != 1:
             return None
@@ -111,21 +111,21 @@ class _Entry:
 
 
 def _directory(data: bytes) -> Iterator[_Entry]:
-    """The tags of the first directory."""
+    """Yield the tags of the first directory."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         return
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
-    code, entry, first = ("Q", 20, 8) if big else ("H", 12, 4)
-    at = struct.unpack_from(order + ("Q" if big else "I"), data, first)[0]
-    count = struct.unpack_from(order + code, data, at)[0]
-    at += struct.calcsize(code)
+    code, entry, offset_position = ("Q", 20, 8) if big else ("H", 12, 4)
+    position = struct.unpack_from(order + ("Q" if big else "I"), data, offset_position)[0]
+    count = struct.unpack_from(order + code, data, position)[0]
+    position += struct.calcsize(code)
     for i in range(min(count, _MAX_PARTS)):
-        yield _Entry(data, order, big, at + i * entry)
+        yield _Entry(data, order, big, position + i * entry)
 
 
 def _in_exif(block: bytes) -> int | None:
-    """The value of tag 274; None without one. One that is no number is 0, and still goes before XMP's."""
+    """Return the value of tag 274; None without it, 0 if it is no number, which still precedes XMP's."""
     block = _PREFIXES.sub(b"", block, 1)
     value = None
     try:
@@ -137,7 +137,7 @@ def _in_exif(block: bytes) -> int | None:
     return value
 
 
-# ---- where the formats keep them
+# ---- the blocks in each format
 
 
 def _tiff(data: bytes) -> _Blocks:
@@ -150,7 +150,7 @@ def _tiff(data: bytes) -> _Blocks:
 
 
 def _jpeg(data: bytes) -> _Blocks:
-    """Of the segments before the first scan; EXIF of more than 64 kB goes on in the next segment."""
+    """Read segments before the first scan; EXIF of more than 64 kB continues in the next segment."""
     exif, xmp, position = b"", b"", 2
     for _ in range(_MAX_PARTS):
         position = data.find(b"\xff", position)
@@ -184,7 +184,7 @@ def _png(data: bytes) -> _Blocks:
         elif payload.startswith((*_PROFILES, _PNG_XMP)):
             key, _, rest = payload.partition(b"\0")
             texts[key] = kind, rest
-    # Unpacked only now: at most one text of each keyword.
+    # Unpacked only here: at most one text of each keyword.
     plain = {key: _png_text(*texts[key]) for key in (*_PROFILES, _PNG_XMP) if key in texts}
     exif, app1, xmp = (_raw_profile(plain.get(key, b"")) for key in _PROFILES)
     if app1.startswith(_XMP_NAMESPACE):
@@ -193,7 +193,7 @@ def _png(data: bytes) -> _Blocks:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of the chunks that may be wanted."""
+    """Yield kind and content of the chunks that can contain metadata."""
     position = 8
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4])
@@ -204,7 +204,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _png_text(kind: bytes, rest: bytes) -> bytes:
-    """The text of a chunk, after its keyword."""
+    """Return the text of a chunk, after its keyword."""
     if kind == b"tEXt":
         return rest
     packed = True
@@ -219,7 +219,7 @@ def _png_text(kind: bytes, rest: bytes) -> bytes:
 
 
 def _raw_profile(text: bytes) -> bytes:
-    """ImageMagick's way: a line feed, a name, a length, then hexadecimal digits in lines."""
+    """Decode ImageMagick's format: a line feed, a name, a length, then lines of hexadecimal digits."""
     lines = text.split(b"\n", 3)
     try:
         return bytes.fromhex(lines[3].decode("ascii")) if len(lines) == 4 else b""
@@ -254,9 +254,9 @@ def _jpeg2000(data: bytes) -> _Blocks:
 
 
 def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Walk over the boxes of JPEG 2000 and HEIF: kind, where the content begins, where the box ends.
+    """Yield the boxes of JPEG 2000 and HEIF: kind, start of the content, end of the box.
 
-    The last one's end may lie beyond `end`: the file is truncated.
+    The end of the last box lies beyond `end` if the file is truncated.
     """
     for _ in range(_MAX_PARTS):
         if position + 8 > end:

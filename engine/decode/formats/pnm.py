@@ -1,4 +1,4 @@
-"""PBM, PGM and PPM (P1 to P6), read here: Pillow stretches deep samples, a window needs them as stored."""
+"""PBM, PGM and PPM (P1 to P6), read without Pillow, which would rescale deep samples."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from engine.decode.bit_depth import levels
+from engine.decode.bit_depth import scale_to_bytes
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
@@ -24,35 +24,36 @@ _SPACE = bytes(range(9, 14)) + b" "
 
 @dataclass(frozen=True)
 class Layout:
-    """What a header says.
+    """The header of a file.
 
     Attributes:
-        kind: 1 to 6, as in the file's first bytes.
-        width, height: pixels.
-        most: the largest sample, which is white (for bitmaps 1, which is black).
+        kind: 1 to 6, from the file's first bytes.
+        width, height: in pixels.
+        white: the largest possible sample, which is white (in bitmaps 1, which is black).
         start: offset of the samples.
     """
 
     kind: int
     width: int
     height: int
-    most: int
+    white: int
     start: int
 
     @property
     def channels(self) -> int:
+        """Samples per pixel."""
         return 3 if self.kind in (3, 6) else 1
 
     @property
     def size(self) -> int:
-        """Bytes of the samples, if they are not text."""
+        """Size of binary samples in bytes."""
         if self.kind == 4:
             return -(-self.width // 8) * self.height
-        return self.width * self.height * self.channels * (2 if self.most > 255 else 1)
+        return self.width * self.height * self.channels * (2 if self.white > 255 else 1)
 
 
 def read_layout(data: bytes) -> Layout | None:
-    """Read a header; None if the file is something else.
+    """Read a header; None if the file has another format.
 
     Raises:
         BadImage: truncated, corrupt.
@@ -70,13 +71,13 @@ def read_layout(data: bytes) -> Layout | None:
 
 
 def check_samples(data: bytes, layout: Layout) -> None:
-    """Refuse a file that ends early, or goes on with a further picture.
+    """Refuse a file that ends early, or continues with another image.
 
     Raises:
         BadImage: truncated, multi_frame.
     """
     if layout.kind < 4:
-        return  # text has to be read to be counted
+        return  # samples in text are counted when they are read
     end = layout.start + layout.size
     if end > len(data):
         raise BadImage(
@@ -87,7 +88,7 @@ def check_samples(data: bytes, layout: Layout) -> None:
 
 
 def picture(data: bytes, recipe: Recipe) -> Image.Image:
-    """Give the picture as 8-bit grey or RGB; a file's largest sample is white.
+    """Decode a file to 8-bit grey or RGB, with its largest possible sample as white.
 
     Raises:
         BadImage: truncated, corrupt, depth.
@@ -95,44 +96,44 @@ def picture(data: bytes, recipe: Recipe) -> Image.Image:
     layout = read_layout(data)
     assert layout is not None
     samples = _samples(data, layout)
-    if samples.max() > layout.most:
-        raise BadImage("corrupt", f"a sample of {samples.max()}, where white is {layout.most}")
-    if layout.most == 255:
+    if samples.max() > layout.white:
+        raise BadImage("corrupt", f"a sample of {samples.max()}, where white is {layout.white}")
+    if layout.white == 255:
         return Image.fromarray(samples.astype(np.uint8))
-    if layout.most < 255:
-        grey = levels(samples, 0, layout.most, clip=False)
+    if layout.white < 255:
+        grey = scale_to_bytes(samples, 0, layout.white, clip=False)
         return Image.fromarray(255 - grey if layout.kind in (1, 4) else grey)
     if recipe.depth == "voi":
         raise BadImage("depth", "only DICOM files carry a window, this is PNM; use scale or window")
-    low, high = recipe.window or (0.0, float(layout.most))
-    return Image.fromarray(levels(samples, low, high, clip=recipe.depth == "window"))
+    low, high = recipe.window or (0.0, float(layout.white))
+    return Image.fromarray(scale_to_bytes(samples, low, high, clip=recipe.depth == "window"))
 
 
 def _samples(data: bytes, layout: Layout) -> npt.NDArray[np.generic]:
-    """Samples as stored, [height, width] or [height, width, 3]."""
+    """Read samples as stored, [height, width] or [height, width, 3]."""
     shape = (layout.height, layout.width) + ((3,) if layout.channels == 3 else ())
     if layout.kind < 4:
         return _text(data[layout.start :], layout).reshape(shape)
     body = np.frombuffer(data, np.uint8, layout.size, layout.start)
     if layout.kind == 4:
         return np.unpackbits(body.reshape(layout.height, -1), axis=1, count=layout.width)
-    return (body if layout.most < 256 else body.view(">u2").astype(np.uint16)).reshape(shape)
+    return (body if layout.white < 256 else body.view(">u2").astype(np.uint16)).reshape(shape)
 
 
 def _text(body: bytes, layout: Layout) -> npt.NDArray[np.generic]:
-    """Samples written as decimal numbers; a bitmap's need no space between them."""
+    """Read samples written as decimal numbers; in a bitmap they need no space between them."""
     body = _COMMENT.sub(b"", body)
-    wanted = layout.width * layout.height * layout.channels
+    count = layout.width * layout.height * layout.channels
     if layout.kind == 1:
-        bits = np.frombuffer(body.translate(None, _SPACE), np.uint8)[:wanted] - ord("0")
+        bits = np.frombuffer(body.translate(None, _SPACE), np.uint8)[:count] - ord("0")
         samples: npt.NDArray[np.generic] = bits
     else:
-        # What follows the samples is nobody's; what stands among them is damage.
+        # Anything after the samples is ignored; anything else among them is damage.
         readable = _NUMBERS.match(body)
         assert readable is not None
-        samples = np.fromstring(readable[0].decode(), np.int64, sep=" ")[:wanted]
-        if len(samples) < wanted and readable.end() < len(body):
+        samples = np.fromstring(readable[0].decode(), np.int64, sep=" ")[:count]
+        if len(samples) < count and readable.end() < len(body):
             raise BadImage("corrupt", "something other than numbers among its samples")
-    if len(samples) < wanted:
-        raise BadImage("truncated", f"its samples stop after {len(samples)} of {wanted}")
+    if len(samples) < count:
+        raise BadImage("truncated", f"its samples stop after {len(samples)} of {count}")
     return samples

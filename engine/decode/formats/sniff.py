@@ -1,6 +1,6 @@
-"""What a file is, read from its structure before any decoder sees it.
+"""Recognition and checks of image files by their structure, before decoding.
 
-All decoders share it, so that the same rows fail under every decoder.
+Shared by all decoders, so that the same rows fail under every decoder.
 """
 
 from dataclasses import replace
@@ -11,17 +11,17 @@ from engine.decode.formats.header import Header
 from engine.decode.source import Limits
 from engine.recipes import Recipe
 
-#: DICOM's preamble may be the start of a TIFF.
+#: DICOM comes first, because its preamble may be the start of a TIFF.
 _READERS = ((b"DICM", 128, dicom.header), *structure.READERS)
 
 
 def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
-    """Check a file and describe it.
+    """Check a file and return its header.
 
     Args:
-        data: the whole file.
-        recipe: for its `depth`.
-        limits: for `max_pixels`.
+        data: the complete file.
+        recipe: whose `depth` rules apply.
+        limits: of which `max_pixels` applies.
 
     Raises:
         BadImage: codes unknown_format, truncated, corrupt, too_large, multi_frame, no_pixels, depth,
@@ -34,6 +34,6 @@ def sniff(data: bytes, recipe: Recipe, limits: Limits) -> Header:
 
 
 def _oriented(header: Header, data: bytes) -> Header:
-    """With the orientation that the file asks for, wherever its format keeps it."""
+    """Add the orientation of the file to its header."""
     number = orientation.read(data, header.format)
     return header if number == 1 else replace(header, exif=True, orientation=number)

@@ -1,226 +1,23 @@
-"""Headers of image files of every format but DICOM, and a walk over their structure.
+"""Headers and structure of image files of every format but DICOM (JPEG and PNG in `jpeg` and `png`).
 
-Format, size, depth and frame count from the header; the walk finds truncation and wrong checksums without
-decoding a pixel.
+Format, size, depth and frame count come from the header; walking through the structure finds truncation and
+wrong checksums without decoding pixels.
 """
 
-import re
 import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from engine.decode.formats import avif, jpeg2000, pnm, tiff, unreadable
-from engine.decode.formats.header import Colour, Header, checked
+from engine.decode.formats import avif, jpeg, jpeg2000, png, pnm, tiff, unreadable
+from engine.decode.formats.header import Header, check_size
 from engine.decode.source import Limits
 from engine.errors import BadImage
 
-#: How a file begins, at which offset, and who reads it on.
+#: Magic bytes, their offset, and the reader of the format.
 Reader = tuple[bytes, int, Callable[[bytes, Limits], Header]]
 
 
-# ---- JPEG
-
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-#: Between segments anything may lie but these; libjpeg skips it.
-_JPEG_SEGMENT = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
-#: Within coded data 0xFF is followed by 0 or a restart marker; anything else ends it.
-_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-#: Real progressive files have about ten; each costs a pass over all pixels.
-_MAX_SCANS = 100
-#: Pixels times scans beyond which a file is not plain: ten scans of the largest image.
-_MAX_WORK = 640_000_000
-_MAX_SEGMENTS = 10_000
-
-
-def _jpeg(data: bytes, limits: Limits) -> Header:
-    header: Header | None = None
-    exif, scans, position = False, 0, 2
-    for _ in range(_MAX_SEGMENTS):
-        marker, position = _jpeg_marker(data, position)
-        if marker == 0xD9:
-            if not scans or header is None:
-                raise BadImage("truncated", "its JPEG data end before the first scan")
-            plain = header.plain and scans * header.width * header.height <= _MAX_WORK
-            return replace(header, exif=exif, plain=plain)
-        unreadable.refuse_jpeg(marker)
-        start, position = position + 2, _jpeg_segment_end(data, position)
-        if marker in _JPEG_FRAMES and header is None:
-            header = checked(_jpeg_frame(data, start, marker), limits)
-        elif marker == 0xE1:
-            exif = exif or data.startswith(b"Exif\0", start)
-        elif marker == 0xDA:
-            scans += 1
-            position = _jpeg_scan_end(data, position)
-        if scans > _MAX_SCANS:
-            raise BadImage("too_large", f"more than {_MAX_SCANS} scans")
-    raise BadImage("too_large", f"more than {_MAX_SEGMENTS} segments")
-
-
-def _jpeg_segment_end(data: bytes, position: int) -> int:
-    length: int = struct.unpack_from(">H", data, position)[0]
-    if length < 2:
-        raise BadImage("corrupt", "a JPEG segment of impossible length")
-    if position + length > len(data):
-        raise BadImage("truncated", "its JPEG data end within a header segment")
-    return position + length
-
-
-def _jpeg_scan_end(data: bytes, position: int) -> int:
-    found = _JPEG_MARKER.search(data, position)
-    if found is None:
-        raise BadImage("truncated", "its JPEG data stop without an end marker")
-    return found.start()
-
-
-def _jpeg_marker(data: bytes, position: int) -> tuple[int, int]:
-    """The next marker's code and the position after it."""
-    found = _JPEG_SEGMENT.search(data, position)
-    if found is None:
-        raise BadImage("truncated", "its JPEG data stop without an end marker")
-    return data[found.end() - 1], found.end()
-
-
-def _jpeg_frame(data: bytes, start: int, marker: int) -> Header:
-    bits, height, width, components = struct.unpack_from(">BHHB", data, start)
-    colour: Colour = {1: "grey", 3: "rgb"}.get(components, "other")  # type: ignore[assignment]
-    usual = marker in (0xC0, 0xC1, 0xC2) and colour != "other" and bits == 8
-    return Header("JPEG", width, height, bits, colour, plain=usual)
-
-
-# ---- PNG
-
-_PNG_COLOURS: dict[int, Colour] = {0: "grey", 2: "rgb", 3: "palette", 4: "grey", 6: "rgb"}
-_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-#: The largest PNG written in pieces of 8 kB has a quarter of these.
-_MAX_CHUNKS = 200_000
-#: Samples a pixel, by colour type.
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-#: Of each pass of an interlaced PNG: first row, first column, steps between rows and columns.
-_ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-#: What packed text and colour profiles may unpack to, as in Pillow. Deflate gains at most a factor of 1032.
-_MAX_UNPACKED = 1 << 20
-_MAX_GAIN = 1032
-
-
-def _png(data: bytes, limits: Limits) -> Header:
-    header = checked(_png_header(data), limits)
-    view = memoryview(data)
-    position, end = 8, len(data)
-    seen = set()
-    exif = False
-    for _ in range(_MAX_CHUNKS):
-        if position + 12 > end:
-            break
-        length = int.from_bytes(view[position : position + 4])
-        kind = data[position + 4 : position + 8]
-        after = position + 12 + length
-        if after > end:
-            break
-        if zlib.crc32(view[position + 4 : after - 4]) != int.from_bytes(view[after - 4 : after]):
-            raise BadImage("corrupt", f"wrong checksum in PNG chunk {_printable(kind)}")
-        seen.add(kind)
-        if kind == b"IEND":
-            _png_complete(seen, header)
-            return replace(header, exif=exif)
-        if kind in _PNG_CHUNKS:
-            _PNG_CHUNKS[kind](view[position + 8 : after - 4])
-        exif = exif or kind == b"eXIf"
-        position = after
-    else:
-        raise BadImage("too_large", f"more than {_MAX_CHUNKS} chunks")
-    raise BadImage("truncated", "its PNG chunks stop before IEND")
-
-
-def _png_header(data: bytes) -> Header:
-    length, kind, width, height, bits, colour, packing, filtering, interlace = struct.unpack_from(
-        ">I4sIIBBBBB", data, 8
-    )
-    valid = length == 13 and kind == b"IHDR" and bits in _PNG_DEPTHS.get(colour, ())
-    if not valid or packing or filtering or interlace > 1 or max(width, height) > 0x7FFFFFFF:
-        raise BadImage("corrupt", "its PNG header is invalid")
-    plain = bits == 8 and not interlace
-    return Header(
-        "PNG", width, height, max(bits, 8), _PNG_COLOURS[colour], interlaced=bool(interlace), plain=plain
-    )
-
-
-def _png_complete(seen: set[bytes], header: Header) -> None:
-    needed = {b"IDAT"} | ({b"PLTE"} if header.colour == "palette" else set())
-    for kind in sorted(needed - seen):
-        raise BadImage("corrupt", f"PNG without {kind.decode()}")
-
-
-def _png_frames(chunk: memoryview) -> None:
-    frames = struct.unpack_from(">I", chunk)[0]
-    if frames > 1:
-        raise BadImage("multi_frame", f"animated PNG of {frames} frames")
-
-
-def _png_packed(chunk: memoryview) -> None:
-    """Refuse text and profiles that would unpack to far more; what is small is not unpacked at all."""
-    if len(chunk) * _MAX_GAIN <= _MAX_UNPACKED:
-        return
-    # keyword, 0, then one byte of method (iTXt: flag, method, two more strings): try each plausible start.
-    packed = bytes(chunk)
-    for start in _zlib_starts(packed):
-        try:
-            unpacked = zlib.decompressobj().decompress(packed[start:], _MAX_UNPACKED + 1)
-        except zlib.error:
-            continue
-        if len(unpacked) > _MAX_UNPACKED:
-            raise BadImage("too_large", "a text or colour profile that unpacks to over 1 MiB")
-        return
-
-
-def _zlib_starts(packed: bytes) -> list[int]:
-    """Offsets within the chunk's head at which a zlib stream may begin."""
-    head = packed[:512]
-    return [
-        i for i in range(1, len(head) - 1) if head[i] & 15 == 8 and (head[i] << 8 | head[i + 1]) % 31 == 0
-    ]
-
-
-_PNG_CHUNKS = {b"acTL": _png_frames, b"zTXt": _png_packed, b"iTXt": _png_packed, b"iCCP": _png_packed}
-
-
-def png_rows_missing(data: bytes) -> bool:
-    """Whether a PNG's data, though intact, unpack to fewer bytes than its rows need.
-
-    Pillow shows such rows as black without a word. This unpacks everything, in small pieces: ask only when in
-    doubt.
-
-    Args:
-        data: a file that `sniff` has passed.
-    """
-    width, height, bits, colour, _, _, interlace = struct.unpack_from(">IIBBBBB", data, 16)
-    depth = bits * _PNG_SAMPLES[colour]
-    needed = 0
-    for top, left, down, along in _ADAM7 if interlace else ((0, 0, 1, 1),):
-        rows, columns = -(-(height - top) // down), -(-(width - left) // along)
-        needed += rows * (1 + (columns * depth + 7) // 8) if columns > 0 else 0
-    unpacker, position = zlib.decompressobj(), 8
-    while needed > 0 and position < len(data) and not unpacker.eof:
-        length = int.from_bytes(data[position : position + 4])
-        packed = (
-            data[position + 8 : position + 8 + length]
-            if data[position + 4 : position + 8] == b"IDAT"
-            else b""
-        )
-        while packed and needed > 0:
-            needed -= len(unpacker.decompress(packed, _MAX_UNPACKED))
-            packed = unpacker.unconsumed_tail
-        position += 12 + length
-    return needed > 0
-
-
-def _printable(kind: bytes) -> str:
-    return repr(kind)[2:-1]
-
-
-# ---- TIFF
-
-#: Tag -> our name of it.
+#: Tag -> name.
 _TIFF_TAGS = {
     256: "width", 257: "height", 258: "bits", 259: "packing", 262: "photometric", 274: "orientation",
     273: "starts", 279: "lengths", 277: "channels", 324: "starts", 325: "lengths", 339: "samples",
@@ -248,7 +45,7 @@ def _tiff(data: bytes, limits: Limits) -> Header:
         inverted=first.get("photometric") == 0,
         exif="orientation" in first,
     )
-    checked(header, limits)
+    check_size(header, limits)
     if following:
         raise BadImage("multi_frame", "TIFF of several pages")
     _tiff_complete(tags, len(data))
@@ -257,7 +54,7 @@ def _tiff(data: bytes, limits: Limits) -> Header:
 
 
 def _tiff_directory(data: bytes, order: str, big: bool) -> tuple[dict[str, tuple[int, ...]], int]:
-    """The first page's tags by name, and the offset of the next page (0: none)."""
+    """Return the tags of the first page by name, and the offset of the next page (0 if none)."""
     offset_code, count_code, entry, inline = ("Q", "Q", 20, 8) if big else ("I", "H", 12, 4)
     position = struct.unpack_from(order + offset_code, data, 8 if big else 4)[0]
     count = struct.unpack_from(order + count_code, data, position)[0]
@@ -290,9 +87,6 @@ def _tiff_complete(tags: dict[str, tuple[int, ...]], size: int) -> None:
         raise BadImage("truncated", "its TIFF data lie beyond the end of the file")
 
 
-# ---- the others
-
-
 def _webp(data: bytes, limits: Limits) -> Header:
     if data[8:12] != b"WEBP":
         unreadable.refuse(data)
@@ -307,7 +101,7 @@ def _webp(data: bytes, limits: Limits) -> Header:
         width, height = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
     else:
         width, height = (v & 0x3FFF for v in struct.unpack_from("<HH", data, 26))
-    header = checked(Header("WEBP", width, height, exif=exif), limits)
+    header = check_size(Header("WEBP", width, height, exif=exif), limits)
     if kind == b"VP8X" and data[20] & 0x02:
         raise BadImage("multi_frame", "animated WebP")
     if 8 + struct.unpack_from("<I", data, 4)[0] > len(data):
@@ -322,7 +116,7 @@ def _bmp(data: bytes, limits: Limits) -> Header:
         packing = 0
     else:
         width, height, _, bits, packing = struct.unpack_from("<iiHHI", data, 18)
-    header = checked(Header("BMP", width, abs(height)), limits)
+    header = check_size(Header("BMP", width, abs(height)), limits)
     start = struct.unpack_from("<I", data, 10)[0]
     if packing == 0 and start + (width * bits + 31) // 32 * 4 * abs(height) > len(data):
         raise BadImage("truncated", "its BMP data stop early")
@@ -338,23 +132,23 @@ def _jpeg2000(data: bytes, limits: Limits) -> Header:
         max(8, picture.bits),
         samples="signed" if picture.signed else "unsigned",
     )
-    checked(header, limits)
-    # Markers from FF90 on cannot occur within coded data.
+    check_size(header, limits)
+    # Markers from FF90 on do not occur within coded data.
     if data.find(b"\xff\xd9", picture.start) < 0:
         raise BadImage("truncated", "its JPEG 2000 data stop without an end marker")
     jpeg2000.refuse_without_package(picture)
     return header
 
 
-#: Of up to 255 bytes each.
-_MAX_GIF_PIECES = 1_000_000
+#: Blocks of a GIF, at most, and sub-blocks of up to 255 bytes in a block.
+_MAX_GIF_BLOCKS, _MAX_GIF_PIECES = 10_000, 1_000_000
 
 
 def _gif(data: bytes, limits: Limits) -> Header:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    header = checked(Header("GIF", width, height), limits)
+    header = check_size(Header("GIF", width, height), limits)
     position, frames = 13 + _colour_table(flags), 0
-    for _ in range(_MAX_SEGMENTS):
+    for _ in range(_MAX_GIF_BLOCKS):
         if data[position] == 0x3B:
             return replace(header, frames=max(frames, 1))
         if data[position] == 0x2C:
@@ -365,7 +159,7 @@ def _gif(data: bytes, limits: Limits) -> Header:
         else:
             raise BadImage("corrupt", "its GIF blocks are damaged")
         position = _gif_data_end(data, position)
-    raise BadImage("too_large", f"more than {_MAX_SEGMENTS} GIF blocks")
+    raise BadImage("too_large", f"more than {_MAX_GIF_BLOCKS} GIF blocks")
 
 
 def _gif_data_end(data: bytes, position: int) -> int:
@@ -382,7 +176,7 @@ def _colour_table(flags: int) -> int:
 
 def _avif(data: bytes, limits: Limits) -> Header:
     width, height, number = avif.size_and_orientation(data)
-    header = checked(Header("AVIF", width, height, exif=number != 1, orientation=number), limits)
+    header = check_size(Header("AVIF", width, height, exif=number != 1, orientation=number), limits)
     avif.check_pillow()
     return header
 
@@ -391,15 +185,15 @@ def _pnm(data: bytes, limits: Limits) -> Header:
     layout = pnm.read_layout(data)
     if layout is None:
         unreadable.refuse(data)
-    bits, colour = max(8, layout.most.bit_length()), "grey" if layout.channels == 1 else "rgb"
-    header = checked(Header("PPM", layout.width, layout.height, bits, colour), limits)  # type: ignore[arg-type]
+    bits, colour = max(8, layout.white.bit_length()), "grey" if layout.channels == 1 else "rgb"
+    header = check_size(Header("PPM", layout.width, layout.height, bits, colour), limits)  # type: ignore[arg-type]
     pnm.check_samples(data, layout)
     return header
 
 
 READERS: tuple[Reader, ...] = (
-    (b"\xff\xd8\xff", 0, _jpeg),
-    (b"\x89PNG\r\n\x1a\n", 0, _png),
+    (b"\xff\xd8\xff", 0, jpeg.read),
+    (b"\x89PNG\r\n\x1a\n", 0, png.read),
     (b"II*\0", 0, _tiff),
     (b"MM\0*", 0, _tiff),
     (b"II+\0", 0, _tiff),
@@ -416,12 +210,12 @@ READERS: tuple[Reader, ...] = (
 
 
 def read(data: bytes, limits: Limits, readers: Sequence[Reader] = READERS) -> Header:
-    """Check a file and describe it, but for its orientation.
+    """Check a file and return its header, without the orientation.
 
     Args:
-        data: the whole file.
-        limits: for `max_pixels`.
-        readers: the formats there are; the first whose beginning fits reads the file.
+        data: the complete file.
+        limits: of which `max_pixels` applies.
+        readers: of the formats; the first one whose magic bytes match reads the file.
 
     Raises:
         BadImage: codes unknown_format, truncated, corrupt, too_large, multi_frame, undecodable,

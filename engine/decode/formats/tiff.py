@@ -1,4 +1,4 @@
-"""The kinds of TIFF that Pillow does not read, named from their tags; damage has other words."""
+"""Kinds of TIFF that Pillow does not read, identified by their tags, as opposed to damaged files."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from engine.errors import BadImage
 
-#: Registered compressions; those that Pillow lacks are refused by these names.
+#: Registered compressions that Pillow may lack -> name.
 _COMPRESSIONS = {
     6: "old-style JPEG", 9: "JBIG", 10: "JBIG", 32766: "NeXT RLE", 32809: "ThunderScan", 32895: "IT8",
     32896: "IT8", 32897: "IT8", 32898: "IT8", 32908: "Pixar film", 32909: "Pixar log", 32947: "Kodak DCS",
@@ -23,7 +23,7 @@ _PHOTOMETRIC = {
     34892: "linear raw",
 }  # fmt: skip
 _WITH = "convert it (for instance with tifffile and imagecodecs in Python)"
-#: Samples of these many bits exist in files; other numbers are damage.
+#: Possible numbers of bits per sample; others mean damage.
 _BITS = frozenset(range(1, 33)) | {64, 128}
 _COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}
 
@@ -34,11 +34,11 @@ def refuse_unreadable(tags: Tags, little: bool) -> None:
     """Refuse a sound TIFF of a kind that Pillow does not read.
 
     Args:
-        tags: of its directory, by `sniff`'s names.
-        little: whether its numbers are little-endian.
+        tags: of its directory, by their names in `structure`.
+        little: whether it is little-endian.
 
     Raises:
-        BadImage: undecodable; corrupt, tags that no file can have.
+        BadImage: undecodable; corrupt, if the tags are impossible.
     """
     from PIL import TiffImagePlugin
 
@@ -61,7 +61,7 @@ def refuse_unreadable(tags: Tags, little: bool) -> None:
 
 
 def _channels(tags: Tags, compression: int, photometric: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Bits of each channel and kinds of the extra ones, as Pillow looks them up."""
+    """Return bits of each channel and kinds of extra channels, as Pillow looks them up."""
     bits, extra = tuple(tags.get("bits") or (1,)), tuple(tags.get("extra", ()))
     count = _first(tags, "channels", 3 if compression == 6 and photometric in (2, 6) else 1)
     if count > 65535:
@@ -92,21 +92,21 @@ def _of_kind(tags: Tags, photometric: int, numbers: Sequence[int]) -> BadImage:
     kind = _NUMBERS[numbers[0]]
     channels = _first(tags, "channels", 1)
     samples = f"{' and '.join(map(str, sorted(set(bits))))}-bit {kind} samples"
-    what = f"TIFF of {samples}, {_PHOTOMETRIC[photometric]}"
+    description = f"TIFF of {samples}, {_PHOTOMETRIC[photometric]}"
     if channels > 1:
-        what += f", {channels} channels"
+        description += f", {channels} channels"
     if kind == "floating-point" and channels == 1:
-        return BadImage("undecodable", f"floating-point {what}; convert it to float32 samples")
+        return BadImage("undecodable", f"floating-point {description}; convert it to float32 samples")
     if channels > 1 and _COLOURS.get(photometric, 1) == 1:
-        return BadImage("undecodable", f"{what}; write one channel, or three, as an image")
-    return BadImage("undecodable", f"{what}; {_WITH}")
+        return BadImage("undecodable", f"{description}; write one channel, or three, as an image")
+    return BadImage("undecodable", f"{description}; {_WITH}")
 
 
 def refuse_missing_codec(compression: object) -> None:
-    """Refuse what this Pillow's libtiff was built without, rather than call the file corrupt.
+    """Refuse a compression that Pillow's libtiff was built without, instead of calling the file corrupt.
 
     Args:
-        compression: Pillow's word for it.
+        compression: Pillow's name of it.
 
     Raises:
         BadImage: undecodable.

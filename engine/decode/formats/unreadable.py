@@ -1,4 +1,4 @@
-"""Names for files that are not decoded here: sound pictures of other formats, and what is no picture."""
+"""Identification of files that are not decoded here: images of other formats, and other files."""
 
 import zlib
 from typing import NoReturn
@@ -9,7 +9,7 @@ _CONVERT = "convert it to PNG"
 _SLICES = "convert slices to PNG or TIFF (for instance with nibabel)"
 _RENDER = "render it as PNG"
 
-#: Pictures and volumes: where the telling bytes are, the bytes, the format's name and what reads it.
+#: Images and volumes: offset of the magic bytes, magic bytes, name of the format and what reads it.
 _PICTURES = (
     (0, b"\xff\x0a", f"JPEG XL; {_CONVERT} with djxl"),
     (0, b"\0\0\0\x0cJXL \r\n\x87\n", f"JPEG XL; {_CONVERT} with djxl"),
@@ -47,7 +47,7 @@ _PICTURES = (
     (0, b"CDF\x01", "MINC or NetCDF; convert slices to PNG or TIFF (for instance with nibabel)"),
 )
 
-#: What is no picture, or holds pictures to be named within it; compared in lower case.
+#: Files that are no images, or contain images to be named in the uri; compared in lower case.
 _OTHERS = (
     (0, b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
     (0, b"%!ps", f"PostScript (EPS); {_RENDER}"),
@@ -62,26 +62,26 @@ _OTHERS = (
     (0, b"\x93numpy", "a NumPy array; write its pictures as PNG or TIFF"),
     (0, b"matlab 5.0 mat-file", "a MATLAB file; write its pictures as PNG or TIFF"),
 )
-#: Of a packed volume, enough to know it by.
+#: Bytes of an unpacked volume that are enough to identify it.
 _HEAD = 352
 
 
 def refuse(data: bytes) -> NoReturn:
-    """Raise what there is to say of a file that no reader takes.
+    """Raise the failure of a file that no reader accepts.
 
     Raises:
-        BadImage: undecodable, a picture of a format that is not decoded here; else unknown_format.
+        BadImage: undecodable, for images of formats that are not decoded here; else unknown_format.
     """
-    if what := _picture(data) or _packed_volume(data):
-        raise BadImage("undecodable", what)
+    if kind := _picture(data) or _packed_volume(data):
+        raise BadImage("undecodable", kind)
     head = data[:512].lower()
-    what = next((what for at, magic, what in _OTHERS if head.startswith(magic, at)), "")
+    kind = next((kind for at, magic, kind in _OTHERS if head.startswith(magic, at)), "")
     if b"<svg" in head:
-        what = f"SVG; {_RENDER}"
+        kind = f"SVG; {_RENDER}"
     elif head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<!doctype html", b"<html")):
-        what = "an HTML page, perhaps the error message of a download"
+        kind = "an HTML page, perhaps the error message of a download"
     raise BadImage(
-        "unknown_format", f"no image format that is accepted: {what or 'it begins with ' + data[:8].hex(' ')}"
+        "unknown_format", f"no image format that is accepted: {kind or 'it begins with ' + data[:8].hex(' ')}"
     )
 
 
@@ -90,17 +90,17 @@ def _picture(data: bytes) -> str:
 
 
 def _packed_volume(data: bytes) -> str:
-    """Volumes are usually kept packed: .nii.gz."""
+    """Identify a volume packed with gzip, which is usual: .nii.gz."""
     if not data.startswith(b"\x1f\x8b"):
         return ""
     try:
-        what = _picture(zlib.decompressobj(wbits=31).decompress(data[:65536], _HEAD))
+        kind = _picture(zlib.decompressobj(wbits=31).decompress(data[:65536], _HEAD))
     except zlib.error:
         return ""
-    return f"packed with gzip: {what}" if what else ""
+    return f"packed with gzip: {kind}" if kind else ""
 
 
-#: JPEG's frame markers that no decoder here knows -> what they mean.
+#: Frame markers of JPEG that no decoder here supports -> kind and remedy.
 JPEG_KINDS = dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG; convert it to PNG")
 JPEG_KINDS |= {
     0xCB: "lossless JPEG with arithmetic coding; convert it to PNG",

@@ -30,7 +30,7 @@ from engine.evals.fewshot.predictors import check_backend_here, predictor
 from engine.evals.fewshot.result import Difference, FewShotResult
 from engine.evals.fewshot.run import Clock, Run
 from engine.kernels import intervals
-from engine.kernels.episodes import own_groups
+from engine.kernels.episodes import fill_singletons
 from engine.runtime import Runtime, usable_cores
 from stores.parquet import Column
 
@@ -130,7 +130,7 @@ class _About:
     def units(self) -> NDArray[np.int64]:
         """int64 [N], what an interval is over: patients, or images where none are known."""
         rows = len(self.features)
-        return own_groups(np.full(rows, -1) if self.patients is None else self.patients)
+        return fill_singletons(np.full(rows, -1) if self.patients is None else self.patients)
 
     def result(self, run: Run, key: str, clock: Clock, backend: str) -> FewShotResult:
         """The result of one model."""
@@ -139,7 +139,7 @@ class _About:
         boot = per_patient = None
         if self.options.bootstrap:
             stream = self.protocol.identity(self.features.data_set).stream("bootstrap")
-            boot = intervals.over_groups(
+            boot = intervals.bootstrap_ratio(
                 tally.correct, run.queries, self.units, self.options.bootstrap, stream
             )
         if self.patients is not None:

@@ -43,7 +43,7 @@ def predictor(array: Any, distance: str, compute: Compute) -> Predictor:
     known = cast(prototypes.Distance, distance)
     check_backend_here(compute)
     if compute.backend == "faiss":
-        faiss_library.library("backend 'faiss'", "use --backend array, which gives the same answers")
+        faiss_library.import_faiss("backend 'faiss'", "use --backend array, which gives the same answers")
         return partial(_by_faiss, prototypes.as_float(_on_cpu(array)), known)
     if compute.device == "cpu":
         workers = min(compute.threads, _MOST_THREADS)

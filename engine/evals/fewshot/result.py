@@ -14,8 +14,8 @@ from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.result import Metric
 from engine.evals.fewshot.options import Protocol
 from engine.kernels import intervals
-from engine.kernels.cluster_robust import Clustered, ratio
 from engine.kernels.intervals import Bootstrap
+from engine.kernels.intervals.cluster_robust import ClusterInterval, ratio_interval
 from stores.json_types import JsonObject
 
 #: What `as-published` cannot take from stored features.
@@ -37,7 +37,7 @@ class Difference:
 
     mean: float
     ci95: float
-    patients: Clustered
+    patients: ClusterInterval
 
     def to_dict(self) -> JsonObject:
         """`{difference, ci95, low, high, patients}`; `low` and `high` are over episodes."""
@@ -104,9 +104,13 @@ class FewShotResult:
         )
 
     @property
-    def patients(self) -> Clustered:
-        """95 % interval of the accuracy over the patients asked (`engine.kernels.cluster_robust.ratio`)."""
-        return Clustered.undefined(NO_GROUP) if self.per_patient is None else ratio(*self.per_patient)
+    def patients(self) -> ClusterInterval:
+        """95 % interval of the accuracy over the patients asked (see `ratio_interval`)."""
+        return (
+            ClusterInterval.undefined(NO_GROUP)
+            if self.per_patient is None
+            else ratio_interval(*self.per_patient)
+        )
 
     def minus(self, other: "FewShotResult") -> Difference:
         """Difference of the accuracies on the same episodes, with 95 % intervals over episodes and patients.
@@ -121,9 +125,9 @@ class FewShotResult:
                 "evaluate both models in one call",
             )
         over = intervals.paired(self.per_episode, other.per_episode)
-        patients = Clustered.undefined(NO_GROUP)
+        patients = ClusterInterval.undefined(NO_GROUP)
         if self.per_patient is not None and other.per_patient is not None:
-            patients = ratio(self.per_patient[0] - other.per_patient[0], self.per_patient[1])
+            patients = ratio_interval(self.per_patient[0] - other.per_patient[0], self.per_patient[1])
         return Difference(over.mean, over.ci95, patients)
 
     def metrics(self) -> dict[str, Metric]:

@@ -18,7 +18,7 @@ from engine.errors import Refused
 from engine.evals.common.one_line import counted, within
 from engine.evals.invariance.options import LEAST_IMAGES, InvarianceOptions, draw
 from engine.evals.invariance.statistics import Statistics, statistics
-from engine.kernels.cluster_robust import across_groups, clustered, own_groups
+from engine.kernels.intervals.cluster_robust import compact_groups, mean_across_groups, mean_interval
 from engine.kernels.whitening import Whitening, agreement
 from engine.versions import versions
 from stores.bank.reader import Bank, FeatureSet
@@ -77,8 +77,8 @@ def summarise(
     sums = np.where(defined, cosine, 0).sum(axis=1)
     usable = defined.any(axis=1)
     each = sums[usable] / defined.sum(axis=1)[usable]
-    of_cosine = clustered(each, groups[usable])
-    of_distance = clustered(distance.mean(axis=1), groups)
+    of_cosine = mean_interval(each, groups[usable])
+    of_distance = mean_interval(distance.mean(axis=1), groups)
     mean = of_cosine.mean
     if published and len(cosine):
         counts = defined.sum(axis=0)
@@ -141,7 +141,7 @@ def invariances_from_bank(
             instead of refusing.
 
     Raises:
-        Refused: see `draw`, `engine.embed.restore.restore`, `engine.kernels.whitening.whitener`; a
+        Refused: see `draw`, `engine.embed.restore.restore`, `engine.kernels.whitening.fit_whitener`; a
             transform of colours where all scored images are grey.
         MachineFault: the run can be resumed.
     """
@@ -156,7 +156,7 @@ class _Measurement:
         self.store = Bank.open(bank)
         self.features: FeatureSet = self.store.features(model)
         self.options = options
-        self.groups = own_groups(self.store.column("group")[0])
+        self.groups = compact_groups(self.store.column("group")[0])
         self.sample = draw(self.features.ok, self.groups, options)
 
     def run(
@@ -170,13 +170,13 @@ class _Measurement:
         from engine.embed.restore import restore
         from engine.evals.invariance.view_features import make_views
         from engine.evals.invariance.view_store import REFERENCE, Views, ViewStore
-        from engine.kernels.transforms import find
+        from engine.kernels.transforms import find_transform
 
         options = self.options
         common: dict[str, Any] = {"published": options.published, "batch_norm": options.batch_norm}
         asked = []
         for name in options.transforms:
-            plan = find(name).plan(options.views, identity=options.published)
+            plan = find_transform(name).plan(options.views, identity=options.published)
             if not plan:
                 raise Refused(
                     f"{options.views} views of {name}", "None is left without the identity", "raise --views"
@@ -231,12 +231,12 @@ class _Measurement:
         return present
 
     def _refuse_colourless(self, asked: "list[Views]") -> None:
-        from engine.kernels.transforms import find
+        from engine.kernels.transforms import find_transform
 
         if self.options.published or not all(each.grey for each in self.originals.values()):
             return
         for views in asked:
-            if find(views.transform).colour:
+            if find_transform(views.transform).needs_colour:
                 self._without_colour(views, skip_undefined=False)
 
     def _check_images(self) -> None:
@@ -260,13 +260,13 @@ class _Measurement:
             )
 
     def _score(self, views: "Views", skip_undefined: bool) -> Invariance:
-        from engine.kernels.transforms import find
+        from engine.kernels.transforms import find_transform
 
         before = time.perf_counter()
         kept = {row: self.views.read(views, row) for row in set(self.present.tolist())}
         grey = np.array([self.originals[r].grey for r in self.present.tolist()])
         rows = self.present
-        if find(views.transform).colour and not self.options.published:
+        if find_transform(views.transform).needs_colour and not self.options.published:
             rows = rows[~grey]
         shape = (len(rows), views.count)
         if not len(rows):
@@ -277,7 +277,7 @@ class _Measurement:
         assert found.cosine.shape == shape
         groups = self.groups[rows]
         known = np.isfinite(found.images).all(axis=1)
-        baseline, pairs = across_groups(found.images[known], found.images[known], groups[known])
+        baseline, pairs = mean_across_groups(found.images[known], found.images[known], groups[known])
         summary = summarise(found.cosine, found.distance, groups, published=self.options.published)
         report = {
             "model": self.features.title,
@@ -359,7 +359,7 @@ class _Measurement:
         }
 
     def _record(self, report: dict[str, Any], views: "Views", cosine: NDArray[np.float64]) -> None:
-        from engine.kernels.transforms import find
+        from engine.kernels.transforms import find_transform
 
         asked = ("model", "mode", "transform", "images", "seed", "arithmetic", "batch_norm")
         apart = (*asked, "feature", "seconds", "covariance", "not_reproduced", "failed", "transformed")
@@ -384,7 +384,7 @@ class _Measurement:
             metrics={
                 **{name: value for name, value in report.items() if name not in apart},
                 "by_view": {
-                    "names": find(views.transform).parameters,
+                    "names": find_transform(views.transform).parameters,
                     "parameters": views.parameters,
                     "cosine": curve,
                 },

@@ -17,8 +17,8 @@ from engine.errors import Refused
 from engine.evals.common.advice import name_column
 from engine.evals.invariance.evaluate import baseline_reason, summarise, too_few
 from engine.evals.invariance.statistics import Statistics, statistics
-from engine.kernels.cluster_robust import across_groups, own_groups
 from engine.kernels.covariance import Arithmetic
+from engine.kernels.intervals.cluster_robust import compact_groups, mean_across_groups
 from engine.kernels.whitening import BLOCK_ROWS, Regularisation, Whitening
 from engine.versions import versions
 from stores.bank.reader import Bank
@@ -242,7 +242,7 @@ def _patients(store: Bank, first: NDArray[np.intp], second: NDArray[np.intp]) ->
             if shared < 0:
                 shared, top = top, top + 1
             codes[a] = codes[b] = shared
-    return own_groups(codes)
+    return compact_groups(codes)
 
 
 def _halves(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
@@ -281,7 +281,7 @@ def _baseline(
     means, errors, counts = [], [], []
     for a, b, groups in halves:
         known = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-        interval, count = across_groups(a[known], b[known], groups[known])
+        interval, count = mean_across_groups(a[known], b[known], groups[known])
         if count:
             means.append(interval.mean)
             errors.append(interval.ci95)

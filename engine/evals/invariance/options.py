@@ -93,7 +93,7 @@ def draw(ok: NDArray[np.bool_], groups: NDArray[np.int64], options: InvarianceOp
     """Choose images. By default none is used twice, and the covariance sees no patient that is scored.
 
     Args:
-        ok: bool [N], rows with an embedding; groups: [N], see `own_groups`.
+        ok: bool [N], rows with an embedding; groups: [N], see `compact_groups`.
 
     Raises:
         Refused: fewer images than asked for, or none left for the covariance.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels.covariance import Arithmetic, Moments, moments
-from engine.kernels.whitening import Regularisation, Whitener, whitener
+from engine.kernels.whitening import Regularisation, Whitener, fit_whitener
 from stores.bank import array_cache, documents
 from stores.bank.reader import FeatureSet
 
@@ -70,7 +70,7 @@ def statistics(
         device: of the products. Not part of the key: both sum in float64.
 
     Raises:
-        Refused: as `engine.kernels.whitening.whitener`.
+        Refused: as `engine.kernels.whitening.fit_whitener`.
     """
     start = time.perf_counter()
     key: dict[str, Any] = {
@@ -99,7 +99,7 @@ def statistics(
         made = moments(features.array, rows, arithmetic=arithmetic, device=device)
     else:
         made = Moments(len(rows), sums["mean"], sums["scatter"], float(sums["quartic"]))
-    found = whitener(made, how, arithmetic=arithmetic)  # may refuse, so nothing is kept before
+    found = fit_whitener(made, how, arithmetic=arithmetic)  # may refuse, so nothing is kept before
     if sums is None:
         _write(features, key, {"mean": made.mean, "scatter": made.scatter, "quartic": made.quartic})
     numbers = {"shrinkage": found.shrinkage, "condition": found.condition, "variance": found.variance}

@@ -169,7 +169,7 @@ class _Maker:
     def _features(self, image: torch.Tensor, views: Views, grey: bool) -> HostCopy | None:
         if views.transform == REFERENCE:
             return HostCopy(self.of_image(render(image, views, self.recipe)))
-        if grey and not views.published and transforms.find(views.transform).colour:
+        if grey and not views.published and transforms.find_transform(views.transform).needs_colour:
             return None
         return HostCopy(self.of_views(render(image, views, self.recipe)))
 

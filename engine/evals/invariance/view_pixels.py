@@ -98,7 +98,7 @@ def render(image: torch.Tensor, views: Views, recipe: Recipe) -> torch.Tensor:
     """
     if views.transform == REFERENCE:
         return _finish(image[None], recipe) if views.published else image[None]
-    transform = transforms.find(views.transform)
+    transform = transforms.find_transform(views.transform)
     frame = Frame(1.0, recipe.side, 1.0) if views.published else Frame(recipe.side / 256, recipe.side)
     step = max(1, _PIXELS // (image.shape[0] * image.shape[1]))
     parts = []

@@ -61,7 +61,7 @@ def recall(approximate: Approximate, base: Vectors, k: int, backend: str, device
 
 def build(name: str, base: Vectors, distance: Distance) -> Approximate:
     """An index over prepared float32 copies of the whole base: 4 bytes a number."""
-    faiss = faiss_library.library(f"index {name!r}", "use --index exact")
+    faiss = faiss_library.import_faiss(f"index {name!r}", "use --index exact")
     space = Space.of(distance, base, base)
     vectors = np.empty((len(base), base.dim), np.float32)
     for start, block in base.blocks():

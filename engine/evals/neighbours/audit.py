@@ -16,7 +16,7 @@ from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.record import Outcome, Part, Used, keep_record
 from engine.evals.common.result import Metric
 from engine.evals.neighbours.options import MAX_PAIRS, AuditOptions
-from engine.kernels.near_duplicates import Pairs, Tally, identical, similar_pairs
+from engine.kernels.near_duplicates import PairCounts, Pairs, identical_groups, similar_pairs
 from engine.kernels.vectors import Vectors
 from stores.json_types import JsonObject
 from stores.manifest.spellings import alike
@@ -90,7 +90,7 @@ def evaluate(features: Features, options: AuditOptions, compute: Compute) -> Aud
         )
     columns: dict[str, Column] = {name: features.texts(name) for name in COLUMNS}
     vectors = Vectors(features.array, rows)
-    tally = Tally({name: codes[rows] for name, (codes, _) in columns.items()}, len(rows))
+    tally = PairCounts({name: codes[rows] for name, (codes, _) in columns.items()}, len(rows))
     near = similar_pairs(
         vectors, options.threshold, limit=options.max_pairs, tally=tally, device=compute.device
     )
@@ -146,7 +146,7 @@ def audit(
     return result
 
 
-def _counts(tally: Tally) -> JsonObject:
+def _counts(tally: PairCounts) -> JsonObject:
     counts = tally.counts
     return {
         "pairs": tally.total,
@@ -162,7 +162,7 @@ def _counts(tally: Tally) -> JsonObject:
 
 def _identical(vectors: Vectors, split: NDArray[np.integer]) -> JsonObject:
     """Images whose stored embeddings are equal byte for byte: most often the same file twice."""
-    groups = identical(vectors)
+    groups = identical_groups(vectors)
     across = sum(len(np.unique(split[group][split[group] >= 0])) > 1 for group in groups)
     return {
         "groups": len(groups),

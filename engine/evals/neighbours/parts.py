@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from engine.errors import Refused
 from engine.evals.common.features import Usable
 from engine.evals.neighbours.options import DEFAULT_K
-from engine.kernels.episodes import own_groups
+from engine.kernels.episodes import fill_singletons
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def keys_of(
     """What queries must not share with their neighbours: the group if given, else the row."""
     if groups is None:
         return (parts.test, parts.train) if parts.leave_one_out else None
-    key = own_groups(groups)
+    key = fill_singletons(groups)
     return key[parts.test], key[parts.train]
 
 

@@ -9,7 +9,7 @@ from engine.errors import Refused
 from engine.evals.probe.evaluate import ProbeOptions, Progress, Task, part_of
 from engine.evals.probe.selection import Select, grid
 from engine.evals.probe.study_protocol import Metric, Published, PublishedFit, published
-from engine.kernels.intervals import resampled
+from engine.kernels.intervals import bootstrap_metrics
 
 _METRICS: dict[Select, Metric] = {"accuracy": "accuracy", "mean-per-class": "mean_per_class_accuracy"}
 
@@ -101,7 +101,7 @@ def _tested(
     test = found.test.to_dict(task.classes)
     if options.bootstrap:
         rows = task.parts.test
-        intervals = resampled(
+        intervals = bootstrap_metrics(
             task.codes[rows],
             found.probabilities,
             groups[rows],

@@ -26,9 +26,9 @@ from engine.evals.probe import solvers
 from engine.evals.probe.fitted import Fitted, swept
 from engine.evals.probe.parts import Parts, SplitOptions, parts
 from engine.evals.probe.selection import C_LIMITS, MAX_VALUES, NOT_UNIQUE, SELECT, VALUES, Select, Sweep, grid
-from engine.kernels.intervals import Percentiles, resampled
+from engine.kernels.intervals import Percentiles, bootstrap_metrics
 from engine.kernels.metrics import Evaluation
-from engine.kernels.standardize import Moments
+from engine.kernels.standardize import Scaler
 from stores import limits
 
 ClassWeight = Literal["none", "balanced"]
@@ -226,7 +226,7 @@ def probe_task(
     """Sweep, choose, refit, test."""
     clock, select = Clock(), options.select or "accuracy"
     rows = task.parts.train
-    moments = Moments.of(features, rows) if options.standardise else None
+    moments = Scaler.of(features, rows) if options.standardise else None
     clock.lap("standardise")
     fitted = learn(features, task, rows, options.C, moments, options, on_progress)
     clock.lap("sweep")
@@ -234,7 +234,7 @@ def probe_task(
     sweep, left_out = swept(fitted, features, task.parts.val, truth, select)
     clock.lap("validate")
     rows = np.sort(task.parts.refit)
-    again = Moments.of(features, rows) if options.standardise else None
+    again = Scaler.of(features, rows) if options.standardise else None
     refit = learn(features, task, rows, [float(sweep.C[sweep.best])], again, options)
     clock.lap("refit")
     notes = [
@@ -249,7 +249,7 @@ def learn(
     task: Task,
     rows: NDArray[np.intp],
     C: Sequence[float],
-    moments: Moments | None,
+    moments: Scaler | None,
     options: ProbeOptions,
     on_progress: Progress | None = None,
 ) -> Fitted:
@@ -274,7 +274,7 @@ def part_of(on_progress: Progress | None, what: str) -> Callable[[int, int], Non
     return None if on_progress is None else partial(on_progress, what)
 
 
-def notes_on(features: NDArray[Any], task: Task, sweep: Sweep, moments: Moments | None) -> Iterator[str]:
+def notes_on(features: NDArray[Any], task: Task, sweep: Sweep, moments: Scaler | None) -> Iterator[str]:
     """What a reader must know about the data and the choice, one sentence each."""
     yield from task.parts.notes
     n, d = len(task.parts.train), features.shape[1]
@@ -306,7 +306,7 @@ def examine(
     clock.lap("test")
     intervals: Mapping[str, Percentiles] = {}
     if options.bootstrap:
-        intervals = resampled(
+        intervals = bootstrap_metrics(
             truth,
             probabilities,
             groups[rows],

@@ -22,7 +22,7 @@ from engine.evals.probe.evaluate import ProbeOptions, Progress, Task, learn
 from engine.evals.probe.fitted import swept
 from engine.kernels.episodes import Stream
 from engine.kernels.metrics import Evaluation
-from engine.kernels.standardize import Moments
+from engine.kernels.standardize import Scaler
 from stores.limits import check_seed, check_whole
 
 #: Draws at most; each is a fit for every number of images and value of C.
@@ -126,7 +126,7 @@ def low_shot(
     parts = task.parts
     orders = [numbers(len(task.codes), asked.seed + at, data_set) for at in range(asked.seeds)]
     draws = {shots: [draw(task.codes, parts.train, shots, one) for one in orders] for shots in asked.shots}
-    moments = Moments.of(features, parts.train) if options.standardise else None
+    moments = Scaler.of(features, parts.train) if options.standardise else None
     points, stuck, done = [], 0, 0
     for shots, drawn in draws.items():
         found, chosen = [], []
@@ -147,7 +147,7 @@ def _one(
     features: NDArray[Any],
     task: Task,
     rows: NDArray[np.intp],
-    moments: Moments | None,
+    moments: Scaler | None,
     options: ProbeOptions,
 ) -> tuple[dict[str, float], float, bool]:
     """Test metrics and the chosen C of one draw, and whether all of its fits converged."""

@@ -29,7 +29,7 @@ from engine.evals.probe.fitted import Fitted, swept
 from engine.evals.probe.parts import Parts
 from engine.evals.probe.selection import Sweep
 from engine.evals.probe.targets import Target, together
-from engine.kernels.standardize import Moments
+from engine.kernels.standardize import Scaler
 
 _KNOWN = np.arange(2)
 
@@ -126,7 +126,7 @@ def probe_findings(
     unfit = {task.name: reason for task in tasks if (reason := _cannot(task))}
     able = [task for task in tasks if task.name not in unfit]
     matrix = together(targets)[:, [task.name not in unfit for task in tasks]]
-    moments = Moments.of(features, found.train) if options.standardise else None
+    moments = Scaler.of(features, found.train) if options.standardise else None
     clock.lap("standardise")
     every = _fit(features, matrix, found.train, options.C, moments, options, on_progress) if able else []
     clock.lap("sweep")
@@ -187,7 +187,7 @@ def _fit(
     matrix: NDArray[np.int8],
     rows: NDArray[np.intp],
     C: Sequence[float],
-    moments: Moments | None,
+    moments: Scaler | None,
     options: ProbeOptions,
     on_progress: Progress | None = None,
 ) -> list[Fitted]:
@@ -212,7 +212,7 @@ def _refits(
     options: ProbeOptions,
 ) -> dict[str, Fitted]:
     """Findings that chose the same C are fitted together."""
-    moments = Moments.of(features, rows) if options.standardise else None
+    moments = Scaler.of(features, rows) if options.standardise else None
     chosen = {name: float(sweep.C[sweep.best]) for name, sweep in sweeps.items()}
     found: dict[str, Fitted] = {}
     for C in sorted(set(chosen.values())):

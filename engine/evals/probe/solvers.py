@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from engine.errors import Refused
 from engine.kernels.logistic.objective import measure
 from engine.kernels.logistic.solver import Fits, Options, fit, fit_many
-from engine.kernels.standardize import Moments
+from engine.kernels.standardize import Scaler
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -60,7 +60,7 @@ def solve(
     C: Sequence[float],
     *,
     rows: NDArray[np.intp],
-    moments: Moments | None,
+    moments: Scaler | None,
     options: Settings,
     on_progress: Progress | None = None,
 ) -> Fits:
@@ -85,7 +85,7 @@ def solve(
     rows, balanced = rows[targets[rows] >= 0], options.class_weight == "balanced"
     one_by_one = _sklearn if options.backend == "sklearn" else _cuml
     clock = time.perf_counter()
-    mean = Moments.of(features, rows).mean if moments is None else moments.mean
+    mean = Scaler.of(features, rows).mean if moments is None else moments.mean
     scale = np.ones_like(mean) if moments is None else moments.scale
     x = features[rows].astype(np.float64)
     x -= mean
@@ -119,7 +119,7 @@ def solve_many(
     C: Sequence[float],
     *,
     rows: NDArray[np.intp],
-    moments: Moments | None,
+    moments: Scaler | None,
     options: Settings,
     on_progress: Progress | None = None,
 ) -> list[Fits]:
@@ -153,7 +153,7 @@ def _known(backend: str) -> str:
     return backend
 
 
-def _for_lockstep(moments: Moments | None, options: Settings, on_progress: Progress | None) -> dict[str, Any]:
+def _for_lockstep(moments: Scaler | None, options: Settings, on_progress: Progress | None) -> dict[str, Any]:
     """Keyword arguments that `fit` and `fit_many` share."""
     return {
         "class_weight": "balanced" if options.class_weight == "balanced" else None,

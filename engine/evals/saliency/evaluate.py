@@ -25,7 +25,7 @@ from engine.evals.saliency.occluder import Occluder, Scores
 from engine.evals.saliency.options import CPU_STRIDE, SaliencyOptions
 from engine.evals.saliency.stride_error import NUMBERS, stride_error
 from engine.kernels.episodes import Stream
-from engine.kernels.intervals import over_groups
+from engine.kernels.intervals import bootstrap_ratio
 from engine.kernels.occlusion import Squares, accumulate, attentive_diffusion
 from engine.runtime import Runtime, fix_flags
 from engine.versions import versions
@@ -373,7 +373,7 @@ class _Job:
             reason = "fewer than two images or patients: nothing to draw from"
             return found | {"interval": {"low": nan, "high": nan, "reason": reason}}
         stream = _stream("interval", self.options.seed, self.images.manifest.image_digest)
-        spread = over_groups(values, np.ones(n), groups.astype(np.int64), RESAMPLES, stream)
+        spread = bootstrap_ratio(values, np.ones(n), groups.astype(np.int64), RESAMPLES, stream)
         return found | {"interval": {**spread.to_dict(), "level": 0.95, "over": "images or patients"}}
 
     def record(self, report: dict[str, Any]) -> RunRecord:

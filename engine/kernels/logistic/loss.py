@@ -1,4 +1,4 @@
-"""Logistic losses of many problems on one block of rows, exact where a row is classified with certainty."""
+"""Logistic losses of many problems on a block of rows, accurate even for rows classified with certainty."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Targets:
-    """What the rows of one block should be.
+    """Class labels and weights of the rows of one block.
 
     Attributes:
-        code: of one task with K > 2 classes, bool [1, K, rows]: one-hot; of T tasks with two classes, in
-            the linear predictors' precision [T, 1, rows]: +1 for class 0 and -1 for class 1.
-        weight: [T, 1, rows]: of a row in the loss; 0 leaves it out.
+        code: for one task with K > 2 classes, one-hot bool [1, K, rows]; for T tasks with two classes
+            [T, 1, rows], in the linear predictors' precision: +1 for class 0 and -1 for class 1.
+        weight: [T, 1, rows], of each row in the loss; 0 excludes the row.
     """
 
     code: Tensor
@@ -32,28 +32,29 @@ class Targets:
         dtype: torch.dtype,
         device: str,
     ) -> list["Targets"]:
-        """Cut codes [T, n] (0 to K - 1; anything where the weight is 0) and weights [T, n] into blocks."""
-        found = []
-        for part in slices:
-            code = torch.from_numpy(np.ascontiguousarray(codes[:, part])).to(device)[:, None]
+        """Cut codes [T, n] (0 to K - 1; arbitrary where the weight is 0) and weights [T, n] into blocks."""
+        targets = []
+        for rows in slices:
+            code = torch.from_numpy(np.ascontiguousarray(codes[:, rows])).to(device)[:, None]
             if classes > 2:
-                kinds = torch.arange(classes, device=device)[None, :, None]
-                code = code == kinds
+                class_codes = torch.arange(classes, device=device)[None, :, None]
+                code = code == class_codes
             else:
                 code = (1 - 2 * (code == 1).to(torch.int8)).to(dtype)
-            weight = torch.from_numpy(np.ascontiguousarray(weights[:, part])).to(device, dtype)[:, None]
-            found.append(cls(code, weight))
-        return found
+            weight = torch.from_numpy(np.ascontiguousarray(weights[:, rows])).to(device, dtype)[:, None]
+            targets.append(cls(code, weight))
+        return targets
 
     def of(self, task: Tensor) -> "Targets":
-        """For problems [P] of these tasks; one task serves all problems unrepeated."""
+        """Return the targets of problems [P] with these tasks; a single task is broadcast, not repeated."""
         return self if len(self.weight) == 1 else Targets(self.code[task], self.weight[task])
 
     def evaluate(self, predictor: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss float64 [P] and its derivative [P, K, rows] by the linear predictor [P, K, rows].
+        """Return the loss, float64 [P], and its derivative in the linear predictor, both [P, K, rows].
 
-        Both come from the differences to the true class's predictor: a loss of 1e-9 keeps its digits, where
-        a probability of 1 - 1e-9 in float32 would not. The loss is log(1 + sum of exp(differences)).
+        Both are computed from differences to the true class's predictor, loss = log(1 + sum of
+        exp(differences)): a loss of 1e-9 keeps its digits, while a probability of 1 - 1e-9 does not in
+        float32.
         """
         if self.code.is_floating_point():
             margin = predictor * self.code
@@ -62,18 +63,18 @@ class Targets:
         else:
             true = torch.where(self.code, predictor, 0).sum(1, keepdim=True)
             margin = predictor - true
-            top = margin.amax(1, keepdim=True)  # at least 0, the true class's own
+            top = margin.amax(1, keepdim=True)  # at least 0, the true class's difference
             others = torch.exp_(margin.sub_(top)).masked_fill_(self.code, 0)
-            own = torch.exp(-top)
+            true_exp = torch.exp(-top)
             total = others.sum(1, keepdim=True)
-            loss = top + torch.log1p(total + (own - 1))
-            residual = others.div_(own + total)
-            # The true class's residual is minus the sum of the others': p - 1 would cancel.
+            loss = top + torch.log1p(total + (true_exp - 1))
+            residual = others.div_(true_exp + total)
+            # The true class's residual is minus the sum of the others: p - 1 would lose digits.
             residual = torch.where(self.code, -residual.sum(1, keepdim=True), residual)
         return (loss * self.weight).sum((1, 2), dtype=torch.float64), residual.mul_(self.weight)
 
     def curvature(self, predictor: Tensor) -> Tensor:
-        """Weighted sum over the rows of the softmax Hessian diag(p) - p p^T: float64 [P, K, K]."""
+        """Return the weighted sum over rows of the softmax Hessian diag(p) - p p^T, float64 [P, K, K]."""
         if self.code.is_floating_point():
             p = torch.sigmoid(predictor)
             return (p * (1 - p) * self.weight).sum(2, dtype=torch.float64)[:, None]
@@ -83,12 +84,19 @@ class Targets:
         return torch.diag_embed(weighted.sum(2, dtype=torch.float64)) - cross
 
     def variances(self, predictor: Tensor) -> Tensor:
-        """Weighted p (1 - p) of every row: [P, K, rows], never negative."""
+        """Return the weighted p (1 - p) of every row, [P, K, rows], never negative."""
         p = torch.sigmoid(predictor) if self.code.is_floating_point() else torch.softmax(predictor, 1)
         return (p * (1 - p)).mul_(self.weight)
 
     def shares(self) -> Tensor:
-        """Weight of the rows of each output's class and of all rows: float64 [T, K] and [T, 1]."""
-        there = self.weight.double()
-        own = (self.code < 0) if self.code.is_floating_point() else self.code
-        return torch.cat([(own * there).sum(2), there.sum(2)], dim=1)
+        """Return the total weight of each output's class and of all rows, float64 [T, K + 1]."""
+        weight = self.weight.double()
+        in_class = (self.code < 0) if self.code.is_floating_point() else self.code
+        return torch.cat([(in_class * weight).sum(2), weight.sum(2)], dim=1)
+
+
+def even_curvature(targets: Sequence[Targets]) -> Tensor:
+    """Return sums of p (1 - p), float64 [T, K], as if each row's p were the share of the class."""
+    sums = torch.stack([target.shares() for target in targets]).sum(0)
+    class_weight, total_weight = sums[:, :-1], sums[:, -1:]
+    return class_weight * (1 - class_weight / total_weight)

@@ -1,24 +1,25 @@
-"""A preconditioner for the fits that a Kronecker product serves badly: the Hessian's diagonal blocks.
+"""The Hessian's diagonal blocks, a preconditioner for fits where the Kronecker product is a poor one.
 
-Where C is large, a rare class is told apart almost everywhere: rows far from its boundary have no curvature
-left, and the mean Hessian that a Kronecker product is made of (`logistic_lbfgs`) is wrong by orders of
-magnitude in the directions that only such rows see. Hundreds of iterations follow, and the estimate of what
-is left to gain is as wrong. So each class k gets the block of the Hessian that belongs to its own weights,
+When C is large, a rare class is separated from the others almost everywhere: rows far from its boundary have
+no curvature left, and the mean Hessian behind the Kronecker product (`lbfgs`) is wrong by orders of magnitude
+in the directions in which only such rows vary. The fit then takes hundreds of iterations, and the estimated
+decrement is equally wrong. Therefore each class k gets the block of the Hessian for its own weights,
 
     A_k = sum_i weight_i p_ik (1 - p_ik) (x_i, 1)(x_i, 1)^T,
 
-and the inverse Hessian is approximated by Z diag((C A_k + I)^-1) Z, where Z takes the mean over classes away
-(adding one vector to all classes' weights changes no probability). Were every row's p the same, the spectrum
-of the preconditioned Hessian would lie between 1 and 2 for any number of classes.
+and the inverse Hessian is approximated by Z diag((C A_k + I)^-1) Z, where Z subtracts the mean over classes
+(adding one vector to the weights of all classes changes no probability). If p were the same for every row,
+the spectrum of the preconditioned Hessian would lie between 1 and 2 for any number of classes.
 
-Rows are first whitened by the spectrum of X. There the block of a class that enough rows decide is nearly a
-multiple of the identity: its diagonal, which costs next to nothing, stands for it. Only classes that few rows
-decide have whole blocks. Rows whose weights sum to next to nothing are left out of these: the rarer and the
-better separated a class, the fewer rows make its block, and the cheaper is what changes most. Where there
-are many nevertheless, products in bfloat16 (where the processor has them) suffice.
+Rows are first whitened by the spectrum of X. In these coordinates the block of a class whose curvature comes
+from many rows is nearly a multiple of the identity, and its diagonal, which costs next to nothing, replaces
+it. Only classes whose curvature comes from few rows need full blocks. Rows whose weights together are
+negligible are left out of these: the rarer and better separated a class, the fewer rows form its block, so
+the blocks that change most are the cheapest. Where many rows remain, products in bfloat16 are accurate enough
+(on processors that support it).
 
-Blocks are shared. Along the path most classes' rows hardly change their curvature; a block serves every fit
-of its task whose p (1 - p) are nearly its own, and only what has drifted is made anew.
+Blocks are shared. Along the path the curvature of most classes' rows hardly changes; a block is used for
+every fit of its task with similar p (1 - p), and only the blocks of fits that have drifted are recomputed.
 """
 
 import math
@@ -30,124 +31,132 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from engine.kernels.logistic.design_matrix import Rows, add_gram
+from engine.kernels.logistic.design_matrix import DesignMatrix, add_gram
 from engine.kernels.logistic.lbfgs import Spectrum
 from engine.runtime import fast_bfloat16, synchronize
 
-#: A block serves fits whose weights differ from its own by this share of their sum.
-_ALIKE = 0.3
-#: Share of a class's curvature whose rows are replaced by what rows are like on average.
-_LEFT_OUT = 1e-3
-#: With as many rows as this times d, were they weighted alike, the diagonal stands for a block.
-_PLENTY = 2
-#: With fewer rows than this times d, small eigenvalues appear and count: less is left out, and fits whose
-#: progress is slow want blocks that are so much like theirs.
-_MANY, _LEFT_OUT_OF_FEW, _ALIKE_OF_FEW = 2, 1e-6, 0.02
-#: Regularisation below this share of a factor's pivots makes no difference to it.
-_SLIGHT = 0.05
-#: Fits share a Cholesky factor where their C fall into the same step of this factor.
-_STEP = 10.0
-#: Rows that are weighted at a time.
-_PIECE = 4096
+#: A block is used for fits whose weights differ from its own by at most this share of their sum.
+_MAX_DISTANCE = 0.3
+#: Share of a class's curvature left out: its rows are replaced by the average row.
+_OMITTED_SHARE = 1e-3
+#: With an effective number of rows of at least this times d, the diagonal replaces the block.
+_ROWS_FOR_DIAGONAL = 2
+#: With fewer rows than this times d, a block has small eigenvalues that matter: less curvature is left out,
+#: and fits whose progress is slow need blocks at most so far from their weights.
+_ROWS_FOR_CONDITION, _OMITTED_SHARE_OF_FEW, _MAX_DISTANCE_OF_FEW = 2, 1e-6, 0.02
+#: A regularisation term of at most this share of a factor's squared pivots makes no difference to the factor.
+_NEGLIGIBLE_RIDGE = 0.05
+#: Fits share a Cholesky factor if their values of C round to the same power of this number.
+_C_STEP = 10.0
+#: Rows weighted at a time.
+_CHUNK_ROWS = 4096
 
 
 @dataclass(eq=False)
-class _Block:
-    """A_k of one task at one fit's predictors, in whitened coordinates."""
+class _HessianBlock:
+    """A_k of one task at the predictors of one fit, in whitened coordinates."""
 
     weights: Tensor  # [n], p (1 - p) of the rows
-    many: bool
-    gram: Tensor  # [d + 1, d + 1], its lower half; or its diagonal alone, [d + 1]
+    well_conditioned: bool  # enough rows contribute that there are no small eigenvalues
+    gram: Tensor  # lower half of [d + 1, d + 1]; or only the diagonal, [d + 1]
     factors: dict[int, Tensor] = field(default_factory=dict)  # by step of C
-    last_step: int | None = None  # from which on C is so large that one factor serves
-    used: int = 0
+    last_step: int | None = None  # from this step on, C is so large that the factor no longer depends on it
+    last_used: int = 0
 
     @property
-    def diagonal(self) -> bool:
-        """Whether the diagonal stands for the block."""
+    def is_diagonal(self) -> bool:
+        """True if the block is represented by its diagonal."""
         return self.gram.ndim == 1
 
     @property
     def size(self) -> int:
-        """Bytes of the matrix and its factors."""
+        """Size of the matrix and its factors in bytes."""
         return sum(m.element_size() * m.numel() for m in (self.gram, *self.factors.values()))
 
 
-class Served:
-    """For each of P fits the blocks [K'] that serve it, or None."""
-
-    def __init__(self, blocks: list[list[_Block] | None], device: torch.device) -> None:
-        self.blocks = blocks
-        self.by_blocks = torch.tensor([b is not None for b in blocks], dtype=torch.bool, device=device)
-
-    def renew(self, which: Tensor, others: "Served") -> Tensor:
-        """Have some fits served by others; whether a fit has other blocks then, bool [P]."""
-        changed = torch.zeros_like(self.by_blocks)
-        for p, blocks in zip(torch.nonzero(which)[:, 0].tolist(), others.blocks, strict=True):
-            before = self.blocks[p]
-            same = before is blocks or (before and blocks and all(map(operator.is_, before, blocks)))
-            changed[p], self.blocks[p] = not same, blocks
-        self.by_blocks[which] = others.by_blocks
-        return changed
-
-    def join(self, others: "Served") -> None:
-        """Serve more fits."""
-        self.blocks = self.blocks + others.blocks
-        self.by_blocks = torch.cat([self.by_blocks, others.by_blocks])
-
-    def take(self, which: Tensor) -> "Served":
-        """Some fits."""
-        kept = [b for b, wanted in zip(self.blocks, which.tolist(), strict=True) if wanted]
-        return Served(kept, which.device)
-
-    def keep(self, which: Tensor) -> None:
-        """Forget the other fits."""
-        some = self.take(which)
-        self.blocks, self.by_blocks = some.blocks, some.by_blocks
-
-
-class Blocks:
-    """The blocks of all tasks, made as fits need them.
-
-    Args:
-        outputs: K', linear predictors of a fit.
-        dtype: of blocks and factors; float32 or float64.
-        memory: bytes they may take, whitened rows included; with too few, none is ever made.
+class BlockAssignment:
+    """The blocks [K'] used by each of P fits, or None for fits without blocks.
 
     Attributes:
-        seconds: of wall clock spent making blocks and factors.
+        has_blocks: bool [P].
     """
 
-    def __init__(self, rows: Rows, spectrum: Spectrum, outputs: int, dtype: torch.dtype, memory: int) -> None:
-        self._rows, self._dtype, self._outputs = rows, dtype, outputs
+    def __init__(self, blocks: list[list[_HessianBlock] | None], device: torch.device) -> None:
+        self.blocks = blocks
+        self.has_blocks = torch.tensor([b is not None for b in blocks], dtype=torch.bool, device=device)
+
+    def renew(self, which: Tensor, others: "BlockAssignment") -> Tensor:
+        """Reassign the fits `which`; return the fits whose blocks have changed, bool [P]."""
+        changed = torch.zeros_like(self.has_blocks)
+        for p, blocks in zip(torch.nonzero(which)[:, 0].tolist(), others.blocks, strict=True):
+            old_blocks = self.blocks[p]
+            same = old_blocks is blocks or (
+                old_blocks and blocks and all(map(operator.is_, old_blocks, blocks))
+            )
+            changed[p], self.blocks[p] = not same, blocks
+        self.has_blocks[which] = others.has_blocks
+        return changed
+
+    def join(self, others: "BlockAssignment") -> None:
+        """Add fits."""
+        self.blocks = self.blocks + others.blocks
+        self.has_blocks = torch.cat([self.has_blocks, others.has_blocks])
+
+    def take(self, which: Tensor) -> "BlockAssignment":
+        """Return the assignment of the fits selected by a mask."""
+        blocks = [b for b, selected in zip(self.blocks, which.tolist(), strict=True) if selected]
+        return BlockAssignment(blocks, which.device)
+
+    def keep(self, which: Tensor) -> None:
+        """Drop all fits but these."""
+        subset = self.take(which)
+        self.blocks, self.has_blocks = subset.blocks, subset.has_blocks
+
+
+class HessianBlocks:
+    """The blocks of all tasks, computed as fits need them.
+
+    Args:
+        outputs: K', the number of linear predictors of a fit.
+        dtype: of blocks and factors; float32 or float64.
+        memory: bytes for blocks, factors and whitened rows; if too few, no block is ever computed.
+
+    Attributes:
+        seconds: wall clock spent computing blocks and factors.
+    """
+
+    def __init__(
+        self, design: DesignMatrix, spectrum: Spectrum, outputs: int, dtype: torch.dtype, memory: int
+    ) -> None:
+        self._design, self._dtype, self._outputs = design, dtype, outputs
         self._vectors = spectrum.vectors.to(dtype)
-        white = (len(rows) / spectrum.floored(dtype).clamp(min=torch.finfo(dtype).tiny)).sqrt()
-        self._white = torch.cat([white, torch.ones_like(white[:1])]).to(dtype)
-        narrow = dtype == torch.float32 and fast_bfloat16(rows.device)
-        self._product_dtype = torch.bfloat16 if narrow else dtype
-        self._pace = 0.45 if narrow else 1.0
+        whitening = (len(design) / spectrum.floored(dtype).clamp(min=torch.finfo(dtype).tiny)).sqrt()
+        self._whitening = torch.cat([whitening, torch.ones_like(whitening[:1])]).to(dtype)
+        use_bfloat16 = dtype == torch.float32 and fast_bfloat16(design.device)
+        self._product_dtype = torch.bfloat16 if use_bfloat16 else dtype
+        self._relative_cost = 0.45 if use_bfloat16 else 1.0
         self._whitened: list[Tensor] | None = None
-        self._copy = self._vectors[:0]
-        size = torch.finfo(dtype).bits // 8 * len(rows) * rows.dim
-        self._may_keep_rows = size <= memory // 2
-        self._room = memory - size * self._may_keep_rows
-        self._held: dict[tuple[int, int], list[_Block]] = {}
-        self._clock = 0
+        self._buffer = self._vectors[:0]
+        size = torch.finfo(dtype).bits // 8 * len(design) * design.dim
+        self._may_cache_rows = size <= memory // 2
+        self._room = memory - size * self._may_cache_rows
+        self._blocks: dict[tuple[int, int], list[_HessianBlock]] = {}
+        self._turn = 0
         self.seconds = 0.0
 
-    def possible(self, tasks: int) -> bool:
-        """Whether memory holds the blocks of so many tasks."""
-        # A matrix and a factor for each, and while one is made three more.
-        return 8 * (2 * tasks * self._outputs + 3) * (self._rows.dim + 1) ** 2 <= self._room
+    def fit_in_memory(self, tasks: int) -> bool:
+        """Return True if the blocks of this many tasks fit in memory."""
+        # A matrix and a factor for each block, and three more matrices while one is computed.
+        return 8 * (2 * tasks * self._outputs + 3) * (self._design.dim + 1) ** 2 <= self._room
 
-    def cover(self, task: Tensor, variances: Tensor, slow: Tensor, budget: float = math.inf) -> bool:
-        """Make the blocks that these fits lack, if that costs at most so much; whether it was done.
+    def extend(self, task: Tensor, variances: Tensor, slow: Tensor, budget: float = math.inf) -> bool:
+        """Compute the blocks that these fits lack, unless that exceeds the budget; return True if computed.
 
         Args:
             task: int64 [P].
             variances: weight p (1 - p) of every row, [P, K', n].
-            slow: bool [P], fits that want blocks more like theirs.
-            budget: floating-point operations, in those of products with X.
+            slow: bool [P], fits that need blocks closer to their weights.
+            budget: floating-point operations, at the speed of products with X.
         """
         lacking = [
             (t, k, weights)
@@ -157,246 +166,270 @@ class Blocks:
         ]
         if not lacking or self._cost([weights for _, _, weights in lacking]) > budget:
             return False
-        plenty = [self._plenty(weights) for _, _, weights in lacking]
-        diagonals = iter(self._diagonals([w for (_, _, w), p in zip(lacking, plenty, strict=True) if p]))
-        for (t, k, weights), diagonal in zip(lacking, plenty, strict=True):
-            many = diagonal or self._many(weights)
-            gram = next(diagonals) if diagonal else self._gram(weights, many)
-            self._held.setdefault((t, k), []).append(_Block(weights, many, gram))
+        nearly_diagonal = [self._nearly_diagonal(weights) for _, _, weights in lacking]
+        diagonals = iter(
+            self._diagonals([w for (_, _, w), p in zip(lacking, nearly_diagonal, strict=True) if p])
+        )
+        for (t, k, weights), is_diagonal in zip(lacking, nearly_diagonal, strict=True):
+            well_conditioned = is_diagonal or self._well_conditioned(weights)
+            gram = next(diagonals) if is_diagonal else self._gram(weights, well_conditioned)
+            self._blocks.setdefault((t, k), []).append(_HessianBlock(weights, well_conditioned, gram))
         return True
 
-    def _centres(self, task: int, k: int, left: Tensor, slow: Tensor) -> Iterator[Tensor]:
-        """Weights [n] whose blocks, with those there are, would serve all fits with weights [P, n]."""
-        order = torch.argsort(left.sum(1))
-        left, slow = left[order], slow[order]
-        held, lacking = self._held.get((task, k), []), torch.ones_like(slow)
-        for block, apart in zip(held, _apart(left, [block.weights for block in held]).T, strict=True):
-            lacking &= apart > _alike(block.many, slow)
-        left, slow = left[lacking], slow[lacking]
-        while len(left):
-            weights = left[len(left) // 2].clone()
-            yield weights
-            lacking = _apart(left, [weights])[:, 0] > _alike(self._many(weights), slow)
-            left, slow = left[lacking], slow[lacking]
+    def _centres(self, task: int, k: int, weights_left: Tensor, slow: Tensor) -> Iterator[Tensor]:
+        """Yield weights [n] of blocks that, with the existing ones, suffice for fits with weights [P, n]."""
+        order = torch.argsort(weights_left.sum(1))
+        weights_left, slow = weights_left[order], slow[order]
+        existing, lacking = self._blocks.get((task, k), []), torch.ones_like(slow)
+        for block, distance in zip(
+            existing, _distances(weights_left, [block.weights for block in existing]).T, strict=True
+        ):
+            lacking &= distance > _max_distance(block.well_conditioned, slow)
+        weights_left, slow = weights_left[lacking], slow[lacking]
+        while len(weights_left):
+            centre = weights_left[len(weights_left) // 2].clone()
+            yield centre
+            lacking = _distances(weights_left, [centre])[:, 0] > _max_distance(
+                self._well_conditioned(centre), slow
+            )
+            weights_left, slow = weights_left[lacking], slow[lacking]
 
-    def _many(self, weights: Tensor) -> bool:
-        """Whether so many rows count that no small eigenvalues are to be expected."""
-        return int((weights > _least(weights, _LEFT_OUT)).sum()) >= _MANY * self._rows.dim
+    def _well_conditioned(self, weights: Tensor) -> bool:
+        """Return True if enough rows contribute that no small eigenvalues are to be expected."""
+        return (
+            int((weights > _negligible_weight(weights, _OMITTED_SHARE)).sum())
+            >= _ROWS_FOR_CONDITION * self._design.dim
+        )
 
-    def _plenty(self, weights: Tensor) -> bool:
-        """Whether so many rows count that in whitened coordinates the block is nearly diagonal."""
-        return _effective(weights) >= _PLENTY * self._rows.dim
+    def _nearly_diagonal(self, weights: Tensor) -> bool:
+        """Return True if enough rows contribute that the block is nearly diagonal in whitened coordinates."""
+        return _effective(weights) >= _ROWS_FOR_DIAGONAL * self._design.dim
 
     def _cost(self, lacking: Sequence[Tensor]) -> float:
-        """Of whitening the rows, where that is to be done, and of blocks with their factors."""
-        n, size = len(self._rows), self._rows.dim + 1
+        """Return the cost of blocks [n] with their factors, and of whitening the rows if not yet done."""
+        n, size = len(self._design), self._design.dim + 1
         cost = 0.0 if self._whitened is not None else 2.0 * n * size**2
         for weights in lacking:
-            if self._plenty(weights):
+            if self._nearly_diagonal(weights):
                 cost += 2.0 * n * size
             else:
-                pace = self._pace if self._many(weights) else 1.0
-                cost += (1.2 * pace * _effective(weights) + size) * size**2
+                relative_cost = self._relative_cost if self._well_conditioned(weights) else 1.0
+                cost += (1.2 * relative_cost * _effective(weights) + size) * size**2
         return cost
 
-    def serve(self, task: Tensor, variances: Tensor, besides: Served | None = None) -> Served:
-        """The nearest blocks of each fit; None where one of them is not near.
+    def assign(
+        self, task: Tensor, variances: Tensor, in_use: BlockAssignment | None = None
+    ) -> BlockAssignment:
+        """Assign to each fit its nearest blocks, or None if one of them is not near enough.
 
         Args:
-            task, variances: as for `cover`.
-            besides: blocks that are in use elsewhere, and so are kept.
+            task, variances: as for `extend`.
+            in_use: assignment of other fits, whose blocks must not be evicted.
         """
-        self._clock += 1
-        for blocks in besides.blocks if besides is not None else ():
+        self._turn += 1
+        for blocks in in_use.blocks if in_use is not None else ():
             for block in blocks or ():
-                block.used = self._clock
-        near: list[list[_Block]] = [[] for _ in task]
+                block.last_used = self._turn
+        near: list[list[_HessianBlock]] = [[] for _ in task]
         for t in torch.unique(task).tolist():
-            those = torch.nonzero(task == t)[:, 0]
+            fits = torch.nonzero(task == t)[:, 0]
             for k in range(self._outputs):
-                for p, found in zip(those.tolist(), self._nearest(t, k, variances[those, k]), strict=True):
-                    if found is not None:
-                        found.used = self._clock
-                        near[p].append(found)
-        self._let_go()
-        return Served([blocks if len(blocks) == self._outputs else None for blocks in near], task.device)
+                for p, nearest in zip(fits.tolist(), self._nearest(t, k, variances[fits, k]), strict=True):
+                    if nearest is not None:
+                        nearest.last_used = self._turn
+                        near[p].append(nearest)
+        self._evict()
+        return BlockAssignment(
+            [blocks if len(blocks) == self._outputs else None for blocks in near], task.device
+        )
 
-    def solve(self, served: Served, gradients: Tensor, C: Tensor) -> Tensor:
-        """Approximate inverse Hessians times gradients [P, K', d + 1], of fits that are all served."""
+    def solve(self, assignment: BlockAssignment, gradients: Tensor, C: Tensor) -> Tensor:
+        """Return approximate inverse Hessians times gradients [P, K', d + 1]; every fit must have blocks."""
         g = gradients.to(self._dtype)
         common = g.mean(1, keepdim=True) if self._outputs > 1 else torch.zeros_like(g)
         reduced = g - common
-        turned = torch.cat([reduced[..., :-1] @ self._vectors, reduced[..., -1:]], dim=2) * self._white
-        solved = torch.empty_like(turned)
-        steps = (C.log() / torch.tensor(_STEP).log()).round().int().tolist()
-        groups: dict[tuple[int, int], tuple[_Block, list[int]]] = {}
-        for p, (blocks, step) in enumerate(zip(served.blocks, steps, strict=True)):
+        rotated = torch.cat([reduced[..., :-1] @ self._vectors, reduced[..., -1:]], dim=2) * self._whitening
+        solved = torch.empty_like(rotated)
+        steps = (C.log() / torch.tensor(_C_STEP).log()).round().int().tolist()
+        groups: dict[tuple[int, int], tuple[_HessianBlock, list[int]]] = {}
+        for p, (blocks, step) in enumerate(zip(assignment.blocks, steps, strict=True)):
             for k, block in enumerate(blocks or ()):
                 groups.setdefault((step, id(block)), (block, []))[1].append(p * self._outputs + k)
-        flat, answers = turned.view(-1, turned.shape[2]), solved.view(-1, turned.shape[2])
+        flat, solutions = rotated.view(-1, rotated.shape[2]), solved.view(-1, rotated.shape[2])
         for (step, _), (block, members) in sorted(groups.items(), key=lambda item: item[0]):
-            if block.diagonal:
-                answers[members] = flat[members] / (block.gram + self._ridge(step))
+            if block.is_diagonal:
+                solutions[members] = flat[members] / (block.gram + self._ridge(step))
                 continue
             lower = self._factor(block, step)
-            # Not torch.cholesky_solve: that copies the factor first.
-            half = torch.linalg.solve_triangular(lower, flat[members].T, upper=False)
-            answers[members] = torch.linalg.solve_triangular(lower.T, half, upper=True).T
-        solved *= self._white
-        found = torch.cat([solved[..., :-1] @ self._vectors.T, solved[..., -1:]], dim=2)
+            # torch.cholesky_solve would copy the factor first.
+            intermediate = torch.linalg.solve_triangular(lower, flat[members].T, upper=False)
+            solutions[members] = torch.linalg.solve_triangular(lower.T, intermediate, upper=True).T
+        solved *= self._whitening
+        result = torch.cat([solved[..., :-1] @ self._vectors.T, solved[..., -1:]], dim=2)
         if self._outputs > 1:
-            found -= found.mean(1, keepdim=True)
-        found /= C.to(self._dtype)[:, None, None]
-        # A vector common to all classes meets the regularisation alone, whose Hessian is the identity.
-        found[..., :-1] += common[..., :-1]
-        return found.to(gradients.dtype)
+            result -= result.mean(1, keepdim=True)
+        result /= C.to(self._dtype)[:, None, None]
+        # Only the regularisation acts on a vector common to all classes, and its Hessian is the identity.
+        result[..., :-1] += common[..., :-1]
+        return result.to(gradients.dtype)
 
-    def _nearest(self, task: int, k: int, weights: Tensor) -> list[_Block | None]:
-        """For each of the fits with weights [P, n] the block most like it, if it is like enough."""
-        held = self._held.get((task, k))
-        if not held:
+    def _nearest(self, task: int, k: int, weights: Tensor) -> list[_HessianBlock | None]:
+        """Return the nearest block of each fit with weights [P, n], or None if it is too far."""
+        existing = self._blocks.get((task, k))
+        if not existing:
             return [None] * len(weights)
-        apart, which = _apart(weights, [block.weights for block in held]).min(1)
-        near = zip(apart.tolist(), which.tolist(), strict=True)
-        return [held[best] if distance <= _ALIKE else None for distance, best in near]
+        distances, nearest = _distances(weights, [block.weights for block in existing]).min(1)
+        near = zip(distances.tolist(), nearest.tolist(), strict=True)
+        return [existing[position] if distance <= _MAX_DISTANCE else None for distance, position in near]
 
-    def _let_go(self) -> None:
-        """Of the blocks that have been idle for longest, until the others fit into memory."""
-        idle = [
-            (b.used, id(b), key, b)
-            for key, blocks in self._held.items()
+    def _evict(self) -> None:
+        """Drop unused blocks, least recently used first, until the others fit in memory."""
+        unused = [
+            (b.last_used, id(b), key, b)
+            for key, blocks in self._blocks.items()
             for b in blocks
-            if b.used < self._clock
+            if b.last_used < self._turn
         ]
-        excess = sum(b.size for blocks in self._held.values() for b in blocks) - self._room
-        for _, _, key, block in sorted(idle, key=lambda each: each[:2]):
+        excess = sum(b.size for blocks in self._blocks.values() for b in blocks) - self._room
+        for _, _, key, block in sorted(unused, key=lambda entry: entry[:2]):
             if excess <= 0:
                 break
-            self._held[key].remove(block)
+            self._blocks[key].remove(block)
             excess -= block.size
 
     def _diagonals(self, weights: Sequence[Tensor]) -> Tensor:
-        """sum_i weights_i (x_i, 1)^2 in whitened coordinates: [m, d + 1] of m times weights [n]."""
+        """Return sum_i weights_i (x_i, 1)^2 in whitened coordinates, [m, d + 1], for m weights [n]."""
         if not weights:
-            return torch.zeros(0, self._rows.dim + 1)
+            return torch.zeros(0, self._design.dim + 1)
         start = time.perf_counter()
-        each = torch.stack(list(weights))
-        total = torch.zeros(len(each), self._rows.dim, dtype=torch.float64, device=each.device)
-        for x, part in zip(self._white_rows(), self._rows.slices(), strict=True):
-            total += each[:, part].to(x.dtype) @ x.square()
-        alone = each.sum(1, keepdim=True, dtype=torch.float64)
-        synchronize(self._rows.device)
+        stacked = torch.stack(list(weights))
+        total = torch.zeros(len(stacked), self._design.dim, dtype=torch.float64, device=stacked.device)
+        for x, rows in zip(self._white_rows(), self._design.block_slices(), strict=True):
+            total += stacked[:, rows].to(x.dtype) @ x.square()
+        intercepts = stacked.sum(1, keepdim=True, dtype=torch.float64)
+        synchronize(self._design.device)
         self.seconds += time.perf_counter() - start
-        return torch.cat([total, alone], dim=1).to(self._dtype)
+        return torch.cat([total, intercepts], dim=1).to(self._dtype)
 
-    def _gram(self, weights: Tensor, many: bool) -> Tensor:
-        """sum_i weights_i (x_i, 1)(x_i, 1)^T in whitened coordinates, of weights [n].
+    def _gram(self, weights: Tensor, well_conditioned: bool) -> Tensor:
+        """Return sum_i weights_i (x_i, 1)(x_i, 1)^T in whitened coordinates, for weights [n].
 
-        The lower half of [d + 1, d + 1], which is all that a Cholesky decomposition reads.
+        Only the lower half of [d + 1, d + 1] is computed: the Cholesky decomposition reads no more.
         """
-        start, d = time.perf_counter(), self._rows.dim
-        kept = weights > _least(weights, _LEFT_OUT if many else _LEFT_OUT_OF_FEW)
-        found = torch.zeros(d + 1, d + 1, dtype=self._dtype, device=weights.device)
-        for x, weight in self._pieces(weights, kept):
+        start, d = time.perf_counter(), self._design.dim
+        selected = weights > _negligible_weight(
+            weights, _OMITTED_SHARE if well_conditioned else _OMITTED_SHARE_OF_FEW
+        )
+        gram = torch.zeros(d + 1, d + 1, dtype=self._dtype, device=weights.device)
+        for x, weight in self._chunks(weights, selected):
             root = weight.to(self._dtype).sqrt()[:, None]
-            scaled = x.mul_(root).to(self._product_dtype if many else self._dtype)
-            found[d, :d] += (root.T.to(scaled.dtype) @ scaled)[0]
-            add_gram(found[:d, :d], scaled)
-        found.diagonal()[:d] += torch.where(kept, 0, weights).sum()
-        found[d, d] = weights.sum()
-        synchronize(self._rows.device)
+            scaled = x.mul_(root).to(self._product_dtype if well_conditioned else self._dtype)
+            gram[d, :d] += (root.T.to(scaled.dtype) @ scaled)[0]
+            add_gram(gram[:d, :d], scaled)
+        gram.diagonal()[:d] += torch.where(selected, 0, weights).sum()
+        gram[d, d] = weights.sum()
+        synchronize(self._design.device)
         self.seconds += time.perf_counter() - start
-        return found
+        return gram
 
-    def _pieces(self, weights: Tensor, kept: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Copies of whitened rows that are kept, some thousand at a time, and their weights.
+    def _chunks(self, weights: Tensor, selected: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield copies of the selected whitened rows, some thousand at a time, and their weights.
 
-        Each copy lies where the one before lay: fresh memory would take as long as the product with it.
+        Every copy reuses the same memory: touching fresh memory would take as long as the product.
         """
         rows: list[Tensor] = []
-        those: list[Tensor] = []
-        last = len(self._rows)
-        for x, part in zip(self._white_rows(kept), self._rows.slices(), strict=True):
+        row_weights: list[Tensor] = []
+        last = len(self._design)
+        for x, part in zip(self._white_rows(selected), self._design.block_slices(), strict=True):
             rows.append(x)
-            those.append(weights[part][kept[part]])
+            row_weights.append(weights[part][selected[part]])
             count = sum(map(len, rows))
-            if count >= _PIECE or part.stop == last:
-                if count > len(self._copy):
-                    self._copy = x.new_empty(max(count, _PIECE), self._rows.dim)
-                yield torch.cat(rows, out=self._copy[:count]), torch.cat(those)
-                rows, those = [], []
+            if count >= _CHUNK_ROWS or part.stop == last:
+                if count > len(self._buffer):
+                    self._buffer = x.new_empty(max(count, _CHUNK_ROWS), self._design.dim)
+                yield torch.cat(rows, out=self._buffer[:count]), torch.cat(row_weights)
+                rows, row_weights = [], []
 
-    def _white_rows(self, kept: Tensor | None = None) -> Iterator[Tensor]:
-        """Whitened rows of every block, or those of them that are kept."""
-        if self._whitened is None and self._may_keep_rows:
-            self._whitened = [self._whiten(block) for block in self._rows.blocks(self._dtype)]
-        parts = self._rows.slices()
+    def _white_rows(self, selected: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield the whitened rows of every block, or only the selected ones."""
+        if self._whitened is None and self._may_cache_rows:
+            self._whitened = [self._whiten(block) for block in self._design.blocks(self._dtype)]
+        parts = self._design.block_slices()
         if self._whitened is not None:
             for whitened, part in zip(self._whitened, parts, strict=True):
-                yield whitened if kept is None else whitened[kept[part]]
+                yield whitened if selected is None else whitened[selected[part]]
         else:
-            for block, part in zip(self._rows.blocks(self._dtype), parts, strict=True):
-                yield self._whiten(block if kept is None else block[kept[part]])
+            for block, part in zip(self._design.blocks(self._dtype), parts, strict=True):
+                yield self._whiten(block if selected is None else block[selected[part]])
 
     def _whiten(self, block: Tensor) -> Tensor:
-        return (block @ self._vectors) * self._white[:-1]
+        return (block @ self._vectors) * self._whitening[:-1]
 
     def _ridge(self, step: int) -> Tensor:
-        """I / C in whitened coordinates, [d + 1]; next to nothing for the intercept."""
-        ridge = (self._white.double() ** 2 / _STEP**step).to(self._dtype)
-        # Not 0: a class that is certain everywhere has no curvature.
+        """Return the diagonal of I / C in whitened coordinates, [d + 1]; nearly 0 for the intercept."""
+        ridge = (self._whitening.double() ** 2 / _C_STEP**step).to(self._dtype)
+        # Not exactly 0, because a class that is certain everywhere has no curvature.
         ridge[-1] = 4 * torch.finfo(self._dtype).eps * ridge[:-1].mean()
         return ridge
 
-    def _factor(self, block: _Block, step: int) -> Tensor:
-        """Lower Cholesky factor of A_k + I / C (the intercept free), with more where rounding asks for it."""
+    def _factor(self, block: _HessianBlock, step: int) -> Tensor:
+        """Return the lower Cholesky factor of A_k + I / C, the intercept not penalised.
+
+        The diagonal is increased where rounding makes the matrix indefinite.
+        """
         if block.last_step is not None:
             step = min(step, block.last_step)
         if step in block.factors:
             return block.factors[step]
         start = time.perf_counter()
         ridge, eps = self._ridge(step), 4 * torch.finfo(self._dtype).eps
-        more, scale = eps * float(block.gram.diagonal().mean()), float((block.gram.diagonal() + ridge).mean())
-        lower, failed = torch.linalg.cholesky_ex(_with(block.gram, ridge + more))
-        while int(failed) and more < scale:
-            more = 30 * max(more, eps * scale)
-            lower, failed = torch.linalg.cholesky_ex(_with(block.gram, ridge + more))
-        if (ridge <= _SLIGHT * lower.diagonal() ** 2).all():
+        jitter, scale = (
+            eps * float(block.gram.diagonal().mean()),
+            float((block.gram.diagonal() + ridge).mean()),
+        )
+        lower, failed = torch.linalg.cholesky_ex(_add_to_diagonal(block.gram, ridge + jitter))
+        while int(failed) and jitter < scale:
+            jitter = 30 * max(jitter, eps * scale)
+            lower, failed = torch.linalg.cholesky_ex(_add_to_diagonal(block.gram, ridge + jitter))
+        if (ridge <= _NEGLIGIBLE_RIDGE * lower.diagonal() ** 2).all():
             block.last_step = step
         block.factors[step] = lower
-        synchronize(self._rows.device)
+        synchronize(self._design.device)
         self.seconds += time.perf_counter() - start
-        found: Tensor = lower
-        return found
+        factor: Tensor = lower
+        return factor
 
 
 def _effective(weights: Tensor) -> float:
-    """Number of rows that would have the weights' spread, were they equal."""
-    wide = weights.double()
-    return float(wide.sum()) ** 2 / max(float(wide.square().sum()), 1e-300)
+    """Return the effective number of rows, (sum of weights)^2 / sum of squared weights."""
+    weights64 = weights.double()
+    return float(weights64.sum()) ** 2 / max(float(weights64.square().sum()), 1e-300)
 
 
-def _with(matrix: Tensor, diagonal: Tensor) -> Tensor:
-    found = matrix.clone()
-    found.diagonal().add_(diagonal)
-    return found
+def _add_to_diagonal(matrix: Tensor, diagonal: Tensor) -> Tensor:
+    result = matrix.clone()
+    result.diagonal().add_(diagonal)
+    return result
 
 
-def _apart(some: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """Differences between weights [P, n] and B times [n], summed, as shares of the first's sums: [P, B]."""
+def _distances(weights: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Return L1 distances [P, B] between weights [P, n] and B other weights [n].
+
+    Distances are shares of the sums of the former.
+    """
     if not others:
-        return some.new_zeros(len(some), 0)
-    sums = some.sum(1, keepdim=True).clamp(min=torch.finfo(some.dtype).tiny)
-    return torch.cdist(some, torch.stack([each.to(some.dtype) for each in others]), p=1) / sums
+        return weights.new_zeros(len(weights), 0)
+    sums = weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    return torch.cdist(weights, torch.stack([other.to(weights.dtype) for other in others]), p=1) / sums
 
 
-def _alike(many: bool, slow: Tensor) -> Tensor:
-    """How far apart the weights of fits and a block may be."""
-    return torch.where(slow & (not many), _ALIKE_OF_FEW, _ALIKE)
+def _max_distance(well_conditioned: bool, slow: Tensor) -> Tensor:
+    """Return how far the weights of a fit may be from those of a block it uses, [P]."""
+    return torch.where(slow & (not well_conditioned), _MAX_DISTANCE_OF_FEW, _MAX_DISTANCE)
 
 
-def _least(weights: Tensor, share: float) -> Tensor:
-    """The weight up to which rows together have at most this share."""
-    ordered = torch.sort(weights).values
-    negligible = int((ordered.cumsum(0, dtype=torch.float64) <= share * weights.sum()).sum())
-    return ordered[negligible - 1] if negligible else ordered[0] - 1
+def _negligible_weight(weights: Tensor, share: float) -> Tensor:
+    """Return the largest weight such that all rows up to it have at most this share of the total."""
+    ascending = torch.sort(weights).values
+    negligible = int((ascending.cumsum(0, dtype=torch.float64) <= share * weights.sum()).sum())
+    return ascending[negligible - 1] if negligible else ascending[0] - 1

@@ -13,7 +13,7 @@ import torch
 from engine.decode import ImageSource, Limits, available_decoders, make_decoder
 from engine.decode.formats.header import Header
 from engine.decode.formats.sniff import sniff
-from engine.decode.isolated_process import Budget, Children, budget, is_wanted
+from engine.decode.isolated_process import Budget, Children, budget, needs_isolation
 from engine.decode.pillow import picture_here
 from engine.decode.protocol import FAILURE_CODES
 from engine.errors import BadImage, MachineFault
@@ -51,7 +51,9 @@ def test_only_plain_jpeg_and_png_stay_in_this_process() -> None:
     for case in (case for cases in BYTES.values() for case in cases if not case.code):
         data = case.make()
         header = header_of(data, case.recipe)
-        assert is_wanted(header) == (header.format not in ("JPEG", "PNG") or "CMYK" in case.name), case.name
+        assert needs_isolation(header) == (header.format not in ("JPEG", "PNG") or "CMYK" in case.name), (
+            case.name
+        )
 
 
 def test_a_jpeg_of_many_passes_over_many_pixels_is_not_plain() -> None:

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from engine.decode import deep, oracle, pillow
-from engine.decode.bit_depth import levels
+from engine.decode.bit_depth import scale_to_bytes
 from engine.decode.formats import jpeg2000
 from engine.decode.formats.sniff import sniff
 from engine.decode.oracle import Oracle
@@ -65,9 +65,14 @@ def test_it_agrees_with_the_reference() -> None:
 def test_it_shares_nothing_with_what_it_certifies(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the project's own reading of samples and making of bytes broken, it gives what it gave."""
     before = [shown(data, recipe, oracle) for _, data, recipe in _files()]
-    for module, name in ((deep, "levels"), (deep, "samples"), (deep, "shown"), (jpeg2000, "samples")):
+    for module, name in (
+        (deep, "scale_to_bytes"),
+        (deep, "samples"),
+        (deep, "to_image"),
+        (jpeg2000, "samples"),
+    ):
         monkeypatch.setattr(module, name, None)
-    monkeypatch.setattr(levels, "__code__", (lambda *a, **k: None).__code__)
+    monkeypatch.setattr(scale_to_bytes, "__code__", (lambda *a, **k: None).__code__)
     monkeypatch.setattr(Image, "open", None)
     for (name, data, recipe), expected in zip(_files(), before, strict=True):
         np.testing.assert_array_equal(shown(data, recipe, oracle), expected, name)
@@ -79,7 +84,7 @@ def test_usual_images_and_failures_are_the_references() -> None:
     try:
         header = sniff(png(), SCALE, Limits())
         np.testing.assert_array_equal(made.render(png(), header, SCALE), pillow.render(png(), header, SCALE))
-        assert made.counted() == {"images": 0, "independent": 0, "readers": {}}
+        assert made.reader_counts() == {"images": 0, "independent": 0, "readers": {}}
         out = io.BytesIO()
         planes = np.zeros((3, 20, 20), np.uint16)
         tifffile.imwrite(out, planes, photometric="rgb", planarconfig="separate")

@@ -176,7 +176,7 @@ def test_the_certificate_has_a_truth_of_other_readers(
     # A fault of the code that run and reference share.
     from engine.decode import deep
 
-    right = deep.shown
+    right = deep.to_image
     monkeypatch.setattr(deep, "shown", lambda *a: Image.eval(right(*a), lambda v: v // 2))
     wrong = certified()
     assert not wrong["pixels"]["passed"]

@@ -419,7 +419,7 @@ def test_auto_is_the_device_of_the_bank_or_the_nearest_to_it(made_on: str, devic
 def test_a_bank_made_on_a_second_gpu(
     bank: Bank, devices: int, here: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "_perhaps_cuda", lambda: True)
+    monkeypatch.setattr(runtime.devices, "_may_have_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     then = documents.read(bank.path / SIDE / name_of(bank) / "provenance.json")["runtime"]
@@ -430,7 +430,7 @@ def test_a_bank_made_on_a_second_gpu(
 
 def test_a_bank_made_on_a_gpu_on_a_machine_without(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries and views go through the CPU; a repair, which must give the same bits, wants that said."""
-    monkeypatch.setattr(runtime, "device_count", lambda: 0)
+    monkeypatch.setattr(runtime.devices, "device_count", lambda: 0)
     then = documents.read(bank.path / SIDE / name_of(bank) / "provenance.json")["runtime"]
     rewrite(bank, runtime={**then, "device": "cuda:1"})
     image = bank.path.parent / "images" / "a" / "0.png"

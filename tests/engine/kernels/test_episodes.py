@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 
 from engine.errors import Refused
 from engine.kernels import episodes
-from engine.kernels.episodes import Identity, Sampler, own_groups, smallest_keys, without_replacement
+from engine.kernels.episodes import Identity, Sampler, fill_singletons, smallest_keys, without_replacement
 
 
 def _pools(sizes: list[int]) -> list[np.ndarray]:
@@ -148,7 +148,7 @@ def test_no_group_on_both_sides(seed: int, size: int) -> None:
 def test_queries_are_those_of_the_plain_loop(seed: int, size: int, at_once: int, few: float) -> None:
     """An episode at a time: the rows of a class whose group is not in the support, then a sample of them."""
     generator, identity = np.random.default_rng(seed), Identity(seed, "", 3, 3, 2)
-    labels, groups = generator.integers(0, 4, 160), own_groups(generator.integers(-1, 150 // size, 160))
+    labels, groups = generator.integers(0, 4, 160), fill_singletons(generator.integers(-1, 150 // size, 160))
     pools = [np.flatnonzero(labels == c) for c in range(4)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(episodes, "_EXCLUDED_ROWS", at_once)
@@ -183,8 +183,8 @@ def test_classes_of_one_patient_are_refused_with_numbers() -> None:
 
 
 def test_missing_groups_are_alone() -> None:
-    assert len(set(own_groups(np.array([-1, 2, -1, 2, 0])).tolist())) == 4
-    assert own_groups(np.array([-1, -1])).tolist() == [0, 1]
+    assert len(set(fill_singletons(np.array([-1, 2, -1, 2, 0])).tolist())) == 4
+    assert fill_singletons(np.array([-1, -1])).tolist() == [0, 1]
 
 
 def test_a_cap_keeps_its_choice_when_a_row_is_missing() -> None:

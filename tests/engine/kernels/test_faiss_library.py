@@ -27,7 +27,7 @@ def imported_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is known of FAISS is found out again, in the test and after it."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "faiss"]:
         monkeypatch.delitem(sys.modules, name)
-    caches = faiss_library.why_not, faiss_library.gpu_resources
+    caches = faiss_library.unavailable_reason, faiss_library.gpu_resources
     for cache in caches:
         cache.cache_clear()
     yield
@@ -116,7 +116,9 @@ class _OnGpu:
         return self.real.knn(queries, base, k, metric=metric)
 
 
-needs_faiss = pytest.mark.skipif(bool(faiss_library.why_not()), reason=faiss_library.why_not() or "works")
+needs_faiss = pytest.mark.skipif(
+    bool(faiss_library.unavailable_reason()), reason=faiss_library.unavailable_reason() or "works"
+)
 
 
 @needs_faiss
@@ -139,7 +141,7 @@ def test_more_neighbours_than_a_gpu_finds_are_found_with_torch(
 ) -> None:
     gpu = _OnGpu(importlib.import_module("faiss"))
     monkeypatch.setitem(sys.modules, "faiss", gpu)
-    monkeypatch.setattr(faiss_library, "why_not", lambda: "")
+    monkeypatch.setattr(faiss_library, "unavailable_reason", lambda: "")
     base = np.random.default_rng(1).normal(size=(3000, 4)).astype(np.float32)
     key = np.arange(3000)
     with pretend():
@@ -158,7 +160,7 @@ def test_one_set_of_gpu_resources_serves_a_process(
 ) -> None:
     gpu = _OnGpu(importlib.import_module("faiss"))
     monkeypatch.setitem(sys.modules, "faiss", gpu)
-    monkeypatch.setattr(faiss_library, "why_not", lambda: "")
+    monkeypatch.setattr(faiss_library, "unavailable_reason", lambda: "")
     for _ in range(3):
         nearest(Vectors(X[:5]), Vectors(X), 3, backend="faiss", device="cuda:0")
     assert gpu.made == 1 and len(gpu.searches) >= 3

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.kernels import vectors
-from engine.kernels.near_duplicates import Tally, identical, similar_pairs
+from engine.kernels.near_duplicates import PairCounts, identical_groups, similar_pairs
 from engine.kernels.vectors import Vectors
 
 
@@ -54,7 +54,7 @@ def test_limit_cuts_and_the_tally_still_counts_all(seed: int, threshold: float) 
     rng = np.random.default_rng(seed)
     codes = rng.integers(-1, 3, 150)
     expected = all_pairs(x, threshold)
-    tally = Tally({"split": codes}, 150)
+    tally = PairCounts({"split": codes}, 150)
     found = similar_pairs(Vectors(x), threshold, limit=5, tally=tally)
     assert tally.total == len(expected)
     kept = sorted(expected.values(), reverse=True)[:5]
@@ -75,8 +75,8 @@ def test_identical_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
     x[150] = x[3]
     x[151] = x[3]
     x[151, 0] = np.nextafter(x[3, 0], np.float16(9))
-    groups = {tuple(group.tolist()) for group in identical(Vectors(x))}
+    groups = {tuple(group.tolist()) for group in identical_groups(Vectors(x))}
     expected = {(i, 100 + i) for i in range(21)} - {(3, 103)} | {(3, 103, 150)}
     assert groups == expected
     chosen = Vectors(x, np.array([150, 3, 60]))
-    assert [group.tolist() for group in identical(chosen)] == [[0, 1]]
+    assert [group.tolist() for group in identical_groups(chosen)] == [[0, 1]]

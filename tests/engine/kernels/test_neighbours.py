@@ -16,7 +16,9 @@ from engine.kernels.neighbours import choose_backend, nearest, temperature_weigh
 from engine.kernels.vectors import Vectors
 
 #: FAISS has its tests where it works; those of numpy and torch need none.
-needs_faiss = pytest.mark.skipif(bool(faiss_library.why_not()), reason=faiss_library.why_not() or "works")
+needs_faiss = pytest.mark.skipif(
+    bool(faiss_library.unavailable_reason()), reason=faiss_library.unavailable_reason() or "works"
+)
 FAISS = pytest.param("faiss", marks=needs_faiss)
 BACKENDS = ("array", FAISS)
 

@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode
 
 from engine.errors import BadImage, Refused
 from engine.kernels import geometric, transforms
-from engine.kernels.transforms import TRANSFORMS, Frame, find, is_grey
+from engine.kernels.transforms import TRANSFORMS, Frame, find_transform, is_grey
 
 SIDE = 64
 FRAME = Frame(unit=SIDE / 256, side=SIDE)
@@ -80,8 +80,8 @@ MOVING = ("rotation", "translation", "scale", "shear")
 @pytest.mark.parametrize("name", ORACLES)
 def test_equals_torchvision(name: str, device: str) -> None:
     image = picture()
-    plan = find(name).plan(16 if name != "hue" else 17, identity=True)
-    found = find(name).render(image.to(device), plan, FRAME).cpu()
+    plan = find_transform(name).plan(16 if name != "hue" else 17, identity=True)
+    found = find_transform(name).render(image.to(device), plan, FRAME).cpu()
     assert found.dtype == torch.uint8 and found.shape == (len(plan), SIDE, SIDE, 3)
     for parameters, view in zip(plan, found, strict=True):
         expected = ORACLES[name](planes(image), parameters)
@@ -95,12 +95,12 @@ def test_equals_torchvision(name: str, device: str) -> None:
 def test_equalize_and_posterize_are_pillows_too() -> None:
     image = picture(40, 57)
     pillow = Image.fromarray(image.numpy())
-    found = find("equalize").render(image, [(1.0,)], FRAME)[0]
+    found = find_transform("equalize").render(image, [(1.0,)], FRAME)[0]
     np.testing.assert_array_equal(found, np.asarray(ImageOps.equalize(pillow)))
     flat = torch.full((20, 20, 3), 7, dtype=torch.uint8)
-    assert torch.equal(find("equalize").render(flat, [(1.0,)], FRAME)[0], flat)
+    assert torch.equal(find_transform("equalize").render(flat, [(1.0,)], FRAME)[0], flat)
     for bits in range(1, 8):
-        found = find("posterize").render(image, [(float(bits),)], FRAME)[0]
+        found = find_transform("posterize").render(image, [(float(bits),)], FRAME)[0]
         np.testing.assert_array_equal(found, np.asarray(ImageOps.posterize(pillow, bits)))
 
 
@@ -139,15 +139,15 @@ def test_resize_is_pillows_within_a_level() -> None:
 
 def test_deformations_are_seeded_smooth_and_mirror_the_edge() -> None:
     image = picture(96, 96)
-    plan = find("deform").plan(9, identity=False)
-    first = find("deform").render(image, plan, Frame(96 / 256, 96))
-    again = find("deform").render(image, plan[3:5], Frame(96 / 256, 96))
+    plan = find_transform("deform").plan(9, identity=False)
+    first = find_transform("deform").render(image, plan, Frame(96 / 256, 96))
+    again = find_transform("deform").render(image, plan[3:5], Frame(96 / 256, 96))
     assert torch.equal(first[3:5], again)
     assert len({bytes(view.numpy().tobytes()) for view in first}) == 9
     still = geometric.deform(image, [10.0], [0], 0.0)[0]  # no affine map: the field alone moves little
     assert (still.int() - image.int()).abs().float().mean() < 2
     white = torch.full((96, 96, 3), 255, dtype=torch.uint8)
-    assert find("deform").render(white, plan, Frame(96 / 256, 96)).min() == 255
+    assert find_transform("deform").render(white, plan, Frame(96 / 256, 96)).min() == 255
 
 
 def test_the_random_affine_map_moves_points_as_far_as_it_says() -> None:
@@ -164,28 +164,28 @@ def test_the_random_affine_map_moves_points_as_far_as_it_says() -> None:
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_grids_are_the_studys(name: str) -> None:
     count, first, last, neutral = GRIDS[name]
-    grid = find(name).plan(256, identity=True)
+    grid = find_transform(name).plan(256, identity=True)
     assert len(grid) == count
     assert grid[0] == pytest.approx(first) and grid[-1] == pytest.approx(last)
-    assert len(find(name).plan(256, identity=False)) == count - neutral
-    assert all(len(p) == len(find(name).parameters) for p in grid)
+    assert len(find_transform(name).plan(256, identity=False)) == count - neutral
+    assert all(len(p) == len(find_transform(name).parameters) for p in grid)
 
 
 def test_there_are_eighteen_and_three_need_colour() -> None:
     assert len(TRANSFORMS) == 18 and set(GRIDS) == set(TRANSFORMS)
-    assert {t.name for t in TRANSFORMS.values() if t.colour} == {"grayscale", "saturation", "hue"}
+    assert {t.name for t in TRANSFORMS.values() if t.needs_colour} == {"grayscale", "saturation", "hue"}
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_what_is_called_identity_leaves_images_and_nothing_else_does(name: str) -> None:
     image = picture(seed=3)
-    transform = find(name)
+    transform = find_transform(name)
     for parameters in transform.plan(16 if name != "hue" else 5, identity=True):
         same = torch.equal(transform.render(image, [parameters], FRAME)[0], image)
         # Smoothed slightly, few bytes change; a hue survives the way there and back within a level.
-        if transform.leaves(parameters) and name != "hue":
+        if transform.is_identity(parameters) and name != "hue":
             assert same, parameters
-        elif not transform.leaves(parameters) and name != "blur":
+        elif not transform.is_identity(parameters) and name != "blur":
             assert not same, parameters
 
 
@@ -193,7 +193,7 @@ def test_grey_images_have_no_colour_to_change() -> None:
     image = picture()[..., :1].expand(-1, -1, 3).contiguous()
     assert is_grey(image) and not is_grey(picture())
     for transform in TRANSFORMS.values():
-        if transform.colour:
+        if transform.needs_colour:
             views = transform.render(image, transform.plan(5, identity=False), FRAME)
             # The grey's weights add up to 0.9999: it may be a level too dark, which saturation multiplies.
             limit = 4 if transform.name == "saturation" else 1
@@ -205,21 +205,24 @@ def test_grey_images_have_no_colour_to_change() -> None:
 )
 def test_numbers_without_a_grid_are_refused(name: str, views: int) -> None:
     with pytest.raises(Refused, match=f"{views} views"):
-        find(name).plan(views, identity=True)
+        find_transform(name).plan(views, identity=True)
     with pytest.raises(Refused, match="rotate"):
-        find("rotate")
+        find_transform("rotate")
 
 
 def test_images_smaller_than_the_kernel() -> None:
     with pytest.raises(BadImage) as error:
-        find("blur").render(picture(11, 90), [(3.0,)], FRAME)
+        find_transform("blur").render(picture(11, 90), [(3.0,)], FRAME)
     assert error.value.code == "too_small"
-    assert find("blur").render(picture(12, 90), [(3.0,)], FRAME).shape == (1, 12, 90, 3)
+    assert find_transform("blur").render(picture(12, 90), [(3.0,)], FRAME).shape == (1, 12, 90, 3)
     with pytest.raises(BadImage):
-        find("deform").render(picture(8, 90), [(10.0, 0.0)], FRAME)
+        find_transform("deform").render(picture(8, 90), [(10.0, 0.0)], FRAME)
     tiny = picture(1, 1)
     for name in ("rotation", "sharpness", "equalize", "resized_crop", "hue"):
-        assert find(name).render(tiny, find(name).plan(1, identity=True)[:1], FRAME).shape[0] == 1
+        assert (
+            find_transform(name).render(tiny, find_transform(name).plan(1, identity=True)[:1], FRAME).shape[0]
+            == 1
+        )
 
 
 def test_smallest_blur_that_counts() -> None:

@@ -11,7 +11,7 @@ from sklearn.covariance import LedoitWolf
 from engine.errors import Refused
 from engine.kernels import whitening
 from engine.kernels.covariance import moments
-from engine.kernels.whitening import Regularisation, Whitening, agreement, whitener
+from engine.kernels.whitening import Regularisation, Whitening, agreement, fit_whitener
 from tests.oracles.invariance_loop import loop
 
 NONE, LEDOIT_WOLF = Regularisation("none"), Regularisation()
@@ -45,7 +45,7 @@ def test_equals_the_plain_loop(seed: int, d: int, how: str, arithmetic: str) -> 
     }[how]
     cosine, distance = loop(x.mean(axis=0), np.atleast_2d(expected), images, views)
     found = agreement(
-        Whitening(whitener(moments(x), Regularisation.parse(how)), arithmetic=arithmetic), images, views
+        Whitening(fit_whitener(moments(x), Regularisation.parse(how)), arithmetic=arithmetic), images, views
     )
     accuracy = 1e-8 if arithmetic == "float64" else 2e-4
     np.testing.assert_allclose(found.cosine, cosine, atol=accuracy)
@@ -58,17 +58,17 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, blocks: int) -> 
     x = features(300, 10)
     images, views = pairs(8, 4, 10)
     cosine, distance = loop(x.mean(axis=0), np.cov(x, rowvar=False), images, views)
-    found = agreement(Whitening(whitener(moments(x), NONE)), images, views)
+    found = agreement(Whitening(fit_whitener(moments(x), NONE)), images, views)
     np.testing.assert_allclose(found.cosine, cosine, atol=1e-9)
     np.testing.assert_allclose(found.distance, distance, rtol=1e-9)
 
 
 def test_whitened_training_features_have_identity_covariance() -> None:
     x = features(400, 30)
-    z = Whitening(whitener(moments(x), NONE))(x)
+    z = Whitening(fit_whitener(moments(x), NONE))(x)
     np.testing.assert_allclose(np.cov(z, rowvar=False), np.eye(30), atol=1e-9)
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
-    p = Whitening(whitener(moments(x), Regularisation("components", 12)))(x)
+    p = Whitening(fit_whitener(moments(x), Regularisation("components", 12)))(x)
     np.testing.assert_allclose(np.cov(p, rowvar=False), np.eye(12), atol=1e-9)
 
 
@@ -77,7 +77,9 @@ def test_identity_gives_one_and_no_distance() -> None:
     images = features(6, 30, 5)
     for how in ("none", "ledoit-wolf", "components=7"):
         found = agreement(
-            Whitening(whitener(moments(x), Regularisation.parse(how))), images, images[:, None].repeat(3, 1)
+            Whitening(fit_whitener(moments(x), Regularisation.parse(how))),
+            images,
+            images[:, None].repeat(3, 1),
         )
         np.testing.assert_allclose(found.cosine, 1, atol=1e-12)
         np.testing.assert_allclose(found.distance, 0, atol=1e-7)
@@ -87,9 +89,9 @@ def test_an_invertible_linear_map_changes_nothing() -> None:
     rng = np.random.default_rng(3)
     x, (images, views) = features(500, 15), pairs(6, 5, 15)
     turn, move = rng.normal(size=(15, 15)) + 2 * np.eye(15), rng.normal(size=15)
-    plain = agreement(Whitening(whitener(moments(x), NONE)), images, views)
+    plain = agreement(Whitening(fit_whitener(moments(x), NONE)), images, views)
     mapped = agreement(
-        Whitening(whitener(moments(x @ turn + move), NONE)), images @ turn + move, views @ turn + move
+        Whitening(fit_whitener(moments(x @ turn + move), NONE)), images @ turn + move, views @ turn + move
     )
     np.testing.assert_allclose(mapped.cosine, plain.cosine, atol=1e-8)
     np.testing.assert_allclose(mapped.distance, plain.distance, rtol=1e-7)
@@ -99,7 +101,7 @@ def test_independent_features_give_zero_with_the_spread_of_unrelated_directions(
     d, rng = 256, np.random.default_rng(0)
     x = rng.normal(size=(20_000, d))
     images, views = rng.normal(size=(200, d)), rng.normal(size=(200, 20, d))
-    cosine = agreement(Whitening(whitener(moments(x), NONE)), images, views).cosine
+    cosine = agreement(Whitening(fit_whitener(moments(x), NONE)), images, views).cosine
     assert abs(cosine.mean()) < 5 / np.sqrt(d * cosine.size)
     assert cosine.std() == pytest.approx(1 / np.sqrt(d), rel=0.05)
 
@@ -107,11 +109,11 @@ def test_independent_features_give_zero_with_the_spread_of_unrelated_directions(
 def test_condition_is_that_of_what_is_inverted() -> None:
     for d in (40, 300):  # all eigenvalues, and the outer ones by Lanczos
         x = features(3 * d, d)
-        found = whitener(moments(x), Regularisation("ridge", 0.5))
+        found = fit_whitener(moments(x), Regularisation("ridge", 0.5))
         assert found.condition == pytest.approx(
             np.linalg.cond(np.cov(x, rowvar=False) + 0.5 * np.eye(d)), rel=1e-3
         )
-    found = whitener(moments(x), LEDOIT_WOLF)
+    found = fit_whitener(moments(x), LEDOIT_WOLF)
     oracle = LedoitWolf().fit(x)
     assert found.condition == pytest.approx(np.linalg.cond(oracle.covariance_), rel=1e-3)
     assert found.shrinkage == pytest.approx(oracle.shrinkage_)
@@ -121,14 +123,14 @@ def test_fewer_images_than_dimensions() -> None:
     x = features(20, 50)
     for refused in ("none", "components=20"):
         with pytest.raises(Refused, match="20 images"):
-            whitener(moments(x), Regularisation.parse(refused))
-    assert whitener(moments(x), Regularisation("components", 19)).variance == pytest.approx(1)
-    assert whitener(moments(x), LEDOIT_WOLF).condition < 1e4
+            fit_whitener(moments(x), Regularisation.parse(refused))
+    assert fit_whitener(moments(x), Regularisation("components", 19)).variance == pytest.approx(1)
+    assert fit_whitener(moments(x), LEDOIT_WOLF).condition < 1e4
     # A small ridge lets every image of the sample be itself and everything else be unrelated to it.
     images, views = x[:5], x[:5, None] + 0.1 * np.random.default_rng(0).normal(size=(5, 4, 50))
-    collapsed = agreement(Whitening(whitener(moments(x), Regularisation("ridge", 1e-6))), images, views)
+    collapsed = agreement(Whitening(fit_whitener(moments(x), Regularisation("ridge", 1e-6))), images, views)
     assert np.abs(collapsed.cosine).max() < 0.1
-    assert agreement(Whitening(whitener(moments(x), LEDOIT_WOLF)), images, views).cosine.min() > 0.5
+    assert agreement(Whitening(fit_whitener(moments(x), LEDOIT_WOLF)), images, views).cosine.min() > 0.5
 
 
 @pytest.mark.parametrize("arithmetic", ["float64", "float32"])
@@ -136,18 +138,18 @@ def test_a_feature_that_follows_from_others_is_rank_deficient(arithmetic: str) -
     x = features(300, 10)
     x[:, 9] = x[:, 3] - x[:, 4]
     with pytest.raises(Refused, match="Rank-deficient"):
-        whitener(moments(x, arithmetic=arithmetic), NONE, arithmetic=arithmetic)
+        fit_whitener(moments(x, arithmetic=arithmetic), NONE, arithmetic=arithmetic)
     x[:, 9] = 7.0
     with pytest.raises(Refused, match="ledoit-wolf"):
-        whitener(moments(x, arithmetic=arithmetic), NONE, arithmetic=arithmetic)
+        fit_whitener(moments(x, arithmetic=arithmetic), NONE, arithmetic=arithmetic)
     with pytest.raises(Refused, match="rank 9"):
-        whitener(moments(x), Regularisation("components", 10))
+        fit_whitener(moments(x), Regularisation("components", 10))
     with pytest.raises(Refused, match="same feature"):
-        whitener(moments(np.ones((30, 4))), LEDOIT_WOLF)
+        fit_whitener(moments(np.ones((30, 4))), LEDOIT_WOLF)
 
 
 def test_an_image_at_the_mean_has_no_direction() -> None:
-    found = whitener(moments(features(200, 6)), NONE)
+    found = fit_whitener(moments(features(200, 6)), NONE)
     agreed = agreement(Whitening(found), found.mean[None], np.ones((1, 2, 6)))
     assert np.isnan(agreed.cosine).all() and np.isnan(agreed.images).all()
     assert (agreed.distance > 0).all()
@@ -173,7 +175,7 @@ def test_shrinkage_is_written_as_it_is_read() -> None:
 def test_the_device_route_equals_numpy(device: str, how: str, arithmetic: str) -> None:
     x = features(300, 20)
     images, views = pairs(4, 6, 20)
-    found = whitener(moments(x), Regularisation.parse(how))
+    found = fit_whitener(moments(x), Regularisation.parse(how))
     truth = agreement(Whitening(found), images, views)
     other = agreement(Whitening(found, arithmetic=arithmetic, device=device), images, views)
     np.testing.assert_allclose(other.cosine, truth.cosine, atol=1e-10 if arithmetic == "float64" else 2e-5)
@@ -182,7 +184,7 @@ def test_the_device_route_equals_numpy(device: str, how: str, arithmetic: str) -
 @pytest.mark.parametrize("arithmetic", ["float64", "float32"])
 def test_statistics_that_cannot_be_written_to_are_uploaded_without_a_word(arithmetic: str) -> None:
     """As they come from a file that is mapped: torch warns of such memory, and may write to it."""
-    found = whitener(moments(features(300, 20)), Regularisation.parse("ledoit-wolf"))
+    found = fit_whitener(moments(features(300, 20)), Regularisation.parse("ledoit-wolf"))
     for array in (found.mean, found.factor):
         array.flags.writeable = False
     images = features(5, 20)

@@ -8,12 +8,12 @@ import pytest
 from engine.evals.invariance.evaluate import Invariance
 from engine.evals.invariance.options import LEAST_IMAGES
 from engine.evals.invariance.view_store import Views
-from engine.kernels.transforms import TRANSFORMS, find
+from engine.kernels.transforms import TRANSFORMS, find_transform
 from engine.report.views import LABELS, draw_invariances
 
 
 def _one(name: str, n: int, mode: str = "default", **more: Any) -> Invariance:
-    views = Views(name, tuple(find(name).plan(16, identity=False)))
+    views = Views(name, tuple(find_transform(name).plan(16, identity=False)))
     cosine = np.random.default_rng(0).uniform(0.2, 0.9, (n, views.count))
     report = {
         "model": "cost$/net", "bank": "xrays.bank", "mode": mode, "transform": name, "n": n, "cosine": 0.5,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.faults.bucket import begin, everything, lasting, lies
+from benchmarks.faults.bucket import begin, everything, false_markers, lasting
 from benchmarks.faults.s3 import Server, environment, serving
 from stores.backends import leases, object_requests, private
 from stores.backends.location import ObjectPath, Place, place
@@ -471,7 +471,7 @@ def test_kills_at_requests_of_a_run(
 
         with server.faulty(kill):
             assert run.wait(120) == -signal.SIGKILL
-        assert lies(root) == []
+        assert false_markers(root) == []
         start = time.monotonic()
         work(root)
         assert time.monotonic() - start < leases.SECONDS / 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine.decode import ImageSource, Limits, make_decoder
-from engine.decode.bit_depth import levels
+from engine.decode.bit_depth import scale_to_bytes
 from engine.decode.formats import dicom, dicom_display
 from engine.decode.formats.sniff import sniff
 from engine.errors import BadImage
@@ -105,8 +105,8 @@ def test_eight_bits_follow_a_window_under_voi_alone() -> None:
 def test_nothing_is_clipped_unasked() -> None:
     samples = np.array([[0, 4096]], np.uint16)
     with pytest.raises(BadImage, match="depth"):
-        levels(samples, 0, 4095, clip=False)
-    np.testing.assert_array_equal(levels(samples, 0, 4095, clip=True), [[0, 255]])
+        scale_to_bytes(samples, 0, 4095, clip=False)
+    np.testing.assert_array_equal(scale_to_bytes(samples, 0, 4095, clip=True), [[0, 255]])
     for bits in (9, 12, 16):
         stored = depth_ramp(2**bits - 1)
         found = pixels(written(stored, bits), Recipe(depth="scale"))

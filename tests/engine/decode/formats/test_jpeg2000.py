@@ -170,4 +170,4 @@ def test_no_header_of_it_is_plain() -> None:
         header = sniff(coded(samples(bits, False, 1), bits), SCALE, Limits())
         assert isinstance(header, Header)
         assert not header.plain
-        assert isolated_process.is_wanted(header)
+        assert isolated_process.needs_isolation(header)

@@ -129,4 +129,4 @@ def test_deep_samples_are_turned_too(big_endian: bool) -> None:
 
 def test_files_that_ask_for_nothing_are_not_copied() -> None:
     data = tiff_of(picture_tags(quarters()), quarters().tobytes())
-    assert orientation.without(data) is data
+    assert orientation.without_orientation(data) is data

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from engine.decode import Limits
+from engine.decode.formats import png as png_format
 from engine.decode.formats.header import Header
 from engine.decode.formats.sniff import sniff
-from engine.decode.formats.structure import png_rows_missing
 from engine.errors import BadImage
 from engine.recipes import Recipe
 from tests.corpus import images
@@ -105,9 +105,9 @@ def test_small_packed_chunks_pass_and_large_do_not() -> None:
 
 def test_missing_rows() -> None:
     for data in (png(), interlaced(), written(scene(), mode="1"), written(scene(), mode="P")):
-        assert not png_rows_missing(data)
-    assert png_rows_missing(images.with_rows(png(), 251))
-    assert png_rows_missing(interlaced(missing=1))
+        assert not png_format.rows_missing(data)
+    assert png_format.rows_missing(images.with_rows(png(), 251))
+    assert png_format.rows_missing(interlaced(missing=1))
 
 
 def test_damaged_tiff_directories_end() -> None:

@@ -5,10 +5,10 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from engine.evals.neighbours import approximate
-from engine.kernels.faiss_library import why_not
+from engine.kernels.faiss_library import unavailable_reason
 from engine.kernels.vectors import Vectors
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "works")
+pytestmark = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason() or "works")
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])

@@ -15,7 +15,7 @@ from engine import doctor, runtime
 from engine.errors import Refused
 from engine.evals.probe import solvers
 from engine.kernels.logistic.objective import measure
-from engine.kernels.standardize import Moments
+from engine.kernels.standardize import Scaler
 
 GRID = [1e-3, 0.1, 10.0, 1e3]
 
@@ -49,7 +49,7 @@ def test_every_backend_finds_the_minimum(
     backend: str, classes: int, standardised: bool, class_weight: str
 ) -> None:
     x, y, rows = problem(classes)
-    moments = Moments.of(x, rows) if standardised else None
+    moments = Scaler.of(x, rows) if standardised else None
     fits = solvers.solve(x, y, GRID, rows=rows, moments=moments, options=Settings(backend, class_weight))
     given = x[rows].astype(np.float64)
     prepared = (given - given.mean(axis=0)) / given.std(axis=0) if standardised else given
@@ -79,7 +79,7 @@ def test_every_backend_finds_the_minimum(
 @pytest.mark.parametrize("standardised", [True, False])
 def test_every_backend_reports_the_judges_numbers(standardised: bool) -> None:
     x, y, rows = problem(4)
-    moments = Moments.of(x, rows) if standardised else None
+    moments = Scaler.of(x, rows) if standardised else None
     pair = None if moments is None else (moments.mean, moments.scale)
     for backend in ("lockstep", "sklearn"):
         fits = solvers.solve(x, y, GRID, rows=rows, moments=moments, options=Settings(backend))
@@ -93,7 +93,7 @@ def test_findings_are_fitted_on_their_own_rows(backend: str) -> None:
     x, y, rows = problem(3)
     table = np.stack([y == 0, y == 1, y > 0], axis=1).astype(np.int8)
     table[::5, 1] = -1
-    settings, moments = Settings(backend), Moments.of(x, rows)
+    settings, moments = Settings(backend), Scaler.of(x, rows)
     fits = solvers.solve_many(x, table, GRID, rows=rows, moments=moments, options=settings)
     for at, each in enumerate(fits):
         kept = rows[table[rows, at] >= 0]
@@ -187,7 +187,7 @@ def test_cuml_finds_the_same_minimum(classes: int, class_weight: str) -> None:
     if importlib.util.find_spec("cuml") is None:  # where it is installed, an import that fails is a failure
         pytest.skip("cuML is not installed")
     x, y, rows = problem(classes)
-    moments = Moments.of(x, rows)
+    moments = Scaler.of(x, rows)
     found, expected = (
         solvers.solve(x, y, GRID, rows=rows, moments=moments, options=Settings(backend, class_weight, device))
         for backend, device in (("cuml", "cuda:0"), ("sklearn", "cpu"))

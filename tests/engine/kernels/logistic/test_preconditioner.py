@@ -8,26 +8,28 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from engine.kernels.logistic import design_matrix, preconditioner
-from engine.kernels.logistic.design_matrix import Rows
+from engine.kernels.logistic.design_matrix import DesignMatrix
 from engine.kernels.logistic.lbfgs import Spectrum
-from engine.kernels.logistic.preconditioner import Blocks, Served
+from engine.kernels.logistic.preconditioner import BlockAssignment, HessianBlocks
 from engine.kernels.logistic.solver import Options, fit
 from tests.oracles.logistic import objective
 
 
-def _blocks(x: np.ndarray, outputs: int, dtype: torch.dtype = torch.float64) -> Blocks:
-    rows = Rows.of(x, np.arange(len(x)), None, "cpu", 1 << 30)
-    return Blocks(rows, Spectrum.of(rows), outputs, dtype, 1 << 30)
+def _blocks(x: np.ndarray, outputs: int, dtype: torch.dtype = torch.float64) -> HessianBlocks:
+    rows = DesignMatrix.around_mean(x, np.arange(len(x)), None, "cpu", 1 << 30)
+    return HessianBlocks(rows, Spectrum.of(rows), outputs, dtype, 1 << 30)
 
 
-def _solve(blocks: Blocks, p: np.ndarray, gradients: np.ndarray, C: float) -> np.ndarray:
+def _solve(blocks: HessianBlocks, p: np.ndarray, gradients: np.ndarray, C: float) -> np.ndarray:
     """Of one fit with probabilities p [K', n]."""
     task, variances = torch.zeros(1, dtype=torch.int64), torch.from_numpy(p * (1 - p))[None]
     variances = variances.to(blocks._dtype)
-    assert blocks.cover(task, variances, torch.zeros(1, dtype=torch.bool))
-    served = blocks.serve(task, variances)
-    assert served.by_blocks.all()
-    found = blocks.solve(served, torch.from_numpy(gradients)[None], torch.tensor([C], dtype=torch.float64))
+    assert blocks.extend(task, variances, torch.zeros(1, dtype=torch.bool))
+    assignment = blocks.assign(task, variances)
+    assert assignment.has_blocks.all()
+    found = blocks.solve(
+        assignment, torch.from_numpy(gradients)[None], torch.tensor([C], dtype=torch.float64)
+    )
     return found[0].double().numpy()
 
 
@@ -56,8 +58,8 @@ def _softmax(z: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("C", [1e-2, 1.0, 1e4])
 def test_solves_with_the_blocks(outputs: int, C: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preconditioner, "_LEFT_OUT", 0.0)
-    monkeypatch.setattr(preconditioner, "_PLENTY", np.inf)
+    monkeypatch.setattr(preconditioner, "_OMITTED_SHARE", 0.0)
+    monkeypatch.setattr(preconditioner, "_ROWS_FOR_DIAGONAL", np.inf)
     monkeypatch.setattr(design_matrix, "_PANEL", 4)  # panels that do not divide the columns
     rng = np.random.default_rng(1)
     x = rng.normal(size=(200, 10)) * np.logspace(-1, 1, 10) + 3
@@ -75,7 +77,7 @@ def test_diagonals_stand_for_blocks_of_enough_rows(kept: bool, C: float) -> None
     x = rng.normal(size=(400, 10)) @ rng.normal(size=(10, 10)) + 3
     p, gradients = _softmax(rng.normal(size=(3, 400))), rng.normal(size=(3, 11))
     blocks = _blocks(x, 3)
-    blocks._may_keep_rows = kept
+    blocks._may_cache_rows = kept
     found = _solve(blocks, p, gradients, C)
     centred = x - x.mean(0)
     vectors = np.linalg.eigh(centred.T @ centred)[1]  # in this basis all but the diagonals are lost
@@ -88,19 +90,19 @@ def test_diagonals_stand_for_blocks_of_enough_rows(kept: bool, C: float) -> None
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
 
 
-def test_classes_that_few_rows_decide_have_whole_blocks() -> None:
+def test_classes_that_few_rows_decide_have_full_blocks() -> None:
     rng = np.random.default_rng(8)
     variances = torch.full((1, 2, 300), 1e-9, dtype=torch.float64)
     variances[0, 0], variances[0, 1, :15] = 0.1, 0.1
     blocks, task = _blocks(rng.normal(size=(300, 10)), 2), torch.zeros(1, dtype=torch.int64)
-    blocks.cover(task, variances, torch.zeros(1, dtype=torch.bool))
-    (served,) = blocks.serve(task, variances).blocks
-    assert served is not None
-    assert [block.diagonal for block in served] == [True, False]
+    blocks.extend(task, variances, torch.zeros(1, dtype=torch.bool))
+    (assignment,) = blocks.assign(task, variances).blocks
+    assert assignment is not None
+    assert [block.is_diagonal for block in assignment] == [True, False]
 
 
 def test_bfloat16_blurs_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preconditioner, "_PLENTY", np.inf)
+    monkeypatch.setattr(preconditioner, "_ROWS_FOR_DIAGONAL", np.inf)
     monkeypatch.setattr(preconditioner, "fast_bfloat16", lambda device: True)
     rng = np.random.default_rng(2)
     x = (rng.normal(size=(4000, 20)) * np.logspace(-2, 1, 20)).astype(np.float32)
@@ -129,47 +131,47 @@ def test_fits_alike_share_their_blocks_and_others_do_not() -> None:
     blocks, task = _blocks(x, 1), torch.zeros(3, dtype=torch.int64)
     near, far = torch.from_numpy(p * (1 - p)), torch.from_numpy(0.05 * rng.uniform(size=(1, 300)))
     variances, slow = torch.stack([near, 1.1 * near, far]), torch.zeros(3, dtype=torch.bool)
-    assert blocks.serve(task, variances).by_blocks.tolist() == [False] * 3
-    assert not blocks.cover(task, variances, slow, budget=1.0)  # dearer than that
-    assert blocks.cover(task, variances, slow)
-    served = blocks.serve(task, variances)
-    assert served.blocks[0] is not None
-    assert served.blocks[1] is not None
-    assert served.blocks[0][0] is served.blocks[1][0]
-    assert served.blocks[0][0] is not served.blocks[2][0]  # type: ignore[index]
-    assert not blocks.cover(task, variances, slow)  # nothing is lacking
+    assert blocks.assign(task, variances).has_blocks.tolist() == [False] * 3
+    assert not blocks.extend(task, variances, slow, budget=1.0)  # dearer than that
+    assert blocks.extend(task, variances, slow)
+    assignment = blocks.assign(task, variances)
+    assert assignment.blocks[0] is not None
+    assert assignment.blocks[1] is not None
+    assert assignment.blocks[0][0] is assignment.blocks[1][0]
+    assert assignment.blocks[0][0] is not assignment.blocks[2][0]  # type: ignore[index]
+    assert not blocks.extend(task, variances, slow)  # nothing is lacking
 
 
-def test_who_serves_follows_the_fits() -> None:
+def test_assignments_follow_the_fits() -> None:
     a, b = object(), object()
     none = torch.device("cpu")
-    served = Served([[a], None, [a]], none)  # type: ignore[list-item]
-    renewed = Served([[a], [b]], none)  # type: ignore[list-item]
-    changed = served.renew(torch.tensor([True, True, False]), renewed)
+    assignment = BlockAssignment([[a], None, [a]], none)  # type: ignore[list-item]
+    renewed = BlockAssignment([[a], [b]], none)  # type: ignore[list-item]
+    changed = assignment.renew(torch.tensor([True, True, False]), renewed)
     assert changed.tolist() == [False, True, False]
-    assert served.by_blocks.tolist() == [True, True, True]
-    served.join(Served([None], none))
-    served.keep(torch.tensor([False, True, False, True]))
-    assert served.blocks == [[b], None]
-    assert served.by_blocks.tolist() == [True, False]
-    assert served.take(served.by_blocks).blocks == [[b]]
+    assert assignment.has_blocks.tolist() == [True, True, True]
+    assignment.join(BlockAssignment([None], none))
+    assignment.keep(torch.tensor([False, True, False, True]))
+    assert assignment.blocks == [[b], None]
+    assert assignment.has_blocks.tolist() == [True, False]
+    assert assignment.take(assignment.has_blocks).blocks == [[b]]
 
 
-def test_idle_blocks_are_let_go_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preconditioner, "_PLENTY", np.inf)
+def test_unused_blocks_are_evicted_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preconditioner, "_ROWS_FOR_DIAGONAL", np.inf)
     rng = np.random.default_rng(4)
     blocks, task = _blocks(rng.normal(size=(300, 5)), 1), torch.zeros(1, dtype=torch.int64)
     blocks._room = 3 * 36 * 8
     for size in (0.01, 0.1, 1.0, 10.0):
         variances = torch.from_numpy(size * rng.uniform(size=(1, 1, 300)))
-        blocks.cover(task, variances, torch.zeros(1, dtype=torch.bool))
-        assert blocks.serve(task, variances).by_blocks.all()  # what is in use stays
-    assert len(blocks._held[0, 0]) == 3
-    first = Served([[blocks._held[0, 0][0]]], task.device)
-    blocks.serve(task, variances, first)
+        blocks.extend(task, variances, torch.zeros(1, dtype=torch.bool))
+        assert blocks.assign(task, variances).has_blocks.all()  # what is in use stays
+    assert len(blocks._blocks[0, 0]) == 3
+    first = BlockAssignment([[blocks._blocks[0, 0][0]]], task.device)
+    blocks.assign(task, variances, first)
     blocks._room = 2 * 36 * 8
-    blocks.serve(task, variances, first)
-    assert first.blocks[0][0] in blocks._held[0, 0]  # in use besides, though the oldest
+    blocks.assign(task, variances, first)
+    assert first.blocks[0][0] in blocks._blocks[0, 0]  # in use besides, though the oldest
 
 
 def test_certain_rows_without_any_curvature_give_a_finite_direction() -> None:
@@ -196,6 +198,6 @@ def test_a_rare_class_is_estimated_honestly_and_soon_fitted(monkeypatch: pytest.
     newton = LogisticRegression(C=C[0], solver="newton-cholesky", tol=1e-6).fit(x.astype(np.float64), y)
     lowest = objective(x, y, newton.coef_, newton.intercept_, C[0])
     assert objective(x, y, fits.coef[0], fits.intercept[0], C[0]) <= lowest * (1 + 1e-5)
-    monkeypatch.setattr(Blocks, "possible", lambda self, tasks: False)
+    monkeypatch.setattr(HessianBlocks, "fit_in_memory", lambda self, tasks: False)
     without = fit(x, y, C, options=Options(tolerance=1e-5))
     assert fits.iterations.sum() < 0.75 * without.iterations.sum()

@@ -258,11 +258,11 @@ def test_features_that_are_not_finite_are_refused(value: float) -> None:
     [
         ({"targets": np.zeros(6, int)}, "1 class among 6"),
         ({"targets": np.full(6, -1)}, "0 class among 0"),
-        ({"targets": np.array([0, 0, 2, 2, 0, 2])}, "class 1 without a row"),
+        ({"targets": np.array([0, 0, 2, 2, 0, 2])}, "class 1 without rows"),
         ({"C": [1.0, 0.0]}, "positive"),
         ({"C": [np.inf]}, "positive"),
         ({"C": []}, "positive"),
-        ({"targets": np.array([0, 1, 0])}, "6 features, 3 targets"),
+        ({"targets": np.array([0, 1, 0])}, "6 rows of features and 3 targets"),
         ({"targets": np.zeros((6, 2), int)}, "fit_many"),
         ({"class_weight": "even"}, "balanced"),
         ({"class_weight": [1.0]}, "2 positive numbers"),

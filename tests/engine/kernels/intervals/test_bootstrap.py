@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
-from engine.kernels import intervals
 from engine.kernels.episodes import Identity, Stream
-from engine.kernels.intervals import over_episodes, over_groups, paired, resampled
+from engine.kernels.intervals import bootstrap, bootstrap_metrics, bootstrap_ratio, over_episodes, paired
 from engine.kernels.metrics import Evaluation
 
 
@@ -38,7 +37,7 @@ def test_the_bootstrap_is_as_wide_as_theory_says() -> None:
     right = generator.binomial(1, 0.7, 400)  # a patient is right or wrong with all of 5 images
     groups, correct, asked = np.repeat(np.arange(400), 5), np.repeat(right, 5), np.ones(2000, int)
     stream = Identity(0, "", 2, 1, 1).stream("bootstrap")
-    found = over_groups(correct, asked, groups, 4000, stream)
+    found = bootstrap_ratio(correct, asked, groups, 4000, stream)
     assert (found.groups, found.resamples) == (400, 4000)
     wanted = 2 * 1.96 * right.std() / np.sqrt(400)
     assert found.high - found.low == pytest.approx(wanted, rel=0.08)
@@ -47,7 +46,7 @@ def test_the_bootstrap_is_as_wide_as_theory_says() -> None:
 
 def test_images_never_asked_do_not_count() -> None:
     stream = Identity(0, "", 2, 1, 1).stream("bootstrap")
-    found = over_groups(np.array([2, 1, 0]), np.array([2, 1, 0]), np.array([0, 1, 2]), 10, stream)
+    found = bootstrap_ratio(np.array([2, 1, 0]), np.array([2, 1, 0]), np.array([0, 1, 2]), 10, stream)
     assert (found.low, found.high, found.groups) == (
         1.0,
         1.0,
@@ -61,11 +60,11 @@ def test_images_never_asked_do_not_count() -> None:
 def test_one_patient_or_one_resample_gives_no_interval(groups: list[int], resamples: int, said: str) -> None:
     """Every resample of one patient is that patient: an interval of no width would be no certainty."""
     stream = Identity(0, "", 2, 1, 1).stream("bootstrap")
-    found = over_groups(np.array([1, 0, 1]), np.ones(3), np.array(groups), resamples, stream)
+    found = bootstrap_ratio(np.array([1, 0, 1]), np.ones(3), np.array(groups), resamples, stream)
     assert np.isnan([found.low, found.high]).all()
     assert said in found.to_dict()["reason"]
     truth, p = np.array([0, 1, 0]), np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
-    for interval in resampled(truth, p, np.array(groups), resamples=resamples).values():
+    for interval in bootstrap_metrics(truth, p, np.array(groups), resamples=resamples).values():
         assert np.isnan([interval.low, interval.high]).all()
         assert said in interval.to_dict()["reason"]
 
@@ -85,7 +84,9 @@ def looped(
     classes, units = scores.shape[1], np.unique(groups)
     key = hashlib.sha256(f"embank bootstrap 1 {seed}".encode()).digest()[:16]
     numbers = Stream(key).uniform(resamples, len(units))
-    found: dict[str, list[float]] = {name: [] for name in resampled(truth, scores, groups, resamples=1)}
+    found: dict[str, list[float]] = {
+        name: [] for name in bootstrap_metrics(truth, scores, groups, resamples=1)
+    }
     for drawn in (numbers * len(units)).astype(int):
         rows = np.concatenate([np.flatnonzero(groups == units[unit]) for unit in drawn])
         y, p = truth[rows], scores[rows]
@@ -119,7 +120,7 @@ def test_the_bootstrap_of_metrics_is_the_loop(
     groups = np.random.default_rng(seed).integers(0, units, len(truth))
     if len(np.unique(groups)) < 2:
         return
-    found = resampled(truth, scores, groups, resamples=20, seed=seed)
+    found = bootstrap_metrics(truth, scores, groups, resamples=20, seed=seed)
     for name, values in looped(truth, scores, groups, 20, seed).items():
         each = found[name]
         assert (each.resamples, each.left_out) == (len(values), 20 - len(values))
@@ -131,9 +132,9 @@ def test_the_bootstrap_of_metrics_is_the_loop(
 
 def test_blocks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, scores = predictions(0, 100, 3, 20)
-    whole = resampled(truth, scores, resamples=50)
-    monkeypatch.setattr(intervals, "_BLOCK", 7 * len(truth))
-    cut = resampled(truth, scores, resamples=50)
+    whole = bootstrap_metrics(truth, scores, resamples=50)
+    monkeypatch.setattr(bootstrap, "_BLOCK", 7 * len(truth))
+    cut = bootstrap_metrics(truth, scores, resamples=50)
     for name, each in whole.items():
         assert (cut[name].low, cut[name].high) == pytest.approx((each.low, each.high), abs=1e-12)
 
@@ -141,10 +142,10 @@ def test_blocks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 def test_patients_with_copies_of_one_image_count_as_one() -> None:
     """Four copies of every row in a group of its own: the same resamples as of the rows themselves."""
     truth, scores = predictions(1, 60, 3, 50)
-    alone = resampled(truth, scores, np.arange(len(truth)), resamples=200)
+    alone = bootstrap_metrics(truth, scores, np.arange(len(truth)), resamples=200)
     copies = np.tile(np.arange(len(truth)), 4)
-    grouped = resampled(truth[copies], scores[copies], copies, resamples=200)
-    apart = resampled(truth[copies], scores[copies], resamples=200)
+    grouped = bootstrap_metrics(truth[copies], scores[copies], copies, resamples=200)
+    apart = bootstrap_metrics(truth[copies], scores[copies], resamples=200)
     for name, each in alone.items():
         assert grouped[name].low == pytest.approx(each.low, abs=1e-9)
         assert apart[name].high - apart[name].low < each.high - each.low
@@ -154,7 +155,7 @@ def test_the_interval_of_an_accuracy_is_as_wide_as_the_normal_one() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 2000)
     positive = np.where(rng.random(2000) < 0.8, truth, 1 - truth) * 0.6 + 0.2
-    found = resampled(truth, np.stack([1 - positive, positive], axis=1), resamples=2000)["accuracy"]
+    found = bootstrap_metrics(truth, np.stack([1 - positive, positive], axis=1), resamples=2000)["accuracy"]
     right = np.mean((positive > 0.5) == truth)
     wanted = 2 * 1.96 * np.sqrt(right * (1 - right) / 2000)
     assert found.high - found.low == pytest.approx(wanted, rel=0.08)
@@ -162,21 +163,23 @@ def test_the_interval_of_an_accuracy_is_as_wide_as_the_normal_one() -> None:
 
 def test_unknown_groups_are_groups_of_their_own() -> None:
     truth, scores = predictions(2, 50, 2, 50)
-    found = resampled(truth, scores, np.full(len(truth), -1), resamples=30)
-    assert found == resampled(truth, scores, resamples=30)
+    found = bootstrap_metrics(truth, scores, np.full(len(truth), -1), resamples=30)
+    assert found == bootstrap_metrics(truth, scores, resamples=30)
     assert found["auroc"].groups == len(truth)
 
 
 def test_what_is_not_defined_has_no_interval_and_a_reason() -> None:
     truth, scores = predictions(0, 30, 2, 9)
-    found = resampled(np.zeros_like(truth), scores, resamples=30)
+    found = bootstrap_metrics(np.zeros_like(truth), scores, resamples=30)
     assert np.isnan(found["auroc"].low)
     assert found["auroc"].to_dict()["reason"] == "the metric is not defined"
     assert found["accuracy"].resamples == 30
     assert "reason" not in found["accuracy"].to_dict()
-    one = resampled(truth, scores, np.zeros(len(truth), int), resamples=30)["accuracy"]
+    one = bootstrap_metrics(truth, scores, np.zeros(len(truth), int), resamples=30)["accuracy"]
     assert np.isnan(one.high)
     assert one.reason.startswith("1 patient ")
-    unseen = resampled(np.append(truth, 2), np.pad(scores, ((0, 1), (0, 1))), resamples=30, unseen=[2])
+    unseen = bootstrap_metrics(
+        np.append(truth, 2), np.pad(scores, ((0, 1), (0, 1))), resamples=30, unseen=[2]
+    )
     assert np.isnan(unseen["log_loss"].low)
     assert unseen["auroc"].resamples > 0

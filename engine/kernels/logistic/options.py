@@ -1,0 +1,30 @@
+"""How a path of logistic regressions is solved: precision, effort, device and memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: Called with (fits converged or stopped, first counted in float32; fits in all; iterations so far).
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the solver.
+
+    Attributes:
+        tolerance: estimated (f - min f) / f at which a fit has converged.
+        max_iterations: of one fit in float32, and again each time (at most twice) that the check in float64
+            finds that more are needed.
+        device: `cpu` or `cuda:N`.
+        threads: of torch's products on the CPU; None leaves torch's setting. Small problems use one thread,
+            because threads wait for one another on busy cores.
+        memory: bytes that the solver may use beyond its inputs: 8/16 for the design matrix, 5/16 for Hessian
+            blocks, 3/16 for the fits iterated together. A design matrix that does not fit in its share as
+            float32 is read and widened again in every pass.
+    """
+
+    tolerance: float = 1e-7
+    max_iterations: int = 2000
+    device: str = "cpu"
+    threads: int | None = None
+    memory: int = 4 << 30

@@ -1,0 +1,62 @@
+"""Where and how numbers are computed: device, precision, threads and seed.
+
+The only package that names `torch.cuda`. torch is imported when it is needed.
+"""
+
+from engine.faults import device_faults
+from engine.runtime.copies import count_copies
+from engine.runtime.devices import (
+    Precision,
+    cuda_available,
+    describe_devices,
+    device_count,
+    device_like,
+    device_memory,
+    fast_bfloat16,
+    peak_device_bytes,
+    release_cached,
+    toolkit_versions,
+    usable_cores,
+)
+from engine.runtime.flags import autocast, exact_flags, fix_flags, float32_products, plain_flags
+from engine.runtime.settings import Runtime
+from engine.runtime.streams import (
+    DeviceEvent,
+    HostCopy,
+    Span,
+    current_stream_handle,
+    host_buffer,
+    side_stream,
+    synchronize,
+    to_device,
+)
+
+__all__ = [
+    "DeviceEvent",
+    "HostCopy",
+    "Precision",
+    "Runtime",
+    "Span",
+    "autocast",
+    "count_copies",
+    "cuda_available",
+    "current_stream_handle",
+    "describe_devices",
+    "device_count",
+    "device_faults",
+    "device_like",
+    "device_memory",
+    "exact_flags",
+    "fast_bfloat16",
+    "fix_flags",
+    "float32_products",
+    "host_buffer",
+    "peak_device_bytes",
+    "plain_flags",
+    "release_cached",
+    "side_stream",
+    "synchronize",
+    "to_device",
+    "toolkit_versions",
+    "usable_cores",
+]
