@@ -17,7 +17,7 @@ from stores.backends import files
 from stores.backends.location import ObjectPath, Place, place
 from stores.bank.layout import RUN_DOCUMENT, SIDE
 from stores.errors import Refused
-from stores.manifest.tables import atomic_file, write_error
+from stores.manifest.atomic_file import atomic_file, write_error
 
 PICTURES = (".png", ".svg", ".pdf")
 TABLES = (".csv", ".parquet", ".json", ".tex")

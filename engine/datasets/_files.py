@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import Refused
-from stores.manifest.tables import write_error
+from stores.manifest.atomic_file import write_error
 from stores.members.encode import png
 from stores.outputs import check_folder
 

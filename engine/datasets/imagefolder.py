@@ -64,7 +64,7 @@ def _split_and_label(uri: str) -> tuple[str, str]:
     folders = [
         part.lower().removesuffix("!").removesuffix(".zip").removesuffix(".tar") for part in uri.split("/")
     ]
-    found = next((i for i, folder in enumerate(folders[:-1]) if split_words.usual(folder)), None)
+    found = next((i for i, folder in enumerate(folders[:-1]) if split_words.usual_split(folder)), None)
     if found is None:
         raise ManifestError(
             f"{shown(uri)} lies in no split folder",

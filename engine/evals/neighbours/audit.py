@@ -16,7 +16,7 @@ from engine.versions import versions
 from stores import limits
 from stores.bank.reader import Bank, FeatureSet
 from stores.bank.records import RunRecord, keep
-from stores.manifest.spellings import alike
+from stores.manifest.spellings import spelling_variants
 from stores.table_files import write_table
 
 #: Columns whose values a pair may share.
@@ -141,7 +141,7 @@ def _groups_across_splits(group: Column, split: Column) -> dict[str, Any]:
         "images_of_these": int(straddling[groups[groups >= 0]].sum()),
         "across_splits_by_spelling": sum(
             bool(there[places].any(axis=0).sum() > 1 and there[places].any(axis=1).sum() > 1)
-            for places in alike(names)
+            for places in spelling_variants(names)
         ),
         "between": {
             f"{vocabulary[a]} - {vocabulary[b]}": int((there[:, a] & there[:, b]).sum())
