@@ -3,6 +3,6 @@
 from typing import TypeAlias
 
 #: A JSON value.
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 #: A JSON object.
 JsonObject: TypeAlias = "dict[str, Json]"

@@ -47,7 +47,7 @@ def index(root: Path, mode: Mode = "default") -> Manifest:
     for batch, split in _BATCHES.items():
         path = _layout.file(root, (prefix + batch,), "cifar10")
         with opened(path) as file:
-            found: CifarBatch = members.index(file, batch)
+            found: CifarBatch = members.open_index(file, batch)
         if not all(0 <= label < len(_CLASSES) for label in found.labels):
             raise ManifestError(
                 f"{path} has labels from {min(found.labels)} to {max(found.labels)}",

@@ -53,7 +53,7 @@ def _archived(root: Path) -> Iterator[str]:
     for path in sorted(root.iterdir()):
         if path.suffix.lower() in (".zip", ".tar") and path.is_file() and not path.name.startswith("."):
             with opened(path) as file:
-                names: list[str] = list(members.index(file, path.name).entries)
+                names: list[str] = list(members.open_index(file, path.name).entries)
             # What some systems put beside each file of an archive.
             plain = (name for name in names if not name.startswith("__MACOSX/"))
             yield from (f"{path.name}!/{name}" for name in plain if name.lower().endswith(IMAGE_SUFFIXES))

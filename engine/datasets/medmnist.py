@@ -84,7 +84,7 @@ def _archive(root: Path, file: str) -> Path:
 
 def _part(path: Path, split: str) -> dict[str, list[str]]:
     with opened(path) as handle:
-        archive: Npz = members.index(handle, path.name)
+        archive: Npz = members.open_index(handle, path.name)
         rows = archive.shape(f"{split}_images")[0]
     labels = _labels(path, f"{split}_labels", rows)
     stem = path.stem
@@ -104,7 +104,7 @@ def _part(path: Path, split: str) -> dict[str, list[str]]:
 def _labels(path: Path, name: str, rows: int) -> npt.NDArray[Any]:
     try:
         with opened(path) as handle:
-            labels = members.numbers(handle, name, _MAX_LABELS)
+            labels = members.read_array(handle, name, _MAX_LABELS)
     except ManifestError as error:
         raise ManifestError(
             f"{path}: {name} is missing or damaged",

@@ -100,7 +100,7 @@ def index(
 
 def _archive(root: Path, shard: str) -> Tar:
     with opened(root / shard, _REMEDY) as file:
-        archive: Tar = members.index(file, shard)
+        archive: Tar = members.open_index(file, shard)
         return archive
 
 
