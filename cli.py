@@ -1553,7 +1553,7 @@ def probe(
 
 def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
     from engine.report import console
-    from engine.report.notes import ProbeNotes
+    from engine.report.probe_notes import ProbeNotes
 
     fits = [{**each, "model": r["model"]} for r in results for each in (*r.get("findings", ()), r)]
     columns = ["model", "label", "C", "1/C", fits[-1]["select"] + " (val)", "accuracy", "95 %", "per class"]
@@ -1568,7 +1568,7 @@ def _print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
             if each is not r and "masked" in each:
                 masked = ", ".join(f"{n:,} {reason}" for reason, n in each["masked"].items())
                 print(f"  {each['label']}: masked: {masked}")
-            for note in (note for note in each.get("notes", ()) if notes.prints(note, each)):
+            for note in (note for note in each.get("notes", ()) if notes.should_print(note, each)):
                 print(f"  {'' if each is r else each['label'] + ': '}{note}")
             if reason := each.get("test", {}).get("auroc_reason"):
                 print(f"  AUROC: {reason}")
@@ -1772,7 +1772,7 @@ def saliency(
     from engine.evals.saliency.images import open_images
     from engine.evals.saliency.options import SaliencyOptions
     from engine.recipes import load_recipe
-    from engine.report import progress as counting
+    from engine.report import saliency_progress
     from engine.runtime import Runtime
     from stores.bank.records import together
 
@@ -1799,11 +1799,11 @@ def saliency(
     )
     gallery, undone = None, list[Exception]()
     if out:
-        from engine.report.overlays import About, Gallery, refuse_strangers
+        from engine.report.overlays import About, Gallery, refuse_other_files
         from stores.outputs import Images, check_folder
 
         check_folder(out)
-        refuse_strangers(out, Images.of(chosen.manifest), force=force)
+        refuse_other_files(out, Images.of(chosen.manifest), force=force)
         stride = options.on(runtime.on_cuda).stride or 1
         gallery = Gallery(out, About(chosen.title, stride, size), shared=shared_scale)
 
@@ -1812,14 +1812,14 @@ def saliency(
             if gallery and not undone:
                 gallery.add(one)
 
-    with _terminable(), counting.saliency_progress() as update, together() as batch:
+    with _terminable(), saliency_progress.show_progress() as update, together() as batch:
         report = run(
             chosen,
             options,
             runtime=runtime,
             on_progress=update,
             on_map=add,
-            on_estimate=counting.say_estimate,
+            on_estimate=saliency_progress.say_estimate,
         )
     if gallery:
         with _noting(undone):
@@ -2205,14 +2205,14 @@ PublishedSlug = Annotated[str, typer.Argument(metavar="SLUG", help="A slug from 
 def models_fetch(slug: PublishedSlug, from_file: FromFile = None, json: Json = False) -> None:
     """Download a model's published weights, check and pin them, and convert them. Run it again to resume."""
     from engine.models.catalog.lookup import published
-    from engine.models.checkpoints.checkpoint_cache import bring, convert, fitted
+    from engine.models.checkpoints.checkpoint_cache import convert, fetch, read_fitted
     from engine.report import console
 
     source, architecture = published(slug)
     if from_file is not None:  # a file that does not fit is not taken into the cache
-        fitted(source, architecture, from_file)
+        read_fitted(source, architecture, from_file)
     with _terminable(), console.transfer_progress(source.file) as update:
-        bring(source, from_file=from_file, progress=update)
+        fetch(source, from_file=from_file, progress=update)
     _print_converted(convert(source, architecture), json)
 
 

@@ -111,20 +111,20 @@ class DeflateStream:
         """Inflate one block, and keep the state after it."""
         state, position = self._states[block]
         decompressor = state.copy()
-        wanted = min(self.BLOCK, self._size - block * self.BLOCK)
+        target_size = min(self.BLOCK, self._size - block * self.BLOCK)
         data = bytearray()
-        while len(data) < wanted and not decompressor.eof:
+        while len(data) < target_size and not decompressor.eof:
             # At the end of the input the decompressor may still hold output.
             compressed = read_at(file, self._start + position, min(_INPUT, self._length - position))
             try:
-                piece = decompressor.decompress(compressed, wanted - len(data))
+                piece = decompressor.decompress(compressed, target_size - len(data))
             except zlib.error as error:
                 raise MemberError("corrupt", f"its packed data are damaged ({error})") from error
             if not piece and not compressed:
                 break
             position += len(compressed) - len(decompressor.unconsumed_tail)
             data += piece
-        if len(data) < wanted:
+        if len(data) < target_size:
             raise MemberError("truncated", "its packed data end too early")
         if len(self._states) == block + 1:
             self._states.append((decompressor, position))
