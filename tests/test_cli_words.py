@@ -193,7 +193,12 @@ def test_the_note_on_more_features_than_images_is_said_once_and_where_it_matters
     note, grid = f"512 features and 78 train images: {NOT_UNIQUE}", {"C": [0.1, 1.0, 10.0]}
     weak, strong = {"best_C": 10.0, "sweep": grid}, {"best_C": 1.0, "sweep": grid}
     notes = ProbeNotes()
-    assert [notes.should_print(note, each) for each in (strong, weak, strong, weak)] == [False, True, False, False]
+    assert [notes.should_print(note, each) for each in (strong, weak, strong, weak)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
     assert notes.should_print("another note", strong)
     assert not ProbeNotes().should_print(note, {"best_C": 1e-5, "sweep": {"C": [1e-9, 1e-5]}})
     assert not ProbeNotes().should_print(note, {"best_C": 1.0, "sweep": {"C": [1.0]}})

@@ -73,7 +73,9 @@ def run(
             say(f"{model}, {name} {precision} on {each.device}")
             occluder = Occluder(spec, each, squares)
             if name == "batched":
-                occluder.net = windowed_forward.WindowedForward(occluder._module, each, squares.side, whole=True)
+                occluder.net = windowed_forward.WindowedForward(
+                    occluder._module, each, squares.side, whole=True
+                )
             label = f"{name} {precision}"
             errors[label] = _largest_error(occluder, pixels, truth)
             timed[label], counts[label] = _sampled(occluder, pixels, places)

@@ -116,6 +116,6 @@ def part_note(rows: int, published_rows: int) -> list[str]:
     if rows == published_rows:
         return []
     return [
-        f"the label table has {rows:,} rows, the study's had {published_rows:,}: these are the study's rules, but not "
-        "its split, for its shuffle depends on the number of rows"
+        f"the label table has {rows:,} rows, the study's had {published_rows:,}: these are the study's "
+        "rules, but not its split, for its shuffle depends on the number of rows"
     ]

@@ -89,7 +89,8 @@ def _group_problems(manifest: Manifest) -> Iterable[Problem]:
     if not names:
         yield Problem(
             "note", "no_group", len(manifest), "No row names its group (patient)",
-            "name it with `embank manifest table --group COLUMN`, so that no patient is on both sides of a split",
+            "name it with `embank manifest table --group COLUMN`: else a patient may be on both sides of a "
+            "split",
         )  # fmt: skip
         return
     if missing := int((groups < 0).sum()):

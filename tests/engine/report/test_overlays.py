@@ -189,5 +189,6 @@ def test_an_estimate_says_what_is_to_do_and_what_takes_less() -> None:
     assert "--stride 10" in saliency_progress.estimate_lines(estimate(90, 81_000, 8, 0.05, **usual))[1]
     assert "--images" in saliency_progress.estimate_lines(estimate(90, 81_000, 10, 0.05, **usual))[1]
     assert (
-        "--stride 1 goes on" in saliency_progress.estimate_lines(estimate(1, 9, 8, float("nan"), **usual, exact=1))[1]
+        "--stride 1 goes on"
+        in saliency_progress.estimate_lines(estimate(1, 9, 8, float("nan"), **usual, exact=1))[1]
     )

@@ -86,7 +86,9 @@ def test_a_measurement_is_no_class() -> None:
     for fine in ([0, 1], [0, 1, 2, 0], np.arange(100) // 2, [f"name {row}" for row in range(100)]):
         label_codes(fine)
     assert group_codes(np.arange(100)).codes.tolist() == list(range(100))
-    assert is_measurement([*map(str, np.linspace(0, 1, 30))], 59) and not is_measurement([*map(str, range(30))], 59)
+    assert is_measurement([*map(str, np.linspace(0, 1, 30))], 59) and not is_measurement(
+        [*map(str, range(30))], 59
+    )
     assert not is_measurement([*map(str, np.linspace(0, 1, 30))], 60)
 
 

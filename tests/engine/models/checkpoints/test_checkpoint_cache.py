@@ -17,8 +17,8 @@ from torchvision import models
 
 from engine.errors import WeightsError
 from engine.models import load, resolve
-from engine.models.catalog import families as rows
-from engine.models.catalog import lookup as catalog
+from engine.models.catalog import families
+from engine.models.catalog import lookup
 from engine.models.catalog.entry import Row, Variant
 from engine.models.checkpoints import checkpoint_cache
 from engine.models.checkpoints.checkpoint_cache import Expected, Published, fetch, convert
@@ -62,7 +62,7 @@ def _source(url: str = "https://127.0.0.1/w.pth", **options: Any) -> Published:
 def row(monkeypatch: pytest.MonkeyPatch) -> Iterator[Row]:
     """A row of the catalogue, and nothing else: that is all that adding a model takes."""
     added = Row("tiny", ARCHITECTURE, _source(), SMALL, variants=(Variant("same", "same"),))
-    monkeypatch.setattr(catalog, "ROWS", (*rows.ROWS, added))
+    monkeypatch.setattr(lookup, "ROWS", (*families.ROWS, added))
     return added
 
 
