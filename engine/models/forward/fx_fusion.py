@@ -291,7 +291,7 @@ def _may_overwrite(node: fx.Node, packed: set[fx.Node], order: dict[fx.Node, int
     )
 
 
-def _fuse_activation(traced: fx.GraphModule, node: fx.Node, modules: dict[str, Any]) -> bool:
+def _fuse_activation(traced: fx.GraphModule, node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     user = _only_user(node)
     activation = None if user is None else _activation(user, modules)
     if user is None or activation is None:
@@ -303,7 +303,7 @@ def _fuse_activation(traced: fx.GraphModule, node: fx.Node, modules: dict[str, A
     return True
 
 
-def _activation(node: fx.Node, modules: dict[str, Any]) -> _Operator | None:
+def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> _Operator | None:
     """Return the in-place form of the activation that a node applies, which keeps NaN; None for others."""
     module = _module(node, modules)
     if isinstance(module, nn.ReLU) or _is(node, _RELU):
@@ -326,7 +326,7 @@ def _pool_in_float(traced: fx.GraphModule) -> bool:
     return False
 
 
-def _module(node: Any, modules: dict[str, Any]) -> nn.Module | None:
+def _module(node: Any, modules: dict[str, nn.Module]) -> nn.Module | None:
     is_call = isinstance(node, fx.Node) and node.op == "call_module"
     return modules.get(node.target) if is_call else None
 

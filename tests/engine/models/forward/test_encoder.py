@@ -346,7 +346,7 @@ def test_a_failed_compilation_has_a_remedy(folder: Path, monkeypatch: pytest.Mon
     def broken(*args: object) -> None:
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(encoder_module, "_compiled", lambda net, runtime: broken)
+    monkeypatch.setattr(encoder_module, "_compile", lambda net, runtime: broken)
     with pytest.raises(ModelError, match=r"install g\+\+"):
         load(_spec("torchvision/resnet18", folder), Runtime(threads=1, compile=True))
 
