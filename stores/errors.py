@@ -1,13 +1,16 @@
-"""The error tree. Every error a user can meet says what was found, the rule it breaks and the remedy."""
+"""The error tree. Every error that users can meet states the offending value, the rule and a remedy."""
 
 
 class EmbankError(Exception):
-    """Base of all errors meant for the user; `exit_code` is the process's (see the README, "Exit codes").
+    """Base of all errors meant for the user.
 
     Args:
-        found: the value that was met, as the user would recognise it.
+        found: the offending value, as the user knows it.
         rule: what it should have been.
         remedy: what to do now.
+
+    Attributes:
+        exit_code: of the process (see the README, "Exit codes").
     """
 
     exit_code = 2
@@ -29,11 +32,11 @@ class ManifestError(Refused):
 
 
 class PathRefused(Refused):
-    """A path that leaves the root, or that could be read in two ways."""
+    """A path that leaves the root, or is ambiguous."""
 
 
 class BankError(Refused):
-    """A bank that is absent, of another schema, damaged, unsealed, or made from another manifest."""
+    """A bank that is absent, damaged, incomplete, of another schema, or made from another manifest."""
 
 
 class MachineFault(EmbankError):

@@ -1,7 +1,7 @@
-"""Files and folders that a command writes for its user: refused before anything is computed, written whole.
+"""Files and folders that commands write for the user: checked before the work, written atomically.
 
-An output replaces no input, no file of a bank, and no other file unless it is forced to; a picture that the
-same command wrote before may be replaced, which the picture itself says.
+An output never replaces an input or a file of a bank, and another file only with `--force`. A picture may
+replace one that the same command drew, which is recorded in the picture's metadata.
 """
 
 import os
@@ -17,21 +17,21 @@ from stores.backends import files
 from stores.backends.location import Place, place
 from stores.bank.layout import RUN_DOCUMENT, SIDE
 from stores.errors import Refused
-from stores.manifest.tables import atomic_file, write_error
+from stores.manifest.atomic_file import atomic_file, write_error
 
 PICTURES = (".png", ".svg", ".pdf")
 TABLES = (".csv", ".parquet", ".json", ".tex")
 MANIFESTS = (".parquet", ".csv")
-#: What a folder of occlusion maps has in its side folder; a bank has more.
+#: Contents of the side folder of a folder of occlusion maps; that of a bank has more.
 _MAPS = frozenset({"saliency", "tmp"})
 _MANIFEST_COLUMNS = b"image_id,uri,label,split,group"
 _PNG = b"\x89PNG\r\n\x1a\n"
-#: Bytes at either end of a PDF or SVG in which its author is looked for.
+#: Bytes at either end of a file in which its metadata are looked for.
 _ENDS = 1 << 16
 
 
 class ImageList(Protocol):
-    """A manifest, as far as it says where its images are. See `Images`."""
+    """The part of a manifest that `Images` needs."""
 
     @property
     def root(self) -> Path: ...
@@ -41,7 +41,7 @@ class ImageList(Protocol):
 
 @dataclass(frozen=True)
 class Images:
-    """The files of a manifest, as inputs that are looked at only where an output exists already.
+    """The image files of a manifest, as inputs that are inspected only if an output exists already.
 
     Attributes:
         root: folder that relative paths start from.
@@ -53,67 +53,63 @@ class Images:
 
     @classmethod
     def of(cls, manifest: ImageList) -> "Images":
-        """The files of a manifest."""
+        """Take the files of a manifest."""
         return cls(manifest.root, manifest.uris)
 
     def contain(self, target: Path, thorough: bool) -> bool:
-        """Whether the file at `target` is one of these images.
+        """Return whether the file at `target` is one of these images.
 
         Args:
             target: an existing file.
-            thorough: compare it with every image, as a link may have another name; else, where it has no
-                second name, only with those of its own name.
+            thorough: compare it with every image, because symbolic links may have other names; otherwise, if
+                the file has no second hard link, only with images whose uri contains its name.
         """
         from stores.members import split as split_member
 
-        state, name = target.stat(), target.name
-        every = thorough or state.st_nlink > 1
-        files = {split_member(uri)[0] for uri in self.uris if every or name in uri}
-        return any(_same(self.root / file, state) for file in files)
+        status, name = target.stat(), target.name
+        compare_all = thorough or status.st_nlink > 1
+        files = {split_member(uri)[0] for uri in self.uris if compare_all or name in uri}
+        return any(_is_same_file(self.root / file, status) for file in files)
 
 
-def _same(path: Path, state: os.stat_result) -> bool:
+def _is_same_file(path: Path, status: os.stat_result) -> bool:
     try:
-        return os.path.samestat(path.stat(), state)
+        return os.path.samestat(path.stat(), status)
     except (OSError, ValueError):
         return False
 
 
 def is_bank(folder: Path) -> bool:
-    """Whether a directory is a bank, or was one before it lost its run document."""
+    """Return whether a directory is a bank, or was one before it lost its run document."""
     try:
         if (folder / RUN_DOCUMENT).is_file():
             return True
-        inside = os.listdir(folder / SIDE)  # noqa: PTH208
+        contents = os.listdir(folder / SIDE)  # noqa: PTH208
     except (OSError, ValueError):
         return False
-    return not _MAPS.issuperset(inside)
+    return not _MAPS.issuperset(contents)
 
 
 def bank_above(path: Path) -> Path | None:
-    """The bank that a path lies in (or is), links followed; None if it lies in none."""
+    """Return the bank that a path lies in (or is), with links followed; None if it lies in none."""
     real = Path(os.path.realpath(path))
     return next((folder for folder in (real, *real.parents) if is_bank(folder)), None)
 
 
 def refuse_in_bank(path: Path | str) -> None:
-    """Refuse a path in a bank, which holds what belongs to it and nothing else.
-
-    Raises:
-        Refused: naming the bank.
-    """
+    """Refuse a path in a bank, which contains only its own files. Raises Refused."""
     path = Path(path)
-    # The folder decides where a new name appears, the name where an old one leads.
+    # The folder decides where a new file would appear, the path itself where an existing link leads.
     for where in (path.absolute().parent, path):
         if (bank := bank_above(where)) is not None:
             raise _inside(path, bank)
 
 
 def refuse_unwritable(path: Place) -> None:
-    """Refuse a path whose nearest existing folder cannot take a new name.
+    """Refuse a path whose nearest existing parent is a file, or a folder that cannot be written to.
 
     Raises:
-        Refused: naming the folder, or the file that stands in the way.
+        Refused: naming that parent.
     """
     if reason := files.why_unwritable(path):
         raise Refused(reason, "An output lies in a folder that can be written to", "choose another")
@@ -132,15 +128,15 @@ def check_file(
 
     Args:
         path: of the output; missing folders are made when it is written.
-        kinds: endings, with their dot, in lower case.
+        kinds: allowed endings, with their dot, in lower case.
         command: whose pictures may be replaced without force; empty for none.
-        force: replace an existing file that is no input.
+        force: replace an existing file that is not an input.
         inputs: files that the command reads; None is skipped.
-        images: gives further inputs; called only where `path` exists.
+        images: returns further inputs; called only if `path` exists.
 
     Raises:
-        Refused: another ending, a directory, an input, a place in a bank or that cannot be written to, or an
-            existing file.
+        Refused: another ending, a directory, an input, a place in a bank, one that cannot be written to, or
+            an existing file.
     """
     if path.suffix.lower() not in kinds:
         raise Refused(f"The name {path}", f"It ends in {' or '.join(kinds)}", "choose a name that ends so")
@@ -158,30 +154,26 @@ def _refuse_existing(
     images: Callable[[], Images] | None,
 ) -> None:
     try:
-        state = path.stat()
-    except OSError:  # a link that leads nowhere: it is replaced like a file
-        state = path.lstat()
-    if not (stat.S_ISREG(state.st_mode) or stat.S_ISLNK(state.st_mode)):
-        what = "a folder" if stat.S_ISDIR(state.st_mode) else "no ordinary file"
-        raise Refused(f"{path} is {what}", "The output is a file", "choose another name")
-    if any(_same(each, state) for each in inputs if each is not None):
+        status = path.stat()
+    except OSError:  # a dangling link, which is replaced like a file
+        status = path.lstat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
+        raise Refused(f"{path} is {kind}", "The output is a file", "choose another name")
+    if any(_is_same_file(source, status) for source in inputs if source is not None):
         raise Refused(f"{path} is read by this command", "An output replaces no input", "choose another name")
-    ours = bool(command) and written_by(path, command)
-    if images is not None and path.exists() and images().contain(path, force or not ours):
+    own_picture = bool(command) and written_by(path, command)
+    if images is not None and path.exists() and images().contain(path, force or not own_picture):
         raise Refused(
             f"{path} is one of the images", "An output replaces no image of the bank", "choose another name"
         )
-    if not (force or ours):
+    if not (force or own_picture):
         rule = "only a picture that the same command drew" if command else "nothing unasked"
         raise Refused(f"{path} exists", f"An output replaces {rule}", "choose another name, or add --force")
 
 
 def refuse_twice(*paths: Path | None) -> None:
-    """Refuse two outputs under one name.
-
-    Raises:
-        Refused: naming it.
-    """
+    """Refuse two outputs under one name. Raises Refused."""
     real = [os.path.realpath(path) for path in paths if path is not None]
     if len(set(real)) < len(real):
         raise Refused(f"{real[0]} twice", "Each output has a name of its own", "choose another name for one")
@@ -219,7 +211,7 @@ def _inside(where: Place, bank: Place) -> Refused:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name whole or not at all; missing folders are made.
+    """Open a file that appears under its name once it is complete; missing folders are made.
 
     Raises:
         Refused: the folder is not writable.
@@ -231,40 +223,40 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def author(command: str) -> str:
-    """What a picture says of who drew it."""
+    """Return the author that a command's pictures have in their metadata."""
     return f"embank {command}"
 
 
 def written_by(path: Path, command: str) -> bool:
-    """Whether a picture says that this command drew it: PNG `Software`, PDF `Creator`, SVG `creator`."""
+    """Return whether a picture's metadata (PNG `Software`, PDF `Creator`, SVG `creator`) name a command."""
     try:
         with path.open("rb") as file:
             head = file.read(_ENDS)
             if head.startswith(_PNG):
                 return _software(head) == author(command).encode()
             file.seek(max(0, os.fstat(file.fileno()).st_size - _ENDS))
-            return _signed(head, author(command)) or _signed(file.read(_ENDS), author(command))
+            return _names_author(head, author(command)) or _names_author(file.read(_ENDS), author(command))
     except OSError:
         return False
 
 
 def _software(head: bytes) -> bytes | None:
-    """The text `Software` of a PNG, if it stands before the pixels."""
-    at = len(_PNG)
-    while at + 8 <= len(head):
-        size, kind = int.from_bytes(head[at : at + 4], "big"), head[at + 4 : at + 8]
+    """Return the text `Software` of a PNG, if it comes before the pixels."""
+    offset = len(_PNG)
+    while offset + 8 <= len(head):
+        size, kind = int.from_bytes(head[offset : offset + 4], "big"), head[offset + 4 : offset + 8]
         if kind == b"IDAT":
             break
-        name, _, text = head[at + 8 : at + 8 + size].partition(b"\0")
+        name, _, text = head[offset + 8 : offset + 8 + size].partition(b"\0")
         if kind == b"tEXt" and name == b"Software":
             return text
-        at += 12 + size
+        offset += 12 + size
     return None
 
 
-def _signed(data: bytes, name: str) -> bool:
-    wide = b"\xfe\xff" + name.encode("utf-16-be")
-    pdf = any(b"/Creator (" + text + b")" in data for text in (name.encode(), wide))
+def _names_author(data: bytes, name: str) -> bool:
+    utf16 = b"\xfe\xff" + name.encode("utf-16-be")
+    pdf = any(b"/Creator (" + text + b")" in data for text in (name.encode(), utf16))
     svg = rb"<dc:creator>\s*<cc:Agent>\s*<dc:title>" + re.escape(name.encode()) + rb"</dc:title>"
     return pdf or re.search(svg, data) is not None
 
@@ -277,8 +269,8 @@ def check_manifest(
     Args:
         path: Parquet or CSV; also an object's URL.
         force, inputs: as for `check_file`.
-        root: folder of a data set, of whose files any may be an input: none but a manifest is replaced. A
-            CSV lies in it.
+        root: folder of a data set. Any of its files may be an input, so that only manifests are replaced
+            there; a CSV must lie in it.
 
     Raises:
         Refused: as `check_file`.
@@ -318,7 +310,7 @@ def _check_remote_manifest(where: Place, force: bool) -> None:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether embank wrote this manifest: Parquet that keeps a root, or a CSV with its first columns."""
+    """Return whether embank wrote this file as a manifest: Parquet with a root, or CSV with its columns."""
     try:
         with path.open("rb") as file:
             head = file.read(64)

@@ -1,4 +1,4 @@
-"""Tables of results as files that other programs read: CSV, Parquet, JSON or LaTeX, by the ending."""
+"""Tables of results as files for other programs: CSV, Parquet, JSON or LaTeX, by the ending."""
 
 import csv
 import io
@@ -25,16 +25,16 @@ def write_table(
     digits: int | None = 9,
     types: Mapping[str, str] | None = None,
 ) -> None:
-    """Write columns of equal length, whole or not at all.
+    """Write columns of equal length, atomically.
 
     CSV and LaTeX show floating-point numbers with `digits` decimals, and in CSV a cell that a spreadsheet
-    would run is quoted; Parquet and JSON (a list of objects) keep every value as it is, NaN as null.
+    would execute is quoted; Parquet and JSON (a list of objects) keep values unchanged, but NaN becomes null.
 
     Args:
         columns: name -> int, float, str or None cells; None is an empty cell, or null.
-        out: its ending says the format; missing folders are made.
-        digits: None writes as many as tell a float64 from all others.
-        types: of the columns in Parquet, as Arrow names them; None infers them from the cells.
+        out: its ending gives the format; missing folders are made.
+        digits: decimals; None writes as many as are needed to read the same float64 back.
+        types: column -> Arrow's name of its type in Parquet; others are inferred from the cells.
 
     Raises:
         Refused: the folder is not writable. MachineFault: the disk is full or fails.

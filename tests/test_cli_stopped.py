@@ -10,7 +10,7 @@ import pytest
 import typer
 
 import cli
-from engine.report import stopping
+from engine.report import stop_messages
 from stores.bank.reader import Bank
 from tests.command import embank
 from tests.probe_banks import FIRST, SECOND, make_probe_bank
@@ -28,10 +28,10 @@ def all_commands() -> set[str]:
 
 
 def test_every_command_says_what_is_kept() -> None:
-    assert set(stopping.KEPT) == all_commands()
-    for name, text in stopping.KEPT.items():
+    assert set(stop_messages.KEPT) == all_commands()
+    for name, text in stop_messages.KEPT.items():
         assert text.endswith(".") and "\n" not in text
-        assert stopping.sentence([*name.split(), "x", "--model", "y"]) == f"Stopped. {text}"
+        assert stop_messages.sentence([*name.split(), "x", "--model", "y"]) == f"Stopped. {text}"
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_every_command_says_what_is_kept() -> None:
     ],
 )
 def test_the_command_is_found_among_the_words(words: list[str], name: str | None) -> None:
-    assert stopping.command(words) == name
-    assert stopping.sentence(words).startswith("Stopped. ")
+    assert stop_messages.command(words) == name
+    assert stop_messages.sentence(words).startswith("Stopped. ")
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_what_has_not_begun_to_write_has_changed_nothing(
     press(monkeypatch, place)
     ran = embank(*command.split(), *words)
     assert (ran.code, ran.out) == (130, "")
-    assert ran.err.split("\n")[-2:] == [f"Stopped. {stopping.KEPT[command]}", ""]
+    assert ran.err.split("\n")[-2:] == [f"Stopped. {stop_messages.KEPT[command]}", ""]
     assert ran.err.count("Stopped.") == 1 and "Traceback" not in ran.err
     assert contents(root) == before
 

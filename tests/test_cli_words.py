@@ -14,7 +14,7 @@ from engine.evals.probe.selection import NOT_UNIQUE
 from engine.models.catalog import lookup as catalog
 from engine.models.catalog import slugs, suggest
 from engine.models.catalog.families import ROWS
-from engine.report.notes import ProbeNotes
+from engine.report.probe_notes import ProbeNotes
 from tests.command import embank
 
 
@@ -127,7 +127,7 @@ def test_what_is_like_nothing_suggests_nothing() -> None:
 
 
 def test_names_of_one_of_several() -> None:
-    assert [suggest.one_of(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+    assert [suggest.either_of(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
         "",
         "a",
         "a or b",
@@ -193,8 +193,13 @@ def test_the_note_on_more_features_than_images_is_said_once_and_where_it_matters
     note, grid = f"512 features and 78 train images: {NOT_UNIQUE}", {"C": [0.1, 1.0, 10.0]}
     weak, strong = {"best_C": 10.0, "sweep": grid}, {"best_C": 1.0, "sweep": grid}
     notes = ProbeNotes()
-    assert [notes.prints(note, each) for each in (strong, weak, strong, weak)] == [False, True, False, False]
-    assert notes.prints("another note", strong)
-    assert not ProbeNotes().prints(note, {"best_C": 1e-5, "sweep": {"C": [1e-9, 1e-5]}})
-    assert not ProbeNotes().prints(note, {"best_C": 1.0, "sweep": {"C": [1.0]}})
-    assert not ProbeNotes().prints(note, {"best_C": None})
+    assert [notes.should_print(note, each) for each in (strong, weak, strong, weak)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert notes.should_print("another note", strong)
+    assert not ProbeNotes().should_print(note, {"best_C": 1e-5, "sweep": {"C": [1e-9, 1e-5]}})
+    assert not ProbeNotes().should_print(note, {"best_C": 1.0, "sweep": {"C": [1.0]}})
+    assert not ProbeNotes().should_print(note, {"best_C": None})

@@ -17,7 +17,7 @@ from stores.bank import documents
 from stores.bank.keys import ChunkResult, Failure, FeatureKey
 from stores.bank.reader import Bank
 from stores.bank.writer import FeatureWriter, open_or_create
-from stores.manifest import tables
+from stores.manifest import atomic_file
 from stores.manifest.manifest import Manifest
 
 #: Calls of `os` that touch the disk, as `stores.backends.local` and the modules behind it make them.
@@ -140,7 +140,7 @@ class Os:
 
 
 #: Modules through whose `os` the stores access the disk.
-_DOORS: tuple[Any, ...] = (disk, local, flock, tables)
+_DOORS: tuple[Any, ...] = (disk, local, flock, atomic_file)
 
 
 @contextmanager

@@ -73,8 +73,9 @@ def run(
             say(f"{model}, {name} {precision} on {of_precision.device}")
             occluder = Occluder(spec, of_precision, squares)
             if name == "batched":
-                net = windowed_forward.LocalForward(occluder._module, of_precision, squares.side, whole=True)
-                occluder.net = net
+                occluder.net = windowed_forward.WindowedForward(
+                    occluder._module, of_precision, squares.side, whole=True
+                )
             label = f"{name} {precision}"
             errors[label] = _largest_error(occluder, pixels, truth)
             timed[label], counts[label] = _sampled(occluder, pixels, places)

@@ -36,14 +36,14 @@ def models_show(slug: Slug, weights: Weights = None, json: Json = False) -> None
 def models_fetch(slug: Slug, from_file: FromFile = None, json: Json = False) -> None:
     """Download a model's published weights, check and pin them, and convert them. Run it again to resume."""
     from engine.models.catalog.lookup import published
-    from engine.models.checkpoints.checkpoint_cache import bring, convert, fitted
+    from engine.models.checkpoints.checkpoint_cache import convert, fetch, read_fitted
     from engine.report import console
 
     source, architecture = published(slug)
     if from_file is not None:  # a file that does not fit is not taken into the cache
-        fitted(source, architecture, from_file)
+        read_fitted(source, architecture, from_file)
     with terminable(), console.transfer_progress(source.file) as update:
-        bring(source, from_file=from_file, progress=update)
+        fetch(source, from_file=from_file, progress=update)
     _show_converted(convert(source, architecture), json)
 
 

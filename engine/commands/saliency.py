@@ -170,11 +170,11 @@ def _gallery(
     """The folder of overlays, if there is to be one; refused if there is something else in it."""
     if not output.out:
         return None
-    from engine.report.overlays import About, Gallery, refuse_strangers
+    from engine.report.overlays import About, Gallery, refuse_other_files
     from stores.outputs import Images, check_folder
 
     check_folder(output.out)
-    refuse_strangers(output.out, Images.of(chosen.manifest), force=output.force)
+    refuse_other_files(output.out, Images.of(chosen.manifest), force=output.force)
     stride = options.on(runtime.on_cuda).stride or 1
     return Gallery(output.out, About(chosen.title, stride, options.size), shared=output.shared_scale)
 
@@ -183,14 +183,14 @@ def _run(
     chosen: "Images", options: "SaliencyOptions", runtime: "Runtime", add: Callable[[Any], None]
 ) -> dict[str, Any]:
     from engine.evals.saliency.evaluate import saliency as run
-    from engine.report import progress
+    from engine.report import saliency_progress
 
-    with progress.saliency_progress() as update:
+    with saliency_progress.show_progress() as update:
         return run(
             chosen,
             options,
             runtime=runtime,
             on_progress=update,
             on_map=add,
-            on_estimate=progress.say_estimate,
+            on_estimate=saliency_progress.say_estimate,
         )

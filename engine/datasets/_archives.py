@@ -1,4 +1,4 @@
-"""Containers of images as adapters see them: open, list, or refuse with the file's name."""
+"""Opening containers of images for adapters, with errors that name the file."""
 
 import contextlib
 import os
@@ -15,10 +15,10 @@ IMAGE_SUFFIXES = tuple(sorted(SUFFIXES))
 
 @contextlib.contextmanager
 def opened(path: Path, remedy: str = "fetch the file again") -> Iterator[int]:
-    """A descriptor of a container; trouble in the body is told as the container's.
+    """Open a container and yield its descriptor; errors of the body are reported as the container's.
 
     Raises:
-        ManifestError: it cannot be read, or is not what its name says.
+        ManifestError: it cannot be read, or is not of the kind that its name says.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

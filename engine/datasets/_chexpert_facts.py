@@ -1,8 +1,8 @@
-"""What is known of CheXpert."""
+"""Facts about CheXpert: findings, counts and the page that users read."""
 
 from engine.datasets._protocol import MODES, Facts, Option
 
-#: In the order of the label table.
+#: Findings in the order of the label table.
 FINDINGS = (
     "No Finding",
     "Enlarged Cardiomediastinum",
@@ -19,7 +19,7 @@ FINDINGS = (
     "Fracture",
     "Support Devices",
 )
-#: Images of `train.csv` by finding: positive, uncertain, negative, not mentioned.
+#: Finding -> images of `train.csv` that are positive, uncertain, negative, not mentioned.
 IMAGE_COUNTS = {
     "No Finding": (22381, 0, 0, 201033),
     "Enlarged Cardiomediastinum": (10798, 12403, 21638, 178575),
@@ -36,8 +36,8 @@ IMAGE_COUNTS = {
     "Fracture": (9040, 642, 2512, 211220),
     "Support Devices": (116001, 1079, 6137, 100197),
 }
+#: Rows of `train.csv`, and of the study's training part of it.
 ROWS = 223_414
-#: The study's training part.
 TRAIN_ROWS = 134_049
 #: Label -> images of the study's few-shot pool.
 PUBLISHED_POOL = {"positive": 4356, "negative": 5645}

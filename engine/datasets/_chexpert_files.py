@@ -1,4 +1,4 @@
-"""Where the parts of CheXpert lie: three layouts of one data set."""
+"""The files of CheXpert, which comes in three layouts."""
 
 import os
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 NAME = "chexpert"
 ARCHIVES = ("CheXpert-v1.0", "CheXpert-v1.0-small")
-#: The full-size archives as Stanford AIMI ships them: tables and validation images, then training images
-#: without the folder `train`.
+#: The full-size archives of Stanford AIMI: tables and validation images, and training images without the
+#: folder `train`.
 TABLES_BATCH = "CheXpert-v1.0 batch 1 (validate & csv)"
 TRAIN_BATCHES = tuple(f"CheXpert-v1.0 batch {n} (train {n - 1})" for n in (2, 3, 4))
 _SAMPLE = 100
@@ -24,14 +24,14 @@ _SAMPLE = 100
 
 @dataclass(frozen=True)
 class Home:
-    """Where the tables and the images are.
+    """The places of tables and images.
 
     Attributes:
         root: the user's folder.
-        tables: folders that may hold `train.csv` and `valid.csv`, relative to the root.
-        folders: patient -> folder of the patient's folder, relative to the root; None: `train` and `valid`
-            lie in `folder`.
+        tables: folders that may contain `train.csv` and `valid.csv`, relative to the root.
         folder: the archive's folder, relative to the root.
+        folders: patient -> folder, relative to the root, that contains the patient's folder; None if `train`
+            and `valid` are in `folder`.
     """
 
     root: Path
@@ -40,36 +40,36 @@ class Home:
     folders: dict[str, str] | None = None
 
     def table(self, name: str) -> Path:
-        """A label table."""
+        """Return the path of a label table. Raises Refused if it is missing."""
         return _layout.file(self.root, [f"{folder}/{name}" for folder in self.tables], NAME)
 
     def uris(self, part: str, frame: "pd.DataFrame") -> "pd.Series[str]":
-        """The uri of each row; empty where a patient's batch is not there.
+        """Return the uri of each row; empty if the patient's batch is missing.
 
         Args:
             part: `train` or `valid`.
             frame: columns `group` (patient) and `rest` (path below the patient's folder).
         """
-        below = frame["group"] + "/" + frame["rest"]
+        relative = frame["group"] + "/" + frame["rest"]
         if part == "valid" or self.folders is None:
-            return ("" if self.folder == "." else f"{self.folder}/") + f"{part}/" + below
+            return ("" if self.folder == "." else f"{self.folder}/") + f"{part}/" + relative
         batches = frame["group"].map(self.folders)
-        return (batches + "/" + below).where(batches.notna(), "")
+        return (batches + "/" + relative).where(batches.notna(), "")
 
 
 def find(root: Path) -> Home:
-    """Find out which layout this is.
+    """Recognise the layout of a folder.
 
     Raises:
-        Refused: none, or two of them.
+        Refused: it has none of the layouts, or two of them.
     """
     _layout.refuse_no_folder(root, NAME)
     homes = [folder for folder in (".", *ARCHIVES) if (root / folder / "train").exists()]
     batches = [batch for batch in TRAIN_BATCHES if (root / batch).exists()]
     if len(homes) + bool(batches) > 1:
-        found = ", ".join(str(root / folder) for folder in homes + batches)
+        several = ", ".join(str(root / folder) for folder in homes + batches)
         raise Refused(
-            f"{found}: images of CheXpert in more than one of these",
+            f"{several}: images of CheXpert in more than one of these",
             "A manifest is of the full-size or of the small images",
             "name the folder of one of them as ROOT",
         )
@@ -100,31 +100,34 @@ def keep(frame: "pd.DataFrame", root: Path, present: bool) -> tuple["pd.DataFram
     """Leave out rows without a file.
 
     Args:
-        present: look for every file; otherwise for a sample, and only rows whose batch is missing go.
+        frame: rows with the column `uri`.
+        root: folder that uris are relative to.
+        present: look for every file; otherwise only rows whose batch is missing are left out, and a sample of
+            the files is looked for.
 
     Returns:
-        (rows, notes on what was left out or looks missing).
+        (rows, notes on what was left out or seems to be missing).
 
     Raises:
-        Refused: nothing is left.
+        Refused: no row is left.
     """
-    there = (frame["uri"] != "").to_numpy(copy=True)
+    exists = (frame["uri"] != "").to_numpy(copy=True)
     if present:
-        # A Path for each of 223,414 is slow.
-        there &= np.array([os.path.exists(f"{root}/{uri}") for uri in frame["uri"]])  # noqa: PTH110
+        # A Path for each of 223,414 files is slow.
+        exists &= np.array([os.path.exists(f"{root}/{uri}") for uri in frame["uri"]])  # noqa: PTH110
     notes = []
-    if absent := int((~there).sum()):
+    if absent := int((~exists).sum()):
         notes.append(f"{absent:,} of {len(frame):,} rows of the label table left out: no file")
-    kept = frame[there].reset_index(drop=True)
-    if not len(kept):
+    remaining = frame[exists].reset_index(drop=True)
+    if not len(remaining):
         raise Refused(
             f"{root} holds none of the {len(frame):,} images of the label table",
             "The table and the images belong together",
             f"unpack the images; see `embank datasets show {NAME}`",
         )
     if not present:
-        notes += _sample_note(kept["uri"], root)
-    return kept, notes
+        notes += _sample_note(remaining["uri"], root)
+    return remaining, notes
 
 
 def _sample_note(uris: "pd.Series[str]", root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Find what packages ship without importing them, and write pictures as the same bytes everywhere."""
+"""Files that installed packages ship, and pictures written as the same bytes everywhere."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import Refused
-from stores.manifest.tables import write_error
+from stores.manifest.atomic_file import write_error
 from stores.members.encode import png
 from stores.outputs import check_folder
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def package_file(package: str, relative: str, install: str) -> Path:
-    """A file inside an installed package. The package is not imported, so it cannot reach for the network.
+    """Return a file inside an installed package, without importing it, so that it cannot use the network.
 
     Args:
         package: import name.
@@ -64,7 +64,7 @@ class Picture:
 def write_pictures(directory: Path, pictures: Iterable[Picture]) -> "Manifest":
     """Write pictures as `<label>/<image_id>.png` and list them with their digests, sorted by uri.
 
-    All are made before the first is written.
+    All pictures are made before the first is written, so that a refusal leaves nothing behind.
 
     Raises:
         Refused: the directory cannot be written to, or lies in a bank.
@@ -72,11 +72,11 @@ def write_pictures(directory: Path, pictures: Iterable[Picture]) -> "Manifest":
     """
     from stores.manifest.manifest import Manifest
 
-    made = {f"{picture.label}/{picture.image_id}.png": picture for picture in pictures}
-    for folder in {(directory / uri).parent for uri in made}:  # before the first is written
+    by_uri = {f"{picture.label}/{picture.image_id}.png": picture for picture in pictures}
+    for folder in {(directory / uri).parent for uri in by_uri}:
         check_folder(folder)
     rows = []
-    for uri, picture in made.items():
+    for uri, picture in by_uri.items():
         data = png(picture.pixels)
         _write_once(directory / uri, data)
         row = {"image_id": picture.image_id, "uri": uri, "label": picture.label, "group": picture.group}
@@ -86,7 +86,7 @@ def write_pictures(directory: Path, pictures: Iterable[Picture]) -> "Manifest":
 
 
 def _write_once(path: Path, data: bytes) -> None:
-    """Whole or not at all, but not fsynced: what a power cut loses, the manifest's digest finds."""
+    """Write a file atomically unless it is there already; without fsync, as the manifest has its digest."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.is_file() and path.read_bytes() == data:

@@ -1,4 +1,4 @@
-"""What the two iChallenge sets share: the study shuffled tables of its own, which are in no download."""
+"""What the two iChallenge sets share: the study's split, whose tables are not part of the downloads."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +12,21 @@ if TYPE_CHECKING:
 
 
 def published(
-    frame: "pd.DataFrame", root: Path, candidates: Sequence[str], whole: int
+    frame: "pd.DataFrame", root: Path, candidates: Sequence[str], published_rows: int
 ) -> tuple["pd.DataFrame", list[str]]:
-    """The study's split: the rows of its table shuffled; without the table, the names in order.
+    """Split as the study did: the rows of its table are shuffled, or the sorted names if there is no table.
 
     Args:
-        frame: column `image_id`, in the order of names.
-        candidates: where the table may lie. Of its columns only the one with names is read.
-        whole: rows that the study had.
+        frame: column `image_id`, sorted.
+        root: the user's folder.
+        candidates: possible paths of the table, of which only the column with names is read.
+        published_rows: number of rows that the study had.
 
     Returns:
-        (rows in shuffled order with `split`, notes on why this is not the study's split, if it is not).
+        (rows in shuffled order with `split`; notes on why this is not the study's split, if it is not).
 
     Raises:
-        ManifestError: no column of the table holds names of images that are there.
+        ManifestError: no column of the table has names of images in `frame`.
     """
     path = _layout.optional_file(root, candidates)
     if path is None:
@@ -37,13 +38,13 @@ def published(
         names = _names(path, set(frame["image_id"]))
         left_out = len(frame) - len(names)
         notes = [f"{left_out:,} images left out: they are not in {path}"] if left_out else []
-        place = {name: row for row, name in enumerate(frame["image_id"])}
-        frame = frame.iloc[[place[name] for name in names]]
-    return _splits.published_split(frame), notes + _splits.part_note(len(frame), whole)
+        row_of = {name: row for row, name in enumerate(frame["image_id"])}
+        frame = frame.iloc[[row_of[name] for name in names]]
+    return _splits.published_split(frame), notes + _splits.part_note(len(frame), published_rows)
 
 
 def _names(path: Path, known: set[str]) -> "pd.Series[str]":
-    """File names without suffix in the order of the table."""
+    """Return file names without suffix in the order of the table. Raises ManifestError."""
     table = _tables.read(path, ())
     for column in table:
         names = table[column].str.strip().str.replace(r"\.jpe?g$", "", case=False, regex=True).str.upper()

@@ -1,4 +1,4 @@
-"""Find the parts of a download below the folder that the user named, and say which one is missing."""
+"""The parts of a download below the user's folder, with errors that name a missing one."""
 
 import os
 from collections.abc import Sequence
@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 
 
 def folder(root: Path, candidates: Sequence[str], name: str) -> str:
-    """The first of some folders that is there, relative to the root (`.` for the root itself).
+    """Return the first candidate that is a folder, relative to the root (`.` is the root itself).
+
+    Args:
+        root: the user's folder.
+        candidates: relative to the root.
+        name: of the data set, for messages.
 
     Raises:
-        Refused: the root is no folder, or none of them is there.
+        Refused: the root is not a folder, a candidate is a file, or none exists.
     """
     refuse_no_folder(root, name)
     for candidate in candidates:
@@ -32,39 +37,38 @@ def folder(root: Path, candidates: Sequence[str], name: str) -> str:
 
 
 def file(root: Path, candidates: Sequence[str], name: str) -> Path:
-    """The first of some files that is there.
+    """Return the path of the first candidate that exists.
+
+    Args:
+        root, candidates, name: as for `folder`.
 
     Raises:
-        Refused: none of them is there.
+        Refused: none exists.
     """
-    found = optional_file(root, candidates)
-    if found is None:
+    path = optional_file(root, candidates)
+    if path is None:
         raise missing(root, candidates, name)
-    return found
+    return path
 
 
 def optional_file(root: Path, candidates: Sequence[str]) -> Path | None:
-    """The first of some files that is there, if any. A folder of that name counts: reading it is refused."""
+    """Return the path of the first candidate that exists, if any; a folder counts: reading it is refused."""
     return next((root / candidate for candidate in candidates if (root / candidate).exists()), None)
 
 
 def refuse_no_folder(root: Path, name: str) -> None:
-    """Refuse a root that is no folder.
-
-    Raises:
-        Refused: naming it.
-    """
+    """Refuse a root that is not a folder. Raises Refused."""
     if not root.is_dir():
-        found = "is a file" if root.exists() else "does not exist"
+        fault = "is a file" if root.exists() else "does not exist"
         raise Refused(
-            f"{root} {found}",
+            f"{root} {fault}",
             "ROOT is the folder that the data set was unpacked into",
             f"check the path; `embank datasets show {name}` shows the layout",
         )
 
 
 def missing(root: Path, candidates: Sequence[str], name: str) -> Refused:
-    """The error for a missing part of a download."""
+    """Return the error for a missing part of a download."""
     others = f", and so is {', '.join(candidates[1:])}" if len(candidates) > 1 else ""
     return Refused(
         f"{root / candidates[0]} is missing{others}",
@@ -74,48 +78,49 @@ def missing(root: Path, candidates: Sequence[str], name: str) -> Refused:
 
 
 def files(root: Path, folders: Sequence[str], suffixes: Sequence[str]) -> dict[str, str]:
-    """List files of some folders without entering their subfolders.
+    """List the files of folders, without those of their subfolders.
 
     Args:
-        folders: relative to the root, those that are absent are passed over.
+        root: the user's folder.
+        folders: relative to the root; absent ones are skipped.
         suffixes: lower case, with the dot.
 
     Returns:
-        stem in lower case -> uri. Letters' case is no part of a name here: archives unpacked on another
-        system may hold `.JPG` for `.jpg`.
+        Stem in lower case -> uri. The case of letters is ignored, because archives unpacked on another system
+        may have `.JPG` for `.jpg`.
 
     Raises:
-        Refused: two files have one name but for the case, the suffix or the folder.
+        Refused: the names of two files differ only in case, suffix or folder.
     """
-    found: dict[str, str] = {}
-    for folder_ in folders:
-        if not (root / folder_).is_dir():
+    uris: dict[str, str] = {}
+    for parent in folders:
+        if not (root / parent).is_dir():
             continue
-        prefix = "" if folder_ == "." else f"{folder_}/"
-        for name in entries(root / folder_):
+        prefix = "" if parent == "." else f"{parent}/"
+        for name in entries(root / parent):
             stem, dot, suffix = name.lower().rpartition(".")
             if dot + suffix not in suffixes:
                 continue
             uri = prefix + name
-            if stem in found:
+            if stem in uris:
                 raise Refused(
-                    f"{root / found[stem]} and {root / uri}",
+                    f"{root / uris[stem]} and {root / uri}",
                     "Each image is there once, whatever the case of its name and its folder",
                     "remove one of them",
                 )
-            found[stem] = uri
-    return found
+            uris[stem] = uri
+    return uris
 
 
 def entries(folder: Path) -> list[str]:
-    """Names in a folder, sorted, hidden ones left out.
+    """Return the names in a folder, sorted, without hidden ones.
 
     Raises:
         Refused: it cannot be listed.
     """
     try:
-        with os.scandir(folder) as found:
-            return sorted(entry.name for entry in found if not entry.name.startswith("."))
+        with os.scandir(folder) as listing:
+            return sorted(entry.name for entry in listing if not entry.name.startswith("."))
     except OSError as error:
         raise Refused(
             f"{folder}: {error.strerror}", "The folder of the images can be listed", "check the path"
@@ -125,7 +130,7 @@ def entries(folder: Path) -> list[str]:
 def attach(
     frame: "pd.DataFrame",
     stems: "pd.Series[str]",
-    found: dict[str, str],
+    uri_of: dict[str, str],
     where: Path,
     name: str,
     *,
@@ -134,34 +139,35 @@ def attach(
     """Give each row the uri of its file, and leave out rows that have none.
 
     Args:
-        frame: one row an image.
+        frame: one row for each image.
         stems: file name without suffix of each row, in any case.
-        found: of `files`.
-        where: folder to name in messages.
-        others: say how many files no row names.
+        uri_of: as `files` returns it.
+        where: folder of the images, for messages.
+        name: of the data set, for messages.
+        others: note how many files no row names.
 
     Returns:
-        (rows with the column `uri`, notes on what was left out on either side).
+        (rows with the column `uri`, notes on rows and files that were left out).
 
     Raises:
         Refused: no row has a file.
     """
     lower = stems.str.lower()
-    uris = lower.map(found)
-    there = uris.notna().to_numpy()
-    if not there.any():
+    uris = lower.map(uri_of)
+    has_file = uris.notna().to_numpy()
+    if not has_file.any():
         raise Refused(
             f"{where} holds none of the {len(frame):,} images of the label table, such as {stems.iloc[0]}",
             f"The images of {name} lie there under their own names",
             f"unpack the images; `embank datasets show {name}` shows the layout",
         )
     notes = []
-    if absent := int((~there).sum()):
-        first = stems[~there].iloc[0]
+    if absent := int((~has_file).sum()):
+        first = stems[~has_file].iloc[0]
         notes.append(
             f"{absent:,} of {len(frame):,} rows of the label table left out: no file (first: {first})"
         )
-    if others and (extra := len(set(found) - set(lower))):
-        notes.append(f"{extra:,} files left out: they are not in the label table")
-    kept = frame.assign(uri=uris.where(uris.notna(), ""))[there]
-    return kept.reset_index(drop=True), notes
+    if others and (unnamed := len(set(uri_of) - set(lower))):
+        notes.append(f"{unnamed:,} files left out: they are not in the label table")
+    remaining = frame.assign(uri=uris.where(uris.notna(), ""))[has_file]
+    return remaining.reset_index(drop=True), notes

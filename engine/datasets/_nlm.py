@@ -1,4 +1,4 @@
-"""What Shenzhen and Montgomery share: NLM's two tuberculosis sets have one layout and one rule."""
+"""NLM's two tuberculosis sets, Shenzhen and Montgomery, which share layout and label rule."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from stores.manifest.manifest import Manifest
 
-#: Both papers' data are described there.
+#: The paper that describes both sets.
 SOURCE = (
     "Jaeger and others 2014, Two public chest X-ray datasets for computer-aided screening of pulmonary "
     "diseases, Quantitative Imaging in Medicine and Surgery 4(6), doi:10.3978/j.issn.2223-4292.2014.11.20"
@@ -36,11 +36,11 @@ class TwoClass:
     """One of the two sets.
 
     Attributes:
-        name: slug.
+        name: of the data set.
         prefix: of every file name.
-        archive: the folder in the archive.
+        archive: folder in the archive.
         images: number of images.
-        bits: depth of the grey levels, where a recipe must know it; empty for 8.
+        bits: bit depth, for the column `bits`; empty for 8.
     """
 
     name: str
@@ -50,52 +50,52 @@ class TwoClass:
     bits: str = ""
 
 
-def index(which: TwoClass, root: Path, mode: Mode, seed: str) -> "Manifest":
+def index(data_set: TwoClass, root: Path, mode: Mode, seed: str) -> "Manifest":
     """List the images; see `Dataset.index`. Extra columns with a table: `sex`, `age`, `findings`."""
     from stores.manifest.manifest import Manifest
 
     folders = tuple(
-        f"{above}{below}"
-        for above in (f"{which.archive}/", "")
-        for below in ("CXR_png", "images/images", "images")
+        f"{parent}{name}"
+        for parent in (f"{data_set.archive}/", "")
+        for name in ("CXR_png", "images/images", "images")
     )
-    folder = _layout.folder(root, folders, which.name)
-    found = _layout.files(root, [folder], (".png",))
-    tables = [f"{above}{which.name}{kind}_metadata.csv" for above in ("", f"{which.archive}/")
-              for kind in ("", "cxr")]  # fmt: skip
+    folder = _layout.folder(root, folders, data_set.name)
+    uri_of = _layout.files(root, [folder], (".png",))
+    tables = [f"{parent}{data_set.name}{suffix}_metadata.csv" for parent in ("", f"{data_set.archive}/")
+              for suffix in ("", "cxr")]  # fmt: skip
     path = _layout.optional_file(root, tables)
-    frame = _from_names(found, root / folder) if path is None else _from_table(path, which)
+    frame = _from_names(uri_of, root / folder) if path is None else _from_table(path, data_set)
     notes = [] if path else ["no metadata table: labels are from file names, sex and age are not known"]
-    frame = _labelled(frame, mode)
-    if which.bits:
-        frame = frame.assign(bits=which.bits)
+    frame = _with_labels(frame, mode)
+    if data_set.bits:
+        frame = frame.assign(bits=data_set.bits)
     if mode == "as-published":
-        notes += _splits.part_note(len(frame), which.images)
+        notes += _splits.part_note(len(frame), data_set.images)
         frame = _splits.published_split(frame)
     else:
         split = _splits.by_group(frame["group"], _splits.seed_of(seed), 0.2)
         frame = frame.assign(split=split).sort_values("image_id")
-    frame, left_out = _layout.attach(frame, frame["image_id"], found, root / folder, which.name)
+    frame, left_out = _layout.attach(frame, frame["image_id"], uri_of, root / folder, data_set.name)
     manifest = Manifest.from_frame(frame, root)
     return replace(manifest, notes=(*notes, *left_out, *manifest.notes))
 
 
-def _from_names(found: dict[str, str], folder: Path) -> "pd.DataFrame":
+def _from_names(uri_of: dict[str, str], folder: Path) -> "pd.DataFrame":
     import pandas as pd
 
-    names = pd.Series(sorted(found), dtype="str").str.upper()
+    names = pd.Series(sorted(uri_of), dtype="str").str.upper()
     _refuse_names(folder, names)
     return pd.DataFrame({"image_id": names, "group": names})
 
 
-def _from_table(path: Path, which: TwoClass) -> "pd.DataFrame":
+def _from_table(path: Path, data_set: TwoClass) -> "pd.DataFrame":
     import pandas as pd
 
     table = _tables.read(path, _TABLE)
     names = table["study_id"].str.replace(r"\.png$", "", case=False, regex=True)
     _refuse_names(path, names)
     _tables.refuse_rows(
-        path, ~names.str.startswith(which.prefix), names, f"A name starts with {which.prefix}"
+        path, ~names.str.startswith(data_set.prefix), names, f"A name starts with {data_set.prefix}"
     )
     _tables.refuse_repeats(path, names)
     extra = {name: table[name] for name in ("sex", "age", "findings")}
@@ -111,7 +111,7 @@ def _refuse_names(path: Path, names: "pd.Series[str]") -> None:
     )
 
 
-def _labelled(frame: "pd.DataFrame", mode: Mode) -> "pd.DataFrame":
+def _with_labels(frame: "pd.DataFrame", mode: Mode) -> "pd.DataFrame":
     abnormal = frame["image_id"].str.endswith("_1")
     if mode == "as-published" and "findings" in frame:
         abnormal = frame["findings"] != "normal"

@@ -1,4 +1,4 @@
-"""The facts of a data set as a page to read in a terminal."""
+"""The facts of a data set as a page of text for the terminal."""
 
 import textwrap
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ _WIDTH = 100
 
 
 def page(facts: Facts) -> str:
-    """Everything in `facts` as text of at most 100 columns, sections in the order one needs them."""
+    """Format all facts as text of at most 100 columns, in the order in which users need them."""
     counts = [f"{facts.images:,} images" if facts.images else "your own images"]
     counts += [f"{label or '(no label)'}: {count:,}" for label, count in facts.classes.items()]
     sections = (

@@ -10,19 +10,19 @@ from engine.errors import Refused
 if TYPE_CHECKING:
     from stores.manifest.manifest import Manifest
 
-#: Column that names, in the row of one view, the `image_id` of the view it is compared with.
+#: Column with, in the row of one view, the `image_id` of the view that it is compared with.
 COLUMN = "pair"
 
 
 def view_pairs(manifest: "Manifest") -> npt.NDArray[np.int64]:
-    """Rows of the manifest that show one subject in two views.
+    """Return the pairs of rows that show one subject in two views.
 
     Adapters write the column `pair`: CheXpert in each lateral's row (its partner is `view1_frontal` of the
     study), EyePACS in each left eye's (its partner is the right eye of the same level). Several laterals may
-    share a frontal. Pairs whose partner is not in the manifest are passed over.
+    share a frontal. Pairs whose partner is not in the manifest are skipped.
 
     Returns:
-        int64 [pairs, 2]: row of the view that bears the label, row of its partner; in row order.
+        int64 [pairs, 2]: row with the column `pair`, row of its partner; in row order.
 
     Raises:
         Refused: the manifest has no such column.

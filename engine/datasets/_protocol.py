@@ -1,4 +1,4 @@
-"""What an adapter is: the facts of a data set, and a function from a downloaded folder to its manifest."""
+"""The interface of adapters: facts of a data set, and a function from a downloaded folder to its manifest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from stores.manifest.manifest import Manifest
 
 #: `default` is correct: splits by patient, stated label rules. `as-published` repeats the study's rules, with
-#: its faults.
+#: their faults.
 Mode = Literal["default", "as-published"]
 MODES: tuple[Mode, ...] = ("default", "as-published")
 
@@ -19,10 +19,10 @@ class Option:
     """A choice that an adapter leaves to the user, given as `-O NAME=VALUE` on the command line.
 
     Attributes:
-        name: also the name of the keyword of `index`.
-        default: the value when none is given; the same as in the signature of `index`.
-        help: what it decides, one line.
-        values: the values there are; empty if any text will do.
+        name: of the option, and of the keyword argument of `index`.
+        default: the same as in the signature of `index`.
+        help: what it decides, in one line.
+        values: allowed values; empty if any text is allowed.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Option:
     values: tuple[str, ...] = ()
 
 
-#: Choices that several adapters leave.
+#: Options that several adapters have.
 SEED = Option("seed", "0", "of the split (default mode)")
 EVALUATION = Option(
     "evaluation",
@@ -43,24 +43,24 @@ EVALUATION = Option(
 
 @dataclass(frozen=True)
 class Facts:
-    """What a reader must know about a data set before believing a number made from it.
+    """What one must know about a data set before trusting a number computed from it.
 
     Attributes:
         name: as on the command line.
         title: one line.
-        source: where it comes from, and the paper or page that describes it.
+        source: its origin, and the paper or page that describes it.
         licence: as its source states it.
         images: number of images; 0 if it is the user's own.
         classes: label -> number of images in `default` mode without options; empty if it is the user's own.
-        groups: what the column `group` holds.
-        caveats: whole sentences on what the numbers cannot mean, and on what goes wrong easily.
-        embedded: the images come with an installed package, so `index` makes them.
-        download: steps from nothing to a folder that `index` takes.
+        groups: meaning of the column `group`.
+        caveats: full sentences on what the numbers cannot mean, and on common mistakes.
+        embedded: the images come with an installed package, and `index` writes them.
+        download: steps to obtain the folder that `index` takes.
         layout: lines that show this folder.
         label: the label rule of each mode.
-        splits: where the splits of each mode come from.
+        splits: the origin of each mode's splits.
         checked: how the facts are known: computed from the label table, stated by the publisher, or neither.
-        modes: the modes there are.
+        modes: supported modes.
         options: the user's choices.
     """
 
@@ -86,13 +86,15 @@ class Dataset(Protocol):
     """A module of `engine.datasets`; `engine.datasets.build` calls it and checks names and counts."""
 
     @property
-    def facts(self) -> Facts: ...
+    def facts(self) -> Facts:
+        """The facts about the data set."""
+        ...
 
     def index(self, root: Path, mode: Mode = "default", **options: str) -> "Manifest":
-        """List the images of the data set below `root`, with all that its own files say about them.
+        """List the images of the data set below `root`, with everything that its own files say about them.
 
-        No image is opened (an embedded set writes its images first, and leaves right ones alone). Uris are
-        relative to `root`. What was left out, and why, stands in the manifest's notes.
+        No image is opened (an embedded set writes its images first, unless they are there already). Uris are
+        relative to `root`. The manifest's notes say what was left out, and why.
 
         Args:
             root: the downloaded folder.
@@ -100,14 +102,14 @@ class Dataset(Protocol):
             options: values for names in `facts.options`, already checked against their `values`.
 
         Raises:
-            Refused: a file or folder is missing or is not what it should be; names it, with the remedy.
+            Refused: a file or folder is missing or malformed; it is named, with the remedy.
             MachineFault: the disk is full or fails.
         """
         ...
 
     def expected(self, mode: Mode, **options: str) -> Mapping[str, int]:
-        """Label -> number of images that the whole data set gives under these rules; `""` for unlabelled.
+        """Return label -> number of images of the complete data set under these rules, `""` for unlabelled.
 
-        A module may leave this function out; then it is `facts.classes`. Empty where nobody knows.
+        Empty if the numbers are unknown. A module without this function has those of `facts.classes`.
         """
         ...

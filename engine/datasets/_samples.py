@@ -1,8 +1,8 @@
-"""The files of WebDataset shards as samples: which files belong together, and which of them is the image.
+"""The samples of WebDataset shards: the files that belong together, and the image among them.
 
-WebDataset's own rule: a sample's key is the file's name up to its first dot, the rest is the suffix. Where
-keys have dots themselves (`1.2.840.png`, `case_22.05.png`), that rule parts images from their labels or heaps
-up different samples; then the key is the name up to the last dot.
+WebDataset's own rule is that a sample's key is the file's name up to its first dot, and the rest its suffix.
+If keys contain dots (`1.2.840.png`, `case_22.05.png`), that rule separates images from their labels or merges
+different samples; then the key is the name up to the last dot.
 """
 
 from collections import Counter
@@ -24,8 +24,8 @@ class Samples:
 
     Attributes:
         files: key -> suffix in lower case -> member, in the archive's order.
-        repeated: files that share key and suffix with a later one.
-        nameless: images whose names begin with a dot, which are no part of any sample.
+        repeated: number of files that share key and suffix with a later one.
+        nameless: number of images whose names begin with a dot, which belong to no sample.
     """
 
     files: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -37,60 +37,64 @@ def samples(members: Iterable[str], dots: str) -> Samples:
     """Group the members of a shard.
 
     Args:
-        dots: `first` or `last`, the dot that ends a key.
+        members: names of the files.
+        dots: the dot that ends a key, `first` or `last`.
     """
-    found = Samples()
+    shard = Samples()
     for member in members:
         folder, slash, name = member.rpartition("/")
         if name.startswith("."):
-            found.nameless += is_image(name.rpartition(".")[2])
+            shard.nameless += is_image(name.rpartition(".")[2])
             continue
         stem, _, suffix = name.partition(".") if dots == "first" else name.rpartition(".")
         if not stem or not suffix:
             continue
-        files = found.files.setdefault(folder + slash + stem, {})
-        found.repeated += suffix.lower() in files
+        files = shard.files.setdefault(folder + slash + stem, {})
+        shard.repeated += suffix.lower() in files
         files[suffix.lower()] = member
-    return found
+    return shard
 
 
 def is_image(suffix: str) -> bool:
-    """Whether files with this suffix, without its first dot, are taken for images."""
+    """Return whether files with this suffix, given without its first dot, are images."""
     return f".{suffix.lower()}".endswith(IMAGE_SUFFIXES)
 
 
 def images_of(files: Mapping[str, str]) -> list[str]:
-    """The suffixes of a sample's images."""
+    """Return the suffixes of a sample's images."""
     return [suffix for suffix in files if is_image(suffix)]
 
 
 def ending_dot(shards: Mapping[str, Samples], image: str) -> str:
-    """Find the dot that ends keys: `first` by WebDataset's rule, `last` where it cannot be that one.
+    """Decide which dot ends keys: `first`, WebDataset's rule, or `last` if that rule does not fit.
 
-    It cannot be where images with a dot in their suffix have a label file of the same name, and the sample
-    has none of its own: `a.05.png` and `a.05.cls`, but no `a.cls`.
+    It does not fit if an image with a dot in its suffix has a label file of the same name, and the sample has
+    no other: `a.05.png` and `a.05.cls`, but no `a.cls`.
 
     Args:
-        shards: grouped by the first dot.
-        image: suffix of the image that the user chose, if any; with a dot in it, it is one of the first rule.
+        shards: samples by the first dot.
+        image: suffix of the image that the user chose, if any; one with a dot implies `first`.
 
     Raises:
-        Refused: some samples speak for the one, some for the other.
+        Refused: some samples fit one rule, some the other.
     """
-    torn, sound = "", ""
-    for shard, found in shards.items():
-        for key, files in found.files.items():
+    fits_last, fits_first = "", ""  # an example of each
+    for name, shard in shards.items():
+        for key, files in shard.files.items():
             dotted = [suffix for suffix in images_of(files) if "." in suffix]
             labelled = any(label in files for label in LABELS)
             if dotted and labelled:
-                sound = sound or f"{shard}!/{files[dotted[0]]}"
-            elif any(f"{name.rpartition('.')[0]}.{label}" in files for name in dotted for label in LABELS):
-                torn = torn or f"{shard}!/{key}.{dotted[0]}"
-    if torn and not sound and "." not in image:
+                fits_first = fits_first or f"{name}!/{files[dotted[0]]}"
+            elif any(
+                f"{suffix.rpartition('.')[0]}.{label}" in files for suffix in dotted for label in LABELS
+            ):
+                fits_last = fits_last or f"{name}!/{key}.{dotted[0]}"
+    if fits_last and not fits_first and "." not in image:
         return "last"
-    if torn and sound and "." not in image:
+    if fits_last and fits_first and "." not in image:
         raise Refused(
-            f"{shown(torn)} has its label under its name up to the last dot, {shown(sound)} up to the first",
+            f"{shown(fits_last)} has its label under its name up to the last dot, {shown(fits_first)} up to "
+            "the first",
             "All keys end at the same dot",
             "choose with -O keys=first or -O keys=last; the notes count what then has no label",
         )
@@ -98,22 +102,23 @@ def ending_dot(shards: Mapping[str, Samples], image: str) -> str:
 
 
 def refuse_several(shards: Mapping[str, Samples], dots: str) -> None:
-    """Refuse samples of several images, with what each choice would list. Raises Refused."""
-    every = [
-        (f"{shard}!/{key}", images_of(files))
-        for shard, found in shards.items()
-        for key, files in found.files.items()
+    """Refuse samples with several images, naming what each choice would list. Raises Refused."""
+    all_samples = [
+        (f"{name}!/{key}", images_of(files))
+        for name, shard in shards.items()
+        for key, files in shard.files.items()
     ]
-    several = [(key, images) for key, images in every if len(images) > 1]
+    several = [(key, images) for key, images in all_samples if len(images) > 1]
     if not several:
         return
     key, images = several[0]
-    total, listed = sum(len(images) for _, images in every), sum(bool(images) for _, images in every)
-    counts = Counter(suffix for _, images in every for suffix in images)
+    total = sum(len(images) for _, images in all_samples)
+    listed = sum(bool(images) for _, images in all_samples)
+    counts = Counter(suffix for _, images in all_samples for suffix in images)
     best, count = counts.most_common(1)[0]
     choices = [f"-O image={best} lists {count:,} of {total:,} images"]
-    apart = len({(key, suffix.rpartition(".")[0]) for key, images in every for suffix in images})
-    if dots == "first" and apart == total:
+    by_last_dot = {(key, suffix.rpartition(".")[0]) for key, images in all_samples for suffix in images}
+    if dots == "first" and len(by_last_dot) == total:
         choices.append(f"-O keys=last lists all {total:,}, each as a sample of its own")
     raise Refused(
         f"{shown(key)} has the images {', '.join(images[:5])}{', ...' * (len(images) > 5)} "

@@ -1,4 +1,4 @@
-"""Label tables as downloaded: read whole, as text, and refused with the row where they are wrong."""
+"""Reading label tables as text; errors name the rows that are wrong."""
 
 import csv
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ def read(path: Path, columns: Sequence[str], *, header: bool = True) -> "pd.Data
 
     Args:
         path: UTF-8, commas.
-        columns: names that must be there; without header, the names of all columns.
-        header: whether the first line holds names. Names that an unquoted comma cuts in two stay so, and an
-            empty last name (a comma at the end of each line) is dropped with its column.
+        columns: required names; without header, the names of all columns.
+        header: whether the first line has names. A name that an unquoted comma cuts in two counts as two, and
+            an empty last name (a comma at the end of each line) is dropped with its column.
 
     Returns:
-        all columns as text in the order of the file, the empty text where a cell is empty.
+        All columns as text in the order of the file, with empty text for empty cells.
 
     Raises:
-        ManifestError: not a file, not UTF-8, ragged, without rows, or lacking a column.
+        ManifestError: not a file, not UTF-8, ragged, without rows, or without a required column.
     """
     import pandas as pd
 
@@ -46,7 +46,7 @@ def read(path: Path, columns: Sequence[str], *, header: bool = True) -> "pd.Data
     table = _parse(path, len(names), skip=int(header))
     if not len(table):
         raise ManifestError(f"{path} has no rows", "A label table lists images", "fetch it again")
-    # Ages and the like may hold what pandas would take for missing; here every cell is text.
+    # pandas would take some cells for missing values; here every cell is text.
     cells = {name: table.column(i).to_pandas() for i, name in enumerate(names) if name}
     return pd.DataFrame(cells)
 
@@ -69,11 +69,11 @@ def _header(path: Path) -> list[str]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise _not_csv(path, str(error)) from error
     names = [clean(name) for name in names]
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice or "" in names[:-1] or not names:
-        found = f"names {_list(twice)} twice" if twice else "has a column without a name"
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if repeated or "" in names[:-1] or not names:
+        fault = f"names {_list(repeated)} twice" if repeated else "has a column without a name"
         raise ManifestError(
-            f"{path} {found}: {shown(','.join(names))}", "Each column of a table has its own name", "mend it"
+            f"{path} {fault}: {shown(','.join(names))}", "Each column of a table has its own name", "mend it"
         )
     return names
 
@@ -86,7 +86,7 @@ def _parse(path: Path, width: int, skip: int) -> Any:
     try:
         return pacsv.read_csv(
             path,
-            # With threads Arrow does not know the number of a bad row.
+            # With threads, Arrow does not report the number of a bad row.
             pacsv.ReadOptions(use_threads=False, column_names=names, skip_rows=skip, block_size=1 << 26),
             convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
@@ -112,24 +112,25 @@ def _not_csv(path: Path, reason: str) -> ManifestError:
 
 
 def extract(texts: "pd.Series[str]", pattern: str) -> "pd.DataFrame":
-    """The named groups of a regular expression (RE2) as columns; missing where a text does not match."""
+    """Return the named groups of a regular expression (RE2) as columns; missing if a text does not match."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = pc.extract_regex(pa.array(texts, pa.string()), pattern)
-    return pa.Table.from_struct_array(found).to_pandas()  # type: ignore[no-any-return]
+    groups = pc.extract_regex(pa.array(texts, pa.string()), pattern)
+    return pa.Table.from_struct_array(groups).to_pandas()  # type: ignore[no-any-return]
 
 
 def refuse_rows(path: Path, bad: Any, values: "pd.Series[str]", rule: str) -> None:
-    """Refuse a table for some of its rows, showing the first few.
+    """Refuse a table if any of its rows breaks a rule, showing the first few.
 
     Args:
-        bad: bool [rows].
+        path: of the table.
+        bad: bool [rows], whether a row breaks the rule.
         values: text [rows], what to show of a bad row.
-        rule: what it should have been.
+        rule: that all rows should keep.
 
     Raises:
-        ManifestError: any row is bad. Rows count from 1, the header aside.
+        ManifestError: a row breaks the rule. Rows count from 1, without the header.
     """
     rows = np.flatnonzero(np.asarray(bad))
     if not len(rows):
@@ -142,9 +143,5 @@ def refuse_rows(path: Path, bad: Any, values: "pd.Series[str]", rule: str) -> No
 
 
 def refuse_repeats(path: Path, names: "pd.Series[str]") -> None:
-    """Refuse a table that names an image twice.
-
-    Raises:
-        ManifestError: showing the first few.
-    """
+    """Refuse a table that names an image twice. Raises ManifestError."""
     refuse_rows(path, names.duplicated().to_numpy(), names, "Each image stands in the table once")

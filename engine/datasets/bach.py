@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["facts", "index"]
 
 NAME = "bach"
-#: In the order of the study's codes 0 to 3.
+#: Classes in the order of the study's codes 0 to 3.
 CLASSES = ("Normal", "Benign", "InSitu", "Invasive")
 _ROOTS = ("ICIAR2018_BACH_Challenge/Photos", "Photos", ".")
 
@@ -75,8 +75,8 @@ def index(root: Path, mode: Mode = "default", *, seed: str = "0") -> "Manifest":
         split = _splits.by_group(frame["image_id"], _splits.seed_of(seed), 0.2)
         frame = frame.assign(split=split).sort_values("image_id")
     folders = [name if photos == "." else f"{photos}/{name}" for name in CLASSES]
-    found = _layout.files(root, folders, (".tif", ".tiff"))
-    frame, left_out = _layout.attach(frame, frame["image_id"], found, root / photos, NAME)
+    uri_of = _layout.files(root, folders, (".tif", ".tiff"))
+    frame, left_out = _layout.attach(frame, frame["image_id"], uri_of, root / photos, NAME)
     _refuse_moved(path, frame)
     manifest = Manifest.from_frame(frame, root)
     return replace(manifest, notes=(*notes, *left_out, *manifest.notes))
@@ -97,7 +97,7 @@ def _rows(path: Path) -> "pd.DataFrame":
 
 
 def _refuse_moved(path: Path, frame: "pd.DataFrame") -> None:
-    """Table and folders say the same; one of them is wrong if they do not."""
+    """Refuse images whose folder contradicts the table: one of the two is wrong. Raises ManifestError."""
     folders = frame["uri"].str.split("/").str[-2]
     _tables.refuse_rows(
         path, folders != frame["label"], frame["uri"], "The folder of an image is its class in the table"

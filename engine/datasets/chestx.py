@@ -1,4 +1,4 @@
-"""ChestX-ray14: 112,120 frontal chest radiographs of 30,805 patients, 14 findings read out of the reports."""
+"""ChestX-ray14: 112,120 frontal chest radiographs of 30,805 patients, 14 findings extracted from reports."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +21,7 @@ __all__ = ["expected", "facts", "index"]
 NAME = "chestx"
 #: The study's classes, in the order of its codes 0 to 6.
 SEVEN = ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumothorax")
-#: Finding -> (images that have it and nothing else, images that have it).
+#: Finding -> (images with this finding alone, images with this finding).
 COUNTS = {
     "Atelectasis": (4215, 11559),
     "Cardiomegaly": (1093, 2776),
@@ -39,13 +39,15 @@ COUNTS = {
     "Pneumothorax": (2194, 5302),
 }
 FINDINGS = tuple(COUNTS)
+#: Rows of the label table.
 ROWS = 112_120
+#: Label -> images of the study's few-shot pool.
 PUBLISHED_POOL = dict(zip(SEVEN, (1648, 415, 1535, 3642, 805, 1082, 874), strict=True))
 _NONE = "No Finding"
 _TABLE = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "View Position")
-#: The corrected table first; it differs from the first one in ages and the like.
+#: The corrected table, and the original one, whose ages (among others) differ.
 _TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
-_FOLDERS = ("images", *(f"images_{n:03d}{below}" for n in range(1, 13) for below in ("", "/images")), ".")
+_FOLDERS = ("images", *(f"images_{n:03d}{folder}" for n in range(1, 13) for folder in ("", "/images")), ".")
 
 facts = Facts(
     name=NAME,
@@ -125,14 +127,14 @@ def index(
     if mode == "as-published":
         _refuse_other_rules(label, splits)
         notes += _splits.part_note(len(frame), ROWS)
-        frame = _labelled(_splits.published_split(frame), label)
+        frame = _with_labels(_splits.published_split(frame), label)
         frame = _splits.with_validation(frame)
         if evaluation == "few-shot":
             frame = frame.iloc[: _splits.PUBLISHED_POOL].drop(columns="validation")
     else:
-        frame = _labelled(_with_split(frame, root, splits, seed), label).sort_values("image_id")
-    found = _layout.files(root, _FOLDERS, (".png",))
-    frame, left_out = _layout.attach(frame, frame["image_id"], found, root / "images", NAME, others=False)
+        frame = _with_labels(_with_split(frame, root, splits, seed), label).sort_values("image_id")
+    uri_of = _layout.files(root, _FOLDERS, (".png",))
+    frame, left_out = _layout.attach(frame, frame["image_id"], uri_of, root / "images", NAME, others=False)
     manifest = Manifest.from_frame(frame, root)
     return replace(manifest, notes=(*notes, *left_out, *manifest.notes))
 
@@ -164,7 +166,7 @@ def _refuse_other_rules(label: str, splits: str) -> None:
 
 
 def _rows(path: Path) -> "pd.DataFrame":
-    """The label table in its own order, with everything but label and split."""
+    """Read the label table in its own order, without label and split."""
     import pandas as pd
 
     table = _tables.read(path, _TABLE)
@@ -188,12 +190,12 @@ def _rows(path: Path) -> "pd.DataFrame":
 
 
 def _findings(path: Path, lists: "pd.Series[str]") -> dict[str, "pd.Series[str]"]:
-    """Finding -> `1` or `0` for each row."""
+    """Return finding -> `1` or `0` for each row. Raises ManifestError for unknown findings."""
     parts = {text: text.split("|") for text in lists.unique()}  # a few hundred
-    wrong = {text for text, names in parts.items() if not _known(names)}
+    invalid = {text for text, names in parts.items() if not _are_valid(names)}
     _tables.refuse_rows(
         path,
-        lists.isin(wrong),
+        lists.isin(invalid),
         lists,
         f"Findings are {_NONE}, or with bars between them {', '.join(FINDINGS)}",
     )
@@ -202,17 +204,17 @@ def _findings(path: Path, lists: "pd.Series[str]") -> dict[str, "pd.Series[str]"
     }
 
 
-def _known(names: list[str]) -> bool:
+def _are_valid(names: list[str]) -> bool:
     return names == [_NONE] or (set(names) <= set(FINDINGS) and len(set(names)) == len(names))
 
 
-def _labelled(frame: "pd.DataFrame", label: str) -> "pd.DataFrame":
-    """Rows that have a label under this rule, with it."""
+def _with_labels(frame: "pd.DataFrame", label: str) -> "pd.DataFrame":
+    """Add the label, and leave out rows that have none under this rule."""
     if label in FINDINGS:
         return frame.assign(label=np.where(frame[label] == "1", "positive", "negative").astype(object))
     classes = SEVEN if label == "seven" else FINDINGS
-    kept = frame[frame["findings"].isin(classes)]
-    return kept.assign(label=kept["findings"]).reset_index(drop=True)
+    labelled = frame[frame["findings"].isin(classes)]
+    return labelled.assign(label=labelled["findings"]).reset_index(drop=True)
 
 
 def _with_split(frame: "pd.DataFrame", root: Path, splits: str, seed: str) -> "pd.DataFrame":

@@ -1,4 +1,4 @@
-"""CheXpert: 223,414 chest radiographs of 64,540 patients, 14 findings read out of the reports."""
+"""CheXpert: 223,414 chest radiographs of 64,540 patients, 14 findings extracted from reports."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,9 +32,10 @@ _PATH = (
     r"(?P<rest>(?P<study>study\d+)/(?P<name>view\d+_(?P<view>frontal|lateral))\.jpg)$"
 )
 _CELLS = {"1.0": "1", "1": "1", "0.0": "0", "0": "0", "-1.0": "-1", "-1": "-1", "": ""}
-#: Draws for uncertain findings (Pham and others 2021, doi:10.1016/j.neucom.2020.03.127, U-Ones+LSR).
+#: Range of the soft labels of uncertain findings (Pham and others 2021, doi:10.1016/j.neucom.2020.03.127,
+#: U-Ones+LSR).
 _SOFT = (0.55, 0.85)
-#: What the study did with uncertain findings, evaluation by evaluation.
+#: Evaluation -> the study's policy for uncertain findings.
 _PUBLISHED_POLICY = {"few-shot": "ones", "linear": "zeros"}
 
 
@@ -59,7 +60,7 @@ def index(
 
     policy = _policy(mode, uncertain, evaluation, valid)
     home = _chexpert_files.find(root)
-    frame = _labelled(_rows(home, "train"), label, policy, seed)
+    frame = _with_labels(_rows(home, "train"), label, policy, seed)
     notes: list[str] = []
     if mode == "as-published":
         notes += _splits.part_note(len(frame), ROWS)
@@ -71,7 +72,7 @@ def index(
         share = 1 - TRAIN_ROWS / ROWS
         frame = frame.assign(split=_splits.by_group(frame["group"], _splits.seed_of(seed), share))
         if valid != "no":
-            frame = _with_valid(frame, _labelled(_rows(home, "valid"), label, policy, seed), valid)
+            frame = _with_valid(frame, _with_labels(_rows(home, "valid"), label, policy, seed), valid)
         frame = frame.sort_values("uri")
     frame, left_out = _chexpert_files.keep(frame, root, files == "present")
     manifest = Manifest.from_frame(frame.drop(columns=["part", "rest", "name"]), root)
@@ -88,17 +89,17 @@ def expected(
     files: str = "all",
     seed: str = "0",
 ) -> Mapping[str, int]:
-    """See `Dataset.expected`; empty where `valid.csv` is listed too."""
+    """See `Dataset.expected`; empty if `valid.csv` is listed too."""
     if mode == "as-published" and evaluation == "few-shot":
         return PUBLISHED_POOL if label == "Pleural Effusion" else {}
     if valid != "no":
         return {}
-    positive, unsure, negative, blank = IMAGE_COUNTS[label]
+    positive, uncertain_images, negative, blank = IMAGE_COUNTS[label]
     policy = _policy(mode, uncertain, evaluation, valid)
     return {
-        "positive": positive + unsure * (policy in ("ones", "soft")),
-        "negative": negative + blank + unsure * (policy == "zeros"),
-        "": unsure * (policy == "ignore"),
+        "positive": positive + uncertain_images * (policy in ("ones", "soft")),
+        "negative": negative + blank + uncertain_images * (policy == "zeros"),
+        "": uncertain_images * (policy == "ignore"),
     }
 
 
@@ -115,7 +116,7 @@ def _policy(mode: Mode, uncertain: str, evaluation: str, valid: str) -> str:
 
 
 def _rows(home: _chexpert_files.Home, part: str) -> "pd.DataFrame":
-    """One label table in its own order, with everything but the label."""
+    """Read a label table in its own order, without the label."""
     path = home.table(f"{part}.csv")
     table = _tables.read(path, _TABLE)
     steps = _tables.extract(table["Path"], _PATH)
@@ -145,29 +146,29 @@ def _rows(home: _chexpert_files.Home, part: str) -> "pd.DataFrame":
 
 
 def _pairs(frame: "pd.DataFrame") -> "pd.Series[str]":
-    """The partner of each lateral: `view1_frontal` of its study, where there is one."""
+    """Return the partner of each lateral, `view1_frontal` of its study if it exists; else empty text."""
     import pandas as pd
 
     lateral = (frame["view"] == "lateral").to_numpy()
-    known = set(frame["image_id"])
+    image_ids = set(frame["image_id"])
     names = frame["study"][lateral] + "/view1_frontal"
     partners = np.full(len(frame), "", dtype=object)
-    partners[lateral] = [name if name in known else "" for name in names]
+    partners[lateral] = [name if name in image_ids else "" for name in names]
     return pd.Series(partners, index=frame.index)
 
 
-def _labelled(frame: "pd.DataFrame", label: str, policy: str, seed: str) -> "pd.DataFrame":
-    """Add `label`, and `target` for soft labels. What a report does not mention counts as negative."""
+def _with_labels(frame: "pd.DataFrame", label: str, policy: str, seed: str) -> "pd.DataFrame":
+    """Add `label`, and `target` for soft labels; a finding that a report does not mention is negative."""
     cells = frame[label]
-    unsure = (cells == "-1").to_numpy()
-    as_what = {"ignore": "", "zeros": "negative", "ones": "positive", "soft": "positive"}[policy]
+    uncertain = (cells == "-1").to_numpy()
+    uncertain_label = {"ignore": "", "zeros": "negative", "ones": "positive", "soft": "positive"}[policy]
     names = np.where(cells == "1", "positive", "negative").astype(object)
-    frame = frame.assign(label=np.where(unsure, as_what, names))
+    frame = frame.assign(label=np.where(uncertain, uncertain_label, names))
     if policy != "soft":
         return frame
     target = np.where(cells == "1", "1", "0").astype(object)
-    draws = _splits.soft_targets(frame["image_id"][unsure], _splits.seed_of(seed), *_SOFT)
-    target[unsure] = [f"{draw:.6f}" for draw in draws]
+    draws = _splits.soft_targets(frame["image_id"][uncertain], _splits.seed_of(seed), *_SOFT)
+    target[uncertain] = [f"{draw:.6f}" for draw in draws]
     return frame.assign(target=target)
 
 

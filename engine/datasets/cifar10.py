@@ -1,4 +1,4 @@
-"""CIFAR-10 from the Python batches that torchvision downloads; images stay where they are."""
+"""CIFAR-10 from the Python batches that torchvision downloads; images are read in place."""
 
 from pathlib import Path
 
@@ -40,24 +40,24 @@ facts = Facts(
 
 
 def index(root: Path, mode: Mode = "default") -> Manifest:
-    """List the images of the batches, which an unpickler reads that runs nothing. See `Dataset.index`."""
+    """List the images of the batches, whose pickles are read without running code. See `Dataset.index`."""
     folder = _layout.folder(root, _FOLDERS, "cifar10")
     prefix = "" if folder == "." else f"{folder}/"
     columns: dict[str, list[str]] = {name: [] for name in ("image_id", "uri", "label", "split", "filename")}
     for batch, split in _BATCHES.items():
         path = _layout.file(root, (prefix + batch,), "cifar10")
         with opened(path) as file:
-            found: CifarBatch = members.index(file, batch)
-        if not all(0 <= label < len(_CLASSES) for label in found.labels):
+            contents: CifarBatch = members.open_index(file, batch)
+        if not all(0 <= label < len(_CLASSES) for label in contents.labels):
             raise ManifestError(
-                f"{path} has labels from {min(found.labels)} to {max(found.labels)}",
+                f"{path} has labels from {min(contents.labels)} to {max(contents.labels)}",
                 "CIFAR-10 has the classes 0 to 9",
                 "fetch the file again",
             )
-        rows = range(len(found.labels))
+        rows = range(len(contents.labels))
         columns["image_id"] += [f"{batch}-{row:05d}" for row in rows]
         columns["uri"] += [f"{prefix}{batch}!/{row}" for row in rows]
-        columns["label"] += [_CLASSES[label] for label in found.labels]
+        columns["label"] += [_CLASSES[label] for label in contents.labels]
         columns["split"] += [split] * len(rows)
-        columns["filename"] += found.filenames or [""] * len(rows)
+        columns["filename"] += contents.filenames or [""] * len(rows)
     return Manifest.from_columns(columns, root)

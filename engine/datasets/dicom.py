@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
-#: Bytes of a file, for its header.
+#: Bytes that are read from the beginning of each file, for its header.
 _HEAD = 1 << 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COLUMNS = {
@@ -68,34 +68,36 @@ def index(
 ) -> Manifest:
     """List the files and read their headers. See `Dataset.index`.
 
-    A file that cannot be read as DICOM keeps its row, without what the header would say: embedding marks it
-    failed with the reason. Further columns: `modality`, `series`, `laterality`, `photometric`, `bits_stored`.
+    A file that cannot be read as DICOM keeps its row, with empty cells for values of the header; embedding
+    marks it as failed, with the reason. Further columns: `modality`, `series`, `laterality`, `photometric`,
+    `bits_stored`.
     """
     refuse_no_folder(root, "dicom")
     keyword = _keyword(label)
-    uris = sorted(_files(root), key=os.fsencode)
+    candidates = sorted(_files(root), key=os.fsencode)
     columns = _COLUMNS | ({"label": keyword} if keyword else {})
-    found = run_threads(lambda uri: _described(root / uri, columns), uris, len(uris))
-    kept = [
+    headers = run_threads(lambda uri: _read_header(root / uri, columns), candidates, len(candidates))
+    images = [
         (uri, header)
-        for uri, header in zip(uris, found, strict=True)
+        for uri, header in zip(candidates, headers, strict=True)
         if header or uri.lower().endswith(_SUFFIXES)
     ]
-    if not kept:
+    if not images:
         raise ManifestError(
-            f"{root} holds no DICOM file (looked at {len(uris):,} files)",
+            f"{root} holds no DICOM file (looked at {len(candidates):,} files)",
             "DICOM files have DICM at byte 128, or end in .dcm",
             "check the path; archives have to be unpacked",
         )
-    rows = {name: [(header or {}).get(name, "") for _, header in kept] for name in columns}
+    rows = {name: [(header or {}).get(name, "") for _, header in images] for name in columns}
     if label == "folder":
-        rows["label"] = [uri.partition("/")[0] if "/" in uri else "" for uri, _ in kept]
+        rows["label"] = [uri.partition("/")[0] if "/" in uri else "" for uri, _ in images]
     rows["group"] = [_group(name, patient, salt) for name in rows["group"]]
-    return Manifest.from_columns({"uri": [uri for uri, _ in kept], **rows}, root, notes=_notes(found, kept))
+    notes = _notes(images, len(candidates) - len(images))
+    return Manifest.from_columns({"uri": [uri for uri, _ in images], **rows}, root, notes=notes)
 
 
 def _keyword(label: str) -> str:
-    """The DICOM keyword that an option names, if it does."""
+    """Return the DICOM keyword that the option `label` names, empty if it names none. Raises Refused."""
     if importlib.util.find_spec("pydicom") is None:
         raise Refused(
             "pydicom is not installed", "It reads DICOM headers", "run `pip install 'embank[dicom]'`"
@@ -114,7 +116,7 @@ def _keyword(label: str) -> str:
 
 
 def _files(root: Path) -> Iterator[str]:
-    """Files that may be DICOM by their name: its own suffix, or none (as after a UID, which has dots)."""
+    """Yield files whose names may be DICOM's: with its suffixes, or none (a UID ends in a dot and digits)."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
@@ -125,14 +127,14 @@ def _files(root: Path) -> Iterator[str]:
                 yield (Path(folder) / name).relative_to(root).as_posix()
 
 
-def _described(path: Path, columns: dict[str, str]) -> dict[str, str] | None:
-    """Column -> text of the header; None if the file is not DICOM, or damaged."""
+def _read_header(path: Path, columns: dict[str, str]) -> dict[str, str] | None:
+    """Return column -> text of the header; None if the file is not DICOM, or damaged."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        dataset = _header(os.read(handle, _HEAD), list(columns.values()))
+        dataset = _parse_header(os.read(handle, _HEAD), list(columns.values()))
     except OSError:
         return None
     finally:
@@ -142,12 +144,12 @@ def _described(path: Path, columns: dict[str, str]) -> dict[str, str] | None:
     return {name: _text(dataset, keyword) for name, keyword in columns.items()}
 
 
-def _header(head: bytes, keywords: list[str]) -> "Dataset | None":
+def _parse_header(head: bytes, keywords: list[str]) -> "Dataset | None":
     if head[128:132] != b"DICM":
         return None
     try:
         return dicom_file.read_partial(head, keywords=keywords).dataset
-    except Exception:  # damaged files raise nearly anything; embedding says what is wrong with them
+    except Exception:  # damaged files raise nearly anything; embedding reports what is wrong with them
         return None
 
 
@@ -155,29 +157,28 @@ def _text(dataset: "Dataset", keyword: str) -> str:
     try:
         value = dataset.get(keyword)
         text = "" if value is None else str(value)
-    except Exception:  # a value that does not parse is none
+    except Exception:  # a value that cannot be parsed counts as missing
         return ""
     return _CONTROL.sub(" ", text).strip()
 
 
 def _group(name: str, patient: str, salt: str) -> str:
-    name = cell(name)  # before it is hashed: afterwards no two spellings meet
+    name = cell(name)  # cleaned before hashing: different spellings have different hashes
     if patient == "none" or not name:
         return ""
     return name if patient == "plain" else hashlib.sha256(f"{salt}\0{name}".encode()).hexdigest()[:16]
 
 
-def _notes(found: list[dict[str, str] | None], kept: list[tuple[str, dict[str, str] | None]]) -> list[str]:
-    unread = [uri for uri, header in kept if header is None]
+def _notes(images: list[tuple[str, dict[str, str] | None]], skipped: int) -> list[str]:
+    unreadable = [uri for uri, header in images if header is None]
     notes = (
-        [f"{len(unread):,} files cannot be read as DICOM and will fail (first: {unread[0]})"]
-        if unread
+        [f"{len(unreadable):,} files cannot be read as DICOM and will fail (first: {unreadable[0]})"]
+        if unreadable
         else []
     )
-    skipped = len(found) - len(kept)
     notes += [f"{skipped:,} files without suffix skipped: they are not DICOM"] if skipped else []
-    kinds = Counter((header or {}).get("bits_stored", "") for _, header in kept)
-    deep = sum(count for bits, count in kinds.items() if bits.isdigit() and int(bits) > 8)
+    depths = Counter((header or {}).get("bits_stored", "") for _, header in images)
+    deep = sum(count for bits, count in depths.items() if bits.isdigit() and int(bits) > 8)
     return notes + (
         [f"{deep:,} files of more than 8 bits: embed with a recipe of depth voi, window or scale"]
         if deep

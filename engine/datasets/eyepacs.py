@@ -20,10 +20,11 @@ __all__ = ["expected", "facts", "index"]
 
 NAME = "eyepacs"
 LEVELS = ("0", "1", "2", "3", "4")
+#: Level -> images of the official training file, of the test file, and of the study's few-shot pool.
 TRAIN = dict(zip(LEVELS, (25810, 2443, 5292, 873, 708), strict=True))
 TEST = dict(zip(LEVELS, (39533, 3762, 7861, 1214, 1206), strict=True))
 PUBLISHED_POOL = dict(zip(LEVELS, (7376, 674, 1506, 235, 210), strict=True))
-#: The second name is that of the competition's solution file.
+#: Table of the test labels, and its name as the competition's solution file.
 _TEST_TABLES = ("testLabels.csv", "retinopathy_solution.csv")
 
 facts = Facts(
@@ -95,21 +96,21 @@ def index(
 
     from stores.manifest.manifest import Manifest
 
-    few = mode == "as-published" and evaluation == "few-shot"
+    few_shot = mode == "as-published" and evaluation == "few-shot"
     if mode == "as-published" and splits != "official":
         raise Refused(
             f"as-published with splits={splits!r}", "The study had the official files", "leave it out"
         )
     by_patient = splits == "by-patient"
     _layout.refuse_no_folder(root, NAME)
-    frame, notes = _part(root, "train", _layout.file(root, ["trainLabels.csv"], NAME), mode, few)
-    if mode == "as-published" and not few:
+    frame, notes = _part(root, "train", _layout.file(root, ["trainLabels.csv"], NAME), mode, few_shot)
+    if mode == "as-published" and not few_shot:
         frame = _splits.with_validation(frame)
-    path = None if few or by_patient else _layout.optional_file(root, _TEST_TABLES)
+    path = None if few_shot or by_patient else _layout.optional_file(root, _TEST_TABLES)
     if path is not None:
-        test, more = _part(root, "test", path, mode, few)
-        frame, notes = pd.concat([frame, test], ignore_index=True).fillna(""), notes + more
-    elif not (few or by_patient):
+        test, test_notes = _part(root, "test", path, mode, few_shot)
+        frame, notes = pd.concat([frame, test], ignore_index=True).fillna(""), notes + test_notes
+    elif not (few_shot or by_patient):
         notes.append(
             f"no test images, for {root / _TEST_TABLES[0]} is missing; -O splits=by-patient splits the others"
         )
@@ -130,21 +131,21 @@ def expected(
     return TRAIN if splits == "by-patient" else facts.classes
 
 
-def _part(root: Path, part: str, path: Path, mode: Mode, few: bool) -> tuple["pd.DataFrame", list[str]]:
-    """One official file: its rows, in the study's order if asked, with uris."""
+def _part(root: Path, part: str, path: Path, mode: Mode, few_shot: bool) -> tuple["pd.DataFrame", list[str]]:
+    """Read one official file: its rows with uris, in the study's order if as-published; and notes."""
     frame = _rows(path)
     notes: list[str] = []
     if mode == "as-published":
         notes += _splits.part_note(len(frame), sum((TRAIN if part == "train" else TEST).values()))
         frame = frame.iloc[_splits.published_order(len(frame))].reset_index(drop=True)
-    if few:
+    if few_shot:
         frame = frame.iloc[: _splits.PUBLISHED_POOL]
     _layout.folder(root, [part], NAME)
-    found = _layout.files(root, [part], (".jpeg", ".jpg"))
-    kept, left_out = _layout.attach(
-        frame.assign(split=part), frame["image_id"], found, root / part, NAME, others=not few
+    uri_of = _layout.files(root, [part], (".jpeg", ".jpg"))
+    frame, left_out = _layout.attach(
+        frame.assign(split=part), frame["image_id"], uri_of, root / part, NAME, others=not few_shot
     )
-    return kept, notes + [f"{part}: {note}" for note in left_out]
+    return frame, notes + [f"{part}: {note}" for note in left_out]
 
 
 def _rows(path: Path) -> "pd.DataFrame":
@@ -163,8 +164,8 @@ def _rows(path: Path) -> "pd.DataFrame":
 
 
 def _pairs(frame: "pd.DataFrame") -> "np.ndarray[tuple[int], np.dtype[np.object_]]":
-    """In a left eye's row the right eye of the same person, if it has the same level."""
-    level = dict(zip(frame["image_id"], frame["label"], strict=True))
+    """Return, for each left eye, the right eye of the person if it has the same level; else empty text."""
+    level_of = dict(zip(frame["image_id"], frame["label"], strict=True))
     partner = frame["group"] + "_right"
-    paired = (frame["eye"] == "left") & (partner.map(level) == frame["label"])
+    paired = (frame["eye"] == "left") & (partner.map(level_of) == frame["label"])
     return np.where(paired, partner, "").astype(object)

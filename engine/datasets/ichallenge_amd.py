@@ -16,7 +16,7 @@ __all__ = ["facts", "index"]
 
 NAME = "ichallenge-amd"
 _ROOTS = ("Training400", "iChallenge-AMD-Training400/Training400", "iChallenge-AMD-Training400", ".")
-#: Folder -> label. The first letter of a name says the same: A or N.
+#: Folder -> label; the first letter of a file name, A or N, agrees with it.
 _FOLDERS = {"AMD": "positive", "Non-AMD": "negative"}
 
 facts = Facts(
@@ -61,29 +61,30 @@ def index(root: Path, mode: Mode = "default", *, seed: str = "0") -> "Manifest":
     """List the images of the two folders. See `Dataset.index`."""
     from stores.manifest.manifest import Manifest
 
-    above = _layout.folder(root, [f"{folder}/AMD" for folder in _ROOTS], NAME).removesuffix("/AMD")
-    folders = [name if above == "." else f"{above}/{name}" for name in _FOLDERS]
+    parent = _layout.folder(root, [f"{folder}/AMD" for folder in _ROOTS], NAME).removesuffix("/AMD")
+    folders = [name if parent == "." else f"{parent}/{name}" for name in _FOLDERS]
     for folder in folders:
         _layout.folder(root, [folder], NAME)
-    found = _layout.files(root, folders, (".jpg", ".jpeg"))
-    frame = _rows(found, root)
+    frame = _rows(_layout.files(root, folders, (".jpg", ".jpeg")), root)
     notes: list[str] = []
     if mode == "as-published":
-        places = ["amd_labels.csv", f"{above}/amd_labels.csv"]
-        frame, notes = _ichallenge.published(frame, root, places, facts.images)
+        tables = ["amd_labels.csv", f"{parent}/amd_labels.csv"]
+        frame, notes = _ichallenge.published(frame, root, tables, facts.images)
     else:
         frame = frame.assign(split=_splits.by_group(frame["image_id"], _splits.seed_of(seed), 0.2))
     manifest = Manifest.from_frame(frame, root)
     return replace(manifest, notes=(*notes, *manifest.notes))
 
 
-def _rows(found: dict[str, str], root: Path) -> "pd.DataFrame":
+def _rows(uri_of: dict[str, str], root: Path) -> "pd.DataFrame":
     import pandas as pd
 
-    uris = pd.Series(sorted(found.values(), key=lambda uri: uri.rpartition("/")[2]), dtype="str")
+    uris = pd.Series(sorted(uri_of.values(), key=lambda uri: uri.rpartition("/")[2]), dtype="str")
     steps = uris.str.split("/")
     names = steps.str[-1].str.partition(".")[0].str.upper()
     folders = steps.str[-2]
-    fits = names.str.fullmatch(r"[AN]\d{4}") & (names.str.startswith("A") == (folders == "AMD"))
-    _tables.refuse_rows(root, ~fits, uris, "AMD holds A0001.jpg and so on, Non-AMD holds N0001.jpg and so on")
+    valid = names.str.fullmatch(r"[AN]\d{4}") & (names.str.startswith("A") == (folders == "AMD"))
+    _tables.refuse_rows(
+        root, ~valid, uris, "AMD holds A0001.jpg and so on, Non-AMD holds N0001.jpg and so on"
+    )
     return pd.DataFrame({"image_id": names, "uri": uris, "label": folders.map(_FOLDERS)})

@@ -86,9 +86,10 @@ def index(root: Path, mode: Mode = "default", *, rule: str = "", seed: str = "0"
     from stores.manifest.manifest import Manifest
 
     _layout.refuse_no_folder(root, NAME)
-    folder = next((each for each in _FOLDERS if _layout.files(root, [each], (".jpg", ".jpeg"))), None)
+    with_images = (folder for folder in _FOLDERS if _layout.files(root, [folder], (".jpg", ".jpeg")))
+    folder = next(with_images, None)
     if folder is None:
-        raise _layout.missing(root, [f"{each}/N0001.jpg" for each in _FOLDERS], NAME)
+        raise _layout.missing(root, [f"{candidate}/N0001.jpg" for candidate in _FOLDERS], NAME)
     frame = _rows(_layout.files(root, [folder], (".jpg", ".jpeg")), root)
     rule = _rule(mode, rule)
     if rule != "three":
@@ -96,8 +97,8 @@ def index(root: Path, mode: Mode = "default", *, rule: str = "", seed: str = "0"
         frame["label"] = positive.map({True: "positive", False: "negative"})
     notes: list[str] = []
     if mode == "as-published":
-        places = [f"{place}/fovea_location_csv.csv" for place in ("PALM-Training400", folder, ".")]
-        frame, notes = _ichallenge.published(frame, root, places, facts.images)
+        tables = [f"{parent}/fovea_location_csv.csv" for parent in ("PALM-Training400", folder, ".")]
+        frame, notes = _ichallenge.published(frame, root, tables, facts.images)
     else:
         frame = frame.assign(split=_splits.by_group(frame["image_id"], _splits.seed_of(seed), 0.2))
     manifest = Manifest.from_frame(frame, root)
@@ -117,11 +118,11 @@ def _rule(mode: Mode, rule: str) -> str:
     return rule or ("reported" if mode == "as-published" else "paper")
 
 
-def _rows(found: dict[str, str], root: Path) -> "pd.DataFrame":
+def _rows(uri_of: dict[str, str], root: Path) -> "pd.DataFrame":
     import pandas as pd
 
-    names = pd.Series(sorted(found), dtype="str")
-    uris = names.map(found)
+    names = pd.Series(sorted(uri_of), dtype="str")
+    uris = names.map(uri_of)
     names = names.str.upper()
     _tables.refuse_rows(root, ~names.str.fullmatch(r"[HNP]\d{4}"), uris, "Images are named like N0001.jpg")
     classes = names.str[0].map(_CLASSES)

@@ -1,4 +1,4 @@
-"""One's own images as torchvision has them: a folder a split, in it one a class; also inside archives."""
+"""The user's own images in torchvision's layout, SPLIT/CLASS/NAME, also inside archives."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,26 +53,26 @@ def _archived(root: Path) -> Iterator[str]:
     for path in sorted(root.iterdir()):
         if path.suffix.lower() in (".zip", ".tar") and path.is_file() and not path.name.startswith("."):
             with opened(path) as file:
-                names: list[str] = list(members.index(file, path.name).entries)
-            # What some systems put beside each file of an archive.
-            plain = (name for name in names if not name.startswith("__MACOSX/"))
-            yield from (f"{path.name}!/{name}" for name in plain if name.lower().endswith(IMAGE_SUFFIXES))
+                names: list[str] = list(members.open_index(file, path.name).entries)
+            # macOS adds a metadata file to each file of an archive.
+            files = (name for name in names if not name.startswith("__MACOSX/"))
+            yield from (f"{path.name}!/{name}" for name in files if name.lower().endswith(IMAGE_SUFFIXES))
 
 
 def _split_and_label(uri: str) -> tuple[str, str]:
-    """Of the folders on the way to an image; an archive is a folder."""
+    """Return split and label of an image from its folders and archives. Raises ManifestError."""
     folders = [
         part.lower().removesuffix("!").removesuffix(".zip").removesuffix(".tar") for part in uri.split("/")
     ]
-    found = next((i for i, folder in enumerate(folders[:-1]) if split_words.usual(folder)), None)
-    if found is None:
+    level = next((i for i, folder in enumerate(folders[:-1]) if split_words.usual_split(folder)), None)
+    if level is None:
         raise ManifestError(
             f"{shown(uri)} lies in no split folder",
             f"A folder or archive above each image is one of {', '.join(split_words.WORDS)}",
             "move the file, or use `embank manifest folder`, which needs no splits",
         )
-    # train.zip may hold train/CLASS/NAME as well as CLASS/NAME.
-    while folders[found + 1 : -1][:1] == [folders[found]]:
-        found += 1
-    label = uri.split("/")[found + 1] if found + 2 < len(folders) else ""
-    return folders[found], label  # the manifest puts it into the usual words, and says so
+    # train.zip may contain train/CLASS/NAME instead of CLASS/NAME.
+    while folders[level + 1 : -1][:1] == [folders[level]]:
+        level += 1
+    label = uri.split("/")[level + 1] if level + 2 < len(folders) else ""
+    return folders[level], label  # the manifest gives the split its usual name, with a note

@@ -1,4 +1,4 @@
-"""MedMNIST: standardised small medical images in NumPy archives, two-dimensional sets of any size."""
+"""MedMNIST: standardised small medical images in NumPy archives; the two-dimensional sets, of any size."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from stores.manifest.manifest import Manifest
 from stores.members.npz import Npz
 
 _SPLITS = ("train", "val", "test")
-#: Bytes of a split's labels: a million images of many tasks.
+#: Largest size of a split's labels in bytes: enough for a million images with many tasks.
 _MAX_LABELS = 256 << 20
-#: Images of the official splits.
+#: Set -> images of the official splits.
 _COUNTS = {
     "pathmnist": (89996, 10004, 7180), "chestmnist": (78468, 11219, 22433), "dermamnist": (7007, 1003, 2005),
     "octmnist": (97477, 10832, 1000), "pneumoniamnist": (4708, 524, 624), "retinamnist": (1080, 120, 400),
@@ -69,22 +69,21 @@ def index(root: Path, mode: Mode = "default", *, file: str = "") -> Manifest:
 
 def _archive(root: Path, file: str) -> Path:
     refuse_no_folder(root, "medmnist")
-    found = sorted(root.glob("*.npz"))
-    if file:
-        found = [path for path in found if path.name in (file, f"{file}.npz")]
-    if len(found) != 1:
-        there = ", ".join(path.name for path in sorted(root.glob("*.npz"))) or "no file NAME.npz"
+    archives = sorted(root.glob("*.npz"))
+    matching = [path for path in archives if not file or path.name in (file, f"{file}.npz")]
+    if len(matching) != 1:
+        names = ", ".join(path.name for path in archives) or "no file NAME.npz"
         raise Refused(
-            f"{root} holds {there}",
+            f"{root} holds {names}",
             "A manifest is made of one archive",
             "fetch it, or choose with -O file=NAME.npz",
         )
-    return found[0]
+    return matching[0]
 
 
 def _part(path: Path, split: str) -> dict[str, list[str]]:
     with opened(path) as handle:
-        archive: Npz = members.index(handle, path.name)
+        archive: Npz = members.open_index(handle, path.name)
         rows = archive.shape(f"{split}_images")[0]
     labels = _labels(path, f"{split}_labels", rows)
     stem = path.stem
@@ -104,7 +103,7 @@ def _part(path: Path, split: str) -> dict[str, list[str]]:
 def _labels(path: Path, name: str, rows: int) -> npt.NDArray[Any]:
     try:
         with opened(path) as handle:
-            labels = members.numbers(handle, name, _MAX_LABELS)
+            labels = members.read_array(handle, name, _MAX_LABELS)
     except ManifestError as error:
         raise ManifestError(
             f"{path}: {name} is missing or damaged",
@@ -122,12 +121,13 @@ def _labels(path: Path, name: str, rows: int) -> npt.NDArray[Any]:
 
 def _notes(path: Path, counts: tuple[int, ...]) -> list[str]:
     name = path.stem.partition("_")[0]
-    whole = _COUNTS.get(name)
-    if whole is None:
+    official = _COUNTS.get(name)
+    if official is None:
         return [
             f"{name} is none of the two-dimensional sets of MedMNIST: its counts were compared with nothing"
         ]
-    found, due = ("/".join(f"{count:,}" for count in each) for each in (counts, whole))
-    if counts == whole:
-        return [f"the counts are those of the whole data set: {found}"]
-    return [f"{found} images in train/val/test, the whole data set has {due}"]
+    text = "/".join(f"{count:,}" for count in counts)
+    if counts == official:
+        return [f"the counts are those of the whole data set: {text}"]
+    official_text = "/".join(f"{count:,}" for count in official)
+    return [f"{text} images in train/val/test, the whole data set has {official_text}"]

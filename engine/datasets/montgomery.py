@@ -50,6 +50,6 @@ facts = Facts(
 def index(root: Path, mode: Mode = "default", *, seed: str = "0") -> "Manifest":
     """List the images. See `Dataset.index`.
 
-    Extra columns: `bits`, grey levels' depth, and with a table `sex`, `age`, `findings`.
+    Extra columns: `bits`, the bit depth, and with a table `sex`, `age`, `findings`.
     """
     return _nlm.index(_THIS, root, mode, seed)

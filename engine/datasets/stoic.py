@@ -1,4 +1,4 @@
-"""STOIC: 2,000 chest CT volumes, one a patient, of which one axial slice is shown."""
+"""STOIC: one axial slice of each of 2,000 chest CT volumes, one volume a patient."""
 
 import re
 from pathlib import Path

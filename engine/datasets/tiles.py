@@ -1,4 +1,4 @@
-"""Real medical pictures that scikit-image ships, cut into tiles labelled by their modality."""
+"""Tiles of the real medical pictures that scikit-image ships, labelled by modality."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from engine.datasets._protocol import Facts, Mode
 if TYPE_CHECKING:
     from stores.manifest.manifest import Manifest
 
-#: A tile is kept if at most this share of its pixels is darker than this grey level: no black borders.
+#: A tile with a larger share of pixels darker than this level is left out, so that none is black border.
 DARK_SHARE = 0.1
 DARK_LEVEL = 20
 
@@ -46,7 +46,7 @@ class _Source:
     side: int
 
 
-#: Side in pixels, so that a tile shows structure of its modality and a class has enough tiles.
+#: Sides are in pixels, so that a tile shows the structure of its modality and each class has enough tiles.
 _SOURCES = (
     _Source("retina.jpg", "fundus", 96),
     _Source("microaneurysms.png", "fundus", 51),
@@ -69,12 +69,12 @@ def _tiles(source: _Source) -> Iterator[Picture]:
     for y in range(0, pixels.shape[0] - side + 1, side):
         for x in range(0, pixels.shape[1] - side + 1, side):
             tile = pixels[y : y + side, x : x + side]
-            if not _dark(tile):
-                place = {"x": str(x), "y": str(y), "side": str(side)}
-                yield Picture(f"{name}-{y:04d}-{x:04d}", source.label, name, tile, place)
+            if not _is_dark(tile):
+                position = {"x": str(x), "y": str(y), "side": str(side)}
+                yield Picture(f"{name}-{y:04d}-{x:04d}", source.label, name, tile, position)
 
 
-def _dark(tile: npt.NDArray[np.uint8]) -> bool:
+def _is_dark(tile: npt.NDArray[np.uint8]) -> bool:
     grey = tile if tile.ndim == 2 else tile.mean(axis=2)
     return bool((grey < DARK_LEVEL).mean() > DARK_SHARE)
 

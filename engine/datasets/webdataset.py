@@ -1,11 +1,10 @@
-"""WebDataset: TAR shards in which the files of a sample share their name up to a dot (`_samples`)."""
+"""WebDataset: TAR shards in which the files of a sample have the same name up to a dot (`_samples`)."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine.datasets._archives import IMAGE_SUFFIXES, opened
 from engine.datasets._layout import refuse_no_folder
@@ -13,6 +12,7 @@ from engine.datasets._protocol import Facts, Mode, Option
 from engine.datasets._samples import KEYS, Samples, ending_dot, images_of, is_image, refuse_several, samples
 from engine.errors import ManifestError
 from stores import members
+from stores.json_types import JsonObject
 from stores.manifest import split_words
 from stores.manifest.image_folder import run_threads
 from stores.manifest.manifest import Manifest
@@ -20,7 +20,7 @@ from stores.manifest.uri_policy import shown
 from stores.members.tars import Tar
 
 _REMEDY = "fetch it again, or gunzip it"
-#: Of a label or JSON file.
+#: Largest label or JSON file in bytes.
 _MAX_BYTES = 1 << 20
 
 facts = Facts(
@@ -53,7 +53,12 @@ facts = Facts(
 
 @dataclass(frozen=True)
 class _Fields:
-    """What the options name."""
+    """The user's options.
+
+    Attributes:
+        image: suffix of the image, lower case; empty if not chosen.
+        label, group: fields of KEY.json.
+    """
 
     image: str
     label: str
@@ -80,16 +85,17 @@ def index(
             "see `embank datasets show webdataset`",
         )
     fields = _Fields(image.lower().lstrip("."), label, group)
-    archives = dict(zip(shards, run_threads(lambda s: _archive(root, s), shards, len(shards)), strict=True))
-    grouped, dots = _grouped(archives, fields, keys)
-    found = run_threads(
+    indexes = run_threads(lambda shard: _archive(root, shard), shards, len(shards))
+    archives = dict(zip(shards, indexes, strict=True))
+    grouped, dots = _group_files(archives, fields, keys)
+    rows_of_shards = run_threads(
         lambda shard: list(_rows(root, shard, archives[shard], grouped[shard], fields)), shards, len(shards)
     )
-    rows = [row for shard in found for row in shard]
+    rows = [row for shard_rows in rows_of_shards for row in shard_rows]
     if not rows:
-        ends = f".{fields.image}" if fields.image else " ".join(IMAGE_SUFFIXES)
+        suffixes = f".{fields.image}" if fields.image else " ".join(IMAGE_SUFFIXES)
         raise ManifestError(
-            f"The {len(shards)} shards in {root} hold no image that ends in {ends}",
+            f"The {len(shards)} shards in {root} hold no image that ends in {suffixes}",
             f"They have files that end in {_suffixes(grouped)}",
             "check the shards, or choose with -O image=SUFFIX",
         )
@@ -100,23 +106,23 @@ def index(
 
 def _archive(root: Path, shard: str) -> Tar:
     with opened(root / shard, _REMEDY) as file:
-        archive: Tar = members.index(file, shard)
+        archive: Tar = members.open_index(file, shard)
         return archive
 
 
-def _grouped(archives: dict[str, Tar], fields: _Fields, keys: str) -> tuple[dict[str, Samples], str]:
-    """(samples of each shard, the dot that ends their keys)."""
+def _group_files(archives: dict[str, Tar], fields: _Fields, keys: str) -> tuple[dict[str, Samples], str]:
+    """Return the samples of each shard, and the dot that ends their keys. Raises Refused."""
 
-    def by(dots: str) -> dict[str, Samples]:
+    def group_by(dots: str) -> dict[str, Samples]:
         return {shard: samples(archive.entries, dots) for shard, archive in archives.items()}
 
-    dots, grouped = "first", by("first")
+    dots, grouped = "first", group_by("first")
     if keys == "auto":
         dots = ending_dot(grouped, fields.image)
     elif keys == "last":
         dots = "last"
     if dots == "last":
-        grouped = by("last")
+        grouped = group_by("last")
     if not fields.image:
         refuse_several(grouped, dots)
     return grouped, dots
@@ -125,32 +131,32 @@ def _grouped(archives: dict[str, Tar], fields: _Fields, keys: str) -> tuple[dict
 def _rows(
     root: Path, shard: str, archive: Tar, grouped: Samples, fields: _Fields
 ) -> Iterator[dict[str, str]]:
-    word = shard.removesuffix(".tar").rpartition("/")[2].lower()
-    split = next((name for name in split_words.WORDS if _starts(word, name)), "")
+    stem = shard.removesuffix(".tar").rpartition("/")[2].lower()
+    split = next((word for word in split_words.WORDS if _starts_with_word(stem, word)), "")
     with opened(root / shard, _REMEDY) as file:
         for key, files in grouped.files.items():
             image = _image(files, fields)
             if image is None:
                 continue
-            label, group = _described(archive, file, files, fields, f"{shard}!/{key}")
+            label, group = _label_and_group(archive, file, files, fields, f"{shard}!/{key}")
             yield {"uri": f"{shard}!/{files[image]}", "label": label, "split": split, "group": group}
 
 
-def _starts(word: str, name: str) -> bool:
-    return word == name or (word.startswith(name) and not word[len(name)].isalpha())
+def _starts_with_word(stem: str, word: str) -> bool:
+    return stem == word or (stem.startswith(word) and not stem[len(word)].isalpha())
 
 
 def _image(files: dict[str, str], fields: _Fields) -> str | None:
-    """The suffix of a sample's image, if it has one."""
+    """Return the suffix of a sample's image; None if it has none."""
     if fields.image:
         return fields.image if fields.image in files else None
     return next(iter(images_of(files)), None)
 
 
 def _suffixes(grouped: dict[str, Samples]) -> str:
-    """The most frequent suffixes, for a message."""
+    """Return the most frequent suffixes, for a message."""
     counts = Counter(
-        suffix for found in grouped.values() for files in found.files.values() for suffix in files
+        suffix for shard in grouped.values() for files in shard.files.values() for suffix in files
     )
     return " ".join(f".{suffix}" for suffix, _ in counts.most_common(8)) or "nothing"
 
@@ -167,32 +173,32 @@ def _dot_notes(rows: list[dict[str, str]], dots: str, keys: str) -> list[str]:
 
 def _notes(grouped: dict[str, Samples], rows: list[dict[str, str]], fields: _Fields) -> list[str]:
     """Count what was left out, and what has no label."""
-    every = [files for found in grouped.values() for files in found.files.values()]
-    images = sum(len(images_of(files)) for files in every)
-    listed = sum(is_image(suffix) for files in every if (suffix := _image(files, fields)))
-    without = len(every) - len(rows)
+    all_files = [files for shard in grouped.values() for files in shard.files.values()]
+    images = sum(len(images_of(files)) for files in all_files)
+    listed = sum(is_image(suffix) for files in all_files if (suffix := _image(files, fields)))
+    without_image = len(all_files) - len(rows)
     unlabelled = sum(not row["label"] for row in rows)
     ungrouped = sum(not row["group"] for row in rows) if fields.group else 0
-    chosen = f"no file that ends in .{fields.image}" if fields.image else "no image"
+    reason = f"no file that ends in .{fields.image}" if fields.image else "no image"
     counts = (
-        (without, f"of {len(every):,} samples left out: {chosen}"),
+        (without_image, f"of {len(all_files):,} samples left out: {reason}"),
         (images - listed, f"of {images:,} images left out: they do not end in .{fields.image}"),
         (
             unlabelled,
             f"of {len(rows):,} images have no label: no KEY.cls, no field {fields.label} in KEY.json",
         ),
         (ungrouped, f"of {len(rows):,} images have no group: no field {fields.group} in KEY.json"),
-        (sum(found.repeated for found in grouped.values()), "files left out: a later one has their name"),
-        (sum(found.nameless for found in grouped.values()), "images left out: their names begin with a dot"),
+        (sum(shard.repeated for shard in grouped.values()), "files left out: a later one has their name"),
+        (sum(shard.nameless for shard in grouped.values()), "images left out: their names begin with a dot"),
     )
     return [f"{count:,} {what}" for count, what in counts if count]
 
 
-def _described(
+def _label_and_group(
     archive: Tar, file: int, files: dict[str, str], fields: _Fields, where: str
 ) -> tuple[str, str]:
-    """A sample's label and group, empty where it names none."""
-    values: dict[str, Any] = {}
+    """Return a sample's label and group, each empty if the sample does not state it. Raises ManifestError."""
+    values: JsonObject = {}
     if "json" in files:
         try:
             values = json.loads(archive.read(file, files["json"], _MAX_BYTES))

@@ -48,9 +48,9 @@ from stores.bank.writer import (
 )
 from stores.json_types import JsonObject
 from stores.maintenance.remove import removable, remove
-from stores.manifest.file import restore_manifest
 from stores.manifest.ids import with_ids_of
 from stores.manifest.manifest import Manifest
+from stores.manifest.restore import restore_manifest
 
 __all__ = ["EmbedOptions", "EmbedReport", "InputChecks", "PassProgress", "embed"]
 

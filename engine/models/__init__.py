@@ -1,6 +1,6 @@
 """Frozen backbones: the catalogue, the architectures, the reading of weights, the encoder.
 
-`resolve` says what a slug means (architecture, weights and their SHA-256, recipe, feature size);
+`resolve` turns a slug into a `ModelSpec` (architecture, weights and their SHA-256, recipe, feature size);
 `load` turns that into an `Encoder`, which maps uint8 pixels to float32 features.
 """
 
@@ -14,11 +14,11 @@ __all__ = ["Encoder", "ModelSpec", "catalogue", "load", "resolve"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily, because the command line imports this package to name models, without paying for torch.
+    # Lazy, because the command line imports this package to name models, and must not import torch for that.
     if name in ("ModelSpec", "catalogue", "resolve"):
-        from engine.models.catalog import lookup as catalog
+        from engine.models.catalog import lookup
 
-        return getattr(catalog, name)
+        return getattr(lookup, name)
     if name in ("Encoder", "load"):
         from engine.models.forward import encoder
 

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal. Progress and errors go to stderr, results to stdout."""
+"""Output on the terminal: results on stdout, progress and errors on stderr."""
 
 import contextlib
 import json
@@ -17,32 +17,33 @@ from stores.manifest.uri_policy import BIDI, plain
 if TYPE_CHECKING:
     from engine.pipeline import PassProgress
 
-#: Seconds between two progress lines where stderr is not a terminal.
+#: Seconds between two progress lines if stderr is not a terminal.
 LINE_EVERY_S = 10.0
-#: Columns of a model's name beside its bar, so that both and the count fit 80.
-_NAME_OF_BAR = 28
+#: Columns for a model's name beside its bar, so that name, bar and count fit into 80.
+_BAR_NAME = 28
+#: Characters that a terminal would act on and JSON does not escape.
 _UNESCAPED = re.compile(f"[\x7f-\x9f\u2028\u2029\ud800-\udfff]|{BIDI}")
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout; NaN becomes null, since JSON has none."""
+    """Print a JSON document on stdout; NaN and infinities become null, which JSON lacks."""
     text = _escaped(json.dumps(_plain(value), indent=2, ensure_ascii=False)) + "\n"
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:  # another encoding, or a file name that is no UTF-8: JSON can spell both
+    except UnicodeEncodeError:  # another encoding, or a file name that is not UTF-8: JSON can escape both
         text = json.dumps(_plain(value), indent=2) + "\n"
     sys.stdout.write(text)
 
 
 def _escaped(text: str) -> str:
-    """JSON escapes C0 by itself; what else a terminal would act on is spelt out. Its own line ends stay."""
+    """Escape characters that a terminal would act on; JSON has escaped C0 controls, but for its line ends."""
     return _UNESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def write(*parts: object, sep: str = " ", file: "TextIO | None" = None) -> None:
-    """As Python's `print`, but what a terminal would act on is escaped in the parts, line ends included.
+    """Print like Python's `print`, but escape what a terminal would act on in the parts, line ends included.
 
-    Names, labels and reasons come from files that others made.
+    Names, labels and reasons come from files that others made, and may be hostile.
     """
     print(sep.join(plain(str(part)) for part in parts), file=file or sys.stdout)
 
@@ -60,7 +61,7 @@ def _plain(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
-    """A plain table on stdout, as wide as the terminal at most (`engine.report.tables`)."""
+    """Print a plain table on stdout, at most as wide as the terminal (`engine.report.tables`)."""
     from engine.report import tables
 
     drawn = tables.lines(
@@ -74,12 +75,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
 
 
 def width() -> int:
-    """Columns of the terminal that standard output is; 80 where it is none, unless COLUMNS says otherwise."""
+    """Return COLUMNS if it is set, else the width of the terminal on standard output, else 80."""
     from engine.report import tables
 
-    said = os.environ.get("COLUMNS", "")
-    if said.isascii() and said.isdecimal() and int(said) > 0:
-        return int(said)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdecimal() and int(columns) > 0:
+        return int(columns)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if sys.stdout.isatty():
             return os.get_terminal_size(sys.stdout.fileno()).columns or tables.USUAL
@@ -95,7 +96,7 @@ def _can_write(text: str) -> bool:
 
 
 def _cell(value: Any) -> Any:
-    """A number as it is; text cut and made safe."""
+    """Return a number unchanged, and any other value as short, escaped text."""
     if isinstance(value, int | float):
         return value
     if hasattr(value, "item") and not isinstance(value, str):
@@ -104,23 +105,23 @@ def _cell(value: Any) -> Any:
 
 
 def clipped(text: str, most: int = 200) -> str:
-    """The text, or its beginning with an ellipsis where it is longer than a table or a figure can use."""
+    """Return the text, cut to `most` characters with an ellipsis."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def say(text: str) -> None:
-    """One line on stderr; what a terminal would act on is escaped."""
+    """Print one line on stderr; characters that a terminal would act on are escaped."""
     print(plain(text), file=sys.stderr, flush=True)
 
 
 def print_error(error: EmbankError) -> None:
-    """What was found, the rule and the remedy, on stderr."""
+    """Print an error's value, rule and remedy on stderr."""
     for line in (f"embank: {error.found}.", f"  rule:   {error.rule}.", f"  remedy: {error.remedy}."):
         say(line)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `1:02:03`, or `?` while unknown."""
+    """Format seconds as `1:02:03`, or `?` if not finite."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -134,7 +135,7 @@ def _stage(name: str, clock: Any) -> str:
 
 
 def progress_line(progress: "PassProgress") -> str:
-    """Everything about a running pass in one line."""
+    """Describe a running pass in one line: count, rate, time left and stages."""
     stages = _stages(progress)
     return f"{_pace(progress)}; {stages}" if stages else f"{progress.models[0]}: {_pace(progress)}"
 
@@ -153,7 +154,7 @@ def _rate(progress: "PassProgress") -> str:
 
 
 def _stages(progress: "PassProgress") -> str:
-    """What each stage does; nothing of work that has no stages, such as comparing files."""
+    """Describe the stages; empty for work without stages, such as comparing files."""
     clocks = {name: getattr(progress, name) for name in ("decode", "encode", "commit")}
     if not any(clock.images or clock.waiting_s for clock in clocks.values()):
         return ""
@@ -162,7 +163,7 @@ def _stages(progress: "PassProgress") -> str:
 
 @contextmanager
 def embed_progress(quiet: bool = False) -> Iterator[Callable[["PassProgress"], None] | None]:
-    """A live bar on a terminal, a line every ten seconds elsewhere, nothing if quiet."""
+    """Show progress on stderr, unless quiet: a live bar on a terminal, a line every ten seconds elsewhere."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -186,7 +187,7 @@ def _line_printer() -> Callable[["PassProgress"], None]:
 
 @contextmanager
 def transfer_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Bytes of one file: a live bar on a terminal, a line every ten seconds elsewhere; on stderr."""
+    """Show the bytes of one file on stderr: a live bar on a terminal, a line every ten seconds elsewhere."""
     if not sys.stderr.isatty():
         yield _byte_printer(name)
         return
@@ -214,7 +215,7 @@ def _byte_printer(name: str) -> Callable[[int, int | None], None]:
 
 @contextmanager
 def _live_bar() -> Iterator[Callable[["PassProgress"], None]]:
-    """One bar for each decode pass; below them, where the running pass spends its time."""
+    """Show one bar for each decode pass, and below them how the running pass spends its time."""
     from rich.console import Console, Group
     from rich.live import Live
     from rich.markup import escape
@@ -232,31 +233,31 @@ def _live_bar() -> Iterator[Callable[["PassProgress"], None]]:
             if progress.models not in tasks:
                 more = f" +{len(progress.models) - 1}" if len(progress.models) > 1 else ""
                 name = plain(progress.models[0])
-                short = escape(shortened([name], _NAME_OF_BAR - len(more))[name])
+                short = escape(shortened([name], _BAR_NAME - len(more))[name])
                 tasks[progress.models] = bars.add_task(short + more, total=progress.total, count="")
             bars.update(tasks[progress.models], completed=progress.done, count=_count(progress))
-            below = "; ".join(filter(None, (_rate(progress), _stages(progress))))
-            live.update(Group(bars, Text(below, style="dim")))  # wrapped between words
+            status = "; ".join(filter(None, (_rate(progress), _stages(progress))))
+            live.update(Group(bars, Text(status, style="dim")))  # rich wraps it between words
 
         yield update
 
 
 @contextmanager
 def probe_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
-    """For each run by its name a function that is told (what, done, to do) and shows it on stderr.
+    """Yield a function from the name of a run to a callback (what, done, to do) that shows its progress.
 
-    On a terminal one line that is written over, elsewhere a line every ten seconds.
+    It is shown on stderr: on a terminal in one line that is overwritten, elsewhere a line every ten seconds.
     """
     from engine.report.tables import shortened
 
     live, last = sys.stderr.isatty(), time.monotonic()
 
-    def of(name: str) -> Callable[[str, int, int], None]:
+    def callback(name: str) -> Callable[[str, int, int], None]:
         def update(what: str, done: int, todo: int) -> None:
             nonlocal last
             text = plain(f"{name}: {what} {done:,}/{todo:,}")
             if live:
-                text = shortened([text], width() - 1)[text]  # what wraps would not be written over
+                text = shortened([text], width() - 1)[text]  # a wrapped line could not be overwritten
                 sys.stderr.write(f"\r{text}\x1b[K")
                 sys.stderr.flush()
             elif time.monotonic() - last >= LINE_EVERY_S:
@@ -266,7 +267,7 @@ def probe_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]
         return update
 
     try:
-        yield of
+        yield callback
     finally:
         if live:
             sys.stderr.write("\r\x1b[K")

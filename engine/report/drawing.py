@@ -1,4 +1,4 @@
-"""Pictures on their way to a file: PNG, SVG or PDF by the ending, signed with the command that drew them."""
+"""Saving pictures as PNG, SVG or PDF, with the command that drew them in their metadata."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from stores.outputs import author, new_file
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: As matplotlib writes it, so that one reading serves both.
+#: Metadata as matplotlib writes them, so that `stores.outputs.written_by` reads both alike.
 _SVG = """<?xml version="1.0" encoding="utf-8" standalone="no"?>
 <svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1"
  width="{width}" height="{height}" viewBox="0 0 {width} {height}">
@@ -26,10 +26,11 @@ _SVG = """<?xml version="1.0" encoding="utf-8" standalone="no"?>
 
 
 def save_picture(image: "Image", out: Path, command: str) -> None:
-    """Write pixels, whole or not at all; an SVG holds them as a PNG.
+    """Write pixels atomically; an SVG contains them as a PNG.
 
     Args:
-        out: its ending, .png, .svg or .pdf, says the format; missing folders are made.
+        image: the picture.
+        out: its ending, .png, .svg or .pdf, gives the format; missing folders are made.
         command: that drew it, e.g. `search`.
 
     Raises:
@@ -42,8 +43,8 @@ def save_picture(image: "Image", out: Path, command: str) -> None:
             text = _SVG.format(width=image.width, height=image.height, author=author(command), data=data)
             file.write(text.encode())
         elif kind == ".pdf":
-            undated: Any = {"creationDate": None, "modDate": None}
-            image.save(file, format="PDF", creator=author(command), **undated)
+            no_dates: Any = {"creationDate": None, "modDate": None}
+            image.save(file, format="PDF", creator=author(command), **no_dates)
         else:
             file.write(_png(image, command))
 
@@ -58,7 +59,7 @@ def _png(image: "Image", command: str) -> bytes:
 
 
 def save_figure(figure: Any, out: Path, command: str, dpi: int = 130) -> None:
-    """Write a matplotlib figure, whole or not at all; the same figure gives the same bytes.
+    """Write a matplotlib figure atomically; the same figure gives the same bytes.
 
     Args:
         figure, dpi: as matplotlib's `savefig`.
@@ -70,13 +71,13 @@ def save_figure(figure: Any, out: Path, command: str, dpi: int = 130) -> None:
     import matplotlib
 
     kind = out.suffix.lower().lstrip(".") or "png"
-    of_kind: dict[str, dict[str, Any]] = {
+    metadata: dict[str, dict[str, str | None]] = {
         "png": {"Software": author(command)},
         "pdf": {"Creator": author(command), "CreationDate": None},
         "svg": {"Creator": author(command), "Date": None},
     }
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "embank"}):
-        figure.savefig(buffer, dpi=dpi, format=kind, metadata=of_kind[kind])
+        figure.savefig(buffer, dpi=dpi, format=kind, metadata=metadata[kind])
     with new_file(out) as file:
         file.write(buffer.getvalue())

@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.report import console
 from engine.report.console import write as print
-from engine.report.notes import ProbeNotes
+from engine.report.probe_notes import ProbeNotes
 
 
 def print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
@@ -22,7 +22,7 @@ def print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
             if each is not r and "masked" in each:
                 masked = ", ".join(f"{n:,} {reason}" for reason, n in each["masked"].items())
                 print(f"  {each['label']}: masked: {masked}")
-            for note in (note for note in each.get("notes", ()) if notes.prints(note, each)):
+            for note in (note for note in each.get("notes", ()) if notes.should_print(note, each)):
                 print(f"  {'' if each is r else each['label'] + ': '}{note}")
             if reason := each.get("test", {}).get("auroc_reason"):
                 print(f"  AUROC: {reason}")

@@ -1,9 +1,10 @@
-"""Where a command meets its surroundings: standard streams, signals, the working folder, unexpected errors.
+"""The process of a command: standard streams, signals, working folder, memory, and unexpected errors.
 
-Whatever these are like, a command ends with an exit code and words, not with a traceback. Standard error that
-cannot be written stops nothing: what it would say is lost. Standard output carries the results: closed from
-the start it is refused before anything is done; full, it is a fault of the machine; and when the reader of a
-pipe has gone, the command ends quietly with 141, as programs do that SIGPIPE ends.
+Whatever their state, a command ends with an exit code and a message, not with a traceback. If standard error
+cannot be written, its messages are lost and the command goes on. Standard output carries the results: if it
+is closed from the start, the command is refused before it does anything; if it is full, that is a fault of
+the machine; and if the reader of a pipe has gone, the command ends silently with 141, like programs that
+SIGPIPE ends.
 """
 
 import contextlib
@@ -22,18 +23,18 @@ from stores.limits import available_memory
 #: 128 + SIGPIPE, 128 + SIGINT.
 EXIT_BROKEN_PIPE = 141
 EXIT_INTERRUPTED = 130
-#: Address space that numpy with OpenBLAS takes, which has a buffer for each core.
-_LEAST_BYTES, _BYTES_A_CORE = 128 << 20, 40 << 20
+#: Address space that numpy takes with OpenBLAS, which has a buffer for each core.
+_NUMPY_BYTES, _BYTES_A_CORE = 128 << 20, 40 << 20
 #: Address space that torch takes, for each byte of its libraries (3.1 with CUDA's, which lie elsewhere).
-_TIMES_THEIR_SIZE = 3.5
-#: Set, unexpected errors show where they arose.
+_TORCH_FACTOR = 3.5
+#: Environment variable that makes unexpected errors print their traceback.
 DEBUG_VARIABLE = "EMBANK_DEBUG"
 
-_interrupted = _said_so = False
+_interrupted = _announced = False
 
 
 def interrupt(*_: Any) -> None:
-    """Handle SIGINT and SIGTERM: end what waits for a network, and raise KeyboardInterrupt."""
+    """Handle SIGINT and SIGTERM: end waits for a network, and raise KeyboardInterrupt."""
     global _interrupted
     _interrupted = True
     deadlines.stop_soon()
@@ -41,18 +42,18 @@ def interrupt(*_: Any) -> None:
 
 
 def say_stopped() -> None:
-    """Say on standard error, once, that the command was interrupted, and what is kept."""
-    global _said_so
-    if not _said_so:
-        from engine.report import stopping
+    """Print on standard error, once, that the command was interrupted, and what is kept."""
+    global _announced
+    if not _announced:
+        from engine.report import stop_messages
 
-        print(f"\n{stopping.sentence(sys.argv[1:])}", file=sys.stderr, flush=True)
-    _said_so = True
+        print(f"\n{stop_messages.sentence(sys.argv[1:])}", file=sys.stderr, flush=True)
+    _announced = True
 
 
 @contextlib.contextmanager
 def guarded_errors() -> Iterator[None]:
-    """Let nothing that the body writes to standard error fail."""
+    """Make writes of the body to standard error always succeed, even if their text is lost."""
     before = sys.stderr
     closed = before is None
     if closed:
@@ -61,7 +62,7 @@ def guarded_errors() -> Iterator[None]:
     try:
         yield
     finally:
-        if not closed:  # A last flush by the interpreter must not fail either.
+        if not closed:  # otherwise the interpreter's last flush would fail
             sys.stderr = before
 
 
@@ -71,11 +72,11 @@ def prepared() -> Iterator[None]:
 
     Raises:
         Refused: standard output is closed, or the working folder is gone.
-        MachineFault: standard output cannot be written.
-        SystemExit: 141, if whoever read it has gone; 130 after a signal.
+        MachineFault: standard output cannot be written, or too little memory is available.
+        SystemExit: 141 if the reader of standard output has gone; 130 after a signal.
     """
-    global _interrupted, _said_so
-    _interrupted = _said_so = False
+    global _interrupted, _announced
+    _interrupted = _announced = False
     deadlines.go_on()
     _open_closed()
     if sys.stdout is None:
@@ -102,16 +103,16 @@ def prepared() -> Iterator[None]:
 
 
 def _open_closed() -> None:
-    """Open whichever of 0, 1, 2 is closed on /dev/null, or the next file opened would be in its place."""
+    """Open /dev/null for each closed descriptor among 0, 1, 2, which the next opened file would take."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 def _lenient(stream: TextIO | None) -> TextIO:
-    """The stream, made to spell out what its encoding lacks (`±` in ASCII) instead of failing there."""
+    """Make a stream escape characters that its encoding lacks (`±` in ASCII), instead of failing."""
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
     if hasattr(stream, "reconfigure"):
@@ -120,7 +121,7 @@ def _lenient(stream: TextIO | None) -> TextIO:
 
 
 class _Stream:
-    """A standard stream of which a failed write is reported once, if at all.
+    """A standard stream whose failures are reported once (standard output) or ignored (standard error).
 
     Args:
         stream: the stream.
@@ -159,11 +160,11 @@ class _Stream:
             ) from error
 
     def _discard(self) -> None:
-        """Let what is still in the buffer go nowhere, or the interpreter's end would fail at it again."""
+        """Send the rest of the buffer to /dev/null, as the interpreter would fail to flush it at its end."""
         with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
             self._stream.flush()
 
 
@@ -179,62 +180,62 @@ def _refuse_gone_folder() -> None:
 
 
 def _refuse_little_memory() -> None:
-    """Stop where no room is left for the libraries: OpenBLAS would exit with 1, which has a meaning."""
+    """Stop if the libraries do not fit into memory: OpenBLAS would exit with 1, which has its own meaning."""
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    _refuse_less("The libraries", _LEAST_BYTES + cores * _BYTES_A_CORE)
+    _require_memory("The libraries", _NUMPY_BYTES + cores * _BYTES_A_CORE)
     if not any(isinstance(finder, _TorchGuard) for finder in sys.meta_path):
         sys.meta_path.insert(0, cast(Any, _TorchGuard()))
 
 
-def _refuse_less(what: str, needed: float) -> None:
-    if (room := available_memory()) < needed:
+def _require_memory(what: str, needed: float) -> None:
+    if (available := available_memory()) < needed:
         raise MachineFault(
-            f"{room / 2**20:.0f} MiB of memory are left to this process",
+            f"{available / 2**20:.0f} MiB of memory are left to this process",
             f"{what} take {needed / 2**20:.0f} MiB before they do anything",
             "raise its limit (`ulimit -v`)",
         )
 
 
 class _TorchGuard:
-    """Looks, before torch is imported, whether it can be: without memory it aborts the process."""
+    """An import hook that checks for memory before torch is imported, which aborts the process without it."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
         if name != "torch":
             return
         for folder in map(Path, sys.path):
             if libraries := list((folder / "torch" / "lib").glob("*.so*")):
-                size = sum(each.stat().st_size for each in libraries)
-                _refuse_less("torch's libraries", _TIMES_THEIR_SIZE * size)
+                size = sum(library.stat().st_size for library in libraries)
+                _require_memory("torch's libraries", _TORCH_FACTOR * size)
                 return
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Handle SIGINT and SIGTERM for the body; one that is ignored (`nohup`, `&`) stays ignored."""
-    usual: dict[signal.Signals, Any] = {
+    """Handle SIGINT and SIGTERM for the body; a signal that is ignored (`nohup`, `&`) stays ignored."""
+    defaults: dict[signal.Signals, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
     }
-    taken = []
-    with contextlib.suppress(ValueError):  # not the main thread: whoever started it handles signals
-        for number, handler in usual.items():
+    replaced = []
+    with contextlib.suppress(ValueError):  # not the main thread, which alone may handle signals
+        for number, handler in defaults.items():
             if signal.getsignal(number) is handler:
                 signal.signal(number, interrupt)
-                taken.append(number)
+                replaced.append(number)
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, usual[number])
+        for number in replaced:
+            signal.signal(number, defaults[number])
 
 
 def unexpected(error: BaseException) -> EmbankError:
-    """What to tell of an error that is none of ours, nor a fault of memory or device (`engine.faults`).
+    """Translate an error that is neither an EmbankError nor a fault of memory or device (`engine.faults`).
 
     Returns:
-        The words, with exit code 3; of a bug the traceback is in a file that they name.
+        An error with exit code 3; for a bug, its message names the file with the traceback.
     """
     text = next((line for line in str(error).splitlines() if line.strip()), "")[:300]
     if isinstance(error, RecursionError):
@@ -243,17 +244,17 @@ def unexpected(error: BaseException) -> EmbankError:
             "Files and options nest a few levels",
             "look for brackets within brackets in the JSON file that was given",
         )
-    kept = _keep_traceback(error)
+    attachment = _keep_traceback(error)
     return MachineFault(
         f"{type(error).__name__}: {text or 'no message'}",
         "This is an error in embank, not in what was asked",
-        f"report it with {kept}; what is done is kept",
+        f"report it with {attachment}; what is done is kept",
     )
 
 
 def _keep_traceback(error: BaseException) -> str:
-    """Put the traceback where it can be found; return what to report."""
-    import tempfile  # not above: these would slow every start
+    """Print or write the traceback, and return what to attach to a report."""
+    import tempfile  # here, because these would slow every start
     import traceback
 
     lines = traceback.format_exception(error)

@@ -1,4 +1,4 @@
-"""Pictures of results, drawn with matplotlib without a display."""
+"""The figure of the quickstart: few-shot accuracy, probes, and images with their nearest neighbours."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from stores.bank.reader import Bank
 
 matplotlib.use("Agg")
 
-RIGHT, WRONG, QUERY = "#0072b2", "#d55e00", "#000000"  # as on the sheets of `search`
+SAME_CLASS, OTHER_CLASS, QUERY = "#0072b2", "#d55e00", "#000000"  # as on the sheets of `search`
 QUERIES, NEIGHBOURS = 4, 6
 
 
@@ -26,14 +26,16 @@ def overview(
     model: str,
     out: Path,
 ) -> Path:
-    """Few-shot accuracy beside chance, the sweeps of probes, and images with their nearest neighbours.
+    """Draw few-shot accuracy beside chance, the sweeps of probes, and images with their nearest neighbours.
 
     Args:
-        rows: (data set, model, images, way, shot, chance, accuracy, ci95) as the quickstart's table.
-        probes: as `probes_from_bank` gives them, with the data set's name as `set`; none leaves their panel
-            out.
+        rows: (data set, model, images, way, shot, chance, accuracy, ci95) as in the quickstart's table.
+        probes: as `probes_from_bank` returns them, with the data set's name as `set`; without any, their
+            panel is left out.
         banks: data set -> bank whose manifest's files lie in `images / data set`.
-        model: whose features decide what is near (cosine).
+        images: folder of the data sets.
+        model: whose features decide which images are neighbours (by cosine).
+        out: PNG, SVG or PDF by its ending.
     """
     import matplotlib.pyplot as plt
 
@@ -74,7 +76,7 @@ def _neighbours(part: Any, name: str, bank: Bank, folder: Path, model: str) -> N
     features = bank.features(model)
     codes, vocabulary = bank.column("label")
     uris = bank.manifest().uris
-    queries = _spread(codes, features.ok)
+    queries = _spread_queries(codes, features.ok)
     part.suptitle(
         f"{name}: left of each group a query, then its nearest neighbours by {model} (blue: same class)",
         fontsize=10,
@@ -86,19 +88,21 @@ def _neighbours(part: Any, name: str, bank: Bank, folder: Path, model: str) -> N
             axes.imshow(Image.open(folder / uris[image]).convert("RGB"))
             axes.set_xticks([])
             axes.set_yticks([])
-            same = QUERY if image == query else RIGHT if codes[image] == codes[query] else WRONG
-            axes.set_title(vocabulary[codes[image]], fontsize=8, color=same)
+            same_class = codes[image] == codes[query]
+            colour = QUERY if image == query else SAME_CLASS if same_class else OTHER_CLASS
+            axes.set_title(vocabulary[codes[image]], fontsize=8, color=colour)
             for spine in axes.spines.values():
-                spine.set(color=same, linewidth=2.5)
+                spine.set(color=colour, linewidth=2.5)
 
 
-def _spread(codes: NDArray[np.int32], ok: NDArray[np.bool_]) -> list[int]:
-    """One usable image of each of several classes, evenly spread over the classes."""
+def _spread_queries(codes: NDArray[np.int32], ok: NDArray[np.bool_]) -> list[int]:
+    """Choose one usable image from each of several classes, which are spread evenly over all classes."""
     classes = np.unique(codes[ok & (codes >= 0)])
-    chosen = np.resize(
-        classes[np.linspace(0, len(classes) - 1, min(QUERIES, len(classes))).astype(int)], QUERIES
-    )
-    return [int(np.flatnonzero(ok & (codes == c))[7 * i % 11]) for i, c in enumerate(chosen)]
+    spread = classes[np.linspace(0, len(classes) - 1, min(QUERIES, len(classes))).astype(int)]
+    return [
+        int(np.flatnonzero(ok & (codes == code))[7 * i % 11])
+        for i, code in enumerate(np.resize(spread, QUERIES))
+    ]
 
 
 def _nearest(array: NDArray[Any], ok: NDArray[np.bool_], query: int) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""Records for a person: the result of one in a line, all of them as a list, and one in full."""
+"""Records as people read them: the result of one in a line, a list of all, one in full."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from stores.bank.record_table import Leaf, leaves
 from stores.bank.records import RunRecord
 from stores.json_types import Json, JsonObject
 
-#: Kind -> metrics of which the first that a record has is its result.
+#: Kind -> metrics; the first that a record has is its result.
 _RESULTS: Mapping[str, tuple[str, ...]] = {
     "fewshot": ("accuracy",),
     "knn": ("test.accuracy",),
@@ -26,10 +26,11 @@ _RESULTS: Mapping[str, tuple[str, ...]] = {
     "audit": ("pairs",),
     "relabel": ("named",),
 }
-#: Members of a list's objects that are left to `--json`.
+#: Nested objects that tables leave out; `--json` has them.
 _DETAILS = ("intervals", "refit", "stages", "error", "sweep", "reliability")
-#: Values of a list and rows of a table that are shown.
+#: Number of values of a list, and of rows of a table, that are shown.
 _VALUES, _ROWS = 8, 20
+#: Part of a record -> its title.
 _SECTIONS = (
     ("asked", "asked"),
     ("used", "used"),
@@ -43,13 +44,13 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Result:
-    """The number that a record is looked up for.
+    """The main number of a record.
 
     Attributes:
         metric: its dotted path among the record's metrics; empty if there is none.
-        value, low, high: it and its 95 % interval; None where undefined or not there.
+        value, low, high: the number and its 95 % interval; None if undefined or absent.
         reason: why it is undefined.
-        text: all of it in a few words.
+        text: the result in a few words.
     """
 
     metric: str
@@ -69,11 +70,11 @@ def result_of(record: RunRecord) -> Result:
         names = ("test.auroc",)
     name = next((name for name in names if name in numbers), next((n for n in names if n in plain), ""))
     leaf = plain.get(name)
-    write = _WORDS.get(record.kind, _usual)
+    text = _DESCRIBE.get(record.kind, _describe)(record, numbers, leaf)
     if leaf is None:
-        return Result("", None, None, None, None, write(record, numbers, leaf))
+        return Result("", None, None, None, None, text)
     value = leaf.value if _is_number(leaf.value) else None
-    return Result(name, value, leaf.low, leaf.high, leaf.reason, write(record, numbers, leaf))
+    return Result(name, value, leaf.low, leaf.high, leaf.reason, text)
 
 
 def _is_number(value: Json) -> TypeGuard[int | float]:
@@ -83,12 +84,12 @@ def _is_number(value: Json) -> TypeGuard[int | float]:
 Numbers = Mapping[str, Leaf]
 
 
-def _usual(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
-    return "" if leaf is None else f"{leaf.metric.replace('.', ' ')} {_measured(leaf)}"
+def _describe(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    return "" if leaf is None else f"{leaf.metric.replace('.', ' ')} {_with_interval(leaf)}"
 
 
-def _measured(leaf: Leaf) -> str:
-    """A fraction with its interval, or why it is undefined."""
+def _with_interval(leaf: Leaf) -> str:
+    """Format a number with its interval, or the reason why it is undefined."""
     if not _is_number(leaf.value):
         return f"undefined: {leaf.reason}" if leaf.reason else "undefined"
     text = f"{leaf.value:,}" if isinstance(leaf.value, int) else f"{leaf.value:.3f}"
@@ -99,7 +100,7 @@ def _measured(leaf: Leaf) -> str:
 
 def _symmetric(leaf: Leaf) -> str:
     if not _is_number(leaf.value) or leaf.high is None:
-        return _measured(leaf)
+        return _with_interval(leaf)
     return f"{leaf.value:.3f} ± {leaf.high - leaf.value:.3f}"
 
 
@@ -110,14 +111,14 @@ def _fewshot(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
 
 def _knn(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     alone = ", leave one out" if record.asked.get("leave_one_out") else ""
-    return f"accuracy {_measured(leaf)} at k = {record.metrics.get('k')}{alone}" if leaf else ""
+    return f"accuracy {_with_interval(leaf)} at k = {record.metrics.get('k')}{alone}" if leaf else ""
 
 
 def _probe(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     if leaf is None:
         return ""
     label = str(record.asked.get("label", ""))
-    return f"{label}: test {'AUROC' if leaf.metric.endswith('auroc') else 'accuracy'} {_measured(leaf)}"
+    return f"{label}: test {'AUROC' if leaf.metric.endswith('auroc') else 'accuracy'} {_with_interval(leaf)}"
 
 
 def _invariance(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
@@ -126,25 +127,25 @@ def _invariance(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
 
 
 def _saliency(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
-    return f"attentive diffusion {_measured(leaf)}" if leaf else ""
+    return f"attentive diffusion {_with_interval(leaf)}" if leaf else ""
 
 
 def _embed(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     counts = {name: numbers[name] for name in ("failed", "pending") if name in numbers}
-    more = "".join(f", {_measured(count)} {name}" for name, count in counts.items() if count.value)
-    rows = f" of {_measured(numbers['rows'])}" if "rows" in numbers else ""
-    return f"{_measured(leaf)}{rows} images ok{more}" if leaf else ""
+    more = "".join(f", {_with_interval(count)} {name}" for name, count in counts.items() if count.value)
+    rows = f" of {_with_interval(numbers['rows'])}" if "rows" in numbers else ""
+    return f"{_with_interval(leaf)}{rows} images ok{more}" if leaf else ""
 
 
 def _audit(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     across = numbers.get("across_splits")
-    text = f", {_measured(across)} across splits" if across else ""
-    return f"{_measured(leaf)} pairs{text}" if leaf else ""
+    text = f", {_with_interval(across)} across splits" if across else ""
+    return f"{_with_interval(leaf)} pairs{text}" if leaf else ""
 
 
 def _relabel(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
-    rows = f" of {_measured(numbers['rows'])}" if "rows" in numbers else ""
-    return f"{_measured(leaf)}{rows} images named" if leaf else ""
+    rows = f" of {_with_interval(numbers['rows'])}" if "rows" in numbers else ""
+    return f"{_with_interval(leaf)}{rows} images named" if leaf else ""
 
 
 def _search(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
@@ -153,7 +154,8 @@ def _search(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     return f"{len(rows) if isinstance(rows, list) else 0} neighbours" + (f" of {image}" if image else "")
 
 
-_WORDS: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
+#: Kind -> function that describes the result.
+_DESCRIBE: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
     "fewshot": _fewshot,
     "knn": _knn,
     "probe": _probe,
@@ -182,7 +184,7 @@ def to_dict(entry: RecordEntry) -> JsonObject:
 
 
 def full_dict(entry: RecordEntry, bank: Place | str) -> JsonObject:
-    """As `to_dict`, with the parts of the record, and what is wrong with the predictions beside it."""
+    """Return what `to_dict` does, all parts of the record, and what is wrong with its predictions."""
     assert entry.record is not None
     damaged: list[Json] = [
         {"path": table.path, "reason": problem}
@@ -193,16 +195,16 @@ def full_dict(entry: RecordEntry, bank: Place | str) -> JsonObject:
 
 
 def unreadable(entries: Sequence[RecordEntry]) -> list[dict[str, str]]:
-    """`{record, path, reason, remedy}` of those that cannot be read."""
+    """Return `{record, path, reason, remedy}` of each record that cannot be read."""
     return [
-        {"record": e.id, "path": e.path, "reason": e.error.found, "remedy": e.error.remedy}
-        for e in entries
-        if e.error is not None
+        {"record": entry.id, "path": entry.path, "reason": entry.error.found, "remedy": entry.error.remedy}
+        for entry in entries
+        if entry.error is not None
     ]
 
 
 def print_list(entries: Sequence[RecordEntry]) -> None:
-    """One row a record, those that cannot be read included."""
+    """Print a table with a row for each record, unreadable ones included."""
     from engine.report import console
 
     rows = []
@@ -276,7 +278,7 @@ def print_record(entry: RecordEntry, bank: Place | str) -> None:
     console.write()
     if record.versions:
         _print_wrapped(
-            "versions: " + ", ".join(f"{name} {_value(each)}" for name, each in record.versions.items())
+            "versions: " + ", ".join(f"{name} {_value(version)}" for name, version in record.versions.items())
         )
         console.write()
     _print_wrapped(f"`embank records show --json` prints every value; the file is {entry.path}")
@@ -318,10 +320,10 @@ def _print_section(body: Mapping[str, Json]) -> None:
 
 
 def _lines(body: Mapping[str, Json], path: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted path, text) of everything but lists of objects."""
+    """Yield (dotted path, text) of everything but lists of objects."""
     for name, value in body.items():
         if isinstance(value, Mapping):
-            if name != "intervals":  # they stand beside their values
+            if name != "intervals":  # shown with the values that they belong to
                 yield from _lines(value, f"{path}{name}.")
         elif not _is_table(value):
             yield f"{path}{name}", _text(body, name)
@@ -332,7 +334,7 @@ def _text(body: Mapping[str, Json], name: str) -> str:
 
     value = body[name]
     if isinstance(value, list):
-        shown = ", ".join(_value(each) for each in value[:_VALUES]) or "none"
+        shown = ", ".join(_value(item) for item in value[:_VALUES]) or "none"
         return shown + (f", ... ({len(value):,} in all)" if len(value) > _VALUES else "")
     low, high = interval(body, name)
     return _value(value) + (f" ({low:.6g} to {high:.6g})" if low is not None else "")
@@ -350,11 +352,11 @@ def _value(value: Json) -> str:
 
 
 def _is_table(value: Json) -> TypeGuard[list[Mapping[str, Json]]]:
-    return isinstance(value, list) and bool(value) and all(isinstance(each, Mapping) for each in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
 def _lists(body: Mapping[str, Json], path: str = "") -> Iterator[tuple[str, list[Mapping[str, Json]]]]:
-    """(dotted path, objects) of every list of objects that is in no other list."""
+    """Yield (dotted path, objects) of every list of objects that is not inside another list."""
     for name, value in body.items():
         if isinstance(value, Mapping):
             yield from _lists(value, f"{path}{name}.")
@@ -363,11 +365,11 @@ def _lists(body: Mapping[str, Json], path: str = "") -> Iterator[tuple[str, list
 
 
 def _table(objects: Sequence[Mapping[str, Json]]) -> tuple[list[str], list[list[Json]]]:
-    """Columns and rows of a list of objects, without lists and details within them."""
-    flat = [dict(_cells(each)) for each in objects[:_ROWS]]
+    """Return columns and rows of a list of objects, without the lists and details in them."""
+    flat = [dict(_cells(item)) for item in objects[:_ROWS]]
     columns = list(dict.fromkeys(name for row in flat for name in row))
-    named = [name for name in ("image_id", "label", "class", "model", "k", "shots") if name in columns]
-    columns = list(dict.fromkeys([*named, *columns]))
+    leading = [name for name in ("image_id", "label", "class", "model", "k", "shots") if name in columns]
+    columns = list(dict.fromkeys([*leading, *columns]))
     return columns, [[row.get(name, "") for name in columns] for row in flat]
 
 

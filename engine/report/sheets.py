@@ -1,4 +1,4 @@
-"""Contact sheets: pictures side by side with captions, drawn with Pillow."""
+"""Contact sheets of captioned pictures, drawn with Pillow."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.decode.formats.sniff import sniff
-from engine.decode.pillow import picture
+from engine.decode.pillow import picture as decoded_picture
 from engine.decode.source import ImageSource
 from engine.embed.restore import images_of, one_file
 from engine.errors import BadImage
 from engine.evals.neighbours.audit import Audit
 from engine.evals.neighbours.search import SearchResult
 from engine.recipes import Recipe
-from engine.report import lettering
+from engine.report import text_drawing
 from engine.report.drawing import save_picture
 from stores.bank.reader import Bank
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 SIDE, MARGIN, LINE, FRAME = 160, 12, 17, 5
 _PAPER, _INK, _GREY, _EDGE = "#ffffff", "#222222", "#c8c8c8", "#e6eaf0"
-#: Frames of tiles: the query, one that agrees with it, one that does not, one that cannot be judged. The
-#: colours are Okabe and Ito's, which people tell apart who see no red or no green; captions say it in words.
+#: Kind of a tile -> colour of its frame. The colours are Okabe and Ito's, which colour-blind people can tell
+#: apart; captions repeat the kind in words.
 COLOURS = {"query": "#000000", "same": "#0072b2", "other": "#d55e00", "plain": "#9a9a9a"}
 _WORDS = {"query": "the query", "same": "same class", "other": "other class", "plain": "class not known"}
-#: Tiles whose width a head has at least.
-_LEAST = 3
+#: A sheet with a header is at least as wide as this number of tiles.
+_HEADER_TILES = 3
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Tile:
     """One picture of a sheet.
 
     Attributes:
-        source, row: where its file is; `None` source draws a grey tile.
-        captions: texts under it, each broken into as many lines as it needs.
+        source, row: place of its file; without a source the tile is grey.
+        captions: texts under it, each wrapped into as many lines as it needs.
         kind: of the frame, a key of `COLOURS`.
     """
 
@@ -56,61 +56,65 @@ def contact_sheet(
     command: str = "search",
     head: Sequence[str] = (),
 ) -> int:
-    """Draw tiles in rows and write a PNG, SVG or PDF by the ending, whole or not at all.
+    """Draw tiles in rows and write a PNG, SVG or PDF by the ending, atomically.
 
-    A picture that cannot be read becomes a grey tile that names the reason.
+    A picture that cannot be read becomes a grey tile with the reason.
 
     Args:
         tiles: at least one.
-        columns: tiles a row.
-        recipe: says how deep samples and EXIF turns are shown.
+        out: the file.
+        columns: tiles in a row.
+        recipe: decides how samples of more than 8 bits and EXIF orientations are shown.
         command: that draws, as `engine.report.drawing.save_picture` takes it.
-        head: what stands above all tiles; with it stands a legend of the frames.
+        head: header above all tiles, to which a legend of the frames is added; empty for none.
 
     Returns:
-        How many tiles are grey.
+        The number of grey tiles.
 
     Raises:
         Refused: the folder is not writable.
     """
     from PIL import Image, ImageDraw
 
-    captions = [lettering.lines_of(lettering.measure(), tile.captions, SIDE) for tile in tiles]
+    captions = [text_drawing.lines_of(text_drawing.measure(), tile.captions, SIDE) for tile in tiles]
     columns = min(columns, len(tiles))
     rows = range(-(-len(tiles) // columns))
     step = SIDE + MARGIN
-    width = max(columns, _LEAST if head else 1) * step + MARGIN
+    width = max(columns, _HEADER_TILES if head else 1) * step + MARGIN
     heights = [step + LINE * max(map(len, captions[row * columns : (row + 1) * columns])) for row in rows]
     kinds = [kind for kind in COLOURS if any(tile.source and tile.kind == kind for tile in tiles)]
     kinds = kinds if head else []
-    title = lettering.lines_of(lettering.measure(), head, width - 2 * MARGIN)
+    title = text_drawing.lines_of(text_drawing.measure(), head, width - 2 * MARGIN)
     top = LINE * (len(title) + len(kinds)) + (MARGIN if title else 0)
     sheet = Image.new("RGB", (width, top + sum(heights) + MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    lettering.write(draw, MARGIN, MARGIN - 2, title, _INK)
-    for at, kind in enumerate(kinds):
-        _legend(draw, MARGIN, MARGIN + LINE * (len(title) + at), kind)
+    text_drawing.write(draw, MARGIN, MARGIN - 2, title, _INK)
+    for i, kind in enumerate(kinds):
+        _legend(draw, MARGIN, MARGIN + LINE * (len(title) + i), kind)
     grey = 0
-    for at, tile in enumerate(tiles):
-        row, column = divmod(at, columns)
+    for i, tile in enumerate(tiles):
+        row, column = divmod(i, columns)
         x, y = MARGIN + column * step, top + MARGIN + sum(heights[:row])
-        picture, reason = _picture(tile, recipe or Recipe(depth="scale"))
+        picture, reason = _tile_picture(tile, recipe or Recipe(depth="scale"))
         grey += bool(reason)
         sheet.paste(picture, (x, y))
         if reason:
-            _text(draw, x + FRAME + 4, y + SIDE // 2 - LINE, ["no picture:", reason], SIDE - 16, _INK)
+            _write_cut(draw, x + FRAME + 4, y + SIDE // 2 - LINE, ["no picture:", reason], SIDE - 16, _INK)
         draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), outline=COLOURS[tile.kind], width=FRAME)
-        lettering.write(draw, x, y + SIDE + 2, captions[at], _INK)
+        text_drawing.write(draw, x, y + SIDE + 2, captions[i], _INK)
     save_picture(sheet, out, command)
     return grey
 
 
 def pictures_of(bank: Path | str, model: str, *, root: Path | None = None) -> ImageSource:
-    """Find the files that a model's features in a bank were made from; call it before work that is kept.
+    """Return the source of the files that a model's features in a bank were made from.
+
+    Call it before any work that is kept, because it may refuse.
 
     Args:
+        bank: directory or URL.
         model: slug or feature name.
-        root: the images' folder, where it has moved.
+        root: the images' folder, if it has moved.
 
     Raises:
         Refused: as `engine.embed.restore.images_of`.
@@ -120,32 +124,34 @@ def pictures_of(bank: Path | str, model: str, *, root: Path | None = None) -> Im
 
 
 def search_sheet(source: ImageSource, result: SearchResult, out: Path, *, image: Path | None = None) -> int:
-    """Draw a query and its neighbours; returns how many pictures could not be read.
+    """Draw a query and its neighbours, and return the number of pictures that could not be read.
 
     Args:
-        source: the bank's images, of `pictures_of`.
-        image: the query's file, where it was not an image of the bank.
+        source: the bank's images, as `pictures_of` returns them.
+        result: of the search.
+        out: PNG, SVG or PDF by its ending.
+        image: the query's file, if it is not an image of the bank.
     """
-    report, same = result.report, result.query.get("in_bank", [])
-    of = same[0] if same else result.query
-    label = str(of.get("label", ""))
+    report, copies = result.report, result.query.get("in_bank", [])
+    query_row = copies[0] if copies else result.query
+    label = str(query_row.get("label", ""))
     if result.row is not None:
         name, query = str(result.query["image_id"]), Tile(source, result.row, ())
     else:
         file = Path(str(image))
         name, query = file.name, Tile(one_file(file, source.limits), 0, ())
-    known = [_class(label), _split(of)] if same or result.row is not None else []
-    itself = [f"row {of['row']}: {of['image_id']}"] if same else []
-    tiles = [replace(query, captions=("query", *known, name, *itself), kind="query")]
-    for each in result.found:
-        kind = _agreement(label, each.label)
+    in_bank = [_class(label), _split(query_row)] if copies or result.row is not None else []
+    copy_of = [f"row {query_row['row']}: {query_row['image_id']}"] if copies else []
+    tiles = [replace(query, captions=("query", *in_bank, name, *copy_of), kind="query")]
+    for neighbour in result.found:
+        kind = _agreement(label, neighbour.label)
         captions = (
-            f"{each.rank}: {report['distance']} {each.distance:.4g}",
-            _class(each.label, kind),
-            _split({"split": each.split}),
-            each.image_id,
+            f"{neighbour.rank}: {report['distance']} {neighbour.distance:.4g}",
+            _class(neighbour.label, kind),
+            _split({"split": neighbour.split}),
+            neighbour.image_id,
         )
-        tiles.append(Tile(source, each.row, captions, kind))
+        tiles.append(Tile(source, neighbour.row, captions, kind))
     head = (
         f"The {len(result.found)} nearest of {report['images']:,} images by {report['distance']} distance "
         f"of features of {report['model']}",
@@ -155,32 +161,38 @@ def search_sheet(source: ImageSource, result: SearchResult, out: Path, *, image:
 
 
 def audit_sheet(
-    source: ImageSource, image_ids: Sequence[str], found: Audit, out: Path, *, pairs: int = 24
+    source: ImageSource, image_ids: Sequence[str], audit: Audit, out: Path, *, pairs: int = 24
 ) -> int:
-    """Draw the most similar pairs, two tiles each; returns how many pictures could not be read.
+    """Draw the most similar pairs of an audit, and return the number of pictures that could not be read.
 
     Args:
-        source: the bank's images, of `pictures_of`.
+        source: the bank's images, as `pictures_of` returns them.
         image_ids: of each row of the bank.
+        audit: with the pairs.
+        out: PNG, SVG or PDF by its ending.
+        pairs: number of pairs that are drawn, two tiles each.
     """
     tiles = []
-    near = found.pairs
-    rows = zip(
-        near.first[:pairs].tolist(), near.second[:pairs].tolist(), near.similarity[:pairs], strict=True
+    similar = audit.pairs
+    drawn_pairs = zip(
+        similar.first[:pairs].tolist(),
+        similar.second[:pairs].tolist(),
+        similar.similarity[:pairs],
+        strict=True,
     )
-    for number, (a, b, similarity) in enumerate(rows, start=1):
-        kind = _agreement(found.value("label", a), found.value("label", b))
-        splits = {found.value("split", row) for row in (a, b)}
+    for number, (first, second, similarity) in enumerate(drawn_pairs, start=1):
+        kind = _agreement(audit.value("label", first), audit.value("label", second))
+        splits = {audit.value("split", row) for row in (first, second)}
         across = " (pair across splits)" if len(splits - {""}) == 2 else ""
-        for row in (a, b):
+        for row in (first, second):
             captions = (
                 f"pair {number}: cosine {similarity:.6f}",
-                _class(found.value("label", row), kind),
-                _split({"split": found.value("split", row)}) + across,
+                _class(audit.value("label", row), kind),
+                _split({"split": audit.value("split", row)}) + across,
                 image_ids[row],
             )
             tiles.append(Tile(source, row, captions, kind))
-    report = found.report
+    report = audit.report
     head = (
         f"The {len(tiles) // 2} most similar of {report['pairs']:,} pairs with a cosine similarity of at "
         f"least {report['threshold']:g}, by features of {report['model']} ({report['images']:,} images)",
@@ -197,24 +209,25 @@ def _class(label: str, kind: str = "plain") -> str:
     return f"class {label}{marked}" if label else "no class"
 
 
-def _split(of: Mapping[str, Any]) -> str:
-    return f"split {of['split']}" if of.get("split") else "no split"
+def _split(row: Mapping[str, Any]) -> str:
+    return f"split {row['split']}" if row.get("split") else "no split"
 
 
 def _legend(draw: "ImageDraw.ImageDraw", x: int, y: int, kind: str) -> None:
-    """A frame's colour and what it stands for."""
+    """Draw a frame's colour and its meaning."""
     draw.rectangle((x, y, x + 11, y + 11), outline=COLOURS[kind], width=3)
-    lettering.write(draw, x + 18, y - 2, [_WORDS[kind]], _INK)
+    text_drawing.write(draw, x + 18, y - 2, [_WORDS[kind]], _INK)
 
 
-def _agreement(a: str, b: str) -> str:
-    if not (a and b):
+def _agreement(first_label: str, second_label: str) -> str:
+    """Return the kind of a frame: whether two labels agree, if both are known."""
+    if not (first_label and second_label):
         return "plain"
-    return "same" if a == b else "other"
+    return "same" if first_label == second_label else "other"
 
 
-def _picture(tile: Tile, recipe: Recipe) -> tuple["Image", str]:
-    """The whole picture, fitted into a square, and why it is grey if it is."""
+def _tile_picture(tile: Tile, recipe: Recipe) -> tuple["Image", str]:
+    """Return the uncropped picture, fitted into a square, and the reason if it is grey instead."""
     from PIL import Image
 
     canvas = Image.new("RGB", (SIDE, SIDE), _EDGE)
@@ -223,14 +236,14 @@ def _picture(tile: Tile, recipe: Recipe) -> tuple["Image", str]:
             raise BadImage("missing", "no file")
         data = tile.source.read(tile.row)
         header = sniff(data, recipe, tile.source.limits)
-        image = picture(data, header, recipe).convert("RGB")
+        image = decoded_picture(data, header, recipe).convert("RGB")
     except BadImage as error:
         canvas.paste(_GREY, (0, 0, SIDE, SIDE))
         return canvas, error.code
     room = SIDE - 2 * FRAME
     scale = room / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    # Small pictures keep their pixels visible.
+    # The pixels of small pictures stay visible.
     filter = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
     image = image.resize(size, filter, reducing_gap=3.0)
     canvas.paste(image, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
@@ -238,29 +251,32 @@ def _picture(tile: Tile, recipe: Recipe) -> tuple["Image", str]:
 
 
 def shortened(text: str, room: float, length: Callable[[str], float]) -> str:
-    """The text, or as much of its beginning as fits with an ellipsis; at least that.
+    """Return the text, or as much of its beginning as fits with an ellipsis; at least the ellipsis.
 
     Args:
-        room: that there is.
-        length: of a text, in the same unit; not smaller for a longer text.
+        text: to cut.
+        room: length that is available.
+        length: function from a text to its length, in the same unit; must not decrease as the text grows.
     """
     if length(text) <= room:
         return text
-    fits, over = 0, len(text)
-    while over - fits > 1:
-        middle = (fits + over) // 2
+    fitting, too_many = 0, len(text)
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
         if length(text[:middle] + "…") <= room:
-            fits = middle
+            fitting = middle
         else:
-            over = middle
-    return text[:fits] + "…"
+            too_many = middle
+    return text[:fitting] + "…"
 
 
-def _text(draw: "ImageDraw.ImageDraw", x: int, y: int, lines: Sequence[str], room: int, colour: str) -> None:
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(13)
-    for at, line in enumerate(lines):
-        text = "".join(c if c.isprintable() else "?" for c in line[: room + 1])
-        text = shortened(text, room, lambda part: draw.textlength(part, font))
-        draw.text((x, y + at * LINE), text, fill=colour, font=font)
+def _write_cut(
+    draw: "ImageDraw.ImageDraw", x: int, y: int, lines: Sequence[str], room: int, colour: str
+) -> None:
+    """Draw lines below each other, each cut to `room` pixels."""
+    font = text_drawing.font()
+    for i, line in enumerate(lines):
+        text = shortened(
+            text_drawing.printable(line[: room + 1]), room, lambda part: draw.textlength(part, font)
+        )
+        draw.text((x, y + i * LINE), text, fill=colour, font=font)

@@ -14,7 +14,7 @@ from stores.backends import files
 from stores.bank import documents
 from stores.bank.layout import MANIFEST
 from stores.errors import BankError
-from stores.manifest.tables import atomic_file
+from stores.manifest.atomic_file import atomic_file
 from stores.outputs import check_folder
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from stores.bank.layout import COLUMNS
 from stores.errors import Refused
-from stores.manifest.measures import REMEDY, measured
-from stores.manifest.split_words import meant
+from stores.manifest.measurements import REMEDY, is_measurement
+from stores.manifest.split_words import matching_splits
 from stores.manifest.text import clean
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def column_codes(bank: Columns, name: str) -> tuple[npt.NDArray[np.int32], list[
 def _refuse_no_classes(label: str, codes: npt.NDArray[np.int32], classes: Sequence[str]) -> None:
     """Refuse columns whose codes would pass for classes: measurements, and findings with uncertain cells."""
     used = [classes[code] for code in np.unique(codes).tolist()]
-    if measured(used, len(codes)):
+    if is_measurement(used, len(codes)):
         raise Refused(
             f"Column {label!r}: {len(used):,} numbers for {len(codes):,} images "
             f"({', '.join(used[:_SHOWN])}, ...)",
@@ -117,7 +117,7 @@ def _inside(bank: Columns, split: str | None) -> npt.NDArray[np.bool_]:
     if split is None:
         return np.ones(bank.rows, np.bool_)
     codes, names = bank.column("split")
-    chosen = [names.index(name) for name in meant(split, names)]
+    chosen = [names.index(name) for name in matching_splits(split, names)]
     if not chosen:
         known = ", ".join(map(repr, names)) or "no splits"
         raise Refused(f"split {split!r}", f"The bank has {known}", "name one of these, or none")

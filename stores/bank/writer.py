@@ -40,7 +40,7 @@ from stores.bank.seal import (
 )
 from stores.errors import BankError
 from stores.maintenance.cleanup import clean, first_damaged, remove_temporaries
-from stores.manifest.file import restore_manifest
+from stores.manifest.restore import restore_manifest
 from stores.outputs import check_bank
 
 if TYPE_CHECKING:

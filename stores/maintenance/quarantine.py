@@ -29,8 +29,8 @@ from stores.bank.writer import FeatureWriter, column_files, run_document
 from stores.errors import BankError, Refused
 from stores.maintenance.cleanup import quarantine_chunk, quarantine_file
 from stores.maintenance.report import Damage, VerifyReport
-from stores.manifest.file import restore_manifest
 from stores.manifest.ids import with_former_ids
+from stores.manifest.restore import restore_manifest
 
 if TYPE_CHECKING:
     from stores.manifest.manifest import Manifest

@@ -21,8 +21,9 @@ from stores.bank.layout import RUN_DOCUMENT, SIDE
 from stores.bank.reader import Bank, FeatureSet
 from stores.bank.writer import FeatureWriter, open_or_create, refuse_other_labels, write_certificate
 from stores.errors import BankError, ManifestError, Refused
-from stores.manifest.manifest import COLUMNS, Manifest, plain_uris
-from stores.manifest.matching import Match, Way, digests, match, with_partners_of
+from stores.manifest.columns import COLUMNS, plain_uris
+from stores.manifest.manifest import Manifest
+from stores.manifest.matching import Criterion, Match, digests, match, with_partners_of
 from stores.manifest.uri_policy import shown
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Relabelled:
     bank: Bank
     manifest: Manifest
     named: int
-    matched_by: Way
+    matched_by: Criterion
     in_order: bool
     features: tuple[str, ...]
     unfinished: tuple[str, ...]

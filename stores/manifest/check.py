@@ -1,4 +1,4 @@
-"""Look for what makes a study's numbers wrong before a single image is embedded."""
+"""Checks of a manifest for mistakes that would make a study's numbers wrong, before any image is embedded."""
 
 import os
 import stat
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from stores import members
+from stores.manifest.columns import plain_uris
 from stores.manifest.image_check import Fault, image_problems
 from stores.manifest.image_folder import Progress, run_threads
-from stores.manifest.manifest import Manifest, plain_uris
+from stores.manifest.manifest import Manifest
 from stores.manifest.problems import CheckReport, Problem
 from stores.manifest.spelling_check import text_problems
 
@@ -31,26 +32,26 @@ def check(
     allow_outside: bool = False,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Check a manifest against itself and against the files it names. Reads; changes nothing.
+    """Check a manifest for consistency, and against the files it names; nothing is changed.
 
     Args:
         manifest: rows to check.
-        files: look at every file: is it there, regular, below the root; is a member in its archive.
+        files: check that every file is there, regular and below the root, and every member in its archive.
         content: also find equal files (those of equal size are hashed) and compare the manifest's digests.
-        fault_of: with `content`, also find files that are no image, or a damaged one: says what is wrong with
-            a row's, or None (`engine.decode.soundness`).
+        fault_of: with `content`, also find files that are not images, or damaged ones; returns the fault of
+            a row's image, or None (`engine.decode.soundness`).
         workers: threads.
         allow_outside: links may lead out of the root.
-        progress: told (files looked at, files), and again while hashing.
+        progress: called with (files done, files), once for each pass over the files.
 
     Returns:
-        the findings; `ok` is false if any is an error.
+        The problems; `ok` is false if any is an error.
     """
     problems = [*_group_problems(manifest), *_class_problems(manifest), *_uri_problems(manifest)]
     problems += text_problems(manifest)
     if files or content:
-        sizes, found = _look(manifest, workers, allow_outside, progress)
-        problems += found
+        sizes, file_problems = _inspect_files(manifest, workers, allow_outside, progress)
+        problems += file_problems
         if content:
             problems += _content_problems(manifest, sizes, workers, progress)
         if content and fault_of is not None:
@@ -79,7 +80,7 @@ def _class_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
     return result
 
 
-# The table
+# Checks of the table
 
 
 def _group_problems(manifest: Manifest) -> Iterable[Problem]:
@@ -88,7 +89,8 @@ def _group_problems(manifest: Manifest) -> Iterable[Problem]:
     if not names:
         yield Problem(
             "note", "no_group", len(manifest), "No row names its group (patient)",
-            "name it with `embank manifest table --group COLUMN`, lest a patient be on both sides of a split",
+            "name it with `embank manifest table --group COLUMN`: else a patient may be on both sides of a "
+            "split",
         )  # fmt: skip
         return
     if missing := int((groups < 0).sum()):
@@ -96,26 +98,28 @@ def _group_problems(manifest: Manifest) -> Iterable[Problem]:
             "warning", "group_missing", missing, f"{missing} rows have no group",
             "fill in the group: such rows cannot be kept out of the other splits",
         )  # fmt: skip
-    torn = _torn(groups, splits)
-    if len(torn):
-        rows = int(np.isin(groups, torn).sum())
+    divided = _keys_with_several_values(groups, splits)
+    if len(divided):
+        rows = int(np.isin(groups, divided).sum())
         yield Problem(
-            "error", "group_across_splits", len(torn),
-            f"{len(torn)} of {len(names)} groups stand in more than one split ({rows} rows)",
+            "error", "group_across_splits", len(divided),
+            f"{len(divided)} of {len(names)} groups stand in more than one split ({rows} rows)",
             "split by group; otherwise a model is tested on patients it has seen",
             tuple(
                 f"{names[g]}: {', '.join(split_names[s] for s in np.unique(splits[groups == g]) if s >= 0)}"
-                for g in torn[:_SHOWN].tolist()
+                for g in divided[:_SHOWN].tolist()
             ),
         )  # fmt: skip
 
 
-def _torn(keys: "np.ndarray[Any, Any]", values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """Keys that occur with more than one value; negative keys and values stand for none."""
+def _keys_with_several_values(
+    keys: "np.ndarray[Any, Any]", values: "np.ndarray[Any, Any]"
+) -> "np.ndarray[Any, Any]":
+    """Return the keys that occur with more than one value; negative keys and values count as missing."""
     both = (keys >= 0) & (values >= 0)
     pairs = np.unique(np.stack([keys[both], values[both]]), axis=1)
-    found, counts = np.unique(pairs[0], return_counts=True)
-    return found[counts > 1]
+    paired_keys, counts = np.unique(pairs[0], return_counts=True)
+    return paired_keys[counts > 1]
 
 
 def _class_problems(manifest: Manifest) -> Iterable[Problem]:
@@ -162,55 +166,55 @@ def _absent_classes(manifest: Manifest) -> Iterable[Problem]:
 
 def _uri_problems(manifest: Manifest) -> Iterable[Problem]:
     uris = plain_uris(manifest.table["uri"]).to_pylist()
-    twice = [rows for rows in _same(uris) if len(rows) > 1]
-    if twice:
-        yield _duplicates(manifest, twice, "duplicate_uri", "files stand in more than one row")
+    duplicates = [rows for rows in _rows_by_key(uris) if len(rows) > 1]
+    if duplicates:
+        yield _duplicate_problem(manifest, duplicates, "duplicate_uri", "files stand in more than one row")
 
 
-def _same(keys: Sequence[Any]) -> list[list[int]]:
-    """Rows of each key, in order of first occurrence."""
+def _rows_by_key(keys: Sequence[Any]) -> list[list[int]]:
+    """Return the rows of each key, in order of first occurrence."""
     rows: dict[Any, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         rows[key].append(row)
     return list(rows.values())
 
 
-def _duplicates(manifest: Manifest, twice: list[list[int]], code: str, text: str) -> Problem:
-    """How bad copies are depends on what they straddle."""
+def _duplicate_problem(manifest: Manifest, duplicates: list[list[int]], code: str, text: str) -> Problem:
+    """Report copies: an error if copies of one image differ in label or split, else a warning."""
     labels, splits = manifest.column("label"), manifest.column("split")
 
-    def straddle(cells: list[str]) -> int:
-        return sum(len({cells[row] for row in rows} - {""}) > 1 for rows in twice)
+    def count_differing(cells: list[str]) -> int:
+        return sum(len({cells[row] for row in rows} - {""}) > 1 for rows in duplicates)
 
-    label, split = straddle(labels), straddle(splits)
+    label, split = count_differing(labels), count_differing(splits)
     detail = [f"{label} with different labels"] if label else []
     detail += [f"{split} in different splits"] if split else []
     return Problem(
         "error" if detail else "warning",
         code,
-        len(twice),
-        f"{len(twice)} {text}" + (f" ({', '.join(detail)})" if detail else ""),
+        len(duplicates),
+        f"{len(duplicates)} {text}" + (f" ({', '.join(detail)})" if detail else ""),
         "keep one row each; a copy in another split is leakage, and in one split it counts twice",
-        tuple(" = ".join(manifest.uris[row] for row in rows[:_SHOWN]) for rows in twice[:_SHOWN]),
+        tuple(" = ".join(manifest.uris[row] for row in rows[:_SHOWN]) for rows in duplicates[:_SHOWN]),
     )
 
 
-# The files
+# Checks of the files
 
 
-def _look(
+def _inspect_files(
     manifest: Manifest, workers: int | None, allow_outside: bool, progress: Progress | None
 ) -> tuple[list[int], list[Problem]]:
-    """(size of each file, -1 where it cannot be used; problems)."""
-    look = _looker(manifest.root, allow_outside)
-    answers = run_threads(look, manifest.uris, len(manifest), workers=workers, progress=progress)
+    """Return the size of each file, -1 where it cannot be used, and the problems."""
+    inspect = _file_inspector(manifest.root, allow_outside)
+    results = run_threads(inspect, manifest.uris, len(manifest), workers=workers, progress=progress)
     problems = []
     for code, (text, remedy) in _FILE_PROBLEMS.items():
-        rows = [row for row, answer in enumerate(answers) if answer == code]
+        rows = [row for row, result in enumerate(results) if result == code]
         if rows:
             examples = tuple(manifest.uris[row] for row in rows[:_SHOWN])
             problems.append(Problem("error", code, len(rows), f"{len(rows)} {text}", remedy, examples))
-    return [answer if isinstance(answer, int) else -1 for answer in answers], problems
+    return [result if isinstance(result, int) else -1 for result in results], problems
 
 
 _FILE_PROBLEMS = {
@@ -229,8 +233,8 @@ _FILE_PROBLEMS = {
 }
 
 
-def _looker(root: Path, allow_outside: bool) -> Callable[[str], int | str]:
-    """A function from uri to the file's size or the code of what is wrong with it."""
+def _file_inspector(root: Path, allow_outside: bool) -> Callable[[str], int | str]:
+    """Return a function from a uri to the file's size, or to the code of its problem."""
     top = os.path.realpath(root)
     prefix = top if top.endswith(os.sep) else top + os.sep
     folders: dict[str, bool] = {}
@@ -240,25 +244,25 @@ def _looker(root: Path, allow_outside: bool) -> Callable[[str], int | str]:
 
     containers = members.Containers()
 
-    def look(uri: str) -> int | str:
+    def inspect(uri: str) -> int | str:
         uri, member = members.split(uri)
         folder, _, _ = uri.rpartition("/")
         path = f"{top}/{uri}" if not uri.startswith("/") else uri
-        if folder not in folders:  # resolving is slow, and folders are few
+        if folder not in folders:  # resolving a path is slow, and many files share a folder
             folders[folder] = inside(f"{top}/{folder}" if not uri.startswith("/") else folder)
         try:
             status = os.lstat(path)
             linked = stat.S_ISLNK(status.st_mode)
             if not allow_outside and not (folders[folder] and (not linked or inside(path))):
                 return "outside_root"
-            size = _size(os.stat(path) if linked else status)  # noqa: PTH116 - a Path each is slow
+            size = _size(os.stat(path) if linked else status)  # noqa: PTH116 - a Path for each file is slow
             return _member_size(containers, path, member) if member and isinstance(size, int) else size
         except (FileNotFoundError, NotADirectoryError):
             return "missing"
         except (OSError, ValueError):
             return "unreadable"
 
-    return look
+    return inspect
 
 
 def _member_size(containers: members.Containers, path: str, member: str) -> int | str:
@@ -280,20 +284,20 @@ def _size(status: os.stat_result) -> int | str:
 def _content_problems(
     manifest: Manifest, sizes: list[int], workers: int | None, progress: Progress | None
 ) -> Iterable[Problem]:
-    known = manifest.sha256s or [""] * len(manifest)
+    expected = manifest.sha256s or [""] * len(manifest)
     uris = plain_uris(manifest.table["uri"]).to_pylist()
-    # Two rows of one file are found by their uri; here copies under other names count.
+    # Rows with the same uri are reported by `_uri_problems`; only copies under other names count here.
     files_of_size = Counter(size for _, size in set(zip(uris, sizes, strict=True)))
-    rows = [row for row, size in enumerate(sizes) if size >= 0 and (files_of_size[size] > 1 or known[row])]
+    rows = [row for row, size in enumerate(sizes) if size >= 0 and (files_of_size[size] > 1 or expected[row])]
     containers = members.Containers()
 
-    def hashed_file(row: int) -> str | None:
+    def file_digest(row: int) -> str | None:
         file, member = members.split(manifest.uris[row])
         return members.digest(containers, manifest.root / file, member)
 
-    found = run_threads(hashed_file, rows, len(rows), workers=workers, progress=progress)
-    digests = dict(zip(rows, found, strict=True))
-    changed = [row for row in rows if known[row] and digests[row] not in (None, known[row])]
+    row_digests = run_threads(file_digest, rows, len(rows), workers=workers, progress=progress)
+    digests = dict(zip(rows, row_digests, strict=True))
+    changed = [row for row in rows if expected[row] and digests[row] not in (None, expected[row])]
     if changed:
         yield Problem(
             "error", "digest", len(changed), f"{len(changed)} files are not those the manifest was made of",
@@ -301,7 +305,7 @@ def _content_problems(
             tuple(manifest.uris[row] for row in changed[:_SHOWN]),
         )  # fmt: skip
     hashed = [row for row in rows if digests[row] is not None]
-    copies = [[hashed[i] for i in same] for same in _same([digests[row] for row in hashed])]
-    twice = [same for same in copies if len({uris[row] for row in same}) > 1]
-    if twice:
-        yield _duplicates(manifest, twice, "duplicate_content", "sets of files have equal content")
+    equal = [[hashed[i] for i in places] for places in _rows_by_key([digests[row] for row in hashed])]
+    copies = [rows for rows in equal if len({uris[row] for row in rows}) > 1]
+    if copies:
+        yield _duplicate_problem(manifest, copies, "duplicate_content", "sets of files have equal content")

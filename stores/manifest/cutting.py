@@ -1,17 +1,17 @@
-"""Cut a list of images into parts by whole patients, by a hash of their names and a seed.
+"""Parts or folds of a list of images that divide no patient, by a seeded hash of the patients' names.
 
 A unit is what must not be divided: a patient where the row names its group, else the image. It belongs to the
-stratum of the rarest class among its images; units without any label make a stratum of their own. Within a
-stratum units are in the order of their keys. A key is the first 64 bits, little endian, of SHA-256 over
-`embank split 1 <JSON list>`, the list being [seed, purpose, kind, name] and the kind `group` or `image`. So
-the order of rows decides nothing.
+stratum of the rarest class among its images; units without any label form a stratum of their own. Within a
+stratum, units are sorted by their keys. A key is the first 64 bits, little endian, of SHA-256 over
+`embank split 1 <JSON list>`, where the list is [seed, purpose, kind, name] and the kind `group` or `image`.
+Hence the order of the rows has no influence.
 
-Parts by ratios are consecutive stretches of this order, their ends where the images come nearest to the
-ratios. What a stratum is off by is made up for in the next, within one unit. Each part gets a unit, where
+Parts by ratios are consecutive runs of this order, ending where the number of images comes nearest to the
+ratio. The error of one stratum is made up for in the next, by at most one unit. Each part gets a unit if
 there are enough: the first part first, then the last, then those between.
 
-Folds are dealt: the units of a stratum, the largest first, go to the fold that has the fewest images of the
-stratum, and of equals the fewest images at all.
+Folds are filled greedily: the units of a stratum, the largest first, go to the fold with the fewest images of
+the stratum, ties to the fold with the fewest images in all.
 """
 
 import hashlib
@@ -28,25 +28,29 @@ Numbers = NDArray[np.int64]
 
 
 def unit_key(seed: int, purpose: str, kind: str, name: str) -> int:
-    """The place of a unit in the order of a cut, 64 bits.
+    """Return the key that sorts a unit within its stratum, 64 bits.
 
     Args:
-        purpose: of the cut, so that two cuts by one seed do not agree.
+        seed: of the cut.
+        purpose: of the cut, so that cuts for different purposes are independent under one seed.
         kind: `group` or `image`.
+        name: the group or the image id.
     """
     text = f"embank split 1 {json.dumps([seed, purpose, kind, name])}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def rarest_class(codes: Codes, classes: int, unit: NDArray[np.intp], units: int) -> Numbers:
-    """Find the rarest class of each unit, as its rank by the number of rows that have it; the rarest is 0.
+    """Return the rarest class of each unit, as its rank by number of rows; the rarest of all has rank 0.
 
     Args:
-        codes: [rows], -1 where a row has no class.
-        unit: [rows], of each row, below `units`.
+        codes: [rows], class of each row, -1 where it has none.
+        classes: number of classes.
+        unit: [rows], unit of each row.
+        units: number of units.
 
     Returns:
-        int64 [units]; the number of classes where no row of a unit has any.
+        int64 [units]; `classes` where no row of the unit has a class.
     """
     rank = np.empty(classes + 1, np.int64)  # the last place is that of -1
     rank[np.argsort(np.bincount(codes[codes >= 0], minlength=classes), kind="stable")] = np.arange(classes)
@@ -58,7 +62,7 @@ def rarest_class(codes: Codes, classes: int, unit: NDArray[np.intp], units: int)
 
 @dataclass(frozen=True)
 class Units:
-    """What is cut.
+    """The units of a list of images: what a cut must not divide.
 
     Attributes:
         of_row: intp [rows], the unit of each row.
@@ -81,16 +85,17 @@ class Units:
         seed: int,
         purpose: str,
     ) -> "Units":
-        """Of a manifest's columns; codes are -1 where a cell is empty.
+        """Make the units of a manifest's columns.
 
         Args:
             image_ids: [rows], unique.
-            groups, labels: codes [rows] and vocabulary; labels None for a cut that is not stratified.
+            groups, labels: codes [rows], -1 where a cell is empty, and vocabulary; labels None for a cut that
+                is not stratified.
             seed, purpose: as for `unit_key`.
         """
         codes, names = groups
-        alone = len(names) + np.arange(len(codes))
-        units, of_row = np.unique(np.where(codes >= 0, codes, alone), return_inverse=True)
+        own_unit = len(names) + np.arange(len(codes))  # of rows without a group
+        units, of_row = np.unique(np.where(codes >= 0, codes, own_unit), return_inverse=True)
         kinds = [
             ("group", names[unit]) if unit < len(names) else ("image", image_ids[unit - len(names)])
             for unit in units.tolist()
@@ -102,45 +107,47 @@ class Units:
         return cls(of_row, np.bincount(of_row), keys, strata)
 
     def by_stratum(self) -> list[NDArray[np.intp]]:
-        """The units of each stratum, in the order of their keys; the rarest class first."""
+        """Return the units of each stratum, sorted by their keys; the stratum of the rarest class first."""
         order = np.lexsort((self.keys, self.strata))
         return np.split(order, np.flatnonzero(np.diff(self.strata[order])) + 1)
 
 
 def by_ratios(units: Units, ratios: Sequence[float]) -> Numbers:
-    """Cut into parts of given shares of the images.
+    """Cut into parts that take given shares of the images.
 
     Args:
-        ratios: of the parts, positive, summing to 1.
+        units: of the images.
+        ratios: share of each part, positive, summing to 1.
 
     Returns:
         int64 [rows]: the part of each row. A part is empty where there are too few units.
     """
     ends = np.cumsum(ratios)[:-1]
     part = np.zeros(len(units.sizes), np.int64)
-    behind = np.zeros(len(ends))  # images that each end came short of so far
-    for members in units.by_stratum():
-        sizes = units.sizes[members]
+    shortfall = np.zeros(len(ends))  # images that the strata so far lack before each end
+    for stratum in units.by_stratum():
+        sizes = units.sizes[stratum]
         total, largest = sizes.sum(), sizes.max()
-        wanted = ends * total + np.clip(behind, -largest, largest)
-        cuts = _cuts(np.cumsum(sizes), wanted, len(ratios))
-        part[members] = np.searchsorted(cuts, np.arange(len(members)), side="right")
-        behind += ends * total - np.concatenate([[0], np.cumsum(sizes)])[cuts]
+        targets = ends * total + np.clip(shortfall, -largest, largest)
+        cuts = _nearest_cuts(np.cumsum(sizes), targets, len(ratios))
+        part[stratum] = np.searchsorted(cuts, np.arange(len(stratum)), side="right")
+        shortfall += ends * total - np.concatenate([[0], np.cumsum(sizes)])[cuts]
     return np.asarray(part[units.of_row])
 
 
-def _cuts(reached: Numbers, wanted: NDArray[np.float64], parts: int) -> NDArray[np.intp]:
-    """How many of a stratum's units lie before the end of each part but the last.
+def _nearest_cuts(cumulative: Numbers, targets: NDArray[np.float64], parts: int) -> NDArray[np.intp]:
+    """Return the number of a stratum's units before the end of each part but the last.
 
     Args:
-        reached: images of the first unit, the first two, and so on.
-        wanted: images before each end.
+        cumulative: images of the first unit, the first two, and so on.
+        targets: images wanted before each end.
+        parts: number of parts.
     """
-    count = len(reached)
+    count = len(cumulative)
     if count < parts:  # the first part first, then the last
         last = int(count > 1)
         return np.minimum(np.arange(1, parts, dtype=np.intp), count - last)
-    gaps = np.abs(np.concatenate([[0], reached]) - wanted[:, None])
+    gaps = np.abs(np.concatenate([[0], cumulative]) - targets[:, None])
     cuts: NDArray[np.intp] = gaps.argmin(axis=1)
     for end in range(parts - 1):  # at least one unit before each end, and one for each part after it
         cuts[end] = np.clip(cuts[end], cuts[end - 1] + 1 if end else 1, count - (parts - 1 - end))
@@ -148,19 +155,19 @@ def _cuts(reached: Numbers, wanted: NDArray[np.float64], parts: int) -> NDArray[
 
 
 def into_folds(units: Units, folds: int) -> Numbers:
-    """Deal into folds of as nearly equal numbers of images, of each stratum and in all, as units allow.
+    """Cut into folds with nearly equal numbers of images, of each stratum and in all.
 
     Returns:
-        int64 [rows]: the fold of each row. In a stratum two folds differ by no more images than its largest
-        unit has.
+        int64 [rows]: the fold of each row. Within a stratum, two folds differ by no more images than its
+        largest unit has.
     """
-    fold = np.zeros(len(units.sizes), np.int64)
-    sizes, every = units.sizes.tolist(), [0] * folds
-    for members in units.by_stratum():
-        own = [0] * folds
-        for unit in members[np.argsort(-units.sizes[members], kind="stable")].tolist():
-            best = min(range(folds), key=lambda each: (own[each], every[each]))
-            fold[unit] = best
-            own[best] += sizes[unit]
-            every[best] += sizes[unit]
-    return np.asarray(fold[units.of_row])
+    fold_of_unit = np.zeros(len(units.sizes), np.int64)
+    sizes, images = units.sizes.tolist(), [0] * folds
+    for stratum in units.by_stratum():
+        stratum_images = [0] * folds
+        for unit in stratum[np.argsort(-units.sizes[stratum], kind="stable")].tolist():
+            smallest = min(range(folds), key=lambda fold: (stratum_images[fold], images[fold]))
+            fold_of_unit[unit] = smallest
+            stratum_images[smallest] += sizes[unit]
+            images[smallest] += sizes[unit]
+    return np.asarray(fold_of_unit[units.of_row])

@@ -1,4 +1,4 @@
-"""Groups (patients) that stand in the names of files, found by a regular expression."""
+"""Groups (patients) taken from the names of files by a regular expression."""
 
 import re
 from collections.abc import Sequence
@@ -17,27 +17,27 @@ def groups_of(uris: Sequence[str], pattern: str) -> tuple[list[str], str]:
         pattern: regular expression with one group in parentheses, or one called `group`.
 
     Returns:
-        (the text in the parentheses, empty where the pattern is not found or they take nothing; a sentence on
-        how many groups there are, and how many images have none).
+        (the text in the parentheses, empty where the pattern does not match or captures nothing; a sentence
+        on how many groups there are, and how many images have none).
 
     Raises:
-        Refused: no such expression, or one that gives no image a group.
+        Refused: not a regular expression with one group, or one that gives no image a group.
     """
     expression = _compiled(pattern)
     name: str | int = "group" if "group" in expression.groupindex else 1
     matches = map(expression.search, uris)
     groups = [(match[name] or "") if match else "" for match in matches]
-    without = groups.count("")
-    if without == len(groups):
+    missing = groups.count("")
+    if missing == len(groups):
         raise Refused(
             f"group pattern {shown(pattern)}: no group in any of {len(uris)} paths, such as {shown(uris[0])}",
             "It is found in the path of an image below the root, and its parentheses take the group",
             f"correct it, {_EXAMPLE}",
         )
-    note = f"{len(set(groups) - {''})} groups among {len(groups) - without} images, by their names"
-    if without:
+    note = f"{len(set(groups) - {''})} groups among {len(groups) - missing} images, by their names"
+    if missing:
         first = uris[groups.index("")]
-        note += f"; {without} images have none (such as {shown(first)}): each counts as a patient of its own"
+        note += f"; {missing} images have none (such as {shown(first)}): each counts as a patient of its own"
     return groups, note
 
 

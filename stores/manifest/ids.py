@@ -1,10 +1,10 @@
-"""The names of images: an `image_id` is the image's uri, unless the manifest's maker names another.
+"""The names of images: an `image_id` is the image's uri, unless the manifest names another.
 
-A uri is unique, and stays the same when files are added beside it. So whoever lists the same files under the
-same root gives them the same ids, be it from a folder, a table or the layout of a data set; where a data set
-comes with names of its own, those are its ids.
+A uri is unique, and stays the same when files are added beside it. Hence all ways of listing the same files
+under the same root (from a folder, a table or the layout of a data set) give the same ids; where a data set
+has names of its own, these are the ids.
 
-Earlier versions named the images of a folder by their uri without suffix. Banks made then keep these ids:
+Earlier versions named the images of a folder by their uri without suffix. Banks made by them keep these ids:
 `with_ids_of` recognises their images.
 """
 
@@ -28,9 +28,10 @@ def with_ids_of(bank: "Bank | None", manifest: "Manifest") -> tuple["Manifest", 
 
     Args:
         bank: None if there is none yet.
+        manifest: the manifest to rename.
 
     Returns:
-        (the manifest with the bank's ids, and a sentence that says so; or the manifest as it is, and "").
+        (the manifest with the bank's ids, and a sentence that says so; or the unchanged manifest, and "").
     """
     if bank is None or bank.image_digest == manifest.image_digest or bank.rows != len(manifest):
         return manifest, ""
@@ -38,7 +39,7 @@ def with_ids_of(bank: "Bank | None", manifest: "Manifest") -> tuple["Manifest", 
     if named is manifest:
         try:
             named = _named_as(bank.manifest(), manifest)
-        except BankError:  # damaged: whoever needs it says so
+        except BankError:  # a damaged manifest is reported by the code that needs it
             return manifest, ""
     if named.image_digest != bank.image_digest:
         return manifest, ""
@@ -55,13 +56,14 @@ def with_ids_of(bank: "Bank | None", manifest: "Manifest") -> tuple["Manifest", 
 
 
 def with_former_ids(manifest: "Manifest", image_digest: str) -> "Manifest":
-    """Give back the ids that earlier versions gave to the images of a folder, where a bank has these.
+    """Name the images of a folder as earlier versions did, if that gives a bank's image digest.
 
     Args:
+        manifest: the manifest to rename.
         image_digest: of the bank's images.
 
     Returns:
-        The manifest whose `image_digest` this is; the manifest itself if neither way of naming gives it.
+        The manifest with this `image_digest`; the given manifest if neither way of naming leads to it.
     """
     if manifest.image_digest == image_digest:
         return manifest
@@ -70,7 +72,7 @@ def with_former_ids(manifest: "Manifest", image_digest: str) -> "Manifest":
 
 
 def former_folder_ids(uris: "Sequence[str]") -> list[str]:
-    """Name the images of a folder as earlier versions did: without suffix, but where two are equal so."""
+    """Name the images of a folder as earlier versions did: by uri without suffix, unless two names clash."""
     ids = [uri[: uri.rindex(".")] if "." in uri else uri for uri in uris]
     while True:
         counts: dict[str, int] = {}
@@ -79,27 +81,27 @@ def former_folder_ids(uris: "Sequence[str]") -> list[str]:
         clashes = [counts[name] > 1 and name != uri for name, uri in zip(ids, uris, strict=True)]
         if not any(clashes):
             return ids
-        # A name given back its suffix may meet another's name without: hence the loop.
+        # A name that regains its suffix may equal another name without one: hence the loop.
         ids = [uri if clash else name for clash, name, uri in zip(clashes, ids, uris, strict=True)]
 
 
-def _named_as(own: "Manifest", manifest: "Manifest") -> "Manifest":
-    """The manifest with another's ids and spelling of uris, where they list the same files."""
-    from stores.manifest.manifest import plain_uris
+def _named_as(model: "Manifest", manifest: "Manifest") -> "Manifest":
+    """Return the manifest with the ids and uris of a model manifest, if both list the same files."""
+    from stores.manifest.columns import plain_uris
 
-    same = plain_uris(own.table["uri"]).equals(plain_uris(manifest.table["uri"]))
-    return _renamed(manifest, own.image_ids, own.uris) if same else manifest
+    same_files = plain_uris(model.table["uri"]).equals(plain_uris(manifest.table["uri"]))
+    return _renamed(manifest, model.image_ids, model.uris) if same_files else manifest
 
 
 def _renamed(manifest: "Manifest", ids: "Sequence[str]", uris: "Sequence[str] | None" = None) -> "Manifest":
     import pyarrow as pa
 
-    def named(table: pa.Table) -> pa.Table:
+    def rename(table: pa.Table) -> pa.Table:
         for name, cells in (("image_id", ids), ("uri", uris)):
             if cells is not None:
                 column = pa.chunked_array([pa.array(cells, pa.large_string())])
                 table = table.set_column(table.column_names.index(name), name, column)
         return table
 
-    before = None if manifest.before is None else named(manifest.before)
-    return dataclasses.replace(manifest, table=named(manifest.table), before=before)
+    before = None if manifest.before is None else rename(manifest.before)
+    return dataclasses.replace(manifest, table=rename(manifest.table), before=before)

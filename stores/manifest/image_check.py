@@ -1,6 +1,6 @@
-"""Image files of a manifest that are no image, or a damaged one: how it is counted and said.
+"""Problems of a manifest's image files: files that are not images, or are damaged.
 
-What a file is, the caller knows (`engine.decode.soundness`): nothing here opens an image.
+The caller says what is wrong with a file (`engine.decode.soundness`); nothing here opens an image.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ from stores.manifest.uri_policy import shown
 Fault = tuple[str, str, bool]
 _SHOWN = 5
 _ROWS = "such rows will fail"
-#: Code -> what these files are, and what to do.
+#: Code of a fault -> (what these files are, remedy).
 _TEXTS = {
     "unknown_format": ("files are no image of an accepted format", f"convert or remove them; {_ROWS}"),
     "truncated": ("image files are cut short", f"fetch them again; {_ROWS}"),
@@ -33,11 +33,14 @@ def image_problems(
     workers: int | None,
     progress: Progress | None,
 ) -> Iterable[Problem]:
-    """Look at the images of some rows in threads; one problem for each kind of fault.
+    """Inspect the images of given rows in threads; yield one problem for each kind of fault.
 
     Args:
-        rows: those whose files are there.
-        fault_of: says of a row what is wrong with its image; called in threads.
+        manifest: of the images.
+        rows: rows whose files exist.
+        fault_of: returns the fault of a row's image, or None; called in threads.
+        workers: number of threads.
+        progress: called with (images done, images).
     """
     faults = run_threads(fault_of, rows, len(rows), workers=workers, progress=progress)
     kinds: dict[tuple[str, bool], list[str]] = {}

@@ -1,4 +1,4 @@
-"""Find the images below a folder, and hash files, without deciding what they mean."""
+"""The image files below a folder, and digests of files; what they mean is decided elsewhere."""
 
 import contextlib
 import hashlib
@@ -11,21 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-#: Suffixes taken for images, lower case: of every format that is decoded as it lies in a folder.
+#: Suffixes of image files, lower case: those of every format that can be decoded from a plain file.
 SUFFIXES = frozenset({
     ".avif", ".bmp", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm",
     ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip
 
-#: Suffixes of pictures and volumes that are not decoded, and what they are.
-_NAMED = {
+#: Suffixes of pictures and volumes that cannot be decoded -> the format's name.
+_UNSUPPORTED = {
     ".exr": "OpenEXR", ".fits": "FITS", ".heic": "HEIC", ".heif": "HEIF", ".jls": "JPEG-LS",
     ".jxl": "JPEG XL", ".jxr": "JPEG XR", ".nii": "NIfTI", ".nii.gz": "NIfTI", ".nrrd": "NRRD",
     ".pam": "PAM", ".pfm": "PFM", ".psd": "Photoshop", ".svg": "SVG",
 }  # fmt: skip
 
+#: Called with (items done, items).
 Progress = Callable[[int, int], None]
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # bytes hashed at a time
+#: Items after which progress is reported.
+_STEP = 256
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,10 +36,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below a folder.
+    """The image files below a folder.
 
     Attributes:
-        uris: image files, relative to the folder, with forward slashes, sorted by their bytes.
+        uris: paths relative to the folder, with forward slashes, sorted by their bytes.
         skipped: reason -> number of files or folders left out.
     """
 
@@ -48,7 +51,7 @@ def list_images(root: Path, *, follow_links: bool = False) -> Listing:
     """Walk a folder for files with an image suffix.
 
     Hidden files and folders are skipped and counted, and so are files with other suffixes and, unless
-    `follow_links`, links to folders. Whatever bears an image's name is listed, be it a dangling link or a
+    `follow_links`, links to folders. Anything else with an image suffix is listed, even a dangling link or a
     pipe: reading it fails later, in its own row.
 
     Raises:
@@ -56,13 +59,13 @@ def list_images(root: Path, *, follow_links: bool = False) -> Listing:
     """
     uris: list[str] = []
     skipped: Counter[str] = Counter()
-    # A folder is entered once on any one way down; a link upwards would lead round for ever.
+    # A folder is not entered again below itself: a link to a folder above would make the walk endless.
     pending = [("", frozenset({_identity(root)}))]
     while pending:
         folder, above = pending.pop()
         with os.scandir(root / folder) as entries:
             for entry in entries:
-                reason = _reason(entry, follow_links)
+                reason = _reason_to_skip(entry, follow_links)
                 if reason:
                     skipped[reason] += 1
                 elif not entry.is_dir():
@@ -74,8 +77,8 @@ def list_images(root: Path, *, follow_links: bool = False) -> Listing:
     return Listing(sorted(uris, key=os.fsencode), dict(sorted(skipped.items())))
 
 
-def _reason(entry: "os.DirEntry[str]", follow_links: bool) -> str:
-    """Why an entry is left out; empty if it is not."""
+def _reason_to_skip(entry: "os.DirEntry[str]", follow_links: bool) -> str:
+    """Return why an entry is left out; empty if it is not."""
     if entry.name.startswith("."):
         return "hidden"
     if entry.is_dir():
@@ -85,8 +88,8 @@ def _reason(entry: "os.DirEntry[str]", follow_links: bool) -> str:
         return ""
     if suffix == ".gz" and entry.name.lower().endswith(".nii.gz"):
         suffix = ".nii.gz"
-    if suffix in _NAMED:
-        return f"{_NAMED[suffix]} is not decoded, convert it to PNG or TIFF ({suffix})"
+    if suffix in _UNSUPPORTED:
+        return f"{_UNSUPPORTED[suffix]} is not decoded, convert it to PNG or TIFF ({suffix})"
     return f"not an image ({suffix or 'no suffix'})"
 
 
@@ -96,7 +99,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def sha256_of(path: Path) -> str | None:
-    """SHA-256 of a regular file in hex; None if it cannot be read or is something else."""
+    """Return the SHA-256 of a regular file in hex; None if it cannot be read or is not a regular file."""
     try:
         # A pipe would block an ordinary open until someone writes to it.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -117,13 +120,13 @@ def sha256_of(path: Path) -> str | None:
 def hash_all(
     paths: Sequence[Path], *, workers: int | None = None, progress: Progress | None = None
 ) -> list[str | None]:
-    """`sha256_of` every path, in order, in threads (hashing releases the interpreter's lock)."""
+    """Return `sha256_of` each path, in order; in threads, as hashing releases the interpreter's lock."""
     return run_threads(sha256_of, paths, len(paths), workers=workers, progress=progress)
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end what threads read from containers, for which the pool would wait."""
+    """On Ctrl-C, end the reading of containers in other threads, which the pool would wait for."""
     try:
         yield
     except KeyboardInterrupt:
@@ -141,13 +144,23 @@ def run_threads(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[R]:
-    """Map in threads, in order, with bounded read-ahead, telling `progress` (done, total) now and then."""
-    step = 256
+    """Apply a function to items in threads, a batch at a time.
+
+    Args:
+        function: called once for each item.
+        items: at least `total` items.
+        total: how many items to take.
+        workers: number of threads.
+        progress: called with (items done, total) after every batch.
+
+    Returns:
+        The results, in the order of the items.
+    """
     results: list[R] = []
     iterator = iter(items)
     with ThreadPoolExecutor(workers or min(16, 2 * (os.cpu_count() or 1))) as pool, _interruptible():
-        for start in range(0, total, step):
-            batch = [item for _, item in zip(range(min(step, total - start)), iterator, strict=False)]
+        for start in range(0, total, _STEP):
+            batch = [item for _, item in zip(range(min(_STEP, total - start)), iterator, strict=False)]
             results += pool.map(function, batch)
             if progress:
                 progress(len(results), total)

@@ -1,6 +1,7 @@
-"""Which image of a bank each row of another manifest is: by `image_id`, else by uri, else by content.
+"""Matching the rows of a manifest with the images of a bank: by `image_id`, else by uri, else by content.
 
-One way holds for all rows: the first by which every row is one image of the bank, and no two the same.
+One criterion serves all rows: the first under which every row matches exactly one image of the bank, and no
+two rows match the same.
 """
 
 from collections.abc import Iterator
@@ -12,28 +13,29 @@ import numpy.typing as npt
 
 from stores.bank.contents import Table, known, unknown
 from stores.errors import ManifestError
-from stores.manifest.manifest import Manifest, plain_uris
+from stores.manifest.columns import plain_uris
+from stores.manifest.manifest import Manifest
 from stores.manifest.uri_policy import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Way = Literal["image_id", "uri", "content"]
-#: Column that names other rows, by their ids (`engine.datasets.view_pairs`).
+Criterion = Literal["image_id", "uri", "content"]
+#: Column whose cells are the ids of other rows (`engine.datasets.view_pairs`).
 _PARTNERS = "pair"
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Match:
-    """Rows of a manifest as rows of a bank.
+    """The rows of a bank that the rows of a manifest match.
 
     Attributes:
-        by: what they were matched by; `content` is the SHA-256 of a file.
+        by: the criterion; `content` is the SHA-256 of a file.
         rows: intp [rows of the manifest], no two equal: row of the bank.
     """
 
-    by: Way
+    by: Criterion
     rows: npt.NDArray[np.intp]
 
 
@@ -41,24 +43,33 @@ def match(own: Manifest, other: Manifest, contents: Table | None = None) -> Matc
     """Find the images of a manifest among those of a bank.
 
     Args:
-        own: of the bank.
-        other: names some of its images.
-        contents: what the bank's rows were made from, uint8 [rows, 32]; zeros, or None, where that is not
-            known.
+        own: the bank's manifest.
+        other: the manifest to match.
+        contents: SHA-256 of the files that the bank's rows were made from, uint8 [rows, 32]; zeros where
+            unknown, None where all are.
 
     Raises:
-        ManifestError: no way finds each row as one image; with how many rows each way finds.
+        ManifestError: no criterion matches every row; the message has the number of rows that each matches.
     """
-    tried: dict[Way, npt.NDArray[np.intp]] = {}
-    for way, keys, wanted in _ways(own, other, contents):
-        tried[way] = _rows(keys, wanted)
-        if (tried[way] >= 0).all():
-            return Match(way, tried[way])
-    raise _not_there(other, tried)
+    matches: dict[Criterion, npt.NDArray[np.intp]] = {}
+    for criterion, own_keys, other_keys in _criteria(own, other, contents):
+        matches[criterion] = _match_keys(own_keys, other_keys)
+        if (matches[criterion] >= 0).all():
+            return Match(criterion, matches[criterion])
+    raise _no_match(other, matches)
 
 
 def with_partners_of(own: Manifest, other: Manifest, matched: Match) -> Manifest:
-    """Name the partners of views (column `pair`) by the bank's ids, where the manifest has others."""
+    """Translate the column `pair` of a manifest, which names other rows by their ids, into the bank's ids.
+
+    Args:
+        own: the bank's manifest.
+        other: the manifest whose column is translated.
+        matched: what `match` returned for the two.
+
+    Returns:
+        The manifest with the new column; the given one if there is nothing to translate.
+    """
     import pyarrow as pa
 
     if matched.by == "image_id" or _PARTNERS not in other.table.column_names:
@@ -66,22 +77,28 @@ def with_partners_of(own: Manifest, other: Manifest, matched: Match) -> Manifest
     ids = dict(zip(other.image_ids, (own.image_ids[row] for row in matched.rows.tolist()), strict=True))
     cells = [ids.get(name, name) for name in other.column(_PARTNERS)]
     column = pa.chunked_array([pa.array(cells, pa.large_string())])
-    at = other.table.column_names.index(_PARTNERS)
-    return replace(other, table=other.table.set_column(at, _PARTNERS, column))
+    position = other.table.column_names.index(_PARTNERS)
+    return replace(other, table=other.table.set_column(position, _PARTNERS, column))
 
 
 def digests(own: Manifest, contents: Table | None) -> list[str]:
-    """SHA-256 of each of a bank's images in hex: what it was made from, else the manifest's, else empty."""
+    """Return the SHA-256 of each of a bank's images in hex.
+
+    It is that of the file the row was made from if known, else the manifest's, else empty.
+    """
     contents = unknown(len(own)) if contents is None else contents
-    listed = own.sha256s or [""] * len(own)
-    made = [row.tobytes().hex() if read else "" for row, read in zip(contents, known(contents), strict=True)]
-    return [a or b for a, b in zip(made, listed, strict=True)]
+    in_manifest = own.sha256s or [""] * len(own)
+    of_rows = [
+        row.tobytes().hex() if is_known else ""
+        for row, is_known in zip(contents, known(contents), strict=True)
+    ]
+    return [of_row or listed for of_row, listed in zip(of_rows, in_manifest, strict=True)]
 
 
-def _ways(
+def _criteria(
     own: Manifest, other: Manifest, contents: Table | None
-) -> Iterator[tuple[Way, list[str], list[str]]]:
-    """(way, what the bank's images are known by, what the manifest's rows are known by), when asked for."""
+) -> Iterator[tuple[Criterion, list[str], list[str]]]:
+    """Yield (criterion, keys of the bank's images, keys of the manifest's rows), computed when needed."""
     yield "image_id", own.image_ids, other.image_ids
     yield "uri", _plain(own.table["uri"]), _plain(other.table["uri"])
     yield "content", digests(own, contents), other.sha256s or [""] * len(other)
@@ -91,15 +108,14 @@ def _plain(uris: "pa.ChunkedArray") -> list[str]:
     return plain_uris(uris).to_pylist()  # type: ignore[no-any-return]
 
 
-def _rows(keys: list[str], wanted: list[str]) -> npt.NDArray[np.intp]:
-    """intp [wanted]: where each stands among the keys; -1 where it is empty, or not once on either side."""
-    once = _once(keys)
-    asked = _once(wanted)
-    return np.array([once.get(key, -1) if asked.get(key, -1) >= 0 else -1 for key in wanted], np.intp)
+def _match_keys(own: list[str], other: list[str]) -> npt.NDArray[np.intp]:
+    """Return intp [other]: the position of each key in `own`; -1 where empty, absent or ambiguous."""
+    own_rows, other_rows = _unique_rows(own), _unique_rows(other)
+    return np.array([own_rows.get(key, -1) if other_rows.get(key, -1) >= 0 else -1 for key in other], np.intp)
 
 
-def _once(keys: list[str]) -> dict[str, int]:
-    """Key -> row; -1 if it stands in several."""
+def _unique_rows(keys: list[str]) -> dict[str, int]:
+    """Return key -> row; -1 if several rows have the key."""
     rows: dict[str, int] = {}
     for row, key in enumerate(keys):
         if key:
@@ -107,12 +123,12 @@ def _once(keys: list[str]) -> dict[str, int]:
     return rows
 
 
-def _not_there(other: Manifest, tried: dict[Way, npt.NDArray[np.intp]]) -> ManifestError:
-    best = max(tried, key=lambda way: (tried[way] >= 0).sum())  # of equals the first
-    absent = np.flatnonzero(tried[best] < 0)
-    named = {"image_id": other.image_ids, "uri": other.uris}.get(best, other.uris)
-    examples = ", ".join(shown(named[row]) for row in absent[:_SHOWN].tolist())
-    counts = ", ".join(f"by {way} {(rows >= 0).sum()}" for way, rows in tried.items())
+def _no_match(other: Manifest, matches: dict[Criterion, npt.NDArray[np.intp]]) -> ManifestError:
+    best = max(matches, key=lambda criterion: (matches[criterion] >= 0).sum())  # the first of equals
+    absent = np.flatnonzero(matches[best] < 0)
+    names = other.image_ids if best == "image_id" else other.uris
+    examples = ", ".join(shown(names[row]) for row in absent[:_SHOWN].tolist())
+    counts = ", ".join(f"by {criterion} {(rows >= 0).sum()}" for criterion, rows in matches.items())
     remedy = "leave these rows out, or embed this manifest into a bank of its own"
     if other.sha256s is None:
         remedy += "; files that were renamed are known by their content, if the manifest has a column sha256 "

@@ -1,20 +1,22 @@
-"""What a check of a manifest says: its problems, and the report that lists them."""
+"""The result of checking a manifest: its problems, and the report that lists them."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from stores.json_types import JsonObject
 
 Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding.
+    """One problem.
 
     Attributes:
-        severity: `error` makes rows or numbers wrong, `warning` may, `note` is good to know.
-        code: stable word.
+        severity: `error` makes rows or numbers wrong, `warning` may do so, `note` is good to know.
+        code: a word for programs, the same in all versions.
         count: how many rows, groups or classes it concerns.
-        text: what was found.
+        text: what is wrong.
         remedy: what to do about it.
         examples: the first few, as text.
     """
@@ -29,7 +31,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` found.
+    """The result of `check`.
 
     Attributes:
         rows, unlabelled: numbers of rows.
@@ -55,9 +57,9 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """No problem is an error."""
+        """Whether no problem is an error."""
         return all(problem.severity != "error" for problem in self.problems)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+    def to_dict(self) -> JsonObject:
+        """Return the report as JSON can hold it."""
         return {"ok": self.ok, **asdict(self), "problems": [asdict(problem) for problem in self.problems]}

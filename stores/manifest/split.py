@@ -1,28 +1,28 @@
-"""Give the images of a manifest a split, or folds, that divide no patient (`stores.manifest.cutting`)."""
+"""Splits and folds of a manifest that divide no patient (`stores.manifest.cutting`)."""
 
 import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from stores.errors import Refused
 from stores.limits import check_seed, check_whole
-from stores.manifest.cutting import Numbers, Units, by_ratios, into_folds
+from stores.manifest.cutting import Units, by_ratios, into_folds
 from stores.manifest.manifest import Manifest
 from stores.manifest.uri_policy import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Names of the parts, by how many there are.
+#: Number of parts -> their names.
 PARTS = {2: ("train", "test"), 3: ("train", "val", "test")}
 FOLD = "fold"
-#: A part whose share of the images is off by more is said to be.
-_OFF = 0.05
+#: A part whose share of the images differs from its ratio by more is noted.
+_SHARE_TOLERANCE = 0.05
 _SHOWN = 3
 
 
@@ -31,15 +31,15 @@ class CutOptions:
     """How a manifest is cut: by `ratios`, or into `folds`.
 
     Attributes:
-        ratios: shares of train and test, or of train, val and test; each above 0, 1 together.
+        ratios: shares of train and test, or of train, val and test; each above 0, summing to 1.
         folds: how many, at least 2.
-        fold: the one that is the test part; None writes the folds, and no split.
+        fold: the fold that is the test part; None writes the folds, and no split.
         seed: another seed gives another cut.
-        stratify: by label.
-        replace: a split or folds that the manifest has already.
+        stratify: keep the shares of the labels equal in all parts.
+        replace: replace a split or folds that the manifest already has.
 
     Raises:
-        Refused: when made, for what cannot be.
+        Refused: when made with values that contradict each other or are out of range.
     """
 
     ratios: tuple[float, ...] | None = None
@@ -78,11 +78,11 @@ class CutOptions:
 
 def _check_ratios(ratios: tuple[float, ...]) -> None:
     text = ",".join(f"{ratio:g}" for ratio in ratios)
-    right = len(ratios) in PARTS and all(0 < ratio < math.inf for ratio in ratios)
-    if right and math.isclose(sum(ratios), 1, abs_tol=1e-6):
+    are_shares = len(ratios) in PARTS and all(0 < ratio < math.inf for ratio in ratios)
+    if are_shares and math.isclose(sum(ratios), 1, abs_tol=1e-6):
         return
     remedy = "write for instance --ratios 0.8,0.2 or --ratios 0.7,0.1,0.2"
-    if right and math.isfinite(sum(ratios)):
+    if are_shares and math.isfinite(sum(ratios)):
         remedy = f"write --ratios {','.join(f'{ratio / sum(ratios):.12g}' for ratio in ratios)}"
     raise Refused(
         f"ratios {text[:60]}",
@@ -91,28 +91,41 @@ def _check_ratios(ratios: tuple[float, ...]) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A manifest that was cut.
+class PartCounts(TypedDict):
+    """What one part contains.
 
     Attributes:
-        manifest: with the new columns; its notes say what a reader of the split must know.
-        by: what was not divided, `group` or `image`.
-        splits, folds: name -> `{images, groups, classes}` of each part; `groups` counts what was not divided,
-            `classes` maps labels to images, the empty text standing for none. Empty where not written.
+        images: number of images.
+        groups: number of undivided units: patients, or images where no row names its patient.
+        classes: label -> number of images; the empty text stands for no label.
+    """
+
+    images: int
+    groups: int
+    classes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A manifest with a new split, folds, or both.
+
+    Attributes:
+        manifest: with the new columns; its notes say what a user of the split must know.
+        by: the unit that was not divided, `group` or `image`.
+        splits, folds: name of each part -> its counts; empty where not written.
     """
 
     manifest: Manifest
     by: str
-    splits: dict[str, dict[str, Any]]
-    folds: dict[str, dict[str, Any]]
+    splits: dict[str, PartCounts]
+    folds: dict[str, PartCounts]
 
 
 def split_manifest(manifest: Manifest, options: CutOptions) -> Cut:
     """Cut a manifest by patient, or by image where no row names its group.
 
     Raises:
-        Refused: a split or folds that are there already, or too few patients for a part.
+        Refused: the manifest already has a split or folds, or has too few patients for a part.
     """
     _refuse_existing(manifest, options)
     groups = manifest.codes("group")
@@ -124,51 +137,52 @@ def split_manifest(manifest: Manifest, options: CutOptions) -> Cut:
         "folds" if options.folds else "ratios",
     )
     by = "group" if groups[1] else "image"
-    written = _cells(units, options, by)
-    made = dataclasses.replace(manifest, table=_with_columns(manifest.table, written))
-    parts = {
+    columns = _new_columns(units, options, by)
+    counts = {
         name: {
             part: _counts(manifest, units, np.flatnonzero(np.array(cells) == part))
-            for part in _order(cells, options)
+            for part in _ordered_parts(cells)
         }
-        for name, cells in written.items()
+        for name, cells in columns.items()
     }
     notes = [*manifest.notes, *_group_notes(groups[0], by), *_class_notes(manifest, units, options, by)]
-    notes += _share_notes(parts.get("split", {}), len(manifest), options)
-    return Cut(dataclasses.replace(made, notes=tuple(notes)), by, parts.get("split", {}), parts.get(FOLD, {}))
+    notes += _share_notes(counts.get("split", {}), len(manifest), options)
+    table = _with_columns(manifest.table, columns)
+    cut = dataclasses.replace(manifest, table=table, notes=tuple(notes))
+    return Cut(cut, by, counts.get("split", {}), counts.get(FOLD, {}))
 
 
 def _refuse_existing(manifest: Manifest, options: CutOptions) -> None:
     for name in options.columns:
         if manifest.has(name) and not options.replace:
             counts = Counter(manifest.column(name))
-            have = ", ".join(f"{value or '(none)'} {n:,}" for value, n in counts.most_common(5))
+            values = ", ".join(f"{value or '(none)'} {n:,}" for value, n in counts.most_common(5))
             raise Refused(
-                f"The manifest has a column {name} already ({have})",
+                f"The manifest has a column {name} already ({values})",
                 "A split that came with the images is not replaced unasked",
                 "use the manifest as it is, or add --replace-split",
             )
 
 
-def _cells(units: Units, options: CutOptions, by: str) -> dict[str, list[str]]:
-    """The columns that are written: name -> cells."""
+def _new_columns(units: Units, options: CutOptions, by: str) -> dict[str, list[str]]:
+    """Cut the units and return the new columns: name -> cells."""
     count, what = len(units.sizes), "patients (groups)" if by == "group" else "images"
     if options.ratios is not None:
         names = PARTS[len(options.ratios)]
-        part = by_ratios(units, options.ratios)
-        for empty in set(range(len(names))) - set(part.tolist()):
+        parts = by_ratios(units, options.ratios).tolist()
+        for empty in set(range(len(names))) - set(parts):
             raise Refused(
                 f"The part {names[empty]} would be empty: {count} {what}",
                 "A class of fewer patients than parts is in train first, then in test",
                 "cut into fewer parts, or add --no-stratify" if options.stratify else "cut into fewer parts",
             )
-        return {"split": [names[each] for each in part.tolist()]}
+        return {"split": [names[part] for part in parts]}
     folds = options.folds or 0
     check_whole("folds", folds, 2, count, f"there are {count} {what}: choose fewer folds")
-    fold: Numbers = into_folds(units, folds)
-    columns = {FOLD: [str(each) for each in fold.tolist()]}
+    fold_of_row: list[int] = into_folds(units, folds).tolist()
+    columns = {FOLD: [str(fold) for fold in fold_of_row]}
     if options.fold is not None:
-        columns["split"] = ["test" if each == options.fold else "train" for each in fold.tolist()]
+        columns["split"] = ["test" if fold == options.fold else "train" for fold in fold_of_row]
     return columns
 
 
@@ -184,21 +198,21 @@ def _with_columns(table: "pa.Table", columns: dict[str, list[str]]) -> "pa.Table
     return table
 
 
-def _order(cells: Sequence[str], options: CutOptions) -> list[str]:
+def _ordered_parts(cells: Sequence[str]) -> list[str]:
     present = set(cells)
     if "train" in present:
         return [name for name in PARTS[3] if name in present]
     return sorted(present, key=int)
 
 
-def _counts(manifest: Manifest, units: Units, rows: "np.ndarray[Any, np.dtype[np.intp]]") -> dict[str, Any]:
+def _counts(manifest: Manifest, units: Units, rows: "np.ndarray[Any, np.dtype[np.intp]]") -> PartCounts:
     labels, names = manifest.codes("label")
     counts = np.bincount(labels[rows] + 1, minlength=len(names) + 1).tolist()
     classes = {label: n for label, n in zip(["", *names], counts, strict=True) if n}
     return {"images": len(rows), "groups": len(np.unique(units.of_row[rows])), "classes": classes}
 
 
-# What a reader of the split must know
+# Notes for the user of the split
 
 
 def _group_notes(groups: "np.ndarray[Any, np.dtype[np.int32]]", by: str) -> list[str]:
@@ -211,7 +225,7 @@ def _group_notes(groups: "np.ndarray[Any, np.dtype[np.int32]]", by: str) -> list
 
 
 def _class_notes(manifest: Manifest, units: Units, options: CutOptions, by: str) -> list[str]:
-    """Which classes cannot be in all parts."""
+    """Name the classes that cannot be in all parts."""
     parts = options.folds or len(options.ratios or ())
     labels, names = manifest.codes("label")
     if not names:
@@ -227,7 +241,7 @@ def _class_notes(manifest: Manifest, units: Units, options: CutOptions, by: str)
     return [f"{len(few)} classes have fewer {what} than there are parts: {examples}{more}"]
 
 
-def _share_notes(splits: dict[str, dict[str, Any]], rows: int, options: CutOptions) -> list[str]:
+def _share_notes(splits: dict[str, PartCounts], rows: int, options: CutOptions) -> list[str]:
     if options.ratios is None:
         return []
     shares = {name: counts["images"] / rows for name, counts in splits.items()}
@@ -235,5 +249,5 @@ def _share_notes(splits: dict[str, dict[str, Any]], rows: int, options: CutOptio
         f"{name} has {shares[name]:.1%} of the images, not {ratio:.1%}: patients are not divided, and each "
         "class gives each part one where it can"
         for name, ratio in zip(splits, options.ratios, strict=True)
-        if abs(shares[name] - ratio) > _OFF
+        if abs(shares[name] - ratio) > _SHARE_TOLERANCE
     ]

@@ -1,11 +1,11 @@
-"""Splits by their usual names: `train`, `val` and `test`, whatever a table calls them."""
+"""The names of splits: `train`, `val` and `test`, and what tables call them."""
 
 import re
 from collections.abc import Sequence
 
 from stores.manifest.text import clean
 
-#: What tables call the three parts, in any case, also with `set` or `split` behind it.
+#: Names that tables use, in any case and perhaps followed by `set` or `split` -> the usual one.
 WORDS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(
@@ -13,32 +13,32 @@ WORDS = {
     ),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
-_BEHIND = re.compile(r"[ _-]?(set|split)$")
+_ENDING = re.compile(r"[ _-]?(set|split)$")
 
 
-def usual(word: str) -> str | None:
-    """Give `train`, `val` or `test` for a word that means it; None for any other.
+def usual_split(word: str) -> str | None:
+    """Return `train`, `val` or `test` for a word that means it; None for any other.
 
     Args:
-        word: as a cell of the column `split` or the name of a folder has it.
+        word: a cell of the column `split`, or the name of a folder.
     """
     plain = clean(word).casefold()
-    return WORDS.get(plain) or WORDS.get(_BEHIND.sub("", plain))
+    return WORDS.get(plain) or WORDS.get(_ENDING.sub("", plain))
 
 
-def meant(asked: str, names: Sequence[str]) -> list[str]:
+def matching_splits(word: str, names: Sequence[str]) -> list[str]:
     """Find the splits of a bank that a word means.
 
     Args:
-        asked: the word, as on the command line.
-        names: the bank's splits; those of an earlier version may be called `valid`.
+        word: as on the command line.
+        names: the bank's splits; a bank made by an earlier version may have `valid`.
 
     Returns:
-        `asked` alone if there is such a split; else all that mean the same part; nothing if there is none.
+        `word` alone if there is such a split; else all that mean the same part; empty if there is none.
     """
-    if asked in names:
-        return [asked]
-    part = usual(asked)
+    if word in names:
+        return [word]
+    part = usual_split(word)
     if part is None:
-        return [name for name in names if clean(name) == clean(asked)]
-    return [part] if part in names else [name for name in names if usual(name) == part]
+        return [name for name in names if clean(name) == clean(word)]
+    return [part] if part in names else [name for name in names if usual_split(name) == part]

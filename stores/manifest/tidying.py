@@ -1,8 +1,8 @@
-"""Tables put in order where they come in: text cleaned, missing cells emptied, splits by their usual names.
+"""Tidying the tables of users: text cleaned, missing cells emptied, splits under their usual names.
 
-It is done once: what a bank or a Parquet manifest of embank holds stays as it is. Paths stay as they are too,
-since a file's name may end in a space or have its letters in parts. In `image_id` the words for a missing
-value are literal: an image may well be called NA.
+It is done once: the cells of a bank, or of a Parquet manifest that embank wrote, stay as they are. Paths stay
+as they are too, since the name of a file may end in a space or contain decomposed letters. In `image_id` the
+words for a missing value are literal: an image may well be called NA.
 """
 
 import itertools
@@ -24,12 +24,12 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Tidied:
-    """A table of text after cleaning.
+    """A table of text after tidying.
 
     Attributes:
-        table: as it came where nothing was to be done.
+        table: the tidied table; the given one if nothing changed.
         notes: what was done, one sentence for each column and kind.
-        changed: whether any cell differs from what came.
+        changed: whether any cell differs from the given table.
     """
 
     table: "pa.Table"
@@ -38,38 +38,39 @@ class Tidied:
 
 
 def tidy(table: "pa.Table") -> Tidied:
-    """Clean every column of a table, empty its missing cells and put splits into the usual words.
+    """Clean every column of a table, empty its missing cells and give splits their usual names.
 
     Args:
         table: of `large_string` columns without nulls, under the names of a manifest.
     """
     import pyarrow as pa
 
-    given = table
+    original = table
     if "uri" in table.column_names and "image_id" not in table.column_names:
-        table = table.add_column(0, "image_id", table["uri"])  # a path as an id is a name that people type
+        # A path that serves as the id is cleaned, unlike the uri: ids are typed by people.
+        table = table.add_column(0, "image_id", table["uri"])
     columns, notes, changed = [], [], False
     for name, column in zip(table.column_names, table.columns, strict=True):
-        new, said = _column(name, column)
+        new, column_notes = _tidy_column(name, column)
         changed |= new is not column
         columns.append(new)
-        notes += said
+        notes += column_notes
     if not changed:
-        return Tidied(given, tuple(notes))
+        return Tidied(original, tuple(notes))
     return Tidied(pa.Table.from_arrays(columns, names=table.column_names), tuple(notes), True)
 
 
-def _column(name: str, column: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", list[str]]:
-    """(a column put in order, the same object where nothing was to be done; notes)."""
+def _tidy_column(name: str, column: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", list[str]]:
+    """Return a tidied column, the same object if nothing changed, and notes."""
     import pyarrow.compute as pc
 
     new = cleaned(column)
-    differ = pc.not_equal(column, new)
-    count = _sum(differ)
-    spaces = pc.and_(differ, pc.equal(new, "")) if count else differ
-    blank = _sum(spaces)
+    differs = pc.not_equal(column, new)
+    count = _count(differs)
+    becomes_empty = pc.and_(differs, pc.equal(new, "")) if count else differs
+    blank = _count(becomes_empty)
     if name == "uri":
-        return (pc.if_else(spaces, "", column) if blank else column), _path_notes(count - blank)
+        return (pc.if_else(becomes_empty, "", column) if blank else column), _path_notes(count - blank)
     notes = []
     if count > blank:
         notes.append(
@@ -79,18 +80,19 @@ def _column(name: str, column: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", li
     emptied = {"only spaces": blank} if blank else {}
     if name not in _LITERAL:
         missing = pc.is_in(new, value_set=missing_words())
-        emptied |= _counted(new.filter(missing))
-        new = pc.if_else(missing, "", new) if _sum(missing) else new
+        emptied |= _value_counts(new.filter(missing))
+        new = pc.if_else(missing, "", new) if _count(missing) else new
     if emptied:
-        lost = (
+        advice = (
             "; if one of these words is a class, write it in another way"
             if name == "label" and set(emptied) - {"only spaces"}
             else ""
         )
-        notes.append(f"column {name}: {sum(emptied.values()):,} cells are missing ({_listed(emptied)}){lost}")
+        total = sum(emptied.values())
+        notes.append(f"column {name}: {total:,} cells are missing ({_listed(emptied)}){advice}")
     if name == "split":
-        new, said = _usual_splits(new)
-        notes += said
+        new, split_notes = _usual_splits(new)
+        notes += split_notes
     return (new if notes else column), notes
 
 
@@ -107,29 +109,29 @@ def _usual_splits(column: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", list[st
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    counts = _counted(column)
-    become = {word: usual for word in counts if (usual := split_words.usual(word)) not in (None, word)}
-    if not become:
+    counts = _value_counts(column)
+    usual = {word: part for word in counts if (part := split_words.usual_split(word)) not in (None, word)}
+    if not usual:
         return column, []
-    at = pc.index_in(column, value_set=pa.array(list(become), pa.large_string()))
-    new = pc.coalesce(pa.array(list(become.values()), pa.large_string()).take(at), column)
-    said = [
-        f"column split: {counts[word]:,} rows of {shown(word)} are `{part}`" for word, part in become.items()
+    index = pc.index_in(column, value_set=pa.array(list(usual), pa.large_string()))
+    new = pc.coalesce(pa.array(list(usual.values()), pa.large_string()).take(index), column)
+    notes = [
+        f"column split: {counts[word]:,} rows of {shown(word)} are `{part}`" for word, part in usual.items()
     ]
-    return new, said
+    return new, notes
 
 
-def _sum(mask: Any) -> int:
+def _count(mask: Any) -> int:
     import pyarrow.compute as pc
 
     return int(pc.sum(mask).as_py() or 0)
 
 
-def _counted(column: "pa.ChunkedArray") -> dict[str, int]:
-    """Value -> number of cells, most frequent first."""
+def _value_counts(column: "pa.ChunkedArray") -> dict[str, int]:
+    """Return value -> number of cells, most frequent first."""
     import pyarrow.compute as pc
 
-    pairs = [(each["values"], each["counts"]) for each in pc.value_counts(column).to_pylist()]
+    pairs = [(entry["values"], entry["counts"]) for entry in pc.value_counts(column).to_pylist()]
     return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
 
 

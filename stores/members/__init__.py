@@ -8,12 +8,13 @@
 
 Reading a member gives the bytes of an ordinary image file, so that limits, checks, digests and decoders
 are the same for all images. Nothing is unpacked to disk, a member's name never becomes a path, and no code
-in a pickle is run. FILE is known by its name; a folder called `x.zip!` cannot be told from an archive.
+in a pickle is run. The kind of FILE follows from its name; a folder called `x.zip!` is taken for an archive.
 
-What a container says is believed by nobody here: child processes index all kinds, and read all that is
-packed, pickled or behind a header (`stores.members.pool`). This process keeps the indexes, and reads by
-itself only what is a stretch of bytes whose place and size it has checked against the file's: members of TAR
-archives, and those stored in ZIP archives. Such a read cannot hang or swell, and costs no second copy.
+Containers are not trusted: child processes index all kinds, and read everything that is compressed, pickled
+or behind a header (`stores.members.pool`). This process keeps the indexes; it reads only plain byte ranges
+itself, after checking their offset and size against the file's size: members of TAR archives, and those that
+ZIP archives store uncompressed. Such a read can neither hang nor allocate without bound, and needs no second
+copy.
 """
 
 import hashlib
@@ -38,10 +39,12 @@ from stores.members.tars import Tar
 from stores.members.volumes import Volume
 from stores.members.zips import Entry, Zip
 
-__all__ = ["Container", "Containers", "MemberError", "digest", "index", "names", "numbers", "split"]
-#: Verdicts that hold for a whole container.
-_CONDEMNED = ("too_slow", "too_much_memory", "decoder_died")
-#: What `digest` may unpack.
+__all__ = [
+    "Container", "Containers", "MemberError", "digest", "member_names", "open_index", "read_array", "split",
+]  # fmt: skip
+#: Codes of errors after which no other member of the container is tried.
+_FATAL = ("too_slow", "too_much_memory", "decoder_died")
+#: Largest member that `digest` reads, in bytes.
 _MAX_BYTES = 1 << 30
 
 _MEMBER = re.compile(
@@ -54,18 +57,20 @@ class Container(Protocol):
     """The index of one file's members. Safe to share between threads."""
 
     def size(self, member: str) -> int:
-        """Bytes of a member; of an array's row or a slice, its samples alone.
+        """Return the size of a member in bytes; for an array's row or a slice, that of its samples alone.
 
         Raises:
-            MemberError: there is none of that name.
+            MemberError: no member has this name.
         """
         ...
 
     def read(self, file: int, member: str, max_bytes: int) -> bytes:
-        """A member's bytes, of at most `max_bytes`.
+        """Return the bytes of a member.
 
         Args:
-            file: descriptor of the container, opened anew or not.
+            file: an open descriptor of the container; need not be the one that was indexed.
+            member: its name.
+            max_bytes: largest size that is accepted.
 
         Raises:
             MemberError: codes missing, too_large, truncated, corrupt, undecodable.
@@ -75,65 +80,81 @@ class Container(Protocol):
 
 
 def split(uri: str) -> tuple[str, str]:
-    """(the file's path, the member's name in it; empty if the uri names a whole file)."""
-    found = _MEMBER.fullmatch(uri) if "!/" in uri else None
-    return (found["file"], found["member"]) if found else (uri, "")
+    """Split a uri into the file's path and the member's name in it, empty if the uri names a plain file."""
+    match = _MEMBER.fullmatch(uri) if "!/" in uri else None
+    return (match["file"], match["member"]) if match else (uri, "")
 
 
-class _Far:
-    """A container whose index is here, and whose packed or encoded members a child process reads."""
+class _RemoteContainer:
+    """A container indexed in this process, whose members are read by a child process.
 
-    def __init__(self, kind: str, near: Any, seat: int) -> None:
-        self._kind, self._near, self._seat = kind, near, seat
-        self._verdict: MemberError | None = None
+    Args:
+        kind: as `_kind` returns it.
+        index: made from what the child described.
+        seat: of the child (`stores.members.pool.Readers`).
+    """
+
+    def __init__(self, kind: str, index: Any, seat: int) -> None:
+        self._kind, self._index, self._seat = kind, index, seat
+        self._fatal: MemberError | None = None
 
     def size(self, member: str) -> int:
         """See `Container.size`."""
-        return int(self._near.size(member))
+        return int(self._index.size(member))
 
     def read(self, file: int, member: str, max_bytes: int) -> bytes:
         """See `Container.read`."""
-        if self._verdict is not None:
-            raise MemberError(self._verdict.code, self._verdict.detail)
+        if self._fatal is not None:
+            raise MemberError(self._fatal.code, self._fatal.detail)
         check_size(size := self.size(member), max_bytes)
-        question = {"kind": self._kind, "member": member, "max_bytes": max_bytes}
         try:
-            return readers.ask(file, "read", self._seat, most=_encoded(size), **question)[1]
+            return readers.ask(
+                file,
+                {"do": "read", "kind": self._kind, "member": member, "max_bytes": max_bytes},
+                self._seat,
+                max_data=_max_encoded(size),
+            )[1]
         except MemberError as error:
-            if error.code in _CONDEMNED:  # its other rows would take as long
-                self._verdict = error.with_traceback(None)
+            if error.code in _FATAL:  # the other members would take as long
+                self._fatal = error.with_traceback(None)
             raise
 
 
-class _FarZip(Zip):
-    """A ZIP archive whose index is here: a child process unpacks what is packed."""
+class _RemoteZip(Zip):
+    """A ZIP archive indexed in this process, whose compressed members are inflated by a child process."""
 
     seat = 0
 
     def inflate(self, file: int, start: int, entry: Entry) -> bytes:
         """See `Zip.inflate`."""
-        question = {"start": start, "packed": entry.packed, "size": entry.size}
-        return readers.ask(file, "inflate", self.seat, most=entry.size + 1, **question)[1]
+        return readers.ask(
+            file,
+            {"do": "inflate", "start": start, "packed": entry.packed, "size": entry.size},
+            self.seat,
+            max_data=entry.size + 1,
+        )[1]
 
 
-def _encoded(size: int) -> int:
-    """Bytes that samples have at most as an image file; signed bytes become two each."""
+def _max_encoded(size: int) -> int:
+    """Bound the bytes of samples encoded as an image file; signed bytes become two each."""
     return 3 * size + (1 << 20)
 
 
 class _Slot:
-    """Where one container's index, or why there is none, is put once."""
+    """The place of one container's index, or of the error that indexing it raised; set once."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.found: Container | MemberError | None = None
+        self.content: Container | MemberError | None = None
 
 
 class Containers:
-    """Indexes of the containers last used; the files themselves are not held open.
+    """Indexes of the containers used last; the files themselves are not held open.
+
+    An index is used as long as the file's identity, size and modification time stay the same.
 
     Args:
-        kept: how many. An index is used as long as the file's identity, size and time stay the same.
+        kept: number of indexes.
     """
 
     def __init__(self, kept: int = 64) -> None:
@@ -146,16 +167,17 @@ class Containers:
         return Containers, (self._kept,)
 
     def of(self, file: int, path: str) -> Container:
-        """The index of an opened container.
+        """Return the index of an open container.
 
         Args:
             file: its descriptor.
-            path: its name, which says what it is.
+            path: its name, from which its kind follows.
 
         Raises:
             MemberError: codes corrupt, truncated, too_large, undecodable, too_slow, too_much_memory,
-                decoder_died: it is not what its name says.
-            OSError: it cannot be read. MachineFault: no process to read it can be had.
+                decoder_died: the file is not a sound container of its kind.
+            OSError: it cannot be read.
+            MachineFault: no child process can be started.
         """
         state = os.fstat(file)
         key = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
@@ -164,31 +186,38 @@ class Containers:
             self._slots[key] = slot
             while len(self._slots) > self._kept:
                 self._slots.popitem(last=False)
-        if slot.found is None:
-            with slot.lock:  # indexing once serves all who wait, and nobody who wants another file
-                if slot.found is None:
+        if slot.content is None:
+            with slot.lock:  # threads that want the same file wait for one indexing; others are not held up
+                if slot.content is None:
                     self._opened += 1
-                    slot.found = _opened(file, path, self._opened)
-        if isinstance(slot.found, MemberError):
-            raise MemberError(slot.found.code, slot.found.detail)
-        return slot.found
+                    slot.content = _open_container(file, path, readers.seat(self._opened))
+        if isinstance(slot.content, MemberError):
+            raise MemberError(slot.content.code, slot.content.detail)
+        return slot.content
 
 
-def _opened(file: int, path: str, number: int) -> Container | MemberError:
-    kind, seat = _kind(path), readers.seat(number)
+def _open_container(file: int, path: str, seat: int) -> Container | MemberError:
+    kind = _kind(path)
     try:
-        near = index(file, path, seat)
+        index = open_index(file, path, seat)
     except MemberError as error:
         return error.with_traceback(None)
     if kind in ("tar", "zip"):
-        return near  # type: ignore[no-any-return]
-    return _Far(kind, near, seat)
+        return index  # type: ignore[no-any-return]
+    return _RemoteContainer(kind, index, seat)
 
 
-def index(file: int, path: str, seat: int = 0) -> Any:
-    """The `Tar`, `Zip`, `Npz`, `Volume` or `CifarBatch` of an opened file, as its name says, by a child.
+def open_index(file: int, path: str, seat: int = 0) -> Any:
+    """Have a child process index an open container.
 
-    The latter three say what there is; `Containers` reads it.
+    Args:
+        file: its descriptor.
+        path: its name, from which its kind follows.
+        seat: of the child (`stores.members.pool.Readers`).
+
+    Returns:
+        A `Tar`, `Zip`, `Npz`, `Volume` or `CifarBatch`. The latter three list the members but cannot read
+        them in this process; `Containers` has a child read them.
 
     Raises:
         MemberError, OSError, MachineFault: as `Containers.of`.
@@ -196,37 +225,45 @@ def index(file: int, path: str, seat: int = 0) -> Any:
     kind = _kind(path)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         raise MemberError("corrupt", "not a regular file")
-    found, _ = readers.ask(file, "index", seat, kind=kind)
-    near = _DESCRIBED[kind](found)
-    if isinstance(near, _FarZip):
-        near.seat = seat
-    return near
+    description, _ = readers.ask(file, {"do": "index", "kind": kind}, seat)
+    index = _FROM_DESCRIPTION[kind](description)
+    if isinstance(index, _RemoteZip):
+        index.seat = seat
+    return index
 
 
-def numbers(file: int, name: str, max_bytes: int) -> npt.NDArray[Any]:
-    """A whole array of numbers of an opened `.npz` archive.
+def read_array(file: int, name: str, max_bytes: int) -> npt.NDArray[Any]:
+    """Read a complete array of numbers from an open `.npz` archive.
+
+    Args:
+        file: descriptor of the archive.
+        name: of the array, without `.npy`.
+        max_bytes: largest size that is accepted.
 
     Raises:
         MemberError, OSError, MachineFault: as `Containers.of`; also missing.
     """
-    found, data = readers.ask(file, "array", most=max_bytes, member=name, max_bytes=max_bytes)
-    return np.frombuffer(data, np.dtype(found["dtype"])).reshape(found["shape"])
+    description, data = readers.ask(
+        file, {"do": "array", "member": name, "max_bytes": max_bytes}, max_data=max_bytes
+    )
+    return np.frombuffer(data, np.dtype(description["dtype"])).reshape(description["shape"])
 
 
-#: What the child's `describe` is of.
-_DESCRIBED: dict[str, Callable[[Any], Any]] = {
-    "zip": _FarZip.described, "tar": Tar.described, "npz": Npz.described, "mha": Volume.described,
-    "batch": CifarBatch.described,
+#: Kind of a container -> function from the child's description to the index.
+_FROM_DESCRIPTION: dict[str, Callable[[Any], Any]] = {
+    "zip": _RemoteZip.from_description, "tar": Tar.from_description, "npz": Npz.from_description,
+    "mha": Volume.from_description, "batch": CifarBatch.from_description,
 }  # fmt: skip
 
 
 def _kind(path: str) -> str:
-    found: Any = _MEMBER.fullmatch(f"{path}!/-")
-    return found["suffix"].lower() if found["suffix"] else "batch"
+    """Return the kind of a container, which follows from its name: zip, tar, npz, mha or batch."""
+    match: Any = _MEMBER.fullmatch(f"{path}!/-")
+    return match["suffix"].lower() if match["suffix"] else "batch"
 
 
 def digest(containers: Containers, path: Path, member: str) -> str | None:
-    """SHA-256 of a member's bytes in hex, of the whole file's without one; None if they cannot be read."""
+    """Return the SHA-256 of a member in hex, of the file if `member` is empty; None if it cannot be read."""
     if not member:
         return sha256_of(path)
     try:
@@ -237,8 +274,8 @@ def digest(containers: Containers, path: Path, member: str) -> str | None:
     return hashlib.sha256(data).hexdigest()
 
 
-def names(path: str | os.PathLike[str]) -> list[str]:
-    """Names of the files in a ZIP or TAR archive, in its order, folders and links left out.
+def member_names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the files in a ZIP or TAR archive, in its order, without folders and links.
 
     Raises:
         MemberError: as `Containers.of`.
@@ -246,6 +283,6 @@ def names(path: str | os.PathLike[str]) -> list[str]:
     """
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return list(index(file, str(path)).entries)
+        return list(open_index(file, str(path)).entries)
     finally:
         os.close(file)

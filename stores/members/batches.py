@@ -12,22 +12,22 @@ import numpy.typing as npt
 from stores.members.encode import png
 from stores.members.parts import MemberError, check_size, no_member, read_at
 
-#: Twice a batch of the data set.
+#: Largest file that is read; twice the size of a batch of the data set.
 _MAX_BYTES = 64 << 20
-#: Far more classes than any such data set has.
+#: Labels are below this: far more classes than any such data set has.
 _MAX_LABEL = 1 << 16
 _SIDE = 32
 _ROW_BYTES = 3 * _SIDE * _SIDE
 
 
 class CifarBatch:
-    """One batch.
+    """A batch of images with labels.
 
     Attributes:
-        samples: uint8 [n, 3072]: 32 x 32 pixels of red, then of green, then of blue, row by row. None of a
-            batch that was described by another process.
-        labels: int of each image.
-        filenames: of each image; empty if the batch has none.
+        samples: uint8 [n, 3072]: 32 x 32 pixels of red, then of green, then of blue, row by row. None in an
+            index made by `from_description`.
+        labels: int [n].
+        filenames: [n]; empty if the batch has none.
 
     Source: the layout on https://www.cs.toronto.edu/~kriz/cifar.html; torchvision reads the same files.
     """
@@ -38,8 +38,8 @@ class CifarBatch:
         batch = _unpickled(read_at(file, 0, size))
         try:
             self.samples: npt.NDArray[np.uint8] | None = _samples(batch[b"data"])
-            self.labels = [int(label) for label in _listed(batch[b"labels"])]
-            self.filenames = [_text(name) for name in _listed(batch.get(b"filenames", []))]
+            self.labels = [int(label) for label in _as_list(batch[b"labels"])]
+            self.filenames = [_as_text(name) for name in _as_list(batch.get(b"filenames", []))]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise MemberError("corrupt", "not a batch of CIFAR-10") from error
         if not all(0 <= label < _MAX_LABEL for label in self.labels):
@@ -48,14 +48,14 @@ class CifarBatch:
             raise MemberError("corrupt", "a batch of CIFAR-10 whose parts differ in length")
 
     def describe(self) -> Any:
-        """Labels and file names as JSON types."""
+        """Return labels and file names as JSON types."""
         return [self.labels, self.filenames]
 
     @classmethod
-    def described(cls, found: Any) -> Self:
-        """What `describe` gave: says which images there are, but reads none."""
+    def from_description(cls, description: Any) -> Self:
+        """Make an index of what `describe` returned; it lists the images, but cannot read them."""
         self = cls.__new__(cls)
-        self.samples, (self.labels, self.filenames) = None, found
+        self.samples, (self.labels, self.filenames) = None, description
         return self
 
     def _row(self, member: str) -> int:
@@ -70,21 +70,21 @@ class CifarBatch:
         return _ROW_BYTES
 
     def read(self, file: int, member: str, max_bytes: int) -> bytes:
-        """The image as PNG. See `Container.read`."""
+        """Return an image as PNG. See `Container.read`."""
         row = self._row(member)
         check_size(_ROW_BYTES, max_bytes)
         assert self.samples is not None
         return png(self.samples[row].reshape(3, _SIDE, _SIDE).transpose(1, 2, 0))
 
 
-def _text(name: bytes | str) -> str:
+def _as_text(name: bytes | str) -> str:
     text = name.decode("latin-1") if isinstance(name, bytes) else name
     if not isinstance(text, str):
         raise TypeError("not text")
     return text
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError("not a list")
     return value
@@ -92,11 +92,11 @@ def _listed(value: Any) -> list[Any]:
 
 def _unpickled(data: bytes) -> dict[bytes, Any]:
     try:
-        found = _Unpickler(data).load()
-        if not isinstance(found, dict):
+        batch = _Unpickler(data).load()
+        if not isinstance(batch, dict):
             raise MemberError("corrupt", "not a batch of CIFAR-10")
-        # Written by Python 2, its text is bytes; by Python 3, text.
-        return {key.encode() if isinstance(key, str) else key: value for key, value in found.items()}
+        # Keys are bytes if Python 2 wrote the pickle, and text if Python 3 did.
+        return {key.encode() if isinstance(key, str) else key: value for key, value in batch.items()}
     except (MemberError, MemoryError):
         raise
     except Exception as error:  # damaged pickles raise nearly anything
@@ -104,24 +104,27 @@ def _unpickled(data: bytes) -> dict[bytes, Any]:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler in Python: the one in C takes memory by numbers that the file states."""
+    """An unpickler that builds stand-ins for arrays and nothing else.
+
+    It derives from the unpickler written in Python: the one in C allocates as much memory as the file states.
+    """
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="bytes")
-        # Made anew for each file: a pickle may set attributes of what it is given.
-        self._known = _stand_ins()
+        # New classes for each file, because a pickle may set attributes of the classes it gets.
+        self._stand_ins = _stand_ins()
 
     def find_class(self, module: str, name: str) -> Any:
-        """Stand-ins for what NumPy writes; none of the named things itself."""
-        found = self._known.get((module, name))
-        if found is None:
+        """Return a stand-in for a global that NumPy's pickles name, never the global itself."""
+        stand_in = self._stand_ins.get((module, name))
+        if stand_in is None:
             raise MemberError("undecodable", "a pickle that names other things than arrays, and may run code")
-        return found
+        return stand_in
 
 
 def _stand_ins() -> dict[tuple[str, str], Any]:
     class Array:
-        """Keeps what NumPy would build an array of."""
+        """The state that NumPy would build an array from."""
 
         state: tuple[Any, ...] = ()
 
@@ -130,30 +133,30 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
 
     class Dtype:
         def __init__(self, code: bytes | str, *_: object) -> None:
-            self.code = _text(code)
+            self.code = _as_text(code)
 
         def __setstate__(self, state: object) -> None:
-            """Byte order and alignment: nothing to a byte."""
+            """Ignore byte order and alignment, which single bytes do not have."""
 
-    def rebuilt(*_: object) -> Array:
+    def reconstruct(*_: object) -> Array:
         return Array()
 
-    def encoded(text: str, _: str) -> bytes:
+    def encode(text: str, _: str) -> bytes:
         return text.encode("latin-1")
 
-    known: dict[tuple[str, str], type | Callable[..., Any]] = {
+    stand_ins: dict[tuple[str, str], type | Callable[..., Any]] = {
         ("numpy", "ndarray"): Array,
         ("numpy", "dtype"): Dtype,
-        ("_codecs", "encode"): encoded,
+        ("_codecs", "encode"): encode,
     }
-    # NumPy 2 moved it.
+    # NumPy 2 moved `_reconstruct`.
     for core in ("core", "_core"):
-        known["numpy." + core + ".multiarray", "_reconstruct"] = rebuilt
-    return known
+        stand_ins["numpy." + core + ".multiarray", "_reconstruct"] = reconstruct
+    return stand_ins
 
 
 def _samples(array: Any) -> npt.NDArray[np.uint8]:
-    """The state of a NumPy array: version, shape, type, whether Fortran's order, bytes."""
+    """Return the samples of a stand-in whose state is (version, shape, dtype, Fortran order, bytes)."""
     _, shape, dtype, fortran, raw = array.state
     if dtype.code != "u1" or fortran or len(shape) != 2 or shape[1] != _ROW_BYTES:
         raise ValueError("not images")

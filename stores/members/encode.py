@@ -1,4 +1,4 @@
-"""Write samples as the simplest image file there is: the same bytes everywhere, nothing packed."""
+"""Encoding of samples as uncompressed image files, whose bytes depend on the samples alone."""
 
 import struct
 import zlib
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_STORED = 65535  # longest stored block of a deflate stream
+_STORED = 65535  # longest stored (uncompressed) block of a deflate stream
 _TIFF_KINDS = {"u": 1, "i": 2, "f": 3}
 
 
 def png(pixels: npt.NDArray[Any]) -> bytes:
-    """Encode samples as PNG without compression: the bytes depend on the samples alone.
+    """Encode samples as PNG without compression.
 
-    Compressed bytes would change with the version of zlib, and every digest with them.
+    Compressed bytes, and every digest of them, would change with the version of zlib.
 
     Args:
         pixels: uint8 or uint16 [height, width] grey or [height, width, 3] RGB.
@@ -24,7 +24,7 @@ def png(pixels: npt.NDArray[Any]) -> bytes:
     height, width = pixels.shape[:2]
     colour = 0 if pixels.ndim == 2 else 2
     big = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder(">")).reshape(height, -1)
-    raw = np.hstack([np.zeros((height, 1), np.uint8), big.view(np.uint8)]).tobytes()  # filter 0 in each row
+    raw = np.hstack([np.zeros((height, 1), np.uint8), big.view(np.uint8)]).tobytes()  # no filter in any row
     stream = [b"\x78\x01"]
     for start in range(0, len(raw), _STORED):
         block = raw[start : start + _STORED]
@@ -49,7 +49,7 @@ def tiff(samples: npt.NDArray[Any]) -> bytes:
     """
     height, width = samples.shape
     data = np.ascontiguousarray(samples, samples.dtype.newbyteorder("<")).tobytes()
-    # width, height, bits, no packing, black is zero, start, channels, rows a strip, length, type of sample
+    # Width, height, bits, no compression, black is zero, offset, channels, rows a strip, length, sample type.
     tags = {
         256: width, 257: height, 258: 8 * samples.itemsize, 259: 1, 262: 1, 273: 8, 277: 1, 278: height,
         279: len(data), 339: _TIFF_KINDS[samples.dtype.kind],

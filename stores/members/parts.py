@@ -1,4 +1,4 @@
-"""What all containers share: their error, reading at an offset, and random access to packed data."""
+"""What all containers share: their error, reading at an offset, and random access to deflated data."""
 
 import os
 import sys
@@ -6,17 +6,18 @@ import threading
 import zlib
 from collections import OrderedDict
 
-_INPUT = 1 << 18
-#: So many bytes of memory are no matter, should they not be there to be read.
+_INPUT = 1 << 18  # compressed bytes read at a time
+#: A read of up to this size may be tried without checking that the file has as many bytes.
 _LARGE = 1 << 22
 
 
 class MemberError(Exception):
-    """One member cannot be had.
+    """A member that cannot be read.
 
     Args:
-        code: `missing`, `truncated`, `corrupt`, `too_large` or `undecodable`.
-        detail: one line; no path outside the root, no newline.
+        code: `missing`, `truncated`, `corrupt`, `too_large` or `undecodable`; from a child process also
+            `too_slow`, `too_much_memory` or `decoder_died`.
+        detail: one line of text, without paths outside the root.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -25,23 +26,23 @@ class MemberError(Exception):
 
 
 def no_member() -> MemberError:
-    """What every container says of a name it does not know."""
+    """Return the error for a name that is not in the container."""
     return MemberError("missing", "no such member in the file")
 
 
 def check_size(size: int, max_bytes: int) -> None:
-    """Refuse to hold more than `max_bytes`."""
+    """Raise MemberError (too_large) for more than `max_bytes`."""
     if size > max_bytes:
         raise MemberError("too_large", f"{size} bytes when unpacked, the limit is {max_bytes}")
 
 
 def read_at(file: int, offset: int, size: int) -> bytes:
-    """Exactly `size` bytes at `offset`, without moving the file's position.
+    """Read exactly `size` bytes at `offset`, without moving the file's position.
 
     Raises:
         MemberError: truncated.
     """
-    # A header may state any number: more than there is must not be asked of the kernel, or of memory.
+    # A header may state any number: neither the kernel nor memory may be asked for more than the file has.
     large = size > _LARGE or offset + size > sys.maxsize
     if offset < 0 or size < 0 or (large and offset + size > os.fstat(file).st_size):
         raise MemberError("truncated", "the archive or volume ends within this member")
@@ -57,17 +58,17 @@ def read_at(file: int, offset: int, size: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-class Packed:
-    """Random access to one deflate stream.
+class DeflateStream:
+    """Random access to a deflate stream.
 
-    The unpacker's state is kept at every block's start once it has been passed (40 kB for 8 MiB), so that a
-    read anywhere unpacks one block, and few blocks are kept. A checksum over the whole is not verified.
+    The decompressor's state at the start of each block is kept once it has been reached (40 kB for 8 MiB), so
+    that any later read inflates only the blocks it touches. A checksum of the complete data is not verified.
 
     Args:
         start, length: of the stream in the file, in bytes.
-        size: of the unpacked data.
-        bits: zlib's `wbits`: -15 for bare deflate (ZIP), 15 with zlib's header.
-        kept: unpacked blocks kept.
+        size: of the inflated data.
+        bits: zlib's `wbits`: -15 for raw deflate (ZIP), 15 with zlib's header.
+        kept: number of inflated blocks that are kept.
     """
 
     BLOCK = 8 << 20
@@ -79,7 +80,7 @@ class Packed:
         self._lock = threading.Lock()
 
     def read(self, file: int, offset: int, size: int) -> bytes:
-        """`size` unpacked bytes at `offset`.
+        """Return `size` inflated bytes at `offset`.
 
         Raises:
             MemberError: truncated, corrupt.
@@ -87,8 +88,8 @@ class Packed:
         pieces = []
         with self._lock:
             while size > 0:
-                block, at = divmod(offset, self.BLOCK)
-                piece = self._block(file, block)[at : at + size]
+                block, within = divmod(offset, self.BLOCK)
+                piece = self._block(file, block)[within : within + size]
                 if not piece:
                     raise MemberError("truncated", "its packed data end too early")
                 pieces.append(piece)
@@ -97,34 +98,34 @@ class Packed:
 
     def _block(self, file: int, block: int) -> bytes:
         while len(self._states) <= block:
-            self._unpack(file, len(self._states) - 1)
-        unpacked = self._blocks.pop(block, None)
-        if unpacked is None:
-            unpacked = self._unpack(file, block)
-        self._blocks[block] = unpacked
+            self._inflate(file, len(self._states) - 1)
+        data = self._blocks.pop(block, None)
+        if data is None:
+            data = self._inflate(file, block)
+        self._blocks[block] = data
         while len(self._blocks) > self._kept:
             self._blocks.popitem(last=False)
-        return unpacked
+        return data
 
-    def _unpack(self, file: int, block: int) -> bytes:
-        """One block; remembers the state after it."""
-        state, at = self._states[block]
-        unpacker = state.copy()
-        wanted = min(self.BLOCK, self._size - block * self.BLOCK)
-        unpacked = bytearray()
-        while len(unpacked) < wanted and not unpacker.eof:
-            # Nothing left to read may still leave something to unpack.
-            packed = read_at(file, self._start + at, min(_INPUT, self._length - at))
+    def _inflate(self, file: int, block: int) -> bytes:
+        """Inflate one block, and keep the state after it."""
+        state, position = self._states[block]
+        decompressor = state.copy()
+        target_size = min(self.BLOCK, self._size - block * self.BLOCK)
+        data = bytearray()
+        while len(data) < target_size and not decompressor.eof:
+            # At the end of the input the decompressor may still hold output.
+            compressed = read_at(file, self._start + position, min(_INPUT, self._length - position))
             try:
-                piece = unpacker.decompress(packed, wanted - len(unpacked))
+                piece = decompressor.decompress(compressed, target_size - len(data))
             except zlib.error as error:
                 raise MemberError("corrupt", f"its packed data are damaged ({error})") from error
-            if not piece and not packed:
+            if not piece and not compressed:
                 break
-            at += len(packed) - len(unpacker.unconsumed_tail)
-            unpacked += piece
-        if len(unpacked) < wanted:
+            position += len(compressed) - len(decompressor.unconsumed_tail)
+            data += piece
+        if len(data) < target_size:
             raise MemberError("truncated", "its packed data end too early")
         if len(self._states) == block + 1:
-            self._states.append((unpacker, at))
-        return bytes(unpacked)
+            self._states.append((decompressor, position))
+        return bytes(data)

@@ -1,10 +1,10 @@
-"""Containers are indexed, and packed ones read, in child processes that a hostile file cannot outlive.
+"""The child processes that index containers and read compressed ones.
 
 A pickle can loop inside one call into C, an index can ask for more memory than there is, and neither leaves
-Python a chance to handle Ctrl-C. So a child does it (`stores.members.child`), within a budget of processor
-time and address space that grows with the file; the kernel ends it beyond that, and only the members of that
-container fail. A child that dies is replaced, and the question put once more to a fresh one, so that no
-verdict depends on files before it.
+Python a chance to handle Ctrl-C. Hence a child reads them (`stores.members.child`), with a budget of
+processor time and address space that grows with the file; the kernel ends a child that exceeds it, and only
+the members of that container fail. A child that dies is replaced, and a new one gets the question once more,
+so that no failure depends on the files read before.
 """
 
 import array
@@ -20,23 +20,28 @@ import time
 from typing import Any
 
 from stores.errors import MachineFault
-from stores.members.child import ANSWER, NO_MEMORY, QUESTION
+from stores.members.child import ANSWER, NO_MEMORY, QUESTION, Question
 from stores.members.parts import MemberError
 
-#: Processor seconds for any file, and for each GiB of it: a TAR archive of small members, read by Python.
+#: Budget of processor time: seconds for any file, and for each GiB (enough for a TAR archive of small files).
 _SECONDS, _SECONDS_A_GIB = 10.0, 60.0
-#: Address space for the libraries and what they unpack; for each byte of the file, to a limit.
+#: Budget of address space: bytes for libraries and inflated data, for each byte of the file, and its limit.
 _BYTES, _BYTES_A_BYTE, _MOST_FOR_FILE = 2 << 30, 4, 16 << 30
-#: Bytes of JSON for each byte of the file, and for any: an index repeats what the file holds, escaped.
+#: Limit of an answer's JSON: bytes for each byte of the file, whose names an index repeats, and for any file.
 _TEXT_A_BYTE, _TEXT = 8, 1 << 20
-#: Children at most.
-_MOST = 16
+#: Largest number of children.
+_MAX_CHILDREN = 16
 #: Seconds for which an interruption stops all reading.
 _STOPPED = 1.0
 
 
-class _Died(Exception):
-    """A child ended before it answered. `signal`: by which signal, 0 by none; `code`, `detail`: a verdict."""
+class _ChildDied(Exception):
+    """A child that ended before it answered.
+
+    Attributes:
+        signal: the signal that ended it, 0 if none.
+        code, detail: of the `MemberError` to raise if a second child dies too.
+    """
 
     def __init__(self, status: int, seconds: float, size: int) -> None:
         self.signal = max(0, -status)
@@ -51,10 +56,10 @@ class _Died(Exception):
 
 
 class _Child:
-    """One child process. Not to be asked by two threads at once."""
+    """One child process; only one thread at a time may ask it."""
 
     def __init__(self) -> None:
-        # OpenBLAS would start threads, each with address space of its own.
+        # OpenBLAS would start threads, each of which takes address space.
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)  # noqa: PTH100
         try:
@@ -67,18 +72,24 @@ class _Child:
                     stderr=subprocess.DEVNULL,
                     env=env,
                     pass_fds=[theirs.fileno()],
-                    process_group=0,  # Ctrl-C is for this process alone
+                    process_group=0,  # Ctrl-C is meant for this process alone
                 )
         except OSError as error:
             raise _not_started(error.strerror or str(error)) from error
         if self._channel.recv(1) != b"+":
             raise _not_started(f"it ended with status {self.end()}")
 
-    def ask(self, file: int, question: dict[str, Any], longest: int, most: int) -> tuple[Any, bytes]:
-        """The answer's JSON, of at most `longest` bytes, and at most `most` bytes of data.
+    def ask(self, file: int, question: Question, max_text: int, max_data: int) -> tuple[Any, bytes]:
+        """Send a question and return the answer: decoded JSON and data.
+
+        Args:
+            file: descriptor to send along.
+            question: with its budget.
+            max_text: bytes of JSON that the answer may have.
+            max_data: bytes of data that it may have.
 
         Raises:
-            _Died: it ended, or its answer makes no sense.
+            _ChildDied: the child ended, or its answer is malformed or too long.
         """
         body = json.dumps(question).encode()
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
@@ -86,12 +97,12 @@ class _Child:
             self._channel.sendmsg([QUESTION.pack(len(body))], rights)
             self._channel.sendall(body)
             length, size = ANSWER.unpack(self._read(ANSWER.size))
-            if length > longest or size > most:
+            if length > max_text or size > max_data:
                 raise ValueError
             return json.loads(self._read(length)), bytes(self._read(size))
         except (EOFError, OSError, ValueError):
-            raise _Died(self.end(), question["seconds"], question["bytes"]) from None
-        except BaseException:  # interrupted in the midst of an answer
+            raise _ChildDied(self.end(), question["seconds"], question["bytes"]) from None
+        except BaseException:  # interrupted in the middle of an answer
             self.kill()
             self.end()
             raise
@@ -107,7 +118,7 @@ class _Child:
         return data
 
     def kill(self) -> None:
-        """End it at once, whatever it does."""
+        """Kill the child at once."""
         self._process.kill()
 
     def leave(self) -> None:
@@ -115,7 +126,7 @@ class _Child:
         self._channel.close()
 
     def end(self) -> int:
-        """Close the channel; the exit status."""
+        """Close the channel, wait for the child to end, and return its exit status."""
         self._channel.close()
         try:
             return self._process.wait(1)
@@ -126,7 +137,7 @@ class _Child:
 
 
 class _Seat:
-    """Room for one child, which is started when there is need."""
+    """The place of one child, which is started when it is first needed."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -134,72 +145,73 @@ class _Seat:
 
 
 class Readers:
-    """The children of this process. Safe to share between threads; they end with this process."""
+    """The children of this process, in numbered seats; safe to share between threads; they end with it."""
 
     def __init__(self) -> None:
-        self._seats = [_Seat() for _ in range(min(_MOST, os.cpu_count() or 1))]
+        self._seats = [_Seat() for _ in range(min(_MAX_CHILDREN, os.cpu_count() or 1))]
         self._stopped_at = float("-inf")
 
     def seat(self, number: int) -> int:
-        """One of the seats for any number: who asks from the same seat again finds the same child."""
+        """Return the seat for any number; questions to one seat are answered by one child, while it lives."""
         return number % len(self._seats)
 
-    def ask(self, file: int, do: str, seat: int = 0, *, most: int = 0, **question: Any) -> tuple[Any, bytes]:
+    def ask(self, file: int, question: Question, seat: int = 0, *, max_data: int = 0) -> tuple[Any, bytes]:
         """Have a child do something with an open file.
 
         Args:
             file: its descriptor.
-            do: `index`, `read`, `inflate` or `array` (`stores.members.child`).
-            most: bytes of data that the answer may have.
-            question: what else the child has to know.
+            question: without its budget, which is added here.
+            seat: of the child.
+            max_data: bytes of data that the answer may have.
 
         Returns:
-            What was found, as JSON types, and the data.
+            (the result, as JSON types; the data).
 
         Raises:
-            MemberError: what the child says, and too_slow, too_much_memory, decoder_died.
+            MemberError: raised by the child, or its end: too_slow, too_much_memory, decoder_died.
             OSError: the file cannot be read.
-            MachineFault: no child can be started, somebody else kills them, or reading was interrupted.
+            MachineFault: no child can be started, children are killed from outside, or reading was
+                interrupted.
         """
         size = os.fstat(file).st_size
-        budget = {
+        question = {
+            **question,
             "seconds": _SECONDS + _SECONDS_A_GIB * size / (1 << 30),
             "bytes": _BYTES + min(_BYTES_A_BYTE * size, _MOST_FOR_FILE),
         }
-        asked = {"do": do, **question, **budget}
-        longest = _TEXT + _TEXT_A_BYTE * size
+        max_text = _TEXT + _TEXT_A_BYTE * size
         place = self._seats[seat]
         with place.lock:
             try:
-                answer, data = self._put(place, file, asked, longest, most)
-            except _Died as first:
-                if first.signal == signal.SIGPROF:  # its own doing, and dear to repeat
+                answer, data = self._ask_seat(place, file, question, max_text, max_data)
+            except _ChildDied as first:
+                if first.signal == signal.SIGPROF:  # due to this file, and expensive to repeat
                     raise MemberError(first.code, first.detail) from None
-                answer, data = self._again(place, file, asked, longest, most)
+                answer, data = self._retry(place, file, question, max_text, max_data)
         if "errno" in answer:
             raise OSError(answer["errno"], os.strerror(answer["errno"]))
         if "code" in answer:
             raise MemberError(str(answer["code"]), str(answer["detail"]))
-        return answer["found"], data
+        return answer["result"], data
 
-    def _again(
-        self, place: _Seat, file: int, asked: dict[str, Any], longest: int, most: int
+    def _retry(
+        self, place: _Seat, file: int, question: Question, max_text: int, max_data: int
     ) -> tuple[Any, bytes]:
         try:
-            return self._put(place, file, asked, longest, most)
-        except _Died as second:
+            return self._ask_seat(place, file, question, max_text, max_data)
+        except _ChildDied as second:
             if second.signal == signal.SIGKILL:
                 raise _killed() from None
             raise MemberError(second.code, second.detail) from None
 
-    def _put(
-        self, place: _Seat, file: int, asked: dict[str, Any], longest: int, most: int
+    def _ask_seat(
+        self, place: _Seat, file: int, question: Question, max_text: int, max_data: int
     ) -> tuple[Any, bytes]:
-        """Ask the seat's child, or a new one."""
+        """Ask the child of a seat, starting one if there is none."""
         self._refuse_stopped()
         child = place.child = place.child or _Child()
         try:
-            return child.ask(file, asked, longest, most)
+            return child.ask(file, question, max_text, max_data)
         except BaseException:
             place.child = None
             self._refuse_stopped()
@@ -214,7 +226,7 @@ class Readers:
             )
 
     def abandon(self) -> None:
-        """End what is being read, in all threads: the run was interrupted, and nobody waits for it."""
+        """End all reading, in all threads: the run was interrupted, and its results are not wanted."""
         self._stopped_at = time.monotonic()
         for seat in self._seats:
             if (child := seat.child) is not None:
@@ -222,7 +234,7 @@ class Readers:
                     child.kill()
 
     def forget(self) -> None:
-        """In a forked copy of this process: its parent's children are not its own."""
+        """Drop the children in a forked copy of this process, to which they do not belong."""
         for seat in self._seats:
             if seat.child is not None:
                 seat.child.leave()

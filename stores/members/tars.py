@@ -1,4 +1,4 @@
-"""TAR archives without compression: a packed one would have to be unpacked up to every member."""
+"""Uncompressed TAR archives; a compressed one would have to be inflated up to every member that is read."""
 
 import os
 import tarfile
@@ -8,7 +8,11 @@ from stores.members.parts import MemberError, check_size, no_member, read_at
 
 
 class Tar:
-    """The index of an archive. `entries`: name -> (offset of the data, size), of equal names the last."""
+    """The index of an archive.
+
+    Attributes:
+        entries: name -> (offset of the data, size); if a name is repeated, its last member counts.
+    """
 
     def __init__(self, file: int) -> None:
         self.entries: dict[str, tuple[int, int]] = {}
@@ -18,31 +22,31 @@ class Tar:
                 for info in archive:
                     if info.isreg() and not info.issparse():
                         self.entries[info.name.removeprefix("./")] = info.offset_data, info.size
-                    # It would keep a kilobyte of each.
+                    # `tarfile` would keep a kilobyte for each member.
                     archive.members = []  # type: ignore[attr-defined]
         except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
-            if not self.entries:  # else members before the damage are as good as ever
+            if not self.entries:  # otherwise the members before the damage can still be read
                 detail = "not a TAR archive without compression, or a damaged one"
                 raise MemberError("corrupt", detail) from error
 
     def describe(self) -> Any:
-        """The index as JSON types: names, offsets, sizes."""
+        """Return the index as JSON types: names, offsets, sizes."""
         offsets, sizes = zip(*self.entries.values(), strict=True) if self.entries else ((), ())
         return [list(self.entries), offsets, sizes]
 
     @classmethod
-    def described(cls, found: Any) -> Self:
-        """The index that `describe` gave."""
+    def from_description(cls, description: Any) -> Self:
+        """Make the index that `describe` returned."""
         self = cls.__new__(cls)
-        names, offsets, sizes = found
+        names, offsets, sizes = description
         self.entries = dict(zip(names, zip(offsets, sizes, strict=True), strict=True))
         return self
 
     def _entry(self, member: str) -> tuple[int, int]:
-        found = self.entries.get(member)
-        if found is None:
+        entry = self.entries.get(member)
+        if entry is None:
             raise no_member()
-        return found
+        return entry
 
     def size(self, member: str) -> int:
         """See `Container.size`."""

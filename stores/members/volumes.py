@@ -1,4 +1,4 @@
-"""Axial slices of MetaImage volumes (`.mha`), without reading or unpacking the slices behind them."""
+"""Axial slices of MetaImage volumes (`.mha`), read without the slices after them."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import numpy as np
 
 from stores.manifest.uri_policy import shown
 from stores.members.encode import png, tiff
-from stores.members.parts import MemberError, Packed, check_size, no_member, read_at
+from stores.members.parts import DeflateStream, MemberError, check_size, no_member, read_at
 
 _SLICE = re.compile(r"slice/(?P<number>[0-9]{1,6})(?P<share>\.[0-9]{1,6})?")
 _MAX_HEADER, _MAX_SIDE = 1 << 16, 1 << 31
@@ -20,11 +20,11 @@ _LAST = b"ElementDataFile"
 
 
 class Volume:
-    """The header of a volume whose data follow in the same file.
+    """A volume whose header and data are in one file.
 
-    Slices are counted along the third and slowest dimension, as they lie in the file: axial ones in CT as it
-    is usually written. The file's orientation is not applied. `slice/17` is the eighteenth, `slice/0.5` the
-    one at floor(0.5 * depth).
+    Slices are counted along the third, slowest dimension, in the order of the file; these are axial in CT as
+    it is usually written. The file's orientation is not applied. `slice/17` is the eighteenth, `slice/0.5`
+    the one at floor(0.5 * depth).
 
     Source: the MetaImage format, https://docs.itk.org/en/latest/learn/metaio.html.
     """
@@ -33,7 +33,7 @@ class Volume:
         size = os.fstat(file).st_size
         fields, start = _header(os.pread(file, _MAX_HEADER, 0))
         try:
-            self._shape, self._dtype = _described(fields)
+            self._shape, self._dtype = _shape_and_type(fields)
             start = max(int(fields.get("HeaderSize", "0")), 0) or start
         except (KeyError, ValueError) as error:
             raise MemberError("corrupt", "its MetaImage header lacks a field, or has a wrong one") from error
@@ -41,20 +41,20 @@ class Volume:
             raise MemberError("corrupt", "its MetaImage header states sizes that no volume has")
         if start > size:
             raise MemberError("truncated", "its MetaImage header states more bytes than the file has")
-        whole = self._shape[0] * self._slice_bytes
+        data_bytes = self._shape[0] * self._slice_bytes
         self._start = start
-        packed = fields.get("CompressedData", "False").lower() == "true"
-        self._packed = Packed(start, size - start, whole, bits=15, kept=0) if packed else None
+        compressed = fields.get("CompressedData", "False").lower() == "true"
+        self._stream = DeflateStream(start, size - start, data_bytes, bits=15, kept=0) if compressed else None
 
     def describe(self) -> Any:
-        """Shape and type as JSON types."""
+        """Return shape and type as JSON types."""
         return [self._shape, self._dtype.str]
 
     @classmethod
-    def described(cls, found: Any) -> Self:
-        """What `describe` gave: says which slices there are and how large, but reads none."""
+    def from_description(cls, description: Any) -> Self:
+        """Make an index of what `describe` returned; it lists slices and sizes, but cannot read them."""
         self = cls.__new__(cls)
-        self._shape, self._dtype = tuple(found[0]), np.dtype(found[1])
+        self._shape, self._dtype = tuple(description[0]), np.dtype(description[1])
         return self
 
     @property
@@ -62,14 +62,14 @@ class Volume:
         return self._shape[1] * self._shape[2] * self._dtype.itemsize
 
     def _index(self, member: str) -> int:
-        asked = _SLICE.fullmatch(member)
-        if asked is None:
+        match = _SLICE.fullmatch(member)
+        if match is None:
             raise no_member()
-        index = int(asked["number"])
-        if asked["share"]:
-            # In whole numbers: floor(share * depth) of a decimal share is then what it looks like.
-            digits = asked["share"][1:]
-            index = self._shape[0] * int(asked["number"] + digits) // 10 ** len(digits)
+        index = int(match["number"])
+        if match["share"]:
+            # Integer arithmetic, because floor(share * depth) of a binary fraction can be off by one.
+            digits = match["share"][1:]
+            index = self._shape[0] * int(match["number"] + digits) // 10 ** len(digits)
         if index >= self._shape[0]:
             raise no_member()
         return index
@@ -80,25 +80,25 @@ class Volume:
         return self._slice_bytes
 
     def read(self, file: int, member: str, max_bytes: int) -> bytes:
-        """The slice as PNG (8 and 16 bits without sign) or TIFF. See `Container.read`."""
+        """Return the slice as PNG (8 and 16 bits, unsigned) or TIFF. See `Container.read`."""
         offset = self._index(member) * self._slice_bytes
         check_size(self._slice_bytes, max_bytes)
         data = (
-            self._packed.read(file, offset, self._slice_bytes)
-            if self._packed
+            self._stream.read(file, offset, self._slice_bytes)
+            if self._stream
             else read_at(file, self._start + offset, self._slice_bytes)
         )
         samples = np.frombuffer(data, self._dtype).reshape(self._shape[1:])
-        if samples.dtype == np.int8:  # image files have no such type
+        if samples.dtype == np.int8:  # decoders do not read signed bytes
             samples = samples.astype(np.int16)
         return png(samples) if self._dtype.kind == "u" and self._dtype.itemsize <= 2 else tiff(samples)
 
 
 def _header(head: bytes) -> tuple[dict[str, str], int]:
-    """Fields, and the offset of the data."""
-    at = head.find(_LAST)
-    end = head.find(b"\n", at)
-    if at < 0 or end < 0:
+    """Return the fields, and the offset of the data. Raises MemberError."""
+    last = head.find(_LAST)
+    end = head.find(b"\n", last)
+    if last < 0 or end < 0:
         raise MemberError("corrupt", "not a MetaImage volume, or a damaged one")
     lines = head[:end].decode("latin-1").splitlines()
     fields = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
@@ -107,8 +107,8 @@ def _header(head: bytes) -> tuple[dict[str, str], int]:
     return fields, end + 1
 
 
-def _described(fields: dict[str, str]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape (depth, height, width), and type of the samples."""
+def _shape_and_type(fields: dict[str, str]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape (depth, height, width) and the type of the samples. Raises MemberError."""
     shape = tuple(int(size) for size in reversed(fields["DimSize"].split()))
     if len(shape) != 3 or int(fields["NDims"]) != 3 or int(fields.get("ElementNumberOfChannels", "1")) != 1:
         raise MemberError("undecodable", "a MetaImage that is no volume of one channel")

@@ -175,9 +175,9 @@ def test_a_bottomless_file_is_looked_at_for_a_while_only() -> None:
 
 
 def test_a_library_that_arranges_its_tensors_gets_the_only_dict(state: State) -> None:
-    assert state_dict.only(state, "w") == state
-    assert state_dict.only({"epoch": 1, "net": state}, "w") is state
+    assert state_dict.single(state, "w") == state
+    assert state_dict.single({"epoch": 1, "net": state}, "w") is state
     with pytest.raises(WeightsError, match="2 different"):
-        state_dict.only({"a": state, "b": other(state)}, "w")
+        state_dict.single({"a": state, "b": other(state)}, "w")
     with pytest.raises(WeightsError, match="epoch"):
-        state_dict.only({"epoch": 1}, "w")
+        state_dict.single({"epoch": 1}, "w")

@@ -24,7 +24,7 @@ from stores.manifest.check import check
 from stores.manifest.manifest import Manifest
 from stores.members import Containers, MemberError
 from stores.members.encode import png, tiff
-from stores.members.parts import Packed
+from stores.members.parts import DeflateStream
 
 RNG = np.random.default_rng(3)
 PICTURE = RNG.integers(0, 256, (20, 31, 3), np.uint8)
@@ -101,7 +101,7 @@ FILES = {"a/b.png": png(PICTURE), "Röntgen 肺.bin": bytes(100_000), "n" * 200 
 def test_zip(packing: int, tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", FILES, packing)
     assert {name: read(path, name) for name in FILES} == FILES
-    assert members.names(path) == list(FILES)
+    assert members.member_names(path) == list(FILES)
     assert code(path, "a/c.png") == "missing"
     # Something before it, as in self-extracting archives.
     path.write_bytes(b"#!/bin/sh\n" * 9 + path.read_bytes())
@@ -113,7 +113,7 @@ def test_tar(form: int, tmp_path: Path) -> None:
     files = {k: v for k, v in FILES.items() if form != tarfile.USTAR_FORMAT or len(k) < 100}
     path = tarred(tmp_path / "a.tar", {"./" + name: data for name, data in files.items()}, form)
     assert {name: read(path, name) for name in files} == files
-    assert members.names(path) == list(files)
+    assert members.member_names(path) == list(files)
     assert code(path, "a") == "missing"
 
 
@@ -127,9 +127,9 @@ def test_links_and_folders_are_no_members(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, to
             archive.addfile(info)
-    assert members.names(tmp_path / "a.tar") == []
+    assert members.member_names(tmp_path / "a.tar") == []
     zipped(tmp_path / "a.zip", {"d/": b"", "f": b"1"})
-    assert members.names(tmp_path / "a.zip") == ["f"]
+    assert members.member_names(tmp_path / "a.zip") == ["f"]
 
 
 def test_limit_is_on_what_it_unpacks_to(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_packed_is_the_unpacked(data: st.DataObject, tmp_path_factory: pytest.Te
     stream = packer.compress(whole) + packer.flush()
     path = tmp_path_factory.mktemp("p") / "f"
     path.write_bytes(b"before" + stream + b"after")
-    packed = Packed(6, len(stream), size, bits=bits, kept=2)
+    packed = DeflateStream(6, len(stream), size, bits=bits, kept=2)
     packed.BLOCK = data.draw(st.sampled_from([1, 7, 512, 5000]))  # type: ignore[misc]
     with path.open("rb") as file:
         for _ in range(5):
@@ -427,8 +427,8 @@ def test_index_follows_the_file(tmp_path: Path) -> None:
 
 def test_index_is_made_once_and_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    real = members.index
-    monkeypatch.setattr(members, "index", lambda *asked: opened.append("zip") or real(*asked))  # type: ignore[func-returns-value]
+    real = members.open_index
+    monkeypatch.setattr(members, "open_index", lambda *asked: opened.append("zip") or real(*asked))  # type: ignore[func-returns-value]
     containers = Containers(kept=2)
     paths = [zipped(tmp_path / f"{i}.zip", {"a": b"%d" % i}) for i in range(3)]
     threads = [

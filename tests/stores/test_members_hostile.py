@@ -24,6 +24,7 @@ from stores.errors import MachineFault
 from stores.manifest.check import check
 from stores.manifest.manifest import Manifest
 from stores.members import Containers, MemberError
+from stores.members.child import Question
 from stores.members.encode import png
 from stores.members.pool import Readers, readers
 from tests.stores.test_members import code, mha, npy, read, shown, tarred, zipped
@@ -326,10 +327,10 @@ def test_memory_of_a_child_is_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     file = os.open(path, os.O_RDONLY)
     try:
         with pytest.raises(MemberError) as caught:
-            members.numbers(file, "x", 1 << 30)
+            members.read_array(file, "x", 1 << 30)
         assert caught.value.code == "too_much_memory"
         with pytest.raises(MemberError) as caught:
-            members.numbers(file, "x", 1 << 20)
+            members.read_array(file, "x", 1 << 20)
         assert caught.value.code == "too_large"
     finally:
         os.close(file)
@@ -352,7 +353,7 @@ def test_a_child_that_is_killed_from_outside_marks_no_row(tmp_path: Path) -> Non
     killer.start()
     try:
         with pytest.raises(MachineFault, match="SIGKILL"):
-            own.ask(file, "index", kind="batch")
+            own.ask(file, {"do": "index", "kind": "batch"})
     finally:
         stop.set()
         killer.join()
@@ -367,10 +368,10 @@ def test_abandoning_ends_what_is_read_at_once(tmp_path: Path) -> None:
     begun = time.monotonic()
     try:
         with pytest.raises(MachineFault, match="interrupted"):
-            own.ask(file, "index", kind="batch")
+            own.ask(file, {"do": "index", "kind": "batch"})
         assert time.monotonic() - begun < 30, "what is read by 2,000 rows would take hours"
         with pytest.raises(MachineFault, match="interrupted"):
-            own.ask(file, "index", kind="batch")
+            own.ask(file, {"do": "index", "kind": "batch"})
     finally:
         os.close(file)
 
@@ -414,7 +415,7 @@ def test_check_names_hostile_containers_and_goes_on(tmp_path: Path) -> None:
 def test_a_pipe_is_no_container(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tar")
     with pytest.raises(MemberError):
-        members.names(tmp_path / "a.tar")
+        members.member_names(tmp_path / "a.tar")
 
 
 def test_plain_members_are_read_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,9 +423,9 @@ def test_plain_members_are_read_in_this_process(tmp_path: Path, monkeypatch: pyt
     asked: list[str] = []
     real: Callable[..., object] = readers.ask
 
-    def ask(file: int, do: str, *rest: object, **more: object) -> object:
-        asked.append(do)
-        return real(file, do, *rest, **more)
+    def ask(file: int, question: Question, *rest: object, **more: object) -> object:
+        asked.append(question["do"])
+        return real(file, question, *rest, **more)
 
     monkeypatch.setattr(readers, "ask", ask)
     containers = Containers()

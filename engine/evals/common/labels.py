@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from stores.manifest.measures import REMEDY, measured
+from stores.manifest.measurements import REMEDY, is_measurement
 from stores.manifest.text import cell
 
 #: Whole numbers that a float64 holds exactly.
@@ -73,7 +73,7 @@ def refuse_measured(column: str, codes: NDArray[np.integer[Any]], names: Sequenc
     if 2 * len(values) <= len(known):  # before a million numbers become text
         return
     texts = [str(value if names is None else names[value]) for value in values.tolist()]
-    if measured(texts, len(known)):
+    if is_measurement(texts, len(known)):
         raise Refused(
             f"{column}: {len(texts):,} numbers for {len(known):,} images ({', '.join(texts[:_SHOWN])}, ...)",
             "A class has several images; a number that differs from image to image is a measurement",

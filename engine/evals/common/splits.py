@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from stores.manifest.split_words import meant
+from stores.manifest.split_words import matching_splits
 
 #: How many splits a sentence names.
 _SHOWN = 10
@@ -43,7 +43,7 @@ def split_rows(codes: NDArray[np.integer[Any]], names: Sequence[str], asked: Map
     rows, notes = {}, []
     taken: dict[str, str] = {}
     for part, word in asked.items():
-        splits = meant(word, names)
+        splits = matching_splits(word, names)
         for split in splits:
             if split in taken:
                 raise Refused(

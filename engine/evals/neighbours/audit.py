@@ -19,7 +19,7 @@ from engine.evals.neighbours.options import MAX_PAIRS, AuditOptions
 from engine.kernels.near_duplicates import PairCounts, Pairs, identical_groups, similar_pairs
 from engine.kernels.vectors import Vectors
 from stores.json_types import JsonObject
-from stores.manifest.spellings import alike
+from stores.manifest.spellings import spelling_variants
 from stores.parquet import Column as TableColumn
 from stores.table_files import write_table
 
@@ -184,7 +184,7 @@ def _groups_across_splits(group: Column, split: Column) -> JsonObject:
         "images_of_these": int(straddling[groups[groups >= 0]].sum()),
         "across_splits_by_spelling": sum(
             bool(there[places].any(axis=0).sum() > 1 and there[places].any(axis=1).sum() > 1)
-            for places in alike(names)
+            for places in spelling_variants(names)
         ),
         "between": {
             f"{vocabulary[a]} - {vocabulary[b]}": int((there[:, a] & there[:, b]).sum())

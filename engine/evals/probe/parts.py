@@ -25,7 +25,7 @@ from engine.evals.common.advice import name_column
 from engine.evals.common.splits import have, others_note, split_rows
 from stores.limits import check_seed
 from stores.manifest.cutting import rarest_class, unit_key
-from stores.manifest.spellings import alike
+from stores.manifest.spellings import spelling_variants
 
 if TYPE_CHECKING:
     from stores.bank.reader import Bank
@@ -116,7 +116,7 @@ class Columns:
         """int64 [N]: one number for all groups whose names differ in spelling only; -1 without a group."""
         one = np.arange(len(self.group_names) + 1)
         one[-1] = -1
-        for places in alike(self.group_names):
+        for places in spelling_variants(self.group_names):
             one[places] = places[0]
         return np.asarray(one[self.group], np.int64)
 

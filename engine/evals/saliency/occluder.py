@@ -20,7 +20,7 @@ from engine.kernels.occlusion import Squares, occlude, relative_change
 from engine.models import ModelSpec
 from engine.models.backbones import architectures
 from engine.models.forward import windowed_forward
-from engine.models.forward.encoder import _single_threads
+from engine.models.forward.encoder import single_thread_workers
 from engine.normalise import normalise
 from engine.runtime import Runtime, device_faults
 
@@ -105,11 +105,11 @@ class Occluder:
                 "use --fill 0 or --fill mean",
             )
         self._module = windowed_forward.load(spec)
-        self.net = windowed_forward.LocalForward(
+        self.net = windowed_forward.WindowedForward(
             self._module, runtime, squares.side, per_image_norm=per_image_norm
         )
-        self._exact: windowed_forward.LocalForward | None = None
-        self._workers = None if runtime.on_cuda else _single_threads(runtime.threads)
+        self._exact: windowed_forward.WindowedForward | None = None
+        self._workers = None if runtime.on_cuda else single_thread_workers(runtime.threads)
 
     def close(self) -> None:
         """Let the threads go."""
@@ -301,7 +301,7 @@ class Occluder:
         """
         if self._exact is None:
             exact = Runtime(self.runtime.device, "fp32", self.runtime.threads)
-            self._exact = windowed_forward.LocalForward(
+            self._exact = windowed_forward.WindowedForward(
                 self._module, exact, self.squares.side, per_image_norm=self.per_image_norm, whole=True
             )
         base = self._exact.base(image)

@@ -1,7 +1,7 @@
 """Backbones without their heads: canonical name -> module that returns the pooled feature [B, d].
 
-A torchvision family is one row of `FAMILIES`: which modules to replace so that `forward` ends at the pooled
-feature, and which keys of a published state dict belong to the head. timm has this built in.
+Each torchvision family is a row of `FAMILIES`: the modules to replace so that `forward` ends at the pooled
+feature, and the keys of a published state dict that belong to the head. timm has this built in.
 """
 
 import functools
@@ -38,12 +38,12 @@ class Family:
     """One family of torchvision classifiers.
 
     Attributes:
-        names: regular expression that the torchvision name matches wholly.
+        names: regular expression that matches the full torchvision name.
         edits: attribute -> replacement that makes `forward` end at the feature.
         head: prefixes of state dict keys that belong to the classifier and are dropped.
         layer: `gap`, global average pooling of the last feature map, or `cls`, the class token.
         options: arguments of the torchvision builder.
-        notes: what exactly the feature is.
+        notes: exact definition of the feature.
     """
 
     names: str
@@ -57,7 +57,7 @@ class Family:
 _INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": True}
 _AUXILIARY = ("fc.", "aux1.", "aux2.", "AuxLogits.")
 
-#: Every family's feature is checked against a forward hook (`test_architectures.py`).
+#: `test_architectures.py` checks every family's feature against a forward hook.
 FAMILIES = (
     Family(r"(wide_)?resnet\d+(_2)?|resnext\d+_\d+x\d+d", {"fc": nn.Identity}, ("fc.",)),
     Family(r"regnet_[xy]_\w+", {"fc": nn.Identity}, ("fc.",)),
@@ -103,37 +103,37 @@ FAMILIES = (
 
 
 def body(module: nn.Module) -> nn.Module:
-    """The part of a built module whose tensors are a published file's: all but wrappers of ours."""
+    """Return the library's own module inside our wrappers, whose tensors have a published file's names."""
     while isinstance(module, modifiers.Tokens | huggingface.Backbone):
         module = module.body
     return module
 
 
 def family(name: str) -> Family:
-    """The row that says how this torchvision classifier loses its head.
+    """Return the family of a torchvision classifier.
 
     Raises:
-        ModelError: torchvision has no such classifier, or no row matches.
+        ModelError: torchvision has no such classifier, or no family matches.
     """
     from torchvision import models
 
-    known = models.list_models(module=models)
-    found = [row for row in FAMILIES if re.fullmatch(row.names, name)]
-    if name in known and found:
-        return found[0]
-    supported = ", ".join(n for n in known if any(re.fullmatch(row.names, n) for row in FAMILIES))
-    near = suggest.close(name, supported.split(", "))
+    classifiers = models.list_models(module=models)
+    matching = [row for row in FAMILIES if re.fullmatch(row.names, name)]
+    if name in classifiers and matching:
+        return matching[0]
+    supported = ", ".join(n for n in classifiers if any(re.fullmatch(row.names, n) for row in FAMILIES))
+    near = suggest.close_matches(name, supported.split(", "))
     raise ModelError(
         f"torchvision has no backbone {name!r}"
-        if name not in known
+        if name not in classifiers
         else f"torchvision/{name} has no feature layer here",
         "It is one of " + supported,
-        f"choose {suggest.one_of([*near, 'another of these'])}, or timm/NAME",
+        f"choose {suggest.either_of([*near, 'another of these'])}, or timm/NAME",
     )
 
 
 def import_timm() -> Any:
-    """timm, or a ModelError that says how to get it."""
+    """Import timm. Raises ModelError if it is not installed."""
     try:
         import timm
     except ImportError as error:
@@ -144,9 +144,9 @@ def import_timm() -> Any:
 
 
 def build(architecture: str) -> nn.Module:
-    """A headless backbone with fresh weights, in eval mode, on torch's current default device.
+    """Build a headless backbone with fresh weights, in eval mode, on torch's current default device.
 
-    Draws from torch's global random generator (see `build_seeded`).
+    Weights are drawn from torch's global random generator (see `build_seeded`).
 
     Args:
         architecture: `torchvision/NAME`, `timm/NAME` or `transformers/NAME`, perhaps with `+MODIFIER`.
@@ -155,13 +155,13 @@ def build(architecture: str) -> nn.Module:
         module: float32 [B, 3, S, S] -> float32 [B, d].
 
     Raises:
-        ModelError: unknown architecture, a modifier that does not suit it, or a library missing.
+        ModelError: unknown architecture, a modifier that does not suit it, or a missing library.
     """
     namespace, name = split(architecture)
     builders = {"torchvision": _build_torchvision, "timm": _build_timm, "transformers": huggingface.build}
     module = builders[namespace](name)
-    if change := modifier(architecture):
-        module = modifiers.apply(module, change)
+    if suffix := modifier(architecture):
+        module = modifiers.apply(module, suffix)
     return module.eval()
 
 
@@ -178,27 +178,30 @@ def _build_torchvision(name: str) -> nn.Module:
 def _build_timm(name: str) -> nn.Module:
     timm = import_timm()
     if not timm.is_model(name.partition(".")[0]):
-        like = suggest.close(name, timm.list_models()) or timm.list_models(f"*{name.partition('_')[0]}*")[:12]
-        close = ", ".join(like)
+        family_names = timm.list_models(f"*{name.partition('_')[0]}*")[:12]
+        near = ", ".join(suggest.close_matches(name, timm.list_models()) or family_names)
         raise ModelError(
             f"timm has no model {name!r}",
             "The name is one of timm.list_models()",
-            f"check the spelling{'; close to it: ' + close if close else ''}",
+            f"check the spelling{'; close to it: ' + near if near else ''}",
         )
     module: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
     return module
 
 
 def build_seeded(architecture: str, seed: int) -> nn.Module:
-    """As `build`, drawn from `seed` alone; the global generator is left as it was."""
+    """Build a backbone with weights drawn from `seed` alone; the global generator keeps its state.
+
+    Args, returns and errors are those of `build`.
+    """
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: it would reseed CUDA's generators too, which fork_rng does not restore here.
+        # torch.manual_seed would also reseed CUDA's generators, which fork_rng does not restore here.
         torch.default_generator.manual_seed(seed)
         return build(architecture)
 
 
 def head_prefixes(architecture: str) -> tuple[str, ...]:
-    """Prefixes of state dict keys that belong to the architecture's classifier."""
+    """Return the prefixes of state dict keys that belong to the architecture's classifier."""
     namespace, name = split(architecture)
     if namespace == "torchvision":
         return family(name).head
@@ -210,40 +213,39 @@ def head_prefixes(architecture: str) -> tuple[str, ...]:
 
 
 def timm_config(name: str) -> dict[str, Any]:
-    """timm's pretrained configuration of a model (input size, mean, std, where its weights are)."""
+    """Return timm's pretrained configuration of a model: input size, mean, std, location of its weights."""
     config = import_timm().get_pretrained_cfg(name)
     return {} if config is None else dict(config.to_dict())
 
 
 def default_weights(architecture: str) -> dict[str, str]:
-    """Where the library says that its published weights are.
+    """Return the location of the weights that the library publishes for an architecture.
 
     Returns:
-        `url` and `text`, or also `hf_hub_id` and `hf_hub_filename` in timm's case; what it does not say is
-        not there.
+        `text` and `url`; for timm `text` and those of `hf_hub_id`, `hf_hub_filename` and `url` that it
+        states.
 
     Raises:
-        ModelError: unknown architecture, or a library missing.
+        ModelError: unknown architecture, or a missing library.
     """
     from torchvision import models
 
     namespace, name = split(architecture)
     if namespace == "timm":
         config = timm_config(name)
-        told = {key: config.get(key) for key in ("hf_hub_id", "hf_hub_filename", "url")}
-        return {"text": f"timm {name}", **{key: str(value) for key, value in told.items() if value}}
+        stated = {key: config.get(key) for key in ("hf_hub_id", "hf_hub_filename", "url")}
+        return {"text": f"timm {name}", **{key: str(value) for key, value in stated.items() if value}}
     family(name)
     published = models.get_model_weights(name).DEFAULT
     return {"text": f"torchvision {published}", "url": published.url}
 
 
 def layer(architecture: str) -> tuple[str, str]:
-    """Which layer the feature is (`gap`, `cls`, `mean` of patch tokens, ...), and what exactly that means."""
+    """Return the kind of the feature (`gap`, `cls`, `mean` of patch tokens, ...) and its exact definition."""
     namespace, name = split(architecture)
-    if chosen := modifiers.LAYERS.get(modifier(architecture)):
-        return chosen, {"cls": "class token", "mean": "mean of the patch tokens"}[
-            chosen
-        ] + " after the last norm"
+    if pooled := modifiers.LAYERS.get(modifier(architecture)):
+        tokens = {"cls": "class token", "mean": "mean of the patch tokens"}[pooled]
+        return pooled, f"{tokens} after the last norm"
     if namespace == "torchvision":
         row = family(name)
         return row.layer, row.notes
@@ -258,7 +260,7 @@ def layer(architecture: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=4)
 def _shapes_only(architecture: str) -> nn.Module:
-    """The architecture without numbers."""
+    """Build the architecture on the meta device: shapes without values."""
     try:
         with torch.device("meta"):
             return build(architecture)
@@ -268,7 +270,7 @@ def _shapes_only(architecture: str) -> nn.Module:
 
 @functools.lru_cache(maxsize=256)
 def dimension(architecture: str, side: int) -> int:
-    """Length of the feature, found by running the architecture's shapes (no arithmetic) at this image size.
+    """Return the length of the feature, from a forward pass of shapes alone at this image size.
 
     Raises:
         ModelError: the architecture cannot take images of this size.
@@ -280,7 +282,7 @@ def dimension(architecture: str, side: int) -> int:
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ModelError(
                 f"{architecture} cannot take images of {side} x {side} ({str(error).splitlines()[0]})",
-                "Some architectures need one size, or a least size",
+                "Some architectures need one size, or a minimum size",
                 "choose a recipe with another crop",
             ) from error
     if len(shape) != 2:
@@ -291,7 +293,7 @@ def dimension(architecture: str, side: int) -> int:
 
 
 def default_recipe(architecture: str) -> "Recipe":
-    """The preprocessing that goes with the architecture's published weights.
+    """Return the preprocessing of the architecture's published weights.
 
     torchvision: 224 pixels, ImageNet's mean and sd. timm: the model's own configuration. transformers:
     DINOv2's.
@@ -317,29 +319,43 @@ def default_recipe(architecture: str) -> "Recipe":
     )
 
 
-def renamed(architecture: str, tensors: Mapping[str, torch.Tensor], where: str) -> Mapping[str, torch.Tensor]:
-    """A file's tensors under the names of the installed library, where these depend on its release."""
+def rename_tensors(
+    architecture: str, tensors: Mapping[str, torch.Tensor], where: str
+) -> Mapping[str, torch.Tensor]:
+    """Give a file's tensors the names of the installed library, if these depend on the library's release.
+
+    Args:
+        architecture: canonical name.
+        tensors: what the file holds.
+        where: name of the file, for errors.
+
+    Returns:
+        The renamed tensors; `tensors` itself if names do not depend on a release.
+
+    Raises:
+        WeightsError: as `huggingface.rename_tensors`.
+    """
     namespace, name = split(architecture)
     if namespace != "transformers":
         return tensors
-    return huggingface.renamed(name, state_dict.only(tensors, where), where)
+    return huggingface.rename_tensors(name, state_dict.single(tensors, where), where)
 
 
 def current_key(key: str) -> str:
-    """Today's name of a tensor, for published files whose names have aged; other names stay as they are."""
-    return _lite(_densenet(key))
+    """Return the current name of a tensor for an outdated one; other names are returned unchanged."""
+    return _current_lite_key(_current_densenet_key(key))
 
 
 _DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
-def _densenet(key: str) -> str:
-    # torchvision once numbered these layers `norm.1`; its own loader joins the parts.
+def _current_densenet_key(key: str) -> str:
+    # torchvision once named these layers `norm.1`; its own loader joins the parts, as here.
     match = _DENSENET.match(key)
     return match[1] + match[2] if match else key
 
 
-# EfficientNet-Lite0 as lukemelas/EfficientNet-PyTorch names it -> timm, which numbers blocks by stage.
+# EfficientNet-Lite0's layers as lukemelas/EfficientNet-PyTorch names them -> as timm does, blocks by stage.
 _LITE_TOP = {
     "_conv_stem": "conv_stem",
     "_bn0": "bn1",
@@ -356,15 +372,16 @@ _LITE_EXPAND = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-_LITE_PLACES = [(stage, i) for stage, blocks in enumerate((1, 2, 2, 3, 3, 4, 1)) for i in range(blocks)]
+#: (stage, index within it) of each block.
+_LITE_BLOCKS = [(stage, i) for stage, blocks in enumerate((1, 2, 2, 3, 3, 4, 1)) for i in range(blocks)]
 
 
-def _lite(key: str) -> str:
+def _current_lite_key(key: str) -> str:
     part, *rest = key.split(".")
     if part in _LITE_TOP:
         return ".".join([_LITE_TOP[part], *rest])
-    if part != "_blocks" or len(rest) != 3 or not rest[0].isdigit() or int(rest[0]) >= len(_LITE_PLACES):
+    if part != "_blocks" or len(rest) != 3 or not rest[0].isdigit() or int(rest[0]) >= len(_LITE_BLOCKS):
         return key
-    stage, index = _LITE_PLACES[int(rest[0])]
+    stage, index = _LITE_BLOCKS[int(rest[0])]
     names = _LITE_PLAIN if stage == 0 else _LITE_EXPAND
     return f"blocks.{stage}.{index}.{names.get(rest[1], rest[1])}.{rest[2]}"

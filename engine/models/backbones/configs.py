@@ -1,7 +1,7 @@
 """Configurations of the `transformers` library's vision transformers; nothing here needs torch.
 
-`transformers/NAME` stands for one row of `CONFIGS`; nothing is looked up by name on a hub, and no code of a
-model repository is run. Weights come from a state dict, or from a folder with `config.json` and
+`transformers/NAME` means a row of `CONFIGS`; nothing is looked up on a hub by name, and no code of a model
+repository is run. Weights come from a state dict, or from a folder with `config.json` and
 `model.safetensors`, whose configuration must agree with the row.
 """
 
@@ -17,12 +17,12 @@ from engine.models.catalog import suggest
 
 @dataclass(frozen=True)
 class Config:
-    """One transformer.
+    """The configuration of one transformer.
 
     Attributes:
-        kind: `transformers`' classes without `Config` and `Model`.
+        kind: common beginning of the names of its classes, `{kind}Config` and `{kind}Model`.
         values: arguments of the configuration.
-        prefix: tokens before the patches (class token, registers).
+        prefix: number of tokens before the patches (class token, registers).
     """
 
     kind: str
@@ -52,31 +52,32 @@ CONFIGS: dict[str, Config] = {
 
 
 def config(name: str) -> Config:
-    """The row of a name; ModelError where there is none."""
+    """Return the configuration of a name. Raises ModelError for an unknown one."""
     if name not in CONFIGS:
         raise ModelError(
             f"Architecture transformers/{name}",
             f"The name is one of {', '.join(CONFIGS)}",
-            f"name {suggest.one_of([*suggest.close(name, CONFIGS), 'another of these'])}",
+            f"name {suggest.either_of([*suggest.close_matches(name, CONFIGS), 'another of these'])}",
         )
     return CONFIGS[name]
 
 
 def weights_in(folder: Path, name: str) -> Path:
-    """The weights file of a local model folder, after comparing its `config.json` with the row of `name`.
+    """Return the weights file of a local model folder, if its `config.json` agrees with the row of `name`.
 
     Raises:
         WeightsError: no such files, or another configuration.
     """
+    expected = config(name).values
     try:
-        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        said = {key: told.get(key) for key in config(name).values}
+        document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        stated = {key: document.get(key) for key in expected}
     except (OSError, ValueError, AttributeError) as error:
         raise _refuse(folder, f"has no readable config.json ({error})") from error
     different = [
-        f"{k} {v!r} instead of {config(name).values[k]!r}"
-        for k, v in said.items()
-        if v != config(name).values[k]
+        f"{key} {value!r} instead of {expected[key]!r}"
+        for key, value in stated.items()
+        if value != expected[key]
     ]
     if different:
         raise _refuse(folder, f"has another configuration: {', '.join(different)}")
@@ -86,9 +87,9 @@ def weights_in(folder: Path, name: str) -> Path:
     raise _refuse(folder, "has neither model.safetensors nor pytorch_model.bin")
 
 
-def _refuse(folder: Path, found: str) -> WeightsError:
+def _refuse(folder: Path, fault: str) -> WeightsError:
     return WeightsError(
-        f"{folder} {found}",
+        f"{folder} {fault}",
         "A model folder holds the configuration of this architecture and its weights",
         "name the architecture that it was saved from, or give the weights file itself",
     )

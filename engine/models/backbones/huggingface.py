@@ -1,4 +1,4 @@
-"""Vision transformers as the `transformers` library builds them, from a row of `backbones.configs`."""
+"""Vision transformers of the `transformers` library, built from the rows of `backbones.configs`."""
 
 import importlib
 import logging
@@ -13,11 +13,11 @@ from engine.models.backbones.configs import Config, config
 
 
 class Backbone(nn.Module):
-    """The class token after the last norm; `forward_features` gives all tokens.
+    """A transformer whose feature is the class token after its last norm; `forward_features` returns all.
 
     Args:
         net: a `transformers` vision model whose `last_hidden_state` comes after its last norm.
-        prefix: see `Config`.
+        prefix: number of tokens before the patches.
     """
 
     def __init__(self, net: nn.Module, prefix: int) -> None:
@@ -33,17 +33,18 @@ class Backbone(nn.Module):
 
 
 def build(name: str) -> nn.Module:
-    """The transformer with fresh weights.
+    """Build the transformer with fresh weights.
 
     Raises:
         ModelError: an unknown name, or the library is not installed, or too old for it.
     """
     row = config(name)
-    made, model = _classes(row)
-    return Backbone(model(made(**row.values)), row.prefix)
+    config_class, model_class = _classes(row)
+    return Backbone(model_class(config_class(**row.values)), row.prefix)
 
 
 def _classes(row: Config) -> tuple[Any, Any]:
+    """Return the library's classes of the configuration and of the model."""
     try:
         transformers: Any = importlib.import_module("transformers")
         return getattr(transformers, f"{row.kind}Config"), getattr(transformers, f"{row.kind}Model")
@@ -55,39 +56,44 @@ def _classes(row: Config) -> tuple[Any, Any]:
         ) from error
 
 
-def renamed(name: str, tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
-    """The tensors under the names that the installed release uses: its loader maps those of published files.
+def rename_tensors(name: str, tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
+    """Give a published file's tensors the names of the installed release, whose own loader maps them.
+
+    Args:
+        name: of the transformer, see `CONFIGS`.
+        tensors: of the file, by name.
+        where: name of the file, for errors.
 
     Raises:
-        WeightsError: the loader misses tensors, or finds others or misshapen ones.
+        WeightsError: the loader misses tensors, or finds unexpected or misshapen ones.
     """
     row = config(name)
-    made, model = _classes(row)
-    talk: Any = importlib.import_module("transformers.utils.logging")
-    before, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
-    talk.set_verbosity(logging.CRITICAL)
-    talk.disable_progress_bar()
+    config_class, model_class = _classes(row)
+    library_logging: Any = importlib.import_module("transformers.utils.logging")
+    verbosity, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
+    library_logging.set_verbosity(logging.CRITICAL)
+    library_logging.disable_progress_bar()
     try:
-        net, said = model.from_pretrained(
-            None, config=made(**row.values), state_dict=dict(tensors), output_loading_info=True
+        net, loading_info = model_class.from_pretrained(
+            None, config=config_class(**row.values), state_dict=dict(tensors), output_loading_info=True
         )
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         text = " ".join(str(error).split())[:200]
         raise _misfit(where, text) from error
     finally:
-        talk.set_verbosity(before)
+        library_logging.set_verbosity(verbosity)
         if bars:
-            talk.enable_progress_bar()
-    wrong = {kind: sorted(map(str, keys)) for kind, keys in said.items() if keys}
-    if wrong:
-        raise _misfit(where, "; ".join(f"{kind}: {', '.join(keys[:3])}" for kind, keys in wrong.items()))
+            library_logging.enable_progress_bar()
+    problems = {kind: sorted(map(str, keys)) for kind, keys in loading_info.items() if keys}
+    if problems:
+        raise _misfit(where, "; ".join(f"{kind}: {', '.join(keys[:3])}" for kind, keys in problems.items()))
     state: dict[str, torch.Tensor] = net.state_dict()
     return state
 
 
-def _misfit(where: str, found: str) -> WeightsError:
+def _misfit(where: str, problem: str) -> WeightsError:
     return WeightsError(
-        f"{where} does not fit the architecture: {found}",
+        f"{where} does not fit the architecture: {problem}",
         "All tensors must be there, with their shapes, and no others",
         "choose the architecture that the file was saved from",
     )

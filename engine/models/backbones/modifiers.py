@@ -1,11 +1,11 @@
-"""What may follow an architecture's name, `torchvision/resnet50+same`: another padding, input or pooling.
+"""Modifiers of architectures, as in `torchvision/resnet50+same`: another padding, input or pooling.
 
-The modified name is part of the feature's key; the tensors and their names stay the architecture's own.
+The modified name is part of the feature's key; tensors and their names are those of the plain architecture.
 
-`same`: TensorFlow's SAME padding in every strided convolution and max-pool, as BYOL's network computes.
-`samepool`: the same in max-pools alone, as SimCLR's network computes (it pads its convolutions like torch).
+`same`: TensorFlow's SAME padding in every strided convolution and max-pool, as in BYOL's network.
+`samepool`: the same in max-pools alone, as in SimCLR's network, whose convolutions pad like torch's.
 `grey`: the first convolution takes one channel, the mean of the three.
-`cls`, `mean`: of a transformer's tokens after the last norm, the class token, or the mean over patch tokens.
+`cls`, `mean`: the class token, or the mean of the patch tokens, of a transformer after its last norm.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ from torch.nn import functional
 
 from engine.errors import ModelError
 
-#: Modifier -> the layer that the feature then is; the others leave it as it is.
+#: Modifier -> the kind of feature that it gives; the other modifiers do not change the kind.
 LAYERS: Mapping[str, str] = {"cls": "cls", "mean": "mean"}
 
 
 def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Pixels (before, after) that SAME adds to one side, the odd one after.
+    """Return the pixels (before, after) that SAME adds along one axis; an odd one is added after.
 
-    Output ceil(length / stride); source: tensorflow/core/framework/common_shape_fns.cc.
+    The output has length ceil(length / stride). Source: tensorflow/core/framework/common_shape_fns.cc.
     """
     total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
     return total // 2, total - total // 2
@@ -37,7 +37,7 @@ def _padded(x: torch.Tensor, kernel: Any, stride: Any, value: float) -> torch.Te
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution that pads as TensorFlow's SAME does, whatever its `padding` says."""
+    """A convolution with TensorFlow's SAME padding; its own `padding` is ignored."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         x = _padded(input, self.kernel_size, self.stride, 0.0)
@@ -45,7 +45,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class SameMaxPool2d(nn.MaxPool2d):
-    """A max-pool that pads (with minus infinity) as TensorFlow's SAME does."""
+    """A max-pool with TensorFlow's SAME padding, by minus infinity."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         kernel, stride = (self.kernel_size,) * 2, (self.stride,) * 2
@@ -54,7 +54,7 @@ class SameMaxPool2d(nn.MaxPool2d):
 
 
 class GreyConv2d(nn.Conv2d):
-    """A convolution of one channel, fed with the mean of three."""
+    """A convolution of one channel, applied to the mean of three."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return super().forward(input.mean(1, keepdim=True))
@@ -66,7 +66,7 @@ class Tokens(nn.Module):
     Args:
         body: has `forward_features`: [B, 3, S, S] -> [B, prefix + patches, d], after the last norm.
         pooling: `cls` or `mean`.
-        prefix: tokens before the patches: the class token first, then registers.
+        prefix: number of tokens before the patches: the class token first, then registers.
     """
 
     def __init__(self, body: nn.Module, pooling: str, prefix: int) -> None:
@@ -79,7 +79,7 @@ class Tokens(nn.Module):
 
 
 def _retype(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
-    """Make every strided `old` a `new`, which has the same tensors and settings and another forward."""
+    """Turn every strided `old` into a `new`, which has the same tensors and settings but another forward."""
     for part in module.modules():
         if type(part) is old and part.stride not in (1, (1, 1)):
             part.__class__ = new
@@ -102,7 +102,7 @@ def _grey(module: nn.Module) -> nn.Module:
 
 
 def _tokens(pooling: str) -> Callable[[nn.Module], nn.Module]:
-    def pooled(module: nn.Module) -> nn.Module:
+    def add_pooling(module: nn.Module) -> nn.Module:
         prefix = getattr(module, "num_prefix_tokens", None)
         if prefix is None or not hasattr(module, "forward_features"):
             raise ModelError(
@@ -114,7 +114,7 @@ def _tokens(pooling: str) -> Callable[[nn.Module], nn.Module]:
             raise ModelError(f"{type(module).__name__} with +cls", "It has no class token", "use +mean")
         return Tokens(module, pooling, int(prefix))
 
-    return pooled
+    return add_pooling
 
 
 _CHANGES: Mapping[str, Callable[[nn.Module], nn.Module]] = {
@@ -127,7 +127,7 @@ _CHANGES: Mapping[str, Callable[[nn.Module], nn.Module]] = {
 
 
 def apply(module: nn.Module, modifier: str) -> nn.Module:
-    """The module with the modifier's change; it may be changed in place.
+    """Apply a modifier to a module, which may be changed in place, and return the result.
 
     Raises:
         ModelError: an unknown modifier, or one that this module cannot take.

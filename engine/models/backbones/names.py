@@ -1,13 +1,13 @@
-"""Canonical names of architectures, `NAMESPACE/NAME` or `NAMESPACE/NAME+MODIFIER`, taken apart."""
+"""The parts of canonical architecture names, `NAMESPACE/NAME` or `NAMESPACE/NAME+MODIFIER`."""
 
 from engine.errors import ModelError
 
 
 def split(architecture: str) -> tuple[str, str]:
-    """`torchvision/resnet18+same` -> (`torchvision`, `resnet18`); see `modifier` for the rest.
+    """Return namespace and name: `torchvision/resnet18+same` -> (`torchvision`, `resnet18`).
 
     Raises:
-        ModelError: another namespace.
+        ModelError: unknown namespace, or no name.
     """
     namespace, _, name = architecture.partition("+")[0].partition("/")
     if namespace not in ("torchvision", "timm", "transformers") or not name:
@@ -20,5 +20,5 @@ def split(architecture: str) -> tuple[str, str]:
 
 
 def modifier(architecture: str) -> str:
-    """`torchvision/resnet18+same` -> `same`, see `backbones.modifiers`; empty for a plain one."""
+    """Return the modifier, empty if none: `torchvision/resnet18+same` -> `same` (`backbones.modifiers`)."""
     return architecture.partition("+")[2]

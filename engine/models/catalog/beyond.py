@@ -1,4 +1,4 @@
-"""Models beyond the study: transformers trained without labels, and torchxrayvision's DenseNet."""
+"""Models beyond the study: self-supervised transformers, BiomedCLIP, and torchxrayvision's DenseNet."""
 
 from engine.models.catalog.entry import POOLINGS, Facts, Row
 from engine.models.checkpoints.checkpoint_cache import Published

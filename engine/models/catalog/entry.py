@@ -1,26 +1,26 @@
-"""What a row of the catalogue says."""
+"""The entries of the catalogue: rows, variants and facts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine.models.backbones import architecture_cache as known
+from engine.models.backbones import architecture_cache
 from engine.models.checkpoints import sources
 from engine.recipes import Recipe
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a model beside what it computes.
+    """Facts about a model that have no influence on its features.
 
     A source begins with its status: confirmed (read in the original project's own code or page), inferred
-    (follows from loading code that works on the file), unverified (no source was at hand) or unknown.
+    (follows from code that loads the file successfully), unverified (no source was available) or unknown.
 
     Attributes:
         paper: link.
         licence: of code and weights, as far as known.
-        top1: linear evaluation (or supervised accuracy) on ImageNet, percent; None where there is none.
-        top1_note: whose number that is, and others.
-        sources: fact -> where it is from, beginning with its status.
+        top1: ImageNet accuracy by linear evaluation (or of the supervised network), percent; None if unknown.
+        top1_note: whose number it is, and other published ones.
+        sources: fact -> its source, beginning with the status.
     """
 
     paper: str = ""
@@ -32,12 +32,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Variant:
-    """Another way to use the same weights, `SLUG+NAME`; it has a key of its own.
+    """Another use of the same weights, `SLUG+NAME`, with its own feature key.
 
     Attributes:
         name: after the plus sign.
         modifier: of the architecture, see `engine.models.backbones.modifiers`; empty for none.
-        recipe: another preprocessing than the row's; None for the same.
+        recipe: preprocessing instead of the row's; None for the row's.
         notes: what differs.
     """
 
@@ -52,34 +52,34 @@ class Row:
     """One model, or one namespace of models.
 
     Attributes:
-        slug: the whole slug, or a namespace such as `torchvision/NAME`.
+        slug: a complete slug, or a namespace such as `torchvision/NAME`.
         architecture: canonical architecture; `{name}` stands for the part after the namespace.
-        source: where the weights are from unless the user brings a file.
+        source: of the weights, unless the user gives a file.
         recipe: the weights' preprocessing, or a function from the architecture to it.
         notes: licence, paper, feature.
-        takes_file: whether `--weights FILE` makes sense.
-        variants: other ways to use it.
-        facts: see `Facts`.
+        takes_file: whether `--weights FILE` is accepted.
+        variants: other uses of the weights.
+        facts: paper, licence, accuracy and sources.
     """
 
     slug: str
     architecture: str
     source: sources.Source
-    recipe: Recipe | Callable[[str], Recipe] = known.default_recipe
+    recipe: Recipe | Callable[[str], Recipe] = architecture_cache.default_recipe
     notes: str = ""
     takes_file: bool = True
     variants: tuple[Variant, ...] = ()
     facts: Facts = field(default_factory=Facts)
 
     def name_in(self, slug: str) -> str | None:
-        """The part of the slug that `{name}` stands for; None where the slug is another row's."""
+        """Return the part of the slug that `{name}` stands for; None if the slug is not of this row."""
         namespace, _, rest = self.slug.rpartition("/")
         if rest != "NAME":
             return "" if slug == self.slug else None
         return slug.removeprefix(namespace + "/") if slug.startswith(namespace + "/") else None
 
 
-#: How a transformer's tokens become one feature.
+#: Variants of transformers: how the tokens become one feature.
 POOLINGS = (
     Variant("cls", "cls", notes="class token after the last norm"),
     Variant("mean", "mean", notes="mean of the patch tokens after the last norm"),

@@ -1,6 +1,6 @@
-"""The catalogue's rows. Adding a model is adding a row here or in a file that this one gathers.
+"""All rows of the catalogue: the families below, the study's models and those beyond it.
 
-Nothing branches on a slug.
+A model is added as a row here, in `study` or in `beyond`. No code branches on a slug.
 """
 
 from engine.models.catalog.beyond import BEYOND
@@ -46,7 +46,7 @@ FAMILIES = (
             "models/efficientnet-lite0-57934424.pth",
             "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         ),
-        # The original's evaluation: a central crop of 224/256, bicubic, (x - 127) / 128 on 0-255.
+        # As the original's evaluation: a central crop of 224/256, bicubic, (x - 127) / 128 of 0-255.
         recipe=Recipe(size=256, crop=224, mean=(127 / 255,) * 3, sd=(128 / 255,) * 3),
         notes="EfficientNet-Lite0, ImageNet, 1,280 features; https://github.com/tensorflow/tpu, Apache-2.0",
     ),

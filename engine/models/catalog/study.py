@@ -1,7 +1,7 @@
 """The checkpoints of the study (Anton et al., J. Imaging 2022, 8, 320), and its untrained control.
 
-The paper's Figure A4 uses 77.2, 72.12 and 74.98 as the supervised networks' top-1: numbers of the
-architectures' papers, not of these weights.
+The paper's Figure A4 uses 77.2, 72.12 and 74.98 as the supervised networks' top-1. These are numbers of the
+papers that introduced the architectures, not of these weights.
 """
 
 from engine.models.catalog.entry import Facts, Row, Variant
@@ -15,7 +15,7 @@ _IMAGENET_TERMS = "weights follow ImageNet's terms (non-commercial research)"
 
 
 def _torchvision(slug: str, name: str, file: str, head: str, top1: float, paper: str) -> Row:
-    """A supervised network; torchvision names its files by the first eight digits of their SHA-256."""
+    """Make the row of a supervised network, whose file name ends in the first digits of its SHA-256."""
     return Row(
         slug,
         f"torchvision/{name}",

@@ -1,17 +1,16 @@
-"""Words that somebody may have meant who wrote another."""
+"""Suggestions for misspelt words."""
 
 import difflib
 from collections.abc import Iterable, Sequence
 
-#: Suggestions.
-MOST = 4
+MAX_SUGGESTIONS = 4
 
 
-def close(word: str, words: Iterable[str]) -> list[str]:
-    """The words most like one, the likest first."""
-    return difflib.get_close_matches(word, list(words), n=MOST, cutoff=0.6)
+def close_matches(word: str, words: Iterable[str]) -> list[str]:
+    """Return the words most similar to one, the most similar first."""
+    return difflib.get_close_matches(word, list(words), n=MAX_SUGGESTIONS, cutoff=0.6)
 
 
-def one_of(words: Sequence[str]) -> str:
-    """`a`, `a or b`, `a, b or c`."""
+def either_of(words: Sequence[str]) -> str:
+    """Join words as `a`, `a or b`, `a, b or c`."""
     return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -1,14 +1,14 @@
 """Weights that a paper's authors published: fetched, checked and converted once, then read as safetensors.
 
-Each lives in a folder of the cache (`EMBANK_CACHE`, else `$XDG_CACHE_HOME/embank`, else `~/.cache/embank`):
+Each model has a folder in the cache (`EMBANK_CACHE`, else `$XDG_CACHE_HOME/embank`, else `~/.cache/embank`):
 
     models/NAME/FILE                 as published
     models/NAME/source.json          its size, SHA-256, MD5, and where it came from: the pin
     models/NAME/model.safetensors    the encoder's tensors under the architecture's names
     models/NAME/model.json           its SHA-256, the source's, the mapping, versions
 
-The bytes of `model.safetensors` follow from the published file and the mapping alone, so its SHA-256, which
-goes into the feature's key, is the same on every machine.
+The bytes of `model.safetensors` depend on the published file and the mapping alone, so that its SHA-256,
+which is part of the feature's key, is the same on every machine.
 """
 
 import datetime
@@ -19,25 +19,47 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from engine.errors import MachineFault, WeightsError
 from engine.models.checkpoints import download, files
 from engine.models.checkpoints.readers import Reader
-from engine.models.checkpoints.sources import Found
+from engine.models.checkpoints.sources import LocatedWeights
 from engine.versions import versions
 
-#: Raised when the same file is converted to other tensors.
+if TYPE_CHECKING:
+    import torch
+
+#: Version of the conversion; a new number means that it writes different tensors.
 CONVERSION = 1
+
+
+class Identity(TypedDict):
+    """The size and digests of a file.
+
+    Attributes:
+        size: bytes.
+        sha256, md5: hexadecimal.
+    """
+
+    size: int
+    sha256: str
+    md5: str
+
+
+class SourceFile(Identity):
+    """The identity of a published file, with its name in the cache."""
+
+    file: str
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a file beforehand; digests may be beginnings, empty means unknown.
+    """What is known of a file before it is fetched.
 
     Attributes:
-        sha256, md5: hexadecimal digits that the digest begins with.
-        size: bytes.
+        sha256, md5: hexadecimal digits that the digest begins with; empty if unknown.
+        size: bytes; None if unknown.
     """
 
     sha256: str = ""
@@ -47,15 +69,15 @@ class Expected:
 
 @dataclass(frozen=True)
 class Published:
-    """A published file, as a source of weights.
+    """A published file, as a source of weights (see `sources.Source`).
 
     Attributes:
-        name: its folder in the cache, and what `models fetch` is given.
-        url: where it is, by https.
+        name: of its folder in the cache, and the argument of `models fetch`.
+        url: its https address.
         file: its name in the cache.
-        reader: how it becomes tensors.
-        expected: what is known of it.
-        max_bytes: refuse to fetch more.
+        reader: turns it into tensors.
+        expected: what is known of it before it is fetched.
+        max_bytes: largest size that is fetched.
     """
 
     name: str
@@ -67,44 +89,52 @@ class Published:
 
     @property
     def label(self) -> str:
+        """See `sources.Source`."""
         return "published by its authors"
 
     @property
     def folder(self) -> Path:
+        """The model's folder in the cache."""
         return cache() / "models" / self.name
 
     @property
     def source(self) -> Path:
+        """The published file in the cache."""
         return self.folder / self.file
 
     @property
     def converted(self) -> Path:
+        """The converted file in the cache."""
         return self.folder / "model.safetensors"
 
     def present(self) -> str:
+        """See `sources.Source`."""
         if self.converted.exists():
             return "yes"
         return "fetched, not converted" if self.source.exists() else "no"
 
-    def find(self, architecture: str, seed: int) -> Found:
-        told = read_json(self.folder / "model.json")
-        if not self.converted.exists() or told is None:
+    def find(self, architecture: str, seed: int) -> LocatedWeights:
+        """See `sources.Source`."""
+        provenance = read_json(self.folder / "model.json")
+        if not self.converted.exists() or provenance is None:
             raise self.absent()
         digest = files.sha256_of(self.converted)
-        if digest != told.get("sha256"):
+        if digest != provenance.get("sha256"):
             raise WeightsError(
                 f"{self.converted} has SHA-256 {digest}",
-                f"It was {told.get('sha256')} when it was converted; the file is damaged",
+                f"It was {provenance.get('sha256')} when it was converted; the file is damaged",
                 f"`embank models convert {self.name}`",
             )
-        return Found(f"{self.url}, SHA-256 {told['source']['sha256']}", digest, self.converted)
+        text = f"{self.url}, SHA-256 {provenance['source']['sha256']}"
+        return LocatedWeights(text, digest, self.converted)
 
-    def here(self, architecture: str, seed: int) -> Found | None:
-        there = self.converted.exists() and read_json(self.folder / "model.json") is not None
-        return self.find(architecture, seed) if there else None
+    def here(self, architecture: str, seed: int) -> LocatedWeights | None:
+        """See `sources.Source`."""
+        complete = self.converted.exists() and read_json(self.folder / "model.json") is not None
+        return self.find(architecture, seed) if complete else None
 
     def absent(self) -> WeightsError:
-        """What to say, and what to do, where the weights are not in the cache."""
+        """Return the error for weights that are not in the cache."""
         step = "convert" if self.source.exists() else "fetch"
         return WeightsError(
             f"The weights of {self.name} are not in {self.folder}",
@@ -113,7 +143,7 @@ class Published:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Where it is, what is known of it, and what is here: JSON types."""
+        """Return address, expected and pinned digests, mapping and presence, as JSON types."""
         return {
             "url": self.url,
             "file": self.file,
@@ -126,13 +156,13 @@ class Published:
 
 
 def cache() -> Path:
-    """The cache folder; not created here."""
-    if own := os.environ.get("EMBANK_CACHE"):
-        return Path(own)
+    """Return the cache folder, without creating it."""
+    if folder := os.environ.get("EMBANK_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embank"
 
 
-def bring(
+def fetch(
     published: Published,
     *,
     from_file: Path | None = None,
@@ -140,11 +170,23 @@ def bring(
     patience: download.Patience | None = None,
     schemes: tuple[str, ...] = ("https",),
 ) -> Path:
-    """Fetch (or copy) the published file into the cache, check it, pin it; a file that is there is checked.
+    """Fetch (or copy) a published file into the cache, check it and pin its digests.
+
+    A file that is already in the cache is checked, not fetched again.
+
+    Args:
+        published: the file.
+        from_file: copy this file instead of fetching.
+        progress: called with (bytes received, total bytes or None).
+        patience: when to give up fetching.
+        schemes: allowed schemes of addresses.
+
+    Returns:
+        The file in the cache.
 
     Raises:
         WeightsError: it cannot be fetched, is a web page, or is not the file that was expected or pinned.
-        MachineFault: the disk.
+        MachineFault: the disk is full or fails.
     """
     target = published.source
     if target.exists() and from_file is None:
@@ -153,7 +195,7 @@ def bring(
     part = target.with_name(target.name + ".part")
     if from_file is not None:
         _check(published, from_file, from_file)
-    with download.made_for(part):
+    with download.parent_folders(part):
         if from_file is not None:
             _copy(from_file, part)
         else:
@@ -179,39 +221,41 @@ def bring(
 def convert(
     published: Published, architecture: str, *, source: Path | None = None, out: Path | None = None
 ) -> dict[str, Any]:
-    """Read the published file, demand an exact fit to its architecture, write safetensors with provenance.
+    """Read a published file, check that it fits its architecture exactly, and write it as safetensors.
 
     Args:
-        published: see `Published`.
+        published: the file.
         architecture: canonical name.
-        source: another place of the published file; checked like the cache's.
-        out: write here (and nothing into the cache) instead.
+        source: read the published file from here instead of the cache; checked as well.
+        out: write to this file instead of the cache, with `.json` beside it.
 
     Returns:
-        What `model.json` holds: `{model, architecture, source, mapping, tensors, left_out, sha256, ...}`.
+        The provenance as `model.json` holds it: `{model, architecture, source, mapping, tensors, left_out,
+        sha256, ...}`.
 
     Raises:
         WeightsError: absent, not the expected file, or tensors that do not fit.
+        MachineFault: the disk is full or fails.
     """
-    state, told = fitted(published, architecture, source)
+    state, provenance = read_fitted(published, architecture, source)
     target = out or published.converted
     _make(target.absolute().parent)
-    digest = _save(state, target, told)
-    told |= {"file": str(target), "sha256": digest, "versions": versions(), "when": _now()}
-    _write_json(target.with_suffix(".json"), told)
-    return told
+    digest = _save(state, target, provenance)
+    provenance |= {"file": str(target), "sha256": digest, "versions": versions(), "when": _now()}
+    _write_json(target.with_suffix(".json"), provenance)
+    return provenance
 
 
-def fitted(
+def read_fitted(
     published: Published, architecture: str, source: Path | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a published file and demand an exact fit to its architecture; writes nothing.
+) -> tuple["dict[str, torch.Tensor]", dict[str, Any]]:
+    """Read a published file and check that it fits its architecture exactly; nothing is written.
 
     Args:
         published, architecture, source: as for `convert`.
 
     Returns:
-        (the tensors to write, float32; what is known of them so far, as `convert` returns it).
+        (the tensors to write, float32; their provenance so far, as `convert` returns it).
 
     Raises:
         WeightsError: as `convert`.
@@ -226,9 +270,9 @@ def fitted(
     contents = published.reader.read(path)
     module = architectures.build_seeded(architecture, 0)
     body = architectures.body(module)
-    tensors = architectures.renamed(architecture, contents.tensors, str(path))
+    tensors = architectures.rename_tensors(architecture, contents.tensors, str(path))
     report = weights.fit(body, tensors, (), str(path))
-    told = {
+    provenance = {
         "model": published.name,
         "architecture": architecture,
         "source": identity,
@@ -237,20 +281,21 @@ def fitted(
         "tensors": report.tensors,
         "left_out": list(contents.left_out),
     }
-    # Where names depend on a library's release, the file keeps those that it came with.
+    # If names depend on a library's release, the converted file keeps the published ones.
     state = body.state_dict() if tensors is contents.tensors else contents.tensors
-    return {k: v.float() for k, v in state.items() if not k.endswith("num_batches_tracked")}, told
+    counted = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    return {name: tensor.float() for name, tensor in counted.items()}, provenance
 
 
-def _save(state: Mapping[str, Any], target: Path, told: dict[str, Any]) -> str:
-    """Write tensors with their provenance, durably; the SHA-256 of the file."""
+def _save(state: "Mapping[str, torch.Tensor]", target: Path, provenance: dict[str, Any]) -> str:
+    """Write tensors with their provenance, durably, and return the SHA-256 of the file."""
     from safetensors.torch import save_file
 
     part = target.with_name(target.name + ".part")
-    # One key: the order of several is not fixed, and the digest of the file is.
-    metadata = {"embank": json.dumps(told, sort_keys=True)}
+    # A single key, because the order of several is not fixed, and the file's digest must be.
+    metadata = {"embank": json.dumps(provenance, sort_keys=True)}
     try:
-        save_file({k: v.contiguous() for k, v in state.items()}, part, metadata)
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, part, metadata)
     except OSError as error:
         raise MachineFault(
             f"{part}: {error}",
@@ -262,20 +307,29 @@ def _save(state: Mapping[str, Any], target: Path, told: dict[str, Any]) -> str:
     return digest
 
 
-def _check(published: Published, path: Path, shown: Path) -> dict[str, Any]:
-    """{file, size, sha256, md5} of a published file that is what it should be."""
+def _check(published: Published, path: Path, shown: Path) -> SourceFile:
+    """Return the identity of a published file after comparing it with what is expected and pinned.
+
+    Args:
+        published: the file that it should be.
+        path: of the file to check.
+        shown: its name in errors.
+
+    Raises:
+        WeightsError: it is another file.
+    """
     identity = identify(path)
-    wanted = published.expected
+    expected = published.expected
     pinned = read_json(published.folder / "source.json") or {}
-    wrong = (
-        not identity["sha256"].startswith(wanted.sha256)
-        or not identity["md5"].startswith(wanted.md5)
-        or (wanted.size is not None and wanted.size != identity["size"])
+    as_expected = (
+        identity["sha256"].startswith(expected.sha256)
+        and identity["md5"].startswith(expected.md5)
+        and expected.size in (None, identity["size"])
     )
-    if wrong:
+    if not as_expected:
         raise WeightsError(
             f"{shown} has {identity['size']} bytes, SHA-256 {identity['sha256']}, MD5 {identity['md5']}",
-            "The catalogue expects " + ", ".join(f"{k} {v}" for k, v in vars(wanted).items() if v),
+            "The catalogue expects " + ", ".join(f"{k} {v}" for k, v in vars(expected).items() if v),
             "fetch it again; if that does not help, the authors have replaced the file",
         )
     if pinned and pinned.get("sha256") != identity["sha256"]:
@@ -287,30 +341,30 @@ def _check(published: Published, path: Path, shown: Path) -> dict[str, Any]:
     return {"file": published.file, **identity}
 
 
-def identify(path: Path) -> dict[str, Any]:
-    """{size, sha256, md5} of a weights file, which must not be a web page."""
+def identify(path: Path) -> Identity:
+    """Return size and digests of a weights file. Raises WeightsError, also for a web page."""
     sha256 = files.sha256_of(path)
     with path.open("rb") as file:
-        files.refuse_impostors(path, file.read(512))
+        files.refuse_other_content(path, file.read(512))
         file.seek(0)
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     return {"size": path.stat().st_size, "sha256": sha256, "md5": md5}
 
 
 def _copy(source: Path, part: Path) -> None:
-    files.sha256_of(source)  # a regular file of a sane size
-    with download.disk(part):
+    files.sha256_of(source)  # refuses anything but a regular file of a plausible size
+    with download.disk_errors(part):
         shutil.copyfile(source, part)
 
 
 def _make(folder: Path) -> None:
-    with download.disk(folder):
+    with download.disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def _move(part: Path, target: Path) -> None:
-    """Put a finished file in its place, durably."""
-    with download.disk(target):
+    """Rename a complete file to its final name, durably."""
+    with download.disk_errors(target):
         _sync(part)
         part.replace(target)
         _sync(target.parent)
@@ -325,18 +379,18 @@ def _sync(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None where there is no whole one."""
+    """Read a file that contains a JSON object; None if it is absent, damaged or something else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     text = json.dumps(value, indent=2, sort_keys=True) + "\n"
     part = path.with_name(path.name + ".part")
-    with download.disk(path):
+    with download.disk_errors(path):
         part.write_text(text, encoding="utf-8")
     _move(part, path)
 

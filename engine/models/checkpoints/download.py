@@ -1,7 +1,7 @@
-"""Downloading one large file over https: resumed, bounded, and never taken for whole too soon.
+"""Downloading one large file over https: resumable, of bounded size, complete or refused.
 
-Bytes go to `NAME.part`; beside it, `NAME.part.etag` keeps the server's validator, so that a later run
-continues (RFC 9110, Range and If-Range) only where the server still has the same file.
+Bytes go to `NAME.part`. `NAME.part.etag` beside it keeps the server's validator, so that a later run resumes
+(RFC 9110, Range and If-Range) only if the server still has the same file.
 """
 
 import contextlib
@@ -23,10 +23,11 @@ from typing import IO, Any
 from engine.errors import EmbankError, MachineFault, WeightsError
 from engine.models.checkpoints import files
 
-#: (bytes there, bytes in all or None where the server does not say)
+#: Called with (bytes received, total bytes or None if the server does not state them).
 Progress = Callable[[int, int | None], None]
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # bytes read at a time
+#: HTTP statuses after which the request is repeated.
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_WAIT_S = 60.0
 
@@ -36,9 +37,9 @@ class Patience:
     """When to give up.
 
     Attributes:
-        attempts: in a row that bring the file no further.
-        wait_s: before the first repetition; doubled each time.
-        timeout_s: of a silent connection.
+        attempts: consecutive attempts without a new byte.
+        wait_s: seconds before the first repetition; doubled each time.
+        timeout_s: seconds after which a silent connection is closed.
     """
 
     attempts: int = 6
@@ -47,11 +48,12 @@ class Patience:
 
 
 class _Interrupted(Exception):
-    """Worth another try.
+    """An attempt that failed and may be repeated.
 
     Args:
-        wait_s: what the server asked for.
-        size: of the server's file, where ours is as long or longer; -1 where it does not say.
+        reason: why it failed.
+        wait_s: seconds that the server asks to wait.
+        size: of the server's file, if ours is at least as long; -1 if it does not state one.
     """
 
     def __init__(self, reason: str, wait_s: float = 0.0, size: int | None = None) -> None:
@@ -60,18 +62,18 @@ class _Interrupted(Exception):
 
 
 class _SameSchemes(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, but not out of the allowed schemes."""
+    """A handler that follows redirections within the allowed schemes only."""
 
     def __init__(self, schemes: tuple[str, ...]) -> None:
         self._schemes = schemes
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        demand_scheme(newurl, self._schemes)
+        require_scheme(newurl, self._schemes)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def demand_scheme(url: str, schemes: tuple[str, ...] = ("https",)) -> None:
-    """Raise WeightsError where the URL has another scheme."""
+def require_scheme(url: str, schemes: tuple[str, ...] = ("https",)) -> None:
+    """Raise WeightsError if the URL has another scheme."""
     if urllib.parse.urlsplit(url).scheme not in schemes:
         raise WeightsError(
             f"The address {url}",
@@ -89,25 +91,25 @@ def download(
     patience: Patience | None = None,
     schemes: tuple[str, ...] = ("https",),
 ) -> None:
-    """Bring all of a URL into `part`, continuing what an earlier run left there.
+    """Download a URL into `part`, resuming after the bytes that an earlier run left there.
 
     Args:
         url: address of the file.
-        part: where its bytes go; locked while this runs. It and its folders are made, and removed again if
-            it is refused or not a byte has come.
-        progress: called now and then.
-        max_bytes: refuse more.
+        part: file for its bytes, locked meanwhile. It and its folders are made, and removed again if the
+            download is refused or no byte arrives.
+        progress: called after each block.
+        max_bytes: largest size that is accepted.
         patience: when to give up.
-        schemes: allowed ones, redirections included.
+        schemes: allowed schemes, also of redirections.
 
     Raises:
-        WeightsError: the server refuses, sends a web page, too much, or nothing more after several tries.
-        MachineFault: the disk does not take it.
+        WeightsError: the server refuses, sends a web page or too much, or nothing after several attempts.
+        MachineFault: the disk is full or fails, or the download stopped after some bytes; it is resumable.
     """
-    demand_scheme(url, schemes)
+    require_scheme(url, schemes)
     patience = patience or Patience()
     opener = urllib.request.build_opener(_SameSchemes(schemes))
-    with made_for(part), _locked(part) as file:
+    with parent_folders(part), _locked(part) as file:
         furthest = _size(file)
         failures = 0
         while True:
@@ -116,38 +118,37 @@ def download(
                 break
             except _Interrupted as error:
                 if error.size is not None:
-                    if error.size == _size(file):  # stopped after the last byte
+                    if error.size == _size(file):  # an earlier run stopped after the last byte
                         break
                     file.truncate(0)
                 failures = 0 if _size(file) > furthest else failures + 1
                 furthest = max(furthest, _size(file))
                 if failures >= patience.attempts:
-                    raise _given_up(url, part, _size(file), error) from error
+                    raise _giving_up(url, part, _size(file), error) from error
                 time.sleep(min(max(error.wait_s, patience.wait_s * 2**failures), _LONGEST_WAIT_S))
-        with disk(part):
+        with disk_errors(part):
             os.fsync(file.fileno())
     etag_file(part).unlink(missing_ok=True)
 
 
-def _given_up(url: str, part: Path, have: int, error: Exception) -> EmbankError:
-    """Nothing has come: refused. Some of it has: a fault that the same command goes on from."""
-    found = f"{url} could not be fetched ({error})"
-    if not have:
+def _giving_up(url: str, part: Path, received: int, error: Exception) -> EmbankError:
+    """Return a refusal if no byte was received, else a fault after which the same command resumes."""
+    if not received:
         return _refuse(
             url, f"could not be fetched ({error})", "mend the network; without one, give --from-file FILE"
         )
     return MachineFault(
-        f"{found}; {have} bytes are kept in {part}",
+        f"{url} could not be fetched ({error}); {received} bytes are kept in {part}",
         "The address must give the weights file itself",
         "the same command continues there; without a network, give --from-file FILE",
     )
 
 
 @contextlib.contextmanager
-def made_for(part: Path) -> Iterator[None]:
-    """Make the folders of a file for the body; where it is refused, or nothing has come, all is as before."""
+def parent_folders(part: Path) -> Iterator[None]:
+    """Make the folders of a file; remove what is new if the body is refused or no byte is received."""
     missing = [folder for folder in part.absolute().parents if not folder.exists()]
-    with disk(part):
+    with disk_errors(part):
         part.absolute().parent.mkdir(parents=True, exist_ok=True)
     new = not part.exists()
     try:
@@ -158,13 +159,13 @@ def made_for(part: Path) -> Iterator[None]:
             if new and part.exists() and (refused or part.stat().st_size == 0):
                 part.unlink()
                 etag_file(part).unlink(missing_ok=True)
-            for folder in missing:  # the innermost first; those that hold something stay
+            for folder in missing:  # the innermost first; `rmdir` keeps those that are not empty
                 folder.rmdir()
         raise
 
 
 def etag_file(part: Path) -> Path:
-    """Where the server's validator of a partial file is kept."""
+    """Return the path of the file that keeps the server's validator of a partial file."""
     return part.with_name(part.name + ".etag")
 
 
@@ -177,17 +178,17 @@ def _attempt(
     progress: Progress | None,
     max_bytes: int,
 ) -> None:
-    """One request: continue or start over, and read to the end."""
+    """Send one request, to resume or to start over, and read the response to its end."""
     have = _size(file)
     validator = _read_text(etag_file(part)) if have else ""
     headers = {"Accept-Encoding": "identity", "User-Agent": "embank"}
     if have and validator:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     request = urllib.request.Request(url, headers=headers)
-    with _network(url), opener.open(request, timeout=patience.timeout_s) as response:
-        start, total = _span(response, url, have if validator else 0)
-        _demand_size(url, total, max_bytes, part, start)
-        with disk(part):
+    with _network_errors(url), opener.open(request, timeout=patience.timeout_s) as response:
+        start, total = _range(response, url, have if validator else 0)
+        _check_size(url, total, max_bytes, part, start)
+        with disk_errors(part):
             file.truncate(start)
             file.seek(start)
             if start == 0:
@@ -205,25 +206,25 @@ def _receive(
     max_bytes: int,
     progress: Progress | None,
 ) -> None:
-    done = start
+    received = start
     while block := response.read1(_BLOCK):
-        if done == 0:
-            files.refuse_impostors(Path(url), block[:512])
-        done += len(block)
-        _demand_size(url, done, max_bytes, part, done)
-        with disk(part):
+        if received == 0:
+            files.refuse_other_content(Path(url), block[:512])
+        received += len(block)
+        _check_size(url, received, max_bytes, part, received)
+        with disk_errors(part):
             file.write(block)
             file.flush()
         if progress:
-            progress(done, total)
-    if total is not None and done != total:
-        raise _Interrupted(f"the connection ended after {done} of {total} bytes")
-    if done == 0:
+            progress(received, total)
+    if total is not None and received != total:
+        raise _Interrupted(f"the connection ended after {received} of {total} bytes")
+    if received == 0:
         raise _Interrupted("the server sent nothing")
 
 
-def _span(response: Any, url: str, have: int) -> tuple[int, int | None]:
-    """Where the answer's bytes begin, and how many there are in all."""
+def _range(response: Any, url: str, have: int) -> tuple[int, int | None]:
+    """Return the offset of the response's first byte in the file, and the file's size if it is stated."""
     if response.headers.get_content_type() == "text/html":
         raise _refuse(
             url, "answers with a web page", "open it in a browser, save the file, and give --from-file FILE"
@@ -233,14 +234,14 @@ def _span(response: Any, url: str, have: int) -> tuple[int, int | None]:
     length = response.headers.get("Content-Length")
     if response.status == 200:
         return 0, int(length) if length is not None else None
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-    if response.status != 206 or not found or int(found[1]) != have:
+    content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+    if response.status != 206 or not content_range or int(content_range[1]) != have:
         raise _Interrupted(f"the server answered {response.status} with another range")
-    return have, int(found[2])
+    return have, int(content_range[2])
 
 
 def _validator(response: Any) -> str:
-    """What If-Range may hold: a strong ETag, else the date of the last change."""
+    """Return a value for If-Range: a strong ETag, else the date of the last change."""
     etag: str = response.headers.get("ETag", "")
     if etag and not etag.startswith("W/"):
         return etag
@@ -249,17 +250,18 @@ def _validator(response: Any) -> str:
 
 
 @contextlib.contextmanager
-def _network(url: str) -> Iterator[None]:
-    """Errors of the connection: which are worth another try, and which are final."""
+def _network_errors(url: str) -> Iterator[None]:
+    """Translate errors of the connection into `_Interrupted` if they may pass, else into WeightsError."""
     try:
         yield
     except urllib.error.HTTPError as error:
         if error.code in _TEMPORARY:
-            after = error.headers.get("Retry-After", "")
-            raise _Interrupted(f"HTTP {error.code}", float(after) if after.isdigit() else 0.0) from error
-        if error.code == 416:
-            found = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-            raise _Interrupted("the server has fewer bytes", size=int(found[1]) if found else -1) from error
+            wait = error.headers.get("Retry-After", "")
+            raise _Interrupted(f"HTTP {error.code}", float(wait) if wait.isdigit() else 0.0) from error
+        if error.code == 416:  # range not satisfiable
+            stated = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+            size = int(stated[1]) if stated else -1
+            raise _Interrupted("the server has fewer bytes", size=size) from error
         raise _refuse(
             url,
             f"is refused by its server (HTTP {error.code} {error.reason})",
@@ -276,7 +278,7 @@ def _network(url: str) -> Iterator[None]:
         raise _Interrupted(f"{type(error).__name__}: {reason}") from error
 
 
-def _demand_size(url: str, total: int | None, max_bytes: int, part: Path, have: int) -> None:
+def _check_size(url: str, total: int | None, max_bytes: int, part: Path, have: int) -> None:
     if total is None:
         return
     if total > max_bytes:
@@ -292,7 +294,7 @@ def _demand_size(url: str, total: int | None, max_bytes: int, part: Path, have: 
 
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[IO[bytes]]:
-    with disk(part):
+    with disk_errors(part):
         file = part.open("a+b")
     with file:
         try:
@@ -305,8 +307,8 @@ def _locked(part: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def disk(part: Path) -> Iterator[None]:
-    """MachineFault for errors of the disk, told apart from those of the network, which are OSErrors too."""
+def disk_errors(part: Path) -> Iterator[None]:
+    """Translate errors of the disk into MachineFault; those of the network are OSErrors too, but retried."""
     try:
         yield
     except OSError as error:
@@ -328,5 +330,5 @@ def _read_text(path: Path) -> str:
         return ""
 
 
-def _refuse(url: str, found: str, remedy: str) -> WeightsError:
-    return WeightsError(f"{url} {found}", "The address must give the weights file itself", remedy)
+def _refuse(url: str, fault: str, remedy: str) -> WeightsError:
+    return WeightsError(f"{url} {fault}", "The address must give the weights file itself", remedy)

@@ -1,9 +1,9 @@
-"""Where in a checkpoint the state dict lies: under whatever key, it is the one dict of tensors that fits.
+"""Finding the state dict in a checkpoint: the one dict of tensors, under any key, that fits.
 
-Training scripts save it beside epochs, optimisers and averages of the weights, each under keys of its own
-(`state_dict`, `model`, `model_state_dict`, `net`, `ema`, `teacher`, ...). Nothing here goes by these keys:
-what decides is whether the tensors are those of the architecture. Between two different dicts that both are,
-such as a model and its moving average, nothing is chosen.
+Training scripts save it next to epochs, optimisers and averages of the weights, under keys of their own
+(`state_dict`, `model`, `model_state_dict`, `net`, `ema`, `teacher`, ...). These keys are ignored: a dict
+fits if its tensors are those of the architecture. If two different dicts fit, such as a model and its moving
+average, the file is refused.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +14,10 @@ import torch
 from engine.errors import WeightsError
 
 State = Mapping[str, torch.Tensor]
-_DEEPEST, _MOST = 5, 10_000
-_SHOWN, _NAME = 6, 60
+#: Limits of the search: nesting, and dicts.
+_MAX_DEPTH, _MAX_DICTS = 5, 10_000
+#: Limits of a summary: entries, and characters of a name.
+_SHOWN, _MAX_NAME = 6, 60
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Candidate:
     """A dict of tensors in a file.
 
     Attributes:
-        keys: under which it lies, outermost first; none for a bare one.
+        keys: that lead to it, outermost first; empty for the outermost dict.
         state: its tensors by name.
     """
 
@@ -32,45 +34,51 @@ class Candidate:
 
     @property
     def container(self) -> str:
+        """The keys joined by dots."""
         return ".".join(self.keys)
 
 
 def choose(
-    loaded: Mapping[str, object], arranged: Callable[[State], State | None], needed: set[str], where: str
+    loaded: Mapping[str, object], arrange: Callable[[State], State | None], needed: set[str], where: str
 ) -> Candidate:
-    """The state dict of a checkpoint.
+    """Choose the state dict of a checkpoint.
 
     Args:
-        loaded: what the file holds.
-        arranged: gives a state dict's tensors under the architecture's names, None where it does not fit.
+        loaded: contents of the file.
+        arrange: returns a dict's tensors under the architecture's names, or None if it does not fit.
         needed: names of the architecture's tensors.
-        where: how to name the file in errors.
+        where: name of the file, for errors.
 
     Returns:
-        The one that fits; where none does, the one that shares most names: what it lacks can be said.
+        The one that fits; if none does, the one that shares most names, so that an error can list what it
+        lacks.
 
     Raises:
-        WeightsError: the file holds no dict of tensors, or several different ones that fit.
+        WeightsError: the file has no dict of tensors, or several different ones that fit.
     """
-    every = list(candidates(loaded))
-    if not every:
+    all_candidates = list(candidates(loaded))
+    if not all_candidates:
         raise WeightsError(
-            f"{where} holds no state dict: {holds(loaded)}",
+            f"{where} holds no state dict: {summarise(loaded)}",
             "A state dict maps names to dense tensors and to nothing else; it may lie under any key",
             "save model.state_dict()",
         )
-    fitting = [(each, found) for each in every if (found := arranged(each.state)) is not None]
+    fitting = [
+        (candidate, arranged)
+        for candidate in all_candidates
+        if (arranged := arrange(candidate.state)) is not None
+    ]
     if not fitting:
-        return max(every, key=lambda each: _shared(each.state, needed))
-    first, found = fitting[0]
-    others = [each for each, other in fitting[1:] if not _equal(found, other)]
+        return max(all_candidates, key=lambda candidate: _similarity(candidate.state, needed))
+    first, tensors = fitting[0]
+    others = [candidate for candidate, arranged in fitting[1:] if not _equal(tensors, arranged)]
     if others:
         raise _several(where, [first, *others])
     return first
 
 
 def _several(where: str, fitting: list[Candidate]) -> WeightsError:
-    names = [f"`{each.container}`" if each.keys else "the outermost dict" for each in fitting]
+    names = [f"`{candidate.container}`" if candidate.keys else "the outermost dict" for candidate in fitting]
     keys = "".join(f"[{key!r}]" for key in fitting[-1].keys)
     return WeightsError(
         f"{where} holds {len(fitting)} different state dicts that fit: {', '.join(names)}",
@@ -80,41 +88,41 @@ def _several(where: str, fitting: list[Candidate]) -> WeightsError:
     )
 
 
-def only(loaded: Mapping[str, object], where: str) -> State:
-    """The one dict of tensors of a file, for an architecture whose library arranges them itself.
+def single(loaded: Mapping[str, object], where: str) -> State:
+    """Return the only dict of tensors in a file, for an architecture whose library maps names itself.
 
     Raises:
-        WeightsError: none, or several.
+        WeightsError: there is none, or there are several.
     """
-    every = list(candidates(loaded))
-    bare = [each for each in every if not each.keys]
-    if bare:
-        return bare[0].state
-    if len(every) > 1:
-        raise _several(where, every)
+    all_candidates = list(candidates(loaded))
+    outermost = [candidate for candidate in all_candidates if not candidate.keys]
+    if outermost:
+        return outermost[0].state
+    if len(all_candidates) > 1:
+        raise _several(where, all_candidates)
     return choose(loaded, lambda _: None, set(), where).state
 
 
 def candidates(loaded: Mapping[str, object]) -> Iterator[Candidate]:
-    """Every dict in a checkpoint that maps names to tensors and to nothing else, the outermost first.
+    """Yield every dict in a checkpoint that maps names to tensors and to nothing else, outermost first.
 
-    What is numbered instead of named, as an optimiser's moments are, is no part of a model.
+    Dicts whose keys are numbers are skipped: they belong to optimisers, not to a model.
     """
-    waiting: list[tuple[tuple[str, ...], Mapping[str, object]]] = [((), loaded)]
-    for at in range(_MOST):
-        if at == len(waiting):
+    queue: list[tuple[tuple[str, ...], Mapping[str, object]]] = [((), loaded)]
+    for position in range(_MAX_DICTS):
+        if position == len(queue):
             return
-        keys, inside = waiting[at]
-        if not inside or not all(isinstance(key, str) for key in inside):
+        keys, contents = queue[position]
+        if not contents or not all(isinstance(key, str) for key in contents):
             continue
-        if all(isinstance(value, torch.Tensor) for value in inside.values()):
-            yield Candidate(keys, inside)  # type: ignore[arg-type]
-        elif len(keys) < _DEEPEST:
-            waiting += [((*keys, key), value) for key, value in inside.items() if isinstance(value, Mapping)]
+        if all(isinstance(value, torch.Tensor) for value in contents.values()):
+            yield Candidate(keys, contents)  # type: ignore[arg-type]
+        elif len(keys) < _MAX_DEPTH:
+            queue += [((*keys, key), value) for key, value in contents.items() if isinstance(value, Mapping)]
 
 
-def holds(loaded: Mapping[str, object]) -> str:
-    """What a file holds, in a few words: its tensors with their shapes, its dicts, and whatever else."""
+def summarise(loaded: Mapping[str, object]) -> str:
+    """Summarise the contents of a file: tensors with their shapes, dicts, and values of other types."""
     if not loaded:
         return "an empty dict"
     tensors = {str(key): value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
@@ -122,8 +130,8 @@ def holds(loaded: Mapping[str, object]) -> str:
     for key, value in loaded.items():
         name = _short(key)
         if isinstance(value, Mapping):
-            inner = {str(k): v for k, v in value.items() if isinstance(v, torch.Tensor)}
-            words.append(f"{name} ({_tensors(inner) if inner else _keys(value)})")
+            nested = {str(k): v for k, v in value.items() if isinstance(v, torch.Tensor)}
+            words.append(f"{name} ({_tensors(nested) if nested else _keys(value)})")
         elif not isinstance(value, torch.Tensor):
             words.append(f"{name} ({type(value).__name__})")
     more = [f"{len(words) - _SHOWN} more"] if len(words) > _SHOWN else []
@@ -131,33 +139,40 @@ def holds(loaded: Mapping[str, object]) -> str:
 
 
 def _tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    few = [f"{_short(name)} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:2]]
+    examples = [f"{_short(name)} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:2]]
     count = f"{len(tensors)} tensor{'' if len(tensors) == 1 else 's'}"
-    return f"{count}: {', '.join(few)}{', ...' if len(tensors) > 2 else ''}"
+    return f"{count}: {', '.join(examples)}{', ...' if len(tensors) > 2 else ''}"
 
 
 def _keys(value: Mapping[object, object]) -> str:
-    few = ", ".join(_short(key) for key in list(value)[:2])
-    return f"dict of {len(value)}{': ' + few if few else ''}{', ...' if len(value) > 2 else ''}"
+    examples = ", ".join(_short(key) for key in list(value)[:2])
+    return f"dict of {len(value)}{': ' + examples if examples else ''}{', ...' if len(value) > 2 else ''}"
 
 
 def _short(key: object) -> str:
     text = str(key)
-    return text if len(text) <= _NAME else text[: _NAME - 3] + "..."
+    return text if len(text) <= _MAX_NAME else text[: _MAX_NAME - 3] + "..."
 
 
-def _shared(state: State, needed: set[str]) -> int:
-    """How many of the architecture's names a state dict has, whatever stands in front of them."""
-    ends = {name.rpartition(".")[0].rpartition(".")[2] + "." + name.rpartition(".")[2] for name in needed}
-    mine = {name.rpartition(".")[0].rpartition(".")[2] + "." + name.rpartition(".")[2] for name in state}
-    return len(needed & state.keys()) * 1000 + len(ends & mine)
+def _similarity(state: State, needed: set[str]) -> int:
+    """Score a state dict by the names it shares with the architecture; less for equal ends of names."""
+    shared_ends = {_last_parts(name) for name in needed} & {_last_parts(name) for name in state}
+    return len(needed & state.keys()) * 1000 + len(shared_ends)
 
 
-def _equal(one: State, other: State) -> bool:
-    """Whether two dicts hold the same numbers."""
-    if one.keys() != other.keys():
+def _last_parts(name: str) -> str:
+    """Return the last two parts of a dotted name."""
+    module, _, tensor = name.rpartition(".")
+    return f"{module.rpartition('.')[2]}.{tensor}"
+
+
+def _equal(first: State, second: State) -> bool:
+    """Return whether two dicts have the same tensors."""
+    if first.keys() != second.keys():
         return False
     try:
-        return all(tensor is other[name] or torch.equal(tensor, other[name]) for name, tensor in one.items())
+        return all(
+            tensor is second[name] or torch.equal(tensor, second[name]) for name, tensor in first.items()
+        )
     except (RuntimeError, NotImplementedError):  # kinds of tensors that are refused anyway
         return False

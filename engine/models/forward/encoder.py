@@ -1,11 +1,11 @@
 """The encoder: uint8 pixels in, float32 features out, through a frozen backbone.
 
-A feature is a function of its image alone. On the CPU that takes care: torch and oneDNN choose how to split a
-convolution by the batch size and the number of threads, and each choice rounds differently. So a batch is cut
-into tiles of `TILE` images, the last one padded, and each tile runs on one thread: whatever the batch, the
-neighbours or the number of threads, every image meets the same operations in the same order. This is also
-faster than many threads on one tile, and uses `threads` cores where a batch has `threads * TILE` images. On
-CUDA the engine fixes the batch size instead.
+A feature depends on its image alone. On the CPU this needs care: torch and oneDNN choose how to split a
+convolution by the batch size and the number of threads, and each choice rounds differently. Therefore a batch
+is cut into tiles of `TILE` images, the last one padded, and each tile runs on one thread: every image goes
+through the same operations in the same order, whatever the batch, its neighbours and the number of threads.
+This is also faster than many threads on one tile, and uses `threads` cores if a batch has `threads * TILE`
+images. On CUDA the engine fixes the batch size instead.
 """
 
 import threading
@@ -23,8 +23,9 @@ from engine.models.checkpoints import weights
 from engine.models.forward import fx_fusion
 from engine.normalise import normalise
 from engine.runtime import Runtime, autocast
+from stores.json_types import JsonObject
 
-#: Images that one thread carries through the network together on the CPU.
+#: Images in one forward pass of one thread on the CPU.
 TILE = 4
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,41 +35,46 @@ def load(spec: ModelSpec, runtime: Runtime) -> "Encoder":
     """Build the backbone, fill it with its weights, and make it ready on the runtime's device.
 
     Raises:
-        ModelError: the architecture cannot be built here, or is not what `resolve` was told.
+        ModelError: the architecture cannot be built here, or differs from the specification.
         WeightsError: the weights changed since `resolve`, or do not fit.
     """
     layer, _ = architectures.layer(spec.architecture)
     if layer != spec.layer:
-        raise _wrong(spec, f"gives the layer {layer}", spec.layer)
-    module, report = _with_weights(spec)
+        raise _outdated(spec, f"gives the layer {layer}", spec.layer)
+    module, report = build_with_weights(spec)
     return Encoder(spec, runtime, module, report)
 
 
-def _wrong(spec: ModelSpec, found: str, told: object) -> ModelError:
-    """The error of an architecture of which a wrong fact was kept; it is kept no longer."""
+def _outdated(spec: ModelSpec, actual: str, expected: object) -> ModelError:
+    """Delete the cached facts of an architecture, one of which is wrong, and return the error to raise."""
     architecture_cache.forget(spec.architecture)
     return ModelError(
-        f"{spec.architecture} {found}",
-        f"{told} was told when the model was resolved",
+        f"{spec.architecture} {actual}",
+        f"{expected} was expected when the model was resolved",
         "run the same command again, which asks anew",
     )
 
 
-def _with_weights(spec: ModelSpec) -> tuple[nn.Module, weights.LoadReport]:
+def build_with_weights(spec: ModelSpec) -> tuple[nn.Module, weights.LoadReport]:
+    """Build the headless backbone in float32 on the CPU and fill it with its weights.
+
+    Raises:
+        ModelError, WeightsError: as `load`.
+    """
     seed = 0 if spec.seed is None else spec.seed
     module = architectures.build_seeded(spec.architecture, seed)
     if spec.weights_path is not None:
         where = str(spec.weights_path)
         tensors = weights.read(spec.weights_path, spec.weights_sha256)
-        tensors = architectures.renamed(spec.architecture, tensors, where)
+        tensors = architectures.rename_tensors(spec.architecture, tensors, where)
         head = architectures.head_prefixes(spec.architecture)
         return module, weights.fit(architectures.body(module), tensors, head, where)
     state = module.state_dict()
-    found = weights.state_sha256(state)
-    if found != spec.weights_sha256:
+    drawn = weights.state_sha256(state)
+    if drawn != spec.weights_sha256:
         architecture_cache.forget(spec.architecture)
         raise WeightsError(
-            f"Seed {spec.seed} gives weights {found}",
+            f"Seed {spec.seed} gives weights {drawn}",
             f"{spec.weights_sha256} was expected: another release of torch draws other numbers",
             "resolve the model again, or use the release named in the bank's provenance",
         )
@@ -76,16 +82,17 @@ def _with_weights(spec: ModelSpec) -> tuple[nn.Module, weights.LoadReport]:
 
 
 class Encoder:
-    """A frozen backbone with its preprocessing's last step.
+    """A frozen backbone, and normalisation, the last step of its preprocessing.
 
     Args:
-        spec: what it is.
-        runtime: where and how precisely it computes.
+        spec: of the model.
+        runtime: device, precision and threads.
         module: headless backbone with its weights, see `architectures.build`.
-        report: what was done to load them.
+        report: how they were loaded.
 
     Attributes:
-        spec: as given; dim: length of a feature.
+        spec, runtime: as given.
+        dim: length of a feature.
     """
 
     def __init__(
@@ -100,37 +107,37 @@ class Encoder:
         self._net, self._rewrites = fx_fusion.rewrite(module, pack=pack, float_pool=reduced)
         self._net.to(runtime.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if reduced:
-            _round_weights(self._net, _DTYPES[runtime.precision])
+            round_weights(self._net, _DTYPES[runtime.precision])
         self._net.eval().requires_grad_(False)
-        self._workers = None if runtime.on_cuda else _single_threads(runtime.threads)
-        self._run: Any = _compiled(self._net, runtime) if runtime.compile else self._net
+        self._workers = None if runtime.on_cuda else single_thread_workers(runtime.threads)
+        self._run: Any = _compile(self._net, runtime) if runtime.compile else self._net
         self._warm_up()
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features of a batch.
+        """Compute the features of a batch.
 
         Args:
             pixels: uint8 [B, S, S, 3] RGB on the runtime's device, S the recipe's side. On CUDA all
-                batches of a run should have one size, since the device's kernels are chosen by it.
+                batches of a run should have one size, because kernels are chosen by it.
 
         Returns:
             float32 [B, d] on the same device, ordered after the work already queued on the current stream.
 
         Raises:
             ValueError: another dtype, shape or device.
-            RuntimeError: someone put the backbone into train mode.
+            RuntimeError: the backbone is in train mode.
         """
         self._check(pixels)
         if self._workers is None:
             return self._forward(pixels)
         features = torch.empty(len(pixels), self.dim)
         starts = range(0, len(pixels), TILE)
-        for done in [self._workers.submit(self._tile, pixels, start, features) for start in starts]:
-            done.result()
+        for task in [self._workers.submit(self._encode_tile, pixels, start, features) for start in starts]:
+            task.result()
         return features
 
-    def describe(self) -> dict[str, Any]:
-        """What was done to the backbone, and with what: JSON types."""
+    def describe(self) -> JsonObject:
+        """Return how the backbone was changed and what computes it, as JSON types."""
         return {
             "architecture": self.spec.architecture,
             "layer": self.spec.layer,
@@ -148,10 +155,10 @@ class Encoder:
         with autocast(self.runtime):
             features: torch.Tensor = self._run(normalise(pixels, self.spec.recipe)).float()
         if features.shape[1:] != (self.dim,):
-            raise _wrong(self.spec, f"gives features of shape {tuple(features.shape[1:])}", (self.dim,))
+            raise _outdated(self.spec, f"gives features of shape {tuple(features.shape[1:])}", (self.dim,))
         return features
 
-    def _tile(self, pixels: torch.Tensor, start: int, features: torch.Tensor) -> None:
+    def _encode_tile(self, pixels: torch.Tensor, start: int, features: torch.Tensor) -> None:
         tile = pixels[start : start + TILE]
         used = len(tile)
         if used < TILE:
@@ -170,7 +177,7 @@ class Encoder:
             raise RuntimeError("the backbone is in train mode: its features would depend on the batch")
 
     def _warm_up(self) -> None:
-        """One tile on the CPU: packing and compiling happen here, on one thread, before the first image."""
+        """Run a blank tile on the CPU, so that packing and compiling happen once, before the first image."""
         if self._workers is None:
             return
         side = self.spec.recipe.side
@@ -187,38 +194,37 @@ class Encoder:
             ) from error
 
 
-def _round_weights(net: nn.Module, dtype: torch.dtype) -> None:
-    """Round the weights that autocast would round at every call, once."""
+def round_weights(net: nn.Module, dtype: torch.dtype) -> None:
+    """Round, once and in place, the weights that autocast would round at every call."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.to(dtype)
 
 
-def _single_threads(count: int) -> ThreadPoolExecutor:
-    """Workers in which torch computes on one thread each; the caller's own thread count stays what it is."""
+def single_thread_workers(count: int) -> ThreadPoolExecutor:
+    """Start workers in which torch computes on one thread; the caller's own setting is restored."""
     before = torch.get_num_threads()
     started = threading.Barrier(count)
 
     def start() -> None:
-        # A thread takes the process's setting when it first asks; asking between makes the second call stay.
+        # A thread adopts the process's setting at its first query, after which its own setting persists.
         torch.set_num_threads(1)
         torch.get_num_threads()
         torch.set_num_threads(1)
         started.wait()
 
     pool = ThreadPoolExecutor(count, thread_name_prefix="encoder", initializer=start)
-    for task in [
-        pool.submit(int) for _ in range(count)
-    ]:  # all must have started before the setting goes back
+    # All workers must have started before the setting is restored.
+    for task in [pool.submit(int) for _ in range(count)]:
         task.result()
     torch.set_num_threads(before)
     return pool
 
 
-def _compiled(net: nn.Module, runtime: Runtime) -> Any:
-    """torch.compile for one shape."""
+def _compile(net: nn.Module, runtime: Runtime) -> Any:
+    """Compile for one shape."""
     if runtime.on_cuda:
         return torch.compile(net, dynamic=False)
-    from engine.models.forward import inductor  # brings in the compiler
+    from engine.models.forward import inductor  # imports the compiler
 
-    return inductor.compiled(net)
+    return inductor.compile_frozen(net)

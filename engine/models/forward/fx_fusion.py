@@ -1,12 +1,12 @@
-"""Rewriting a frozen backbone so that it computes the same feature with less work.
+"""Rewrites of a frozen backbone's graph that compute the same feature with less work.
 
-Three rewrites, each exact up to rounding: BatchNorm folded into the convolution before it; on the CPU,
-convolutions that keep their weights in oneDNN's own layout, add a residual sum as they compute, and apply
-the activation in place; under reduced precision, the last pooling in float32. All of them need the graph of
-operations, which torch.fx gets by running the module on symbols; what it cannot trace stays as it is.
+There are three rewrites, each exact up to rounding: BatchNorm is folded into the convolution before it; on
+the CPU, convolutions keep their weights in oneDNN's own layout, add a residual within the same operation and
+apply the activation in place; under reduced precision, the last pooling runs in float32. All need the graph
+of operations, which torch.fx gets by symbolic tracing; a module that cannot be traced is left unchanged.
 
-None of them hides a number that is none: oneDNN would apply ReLU as well, but clips NaN to a bound, and a
-broken feature would look sound. torch's own ReLU on the same result keeps NaN, and costs 1 to 3 %.
+No rewrite hides NaN. oneDNN could apply ReLU as well, but it clips NaN to a bound, so that a broken feature
+would look sound. torch's own ReLU on the result keeps NaN, and costs 1 to 3 %.
 """
 
 import copy
@@ -21,13 +21,11 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-#: What computes a ReLU.
+#: Functions, and names of methods, that compute a ReLU, a sum, a pooling.
 _RELU: tuple[Any, ...] = (functional.relu, torch.relu, "relu", "relu_")
 _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _POOLS: tuple[Any, ...] = (functional.adaptive_avg_pool2d, torch.mean, "mean")
-
-
-#: Convolutions that are linear in weight and bias whatever they do to their input; `Conv2dSame` is timm's.
+#: Convolutions whose output is linear in weight and bias; `Conv2dSame` is timm's.
 _LINEAR = ("Conv2d", "Conv2dSame", "SameConv2d", "GreyConv2d")
 
 _Operator = Callable[..., torch.Tensor]
@@ -35,13 +33,15 @@ _Operator = Callable[..., torch.Tensor]
 
 @dataclass(frozen=True)
 class Rewrites:
-    """What was changed.
+    """Counts of what was rewritten.
 
     Attributes:
-        folded: BatchNorms folded; kept: BatchNorms that stay (no convolution directly before them).
-        packed: convolutions in oneDNN's layout; activations, sums: done by them, in place.
+        folded: BatchNorms folded.
+        kept: BatchNorms that stay, because no convolution comes directly before them.
+        packed: convolutions in oneDNN's layout.
+        activations, sums: performed by packed convolutions, in place.
         float_pool: whether the last pooling runs in float32 under reduced precision.
-        untraceable: why no graph was to be had; empty if there is one.
+        untraceable: why the module could not be traced; empty if it was.
     """
 
     folded: int = 0
@@ -54,25 +54,28 @@ class Rewrites:
 
 
 def rewrite(module: nn.Module, *, pack: bool = False, float_pool: bool = False) -> tuple[nn.Module, Rewrites]:
-    """A rewritten copy of a backbone in eval mode; the original is left alone.
+    """Copy a backbone in eval mode and rewrite the copy.
 
     Args:
         module: [B, 3, S, S] -> [B, d].
-        pack: use oneDNN's packed convolutions where its operators exist (CPU only).
+        pack: use oneDNN's packed convolutions if its operators exist (CPU only).
         float_pool: pool in float32.
+
+    Returns:
+        (the rewritten copy, counts of rewrites).
     """
     module = copy.deepcopy(module)
-    norms = sum(isinstance(m, nn.BatchNorm2d) for m in module.modules())
+    norms = sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
     try:
         graph = _Tracer().trace(module)
-    except Exception as error:  # tracing runs foreign code on symbols; whatever it raises means the same
+    except Exception as error:  # foreign code on symbols may raise anything: it cannot be traced
         return module, Rewrites(
             kept=norms, untraceable=f"{type(error).__name__}: {str(error).splitlines()[0]}"
         )
     traced = fx.GraphModule(module, graph)
-    _drop_idle(traced)
-    folded = _fold(traced)
-    packed, activations, sums = _pack(traced) if pack and can_pack() else (0, 0, 0)
+    _remove_identities(traced)
+    folded = _fold_norms(traced)
+    packed, activations, sums = _pack_convolutions(traced) if pack and can_pack() else (0, 0, 0)
     pooled = float_pool and _pool_in_float(traced)
     traced.delete_all_unused_submodules()
     traced.graph.lint()
@@ -81,15 +84,15 @@ def rewrite(module: nn.Module, *, pack: bool = False, float_pool: bool = False) 
 
 
 class _Tracer(fx.Tracer):
-    """Keeps convolutions, BatchNorms and max-pools whole, also subclasses of torch's, here and in timm."""
+    """A tracer that does not trace into convolutions, BatchNorms and max-pools, subclasses included."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        whole = isinstance(m, (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d))
-        return whole or super().is_leaf_module(m, module_qualified_name)
+        is_layer = isinstance(m, (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d))
+        return is_layer or super().is_leaf_module(m, module_qualified_name)
 
 
-def _drop_idle(traced: fx.GraphModule) -> None:
-    """Remove what does nothing in eval mode, so that neighbours in the graph are neighbours in fact."""
+def _remove_identities(traced: fx.GraphModule) -> None:
+    """Remove identities and dropouts, which do nothing in eval mode and separate layers in the graph."""
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         if isinstance(_module(node, modules), (nn.Identity, nn.Dropout)) and isinstance(
@@ -99,7 +102,8 @@ def _drop_idle(traced: fx.GraphModule) -> None:
             traced.graph.erase_node(node)
 
 
-def _fold(traced: fx.GraphModule) -> int:
+def _fold_norms(traced: fx.GraphModule) -> int:
+    """Fold every BatchNorm that directly follows a convolution, and return their number."""
     modules = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     folded = 0
@@ -107,42 +111,44 @@ def _fold(traced: fx.GraphModule) -> int:
         norm = _module(node, modules)
         if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
             continue
-        before = node.args[0]
-        conv = _module(before, modules)
-        rest = _after_norm(norm)
-        alone = conv is not None and len(before.users) == calls[before.target] == calls[node.target] == 1
-        if not alone or type(conv).__name__ not in _LINEAR or rest is None:
+        previous = node.args[0]
+        conv = _module(previous, modules)
+        activation = _activation_of_norm(norm)
+        only_pair = (
+            conv is not None and len(previous.users) == calls[previous.target] == calls[node.target] == 1
+        )
+        if not only_pair or type(conv).__name__ not in _LINEAR or activation is None:
             continue
         if not fold_pair(conv, norm):  # type: ignore[arg-type]
             continue
-        if isinstance(rest, nn.Identity):
-            node.replace_all_uses_with(before)
+        if isinstance(activation, nn.Identity):
+            node.replace_all_uses_with(previous)
             traced.graph.erase_node(node)
         else:
-            traced.set_submodule(node.target, rest)
+            traced.set_submodule(node.target, activation)
         folded += 1
     return folded
 
 
-def _after_norm(norm: nn.BatchNorm2d) -> nn.Module | None:
-    """What a BatchNorm module does after normalising; None for a subclass not known here."""
+def _activation_of_norm(norm: nn.BatchNorm2d) -> nn.Module | None:
+    """Return the activation inside a BatchNorm module; None for an unknown subclass."""
     if type(norm) is nn.BatchNorm2d:
         return nn.Identity()
-    if (
-        type(norm).__name__ == "BatchNormAct2d"
-    ):  # timm: normalisation, dropout (nothing in eval mode), activation
-        act: nn.Module = norm.act  # type: ignore[assignment]
-        return act
+    # timm's: normalisation, dropout (nothing in eval mode), activation.
+    if type(norm).__name__ == "BatchNormAct2d":
+        activation: nn.Module = norm.act  # type: ignore[assignment]
+        return activation
     return None
 
 
 def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
-    """Put an eval-mode BatchNorm into the convolution before it, in place.
+    """Fold an eval-mode BatchNorm into the convolution before it, in place.
 
     In float64, rounded once: w' = w * g, b' = beta + (b - mean) * g with g = gamma / sqrt(var + eps).
 
     Returns:
-        Whether it was done: not where a number would be infinite or NaN, which the two steps need not be.
+        False, and nothing is changed, if a folded number would be infinite or NaN: the two separate steps may
+        still be finite.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -164,23 +170,24 @@ def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
 
 
 def can_pack() -> bool:
-    """Whether this build of torch has oneDNN's fused convolutions."""
+    """Return whether this build of torch has oneDNN's fused convolutions."""
     names = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
     available: bool = torch.backends.mkldnn.is_available()
     return available and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 class PackedConv(nn.Module):
-    """A frozen convolution with its weights in oneDNN's layout, an optional sum fused, and its activation.
+    """A frozen convolution with its weights in oneDNN's layout, an optional fused sum, and its activation.
 
-    Without packing, each call brings the weights into that layout again.
+    An unpacked convolution reorders its weights into that layout at every call.
 
     Args:
         conv: with numerical padding.
 
     Attributes:
         activation: applied to the result in place; None for none.
-        adds, adds_in_place: whether a second input is added before the activation, and overwritten.
+        adds: whether a second input is added before the activation.
+        adds_in_place: whether the sum overwrites that input.
     """
 
     packed: torch.Tensor | None
@@ -195,7 +202,7 @@ class PackedConv(nn.Module):
         self.packed = None
 
     def pack(self, example: torch.Tensor) -> None:
-        """Choose the layout for inputs of this shape and type; other shapes stay correct."""
+        """Choose the layout for inputs of this shape and type; inputs of other shapes stay correct."""
         assert self.weight is not None
         weight = self.weight.detach().to(example.dtype)
         if self.bias is not None:
@@ -224,19 +231,25 @@ class PackedConv(nn.Module):
         return summed(x, other, self.packed, self.bias, *self.geometry, "add", 1.0, None, [], "")
 
 
-def _pack(traced: fx.GraphModule) -> tuple[int, int, int]:
+def _pack_convolutions(traced: fx.GraphModule) -> tuple[int, int, int]:
+    """Pack convolutions and fuse sums and activations into them; return the number of each."""
     modules = dict(traced.named_modules())
-    nodes = [n for n in traced.graph.nodes if type(_module(n, modules)) is nn.Conv2d]
+    nodes = [node for node in traced.graph.nodes if type(_module(node, modules)) is nn.Conv2d]
     calls = Counter(node.target for node in nodes)
-    nodes = [n for n in nodes if calls[n.target] == 1 and not isinstance(modules[n.target].padding, str)]
-    nodes = [n for n in nodes if modules[n.target].padding_mode == "zeros"]
+    nodes = [
+        node
+        for node in nodes
+        if calls[node.target] == 1
+        and not isinstance(modules[node.target].padding, str)
+        and modules[node.target].padding_mode == "zeros"
+    ]
     for node in nodes:
         modules[node.target] = PackedConv(modules[node.target])
         traced.set_submodule(node.target, modules[node.target])
     packed = set(nodes)
     sums = sum(_fuse_sum(traced, node) for node in nodes)
     activations = sum(_fuse_activation(traced, node, modules) for node in nodes)
-    order = {n: i for i, n in enumerate(traced.graph.nodes)}
+    order = {node: i for i, node in enumerate(traced.graph.nodes)}
     for node in nodes:
         conv: Any = modules[str(node.target)]
         conv.adds_in_place = conv.adds and _may_overwrite(node, packed, order)
@@ -244,12 +257,12 @@ def _pack(traced: fx.GraphModule) -> tuple[int, int, int]:
 
 
 def _fuse_sum(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """conv(x) + other -> conv(x, other). Of two convolutions summed, the later one takes the sum."""
+    """Rewrite conv(x) + other as conv(x, other); of two convolutions that are summed, the later one adds."""
     user = _only_user(node)
     if user is None or not _is(user, _SUMS) or len(user.args) != 2 or user.kwargs:
         return False
     other = user.args[1] if user.args[0] is node else user.args[0]
-    order = {n: i for i, n in enumerate(traced.graph.nodes)}
+    order = {other_node: i for i, other_node in enumerate(traced.graph.nodes)}
     if not isinstance(other, fx.Node) or other is node or order[other] > order[node]:
         return False
     conv: Any = traced.get_submodule(str(node.target))
@@ -263,10 +276,10 @@ def _fuse_sum(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _may_overwrite(node: fx.Node, packed: set[fx.Node], order: dict[fx.Node, int]) -> bool:
-    """Whether the sum may be written into its other summand.
+    """Return whether a sum may overwrite its other summand.
 
-    That must be a convolution's own result, read by convolutions alone (anything else might keep a view of
-    it), by this one last, and not as this one's input as well.
+    It may if that is the result of a packed convolution and read by packed convolutions only (another
+    operation might keep a view of it), by this one last, and not as the input of this one as well.
     """
     x, other = node.args
     return (
@@ -278,7 +291,7 @@ def _may_overwrite(node: fx.Node, packed: set[fx.Node], order: dict[fx.Node, int
     )
 
 
-def _fuse_activation(traced: fx.GraphModule, node: fx.Node, modules: dict[str, Any]) -> bool:
+def _fuse_activation(traced: fx.GraphModule, node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     user = _only_user(node)
     activation = None if user is None else _activation(user, modules)
     if user is None or activation is None:
@@ -290,8 +303,8 @@ def _fuse_activation(traced: fx.GraphModule, node: fx.Node, modules: dict[str, A
     return True
 
 
-def _activation(node: fx.Node, modules: dict[str, Any]) -> _Operator | None:
-    """The activation that a node applies, in place; NaN stays NaN in it."""
+def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> _Operator | None:
+    """Return the in-place form of the activation that a node applies, which keeps NaN; None for others."""
     module = _module(node, modules)
     if isinstance(module, nn.ReLU) or _is(node, _RELU):
         return torch.relu_
@@ -301,7 +314,7 @@ def _activation(node: fx.Node, modules: dict[str, Any]) -> _Operator | None:
 
 
 def _pool_in_float(traced: fx.GraphModule) -> bool:
-    """Insert a cast before the last pooling, so that a feature is not rounded to 8 bits at its very end."""
+    """Insert a cast before the last pooling, so that the feature itself is not rounded to 8 bits."""
     modules = dict(traced.named_modules())
     for node in reversed(traced.graph.nodes):
         if not (isinstance(_module(node, modules), nn.AdaptiveAvgPool2d) or _is(node, _POOLS)):
@@ -313,7 +326,7 @@ def _pool_in_float(traced: fx.GraphModule) -> bool:
     return False
 
 
-def _module(node: Any, modules: dict[str, Any]) -> nn.Module | None:
+def _module(node: Any, modules: dict[str, nn.Module]) -> nn.Module | None:
     is_call = isinstance(node, fx.Node) and node.op == "call_module"
     return modules.get(node.target) if is_call else None
 

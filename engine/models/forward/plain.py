@@ -1,7 +1,7 @@
-"""The plain model: what `encoder` computes, as most would write it in torch, sharing as little as can be.
+"""The plain model: the same computation as `encoder`, as most people would write it in torch.
 
-A fault of the encoder must show against it, so nothing of it is used: no rewritten graph, no packed or folded
-layer, no channels_last, no tiles, no compiling, no autocast, and its pixels are normalised by numpy in
+It exists to expose faults of the encoder, so it uses none of its methods: no rewritten graph, no packed or
+folded layer, no channels_last, no tiles, no compiling, no autocast; and numpy normalises the pixels in
 float64. It shares the architecture and the weights file.
 """
 
@@ -30,7 +30,7 @@ class PlainModel:
         self._net = windowed_forward.load(spec).requires_grad_(False).to(device)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """float32 [B, d] of uint8 [B, S, S, 3], in one forward pass of B images."""
+        """Compute features, float32 [B, d], of pixels, uint8 [B, S, S, 3], in one forward pass."""
         x = torch.from_numpy(normalise_numpy(pixels, self._recipe))
         x = x.to(torch.float32).contiguous().to(self._device)
         with exact_flags(), torch.inference_mode():
@@ -39,5 +39,5 @@ class PlainModel:
 
     @staticmethod
     def describe() -> dict[str, object]:
-        """How it computes: JSON types."""
+        """Return how it computes, as JSON types."""
         return {"model": "eager, unfused", "precision": "fp32", "tf32": False, "decoder": "reference"}

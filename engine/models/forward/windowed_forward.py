@@ -1,17 +1,16 @@
-"""Features of many images that differ from one image inside a window only.
+"""Features of many images that differ from a base image inside a window only.
 
-An early layer sees little of the image at a time, so outside the window's reach its output is the one
-image's own. Each piece of the network is run on the part that may have changed, with the margin it needs,
-and the result is put into the one image's feature map. Where the reach covers the whole map, and in networks
-of which the reach is not known (attention, squeeze and excitation), this is the plain forward pass.
+Early layers have small receptive fields, so that their outputs far from the window equal the base image's.
+Each piece of the network is run only on the part of its input that affects changed outputs, and the result
+is pasted into the base image's feature map. Where receptive fields cover the complete map, and in networks
+for which they are unknown (attention, squeeze and excitation), this is the plain forward pass.
 
-Exact up to rounding: every value is computed from the same numbers by the same operations, but a library may
-sum a convolution in another order for another size of map.
+Results are exact up to rounding: every value is computed from the same numbers by the same operations, but a
+library may sum a convolution in another order for another size of map.
 """
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from torch import nn
 from engine.models.catalog.lookup import ModelSpec
 from engine.models.forward import encoder, fx_fusion, receptive_field
 from engine.runtime import Runtime, autocast
+from stores.json_types import JsonObject
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -34,39 +34,41 @@ class Window:
 
     @property
     def empty(self) -> bool:
+        """Whether it contains no pixel."""
         return self.top >= self.bottom or self.left >= self.right
 
-    def of(self, x: torch.Tensor) -> torch.Tensor:
-        """The part of x [B, C, H, W] inside, as a view."""
+    def crop(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the part of x [B, C, H, W] inside the window, as a view."""
         return x[:, :, self.top : self.bottom, self.left : self.right]
 
-    def seen_from(self, top: int, left: int) -> "Window":
-        """The same rectangle, counted from another corner."""
+    def relative_to(self, top: int, left: int) -> "Window":
+        """Return the same rectangle in coordinates that start at another corner."""
         return Window(self.top - top, self.bottom - top, self.left - left, self.right - left)
 
     def covers(self, other: "Window") -> bool:
+        """Return whether another window lies inside."""
         rows = self.top <= other.top and other.bottom <= self.bottom
         return rows and self.left <= other.left and other.right <= self.right
 
 
 def load(spec: ModelSpec) -> nn.Module:
-    """A backbone with its weights, as `LocalForward` takes it.
+    """Build a backbone with its weights, as `WindowedForward` takes it.
 
     Raises:
         ModelError, WeightsError: as `encoder.load`.
     """
-    return encoder._with_weights(spec)[0].eval()
+    return encoder.build_with_weights(spec)[0].eval()
 
 
-class LocalForward:
-    """A frozen backbone, cut into pieces.
+class WindowedForward:
+    """A frozen backbone, cut into pieces with known receptive fields.
 
     Args:
-        module: headless backbone in eval mode, float32 [B, 3, S, S] -> [B, d]; left alone.
-        runtime: where and how precisely.
+        module: headless backbone in eval mode, float32 [B, 3, S, S] -> [B, d]; not changed.
+        runtime: device, precision and threads.
         side: S.
         per_image_norm: BatchNorm takes each image's own statistics, as in train mode with a batch of one.
-        whole: do not cut: every call is the plain forward pass (the oracle).
+        whole: do not cut the network, so that every call is the plain forward pass (the oracle).
     """
 
     def __init__(
@@ -81,22 +83,22 @@ class LocalForward:
         self.runtime = runtime
         module = _static_padding(copy.deepcopy(module).requires_grad_(False), side)
         if per_image_norm:
-            module = _normalise_each(module)
+            module = _instance_norms(module)
         reduced = runtime.precision != "fp32"
         net, self._rewrites = fx_fusion.rewrite(module, pack=not runtime.on_cuda, float_pool=reduced)
         net.to(runtime.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if reduced:
-            encoder._round_weights(net, _DTYPES[runtime.precision])
+            encoder.round_weights(net, _DTYPES[runtime.precision])
         net.eval().requires_grad_(False)
         self._pieces, self._rest = ([], net) if whole else receptive_field.split(net)
 
     @property
     def shares(self) -> bool:
-        """Whether any layer's reach is known, so that images can share it."""
+        """Whether the network is cut, so that images share parts of the base image's feature maps."""
         return bool(self._pieces)
 
     def base(self, image: torch.Tensor) -> "Base":
-        """Run the one image and keep its feature maps.
+        """Run the base image and keep its feature maps.
 
         Args:
             image: float32 [1, 3, S, S], normalised, on the runtime's device.
@@ -104,36 +106,36 @@ class LocalForward:
         maps = [_dense(image)]
         with autocast(self.runtime):
             for piece in self._pieces:
-                # A copy: a sum may be written into a piece's input.
+                # A copy, because a packed convolution may write a sum into its input.
                 maps.append(piece.module(maps[-1].clone(memory_format=torch.channels_last)))
             feature = self._rest(maps[-1].clone(memory_format=torch.channels_last)).float()[0]
         return Base(self, maps, feature)
 
-    def describe(self) -> dict[str, Any]:
-        """What was done to the backbone: JSON types."""
+    def describe(self) -> JsonObject:
+        """Return how the backbone was changed, as JSON types."""
         return {**vars(self._rewrites), "pieces": len(self._pieces)}
 
 
 @dataclass(frozen=True)
 class Base:
-    """The one image, run.
+    """The base image after its forward pass.
 
     Attributes:
-        net: what ran it.
-        maps: its feature maps [1, C, H, W] at the cuts; the image itself comes first.
+        net: the network.
+        maps: feature maps [1, C, H, W] at the cuts; the image itself comes first.
         feature: float32 [d].
     """
 
-    net: LocalForward
+    net: WindowedForward
     maps: list[torch.Tensor]
     feature: torch.Tensor
 
     def features(self, top: int, left: int, patches: torch.Tensor) -> torch.Tensor:
-        """Features of images that equal the one image but for a window.
+        """Compute the features of images that equal the base image outside a window.
 
         Args:
-            top, left: where the window begins, pixels.
-            patches: float32 [B, 3, h, w], what stands in the window of each image; may be overwritten.
+            top, left: corner of the window, in pixels.
+            patches: float32 [B, 3, h, w], content of the window of each image; may be overwritten.
 
         Returns:
             float32 [B, d].
@@ -142,37 +144,37 @@ class Base:
         window, x = Window(top, top + height, left, left + width), patches
         with autocast(self.net.runtime):
             for piece, before, after in zip(self.net._pieces, self.maps, self.maps[1:], strict=False):
-                changed = _changed(piece.reach, window, after)
+                changed = _affected_outputs(piece.field, window, after)
                 if changed.empty:
                     return self.feature.expand(len(patches), -1)
-                needed = _needed(piece.reach, changed, before)
-                y = piece.module(_put(before, needed, window, x))
-                corner = needed.top // piece.reach[0].stride, needed.left // piece.reach[1].stride
-                window, x = changed, changed.seen_from(*corner).of(y)
+                required = _required_inputs(piece.field, changed, before)
+                y = piece.module(_paste(before, required, window, x))
+                corner = required.top // piece.field[0].stride, required.left // piece.field[1].stride
+                window, x = changed, changed.relative_to(*corner).crop(y)
             last = self.maps[-1]
-            everything = Window(0, last.shape[2], 0, last.shape[3])
-            features: torch.Tensor = self.net._rest(_put(last, everything, window, x)).float()
+            full_map = Window(0, last.shape[2], 0, last.shape[3])
+            features: torch.Tensor = self.net._rest(_paste(last, full_map, window, x)).float()
         return features
 
 
-def _changed(reaches: receptive_field.Reaches, window: Window, after: torch.Tensor) -> Window:
-    rows = reaches[0].changed(window.top, window.bottom, after.shape[2])
-    return Window(*rows, *reaches[1].changed(window.left, window.right, after.shape[3]))
+def _affected_outputs(field: receptive_field.Field, window: Window, after: torch.Tensor) -> Window:
+    rows = field[0].affected_outputs(window.top, window.bottom, after.shape[2])
+    return Window(*rows, *field[1].affected_outputs(window.left, window.right, after.shape[3]))
 
 
-def _needed(reaches: receptive_field.Reaches, changed: Window, before: torch.Tensor) -> Window:
-    rows = reaches[0].needed(changed.top, changed.bottom, before.shape[2])
-    return Window(*rows, *reaches[1].needed(changed.left, changed.right, before.shape[3]))
+def _required_inputs(field: receptive_field.Field, changed: Window, before: torch.Tensor) -> Window:
+    rows = field[0].required_inputs(changed.top, changed.bottom, before.shape[2])
+    return Window(*rows, *field[1].required_inputs(changed.left, changed.right, before.shape[3]))
 
 
-def _put(base: torch.Tensor, part: Window, window: Window, x: torch.Tensor) -> torch.Tensor:
-    """The one image's map inside `part`, with x in the place of `window`: dense [B, C, ...]."""
+def _paste(base: torch.Tensor, part: Window, window: Window, x: torch.Tensor) -> torch.Tensor:
+    """Return the base image's map inside `part`, with x in the place of `window`: dense [B, C, ...]."""
     if window.covers(part):
-        return _dense(part.seen_from(window.top, window.left).of(x))
+        return _dense(part.relative_to(window.top, window.left).crop(x))
     size = (len(x), base.shape[1], part.bottom - part.top, part.right - part.left)
     full = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    full.copy_(part.of(base))
-    # A change may reach beyond the part: then only what lies inside is put there.
+    full.copy_(part.crop(base))
+    # The window may extend beyond the part.
     inside = Window(
         max(window.top, part.top),
         min(window.bottom, part.bottom),
@@ -180,7 +182,8 @@ def _put(base: torch.Tensor, part: Window, window: Window, x: torch.Tensor) -> t
         min(window.right, part.right),
     )
     if not inside.empty:
-        inside.seen_from(part.top, part.left).of(full).copy_(inside.seen_from(window.top, window.left).of(x))
+        target = inside.relative_to(part.top, part.left).crop(full)
+        target.copy_(inside.relative_to(window.top, window.left).crop(x))
     return full
 
 
@@ -188,42 +191,42 @@ def _dense(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-# --- the module, made ready to be cut ---------------------------------------------------------------------
+# --- preparing the module to be cut -----------------------------------------------------------------------
 
 
 def _static_padding(module: nn.Module, side: int) -> nn.Module:
-    """Give TensorFlow-like "same" convolutions the numbers that they compute from the size of their input.
+    """Replace TensorFlow-like "same" convolutions by convolutions with fixed padding.
 
-    On a part of the map they would compute others.
+    They compute their padding from the size of the input, and would compute another one on a part of the map.
     """
-    same = {name: m for name, m in module.named_modules() if type(m).__name__ == "Conv2dSame"}
-    if not same:
+    same_convs = {name: part for name, part in module.named_modules() if type(part).__name__ == "Conv2dSame"}
+    if not same_convs:
         return module
     sizes = _input_sizes(module, side)
-    for name, conv in same.items():
-        module.set_submodule(name, _padded(conv, sizes[name]))
+    for name, conv in same_convs.items():
+        module.set_submodule(name, _with_fixed_padding(conv, sizes[name]))
     return module
 
 
 def _input_sizes(module: nn.Module, side: int) -> dict[str, tuple[int, int]]:
-    """Height and width that each "same" convolution is given, from the shapes alone."""
+    """Return the input height and width of each "same" convolution, from a forward pass of shapes alone."""
     shapes = copy.deepcopy(module).to("meta")
     sizes: dict[str, tuple[int, int]] = {}
     for name, part in shapes.named_modules():
         if type(part).__name__ == "Conv2dSame":
             part.register_forward_pre_hook(
-                lambda _, given, name=name: sizes.update({name: tuple(given[0].shape[-2:])})
+                lambda _, inputs, name=name: sizes.update({name: tuple(inputs[0].shape[-2:])})
             )
     with torch.inference_mode():
         shapes(torch.empty(1, 3, side, side, device="meta"))
     return sizes
 
 
-def _padded(conv: nn.Conv2d, size: tuple[int, int]) -> nn.Module:
+def _with_fixed_padding(conv: nn.Conv2d, size: tuple[int, int]) -> nn.Module:
     ends = []
     for axis in (0, 1):
-        stride, reach_ = conv.stride[axis], conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
-        total = max((-(-size[axis] // stride) - 1) * stride + reach_ - size[axis], 0)
+        stride, extent = conv.stride[axis], conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
+        total = max((-(-size[axis] // stride) - 1) * stride + extent - size[axis], 0)
         ends.append((total // 2, total - total // 2))
     (top, bottom), (left, right) = ends
     plain = nn.Conv2d(
@@ -242,14 +245,16 @@ def _padded(conv: nn.Conv2d, size: tuple[int, int]) -> nn.Module:
     return nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), plain)
 
 
-def _normalise_each(module: nn.Module) -> nn.Module:
-    """BatchNorm in train mode with a batch of one takes the statistics of that image: instance normalisation.
+def _instance_norms(module: nn.Module) -> nn.Module:
+    """Replace every BatchNorm by an instance normalisation with the same weights, in place.
 
-    For a batch it does so for each image alone. Nothing else is put into train mode.
+    This equals BatchNorm in train mode with a batch of one, for each image of a batch; nothing else is put
+    into train mode.
     """
     for name, norm in [(n, m) for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)]:
-        each = nn.InstanceNorm2d(norm.num_features, norm.eps, affine=norm.affine)
-        each.weight, each.bias = norm.weight, norm.bias
-        act = getattr(norm, "act", None)  # timm's has the activation inside
-        module.set_submodule(name, nn.Sequential(each, act) if isinstance(act, nn.Module) else each)
+        instance_norm = nn.InstanceNorm2d(norm.num_features, norm.eps, affine=norm.affine)
+        instance_norm.weight, instance_norm.bias = norm.weight, norm.bias
+        act = getattr(norm, "act", None)  # timm's BatchNormAct2d has the activation inside
+        replacement = nn.Sequential(instance_norm, act) if isinstance(act, nn.Module) else instance_norm
+        module.set_submodule(name, replacement)
     return module

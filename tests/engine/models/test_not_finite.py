@@ -290,7 +290,7 @@ def test_compiled_graphs_keep_nan(spoil: Callable[[_Clips], None]) -> None:
     x[2] *= 1e38
     net = net.to(memory_format=torch.channels_last)
     torch._dynamo.reset()
-    run = inductor.compiled(net)
+    run = inductor.compile_frozen(net)
     with torch.inference_mode():
         expected = net(x)
         found = run(x.contiguous(memory_format=torch.channels_last))

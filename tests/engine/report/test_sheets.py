@@ -12,7 +12,7 @@ from engine.errors import Refused
 from engine.evals.neighbours.audit import Audit
 from engine.evals.neighbours.search import Found, SearchResult
 from engine.kernels.near_duplicates import Pairs
-from engine.report import lettering
+from engine.report import text_drawing
 from engine.report.sheets import (
     COLOURS,
     MARGIN,
@@ -103,13 +103,13 @@ def test_labels_of_ten_thousand_characters_do_not_stall_a_sheet(source: ImageSou
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every line that is written on a sheet."""
     lines: list[str] = []
-    write = lettering.write
+    write = text_drawing.write
 
     def listening(draw: object, x: int, y: int, texts: list[str], colour: str) -> None:
         lines.extend(texts)
         write(draw, x, y, texts, colour)
 
-    monkeypatch.setattr(lettering, "write", listening)
+    monkeypatch.setattr(text_drawing, "write", listening)
     return lines
 
 
@@ -118,10 +118,10 @@ LONG = "site 3/patient-000123/study-2020-01-01/series.1.2.840.113619.2.5/image-{
 
 def test_texts_are_broken_not_cut() -> None:
     for text in (LONG.format(1), "x" * 100, "a b", "", "ab-" * 30):
-        lines = lettering.wrapped(text, 22, len)
+        lines = text_drawing.wrapped(text, 22, len)
         assert "".join(lines).replace(" ", "") == text.replace(" ", "") and max(map(len, lines)) <= 22
-    assert lettering.wrapped("study-1/image-22", 12, len) == ["study-1/", "image-22"]
-    (*_, last) = lettering.wrapped("x" * 10_000, 22, len, most=3)
+    assert text_drawing.wrapped("study-1/image-22", 12, len) == ["study-1/", "image-22"]
+    (*_, last) = text_drawing.wrapped("x" * 10_000, 22, len, most=3)
     assert last.endswith("…") and len(last) <= 22
 
 

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stores.errors import ManifestError, PathRefused, Refused
-from stores.manifest.manifest import COLUMNS, Manifest
+from stores.manifest.columns import COLUMNS
+from stores.manifest.manifest import Manifest
 from stores.manifest.text import cell as read_cell
 from stores.manifest.text import clean
 

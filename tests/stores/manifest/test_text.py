@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from engine.datasets._splits import by_group
 from engine.datasets.dicom import _group
 from stores.errors import ManifestError
+from stores.manifest import parquet_file
 from stores.manifest.manifest import Manifest
-from stores.manifest.spellings import alike, key
-from stores.manifest.tables import write_parquet
+from stores.manifest.spellings import spelling_key, spelling_variants
 from stores.manifest.text import cell, clean, cleaned
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.text(
@@ -124,7 +124,7 @@ def test_what_embank_wrote_is_read_as_it_is_and_what_others_wrote_is_not(tmp_pat
     cells = {"image_id": ["1 ", "2"], "uri": ["a", "b"], "label": ["None", "NA"], "split": ["valid", "Train"]}
     empty = {name: ["", ""] for name in ("group", "study", "view")}
     table = pa.table({name: pa.array(c, pa.large_string()) for name, c in (cells | empty).items()})
-    write_parquet(tmp_path / "m.parquet", table, tmp_path)
+    parquet_file.write(tmp_path / "m.parquet", table, tmp_path)
     manifest = Manifest.read(tmp_path / "m.parquet")
     assert manifest.table.to_pydict() == cells | empty and manifest.notes == ()
     pq.write_table(pq.read_table(tmp_path / "m.parquet"), tmp_path / "edited.parquet")
@@ -171,10 +171,10 @@ def test_builders_put_what_looks_the_same_on_one_side() -> None:
     ],
 )
 def test_spellings_of_one_value(one: str, other: str) -> None:
-    assert key(one) == key(other)
+    assert spelling_key(one) == spelling_key(other)
 
 
 def test_other_values_are_no_spellings() -> None:
     values = ["1", "10", "100", "1.5", "1.50x", "0.5", "5", "10.05", "1.0.1", "1.1", "", "", "a0", "a"]
-    assert alike(values) == []
-    assert alike(["x", "a1", "X", "A01", "y", "a1.0"]) == [[0, 2], [1, 3, 5]]
+    assert spelling_variants(values) == []
+    assert spelling_variants(["x", "a1", "X", "A01", "y", "a1.0"]) == [[0, 2], [1, 3, 5]]

@@ -1,13 +1,13 @@
-"""Read a Haiku checkpoint's pickle in a process of its own, and write its arrays as safetensors.
+"""The isolated process that reads a Haiku checkpoint's pickle and writes its arrays as safetensors.
 
-Run as `python -I -S haiku_child.py IN OUT BYTES SECONDS` under hard limits, with the standard library alone:
-every name that the pickle asks for is answered by an inert stand-in or refused, so nothing of the file runs,
-and no code of numpy, jax or dill ever sees it. Stdout tells the reason on exit code 2.
+It is run as `python -I -S haiku_child.py IN OUT BYTES SECONDS`, under hard limits and with the standard
+library alone. Every global that the pickle names is replaced by an inert stand-in or refused, so that no code
+of the file runs, and none of numpy, jax or dill reads it. On exit code 2 stdout has the reason.
 
-The names: numpy's array and dtype (de)construction; `collections.OrderedDict` and builtin containers; Haiku's
-mapping, `FlatMapping` and earlier `frozendict`, both built from one dict (haiku/_src/data_structures.py);
-jax's device arrays, which wrap numpy's reconstruction; named tuples, that dill stores by value through
-`_create_namedtuple` (dill/_dill.py) and other picklers by reference.
+The globals are: numpy's array and dtype (de)construction; `collections.OrderedDict` and builtin containers;
+Haiku's mappings `FlatMapping` and (earlier) `frozendict`, both built from one dict
+(haiku/_src/data_structures.py); jax's device arrays, which wrap numpy's reconstruction; named tuples, which
+dill stores by value through `_create_namedtuple` (dill/_dill.py), and other picklers by reference.
 """
 
 import collections
@@ -21,12 +21,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-#: numpy's type strings -> safetensors'.
+#: numpy's type codes -> safetensors'.
 TYPES = {
     "f2": "F16", "f4": "F32", "f8": "F64", "i4": "I32", "i8": "I64", "u4": "U32", "u8": "U64", "u1": "U8",
     "i1": "I8", "b1": "BOOL",
 }  # fmt: skip
-#: What the experiment's state held, where its class is stored by reference (byol/byol_experiment.py).
+#: Fields of the experiment's state, whose class may be stored by reference (byol/byol_experiment.py).
 STATE = ("online_params", "target_params", "online_state", "target_state", "opt_state")
 #: The two parts that inference needs.
 TREES = ("online_params", "online_state")
@@ -34,11 +34,11 @@ _MAX_DEPTH = 64
 
 
 class Refusal(Exception):
-    """The pickle asks for what no checkpoint of this kind needs."""
+    """The pickle contains something that no checkpoint of this kind needs."""
 
 
 class Dtype:
-    """Stands for `numpy.dtype`."""
+    """A stand-in for `numpy.dtype`."""
 
     def __init__(self, code: str, *flags: object) -> None:
         if not isinstance(code, str) or code not in TYPES:
@@ -52,7 +52,7 @@ class Dtype:
 
 
 class Array:
-    """Stands for `numpy.ndarray`: type, shape and bytes, checked against each other."""
+    """A stand-in for `numpy.ndarray`: type, shape and bytes, checked for consistency."""
 
     dtype: Dtype
     shape: tuple[int, ...] = ()
@@ -61,8 +61,8 @@ class Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
-        good = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
-        if not good or not isinstance(dtype, Dtype) or not isinstance(data, bytes):
+        is_shape = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
+        if not is_shape or not isinstance(dtype, Dtype) or not isinstance(data, bytes):
             raise Refusal("an array of objects")
         if math.prod(shape) * int(dtype.code[1:]) != len(data):
             raise Refusal(f"{len(data)} bytes for an array of shape {shape}")
@@ -70,7 +70,7 @@ class Array:
 
 
 class Record:
-    """Stands for a named tuple, and for optimiser states."""
+    """A stand-in for named tuples, optimiser states among them."""
 
     fields: tuple[str, ...] = ()
 
@@ -81,18 +81,20 @@ class Record:
 
 
 class State(Record):
+    """A stand-in for the experiment's state."""
+
     fields = STATE
 
 
 def reconstruct(kind: type, shape: object, code: object) -> Array:
-    """`numpy.core.multiarray._reconstruct`."""
+    """Replace `numpy.core.multiarray._reconstruct`."""
     if kind is not Array:
         raise Refusal("an array of another kind")
     return Array()
 
 
 def device_array(fun: object, args: tuple[Any, ...], state: tuple[Any, ...], *rest: object) -> Array:
-    """`jax...reconstruct_device_array` and dill's `_create_array`."""
+    """Replace `jax...reconstruct_device_array` and dill's `_create_array`."""
     if fun is not reconstruct:
         raise Refusal("a device array made by another function")
     array = reconstruct(*args)
@@ -101,28 +103,28 @@ def device_array(fun: object, args: tuple[Any, ...], state: tuple[Any, ...], *re
 
 
 def scalar(dtype: object, data: object) -> Array:
-    """`numpy.core.multiarray.scalar`."""
+    """Replace `numpy.core.multiarray.scalar`."""
     array = Array()
     array.__setstate__((1, (), dtype, False, data))
     return array
 
 
 def encode(text: str, encoding: str = "utf-8") -> bytes:
-    """`_codecs.encode`, as protocol 2 writes bytes."""
+    """Replace `_codecs.encode`, by which protocol 2 writes bytes."""
     if not isinstance(text, str) or encoding != "latin1":
         raise Refusal("an encoding other than latin1")
     return text.encode("latin1")
 
 
 def mapping(values: Any = ()) -> dict[Any, Any]:
-    """Haiku's immutable mappings."""
+    """Replace Haiku's immutable mappings."""
     if not isinstance(values, dict):
         raise Refusal("a mapping that is not made from one")
     return values
 
 
 def named_tuple(name: object, fields: Any, *rest: object) -> type[Record]:
-    """dill's `_create_namedtuple`."""
+    """Replace dill's `_create_namedtuple`."""
     if not isinstance(fields, (tuple, list)) or not all(isinstance(f, str) for f in fields):
         raise Refusal("a named tuple without names")
     return type("Record", (Record,), {"fields": tuple(fields)})
@@ -150,7 +152,7 @@ NAMES: tuple[tuple[str, Any], ...] = (
 
 
 class Unpickler(pickle.Unpickler):
-    """Answers names from `NAMES` and builtin containers; refuses the rest."""
+    """An unpickler that knows the globals in `NAMES` and builtin containers, and refuses all others."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("builtins", "__builtin__") and name in _BUILTINS:
@@ -165,7 +167,7 @@ class Unpickler(pickle.Unpickler):
 
 
 def trees(loaded: Any) -> Iterator[tuple[str, Array]]:
-    """(`TREE:MODULE:VARIABLE`, array) of the two parts that inference needs."""
+    """Yield (`TREE:MODULE:VARIABLE`, array) of the two parts that inference needs."""
     state = loaded.get("experiment_state") if isinstance(loaded, dict) else None
     if isinstance(state, Record):
         state = dict(zip(state.fields, state.values, strict=False))  # type: ignore[attr-defined]
@@ -176,6 +178,7 @@ def trees(loaded: Any) -> Iterator[tuple[str, Array]]:
 
 
 def leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Array]]:
+    """Yield (path joined by colons, array) of all arrays in nested mappings."""
     if isinstance(value, Array):
         if len(path) != 3:
             raise Refusal(f"an array at {'/'.join(path)[:200]}")
@@ -190,10 +193,9 @@ def leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Array]]:
 
 
 def write(arrays: dict[str, Array], file: BinaryIO) -> None:
-    """The safetensors format; names of column-major arrays are in its metadata."""
-    header: dict[str, Any] = {
-        "__metadata__": {"fortran": json.dumps([name for name, a in arrays.items() if a.fortran])}
-    }
+    """Write arrays in the safetensors format, with the names of column-major ones in its metadata."""
+    fortran = [name for name, array in arrays.items() if array.fortran]
+    header: dict[str, Any] = {"__metadata__": {"fortran": json.dumps(fortran)}}
     offset = 0
     for name, array in arrays.items():
         header[name] = {
@@ -209,8 +211,8 @@ def write(arrays: dict[str, Array], file: BinaryIO) -> None:
 
 
 def limit(memory: int, seconds: int) -> None:
-    """Hard limits of this process: memory, processor time, file size, open files, no core, no children."""
-    for what, most in (
+    """Limit this process: memory, processor time, file size, open files, no core dump, no children."""
+    for resource_kind, most in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, memory),
@@ -218,27 +220,28 @@ def limit(memory: int, seconds: int) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
     ):
-        hard = resource.getrlimit(what)[1]
-        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (least, least))
+        hard = resource.getrlimit(resource_kind)[1]
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource_kind, (allowed, allowed))
 
 
 def main(source: str, target: str, memory: str, seconds: str) -> int:
+    """Convert a pickle and return the exit code: 0, or 2 with the reason on stdout."""
     limit(int(memory), int(seconds))
-    reason: Callable[[str], object] = sys.stdout.write
+    write_reason: Callable[[str], object] = sys.stdout.write
     try:
-        with open(source, "rb") as file:  # noqa: PTH123 - the fewest imports
+        with open(source, "rb") as file:  # noqa: PTH123 - few imports in this process
             arrays = dict(trees(Unpickler(file).load()))
         with open(target, "xb") as out:  # noqa: PTH123
             write(arrays, out)
     except Refusal as error:
-        reason(f"asks for {error}" if str(error).startswith("the name") else f"holds {error}")
+        write_reason(f"asks for {error}" if str(error).startswith("the name") else f"holds {error}")
         return 2
     except MemoryError:
-        reason("needs more memory than a checkpoint of its size should")
+        write_reason("needs more memory than a checkpoint of its size should")
         return 2
-    except Exception as error:  # the parser meets arbitrary bytes
-        reason(f"is damaged ({type(error).__name__}: {error})"[:300])
+    except Exception as error:  # arbitrary bytes make the parser raise nearly anything
+        write_reason(f"is damaged ({type(error).__name__}: {error})"[:300])
         return 2
     return 0
 

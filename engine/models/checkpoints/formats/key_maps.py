@@ -1,8 +1,8 @@
-"""Names of a ResNet's variables in other frameworks -> torchvision's: by name, never by order in a file."""
+"""Maps from the names of a ResNet's variables in other frameworks to torchvision's keys."""
 
 from collections.abc import Iterator, Mapping
 
-#: Blocks a stage of ResNet-50.
+#: Blocks of each stage of ResNet-50.
 RESNET50 = (3, 4, 6, 3)
 _TF_NORM = {
     "gamma": "weight",
@@ -19,9 +19,9 @@ _HAIKU_NORM = {
 
 
 def layers(blocks: tuple[int, ...] = RESNET50) -> Iterator[tuple[str, str]]:
-    """(convolution, BatchNorm) of a bottleneck ResNet in torchvision's names, in SimCLR's order of creation.
+    """Yield (convolution, BatchNorm) of a bottleneck ResNet under torchvision's names.
 
-    A block's shortcut comes before its three convolutions.
+    They come in the order in which SimCLR creates them: a block's shortcut before its three convolutions.
     """
     yield "conv1", "bn1"
     for stage, count in enumerate(blocks, 1):
@@ -34,10 +34,10 @@ def layers(blocks: tuple[int, ...] = RESNET50) -> Iterator[tuple[str, str]]:
 
 
 def simclr(blocks: tuple[int, ...] = RESNET50) -> dict[str, str]:
-    """SimCLR's TensorFlow variable -> torchvision's key.
+    """Return SimCLR's TensorFlow variable -> torchvision's key.
 
-    `base_model/conv2d`, `conv2d_1`, ... and `batch_normalization`, `_1`, ... are numbered as they were
-    created (google-research/simclr, resnet.py; confirmed there and by the third-party converter).
+    `base_model/conv2d`, `conv2d_1`, ... and `batch_normalization`, `_1`, ... are numbered in the order of
+    their creation (google-research/simclr, resnet.py; confirmed there and by the third-party converter).
     """
     names = {}
     for number, (conv, norm) in enumerate(layers(blocks)):
@@ -49,22 +49,24 @@ def simclr(blocks: tuple[int, ...] = RESNET50) -> dict[str, str]:
 
 
 def byol(blocks: tuple[int, ...] = RESNET50) -> dict[tuple[str, str, str], str]:
-    """(tree, module path after the encoder's name, variable) of BYOL's Haiku ResNet -> torchvision's key.
+    """Return a map from variables of BYOL's Haiku ResNet to torchvision's keys.
+
+    A variable is (tree, module path after the encoder's name, variable name).
 
     Source: deepmind-research/byol and haiku/_src/nets/resnet.py.
     """
-    places = {"initial_conv": "conv1", "initial_batchnorm": "bn1"}
+    modules = {"initial_conv": "conv1", "initial_batchnorm": "bn1"}
     for stage, count in enumerate(blocks):
         for block in range(count):
             theirs, ours = f"block_group_{stage}/~/block_{block}/~/", f"layer{stage + 1}.{block}."
             for i in range(3):
-                places[f"{theirs}conv_{i}"] = f"{ours}conv{i + 1}"
-                places[f"{theirs}batchnorm_{i}"] = f"{ours}bn{i + 1}"
+                modules[f"{theirs}conv_{i}"] = f"{ours}conv{i + 1}"
+                modules[f"{theirs}batchnorm_{i}"] = f"{ours}bn{i + 1}"
             if block == 0:
-                places[f"{theirs}shortcut_conv"] = f"{ours}downsample.0"
-                places[f"{theirs}shortcut_batchnorm"] = f"{ours}downsample.1"
+                modules[f"{theirs}shortcut_conv"] = f"{ours}downsample.0"
+                modules[f"{theirs}shortcut_batchnorm"] = f"{ours}downsample.1"
     names = {}
-    for theirs, ours in places.items():
+    for theirs, ours in modules.items():
         if theirs.endswith("conv") or "/conv_" in theirs:
             names["online_params", theirs, "w"] = f"{ours}.weight"
             continue
@@ -74,19 +76,23 @@ def byol(blocks: tuple[int, ...] = RESNET50) -> dict[tuple[str, str, str], str]:
 
 
 def byol_key(name: str, names: Mapping[tuple[str, str, str], str]) -> str | None:
-    """torchvision's key of `TREE:MODULE:VARIABLE`; None for what is no part of the encoder, or only counts.
+    """Return torchvision's key of a variable; None if it is a counter or outside the encoder.
 
-    The encoder's own name (`res_net50/~/`, perhaps with something before it) is inferred, so a known path
-    after a `/~/` decides.
+    The encoder's own name (`res_net50/~/`, perhaps with a prefix) is inferred, not confirmed. Therefore a
+    variable belongs to the encoder if a known module path follows a `/~/`.
+
+    Args:
+        name: `TREE:MODULE:VARIABLE`.
+        names: as `byol` returns them.
 
     Raises:
         KeyError: a parameter of the encoder that this architecture does not have.
     """
     tree, module, variable = name.split(":")
-    for place in ("initial_", "block_group_"):
-        head, found, tail = module.partition(place)
-        if found and (not head or head.endswith("/~/")):
-            key = names.get((tree, found + tail, variable))
+    for beginning in ("initial_", "block_group_"):
+        encoder, separator, path = module.partition(beginning)
+        if separator and (not encoder or encoder.endswith("/~/")):
+            key = names.get((tree, separator + path, variable))
             if key is None and tree == "online_params":
                 raise KeyError(module)
             return key

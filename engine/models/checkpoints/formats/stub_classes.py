@@ -1,8 +1,8 @@
-"""Stand-ins for classes that old checkpoints hold beside their tensors, so that these can be read safely.
+"""Inert stand-ins for the classes that old checkpoints contain besides their tensors.
 
 torch's restricted loader refuses every class that it does not know. A Lightning checkpoint may name its
-callbacks' classes, and some files hold a whole module instead of its state dict. The loader stays restricted:
-each such name (of those that the catalogue lists for the file) is answered by an empty class of our own.
+callbacks' classes, and some files contain a pickled module instead of its state dict. The loader remains
+restricted: each such class, if the catalogue lists it for the file, is replaced by an empty one.
 """
 
 import pickletools
@@ -13,7 +13,7 @@ from typing import IO, Any
 
 
 class Inert:
-    """Takes whatever it is built from and does nothing."""
+    """A class that accepts any arguments and state, and does nothing."""
 
     state: Any = None
 
@@ -27,20 +27,25 @@ class Inert:
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Subclasses of dict are filled this way."""
+        """Ignore an item: subclasses of dict are filled by items."""
 
 
 def stand_ins(path: Path, prefixes: tuple[str, ...]) -> list[tuple[type[Inert], str]]:
-    """A class of its own for each name in the file that begins with one of `prefixes`, as
-    `torch.serialization.safe_globals` takes them. The pickle is disassembled, not executed."""
-    names = sorted({name for name in _names(path) if name.startswith(prefixes)})
+    """Make a stand-in for each class in a file whose name begins with one of `prefixes`.
+
+    The pickle is disassembled, not executed.
+
+    Returns:
+        (stand-in, name of the class) pairs, as `torch.serialization.safe_globals` takes them.
+    """
+    names = sorted({name for name in _class_names(path) if name.startswith(prefixes)})
     return [(type("StandIn", (Inert,), {"stands_for": name}), name) for name in names]
 
 
-def _names(path: Path) -> Iterator[str]:
+def _class_names(path: Path) -> Iterator[str]:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            for _ in range(4):  # the older format: magic number, version, machine, and then the object
+            for _ in range(4):  # pickles of the older format: magic number, version, machine, object
                 yield from _globals(file)
         return
     with zipfile.ZipFile(path) as archive:
@@ -57,14 +62,14 @@ def _globals(file: IO[bytes]) -> Iterator[str]:
 
 
 def state_of(module: Inert, prefix: str = "") -> dict[str, Any]:
-    """The state dict of a whole module that was pickled: parameters and buffers, by dotted name."""
+    """Return the state dict of a pickled module: parameters and buffers by dotted name."""
     state = module.state if isinstance(module.state, dict) else {}
-    found: dict[str, Any] = {}
+    state_dict: dict[str, Any] = {}
     for kind in ("_parameters", "_buffers"):
         for name, value in (state.get(kind) or {}).items():
             if value is not None:
-                found[f"{prefix}{name}"] = value
+                state_dict[f"{prefix}{name}"] = value
     for name, child in (state.get("_modules") or {}).items():
         if isinstance(child, Inert):
-            found |= state_of(child, f"{prefix}{name}.")
-    return found
+            state_dict |= state_of(child, f"{prefix}{name}.")
+    return state_dict

@@ -1,9 +1,9 @@
-"""Reading a TensorFlow checkpoint (a "tensor bundle") without TensorFlow, from a folder or within a zip.
+"""Reader of TensorFlow checkpoints ("tensor bundles") without TensorFlow, from a folder or a zip archive.
 
-`PREFIX.index` is a sorted string table from variable name to a BundleEntryProto, which says in which shard
-`PREFIX.data-00000-of-00001`, where, and with which CRC-32C the variable's bytes lie; the empty key holds the
-BundleHeaderProto. Facts: tensorflow/core/protobuf/tensor_bundle.proto and, of core/framework, types.proto and
-tensor_shape.proto.
+`PREFIX.index` is a sorted string table from variable name to a BundleEntryProto, which states the shard
+(`PREFIX.data-00000-of-00001`), place and CRC-32C of the variable's bytes; the empty key has the
+BundleHeaderProto. Sources: tensorflow/core/protobuf/tensor_bundle.proto and, in core/framework, types.proto
+and tensor_shape.proto.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import numpy as np
 from engine.errors import WeightsError
 from engine.models.checkpoints.formats.sstable import Malformed, crc32c, read, varint
 
-#: TensorFlow's DataType -> numpy's, little-endian; other types (strings, handles) are no weights.
+#: TensorFlow's DataType -> numpy's, little-endian; other types (strings, handles) are not weights.
 _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "<u1", 9: "<i8", 10: "?", 19: "<f2"}
 _MAX_INDEX_BYTES = 256 << 20
 _MAX_TENSOR_BYTES = 4 << 30
@@ -31,7 +31,15 @@ _Fields = dict[int, list[int | bytes]]
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a variable lies: DataType number, shape, shard, offset and bytes in it, masked CRC-32C."""
+    """The index entry of a variable.
+
+    Attributes:
+        dtype: number of its DataType.
+        shape: of the variable.
+        shard: number of the file that has its bytes.
+        offset, size: of the bytes in the shard.
+        crc: masked CRC-32C.
+    """
 
     dtype: int
     shape: tuple[int, ...]
@@ -43,20 +51,27 @@ class Entry:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An open checkpoint: its variables, and how to open a shard."""
+    """An open checkpoint.
+
+    Attributes:
+        name: common beginning of its files' names.
+        entries: variable -> index entry.
+        shards: number of files with data.
+        open_member: opens one of its files by name.
+    """
 
     name: str
     entries: dict[str, Entry]
     shards: int
     open_member: Callable[[str], "contextlib.AbstractContextManager[IO[bytes]]"]
 
-    def tensors(self, wanted: Collection[str]) -> dict[str, np.ndarray]:
-        """The named variables; each shard is read once from front to back.
+    def tensors(self, variables: Collection[str]) -> dict[str, np.ndarray]:
+        """Read the named variables; each shard is read once, from front to back.
 
         Raises:
-            WeightsError: a variable that is absent, of no numeric type, or whose checksum is wrong.
+            WeightsError: a variable is absent or not numeric, or its checksum is wrong.
         """
-        absent = sorted(set(wanted) - set(self.entries))
+        absent = sorted(set(variables) - set(self.entries))
         if absent:
             raise _refuse(
                 self.name,
@@ -64,35 +79,39 @@ class Bundle:
                 "A checkpoint of this model has them all",
             )
         by_shard: dict[int, list[str]] = {}
-        for name in sorted(wanted, key=lambda n: self.entries[n].offset):
+        for name in sorted(variables, key=lambda variable: self.entries[variable].offset):
             by_shard.setdefault(self.entries[name].shard, []).append(name)
-        found: dict[str, np.ndarray] = {}
+        arrays: dict[str, np.ndarray] = {}
         for shard, names in by_shard.items():
             member = f"{self.name}.data-{shard:05d}-of-{self.shards:05d}"
-            with _translated(member), self.open_member(member) as file:
+            with _translate_errors(member), self.open_member(member) as file:
                 for name in names:
-                    found[name] = _tensor(file, name, self.entries[name])
-        return found
+                    arrays[name] = _tensor(file, name, self.entries[name])
+        return arrays
 
 
 @contextlib.contextmanager
-def opened(path: Path, pattern: str = r".*") -> Iterator[Bundle]:
-    """The checkpoint of an `.index` file, or the only one of a zip whose name matches `pattern`.
+def open_checkpoint(path: Path, pattern: str = r".*") -> Iterator[Bundle]:
+    """Open the checkpoint of an `.index` file, or the only one in a zip archive whose name matches.
 
-    Nothing of a zip is unpacked to disk, so no member's name can lead anywhere.
+    Nothing is extracted from an archive to disk, so that the name of a member never becomes a path.
+
+    Args:
+        path: of the index or the archive.
+        pattern: regular expression for the checkpoint's name in an archive.
 
     Raises:
-        WeightsError: no, or several, such checkpoints; or a malformed index.
+        WeightsError: no such checkpoint, several, or a malformed index.
     """
     if path.suffix == ".index":
         stem = path.with_suffix("")
         yield _bundle(str(stem), lambda name: open(name, "rb"))  # noqa: PTH123, SIM115
         return
-    with _translated(str(path)):
+    with _translate_errors(str(path)):
         archive = zipfile.ZipFile(path)
     with archive:
-        names = [n.removesuffix(".index") for n in archive.namelist() if n.endswith(".index")]
-        matching = [n for n in names if re.fullmatch(pattern, n.rpartition("/")[2])]
+        names = [name.removesuffix(".index") for name in archive.namelist() if name.endswith(".index")]
+        matching = [name for name in names if re.fullmatch(pattern, name.rpartition("/")[2])]
         if len(matching) != 1:
             raise _refuse(
                 str(path),
@@ -105,7 +124,7 @@ def opened(path: Path, pattern: str = r".*") -> Iterator[Bundle]:
 def _bundle(
     name: str, open_member: Callable[[str], "contextlib.AbstractContextManager[IO[bytes]]"]
 ) -> Bundle:
-    with _translated(name + ".index"):
+    with _translate_errors(name + ".index"):
         with open_member(name + ".index") as file:
             data = file.read(_MAX_INDEX_BYTES + 1)
         if len(data) > _MAX_INDEX_BYTES:
@@ -150,30 +169,31 @@ def _tensor(file: IO[bytes], name: str, entry: Entry) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(entry.shape)
 
 
-# --- protocol buffers: only what these three messages use ---------------------------------------------
+# --- protocol buffers: only the parts that these three messages use -----------------------------------
 
 
 def _fields(data: bytes) -> _Fields:
-    """Field number -> its values in order; lengths and checks as protobuf's encoding demands."""
+    """Decode a message into field number -> values in order. Raises Malformed."""
     fields: _Fields = {}
-    at = 0
-    while at < len(data):
-        tag, at = varint(data, at)
-        kind = tag & 7
+    offset = 0
+    while offset < len(data):
+        tag, offset = varint(data, offset)
+        wire_type = tag & 7
         value: int | bytes
-        if kind == 0:
-            value, at = varint(data, at)
+        if wire_type == 0:
+            value, offset = varint(data, offset)
         else:
-            if kind == 2:
-                size, at = varint(data, at)
-            elif kind in (1, 5):
-                size = 8 if kind == 1 else 4
+            if wire_type == 2:
+                size, offset = varint(data, offset)
+            elif wire_type in (1, 5):
+                size = 8 if wire_type == 1 else 4
             else:
-                raise Malformed(f"a field of kind {kind}")
-            if at + size > len(data):
+                raise Malformed(f"a field of kind {wire_type}")
+            if offset + size > len(data):
                 raise Malformed("a field runs past the end")
-            value = data[at : at + size] if kind == 2 else int.from_bytes(data[at : at + size], "little")
-            at += size
+            content = data[offset : offset + size]
+            value = content if wire_type == 2 else int.from_bytes(content, "little")
+            offset += size
         fields.setdefault(tag >> 3, []).append(value)
     return fields
 
@@ -196,7 +216,7 @@ def _last(fields: _Fields, field: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _translated(where: str) -> Iterator[None]:
+def _translate_errors(where: str) -> Iterator[None]:
     try:
         yield
     except Malformed as error:
@@ -205,10 +225,10 @@ def _translated(where: str) -> Iterator[None]:
         raise _refuse(where, f"is no whole zip ({error})", "The checkpoint lies in a zip") from error
     except KeyError as error:
         raise _refuse(where, "is missing in the zip", "Index and data belong together") from error
-    # zlib's own error, and what zipfile raises for passwords and unknown compressions.
+    # zlib's own error, and RuntimeError, which zipfile raises for passwords and unknown compressions.
     except (OSError, UnicodeDecodeError, RuntimeError, EOFError, zlib.error) as error:
         raise _refuse(where, f"cannot be read ({error})", "Index and data must be there") from error
 
 
-def _refuse(where: str, found: str, rule: str) -> WeightsError:
-    return WeightsError(f"{where} {found}", rule, "fetch it again")
+def _refuse(where: str, fault: str, rule: str) -> WeightsError:
+    return WeightsError(f"{where} {fault}", rule, "fetch it again")

@@ -12,7 +12,7 @@ from engine.evals.common.labels import group_codes, label_codes
 from engine.evals.fewshot.evaluate import Protocol, fewshot
 from engine.evals.neighbours.knn import KnnOptions, knn
 from engine.evals.probe.evaluate import ProbeOptions, probe
-from stores.manifest.measures import measured
+from stores.manifest.measurements import is_measurement
 
 WORDS = ["b", "a", "b", None]
 #: The same four labels, the last one missing, in the forms that users have.
@@ -86,8 +86,10 @@ def test_a_measurement_is_no_class() -> None:
     for fine in ([0, 1], [0, 1, 2, 0], np.arange(100) // 2, [f"name {row}" for row in range(100)]):
         label_codes(fine)
     assert group_codes(np.arange(100)).codes.tolist() == list(range(100))
-    assert measured([*map(str, np.linspace(0, 1, 30))], 59) and not measured([*map(str, range(30))], 59)
-    assert not measured([*map(str, np.linspace(0, 1, 30))], 60)
+    assert is_measurement([*map(str, np.linspace(0, 1, 30))], 59) and not is_measurement(
+        [*map(str, range(30))], 59
+    )
+    assert not is_measurement([*map(str, np.linspace(0, 1, 30))], 60)
 
 
 @pytest.fixture(scope="module")

@@ -176,8 +176,8 @@ class _OnePixel(nn.Module):
 
 def test_a_one_pixel_model_gives_the_pyramid(images: Images) -> None:
     occluder = Occluder(images.spec, CPU, Squares(SIDE, 10, 1))
-    occluder.net = windowed_forward.LocalForward(_OnePixel(), CPU, SIDE)
-    occluder._exact = windowed_forward.LocalForward(_OnePixel(), CPU, SIDE, whole=True)
+    occluder.net = windowed_forward.WindowedForward(_OnePixel(), CPU, SIDE)
+    occluder._exact = windowed_forward.WindowedForward(_OnePixel(), CPU, SIDE, whole=True)
     scores, _ = occluder.score(_image(images, 0)[0])
     occluder.close()
     found = accumulate(scores.values, occluder.squares)

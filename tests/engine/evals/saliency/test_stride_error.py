@@ -41,7 +41,7 @@ class _Means(nn.Module):
 def _occluder(side: int, stride: int) -> Occluder:
     spec = resolve(MODEL, recipe=Recipe(size=side, crop=side))
     occluder = Occluder(spec, CPU, Squares(side, 10, stride))
-    occluder.net = windowed_forward.LocalForward(_Means(), CPU, side)
+    occluder.net = windowed_forward.WindowedForward(_Means(), CPU, side)
     return occluder
 
 

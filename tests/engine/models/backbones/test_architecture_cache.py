@@ -28,9 +28,9 @@ SMALL = replace(Recipe(), size=32, crop=32)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Folder of the facts that this test keeps."""
     monkeypatch.setenv("EMBANK_CACHE", str(tmp_path / "cache"))
-    architecture_cache._surroundings.cache_clear()
+    architecture_cache._environment.cache_clear()
     yield tmp_path / "cache" / "facts"
-    architecture_cache._surroundings.cache_clear()
+    architecture_cache._environment.cache_clear()
 
 
 @pytest.fixture
@@ -104,19 +104,19 @@ def test_timm_says_where_its_weights_are(kept: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["versions", "_installation", "_processor", "_source"])
-def test_other_surroundings_are_other_facts(
+def test_other_environment_are_other_facts(
     kept: Path, builds: list[str], where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     architecture_cache.layer(NAME)
     original = getattr(architecture_cache, where)
     monkeypatch.setattr(architecture_cache, where, lambda *given: [original(*given), "changed"])
-    architecture_cache._surroundings.cache_clear()
+    architecture_cache._environment.cache_clear()
     builds.clear()
     architecture_cache.layer(NAME)
     assert builds == ["layer"]
 
 
-def test_surroundings_are_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_are_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         architecture_cache.versions(architecture_cache.LIBRARIES)["torch"].partition("+")[0]
         == torch.__version__.partition("+")[0]
@@ -252,6 +252,6 @@ def test_the_hub_is_where_torch_says(told: dict[str, str], monkeypatch: pytest.M
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     asked = Path(torch.hub.get_dir())
-    assert sources._hub() == asked
+    assert sources._torch_hub() == asked
     monkeypatch.setattr(sources, "sys", SimpleNamespace(modules={}))
-    assert sources._hub() == asked
+    assert sources._torch_hub() == asked

@@ -7,7 +7,7 @@ from torchvision import models
 
 from engine.errors import ModelError
 from engine.models.backbones import architectures
-from engine.models.catalog import lookup as catalog
+from engine.models.catalog import lookup
 from engine.models.catalog.entry import Row
 from engine.models.catalog.families import BEYOND, ROWS, STUDY
 from engine.models.checkpoints.checkpoint_cache import Published
@@ -53,8 +53,8 @@ def test_preprocessing_of_the_study() -> None:
 
 def test_moco_cxr_has_two_ways() -> None:
     for slug in ("moco-cxr-r18", "moco-cxr-d121"):
-        paper, native = (catalog.find(f"{slug}+{v}").recipe for v in ("paper", "native"))
-        assert paper == catalog.find(slug).recipe == Recipe()
+        paper, native = (lookup.find(f"{slug}+{v}").recipe for v in ("paper", "native"))
+        assert paper == lookup.find(slug).recipe == Recipe()
         assert (native.side, native.mean, native.sd) == (320, (0.502,) * 3, (0.085585,) * 3)
 
 
@@ -89,7 +89,7 @@ def test_cache_folders_are_apart() -> None:
     ],
 )
 def test_supervised_facts_are_torchvisions(slug: str, published: models.WeightsEnum) -> None:
-    row = catalog.find(slug).row
+    row = lookup.find(slug).row
     assert isinstance(row.source, Published)
     assert row.source.url == published.url
     assert row.source.expected.sha256 in published.url
@@ -99,19 +99,19 @@ def test_supervised_facts_are_torchvisions(slug: str, published: models.WeightsE
 
 def test_torchxrayvisions_address_is_its_own() -> None:
     xrv = pytest.importorskip("torchxrayvision")
-    row = catalog.find("xrv-densenet121").row
+    row = lookup.find("xrv-densenet121").row
     assert isinstance(row.source, Published)
     assert row.source.url == xrv.models.model_urls["densenet121-res224-all"]["weights_url"]
 
 
 @pytest.mark.parametrize("slug", [row.slug for row in BEYOND])
 def test_models_beyond_the_study_can_be_described(slug: str) -> None:
-    found = catalog.find(slug)
+    found = lookup.find(slug)
     library = found.architecture.partition("/")[0]
     pytest.importorskip(library)
     if library == "transformers" and slug != "dinov2-small":
         pytest.skip("large; one of them is enough")
-    told = catalog.describe(slug)
+    told = lookup.describe(slug)
     assert told["source"]["present"] in ("yes", "no")
     assert told["layer"] in ("cls", "gap")
 
@@ -119,10 +119,10 @@ def test_models_beyond_the_study_can_be_described(slug: str) -> None:
 @pytest.mark.parametrize("slug", ["byol+mean", "moco-v2+same", "byol+", "torchvision/resnet18+same", "+same"])
 def test_unknown_variants_are_refused(slug: str) -> None:
     with pytest.raises(ModelError) as caught:
-        catalog.find(slug)
+        lookup.find(slug)
     assert caught.value.remedy
 
 
 @pytest.mark.parametrize("slug", ["timm/vit_tiny_patch16_224+mean", "byol+same", "simclr-v1+same"])
 def test_variants_are_in_the_architecture(slug: str) -> None:
-    assert "+" in catalog.find(slug).architecture
+    assert "+" in lookup.find(slug).architecture

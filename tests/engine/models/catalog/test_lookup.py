@@ -14,7 +14,7 @@ from torchvision import models
 from engine.errors import ModelError, Refused, WeightsError
 from engine.models import catalogue, resolve
 from engine.models.backbones import architectures
-from engine.models.catalog import lookup as catalog
+from engine.models.catalog import lookup
 from engine.models.checkpoints import weights
 from engine.recipes import Recipe
 from tests.engine.models.plain import saved
@@ -224,7 +224,7 @@ def test_no_hub_is_an_error_with_remedies(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_catalogue_shows_every_row() -> None:
     rows = catalogue()
-    assert [row["slug"] for row in rows] == [row.slug for row in catalog.ROWS]
+    assert [row["slug"] for row in rows] == [row.slug for row in lookup.ROWS]
     assert all(isinstance(value, str) for row in rows for value in row.values())
     assert next(row for row in rows if row["slug"] == "byol")["variants"] == "+same"
     assert issubclass(ModelError, Refused)

@@ -16,11 +16,10 @@ from torchvision import models
 
 from engine.errors import WeightsError
 from engine.models import load, resolve
-from engine.models.catalog import families as rows
-from engine.models.catalog import lookup as catalog
+from engine.models.catalog import families, lookup
 from engine.models.catalog.entry import Row, Variant
 from engine.models.checkpoints import checkpoint_cache
-from engine.models.checkpoints.checkpoint_cache import Expected, Published, bring, convert
+from engine.models.checkpoints.checkpoint_cache import Expected, Published, convert, fetch
 from engine.models.checkpoints.readers import TorchFile
 from engine.recipes import Recipe
 from engine.runtime import Runtime
@@ -62,7 +61,7 @@ def _source(url: str = "https://127.0.0.1/w.pth", **options: Any) -> Published:
 def row(monkeypatch: pytest.MonkeyPatch) -> Iterator[Row]:
     """A row of the catalogue, and nothing else: that is all that adding a model takes."""
     added = Row("tiny", ARCHITECTURE, _source(), SMALL, variants=(Variant("same", "same"),))
-    monkeypatch.setattr(catalog, "ROWS", (*rows.ROWS, added))
+    monkeypatch.setattr(lookup, "ROWS", (*families.ROWS, added))
     return added
 
 
@@ -78,7 +77,7 @@ def test_from_a_server(server: Server, file: Path, cache: Path) -> None:
     server.drops = [1_000_000]
     source = _source(server.url)
     assert source.present() == "no"
-    path = bring(source, patience=QUICK, schemes=("http",))
+    path = fetch(source, patience=QUICK, schemes=("http",))
     assert path.read_bytes() == server.content
     assert source.present() == "fetched, not converted"
     pin = json.loads((cache / "source.json").read_text())
@@ -86,7 +85,7 @@ def test_from_a_server(server: Server, file: Path, cache: Path) -> None:
     assert pin["md5"] == hashlib.md5(server.content, usedforsecurity=False).hexdigest()
     assert (pin["size"], pin["url"], pin["from_file"]) == (len(server.content), server.url, False)
     asked = len(server.asked)
-    assert bring(source, schemes=("http",)) == path  # it is there
+    assert fetch(source, schemes=("http",)) == path  # it is there
     assert len(server.asked) == asked
     assert sorted(p.name for p in cache.iterdir()) == ["source.json", "w.pth.tar"]
 
@@ -95,41 +94,41 @@ def test_from_a_server(server: Server, file: Path, cache: Path) -> None:
 def test_a_wrong_file_leaves_nothing(known: Expected, server: Server, file: Path, cache: Path) -> None:
     server.content = file.read_bytes()
     with pytest.raises(WeightsError, match="catalogue expects"):
-        bring(_source(server.url, expected=known), patience=QUICK, schemes=("http",))
+        fetch(_source(server.url, expected=known), patience=QUICK, schemes=("http",))
     with pytest.raises(WeightsError, match="catalogue expects"):
-        bring(_source(expected=known), from_file=file)
+        fetch(_source(expected=known), from_file=file)
     assert not cache.exists()
 
 
 def test_the_beginnings_of_digests_are_enough(file: Path) -> None:
     md5 = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
     known = Expected(_sha256(file)[:8], md5[:8], file.stat().st_size)
-    assert bring(_source(expected=known), from_file=file).exists()
+    assert fetch(_source(expected=known), from_file=file).exists()
 
 
 def test_what_was_first_fetched_is_pinned(file: Path, cache: Path, tmp_path: Path) -> None:
-    bring(_source(), from_file=file)
+    fetch(_source(), from_file=file)
     other = tmp_path / "other.pth"
     torch.save({"state_dict": {}}, other)
     with pytest.raises(WeightsError, match="pinned") as caught:
-        bring(_source(), from_file=other)
+        fetch(_source(), from_file=other)
     assert str(cache) in caught.value.remedy
     (cache / "w.pth.tar").write_bytes(other.read_bytes())
-    for step in (lambda: bring(_source()), lambda: convert(_source(), ARCHITECTURE)):
+    for step in (lambda: fetch(_source()), lambda: convert(_source(), ARCHITECTURE)):
         with pytest.raises(WeightsError, match="pinned"):
             step()
 
 
 def test_only_https(file: Path) -> None:
     with pytest.raises(WeightsError, match="https only"):
-        bring(_source("http://127.0.0.1/w.pth"))
+        fetch(_source("http://127.0.0.1/w.pth"))
 
 
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>", b""])
 def test_no_weights_file(content: bytes, tmp_path: Path, cache: Path) -> None:
     (tmp_path / "page").write_bytes(content)
     with pytest.raises(WeightsError):
-        bring(_source(), from_file=tmp_path / "page")
+        fetch(_source(), from_file=tmp_path / "page")
     assert not (cache / "w.pth.tar").exists()
 
 
@@ -146,7 +145,7 @@ def test_where_the_cache_is(variable: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_provenance(file: Path, cache: Path) -> None:
-    bring(_source(), from_file=file)
+    fetch(_source(), from_file=file)
     told = convert(_source(), ARCHITECTURE)
     assert told == json.loads((cache / "model.json").read_text())
     assert told["sha256"] == _sha256(cache / "model.safetensors")
@@ -167,7 +166,7 @@ def test_provenance(file: Path, cache: Path) -> None:
 
 def test_the_converted_bytes_are_the_same_everywhere(file: Path, cache: Path, tmp_path: Path) -> None:
     """Its digest goes into the key, so it must not depend on the process, the time or the place."""
-    bring(_source(), from_file=file)
+    fetch(_source(), from_file=file)
     here = convert(_source(), ARCHITECTURE)["sha256"]
     assert convert(_source(), ARCHITECTURE, source=file, out=tmp_path / "x.safetensors")["sha256"] == here
     code = """if True:
@@ -189,7 +188,7 @@ def test_the_converted_bytes_are_the_same_everywhere(file: Path, cache: Path, tm
 
 
 def test_another_architecture_is_refused(file: Path, cache: Path) -> None:
-    bring(_source(), from_file=file)
+    fetch(_source(), from_file=file)
     with pytest.raises(WeightsError, match="does not fit"):
         convert(_source(), "torchvision/resnet34")
     assert not (cache / "model.safetensors").exists()
@@ -199,7 +198,7 @@ def test_a_missing_tensor_is_refused(file: Path, tmp_path: Path) -> None:
     whole = torch.load(file, weights_only=True)
     del whole["state_dict"]["module.encoder_q.layer4.1.bn2.running_var"]
     torch.save(whole, tmp_path / "w.pth")
-    bring(_source(), from_file=tmp_path / "w.pth")
+    fetch(_source(), from_file=tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"layer4\.1\.bn2\.running_var"):
         convert(_source(), ARCHITECTURE)
 
@@ -208,7 +207,7 @@ def test_a_variance_below_zero_is_refused(file: Path, cache: Path, tmp_path: Pat
     damaged = torch.load(file, weights_only=True)
     damaged["state_dict"]["module.encoder_q.layer4.1.bn2.running_var"][5] = -1e-3
     torch.save(damaged, tmp_path / "w.pth")
-    bring(_source(), from_file=tmp_path / "w.pth")
+    fetch(_source(), from_file=tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"layer4\.1\.bn2\.running_var -0\.001"):
         convert(_source(), ARCHITECTURE)
     assert not (cache / "model.safetensors").exists()
@@ -222,14 +221,14 @@ def test_absent_weights_name_the_command(row: Row, file: Path) -> None:
         resolve("tiny")
     assert "embank models fetch tiny" in caught.value.remedy
     assert "--from-file" in caught.value.remedy
-    bring(_source(), from_file=file)
+    fetch(_source(), from_file=file)
     with pytest.raises(WeightsError) as caught:
         resolve("tiny+same")
     assert "embank models convert tiny" in caught.value.remedy
 
 
 def test_features_are_the_published_networks(row: Row, file: Path) -> None:
-    bring(_source(), from_file=file)
+    fetch(_source(), from_file=file)
     told = convert(_source(), ARCHITECTURE)
     spec = resolve("tiny")
     assert spec.weights_sha256 == told["sha256"]
@@ -246,7 +245,7 @@ def test_features_are_the_published_networks(row: Row, file: Path) -> None:
 
 
 def test_damage_in_the_cache_is_found(row: Row, file: Path, cache: Path) -> None:
-    bring(_source(), from_file=file)
+    fetch(_source(), from_file=file)
     convert(_source(), ARCHITECTURE)
     bad = bytearray((cache / "model.safetensors").read_bytes())
     bad[-1] ^= 1

@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import MachineFault, WeightsError
 from engine.models.checkpoints import download, sources
-from engine.models.checkpoints.checkpoint_cache import Expected, Published, bring
+from engine.models.checkpoints.checkpoint_cache import Expected, Published, fetch
 from engine.models.checkpoints.readers import TorchFile
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -261,13 +261,13 @@ def test_the_cache_is_made_when_something_has_come(
     source = Published("tiny", server.url, "w.pth", TorchFile("state_dict", "", ()))
     server.statuses = [status] * 9
     with pytest.raises(WeightsError):
-        bring(source, patience=QUICK, schemes=("http",))
+        fetch(source, patience=QUICK, schemes=("http",))
     assert list(tmp_path.iterdir()) == []
     server.statuses, server.drops = [], [1_000_000, 0, 0, 0]
     with pytest.raises(MachineFault):
-        bring(source, patience=QUICK, schemes=("http",))
+        fetch(source, patience=QUICK, schemes=("http",))
     assert (tmp_path / "cache" / "models" / "tiny" / "w.pth.part").stat().st_size == 1_000_000
-    bring(source, patience=QUICK, schemes=("http",))
+    fetch(source, patience=QUICK, schemes=("http",))
     assert sorted(path.name for path in source.folder.iterdir()) == ["source.json", "w.pth"]
 
 
@@ -285,5 +285,5 @@ def test_another_file_than_expected_leaves_nothing(
     reader = TorchFile("state_dict", "", ())
     source = Published("tiny", server.url, "w.pth", reader, expected=Expected(md5="0" * 8))
     with pytest.raises(WeightsError, match="The catalogue expects"):
-        bring(source, patience=QUICK, schemes=("http",))
+        fetch(source, patience=QUICK, schemes=("http",))
     assert list(tmp_path.iterdir()) == []

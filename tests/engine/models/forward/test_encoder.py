@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from engine.errors import ModelError, WeightsError
 from engine.models import ModelSpec, load, resolve
 from engine.models.backbones import architectures
-from engine.models.catalog import lookup as catalog
+from engine.models.catalog import lookup
 from engine.models.checkpoints import weights
 from engine.models.forward import encoder as encoder_module
 from engine.normalise import normalise_numpy
@@ -76,7 +76,7 @@ def _spec(slug: str, folder: Path, recipe: Recipe = SMALL) -> ModelSpec:
         return resolve(slug, recipe=recipe)
     path = folder / (slug.replace("/", "-") + ".pth")
     if not path.exists():
-        module = trained(architectures.build_seeded(catalog.find(slug).architecture, 1), recipe.side)
+        module = trained(architectures.build_seeded(lookup.find(slug).architecture, 1), recipe.side)
         torch.save(architectures.body(module).state_dict(), path)
     return resolve(slug, weights=path, recipe=recipe)
 
@@ -99,8 +99,8 @@ def _exact(spec: ModelSpec, pixels: torch.Tensor) -> torch.Tensor:
 
 def test_every_architecture_of_the_catalogue_is_tested() -> None:
     """Rows share architectures; each of these is held to the contract, under one slug or another."""
-    tested = {catalog.find(slug).architecture.partition("+")[0] for slug in [*FAMILIES, *MORE]}
-    rows = {row.architecture.partition("+")[0] for row in catalog.ROWS if "{name}" not in row.architecture}
+    tested = {lookup.find(slug).architecture.partition("+")[0] for slug in [*FAMILIES, *MORE]}
+    rows = {row.architecture.partition("+")[0] for row in lookup.ROWS if "{name}" not in row.architecture}
     # Transformers take one size or are large: a small one is tested below, and in test_huggingface.py.
     assert {a for a in rows if not a.startswith(("transformers/", "timm/vit_"))} <= tested
 
@@ -352,7 +352,7 @@ def test_a_failed_compilation_has_a_remedy(folder: Path, monkeypatch: pytest.Mon
     def broken(*args: object) -> None:
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(encoder_module, "_compiled", lambda net, runtime: broken)
+    monkeypatch.setattr(encoder_module, "_compile", lambda net, runtime: broken)
     with pytest.raises(ModelError, match=r"install g\+\+"):
         load(_spec("torchvision/resnet18", folder), Runtime(threads=1, compile=True))
 

@@ -62,7 +62,7 @@ def test_window_forward_equals_whole_forward_passes(name: str) -> None:
     if name.startswith("timm"):
         pytest.importorskip("timm")
     module = trained(architectures.build_seeded(name, 0), SIDE)
-    net, image = windowed_forward.LocalForward(module, CPU, SIDE), _images()
+    net, image = windowed_forward.WindowedForward(module, CPU, SIDE), _images()
     assert (len(net._pieces), net.shares) == (PIECES[name], PIECES[name] > 0)
     base = net.base(image)
     scale = float(base.feature.norm())
@@ -88,12 +88,12 @@ def test_resnet_shares_all_its_blocks(pack: bool) -> None:
     if pack and not fx_fusion.can_pack():
         pytest.skip("this torch has no oneDNN convolutions")
     # The stem's convolution and pooling, then eight blocks; the first of each later stage has stride 2.
-    assert [piece.reach[0].stride for piece in pieces] == [2, 2, 1, 1, 2, 1, 2, 1, 2, 1]
+    assert [piece.field[0].stride for piece in pieces] == [2, 2, 1, 1, 2, 1, 2, 1, 2, 1]
 
 
 def test_only_the_window_s_reach_is_computed() -> None:
     module = settle(architectures.build_seeded("torchvision/resnet18", 0))
-    net, image = windowed_forward.LocalForward(module, CPU, 242), torch.zeros(1, 3, 242, 242)
+    net, image = windowed_forward.WindowedForward(module, CPU, 242), torch.zeros(1, 3, 242, 242)
     base, seen = net.base(image), []
     for piece in net._pieces:
         piece.module.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
@@ -132,7 +132,7 @@ def test_reach_equals_what_gradients_show(layers: list[tuple[int, int, int, int]
     ]
     for conv in convs:
         conv.weight.fill_(1.0)
-    whole = receptive_field.Reach()
+    whole = receptive_field.AxisField()
     for conv in convs:
         found = receptive_field.of_module(conv)
         assert found is not None
@@ -144,14 +144,14 @@ def test_reach_equals_what_gradients_show(layers: list[tuple[int, int, int, int]
         assert inputs <= set(range(max(low, 0), min(high + 1, size)))
         assert min(inputs) == max(low, 0) or whole.before  # tight where nothing is skipped
     for first, stop in [(0, 1), (5, 9), (38, 40)]:
-        low, high = whole.changed(first, stop, len(depends))
+        low, high = whole.affected_outputs(first, stop, len(depends))
         outside = [o for o in range(len(depends)) if not low <= o < high]
         assert all(depends[o].isdisjoint(range(first, stop)) for o in outside)
 
 
 def test_batch_norm_of_each_image_equals_train_mode_with_a_batch_of_one() -> None:
     module = trained(architectures.build_seeded("torchvision/resnet18", 0), SIDE)
-    net, image = windowed_forward.LocalForward(module, CPU, SIDE, per_image_norm=True), _images()
+    net, image = windowed_forward.WindowedForward(module, CPU, SIDE, per_image_norm=True), _images()
     patches = _patches(image, 20, 30, 10)
     expected = _plain(copy.deepcopy(module).train(), image, 20, 30, patches)
     found = net.base(image).features(20, 30, patches).double()
@@ -163,7 +163,7 @@ def test_batch_norm_of_each_image_equals_train_mode_with_a_batch_of_one() -> Non
 
 def test_bf16_is_close_and_repeatable() -> None:
     module = trained(architectures.build_seeded("torchvision/resnet18", 0), SIDE)
-    net, image = windowed_forward.LocalForward(module, Runtime("cpu", "bf16", 1), SIDE), _images()
+    net, image = windowed_forward.WindowedForward(module, Runtime("cpu", "bf16", 1), SIDE), _images()
     patches = _patches(image, 20, 30, 10)
     base = net.base(image)
     found = base.features(20, 30, patches.clone())
@@ -179,7 +179,7 @@ def test_bf16_is_close_and_repeatable() -> None:
 def test_cuda_equals_whole_forward_passes_in_float64(name: str) -> None:
     module = trained(architectures.build_seeded(name, 0), SIDE)
     runtime = Runtime("cuda:0", "fp32", 1)
-    net, image = windowed_forward.LocalForward(module, runtime, SIDE), _images()
+    net, image = windowed_forward.WindowedForward(module, runtime, SIDE), _images()
     base = net.base(image.cuda())
     for top, left in [(0, 0), (33, 28), (65, 65)]:
         patches = _patches(image, top, left, 10)

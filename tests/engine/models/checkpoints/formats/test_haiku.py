@@ -139,7 +139,7 @@ def _repeated(length: int, after: bytes, times: int) -> bytes:
 
 def test_memory_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten gigabytes of bytes from a file of two megabytes."""
-    monkeypatch.setattr(haiku, "_MEMORY", (6, 64 << 20))
+    monkeypatch.setattr(haiku, "_BYTES", 64 << 20)
     with pytest.raises(WeightsError, match="needs more memory"):
         _read(tmp_path, _repeated(1_000_000, b"a", 10_000))
 

@@ -32,7 +32,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def _read(path: Path, wanted: list[str] | None = None, pattern: str = ".*") -> dict[str, np.ndarray]:
-    with tf_checkpoint.opened(path, pattern) as opened:
+    with tf_checkpoint.open_checkpoint(path, pattern) as opened:
         return opened.tensors(wanted or list(opened.entries))
 
 

@@ -1,4 +1,4 @@
-"""The file in which a bank keeps its manifest."""
+"""Restoring the manifest that a bank keeps."""
 
 from typing import TYPE_CHECKING
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 
 def restore_manifest(bank: Bank, manifest: "Manifest") -> Bank:
-    """Put back a damaged or missing manifest, if this is the one the bank was made with.
+    """Write a bank's damaged or missing manifest again, if the given one is what the bank was made with.
 
-    The same rows may make other bytes (a moved bank, another library); the run document then takes their
-    digest.
+    The same rows may be written as different bytes (by a moved bank, or another version of a library); the
+    run document then gets the new digest.
 
     Returns:
         The bank, opened again if anything changed.
     """
-    found = files.digest(bank.path / MANIFEST)
-    if (found is not None and found[1] == bank.files[MANIFEST]) or manifest.digest != bank.manifest_digest:
+    stored = files.digest(bank.path / MANIFEST)
+    if (stored is not None and stored[1] == bank.files[MANIFEST]) or manifest.digest != bank.manifest_digest:
         return bank
     with locks.held(bank.path / SIDE / "lock"):
         manifest.write(bank.path / MANIFEST)
-        found = files.digest(bank.path / MANIFEST)
-        if found is not None and found[1] != bank.files[MANIFEST]:
+        stored = files.digest(bank.path / MANIFEST)
+        if stored is not None and stored[1] != bank.files[MANIFEST]:
             body = documents.read(bank.path / RUN_DOCUMENT)
-            body["files"][MANIFEST] = found[1]
+            body["files"][MANIFEST] = stored[1]
             temp = files.temporary(bank.path / SIDE / "tmp", "bank")
             documents.replace(bank.path / RUN_DOCUMENT, body, temp)
     return Bank.open(bank.path)

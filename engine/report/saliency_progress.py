@@ -1,4 +1,4 @@
-"""Progress of long counts: done of all, rate and time left, on stderr."""
+"""Progress and estimates of saliency evaluations, on stderr."""
 
 import math
 import sys
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def saliency_line(progress: "Progress", width: int | None = None) -> str:
-    """Everything about a running saliency evaluation in one line; the id is shortened to fit a width."""
+    """Describe a running saliency evaluation in one line.
+
+    Args:
+        progress: of the evaluation.
+        width: of the line, for which the image's id is shortened; None for no limit.
+    """
     image = f"image {progress.image}/{progress.images}"
     rest = (
         f"{progress.done:,}/{progress.total:,} places, {progress.per_s:,.1f} places/s, "
@@ -32,15 +37,15 @@ def saliency_line(progress: "Progress", width: int | None = None) -> str:
 
 
 def estimate_lines(estimate: "Estimate") -> list[str]:
-    """What is said before maps are computed: how long it will take, and what would take less."""
+    """Describe, before maps are computed, how long it will take and what would take less time."""
     maps = f"{estimate.maps:,} {'map' if estimate.maps == 1 else 'maps'} at stride {estimate.stride}"
-    takes = f"about {_about(estimate.seconds)}" if math.isfinite(estimate.seconds) else "a moment"
-    lines = [f"{maps}, {estimate.places:,} places: {takes} on this machine"]
+    time_needed = f"about {_rounded(estimate.seconds)}" if math.isfinite(estimate.seconds) else "a moment"
+    lines = [f"{maps}, {estimate.places:,} places: {time_needed} on this machine"]
     if estimate.long:
-        less = "fewer --images take less" if estimate.coarser is None else (
+        advice = "fewer --images take less" if estimate.coarser is None else (
             f"--stride {estimate.coarser} is coarser and takes less"
         )  # fmt: skip
-        lines.append(f"That is long: {less}; stopped runs go on where they were")
+        lines.append(f"That is long: {advice}; stopped runs go on where they were")
     if estimate.exact:
         lines.append(
             f"Exact maps of {estimate.exact:,} of these images are there, finished or begun: "
@@ -49,8 +54,8 @@ def estimate_lines(estimate: "Estimate") -> list[str]:
     return lines
 
 
-def _about(seconds: float) -> str:
-    """Seconds in words that are no more precise than an estimate is."""
+def _rounded(seconds: float) -> str:
+    """Format seconds with no more precision than an estimate has."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 90 * 60:
@@ -59,20 +64,20 @@ def _about(seconds: float) -> str:
 
 
 def say_estimate(estimate: "Estimate") -> None:
-    """Say on stderr how long it will take."""
+    """Print an estimate on stderr."""
     for line in estimate_lines(estimate):
         say(line)
 
 
 @contextmanager
-def saliency_progress() -> "Iterator[Callable[[Progress], None]]":
-    """A line that is written over on a terminal, a line every ten seconds elsewhere."""
+def show_progress() -> "Iterator[Callable[[Progress], None]]":
+    """Show progress on stderr: one overwritten line on a terminal, a line every ten seconds elsewhere."""
     live, last = sys.stderr.isatty(), time.monotonic() - (LINE_EVERY_S if sys.stderr.isatty() else 0)
 
     def update(progress: "Progress") -> None:
         nonlocal last
-        every = 0.25 if live else LINE_EVERY_S
-        if time.monotonic() - last < every and progress.done < progress.total:
+        interval = 0.25 if live else LINE_EVERY_S
+        if time.monotonic() - last < interval and progress.done < progress.total:
             return
         last = time.monotonic()
         if live:

@@ -1,20 +1,20 @@
-"""What a command that is stopped (Ctrl-C, SIGTERM) leaves behind, in one line.
+"""One sentence for each command on what it leaves behind when it is stopped (Ctrl-C, SIGTERM).
 
-Each sentence is true at whatever moment the command stops, the last included, so none says that something was
-or was not done that depends on it.
+A sentence must be true at whatever moment the command stops, the last one included; so none states what
+depends on that moment.
 """
 
 from collections.abc import Mapping, Sequence
 
 _READS = "This command only reads: nothing was changed."
-_MANIFEST = "A manifest is put in its place whole, as the last step: before that nothing is written."
+_MANIFEST = "A manifest is written in one step, the last: before that nothing is written."
 _EVALUATION = (
     "A record is written to the bank once everything is computed: before that the bank is unchanged. "
     "Run the same command again."
 )
-_EITHER_WAY = "The change is made whole or not at all: run the same command again."
+_ATOMIC = "The change is made completely or not at all: run the same command again."
 
-#: Command -> what is kept when it is stopped.
+#: Command -> what is kept if it is stopped.
 KEPT: Mapping[str, str] = {
     "doctor": _READS,
     "quickstart": "What is done is kept; run the same command to resume.",
@@ -29,7 +29,7 @@ KEPT: Mapping[str, str] = {
     "bank verify": _READS,
     "bank repair": "What was mended is kept; run the same command to go on.",
     "bank export": "Finished files are kept and the rest is not; run the same command to write all of them.",
-    "bank rename": _EITHER_WAY,
+    "bank rename": _ATOMIC,
     "bank rm": "The same command finishes a removal that has begun; until then the feature takes no part.",
     "bank prune": "What was removed can be made again, the rest is kept; run the same command to go on.",
     "bank relabel": "The old bank is unchanged; what the new one has taken over is kept. "
@@ -43,11 +43,11 @@ KEPT: Mapping[str, str] = {
     "saliency": "Finished maps, and the places of the last one, are kept; run the same command to resume.",
     "records ls": _READS,
     "records show": _READS,
-    "records export": "The file is put in its place whole, as the last step: run the same command again.",
+    "records export": "The file is written in one step, the last: run the same command again.",
     "models list": _READS,
     "models show": _READS,
     "models fetch": "Downloaded bytes are kept; run the same command to resume.",
-    "models convert": "A converted file is put in its place whole: run the same command again.",
+    "models convert": "A converted file is written in one step: run the same command again.",
     "datasets list": _READS,
     "datasets show": _READS,
     "bench": "A benchmark keeps only the reports that it had written; run the same command again.",
@@ -56,15 +56,15 @@ _UNKNOWN = "What was finished is kept; run the same command again."
 
 
 def command(words: Sequence[str]) -> str | None:
-    """The command that the words of a command line name, as in `KEPT`; None where they name none."""
-    first = {name.partition(" ")[0] for name in KEPT}
-    for at, word in enumerate(words):
-        if word in first:
-            inner = (f"{word} {other}" for other in words[at + 1 :])
-            return word if word in KEPT else next((name for name in inner if name in KEPT), None)
+    """Return the command, a key of `KEPT`, that the words of a command line name; None if there is none."""
+    first_words = {name.partition(" ")[0] for name in KEPT}
+    for i, word in enumerate(words):
+        if word in first_words:
+            subcommands = (f"{word} {other}" for other in words[i + 1 :])
+            return word if word in KEPT else next((name for name in subcommands if name in KEPT), None)
     return None
 
 
 def sentence(words: Sequence[str]) -> str:
-    """What to say when the command line of these words is stopped."""
+    """Return the message for the command line of these words when it is stopped."""
     return f"Stopped. {KEPT.get(command(words) or '', _UNKNOWN)}"

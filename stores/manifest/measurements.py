@@ -1,22 +1,22 @@
-"""Numbers that measure rather than name: an age in days, an intensity, an accession number."""
+"""Numbers that are measurements rather than classes: an age in days, an intensity, an accession number."""
 
 from collections.abc import Sequence
 
-#: What to do instead of taking them for classes.
+#: Remedy for a column of measurements that was named as the label.
 REMEDY = "make classes of it first, such as a column of ranges (`0-39`, `40-59`, ...), or name another column"
-#: Numbers from which an almost different value for each image cannot be a matter of few images.
+#: With more values than this, nearly one value an image cannot be due to a small number of images.
 _MANY = 20
 
 
-def measured(values: Sequence[str], images: int) -> bool:
-    """Whether a column's values are numbers, and as many as its images or nearly so.
+def is_measurement(values: Sequence[str], images: int) -> bool:
+    """Return whether a column holds numbers, with as many values as images or nearly so.
 
-    A class needs images, at least one to learn and one to test. Nearly is nine values for ten images, and
-    one for two where numbers have fractions, as measurements have.
+    A class needs several images, at least one to learn from and one to test. "Nearly" means nine values for
+    ten images, and one for two where the numbers have fractions, as measurements do.
 
     Args:
-        values: different values of the column, as text.
-        images: that have a value.
+        values: distinct values of the column, as text.
+        images: number of images that have a value.
     """
     if len(values) < 3 or 2 * len(values) <= images:
         return False
