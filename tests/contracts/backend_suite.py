@@ -11,7 +11,7 @@ is there afterwards is read by the backend itself, undisturbed. `tests.contracts
 smallest example; the suite is proved on wrong versions of it (`test_backends`).
 
 What a backend promises of more than one file is tested with banks, on disk (`tests/stores`) and in a bucket
-(`tests/stores/backends`).
+(`tests/stores/backends`); what a power cut leaves, by a model of the disk (`benchmarks.faults.power`).
 """
 
 import hashlib

@@ -20,7 +20,7 @@ from stores.backends import deadlines, leases, object_requests, private, sealed_
 from stores.backends.location import SCHEMES, ObjectPath, Place, place
 from stores.bank.reader import Bank
 from stores.bank.writer import open_or_create
-from stores.errors import BankError, EmbankError
+from stores.errors import BankError, EmbankError, PathRefused
 from stores.maintenance.remove import removable, remove
 from stores.maintenance.verify import verify
 from tests.contracts.backend_suite import BackendSuite, Files, Storage, files
@@ -118,6 +118,36 @@ class TestLocalBackend(BackendSuite):
         memory = Path("/dev/shm")
         with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
             yield Folder(Path(name, "folder"))
+
+    def test_creation_is_exclusive_without_hard_links(self, files: Files) -> None:
+        def before(count: int, name: str, args: tuple[Any, ...]) -> None:
+            if name == "link":
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        with patched(Os(before)):
+            self.test_one_of_many_creates(files)
+            assert files.create("y", b"1") and not files.create("y", b"2")
+            assert files.backend.copy(files.root / "y", files.root / "z", files.temp())
+        assert files.get("y") == files.get("z") == b"1"
+
+    def test_a_link_is_seen_wherever_it_is(self, files: Files) -> None:
+        root, backend = files.root, files.backend
+        path = files.put("a/b/c/0", b"1")
+        assert isinstance(path, Path)
+        assert backend.link_in(root, lambda name: True) is backend.link_below(root, ()) is None
+        (path.parent / "1").symlink_to(path)
+        assert backend.link_below(root, ()) == backend.link_below(root, ("c",)) == path.parent / "1"
+        (path.parent / "1").unlink()
+        (root / "a" / "x").symlink_to(path.parent)
+        assert backend.link_in(root / "a", lambda name: name == "x") == root / "a" / "x"
+        assert backend.link_in(root / "a", lambda name: name != "x") is None
+        with pytest.raises(PathRefused, match="is a link"):
+            (root / "linked").symlink_to(path)
+            backend.read(root / "linked")
+        assert backend.is_not_a_folder(path) and not backend.is_not_a_folder(path.parent)
+        backend.remove_link(root / "a" / "x")
+        backend.remove_link(path.parent)
+        assert backend.names(root / "a") == ["b"] and files.get("a/b/c/0") == b"1"
 
 
 @pytest.fixture(scope="module")
