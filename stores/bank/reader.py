@@ -216,15 +216,20 @@ class Bank:
         """The manifest, as it was when the bank was made (imports pyarrow). Raises BankError if damaged."""
         from stores.manifest.manifest import Manifest
 
+        path = self.manifest_file()
+        manifest = Manifest.read(path, allow_outside=True)
+        if len(manifest) != self.rows:
+            raise _damaged(path, self.path)
+        return manifest
+
+    def manifest_file(self) -> Place:
+        """Path of the manifest's file, which is what the bank was made with. Raises BankError if damaged."""
         path = self.path / MANIFEST
         if files.stat_if_there(path) is None:
             raise _damaged(path, self.path, "missing")
         if not _is_parquet(path) or (files.digest(path) or (0, ""))[1] != self.files[MANIFEST]:
             raise _damaged(path, self.path)
-        manifest = Manifest.read(path, allow_outside=True)
-        if len(manifest) != self.rows:
-            raise _damaged(path, self.path)
-        return manifest
+        return path
 
     def column(self, name: str) -> tuple[npt.NDArray[np.int32], "builtins.list[str]"]:
         """A categorical column of the manifest, without reading the manifest.
