@@ -35,16 +35,30 @@ def read_manifest(root: Place, rows: int, sha256: str) -> "Manifest":
     """
     from stores.manifest.manifest import Manifest
 
+    path = manifest_file(root, sha256)
+    manifest = Manifest.read(path, allow_outside=True)
+    if len(manifest) != rows:
+        raise _damaged(path, root)
+    return manifest
+
+
+def manifest_file(root: Place, sha256: str) -> Place:
+    """Return the path of a bank's manifest, whose content is compared with its digest.
+
+    Args:
+        root: of the bank.
+        sha256: of the file, by the run document.
+
+    Raises:
+        BankError: missing or damaged.
+    """
     path = root / MANIFEST
     state = files.stat_if_there(path)
     if state is None:
         raise _damaged(path, root, "missing")
     if not _is_parquet(path, state.st_size) or (files.digest(path) or (0, ""))[1] != sha256:
         raise _damaged(path, root)
-    manifest = Manifest.read(path, allow_outside=True)
-    if len(manifest) != rows:
-        raise _damaged(path, root)
-    return manifest
+    return path
 
 
 def _is_parquet(path: Place, size: int) -> bool:

@@ -46,9 +46,7 @@ def image_ids(bank: "Bank") -> Texts:
 
 def _from_manifest(bank: "Bank") -> Texts:
     """The one column, without all that checks a manifest, pandas among it."""
-    path = bank.path / MANIFEST
-    if (files.digest(path) or (0, ""))[1] != bank.files[MANIFEST]:
-        return Texts.of(bank.manifest().image_ids)  # raises: it is damaged or missing
+    path = bank.manifest_file()
     import io
 
     from pyarrow.parquet import ParquetFile

@@ -179,6 +179,10 @@ class Bank:
         """Read the manifest of when the bank was made (imports pyarrow). Raises BankError if damaged."""
         return columns.read_manifest(self.path, self.rows, self.files[MANIFEST])
 
+    def manifest_file(self) -> Place:
+        """Return the path of the manifest's file, checked against its digest. Raises BankError if damaged."""
+        return columns.manifest_file(self.path, self.files[MANIFEST])
+
     def column(self, name: str) -> tuple[npt.NDArray[np.int32], "builtins.list[str]"]:
         """Read a categorical column of the manifest, without reading the manifest.
 
