@@ -106,7 +106,7 @@ UNCHANGED = {
     "records export": (["bank", "-o", "r.csv"], "stores.bank.record_index:read_index"),
     "models list": ([], "engine.models:catalogue"),
     "models show": (["swav"], "engine.models.catalog.lookup:describe"),
-    "models fetch": (["swav"], "engine.models.checkpoints.checkpoint_cache:bring"),
+    "models fetch": (["swav"], "engine.models.checkpoints.checkpoint_cache:fetch"),
     "models convert": (["swav"], "engine.models.checkpoints.checkpoint_cache:convert"),
     "datasets list": ([], "engine.datasets:load"),
     "datasets show": (["digits"], "engine.datasets:load"),

@@ -93,7 +93,7 @@ def test_weights_that_are_here_are_shown(no_network: None, tmp_path: Path) -> No
 
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    told = catalog.known.default_weights("torchvision/squeezenet1_1")
+    told = catalog.architecture_cache.default_weights("torchvision/squeezenet1_1")
     name = told["url"].rpartition("/")[2]
     (folder / name).write_bytes(b"weights")
     ran = embank("models", "show", "torchvision/squeezenet1_1", "--json")
