@@ -379,7 +379,7 @@ def _is_type_call(node: ast.AST) -> bool:
     [
         "isinstance(a.b, ObjectPath)", "isinstance(place(x), Path)", "isinstance(a, (str, pathlib.Path))",
         "isinstance(a, Path | None)", "type(a) is Path",
-        "match a:\n    case ObjectPath():\n        pass",
+        "match where:\n    case ObjectPath():\n        pass",
     ],
 )  # fmt: skip
 def test_each_way_to_ask_is_seen(text: str) -> None:
