@@ -215,7 +215,7 @@ def _lines(text: str) -> list[str]:
 
 def _plain(line: str) -> str:
     line = re.sub(r"\b\d+(?:\.\d+)?(?:e-?\d+)? ?" + _UNITS + r"(?![\w/])", "TIME", line)
-    line = re.sub(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,64}\b", "DIGEST", line)
+    line = re.sub(r"\b(?:[0-9a-f]{12,64}|(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,11})\b", "DIGEST", line)
     line = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|\+00:00)?", "DATE", line)
     return re.sub(r"[─━┄-]{2,}", "--", re.sub(r"\s+", " ", line)).strip()
 
