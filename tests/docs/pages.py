@@ -6,6 +6,7 @@ more:
     <!-- not run: REASON -->       it is parsed by `tests.docs_check` alone
     <!-- save as: FILE -->         the block is the content of a file
     <!-- exit code: 2 -->          the last command of the block ends with it (0 unless said)
+    <!-- numbers vary: REASON -->  before an output: its words are compared, and its numbers are not
 
 `python -m tests.docs.pages PAGE...` writes what blocks print today into the pages, so that nobody types it.
 """
@@ -27,7 +28,7 @@ from typing import Any
 
 from tests.docs_check import PYTHON, ROOT, SHELL, Block, split_page
 
-COMMENT = re.compile(r"<!-- (not run|save as|exit code): (.+?) -->")
+COMMENT = re.compile(r"<!-- (not run|save as|exit code|numbers vary): (.+?) -->")
 #: Pages that begin with nothing but the script that draws pictures; the others begin with what the tutorial makes first.
 FROM_NOTHING = ("README.md", "docs/tutorial.md")
 #: What the tutorial makes first.
@@ -70,15 +71,17 @@ def steps(text: str) -> list[Step]:
         before = found[-1] if found else None
         if block.language == "text" and before is not None and _follows(before.block, block, lines):
             before.output = block
+            before.comments |= {comment[1]: comment[2]} if comment else {}
         else:
             found.append(Step(block, {comment[1]: comment[2]} if comment else {}))
     return found
 
 
 def _follows(first: Block, second: Block, lines: dict[int, str]) -> bool:
-    """Whether nothing but blank lines is between two blocks."""
+    """Whether nothing but blank lines and comments is between two blocks."""
     end = first.line + len(first.text.splitlines())  # the line of the closing fence
-    return all(not lines.get(number, "").strip() for number in range(end + 1, second.line - 1))
+    between = (lines.get(number, "").strip() for number in range(end + 1, second.line - 1))
+    return all(not line or COMMENT.fullmatch(line) for line in between)
 
 
 class Reader:
@@ -115,9 +118,9 @@ class Reader:
         return self._python(step.block)
 
     def _shell(self, step: Step) -> str:
-        printed, code, command = [], 0, ""
+        printed, code, out, error = [], 0, "", ""
         for command in whole_lines(step.block.text):
-            assert code == 0, f"exit code {code} before `{command}`"
+            assert code == 0, f"exit code {code} before `{command}`:\n{error}"
             out, code, error = self.command(command)
             printed.append(out)
         expected = int(step.comments.get("exit code", 0))
@@ -191,12 +194,21 @@ def whole_lines(text: str) -> Iterator[str]:
 # What was printed
 
 
-def alike(shown: str, printed: str) -> bool:
+def alike(shown: str, printed: str, *, numbers_vary: bool = False) -> bool:
     """Whether a page shows what was printed, but for times, rates, sizes, digests, and decimals within 0.02.
 
-    A line `...` stands for any number of lines. Processors round differently, so decimals differ a little.
+    A line `...` stands for any number of lines. Processors round differently, so decimals differ a little, and where a
+    choice hangs on them (`numbers_vary`) so does everything but the words.
     """
+    if numbers_vary:
+        return _words(shown) == _words(printed)
     return _alike(_lines(shown), _lines(printed))
+
+
+def shows(step: Step, printed: str) -> bool:
+    """Whether a step's output, as the page has it, is what was printed. Raises where it has none."""
+    assert step.output is not None
+    return alike(step.output.text, printed, numbers_vary="numbers vary" in step.comments)
 
 
 def _alike(shown: list[str], printed: list[str]) -> bool:
@@ -207,6 +219,10 @@ def _alike(shown: list[str], printed: list[str]) -> bool:
     if not shown:
         return not printed
     return any(_alike(shown[1:], printed[start:]) for start in range(len(printed) + 1))
+
+
+def _words(text: str) -> set[str]:
+    return {word for line in _lines(text) for word in _plain(line).split(" ") if not re.search(r"\d|NaN", word)}
 
 
 def _lines(text: str) -> list[str]:
@@ -291,7 +307,7 @@ def rewritten(page: Path, reader: Reader) -> str:
     changes: list[tuple[Block, str]] = []
     for step in steps(text):
         printed = reader.take(step)
-        if step.output is not None and not alike(step.output.text, printed):
+        if step.output is not None and not shows(step, printed):
             changes.append((step.output, printed))
     for block, printed in reversed(changes):
         length = len(block.text.splitlines())
@@ -308,7 +324,11 @@ def main(names: list[str]) -> None:
         for number, page in enumerate(chosen):
             if any(step.runs for step in steps(page.read_text())):
                 reader = folder_for(page, Path(scratch) / str(number), prepared)
-                page.write_text(rewritten(page, reader))
+                text = rewritten(page, reader)
+                page.write_text(text)
+                for name in re.findall(r"\bpictures/(\w+\.png)", text):
+                    if (reader.folder / name).is_file():
+                        shutil.copy(reader.folder / name, page.parent / "pictures" / name)
                 print(page.relative_to(ROOT))
 
 
