@@ -300,6 +300,27 @@ def folder_for(page: Path, folder: Path, prepared: Path) -> Reader:
     return Reader(folder)
 
 
+@contextlib.contextmanager
+def surroundings(page: Path) -> Iterator[None]:
+    """What a page takes for granted outside its folder: for that on buckets, a store, in this process."""
+    if page.name != "buckets.md":
+        yield
+        return
+    from benchmarks.faults.s3 import environment, serving
+    from stores import objects
+
+    before = dict(os.environ)
+    try:
+        with serving("bucket") as server:
+            os.environ.update(environment(server.url))
+            objects.bucket_of.cache_clear()
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        objects.bucket_of.cache_clear()
+
+
 def rewritten(page: Path, reader: Reader) -> str:
     """The text of a page with its outputs as they are printed now; those that are alike stay as they are."""
     text = page.read_text()
@@ -324,7 +345,8 @@ def main(names: list[str]) -> None:
         for number, page in enumerate(chosen):
             if any(step.runs for step in steps(page.read_text())):
                 reader = folder_for(page, Path(scratch) / str(number), prepared)
-                text = rewritten(page, reader)
+                with surroundings(page):
+                    text = rewritten(page, reader)
                 page.write_text(text)
                 for name in re.findall(r"\bpictures/(\w+\.png)", text):
                     if (reader.folder / name).is_file():

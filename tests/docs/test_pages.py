@@ -19,13 +19,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_page_can_be_followed(page: Path, prepared: Path, tmp_path: Path) -> None:
     reader = pages.folder_for(page, tmp_path, prepared)
-    for step in pages.steps(page.read_text()):
-        try:
-            printed = reader.take(step)
-        except Exception as error:
-            raise AssertionError(f"{page.name}:{step.block.line}: {error}") from error
-        if step.output is not None:
-            assert pages.shows(step, printed), f"{page.name}:{step.output.line}: it prints\n{printed}"
+    with pages.surroundings(page):
+        for step in pages.steps(page.read_text()):
+            follow_step(page, step, reader)
+
+
+def follow_step(page: Path, step: pages.Step, reader: pages.Reader) -> None:
+    try:
+        printed = reader.take(step)
+    except Exception as error:
+        raise AssertionError(f"{page.name}:{step.block.line}: {error}") from error
+    if step.output is not None:
+        assert pages.shows(step, printed), f"{page.name}:{step.output.line}: it prints\n{printed}"
 
 
 def test_what_is_not_run_says_why_and_is_little() -> None:
