@@ -16,11 +16,11 @@ from engine.report.console import write as print
 from stores.errors import EmbankError, MachineFault, Refused
 
 if TYPE_CHECKING:
+    from engine.executors import Executor
     from engine.recipes import Recipe
-    from engine.scale import Executor
-    from stores.manifest import Manifest
+    from stores.bank.records import Batch
+    from stores.manifest.manifest import Manifest
     from stores.outputs import Images
-    from stores.records import Batch
 
 EXIT_FAILED_ROWS = 1
 EXIT_INTERRUPTED = 130
@@ -84,7 +84,7 @@ def _number(value: float | None) -> float | None:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-# A text, since a Path would lose a slash of a URL; `stores.places.place` makes of it what it names.
+# A text, since a Path would lose a slash of a URL; `stores.backends.location.place` reads it.
 BankPath = Annotated[
     str, typer.Argument(metavar="BANK", help="Directory of the bank, or its URL (s3://, gs://, az://).")
 ]
@@ -139,7 +139,7 @@ def settings(
     ] = None,
 ) -> None:
     if store_timeout is not None:
-        from stores.waiting import TIMEOUT_VARIABLE
+        from stores.backends.deadlines import TIMEOUT_VARIABLE
 
         os.environ[TIMEOUT_VARIABLE] = str(store_timeout)  # so that workers of this machine know it
 
@@ -183,7 +183,7 @@ def quickstart(
     """The main job on real pictures and real weights, offline: manifest, embed, evaluate."""
     from engine.quickstart import run
     from engine.report import console
-    from stores.records import together
+    from stores.bank.records import together
 
     with console.embed_progress(quiet=json) as update, _terminable(), together() as batch:
         result = run(dir, on_progress=update, say=console.say)
@@ -227,7 +227,7 @@ def manifest_folder(
     json: Json = False,
 ) -> None:
     """Make a manifest from class-per-folder images."""
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
     from stores.outputs import check_manifest
 
     check_manifest(out, force=force)
@@ -253,7 +253,7 @@ def manifest_table(
     json: Json = False,
 ) -> None:
     """Make a manifest from any table that names image files."""
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
     from stores.outputs import check_manifest
 
     check_manifest(out, force=force, inputs=[table])
@@ -309,7 +309,7 @@ def manifest_check(
 ) -> None:
     """Missing files, duplicate content, patients across splits, class counts."""
     from engine.report import console
-    from stores.manifest_check import check
+    from stores.manifest.check import check
 
     listed = _read_manifest(manifest, root)
     fault_of = None
@@ -375,8 +375,8 @@ def manifest_split(
 ) -> None:
     """Give a manifest a split or folds: by patient (column group), by label, the same whatever the order."""
     from engine.report import console
-    from stores.manifest import Manifest
-    from stores.manifest_split import CutOptions, split_manifest
+    from stores.manifest.manifest import Manifest
+    from stores.manifest.split import CutOptions, split_manifest
     from stores.outputs import check_manifest
 
     shares = _shares(ratios) if ratios is not None else None
@@ -410,8 +410,8 @@ def _shares(text: str) -> tuple[float, ...]:
 
 def _write_manifest(manifest: "Manifest", out: Path, json: bool, more: dict[str, Any] | None = None) -> None:
     from engine.report import console
+    from stores.backends.location import place
     from stores.outputs import make_folder, refuse_csv_outside
-    from stores.places import place
 
     if isinstance(place(out), Path):
         if out.suffix.lower() == ".csv":
@@ -436,7 +436,7 @@ def _write_manifest(manifest: "Manifest", out: Path, json: bool, more: dict[str,
 
 def _read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -> "Manifest":
     from engine.report import console
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     manifest = Manifest.read(path, root=root, allow_outside=allow_outside)
     for note in manifest.notes:
@@ -552,8 +552,8 @@ def embed(
 ) -> None:
     """Embed every image with every model. Run it again to resume; finished rows are never computed twice."""
     from engine.decode.source import Limits
-    from engine.extract import EmbedOptions, InputChecks
-    from engine.extract import embed as run
+    from engine.embed.run import EmbedOptions, InputChecks
+    from engine.embed.run import embed as run
     from engine.report import console
     from engine.runtime import Runtime
 
@@ -590,7 +590,7 @@ def embed(
             )
     results = [report.to_dict() for report in reports]
     if certify:
-        from engine.certify import certify as measure
+        from engine.embed.certify import certify as measure
 
         here = Runtime.resolve(device, precision, threads, seed, compile)
         for spec, result in zip(specs, results, strict=True):
@@ -611,18 +611,18 @@ def embed(
 @contextlib.contextmanager
 def _executor(workers: int, scheduler: str | None, device: str) -> "Iterator[Executor | None]":
     """Who computes: this process (None), processes of this machine, or a scheduler's workers."""
-    from engine import scale
+    from engine import executors
     from engine.report import console
     from engine.runtime import cuda_available
 
     if workers and scheduler:
         raise Refused("--workers and --scheduler", "Either says who computes", "leave one out")
     if scheduler:
-        with scale.remote(scheduler, say=console.say) as found:
+        with executors.remote(scheduler, say=console.say) as found:
             yield found
     elif workers:
         cuda = device != "cpu" and cuda_available()
-        with scale.local(workers, cuda=cuda, say=console.say) as found:
+        with executors.local(workers, cuda=cuda, say=console.say) as found:
             yield found
     else:
         yield None
@@ -750,7 +750,7 @@ class _terminable:
 def bank_ls(bank: BankPath, json: Json = False) -> None:
     """The features a bank holds."""
     from engine.report import console
-    from stores.read import Bank
+    from stores.bank.reader import Bank
 
     infos = Bank.open(bank).list()
     if json:
@@ -791,7 +791,7 @@ def bank_show(
 ) -> None:
     """What made the features: key, provenance, certificate, failures."""
     from engine.report import console
-    from stores.read import Bank
+    from stores.bank.reader import Bank
 
     store = Bank.open(bank)
     chosen = store.select(model)
@@ -816,7 +816,7 @@ def bank_show(
 def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -> None:
     """Re-hash every file against its seal. Exit 0 if whole, 1 if damaged."""
     from engine.report import console
-    from stores.verify import verify
+    from stores.maintenance.verify import verify
 
     report = verify(bank, features=[model] if model else None)
     if json:
@@ -849,7 +849,7 @@ def bank_repair(
     json: Json = False,
 ) -> None:
     """Compute damaged chunks again; put back those that come out as they were promised."""
-    from engine.repair import repair
+    from engine.embed.repair import repair
     from engine.report import console
 
     given = _read_manifest(manifest, None, allow_outside=True) if manifest else None
@@ -889,8 +889,8 @@ def bank_export(
 ) -> None:
     """Write embeddings, status and manifest as npy or Parquet files."""
     from engine.report import console
-    from stores.export import export_all
-    from stores.read import Bank
+    from stores.bank.export import export_all
+    from stores.bank.reader import Bank
 
     store = Bank.open(bank)
     beside = store.path.parent if isinstance(store.path, Path) else Path()
@@ -917,8 +917,8 @@ def bank_rename(
 ) -> None:
     """Call a feature by another name in tables, figures and messages; its files and records stay."""
     from engine.report import console
-    from stores.names import Roster, give
-    from stores.read import Bank
+    from stores.bank.names import Roster, give
+    from stores.bank.reader import Bank
 
     store = Bank.open(bank)
     roster = Roster.of(store.path)
@@ -940,7 +940,7 @@ def bank_rm(
 ) -> None:
     """Remove one feature with its caches, sealed, unfinished or damaged; records and other features stay."""
     from engine.report import console
-    from stores.remove import removable, remove
+    from stores.maintenance.remove import removable, remove
 
     chosen = removable(bank, feature)
     size = f"{chosen.bytes / 2**20:,.1f} MiB"
@@ -971,7 +971,7 @@ def bank_prune(
 ) -> None:
     """Remove caches (views, occlusion maps, statistics, copies from buckets): what can be made again."""
     from engine.report import console
-    from stores.caches import prune, size
+    from stores.bank.caches import prune, size
 
     report = prune(bank, size(max_size))
     if json:
@@ -999,7 +999,7 @@ def bank_relabel(
     json: Json = False,
 ) -> None:
     """The same features under other labels, splits and groups: a new bank, and nothing computed again."""
-    from engine.relabel import relabel
+    from engine.embed.relabel import relabel
     from engine.report import console
 
     labels = _read_manifest(manifest, None, allow_outside=True)  # its files are not opened
@@ -1046,12 +1046,12 @@ def bank_audit(
     json: Json = False,
 ) -> None:
     """Near-duplicate images, and what leaks across splits. Findings are results: exit 0."""
-    from engine.evals.audit import audit, write_pairs
-    from engine.evals.device import evaluation_device
+    from engine.evals.common.compute import evaluation_device
+    from engine.evals.neighbours.audit import audit, write_pairs
     from engine.report import console
+    from stores.bank.reader import Bank
+    from stores.bank.records import together
     from stores.outputs import TABLES
-    from stores.read import Bank
-    from stores.records import together
 
     _check_output(out, bank, "bank audit", force, kinds=TABLES)
     _check_output(sheet, bank, "bank audit", force)
@@ -1123,8 +1123,8 @@ def _check_output(
         return
 
     def images() -> "Images":
+        from stores.bank.reader import Bank
         from stores.outputs import Images
-        from stores.read import Bank
 
         of_bank = Images.of(Bank.open(bank).manifest())
         return Images(root, of_bank.uris) if root else of_bank
@@ -1200,14 +1200,14 @@ def fewshot(
     """Prototype few-shot accuracy with its 95 % interval, from the bank alone; models in pairs."""
     # Before numpy is imported: the kernel has threads of its own, and each calls single-threaded products.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from engine.evals.bank import fewshots_from_bank
-    from engine.evals.fewshot import Protocol
+    from engine.evals.fewshot.bank import fewshots_from_bank
+    from engine.evals.fewshot.evaluate import Protocol
     from engine.report import console
 
     if patient_disjoint:
         group_disjoint = _renamed("--patient-disjoint", "--group-disjoint", group_disjoint)
     protocol = Protocol(n_way, n_shot, n_query, episodes, seed, distance, mode, group_disjoint, cap)
-    from stores.records import together
+    from stores.bank.records import together
 
     with together() as batch:
         results = fewshots_from_bank(
@@ -1272,7 +1272,7 @@ def _print_fewshot(results: list[dict[str, Any]]) -> None:
 
 def _print_splits(r: dict[str, Any]) -> None:
     """Which split was taken for which word, and the images of splits that were not asked for."""
-    from engine.evals.split_rows import others_note
+    from engine.evals.common.splits import others_note
 
     for note in (*r["split_notes"], others_note(r["other_splits"])):
         if note:
@@ -1333,8 +1333,8 @@ def knn(
     json: Json = False,
 ) -> None:
     """Classify by nearest neighbours: accuracy, mean per-class accuracy, AUROC, from the bank alone."""
-    from engine.evals.device import evaluation_device
-    from engine.evals.knn import KnnOptions, knn_from_bank
+    from engine.evals.common.compute import evaluation_device
+    from engine.evals.neighbours.knn import KnnOptions, knn_from_bank
     from engine.report import console
     from engine.runtime import usable_cores
 
@@ -1348,7 +1348,7 @@ def knn(
         device=evaluation_device(device),
         threads=usable_cores(),
     )
-    from stores.records import together
+    from stores.bank.records import together
 
     parts: dict[str, Any] = {"train_split": train_split, "test_split": test_split}
     with together() as batch:
@@ -1491,16 +1491,16 @@ def probe(
     json: Json = False,
 ) -> None:
     """Logistic probes on frozen features: C chosen on validation, refitted, tested; from the bank alone."""
-    from engine.evals.device import evaluation_device
-    from engine.evals.lowshot import LowShot
-    from engine.evals.probe import ProbeOptions
-    from engine.evals.probe_bank import BankProbe, probes_from_bank
-    from engine.evals.selection import grid
-    from engine.evals.splits import SplitOptions
-    from engine.evals.targets import Policies
+    from engine.evals.common.compute import evaluation_device
+    from engine.evals.probe.bank import BankProbe, probes_from_bank
+    from engine.evals.probe.evaluate import ProbeOptions
+    from engine.evals.probe.lowshot import LowShot
+    from engine.evals.probe.parts import SplitOptions
+    from engine.evals.probe.selection import grid
+    from engine.evals.probe.targets import Policies
     from engine.report import console
     from engine.runtime import usable_cores
-    from stores.records import together
+    from stores.bank.records import together
 
     _check_output(out, bank, "probe", force)
     options = ProbeOptions(
@@ -1643,9 +1643,9 @@ def search(
     json: Json = False,
 ) -> None:
     """The images of a bank nearest to one of them, or to an image file."""
-    from engine.evals.search import search as run
+    from engine.evals.neighbours.search import search as run
     from engine.report import console
-    from stores.records import together
+    from stores.bank.records import together
 
     _check_output(out, bank, "search", force, inputs=(image, weights))
     pictures = None
@@ -1768,13 +1768,13 @@ def saliency(
     json: Json = False,
 ) -> None:
     """Occlusion maps and attentive diffusion. Run it again to resume; finished maps are kept."""
-    from engine.evals.saliency import saliency as run
-    from engine.evals.saliency_images import open_images
-    from engine.evals.saliency_options import SaliencyOptions
+    from engine.evals.saliency.evaluate import saliency as run
+    from engine.evals.saliency.images import open_images
+    from engine.evals.saliency.options import SaliencyOptions
     from engine.recipes import load_recipe
-    from engine.report import counting
+    from engine.report import progress as counting
     from engine.runtime import Runtime
-    from stores.records import together
+    from stores.bank.records import together
 
     options = SaliencyOptions(
         mode=mode,
@@ -1933,8 +1933,8 @@ def invariance(
 ) -> None:
     """How alike features stay when images are transformed. Run it again to resume; view features are kept."""
     from engine.report import console
+    from stores.bank.records import together
     from stores.outputs import refuse_twice
-    from stores.records import together
 
     for path in (out, figure):
         _check_output(path, bank, "invariance", force, inputs=(weights,), root=root)
@@ -1991,8 +1991,8 @@ def _draw_invariances(results: list[Any], out: Path | None, figure: Path | None)
 def _multi_view(
     bank: str, model: str, pair: str | None, same_label: bool, device: str, asked: dict[str, Any]
 ) -> dict[str, Any]:
-    from engine.evals.device import evaluation_device
-    from engine.evals.multiview import MultiViewOptions, multiview_from_bank
+    from engine.evals.common.compute import evaluation_device
+    from engine.evals.invariance.multiview import MultiViewOptions, multiview_from_bank
     from engine.kernels.whitening import Regularisation
 
     names = tuple(pair.split(",")) if pair else None
@@ -2015,8 +2015,8 @@ def _invariances(
     device: str,
     asked: dict[str, Any],
 ) -> list[Any]:
-    from engine.evals.invariance import invariances_from_bank
-    from engine.evals.invariance_protocol import InvarianceOptions
+    from engine.evals.invariance.evaluate import invariances_from_bank
+    from engine.evals.invariance.options import InvarianceOptions
     from engine.kernels.transforms import TRANSFORMS
     from engine.kernels.whitening import Regularisation
     from engine.report import console
@@ -2085,7 +2085,7 @@ def records_ls(
 ) -> None:
     """The records of a bank with their results, newest last. Exit 1 if one cannot be read."""
     from engine.report import console, records
-    from stores.record_index import read_index, select
+    from stores.bank.record_index import read_index, select
 
     entries = select(bank, read_index(bank), kind, model)
     damaged = records.unreadable(entries)
@@ -2110,7 +2110,7 @@ def records_show(
 ) -> None:
     """One record: what was asked, used and found, the seconds it took, and the versions."""
     from engine.report import console, records
-    from stores.record_index import record_of
+    from stores.bank.record_index import record_of
 
     entry = record_of(bank, record)
     if json:
@@ -2130,8 +2130,8 @@ def records_export(
 ) -> None:
     """Write records as a tidy table, a row for each value. Exit 1 if a record cannot be read."""
     from engine.report import console, records
-    from stores.record_index import read_index, select
-    from stores.record_table import ENDINGS, write_records
+    from stores.bank.record_index import read_index, select
+    from stores.bank.record_table import ENDINGS, write_records
 
     _check_output(out, bank, "", force, kinds=ENDINGS)
     entries = select(bank, read_index(bank), kind, model)
@@ -2179,7 +2179,7 @@ def models_show(
     json: Json = False,
 ) -> None:
     """All that is known of a model: architecture, weights, preprocessing, feature, paper, licence."""
-    from engine.models.catalog import describe
+    from engine.models.catalog.lookup import describe
     from engine.report import console
 
     facts = describe(slug, weights=weights)
@@ -2204,8 +2204,8 @@ PublishedSlug = Annotated[str, typer.Argument(metavar="SLUG", help="A slug from 
 @models_app.command("fetch")
 def models_fetch(slug: PublishedSlug, from_file: FromFile = None, json: Json = False) -> None:
     """Download a model's published weights, check and pin them, and convert them. Run it again to resume."""
-    from engine.models.catalog import published
-    from engine.models.published import bring, convert, fitted
+    from engine.models.catalog.lookup import published
+    from engine.models.checkpoints.checkpoint_cache import bring, convert, fitted
     from engine.report import console
 
     source, architecture = published(slug)
@@ -2228,8 +2228,8 @@ def models_convert(
     json: Json = False,
 ) -> None:
     """Convert a published file to safetensors again, with its provenance; nothing is downloaded."""
-    from engine.models.catalog import published
-    from engine.models.published import convert
+    from engine.models.catalog.lookup import published
+    from engine.models.checkpoints.checkpoint_cache import convert
     from stores.outputs import check_file
 
     source, architecture = published(slug)

@@ -16,7 +16,7 @@ from engine.runtime import usable_cores
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 #: Photographs and microscope pictures of the two packages; their charts would code in too few bytes.
 _SHIPPED = {
@@ -94,7 +94,7 @@ def manifest_of(paths: Sequence[Path], root: Path, rows: int | None = None) -> "
 
     Written to and read from `root/images-ROWS.csv`, as a user's would be.
     """
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     rows = len(paths) if rows is None else rows
     table = root / f"images-{rows}.csv"

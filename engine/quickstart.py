@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from engine import datasets
+from engine.embed.run import Progress, embed
 from engine.errors import Refused
-from engine.evals.bank import fewshot_from_bank
-from engine.evals.fewshot import Protocol
-from engine.evals.probe import ProbeOptions
-from engine.evals.probe_bank import BankProbe, probes_from_bank
-from engine.evals.splits import SplitOptions
-from engine.extract import Progress, embed
+from engine.evals.fewshot.bank import fewshot_from_bank
+from engine.evals.fewshot.evaluate import Protocol
+from engine.evals.probe.bank import BankProbe, probes_from_bank
+from engine.evals.probe.evaluate import ProbeOptions
+from engine.evals.probe.parts import SplitOptions
 from engine.models import resolve
 from engine.runtime import Runtime, usable_cores
 from stores.outputs import check_file, check_folder, check_manifest, is_manifest, make_folder
@@ -168,7 +168,7 @@ def _row(name: str, bank: Path, slug: str, protocol: Protocol) -> tuple[Any, ...
 def _draw(
     directory: Path, sets: tuple[str, ...], rows: list[tuple[Any, ...]], probes: list[dict[str, Any]]
 ) -> Path:
-    from engine.report.figures import overview
+    from engine.report.quickstart_figure import overview
 
     banks = {name: directory / f"{name}.bank" for name in sets}
     return overview(rows, probes, banks, directory, MODELS[0], directory / _PICTURE)

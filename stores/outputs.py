@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from stores import files
+from stores.backends import files
+from stores.backends.location import ObjectPath, Place, place
+from stores.bank.layout import RUN_DOCUMENT, SIDE
 from stores.errors import Refused
-from stores.layout import RUN_DOCUMENT, SIDE
-from stores.places import ObjectPath, Place, place
-from stores.tables import atomic_file, write_error
+from stores.manifest.tables import atomic_file, write_error
 
 PICTURES = (".png", ".svg", ".pdf")
 TABLES = (".csv", ".parquet", ".json", ".tex")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stores.export import spreadsheet_safe
+from stores.bank.export import spreadsheet_safe
 from stores.outputs import new_file
 
 _TEX = {

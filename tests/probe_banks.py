@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.schema import ChunkResult, Failure, FeatureKey
-from stores.write import FeatureWriter, open_or_create
+from stores.bank.keys import ChunkResult, Failure, FeatureKey
+from stores.bank.reader import Bank
+from stores.bank.writer import FeatureWriter, open_or_create
+from stores.manifest.manifest import Manifest
 from tests.stores.banks import make_key
 
 ROWS, DIM = 240, 12

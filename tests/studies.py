@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 from tests.command import embank
 
 MODEL = "random/resnet18"

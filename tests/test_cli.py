@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 import cli
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.records import read_all
+from stores.bank.reader import Bank
+from stores.bank.records import read_all
+from stores.manifest.manifest import Manifest
 from tests.command import Ran, embank
 
 RECIPE = {"size": 40, "crop": 32}

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.faults.s3 import Server, environment, serving
-from stores import fetch, objects
-from stores.manifest import Manifest
-from stores.places import Place, place
+from stores.backends import object_store, remote_read
+from stores.backends.location import Place, place
+from stores.manifest.manifest import Manifest
 from tests.command import Ran, embank
 
 pytestmark = pytest.mark.slow
@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with serving("bucket") as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**environment(found.url), fetch.CACHE_VARIABLE: ""}.items():
+        for name, value in {**environment(found.url), remote_read.CACHE_VARIABLE: ""}.items():
             patch.setenv(name, value)
-        objects.bucket_of.cache_clear()
+        object_store.bucket_of.cache_clear()
         yield found
-    objects.bucket_of.cache_clear()
+    object_store.bucket_of.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +131,9 @@ def test_verify_and_repair(manifest: Path, disk: Path, server: Server, tmp_path:
     assert embank("bank", "verify", bank).out == f"{bank}: 5 chunks verified, no damage\n"
     (feature,) = embank("bank", "ls", bank, "--json").json
     damaged = place(f"{bank}/{feature['name']}/embedding/c/3/0")
-    data = bytearray(objects.read_if_there(damaged) or b"")
+    data = bytearray(object_store.read_if_there(damaged) or b"")
     data[77] ^= 32
-    objects.replace(damaged, bytes(data))
+    object_store.replace(damaged, bytes(data))
     ran = embank("bank", "verify", bank, "--json")
     assert (ran.code, [each["chunk"] for each in ran.json["damaged"]]) == (1, [3])
     ran = embank("knn", bank, "--model", "random/resnet18", "--leave-one-out", "--device", "cpu")
@@ -176,11 +176,11 @@ def test_killed_and_resumed(manifest: Path, disk: Path, server: Server, tmp_path
 def test_exit_codes(
     bucket: str, server: Server, monkeypatch: pytest.MonkeyPatch, kind: str, code: int, said: str
 ) -> None:
-    monkeypatch.setattr(objects, "RETRIES", {"max_retries": 0})
-    objects.bucket_of.cache_clear()
+    monkeypatch.setattr(object_store, "RETRIES", {"max_retries": 0})
+    object_store.bucket_of.cache_clear()
     with server.faulty(lambda count, method, path: kind):
         ran = embank("bank", "ls", bucket)
-    objects.bucket_of.cache_clear()
+    object_store.bucket_of.cache_clear()
     assert ran.code == code
     assert said in ran.err
     assert bucket in ran.err

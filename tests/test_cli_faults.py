@@ -14,15 +14,22 @@ from PIL import Image
 
 import cli
 from benchmarks.faults.kill import problems_of
-from engine import chunks, extract, runtime
+from engine import runtime
 from engine.decode import dali
-from engine.evals import occluding, search, view_features, whiteners
-from engine.kernels import candidates, logistic, prototypes, similar, whitening
-from engine.models import encoder, resolve
+from engine.embed import run as extract
+from engine.embed import worker as chunks
+from engine.evals.invariance import statistics as whiteners
+from engine.evals.invariance import view_features
+from engine.evals.neighbours import search
+from engine.evals.saliency import occluder
+from engine.kernels import near_duplicates, prototypes, topk, whitening
+from engine.kernels.logistic import solver as logistic
+from engine.models import resolve
+from engine.models.forward import encoder
 from engine.recipes import load_recipe
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.records import read_all
+from stores.bank.reader import Bank
+from stores.bank.records import read_all
+from stores.manifest.manifest import Manifest
 from tests.command import Ran, embank
 from tests.engine.evals.invariance_banks import MODEL, build
 from tests.engine.test_faults import ILLEGAL, TORCH_OOM
@@ -85,9 +92,9 @@ EVALUATIONS: dict[str, tuple[object, str, tuple[object, ...]]] = {
     "few-shot": (
         prototypes, "predict", ("fewshot", "--n-shot", 3, "--n-query", 3, "--n-way", 2, "--episodes", 5)
     ),
-    "k-NN": (candidates, "by_array", ("knn", "--backend", "array")),
+    "k-NN": (topk, "by_array", ("knn", "--backend", "array")),
     "search": (search, "nearest", ("search", "--id", "image 3")),
-    "audit": (similar, "_above", ("bank", "audit")),
+    "audit": (near_duplicates, "_above", ("bank", "audit")),
     "probe": (logistic, "descend", ("probe", "--c-min", 0.01, "--c-max", 1, "--values", 3)),
 }  # fmt: skip
 ROTATION = ("invariance", "--transform", "rotation", "--views", 8)
@@ -97,7 +104,7 @@ ON_IMAGES: dict[str, tuple[object, str, tuple[object, ...]]] = {
     "views": (view_features, "render", (*ROTATION, "--images", 2)),
     "views' copies": (runtime.HostCopy, "wait", (*ROTATION, "--images", 3)),
     "query": (encoder.Encoder, "__call__", ("search",)),
-    "saliency": (occluding, "occlude", ("saliency", "--stride", 10, "--images", 1)),
+    "saliency": (occluder, "occlude", ("saliency", "--stride", 10, "--images", 1)),
 }  # fmt: skip
 
 

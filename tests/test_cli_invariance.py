@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stores.read import Bank
-from stores.records import read_all
+from stores.bank.reader import Bank
+from stores.bank.records import read_all
 from tests.command import embank
 from tests.engine.evals.invariance_banks import MODEL, build
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 from tests.command import embank
 from tests.corpus import images
 

@@ -10,9 +10,9 @@ from PIL import Image
 from torchvision import models
 
 import cli
-from stores.read import Bank
-from stores.records import read_all
-from stores.verify import verify
+from stores.bank.reader import Bank
+from stores.bank.records import read_all
+from stores.maintenance.verify import verify
 from tests.command import Ran, embank
 
 SLUG = "torchvision/resnet18"

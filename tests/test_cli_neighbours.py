@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import cli
-from stores.read import Bank
-from stores.records import read_all
+from stores.bank.reader import Bank
+from stores.bank.records import read_all
 from tests.command import embank
 
 MODEL = "random/resnet18"
@@ -244,7 +244,7 @@ def test_a_query_twice_in_the_bank_is_not_its_own_neighbour(bank: Path, tmp_path
 def test_a_bank_without_contents_knows_its_files_by_their_place(
     bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stores.read import FeatureSet
+    from stores.bank.reader import FeatureSet
 
     monkeypatch.setattr(FeatureSet, "contents", np.zeros((62, 32), np.uint8))
     words = ("search", bank, "--model", MODEL, "-k", 3, "--json", "--image")

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.write import open_or_create
+from stores.bank.reader import Bank
+from stores.bank.writer import open_or_create
+from stores.manifest.manifest import Manifest
 from tests.command import Ran, embank
 from tests.probe_banks import FIRST, SECOND, fill_with, make_probe_bank
 from tests.stores.banks import make_key

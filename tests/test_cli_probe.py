@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import cli
-from stores.read import Bank
-from stores.records import read_all
+from stores.bank.reader import Bank
+from stores.bank.records import read_all
 from tests.command import Ran, embank
 from tests.probe_banks import FIRST, SECOND, make_probe_bank
 
@@ -97,7 +97,7 @@ def test_as_published_says_how_far_from_converged(bank: Bank) -> None:
 
 def test_fits_that_did_not_converge_are_said_aloud(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     """scikit-learn may take one iteration only: it does not converge, and everybody must hear."""
-    from engine.evals import solvers
+    from engine.evals.probe import solvers
 
     for name in ("_MOST_ITERATIONS", "_MOST_STEPS"):
         monkeypatch.setattr(solvers, name, 1)

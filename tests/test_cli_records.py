@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from stores import documents
-from stores.names import give
-from stores.records import FOLDER, RunRecord
+from stores.bank import documents
+from stores.bank.names import give
+from stores.bank.records import FOLDER, RunRecord
 from tests.command import Ran, embank
 from tests.probe_banks import FIRST, SECOND, make_probe_bank
 from tests.stores.banks import flip

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 import embank as public
-from engine.evals.saliency_options import SaliencyOptions
-from engine.models import architectures
-from stores.records import read_all
+from engine.evals.saliency.options import SaliencyOptions
+from engine.models.backbones import architectures
+from stores.bank.records import read_all
 from tests.command import embank
 from tests.engine.models.plain import pictures, saved, trained
 

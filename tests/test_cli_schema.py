@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stores import documents
+from stores.bank import documents
 from tests.command import embank
 from tests.stores.banks import content, make_bank
 

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.faults.s3 import environment
-from stores import fetch, objects, waiting
+from stores.backends import deadlines, object_store, remote_read
+from stores.backends.location import place
 from stores.errors import MachineFault, Refused
-from stores.places import place
 from tests.command import embank
 
 pytestmark = pytest.mark.slow
@@ -80,13 +80,13 @@ class Endpoint:
 @pytest.fixture
 def endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     found = Endpoint(getattr(request, "param", "silent"))
-    more = {fetch.CACHE_VARIABLE: "", waiting.TIMEOUT_VARIABLE: str(TIMEOUT_S)}
+    more = {remote_read.CACHE_VARIABLE: "", deadlines.TIMEOUT_VARIABLE: str(TIMEOUT_S)}
     for name, value in {**environment(found.url), **more}.items():
         monkeypatch.setenv(name, value)
-    objects.bucket_of.cache_clear()
+    object_store.bucket_of.cache_clear()
     yield found
     found.close()
-    objects.bucket_of.cache_clear()
+    object_store.bucket_of.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def started(words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", heard, sys.executable, *words],
         cwd=ROOT,
-        env={**os.environ, waiting.TIMEOUT_VARIABLE: "60"},
+        env={**os.environ, deadlines.TIMEOUT_VARIABLE: "60"},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -142,24 +142,24 @@ def test_no_answer_ends_with_3(endpoint: Endpoint, manifest: Path, command: str)
 
 def test_the_limit_holds_for_the_request_with_its_repetitions(endpoint: Endpoint) -> None:
     start = time.monotonic()
-    with pytest.raises(MachineFault, match=waiting.TIMEOUT_VARIABLE):
-        objects.read_if_there(place("s3://bucket/x"))
+    with pytest.raises(MachineFault, match=deadlines.TIMEOUT_VARIABLE):
+        object_store.read_if_there(place("s3://bucket/x"))
     assert TIMEOUT_S * 0.9 < time.monotonic() - start < TIMEOUT_S + 1
 
 
 def test_one_silent_object_of_many_costs_the_time_of_one(endpoint: Endpoint) -> None:
-    from stores import files
+    from stores.backends import files
 
     root = place("s3://bucket/x")
     start = time.monotonic()
     with pytest.raises(MachineFault):
-        files.each(root, lambda name: objects.read_if_there(root / name), [f"{i}" for i in range(100)])
+        files.each(root, lambda name: object_store.read_if_there(root / name), [f"{i}" for i in range(100)])
     assert time.monotonic() - start < TIMEOUT_S + 10
-    assert len(endpoint._open) <= objects.THREADS  # after the first failure no further request is made
+    assert len(endpoint._open) <= object_store.THREADS  # after the first failure no further request is made
 
 
 def test_the_option(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(waiting.TIMEOUT_VARIABLE, "600")
+    monkeypatch.setenv(deadlines.TIMEOUT_VARIABLE, "600")
     start = time.monotonic()
     assert embank("--store-timeout", 0.5, "bank", "ls", "s3://bucket/bank").code == 3
     assert time.monotonic() - start < 10
@@ -167,20 +167,20 @@ def test_the_option(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("stated", ["soon", "nan", "0", "-1", "inf", "1e9"])
 def test_a_limit_that_is_none(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, stated: str) -> None:
-    monkeypatch.setenv(waiting.TIMEOUT_VARIABLE, stated)
-    with pytest.raises(Refused, match=waiting.TIMEOUT_VARIABLE):
-        objects.read_if_there(place("s3://bucket/x"))
+    monkeypatch.setenv(deadlines.TIMEOUT_VARIABLE, stated)
+    with pytest.raises(Refused, match=deadlines.TIMEOUT_VARIABLE):
+        object_store.read_if_there(place("s3://bucket/x"))
     assert embank("--store-timeout", stated, "bank", "ls", "s3://bucket/bank").code == 2
 
 
 @pytest.mark.parametrize("endpoint", ["slow"], indirect=True)
 def test_a_slow_line_may_carry_a_large_object(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes longer than a request may be without an answer, but each MiB does not."""
-    monkeypatch.setenv(waiting.TIMEOUT_VARIABLE, "4")
+    monkeypatch.setenv(deadlines.TIMEOUT_VARIABLE, "4")
     path = place("s3://bucket/x")
     for function, expected in (
-        (objects.read_if_there, SLOW),
-        (objects.digest, (len(SLOW), hashlib.sha256(SLOW).hexdigest())),
+        (object_store.read_if_there, SLOW),
+        (object_store.digest, (len(SLOW), hashlib.sha256(SLOW).hexdigest())),
     ):
         start = time.monotonic()
         assert function(path) == expected
@@ -189,17 +189,17 @@ def test_a_slow_line_may_carry_a_large_object(endpoint: Endpoint, monkeypatch: p
 
 def test_what_the_store_said_last_is_told(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not that it is silent: nobody listens there, and that can be known."""
-    monkeypatch.setenv(waiting.TIMEOUT_VARIABLE, "4")
+    monkeypatch.setenv(deadlines.TIMEOUT_VARIABLE, "4")
     endpoint.close()
     with pytest.raises(MachineFault, match="error sending request"):
-        objects.read_if_there(place("s3://bucket/x"))
+        object_store.read_if_there(place("s3://bucket/x"))
 
 
 def test_a_large_upload_has_more_time() -> None:
     chunk = 64 << 20
-    assert waiting.Deadline(30).seconds == 30
-    assert waiting.Deadline(30, chunk).seconds == 30 + chunk / (256 * 1024)
-    assert waiting.Deadline(60, chunk).seconds == 2 * waiting.Deadline(30, chunk).seconds
+    assert deadlines.Deadline(30).seconds == 30
+    assert deadlines.Deadline(30, chunk).seconds == 30 + chunk / (256 * 1024)
+    assert deadlines.Deadline(60, chunk).seconds == 2 * deadlines.Deadline(30, chunk).seconds
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
@@ -220,9 +220,11 @@ def test_a_signal_ends_a_command_that_waits(
 def test_a_signal_ends_what_many_threads_wait_for(endpoint: Endpoint) -> None:
     """As in `verify` of a bank whose store falls silent: the pool's threads wait, and so does its end."""
     code = (
-        "import sys\nimport cli\nfrom stores import files, objects\nfrom stores.places import place\n"
+        "import sys\nimport cli\nfrom stores.backends import files, object_store\n"
+        "from stores.backends.location import place\n"
         "root = place('s3://bucket/x')\n"
-        "cli.main(lambda: files.each(root, lambda n: objects.read_if_there(root / n), map(str, range(50))))"
+        "read = lambda n: object_store.read_if_there(root / n)\n"
+        "cli.main(lambda: files.each(root, read, map(str, range(50))))"
     )
     run = started(["-c", code])
     assert endpoint.connected.wait(120)

@@ -11,7 +11,7 @@ import typer
 
 import cli
 from engine.report import stopping
-from stores.read import Bank
+from stores.bank.reader import Bank
 from tests.command import embank
 from tests.probe_banks import FIRST, SECOND, make_probe_bank
 
@@ -77,31 +77,37 @@ def contents(root: Path) -> dict[str, str]:
 
 #: Command line, and where in it the user presses Ctrl-C.
 UNCHANGED = {
-    "manifest folder": (["classes", "-o", "new.parquet"], "stores.manifest:Manifest.write"),
-    "manifest table": (["t.csv", "-o", "new.csv", "--label", "label"], "stores.manifest:Manifest.write"),
+    "manifest folder": (["classes", "-o", "new.parquet"], "stores.manifest.manifest:Manifest.write"),
+    "manifest table": (
+        ["t.csv", "-o", "new.csv", "--label", "label"],
+        "stores.manifest.manifest:Manifest.write",
+    ),
     "manifest build": (["digits", "digits", "-o", "new.parquet"], "engine.datasets:build"),
-    "manifest check": (["t.csv"], "stores.manifest_check:check"),
-    "manifest split": (["t.csv", "-o", "s.csv", "--folds", 2], "stores.manifest_split:split_manifest"),
-    "bank ls": (["bank"], "stores.read:Bank.list"),
-    "bank show": (["bank"], "stores.read:Bank.describe"),
-    "bank verify": (["bank"], "stores.verify:verify"),
-    "bank export": (["bank", *MODEL], "stores.documents:replace"),
-    "bank rename": (["bank", SECOND, "mine"], "stores.names:give"),
-    "bank rm": (["bank", SECOND, "--yes"], "stores.remove:_unseal"),
-    "bank prune": (["bank"], "stores.caches:_discard"),
-    "bank relabel": (["bank", "bank/manifest.parquet", "-o", "new"], "stores.relabel:match"),
-    "bank audit": (["bank", *MODEL], "engine.evals.audit:keep"),
-    "fewshot": (["bank", *MODEL, "--n-way", 2, "--n-shot", 2, "--n-query", 2], "engine.evals.bank:keep"),
-    "knn": (["bank", *MODEL, "--model", SECOND], "stores.records:Batch.write"),
-    "probe": (["bank", *MODEL, "--values", 2, "--bootstrap", 0], "engine.evals.solvers:solve"),
-    "search": (["bank", *MODEL, "--id", "image 1"], "engine.evals.search:keep"),
-    "records ls": (["bank"], "stores.record_index:read_index"),
-    "records show": (["bank", "x"], "stores.record_index:record_of"),
-    "records export": (["bank", "-o", "r.csv"], "stores.record_index:read_index"),
+    "manifest check": (["t.csv"], "stores.manifest.check:check"),
+    "manifest split": (["t.csv", "-o", "s.csv", "--folds", 2], "stores.manifest.split:split_manifest"),
+    "bank ls": (["bank"], "stores.bank.reader:Bank.list"),
+    "bank show": (["bank"], "stores.bank.reader:Bank.describe"),
+    "bank verify": (["bank"], "stores.maintenance.verify:verify"),
+    "bank export": (["bank", *MODEL], "stores.bank.documents:replace"),
+    "bank rename": (["bank", SECOND, "mine"], "stores.bank.names:give"),
+    "bank rm": (["bank", SECOND, "--yes"], "stores.maintenance.remove:_unseal"),
+    "bank prune": (["bank"], "stores.bank.caches:_discard"),
+    "bank relabel": (["bank", "bank/manifest.parquet", "-o", "new"], "stores.maintenance.relabel:match"),
+    "bank audit": (["bank", *MODEL], "engine.evals.neighbours.audit:keep"),
+    "fewshot": (
+        ["bank", *MODEL, "--n-way", 2, "--n-shot", 2, "--n-query", 2],
+        "engine.evals.fewshot.bank:keep",
+    ),
+    "knn": (["bank", *MODEL, "--model", SECOND], "stores.bank.records:Batch.write"),
+    "probe": (["bank", *MODEL, "--values", 2, "--bootstrap", 0], "engine.evals.probe.solvers:solve"),
+    "search": (["bank", *MODEL, "--id", "image 1"], "engine.evals.neighbours.search:keep"),
+    "records ls": (["bank"], "stores.bank.record_index:read_index"),
+    "records show": (["bank", "x"], "stores.bank.record_index:record_of"),
+    "records export": (["bank", "-o", "r.csv"], "stores.bank.record_index:read_index"),
     "models list": ([], "engine.models:catalogue"),
-    "models show": (["swav"], "engine.models.catalog:describe"),
-    "models fetch": (["swav"], "engine.models.published:bring"),
-    "models convert": (["swav"], "engine.models.published:convert"),
+    "models show": (["swav"], "engine.models.catalog.lookup:describe"),
+    "models fetch": (["swav"], "engine.models.checkpoints.checkpoint_cache:bring"),
+    "models convert": (["swav"], "engine.models.checkpoints.checkpoint_cache:convert"),
     "datasets list": ([], "engine.datasets:load"),
     "datasets show": (["digits"], "engine.datasets:load"),
     "doctor": ([], "engine.doctor:examine"),
@@ -148,7 +154,7 @@ def test_a_stopped_export_is_finished_by_the_same_command(
 ) -> None:
     words = ("bank", "export", root / "bank", "-o", root / "out")
     with monkeypatch.context() as patch:
-        press(patch, "stores.export:atomic_file", after=3)
+        press(patch, "stores.bank.export:atomic_file", after=3)
         assert embank(*words).code == 130
     assert len(list((root / "out").rglob("*.npy"))) > 0
     ran = embank(*words)
@@ -161,7 +167,7 @@ def test_a_stopped_removal_is_finished_by_the_same_command(
 ) -> None:
     words = ("bank", "rm", root / "bank", SECOND, "--yes")
     with monkeypatch.context() as patch:
-        press(patch, "stores.remove:_remove_data")
+        press(patch, "stores.maintenance.remove:_remove_data")
         assert embank(*words).code == 130
     assert embank("knn", root / "bank", "--model", SECOND).code == 2
     assert embank(*words).code == 0
@@ -172,7 +178,7 @@ def test_a_stopped_relabelling_resumes(root: Path, monkeypatch: pytest.MonkeyPat
     words = ("bank", "relabel", root / "bank", root / "bank" / "manifest.parquet", "-o", root / "new")
     before = contents(root / "bank")
     with monkeypatch.context() as patch:
-        press(patch, "stores.write:FeatureWriter.seal", after=1)
+        press(patch, "stores.bank.writer:FeatureWriter.seal", after=1)
         ran = embank(*words)
     assert ran.code == 130 and "old bank is unchanged" in ran.err
     assert contents(root / "bank") == before
@@ -183,6 +189,6 @@ def test_a_stopped_relabelling_resumes(root: Path, monkeypatch: pytest.MonkeyPat
 def test_models_that_were_evaluated_before_the_stop_have_no_record(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    press(monkeypatch, "engine.evals.knn:keep", after=1)
+    press(monkeypatch, "engine.evals.neighbours.knn:keep", after=1)
     assert embank("knn", root / "bank", *MODEL, "--model", SECOND).code == 130
     assert not list((root / "bank").glob("records/*knn*"))

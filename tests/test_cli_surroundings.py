@@ -16,7 +16,7 @@ import pytest
 import cli
 from engine.report import console, process
 from stores.errors import MachineFault
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 from tests.command import Ran, embank
 from tests.stores.banks import make_bank
 
@@ -251,7 +251,7 @@ def test_cells_of_ten_thousand_characters_are_cut(capsys: pytest.CaptureFixture[
 def test_one_patient_has_no_interval(tmp_path: Path) -> None:
     import pandas as pd
 
-    from stores.write import FeatureWriter, open_or_create
+    from stores.bank.writer import FeatureWriter, open_or_create
     from tests.stores.banks import chunk_result, make_key
 
     ids = [f"{i}" for i in range(60)]

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 import cli
-from engine.evals.selection import NOT_UNIQUE
-from engine.models import catalog, slugs, suggest
-from engine.models.rows import ROWS
+from engine.evals.probe.selection import NOT_UNIQUE
+from engine.models.catalog import lookup as catalog
+from engine.models.catalog import slugs, suggest
+from engine.models.catalog.families import ROWS
 from engine.report.notes import ProbeNotes
 from tests.command import embank
 

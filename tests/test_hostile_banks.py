@@ -23,16 +23,17 @@ from PIL import Image
 
 from benchmarks.faults.flips import build
 from engine.recipes import load_recipe
-from stores import documents, files, integrity
+from stores.backends import files
+from stores.bank import documents, integrity
+from stores.bank.export import export
+from stores.bank.keys import ChunkResult, Failure
+from stores.bank.layout import SIDE
+from stores.bank.reader import Bank
+from stores.bank.records import read_all
+from stores.bank.writer import FeatureWriter, open_or_create
 from stores.errors import EmbankError, PathRefused
-from stores.export import export
-from stores.layout import SIDE
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.records import read_all
-from stores.schema import ChunkResult, Failure
-from stores.verify import verify
-from stores.write import FeatureWriter, open_or_create
+from stores.maintenance.verify import verify
+from stores.manifest.manifest import Manifest
 from tests.command import Ran, embank
 from tests.stores.banks import make_bank, make_key, make_manifest
 
@@ -384,9 +385,9 @@ def test_provenance_that_says_nothing(change: dict[str, Any], bank: Path, tmp_pa
 
 
 def test_an_array_file_of_other_content(bank: Path) -> None:
-    from stores import arrays
+    from stores.bank import array_cache
 
-    arrays.write(bank, "x/y.arrays", {"a": 1}, {"v": np.arange(3.0)})
+    array_cache.write(bank, "x/y.arrays", {"a": 1}, {"v": np.arange(3.0)})
     path = bank / SIDE / "x" / "y.arrays"
     data = path.read_bytes()
     end = data.index(b"\n") + 1
@@ -401,7 +402,7 @@ def test_an_array_file_of_other_content(bank: Path) -> None:
     ):  # fmt: skip
         path.write_bytes(documents.encode(other) + data[end:])
         with at_once(), pytest.raises(documents.BrokenDocument):
-            arrays.read(bank, "x/y.arrays", {"a": 1})
+            array_cache.read(bank, "x/y.arrays", {"a": 1})
 
 
 # ---- what is printed

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from stores.errors import Refused
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 from stores.outputs import (
     PICTURES,
     TABLES,

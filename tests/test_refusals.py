@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from torchvision import models as torchvision_models
 
-from engine.models import catalog, rows
-from engine.models.published import Published
-from engine.models.readers import TorchFile
-from engine.models.row import Row
+from engine.models.catalog import families as rows
+from engine.models.catalog import lookup as catalog
+from engine.models.catalog.entry import Row
+from engine.models.checkpoints.checkpoint_cache import Published
+from engine.models.checkpoints.readers import TorchFile
 from engine.recipes import Recipe
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 from tests.command import embank
 from tests.stores.banks import flip
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from stores.read import Bank
-from stores.records import RunRecord, keep, read_all, together
+from stores.bank.reader import Bank
+from stores.bank.records import RunRecord, keep, read_all, together
 from tests.command import Ran, embank
 from tests.stores.banks import Os, content, make_bank, patched
 from tests.studies import MODEL, make_study

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.write import open_or_create
+from stores.bank.reader import Bank
+from stores.bank.writer import open_or_create
+from stores.manifest.manifest import Manifest
 from tests.probe_banks import fill_with
 from tests.stores.banks import make_key
 

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores import documents, files, locks, tables
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.schema import ChunkResult, Failure, FeatureKey
-from stores.write import FeatureWriter, open_or_create
+from stores.backends import files, locks
+from stores.bank import documents
+from stores.bank.keys import ChunkResult, Failure, FeatureKey
+from stores.bank.reader import Bank
+from stores.bank.writer import FeatureWriter, open_or_create
+from stores.manifest import tables
+from stores.manifest.manifest import Manifest
 
-#: Calls of `os` that touch the disk, as `stores.files` and `stores.locks` make them.
+#: Calls of `os` that touch the disk, as `stores.backends.files` and `stores.backends.locks` make them.
 PRIMITIVES = frozenset(
     ["open", "close", "read", "readv", "write", "pwrite", "ftruncate", "fsync", "listdir", "stat"]
 ) | {"link", "replace", "unlink", "mkdir", "rmdir"}

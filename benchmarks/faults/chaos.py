@@ -64,7 +64,7 @@ def run(
         that the scheduler took for dead; `unfinished`: runs that gave up (a chunk had ended too many workers)
         and were run again.
     """
-    from engine import scale
+    from engine import executors
     from engine.runtime import cuda_available
 
     struck: Counter[str] = Counter()
@@ -81,7 +81,7 @@ def run(
         with (
             _forking(),
             patch("distributed.scheduler.heartbeat_interval", lambda workers: _HEARTBEAT_S),
-            scale.local(workers, cuda=cuda_available(), silence_s=_LOOK_S) as executor,
+            executors.local(workers, cuda=cuda_available(), silence_s=_LOOK_S) as executor,
         ):
             for turn in range(runs):
                 bank, before = folder / f"bank{turn:03}", struck.total()

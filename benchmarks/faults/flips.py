@@ -24,11 +24,11 @@ from benchmarks.faults.banks import (
 )
 from benchmarks.faults.io import evaluated
 from benchmarks.speed import common
+from stores.bank.integrity import SETTLED_NS
+from stores.bank.records import RunRecord
+from stores.bank.writer import FeatureWriter, write_certificate
 from stores.errors import BankError
-from stores.integrity import SETTLED_NS
-from stores.records import RunRecord
-from stores.verify import verify
-from stores.write import FeatureWriter, write_certificate
+from stores.maintenance.verify import verify
 
 ROWS, DIM, CHUNK = 150, 24, 64
 #: Flips between two real evaluations.
@@ -122,8 +122,8 @@ class _Trial:
 
     def _few_shot(self) -> list[float]:
         """Accuracies of both features; the records that it leaves are taken away."""
-        from engine.evals.bank import fewshots_from_bank
-        from engine.evals.fewshot import Protocol
+        from engine.evals.fewshot.bank import fewshots_from_bank
+        from engine.evals.fewshot.evaluate import Protocol
 
         before = set((self.bank / "records").iterdir())
         try:

@@ -33,20 +33,20 @@ from benchmarks.faults.banks import (
     quick_folder,
 )
 from benchmarks.speed import common
-from stores.amend import amend_chunk, failures_of
-from stores.commit import Committer
-from stores.encode import encode
+from stores.bank.amend import amend_chunk, failures_of
+from stores.bank.commit import Committer
+from stores.bank.encode import encode
+from stores.bank.export import export
+from stores.bank.keys import ChunkResult
+from stores.bank.reader import Bank
+from stores.bank.records import RunRecord, read_all
+from stores.bank.seal import definition
+from stores.bank.writer import FeatureWriter, open_or_create, write_certificate
 from stores.errors import MachineFault
-from stores.export import export
-from stores.heal import heal_chunk, promise_of_chunk
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.records import RunRecord, read_all
-from stores.relabel import relabel
-from stores.schema import ChunkResult
-from stores.seal import definition
-from stores.verify import VerifyReport, quarantine, verify
-from stores.write import FeatureWriter, open_or_create, write_certificate
+from stores.maintenance.heal import heal_chunk, promise_of_chunk
+from stores.maintenance.relabel import relabel
+from stores.maintenance.verify import VerifyReport, quarantine, verify
+from stores.manifest.manifest import Manifest
 
 ROWS, DIM, CHUNK = 80, 4, 32
 CODES = (errno.ENOSPC, errno.EIO)

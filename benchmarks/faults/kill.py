@@ -121,7 +121,7 @@ def prepare(
 
     from benchmarks.faults.runner import Job
     from engine.recipes import Recipe
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     if data is None:
         from engine import datasets
@@ -146,7 +146,7 @@ class _Trial:
     """One job, its undisturbed bank and the banks that are killed."""
 
     def __init__(self, job: "Job", folder: Path, chance: random.Random, say: Callable[[str], None]) -> None:
-        from stores.read import Bank
+        from stores.bank.reader import Bank
 
         self.job, self.folder, self.chance, self.say = job, folder, chance, say
         self.log = folder / "runs.log"
@@ -283,8 +283,8 @@ def _path() -> list[str]:
 
 def problems_of(bank: Path, truth: Path) -> list[str]:
     """What is wrong with a finished bank: bytes that differ from the true one's, damage that verify finds."""
-    from stores.read import Bank
-    from stores.verify import verify
+    from stores.bank.reader import Bank
+    from stores.maintenance.verify import verify
 
     report = verify(Bank.open(bank))
     return differences(bank, truth) + [f"verify: {d.path}: {d.reason}" for d in report.damaged]

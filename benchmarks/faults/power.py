@@ -9,7 +9,7 @@ resumed on what is left, and cut again. No committed chunk may be lost, no marke
 end as an undisturbed one. Then the protocol is broken on purpose; each mutant must be caught.
 """
 
-# The stores' own primitives on purpose, see `stores.files`.
+# The stores' own primitives on purpose, see `stores.backends.files`.
 # ruff: noqa: PTH102, PTH105, PTH108, PTH110
 
 import errno
@@ -37,12 +37,13 @@ from benchmarks.faults.banks import (
     quick_folder,
 )
 from benchmarks.speed import common
-from stores import documents, files
-from stores.commit import Committer, marker_document
-from stores.encode import EncodedChunk
+from stores.backends import files
+from stores.bank import documents
+from stores.bank.commit import Committer, marker_document
+from stores.bank.encode import EncodedChunk
+from stores.bank.writer import FeatureWriter, open_or_create
 from stores.errors import EmbankError, MachineFault
-from stores.verify import verify
-from stores.write import FeatureWriter, open_or_create
+from stores.maintenance.verify import verify
 
 ROWS, DIM, CHUNK = 80, 4, 16
 #: Cuts that one bank suffers before it may finish.

@@ -21,13 +21,14 @@ import numpy as np
 
 from benchmarks.faults.banks import Os, chunk_result, lies, make_key, make_manifest, patched, quick_folder
 from benchmarks.speed import common
-from stores import documents, files
-from stores.commit import Committer, marker_document
-from stores.encode import EncodedChunk, encode
+from stores.backends import files
+from stores.bank import documents
+from stores.bank.commit import Committer, marker_document
+from stores.bank.encode import EncodedChunk, encode
+from stores.bank.keys import ChunkResult, Failure
+from stores.bank.layout import FeatureLayout
+from stores.bank.writer import FeatureWriter, open_or_create
 from stores.errors import MachineFault
-from stores.layout import FeatureLayout
-from stores.schema import ChunkResult, Failure
-from stores.write import FeatureWriter, open_or_create
 
 ROWS, DIM = 20, 4
 #: A mutant that lives so many races is not caught.

@@ -20,16 +20,16 @@ import pyarrow.parquet  # noqa: F401
 import torch  # noqa: F401
 import torchvision  # noqa: F401
 
-import engine.decode.pooled
-import engine.decode.reference
-import engine.decode.turbo
-import engine.models.encoder  # noqa: F401
-from engine.extract import EmbedOptions, embed
+import engine.decode.pillow
+import engine.decode.threaded
+import engine.decode.torchvision
+import engine.models.forward.encoder  # noqa: F401
+from engine.embed.run import EmbedOptions, embed
+from engine.executors import Executor
 from engine.models import resolve
 from engine.recipes import load_recipe
 from engine.runtime import Runtime
-from engine.scale import Executor
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchmarks.images import ImageClass, manifest_of, write_images
 
 if TYPE_CHECKING:
-    from engine.models.catalog import ModelSpec
+    from engine.models.catalog.lookup import ModelSpec
     from engine.recipes import Recipe
     from engine.runtime import Precision, Runtime
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 Status = Literal["passed", "failed", "measured", "skipped"]
 

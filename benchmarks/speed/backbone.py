@@ -12,7 +12,10 @@ import torch
 from torch import nn
 
 from benchmarks.speed.common import finish, interleaved, machine, markdown_table, parser, rate, ratio, say
-from engine.models import Encoder, architectures, graph, resolve, weights
+from engine.models import Encoder, resolve
+from engine.models.backbones import architectures
+from engine.models.checkpoints import weights
+from engine.models.forward import fx_fusion
 from engine.normalise import normalise
 from engine.recipes import Recipe
 from engine.runtime import Runtime, autocast, synchronize
@@ -96,7 +99,7 @@ def _plain(module: nn.Module, pixels: torch.Tensor, recipe: Recipe, runtime: Run
     rows = x.contiguous()
     module = module.to(runtime.torch_device)
     last = _channels_last(module)
-    folded = _channels_last(graph.rewrite(module)[0])
+    folded = _channels_last(fx_fusion.rewrite(module)[0])
     half = Runtime(runtime.device, "bf16", runtime.threads)
     return {
         "eager": _forward(module, rows, runtime),

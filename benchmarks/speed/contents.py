@@ -27,7 +27,7 @@ from engine.decode import ImageSource, Limits, make_decoder
 from engine.decode.contents import Contents
 from engine.recipes import Recipe
 from engine.runtime import usable_cores
-from stores.contents import unknown
+from stores.bank.contents import unknown
 
 #: The largest share of the time of decoding that it may take.
 TARGET = 0.03

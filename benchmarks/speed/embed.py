@@ -27,14 +27,14 @@ from benchmarks.speed.common import (
 )
 from engine.decode import make_decoder
 from engine.decode.protocol import Decoder
-from engine.extract import EmbedOptions, embed, image_source
+from engine.embed.run import EmbedOptions, embed, image_source
 from engine.models import load, resolve
-from engine.models.catalog import ModelSpec
+from engine.models.catalog.lookup import ModelSpec
 from engine.recipes import RECIPES, Recipe
 from engine.runtime import HostCopy, Runtime, fix_flags, synchronize
-from stores.layout import default_chunk_rows
-from stores.manifest import Manifest
-from stores.read import Bank
+from stores.bank.layout import default_chunk_rows
+from stores.bank.reader import Bank
+from stores.manifest.manifest import Manifest
 
 if TYPE_CHECKING:
     import torch

@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.speed.common import ROOT, Spread, finish, interleaved, machine, markdown_table, parser, ratio
-from engine.evals.fewshot import Protocol
+from engine.evals.fewshot.evaluate import Protocol
 from engine.kernels.episodes import Episodes, Rows, Sampler
 from engine.kernels.prototypes import in_threads, predict, predict_by_faiss, predict_on_device
 from engine.runtime import synchronize, usable_cores
-from stores.places import Place
-from stores.read import Bank
+from stores.backends.location import Place
+from stores.bank.reader import Bank
 
 #: Rows that the gather limit copies at a time.
 _BLOCK = 32
@@ -44,7 +44,7 @@ mark("import cli, typer")
 import os; os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy
 mark("import numpy")
-import engine.evals.bank, engine.report.console
+import engine.evals.fewshot.bank, engine.report.console
 mark("import engine, stores")
 sys.argv = ["embank", *sys.argv[1:]]
 try:
@@ -106,11 +106,11 @@ def run(
 def _bank(root: Path, rows: int, dim: int, classes: int) -> Bank:
     import pandas as pd
 
-    from stores.integrity import SETTLED_NS
-    from stores.manifest import Manifest
-    from stores.schema import ChunkResult, FeatureKey
-    from stores.verify import verify
-    from stores.write import FeatureWriter, open_or_create
+    from stores.bank.integrity import SETTLED_NS
+    from stores.bank.keys import ChunkResult, FeatureKey
+    from stores.bank.writer import FeatureWriter, open_or_create
+    from stores.maintenance.verify import verify
+    from stores.manifest.manifest import Manifest
 
     names = [f"{row:07d}.png" for row in range(rows)]
     labels = [f"class {row % classes:02d}" for row in range(rows)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.common import Spread, finish, interleaved, machine, markdown_table, ratio
 from benchmarks.speed.probe import arguments, compared, made_features, peak_bytes, stages, timed_sweep
-from engine.kernels.logistic import Fits, Options, fit, fit_many
+from engine.kernels.logistic.solver import Fits, Options, fit, fit_many
 from engine.runtime import usable_cores
 
 _SHARES, _MASKED = (0.02, 0.3), 0.2

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.speed.common import Spread, finish, interleaved, machine, markdown_table, parser, ratio, say
-from engine.kernels.logistic import Fits, Options, fit
-from engine.kernels.objective import measure
+from engine.kernels.logistic.objective import measure
+from engine.kernels.logistic.solver import Fits, Options, fit
 from engine.runtime import synchronize, usable_cores
 
 #: Shares of the classes of EyePACS.

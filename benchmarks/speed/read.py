@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.speed.common import Spread, figure, finish, interleaved, machine, markdown_table, parser, rate
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.schema import ChunkResult, FeatureKey
-from stores.verify import verify
-from stores.write import FeatureWriter, open_or_create
+from stores.bank.keys import ChunkResult, FeatureKey
+from stores.bank.reader import Bank
+from stores.bank.writer import FeatureWriter, open_or_create
+from stores.maintenance.verify import verify
+from stores.manifest.manifest import Manifest
 
 #: Rows of one few-shot study: 600 episodes of 5 classes, 14 images each.
 SELECTED = 42_000
@@ -72,7 +72,7 @@ def _bank(root: Path, rows: int, dim: int) -> Bank:
 def _settle() -> None:
     import time
 
-    from stores.integrity import SETTLED_NS
+    from stores.bank.integrity import SETTLED_NS
 
     time.sleep(SETTLED_NS / 1e9 + 0.1)
 

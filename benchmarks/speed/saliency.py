@@ -24,9 +24,10 @@ from benchmarks.speed.common import (
     ratio,
     say,
 )
-from engine.evals.occluding import Occluder, Scores
+from engine.evals.saliency.occluder import Occluder, Scores
 from engine.kernels.occlusion import Squares, accumulate
-from engine.models import local, resolve
+from engine.models import resolve
+from engine.models.forward import windowed_forward
 from engine.normalise import normalise
 from engine.runtime import Runtime, fix_flags, synchronize
 
@@ -72,7 +73,7 @@ def run(
             say(f"{model}, {name} {precision} on {each.device}")
             occluder = Occluder(spec, each, squares)
             if name == "batched":
-                occluder.net = local.LocalForward(occluder._module, each, squares.side, whole=True)
+                occluder.net = windowed_forward.LocalForward(occluder._module, each, squares.side, whole=True)
             label = f"{name} {precision}"
             errors[label] = _largest_error(occluder, pixels, truth)
             timed[label], counts[label] = _sampled(occluder, pixels, places)
@@ -117,7 +118,7 @@ def _loop(
     spec: Any, runtime: Runtime, squares: Squares, pixels: NDArray[np.uint8], count: int
 ) -> tuple[Callable[[], Any], dict[tuple[int, int], float]]:
     """The study's way, and the scores that it finds."""
-    module = local.load(spec).to(runtime.torch_device)
+    module = windowed_forward.load(spec).to(runtime.torch_device)
     image = normalise(torch.from_numpy(pixels)[None].to(runtime.torch_device), spec.recipe).contiguous()
     places = _places(squares, count)
 

@@ -23,16 +23,16 @@ import numpy as np
 from benchmarks.images import ImageClass, manifest_of, write_images
 from benchmarks.speed import common
 from benchmarks.speed.simulate import Chunks, Costs, Load, Server, simulate
-from engine import scale
-from engine.chunks import Tally, Task, Work, embed_chunk, feature_key
+from engine import executors
 from engine.decode import decoder_name
-from engine.extract import EmbedOptions
+from engine.embed.run import EmbedOptions
+from engine.embed.worker import Tally, Task, Work, embed_chunk, feature_key
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
-from stores.layout import FeatureLayout
-from stores.read import Bank
-from stores.write import FeatureWriter, open_or_create
+from stores.bank.layout import FeatureLayout
+from stores.bank.reader import Bank
+from stores.bank.writer import FeatureWriter, open_or_create
 
 #: Tasks a second while the costs of a task are measured: far from what anybody can do at most.
 _RATE = 60.0
@@ -117,7 +117,7 @@ def _among(bench: Bench, workers: int, tasks: int) -> dict[str, Load]:
         time.sleep(_SETTLE_S)  # what the warm-up left is cleared away
         before, start = _spent(watched), time.perf_counter()
         while time.perf_counter() - start < _IDLE_S:
-            time.sleep(scale.LOOK_S)
+            time.sleep(executors.LOOK_S)
             assert executor.workers == workers
         waited = time.perf_counter() - start
         idle = {name: (s - before[name]) / waited for name, s in _spent(watched).items()}
@@ -136,14 +136,14 @@ def _spent(processes: dict[str, Any]) -> dict[str, float]:
     return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
 
 
-def _warm(executor: scale.DaskExecutor, work: Work, workers: int) -> None:
+def _warm(executor: executors.DaskExecutor, work: Work, workers: int) -> None:
     """Have every worker do something once, so that imports are over."""
     for _ in executor.run(doze, [(0.5, work, Task(0, (0,)))] * workers):
         pass
 
 
 @contextlib.contextmanager
-def _crowd(workers: int) -> Iterator[tuple[scale.DaskExecutor, int]]:
+def _crowd(workers: int) -> Iterator[tuple[executors.DaskExecutor, int]]:
     """A scheduler process with its crowd, and the scheduler's process id."""
     import socket
 
@@ -164,8 +164,8 @@ def _crowd(workers: int) -> Iterator[tuple[scale.DaskExecutor, int]]:
 
 
 @contextlib.contextmanager
-def _patiently(address: str, deadline: float) -> Iterator[scale.DaskExecutor]:
-    with scale.remote(address, timeout_s=deadline - time.monotonic()) as executor:
+def _patiently(address: str, deadline: float) -> Iterator[executors.DaskExecutor]:
+    with executors.remote(address, timeout_s=deadline - time.monotonic()) as executor:
         yield executor
 
 
@@ -188,7 +188,7 @@ def _process(module: Sequence[str], settings: Mapping[str, str] | None = None) -
 
 def measure_dozing(bench: Bench, workers: int, tasks: int, seconds: float) -> float:
     """Wall seconds of `tasks` sleeping tasks on real worker processes."""
-    with scale.local(workers) as executor, bench.work(f"doze{workers}") as (work, _):
+    with executors.local(workers) as executor, bench.work(f"doze{workers}") as (work, _):
         _warm(executor, work, workers)
         start = time.perf_counter()
         for _ in executor.run(doze, [(seconds, work, Task(i, (0,))) for i in range(tasks)]):
@@ -200,7 +200,7 @@ def measure_embedding(bench: Bench, workers: int) -> dict[str, list[Any]]:
     """`{seconds: of two banks, chunks: of two banks, (seconds, of the commit) each}` on real workers, whose
     processes are new for the first bank."""
     found: dict[str, list[Any]] = {"seconds": [], "chunks": []}
-    with scale.local(workers) as executor:
+    with executors.local(workers) as executor:
         for turn in range(2):
             with bench.work(f"embed{workers}-{turn}") as (work, tasks):
                 start = time.perf_counter()

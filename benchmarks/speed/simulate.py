@@ -1,8 +1,9 @@
 """A discrete-event simulation of `embed` over many workers: what `scale_out` measures, carried further.
 
-The coordinator hands out two tasks for each worker (`engine.scale.AHEAD`) and another one for each that ends;
-the scheduler passes every task on and its result back; a worker that is free takes the next task that has
-reached it. Coordinator and scheduler do one thing at a time: they are what ends the gain from more workers.
+The coordinator hands out two tasks for each worker (`engine.executors.AHEAD`) and another one for each that
+ends; the scheduler passes every task on and its result back; a worker that is free takes the next task that
+has reached it. Coordinator and scheduler do one thing at a time: they are what ends the gain from more
+workers.
 """
 
 import heapq
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.scale import AHEAD
+from engine.executors import AHEAD
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from engine.datasets._protocol import MODES, Dataset, Facts, Mode, Option
 from engine.errors import Refused
 
 if TYPE_CHECKING:
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 __all__ = ["MODES", "Dataset", "Facts", "Mode", "Option", "available", "build", "load", "page", "view_pairs"]
 

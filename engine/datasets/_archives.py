@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.errors import ManifestError
 from stores import members
-from stores.folders import SUFFIXES
+from stores.manifest.image_folder import SUFFIXES
 
 IMAGE_SUFFIXES = tuple(sorted(SUFFIXES))
 

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import Refused
+from stores.manifest.tables import write_error
 from stores.members.encode import png
 from stores.outputs import check_folder
-from stores.tables import write_error
 
 if TYPE_CHECKING:
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 
 def package_file(package: str, relative: str, install: str) -> Path:
@@ -70,7 +70,7 @@ def write_pictures(directory: Path, pictures: Iterable[Picture]) -> "Manifest":
         Refused: the directory cannot be written to, or lies in a bank.
         MachineFault: the disk is full or fails.
     """
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     made = {f"{picture.label}/{picture.image_id}.png": picture for picture in pictures}
     for folder in {(directory / uri).parent for uri in made}:  # before the first is written

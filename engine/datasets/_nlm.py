@@ -12,7 +12,7 @@ from engine.datasets._protocol import Mode
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 #: Both papers' data are described there.
 SOURCE = (
@@ -52,7 +52,7 @@ class TwoClass:
 
 def index(which: TwoClass, root: Path, mode: Mode, seed: str) -> "Manifest":
     """List the images; see `Dataset.index`. Extra columns with a table: `sex`, `age`, `findings`."""
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     folders = tuple(
         f"{above}{below}"

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from engine.errors import Refused
 
 if TYPE_CHECKING:
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 #: Column that names, in the row of one view, the `image_id` of the view it is compared with.
 COLUMN = "pair"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 #: `default` is correct: splits by patient, stated label rules. `as-published` repeats the study's rules, with
 #: its faults.

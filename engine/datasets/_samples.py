@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from engine.datasets._archives import IMAGE_SUFFIXES
 from engine.errors import Refused
-from stores.paths import shown
+from stores.manifest.uri_policy import shown
 
 #: Suffixes of the files that describe a sample.
 LABELS = ("cls", "json")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from engine.errors import Refused
 from stores.limits import check_seed
-from stores.text import clean
+from stores.manifest.text import clean
 
 if TYPE_CHECKING:
     import pandas as pd

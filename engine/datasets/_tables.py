@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.errors import ManifestError
-from stores.paths import shown
-from stores.tables import refuse_special
-from stores.text import clean
+from stores.manifest.tables import refuse_special
+from stores.manifest.text import clean
+from stores.manifest.uri_policy import shown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from engine.datasets._protocol import MODES, SEED, Facts, Mode
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 __all__ = ["facts", "index"]
 
@@ -61,7 +61,7 @@ facts = Facts(
 
 def index(root: Path, mode: Mode = "default", *, seed: str = "0") -> "Manifest":
     """List the images that the table names. See `Dataset.index`."""
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     _layout.refuse_no_folder(root, NAME)
     path = _layout.file(root, [f"{photos}/microscopy_ground_truth.csv" for photos in _ROOTS], NAME)

@@ -14,7 +14,7 @@ from engine.errors import Refused
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 __all__ = ["expected", "facts", "index"]
 
@@ -116,7 +116,7 @@ def index(
     Extra columns: `findings` as in the table, the 14 findings (`1` or `0`), `age`, `sex`, and `validation`
     with `as-published`.
     """
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     _layout.refuse_no_folder(root, NAME)
     path = _layout.file(root, _TABLES if mode == "default" else _TABLES[::-1], NAME)

@@ -22,7 +22,7 @@ from engine.errors import Refused
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 __all__ = ["expected", "facts", "index"]
 
@@ -55,7 +55,7 @@ def index(
     `projection`, `pair` (`engine.datasets.view_pairs`), `target` with `uncertain=soft` (probability of the
     finding), `validation` with `as-published`.
     """
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     policy = _policy(mode, uncertain, evaluation, valid)
     home = _chexpert_files.find(root)

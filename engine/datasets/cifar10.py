@@ -7,7 +7,7 @@ from engine.datasets._archives import opened
 from engine.datasets._protocol import Facts, Mode
 from engine.errors import ManifestError
 from stores import members
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 from stores.members.batches import CifarBatch
 
 _FOLDERS = ("cifar-10-batches-py", ".")

@@ -13,9 +13,9 @@ from engine import dicom_file
 from engine.datasets._layout import refuse_no_folder
 from engine.datasets._protocol import Facts, Mode, Option
 from engine.errors import ManifestError, Refused
-from stores.folders import run_threads
-from stores.manifest import Manifest
-from stores.text import cell
+from stores.manifest.image_folder import run_threads
+from stores.manifest.manifest import Manifest
+from stores.manifest.text import cell
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -9,7 +9,7 @@ from engine.datasets._files import Picture, package_file, write_pictures
 from engine.datasets._protocol import Facts, Mode
 
 if TYPE_CHECKING:
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 facts = Facts(
     name="digits",

@@ -14,7 +14,7 @@ from engine.errors import Refused
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 __all__ = ["expected", "facts", "index"]
 
@@ -93,7 +93,7 @@ def index(
     """
     import pandas as pd
 
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     few = mode == "as-published" and evaluation == "few-shot"
     if mode == "as-published" and splits != "official":

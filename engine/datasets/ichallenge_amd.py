@@ -10,7 +10,7 @@ from engine.datasets._protocol import MODES, SEED, Facts, Mode
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 __all__ = ["facts", "index"]
 
@@ -59,7 +59,7 @@ facts = Facts(
 
 def index(root: Path, mode: Mode = "default", *, seed: str = "0") -> "Manifest":
     """List the images of the two folders. See `Dataset.index`."""
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     above = _layout.folder(root, [f"{folder}/AMD" for folder in _ROOTS], NAME).removesuffix("/AMD")
     folders = [name if above == "." else f"{above}/{name}" for name in _FOLDERS]

@@ -11,7 +11,7 @@ from engine.datasets._protocol import MODES, SEED, Facts, Mode, Option
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 __all__ = ["expected", "facts", "index"]
 
@@ -83,7 +83,7 @@ facts = Facts(
 
 def index(root: Path, mode: Mode = "default", *, rule: str = "", seed: str = "0") -> "Manifest":
     """List the images. See `Dataset.index`. Extra column: `class`."""
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     _layout.refuse_no_folder(root, NAME)
     folder = next((each for each in _FOLDERS if _layout.files(root, [each], (".jpg", ".jpeg"))), None)

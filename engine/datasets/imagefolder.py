@@ -7,10 +7,11 @@ from engine.datasets._archives import IMAGE_SUFFIXES, opened
 from engine.datasets._layout import refuse_no_folder
 from engine.datasets._protocol import Facts, Mode
 from engine.errors import ManifestError
-from stores import members, split_words
-from stores.folders import list_images
-from stores.manifest import Manifest
-from stores.paths import shown
+from stores import members
+from stores.manifest import split_words
+from stores.manifest.image_folder import list_images
+from stores.manifest.manifest import Manifest
+from stores.manifest.uri_policy import shown
 
 facts = Facts(
     name="imagefolder",

@@ -10,7 +10,7 @@ from engine.datasets._layout import refuse_no_folder
 from engine.datasets._protocol import Facts, Mode, Option
 from engine.errors import ManifestError, Refused
 from stores import members
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 from stores.members.npz import Npz
 
 _SPLITS = ("train", "val", "test")

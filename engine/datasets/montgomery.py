@@ -7,7 +7,7 @@ from engine.datasets import _nlm
 from engine.datasets._protocol import MODES, SEED, Facts, Mode
 
 if TYPE_CHECKING:
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 __all__ = ["facts", "index"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from engine.datasets import _layout, _splits, _tables
 from engine.datasets._protocol import MODES, SEED, Facts, Mode, Option
 from engine.errors import Refused
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 
 if TYPE_CHECKING:
     import pandas as pd

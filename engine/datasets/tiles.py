@@ -12,7 +12,7 @@ from engine.datasets._files import Picture, package_file, write_pictures
 from engine.datasets._protocol import Facts, Mode
 
 if TYPE_CHECKING:
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
 #: A tile is kept if at most this share of its pixels is darker than this grey level: no black borders.
 DARK_SHARE = 0.1

@@ -12,11 +12,12 @@ from engine.datasets._layout import refuse_no_folder
 from engine.datasets._protocol import Facts, Mode, Option
 from engine.datasets._samples import KEYS, Samples, ending_dot, images_of, is_image, refuse_several, samples
 from engine.errors import ManifestError
-from stores import members, split_words
-from stores.folders import run_threads
-from stores.manifest import Manifest
+from stores import members
+from stores.manifest import split_words
+from stores.manifest.image_folder import run_threads
+from stores.manifest.manifest import Manifest
+from stores.manifest.uri_policy import shown
 from stores.members.tars import Tar
-from stores.paths import shown
 
 _REMEDY = "fetch it again, or gunzip it"
 #: Of a label or JSON file.

@@ -78,8 +78,9 @@ def make_decoder(
         from engine.decode.dali import DaliDecoder
 
         return DaliDecoder(recipe, device=device, threads=threads, batch_size=batch_size)
-    from engine.decode import reference, turbo
-    from engine.decode.pooled import PooledDecoder
+    from engine.decode import pillow
+    from engine.decode import torchvision as turbo
+    from engine.decode.threaded import PooledDecoder
 
-    renders = {"reference": reference.render_row, "turbo": turbo.render, "turbo-dct": turbo.render_dct}
+    renders = {"reference": pillow.render_row, "turbo": turbo.render, "turbo-dct": turbo.render_dct}
     return PooledDecoder(full_name, renders[full_name], recipe, device=device, threads=threads)

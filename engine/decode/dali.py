@@ -19,11 +19,11 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from engine import faults, runtime
-from engine.decode import disposable, reference
+from engine.decode import isolated_process, pillow
+from engine.decode.formats.header import Header
+from engine.decode.formats.sniff import sniff
 from engine.decode.geometry import Geometry, plan
-from engine.decode.header import Header
 from engine.decode.protocol import READ_AHEAD, DecodedBatch
-from engine.decode.sniff import sniff
 from engine.decode.source import ImageSource
 from engine.errors import BadImage, EmbankError, MachineFault
 from engine.recipes import Recipe
@@ -80,7 +80,7 @@ class DaliDecoder:
         if self._device.startswith("cuda"):  # its pools would keep the memory from torch
             with contextlib.suppress(RuntimeError):  # of a device that is lost; whoever met that has said so
                 backend.ReleaseUnusedMemory()
-        disposable.children.close()
+        isolated_process.children.close()
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +106,7 @@ class DaliDecoder:
         """The arbiter's verdict: pixels, or the reason why there are none."""
         assert row.encoded is not None
         try:
-            pixels = reference.render(row.encoded.data, row.encoded.header, self._recipe)
+            pixels = pillow.render(row.encoded.data, row.encoded.header, self._recipe)
         except BadImage as failure:
             return replace(row, encoded=None, failure=failure.with_traceback(None))
         return replace(row, encoded=None, pixels=pixels, first_frame=row.encoded.header.frames > 1)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from engine.decode.depth import levels
-from engine.decode.header import Header
+from engine.decode.bit_depth import levels
+from engine.decode.formats.header import Header
 from engine.errors import BadImage
 from engine.recipes import Recipe
 

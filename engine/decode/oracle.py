@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from engine.decode import disposable, reference
+from engine.decode import isolated_process, pillow
+from engine.decode.formats.header import Header
 from engine.decode.geometry import plan
-from engine.decode.header import Header
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
@@ -32,7 +32,7 @@ class Oracle:
     """Renders as the reference does, deep images and JPEG 2000 by another reader, and counts which did."""
 
     def __init__(self) -> None:
-        self._children = disposable.Children(_RENDERER)
+        self._children = isolated_process.Children(_RENDERER)
         self._readers: dict[bytes, str] = {}
 
     def render(self, data: bytes, header: Header, recipe: Recipe) -> np.ndarray:
@@ -42,10 +42,10 @@ class Oracle:
             BadImage: as the reference renderer.
         """
         if not is_wanted(header):
-            return reference.render(data, header, recipe)
+            return pillow.render(data, header, recipe)
         image, reader = self._picture(data, header, recipe)
         self._readers[hashlib.sha256(data).digest()] = reader
-        return reference.resize_and_crop(image, plan(image.height, image.width, recipe), recipe)
+        return pillow.resize_and_crop(image, plan(image.height, image.width, recipe), recipe)
 
     def render_row(self, data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray, bool]:
         """`render` as a pooled decoder wants it."""
@@ -53,7 +53,7 @@ class Oracle:
 
     def _picture(self, data: bytes, header: Header, recipe: Recipe) -> tuple[Image.Image, str]:
         """The picture and its reader; that of the reference, and no name, where no other gives one."""
-        by_reference = reference.picture(data, header, recipe)  # which rows fail is not for others to say
+        by_reference = pillow.picture(data, header, recipe)  # which rows fail is not for others to say
         reader = READERS.get(header.format, "")
         if reader and importlib.util.find_spec(reader) is not None:
             try:

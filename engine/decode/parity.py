@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.decode import reference
-from engine.decode.header import Header
+from engine.decode import pillow
+from engine.decode.formats.header import Header
+from engine.decode.formats.sniff import sniff
 from engine.decode.protocol import Decoder
-from engine.decode.sniff import sniff
 from engine.decode.source import ImageSource
 from engine.errors import BadImage
 from engine.recipes import Recipe
@@ -26,7 +26,7 @@ def pixel_parity(
     decoder: Decoder,
     *,
     batch_size: int = 16,
-    render: Render = reference.render,
+    render: Render = pillow.render,
 ) -> dict[str, Any]:
     """Compare a decoder with the reference renderer on some rows.
 

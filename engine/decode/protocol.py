@@ -64,7 +64,7 @@ class DecodedBatch:
 class Decoder(Protocol):
     """Renders a recipe. `name` is part of the FeatureKey: two decoders with one name give the same pixels.
 
-    Every decoder checks files with `engine.decode.sniff` before anything else sees them, and asks the
+    Every decoder checks files with `engine.decode.formats.sniff` before anything else sees them, and asks the
     reference renderer about rows that its own route cannot do, so the same rows fail, for the same reasons,
     under all of them.
     """

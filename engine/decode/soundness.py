@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from engine.decode.sniff import sniff
+from engine.decode.formats.sniff import sniff
+from engine.decode.formats.structure import png_rows_missing
 from engine.decode.source import ImageSource
-from engine.decode.structure import png_rows_missing
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
@@ -18,10 +18,10 @@ _RECIPE = replace(Recipe(), depth="scale")
 
 
 def fault_finder(source: ImageSource) -> Callable[[int], tuple[str, str, bool] | None]:
-    """Make a function that looks at one row's image, for `stores.manifest_check.check`.
+    """Make a function that looks at one row's image, for `stores.manifest.check.check`.
 
-    It reads the file or member and walks its structure (`engine.decode.sniff`). Of a PNG the rows are counted
-    too, and DICOM pixels are decoded, since their ends are seen nowhere else.
+    It reads the file or member and walks its structure (`engine.decode.formats.sniff`). Of a PNG the rows are
+    counted too, and DICOM pixels are decoded, since their ends are seen nowhere else.
 
     Args:
         source: the files. Digests in it are not compared, as the check does that.
@@ -53,6 +53,6 @@ def _look(data: bytes, source: ImageSource) -> None:
         if missing:
             raise BadImage("truncated", "its PNG data end before its last row")
     elif header.format == "DICOM":
-        from engine.decode.reference import picture
+        from engine.decode.pillow import picture
 
         picture(data, header, _RECIPE)

@@ -33,23 +33,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from engine import datasets as datasets
     from engine import models as models
-    from engine.evals.fewshot import Protocol as Protocol
-    from engine.evals.fewshot import fewshot as fewshot
-    from engine.evals.invariance import invariances_from_bank as invariance
-    from engine.evals.invariance_protocol import InvarianceOptions as InvarianceOptions
-    from engine.evals.knn import KnnOptions as KnnOptions
-    from engine.evals.knn import knn as knn
-    from engine.evals.probe import ProbeOptions as ProbeOptions
-    from engine.evals.probe import probe as probe
-    from engine.evals.saliency_bank import saliency_from_bank as saliency
-    from engine.evals.saliency_options import SaliencyOptions as SaliencyOptions
-    from engine.evals.search import search as search
-    from engine.evals.torch_dataset import TorchDataset as TorchDataset
-    from engine.extract import embed as embed
+    from engine.embed.run import embed as embed
+    from engine.evals.common.torch_dataset import TorchDataset as TorchDataset
+    from engine.evals.fewshot.evaluate import Protocol as Protocol
+    from engine.evals.fewshot.evaluate import fewshot as fewshot
+    from engine.evals.invariance.evaluate import invariances_from_bank as invariance
+    from engine.evals.invariance.options import InvarianceOptions as InvarianceOptions
+    from engine.evals.neighbours.knn import KnnOptions as KnnOptions
+    from engine.evals.neighbours.knn import knn as knn
+    from engine.evals.neighbours.search import search as search
+    from engine.evals.probe.evaluate import ProbeOptions as ProbeOptions
+    from engine.evals.probe.evaluate import probe as probe
+    from engine.evals.saliency.bank import saliency_from_bank as saliency
+    from engine.evals.saliency.options import SaliencyOptions as SaliencyOptions
+    from stores.bank.reader import Bank as Bank
+    from stores.bank.reader import FeatureSet as Features
     from stores.errors import EmbankError as EmbankError
-    from stores.manifest import Manifest as Manifest
-    from stores.read import Bank as Bank
-    from stores.read import FeatureSet as Features
+    from stores.manifest.manifest import Manifest as Manifest
 
     __version__: str
 
@@ -78,23 +78,23 @@ __all__ = [
 
 #: Public name -> its module, and its name there; a test holds this against the imports above.
 _HOMES = {
-    "Bank": ("stores.read", "Bank"),
+    "Bank": ("stores.bank.reader", "Bank"),
     "EmbankError": ("stores.errors", "EmbankError"),
-    "Features": ("stores.read", "FeatureSet"),
-    "InvarianceOptions": ("engine.evals.invariance_protocol", "InvarianceOptions"),
-    "KnnOptions": ("engine.evals.knn", "KnnOptions"),
-    "Manifest": ("stores.manifest", "Manifest"),
-    "ProbeOptions": ("engine.evals.probe", "ProbeOptions"),
-    "Protocol": ("engine.evals.fewshot", "Protocol"),
-    "SaliencyOptions": ("engine.evals.saliency_options", "SaliencyOptions"),
-    "TorchDataset": ("engine.evals.torch_dataset", "TorchDataset"),
-    "embed": ("engine.extract", "embed"),
-    "fewshot": ("engine.evals.fewshot", "fewshot"),
-    "invariance": ("engine.evals.invariance", "invariances_from_bank"),
-    "knn": ("engine.evals.knn", "knn"),
-    "probe": ("engine.evals.probe", "probe"),
-    "saliency": ("engine.evals.saliency_bank", "saliency_from_bank"),
-    "search": ("engine.evals.search", "search"),
+    "Features": ("stores.bank.reader", "FeatureSet"),
+    "InvarianceOptions": ("engine.evals.invariance.options", "InvarianceOptions"),
+    "KnnOptions": ("engine.evals.neighbours.knn", "KnnOptions"),
+    "Manifest": ("stores.manifest.manifest", "Manifest"),
+    "ProbeOptions": ("engine.evals.probe.evaluate", "ProbeOptions"),
+    "Protocol": ("engine.evals.fewshot.evaluate", "Protocol"),
+    "SaliencyOptions": ("engine.evals.saliency.options", "SaliencyOptions"),
+    "TorchDataset": ("engine.evals.common.torch_dataset", "TorchDataset"),
+    "embed": ("engine.embed.run", "embed"),
+    "fewshot": ("engine.evals.fewshot.evaluate", "fewshot"),
+    "invariance": ("engine.evals.invariance.evaluate", "invariances_from_bank"),
+    "knn": ("engine.evals.neighbours.knn", "knn"),
+    "probe": ("engine.evals.probe.evaluate", "probe"),
+    "saliency": ("engine.evals.saliency.bank", "saliency_from_bank"),
+    "search": ("engine.evals.neighbours.search", "search"),
 }
 _MODULES = {"datasets": "engine.datasets", "models": "engine.models"}
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.kernels.halves import SCALE, widen
+from engine.kernels.float16 import SCALE, widen
 
 Arithmetic = Literal["float64", "float32"]
 #: Rows of a block and the most bytes that it may take once widened; float32 sums grow no longer than that.

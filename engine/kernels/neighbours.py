@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.kernels import candidates, faiss_library
+from engine.kernels import faiss_library, topk
 from engine.kernels.vectors import Distance, Space, Vectors, block_rows, exact_distances
 
 Backend = Literal["auto", "array", "faiss"]
@@ -62,7 +62,7 @@ def choose_backend(backend: str, device: str = "cpu") -> str:
         # On CUDA torch is there anyway, and needs no build of FAISS for that very GPU.
         return "faiss" if device == "cpu" and not faiss_library.why_not() else "array"
     if backend == "faiss":
-        candidates.require_faiss(_gpu(device))
+        topk.require_faiss(_gpu(device))
     return backend
 
 
@@ -117,12 +117,12 @@ def nearest(
     return Neighbours(rows, distances, undecided, chosen)
 
 
-def _searcher(backend: str, device: str, threads: int) -> candidates.Search:
+def _searcher(backend: str, device: str, threads: int) -> topk.Search:
     if backend == "faiss":
-        return partial(candidates.by_faiss, threads=threads, gpu=_gpu(device))
+        return partial(topk.by_faiss, threads=threads, gpu=_gpu(device))
     if device != "cpu":
-        return partial(candidates.by_torch, device=device)
-    return partial(candidates.by_array, threads=threads)
+        return partial(topk.by_torch, device=device)
+    return partial(topk.by_array, threads=threads)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class _Search:
     base: Vectors
     space: Space
     keys: tuple[NDArray[np.int64], NDArray[np.int64]] | None
-    candidates: candidates.Search
+    candidates: topk.Search
     threads: int
 
     def parts(self) -> list[tuple[NDArray[np.intp], int]]:

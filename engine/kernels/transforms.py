@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from engine.errors import Refused
-from engine.kernels import tones, warps
-from engine.kernels.warps import Affine
+from engine.kernels import geometric, photometric
+from engine.kernels.geometric import Affine
 
 Parameters = tuple[float, ...]
 Grid = Callable[[int], list[Parameters]]
@@ -125,7 +125,7 @@ def _switch(views: int) -> list[Parameters]:
 
 
 def _affine(view: Callable[[Parameters, Frame], Affine]) -> _Render:
-    return lambda image, at, frame: warps.affine(image, [view(p, frame) for p in at])
+    return lambda image, at, frame: geometric.affine(image, [view(p, frame) for p in at])
 
 
 def _one(view: Callable[[torch.Tensor], torch.Tensor]) -> _Render:
@@ -179,51 +179,57 @@ _ROWS = (
         "resized_crop",
         ("top", "left", "height", "width"),
         _boxes,
-        lambda image, at, f: warps.crops(
+        lambda image, at, f: geometric.crops(
             image, [(p[0] * f.unit, p[1] * f.unit, p[2] * f.unit, p[3] * f.unit) for p in at], f.side
         ),
         _is(0.0, 0.0, 256.0, 256.0),
     ),
     Transform(
-        "h_flip", ("flipped",), _switch, _one(lambda x: warps.flip(x, vertical=False)), _is(0.0), views=2
+        "h_flip", ("flipped",), _switch, _one(lambda x: geometric.flip(x, vertical=False)), _is(0.0), views=2
     ),
     Transform(
-        "v_flip", ("flipped",), _switch, _one(lambda x: warps.flip(x, vertical=True)), _is(0.0), views=2
+        "v_flip", ("flipped",), _switch, _one(lambda x: geometric.flip(x, vertical=True)), _is(0.0), views=2
     ),
     Transform(
         "deform",
         ("sigma", "draw"),
         _deformations,
-        lambda image, at, f: warps.deform(image, [p[0] for p in at], [int(p[1]) for p in at], 50 * f.unit),
+        lambda image, at, f: geometric.deform(
+            image, [p[0] for p in at], [int(p[1]) for p in at], 50 * f.unit
+        ),
         lambda at: False,
     ),
-    Transform("grayscale", ("grey",), _switch, _one(tones.grayscale), _is(0.0), views=2, colour=True),
-    Transform("brightness", ("factor",), lambda k: _line(0.25, 5, k), _factors(tones.brightness), _is(1.0)),
-    Transform("contrast", ("factor",), lambda k: _line(0.25, 5, k), _factors(tones.contrast), _is(1.0)),
+    Transform("grayscale", ("grey",), _switch, _one(photometric.grayscale), _is(0.0), views=2, colour=True),
+    Transform(
+        "brightness", ("factor",), lambda k: _line(0.25, 5, k), _factors(photometric.brightness), _is(1.0)
+    ),
+    Transform("contrast", ("factor",), lambda k: _line(0.25, 5, k), _factors(photometric.contrast), _is(1.0)),
     Transform(
         "saturation",
         ("factor",),
         lambda k: _line(0.25, 5, k),
-        _factors(tones.saturation),
+        _factors(photometric.saturation),
         _is(1.0),
         colour=True,
     ),
-    Transform("hue", ("turns",), lambda k: _line(-0.5, 0.5, k), _factors(tones.hue), _is(0.0), colour=True),
+    Transform(
+        "hue", ("turns",), lambda k: _line(-0.5, 0.5, k), _factors(photometric.hue), _is(0.0), colour=True
+    ),
     Transform(
         "blur",
         ("sigma_px",),
         lambda k: _line(1e-5, 20, k),
-        lambda image, at, f: warps.gaussian_blur(image, [p[0] for p in at], BLUR_TAPS),
+        lambda image, at, f: geometric.gaussian_blur(image, [p[0] for p in at], BLUR_TAPS),
         lambda at: at[0] < _NO_BLUR,
     ),
-    Transform("sharpness", ("factor",), lambda k: _line(1, 30, k), _factors(tones.sharpness), _is(1.0)),
-    Transform("invert", ("inverted",), _switch, _one(tones.invert), _is(0.0), views=2),
-    Transform("equalize", ("equalized",), _switch, _one(tones.equalize), _is(0.0), views=2),
+    Transform("sharpness", ("factor",), lambda k: _line(1, 30, k), _factors(photometric.sharpness), _is(1.0)),
+    Transform("invert", ("inverted",), _switch, _one(photometric.invert), _is(0.0), views=2),
+    Transform("equalize", ("equalized",), _switch, _one(photometric.equalize), _is(0.0), views=2),
     Transform(
         "posterize",
         ("bits",),
         lambda k: [(float(bits),) for bits in range(1, 8)],
-        lambda image, at, f: tones.posterize(image, [int(p[0]) for p in at]),
+        lambda image, at, f: photometric.posterize(image, [int(p[0]) for p in at]),
         lambda at: False,
         views=7,
     ),

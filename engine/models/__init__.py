@@ -7,8 +7,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.models.catalog import ModelSpec, catalogue, resolve
-    from engine.models.encoder import Encoder, load
+    from engine.models.catalog.lookup import ModelSpec, catalogue, resolve
+    from engine.models.forward.encoder import Encoder, load
 
 __all__ = ["Encoder", "ModelSpec", "catalogue", "load", "resolve"]
 
@@ -16,11 +16,11 @@ __all__ = ["Encoder", "ModelSpec", "catalogue", "load", "resolve"]
 def __getattr__(name: str) -> Any:
     # Lazily, because the command line imports this package to name models, without paying for torch.
     if name in ("ModelSpec", "catalogue", "resolve"):
-        from engine.models import catalog
+        from engine.models.catalog import lookup as catalog
 
         return getattr(catalog, name)
     if name in ("Encoder", "load"):
-        from engine.models import encoder
+        from engine.models.forward import encoder
 
         return getattr(encoder, name)
     raise AttributeError(name)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stores.errors import EmbankError
-from stores.paths import BIDI, plain
+from stores.manifest.uri_policy import BIDI, plain
 
 if TYPE_CHECKING:
     from engine.pipeline import Progress

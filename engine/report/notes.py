@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.evals.selection import NOT_UNIQUE
+from engine.evals.probe.selection import NOT_UNIQUE
 
 
 class ProbeNotes:

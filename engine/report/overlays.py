@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.evals.saliency import SaliencyMap
+from engine.evals.saliency.evaluate import SaliencyMap
 from engine.report import lettering
 from engine.report.drawing import save_picture
 from engine.report.lettering import LINE

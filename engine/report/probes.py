@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.report.console import clipped
 from engine.report.drawing import save_figure
-from stores.paths import plain
+from stores.manifest.uri_policy import plain
 
 matplotlib.use("Agg")
 

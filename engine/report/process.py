@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from stores import waiting
+from stores.backends import deadlines
 from stores.errors import EmbankError, MachineFault, Refused
 from stores.limits import available_memory
 
@@ -36,7 +36,7 @@ def interrupt(*_: Any) -> None:
     """Handle SIGINT and SIGTERM: end what waits for a network, and raise KeyboardInterrupt."""
     global _interrupted
     _interrupted = True
-    waiting.stop_soon()
+    deadlines.stop_soon()
     raise KeyboardInterrupt
 
 
@@ -76,7 +76,7 @@ def prepared() -> Iterator[None]:
     """
     global _interrupted, _said_so
     _interrupted = _said_so = False
-    waiting.go_on()
+    deadlines.go_on()
     _open_closed()
     if sys.stdout is None:
         raise Refused(

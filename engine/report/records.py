@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stores.record_index import RecordEntry
-from stores.record_table import Leaf, leaves
-from stores.records import RunRecord
+from stores.bank.record_index import RecordEntry
+from stores.bank.record_table import Leaf, leaves
+from stores.bank.records import RunRecord
 
 #: Kind -> metrics of which the first that a record has is its result.
 _RESULTS: Mapping[str, tuple[str, ...]] = {
@@ -234,7 +234,7 @@ def print_record(entry: RecordEntry) -> None:
 
 def _print_wrapped(text: str) -> None:
     from engine.report import console, tables
-    from stores.paths import plain
+    from stores.manifest.uri_policy import plain
 
     for line in tables.wrapped(plain(text), console.width()):
         console.write(line)
@@ -262,7 +262,7 @@ def _lines(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:
-    from stores.record_table import interval
+    from stores.bank.record_table import interval
 
     value = body[name]
     if isinstance(value, list):

@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.decode.reference import picture
-from engine.decode.sniff import sniff
+from engine.decode.formats.sniff import sniff
+from engine.decode.pillow import picture
 from engine.decode.source import ImageSource
+from engine.embed.restore import images_of, one_file
 from engine.errors import BadImage
-from engine.evals.audit import Audit
-from engine.evals.search import SearchResult
+from engine.evals.neighbours.audit import Audit
+from engine.evals.neighbours.search import SearchResult
 from engine.recipes import Recipe
 from engine.report import lettering
 from engine.report.drawing import save_picture
-from engine.restore import images_of, one_file
-from stores.read import Bank
+from stores.bank.reader import Bank
 
 if TYPE_CHECKING:
     from PIL import ImageDraw
@@ -113,7 +113,7 @@ def pictures_of(bank: Path | str, model: str, *, root: Path | None = None) -> Im
         root: the images' folder, where it has moved.
 
     Raises:
-        Refused: as `engine.restore.images_of`.
+        Refused: as `engine.embed.restore.images_of`.
     """
     store = Bank.open(bank)
     return images_of(store, store.features(model).name, root=root)

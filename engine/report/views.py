@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.errors import Refused
-from engine.evals.invariance import Invariance
-from engine.kernels.clusters import clustered
+from engine.evals.invariance.evaluate import Invariance
+from engine.kernels.cluster_robust import clustered
 from engine.kernels.transforms import find
 from engine.report import lettering
 from engine.report.drawing import save_figure, save_picture
-from stores.paths import plain
+from stores.manifest.uri_policy import plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stores.folders import sha256_of
+from stores.manifest.image_folder import sha256_of
 from stores.members.batches import CifarBatch
 from stores.members.npz import Npz
 from stores.members.parts import MemberError, check_size

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from stores.manifest.uri_policy import shown
 from stores.members.encode import png, tiff
 from stores.members.parts import MemberError, Packed, check_size, no_member, read_at
-from stores.paths import shown
 
 _SLICE = re.compile(r"slice/(?P<number>[0-9]{1,6})(?P<share>\.[0-9]{1,6})?")
 _MAX_HEADER, _MAX_SIDE = 1 << 16, 1 << 31

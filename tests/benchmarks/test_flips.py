@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks.faults import flips
-from stores import integrity
+from stores.bank import integrity
 
 pytestmark = pytest.mark.slow
 

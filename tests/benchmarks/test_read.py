@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import read
-from stores import integrity
+from stores.bank import integrity
 
 
 def test_it_runs_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

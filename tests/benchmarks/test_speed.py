@@ -47,11 +47,11 @@ def test_efficiency_is_the_share_of_perfect_overlap(overlap: bool, expected: flo
 
 
 def test_agreement_sees_exchanged_rows(folder: Path, tmp_path: Path) -> None:
-    from engine.extract import EmbedOptions
-    from engine.extract import embed as run
+    from engine.embed.run import EmbedOptions
+    from engine.embed.run import embed as run
     from engine.models import resolve
     from engine.runtime import Runtime
-    from stores.manifest import Manifest
+    from stores.manifest.manifest import Manifest
 
     manifest = Manifest.from_folder(folder)
     spec = resolve("random/resnet18", recipe=SMALL)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stores.layout import SIDE
-from stores.names import give
-from stores.read import Bank
+from stores.bank.layout import SIDE
+from stores.bank.names import give
+from stores.bank.reader import Bank
 from tests.command import Ran, embank
 from tests.stores.banks import flip
 

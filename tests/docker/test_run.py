@@ -184,7 +184,7 @@ def test_the_installed_program_is_whole(clean: Clean) -> None:
     assert not (clean.site / "engine" / "embank").exists(), "once, as embank"
     for package in ("embank", "engine", "stores"):
         assert (clean.site / package / "py.typed").is_file()
-    code = "import cli, engine.scale, stores.read, benchmarks, embank; print(cli.__file__, embank.__file__)"
+    code = "import cli, engine.executors, stores, benchmarks, embank; print(cli.__file__, embank.__file__)"
     for words in (["-c", code], ["-m", "cli", "--help"]):
         done = subprocess.run(
             [sys.executable, *words],
@@ -227,7 +227,7 @@ def test_a_stranger_is_not_served(
     """Neither without a certificate nor with one of another authority."""
     address = clean.words("worker")[4]
     assert f"--scheduler={address}" in clean.words("embank")
-    code = f"from engine import scale; scale.remote({address!r}).__enter__()"
+    code = f"from engine import executors; executors.remote({address!r}).__enter__()"
     bare = {k: v for k, v in clean.environment("embank").items() if not k.startswith("DASK_")}
     done = subprocess.run(
         [sys.executable, "-c", code], env=bare, cwd=tmp_path, capture_output=True, text=True, check=False

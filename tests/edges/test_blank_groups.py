@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.evals.audit import audit
-from engine.evals.bank import fewshot_from_bank
-from engine.evals.fewshot import Protocol
-from engine.evals.knn import KnnOptions, knn_from_bank
-from engine.evals.probe import ProbeOptions
-from engine.evals.probe_bank import BankProbe, probes_from_bank
-from engine.evals.splits import SplitOptions
-from stores.manifest import Manifest
-from stores.manifest_check import check
+from engine.evals.fewshot.bank import fewshot_from_bank
+from engine.evals.fewshot.evaluate import Protocol
+from engine.evals.neighbours.audit import audit
+from engine.evals.neighbours.knn import KnnOptions, knn_from_bank
+from engine.evals.probe.bank import BankProbe, probes_from_bank
+from engine.evals.probe.evaluate import ProbeOptions
+from engine.evals.probe.parts import SplitOptions
+from stores.manifest.check import check
+from stores.manifest.manifest import Manifest
 from tests.text_banks import EDGES, MODEL, bank_of
 
 FOLDER = EDGES / "blank-groups"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.decode import Limits, reference
-from engine.decode.sniff import sniff
+from engine.decode import Limits, pillow
+from engine.decode.formats.sniff import sniff
 from engine.recipes import Recipe
 
 pydicom = pytest.importorskip("pydicom")
@@ -20,7 +20,7 @@ RECIPES = [Recipe(), Recipe(depth="scale"), Recipe(depth="voi"), Recipe(depth="w
 def shown(data: bytes, recipe: Recipe) -> np.ndarray:
     header = sniff(data, recipe, Limits())
     assert not header.deep
-    return np.asarray(reference.picture_here(data, header, recipe))
+    return np.asarray(pillow.picture_here(data, header, recipe))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.depth)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.decode import Limits, reference
-from engine.decode.sniff import sniff
+from engine.decode import Limits, pillow
+from engine.decode.formats.sniff import sniff
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
@@ -19,7 +19,7 @@ LUNG, VOI = Recipe(depth="window", window=(-1000, 400)), Recipe(depth="voi")
 
 
 def shown(data: bytes, recipe: Recipe) -> np.ndarray:
-    return np.asarray(reference.picture_here(data, sniff(data, recipe, Limits()), recipe))
+    return np.asarray(pillow.picture_here(data, sniff(data, recipe, Limits()), recipe))
 
 
 def changed(edit: Any) -> bytes:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.decode import Limits, dicom, reference
-from engine.decode.sniff import sniff
+from engine.decode import Limits, pillow
+from engine.decode.formats import dicom
+from engine.decode.formats.sniff import sniff
 from engine.errors import BadImage
 from engine.recipes import Recipe
 from tests.dicom_packages import EXTRA, only
@@ -54,7 +55,7 @@ def test_an_excess_beyond_the_stated_error_is_not_clipped() -> None:
 
 def test_in_a_child_process() -> None:
     data = (FOLDER / "jpegls.dcm").read_bytes()
-    there = reference.picture(data, sniff(data, SCALE, Limits()), SCALE)
+    there = pillow.picture(data, sniff(data, SCALE, Limits()), SCALE)
     np.testing.assert_array_equal(np.asarray(there), shown(data))
 
 

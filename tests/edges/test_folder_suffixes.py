@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 
 FOLDER = Path(__file__).parents[1] / "data" / "edges" / "folder-suffixes"
 #: What Pillow and the formats' own registrations call them.

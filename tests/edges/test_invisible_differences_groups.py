@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.evals.audit import audit
-from engine.evals.probe import ProbeOptions
-from engine.evals.probe_bank import probes_from_bank
-from stores.manifest import Manifest
-from stores.manifest_check import check
-from stores.problems import CheckReport
+from engine.evals.neighbours.audit import audit
+from engine.evals.probe.bank import probes_from_bank
+from engine.evals.probe.evaluate import ProbeOptions
+from stores.manifest.check import check
+from stores.manifest.manifest import Manifest
+from stores.manifest.problems import CheckReport
 from tests.command import embank
 from tests.text_banks import EDGES, MODEL, as_earlier, bank_of
 
@@ -90,7 +90,7 @@ def test_audit_and_probe_see_the_leak(name: str, says: str, counts: tuple[int, i
 
 def test_a_bank_of_an_earlier_version_keeps_its_text_and_is_resumed(tmp_path: Path) -> None:
     """Its digests were made of uncleaned cells; the same table still opens it, and check says what to do."""
-    from stores.write import as_in_bank, open_or_create, refuse_other_labels
+    from stores.bank.writer import as_in_bank, open_or_create, refuse_other_labels
 
     manifest = Manifest.read(FOLDER / "leak_space.csv")
     bank = bank_of(as_earlier(manifest), tmp_path)

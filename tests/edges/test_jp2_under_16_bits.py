@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.decode import reference
-from engine.decode.sniff import sniff
+from engine.decode import pillow
+from engine.decode.formats.sniff import sniff
 from engine.decode.source import Limits
 from engine.recipes import Recipe
 
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[1] / "data" / "edges" / "jp2-under-16-bits"
 
 def shown(path: Path, recipe: Recipe) -> np.ndarray:
     data = path.read_bytes()
-    return np.asarray(reference.picture_here(data, sniff(data, recipe, Limits()), recipe))
+    return np.asarray(pillow.picture_here(data, sniff(data, recipe, Limits()), recipe))
 
 
 @pytest.mark.parametrize("bits", [9, 10, 12])

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from engine.decode import Limits
-from engine.decode.reference import picture
-from engine.decode.sniff import sniff
+from engine.decode.formats.sniff import sniff
+from engine.decode.pillow import picture
 from engine.recipes import Recipe
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 
 FOLDER = Path(__file__).parents[1] / "data" / "edges" / "pnm"
 

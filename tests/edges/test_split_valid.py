@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from engine.errors import Refused
-from engine.evals.bank import fewshot_from_bank
-from engine.evals.fewshot import Protocol
-from engine.evals.knn import KnnOptions, knn_from_bank
-from engine.evals.probe import ProbeOptions
-from engine.evals.probe_bank import BankProbe, probes_from_bank
-from engine.evals.splits import SplitOptions
-from stores.manifest import Manifest
-from stores.records import read_all
+from engine.evals.fewshot.bank import fewshot_from_bank
+from engine.evals.fewshot.evaluate import Protocol
+from engine.evals.neighbours.knn import KnnOptions, knn_from_bank
+from engine.evals.probe.bank import BankProbe, probes_from_bank
+from engine.evals.probe.evaluate import ProbeOptions
+from engine.evals.probe.parts import SplitOptions
+from stores.bank.records import read_all
+from stores.manifest.manifest import Manifest
 from tests.command import embank
 from tests.text_banks import EDGES, MODEL, as_earlier, bank_of
 

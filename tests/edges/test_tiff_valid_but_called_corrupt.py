@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from engine.decode import Limits
-from engine.decode.reference import picture
-from engine.decode.sniff import sniff
+from engine.decode.formats.sniff import sniff
+from engine.decode.pillow import picture
 from engine.errors import BadImage
 from engine.recipes import Recipe
 

@@ -9,7 +9,7 @@ import pytest
 
 from engine import datasets
 from engine.errors import Refused
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 
 EDGES = Path(__file__).parents[1] / "data" / "edges" / "webdataset-dots"
 SHARD = "train-000000.tar"

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from engine.errors import WeightsError
-from engine.models import architectures, checkpoints, weights
+from engine.models.backbones import architectures
+from engine.models.checkpoints import state_dict, weights
 
 FOLDER = Path(__file__).parents[1] / "data" / "edges" / "weights-model-state-dict"
 NET = "torchvision/squeezenet1_1"
@@ -170,13 +171,13 @@ def test_one_that_does_not_fit_is_named_by_what_it_lacks(state: State, tmp_path:
 def test_a_bottomless_file_is_looked_at_for_a_while_only() -> None:
     loop: dict[str, object] = {"a": 1}
     loop["b"] = loop["c"] = loop
-    assert list(checkpoints.candidates(loop)) == []
+    assert list(state_dict.candidates(loop)) == []
 
 
 def test_a_library_that_arranges_its_tensors_gets_the_only_dict(state: State) -> None:
-    assert checkpoints.only(state, "w") == state
-    assert checkpoints.only({"epoch": 1, "net": state}, "w") is state
+    assert state_dict.only(state, "w") == state
+    assert state_dict.only({"epoch": 1, "net": state}, "w") is state
     with pytest.raises(WeightsError, match="2 different"):
-        checkpoints.only({"a": state, "b": other(state)}, "w")
+        state_dict.only({"a": state, "b": other(state)}, "w")
     with pytest.raises(WeightsError, match="epoch"):
-        checkpoints.only({"epoch": 1}, "w")
+        state_dict.only({"epoch": 1}, "w")

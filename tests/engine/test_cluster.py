@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.engine.test_executors import sleep, square
 
-from engine import scale
+from engine import executors
 from engine.errors import Refused
-from tests.engine.test_scale import sleep, square
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def own(folder: Path) -> Iterator[scale.DaskExecutor]:
-    with scale.local(WORKERS, silence_s=60) as executor:
+def own(folder: Path) -> Iterator[executors.DaskExecutor]:
+    with executors.local(WORKERS, silence_s=60) as executor:
         assert executor.ask(square, 3) == 9
         yield executor
 
@@ -85,7 +85,7 @@ def impostor() -> Any:
     return Security.temporary()
 
 
-def test_every_port_is_on_loopback_and_demands_a_certificate(own: scale.DaskExecutor) -> None:
+def test_every_port_is_on_loopback_and_demands_a_certificate(own: executors.DaskExecutor) -> None:
     """Scanned while work is under way: scheduler, and a nanny and a worker each."""
     during = set()
     for _ in own.run(sleep, [(0.3,)] * 4):
@@ -107,14 +107,14 @@ def test_every_port_is_on_loopback_and_demands_a_certificate(own: scale.DaskExec
     assert own.ask(square, 4) == 16
 
 
-def test_no_http_server_anywhere(own: scale.DaskExecutor) -> None:
+def test_no_http_server_anywhere(own: executors.DaskExecutor) -> None:
     assert own.client.scheduler_info()["services"] == {}
     for worker in own.client.scheduler_info(n_workers=-1)["workers"].values():
         assert worker["services"] == {}
     assert 8787 not in {port for _, port in listeners()}
 
 
-def test_a_strangers_client_is_refused(own: scale.DaskExecutor) -> None:
+def test_a_strangers_client_is_refused(own: executors.DaskExecutor) -> None:
     """In clear, with no certificate, with one of his own; at the scheduler and at every other port."""
     from distributed import Client
 
@@ -126,12 +126,12 @@ def test_a_strangers_client_is_refused(own: scale.DaskExecutor) -> None:
             Client(where, security=security, timeout=3, set_as_default=False)
     with pytest.raises((TypeError, ValueError, OSError)):
         Client(address, timeout=3, set_as_default=False)
-    with pytest.raises(Refused, match="no certificates"), scale.remote(address):
+    with pytest.raises(Refused, match="no certificates"), executors.remote(address):
         pass
     assert own.ask(square, 5) == 25
 
 
-def test_the_protocol_in_clear_is_not_spoken(own: scale.DaskExecutor) -> None:
+def test_the_protocol_in_clear_is_not_spoken(own: executors.DaskExecutor) -> None:
     """dask's own connection without TLS gets no greeting from any port: not even the version is told."""
     from distributed.comm import connect
 
@@ -147,7 +147,7 @@ def test_the_protocol_in_clear_is_not_spoken(own: scale.DaskExecutor) -> None:
     asyncio.run(all_of_them())
 
 
-def test_the_key_is_nowhere_to_be_read(own: scale.DaskExecutor, folder: Path) -> None:
+def test_the_key_is_nowhere_to_be_read(own: executors.DaskExecutor, folder: Path) -> None:
     """Neither in a file, nor in a command line or environment."""
     assert own.client.security.tls_client_key.startswith("-----BEGIN PRIVATE KEY")
     assert any(folder.rglob("*"))
@@ -157,7 +157,7 @@ def test_the_key_is_nowhere_to_be_read(own: scale.DaskExecutor, folder: Path) ->
         assert "PRIVATE KEY" not in " ".join((*process.cmdline(), *process.environ().values()))
 
 
-def test_two_runs_do_not_know_each_other(own: scale.DaskExecutor) -> None:
+def test_two_runs_do_not_know_each_other(own: executors.DaskExecutor) -> None:
     from engine import cluster
 
     other = cluster._certificate()
@@ -166,7 +166,7 @@ def test_two_runs_do_not_know_each_other(own: scale.DaskExecutor) -> None:
 
 def test_without_cryptography_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(Refused, match=r"install embank\[dask\]"), scale.local(1):
+    with pytest.raises(Refused, match=r"install embank\[dask\]"), executors.local(1):
         pass
 
 
@@ -179,6 +179,6 @@ def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch, gpu
     package.LocalCUDACluster = object  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dask_cuda", package)
     monkeypatch.setitem(sys.modules, "dask_cuda.utils", utils)
-    with pytest.raises(Refused, match=said) as caught, scale.local(8, cuda=True):
+    with pytest.raises(Refused, match=said) as caught, executors.local(8, cuda=True):
         pass
     assert f"--workers {len(gpus.split(','))}" in caught.value.remedy

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.engine.embed.test_run import _digests
 
 from engine.decode.source import Limits
+from engine.embed.repair import repair
+from engine.embed.run import EmbedOptions, EmbedReport, InputChecks, embed
 from engine.errors import ChangedImage, Refused
-from engine.extract import EmbedOptions, EmbedReport, InputChecks, embed
+from engine.executors import Serial
 from engine.models import resolve
 from engine.recipes import Recipe
-from engine.repair import repair
 from engine.runtime import Runtime
-from engine.scale import Serial
-from stores.manifest import Manifest
-from stores.read import Bank, FeatureSet
-from stores.verify import verify
+from stores.bank.reader import Bank, FeatureSet
+from stores.maintenance.verify import verify
+from stores.manifest.manifest import Manifest
 from tests.corpus import images
-from tests.engine.test_extract import _digests
 from tests.stores.banks import flip
 
 pytestmark = pytest.mark.slow
@@ -131,7 +131,7 @@ def test_a_run_is_not_resumed_on_changed_images(
         if progress.done >= 12:
             raise Crash
 
-    from engine import chunks
+    from engine.embed import worker as chunks
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "PROGRESS_EVERY_S", 0.0)
@@ -170,7 +170,7 @@ def test_a_change_that_the_sample_misses_is_found_when_the_file_is_read(
     run()
     before = _digests(tmp_path / "bank")
     _picture(root / manifest.uris[row], 100)
-    monkeypatch.setattr("engine.inputs.SAMPLE", 0)
+    monkeypatch.setattr("engine.embed.inputs.SAMPLE", 0)
     with pytest.raises(ChangedImage, match=manifest.uris[row]):
         run(model=resolve("random/mobilenet_v3_small", recipe=SMALL))
     if row == 3:

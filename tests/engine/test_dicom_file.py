@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from engine.datasets.dicom import index
-from engine.decode import Limits, reference
-from engine.decode.sniff import sniff
+from engine.decode import Limits, pillow
+from engine.decode.formats.sniff import sniff
 from engine.errors import BadImage
 from engine.recipes import Recipe
 from tests.corpus.images import deflated, dicom, png, scene, tiff
@@ -24,7 +24,7 @@ PLAIN = Recipe()
 
 
 def shown(data: bytes) -> np.ndarray:
-    return np.asarray(reference.picture_here(data, sniff(data, PLAIN, Limits()), PLAIN))
+    return np.asarray(pillow.picture_here(data, sniff(data, PLAIN, Limits()), PLAIN))
 
 
 @pytest.mark.parametrize(

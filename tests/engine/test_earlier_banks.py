@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.extract import EmbedOptions, EmbedReport, InputChecks, embed
+from engine.embed.run import EmbedOptions, EmbedReport, InputChecks, embed
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
-from stores.manifest import Manifest
-from stores.read import Bank, FeatureSet
-from stores.verify import verify
+from stores.bank.reader import Bank, FeatureSet
+from stores.maintenance.verify import verify
+from stores.manifest.manifest import Manifest
 from tests.command import embank
 
 FINISHED = "random-shufflenet_v2_x0_5.f59e468deb92"

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.decode import Limits, reference, turbo
+from engine.decode import Limits, pillow
+from engine.decode import torchvision as turbo
+from engine.decode.formats.sniff import sniff
 from engine.decode.protocol import FAILURE_CODES
-from engine.decode.sniff import sniff
 from engine.errors import BadImage, EmbankError
 from engine.recipes import Recipe, load_recipe
 from tests.corpus.images import BYTES, jpeg, png, png_chunk, scene, written
@@ -100,7 +101,7 @@ def render(data: bytes, recipe: Recipe) -> None:
         assert header.width * header.height <= LIMITS.max_pixels
         if header.format not in ("PNG", "JPEG") or not (header.plain or header.format == "PNG"):
             return
-        for pixels in (reference.render(data, header, recipe), turbo.render(data, header, recipe)[0]):
+        for pixels in (pillow.render(data, header, recipe), turbo.render(data, header, recipe)[0]):
             assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
     except BadImage as bad:
         assert bad.code in FAILURE_CODES

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.extract import EmbedOptions, Progress, embed
+from engine.embed.run import EmbedOptions, Progress, embed
+from engine.executors import Serial
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.report.console import progress_line
 from engine.runtime import Runtime
-from engine.scale import Serial
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 
 N, CHUNK = 20, 4
 CPU = Runtime(device="cpu", precision="fp32", threads=1)
@@ -45,7 +45,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def test_a_resumed_run_counts_all_images(
     manifest: Manifest, executor: Serial | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.chunks.PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr("engine.embed.worker.PROGRESS_EVERY_S", 0.0)
     spec = resolve("random/squeezenet1_1", recipe=replace(Recipe(), size=40, crop=32))
     words: dict[str, Any] = {"runtime": CPU, "options": OPTIONS}
     with pytest.raises(KeyboardInterrupt):

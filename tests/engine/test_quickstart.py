@@ -11,12 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from engine import models, quickstart
-from engine.evals.selection import grid
+from engine.evals.probe.selection import grid
 from engine.quickstart import MODELS, PROBED, PROTOCOLS, run
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.records import read_all
-from stores.write import open_or_create
+from stores.bank.reader import Bank
+from stores.bank.records import read_all
+from stores.bank.writer import open_or_create
+from stores.manifest.manifest import Manifest
 from tests.probe_banks import fill_with
 from tests.stores.banks import make_key
 
@@ -87,7 +87,7 @@ def test_the_probe_of_the_quickstart_is_scikit_learns(pixels: Bank, probed: list
     assert rows[0]["train"] + rows[0]["val"] + rows[0]["test"] == 500 and rows[0]["converged"]
     assert found[0]["sweep"]["C"] == list(grid())
     # The same parts by scikit-learn, from the record's own cut.
-    from engine.evals.splits import Columns, SplitOptions, parts
+    from engine.evals.probe.parts import Columns, SplitOptions, parts
 
     codes = pixels.column("label")[0]
     cut = parts(Columns.of(pixels), codes, np.ones(500, bool), SplitOptions(holdout=True))
@@ -102,7 +102,7 @@ def test_the_probe_of_the_quickstart_is_scikit_learns(pixels: Bank, probed: list
 
 
 def test_the_sweep_is_in_the_picture(probed: list[dict[str, Any]], made: Path, tmp_path: Path) -> None:
-    from engine.report.figures import overview
+    from engine.report.quickstart_figure import overview
 
     rows = [("tiles", MODELS[0], 286, 3, 5, 1 / 3, 0.9, 0.01)]
     sizes = []

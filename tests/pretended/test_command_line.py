@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from engine.runtime import cuda_available
-from stores.read import Bank
+from stores.bank.reader import Bank
 from tests.command import embank
 from tests.pretended.session import pretend
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from engine import runtime
-from engine.kernels import candidates
+from engine.kernels import topk
 from engine.kernels.vectors import Space, Vectors
 from engine.normalise import normalise
 from engine.recipes import Recipe
@@ -127,8 +127,8 @@ def test_an_absent_device_is_refused(device: Device) -> None:
 
 def test_waits_and_copies_are_entered_by_the_programs_lines(device: Device) -> None:
     base = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    candidates.by_torch(base[:3], Vectors(base), Space("cosine", 0.0, 1.0), 5)
-    ledger, place = device.ledger, "engine/kernels/candidates.py:"
+    topk.by_torch(base[:3], Vectors(base), Space("cosine", 0.0, 1.0), 5)
+    ledger, place = device.ledger, "engine/kernels/topk.py:"
     assert ledger.size("upload", place) == (3 * 4 + 3 + 50 * 4) * 4, "queries, their lengths, the base"
     assert ledger.size("download", place) == 3 * 5 * (4 + 8), "scores and rows"
     assert ledger.count("wait", place) == 5 == sum(ledger.by_line("wait").values()), "all block"

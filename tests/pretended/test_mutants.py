@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from engine import normalise, runtime
-from engine.kernels import candidates, covariance, logistic, logistic_rows, prototypes, similar, whitening
+from engine.kernels import covariance, near_duplicates, prototypes, topk, whitening
 from engine.kernels.covariance import moments
+from engine.kernels.logistic import design_matrix
+from engine.kernels.logistic import solver as logistic
 from engine.kernels.vectors import Space, Vectors
 from engine.kernels.whitening import Regularisation, whitener
 from engine.recipes import Recipe
@@ -61,7 +63,7 @@ def _fit(module: Any) -> Any:
     labels, options = (np.arange(80) % 2).astype(np.int64), module.Options(device=PLACE)
     small = module.fit(X, labels, [1.0], options=options).coef
     with pytest.MonkeyPatch.context() as patch:  # first in float32, then in float64
-        patch.setattr(logistic_rows, "SMALL", 0)
+        patch.setattr(design_matrix, "SMALL", 0)
         resident = torch.tensor(X, device=PLACE)
         large = module.fit(resident, labels, [1.0], options=options)
     return small, large.coef, large.scores(resident, 0)
@@ -91,12 +93,12 @@ def _text(module: types.ModuleType) -> str:
 _TRANSFER = re.compile(r"\.to\((?:self\.)?(?:device|features\.device)(?:, [a-z_=T]+)?\)|\.cpu\(\)")
 #: What is computed, and where its transfers (or waits) are.
 PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
-    (candidates, _knn, _TRANSFER),
+    (topk, _knn, _TRANSFER),
     (covariance, _covariance, _TRANSFER),
     (whitening, _whitening, re.compile(_TRANSFER.pattern + r"|, device=(?:self\.)?device(?=\))")),
     (prototypes, _fewshot, _TRANSFER),
-    (similar, _audit, _TRANSFER),
-    (logistic_rows, _rows, _TRANSFER),
+    (near_duplicates, _audit, _TRANSFER),
+    (design_matrix, _rows, _TRANSFER),
     (logistic, _fit, _TRANSFER),
     (normalise, _pixels, _TRANSFER),
     (

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from benchmarks.faults.io import embed, evaluated
-from stores import documents
+from stores.bank import documents
+from stores.bank.export import export
+from stores.bank.reader import Bank
+from stores.bank.records import RunRecord, read_all
+from stores.bank.writer import FeatureWriter, open_or_create
 from stores.errors import BankError, EmbankError, MachineFault, Refused
-from stores.export import export
-from stores.read import Bank
-from stores.records import RunRecord, read_all
-from stores.verify import quarantine, verify
-from stores.write import FeatureWriter, open_or_create
+from stores.maintenance.verify import quarantine, verify
 from tests.stores.banks import Os, content, fill, flip, make_bank, make_key, make_manifest, nothing, patched
 
 ROWS, DIM, CHUNK = 80, 4, 32
@@ -90,7 +90,7 @@ def test_a_clock_that_jumps_between_seal_and_use_hides_nothing(
 def test_a_lock_is_not_held_for_years_because_the_clock_went_back(
     bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stores import locks
+    from stores.backends import locks
 
     monkeypatch.setattr(time, "time", lambda: 0.0)
     monkeypatch.setattr(time, "time_ns", lambda: 0)

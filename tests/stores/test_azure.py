@@ -17,14 +17,8 @@ from email.utils import formatdate
 
 import pytest
 
-from stores import fetch, leases, objects
-from stores.encode import encode
-from stores.errors import BankError
-from stores.places import ObjectPath, place
-from tests.stores.banks import at_once, chunk_result
-
 # These are tests of every object store: here they get this module's `root` and `lock`.
-from tests.stores.test_leases import (  # noqa: F401
+from tests.stores.backends.test_leases import (  # noqa: F401
     hasty,
     test_a_holder_elsewhere_is_believed_until_it_falls_silent,
     test_a_living_holder_keeps_it,
@@ -33,7 +27,7 @@ from tests.stores.test_leases import (  # noqa: F401
     test_sharers_that_fell_silent_are_put_out,
     test_two_coordinators_of_a_feature,
 )
-from tests.stores.test_objects import (  # noqa: F401
+from tests.stores.backends.test_object_store import (  # noqa: F401
     CHUNK,
     DIM,
     disk,
@@ -50,6 +44,12 @@ from tests.stores.test_objects import (  # noqa: F401
     test_records_and_descriptions,
     test_what_is_there_is_not_taken_for_an_empty_place,
 )
+
+from stores.backends import leases, object_store, remote_read
+from stores.backends.location import ObjectPath, place
+from stores.bank.encode import encode
+from stores.errors import BankError
+from tests.stores.banks import at_once, chunk_result
 
 AZURITE = shutil.which("azurite-blob")
 pytestmark = pytest.mark.skipif(AZURITE is None, reason="no azurite-blob on the PATH")
@@ -107,11 +107,11 @@ def environment(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in values.items():
         monkeypatch.setenv(f"AZURE_STORAGE_{name}", value)
     monkeypatch.setenv("AZURE_ALLOW_HTTP", "true")
-    monkeypatch.setenv(fetch.CACHE_VARIABLE, "")
+    monkeypatch.setenv(remote_read.CACHE_VARIABLE, "")
     monkeypatch.setattr(leases, "_POLL_SECONDS", 0.05)
-    objects.bucket_of.cache_clear()
+    object_store.bucket_of.cache_clear()
     yield
-    objects.bucket_of.cache_clear()
+    object_store.bucket_of.cache_clear()
 
 
 @pytest.fixture
@@ -136,25 +136,25 @@ def test_eight_committers_of_one_chunk(root: ObjectPath) -> None:
     written = [
         {path: bytes(data) for path, data in encode(r, committer.layout).files.items()} for r in results
     ]
-    assert {path: objects.read_if_there(root / path) for path in written[0]} in written, "a mixed chunk"
+    assert {path: object_store.read_if_there(root / path) for path in written[0]} in written, "a mixed chunk"
 
 
 def test_moved_and_removed(root: ObjectPath) -> None:
-    assert not objects.move(root / "a", root / "b")
-    assert objects.create(root / "a", b"1")
-    assert not objects.create(root / "a", b"2")
-    assert objects.move(root / "a", root / "c/b")
-    assert objects.names(root) == ["c"]
-    assert objects.digest(root / "c/b") == (1, hashlib.sha256(b"1").hexdigest())
-    objects.remove(root / "c/b")
-    objects.remove(root / "c/b")
-    assert objects.read_if_there(root / "c/b") is None
+    assert not object_store.move(root / "a", root / "b")
+    assert object_store.create(root / "a", b"1")
+    assert not object_store.create(root / "a", b"2")
+    assert object_store.move(root / "a", root / "c/b")
+    assert object_store.names(root) == ["c"]
+    assert object_store.digest(root / "c/b") == (1, hashlib.sha256(b"1").hexdigest())
+    object_store.remove(root / "c/b")
+    object_store.remove(root / "c/b")
+    assert object_store.read_if_there(root / "c/b") is None
 
 
 def test_a_wrong_key_and_no_container(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BankError, match=r"(?s)ContainerNotFound.*create it"):
         make_bank(place("az://nobody/bank"))
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", base64.b64encode(b"another").decode())
-    objects.bucket_of.cache_clear()
+    object_store.bucket_of.cache_clear()
     with pytest.raises(BankError, match=r"(?s)not allowed.*AZURE_STORAGE_ACCOUNT_KEY"):
         make_bank(root)

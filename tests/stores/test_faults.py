@@ -13,11 +13,11 @@ import pytest
 
 from benchmarks.faults import io
 from benchmarks.faults.io import failing
-from stores import files
+from stores.backends import files
+from stores.bank.reader import Bank
+from stores.bank.writer import open_or_create
 from stores.errors import MachineFault
-from stores.read import Bank
-from stores.verify import verify
-from stores.write import open_or_create
+from stores.maintenance.verify import verify
 from tests.stores.banks import Os, content, fill, lies, make_bank, make_key, make_manifest, nothing, patched
 
 pytestmark = pytest.mark.slow

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from benchmarks.faults.banks import quick_folder
 from benchmarks.faults.flips import build
 from benchmarks.faults.io import evaluated
-from stores import documents
+from stores.bank import documents
+from stores.bank.reader import Bank
+from stores.bank.records import read_all
+from stores.bank.writer import open_or_create
 from stores.errors import EmbankError
-from stores.manifest import Manifest
-from stores.read import Bank
-from stores.records import read_all
-from stores.verify import quarantine, verify
-from stores.write import open_or_create
+from stores.maintenance.verify import quarantine, verify
+from stores.manifest.manifest import Manifest
 from tests.corpus.tables import GROUPS
 from tests.stores.banks import make_manifest
 
@@ -192,7 +192,7 @@ def test_files_of_any_bytes(shared: Shared, data: st.DataObject) -> None:
 def promise_anew(shared: Shared, name: str, data: bytes) -> None:
     """Put a file in a bank, and its digest in the run document."""
     body = documents.decode(shared.every["embank.json"], Path("embank.json"))
-    from stores.integrity import promise_of
+    from stores.bank.integrity import promise_of
 
     body["files"][name] = promise_of(data)["sha256"]
     (shared.path / name).write_bytes(data)
@@ -342,7 +342,7 @@ def test_parquet_of_any_types(folder: Path, data: st.DataObject) -> None:
 
 
 def test_the_fuzz_sees_a_reader_that_stumbles(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stores import seal
+    from stores.bank import seal
 
     monkeypatch.setattr(seal.documents, "decode", lambda data, path: json.loads(data))
     name = next(each for each in shared.every if each.endswith("seal.json"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stores.errors import ManifestError, PathRefused
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 from tests.corpus.tables import GROUPS, Case
 
 CASES = [pytest.param(case, id=f"{group}-{case.name}") for group, cases in GROUPS.items() for case in cases]

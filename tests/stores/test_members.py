@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stores import members
-from stores.manifest import Manifest
-from stores.manifest_check import check
+from stores.manifest.check import check
+from stores.manifest.manifest import Manifest
 from stores.members import Containers, MemberError
 from stores.members.encode import png, tiff
 from stores.members.parts import Packed

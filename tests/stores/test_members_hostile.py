@@ -21,8 +21,8 @@ import pytest
 
 from stores import members
 from stores.errors import MachineFault
-from stores.manifest import Manifest
-from stores.manifest_check import check
+from stores.manifest.check import check
+from stores.manifest.manifest import Manifest
 from stores.members import Containers, MemberError
 from stores.members.encode import png
 from stores.members.pool import Readers, readers
@@ -377,8 +377,8 @@ def test_abandoning_ends_what_is_read_at_once(tmp_path: Path) -> None:
 
 INTERRUPTED = """
 import sys
-from stores.manifest import Manifest
-from stores.manifest_check import check
+from stores.manifest.manifest import Manifest
+from stores.manifest.check import check
 manifest = Manifest.from_columns({"uri": [f"data_batch_1!/{i}" for i in range(2000)]}, sys.argv[1])
 print("begun", flush=True)
 check(manifest, content=True)

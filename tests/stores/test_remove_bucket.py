@@ -9,16 +9,17 @@ import pytest
 
 from benchmarks.faults.bucket import everything
 from benchmarks.faults.s3 import Server, environment, serving
-from stores import arrays, fetch, objects
-from stores.caches import prune
+from stores.backends import object_store, remote_read
+from stores.backends.location import ObjectPath, place
+from stores.bank import array_cache
+from stores.bank.caches import prune
+from stores.bank.layout import SIDE
+from stores.bank.names import give
+from stores.bank.reader import Bank
+from stores.bank.writer import FeatureWriter, open_or_create
 from stores.errors import Refused
-from stores.layout import SIDE
-from stores.names import give
-from stores.places import ObjectPath, place
-from stores.read import Bank
-from stores.remove import removable, remove
-from stores.verify import verify
-from stores.write import FeatureWriter, open_or_create
+from stores.maintenance.remove import removable, remove
+from stores.maintenance.verify import verify
 from tests.stores import banks
 from tests.stores.banks import fill, make_key
 
@@ -30,9 +31,9 @@ def server() -> Iterator[Server]:
     with serving("bucket") as found, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(found.url).items():
             patch.setenv(name, value)
-        objects.bucket_of.cache_clear()
+        object_store.bucket_of.cache_clear()
         yield found
-    objects.bucket_of.cache_clear()
+    object_store.bucket_of.cache_clear()
 
 
 def kept(root: ObjectPath) -> dict[str, bytes]:
@@ -45,14 +46,14 @@ def kept(root: ObjectPath) -> dict[str, bytes]:
 def test_a_feature_in_a_bucket_is_named_and_removed(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(fetch.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(tmp_path / "cache"))
     root = place("s3://bucket/study/bank")
     assert isinstance(root, ObjectPath)
     bank = open_or_create(root, banks.make_manifest(Path("/elsewhere"), ROWS), chunk_rows=64)
     fill(bank, make_key(bank.image_digest), DIM)
     beside = place("s3://bucket/study/bank2/x")  # a name that begins alike is no part of the bank
     assert isinstance(beside, ObjectPath)
-    objects.replace(beside, b"x")
+    object_store.replace(beside, b"x")
     before = kept(root)
     key = make_key(bank.image_digest, weights="b" * 64)
     fill(bank, key, DIM, seed=1)
@@ -60,8 +61,8 @@ def test_a_feature_in_a_bucket_is_named_and_removed(
     assert bank.features("mine").name == key.name
     np.testing.assert_array_equal(bank.features("mine").array, Bank.open(root).features(key.name).array)
     for relative in (f"views/{key.name}/t/1.arrays", "statistics/1.arrays"):
-        arrays.write(root, relative, {"feature": key.digest}, {"x": np.zeros(10)})
-    seal = objects.read_if_there(root / SIDE / key.name / "seal.json")
+        array_cache.write(root, relative, {"feature": key.digest}, {"x": np.zeros(10)})
+    seal = object_store.read_if_there(root / SIDE / key.name / "seal.json")
     assert seal is not None
     copy = tmp_path / "cache" / "banks" / hashlib.sha256(seal).hexdigest()
     assert copy.is_dir()
@@ -76,18 +77,18 @@ def test_a_feature_in_a_bucket_is_named_and_removed(
     assert kept(root) == before
     assert not copy.exists()
     assert verify(bank).ok
-    assert objects.read_if_there(beside) == b"x"
+    assert object_store.read_if_there(beside) == b"x"
 
 
 def test_caches_in_a_bucket(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(fetch.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(tmp_path / "cache"))
     root = place("s3://bucket/pruned/bank")
     assert isinstance(root, ObjectPath)
     bank = open_or_create(root, banks.make_manifest(Path("/elsewhere"), ROWS), chunk_rows=64)
     fill(bank, make_key(bank.image_digest), DIM)
     before = kept(root)
     _ = bank.features().array
-    arrays.write(root, "saliency/0/1.arrays", {"a": 1}, {"x": np.zeros(10)})
+    array_cache.write(root, "saliency/0/1.arrays", {"a": 1}, {"x": np.zeros(10)})
     assert prune(root, 10**9)["removed_bytes"] == 0
     told = prune(root)
     assert (told["removed"]["saliency"]["files"], told["removed"]["buckets"]["files"]) == (1, 1)

@@ -15,11 +15,11 @@ from benchmarks.faults.kill import differences
 from benchmarks.gpu.suite import Context, Verdict, proof
 from benchmarks.gpu.timing import distance
 from benchmarks.images import PHOTO, PNG, XRAY, manifest_of
-from engine.extract import EmbedOptions, embed
+from engine.embed.run import EmbedOptions, embed
 from engine.runtime import Runtime
-from stores.manifest import Manifest
-from stores.read import Bank, FeatureSet
-from stores.verify import verify
+from stores.bank.reader import Bank, FeatureSet
+from stores.maintenance.verify import verify
+from stores.manifest.manifest import Manifest
 
 MODEL = "random/resnet18"
 #: Precision -> least centred cosine of a banked row to the CPU's: decoder, arithmetic and storage together.

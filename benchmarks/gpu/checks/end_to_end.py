@@ -10,7 +10,7 @@ from benchmarks.gpu.suite import Context, Skip, Verdict, measurement
 from benchmarks.images import PHOTO, XRAY, ImageClass
 from benchmarks.speed import embed as speed
 from benchmarks.speed.common import interleaved, rate, ratio
-from engine.extract import EmbedOptions
+from engine.embed.run import EmbedOptions
 from engine.runtime import count_copies, device_memory, peak_device_bytes, usable_cores
 
 

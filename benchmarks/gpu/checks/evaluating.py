@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from benchmarks.gpu.suite import Context, Skip, Verdict, measurement, proof
 from benchmarks.gpu.timing import per_second, seconds_each
 from engine.errors import Refused
-from engine.evals.fewshot import Protocol, fewshot
+from engine.evals.fewshot.evaluate import Protocol, fewshot
 from engine.kernels import neighbours
 from engine.kernels.vectors import Vectors
 

@@ -69,9 +69,9 @@ def whitening_agrees(context: Context) -> Verdict:
 @proof("invariance: the whole evaluation on the device, against the CPU", seconds=90, rank=44)
 def evaluation_agrees(context: Context) -> Verdict:
     from benchmarks.images import PHOTO
-    from engine.evals.invariance import invariances_from_bank
-    from engine.evals.invariance_protocol import InvarianceOptions
-    from engine.extract import EmbedOptions, embed
+    from engine.embed.run import EmbedOptions, embed
+    from engine.evals.invariance.evaluate import invariances_from_bank
+    from engine.evals.invariance.options import InvarianceOptions
 
     manifest = context.manifest([PHOTO], 8, 40)
     options = InvarianceOptions(("rotation", "brightness", "h_flip"), images=4, views=context.pick(64, 4))

@@ -9,9 +9,9 @@ import torch
 from benchmarks.gpu.suite import Context, Skip, Verdict, measurement, proof
 from benchmarks.gpu.timing import seconds_each
 from benchmarks.speed.probe import made_features
-from engine.evals.solvers import solve
-from engine.kernels.logistic import Options, fit, fit_many
-from engine.kernels.moments import Moments
+from engine.evals.probe.solvers import solve
+from engine.kernels.logistic.solver import Options, fit, fit_many
+from engine.kernels.standardize import Moments
 
 #: Seconds in which 45 values for 28,100 x 2048 features of 5 classes shall be fitted.
 TARGET_S = 2.0

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gpu.suite import Context, Verdict, measurement, proof
-from engine.evals.occluding import Occluder, Scores
+from engine.evals.saliency.occluder import Occluder, Scores
 from engine.kernels.occlusion import Squares, accumulate, attentive_diffusion
 from engine.runtime import count_copies, fix_flags, synchronize
 

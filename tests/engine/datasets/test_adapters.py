@@ -10,7 +10,7 @@ import pytest
 
 from engine import datasets
 from engine.errors import Refused
-from stores.manifest import Manifest
+from stores.manifest.manifest import Manifest
 from tests.command import embank
 from tests.engine.datasets import trees
 
@@ -141,10 +141,10 @@ def test_show(name: str) -> None:
 @pytest.mark.skipif(not (DATA / "cxr3").is_dir(), reason="no real radiographs here (EMBANK_TEST_DATA)")
 def test_real_radiographs_are_embedded_with_their_real_labels(tmp_path: Path) -> None:
     """Files with their names from NIH, sorted by others into pneumonia and no finding; the table agrees."""
-    from engine.extract import embed
+    from engine.embed.run import embed
     from engine.models import resolve
     from engine.runtime import Runtime
-    from stores.read import Bank
+    from stores.bank.reader import Bank
 
     truth = {}
     (tmp_path / "images").mkdir()

@@ -8,8 +8,8 @@ import pytest
 
 from engine import datasets
 from engine.errors import Refused
-from stores.manifest import Manifest
-from stores.manifest_check import check
+from stores.manifest.check import check
+from stores.manifest.manifest import Manifest
 from tests.engine.datasets import trees
 from tests.engine.datasets.trees import chexpert_row as row
 

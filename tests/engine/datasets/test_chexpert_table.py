@@ -13,8 +13,8 @@ import pytest
 
 from engine import datasets
 from engine.datasets import _splits
-from stores.manifest import Manifest
-from stores.manifest_check import check
+from stores.manifest.check import check
+from stores.manifest.manifest import Manifest
 from tests.engine.datasets import trees
 
 pytestmark = pytest.mark.slow

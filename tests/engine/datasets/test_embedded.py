@@ -12,8 +12,8 @@ from PIL import Image
 from engine import datasets
 from engine.datasets import _files
 from engine.errors import Refused
-from stores.manifest import Manifest
-from stores.manifest_check import check
+from stores.manifest.check import check
+from stores.manifest.manifest import Manifest
 
 pytestmark = pytest.mark.slow
 

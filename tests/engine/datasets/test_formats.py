@@ -16,8 +16,8 @@ from PIL import Image
 
 from engine import datasets
 from engine.errors import EmbankError, PathRefused, Refused
-from stores.manifest import Manifest
-from stores.manifest_check import check
+from stores.manifest.check import check
+from stores.manifest.manifest import Manifest
 from tests.command import embank
 from tests.corpus.images import dicom, half, png, scene, written
 

@@ -9,8 +9,8 @@ import pytest
 
 from engine import datasets
 from engine.errors import Refused
-from stores.manifest import Manifest
-from stores.manifest_check import check
+from stores.manifest.check import check
+from stores.manifest.manifest import Manifest
 from tests.engine.datasets import trees
 
 ORACLES = json.loads((Path(__file__).parents[2] / "oracles/label_tables.json").read_text())

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.decode.header import Header
-from engine.decode.reference import picture_here
+from engine.decode.formats.header import Header
+from engine.decode.pillow import picture_here
 from engine.recipes import Recipe
 
 

@@ -14,8 +14,8 @@ import torch
 import torchvision
 from PIL import Image
 
-from engine.decode import reference
-from engine.decode.sniff import sniff
+from engine.decode import pillow
+from engine.decode.formats.sniff import sniff
 from engine.decode.source import Limits
 from engine.errors import BadImage
 from engine.recipes import Recipe
@@ -30,7 +30,7 @@ def noise(channels: int, kind: str = "u2") -> np.ndarray:
 
 
 def shown(data: bytes, recipe: Recipe = SCALE) -> np.ndarray:
-    return np.asarray(reference.picture_here(data, sniff(data, recipe, Limits()), recipe))
+    return np.asarray(pillow.picture_here(data, sniff(data, recipe, Limits()), recipe))
 
 
 def refused(data: bytes, recipe: Recipe = SCALE) -> str:

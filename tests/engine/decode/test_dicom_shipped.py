@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.decode import Limits, reference
+from engine.decode import Limits, pillow
+from engine.decode.formats.sniff import sniff
 from engine.decode.protocol import FAILURE_CODES
-from engine.decode.sniff import sniff
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
@@ -39,7 +39,7 @@ DAMAGED = {
 
 
 def shown(data: bytes, recipe: Recipe) -> np.ndarray:
-    return np.asarray(reference.picture_here(data, sniff(data, recipe, Limits()), recipe))
+    return np.asarray(pillow.picture_here(data, sniff(data, recipe, Limits()), recipe))
 
 
 def opened(name: str) -> Any:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from engine.decode import ImageSource, Limits, available_decoders, make_decoder, reference, turbo
+from engine.decode import ImageSource, Limits, available_decoders, make_decoder, pillow
+from engine.decode import torchvision as turbo
+from engine.decode.formats.sniff import sniff
 from engine.decode.geometry import Geometry, plan
-from engine.decode.sniff import sniff
 from engine.recipes import RECIPES, Recipe
 from tests.corpus.images import scene, written
 
@@ -42,7 +43,7 @@ def torchvision_pixels(image: Image.Image, recipe: Recipe) -> np.ndarray:
 def test_reference_is_torchvision_exactly(height: int, width: int, recipe: Recipe, grey: bool) -> None:
     pixels = scene(height, width, 1 if grey else 3)
     data = written(pixels)
-    found = reference.render(data, sniff(data, recipe, Limits()), recipe)
+    found = pillow.render(data, sniff(data, recipe, Limits()), recipe)
     if plan(height, width, recipe).extreme:
         return  # torchvision would take gigabytes
     assert np.array_equal(found, torchvision_pixels(Image.fromarray(pixels), recipe))
@@ -55,7 +56,7 @@ def test_turbo_is_near(height: int, width: int, recipe: Recipe, dct: bool) -> No
     data = written(scene(height, width), "JPEG", quality=95, subsampling=0)
     header = sniff(data, recipe, Limits())
     found, _ = (turbo.render_dct if dct else turbo.render)(data, header, recipe)
-    expected = reference.render(data, header, recipe)
+    expected = pillow.render(data, header, recipe)
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).mean() <= 0.5
 
@@ -120,8 +121,8 @@ def test_window_is_the_crop_of_the_whole(height: int, width: int, turned: bool, 
     pixels = scene(height, width, 1)
     image = Image.fromarray(pixels.T.copy() if turned else pixels)
     to = plan(image.height, image.width, recipe)
-    whole = reference.resize_and_crop(image, to, recipe)
-    window = reference.resize_and_crop(image, _Extreme(**vars(to)), recipe)
+    whole = pillow.resize_and_crop(image, to, recipe)
+    window = pillow.resize_and_crop(image, _Extreme(**vars(to)), recipe)
     difference = np.abs(window.astype(int) - whole)
     assert difference.max() <= 2
     assert difference.mean() <= 0.33

@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 
 from engine.decode import ImageSource, Limits, available_decoders, make_decoder
-from engine.decode.sniff import sniff
+from engine.decode.formats.sniff import sniff
+from engine.embed.run import EmbedOptions, embed
 from engine.errors import BadImage
-from engine.extract import EmbedOptions, embed
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
-from stores import records
-from stores.manifest import Manifest
+from stores.bank import records
+from stores.manifest.manifest import Manifest
 from tests.corpus.images import frames, half, png, scene, written
 
 pytestmark = pytest.mark.slow

@@ -10,10 +10,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from engine.decode import deep, jpeg2000, oracle, reference
-from engine.decode.depth import levels
+from engine.decode import deep, oracle, pillow
+from engine.decode.bit_depth import levels
+from engine.decode.formats import jpeg2000
+from engine.decode.formats.sniff import sniff
 from engine.decode.oracle import Oracle
-from engine.decode.sniff import sniff
 from engine.decode.source import Limits
 from engine.errors import BadImage
 from engine.recipes import Recipe
@@ -55,7 +56,7 @@ def _files() -> Iterator[tuple[str, bytes, Recipe]]:
 
 def test_it_agrees_with_the_reference() -> None:
     for name, data, recipe in _files():
-        by_oracle, by_reference = (shown(data, recipe, by) for by in (oracle, reference))
+        by_oracle, by_reference = (shown(data, recipe, by) for by in (oracle, pillow))
         if by_reference.ndim > by_oracle.ndim:
             by_reference = by_reference[:, :, 0]
         np.testing.assert_array_equal(by_oracle, by_reference, name)
@@ -77,9 +78,7 @@ def test_usual_images_and_failures_are_the_references() -> None:
     made = Oracle()
     try:
         header = sniff(png(), SCALE, Limits())
-        np.testing.assert_array_equal(
-            made.render(png(), header, SCALE), reference.render(png(), header, SCALE)
-        )
+        np.testing.assert_array_equal(made.render(png(), header, SCALE), pillow.render(png(), header, SCALE))
         assert made.counted() == {"images": 0, "independent": 0, "readers": {}}
         out = io.BytesIO()
         planes = np.zeros((3, 20, 20), np.uint16)

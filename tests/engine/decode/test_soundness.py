@@ -7,9 +7,9 @@ import pytest
 
 from engine.decode.soundness import fault_finder
 from engine.decode.source import ImageSource, Limits
-from stores.manifest import Manifest
-from stores.manifest_check import check
-from stores.problems import CheckReport
+from stores.manifest.check import check
+from stores.manifest.manifest import Manifest
+from stores.manifest.problems import CheckReport
 from tests.corpus import images
 
 pytestmark = pytest.mark.slow

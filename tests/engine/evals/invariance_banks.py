@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from engine.extract import EmbedOptions, embed
+from engine.embed.run import EmbedOptions, embed
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
-from stores.manifest import Manifest
-from stores.read import Bank
+from stores.bank.reader import Bank
+from stores.manifest.manifest import Manifest
 
 MODEL = "random/resnet18"
 RUNTIME = Runtime(device="cpu", precision="fp32", threads=1)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from engine.errors import BankError, Refused
-from engine.evals.bank import fewshot_from_bank, fewshots_from_bank
-from engine.evals.fewshot import Protocol, fewshot
-from stores.read import Bank
-from stores.records import read_all
+from engine.evals.fewshot.bank import fewshot_from_bank, fewshots_from_bank
+from engine.evals.fewshot.evaluate import Protocol, fewshot
+from stores.bank.reader import Bank
+from stores.bank.records import read_all
 from tests.stores.banks import fill, is_bad, make_bank, make_key
 
 PROTOCOL = Protocol(n_way=2, n_shot=3, n_query=4, episodes=30)

@@ -12,9 +12,9 @@ import pytest
 
 from engine import doctor
 from engine.errors import Refused
-from engine.evals import search
-from engine.evals.fewshot import Protocol, fewshot
-from engine.kernels import candidates, faiss_library
+from engine.evals.fewshot.evaluate import Protocol, fewshot
+from engine.evals.neighbours import search
+from engine.kernels import faiss_library, topk
 from engine.kernels.neighbours import choose_backend, nearest
 from engine.kernels.vectors import Vectors
 from tests.pretended.session import pretend
@@ -166,4 +166,4 @@ def test_one_set_of_gpu_resources_serves_a_process(
 
 def test_candidates_say_what_does_without_faiss(unusable: str) -> None:
     with pytest.raises(Refused, match="which gives the same answers"):
-        candidates.by_faiss(X[:2], Vectors(X), search.Space("cosine", 0.0, 1.0), 3)
+        topk.by_faiss(X[:2], Vectors(X), search.Space("cosine", 0.0, 1.0), 3)

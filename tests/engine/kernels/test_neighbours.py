@@ -11,7 +11,7 @@ from sklearn.metrics.pairwise import cosine_distances, euclidean_distances
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from engine.errors import Refused
-from engine.kernels import candidates, faiss_library, neighbours, vectors
+from engine.kernels import faiss_library, neighbours, topk, vectors
 from engine.kernels.neighbours import choose_backend, nearest, temperature_weights, vote
 from engine.kernels.vectors import Vectors
 
@@ -121,7 +121,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, backend: str, di
     run = partial(nearest, Vectors(queries), Vectors(base), 7, distance=distance, keys=keys, backend=backend)
     whole = run()
     monkeypatch.setattr(vectors, "BLOCK_BYTES", 1)  # 64 rows a block
-    monkeypatch.setattr(candidates, "_FAISS_BLOCKS", 1)
+    monkeypatch.setattr(topk, "_FAISS_BLOCKS", 1)
     monkeypatch.setattr(neighbours, "_REFINE_BYTES", 1)
     monkeypatch.setattr(neighbours, "_PAIRS", 1)
     blocked = run(threads=3)
@@ -190,7 +190,7 @@ def test_permuting_the_base_permutes_the_rows(seed: int, distance: str) -> None:
 def test_torch_gives_the_same(
     monkeypatch: pytest.MonkeyPatch, distance: str, device: str, dtype: str
 ) -> None:
-    monkeypatch.setattr(neighbours, "_searcher", lambda *_: partial(candidates.by_torch, device=device))
+    monkeypatch.setattr(neighbours, "_searcher", lambda *_: partial(topk.by_torch, device=device))
     monkeypatch.setattr(vectors, "BLOCK_BYTES", 1)
     base, queries = points(500, 32, 14, dtype), points(70, 32, 15, dtype)
     base[300:330] = base[2]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.kernels import prototypes
 from engine.kernels.episodes import Episodes, Identity, Sampler
-from engine.kernels.halves import SCALE, finite_rows, widen
+from engine.kernels.float16 import SCALE, finite_rows, widen
 from engine.kernels.prototypes import DISTANCES, in_threads, predict, predict_by_faiss, predict_on_device
 from tests.oracles.fewshot_loop import loop
 

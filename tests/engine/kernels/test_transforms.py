@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 
 from engine.errors import BadImage, Refused
-from engine.kernels import transforms, warps
+from engine.kernels import geometric, transforms
 from engine.kernels.transforms import TRANSFORMS, Frame, find, is_grey
 
 SIDE = 64
@@ -107,10 +107,10 @@ def test_equalize_and_posterize_are_pillows_too() -> None:
 def test_affine_maps_on_rectangles_are_torchvisions() -> None:
     image = picture(50, 83)
     every = [
-        warps.Affine(angle=30.0, shift=(5.0, -3.0), scale=1.3, shear=(10.0, -20.0)),
-        warps.Affine(angle=-200.0, scale=0.6),
+        geometric.Affine(angle=30.0, shift=(5.0, -3.0), scale=1.3, shear=(10.0, -20.0)),
+        geometric.Affine(angle=-200.0, scale=0.6),
     ]
-    for view, found in zip(every, warps.affine(image, every), strict=True):
+    for view, found in zip(every, geometric.affine(image, every), strict=True):
         expected = tv.affine(planes(image), view.angle, list(view.shift), view.scale, list(view.shear))
         assert (planes(found) != expected).float().mean() < 0.01
 
@@ -118,20 +118,20 @@ def test_affine_maps_on_rectangles_are_torchvisions() -> None:
 def test_crops_are_torchvisions_and_black_outside() -> None:
     image = picture(90, 100)
     boxes = [(0.0, 0.0, 90.0, 100.0), (10.4, 20.6, 31.0, 40.0), (3.0, 5.0, 31.0, 40.0)]
-    for box, found in zip(boxes, warps.crops(image, boxes, 32), strict=True):
+    for box, found in zip(boxes, geometric.crops(image, boxes, 32), strict=True):
         top, left, bottom, right = (
             round(box[0]), round(box[1]), round(box[0] + box[2]), round(box[1] + box[3]),
         )  # fmt: skip
         part = planes(image)[:, top:bottom, left:right]
         expected = tv.resize(part, [32, 32], InterpolationMode.BILINEAR, antialias=True)
         assert (planes(found).int() - expected.int()).abs().max() <= 1
-    outside = warps.crops(image, [(80.0, 0.0, 40.0, 100.0)], 40)[0]
+    outside = geometric.crops(image, [(80.0, 0.0, 40.0, 100.0)], 40)[0]
     assert outside[20:].max() == 0 and outside[:5].min() > 0
 
 
 def test_resize_is_pillows_within_a_level() -> None:
     image = picture(150, 200)
-    found = warps.resize(image[None], 60, 80, (5, 10, 50))[0]
+    found = geometric.resize(image[None], 60, 80, (5, 10, 50))[0]
     pillow = Image.fromarray(image.numpy()).resize((80, 60), Image.Resampling.BILINEAR)
     expected = np.asarray(pillow)[5:55, 10:60]
     assert np.abs(found.numpy().astype(int) - expected).max() <= 1
@@ -144,7 +144,7 @@ def test_deformations_are_seeded_smooth_and_mirror_the_edge() -> None:
     again = find("deform").render(image, plan[3:5], Frame(96 / 256, 96))
     assert torch.equal(first[3:5], again)
     assert len({bytes(view.numpy().tobytes()) for view in first}) == 9
-    still = warps.deform(image, [10.0], [0], 0.0)[0]  # no affine map: the field alone moves little
+    still = geometric.deform(image, [10.0], [0], 0.0)[0]  # no affine map: the field alone moves little
     assert (still.int() - image.int()).abs().float().mean() < 2
     white = torch.full((96, 96, 3), 255, dtype=torch.uint8)
     assert find("deform").render(white, plan, Frame(96 / 256, 96)).min() == 255
@@ -153,7 +153,7 @@ def test_deformations_are_seeded_smooth_and_mirror_the_edge() -> None:
 def test_the_random_affine_map_moves_points_as_far_as_it_says() -> None:
     draw = torch.Generator().manual_seed(5)
     offsets = (torch.rand(3, 2, generator=draw) * 2 - 1) * 12.0
-    mapped = warps._random_affine(120, 90, 12.0, torch.Generator().manual_seed(5))
+    mapped = geometric._random_affine(120, 90, 12.0, torch.Generator().manual_seed(5))
     for corner, offset in zip(((75, 90), (75, 30), (15, 30)), offsets, strict=True):
         where = np.array(corner) + offset.numpy()  # in the view; the image has it at the corner
         x, y = round(where[0]), round(where[1])

@@ -14,12 +14,15 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from engine.extract import embed
-from engine.models import Encoder, architectures, graph, inductor, resolve, weights
+from engine.embed.run import embed
+from engine.models import Encoder, resolve
+from engine.models.backbones import architectures
+from engine.models.checkpoints import weights
+from engine.models.forward import fx_fusion, inductor
 from engine.recipes import Recipe
 from engine.runtime import Runtime
-from stores.manifest import Manifest
-from stores.read import Bank
+from stores.bank.reader import Bank
+from stores.manifest.manifest import Manifest
 from tests.engine.models.plain import pictures, settle, trained
 
 pytestmark = pytest.mark.slow
@@ -37,7 +40,7 @@ ARCHITECTURES = {
     "timm/tf_efficientnet_lite0": SIDE,
     "timm/vit_tiny_patch16_224": 224,
 }
-needs_packing = pytest.mark.skipif(not graph.can_pack(), reason="this torch has no oneDNN convolutions")
+needs_packing = pytest.mark.skipif(not fx_fusion.can_pack(), reason="this torch has no oneDNN convolutions")
 _built: dict[str, nn.Module] = {}
 
 
@@ -69,7 +72,7 @@ def _eager(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def _rewritten(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    net, _ = graph.rewrite(module, pack=True)
+    net, _ = fx_fusion.rewrite(module, pack=True)
     with torch.inference_mode():
         return net.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last))
 
@@ -127,18 +130,18 @@ def test_the_poison_of_the_issue(name: str) -> None:
 def test_finite_numbers_are_those_that_onednn_clips(name: str) -> None:
     """Bit for bit as with the activation inside oneDNN, which banks of earlier versions were made with."""
     module = _built_once(name)
-    net, _ = graph.rewrite(module, pack=True)
+    net, _ = fx_fusion.rewrite(module, pack=True)
     net.to(memory_format=torch.channels_last)
     x = _images(SIDE).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         found = net(x)
         for part in net.modules():
-            if isinstance(part, graph.PackedConv) and part.activation is not None:
+            if isinstance(part, fx_fusion.PackedConv) and part.activation is not None:
                 _fuse_within(part)
         assert torch.equal(net(x).view(torch.int32), found.view(torch.int32))
 
 
-def _fuse_within(part: graph.PackedConv) -> None:
+def _fuse_within(part: fx_fusion.PackedConv) -> None:
     relu = part.activation is torch.relu_
     name, scalars = ("relu", []) if relu else ("hardtanh", [0.0, 6.0])
     part.activation = None
@@ -161,7 +164,7 @@ def test_a_fold_that_leaves_float32_is_not_made() -> None:
     x = torch.full((1, 1, 2, 2), 1e-35)
     expected = _eager(pair, x)
     assert expected.isfinite().all()
-    net, rewrites = graph.rewrite(pair)
+    net, rewrites = fx_fusion.rewrite(pair)
     assert (rewrites.folded, rewrites.kept) == (0, 1)
     torch.testing.assert_close(_eager(net, x), expected)
 

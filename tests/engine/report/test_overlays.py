@@ -7,9 +7,9 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from engine.evals.saliency import Progress, SaliencyMap
-from engine.evals.saliency_estimate import Estimate, estimate
-from engine.report import counting, overlays
+from engine.evals.saliency.estimate import Estimate, estimate
+from engine.evals.saliency.evaluate import Progress, SaliencyMap
+from engine.report import overlays, progress
 from engine.report.overlays import (
     ALPHA,
     BAR,
@@ -175,19 +175,19 @@ def test_gallery_writes_pictures_maps_and_a_sheet(tmp_path: Path, shared: bool) 
 
 
 def test_progress_line_has_rate_and_time_left() -> None:
-    line = counting.saliency_line(Progress("x", 1, 2, done=300, total=900, computed=200, seconds=10))
+    line = progress.saliency_line(Progress("x", 1, 2, done=300, total=900, computed=200, seconds=10))
     assert line == "image 1/2 (x): 300/900 places, 20.0 places/s, 0:30 left"
 
 
 def test_an_estimate_says_what_is_to_do_and_what_takes_less() -> None:
     usual = {"size": 10, "usual": 8}
     assert estimate(8, 7200, 8, 0.05, **usual) == Estimate(8, 7200, 8, 360.0)
-    (line,) = counting.estimate_lines(estimate(8, 7200, 8, 0.05, **usual))
+    (line,) = progress.estimate_lines(estimate(8, 7200, 8, 0.05, **usual))
     assert line == "8 maps at stride 8, 7,200 places: about 6 min on this machine"
-    first, second = counting.estimate_lines(estimate(1, 54_289, 1, 0.5, **usual))
+    first, second = progress.estimate_lines(estimate(1, 54_289, 1, 0.5, **usual))
     assert first.startswith("1 map at stride 1, 54,289 places: about 7.5 h") and "--stride 8" in second
-    assert "--stride 10" in counting.estimate_lines(estimate(90, 81_000, 8, 0.05, **usual))[1]
-    assert "--images" in counting.estimate_lines(estimate(90, 81_000, 10, 0.05, **usual))[1]
+    assert "--stride 10" in progress.estimate_lines(estimate(90, 81_000, 8, 0.05, **usual))[1]
+    assert "--images" in progress.estimate_lines(estimate(90, 81_000, 10, 0.05, **usual))[1]
     assert (
-        "--stride 1 goes on" in counting.estimate_lines(estimate(1, 9, 8, float("nan"), **usual, exact=1))[1]
+        "--stride 1 goes on" in progress.estimate_lines(estimate(1, 9, 8, float("nan"), **usual, exact=1))[1]
     )

@@ -9,9 +9,9 @@ from PIL import Image, ImageColor
 
 from engine.decode.source import ImageSource
 from engine.errors import Refused
-from engine.evals.audit import Audit
-from engine.evals.search import Found, SearchResult
-from engine.kernels.similar import Pairs
+from engine.evals.neighbours.audit import Audit
+from engine.evals.neighbours.search import Found, SearchResult
+from engine.kernels.near_duplicates import Pairs
 from engine.report import lettering
 from engine.report.sheets import (
     COLOURS,

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.evals.invariance import Invariance
-from engine.evals.invariance_protocol import LEAST_IMAGES
-from engine.evals.view_store import Views
+from engine.evals.invariance.evaluate import Invariance
+from engine.evals.invariance.options import LEAST_IMAGES
+from engine.evals.invariance.view_store import Views
 from engine.kernels.transforms import TRANSFORMS, find
 from engine.report.views import LABELS, draw_invariances
 

@@ -1,0 +1,92 @@
+"""Rules for deep images that features are given once they are made (`Recipe.deep`).
+
+A feature's rules stand in its provenance. They only ever give embeddings to rows that had none, so its key
+stays what it was; they may be added to, and never changed, so that every row is what one rule made it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from engine.errors import BankError, Refused
+from engine.models import ModelSpec
+from stores.bank.reader import Bank
+from stores.bank.seal import definition
+from stores.bank.writer import FeatureWriter
+
+#: Provenance's word for rules whose rows have not all been tried yet.
+_UNDER_WAY = "amending"
+
+
+def amended(spec: ModelSpec, bank: Bank | None, feature: str) -> ModelSpec:
+    """The model with the rules of its feature, where the feature has any that the model was not given.
+
+    Args:
+        bank: None if there is none yet.
+        feature: full name, in the bank or to be.
+
+    Raises:
+        Refused: the model's rules would change the feature's.
+    """
+    if bank is None or definition(bank.path, feature) is None:
+        return spec
+    return _with(spec, _rules(_recorded(bank, feature)), bank.title(feature))
+
+
+def begin(writer: FeatureWriter, spec: ModelSpec) -> bool:
+    """Record the rules of a model with its feature, before any row is made by them.
+
+    Returns:
+        Whether rows may be left that failed before there were these rules.
+
+    Raises:
+        Refused: another process has given the feature other rules.
+    """
+    body = _recorded(writer.bank, writer.key.name)
+    if not body:  # lost, or not written yet: nothing says by which rules rows have been tried
+        return bool(spec.recipe.deep)
+    _with(spec, _rules(body), writer.key.name)
+    if len(spec.recipe.deep) > len(_rules(body)):
+        body = {**body, "recipe": {**body["recipe"], "deep": list(spec.recipe.deep)}, _UNDER_WAY: True}
+        writer.write_provenance(body)
+    return bool(body.get(_UNDER_WAY))
+
+
+def end(writer: FeatureWriter) -> None:
+    """Note that all rows have been tried with the feature's rules."""
+    body = _recorded(writer.bank, writer.key.name)
+    if body.pop(_UNDER_WAY, False):
+        writer.write_provenance(body)
+
+
+def _recorded(bank: Bank, feature: str) -> dict[str, Any]:
+    """A feature's provenance; empty if it has none that is undamaged."""
+    try:
+        body = bank.provenance(feature)
+    except BankError:
+        return {}
+    return body if isinstance(body.get("recipe"), dict) else {}
+
+
+def _rules(body: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(map(str, body["recipe"].get("deep", ()))) if body else ()
+
+
+def _with(spec: ModelSpec, recorded: Sequence[str], title: str) -> ModelSpec:
+    wanted, recorded = spec.recipe.deep, tuple(recorded)
+    if wanted[: len(recorded)] == recorded:
+        return spec
+    if recorded[: len(wanted)] == wanted:
+        return replace(spec, recipe=replace(spec.recipe, deep=recorded))
+    both = [*recorded, *(word for word in wanted if word not in recorded)]
+    raise Refused(
+        f"{in_words(wanted)} for {title}, whose deep images are shown by {in_words(recorded)}",
+        "Rules may be added to a feature's, and none is changed, since rows were made by them",
+        f"give {in_words(both)}, which tries the last on what the first do not show; or give --depth instead "
+        "of --deep, for features of another key",
+    )
+
+
+def in_words(rules: Sequence[str]) -> str:
+    """Rules as options of `embank embed`."""
+    return " ".join(f"--deep {word}" for word in rules)

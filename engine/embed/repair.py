@@ -1,0 +1,288 @@
+"""Mend a damaged bank: rebuild what follows from the rest, compute damaged chunks again, and compare.
+
+A chunk that was computed again is put in place only if it is what the seal or its marker promised
+(`stores.maintenance.heal`). Whatever cannot be computed so stays as it is and is named.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.decode import decoder_name
+from engine.embed.restore import restore
+from engine.embed.run import Progress, embed
+from engine.embed.worker import Resident, Tally, Task, Watch, Work, feature_key
+from engine.errors import BankError, Refused
+from stores.backends.location import Place, place
+from stores.backends.locks import coordinating
+from stores.bank.keys import ChunkResult
+from stores.bank.layout import MANIFEST, FeatureLayout
+from stores.bank.reader import Bank
+from stores.bank.seal import definition
+from stores.maintenance.heal import Promise, heal_chunk, heal_marker, promise_of_chunk
+from stores.maintenance.quarantine import put_back_manifest, seal_complete
+from stores.maintenance.report import VerifyReport
+from stores.maintenance.verify import quarantine, verify
+from stores.manifest.manifest import Manifest
+
+#: How alike an embedding computed again on a device is to the first one, at least, by its arithmetic; the
+#: certificate of a feature, where it has one, says it better.
+_LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.999, "fp16": 0.999}
+
+
+@dataclass(frozen=True)
+class Unrepaired:
+    """Damaged chunks of a feature that could not be mended, and why."""
+
+    feature: str
+    chunks: tuple[int, ...]
+    error: Refused
+
+    def to_dict(self) -> dict[str, Any]:
+        reason = f"{self.error.found}. {self.error.rule}"
+        return {
+            "feature": self.feature,
+            "chunks": list(self.chunks),
+            "reason": reason,
+            "remedy": self.error.remedy,
+        }
+
+
+def repair(
+    bank: Place | str,
+    *,
+    weights: Path | None = None,
+    root: Path | None = None,
+    device: str = "auto",
+    given: Manifest | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Verify a bank and mend what is damaged, with the settings that made it.
+
+    Args:
+        weights: the weights file, where it is not at its recorded place any more.
+        root: the images' folder, likewise.
+        given: the manifest that the bank was made with, to be put back if the bank's own is lost or damaged.
+
+    Returns:
+        `{ok, damaged, recomputed, features, quarantined, unrepaired, remaining}`: `ok` after a second
+        verification, which found what `remaining` lists, with what mends it; `quarantined` are the files that
+        were moved to `.embank/quarantine`; `unrepaired` lists `{feature, chunks, reason, remedy}` of chunks
+        that stay damaged. Without a manifest only what needs none is mended.
+
+    Raises:
+        Refused: nothing can be mended: weights or images are gone or have changed, or the bank's own
+            documents are damaged beyond what the rest confirms. Nothing was changed.
+        MachineFault: disk full, device lost; run it again.
+    """
+    if given is not None:
+        put_back_manifest(place(bank), given)
+    report = verify(bank)
+    if any(damage.path == MANIFEST for damage in report.damaged):
+        return _without_manifest(bank, report)
+    promises = _promises(place(bank), report)
+    rest = _without(report, promises)
+    lost = quarantine(bank, rest, unfinished=promises.keys())
+    moved = [damage.path for damage in rest.damaged if damage.reason != "missing"]
+    store, again = Bank.open(bank), _Again(weights, root, device)
+    unrepaired: list[Unrepaired] = []
+    for feature, chunks in promises.items():
+        put_aside, failed = _heal(store, feature, chunks, again, on_progress)
+        moved += put_aside
+        unrepaired += failed
+    for feature, indices in lost.items():
+        if feature not in promises and (indices or not store.is_sealed(feature)):
+            try:
+                _embed_again(store, feature, again, on_progress)
+            except Refused as error:
+                unrepaired.append(Unrepaired(feature, tuple(indices), error))
+    left = {(each.feature, chunk) for each in unrepaired for chunk in each.chunks}
+    wanted = {feature: [promise.index for promise in chunks] for feature, chunks in promises.items()} | lost
+    recomputed = {
+        feature: sum((feature, index) not in left for index in indices) for feature, indices in wanted.items()
+    }
+    if unrepaired and not moved and not any(recomputed.values()):
+        raise _nothing_done(unrepaired)
+    return _result(bank, report, recomputed, moved, unrepaired)
+
+
+def _without_manifest(bank: Place | str, report: VerifyReport) -> dict[str, Any]:
+    """Mend what needs no manifest. Chunks are computed again, which takes it, so they are left alone."""
+    others = tuple(damage for damage in report.damaged if damage.path != MANIFEST)
+    moved: list[str] = []
+    if all(damage.chunk is None for damage in others):
+        quarantine(bank, replace(report, damaged=others))
+        moved = [damage.path for damage in others if damage.reason != "missing"]
+    return _result(bank, report, {}, moved, [])
+
+
+def _result(
+    bank: Place | str,
+    report: VerifyReport,
+    recomputed: dict[str, int],
+    moved: Sequence[str],
+    unrepaired: Sequence[Unrepaired],
+) -> dict[str, Any]:
+    now = verify(bank)
+    return {
+        "ok": now.ok and not unrepaired,
+        "damaged": len(report.damaged),
+        "recomputed": sum(recomputed.values()),
+        "features": recomputed,
+        "quarantined": sorted(moved),
+        "unrepaired": [each.to_dict() for each in unrepaired],
+        "remaining": now.to_dict()["damaged"],
+    }
+
+
+def _nothing_done(unrepaired: Sequence[Unrepaired]) -> Refused:
+    """The error where nothing could be mended, and so nothing was changed."""
+    first = unrepaired[0].error
+    named = "; ".join(f"chunk {', '.join(map(str, each.chunks))} of {each.feature}" for each in unrepaired)
+    return type(first)(f"Damaged as before: {named}. {first.found}", first.rule, first.remedy)
+
+
+def _promises(root: Place, report: VerifyReport) -> dict[str, list[Promise]]:
+    """What damaged chunks must be again, by feature; without those of which nothing says it."""
+    promises: dict[str, list[Promise]] = {}
+    damaged = {(each.feature, each.chunk) for each in report.damaged}
+    for feature, chunk in sorted((f, c) for f, c in damaged if f is not None and c is not None):
+        layout = definition(root, feature)
+        promise = None if layout is None else promise_of_chunk(layout, chunk)
+        if promise is not None:
+            promises.setdefault(feature, []).append(promise)
+    return promises
+
+
+def _without(report: VerifyReport, promises: dict[str, list[Promise]]) -> VerifyReport:
+    """The report without the chunks that are put back from a promise."""
+    healed = {(feature, promise.index) for feature, chunks in promises.items() for promise in chunks}
+    rest = tuple(each for each in report.damaged if (each.feature, each.chunk) not in healed)
+    return VerifyReport(report.chunks, rest)
+
+
+def _embed_again(
+    store: Bank, feature: str, again: "_Again", on_progress: Callable[[Progress], None] | None
+) -> None:
+    """Compute what nothing promises, as an interrupted run is resumed."""
+    layout = definition(store.path, feature)
+    if layout is None:
+        raise BankError(
+            f"The key of {feature} is lost",
+            "It says what the feature is",
+            "run the same `embank embed` command again, which writes it anew",
+        )
+    manifest, work, _ = again.work(store, layout)
+    embed(
+        manifest,
+        work.specs,
+        store.path,
+        runtime=work.runtime,
+        options=work.options,
+        on_progress=on_progress,
+    )
+
+
+def _heal(
+    store: Bank,
+    feature: str,
+    promises: Sequence[Promise],
+    again: "_Again",
+    on_progress: Callable[[Progress], None] | None,
+) -> tuple[list[str], list[Unrepaired]]:
+    """Compute chunks again, one by one, and put back those that are what was promised."""
+    layout = definition(store.path, feature)
+    assert layout is not None  # or there would be no promise
+    moved: list[str] = []
+    lost = [promise for promise in promises if not heal_marker(layout, promise)]
+    unrepaired: list[Unrepaired] = []
+    if lost:
+        try:
+            moved, unrepaired = _compute(store, layout, lost, again, on_progress)
+        except Refused as error:
+            unrepaired = [_unrepaired(feature, lost, error)]
+    if not unrepaired:
+        seal_complete(store, feature)
+    return moved, unrepaired
+
+
+def _compute(
+    store: Bank,
+    layout: FeatureLayout,
+    promises: Sequence[Promise],
+    again: "_Again",
+    on_progress: Callable[[Progress], None] | None,
+) -> tuple[list[str], list[Unrepaired]]:
+    moved: list[str] = []
+    unrepaired: list[Unrepaired] = []
+    manifest, work, least = again.work(store, layout)
+    by_index = {promise.index: promise for promise in promises}
+
+    def put_back(model: int, result: ChunkResult, task: Task) -> None:
+        moved.extend(heal_chunk(layout, by_index[task.chunk], result, min_cosine=least))
+
+    tasks = [Task(promise.index, (0,)) for promise in promises]
+    tally = Tally()
+    watch = Watch(work, tasks, tally, on_progress)
+    with (
+        coordinating(layout.side / "lock", f"Feature {layout.name} of {store.path}"),
+        closing(Resident(work, manifest, commit=put_back)) as resident,
+    ):
+        for task in tasks:
+            try:
+                resident.run([task], tally, watch.look)
+            except Refused as error:
+                unrepaired.append(_unrepaired(layout.name, [by_index[task.chunk]], error))
+    return moved, unrepaired
+
+
+def _unrepaired(feature: str, promises: Sequence[Promise], error: Refused) -> Unrepaired:
+    return Unrepaired(feature, tuple(promise.index for promise in promises), error)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """How features are computed again: what the user says of weights, images and device."""
+
+    weights: Path | None
+    root: Path | None
+    device: str
+
+    def work(self, store: Bank, layout: FeatureLayout) -> tuple[Manifest, Work, float | None]:
+        """The manifest, the work, and how alike embeddings must be (None: equal to the bit).
+
+        Raises:
+            Refused: weights or images are gone, or this machine makes other features.
+        """
+        encoder = restore(
+            store,
+            layout.name,
+            weights=self.weights,
+            root=self.root,
+            device=self.device,
+            recorded_threads=True,
+            same_kind=True,
+        )
+        made, runtime = encoder.made, encoder.runtime
+        options = replace(made.options, decoder=made.decoder.partition("-")[0] or made.options.decoder)
+        manifest = replace(store.manifest(), root=encoder.images.root)
+        decoder = decoder_name(options.decoder, runtime.device, options.dct)
+        key = feature_key(encoder.spec, decoder, runtime, layout.key.images, options.dtype)
+        if key.name != layout.name:
+            raise BankError(
+                f"These inputs make {key.name}, not {layout.name}",
+                "A repair uses the very weights, settings and decoder that made the features",
+                "give the original file with --weights",
+            )
+        exact = not (made.runtime.on_cuda or runtime.on_cuda or runtime.compile)
+        work = Work(manifest.root, (encoder.spec,), (layout,), runtime, options)
+        return manifest, work, None if exact else _least_cosine(store, layout, runtime.precision)
+
+
+def _least_cosine(store: Bank, layout: FeatureLayout, precision: str) -> float:
+    """How alike two runs on a device are: by the feature's certificate, else by its precision."""
+    certificate = store.describe(layout.name)["certificate"] or {}
+    measured = certificate.get("embedding", {}).get("precision_min_cosine")
+    return float(measured) if measured is not None else _LEAST_COSINE[precision]

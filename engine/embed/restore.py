@@ -1,0 +1,373 @@
+"""The encoder and the images of a bank's feature, as they were when it was made.
+
+One rule says where the images are, for every command that opens them:
+
+1. In the folder given with `--root`.
+2. Else in the folder that the feature's provenance records, absolute: a bank that has been copied or moved
+   still means these very files. For a model of which the bank has no feature, the records of all its finished
+   features count; where they differ, the user must choose.
+3. Else in the root that the bank's manifest keeps. It is relative to the bank where both lie in one folder,
+   so it still holds when that folder is moved with both. But a bank that was copied alone may thereby name
+   another folder, with other pictures of the same names. So this root counts only where digests, of the
+   manifest or kept beside the features, prove that its files are the bank's images.
+4. Else the command is refused, and the message says what to give with `--root`.
+
+A folder that holds none of the images (an empty mount point, say) counts as missing. Whichever folder it is,
+every file is compared with the one that the bank's rows were made from (`stores.bank.contents`) and with the
+digest that the manifest has of it, and the limits of the feature's run hold.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine import runtime as machine
+from engine.decode.contents import Contents, Table
+from engine.decode.source import ImageSource, Limits
+from engine.embed.provenance import recorded
+from engine.embed.worker import EmbedOptions, image_source
+from engine.errors import BadImage, BankError, ChangedImage, Refused
+from engine.models import ModelSpec, resolve
+from engine.recipes import Recipe
+from engine.runtime import Runtime
+from stores.bank.contents import contents_of_bank, known
+from stores.bank.layout import SIDE
+from stores.bank.reader import Bank
+from stores.bank.seal import definition
+from stores.manifest.manifest import Manifest
+from stores.members import split
+
+#: Files whose digests are compared before a root that nothing else speaks for is believed.
+_COMPARED = 8
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a feature, as its run wrote it down.
+
+    Attributes:
+        model: slug.
+        weights_source: the weights in a few words.
+        weights_path: their file, None where they were drawn from `runtime.seed`.
+        weights_sha256: of the file, or of the tensors drawn.
+        recipe: preprocessing.
+        root: folder of the images; absolute, but in banks of early versions as the user typed it.
+        decoder: full name of the decoder that ran, e.g. `dali-mixed`; empty in banks of early versions.
+        options: of the run.
+        runtime: of the run: the device, precision, threads and seed of then.
+    """
+
+    model: str
+    weights_source: str
+    weights_path: Path | None
+    weights_sha256: str
+    recipe: Recipe
+    root: Path
+    decoder: str
+    options: EmbedOptions
+    runtime: Runtime
+
+    @classmethod
+    def of(cls, bank: Bank, feature: str) -> "Provenance":
+        """Read a feature's provenance.
+
+        Args:
+            feature: its full name.
+
+        Raises:
+            BankError: it is missing or damaged, or its fields are not those that this version knows.
+        """
+        body = recorded(bank, feature)
+        try:
+            return cls._parse(body)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BankError(
+                f"{bank.path / SIDE / feature / 'provenance.json'} cannot be understood ({error!r})",
+                "It says how the feature was made, in the fields of this version or an earlier one",
+                "use the version of embank that made the feature, or embed into a new bank",
+            ) from error
+
+    @classmethod
+    def _parse(cls, body: dict[str, Any]) -> "Provenance":
+        recorded = body["weights_path"]
+        return cls(
+            model=body["model"],
+            weights_source=body["weights_source"],
+            weights_path=Path(recorded) if recorded else None,
+            weights_sha256=body["weights_sha256"],
+            recipe=Recipe.from_dict(body["recipe"]),
+            root=Path(body["root"]),
+            decoder=body.get("decoder", ""),
+            options=EmbedOptions(**{**body["options"], "limits": Limits(**body["options"]["limits"])}),
+            runtime=Runtime(**body["runtime"]),
+        )
+
+
+@dataclass(frozen=True)
+class Restored:
+    """How a feature is computed again.
+
+    Attributes:
+        bank, feature: where it lies, and its full name.
+        spec: the model with the weights and the recipe of the feature.
+        runtime: the precision of the feature, on the device chosen now.
+        made: the feature's provenance.
+        root: the images' folder that was given, if one was.
+    """
+
+    bank: Bank
+    feature: str
+    spec: ModelSpec
+    runtime: Runtime
+    made: Provenance
+    root: Path | None = None
+
+    @cached_property
+    def images(self) -> ImageSource:
+        """The files that the feature was made from, looked for at the first use. Raises as `images_of`."""
+        return images_of(self.bank, self.feature, root=self.root)
+
+
+def restore(
+    bank: Bank,
+    feature: str,
+    *,
+    weights: Path | None = None,
+    root: Path | None = None,
+    device: str = "auto",
+    recorded_threads: bool = False,
+    same_kind: bool = False,
+) -> Restored:
+    """Resolve a feature's model again and make sure that its weights are the same; opens no image.
+
+    Args:
+        feature: its full name.
+        weights: the weights file, where it is not at its recorded place any more.
+        root: the images' folder, likewise.
+        device: `auto` is the device that the feature was made on, if it is here; else the first of the same
+            kind; else the CPU. Or `cpu`, `cuda`, `cuda:N`.
+        recorded_threads: as many threads as the feature's run had, instead of all usable cores.
+        same_kind: refuse rather than let `auto` be another kind of device.
+
+    Raises:
+        Refused: the weights are not there, or are others than the feature's; no such device.
+        BankError: the provenance is missing or damaged.
+    """
+    made = Provenance.of(bank, feature)
+    chosen = machine.device_like(made.runtime.device) if device == "auto" else device
+    if device == "auto" and chosen == "cpu":
+        _refuse_the_cpu(made, same_kind)
+    then = made.runtime
+    threads = then.threads if recorded_threads else None
+    runtime = Runtime.resolve(chosen, then.precision, threads, then.seed, then.compile)
+    return Restored(bank, feature, spec_of(made, weights=weights), runtime, made, root)
+
+
+def _refuse_the_cpu(made: Provenance, same_kind: bool) -> None:
+    """Where `auto` has come down to the CPU: refuse what it cannot compute, or not alike."""
+    then = made.runtime
+    if not then.on_cuda:
+        return
+    if then.precision == "fp16":
+        raise Refused(
+            f"{made.model} was embedded in fp16 on {then.device}, and there is no CUDA device here",
+            "Half precision is for CUDA",
+            "run the command on a machine with a GPU",
+        )
+    if same_kind:
+        raise Refused(
+            f"{made.model} was embedded on {then.device}, and there is no CUDA device here",
+            "The CPU rounds otherwise, so its chunks would not equal the others bit for bit",
+            "run the command on a machine with a GPU, or accept that with --device cpu",
+        )
+
+
+def spec_of(made: Provenance, *, weights: Path | None = None) -> ModelSpec:
+    """Resolve the model of a feature, with the very weights and preprocessing.
+
+    Args:
+        weights: the weights file, where it is not at its recorded place any more.
+
+    Raises:
+        Refused: the weights are not there, or are others than the feature's.
+    """
+    if weights is None and made.weights_path is not None and not made.weights_path.exists():
+        raise Refused(
+            f"the weights of {made.model} are not at {made.weights_path} any more",
+            "What is compared with the bank's features goes through the very weights that made them",
+            "give the file with --weights FILE",
+        )
+    spec = resolve(
+        made.model, weights=weights or made.weights_path, recipe=made.recipe, seed=made.runtime.seed
+    )
+    if spec.weights_sha256 != made.weights_sha256:
+        raise Refused(
+            f"weights {spec.weights_sha256[:12]} ({spec.weights_source})",
+            f"The bank's features were made with {made.weights_sha256[:12]} ({made.weights_source})",
+            "give the original file with --weights",
+        )
+    return spec
+
+
+# --- images -------------------------------------------------------------------------------------------
+
+
+def images_of(
+    bank: Bank, feature: str | None, *, root: Path | None = None, allow_outside: bool = False
+) -> ImageSource:
+    """Find the image files of a bank; every command that opens them does it here.
+
+    Args:
+        feature: full name of the feature whose provenance says where they are and which limits hold; None
+            takes all finished features, and of their limits the largest.
+        root: their folder, where it has moved.
+        allow_outside: let paths and links lead out of the root, even if the feature's run did not.
+
+    Raises:
+        Refused: they are nowhere, or could be in one of several folders.
+        BankError: the manifest or a provenance is missing or damaged.
+    """
+    manifest, made = bank.manifest(), _records(bank, feature)
+    options = _options(made, allow_outside)
+    contents = Contents(_expected(bank, feature))
+    folder = _root(bank, manifest, [one.root for one in made], options, contents, root)
+    return image_source(replace(manifest, root=folder), options, contents)
+
+
+def _expected(bank: Bank, feature: str | None) -> Table:
+    """What the images must hold: what the rows of the feature were made from, and those beside it."""
+    layout = None if feature is None else definition(bank.path, feature)
+    return contents_of_bank(bank, "" if layout is None else layout.image_set, pass_damaged=True)
+
+
+def images_listed(manifest: Manifest, *, allow_outside: bool = False) -> ImageSource:
+    """Find the image files of a manifest that is no bank's, below its root.
+
+    Raises:
+        Refused: none of them is there.
+    """
+    if not _holds(manifest.root, manifest.uris):
+        raise _nothing(manifest.root, manifest.uris)
+    return image_source(manifest, EmbedOptions(allow_outside=allow_outside))
+
+
+def one_file(image: Path, limits: Limits) -> ImageSource:
+    """Take a file that the user named, so that a link may lead wherever it does."""
+    return ImageSource(image.parent, [image.name], limits=limits, allow_outside=True)
+
+
+def _records(bank: Bank, feature: str | None) -> list[Provenance]:
+    names = [info.name for info in bank.list() if info.sealed] if feature is None else [feature]
+    return [Provenance.of(bank, name) for name in names]
+
+
+def _options(made: Sequence[Provenance], allow_outside: bool) -> EmbedOptions:
+    limits = [one.options.limits for one in made] or [Limits()]
+    return EmbedOptions(
+        limits=Limits(max(one.max_pixels for one in limits), max(one.max_bytes for one in limits)),
+        allow_outside=allow_outside or any(one.options.allow_outside for one in made),
+    )
+
+
+def _root(
+    bank: Bank,
+    manifest: Manifest,
+    recorded: Sequence[Path],
+    options: EmbedOptions,
+    contents: Contents,
+    given: Path | None,
+) -> Path:
+    if given is not None:
+        if not _holds(given, manifest.uris):
+            raise _nothing(given, manifest.uris)
+        return given.resolve()
+    places = _distinct(_usable(path, manifest) for path in recorded)
+    there = [path for path in places if _holds(path, manifest.uris)]
+    if len(there) > 1:
+        raise Refused(
+            f"The images of {bank.path} are in {' and in '.join(map(str, there))}",
+            "Its features were made from different folders, and this command uses none of them",
+            "give the one you mean with --root",
+        )
+    return there[0] if there else _beside(bank, manifest, places, options, contents)
+
+
+def _usable(recorded: Path, manifest: Manifest) -> Path | None:
+    """A recorded root as an absolute path; a relative one only where it means what the manifest's root does.
+
+    Early versions wrote down what the user typed, relative to a working directory that nobody knows now.
+    """
+    here = recorded.resolve()
+    return here if recorded.is_absolute() or here == manifest.root.resolve() else None
+
+
+def _distinct(paths: Iterable[Path | None]) -> list[Path]:
+    return list(dict.fromkeys(path for path in paths if path is not None))
+
+
+def _beside(
+    bank: Bank, manifest: Manifest, gone: Sequence[Path], options: EmbedOptions, contents: Contents
+) -> Path:
+    """The root that the bank's manifest keeps, if its files are the bank's images."""
+    lost = f"No finished feature of {bank.path} records where its images are"
+    if gone:
+        lost = f"The images of {bank.path} are not in {' or in '.join(map(str, gone))} any more"
+    beside = manifest.root.resolve()
+    if not _holds(beside, manifest.uris):
+        raise Refused(
+            lost,
+            "Images are read from the folder that the features were made from",
+            "say where it is now with --root FOLDER",
+        )
+    agreeing, other = _compare(image_source(replace(manifest, root=beside), options, contents))
+    if agreeing > other:
+        return beside
+    if other:
+        raise Refused(
+            lost,
+            f"The files of the same names in {beside} are others by their SHA-256",
+            "say where the images are now with --root FOLDER",
+        )
+    raise Refused(
+        lost,
+        f"{beside} has files of the same names, but nothing recorded proves that they are the same pictures",
+        f"if they are, give --root {beside}",
+    )
+
+
+def _compare(images: ImageSource) -> tuple[int, int]:
+    """How many files of a sample are the recorded ones by their digests, and how many are others."""
+    assert images.contents is not None
+    listed = [bool(digest) for digest in images.sha256] if images.sha256 else np.zeros(len(images), bool)
+    rows = np.flatnonzero(known(images.contents.expected) | listed)
+    picked = np.linspace(0, len(rows) - 1, min(_COMPARED, len(rows))).round().astype(int)
+    agreeing = other = 0
+    for row in rows[picked].tolist():
+        try:
+            images.read(row)
+            agreeing += 1
+        except ChangedImage:
+            other += 1
+        except BadImage as error:
+            other += error.code == "digest"
+    return agreeing, other
+
+
+def _holds(root: Path, uris: Sequence[str]) -> bool:
+    """Whether any image is below the root; absolute uris do not depend on it."""
+    relative = [uri for uri in uris if not uri.startswith("/")]
+    return not relative or any(os.path.exists(root / split(uri)[0]) for uri in relative)  # noqa: PTH110
+
+
+def _nothing(root: Path, uris: Sequence[str]) -> Refused:
+    what = "holds none" if root.is_dir() else "is no folder, and so holds none"
+    return Refused(
+        f"{root} {what} of the {len(uris):,} images, e.g. {uris[0]}",
+        "The root is the folder that the manifest's relative paths start from",
+        "give that folder with --root",
+    )

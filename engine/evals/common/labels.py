@@ -1,0 +1,168 @@
+"""Labels and groups of arrays as whole numbers: one encoder for every evaluation.
+
+Whole numbers stand for themselves; texts get codes from 0 in the order of their characters, after the same
+cleaning as a manifest's cells (`stores.manifest.text`). Masked and pandas' nullable numbers, categories,
+lists, bytes and tensors are read as what they hold. A negative number, NaN, None, NaT and a word for a
+missing value are no label: -1.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import Refused
+from stores.manifest.measures import REMEDY, measured
+from stores.manifest.text import cell
+
+#: Whole numbers that a float64 holds exactly.
+_EXACT = 2.0**53
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels as numbers.
+
+    Attributes:
+        codes: int64 [N], -1 where there is none.
+        names: what the codes stand for; None if for themselves.
+    """
+
+    codes: NDArray[np.int64]
+    names: tuple[str, ...] | None = None
+
+
+def label_codes(labels: Any) -> Labels:
+    """Read labels of any array-like, [N] whole numbers or texts; `Labels` stay as they are.
+
+    Raises:
+        Refused: not one-dimensional, numbers that are not whole or infinite, or a number that differs from
+            image to image, which is a measurement and no class.
+    """
+    found = labels if isinstance(labels, Labels) else _encoded(labels, "labels")
+    refuse_measured("labels", found.codes, found.names)
+    return found
+
+
+def group_codes(groups: Any) -> Labels:
+    """Read groups (patients), [N], as labels are read; as many as images are fine.
+
+    Raises:
+        Refused: as `label_codes`.
+    """
+    return groups if isinstance(groups, Labels) else _encoded(groups, "groups")
+
+
+def refuse_measured(column: str, codes: NDArray[np.integer[Any]], names: Sequence[Any] | None) -> None:
+    """Refuse numbers with as many values as images, or nearly so, as classes.
+
+    Args:
+        codes: [N], negative where there is none.
+        names: what they stand for; None if for themselves.
+
+    Raises:
+        Refused: they are measurements.
+    """
+    known = codes[codes >= 0]
+    values = _different(known)
+    if 2 * len(values) <= len(known):  # before a million numbers become text
+        return
+    texts = [str(value if names is None else names[value]) for value in values.tolist()]
+    if measured(texts, len(known)):
+        raise Refused(
+            f"{column}: {len(texts):,} numbers for {len(known):,} images ({', '.join(texts[:_SHOWN])}, ...)",
+            "A class has several images; a number that differs from image to image is a measurement",
+            REMEDY,
+        )
+
+
+def _different(codes: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Sorted; by counting where that is quicker than sorting a million."""
+    if codes.max(initial=0) > 4 * len(codes):
+        return np.unique(codes)
+    return np.flatnonzero(np.bincount(codes))
+
+
+def _encoded(labels: Any, what: str) -> Labels:
+    given = _array(labels, what)
+    if given.dtype.kind in "OUSTMm":
+        return _objects(given, what)
+    if given.dtype.kind not in "biuf":
+        raise _odd(given.dtype, what)
+    return Labels(_whole(given, what))
+
+
+def _array(labels: Any, what: str) -> NDArray[Any]:
+    ma: Any = sys.modules.get("numpy.ma")  # nobody has a masked array without it, and its import takes time
+    if ma is not None and isinstance(labels, ma.MaskedArray):
+        masked, labels = ma.getmaskarray(labels), labels.data.astype(object)
+        labels[masked] = None
+    try:
+        given = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+    except ValueError as error:  # a ragged list
+        raise Refused(f"{what} of unequal length", "They are one a row", "give a vector") from error
+    if given.ndim != 1:
+        raise Refused(f"{what} of shape {given.shape}", "They are one a row", "give a vector")
+    return given
+
+
+def _odd(kind: object, what: str) -> Refused:
+    return Refused(f"{what} of type {kind}", "They are whole numbers or texts", "convert them to texts")
+
+
+def _whole(given: NDArray[Any], what: str) -> NDArray[np.int64]:
+    """Numbers as int64, -1 for negative ones and NaN."""
+    if given.dtype.kind == "f":
+        given = np.where(given < 0, -1, given)  # -inf is no label either
+        numbers = given[~np.isnan(given)]
+        odd = numbers != np.floor(numbers)
+        if odd.any():
+            raise Refused(f"{what} such as {numbers[odd][0]:g}", "Labels are whole numbers or texts", REMEDY)
+        limit: float = _EXACT
+    else:
+        numbers, limit = given, 2**63
+    if len(numbers) and numbers.max().item() >= limit:
+        raise Refused(
+            f"{what} such as {numbers.max()}",
+            "Numbers are finite and small enough to be exact",
+            "give texts, or codes of numpy.unique(labels, return_inverse=True)",
+        )
+    known = np.where(np.isnan(given), -1, given) if given.dtype.kind == "f" else given
+    return np.maximum(known.astype(np.int64), -1)
+
+
+def _objects(given: NDArray[Any], what: str) -> Labels:
+    """Texts, or numbers among which some are missing."""
+    dates = given.dtype.kind in "Mm"
+    values = np.where(np.isnat(given), "", given.astype(str)).tolist() if dates else given.tolist()
+    try:
+        different = dict.fromkeys(values)
+    except TypeError as error:
+        raise _odd(type(next(each for each in values if each.__hash__ is None)).__name__, what) from error
+    present = [each for each in different if not _missing(each)]
+    if present and all(isinstance(each, Real) for each in present):
+        whole = all(isinstance(each, int | np.integer) for each in present)
+        fill: float = -1 if whole else np.nan
+        numbers = np.array([fill if _missing(each) else each for each in values])
+        return _encoded(numbers if numbers.dtype.kind != "O" else numbers.astype(float), what)
+    name_of = {each: "" if _missing(each) else cell(_text(each)) for each in different}
+    names = sorted(set(name_of.values()) - {""})
+    place = {name: code for code, name in enumerate(names)} | {"": -1}
+    codes = np.fromiter((place[name_of[each]] for each in values), np.int64, len(values))
+    return Labels(codes, tuple(names))
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _missing(value: Any) -> bool:
+    """None, NaN, NaT, and pandas' NA without pandas."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return bool(isinstance(value, Real) and value != value)

@@ -1,0 +1,205 @@
+"""Features of transformed images: made in one pass, kept in the bank, resumable image by image."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from engine.embed.restore import Restored
+from engine.errors import BadImage
+from engine.evals.invariance.batch_norm import BatchNormEncoder
+from engine.evals.invariance.view_pixels import pictures, published_recipe, render
+from engine.evals.invariance.view_store import REFERENCE, Views, ViewStore
+from engine.kernels import transforms
+from engine.models import ModelSpec, load
+from engine.pipeline import PROGRESS_EVERY_S, Progress, Stages
+from engine.runtime import DeviceEvent, HostCopy, device_faults, fix_flags, side_stream
+
+#: Views that a forward pass takes.
+_BATCH = {"cpu": 32, "cuda": 256}
+
+
+@dataclass
+class Pass:
+    """What a pass did.
+
+    Attributes:
+        failures: row -> why it has no views.
+        made: views encoded now; kept: found in the bank.
+        seconds: wall.
+    """
+
+    failures: dict[int, BadImage] = field(default_factory=dict)
+    made: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+
+    def plus(self, other: "Pass") -> "Pass":
+        """Both passes as one."""
+        failures = self.failures | other.failures
+        return Pass(failures, self.made + other.made, self.kept + other.kept, self.seconds + other.seconds)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    row: int
+    image: torch.Tensor
+    ready: DeviceEvent
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """One image's features on their way to the store; None where there is nothing to make views of."""
+
+    row: int
+    grey: bool
+    copies: list[tuple[Views, HostCopy | None]]
+
+
+def make_views(
+    store: ViewStore,
+    backbone: Restored,
+    rows: Sequence[int],
+    asked: Sequence[Views],
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Pass:
+    """Make sure that the views of the rows are in the store; each image is decoded once for all transforms.
+
+    Args:
+        rows: of the bank, each once.
+        asked: all with the same `published` and `batch_norm`.
+
+    Raises:
+        MachineFault: disk full, device lost. Finished files are kept, as they are after an interrupt.
+    """
+    start, found = time.perf_counter(), Pass()
+    todo: dict[int, list[Views]] = {}
+    for row in rows:
+        for views in asked:
+            if store.read(views, row) is None:
+                todo.setdefault(row, []).append(views)
+            else:
+                found.kept += views.count
+    if todo:
+        _Maker(store, backbone, todo, found, on_progress, start).run()
+    found.seconds = time.perf_counter() - start
+    return found
+
+
+class _Maker:
+    """One pass over images whose views are missing."""
+
+    def __init__(
+        self,
+        store: ViewStore,
+        backbone: Restored,
+        todo: dict[int, list[Views]],
+        found: Pass,
+        on_progress: Callable[[Progress], None] | None,
+        started: float,
+    ) -> None:
+        self.store, self.backbone, self.todo, self.found = store, backbone, todo, found
+        self.on_progress, self.started, self.last = on_progress, started, 0.0
+        self.total = sum(views.count for each in todo.values() for views in each)
+        self.lost = 0
+        example = next(iter(todo.values()))[0]
+        self.published, self.batch_norm = example.published, example.batch_norm
+        self.runtime = backbone.runtime
+        self.stages: Stages[_Decoded, _Encoded] = Stages()
+
+    def run(self) -> None:
+        fix_flags(self.runtime)
+        spec = self.backbone.spec
+        self.recipe = published_recipe(spec) if self.published else spec.recipe
+        self.of_views = self._encoder(replace(spec, recipe=self.recipe))
+        own = replace(self.recipe, normalise=spec.recipe.normalise)
+        # The study normalised the image as the model wants it, its views never by histogram.
+        self.of_image = self.of_views if own == self.recipe else self._encoder(replace(spec, recipe=own))
+        self.stages.run(self._decode, self._encode, self._commit)
+
+    def _encoder(self, spec: ModelSpec) -> Callable[[torch.Tensor], torch.Tensor]:
+        if self.batch_norm == "train":
+            return BatchNormEncoder(spec, self.runtime)
+        encoder = load(spec, self.runtime)
+        size = _BATCH[self.runtime.torch_device.type]
+        fixed = self.runtime.on_cuda or self.runtime.compile
+
+        def encode(pixels: torch.Tensor) -> torch.Tensor:
+            parts = []
+            for part in pixels.split(size):
+                # Where arithmetic may depend on the batch size, all batches have one.
+                missing = size - len(part) if fixed else 0
+                full = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
+                parts.append(encoder(full)[: len(part)])
+            return torch.cat(parts)
+
+        return encode
+
+    def _decode(self) -> Iterator[_Decoded]:
+        with side_stream(self.runtime.device):
+            images = pictures(
+                self.store.features, self.backbone, list(self.todo), self.published, self.stages.first
+            )
+            for row, image in images:
+                self.stages.first.images += 1
+                if isinstance(image, BadImage):
+                    self._lose(row, image)
+                else:
+                    yield _Decoded(row, image, DeviceEvent(self.runtime.device))
+
+    def _lose(self, row: int, why: BadImage) -> None:
+        self.found.failures[row] = why
+        self.lost += sum(views.count for views in self.todo[row])
+
+    def _encode(self, item: _Decoded) -> _Encoded:
+        item.ready.make_current_stream_wait(item.image)
+        before = time.perf_counter()
+        with device_faults(), torch.no_grad():
+            found = _Encoded(item.row, transforms.is_grey(item.image), [])
+            for views in self.todo[item.row]:
+                try:
+                    found.copies.append((views, self._features(item.image, views, found.grey)))
+                except BadImage as error:
+                    self._lose(item.row, error.with_traceback(None))
+                    return replace(found, copies=[])
+                self.stages.second.images += views.count
+        self.stages.second.busy_s += time.perf_counter() - before
+        return found
+
+    def _features(self, image: torch.Tensor, views: Views, grey: bool) -> HostCopy | None:
+        if views.transform == REFERENCE:
+            return HostCopy(self.of_image(render(image, views, self.recipe)))
+        if grey and not views.published and transforms.find(views.transform).colour:
+            return None
+        return HostCopy(self.of_views(render(image, views, self.recipe)))
+
+    def _commit(self, item: _Encoded) -> None:
+        for views, copy in item.copies:
+            none = np.empty((0, self.backbone.spec.dim), np.float32)
+            features = none if copy is None else copy.wait().numpy()
+            before = time.perf_counter()
+            self.store.write(views, item.row, features, item.grey)
+            self.found.made += views.count
+            self.stages.third.images += views.count
+            self.stages.third.busy_s += time.perf_counter() - before
+            self._report()
+
+    def _report(self) -> None:
+        now, done = time.perf_counter(), self.found.made + self.lost
+        if self.on_progress and (done >= self.total or now - self.last >= PROGRESS_EVERY_S):
+            self.last = now
+            clocks = self.stages.first, self.stages.second, self.stages.third
+            title, kept = self.store.features.title, self.found.kept
+            self.on_progress(
+                Progress(
+                    (f"{title}, views",),
+                    kept + done,
+                    kept + self.total,
+                    len(self.found.failures),
+                    now - self.started,
+                    *clocks,
+                    kept,
+                )
+            )

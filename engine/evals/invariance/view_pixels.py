@@ -1,0 +1,157 @@
+"""Pixels of transformed images, as the backbone takes them."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.decode import make_decoder, pillow
+from engine.decode.formats.sniff import sniff
+from engine.decode.geometry import plan as plan_geometry
+from engine.embed.restore import Restored
+from engine.errors import BadImage
+from engine.evals.invariance.view_store import REFERENCE, Views
+from engine.kernels import geometric, transforms
+from engine.kernels.transforms import Frame
+from engine.models import ModelSpec
+from engine.pipeline import StageClock
+from engine.recipes import Recipe
+from stores.bank.reader import FeatureSet
+
+#: Images decoded at a time; pixels of views made at a time.
+_DECODED, _PIXELS = 8, 1 << 22
+
+
+def pictures(
+    features: FeatureSet,
+    backbone: Restored,
+    rows: Sequence[int],
+    published: bool,
+    clock: StageClock | None = None,
+) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
+    """What transforms are applied to: uint8 [H, W, 3] on the device, or why there is none, row by row.
+
+    Args:
+        published: full-size pictures, decoded by Pillow as in the study; else the pixels that the bank's
+            decoder gave to the backbone.
+        clock: gets the seconds of decoding.
+    """
+    clock = clock or StageClock()
+    return _full_size(backbone, rows, clock) if published else _rendered(features, backbone, rows, clock)
+
+
+def _rendered(
+    features: FeatureSet, backbone: Restored, rows: Sequence[int], clock: StageClock
+) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
+    name, _, scaled = features.key.decoder.partition("-")
+    decoder = make_decoder(
+        name,
+        backbone.spec.recipe.rendering,
+        device=backbone.runtime.device,
+        threads=backbone.runtime.threads,
+        batch_size=_DECODED,
+        dct=scaled == "dct",
+    )
+    batches = [rows[i : i + _DECODED] for i in range(0, len(rows), _DECODED)]
+    with closing(decoder):
+        for batch in decoder.stream(backbone.images, batches):
+            clock.busy_s += batch.seconds
+            for slot, row in enumerate(batch.rows):
+                yield row, batch.failures.get(slot, batch.pixels[slot])
+
+
+def _full_size(
+    backbone: Restored, rows: Sequence[int], clock: StageClock
+) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
+    recipe = backbone.spec.recipe.rendering
+    for row in rows:
+        before = time.perf_counter()
+        try:
+            data = backbone.images.read(row)
+            header = sniff(data, recipe, backbone.images.limits)
+            picture = pillow.picture(data, header, recipe)
+            pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+            image: torch.Tensor | BadImage = pixels.to(backbone.runtime.torch_device)
+        except BadImage as error:
+            image = error.with_traceback(None)
+        clock.busy_s += time.perf_counter() - before
+        yield row, image
+
+
+def published_recipe(spec: ModelSpec) -> Recipe:
+    """Short side 256, centre crop 224 (other inputs in proportion), bilinear; never histogram."""
+    own = spec.recipe
+    side = own.side
+    common: dict[str, Any] = {"size": side * 256 // 224, "crop": side, "interpolation": "bilinear"}
+    if own.normalise == "histogram":
+        return Recipe(**common)
+    return Recipe(**common, normalise=own.normalise, mean=own.mean, sd=own.sd)
+
+
+def render(image: torch.Tensor, views: Views, recipe: Recipe) -> torch.Tensor:
+    """Pixels of the views of one image, as the backbone takes them.
+
+    Args:
+        image: uint8 [H, W, 3]: the rendered square, or the full-size picture for `published`.
+        views: what to make; `REFERENCE` gives the image itself.
+        recipe: for `published`, how full-size views become squares.
+
+    Returns:
+        uint8 [views, side, side, 3].
+
+    Raises:
+        BadImage: too small for the transform.
+    """
+    if views.transform == REFERENCE:
+        return _finish(image[None], recipe) if views.published else image[None]
+    transform = transforms.find(views.transform)
+    frame = Frame(1.0, recipe.side, 1.0) if views.published else Frame(recipe.side / 256, recipe.side)
+    step = max(1, _PIXELS // (image.shape[0] * image.shape[1]))
+    parts = []
+    for start in range(0, len(views.parameters), step):
+        made = _made(transform, image, views.parameters[start : start + step], frame)
+        whole = views.published and views.transform != "resized_crop"
+        parts.append(_finish(made, recipe) if whole else made)
+    return torch.cat(parts)
+
+
+def _made(
+    transform: transforms.Transform, image: torch.Tensor, at: Sequence[transforms.Parameters], frame: Frame
+) -> torch.Tensor:
+    """Views; a picture that the transform cannot be applied to is refused with the transform's name."""
+    try:
+        return transform.render(image, at, frame)
+    except BadImage as error:
+        raise BadImage(error.code, f"{transform.name}: {error.detail}", pending=error.pending) from None
+
+
+def show(
+    features: FeatureSet, backbone: Restored, views: Views, rows: Sequence[int], chosen: Sequence[int]
+) -> list[NDArray[np.uint8] | str]:
+    """The pixels that the backbone sees: uint8 [1 + chosen, S, S, 3] of each row, the image first.
+
+    An image whose features are kept, but that cannot be read any more, gives the reason instead.
+    """
+    recipe = published_recipe(backbone.spec) if views.published else backbone.spec.recipe
+    some = replace(views, parameters=tuple(views.parameters[i] for i in chosen))
+    found: list[NDArray[np.uint8] | str] = []
+    for _, image in pictures(features, backbone, rows, views.published):
+        if isinstance(image, BadImage):
+            found.append(image.code)
+            continue
+        own = render(image, replace(views, transform=REFERENCE, parameters=()), recipe)
+        found.append(torch.cat([own, render(image, some, recipe)]).cpu().numpy())
+    return found
+
+
+def _finish(views: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Full-size uint8 [V, H, W, 3], resized and cropped."""
+    to = plan_geometry(views.shape[1], views.shape[2], recipe)
+    if to.extreme:
+        raise BadImage("too_large", f"{to.width} x {to.height} pixels after resizing")
+    return geometric.resize(views, to.height, to.width, (to.top, to.left, to.side))

@@ -1,0 +1,381 @@
+"""Train, validation and test parts of a probe: from the split column, or cut from the train part.
+
+A cut takes whole units: patients where the group column names them, else images. A unit belongs to the
+stratum of the rarest class among its images; within a stratum the units with the smallest keys are taken
+until the asked share of the stratum's images is reached as nearly as units allow, at least one unit and
+never all. A key is the first 64 bits, little endian, of SHA-256 over `embank split 1 <JSON list>`, the list
+being [seed, purpose, kind, name] and the kind `group` or `image`: the cut does not depend on the order of
+rows, the model, or which images failed.
+
+`as-published` cuts as the study's code did: indices 0 to n - 1 of the train images, in their order, shuffled
+in place by numpy's legacy generator seeded 0; the first floor(0.2 n) are validation. Patients may
+straddle it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import Refused
+from engine.evals.common.advice import name_column
+from engine.evals.common.splits import have, others_note, split_rows
+from stores.limits import check_seed
+from stores.manifest.cutting import rarest_class, unit_key
+from stores.manifest.spellings import alike
+
+if TYPE_CHECKING:
+    from stores.bank.reader import Bank
+
+Rows = NDArray[np.intp]
+
+#: Share of the train images that validation takes, in the study and here.
+VALIDATION = 0.2
+#: Share that a test part takes where none is given.
+HOLDOUT = 0.2
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """Which rows play which part.
+
+    Attributes:
+        train, val, test: values of the split column.
+        fraction: of the train part, in (0, 1), cut off as validation where the column names none.
+        holdout: cut a test part (0.2) from the train part; for manifests without one.
+        seed: of the cuts.
+        mode: `default`, or `as-published`, whose cut is fixed.
+    """
+
+    train: str = "train"
+    val: str = "val"
+    test: str = "test"
+    fraction: float = VALIDATION
+    holdout: bool = False
+    seed: int = 0
+    mode: str = "default"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise Refused(
+                f"validation fraction {self.fraction:g}",
+                "It lies between 0 and 1",
+                f"leave it at {VALIDATION}",
+            )
+        check_seed(self.seed)
+        if len({self.train, self.val, self.test}) < 3:
+            raise Refused(
+                f"train {self.train!r}, validation {self.val!r} and test {self.test!r}",
+                "No image plays two parts",
+                "name three different splits",
+            )
+        if self.mode not in ("default", "as-published"):
+            raise Refused(f"mode {self.mode!r}", "It is default or as-published", "choose one")
+        if self.mode == "as-published" and self.fraction != VALIDATION:
+            raise Refused(
+                f"as-published with a validation fraction of {self.fraction:g}",
+                f"The study's is {VALIDATION}",
+                "drop it, or use --mode default",
+            )
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the cuts go by, row by row; codes as `Bank.column` gives them, -1 where a cell is empty.
+
+    Attributes:
+        image_ids: [N], unique.
+        split, split_names: codes [N] and vocabulary.
+        group, group_names: codes [N] and vocabulary.
+    """
+
+    image_ids: Sequence[str]
+    split: NDArray[np.integer[Any]]
+    split_names: Sequence[str]
+    group: NDArray[np.integer[Any]]
+    group_names: Sequence[str]
+
+    @classmethod
+    def of(cls, bank: "Bank") -> "Columns":
+        """Of a bank; reads its manifest. Raises BankError if damaged."""
+        split, split_names = bank.column("split")
+        group, group_names = bank.column("group")
+        return cls(bank.manifest().image_ids, split, split_names, group, group_names)
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """int64 [N]: the row's group, or a number of its own where it has none."""
+        alone = len(self.group_names) + np.arange(len(self.group))
+        return np.where(self.group >= 0, self.group, alone)
+
+    @cached_property
+    def spelt(self) -> NDArray[np.int64]:
+        """int64 [N]: one number for all groups whose names differ in spelling only; -1 without a group."""
+        one = np.arange(len(self.group_names) + 1)
+        one[-1] = -1
+        for places in alike(self.group_names):
+            one[places] = places[0]
+        return np.asarray(one[self.group], np.int64)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows of each part, ascending (`as-published`: train and validation in the order of its shuffle).
+
+    Attributes:
+        train, val, test: intp, disjoint; every row has a label and an embedding.
+        masked: rows of the parts that were left out, by reason: `failed`, `unlabelled`.
+        unseen: classes that test rows have and no train or validation row has; they can only be wrong.
+        notes: what a reader of the numbers must know, one sentence each.
+        others: split -> its rows that play no part, by name; the empty text stands for rows without a split.
+    """
+
+    train: Rows
+    val: Rows
+    test: Rows
+    masked: dict[str, int]
+    unseen: tuple[int, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    others: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def refit(self) -> Rows:
+        """Train and validation rows together: what the chosen strength is fitted on at last."""
+        return np.concatenate([self.train, self.val])
+
+
+def parts(
+    columns: Columns,
+    labels: NDArray[np.integer[Any]],
+    ok: NDArray[np.bool_],
+    options: SplitOptions | None = None,
+    class_names: Sequence[str] = (),
+) -> Parts:
+    """Find or cut the parts for one task, or for several findings at once.
+
+    Args:
+        columns: of the manifest.
+        labels: [N] class codes, negative where masked; or [N, T] of T findings, a row taking part if any
+            of them is not masked.
+        ok: bool [N], rows that have an embedding.
+        class_names: for the notes; codes stand in them where there are none.
+
+    Raises:
+        Refused: no train or test part, an empty part, fewer than two classes in train, or a class that all of
+            a part's images have where two are needed.
+    """
+    options = options or SplitOptions()
+    single = labels.ndim == 1
+    labelled = np.asarray(labels >= 0 if single else (labels >= 0).any(axis=1), np.bool_)
+    notes: list[str] = []
+    given, others = _given(columns, options, notes)
+    cutter = _Cutter(columns, labels, labelled, options.seed)
+    if options.holdout:
+        test = cutter.cut(given["train"], HOLDOUT, "test")
+        given["test"], given["train"] = test, np.setdiff1d(given["train"], test)
+        notes.append(f"No test part was given: {HOLDOUT:.0%} of {cutter.kind} held out")
+    if not len(given["val"]):
+        given["train"], given["val"], note = _validation(given["train"], labelled, cutter, options)
+        notes.append(note)
+    found = _usable(given, labelled, ok)
+    unseen = _look(found, labels, class_names, notes) if single else ()
+    _straddling(found, columns, notes)
+    return Parts(
+        found["train"],
+        found["val"],
+        found["test"],
+        _masked(given, labelled, ok),
+        unseen,
+        tuple(notes),
+        others,
+    )
+
+
+def published_validation(count: int) -> Rows:
+    """Positions 0 to count - 1 as the study shuffles them; the first floor(0.2 count) are validation."""
+    order = np.arange(count)
+    np.random.RandomState(0).shuffle(order)
+    return order
+
+
+def _given(
+    columns: Columns, options: SplitOptions, notes: list[str]
+) -> tuple[dict[str, Rows], dict[str, int]]:
+    """Rows of the parts that the split column names, and how many of other splits by name.
+
+    All rows are train where the column names nothing at all.
+    """
+    names = list(columns.split_names)
+    there = have(columns.split, names)
+    if not names and options.holdout:
+        none = np.zeros(0, np.intp)
+        return {"train": np.arange(len(columns.split)), "val": none, "test": none}, {}
+    asked = {"train": options.train, "val": options.val, "test": options.test}
+    chosen = split_rows(columns.split, names, asked)
+    notes += chosen.notes
+    found = {part: np.flatnonzero(rows) for part, rows in chosen.rows.items()}
+    if not len(found["train"]):
+        raise Refused(
+            f"split {options.train!r} to train on",
+            f"The bank has {there} and {int((columns.split < 0).sum())} images without a split",
+            "name one with --train-split" if names else f"{name_column('split')}, or hold out with --holdout",
+        )
+    if len(found["test"]) and options.holdout:
+        raise Refused(
+            f"--holdout, and the split {options.test!r} of {len(found['test'])} images",
+            "A test part is cut only where none is given",
+            "leave --holdout out, or name another split with --test-split",
+        )
+    if not len(found["test"]) and not options.holdout:
+        raise Refused(
+            f"split {options.test!r} to test on",
+            f"The bank has {there} and {int((columns.split < 0).sum())} images without a split",
+            "name one with --test-split, or hold out 20 % of the train part by patient with --holdout",
+        )
+    if note := others_note(chosen.others):
+        notes.append(note)
+    return found, chosen.others
+
+
+def _validation(
+    train: Rows, labelled: NDArray[np.bool_], cutter: "_Cutter", options: SplitOptions
+) -> tuple[Rows, Rows, str]:
+    """(train, validation, what was done) of a train part without validation."""
+    if options.mode == "as-published":
+        rows = train[labelled[train]]
+        order = published_validation(len(rows))
+        count = int(VALIDATION * len(rows))
+        note = (
+            f"Validation: {count} of {len(rows)} train images drawn as the study did, patients may straddle"
+        )
+        return rows[order[count:]], rows[order[:count]], note
+    val = cutter.cut(train, options.fraction, "val")
+    note = f"Validation: {options.fraction:.0%} of the train part's {cutter.kind}, seed {options.seed}"
+    return np.setdiff1d(train, val), val, note
+
+
+@dataclass(frozen=True)
+class _Cutter:
+    columns: Columns
+    labels: NDArray[np.integer[Any]]
+    labelled: NDArray[np.bool_]
+    seed: int
+
+    @property
+    def kind(self) -> str:
+        return "patients (groups)" if len(self.columns.group_names) else "images, as none has a group"
+
+    def cut(self, rows: Rows, fraction: float, purpose: str) -> Rows:
+        """The rows, ascending, of the units that are cut off; rows without a label stay."""
+        rows = rows[self.labelled[rows]]
+        if not len(rows):
+            return rows
+        units, unit = np.unique(self.columns.units[rows], return_inverse=True)
+        stratum = self._strata(rows, unit, len(units))
+        size = np.bincount(unit)
+        keys = np.array([self._key(int(each), purpose) for each in units], np.uint64)
+        order = np.lexsort((keys, stratum))
+        taken = np.zeros(len(units), np.bool_)
+        for members in np.split(order, np.flatnonzero(np.diff(stratum[order])) + 1):
+            taken[members[: _nearest(size[members], fraction)]] = True
+        return rows[taken[unit]]
+
+    def _strata(self, rows: Rows, unit: NDArray[np.intp], units: int) -> NDArray[np.int64]:
+        """int64 [units]: rank of the rarest class (finding) of a unit's rows, by the number of rows."""
+        labels = self.labels[rows]
+        if labels.ndim == 1:
+            return rarest_class(labels, int(labels.max()) + 1, unit, units)
+        hits = labels > 0
+        counts = hits.sum(axis=0)
+        order = np.argsort(counts, kind="stable")
+        first = np.where(hits.any(axis=1), hits[:, order].argmax(axis=1), len(counts))
+        strata = np.full(units, len(counts), np.int64)
+        np.minimum.at(strata, unit, first)
+        return strata
+
+    def _key(self, unit: int, purpose: str) -> int:
+        names = self.columns.group_names
+        kind, name = ("group", names[unit]) if unit < len(names) else (
+            "image", self.columns.image_ids[unit - len(names)]
+        )  # fmt: skip
+        return unit_key(self.seed, purpose, kind, name)
+
+
+def _nearest(sizes: NDArray[np.integer[Any]], fraction: float) -> int:
+    """How many of a stratum's units come nearest to the fraction of its rows: at least one, never all."""
+    if len(sizes) < 2:
+        return 0
+    gaps = np.abs(np.cumsum(sizes)[:-1] - fraction * sizes.sum())
+    return int(gaps.argmin()) + 1
+
+
+def _usable(given: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[np.bool_]) -> dict[str, Rows]:
+    found = {part: rows[labelled[rows] & ok[rows]] for part, rows in given.items()}
+    for part, rows in found.items():
+        if not len(rows):
+            raise Refused(
+                f"No usable {part} row among {len(given[part])} ({int((~ok[given[part]]).sum())} failed, "
+                f"{int((ok & ~labelled)[given[part]].sum())} without a label)",
+                "Every part needs images with an embedding and a label",
+                "check the split and label columns (`embank manifest check`) and the failures "
+                "(`embank bank show --failures`)",
+            )
+    return found
+
+
+def _masked(given: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[np.bool_]) -> dict[str, int]:
+    rows = np.concatenate(list(given.values()))
+    return {"failed": int((~ok[rows]).sum()), "unlabelled": int((ok[rows] & ~labelled[rows]).sum())}
+
+
+def _look(
+    found: dict[str, Rows], labels: NDArray[np.integer[Any]], names: Sequence[str], notes: list[str]
+) -> tuple[int, ...]:
+    """Refuse what cannot be learnt, note what is missing where; the classes of test rows never trained on."""
+    held = {part: set(np.unique(labels[rows]).tolist()) for part, rows in found.items()}
+    if len(held["train"]) < 2:
+        raise Refused(
+            f"{len(held['train'])} class among {len(found['train'])} train images",
+            "A probe tells at least two classes apart",
+            "add train images of another class, or choose another split or label column",
+        )
+    unseen = held["test"] - held["train"] - held["val"]
+    for classes, sentence in (
+        (held["val"] - held["train"], "Train has no image of {}, which validation has: wrong there"),
+        (held["train"] - held["val"], "Validation has no image of {}: C is chosen without"),
+        (held["train"] - held["test"], "Test has no image of {}: means over classes leave it out"),
+        (unseen, "Test has images of {}, but no part trained on has: they count as wrong"),
+    ):
+        if classes:
+            notes.append(sentence.format(_named(classes, names)))
+    return tuple(sorted(unseen))
+
+
+def _named(classes: set[int], names: Sequence[str]) -> str:
+    shown = [repr(names[c]) if len(names) else str(c) for c in sorted(classes)[:5]]
+    more = f" and {len(classes) - 5} other classes" if len(classes) > 5 else ""
+    return ", ".join(shown) + more
+
+
+def _straddling(found: dict[str, Rows], columns: Columns, notes: list[str]) -> None:
+    """Note how many images of a part belong to a patient of another part."""
+    for part, others in (("test", ("train", "val")), ("val", ("train",))):
+        rows = found[part][columns.group[found[part]] >= 0]
+        other = np.concatenate([columns.group[found[name]] for name in others])
+        both = int(np.isin(columns.group[rows], other).sum())
+        if both:
+            notes.append(
+                f"{both} of {len(found[part])} {part} images belong to a patient (group) of "
+                f"{' or '.join(others)} images"
+            )
+        one = columns.spelt
+        more = int(np.isin(one[rows], np.concatenate([one[found[name]] for name in others])).sum()) - both
+        if more:
+            notes.append(
+                f"{more} of {len(found[part])} {part} images belong to a patient (group) of "
+                f"{' or '.join(others)} images, if names that differ only in case, leading zeros or a "
+                "trailing .0 are one patient's"
+            )

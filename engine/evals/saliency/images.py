@@ -1,0 +1,128 @@
+"""What saliency looks at: the images of a bank or a manifest, a model, and where to keep the maps."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.decode.source import ImageSource
+from engine.embed.restore import Provenance, images_listed, images_of, spec_of
+from engine.errors import ModelError, Refused
+from engine.models import ModelSpec, resolve
+from engine.models.catalog.lookup import find
+from engine.recipes import Recipe
+from stores.backends.location import ObjectPath, Place, place
+from stores.bank.feature_info import FeatureInfo
+from stores.bank.names import Roster
+from stores.bank.reader import Bank
+from stores.manifest.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images and a model.
+
+    Attributes:
+        manifest: the images.
+        source: their files.
+        spec: the model.
+        title: what people call it: in a bank the title of its feature, else the slug.
+        home: folder for maps and records: the bank, or one of the user's choice.
+    """
+
+    manifest: Manifest
+    source: ImageSource
+    spec: ModelSpec
+    home: Place
+    title: str
+
+
+def open_images(
+    path: Path | str,
+    model: str,
+    *,
+    weights: Path | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    root: Path | None = None,
+    allow_outside: bool = False,
+    home: Path | None = None,
+) -> Images:
+    """Open a bank or a manifest.
+
+    Args:
+        path: a bank's directory or URL, or a manifest's file.
+        model: a slug, or a name of a bank's feature: in a bank that has features of it, the very weights and
+            preprocessing of these.
+        weights, recipe, seed: as `models.resolve` takes them, each instead of the bank's or the catalogue's.
+        root: folder of the images, where they have moved; see `engine.embed.restore`.
+        allow_outside: accept paths and links that lead out of the root.
+        home: where to keep maps and records; needed with a manifest.
+
+    Raises:
+        Refused: no bank or manifest there, no images where they should be, no place to keep maps, or weights
+            that are not the bank's.
+    """
+    where = place(path)
+    if isinstance(where, ObjectPath) or where.is_dir():
+        bank = Bank.open(where)
+        spec, feature, title = _of_bank(bank, model, weights, recipe, seed)
+        source = images_of(bank, feature, root=root, allow_outside=allow_outside)
+        return Images(bank.manifest(), source, spec, bank.path, title)
+    manifest = Manifest.read(where, root=root, allow_outside=allow_outside)
+    source = images_listed(manifest, allow_outside=allow_outside)
+    spec = resolve(model, weights=weights, recipe=recipe, seed=seed)
+    return Images(manifest, source, spec, _folder(where, home), spec.slug)
+
+
+def _folder(manifest: Path, home: Path | None) -> Path:
+    if home is None:
+        raise Refused(
+            f"manifest {manifest} without a folder for the maps",
+            "Maps of a bank are kept in it, those of a manifest in a folder of your choice",
+            "give the folder with -o DIR",
+        )
+    return home
+
+
+def _of_bank(
+    bank: Bank, model: str, weights: Path | None, recipe: Recipe | None, seed: int
+) -> tuple[ModelSpec, str | None, str]:
+    """The model, the full name of the bank's feature that was made with its weights (or None), and a title.
+
+    A weights file that is the bank's own has only moved: the feature's preprocessing stays.
+    """
+    infos = _infos(bank, model)
+    slug = infos[0].key.model if infos else model
+    if weights is not None:
+        spec = resolve(slug, weights=weights, recipe=recipe, seed=seed)
+        infos = [i for i in infos if i.key.weights == spec.weights_sha256]
+        if not infos:
+            return spec, None, spec.slug
+    if not infos:
+        spec = resolve(slug, recipe=recipe, seed=seed)
+        return spec, None, spec.slug
+    if len({(i.key.weights, None if recipe else i.key.recipe) for i in infos}) > 1:
+        roster, names = Roster.of(bank.path), {i.name for i in infos}
+        raise roster.ambiguous(model, [entry for entry in roster.entries if entry.feature in names])
+    made = Provenance.of(bank, infos[0].name)
+    spec = spec_of(made, weights=weights)
+    if recipe is not None:
+        spec = resolve(slug, weights=spec.weights_path, recipe=recipe, seed=made.runtime.seed)
+    return spec, infos[0].name, infos[0].title if len(infos) == 1 else spec.slug
+
+
+def _infos(bank: Bank, model: str) -> list[FeatureInfo]:
+    """The finished features that a word fits; the beginning of one only if it is no slug itself."""
+    infos = [info for info in bank.list() if info.sealed]
+    exact = [info for info in infos if model in (info.name, info.title, info.key.model)]
+    if exact or _is_slug(model):
+        return exact
+    wanted = bank.select(model)
+    return [info for info in infos if info.name in wanted]
+
+
+def _is_slug(word: str) -> bool:
+    try:
+        find(word)
+    except ModelError:
+        return False
+    return True

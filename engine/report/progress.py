@@ -1,0 +1,88 @@
+"""Progress of long counts: done of all, rate and time left, on stderr."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from engine.report.console import LINE_EVERY_S, duration, say
+from engine.report.console import width as terminal_width
+from engine.report.tables import shortened
+from stores.manifest.uri_policy import plain
+
+if TYPE_CHECKING:
+    from engine.evals.saliency.estimate import Estimate
+    from engine.evals.saliency.evaluate import Progress
+
+
+def saliency_line(progress: "Progress", width: int | None = None) -> str:
+    """Everything about a running saliency evaluation in one line; the id is shortened to fit a width."""
+    image = f"image {progress.image}/{progress.images}"
+    rest = (
+        f"{progress.done:,}/{progress.total:,} places, {progress.per_s:,.1f} places/s, "
+        f"{duration(progress.seconds_left)} left"
+    )
+    if width is None:
+        return f"{image} ({progress.image_id}): {rest}"
+    room = width - len(f"{image} (): {rest}")
+    name = plain(progress.image_id)
+    return f"{image} ({shortened([name], room)[name]}): {rest}" if room > 4 else f"{image}: {rest}"
+
+
+def estimate_lines(estimate: "Estimate") -> list[str]:
+    """What is said before maps are computed: how long it will take, and what would take less."""
+    maps = f"{estimate.maps:,} {'map' if estimate.maps == 1 else 'maps'} at stride {estimate.stride}"
+    takes = f"about {_about(estimate.seconds)}" if math.isfinite(estimate.seconds) else "a moment"
+    lines = [f"{maps}, {estimate.places:,} places: {takes} on this machine"]
+    if estimate.long:
+        less = "fewer --images take less" if estimate.coarser is None else (
+            f"--stride {estimate.coarser} is coarser and takes less"
+        )  # fmt: skip
+        lines.append(f"That is long: {less}; stopped runs go on where they were")
+    if estimate.exact:
+        lines.append(
+            f"Exact maps of {estimate.exact:,} of these images are there, finished or begun: "
+            "--stride 1 goes on with them"
+        )
+    return lines
+
+
+def _about(seconds: float) -> str:
+    """Seconds in words that are no more precise than an estimate is."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def say_estimate(estimate: "Estimate") -> None:
+    """Say on stderr how long it will take."""
+    for line in estimate_lines(estimate):
+        say(line)
+
+
+@contextmanager
+def saliency_progress() -> "Iterator[Callable[[Progress], None]]":
+    """A line that is written over on a terminal, a line every ten seconds elsewhere."""
+    live, last = sys.stderr.isatty(), time.monotonic() - (LINE_EVERY_S if sys.stderr.isatty() else 0)
+
+    def update(progress: "Progress") -> None:
+        nonlocal last
+        every = 0.25 if live else LINE_EVERY_S
+        if time.monotonic() - last < every and progress.done < progress.total:
+            return
+        last = time.monotonic()
+        if live:
+            line = saliency_line(progress, terminal_width() - 1)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        else:
+            say(saliency_line(progress))
+
+    try:
+        yield update
+    finally:
+        if live:
+            print(file=sys.stderr)

@@ -1,0 +1,216 @@
+"""What a bank keeps that can be made again: views, occlusion maps, statistics; and copies from buckets.
+
+Nothing here is covered by a seal, so all of it may go at any time: what is missing is made or fetched again.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stores.backends import files, object_store
+from stores.backends.location import ObjectPath, Place, place
+from stores.backends.remote_read import cache_folder
+from stores.bank import documents
+from stores.bank.keys import FeatureKey
+from stores.bank.layout import RUN_DOCUMENT, SIDE
+from stores.errors import BankError, Refused
+
+VIEWS, MAPS, STATISTICS, BUCKETS = "views", "saliency", "statistics", "buckets"
+#: Folders of a bank's side folder that hold caches and nothing else.
+FOLDERS = (VIEWS, MAPS, STATISTICS)
+_COPIES = "banks"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_LONGEST_HEAD = 1 << 20
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One thing that can be made again.
+
+    Attributes:
+        kind: `views`, `saliency`, `statistics` or `buckets`.
+        path: a file; for `buckets` the folder with the copy of one sealed feature.
+        bytes: its size.
+        used: when it was last written or read, seconds since 1970, as far as the file system says.
+    """
+
+    kind: str
+    path: Place
+    bytes: int
+    used: float
+
+
+def size(text: str) -> int:
+    """Return the bytes that a text like `10GB`, `500 MiB` or `0` means.
+
+    Raises:
+        Refused: it is no size.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise Refused(
+            f"size {text!r}",
+            "It is a number with KB, MB, GB, TB (or KiB, MiB, ...)",
+            "write for instance 10GB",
+        )
+    number, letter, binary = found.groups()
+    power = " KMGT".index(letter.upper()) if letter else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def prune(bank: Place | str, limit: int = 0) -> dict[str, Any]:
+    """Remove the caches of a bank, and copies of buckets' features, that were not used for longest.
+
+    Args:
+        bank: its directory or URL.
+        limit: bytes that may stay, of all kinds together.
+
+    Returns:
+        `{bank, limit, kept_bytes, removed_bytes, removed: {kind: {files, bytes}}, cache}`: `cache` is the
+        folder of the copies, or None.
+
+    Raises:
+        BankError: no bank there. Refused: a negative limit. MachineFault: I/O error.
+    """
+    root = place(bank)
+    if files.stat_if_there(root / RUN_DOCUMENT) is None and not files.names(root / SIDE):
+        raise BankError(
+            f"{root} is not a bank (it has no {RUN_DOCUMENT})", "Caches lie in a bank", "check the path"
+        )
+    if limit < 0:
+        raise Refused(f"{limit} bytes", "A size is not negative", "give 0 to remove all caches")
+    found = sorted([*_of_bank(root), *_copies()], key=lambda each: each.used, reverse=True)
+    kept, removed = 0, {kind: {"files": 0, "bytes": 0} for kind in (*FOLDERS, BUCKETS)}
+    gone: list[Cached] = []
+    for each in found:
+        if limit and not gone and kept + each.bytes <= limit:
+            kept += each.bytes
+            continue
+        gone.append(each)
+        removed[each.kind]["files"] += 1
+        removed[each.kind]["bytes"] += each.bytes
+    _discard(root, reversed(gone))
+    return {
+        "bank": str(root),
+        "limit": limit,
+        "kept_bytes": kept,
+        "removed_bytes": sum(each.bytes for each in gone),
+        "removed": removed,
+        "cache": cache_folder(),
+    }
+
+
+def _discard(root: Place, gone: Iterator[Cached]) -> None:
+    """Remove, the longest unused first. Folders stay: a run may be about to write into one."""
+    mine = []
+    for each in gone:
+        if each.kind == BUCKETS:
+            shutil.rmtree(str(each.path), ignore_errors=True)
+        else:
+            mine.append(each.path)
+    files.each(root, files.remove, mine)
+
+
+def _of_bank(root: Place) -> Iterator[Cached]:
+    for kind in FOLDERS:
+        folder = root / SIDE / kind
+        if isinstance(folder, ObjectPath):
+            for key, state in object_store.tree(folder).items():
+                yield Cached(kind, key, state.st_size, state.modified)
+        else:
+            for path in files.tree(folder)[0]:
+                found = _seen(Path(str(path)))
+                if found is not None:
+                    yield Cached(kind, path, *found)
+
+
+def _seen(path: Path) -> tuple[int, float] | None:
+    """Size of a file and when it was last used; None if it has gone meanwhile."""
+    try:
+        state = path.lstat()
+    except OSError:
+        return None
+    return state.st_size, max(state.st_mtime, state.st_atime)
+
+
+def _copies() -> Iterator[Cached]:
+    """Copies of sealed features that lie in buckets, one folder each."""
+    home = cache_folder()
+    if home is None:
+        return
+    for name in files.names(home / _COPIES):
+        if _DIGEST.fullmatch(name):
+            states = [_seen(Path(str(path))) for path in files.tree(home / _COPIES / name)[0]]
+            known = [state for state in states if state is not None]
+            used = max((state[1] for state in known), default=0.0)
+            yield Cached(BUCKETS, home / _COPIES / name, sum(state[0] for state in known), used)
+
+
+def remove_copy(seal: bytes) -> None:
+    """Remove this machine's copy of a sealed feature, by the bytes of its seal."""
+    if (home := cache_folder()) is not None:
+        shutil.rmtree(home / _COPIES / hashlib.sha256(seal).hexdigest(), ignore_errors=True)
+
+
+def remove_of_feature(
+    root: Place, feature: str, key: FeatureKey | None, others: Collection[FeatureKey]
+) -> None:
+    """Remove what is cached of one feature of a bank.
+
+    Args:
+        key: of the feature; None if it is lost, then only what lies under its name goes.
+        others: keys of the features that stay. Occlusion maps belong to weights, which they may share.
+    """
+    files.remove_tree(root / SIDE / VIEWS / feature)
+    if key is None:
+        return
+
+    def is_statistic(about: Mapping[str, Any]) -> bool:
+        return about.get("feature") == key.digest
+
+    def is_map(about: Mapping[str, Any]) -> bool:
+        return _network_of(about) == _network(key)
+
+    _remove_where(root / SIDE / STATISTICS, is_statistic)
+    if all(_network(other) != _network(key) for other in others):
+        for name in files.names(root / SIDE / MAPS):
+            _remove_where(root / SIDE / MAPS / name, is_map)
+
+
+def _network(key: FeatureKey) -> tuple[str, str, str]:
+    return key.weights, key.architecture, key.layer
+
+
+def _network_of(about: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    return about.get("weights"), about.get("architecture"), about.get("layer")
+
+
+def _remove_where(folder: Place, chosen: Callable[[Mapping[str, Any]], bool]) -> None:
+    paths = [folder / name for name in files.names(folder) if name.endswith(".arrays")]
+    about = files.each(folder, _key_of, paths)
+    gone = [path for path, key in zip(paths, about, strict=True) if key and chosen(key)]
+    files.each(folder, files.remove, gone)
+    files.remove_directory(folder)
+
+
+def _key_of(path: Place) -> dict[str, Any] | None:
+    """What an array file says that it is; None if that is damaged."""
+    try:
+        head = documents.decode(_first_line(path), path)
+    except (BankError, json.JSONDecodeError):
+        return None
+    key = head.get("key")
+    return key if isinstance(key, dict) else None
+
+
+def _first_line(path: Place) -> bytes:
+    if isinstance(path, ObjectPath):
+        return (files.read_if_there(path) or b"").partition(b"\n")[0] + b"\n"
+    with files.faults(path), path.open("rb") as file:
+        return file.readline(_LONGEST_HEAD)

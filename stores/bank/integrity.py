@@ -1,0 +1,173 @@
+"""Whether files still are what their digests promise, and a cache that saves asking twice.
+
+A stamp is (size, mtime, ctime, inode) of a file whose SHA-256 was found right. As long as the stamp holds,
+nobody has written to the file; decay of the medium below the file system is found by
+`stores.maintenance.verify`, which trusts no stamp. Stamps lie in a folder of this user's own
+(`stores.backends.private`) and not in the bank: who can write to the bank, or made it elsewhere, could else
+vouch there for bytes that the seal does not.
+"""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stores.backends import deadlines, files, object_store, private
+from stores.backends.location import ObjectPath, Place
+from stores.bank import documents
+from stores.errors import BankError, EmbankError
+
+#: Relative path -> {"size": bytes, "sha256": hex}, as in markers and seals.
+Promises = Mapping[str, Mapping[str, Any]]
+Stamp = list[int]
+#: A file changed more recently is not stamped: a second change could fall into the same tick of the clock.
+SETTLED_NS = 2_000_000_000
+_THREADS = 8
+
+
+def find_broken(
+    root: Place, promises: Promises, progress: Callable[[int, int], None] | None = None
+) -> dict[str, str]:
+    """Read every promised file, in threads (hashing releases the interpreter).
+
+    Args:
+        progress: called with (files read, files in all) after each file.
+
+    Returns:
+        Relative path -> what is wrong, for the files that are missing or differ.
+    """
+    broken: dict[str, str] = {}
+    if not promises:
+        return broken
+    threads = object_store.THREADS if isinstance(root, ObjectPath) else min(_THREADS, os.cpu_count() or 1)
+    found = deadlines.at_once(threads, lambda path: _state(root / path, promises[path]["size"]), promises)
+    for count, (path, state) in enumerate(zip(promises, found, strict=True), 1):
+        if reason := difference(state, promises[path]):
+            broken[path] = reason
+        if progress is not None:
+            progress(count, len(promises))
+    return broken
+
+
+def _state(path: Place, expected: int) -> tuple[int, str] | None:
+    """Size and SHA-256 of a file; a file on disk of another size than expected is not read."""
+    if isinstance(path, Path):
+        state = files.stat_if_there(path)
+        if state is not None and state.st_size != expected:
+            return state.st_size, ""
+    return files.digest(path)
+
+
+def difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str:
+    """What is wrong with a file of this size and SHA-256; empty if nothing is."""
+    if state is None:
+        return "missing"
+    if state[0] != promise["size"]:
+        return f"{state[0]} bytes instead of {promise['size']}"
+    return "" if state[1] == promise["sha256"] else "content differs from its SHA-256"
+
+
+def promise_of(data: bytes | memoryview) -> dict[str, Any]:
+    """What a marker or seal says of a file with these bytes."""
+    return {"size": memoryview(data).nbytes, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def ensure(
+    root: Place,
+    feature: str,
+    seal: bytes,
+    promises: Promises,
+    mend: Callable[[Iterable[str]], None] | None = None,
+) -> None:
+    """Make sure of every file of a sealed feature before use; re-read those without a valid stamp.
+
+    Args:
+        seal: bytes of the seal that holds the promises; stamps are good for this seal only.
+        mend: puts what is missing or damaged in its place again, checked; for copies.
+
+    Raises:
+        BankError: a file is missing or damaged; the message names the feature and the chunk.
+    """
+    known = _load(root, feature, seal)
+    now = files.stamps(root, promises)
+    doubtful = _differing(promises, known, now)
+    if not doubtful:
+        return
+    broken = find_broken(root, doubtful)
+    if broken and mend is not None:
+        mend(broken)
+        now = files.stamps(root, promises)
+    elif broken:
+        path, reason = next(iter(broken.items()))
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        raise BankError(
+            f"{describe(path)} of feature {feature} is damaged: {path}: {reason}{more}",
+            "Nothing is evaluated that differs from what was sealed",
+            f"run `embank bank repair {root}`",
+        )
+    remember(root, feature, seal, {**known, **now})
+
+
+def unverified(
+    root: Place, feature: str, seal: bytes, promises: Promises, now: Mapping[str, Stamp | None]
+) -> Promises:
+    """The files of a sealed feature that have no valid stamp; `now` are their stamps of this moment."""
+    return _differing(promises, _load(root, feature, seal), now)
+
+
+def _differing(
+    promises: Promises, known: Mapping[str, Stamp], now: Mapping[str, Stamp | None]
+) -> dict[str, Mapping[str, Any]]:
+    return {
+        path: promise
+        for path, promise in promises.items()
+        if now[path] is None or known.get(path) != now[path]
+    }
+
+
+def describe(path: str) -> str:
+    """`Chunk 3` for a chunk's file or marker, else `A file`."""
+    index = chunk_index(path)
+    return "A file" if index is None else f"Chunk {index}"
+
+
+def chunk_index(path: str) -> int | None:
+    """The chunk to which a relative path of a chunk file or marker belongs."""
+    parts = path.split("/")
+    number = parts[3].removesuffix(".json") if len(parts) > 3 and (parts[2] in ("c", "markers")) else ""
+    return int(number) if number.isdecimal() else None
+
+
+def remember(root: Place, feature: str, seal: bytes, stamps: Mapping[str, Stamp | None]) -> None:
+    """Keep stamps, taken before the files were found right; nothing for a user without a folder for them."""
+    path = _stamps_file(root, feature)
+    if path is None:
+        return
+    settled = time.time_ns() - SETTLED_NS
+    good = {path: stamp for path, stamp in stamps.items() if stamp is not None and max(stamp[1:3]) < settled}
+    body = {"seal": hashlib.sha256(seal).hexdigest(), "files": good}
+    with contextlib.suppress(OSError):
+        private.write(path, documents.encode(body))
+
+
+def _stamps_file(root: Place, feature: str) -> Path | None:
+    if isinstance(root, ObjectPath) or (folder := private.state_folder("stamps")) is None:
+        return None
+    name = hashlib.sha256(os.fsencode(f"{os.path.realpath(root)}\0{feature}")).hexdigest()
+    return folder / f"{name}.json"
+
+
+def _load(root: Place, feature: str, seal: bytes) -> dict[str, Stamp]:
+    path = _stamps_file(root, feature)
+    data = None if path is None else private.read(path)
+    if path is None or data is None:
+        return {}
+    try:
+        body = documents.decode(data, path)
+    except EmbankError:
+        return {}
+    stamps = body.get("files") if body.get("seal") == hashlib.sha256(seal).hexdigest() else {}
+    return stamps if isinstance(stamps, dict) else {}

@@ -1,0 +1,94 @@
+"""A bank as a table of its features, for interpreters and notebooks: reads no embedding, raises nothing."""
+
+import html
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from stores.backends import files
+from stores.backends.location import Place
+from stores.bank.feature_info import FeatureInfo
+from stores.bank.layout import RUN_DOCUMENT
+from stores.bank.names import Roster
+
+_HEAD = ("feature", "rows", "dim", "ok", "failed", "pending", "dtype", "state")
+#: Features listed, and characters of a text shown, at most: a path fits.
+_MOST, _LONGEST = 100, 600
+
+
+@dataclass(frozen=True)
+class BankTable:
+    """What is shown of a bank.
+
+    Attributes:
+        title: one line about the bank.
+        lines: cells of each feature, as many as `_HEAD`; a damaged one has its reason as its state.
+        note: what the lines do not say; empty where there is nothing.
+    """
+
+    title: str
+    lines: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    @classmethod
+    def of(cls, path: Place, rows: int, info: Callable[[str, str], FeatureInfo]) -> "BankTable":
+        """Read the documents of a bank's features.
+
+        Args:
+            path, rows: of the bank.
+            info: gives a feature's counts, by its full name and its title.
+        """
+        title = f"Bank {plain(str(path))}: {rows} image{'' if rows == 1 else 's'}"
+        try:
+            if files.stat_if_there(path / RUN_DOCUMENT) is None:
+                return cls(title, (), "it is no longer there")
+            roster = Roster.of(path)
+            lines = tuple(_lines(roster, info))
+        except Exception as error:  # a repr that raises hides what it should show
+            return cls(title, (), f"its features cannot be listed: {_reason(error)}")
+        count = len(roster.entries)
+        title += f", {count} feature{'' if count == 1 else 's'}"
+        return cls(title, lines, f"and {count - _MOST} more" if count > _MOST else "")
+
+    def text(self) -> str:
+        """Aligned columns, numbers to the right."""
+        table = [_HEAD, *self.lines] if self.lines else []
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if at in (0, 6, 7) else cell.rjust(width)
+                for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in table
+        ]
+        return "\n".join([self.title, *lines, *([self.note] if self.note else [])])
+
+    def html(self) -> str:
+        """An HTML table; every text is escaped."""
+        head = "".join(f"<th>{name}</th>" for name in _HEAD)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in self.lines
+        )
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if self.lines else ""
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        return f"<div><p>{html.escape(self.title)}</p>{table}{note}</div>"
+
+
+def plain(text: str) -> str:
+    """Text on one line that no terminal obeys: what is not printable is escaped, long text is cut."""
+    cut = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
+
+
+def _lines(roster: Roster, info: Callable[[str, str], FeatureInfo]) -> Iterator[tuple[str, ...]]:
+    for entry in roster.entries[:_MOST]:
+        title = roster.title(entry.feature)
+        try:
+            each = info(entry.feature, title)
+            counts = (each.rows, each.dim, each.ok, each.failed, each.pending)
+            yield plain(title), *map(str, counts), each.dtype, "sealed" if each.sealed else "unfinished"
+        except Exception as error:  # one damaged feature hides no other
+            yield plain(title), *[""] * (len(_HEAD) - 2), _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return plain(str(getattr(error, "found", "") or error) or type(error).__name__)

@@ -1,0 +1,439 @@
+"""Making a bank and writing a feature into it: one coordinator, exclusive commits, a seal at the end."""
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stores.backends import files, locks
+from stores.backends.links import refuse_feature_links
+from stores.backends.location import Place, place
+from stores.bank import document_schemas, documents, integrity
+from stores.bank.commit import Committer
+from stores.bank.keys import FEATURE_VERSIONS, SCHEMA_VERSION, ChunkResult, FeatureKey
+from stores.bank.layout import (
+    COLUMNS,
+    MANIFEST,
+    RUN_DOCUMENT,
+    SIDE,
+    VOCABULARIES,
+    ZARR,
+    FeatureLayout,
+    default_chunk_rows,
+    images_key,
+)
+from stores.bank.markers import missing_chunks
+from stores.bank.reader import Bank
+from stores.bank.seal import (
+    Seal,
+    definition,
+    key_path,
+    read_feature,
+    read_seal,
+    seal_path,
+    write_root_metadata,
+)
+from stores.errors import BankError
+from stores.maintenance.cleanup import clean, first_damaged, remove_temporaries
+from stores.manifest.file import restore_manifest
+from stores.outputs import check_bank
+
+if TYPE_CHECKING:
+    from stores.manifest.manifest import Manifest
+
+
+def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int | None = None) -> Bank:
+    """The bank at `path`, made if there is none. Two processes may race: one makes it, both get it.
+
+    Args:
+        path: an existing bank, an empty directory, or nothing yet.
+        manifest: of the images. An existing bank must have the same `image_digest`; it keeps its own labels.
+        chunk_rows: rows a chunk; None takes the bank's, or a default of about 1/64 of the rows.
+
+    Raises:
+        BankError: other images, another chunk size, an empty manifest, or a directory of something else.
+        MachineFault: disk full or I/O error; run again.
+    """
+    path = place(path)
+    if refuse_unfit(path, manifest, chunk_rows) is None:
+        files.make_directory(path)
+        files.make_directory(path / SIDE)
+        with locks.held(path / SIDE / "lock"):
+            if files.stat_if_there(path / RUN_DOCUMENT) is None:
+                _create(path, manifest, chunk_rows or default_chunk_rows(len(manifest)))
+    bank = Bank.open(path)
+    _check_same(bank, manifest, chunk_rows)
+    return restore_manifest(bank, manifest)
+
+
+def as_in_bank(path: Place | str, manifest: "Manifest") -> "Manifest":
+    """The manifest as the bank at `path` has it: with text uncleaned if an earlier version made that bank."""
+    if manifest.before is None or files.stat_if_there(place(path) / RUN_DOCUMENT) is None:
+        return manifest
+    return manifest.as_made(Bank.open(path).manifest_digest)
+
+
+def refuse_unfit(path: Place | str, manifest: "Manifest", chunk_rows: int | None = None) -> Bank | None:
+    """Refuse what `open_or_create` refuses, and change nothing. The bank, or None if there is none yet.
+
+    Raises:
+        BankError, Refused: as there; also a place inside another bank.
+    """
+    path = place(path)
+    if len(manifest) == 0:
+        raise BankError("A manifest without rows", "A bank needs at least one image", "check the manifest")
+    if chunk_rows is not None and not 1 <= chunk_rows <= 1 << 20:
+        raise BankError(f"{chunk_rows} rows a chunk", "It is between 1 and 1048576", "leave it out")
+    if files.stat_if_there(path / RUN_DOCUMENT) is None:
+        _refuse_foreign(path)
+        check_bank(path)
+        return None
+    bank = Bank.open(path)
+    _check_same(bank, manifest, chunk_rows)
+    return bank
+
+
+def _refuse_foreign(path: Place) -> None:
+    """Accept nothing, an empty directory, or what an interrupted creation left."""
+    if files.stat_if_there(path) is None and isinstance(path, Path):
+        return
+    ours = {SIDE, MANIFEST, ZARR, "records"}
+    entries = [name for name in _entries(path) if not name.startswith(f".{MANIFEST}.")]
+    inside = [
+        name
+        for name in files.names(path / SIDE)
+        if name not in ("lock", "leases", "columns", "tmp", "quarantine")
+    ]
+    if entries and (SIDE not in entries or inside or not ours.issuperset(entries)):
+        raise BankError(
+            f"{path} holds {entries[0] if entries[0] != SIDE else inside[0] if inside else entries[-1]} "
+            f"and no {RUN_DOCUMENT}",
+            "A new bank needs an empty directory of its own",
+            f"choose another directory; if {path} was a bank, run `embank bank repair {path}`",
+        )
+
+
+def _entries(path: Place) -> list[str]:
+    if isinstance(path, Path) and not path.is_dir():
+        raise BankError(f"{path} is not a directory", "A bank is a directory", "choose another path")
+    return files.names(path)
+
+
+def _create(path: Place, manifest: "Manifest", chunk_rows: int) -> None:
+    """Write all of an empty bank; the run document last, for it alone means that there is a bank."""
+    for name in files.names(path):
+        if name.startswith(f".{MANIFEST}."):
+            files.remove(path / name)
+    for name in files.names(path / SIDE / "tmp"):
+        files.remove(path / SIDE / "tmp" / name)
+    for name in ("tmp", "columns", "quarantine"):
+        files.make_directory(path / SIDE / name)
+    files.make_directory(path / "records")
+    manifest.write(path / MANIFEST)
+    files.sync_directory(path)
+    contents = {MANIFEST: files.read(path / MANIFEST)}
+    for relative, data in column_files(manifest).items():
+        files.replace(path / relative, data, _bank_temporary(path))
+        contents[relative] = data
+    write_root_metadata(path)
+    documents.replace(
+        path / RUN_DOCUMENT, run_document(manifest, chunk_rows, contents), _bank_temporary(path)
+    )
+
+
+def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, bytes]) -> dict[str, Any]:
+    """Body of embank.json: what the bank is made of, and the digests of its immutable side files."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "rows": len(manifest),
+        "chunk_rows": chunk_rows,
+        "image_digest": manifest.image_digest,
+        "manifest_digest": manifest.digest,
+        "files": {path: integrity.promise_of(data)["sha256"] for path, data in contents.items()},
+    }
+
+
+def column_files(manifest: "Manifest") -> dict[str, bytes]:
+    """The categorical columns as files, by relative path: codes as .npy, vocabularies as sealed JSON."""
+    found, vocabularies = {}, {}
+    for name in COLUMNS:
+        codes, vocabularies[name] = manifest.codes(name)
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, codes.astype("<i4"), version=(1, 0), allow_pickle=False)
+        found[f"{SIDE}/columns/{name}.npy"] = buffer.getvalue()
+    found[f"{SIDE}/columns/{VOCABULARIES}"] = documents.encode(
+        {"schema": SCHEMA_VERSION, "columns": vocabularies}
+    )
+    return found
+
+
+def _check_same(bank: Bank, manifest: "Manifest", chunk_rows: int | None) -> None:
+    if bank.image_digest != manifest.image_digest or bank.rows != len(manifest):
+        raise BankError(
+            f"{bank.path} holds other images ({bank.rows} rows, image digest {bank.image_digest[:12]}; "
+            f"the manifest has {len(manifest)}, {manifest.image_digest[:12]})",
+            "A bank belongs to one list of images",
+            "choose another bank, or the manifest it was made with",
+        )
+    if chunk_rows is not None and chunk_rows != bank.chunk_rows:
+        raise BankError(
+            f"{chunk_rows} rows a chunk",
+            f"{bank.path} has {bank.chunk_rows} for all features",
+            "leave it out",
+        )
+
+
+def refuse_other_labels(bank: Bank, manifest: "Manifest") -> None:
+    """Refuse a manifest of the bank's images that says other things of them: it would change nothing.
+
+    Raises:
+        BankError: its digest is not the bank's.
+    """
+    if bank.manifest_digest != manifest.digest:
+        raise BankError(
+            f"{bank.path} was made with other labels, splits or groups "
+            f"(manifest digest {bank.manifest_digest[:12]}; this one is {manifest.digest[:12]})",
+            "A bank evaluates the labels it was made with",
+            f"`embank bank relabel {bank.path} MANIFEST -o NEW` makes a bank with these labels and the same "
+            f"features; or embed {bank.path / MANIFEST}",
+        )
+
+
+def _bank_temporary(path: Place) -> Place:
+    return files.temporary(path / SIDE / "tmp", "bank")
+
+
+class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
+    """Writes one feature of a bank, and is the only coordinator to do so while it lives.
+
+    Starting it clears away what a killed run left: temporaries, chunk files without marker, broken markers.
+
+    Args:
+        bank: the bank.
+        key: of the feature; its `images` must be of the bank.
+        dim: length of an embedding.
+        image_set: of the feature, if not of the images that the bank saw first (`stores.bank.contents`).
+        version: of its layout; one that was begun keeps its own.
+
+    Raises:
+        Refused: another process is writing this feature.
+        BankError: a key of other images, another dim, or documents that are damaged.
+        MachineFault: disk full or I/O error; run again.
+    """
+
+    def __init__(
+        self, bank: Bank, key: FeatureKey, dim: int, image_set: str = "", version: int = FEATURE_VERSIONS[-1]
+    ) -> None:
+        if key.images != images_key(bank.image_digest, image_set):
+            raise BankError(
+                f"a feature key for images {key.images[:12]}",
+                f"{bank.path} holds images {bank.image_digest[:12]}",
+                "make the key from the bank's own manifest",
+            )
+        if dim < 1:
+            raise ValueError(f"dim {dim}")
+        self.bank, self.key, self.dim = bank, key, dim
+        self.layout = layout_in(bank, key, dim, image_set, version)
+        self.committer = Committer(self.layout)
+        refuse_feature_links(bank.path, key.name)
+        files.make_directory(self.layout.side)
+        self._lock = locks.coordinate(self.layout.side / "lock", f"Feature {key.name} of {bank.path}")
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        layout = self.layout
+        for name in ("tmp", "quarantine"):
+            files.make_directory(self.bank.path / SIDE / name)
+        key = documents.encode(layout.key_document())
+        self._create_or_check(key_path(self.bank.path, layout.name), key)
+        files.make_directory(layout.side / "markers")
+        for array in layout.arrays:
+            files.make_directory(self.bank.path / layout.name / array / "c")
+        for relative, data in layout.metadata_files().items():
+            self._create_or_check(self.bank.path / relative, data)
+        with locks.held(layout.side / "commit.lock"):
+            if files.stat_if_there(seal_path(self.bank.path, layout.name)) is None:
+                clean(layout)
+            else:
+                remove_temporaries(layout)
+                self._refuse_damaged_chunks()
+
+    def _refuse_damaged_chunks(self) -> None:
+        """What a seal promises is put back by a repair, which compares; it is not made anew."""
+        damaged = first_damaged(self.layout)
+        if damaged is not None:
+            raise BankError(
+                f"Chunk {damaged} of {self.key.name} is damaged",
+                "A finished feature is what its seal promised",
+                f"run `embank bank repair {self.bank.path}`",
+            )
+
+    def _create_or_check(self, path: Place, data: bytes) -> None:
+        # By renaming, which cannot tear the file on any file system; this is the only coordinator.
+        found = files.read_if_there(path)
+        if found is None:
+            files.replace(path, data, files.temporary(self.bank.path / SIDE / "tmp", self.layout.name))
+        elif found != data:
+            raise BankError(
+                f"{path} is damaged, or of another feature",
+                f"Here it must describe {self.key.name} with {self.dim} dimensions",
+                f"run `embank bank repair {self.bank.path}`",
+            )
+        files.sync_directory(path.parent)
+
+    @property
+    def todo(self) -> list[int]:
+        """Indices of the chunks without marker, ascending."""
+        return missing_chunks(self.layout)
+
+    def bounds(self, index: int) -> tuple[int, int]:
+        """First row of a chunk and the row after its last."""
+        return self.layout.grid.bounds(index)
+
+    def commit(self, result: ChunkResult) -> bool:
+        """Write one chunk and mark it done (`stores.bank.commit.Committer.commit`); from any thread."""
+        return self.committer.commit(result)
+
+    def write_provenance(self, body: Mapping[str, Any]) -> None:
+        """Keep what is worth knowing about the run (device, versions, times), replacing what was there."""
+        temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
+        documents.replace(self.layout.side / "provenance.json", body, temp)
+
+    def has_provenance(self) -> bool:
+        """Whether what `write_provenance` wrote is there and whole."""
+        try:
+            return documents.read_if_there(self.layout.side / "provenance.json") is not None
+        except documents.BrokenDocument:
+            return False
+
+    def seal(self) -> Seal:
+        """Re-read every file, write the seal, list the feature in the bank's metadata.
+
+        May be called again; then what has not been touched since is not read again.
+
+        Raises:
+            BankError: chunks are pending, or a file is not what its marker says.
+            MachineFault: disk full or I/O error; run again.
+        """
+        if todo := self.todo:
+            raise BankError(
+                f"{len(todo)} of {self.layout.grid.chunks} chunks of {self.key.name} are pending",
+                "Only a complete feature is sealed",
+                "run the same `embank embed` command again; it goes on where it stopped",
+            )
+        seal = self._make_seal()
+        self._refuse_other_bank()
+        stamps = files.stamps(self.bank.path, seal.files)
+        self._refuse_broken(integrity.find_broken(self.bank.path, self._to_read(seal, stamps)))
+        self._write_seal(seal, stamps)
+        with locks.held(self.bank.path / SIDE / "lock"):
+            write_root_metadata(self.bank.path)
+        return seal
+
+    def _to_read(self, seal: Seal, stamps: Mapping[str, integrity.Stamp | None]) -> integrity.Promises:
+        """What the seal must be sure of: every file, but for those that an equal seal has stamped."""
+        found = read_seal(self.bank.path, self.layout.name)
+        if found is None or found[0] != seal:
+            return seal.files
+        return integrity.unverified(self.bank.path, self.layout.name, found[1], seal.files, stamps)
+
+    def _make_seal(self) -> Seal:
+        layout, failures = self.layout, list[dict[str, Any]]()
+        promises: dict[str, Any] = {}
+        paths = [self.bank.path / layout.marker(index) for index in range(layout.grid.chunks)]
+        for index, data in enumerate(files.each(self.bank.path, files.read, paths)):
+            body = document_schemas.check(
+                documents.decode(data, paths[index]), document_schemas.MARKER, paths[index]
+            )
+            promises.update(body["files"])
+            promises[layout.marker(index)] = integrity.promise_of(data)
+            failures += body["failures"]
+        for relative, data in layout.metadata_files().items():
+            promises[relative] = integrity.promise_of(data)
+        key = f"{SIDE}/{layout.name}/key.json"
+        promises[key] = integrity.promise_of(documents.encode(layout.key_document()))
+        rows, pending = layout.grid.rows, sum("pending" in failure for failure in failures)
+        return Seal(
+            layout.name,
+            rows,
+            rows - len(failures),
+            len(failures) - pending,
+            promises,
+            layout.key_document(),
+            self.bank.manifest_digest,
+            pending,
+        )
+
+    def _refuse_other_bank(self) -> None:
+        """A disk that vanished leaves an empty folder, in which all would go on as in a new bank."""
+        if Bank.open(self.bank.path) != self.bank:
+            raise BankError(
+                f"{self.bank.path} is not the bank that it was when this run began",
+                "A bank stays in its place while it is written",
+                "see that its disk is mounted, then run the same command again",
+            )
+
+    def _refuse_broken(self, broken: Mapping[str, str]) -> None:
+        for path, reason in broken.items():
+            raise BankError(
+                f"{integrity.describe(path)} of {self.key.name} is damaged: {path}: {reason}",
+                "A seal vouches for every byte",
+                f"run `embank bank repair {self.bank.path}`",
+            )
+
+    def _write_seal(self, seal: Seal, stamps: Mapping[str, integrity.Stamp | None]) -> None:
+        path = seal_path(self.bank.path, self.layout.name)
+        found = read_seal(self.bank.path, self.layout.name)
+        if found is None:
+            temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
+            documents.replace(path, seal.to_dict(), temp)
+        elif found[0] != seal:
+            raise BankError(
+                f"{path} differs from the feature's files",
+                "A seal says what is there",
+                f"run `embank bank repair {self.bank.path}`",
+            )
+        integrity.remember(self.bank.path, self.layout.name, files.read(path), stamps)
+
+    def close(self) -> None:
+        """Let the next coordinator in."""
+        self._lock.unsign()
+        self._lock.release()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def layout_in(
+    bank: Bank, key: FeatureKey, dim: int, image_set: str = "", version: int = FEATURE_VERSIONS[-1]
+) -> FeatureLayout:
+    """Where a feature lies in a bank; one that was begun keeps the version of its layout."""
+    begun = definition(bank.path, key.name)
+    layout = FeatureLayout(bank.path, key, dim, bank.grid, version, image_set)
+    return layout if begun is None else replace(layout, version=begun.version)
+
+
+def write_certificate(bank: Bank, key: FeatureKey, body: Mapping[str, Any]) -> Place:
+    """Keep a decoder's parity certificate beside a feature, replacing what was there. Returns its path.
+
+    Raises:
+        BankError: the bank holds no such feature.
+    """
+    path = bank.path / SIDE / key.name / "certificate.json"
+    read_feature(bank.path, key.name)
+    documents.replace(path, body, files.temporary(bank.path / SIDE / "tmp", "certificate"))
+    return path

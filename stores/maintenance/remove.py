@@ -1,0 +1,147 @@
+"""Removing a feature from a bank, so that a kill at any moment leaves a bank that is sound.
+
+First it stops being finished (its seal, then the bank's own metadata), then its chunks stop being done (their
+markers), then what nobody vouches for any more goes, and last the key: until then it is a feature that was
+begun, which `embank embed` would finish and a second removal removes. Records stay, since they speak of what
+was once evaluated; features that another bank shares by hard links stay there.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from stores.backends import files, locks, object_store
+from stores.backends.location import ObjectPath, Place, place
+from stores.bank import caches
+from stores.bank.layout import SIDE, ZARR, is_feature_name
+from stores.bank.names import Roster
+from stores.bank.reader import Bank
+from stores.bank.seal import definition, feature_names, key_path, seal_path, write_root_metadata
+
+_LOCKS = ("lock", "commit.lock", "leases")
+
+
+@dataclass(frozen=True)
+class Removable:
+    """A feature that is to be removed.
+
+    Attributes:
+        root: of its bank.
+        feature: full name.
+        title: what people call it.
+        bytes: of its chunk files, as far as they are there.
+        sealed: whether it is finished.
+    """
+
+    root: Place
+    feature: str
+    title: str
+    bytes: int
+    sealed: bool
+
+
+def removable(bank: Place | str, query: str) -> Removable:
+    """Find the feature that is meant: sealed, begun, damaged, or what an interrupted removal left.
+
+    Args:
+        query: as `Bank.features` takes it; of several features that it fits none is chosen.
+
+    Raises:
+        BankError: no bank there, none such, or several such.
+    """
+    root = place(bank)
+    if not files.names(root / SIDE):
+        Bank.open(root)  # raises: there is no bank
+    every = {*feature_names(root), *(name for name in files.names(root) if is_feature_name(name))}
+    every |= {name for name in files.names(root / SIDE) if is_feature_name(name) and _is_left(root, name)}
+    roster = Roster.of(root, sorted(every))
+    feature = roster.one(query)
+    sealed = files.stat_if_there(seal_path(root, feature)) is not None
+    return Removable(root, feature, roster.title(feature), _size(root / feature), sealed)
+
+
+def _size(folder: Place) -> int:
+    if isinstance(folder, ObjectPath):
+        return sum(state.st_size for state in object_store.tree(folder).values())
+    states = [files.stat_if_there(path) for path in files.tree(folder)[0]]
+    return sum(state.st_size for state in states if state is not None)
+
+
+def _is_left(root: Place, feature: str) -> bool:
+    return any(name not in _LOCKS for name in files.names(root / SIDE / feature))
+
+
+def remove(chosen: Removable) -> dict[str, Any]:
+    """Remove a feature with all that belongs to it alone; run again, it finishes what was interrupted.
+
+    Returns:
+        `{bank, feature, title, bytes, sealed}`: bytes of the chunk files that went.
+
+    Raises:
+        Refused: the feature is being written. MachineFault: I/O error; run again.
+    """
+    root, feature = chosen.root, chosen.feature
+    side = root / SIDE / feature
+    files.make_directory(side)
+    lock = locks.coordinate(side / "lock", f"Feature {feature} of {root}")
+    try:
+        with locks.held(side / "commit.lock"):
+            _remove(root, feature)
+    finally:
+        lock.unsign()
+        lock.release()
+    return {
+        "bank": str(root),
+        "feature": feature,
+        "title": chosen.title,
+        "bytes": chosen.bytes,
+        "sealed": chosen.sealed,
+    }
+
+
+def _remove(root: Place, feature: str) -> None:
+    side, layout = root / SIDE / feature, definition(root, feature)
+    files.make_directory(root / SIDE / "tmp")
+    _unseal(root, feature)
+    files.remove_tree(side / "markers")
+    _remove_data(root / feature)
+    others = [entry.key for entry in Roster.of(root).entries if entry.feature != feature]
+    key = None if layout is None else layout.key
+    caches.remove_of_feature(root, feature, key, [other for other in others if other is not None])
+    for folder in ("tmp", "quarantine"):
+        _remove_owned(root / SIDE / folder, feature)
+    kept = (*_LOCKS, "key.json")
+    files.each(root, files.remove, [side / name for name in files.names(side) if name not in kept])
+    files.remove(key_path(root, feature))  # last: without it nobody could tell what the rest was
+    if files.stat_if_there(side) is not None:
+        files.sync_directory(side)
+
+
+def _unseal(root: Place, feature: str) -> None:
+    seal = files.read_if_there(seal_path(root, feature))
+    if seal is not None:
+        caches.remove_copy(seal)
+    with locks.held(root / SIDE / "lock"):
+        files.remove(seal_path(root, feature))
+        files.sync_directory(root / SIDE / feature)
+        write_root_metadata(root)
+
+
+def _remove_data(folder: Place) -> None:
+    """The chunks, then the metadata that say what they are."""
+    inside, folders = files.tree(folder)
+    files.each(folder, files.remove, [path for path in inside if path.name != ZARR])
+    files.each(folder, files.remove, [path for path in inside if path.name == ZARR])
+    for each in folders:
+        files.remove_directory(each)
+    if folders:
+        files.remove_link(folder)
+        files.sync_directory(folder.parent)
+
+
+def _remove_owned(folder: Place, feature: str) -> None:
+    """Temporaries, and what was set aside: their names begin with their owner's."""
+    for name in files.names(folder):
+        owner = name.rpartition(files.TEMP_MARK)[0]
+        if owner in (feature, f"{feature}.stamps"):
+            files.remove_tree(folder / name)
+            files.remove(folder / name)

@@ -1,0 +1,256 @@
+"""Reading every byte of a bank and comparing it with what was promised. Trusts no cache."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stores.backends import files
+from stores.backends.links import refuse_links
+from stores.backends.location import Place, place
+from stores.bank import document_schemas, documents, integrity
+from stores.bank.contents import damaged_sets
+from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, ZARR, FeatureLayout, is_feature_name, marker_file
+from stores.bank.names import NOTE, Roster
+from stores.bank.names import checked as checked_note
+from stores.bank.reader import Bank, manifest_remedy
+from stores.bank.records import FOLDER, record_files
+from stores.bank.seal import (
+    definition,
+    expected_root_metadata,
+    feature_names,
+    read_feature,
+    read_seal,
+    seal_file,
+)
+from stores.errors import BankError
+from stores.maintenance.cleanup import marker_names_chunk
+from stores.maintenance.quarantine import quarantine
+from stores.maintenance.report import Damage, VerifyReport
+
+__all__ = ["Damage", "VerifyReport", "quarantine", "verify"]
+
+_RECOMPUTE = "`embank bank repair` computes this chunk again"
+_REBUILD = "`embank bank repair` rebuilds it from the rest of the bank"
+_DROP = "`embank bank repair` sets it aside; nothing else depends on it"
+_EMBED = "run the same `embank embed` command again, which writes it anew"
+
+
+def verify(
+    bank: Bank | Place | str,
+    features: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
+    """Read and judge a bank, sealed features or not.
+
+    Args:
+        bank: an open bank, or its path (which works even if the run document is damaged).
+        features: names or slugs to look at; None looks at all. The bank's own files are always looked at.
+        progress: told (files read, files in all).
+
+    Returns:
+        The report; whole sealed features are stamped, so that opening them is quick.
+
+    Raises:
+        BankError: nothing there, another schema version, or an unknown feature.
+        MachineFault: I/O error.
+    """
+    root = bank.path if isinstance(bank, Bank) else place(bank)
+    opened, damaged = _open(root)
+    damaged += [] if opened is None else list(_side_files(opened))
+    damaged += _root_metadata(root)
+    damaged += [Damage(None, None, path, reason, _REBUILD) for path, reason in damaged_sets(root).items()]
+    damaged += _documents(root)
+    checks = [_check(root, name, opened) for name in _choose(root, features)]
+    damaged += [each for check in checks for each in check.damaged]
+    promises = {path: promise for check in checks for path, promise in check.promises.items()}
+    stamps = files.stamps(root, promises)
+    broken = integrity.find_broken(root, promises, progress)
+    damaged += [_damage_of(path, reason) for path, reason in broken.items()]
+    for check in checks:
+        if check.seal is not None and not any(each.feature == check.name for each in damaged):
+            integrity.remember(root, check.name, check.seal, {path: stamps[path] for path in check.promises})
+    if any(each.path == MANIFEST for each in damaged):
+        damaged = [_after_manifest(root, each) for each in damaged]
+    return VerifyReport(sum(check.chunks for check in checks), tuple(damaged))
+
+
+def _after_manifest(root: Place, damage: Damage) -> Damage:
+    """Chunks and columns are made from the manifest, so that has to be put back first."""
+    if damage.chunk is None and not damage.path.startswith(f"{SIDE}/columns/"):
+        return damage
+    return replace(damage, remedy=manifest_remedy(root))
+
+
+def _open(root: Place) -> tuple[Bank | None, list[Damage]]:
+    refuse_links(root)
+    if not files.names(root / SIDE):
+        return Bank.open(root), []  # Raises: there is no bank.
+    try:
+        if files.stat_if_there(root / RUN_DOCUMENT) is not None:
+            return Bank.open(root), []
+        reason = "missing"
+    except documents.BrokenDocument:
+        reason = "differs from its own SHA-256"
+    remedy = "`embank bank repair` rebuilds it if a sealed feature confirms it; else embed into a new bank"
+    return None, [Damage(None, None, RUN_DOCUMENT, reason, remedy)]
+
+
+def _side_files(bank: Bank) -> Iterator[Damage]:
+    """The manifest and the label columns against the run document."""
+    for path, promise in bank.files.items():
+        found = files.digest(bank.path / path)
+        if found is None or found[1] != promise:
+            reason = "missing" if found is None else "content differs from its SHA-256"
+            remedy = manifest_remedy(bank.path) if path == MANIFEST else _REBUILD
+            yield Damage(None, None, path, reason, remedy)
+
+
+def _root_metadata(root: Place) -> list[Damage]:
+    found = files.read_if_there(root / ZARR)
+    if found == expected_root_metadata(root):
+        return []
+    reason = "missing" if found is None else "is not what the sealed features make it"
+    return [Damage(None, None, ZARR, reason, _REBUILD)]
+
+
+def _documents(root: Place) -> list[Damage]:
+    """The records: each vouches for itself."""
+    return [
+        Damage(None, None, f"{FOLDER}/{path.name}", "differs from its own SHA-256", _DROP)
+        for path in record_files(root)
+        if not _is_whole(path, document_schemas.RECORD)
+    ]
+
+
+def _is_whole(path: Place, form: document_schemas.Test | None = None) -> bool:
+    try:
+        body = documents.read_if_there(path)
+        if body is not None and form is not None:
+            document_schemas.check(body, form, path)
+    except documents.BrokenDocument:
+        return False
+    except BankError:
+        return True  # of another schema version
+    return True
+
+
+def _choose(root: Place, wanted: Sequence[str] | None) -> list[str]:
+    # Data without documents are damage as well, so look for both.
+    every = sorted({*feature_names(root), *(name for name in files.names(root) if is_feature_name(name))})
+    if wanted is None:
+        return every
+    roster = Roster.of(root, every)
+    chosen: set[str] = set()
+    for name in wanted:
+        found = roster.matching(name)
+        if not found:
+            raise roster.unknown(name)
+        chosen.update(entry.feature for entry in found)
+    return sorted(chosen)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """What is to be read of one feature, and what is wrong already."""
+
+    name: str
+    promises: dict[str, Any]
+    chunks: int
+    damaged: list[Damage]
+    seal: bytes | None
+
+
+def _check(root: Place, name: str, bank: Bank | None) -> _Check:
+    damaged = list(_notes(root, name))
+    try:
+        sealed = read_seal(root, name)
+    except BankError as error:
+        sealed = None
+        damaged.append(Damage(name, None, seal_file(name), error.found, _REBUILD))
+    damaged += _key(root, name, bank, sealed is not None)
+    if sealed is not None:
+        promises = dict(sealed[0].files)
+        chunks = sum("/markers/" in path for path in promises)
+        return _Check(name, promises, chunks, damaged, sealed[1])
+    promises, broken, chunks = _by_markers(root, name)
+    layout = definition(root, name)
+    if layout is not None:
+        promises.update(_metadata(layout, chunks > 0))
+    return _Check(name, promises, chunks, damaged + broken, None)
+
+
+def _key(root: Place, name: str, bank: Bank | None, sealed: bool) -> Iterator[Damage]:
+    """The key, as far as no seal vouches for its bytes, and whether it belongs here."""
+    path = f"{SIDE}/{name}/key.json"
+    try:
+        layout = read_feature(root, name)
+    except BankError as error:
+        if not sealed:
+            yield Damage(name, None, path, error.found, _EMBED)
+        return
+    if bank is not None and not bank.holds(layout):
+        remedy = f"`embank bank rm {root} {name}` removes it; or move its folders out of this bank"
+        yield Damage(name, None, path, "belongs to another bank", remedy)
+
+
+def _notes(root: Place, name: str) -> Iterator[Damage]:
+    """Documents beside the features, which vouch for themselves."""
+    for note in ("certificate.json", "provenance.json", "stamps.json"):
+        if not _is_whole(root / SIDE / name / note):
+            yield Damage(name, None, f"{SIDE}/{name}/{note}", "differs from its own SHA-256", _DROP)
+    path = root / SIDE / name / NOTE
+    if not _is_whole(path, lambda body: _is_note(body, path, name)):
+        remedy = f"{_DROP}; `embank bank rename {root} {name} NAME` names the feature again"
+        yield Damage(name, None, f"{SIDE}/{name}/{NOTE}", "is no name of this feature", remedy)
+
+
+def _is_note(body: Any, path: Place, feature: str) -> bool:
+    try:
+        return bool(checked_note(body, path, feature))
+    except documents.BrokenDocument:
+        return False
+
+
+def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], int]:
+    """What the markers of a feature without seal promise."""
+    promises: dict[str, Any] = {}
+    damaged = []
+    entries = files.names(root / SIDE / name / "markers")
+    for entry in entries:
+        number = entry.removesuffix(".json")
+        index = int(number) if number.isdecimal() else None
+        path = f"{SIDE}/{name}/markers/{entry}"
+        if index is None or path != marker_file(name, index):
+            damaged.append(Damage(name, None, path, "is no marker", _DROP))
+            continue
+        try:
+            marker = document_schemas.check(documents.read(root / path), document_schemas.MARKER, root / path)
+        except documents.BrokenDocument:
+            damaged.append(Damage(name, index, path, "differs from its own SHA-256", _RECOMPUTE))
+            continue
+        if not marker_names_chunk(name, index, marker):
+            damaged.append(Damage(name, index, path, "belongs to another chunk", _RECOMPUTE))
+            continue
+        promises.update(marker["files"])
+    return promises, damaged, len(entries)
+
+
+def _metadata(layout: FeatureLayout, needed: bool) -> dict[str, Any]:
+    """The zarr metadata; without chunks that they describe, as far as there are any."""
+    return {
+        path: integrity.promise_of(data)
+        for path, data in layout.metadata_files().items()
+        if needed or files.stat_if_there(layout.root / path) is not None
+    }
+
+
+def _damage_of(path: str, reason: str) -> Damage:
+    parts = path.split("/")
+    index = integrity.chunk_index(path)
+    return Damage(
+        parts[1] if parts[0] == SIDE else parts[0],
+        index,
+        path,
+        reason,
+        _REBUILD if index is None else _RECOMPUTE,
+    )
