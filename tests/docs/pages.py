@@ -5,6 +5,8 @@ more:
 
     <!-- not run: REASON -->       it is parsed by `tests.docs_check` alone
     <!-- save as: FILE -->         the block is the content of a file
+    <!-- append to: FILE -->       the block is added to the end of a file
+    <!-- change: FILE -->          the block is a difference: lines that begin with a minus are replaced by those with a plus
     <!-- exit code: 2 -->          the last command of the block ends with it (0 unless said)
     <!-- numbers vary: REASON -->  before an output: its words are compared, and its numbers are not
 
@@ -28,7 +30,7 @@ from typing import Any
 
 from tests.docs_check import PYTHON, ROOT, SHELL, Block, split_page
 
-COMMENT = re.compile(r"<!-- (not run|save as|exit code|numbers vary): (.+?) -->")
+COMMENT = re.compile(r"<!-- (not run|save as|append to|change|exit code|numbers vary): (.+?) -->")
 #: Pages that begin with nothing but the script that draws pictures; the others begin with what the tutorial makes first.
 FROM_NOTHING = ("README.md", "docs/tutorial.md")
 #: What the tutorial makes first.
@@ -58,7 +60,7 @@ class Step:
 
     @property
     def runs(self) -> bool:
-        return self.block.language in SHELL | PYTHON and "not run" not in self.comments
+        return self.block.language in SHELL | PYTHON and not self.comments.keys() & {"not run", "save as", "append to"}
 
 
 def steps(text: str) -> list[Step]:
@@ -110,6 +112,13 @@ class Reader:
             path = self.folder / step.comments["save as"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(step.block.text + "\n")
+            return ""
+        if "append to" in step.comments:
+            with (self.folder / step.comments["append to"]).open("a") as file:
+                file.write("\n\n" + step.block.text + "\n")
+            return ""
+        if "change" in step.comments:
+            change(self.folder / step.comments["change"], step.block.text)
             return ""
         if not step.runs:
             return ""
@@ -169,6 +178,16 @@ class Reader:
                 yield
         finally:
             os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
+
+
+def change(path: Path, difference: str) -> None:
+    """Replace what a difference says in a file, which has the old lines once."""
+    lines = difference.splitlines()
+    old = "\n".join(line[1:] for line in lines if not line.startswith("+"))
+    new = "\n".join(line[1:] for line in lines if not line.startswith("-"))
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path.name} has these lines {text.count(old)} times:\n{old}"
+    path.write_text(text.replace(old, new))
 
 
 def _unquoted(line: str) -> str:
