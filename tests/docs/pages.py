@@ -241,7 +241,7 @@ def _alike(shown: list[str], printed: list[str]) -> bool:
 
 
 def _words(text: str) -> set[str]:
-    return {word for line in _lines(text) for word in _plain(line).split(" ") if not re.search(r"\d|NaN", word)}
+    return {word for line in _lines(text) for word in _plain(line).split() if not re.search(r"\d|NaN", word)}
 
 
 def _lines(text: str) -> list[str]:
@@ -251,7 +251,7 @@ def _lines(text: str) -> list[str]:
 def _plain(line: str) -> str:
     line = re.sub(r"\b\d+(?:\.\d+)?(?:e-?\d+)? ?" + _UNITS + r"(?![\w/])", "TIME", line)
     line = re.sub(r"\b(?:[0-9a-f]{12,64}|(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,11})\b", "DIGEST", line)
-    line = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|\+00:00)?", "DATE", line)
+    line = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}(?::[0-9]{2}){1,2}(?:\.[0-9]+)?(?:Z|\+00:00)?", "DATE", line)
     return re.sub(r"[─━┄-]{2,}", "--", re.sub(r"\s+", " ", line)).strip()
 
 
@@ -326,18 +326,18 @@ def surroundings(page: Path) -> Iterator[None]:
         yield
         return
     from benchmarks.faults.s3 import environment, serving
-    from stores import objects
+    from stores.backends import object_store
 
     before = dict(os.environ)
     try:
         with serving("bucket") as server:
             os.environ.update(environment(server.url))
-            objects.bucket_of.cache_clear()
+            object_store.bucket_of.cache_clear()
             yield
     finally:
         os.environ.clear()
         os.environ.update(before)
-        objects.bucket_of.cache_clear()
+        object_store.bucket_of.cache_clear()
 
 
 def rewritten(page: Path, reader: Reader) -> str:

@@ -151,3 +151,11 @@ def test_where_numbers_vary_words_do_not() -> None:
     assert pages.alike(shown, printed, numbers_vary=True)
     assert not pages.alike(shown, printed.replace("accuracy", "AUROC"), numbers_vary=True)
     assert not pages.alike(shown, "", numbers_vary=True)
+
+
+def test_a_difference_changes_the_lines_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("one\ntwo\nthree\n")
+    pages.change(tmp_path / "a.py", " one\n-two\n+2")
+    assert (tmp_path / "a.py").read_text() == "one\n2\nthree\n"
+    with pytest.raises(AssertionError, match="0 times"):
+        pages.change(tmp_path / "a.py", "-two\n+2")
