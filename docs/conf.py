@@ -32,5 +32,6 @@ autodoc_class_signature = "mixed"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-# Types of other packages, and of embank's inside, have no page to link to; what these pages say of `embank` must be there.
+# Types of other packages, and of embank's inside, have no page to link to; what these pages say of `embank`
+# must be there.
 nitpick_ignore_regex = [(r"py:.*", r"(?!embank\.).*")]

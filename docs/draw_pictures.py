@@ -1,7 +1,7 @@
 """Draw the pictures of the architecture page: `python docs/draw_pictures.py` writes them into docs/pictures.
 
-The rooms and their rows come from the import rules in `pyproject.toml`, which a test holds against the code, so the picture
-shows what is enforced.
+The rooms and their rows come from the import rules in `pyproject.toml`, which a test holds against the code:
+the picture shows what is enforced.
 """
 
 import re
@@ -52,7 +52,9 @@ def rooms_of_the_engine() -> list[list[str]]:
     """The rows of the engine, top first: each may import from those below."""
     settings = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["tool"]["importlinter"]
     (contract,) = (each for each in settings["contracts"] if each["name"] == "Rows of the engine")
-    return [[name for name in re.split(r"[|: ]+", row) if name and "(" not in name] for row in contract["layers"]]
+    return [
+        [name for name in re.split(r"[|: ]+", row) if name and "(" not in name] for row in contract["layers"]
+    ]
 
 
 def box(x: float, y: float, width: float, height: float, title: str, note: str, fill: str) -> str:
@@ -62,7 +64,8 @@ def box(x: float, y: float, width: float, height: float, title: str, note: str, 
     text = f'<text x="{middle:.0f}" y="{top:.0f}" class="t">{escape(title)}</text>'
     for number, line in enumerate(lines, 1):
         text += f'<text x="{middle:.0f}" y="{top + 15 * number:.0f}" class="n">{escape(line)}</text>'
-    shape = f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}" rx="6" fill="{fill}"/>'
+    size = f'width="{width:.0f}" height="{height:.0f}"'
+    shape = f'<rect x="{x:.0f}" y="{y:.0f}" {size} rx="6" fill="{fill}"/>'
     return shape + text
 
 
@@ -92,12 +95,12 @@ def picture(body: str, width: float, height: float, title: str) -> str:
         f"path{{stroke:{LINE};stroke-width:1.6;fill:none;marker-end:url(#a)}}"
     )
     arrow = (
-        '<marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        f'<polygon points="0,0 8,4 0,8" fill="{LINE}"/></marker>'
+        '<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        f'<polygon points="0,0 8,4 0,8" fill="{LINE}"/></marker></defs>'
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img"><title>{escape(title)}</title><style>{style}</style><defs>{arrow}</defs>'
+        f'height="{height:.0f}" role="img"><title>{escape(title)}</title><style>{style}</style>{arrow}'
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="{PAPER}" style="stroke:none"/>{body}</svg>\n'
     ).replace("><", ">\n<")
 
@@ -167,7 +170,8 @@ def way() -> str:
         else:
             body += f'<path d="M{x + wide / 2:.0f} {y + high:.0f} V{ny - 2:.0f}"/>'
             side = -1 if x > 100 else 1
-            body += f'<text x="{x + wide / 2 + side * 78:.0f}" y="{(y + high + ny) / 2 + 4:.0f}" class="l">{escape(gives)}</text>'
+            at = f'x="{x + wide / 2 + side * 78:.0f}" y="{(y + high + ny) / 2 + 4:.0f}"'
+            body += f'<text {at} class="l">{escape(gives)}</text>'
     return picture(body, 16 + columns * (wide + 44) - 28, places[-1][1] + high + 28, "The way of an image")
 
 

@@ -2,9 +2,9 @@
 
     python docs/draw_xrays.py xrays
 
-writes 96 grey PNG files of 160 x 160 pixels, in a folder for each of three classes: `normal`, `effusion` (one lung is
-white at its base) and `nodule` (a round spot in one lung). Each of 48 patients has two pictures, and the file name
-begins with the patient: `effusion/p017_1.png`. Beside the folder it writes a table of them, `xrays.csv`.
+writes 96 grey PNG files of 160 x 160 pixels, in a folder for each of three classes: `normal`, `effusion` (one
+lung is white at its base) and `nodule` (a round spot in one lung). Each of 48 patients has two pictures, and
+the file name begins with the patient: `effusion/p001_1.png`. Beside the folder it writes `xrays.csv`.
 They are drawings: numbers made from them say that the software works, and nothing about medicine.
 """
 
@@ -30,14 +30,18 @@ def chest(label: str, anatomy: np.random.Generator, shot: np.random.Generator) -
     for lung in (-1, 1):
         inside = ((x - lung * 0.42 - tilt * y) / wide) ** 2 + ((y + 0.05) / high) ** 2
         picture -= 0.45 / (1 + np.exp(12 * (inside - 1)))
-    picture += 0.12 * np.exp(-((x / 0.1) ** 2)) + 0.2 * np.exp(-(((x - 0.12) / 0.25) ** 2) - ((y - 0.3) / 0.3) ** 2)
+    picture += 0.12 * np.exp(-((x / 0.1) ** 2)) + 0.2 * np.exp(
+        -(((x - 0.12) / 0.25) ** 2) - ((y - 0.3) / 0.3) ** 2
+    )
     picture += 0.04 * np.sin(22 * (y + 0.3 * x**2)) * (abs(x) < 0.8)
     if label == "effusion":
         picture += 0.26 / (1 + np.exp(-18 * (y - low))) * np.exp(-(((x - side * 0.45) / 0.3) ** 4))
     if label == "nodule":
         distance = (x - side * 0.42 - spot_x) ** 2 + (y - spot_y) ** 2
         picture += 0.24 * np.exp(-((distance / size**2) ** 2))
-    picture = picture * shot.uniform(0.85, 1.1) + shot.normal(0, 0.05, picture.shape) + shot.uniform(-0.05, 0.05)
+    picture = (
+        picture * shot.uniform(0.85, 1.1) + shot.normal(0, 0.05, picture.shape) + shot.uniform(-0.05, 0.05)
+    )
     return np.uint8(np.clip(picture, 0, 1) * 255)
 
 

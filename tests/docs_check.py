@@ -1,10 +1,10 @@
 """Check that what the documentation says can be done. Run as `python -m tests.docs_check`.
 
 Every `embank` command in a shell block parses, every make target and `python -m` module in one exists, every
-Python block compiles and what it imports is there (or made by an earlier block of the page; blocks that are not run
-only have to compile), every command of embank is used on some page, every relative link and anchor leads somewhere, every file
-of the repository that a text names is there, and no page or Python file names a path of the machine it was
-written on.
+Python block compiles and what it imports is there (or made by the page; blocks that are not run only have to
+compile), each command of embank is used on some page, every relative link and anchor leads somewhere, each
+file of the repository that a text names is there, and no page or Python file names a path of the machine it
+was written on.
 """
 
 import ast
@@ -176,7 +176,9 @@ def python_faults(
         return
     for node in ast.walk(tree) if imports else ():
         if isinstance(node, ast.Import):
-            missing = [alias.name for alias in node.names if alias.name not in made and not _exists(alias.name)]
+            missing = [
+                alias.name for alias in node.names if alias.name not in made and not _exists(alias.name)
+            ]
         elif isinstance(node, ast.ImportFrom):
             missing = [a.name for a in node.names if not _offers(node.module or "", a.name, made)]
         else:

@@ -3,8 +3,8 @@
     ```{cli-reference}
     ```
 
-Commands come from the tree that `embank` runs, so none can be missing or out of date. Importing it needs neither torch
-nor a network.
+Commands come from the tree that `embank` runs, so none can be missing or out of date. Importing it needs
+neither torch nor a network.
 """
 
 from collections.abc import Iterator
@@ -37,11 +37,15 @@ def described(words: tuple[str, ...], command: Any) -> str:
     """One command as Markdown: a heading, what it does, how it is called, and a table of its options."""
     level = "#" * min(len(words) + 1, 4)
     lines = [f"{level} {' '.join(words)}", "", _cell(command.help or command.short_help or ""), ""]
-    parameters = [each for each in command.params if each.name not in _NOT_TOLD and not getattr(each, "hidden", False)]
+    parameters = [
+        each for each in command.params if each.name not in _NOT_TOLD and not getattr(each, "hidden", False)
+    ]
     arguments = [each for each in parameters if each.param_type_name == "argument"]
     options = [each for each in parameters if each.param_type_name == "option"]
     if not getattr(command, "commands", {}):
-        usage = " ".join([*words, *(["[OPTIONS]"] if options else []), *map(_argument, arguments)]).replace("\\", "")
+        usage = " ".join([*words, *(["[OPTIONS]"] if options else []), *map(_argument, arguments)]).replace(
+            "\\", ""
+        )
         lines += ["```text", usage, "```", ""]
     for panel in dict.fromkeys(_panel(each) for each in parameters):
         lines += [panel, ""] if panel else []
@@ -69,7 +73,8 @@ def _names(option: Any) -> str:
 
 
 def _row(name: str, parameter: Any) -> str:
-    return f"| {name} | {_takes(parameter)} | {_default(parameter)} | {_cell(getattr(parameter, 'help', '') or '')} |"
+    told = _cell(getattr(parameter, "help", "") or "")
+    return f"| {name} | {_takes(parameter)} | {_default(parameter)} | {told} |"
 
 
 def _takes(parameter: Any) -> str:
@@ -96,7 +101,12 @@ def _default(parameter: Any) -> str:
     value = parameter.default
     if isinstance(value, bool) and parameter.secondary_opts:
         return f"`{(parameter.opts if value else parameter.secondary_opts)[0]}`"
-    if value in (None, "") or callable(value) or isinstance(value, (bool, list, tuple)) or repr(value) == "Sentinel.UNSET":
+    if (
+        value in (None, "")
+        or callable(value)
+        or isinstance(value, (bool, list, tuple))
+        or repr(value) == "Sentinel.UNSET"
+    ):
         return ""
     return f"`{getattr(value, 'value', value)}`"
 

@@ -1,12 +1,12 @@
-"""Follow a page of the documentation: run its blocks one after another in one folder, and compare what they print.
+"""Follow a page of the documentation: run its blocks in order in one folder, and compare what they print.
 
-A shell or Python block is run. A `text` block right after it is what it prints. A comment in the line above a fence says
-more:
+A shell or Python block is run. A `text` block right after it is what it prints. A comment in the line above a
+fence says more:
 
     <!-- not run: REASON -->       it is parsed by `tests.docs_check` alone
     <!-- save as: FILE -->         the block is the content of a file
     <!-- append to: FILE -->       the block is added to the end of a file
-    <!-- change: FILE -->          the block is a difference: lines that begin with a minus are replaced by those with a plus
+    <!-- change: FILE -->          lines of the file that begin with a minus are replaced by those with a plus
     <!-- exit code: 2 -->          the last command of the block ends with it (0 unless said)
     <!-- numbers vary: REASON -->  before an output: its words are compared, and its numbers are not
 
@@ -31,7 +31,7 @@ from typing import Any
 from tests.docs_check import PYTHON, ROOT, SHELL, Block, split_page
 
 COMMENT = re.compile(r"<!-- (not run|save as|append to|change|exit code|numbers vary): (.+?) -->")
-#: Pages that begin with nothing but the script that draws pictures; the others begin with what the tutorial makes first.
+#: Pages that begin with the script that draws pictures alone; the others, with what the tutorial makes first.
 FROM_NOTHING = ("README.md", "docs/tutorial.md")
 #: What the tutorial makes first.
 TUTORIAL = (
@@ -60,7 +60,11 @@ class Step:
 
     @property
     def runs(self) -> bool:
-        return self.block.language in SHELL | PYTHON and not self.comments.keys() & {"not run", "save as", "append to"}
+        return self.block.language in SHELL | PYTHON and not self.comments.keys() & {
+            "not run",
+            "save as",
+            "append to",
+        }
 
 
 def steps(text: str) -> list[Step]:
@@ -158,15 +162,23 @@ class Reader:
     def _python(self, block: Block) -> str:
         if self.checkout:
             ran = subprocess.run(
-                [sys.executable, "-c", block.text], cwd=self.folder, env=self.environment, capture_output=True, text=True
+                [sys.executable, "-c", block.text],
+                cwd=self.folder,
+                env=self.environment,
+                capture_output=True,
+                text=True,
             )
             assert ran.returncode == 0, ran.stderr
             return ran.stdout
         printed = io.StringIO()
         code = compile("\n" * (block.line - 1) + block.text, "page", "exec")
-        with self._here(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-            with warnings.catch_warnings(action="ignore"):
-                exec(code, self.names)
+        with (
+            self._here(),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            exec(code, self.names)
         return printed.getvalue()
 
     @contextlib.contextmanager
@@ -195,12 +207,14 @@ def _unquoted(line: str) -> str:
 
 
 def whole_lines(text: str) -> Iterator[str]:
-    """The commands of a shell block: lines, those that end in a backslash with the next; comments left out."""
+    """The commands of a shell block: lines, those that end in a backslash with the next; no comments."""
     waiting, open_block = "", 0
     for line in text.splitlines():
         if not waiting and (not line.strip() or line.lstrip().startswith("#")):
             continue
-        open_block += len(re.findall(r"(?:^|;\s*)(?:for|while|if)\b", line)) - len(re.findall(r"\b(?:done|fi)\b", line))
+        open_block += len(re.findall(r"(?:^|;\s*)(?:for|while|if)\b", line)) - len(
+            re.findall(r"\b(?:done|fi)\b", line)
+        )
         if line.endswith("\\"):
             waiting += line[:-1] + " "
         elif open_block > 0:
@@ -216,8 +230,8 @@ def whole_lines(text: str) -> Iterator[str]:
 def alike(shown: str, printed: str, *, numbers_vary: bool = False) -> bool:
     """Whether a page shows what was printed, but for times, rates, sizes, digests, and decimals within 0.02.
 
-    A line `...` stands for any number of lines. Processors round differently, so decimals differ a little, and where a
-    choice hangs on them (`numbers_vary`) so does everything but the words.
+    A line `...` stands for any number of lines. Processors round differently: decimals differ a little, and
+    where a choice hangs on them (`numbers_vary`) so does everything but the words.
     """
     if numbers_vary:
         return _words(shown) == _words(printed)
@@ -251,7 +265,9 @@ def _lines(text: str) -> list[str]:
 def _plain(line: str) -> str:
     line = re.sub(r"\b\d+(?:\.\d+)?(?:e-?\d+)? ?" + _UNITS + r"(?![\w/])", "TIME", line)
     line = re.sub(r"\b(?:[0-9a-f]{12,64}|(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,11})\b", "DIGEST", line)
-    line = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}(?::[0-9]{2}){1,2}(?:\.[0-9]+)?(?:Z|\+00:00)?", "DATE", line)
+    line = re.sub(
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}(?::[0-9]{2}){1,2}(?:\.[0-9]+)?(?:Z|\+00:00)?", "DATE", line
+    )
     return re.sub(r"[─━┄-]{2,}", "--", re.sub(r"\s+", " ", line)).strip()
 
 
@@ -275,7 +291,7 @@ def _same_word(one: str, two: str) -> bool:
 
 
 def lay_out(folder: Path, prepared: Path | None) -> Path:
-    """Fill a folder as the reader of a page has it: with what the tutorial makes first, or the script alone."""
+    """Fill a folder as a reader has it: with what the tutorial makes first, or with the script alone."""
     if prepared is not None:
         shutil.copytree(prepared, folder, dirs_exist_ok=True)
         return folder

@@ -108,8 +108,14 @@ def test_blocks_run_in_order_in_one_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "block",
-    ["```sh\nfalse\n```", "```sh\nfalse\ntrue\n```", "<!-- exit code: 2 -->\n```sh\ntrue\n```"]
-    + ["```python\n1 / 0\n```", "```sh\nembank no-such-command\n```", "```sh\nfalse | cat\n```"],
+    [
+        "```sh\nfalse\n```",
+        "```sh\nfalse\ntrue\n```",
+        "```sh\nfalse | cat\n```",
+        "<!-- exit code: 2 -->\n```sh\ntrue\n```",
+        "```python\n1 / 0\n```",
+        "```sh\nembank no-such-command\n```",
+    ],
 )
 def test_a_block_that_fails_is_seen(block: str, tmp_path: Path) -> None:
     with pytest.raises((AssertionError, ZeroDivisionError)):

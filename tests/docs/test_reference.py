@@ -1,4 +1,4 @@
-"""The reference is whole: every command, option and public name; and the pictures are drawn from today's rules."""
+"""The reference has every command, option and public name; the pictures are drawn from today's rules."""
 
 import importlib.util
 import re
@@ -26,7 +26,9 @@ def reference() -> ModuleType:
 
 
 def test_every_command_and_option_is_described(reference: ModuleType) -> None:
-    described = {words: reference.described(words, command) for words, command in reference.commands(reference.tree())}
+    described = {
+        words: reference.described(words, command) for words, command in reference.commands(reference.tree())
+    }
     assert {("embank", "embed"), ("embank", "bank", "verify")} <= set(described)
     for words, command in reference.commands(reference.tree()):
         for parameter in command.params:
