@@ -95,7 +95,8 @@ def picture(body: str, width: float, height: float, title: str) -> str:
         f"path{{stroke:{LINE};stroke-width:1.6;fill:none;marker-end:url(#a)}}"
     )
     arrow = (
-        '<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto">'
         f'<polygon points="0,0 8,4 0,8" fill="{LINE}"/></marker></defs>'
     )
     return (
