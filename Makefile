@@ -6,17 +6,22 @@ STAMP := $(VENV)/.installed
 # Where a download breaks off, pip gives up; what was whole by then is in its cache.
 thrice = for left in 2 1 0; do $(1) && break; [ $$left -gt 0 ] || exit 1; echo "again, $$left tries left" >&2; sleep 5; done
 
-.PHONY: quickstart install test fast lint types imports docs check lock clean
+.PHONY: quickstart install test fast thorough lint types imports docs check lock clean
 
 quickstart: $(STAMP)
 	$(BIN)/embank quickstart --dir quickstart
 
+# Less than ten minutes on two cores: every assertion, but not for every value.
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+	$(BIN)/python -m pytest -m "not thorough" --numprocesses=auto --dist=worksteal
 
 # Less than two minutes on two cores: every subject, but for the tests that are marked slow.
 fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" --numprocesses=auto --dist=worksteal
+	$(BIN)/python -m pytest -m "not slow and not thorough" --numprocesses=auto --dist=worksteal
+
+# Everything, and more examples of what hypothesis draws.
+thorough: $(STAMP)
+	$(BIN)/python -m pytest --hypothesis-profile=thorough --numprocesses=auto --dist=worksteal
 
 install: $(STAMP)
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict, cast
 
 Status = Literal["ok", "absent", "broken"]
 
@@ -21,6 +21,22 @@ class Finding:
     status: Status
     detail: str
     remedy: str = ""
+
+
+class FindingJson(TypedDict):
+    """A `Finding` in JSON."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str
+
+
+class Report(TypedDict):
+    """What `--json` prints; `ok` says whether the main job can run."""
+
+    ok: bool
+    findings: list[FindingJson]
 
 
 def examine(directory: Path = Path()) -> list[Finding]:
@@ -49,11 +65,11 @@ def examine(directory: Path = Path()) -> list[Finding]:
     return [_guarded(name, check) for name, check in checks]
 
 
-def report(findings: list[Finding]) -> dict[str, Any]:
-    """The findings as one JSON object; `ok` says whether the main job can run."""
+def report(findings: list[Finding]) -> Report:
+    """Give the findings as one JSON object."""
     return {
         "ok": all(f.status != "broken" for f in findings),
-        "findings": [asdict(f) for f in findings],
+        "findings": [cast(FindingJson, asdict(finding)) for finding in findings],
     }
 
 
@@ -68,8 +84,8 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
 
 
 def _python() -> Finding:
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return Finding("python", "ok", found)
+    version = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding("python", "ok", version)
 
 
 def _cpu() -> Finding:

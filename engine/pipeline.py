@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
 from stores.members.pool import readers
 
@@ -26,6 +26,19 @@ class _End:
     """Marks the end of a queue."""
 
 
+class StageReport(TypedDict):
+    """A stage's clock in JSON: images, their rate while it works, seconds; `starved_s` is waiting for input.
+
+    The names are those of the first version's reports and records.
+    """
+
+    images: int
+    img_per_s: float
+    busy_s: float
+    starved_s: float
+    blocked_s: float
+
+
 @dataclass
 class StageClock:
     """Where one stage's time went.
@@ -33,13 +46,13 @@ class StageClock:
     Attributes:
         images: finished so far.
         busy_s: seconds of own work.
-        starved_s: seconds spent waiting for input.
+        waiting_s: seconds spent waiting for input.
         blocked_s: seconds spent waiting for room in the next queue.
     """
 
     images: int = 0
     busy_s: float = 0.0
-    starved_s: float = 0.0
+    waiting_s: float = 0.0
     blocked_s: float = 0.0
 
     @property
@@ -47,12 +60,13 @@ class StageClock:
         """Rate of the stage's own work, images per second; NaN before any."""
         return self.images / self.busy_s if self.busy_s > 0 else float("nan")
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> StageReport:
+        """Give the clock as a JSON object, rounded."""
         return {
             "images": self.images,
             "img_per_s": round(self.img_per_s, 3),
             "busy_s": round(self.busy_s, 4),
-            "starved_s": round(self.starved_s, 4),
+            "starved_s": round(self.waiting_s, 4),
             "blocked_s": round(self.blocked_s, 4),
         }
 
@@ -66,7 +80,7 @@ def new_clocks() -> Clocks:
 
 
 @dataclass(frozen=True)
-class Progress:
+class PassProgress:
     """A look at a running pass: images or views done of all, failures so far, the stages' clocks.
 
     Attributes:
@@ -119,11 +133,11 @@ class Pipe(Generic[In]):
         self.put(_End)
 
     def drain(self, clock: StageClock) -> Iterator[In]:
-        """Yield items until the end, adding the waits to `clock.starved_s`."""
+        """Yield items until the end, adding the waits to `clock.waiting_s`."""
         while True:
             start = time.perf_counter()
             item = self._get()
-            clock.starved_s += time.perf_counter() - start
+            clock.waiting_s += time.perf_counter() - start
             if item is _End:
                 return
             yield item  # type: ignore[misc]

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypeAlias, TypedDict, cast
 
 from engine import datasets
-from engine.embed.run import Progress, embed
+from engine.embed.run import embed
 from engine.errors import Refused
 from engine.evals.fewshot.bank import fewshot_from_bank
 from engine.evals.fewshot.evaluate import Protocol
@@ -14,6 +14,7 @@ from engine.evals.probe.bank import BankProbe, probes_from_bank
 from engine.evals.probe.evaluate import ProbeOptions
 from engine.evals.probe.parts import SplitOptions
 from engine.models import resolve
+from engine.pipeline import PassProgress
 from engine.runtime import Runtime, usable_cores
 from stores.outputs import check_file, check_folder, check_manifest, is_manifest, make_folder
 
@@ -35,15 +36,55 @@ _PICTURE = "quickstart.png"
 PROBED = ("digits",)
 
 
+#: A cell of a printed table, and a row of them.
+Cell: TypeAlias = str | int | float | bool | None
+Row: TypeAlias = tuple[Cell, ...]
+
+
+class Interval(TypedDict):
+    """Ends of a 95 % interval."""
+
+    low: float
+    high: float
+
+
+class TestScores(TypedDict):
+    """What a probe scores on the test images."""
+
+    accuracy: float
+    auroc: float | None
+    intervals: dict[str, Interval]
+
+
+class ProbeResult(TypedDict):
+    """Of a probe's result, what is printed; `set` is the data set."""
+
+    set: NotRequired[str]
+    model: str
+    images: dict[str, int]
+    test: TestScores
+    best_C: float
+    converged: bool
+
+
+class QuickstartReport(TypedDict):
+    """What `--json` prints: rows of both tables, and where everything was written."""
+
+    results: list[dict[str, Cell]]
+    probes: list[dict[str, Cell]]
+    paths: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Table:
     """What is printed."""
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
+    rows: tuple[Row, ...]
 
-    def to_dicts(self) -> list[dict[str, Any]]:
+    def to_dicts(self) -> list[dict[str, Cell]]:
+        """Give each row as column -> cell."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
@@ -55,7 +96,8 @@ class Result:
     probes: Table
     paths: dict[str, str]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> QuickstartReport:
+        """Give the result as a JSON object."""
         return {
             "results": self.fewshot.to_dicts(),
             "probes": self.probes.to_dicts(),
@@ -66,7 +108,7 @@ class Result:
 def run(
     directory: Path,
     *,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[PassProgress], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
     sets: tuple[str, ...] = tuple(PROTOCOLS),
 ) -> Result:
@@ -86,8 +128,8 @@ def run(
     recipe = resolve(MODELS[0]).recipe.at(SIDE)  # the untrained control sees the very same pixels
     specs = [resolve(slug, recipe=recipe) for slug in MODELS]
     make_folder(directory)
-    rows: list[tuple[Any, ...]] = []
-    probes: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    probes: list[ProbeResult] = []
     paths: dict[str, str] = {}
     for name in sets:
         say(f"{name}: {datasets.load(name).facts.title}")
@@ -99,7 +141,7 @@ def run(
             say(f"{name}: those of one picture are not kept apart: no class has more than two pictures")
         rows += [_row(name, bank, spec.slug, PROTOCOLS[name]) for spec in specs]
         if name in PROBED:
-            probes += [{"set": name, **found} for found in probe(bank)]
+            probes += [{**result, "set": name} for result in probe(bank)]
         paths |= {f"{name} images": str(directory / name), f"{name} bank": str(bank)}
     paths["picture"] = str(_draw(directory, sets, rows, probes))
     columns = ("data set", "model", "images", "way", "shot", "chance", "accuracy", "ci95")
@@ -119,14 +161,15 @@ def _refuse_strangers(directory: Path, sets: tuple[str, ...]) -> None:
         raise Refused(error.found, error.rule, "choose another folder with --dir") from error
 
 
-def probe(bank: Path) -> list[dict[str, Any]]:
+def probe(bank: Path) -> list[ProbeResult]:
     """Probe both models with 45 values of C on a part of the images, and test on a fifth held out."""
-    asked = BankProbe(splits=SplitOptions(holdout=True))
-    return probes_from_bank(bank, MODELS, asked, ProbeOptions(threads=usable_cores()))
+    request = BankProbe(splits=SplitOptions(holdout=True))
+    results: list[Any] = probes_from_bank(bank, MODELS, request, ProbeOptions(threads=usable_cores()))
+    return cast(list[ProbeResult], results)
 
 
-def probe_table(found: Sequence[dict[str, Any]]) -> Table:
-    """What the probes found, a row each."""
+def probe_table(results: Sequence[ProbeResult]) -> Table:
+    """Show the results of probes, a row each."""
     columns = (
         "data set",
         "model",
@@ -140,34 +183,24 @@ def probe_table(found: Sequence[dict[str, Any]]) -> Table:
         "converged",
     )
     title = "Linear probe: 45 regularisation values, the best on validation (95 % interval over test images)"
-    return Table(title, columns, tuple(_probe_row(each) for each in found))
+    return Table(title, columns, tuple(map(_probe_row, results)))
 
 
-def _probe_row(found: dict[str, Any]) -> tuple[Any, ...]:
-    test, parts = found["test"], found["images"]
+def _probe_row(result: ProbeResult) -> Row:
+    test, parts = result["test"], result["images"]
     interval = test["intervals"]["accuracy"]
     within = f"{interval['low']:.3f}-{interval['high']:.3f}"
-    scores = (found["best_C"], test["accuracy"], within, test["auroc"], found["converged"])
-    return (found["set"], found["model"], parts["train"], parts["val"], parts["test"], *scores)
+    scores = (result["best_C"], test["accuracy"], within, test["auroc"], result["converged"])
+    return (result["set"], result["model"], parts["train"], parts["val"], parts["test"], *scores)
 
 
-def _row(name: str, bank: Path, slug: str, protocol: Protocol) -> tuple[Any, ...]:
-    found = fewshot_from_bank(bank, slug, protocol)
-    return (
-        name,
-        slug,
-        found["images"],
-        protocol.ways,
-        protocol.n_shot,
-        1 / protocol.ways,
-        found["accuracy"],
-        found["ci95"],
-    )
+def _row(name: str, bank: Path, slug: str, protocol: Protocol) -> Row:
+    result = fewshot_from_bank(bank, slug, protocol)
+    images, accuracy, ci95 = (cast(float, result[name]) for name in ("images", "accuracy", "ci95"))
+    return (name, slug, images, protocol.ways, protocol.n_shot, 1 / protocol.ways, accuracy, ci95)
 
 
-def _draw(
-    directory: Path, sets: tuple[str, ...], rows: list[tuple[Any, ...]], probes: list[dict[str, Any]]
-) -> Path:
+def _draw(directory: Path, sets: tuple[str, ...], rows: list[Row], probes: list[ProbeResult]) -> Path:
     from engine.report.quickstart_figure import overview
 
     banks = {name: directory / f"{name}.bank" for name in sets}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from stores.backends import files
-from stores.backends.location import ObjectPath, Place, place
+from stores.backends.location import Place, place
 from stores.bank.layout import RUN_DOCUMENT, SIDE
 from stores.errors import Refused
 from stores.manifest.tables import atomic_file, write_error
@@ -106,26 +106,17 @@ def refuse_in_bank(path: Path | str) -> None:
     # The folder decides where a new name appears, the name where an old one leads.
     for where in (path.absolute().parent, path):
         if (bank := bank_above(where)) is not None:
-            raise Refused(
-                f"{path} lies in the bank {bank}",
-                "A bank holds its own files and nothing else",
-                "choose a place outside of it",
-            )
+            raise _inside(path, bank)
 
 
-def refuse_unwritable(path: Path) -> None:
+def refuse_unwritable(path: Place) -> None:
     """Refuse a path whose nearest existing folder cannot take a new name.
 
     Raises:
         Refused: naming the folder, or the file that stands in the way.
     """
-    folder = path.absolute()
-    while not os.path.lexists(folder) and folder != folder.parent:
-        folder = folder.parent
-    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return
-    why = "cannot be written to" if folder.is_dir() else "is not a folder"
-    raise Refused(f"{folder} {why}", "An output lies in a folder that can be written to", "choose another")
+    if reason := files.why_unwritable(path):
+        raise Refused(reason, "An output lies in a folder that can be written to", "choose another")
 
 
 def check_file(
@@ -207,17 +198,23 @@ def check_folder(path: Path) -> None:
 
 
 def check_bank(path: Place | str) -> None:
-    """Refuse a new bank inside another one, or where no folder can be made. Raises Refused."""
+    """Refuse a new bank inside another one, or where no folder can be made. Raises Refused.
+
+    Only what can be told on this machine: in a bucket the user may not be allowed to look above the prefix.
+    """
     where = place(path)
-    if isinstance(where, ObjectPath):
-        return
     refuse_unwritable(where)
-    if (bank := bank_above(where.absolute().parent)) is not None:
-        raise Refused(
-            f"{where} lies in the bank {bank}",
-            "A bank holds its own files and nothing else",
-            "choose a place outside of it",
-        )
+    local = files.local_path(where)
+    if local is not None and (bank := bank_above(local.absolute().parent)) is not None:
+        raise _inside(where, bank)
+
+
+def _inside(where: Place, bank: Place) -> Refused:
+    return Refused(
+        f"{where} lies in the bank {bank}",
+        "A bank holds its own files and nothing else",
+        "choose a place outside of it",
+    )
 
 
 @contextmanager
@@ -287,8 +284,8 @@ def check_manifest(
         Refused: as `check_file`.
     """
     where = place(path)
-    if isinstance(where, ObjectPath):
-        _check_object(where, force)
+    if files.local_path(where) is None:
+        _check_remote_manifest(where, force)
         return
     if root is not None and path.is_file() and not is_manifest(path) and bank_above(path) is None:
         inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
@@ -308,18 +305,12 @@ def refuse_csv_outside(path: Path, root: Path) -> None:
         )
 
 
-def _check_object(where: ObjectPath, force: bool) -> None:
+def _check_remote_manifest(where: Place, force: bool) -> None:
     if not where.name.lower().endswith(MANIFESTS[0]):
         raise Refused(str(where), "A manifest in a bucket is Parquet", "choose a name that ends in .parquet")
-    folder = where
-    while folder.key:
-        folder = folder.parent
+    for folder in where.parents:
         if files.stat_if_there(folder / RUN_DOCUMENT) is not None:
-            raise Refused(
-                f"{where} lies in the bank {folder}",
-                "A bank holds its own files and nothing else",
-                "choose a place outside of it",
-            )
+            raise _inside(where, folder)
     if not force and files.stat_if_there(where) is not None:
         raise Refused(
             f"{where} exists", "A manifest replaces nothing unasked", "choose another name, or add --force"

@@ -3,6 +3,7 @@
 There each of them that needs torch alone has a twin on a pretended device, see `tests.pretended.items`.
 """
 
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,14 @@ import pytest
 
 from tests.pretended.items import runs_on_pretended, twins
 
+# xdist starts a worker a core: with more threads than one each, they would spin for each other's cores.
+# Read when torch and OpenBLAS are imported, here and in the tests' child processes.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # An example may be slow because the machine is: no test is about time.
 hypothesis.settings.register_profile("embank", deadline=None)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=500)
 hypothesis.settings.load_profile("embank")
 
 
@@ -24,6 +31,18 @@ def no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("EMBANK_CACHE", "")
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """No test cuts the power (`benchmarks.faults.power` models that): fsync checks its descriptor alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", _check_descriptor)
+        yield
+
+
+def _check_descriptor(descriptor: Any) -> None:
+    os.fstat(descriptor)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from stores.manifest.manifest import Manifest
 from tests.command import embank
 
-MODEL = "random/resnet18"
+MODEL = "random/squeezenet1_1"
 
 
 def make_study(root: Path, count: int) -> Path:

@@ -23,7 +23,7 @@ WHOLE = (-1, 10**12, 2**70, 10**30)
 BROKEN = ("nan", "inf", "-inf", "-1", "1e308")
 #: Whole numbers that are absurd elsewhere and all right here.
 FINE = {("seed", 10**12)}
-MODEL = ["--model", "random/resnet18"]
+MODEL = ["--model", "random/squeezenet1_1"]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.faults.s3 import Server, environment, serving
-from stores.backends import object_store, remote_read
+from stores.backends import object_requests, private
 from stores.backends.location import Place, place
 from stores.manifest.manifest import Manifest
 from tests.command import Ran, embank
@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with serving("bucket") as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**environment(found.url), remote_read.CACHE_VARIABLE: ""}.items():
+        for name, value in {**environment(found.url), private.CACHE_VARIABLE: ""}.items():
             patch.setenv(name, value)
-        object_store.bucket_of.cache_clear()
+        object_requests.bucket_of.cache_clear()
         yield found
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(manifest: Path, bank: str) -> list[str]:
     recipe = manifest.with_name("recipe.json")
-    asked = ["embed", manifest, "--model", "random/resnet18", "--recipe", recipe, "--bank", bank]
+    asked = ["embed", manifest, "--model", "random/squeezenet1_1", "--recipe", recipe, "--bank", bank]
     return [*map(str, asked), "--device", "cpu", "--chunk-rows", "8", "--max-failed", "0.5", "--json"]
 
 
@@ -78,8 +78,8 @@ def values(bank: Place | str, out: Path) -> np.ndarray:
 
 
 def test_evaluations_give_the_numbers_of_the_bank_on_disk(disk: Path, bucket: str) -> None:
-    fewshot = ["--model", "random/resnet18", "--n-way", 2, "--n-shot", 3, "--n-query", 3, "--json"]
-    knn = ["--model", "random/resnet18", "--leave-one-out", "-k", 3, "--device", "cpu", "--json"]
+    fewshot = ["--model", "random/squeezenet1_1", "--n-way", 2, "--n-shot", 3, "--n-query", 3, "--json"]
+    knn = ["--model", "random/squeezenet1_1", "--leave-one-out", "-k", 3, "--device", "cpu", "--json"]
     for command, options, compared in (
         ("fewshot", fewshot, ("accuracy", "ci95", "images", "masked")),
         ("knn", knn, ("test", "by_k", "masked")),
@@ -131,12 +131,12 @@ def test_verify_and_repair(manifest: Path, disk: Path, server: Server, tmp_path:
     assert embank("bank", "verify", bank).out == f"{bank}: 5 chunks verified, no damage\n"
     (feature,) = embank("bank", "ls", bank, "--json").json
     damaged = place(f"{bank}/{feature['name']}/embedding/c/3/0")
-    data = bytearray(object_store.read_if_there(damaged) or b"")
+    data = bytearray(object_requests.read_if_there(damaged) or b"")
     data[77] ^= 32
-    object_store.replace(damaged, bytes(data))
+    object_requests.replace(damaged, bytes(data))
     ran = embank("bank", "verify", bank, "--json")
     assert (ran.code, [each["chunk"] for each in ran.json["damaged"]]) == (1, [3])
-    ran = embank("knn", bank, "--model", "random/resnet18", "--leave-one-out", "--device", "cpu")
+    ran = embank("knn", bank, "--model", "random/squeezenet1_1", "--leave-one-out", "--device", "cpu")
     assert ran.code == 2
     assert f"embank bank repair {bank}" in ran.err
     ran = embank("bank", "repair", bank, "--json")
@@ -176,11 +176,11 @@ def test_killed_and_resumed(manifest: Path, disk: Path, server: Server, tmp_path
 def test_exit_codes(
     bucket: str, server: Server, monkeypatch: pytest.MonkeyPatch, kind: str, code: int, said: str
 ) -> None:
-    monkeypatch.setattr(object_store, "RETRIES", {"max_retries": 0})
-    object_store.bucket_of.cache_clear()
+    monkeypatch.setattr(object_requests, "RETRIES", {"max_retries": 0})
+    object_requests.bucket_of.cache_clear()
     with server.faulty(lambda count, method, path: kind):
         ran = embank("bank", "ls", bucket)
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
     assert ran.code == code
     assert said in ran.err
     assert bucket in ran.err

@@ -270,7 +270,7 @@ def test_half_a_batch_fits(
 def test_progress_counts_what_is_done_again_once(
     files: dict[str, Path], disturb: Callable[..., list[int]], fresh: Path
 ) -> None:
-    seen: list[extract.Progress] = []
+    seen: list[extract.PassProgress] = []
     disturb("copy", torch.OutOfMemoryError(TORCH_OOM), BATCH // 2, 3)  # in the middle of a chunk
     extract.embed(
         Manifest.read(files["manifest"]),

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-import cli
+from engine.commands.checking import by_model
 from stores.bank.reader import Bank
 from stores.bank.records import read_all
 from stores.maintenance.verify import verify
@@ -161,11 +161,11 @@ def test_ls_and_show_and_export(bank: Path, tmp_path: Path) -> None:
 
 def test_a_name_that_is_taken_changes_nothing(bank: Path, manifest: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in bank.rglob("*") if path.is_file()}
-    ran = embed(manifest, bank, "--name", "self-supervised", model="random/resnet18")
+    ran = embed(manifest, bank, "--name", "self-supervised", model="random/squeezenet1_1")
     assert ran.code == 2
     assert "taken" in ran.err
     assert {path: path.stat().st_mtime_ns for path in bank.rglob("*") if path.is_file()} == before
-    refused = embed(manifest, tmp_path / "new", "--name", "a/b", model="random/resnet18")
+    refused = embed(manifest, tmp_path / "new", "--name", "a/b", model="random/squeezenet1_1")
     assert refused.code == 2
     assert not (tmp_path / "new").exists()
 
@@ -193,7 +193,7 @@ def test_rename(bank: Path) -> None:
     ],
 )
 def test_whose_weights(words: list[str], slugs: list[str], expected: list[str | None]) -> None:
-    assert cli._by_model("--weights", "file", words, slugs) == expected
+    assert by_model("--weights", "file", words, slugs) == expected
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_weights_of_nobody_are_refused(words: list[str]) -> None:
     from stores.errors import Refused
 
     with pytest.raises(Refused, match="--weights"):
-        cli._by_model("--weights", "file", words, ["a/x", "b/y"])
+        by_model("--weights", "file", words, ["a/x", "b/y"])
 
 
 @pytest.mark.slow
@@ -219,13 +219,14 @@ def test_weights_beside_a_model_that_has_its_own(manifest: Path, tmp_path: Path)
         "--name",
         f"{SLUG}=mine",
         "--json",
-        model="random/resnet18",
+        model="random/squeezenet1_1",
     )
     assert ran.code == 0, ran.err
-    assert [(each["model"], each["name"]) for each in ran.json] == [("random/resnet18", None), (SLUG, "mine")]
-    alone = embed(manifest, tmp_path / "alone", model="random/resnet18")
+    names = [(each["model"], each["name"]) for each in ran.json]
+    assert names == [("random/squeezenet1_1", None), (SLUG, "mine")]
+    alone = embed(manifest, tmp_path / "alone", model="random/squeezenet1_1")
     assert alone.code == 0
-    first = Bank.open(tmp_path / "bank").features("random/resnet18").array
+    first = Bank.open(tmp_path / "bank").features("random/squeezenet1_1").array
     np.testing.assert_array_equal(first, Bank.open(tmp_path / "alone").features().array)
 
 
@@ -247,15 +248,15 @@ def test_rm_asks_and_without_a_terminal_refuses(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = tmp_path / "bank"
-    assert embed(manifest, bank, "--name", "mine", model="random/resnet18").code == 0
-    assert embed(manifest, bank, "--seed", 7, "--name", "other", model="random/resnet18").code == 0
+    assert embed(manifest, bank, "--name", "mine", model="random/squeezenet1_1").code == 0
+    assert embed(manifest, bank, "--seed", 7, "--name", "other", model="random/squeezenet1_1").code == 0
     refused = embank("bank", "rm", bank, "mine")
     assert refused.code == 2
     assert "--yes" in refused.err
     monkeypatch.setattr("sys.stdin", Terminal("n"))
     assert embank("bank", "rm", bank, "mine").code == 2
     assert sorted(titles(bank)) == ["mine", "other"]
-    assert embank("bank", "rm", bank, "random/resnet18", "--yes").code == 2, "it fits both"
+    assert embank("bank", "rm", bank, "random/squeezenet1_1", "--yes").code == 2, "it fits both"
     monkeypatch.setattr("sys.stdin", Terminal("y"))
     assert embank("bank", "rm", bank, "mine").code == 0
     assert titles(bank) == ["other"]
@@ -264,7 +265,7 @@ def test_rm_asks_and_without_a_terminal_refuses(
     assert titles(bank) == []
     assert verify(bank).ok
     assert [each.kind for each in read_all(bank)] == ["embed", "embed"]
-    again = embed(manifest, bank, "--json", model="random/resnet18")
+    again = embed(manifest, bank, "--json", model="random/squeezenet1_1")
     assert (again.code, again.json["embedded"], again.json["name"]) == (0, 24, None)
 
 

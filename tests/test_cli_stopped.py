@@ -93,14 +93,14 @@ UNCHANGED = {
     "bank rm": (["bank", SECOND, "--yes"], "stores.maintenance.remove:_unseal"),
     "bank prune": (["bank"], "stores.bank.caches:_discard"),
     "bank relabel": (["bank", "bank/manifest.parquet", "-o", "new"], "stores.maintenance.relabel:match"),
-    "bank audit": (["bank", *MODEL], "engine.evals.neighbours.audit:keep"),
+    "bank audit": (["bank", *MODEL], "engine.evals.neighbours.audit:keep_record"),
     "fewshot": (
         ["bank", *MODEL, "--n-way", 2, "--n-shot", 2, "--n-query", 2],
-        "engine.evals.fewshot.bank:keep",
+        "engine.evals.fewshot.bank:keep_record",
     ),
     "knn": (["bank", *MODEL, "--model", SECOND], "stores.bank.records:Batch.write"),
     "probe": (["bank", *MODEL, "--values", 2, "--bootstrap", 0], "engine.evals.probe.solvers:solve"),
-    "search": (["bank", *MODEL, "--id", "image 1"], "engine.evals.neighbours.search:keep"),
+    "search": (["bank", *MODEL, "--id", "image 1"], "engine.evals.neighbours.search:keep_record"),
     "records ls": (["bank"], "stores.bank.record_index:read_index"),
     "records show": (["bank", "x"], "stores.bank.record_index:record_of"),
     "records export": (["bank", "-o", "r.csv"], "stores.bank.record_index:read_index"),
@@ -189,6 +189,6 @@ def test_a_stopped_relabelling_resumes(root: Path, monkeypatch: pytest.MonkeyPat
 def test_models_that_were_evaluated_before_the_stop_have_no_record(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    press(monkeypatch, "engine.evals.neighbours.knn:keep", after=1)
+    press(monkeypatch, "engine.evals.neighbours.knn:keep_record", after=1)
     assert embank("knn", root / "bank", *MODEL, "--model", SECOND).code == 130
     assert not list((root / "bank").glob("records/*knn*"))

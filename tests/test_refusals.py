@@ -24,7 +24,7 @@ from stores.manifest.manifest import Manifest
 from tests.command import embank
 from tests.stores.banks import flip
 
-MODEL = "random/resnet18"
+MODEL = "random/squeezenet1_1"
 NET, OTHER = "torchvision/squeezenet1_1", "torchvision/squeezenet1_0"
 #: What a command may write whether it is refused or not: caches, made again from the rest.
 DERIVED = ("stamps.json",)
@@ -133,7 +133,7 @@ def make_work(root: Path) -> None:
 
 SMALL = "--values 2 --bootstrap 0 --device cpu"
 EMBED = "embed {x}.parquet --recipe {root}/recipe.json --device cpu --threads 1"
-BANK = "{x}.bank --model random/resnet18"
+BANK = "{x}.bank --model random/squeezenet1_1"
 NEW = "new/bank"
 TWO = "{root}/good.pth --weights {root}/good.pth"
 VIEWS = f"invariance {BANK} --views 4 --images 4 --device cpu"

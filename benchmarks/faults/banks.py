@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.backends import files, locks
+from stores.backends import disk, flock, local
 from stores.bank import documents
 from stores.bank.keys import ChunkResult, Failure, FeatureKey
 from stores.bank.reader import Bank
@@ -20,7 +20,7 @@ from stores.bank.writer import FeatureWriter, open_or_create
 from stores.manifest import tables
 from stores.manifest.manifest import Manifest
 
-#: Calls of `os` that touch the disk, as `stores.backends.files` and `stores.backends.locks` make them.
+#: Calls of `os` that touch the disk, as `stores.backends.local` and the modules behind it make them.
 PRIMITIVES = frozenset(
     ["open", "close", "read", "readv", "write", "pwrite", "ftruncate", "fsync", "listdir", "stat"]
 ) | {"link", "replace", "unlink", "mkdir", "rmdir"}
@@ -140,7 +140,7 @@ class Os:
 
 
 #: Modules whose `os` the stores touch the disk by.
-_DOORS: tuple[Any, ...] = (files, locks, tables)
+_DOORS: tuple[Any, ...] = (disk, local, flock, tables)
 
 
 @contextmanager

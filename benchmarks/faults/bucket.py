@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.faults.banks import FREE, FREE_NAMES, chunk_result, fill, make_key, make_manifest
 from benchmarks.faults.s3 import Fault, Server, environment, serving
 from benchmarks.speed import common
-from stores.backends import object_store
+from stores.backends import object_requests
 from stores.backends.location import ObjectPath
 from stores.bank import documents
 from stores.bank.commit import Committer
@@ -73,19 +73,19 @@ def _server() -> Iterator[Server]:
     with (
         serving("bucket") as server,
         patch.dict(os.environ, environment(server.url)),
-        patch.object(object_store, "RETRIES", {"max_retries": 0}),
-        patch.object(object_store, "PAUSES", ()),
+        patch.object(object_requests, "RETRIES", {"max_retries": 0}),
+        patch.object(object_requests, "PAUSES", ()),
     ):
-        object_store.bucket_of.cache_clear()
+        object_requests.bucket_of.cache_clear()
         yield server
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
 
 
 def race(server: Server, seed: int) -> str:
     """One race; what is wrong with its end, or nothing."""
     layout = _one_chunk()
     for path in [layout.marker(0), *(layout.chunk_file(array, 0) for array in ARRAYS)]:
-        object_store.remove(layout.root / path)  # type: ignore[arg-type]
+        object_requests.remove(layout.root / path)  # type: ignore[arg-type]
     results = [chunk_result(0, 0, ROWS, DIM, seed=each) for each in range(RACERS)]
     drawn = np.random.default_rng(seed)
 
@@ -128,24 +128,24 @@ def _is_of(layout: FeatureLayout, result: ChunkResult) -> bool:
     wanted = {path: bytes(data) for path, data in encode(result, layout).files.items()}
     marker = documents.read(layout.root / layout.marker(0))
     promised = {path: promise["sha256"] for path, promise in marker["files"].items()}
-    there = {path: object_store.read_if_there(layout.root / path) for path in wanted}  # type: ignore[arg-type]
+    there = {path: object_requests.read_if_there(layout.root / path) for path in wanted}  # type: ignore[arg-type]
     return there == wanted and promised == {p: hashlib.sha256(d).hexdigest() for p, d in wanted.items()}
 
 
 def _overwriting(path: ObjectPath, data: bytes | memoryview) -> bool:
     """Mutant: replaces what is there."""
-    object_store.replace(path, bytes(data))
+    object_requests.replace(path, bytes(data))
     return True
 
 
 def _not_withdrawing(self: Committer, relative: str, data: memoryview) -> bool:
     """Mutant: takes whatever lies there for its own."""
-    object_store.create(self.layout.root / relative, data)  # type: ignore[arg-type]
+    object_requests.create(self.layout.root / relative, data)  # type: ignore[arg-type]
     return True
 
 
 MUTANTS: dict[str, tuple[Any, str, Any]] = {
-    "overwrite": (object_store, "create", _overwriting),
+    "overwrite": (object_requests, "create", _overwriting),
     "no withdrawal": (Committer, "_create", _not_withdrawing),
 }
 
@@ -158,9 +158,8 @@ def _until_caught(server: Server, name: str, seed: int) -> int | None:
 
 def _spoil(server: Server, stride: int, problems: list[str]) -> tuple[dict[str, int], int]:
     """Spoil each request of a run in each way; returns runs by kind, and how many ended with an error."""
-    bank = open_or_create("s3://bucket/faults", make_manifest(Path("/elsewhere"), ROWS), chunk_rows=64)
-    root = bank.path
-    assert isinstance(root, ObjectPath)
+    root = ObjectPath("s3", "bucket", "faults")
+    open_or_create(root, make_manifest(Path("/elsewhere"), ROWS), chunk_rows=64)
     empty = everything(root)
     _embed(root)  # The first run of a process also asks whether the store keeps conditions.
     begin(root, empty)
@@ -196,16 +195,16 @@ def _embed(root: ObjectPath) -> None:
 def begin(root: ObjectPath, contents: dict[str, bytes]) -> None:
     """Make these the objects below a prefix, and no others."""
     for key in everything(root).keys() - contents.keys():
-        object_store.remove(root / key)
+        object_requests.remove(root / key)
     for key, data in contents.items():
-        object_store.replace(root / key, data)
+        object_requests.replace(root / key, data)
 
 
 def everything(root: ObjectPath) -> dict[str, bytes]:
     """Every object below a prefix, by its relative key."""
-    store = object_store.bucket_of(root.scheme, root.bucket)
+    store = object_requests.bucket_of(root.scheme, root.bucket)
     keys = [each["path"].removeprefix(f"{root.key}/") for batch in store.list(root.key) for each in batch]
-    return {key: object_store.read_if_there(root / key) or b"" for key in keys}
+    return {key: object_requests.read_if_there(root / key) or b"" for key in keys}
 
 
 def lasting(root: ObjectPath) -> dict[str, bytes]:
@@ -231,7 +230,7 @@ def lies(root: ObjectPath) -> list[str]:
             found += [
                 f"{key} promises {path}"
                 for path, promise in promised.items()
-                if object_store.digest(root / path) != (promise["size"], promise["sha256"])
+                if object_requests.digest(root / path) != (promise["size"], promise["sha256"])
             ]
     return found
 

@@ -131,7 +131,7 @@ class _Trial:
         finally:
             for path in set((self.bank / "records").iterdir()) - before:
                 path.unlink()
-        return [each["accuracy"] for each in found]
+        return [float(str(each["accuracy"])) for each in found]
 
 
 def build(folder: Path) -> Path:

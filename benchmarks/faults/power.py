@@ -9,7 +9,7 @@ resumed on what is left, and cut again. No committed chunk may be lost, no marke
 end as an undisturbed one. Then the protocol is broken on purpose; each mutant must be caught.
 """
 
-# The stores' own primitives on purpose, see `stores.backends.files`.
+# The stores' own primitives on purpose, see `stores.backends.local`.
 # ruff: noqa: PTH102, PTH105, PTH108, PTH110
 
 import errno
@@ -37,7 +37,8 @@ from benchmarks.faults.banks import (
     quick_folder,
 )
 from benchmarks.speed import common
-from stores.backends import files
+from stores.backends import disk, files
+from stores.backends.local import LocalBackend
 from stores.bank import documents
 from stores.bank.commit import Committer, marker_document
 from stores.bank.encode import EncodedChunk
@@ -421,7 +422,7 @@ def _is_whole(path: Path) -> bool:
 
 def _data_synced_after_the_marker(self: Committer, chunk: EncodedChunk) -> bool:
     """The marker reaches the disk for sure, what it speaks of later."""
-    with mock.patch.object(files, "write_new", _write_unsynced):
+    with mock.patch.object(disk, "write_new", _write_unsynced):
         for path, data in chunk.files.items():
             self._create(path, data)
     marker = self.layout.root / self.layout.marker(chunk.index)
@@ -432,17 +433,17 @@ def _data_synced_after_the_marker(self: Committer, chunk: EncodedChunk) -> bool:
 
 
 def _write_unsynced(path: Path, data: Any) -> None:
-    with mock.patch.object(files.os, "fsync", lambda descriptor: None):  # type: ignore[attr-defined]
+    with mock.patch.object(disk.os, "fsync", lambda descriptor: None):  # type: ignore[attr-defined]
         _WRITE_NEW(path, data)
 
 
-_WRITE_NEW = files.write_new
+_WRITE_NEW = disk.write_new
 
 MUTANTS: dict[str, races.Mutant] = {
     "marker synced before its data": (Committer, "commit_held", _data_synced_after_the_marker),
     "marker first": (Committer, "commit_held", races.marker_first),
-    "names never synced": (files, "sync_directory", lambda path: None),
-    "bytes never synced": (files, "write_new", _write_unsynced),
+    "names never synced": (LocalBackend, "sync_directory", lambda self, folder: None),
+    "bytes never synced": (disk, "write_new", _write_unsynced),
 }
 
 

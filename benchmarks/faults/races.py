@@ -121,8 +121,9 @@ def _races(layout: FeatureLayout, seed: int) -> Iterator[tuple[list[ChunkResult]
 
 def root_of(layout: FeatureLayout) -> Path:
     """The bank's folder."""
-    assert isinstance(layout.root, Path)
-    return layout.root
+    root = files.local_path(layout.root)
+    assert root is not None
+    return root
 
 
 def steps_alone(layout: FeatureLayout) -> int:

@@ -25,7 +25,7 @@ import engine.decode.threaded
 import engine.decode.torchvision
 import engine.models.forward.encoder  # noqa: F401
 from engine.embed.run import EmbedOptions, embed
-from engine.executors import Executor
+from engine.executors import SERIAL, Executor
 from engine.models import resolve
 from engine.recipes import load_recipe
 from engine.runtime import Runtime
@@ -53,7 +53,7 @@ class Job:
     precision: str = "fp32"
     decoder: str = "turbo"
 
-    def run(self, bank: str, executor: Executor | None = None) -> None:
+    def run(self, bank: str, executor: Executor = SERIAL) -> None:
         """Embed into `bank`, here or by an executor's workers."""
         embed(
             Manifest.read(self.manifest),

@@ -149,8 +149,6 @@ def replace_text(path: Path, text: str) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Spread):
         return asdict(value)
-    if isinstance(value, Path):
-        return str(value)
     return value.item() if hasattr(value, "item") else str(value)
 
 

@@ -27,7 +27,8 @@ from benchmarks.speed.common import (
 )
 from engine.decode import make_decoder
 from engine.decode.protocol import Decoder
-from engine.embed.run import EmbedOptions, embed, image_source
+from engine.embed.options import EmbedOptions, image_source
+from engine.embed.run import embed
 from engine.models import load, resolve
 from engine.models.catalog.lookup import ModelSpec
 from engine.recipes import RECIPES, Recipe

@@ -25,8 +25,11 @@ from benchmarks.speed import common
 from benchmarks.speed.simulate import Chunks, Costs, Load, Server, simulate
 from engine import executors
 from engine.decode import decoder_name
+from engine.embed.plan import ChunkTask, feature_key
+from engine.embed.progress import Tally
 from engine.embed.run import EmbedOptions
-from engine.embed.worker import Tally, Task, Work, embed_chunk, feature_key
+from engine.embed.worker import Work
+from engine.executors.submitted import run_task
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
@@ -52,17 +55,17 @@ WORKERS = (1, 2, 4, 8, 16, 32, 64, 125, 250, 500, 1000)
 CHUNK_S = (2.0, 10.0, 60.0)
 
 
-def timed_chunk(work: Work, task: Task) -> tuple[float, float]:
-    """(seconds of `embed_chunk`, of them in the commit), by the worker's own clock."""
+def timed_chunk(work: Work, task: ChunkTask) -> tuple[float, float]:
+    """(seconds of a chunk, of them in the commit), by the worker's own clock."""
     start = time.perf_counter()
-    tally, _ = embed_chunk(work, task)
-    return time.perf_counter() - start, tally.stages[2].busy_s
+    parts = run_task(work, task)
+    return time.perf_counter() - start, sum(part.stages[2].busy_s for part in parts)
 
 
-def doze(seconds: float, work: Work, task: Task) -> tuple[Tally, dict[int, dict[str, Any]]]:
-    """A task that takes and returns what `embed_chunk` does, and sleeps."""
+def doze(seconds: float, work: Work, task: ChunkTask) -> list[Tally]:
+    """A task that takes and returns what a chunk does, and sleeps."""
     time.sleep(seconds)
-    return Tally(), {i: {"precision": work.runtime.numerics} for i in task.models}
+    return [Tally(encoders={i: {"precision": work.runtime.numerics} for i in task.models})]
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Bench:
         return cls(folder, manifest, EmbedOptions(batch_size=8, chunk_rows=chunk_rows), Runtime(threads=1))
 
     @contextlib.contextmanager
-    def work(self, name: str) -> Iterator[tuple[Work, list[Task]]]:
+    def work(self, name: str) -> Iterator[tuple[Work, list[ChunkTask]]]:
         """A new bank's work, while this process is its coordinator."""
         spec = resolve("random/resnet18", recipe=replace(Recipe(), size=64, crop=64))
         bank: Bank = open_or_create(self.folder / name, self.manifest, chunk_rows=self.options.chunk_rows)
@@ -89,7 +92,7 @@ class Bench:
         key = feature_key(spec, decoder, self.runtime, self.manifest.image_digest, self.options.dtype)
         layout = FeatureLayout(bank.path.resolve(), key, spec.dim, bank.grid)
         with FeatureWriter(bank, key, spec.dim) as writer:
-            tasks = [Task(chunk, (0,)) for chunk in writer.todo]
+            tasks = [ChunkTask(chunk, (0,)) for chunk in writer.todo]
             yield Work(self.manifest.root, (spec,), (layout,), self.runtime, self.options), tasks
 
 
@@ -122,7 +125,7 @@ def _among(bench: Bench, workers: int, tasks: int) -> dict[str, Load]:
         waited = time.perf_counter() - start
         idle = {name: (s - before[name]) / waited for name, s in _spent(watched).items()}
         before, start = _spent(watched), time.perf_counter()
-        for _ in executor.run(doze, [(workers / _RATE, work, Task(i, (0,))) for i in range(tasks)]):
+        for _ in executor.run(doze, [(workers / _RATE, work, ChunkTask(i, (0,))) for i in range(tasks)]):
             pass
         seconds = time.perf_counter() - start
         spent = {name: s - before[name] for name, s in _spent(watched).items()}
@@ -138,7 +141,7 @@ def _spent(processes: dict[str, Any]) -> dict[str, float]:
 
 def _warm(executor: executors.DaskExecutor, work: Work, workers: int) -> None:
     """Have every worker do something once, so that imports are over."""
-    for _ in executor.run(doze, [(0.5, work, Task(0, (0,)))] * workers):
+    for _ in executor.run(doze, [(0.5, work, ChunkTask(0, (0,)))] * workers):
         pass
 
 
@@ -191,7 +194,7 @@ def measure_dozing(bench: Bench, workers: int, tasks: int, seconds: float) -> fl
     with executors.local(workers) as executor, bench.work(f"doze{workers}") as (work, _):
         _warm(executor, work, workers)
         start = time.perf_counter()
-        for _ in executor.run(doze, [(seconds, work, Task(i, (0,))) for i in range(tasks)]):
+        for _ in executor.run(doze, [(seconds, work, ChunkTask(i, (0,))) for i in range(tasks)]):
             pass
         return time.perf_counter() - start
 

@@ -4,14 +4,24 @@
 
     images = embank.Manifest.from_folder("xrays/")
     embank.embed(images, ["torchvision/resnet50"], "xrays.bank")
-    features = embank.Bank.open("xrays.bank").features()
-    x, y = features.xy()  # usable rows: [n, d] float32, [n] int64
+    x, y = embank.Bank.open("xrays.bank").features().xy()  # usable rows: [n, d] float32, [n] int64
+
+Every evaluation takes `Features` and a `Compute`, and gives a result with `metrics()` (values with intervals,
+and reasons where they are undefined) and `predictions()` of single images:
+
+    features = embank.Features.from_bank("xrays.bank", "torchvision/resnet50")
+    mine = embank.Features.from_arrays(embeddings, labels, groups=patients, splits=splits)
+    result = embank.evaluate("fewshot", mine, embank.Compute.resolve(), n_shot=5)
+    result.metrics()["accuracy"].low
 
 | name | what it is | called as |
 | --- | --- | --- |
 | `Manifest` | the list of images | `read(path)`, `from_folder(path)`, `from_table(path)`, `from_frame(...)` |
 | `Bank` | a bank on disk or in a bucket | `open(path)`, then `features(name)`, `list()`, `manifest()` |
-| `Features` | one sealed feature of a bank | `array`, `ok`, `labels`, `labelled(...)`, `xy(label, split)` |
+| `FeatureSet` | one sealed feature of a bank | `array`, `ok`, `labels`, `labelled(...)`, `xy(label, split)` |
+| `Features` | what evaluations take | `from_bank(bank, model)`, `from_arrays(array, labels, *, ...)` |
+| `Compute` | where they compute | `resolve(device, threads, backend, memory)` |
+| `evaluate` | any of them | `evaluate(kind, features, compute, **options)`: `fewshot`, `knn`, ... |
 | `embed` | images to features, in a bank | `embed(manifest, models, bank, *, runtime, options, ...)` |
 | `fewshot` | prototypes on arrays | `fewshot(features, labels, Protocol(...), *, groups, ok, ...)` |
 | `knn` | neighbours on arrays | `knn(features, labels, KnnOptions(...), *, train, test, groups, ok)` |
@@ -34,9 +44,12 @@ if TYPE_CHECKING:
     from engine import datasets as datasets
     from engine import models as models
     from engine.embed.run import embed as embed
+    from engine.evals.catalogue import evaluate as evaluate
+    from engine.evals.common.compute import Compute as Compute
+    from engine.evals.common.features import Features as Features
     from engine.evals.common.torch_dataset import TorchDataset as TorchDataset
-    from engine.evals.fewshot.evaluate import Protocol as Protocol
     from engine.evals.fewshot.evaluate import fewshot as fewshot
+    from engine.evals.fewshot.options import Protocol as Protocol
     from engine.evals.invariance.evaluate import invariances_from_bank as invariance
     from engine.evals.invariance.options import InvarianceOptions as InvarianceOptions
     from engine.evals.neighbours.knn import KnnOptions as KnnOptions
@@ -47,7 +60,7 @@ if TYPE_CHECKING:
     from engine.evals.saliency.bank import saliency_from_bank as saliency
     from engine.evals.saliency.options import SaliencyOptions as SaliencyOptions
     from stores.bank.reader import Bank as Bank
-    from stores.bank.reader import FeatureSet as Features
+    from stores.bank.reader import FeatureSet as FeatureSet
     from stores.errors import EmbankError as EmbankError
     from stores.manifest.manifest import Manifest as Manifest
 
@@ -55,7 +68,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bank",
+    "Compute",
     "EmbankError",
+    "FeatureSet",
     "Features",
     "InvarianceOptions",
     "KnnOptions",
@@ -67,6 +82,7 @@ __all__ = [
     "__version__",
     "datasets",
     "embed",
+    "evaluate",
     "fewshot",
     "invariance",
     "knn",
@@ -79,16 +95,19 @@ __all__ = [
 #: Public name -> its module, and its name there; a test holds this against the imports above.
 _HOMES = {
     "Bank": ("stores.bank.reader", "Bank"),
+    "Compute": ("engine.evals.common.compute", "Compute"),
     "EmbankError": ("stores.errors", "EmbankError"),
-    "Features": ("stores.bank.reader", "FeatureSet"),
+    "FeatureSet": ("stores.bank.reader", "FeatureSet"),
+    "Features": ("engine.evals.common.features", "Features"),
     "InvarianceOptions": ("engine.evals.invariance.options", "InvarianceOptions"),
     "KnnOptions": ("engine.evals.neighbours.knn", "KnnOptions"),
     "Manifest": ("stores.manifest.manifest", "Manifest"),
     "ProbeOptions": ("engine.evals.probe.evaluate", "ProbeOptions"),
-    "Protocol": ("engine.evals.fewshot.evaluate", "Protocol"),
+    "Protocol": ("engine.evals.fewshot.options", "Protocol"),
     "SaliencyOptions": ("engine.evals.saliency.options", "SaliencyOptions"),
     "TorchDataset": ("engine.evals.common.torch_dataset", "TorchDataset"),
     "embed": ("engine.embed.run", "embed"),
+    "evaluate": ("engine.evals.catalogue", "evaluate"),
     "fewshot": ("engine.evals.fewshot.evaluate", "fewshot"),
     "invariance": ("engine.evals.invariance.evaluate", "invariances_from_bank"),
     "knn": ("engine.evals.neighbours.knn", "knn"),

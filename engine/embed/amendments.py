@@ -6,13 +6,13 @@ stays what it was; they may be added to, and never changed, so that every row is
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from engine.errors import BankError, Refused
 from engine.models import ModelSpec
 from stores.bank.reader import Bank
 from stores.bank.seal import definition
 from stores.bank.writer import FeatureWriter
+from stores.json_types import JsonObject
 
 #: Provenance's word for rules whose rows have not all been tried yet.
 _UNDER_WAY = "amending"
@@ -47,7 +47,7 @@ def begin(writer: FeatureWriter, spec: ModelSpec) -> bool:
         return bool(spec.recipe.deep)
     _with(spec, _rules(body), writer.key.name)
     if len(spec.recipe.deep) > len(_rules(body)):
-        body = {**body, "recipe": {**body["recipe"], "deep": list(spec.recipe.deep)}, _UNDER_WAY: True}
+        body = {**body, "recipe": {**_recipe(body), "deep": list(spec.recipe.deep)}, _UNDER_WAY: True}
         writer.write_provenance(body)
     return bool(body.get(_UNDER_WAY))
 
@@ -59,8 +59,8 @@ def end(writer: FeatureWriter) -> None:
         writer.write_provenance(body)
 
 
-def _recorded(bank: Bank, feature: str) -> dict[str, Any]:
-    """A feature's provenance; empty if it has none that is undamaged."""
+def _recorded(bank: Bank, feature: str) -> JsonObject:
+    """Read a feature's provenance; empty if it has none that is undamaged."""
     try:
         body = bank.provenance(feature)
     except BankError:
@@ -68,8 +68,14 @@ def _recorded(bank: Bank, feature: str) -> dict[str, Any]:
     return body if isinstance(body.get("recipe"), dict) else {}
 
 
-def _rules(body: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(map(str, body["recipe"].get("deep", ()))) if body else ()
+def _recipe(body: JsonObject) -> JsonObject:
+    recipe = body.get("recipe")
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _rules(body: JsonObject) -> tuple[str, ...]:
+    rules = _recipe(body).get("deep")
+    return tuple(map(str, rules)) if isinstance(rules, list) else ()
 
 
 def _with(spec: ModelSpec, recorded: Sequence[str], title: str) -> ModelSpec:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from engine.decode import decoder_name
 from engine.decode.oracle import Oracle
 from engine.decode.parity import pixel_parity
 from engine.embed.amendments import amended
-from engine.embed.run import EmbedOptions, feature_key, image_source
-from engine.embed.worker import decoder_of
+from engine.embed.options import EmbedOptions, image_source
+from engine.embed.plan import feature_key
+from engine.embed.report import Certificate, Comparison
+from engine.embed.worker import decoder_of, pad_batch
 from engine.errors import BankError
 from engine.models import ModelSpec, load
 from engine.models.forward.plain import PlainModel
@@ -49,7 +51,7 @@ def certify(
     options: EmbedOptions,
     feature: str | None = None,
     sample: int = SAMPLE,
-) -> dict[str, Any]:
+) -> Certificate:
     """Measure how a run computes a model's features against Pillow pixels and the plain model in float32.
 
     What is measured has the run's decoder, precision, batch size and padding. The truth is the plain model
@@ -106,7 +108,7 @@ def certify(
                 "plain": lambda x: plain(x.cpu().numpy()),
             }
             ours, theirs = run.features(fast, models), run.features(reference, models)
-    certificate = {
+    certificate: Certificate = {
         "rows": rows,
         "decoder": fast.name,
         "precision": runtime.numerics,
@@ -162,7 +164,7 @@ class _Run:
         portions = [self.rows[i : i + self.batch_size] for i in range(0, len(self.rows), self.batch_size)]
         for decoded in decoder.stream(self.source, portions):
             count, failed = len(decoded.rows), list(decoded.failures)
-            pixels = self._fixed_shape(decoded.pixels)
+            pixels = pad_batch(decoded.pixels, self.batch_size, self.runtime)  # as a run does
             for name, model in models.items():
                 features = model(pixels)[:count].astype(np.float64)
                 features[failed] = np.nan
@@ -170,19 +172,10 @@ class _Run:
             read = np.ones(count)
             read[failed] = 0
             parts["read"].append(read)
-        return {name: np.concatenate(each) for name, each in parts.items()}
-
-    def _fixed_shape(self, pixels: "torch.Tensor") -> "torch.Tensor":
-        """Pad a batch where a run does (`chunks.Resident`): where arithmetic may depend on its size."""
-        missing = self.batch_size - len(pixels)
-        if missing == 0 or not (self.runtime.on_cuda or self.runtime.compile):
-            return pixels
-        import torch
-
-        return torch.cat([pixels, pixels.new_zeros((missing, *pixels.shape[1:]))])
+        return {name: np.concatenate(batches) for name, batches in parts.items()}
 
 
-def _compare(ours: _Features, theirs: _Features) -> dict[str, Any]:
+def _compare(ours: _Features, theirs: _Features) -> Comparison:
     """Features by the run's decoder and by Pillow: how far the run is from the truth, and why."""
     run, truth = ours["encoder"], theirs["plain"]
     cosine = _cosine(run, truth)
@@ -225,6 +218,6 @@ def _centred_cosine(a: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArr
     return _cosine(a - mean, truth - mean)
 
 
-def _over(reduce: Callable[..., Any], values: NDArray[np.float64]) -> float | None:
+def _over(reduce: Callable[[NDArray[np.float64]], np.floating], values: NDArray[np.float64]) -> float | None:
     finite = values[np.isfinite(values)]
     return float(reduce(finite)) if len(finite) else None

@@ -1,4 +1,4 @@
-"""Looking at image files before anything is computed: are they there, and are they those of the bank?
+"""Checking image files before anything is computed: are they there, and are they those of the bank?
 
 Nothing here decodes an image or changes a bank.
 """
@@ -6,9 +6,11 @@ Nothing here decodes an image or changes a bank.
 # ruff: noqa: PTH116, PTH118
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -16,9 +18,27 @@ import numpy as np
 from engine.decode.contents import Contents, changed
 from engine.decode.formats.sniff import sniff
 from engine.decode.source import ImageSource
+from engine.embed.options import EmbedOptions, InputChecks, image_source
+from engine.embed.plan import Plan
 from engine.errors import BadImage, Refused
+from engine.pipeline import PROGRESS_EVERY_S, PassProgress, new_clocks
 from engine.recipes import Recipe
-from stores.bank.contents import Table, differing_rows, known, unknown
+from stores.bank.amend import uncommitted_rows
+from stores.bank.contents import (
+    Table,
+    contents_of_bank,
+    contents_of_feature,
+    differing_rows,
+    fill,
+    known,
+    set_digest,
+    unknown,
+    write_set,
+)
+from stores.bank.layout import FeatureLayout
+from stores.bank.reader import Bank
+from stores.bank.writer import layout_in
+from stores.manifest.manifest import Manifest
 from stores.members import split
 
 T = TypeVar("T")
@@ -27,25 +47,106 @@ T = TypeVar("T")
 SAMPLE = 64
 _THREADS = 8
 
-#: Called with (files looked at, files in all).
-Looked = Callable[[int, int], None]
+#: Called with (files read, files in all).
+FilesRead = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class InputChecks:
-    """How far the image files are trusted to be what they were.
+class InputFiles:
+    """The image files before anything is computed: are they there, and are they those of the bank?
 
     Attributes:
-        max_missing: the largest share of missing files with which a run starts.
-        every: compare every file of what was embedded before, not a random sample.
-        accept_changed: if files have changed, make features of them as they are now, beside the old ones.
-        retry_failed: try again the rows that failed because of their image.
+        manifest: the images.
+        options: which files are accepted.
+        checks: how far they are trusted.
+        bank: None if there is none yet.
+        on_progress: shown while many files are read.
     """
 
-    max_missing: float = 0.01
-    every: bool = False
-    accept_changed: bool = False
-    retry_failed: bool = False
+    manifest: Manifest
+    options: EmbedOptions
+    checks: InputChecks
+    bank: Bank | None
+    on_progress: Callable[[PassProgress], None] | None
+
+    @cached_property
+    def _source(self) -> ImageSource:
+        return image_source(self.manifest, self.options)
+
+    @cached_property
+    def _accepted(self) -> Table | None:
+        """The contents of all files now, if changes are accepted and some files have changed.
+
+        Raises:
+            Refused: too many files are missing.
+        """
+        if not self.checks.accept_changed or self.bank is None:
+            return None
+        rows = range(len(self._source))
+        refuse_missing(self._source, rows, self.checks.max_missing)
+        now = digests(self._source, rows, self._show_reading())
+        return now if len(differing_rows(contents_of_bank(self.bank), now)) else None
+
+    @property
+    def image_set(self) -> str:
+        """Name of the image set, "" for the images that the bank saw first.
+
+        Raises:
+            Refused: changes are accepted, and too many files are missing.
+        """
+        return "" if self._accepted is None else set_digest(self._accepted)
+
+    def write_image_set(self, bank: Bank) -> None:
+        """Write the image set into the bank, if it is another than the bank's first."""
+        if self._accepted is not None:
+            write_set(bank.path, self._accepted)
+
+    def refuse_unusable(self, plan: Plan) -> None:
+        """Refuse missing files where there is something to do, and changed ones where something is done.
+
+        Raises:
+            Refused: too many files are missing.
+            ChangedImage: files are others than those that the bank's rows were made from.
+        """
+        layouts = [self._layout(plan, position) for position in range(len(plan.specs))]
+        rows = set[int]()
+        for layout in layouts:
+            rows.update(range(len(self._source)) if layout is None else uncommitted_rows(layout))
+        if rows:
+            refuse_missing(self._source, sorted(rows), self.checks.max_missing)
+        if self.bank is not None and self._accepted is None:
+            expected = contents_of_bank(self.bank) if rows else self._made_from(filter(None, layouts))
+            if known(expected).any():
+                refuse_changed(self._source, expected, every=self.checks.every, on_read=self._show_reading())
+
+    def _layout(self, plan: Plan, position: int) -> FeatureLayout | None:
+        spec = plan.specs[position]
+        if self.bank is None:
+            return None
+        return layout_in(self.bank, plan.setup.key(spec), spec.dim, self.image_set)
+
+    def _made_from(self, layouts: Iterable[FeatureLayout]) -> Table:
+        """What the features that are asked for were made from."""
+        table = unknown(len(self._source))
+        for layout in layouts:
+            fill(table, contents_of_feature(layout))
+        return table
+
+    def _show_reading(self) -> FilesRead | None:
+        """Show the reading of files as a pass is shown; what takes no time needs no bar."""
+        callback, start = self.on_progress, time.perf_counter()
+        last = start
+        if callback is None:
+            return None
+
+        def show(done: int, total: int) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            if now - last >= PROGRESS_EVERY_S or (done == total and total > SAMPLE):
+                last = now
+                callback(PassProgress(("comparing files",), done, total, 0, now - start, *new_clocks()))
+
+        return show
 
 
 def refuse_missing(source: ImageSource, rows: Sequence[int], max_missing: float) -> None:
@@ -91,7 +192,7 @@ def _is_there(path: str) -> bool:
 
 
 def refuse_changed(
-    source: ImageSource, expected: Table, *, every: bool = False, looked: Looked | None = None
+    source: ImageSource, expected: Table, *, every: bool = False, on_read: FilesRead | None = None
 ) -> int:
     """Compare files with what a bank's rows were made from; those that are not there now are passed over.
 
@@ -108,7 +209,7 @@ def refuse_changed(
     rows = np.flatnonzero(known(expected))
     if not every and len(rows) > SAMPLE:
         rows = np.sort(np.random.default_rng().choice(rows, SAMPLE, replace=False))
-    now = digests(source, rows.tolist(), looked)
+    now = digests(source, rows.tolist(), on_read)
     compared = int(known(now)[rows].sum())
     differing = differing_rows(expected, now)  # what was not read now is not known
     if len(differing):
@@ -117,7 +218,7 @@ def refuse_changed(
     return compared
 
 
-def digests(source: ImageSource, rows: Sequence[int], looked: Looked | None = None) -> Table:
+def digests(source: ImageSource, rows: Sequence[int], on_read: FilesRead | None = None) -> Table:
     """The contents of image files as they are now.
 
     Returns:
@@ -129,8 +230,8 @@ def digests(source: ImageSource, rows: Sequence[int], looked: Looked | None = No
     contents = Contents(unknown(len(source)))
     reading = replace(source, contents=contents, sha256=None)
     for done, _ in enumerate(_in_threads(lambda row: _read(reading, row), rows), 1):
-        if looked is not None:
-            looked(done, len(rows))
+        if on_read is not None:
+            on_read(done, len(rows))
     return contents.read
 
 
@@ -142,7 +243,7 @@ def _read(source: ImageSource, row: int) -> bytes | BadImage:
 
 
 def no_longer_pending(source: ImageSource, recipe: Recipe, rows: Sequence[int]) -> list[int]:
-    """Of rows that the machine or a setting stood in the way of, those in whose way nothing stands now.
+    """Choose the pending rows that can be embedded now, since what stood in their way is gone.
 
     Raises:
         ChangedImage: a file is not the one that other features were made from.

@@ -1,30 +1,35 @@
 """What made a feature: weights, settings, versions. Written beside it, for whoever computes it again."""
 
 import os
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
+from engine.decode.source import Limits
+from engine.embed.options import EmbedOptions
+from engine.embed.plan import Setup
 from engine.errors import BankError
+from engine.models import ModelSpec
+from engine.recipes import Recipe
+from engine.runtime import Runtime
 from engine.versions import versions
+from stores.bank.layout import SIDE
+from stores.bank.reader import Bank
+from stores.json_types import JsonObject
+from stores.manifest.manifest import Manifest
 
-if TYPE_CHECKING:
-    from engine.embed.worker import EmbedOptions
-    from engine.models import ModelSpec
-    from engine.runtime import Runtime
-    from stores.bank.reader import Bank
-    from stores.manifest.manifest import Manifest
+#: What a JSON document holds before it is checked: anything.
+JsonDocument: TypeAlias = Mapping[str, Any]
 
 
-def of_options(options: "EmbedOptions") -> dict[str, Any]:
-    """The settings of an embed run as plain values."""
+def options_document(options: EmbedOptions) -> JsonObject:
+    """Give the settings of an embed run as plain values."""
     return asdict(options)
 
 
-def of_features(
-    spec: "ModelSpec", manifest: "Manifest", options: "EmbedOptions", runtime: "Runtime", decoder: str
-) -> dict[str, Any]:
-    """What `bank repair` needs to compute the features again."""
+def provenance_document(spec: ModelSpec, manifest: Manifest, setup: Setup) -> JsonObject:
+    """Say what made a model's features, as `Provenance` reads it."""
     return {
         "model": spec.slug,
         "weights_source": spec.weights_source,
@@ -32,41 +37,93 @@ def of_features(
         "weights_sha256": spec.weights_sha256,
         "recipe": spec.recipe.to_dict(),
         "root": os.path.abspath(manifest.root),  # noqa: PTH100 - a link to the images may be turned later
-        "decoder": decoder,
-        "options": of_options(options),
-        "runtime": asdict(runtime),
-        "versions": versions(),
+        "decoder": setup.decoder,
+        "options": options_document(setup.options),
+        "runtime": asdict(setup.runtime),
+        "versions": dict(versions()),
     }
 
 
-def recorded(bank: "Bank", feature: str) -> dict[str, Any]:
-    """What `of_features` wrote of a feature, for whoever computes with the same settings again.
+@dataclass(frozen=True)
+class Provenance:
+    """What made a feature, as its run wrote it down.
 
-    Raises:
-        BankError: it is lost or damaged, or lacks what it has to say.
+    Attributes:
+        model: slug.
+        weights_source: the weights in a few words.
+        weights_path: their file, None where they were drawn from `runtime.seed`.
+        weights_sha256: of the file, or of the tensors drawn.
+        recipe: preprocessing.
+        root: folder of the images; absolute, but in banks of early versions as the user typed it.
+        decoder: full name of the decoder that ran, e.g. `dali-mixed`; empty in banks of early versions.
+        options: of the run.
+        runtime: of the run: the device, precision, threads and seed of then.
     """
-    made = bank.provenance(feature)
-    if not _is_complete(made):
-        raise BankError(
-            f"The provenance of {feature} in {bank.path} does not say how the feature was made",
-            "It names model, weights, recipe, root, options and runtime",
-            "run the same `embank embed` command again, which writes it anew",
+
+    model: str
+    weights_source: str
+    weights_path: Path | None
+    weights_sha256: str
+    recipe: Recipe
+    root: Path
+    decoder: str
+    options: EmbedOptions
+    runtime: Runtime
+
+    @classmethod
+    def of(cls, bank: Bank, feature: str) -> "Provenance":
+        """Read a feature's provenance.
+
+        Args:
+            feature: its full name.
+
+        Raises:
+            BankError: it is missing or damaged, says too little, or has unknown fields.
+        """
+        body = bank.provenance(feature)
+        if not _is_complete(body):
+            raise BankError(
+                f"The provenance of {feature} in {bank.path} does not say how the feature was made",
+                "It names model, weights, recipe, root, options and runtime",
+                "run the same `embank embed` command again, which writes it anew",
+            )
+        try:
+            return cls._parse(body)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BankError(
+                f"{bank.path / SIDE / feature / 'provenance.json'} cannot be understood ({error!r})",
+                "It says how the feature was made, in the fields of this version or an earlier one",
+                "use the version of embank that made the feature, or embed into a new bank",
+            ) from error
+
+    @classmethod
+    def _parse(cls, body: JsonDocument) -> "Provenance":
+        weights_path, options = body["weights_path"], body["options"]
+        return cls(
+            model=body["model"],
+            weights_source=body["weights_source"],
+            weights_path=Path(weights_path) if weights_path else None,
+            weights_sha256=body["weights_sha256"],
+            recipe=Recipe.from_dict(body["recipe"]),
+            root=Path(body["root"]),
+            decoder=body.get("decoder", ""),
+            options=EmbedOptions(**{**options, "limits": Limits(**options["limits"])}),
+            runtime=Runtime(**body["runtime"]),
         )
-    return made
 
 
-def _is_complete(made: dict[str, Any]) -> bool:
-    options, runtime = made.get("options"), made.get("runtime")
+def _is_complete(body: JsonDocument) -> bool:
+    options, runtime = body.get("options"), body.get("runtime")
     if (
         not isinstance(options, dict)
         or not isinstance(runtime, dict)
-        or not isinstance(made.get("recipe"), dict)
+        or not isinstance(body.get("recipe"), dict)
     ):
         return False
     limits = options.get("limits")
     return (
-        all(_is_text(made.get(name)) for name in ("model", "root"))
-        and (made.get("weights_path") is None or _is_weights(made["weights_path"]))
+        all(_is_text(body.get(name)) for name in ("model", "root"))
+        and (body.get("weights_path") is None or _is_weights(body["weights_path"]))
         and isinstance(limits, dict)
         and limits.keys() == {"max_pixels", "max_bytes"}
         and all(type(limit) is int for limit in limits.values())

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 from engine.versions import versions
 from stores.backends.location import Place
@@ -13,6 +13,22 @@ from stores.maintenance.relabel import relabel as make
 from stores.manifest.manifest import Manifest
 
 
+class RelabelReport(TypedDict):
+    """What the new bank is made of; `relabel` says what the fields mean."""
+
+    bank: str
+    source: str
+    rows: int
+    named: int
+    matched_by: str
+    in_order: bool
+    classes: dict[str, int]
+    unlabelled: int
+    features: list[str]
+    unfinished: list[str]
+    seconds: float
+
+
 def relabel(
     bank: Place | str,
     manifest: Manifest,
@@ -20,7 +36,7 @@ def relabel(
     *,
     features: Sequence[str] | None = None,
     on_progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> RelabelReport:
     """Make a bank of the same images and features under another manifest (`stores.maintenance.relabel`).
 
     Returns:
@@ -35,7 +51,7 @@ def relabel(
     start = time.perf_counter()
     source = Bank.open(bank)
     made = make(source, manifest, target, features=features, progress=on_progress)
-    report = {
+    report: RelabelReport = {
         "bank": str(made.bank.path),
         "source": str(source.path),
         "rows": made.bank.rows,

@@ -8,13 +8,17 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from engine.decode import decoder_name
+from engine.embed.plan import ChunkTask, feature_key
+from engine.embed.progress import Watch
 from engine.embed.restore import restore
-from engine.embed.run import Progress, embed
-from engine.embed.worker import Resident, Tally, Task, Watch, Work, feature_key
+from engine.embed.run import embed
+from engine.embed.worker import Ready, Resident, Work
 from engine.errors import BankError, Refused
+from engine.executors import Local
+from engine.pipeline import PassProgress
 from stores.backends.location import Place, place
 from stores.backends.locks import coordinating
 from stores.bank.keys import ChunkResult
@@ -32,6 +36,37 @@ from stores.manifest.manifest import Manifest
 _LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.999, "fp16": 0.999}
 
 
+class DamageReport(TypedDict):
+    """A damaged file that is left, as `embank bank verify` shows it."""
+
+    feature: str | None
+    chunk: int | None
+    path: str
+    reason: str
+    remedy: str
+
+
+class UnrepairedReport(TypedDict):
+    """Chunks that stay damaged, and why."""
+
+    feature: str
+    chunks: list[int]
+    reason: str
+    remedy: str
+
+
+class RepairReport(TypedDict):
+    """What a repair did; `repair` says what the fields mean."""
+
+    ok: bool
+    damaged: int
+    recomputed: int
+    features: dict[str, int]
+    quarantined: list[str]
+    unrepaired: list[UnrepairedReport]
+    remaining: list[DamageReport]
+
+
 @dataclass(frozen=True)
 class Unrepaired:
     """Damaged chunks of a feature that could not be mended, and why."""
@@ -40,7 +75,8 @@ class Unrepaired:
     chunks: tuple[int, ...]
     error: Refused
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> UnrepairedReport:
+        """Give the fields as a JSON object."""
         reason = f"{self.error.found}. {self.error.rule}"
         return {
             "feature": self.feature,
@@ -57,8 +93,8 @@ def repair(
     root: Path | None = None,
     device: str = "auto",
     given: Manifest | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> dict[str, Any]:
+    on_progress: Callable[[PassProgress], None] | None = None,
+) -> RepairReport:
     """Verify a bank and mend what is damaged, with the settings that made it.
 
     Args:
@@ -86,19 +122,19 @@ def repair(
     rest = _without(report, promises)
     lost = quarantine(bank, rest, unfinished=promises.keys())
     moved = [damage.path for damage in rest.damaged if damage.reason != "missing"]
-    store, again = Bank.open(bank), _Again(weights, root, device)
+    store, settings = Bank.open(bank), _Settings(weights, root, device, on_progress)
     unrepaired: list[Unrepaired] = []
     for feature, chunks in promises.items():
-        put_aside, failed = _heal(store, feature, chunks, again, on_progress)
+        put_aside, failed = _heal(store, feature, chunks, settings)
         moved += put_aside
         unrepaired += failed
     for feature, indices in lost.items():
         if feature not in promises and (indices or not store.is_sealed(feature)):
             try:
-                _embed_again(store, feature, again, on_progress)
+                _embed_again(store, feature, settings)
             except Refused as error:
                 unrepaired.append(Unrepaired(feature, tuple(indices), error))
-    left = {(each.feature, chunk) for each in unrepaired for chunk in each.chunks}
+    left = {(damage.feature, chunk) for damage in unrepaired for chunk in damage.chunks}
     wanted = {feature: [promise.index for promise in chunks] for feature, chunks in promises.items()} | lost
     recomputed = {
         feature: sum((feature, index) not in left for index in indices) for feature, indices in wanted.items()
@@ -108,7 +144,7 @@ def repair(
     return _result(bank, report, recomputed, moved, unrepaired)
 
 
-def _without_manifest(bank: Place | str, report: VerifyReport) -> dict[str, Any]:
+def _without_manifest(bank: Place | str, report: VerifyReport) -> RepairReport:
     """Mend what needs no manifest. Chunks are computed again, which takes it, so they are left alone."""
     others = tuple(damage for damage in report.damaged if damage.path != MANIFEST)
     moved: list[str] = []
@@ -124,7 +160,7 @@ def _result(
     recomputed: dict[str, int],
     moved: Sequence[str],
     unrepaired: Sequence[Unrepaired],
-) -> dict[str, Any]:
+) -> RepairReport:
     now = verify(bank)
     return {
         "ok": now.ok and not unrepaired,
@@ -132,7 +168,7 @@ def _result(
         "recomputed": sum(recomputed.values()),
         "features": recomputed,
         "quarantined": sorted(moved),
-        "unrepaired": [each.to_dict() for each in unrepaired],
+        "unrepaired": [chunks.to_dict() for chunks in unrepaired],
         "remaining": now.to_dict()["damaged"],
     }
 
@@ -140,14 +176,14 @@ def _result(
 def _nothing_done(unrepaired: Sequence[Unrepaired]) -> Refused:
     """The error where nothing could be mended, and so nothing was changed."""
     first = unrepaired[0].error
-    named = "; ".join(f"chunk {', '.join(map(str, each.chunks))} of {each.feature}" for each in unrepaired)
+    named = "; ".join(f"chunk {', '.join(map(str, bad.chunks))} of {bad.feature}" for bad in unrepaired)
     return type(first)(f"Damaged as before: {named}. {first.found}", first.rule, first.remedy)
 
 
 def _promises(root: Place, report: VerifyReport) -> dict[str, list[Promise]]:
     """What damaged chunks must be again, by feature; without those of which nothing says it."""
     promises: dict[str, list[Promise]] = {}
-    damaged = {(each.feature, each.chunk) for each in report.damaged}
+    damaged = {(damage.feature, damage.chunk) for damage in report.damaged}
     for feature, chunk in sorted((f, c) for f, c in damaged if f is not None and c is not None):
         layout = definition(root, feature)
         promise = None if layout is None else promise_of_chunk(layout, chunk)
@@ -159,13 +195,11 @@ def _promises(root: Place, report: VerifyReport) -> dict[str, list[Promise]]:
 def _without(report: VerifyReport, promises: dict[str, list[Promise]]) -> VerifyReport:
     """The report without the chunks that are put back from a promise."""
     healed = {(feature, promise.index) for feature, chunks in promises.items() for promise in chunks}
-    rest = tuple(each for each in report.damaged if (each.feature, each.chunk) not in healed)
+    rest = tuple(damage for damage in report.damaged if (damage.feature, damage.chunk) not in healed)
     return VerifyReport(report.chunks, rest)
 
 
-def _embed_again(
-    store: Bank, feature: str, again: "_Again", on_progress: Callable[[Progress], None] | None
-) -> None:
+def _embed_again(store: Bank, feature: str, settings: "_Settings") -> None:
     """Compute what nothing promises, as an interrupted run is resumed."""
     layout = definition(store.path, feature)
     if layout is None:
@@ -174,23 +208,19 @@ def _embed_again(
             "It says what the feature is",
             "run the same `embank embed` command again, which writes it anew",
         )
-    manifest, work, _ = again.work(store, layout)
+    again = settings.restored(store, layout)
     embed(
-        manifest,
-        work.specs,
+        again.manifest,
+        again.work.specs,
         store.path,
-        runtime=work.runtime,
-        options=work.options,
-        on_progress=on_progress,
+        runtime=again.work.runtime,
+        options=again.work.options,
+        on_progress=settings.on_progress,
     )
 
 
 def _heal(
-    store: Bank,
-    feature: str,
-    promises: Sequence[Promise],
-    again: "_Again",
-    on_progress: Callable[[Progress], None] | None,
+    store: Bank, feature: str, promises: Sequence[Promise], settings: "_Settings"
 ) -> tuple[list[str], list[Unrepaired]]:
     """Compute chunks again, one by one, and put back those that are what was promised."""
     layout = definition(store.path, feature)
@@ -200,7 +230,7 @@ def _heal(
     unrepaired: list[Unrepaired] = []
     if lost:
         try:
-            moved, unrepaired = _compute(store, layout, lost, again, on_progress)
+            moved, unrepaired = _compute(settings.restored(store, layout), lost, settings)
         except Refused as error:
             unrepaired = [_unrepaired(feature, lost, error)]
     if not unrepaired:
@@ -209,30 +239,25 @@ def _heal(
 
 
 def _compute(
-    store: Bank,
-    layout: FeatureLayout,
-    promises: Sequence[Promise],
-    again: "_Again",
-    on_progress: Callable[[Progress], None] | None,
+    again: "_Again", promises: Sequence[Promise], settings: "_Settings"
 ) -> tuple[list[str], list[Unrepaired]]:
     moved: list[str] = []
     unrepaired: list[Unrepaired] = []
-    manifest, work, least = again.work(store, layout)
+    layout, work = again.layout, again.work
     by_index = {promise.index: promise for promise in promises}
 
-    def put_back(model: int, result: ChunkResult, task: Task) -> None:
-        moved.extend(heal_chunk(layout, by_index[task.chunk], result, min_cosine=least))
+    def put_back(model: int, result: ChunkResult, task: ChunkTask) -> None:
+        moved.extend(heal_chunk(layout, by_index[task.chunk], result, min_cosine=again.min_cosine))
 
-    tasks = [Task(promise.index, (0,)) for promise in promises]
-    tally = Tally()
-    watch = Watch(work, tasks, tally, on_progress)
+    tasks = [ChunkTask(promise.index, (0,)) for promise in promises]
+    watch = Watch((work.specs[0].slug,), sum(map(work.size, tasks)), settings.on_progress)
     with (
-        coordinating(layout.side / "lock", f"Feature {layout.name} of {store.path}"),
-        closing(Resident(work, manifest, commit=put_back)) as resident,
+        coordinating(layout.side / "lock", f"Feature {layout.name} of {again.bank.path}"),
+        closing(Resident(work, put_back)) as resident,
     ):
         for task in tasks:
             try:
-                resident.run([task], tally, watch.look)
+                resident.run([task], watch.count)
             except Refused as error:
                 unrepaired.append(_unrepaired(layout.name, [by_index[task.chunk]], error))
     return moved, unrepaired
@@ -244,20 +269,36 @@ def _unrepaired(feature: str, promises: Sequence[Promise], error: Refused) -> Un
 
 @dataclass(frozen=True)
 class _Again:
-    """How features are computed again: what the user says of weights, images and device."""
+    """How a feature is computed again.
+
+    Attributes:
+        min_cosine: how alike the embeddings must be; None: equal to the bit.
+    """
+
+    bank: Bank
+    layout: FeatureLayout
+    manifest: Manifest
+    work: Work
+    min_cosine: float | None
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the user says of weights, images and device; and where progress is shown."""
 
     weights: Path | None
     root: Path | None
     device: str
+    on_progress: Callable[[PassProgress], None] | None
 
-    def work(self, store: Bank, layout: FeatureLayout) -> tuple[Manifest, Work, float | None]:
-        """The manifest, the work, and how alike embeddings must be (None: equal to the bit).
+    def restored(self, bank: Bank, layout: FeatureLayout) -> _Again:
+        """Restore the encoder and the images of a feature.
 
         Raises:
             Refused: weights or images are gone, or this machine makes other features.
         """
-        encoder = restore(
-            store,
+        feature = restore(
+            bank,
             layout.name,
             weights=self.weights,
             root=self.root,
@@ -265,20 +306,21 @@ class _Again:
             recorded_threads=True,
             same_kind=True,
         )
-        made, runtime = encoder.made, encoder.runtime
-        options = replace(made.options, decoder=made.decoder.partition("-")[0] or made.options.decoder)
-        manifest = replace(store.manifest(), root=encoder.images.root)
+        spec, runtime, options = feature.spec, feature.runtime, feature.options
+        manifest = replace(bank.manifest(), root=feature.images.root)
         decoder = decoder_name(options.decoder, runtime.device, options.dct)
-        key = feature_key(encoder.spec, decoder, runtime, layout.key.images, options.dtype)
+        key = feature_key(spec, decoder, runtime, layout.key.images, options.dtype)
         if key.name != layout.name:
             raise BankError(
                 f"These inputs make {key.name}, not {layout.name}",
                 "A repair uses the very weights, settings and decoder that made the features",
                 "give the original file with --weights",
             )
-        exact = not (made.runtime.on_cuda or runtime.on_cuda or runtime.compile)
-        work = Work(manifest.root, (encoder.spec,), (layout,), runtime, options)
-        return manifest, work, None if exact else _least_cosine(store, layout, runtime.precision)
+        here = Local(Ready(bank, manifest))
+        work = Work(manifest.root, (spec,), (layout,), runtime, options, here)
+        exact = not (feature.made.runtime.on_cuda or runtime.on_cuda or runtime.compile)
+        least = None if exact else _least_cosine(bank, layout, runtime.precision)
+        return _Again(bank, layout, manifest, work, least)
 
 
 def _least_cosine(store: Bank, layout: FeatureLayout, precision: str) -> float:

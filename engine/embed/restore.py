@@ -22,15 +22,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine import models
 from engine import runtime as machine
+from engine.decode import Decoder, make_decoder
 from engine.decode.contents import Contents, Table
 from engine.decode.source import ImageSource, Limits
-from engine.embed.provenance import recorded
-from engine.embed.worker import EmbedOptions, image_source
+from engine.embed.options import EmbedOptions, image_source
+from engine.embed.provenance import Provenance
 from engine.errors import BadImage, BankError, ChangedImage, Refused
 from engine.models import ModelSpec, resolve
 from engine.recipes import Recipe
@@ -42,75 +44,16 @@ from stores.bank.seal import definition
 from stores.manifest.manifest import Manifest
 from stores.members import split
 
+if TYPE_CHECKING:
+    from engine.models import Encoder
+
 #: Files whose digests are compared before a root that nothing else speaks for is believed.
 _COMPARED = 8
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What made a feature, as its run wrote it down.
-
-    Attributes:
-        model: slug.
-        weights_source: the weights in a few words.
-        weights_path: their file, None where they were drawn from `runtime.seed`.
-        weights_sha256: of the file, or of the tensors drawn.
-        recipe: preprocessing.
-        root: folder of the images; absolute, but in banks of early versions as the user typed it.
-        decoder: full name of the decoder that ran, e.g. `dali-mixed`; empty in banks of early versions.
-        options: of the run.
-        runtime: of the run: the device, precision, threads and seed of then.
-    """
-
-    model: str
-    weights_source: str
-    weights_path: Path | None
-    weights_sha256: str
-    recipe: Recipe
-    root: Path
-    decoder: str
-    options: EmbedOptions
-    runtime: Runtime
-
-    @classmethod
-    def of(cls, bank: Bank, feature: str) -> "Provenance":
-        """Read a feature's provenance.
-
-        Args:
-            feature: its full name.
-
-        Raises:
-            BankError: it is missing or damaged, or its fields are not those that this version knows.
-        """
-        body = recorded(bank, feature)
-        try:
-            return cls._parse(body)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BankError(
-                f"{bank.path / SIDE / feature / 'provenance.json'} cannot be understood ({error!r})",
-                "It says how the feature was made, in the fields of this version or an earlier one",
-                "use the version of embank that made the feature, or embed into a new bank",
-            ) from error
-
-    @classmethod
-    def _parse(cls, body: dict[str, Any]) -> "Provenance":
-        recorded = body["weights_path"]
-        return cls(
-            model=body["model"],
-            weights_source=body["weights_source"],
-            weights_path=Path(recorded) if recorded else None,
-            weights_sha256=body["weights_sha256"],
-            recipe=Recipe.from_dict(body["recipe"]),
-            root=Path(body["root"]),
-            decoder=body.get("decoder", ""),
-            options=EmbedOptions(**{**body["options"], "limits": Limits(**body["options"]["limits"])}),
-            runtime=Runtime(**body["runtime"]),
-        )
-
-
-@dataclass(frozen=True)
 class Restored:
-    """How a feature is computed again.
+    """The encoder and the images of a feature: how it is computed again.
 
     Attributes:
         bank, feature: where it lies, and its full name.
@@ -128,9 +71,67 @@ class Restored:
     root: Path | None = None
 
     @cached_property
+    def options(self) -> EmbedOptions:
+        """The settings of the feature's run, with the decoder that ran, whatever `auto` means here.
+
+        Raises:
+            BankError: the feature's key is lost, or its provenance contradicts it.
+        """
+        layout, made = definition(self.bank.path, self.feature), self.made
+        if layout is None:
+            raise BankError(
+                f"The key of {self.feature} is lost",
+                "It says what the feature is",
+                "run the same `embank embed` command again, which writes it anew",
+            )
+        if made.decoder not in ("", layout.key.decoder):
+            path = self.bank.path / SIDE / self.feature / "provenance.json"
+            raise BankError(
+                f"{path} says that {made.decoder} decoded the images, the feature's key says "
+                f"{layout.key.decoder}",
+                "Both were written by the run that made the feature",
+                f"remove {path} and run the same `embank embed` command again, which writes it anew",
+            )
+        name, _, variant = layout.key.decoder.partition("-")
+        return replace(self.made.options, decoder=name, dct=variant == "dct")
+
+    @cached_property
     def images(self) -> ImageSource:
         """The files that the feature was made from, looked for at the first use. Raises as `images_of`."""
         return images_of(self.bank, self.feature, root=self.root)
+
+    def other_file(self, image: Path) -> ImageSource:
+        """Take a file that is not in the bank, under the limits of the feature's run."""
+        return one_file(image, self.made.options.limits)
+
+    def decoder(self, batch_size: int) -> Decoder:
+        """Make the decoder whose pixels the feature was made from.
+
+        Args:
+            batch_size: the most images of a batch.
+
+        Raises:
+            Refused: it is not installed here.
+        """
+        return make_decoder(
+            self.options.decoder,
+            self.spec.recipe.rendering,
+            device=self.runtime.device,
+            threads=self.runtime.threads,
+            batch_size=batch_size,
+            dct=self.options.dct,
+        )
+
+    def encoder(self, recipe: Recipe | None = None) -> "Encoder":
+        """Load the encoder: uint8 [B, S, S, 3] pixels in, float32 [B, d] features out.
+
+        Args:
+            recipe: whose normalisation to apply, instead of the feature's.
+
+        Raises:
+            WeightsError: the weights have changed since they were resolved.
+        """
+        return models.load(replace(self.spec, recipe=recipe or self.spec.recipe), self.runtime)
 
 
 def restore(
@@ -159,13 +160,14 @@ def restore(
         BankError: the provenance is missing or damaged.
     """
     made = Provenance.of(bank, feature)
-    chosen = machine.device_like(made.runtime.device) if device == "auto" else device
-    if device == "auto" and chosen == "cpu":
-        _refuse_the_cpu(made, same_kind)
     then = made.runtime
+    if device == "auto":
+        device = machine.device_like(then.device)
+        if device == "cpu":
+            _refuse_the_cpu(made, same_kind)
     threads = then.threads if recorded_threads else None
-    runtime = Runtime.resolve(chosen, then.precision, threads, then.seed, then.compile)
-    return Restored(bank, feature, spec_of(made, weights=weights), runtime, made, root)
+    runtime = Runtime.resolve(device, then.precision, threads, then.seed, then.compile)
+    return Restored(bank, feature, _spec_of(made, weights, made.recipe), runtime, made, root)
 
 
 def _refuse_the_cpu(made: Provenance, same_kind: bool) -> None:
@@ -187,24 +189,32 @@ def _refuse_the_cpu(made: Provenance, same_kind: bool) -> None:
         )
 
 
-def spec_of(made: Provenance, *, weights: Path | None = None) -> ModelSpec:
+def spec_of(
+    bank: Bank, feature: str, *, weights: Path | None = None, recipe: Recipe | None = None
+) -> ModelSpec:
     """Resolve the model of a feature, with the very weights and preprocessing.
 
     Args:
+        feature: its full name.
         weights: the weights file, where it is not at its recorded place any more.
+        recipe: preprocessing instead of the feature's.
 
     Raises:
         Refused: the weights are not there, or are others than the feature's.
+        BankError: the provenance is missing or damaged.
     """
+    made = Provenance.of(bank, feature)
+    return _spec_of(made, weights, recipe or made.recipe)
+
+
+def _spec_of(made: Provenance, weights: Path | None, recipe: Recipe) -> ModelSpec:
     if weights is None and made.weights_path is not None and not made.weights_path.exists():
         raise Refused(
             f"the weights of {made.model} are not at {made.weights_path} any more",
             "What is compared with the bank's features goes through the very weights that made them",
             "give the file with --weights FILE",
         )
-    spec = resolve(
-        made.model, weights=weights or made.weights_path, recipe=made.recipe, seed=made.runtime.seed
-    )
+    spec = resolve(made.model, weights=weights or made.weights_path, recipe=recipe, seed=made.runtime.seed)
     if spec.weights_sha256 != made.weights_sha256:
         raise Refused(
             f"weights {spec.weights_sha256[:12]} ({spec.weights_source})",
@@ -233,9 +243,9 @@ def images_of(
         BankError: the manifest or a provenance is missing or damaged.
     """
     manifest, made = bank.manifest(), _records(bank, feature)
-    options = _options(made, allow_outside)
-    contents = Contents(_expected(bank, feature))
-    folder = _root(bank, manifest, [one.root for one in made], options, contents, root)
+    options, contents = _options(made, allow_outside), Contents(_expected(bank, feature))
+    folders = _Folders(bank, manifest, options, contents)
+    folder = folders.recorded([one.root for one in made]) if root is None else folders.named(root)
     return image_source(replace(manifest, root=folder), options, contents)
 
 
@@ -274,70 +284,73 @@ def _options(made: Sequence[Provenance], allow_outside: bool) -> EmbedOptions:
     )
 
 
-def _root(
-    bank: Bank,
-    manifest: Manifest,
-    recorded: Sequence[Path],
-    options: EmbedOptions,
-    contents: Contents,
-    given: Path | None,
-) -> Path:
-    if given is not None:
-        if not _holds(given, manifest.uris):
-            raise _nothing(given, manifest.uris)
-        return given.resolve()
-    places = _distinct(_usable(path, manifest) for path in recorded)
-    there = [path for path in places if _holds(path, manifest.uris)]
-    if len(there) > 1:
-        raise Refused(
-            f"The images of {bank.path} are in {' and in '.join(map(str, there))}",
-            "Its features were made from different folders, and this command uses none of them",
-            "give the one you mean with --root",
-        )
-    return there[0] if there else _beside(bank, manifest, places, options, contents)
+@dataclass(frozen=True)
+class _Folders:
+    """The folders in which the images of a bank may be."""
 
+    bank: Bank
+    manifest: Manifest
+    options: EmbedOptions
+    contents: Contents
 
-def _usable(recorded: Path, manifest: Manifest) -> Path | None:
-    """A recorded root as an absolute path; a relative one only where it means what the manifest's root does.
+    def named(self, root: Path) -> Path:
+        """The folder that the user named. Raises Refused: it holds none of the images."""
+        if not _holds(root, self.manifest.uris):
+            raise _nothing(root, self.manifest.uris)
+        return root.resolve()
 
-    Early versions wrote down what the user typed, relative to a working directory that nobody knows now.
-    """
-    here = recorded.resolve()
-    return here if recorded.is_absolute() or here == manifest.root.resolve() else None
+    def recorded(self, roots: Iterable[Path]) -> Path:
+        """The one folder that the features were made from, or else the one beside the bank.
 
+        Raises:
+            Refused: the images are in several folders or in none, or are others.
+        """
+        absolute = list(dict.fromkeys(path for path in map(self._absolute, roots) if path is not None))
+        there = [path for path in absolute if _holds(path, self.manifest.uris)]
+        if len(there) > 1:
+            raise Refused(
+                f"The images of {self.bank.path} are in {' and in '.join(map(str, there))}",
+                "Its features were made from different folders, and this command uses none of them",
+                "give the one you mean with --root",
+            )
+        return there[0] if there else self._beside(absolute)
 
-def _distinct(paths: Iterable[Path | None]) -> list[Path]:
-    return list(dict.fromkeys(path for path in paths if path is not None))
+    def _absolute(self, root: Path) -> Path | None:
+        """A recorded root as an absolute path; a relative one only if it means what the manifest's root does.
 
+        Early versions wrote down what the user typed, relative to a working directory that nobody knows now.
+        """
+        here = root.resolve()
+        return here if root.is_absolute() or here == self.manifest.root.resolve() else None
 
-def _beside(
-    bank: Bank, manifest: Manifest, gone: Sequence[Path], options: EmbedOptions, contents: Contents
-) -> Path:
-    """The root that the bank's manifest keeps, if its files are the bank's images."""
-    lost = f"No finished feature of {bank.path} records where its images are"
-    if gone:
-        lost = f"The images of {bank.path} are not in {' or in '.join(map(str, gone))} any more"
-    beside = manifest.root.resolve()
-    if not _holds(beside, manifest.uris):
+    def _beside(self, gone: Sequence[Path]) -> Path:
+        """The root that the bank's manifest keeps, if its files are the bank's images."""
+        lost = f"No finished feature of {self.bank.path} records where its images are"
+        if gone:
+            lost = f"The images of {self.bank.path} are not in {' or in '.join(map(str, gone))} any more"
+        beside = self.manifest.root.resolve()
+        if not _holds(beside, self.manifest.uris):
+            raise Refused(
+                lost,
+                "Images are read from the folder that the features were made from",
+                "say where it is now with --root FOLDER",
+            )
+        images = image_source(replace(self.manifest, root=beside), self.options, self.contents)
+        agreeing, other = _compare(images)
+        if agreeing > other:
+            return beside
+        if other:
+            raise Refused(
+                lost,
+                f"The files of the same names in {beside} are others by their SHA-256",
+                "say where the images are now with --root FOLDER",
+            )
         raise Refused(
             lost,
-            "Images are read from the folder that the features were made from",
-            "say where it is now with --root FOLDER",
+            f"{beside} has files of the same names, but nothing recorded proves that they are the same "
+            "pictures",
+            f"if they are, give --root {beside}",
         )
-    agreeing, other = _compare(image_source(replace(manifest, root=beside), options, contents))
-    if agreeing > other:
-        return beside
-    if other:
-        raise Refused(
-            lost,
-            f"The files of the same names in {beside} are others by their SHA-256",
-            "say where the images are now with --root FOLDER",
-        )
-    raise Refused(
-        lost,
-        f"{beside} has files of the same names, but nothing recorded proves that they are the same pictures",
-        f"if they are, give --root {beside}",
-    )
 
 
 def _compare(images: ImageSource) -> tuple[int, int]:

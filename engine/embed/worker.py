@@ -6,13 +6,11 @@ process took which chunk.
 """
 
 import gc
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,10 +18,13 @@ from engine import models
 from engine.decode import make_decoder
 from engine.decode.contents import Contents, Table
 from engine.decode.protocol import DecodedBatch, Decoder
-from engine.decode.source import ImageSource, Limits
-from engine.errors import BankError, OutOfMemory, Refused
+from engine.embed.options import EmbedOptions, image_source
+from engine.embed.plan import ChunkTask, Setup, feature_key, refuse_other_key
+from engine.embed.progress import Reporter, Tally
+from engine.errors import BankError, OutOfMemory
+from engine.executors import Local
 from engine.models import ModelSpec
-from engine.pipeline import PROGRESS_EVERY_S, Clocks, Progress, Stages, new_clocks
+from engine.pipeline import Stages
 from engine.recipes import Recipe
 from engine.runtime import (
     DeviceEvent,
@@ -39,96 +40,20 @@ from engine.runtime import (
 from stores.bank.amend import amend_chunk
 from stores.bank.commit import Committer
 from stores.bank.contents import contents_of_bank
-from stores.bank.keys import ChunkResult, Failure, FeatureKey
+from stores.bank.keys import ChunkResult, Failure
 from stores.bank.layout import FeatureLayout, images_key
 from stores.bank.reader import Bank
-from stores.limits import check_whole
+from stores.json_types import JsonObject
 from stores.manifest.manifest import Manifest
 
 if TYPE_CHECKING:
     import torch
 
-
-#: Images a forward pass, and rows a chunk, at most; the bank has the latter limit too.
-MAX_BATCH, MAX_CHUNK_ROWS = 65_536, 1 << 20
-
-
-@dataclass(frozen=True)
-class EmbedOptions:
-    """How to embed; every field but the first three leaves the features unchanged.
-
-    Attributes:
-        decoder: `auto`, `dali`, `turbo` or `reference`.
-        dct: let the JPEG decoder scale (turbo only): faster on large files, within 0.5/255 on average.
-        dtype: of the stored embeddings, `float16` or `float32`.
-        batch_size: images a forward pass; None takes 256 on CUDA and 32 on the CPU.
-        chunk_rows: rows a chunk of a new bank; None lets the bank choose.
-        limits: largest image accepted.
-        allow_outside: whether links may lead out of the manifest's root.
-    """
-
-    decoder: str = "auto"
-    dct: bool = False
-    dtype: str = "float16"
-    batch_size: int | None = None
-    chunk_rows: int | None = None
-    limits: Limits = field(default_factory=Limits)
-    allow_outside: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_size is not None:
-            check_whole("batch_size", self.batch_size, 1, MAX_BATCH)
-        if self.chunk_rows is not None:
-            check_whole(
-                "chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS, "leave `embank embed --chunk-rows` out"
-            )
-
-    def batch_for(self, runtime: Runtime, chunk_rows: int) -> int:
-        """Images a forward pass. Batches do not cross chunks, so a larger one would be padding on CUDA."""
-        return min(self.batch_size or (256 if runtime.on_cuda else 32), chunk_rows)
-
-
-def image_source(manifest: Manifest, options: EmbedOptions, contents: Contents | None = None) -> ImageSource:
-    """The manifest's files as the decoders read them, compared with `contents`."""
-    return ImageSource(
-        root=manifest.root,
-        uris=manifest.uris,
-        sha256=manifest.sha256s,
-        limits=options.limits,
-        allow_outside=options.allow_outside,
-        contents=contents,
-    )
-
-
-def feature_key(spec: ModelSpec, decoder: str, runtime: Runtime, images: str, dtype: str) -> FeatureKey:
-    """The key under which a model's features are stored: everything their values depend on."""
-    return FeatureKey(
-        model=spec.slug,
-        weights=spec.weights_sha256,
-        architecture=spec.architecture,
-        recipe=spec.recipe.key_digest,
-        precision=runtime.numerics,
-        decoder=decoder,
-        layer=spec.layer,
-        images=images,
-        dtype=dtype,
-    )
-
-
-def refuse_other_key(made: FeatureKey, wanted: FeatureKey) -> None:
-    """Refuse to make other features than those wanted. Raises Refused."""
-    if made != wanted:
-        raise Refused(
-            f"This machine would make {made.name} (decoder {made.decoder}, precision {made.precision}), "
-            f"not {wanted.name}",
-            "All processes of a run make the same features",
-            "name both (`embank embed --decoder NAME --precision NAME`), and install the same packages on "
-            "all machines",
-        )
+    from engine.models import Encoder
 
 
 def decoder_of(recipe: Recipe, runtime: Runtime, options: EmbedOptions, batch_size: int) -> Decoder:
-    """The decoder that the options mean on this machine."""
+    """Make the decoder that the options mean on this machine."""
     return make_decoder(
         options.decoder,
         recipe,
@@ -140,12 +65,49 @@ def decoder_of(recipe: Recipe, runtime: Runtime, options: EmbedOptions, batch_si
 
 
 @dataclass(frozen=True)
+class Ready:
+    """What a process has at hand before it begins to embed.
+
+    Attributes:
+        bank, manifest: opened and read; None: read them when they are needed.
+        encoders: those that are loaded.
+    """
+
+    bank: Bank | None = None
+    manifest: Manifest | None = None
+    encoders: Mapping[ModelSpec, "Encoder"] = field(default_factory=dict)
+
+
+def make_ready(specs: Sequence[ModelSpec], setup: Setup, batch_size: int) -> Local[Ready]:
+    """Make the decoder of models that render alike, and read, fit and load their weights.
+
+    Args:
+        batch_size: images a forward pass.
+
+    Returns:
+        The encoders, for this process.
+
+    Raises:
+        Refused: this machine would make other features, or has not what it takes.
+        ModelError, WeightsError: as `engine.models.load`.
+    """
+    fix_flags(setup.runtime)
+    decoder = decoder_of(specs[0].recipe.rendering, setup.runtime, setup.options, batch_size)
+    name = decoder.name
+    decoder.close()
+    for spec in specs:
+        refuse_other_key(setup.key(spec, name), setup.key(spec))
+    return Local(Ready(encoders={spec: models.load(spec, setup.runtime) for spec in specs}))
+
+
+@dataclass(frozen=True)
 class Work:
-    """All that a process must know to embed chunks of a bank: small, and pickled with each task.
+    """All that a process must know to embed chunks of a bank: an executor's job, small.
 
     Attributes:
         root: folder that the manifest's relative paths start from.
         specs, layouts: of the models of one decode pass, which render alike, and of their features.
+        here: what the process that plans has ready.
     """
 
     root: Path
@@ -153,107 +115,66 @@ class Work:
     layouts: tuple[FeatureLayout, ...]
     runtime: Runtime
     options: EmbedOptions
+    here: Local[Ready] = field(default_factory=Local, compare=False)
 
     @property
     def rendering(self) -> Recipe:
+        """The preprocessing that the models share."""
         return self.specs[0].recipe.rendering
 
     def bounds(self, chunk: int) -> tuple[int, int]:
+        """First row of a chunk and the row after its last."""
         return self.layouts[0].grid.bounds(chunk)
 
-    def size(self, task: "Task") -> int:
+    def size(self, task: ChunkTask) -> int:
         """Rows of a task."""
         start, stop = self.bounds(task.chunk)
         return len(task.rows) or stop - start
 
+    def open(self) -> "Resident":
+        """Make the decoder ready, and find the images. Raises as `Resident`."""
+        return Resident(self)
 
-@dataclass(frozen=True)
-class Task:
-    """Something to do in one chunk.
+    def inputs(self) -> tuple[Bank, Manifest]:
+        """The bank and its images, as this process has them or now reads them.
 
-    Attributes:
-        models: positions of those that need it.
-        rows: to be tried again, in a chunk that is committed; empty if the whole chunk is lacking.
-    """
-
-    chunk: int
-    models: tuple[int, ...]
-    rows: tuple[int, ...] = ()
+        Raises:
+            BankError: the bank holds other images here than where the work was planned.
+        """
+        ready, layout = self.here.value or Ready(), self.layouts[0]
+        bank = ready.bank or Bank.open(layout.root)
+        if ready.manifest is not None:
+            return bank, ready.manifest
+        if not bank.holds(layout):
+            raise BankError(
+                f"{bank.path} holds images {bank.image_digest[:12]} here, not those of {layout.name}",
+                "All processes of a run see the same bank at the same path",
+                "mount the same file system on all machines",
+            )
+        return bank, replace(bank.manifest(), root=self.root)
 
 
 #: Takes what became of a task for one model: its position, the chunk, the task.
-Commit = Callable[[int, ChunkResult, Task], None]
+Commit = Callable[[int, ChunkResult, ChunkTask], None]
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One encoded batch on its way to the bank."""
+class _Decoded:
+    """A decoded batch on its way to the encoders."""
 
-    task: Task
+    task: ChunkTask
+    batch: DecodedBatch
+    ready: DeviceEvent
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """An encoded batch on its way to the bank."""
+
+    task: ChunkTask
     batch: DecodedBatch
     copies: dict[int, HostCopy]
     span: Span
-
-
-@dataclass
-class Tally:
-    """Count what has been done so far.
-
-    Attributes:
-        rows, failed: images done, and how many of them have no embedding.
-        stages: clocks of the three stages.
-        batch_sizes: images encoded in batches of each size.
-        first_frames: images that are the first of several frames in their file (GIF).
-    """
-
-    rows: int = 0
-    failed: int = 0
-    first_frames: int = 0
-    stages: Clocks = field(default_factory=new_clocks)
-    batch_sizes: Counter[int] = field(default_factory=Counter)
-
-    def add(self, other: "Tally") -> None:
-        """Add another process's tally; clocks add up over processes."""
-        self.rows += other.rows
-        self.failed += other.failed
-        self.first_frames += other.first_frames
-        self.batch_sizes.update(other.batch_sizes)
-        for mine, theirs in zip(self.stages, other.stages, strict=True):
-            mine.images += theirs.images
-            mine.busy_s += theirs.busy_s
-            mine.starved_s += theirs.starved_s
-            mine.blocked_s += theirs.blocked_s
-
-
-class Watch:
-    """Turns a tally into calls of the progress callback, not too many.
-
-    Args:
-        whole: images that count, those included that are done already; None is those of the tasks.
-    """
-
-    def __init__(
-        self,
-        work: Work,
-        tasks: Sequence[Task],
-        tally: Tally,
-        callback: Callable[[Progress], None] | None,
-        whole: int | None = None,
-    ) -> None:
-        self._models = tuple(spec.slug for spec in work.specs)
-        self._total = sum(map(work.size, tasks))
-        self._before = 0 if whole is None else max(whole - self._total, 0)
-        self._tally, self._callback = tally, callback
-        self._started, self._last = time.perf_counter(), 0.0
-
-    def look(self) -> None:
-        now = time.perf_counter()
-        if not self._callback or (now - self._last < PROGRESS_EVERY_S and self._tally.rows < self._total):
-            return
-        self._last = now
-        before, failed, seconds = self._before, self._tally.failed, now - self._started
-        done, total = before + self._tally.rows, before + self._total
-        self._callback(Progress(self._models, done, total, failed, seconds, *self._tally.stages, before))
 
 
 #: What makes embedding need less memory.
@@ -264,53 +185,47 @@ class Resident:
     """The decoder and the encoders of one piece of work, made ready once and kept for many chunks.
 
     Args:
-        encoders: those that are ready already.
         commit: what to do with chunks; None commits them to the bank.
 
     Raises:
         Refused, BankError: this machine makes other features than the layouts are of.
     """
 
-    def __init__(
-        self,
-        work: Work,
-        manifest: Manifest,
-        encoders: Mapping[ModelSpec, Any] | None = None,
-        commit: Commit | None = None,
-    ) -> None:
+    def __init__(self, work: Work, commit: Commit | None = None) -> None:
+        bank, manifest = work.inputs()
         self._flags = fix_flags(work.runtime)
         self.work, self._commit = work, commit or _committing(work)
         self.batch_size = work.options.batch_for(work.runtime, work.layouts[0].grid.chunk_rows)
         self._halved = False
         self.decoder = decoder_of(work.rendering, work.runtime, work.options, self.batch_size)
-        ready = encoders or {}
-        self._encoders: dict[int, Any] = {i: ready[s] for i, s in enumerate(work.specs) if s in ready}
-        self._check(manifest)
-        layout = work.layouts[0]
-        expected = contents_of_bank(Bank.open(layout.root), layout.image_set, pass_damaged=True)
-        self._contents = Contents(expected)
-        self._source = image_source(manifest, work.options, self._contents)
+        loaded = (work.here.value or Ready()).encoders
+        self._encoders = {i: loaded[spec] for i, spec in enumerate(work.specs) if spec in loaded}
+        self._refuse_other_keys(manifest)
+        self.contents = Contents(contents_of_bank(bank, work.layouts[0].image_set, pass_damaged=True))
+        self.source = image_source(manifest, work.options, self.contents)
 
-    def _check(self, manifest: Manifest) -> None:
+    def _refuse_other_keys(self, manifest: Manifest) -> None:
         runtime, dtype = self.work.runtime, self.work.options.dtype
         for spec, layout in zip(self.work.specs, self.work.layouts, strict=True):
             images = images_key(manifest.image_digest, layout.image_set)
-            made = feature_key(spec, self.decoder.name, runtime, images, dtype)
-            refuse_other_key(made, layout.key)
+            refuse_other_key(feature_key(spec, self.decoder.name, runtime, images, dtype), layout.key)
 
-    def encoder(self, i: int) -> Any:
+    def encoder(self, i: int) -> "Encoder":
         """Encoder of the i-th model, loaded at its first use."""
         if i not in self._encoders:
             with device_faults():
                 self._encoders[i] = models.load(self.work.specs[i], self.work.runtime)
         return self._encoders[i]
 
-    def describe(self) -> dict[int, dict[str, Any]]:
+    def describe(self) -> dict[int, JsonObject]:
         """How each encoder that was used computes; the flags of the process and its peak of device memory."""
-        here = {"flags": self._flags, "peak_device_bytes": peak_device_bytes(self.work.runtime.device)}
-        return {i: {**encoder.describe(), **here} for i, encoder in self._encoders.items()}
+        peak = peak_device_bytes(self.work.runtime.device)
+        return {
+            i: {**encoder.describe(), "flags": self._flags, "peak_device_bytes": peak}
+            for i, encoder in self._encoders.items()
+        }
 
-    def run(self, tasks: Sequence[Task], tally: Tally, on_batch: Callable[[], None] = lambda: None) -> None:
+    def run(self, tasks: Sequence[ChunkTask], report: Callable[[Tally], None], /) -> None:
         """Decode, encode and commit chunks, the three overlapped.
 
         Where a batch does not fit into memory, its size is halved, once in the life of this object, and the
@@ -319,8 +234,7 @@ class Resident:
 
         Args:
             tasks: in order of chunks.
-            tally: counts up while the run is on.
-            on_batch: called after each batch, from the committing thread.
+            report: gets what each batch adds to the tally, from the committing thread.
 
         Raises:
             OutOfMemory: half a batch does not fit either.
@@ -328,31 +242,34 @@ class Resident:
         """
         with device_faults():
             encoders = {i: self.encoder(i) for task in tasks for i in task.models}
-        left = self._attempt(tasks, encoders, tally, on_batch)
+        reporter = Reporter(report)
+        left = self._attempt(tasks, encoders, reporter)
         if left:
             self._halve()
-            self._attempt(left, encoders, tally, on_batch)
+            self._attempt(left, encoders, reporter)
+        reporter.tally.encoders = self.describe()
+        reporter.send()
 
     def _attempt(
-        self, tasks: Sequence[Task], encoders: dict[int, Any], tally: Tally, on_batch: Callable[[], None]
-    ) -> list[Task]:
+        self, tasks: Sequence[ChunkTask], encoders: Mapping[int, "Encoder"], reporter: Reporter
+    ) -> list[ChunkTask]:
         """Do chunks; return those for which the memory did not suffice, if less may be tried at a time."""
-        counts = {task: Tally() for task in tasks}
-        done: set[Task] = set()
-        left: list[Task] = []
+        attempt = _Attempt(self, tasks, encoders, reporter)
+        left: list[ChunkTask] = []
         try:
-            self._overlapped(tasks, encoders, tally, counts, done, on_batch)
+            with device_faults(_SMALLER):  # whichever of the three stages met it
+                attempt.run(self._commit)
         except OutOfMemory:
             if self._halved or self.batch_size == 1:
                 raise
-            left = [task for task in tasks if task not in done]
+            left = [task for task in tasks if task not in attempt.done]
         for task in tasks:
-            count = counts[task]
+            count = attempt.counts[task]
             if task in left:  # what was done of it is done again
-                tally.rows -= count.rows
-                tally.failed -= count.failed
+                reporter.tally.rows -= count.rows
+                reporter.tally.failed -= count.failed
             else:
-                tally.batch_sizes[self.batch_size] += count.rows
+                reporter.tally.batch_sizes[self.batch_size] += count.rows
         return left
 
     def _halve(self) -> None:
@@ -364,69 +281,94 @@ class Resident:
         gc.collect()  # the failed pass and its error hold each other
         release_cached(self.work.runtime.device)
 
-    def _overlapped(
-        self,
-        tasks: Sequence[Task],
-        encoders: dict[int, Any],
-        tally: Tally,
-        counts: dict[Task, Tally],
-        done: set[Task],
-        on_batch: Callable[[], None],
-    ) -> None:
-        """One pass over `tasks`; `counts` takes what of the tally is of which, `done` those handed over."""
-        stages: Stages[tuple[Task, DecodedBatch, DeviceEvent], _Step] = Stages(tally.stages)
-        plan = [(task, rows) for task in tasks for rows in self._batches(task)]
-        collector = _Collector(self.work, tally, self._contents.read, self._commit)
-
-        def decode() -> Iterator[tuple[Task, DecodedBatch, DeviceEvent]]:
-            with side_stream(self.work.runtime.device):
-                stream = self.decoder.stream(self._source, [rows for _, rows in plan])
-                for task, _ in plan:
-                    batch = next(stream)
-                    stages.first.busy_s += batch.seconds
-                    stages.first.images += len(batch.rows)
-                    yield task, batch, DeviceEvent(self.work.runtime.device)
-
-        def encode(item: tuple[Task, DecodedBatch, DeviceEvent]) -> _Step:
-            task, batch, ready = item
-            ready.make_current_stream_wait(batch.pixels)
-            span = Span(self.work.runtime.device)
-            pixels = self._fixed_shape(batch.pixels)
-            copies = {i: HostCopy(encoders[i](pixels)[: len(batch.rows)]) for i in task.models}
-            span.stop()
-            stages.second.images += len(batch.rows)
-            return _Step(task, batch, copies, span)
-
-        def commit(step: _Step) -> None:
-            rows, failed = tally.rows, tally.failed
-            try:
-                collector.add(step)
-            finally:
-                counts[step.task].rows += tally.rows - rows
-                counts[step.task].failed += tally.failed - failed
-            if counts[step.task].rows == self.work.size(step.task):
-                done.add(step.task)
-            on_batch()
-
-        with device_faults(_SMALLER):  # whichever of the three stages met it
-            stages.run(decode, encode, commit)
-
-    def _batches(self, task: Task) -> Iterator[Sequence[int]]:
+    def batches(self, task: ChunkTask) -> Iterator[Sequence[int]]:
+        """Cut the rows of a task into batches."""
         rows = task.rows or range(*self.work.bounds(task.chunk))
         for first in range(0, len(rows), self.batch_size):
             yield rows[first : first + self.batch_size]
 
-    def _fixed_shape(self, pixels: "torch.Tensor") -> "torch.Tensor":
+    def fixed_shape(self, pixels: "torch.Tensor") -> "torch.Tensor":
         """Pad a chunk's last batch where the device's arithmetic may depend on the batch size."""
-        missing = self.batch_size - pixels.shape[0]
-        if missing == 0 or not (self.work.runtime.on_cuda or self.work.runtime.compile):
-            return pixels
-        import torch
-
-        return torch.cat([pixels, pixels.new_zeros((missing, *pixels.shape[1:]))])
+        return pad_batch(pixels, self.batch_size, self.work.runtime)
 
     def close(self) -> None:
+        """Let go of the decoder."""
         self.decoder.close()
+
+
+def pad_batch(pixels: "torch.Tensor", size: int, runtime: Runtime) -> "torch.Tensor":
+    """Pad a batch with black images to `size` where the arithmetic may depend on it: CUDA, compiled code.
+
+    Args:
+        pixels: uint8 [B, S, S, 3], B <= size.
+    """
+    missing = size - pixels.shape[0]
+    if missing == 0 or not (runtime.on_cuda or runtime.compile):
+        return pixels
+    import torch
+
+    return torch.cat([pixels, pixels.new_zeros((missing, *pixels.shape[1:]))])
+
+
+class _Attempt:
+    """One pass over chunks with batches of one size.
+
+    Attributes:
+        counts: what of the tally belongs to each task.
+        done: the tasks that have been handed over.
+    """
+
+    def __init__(
+        self,
+        resident: Resident,
+        tasks: Sequence[ChunkTask],
+        encoders: Mapping[int, "Encoder"],
+        reporter: Reporter,
+    ) -> None:
+        self._resident, self._tasks, self._encoders, self._reporter = resident, tasks, encoders, reporter
+        self._device = resident.work.runtime.device
+        self._stages: Stages[_Decoded, _Encoded] = Stages(reporter.tally.stages)
+        self.counts = {task: Tally() for task in tasks}
+        self.done: set[ChunkTask] = set()
+
+    def run(self, commit: Commit) -> None:
+        """Decode, encode and commit; returns when all is done."""
+        resident = self._resident
+        self._collector = _Collector(resident.work, self._reporter.tally, resident.contents.read, commit)
+        self._stages.run(self._decode, self._encode, self._collect)
+
+    def _decode(self) -> Iterator[_Decoded]:
+        resident, clock = self._resident, self._stages.first
+        plan = [(task, rows) for task in self._tasks for rows in resident.batches(task)]
+        with side_stream(self._device):
+            stream = resident.decoder.stream(resident.source, [rows for _, rows in plan])
+            for task, _ in plan:
+                batch = next(stream)
+                clock.busy_s += batch.seconds
+                clock.images += len(batch.rows)
+                yield _Decoded(task, batch, DeviceEvent(self._device))
+
+    def _encode(self, decoded: _Decoded) -> _Encoded:
+        task, batch = decoded.task, decoded.batch
+        decoded.ready.make_current_stream_wait(batch.pixels)
+        span = Span(self._device)
+        pixels = self._resident.fixed_shape(batch.pixels)
+        copies = {i: HostCopy(self._encoders[i](pixels)[: len(batch.rows)]) for i in task.models}
+        span.stop()
+        self._stages.second.images += len(batch.rows)
+        return _Encoded(task, batch, copies, span)
+
+    def _collect(self, encoded: _Encoded) -> None:
+        tally, count = self._reporter.tally, self.counts[encoded.task]
+        rows, failed = tally.rows, tally.failed
+        try:
+            self._collector.add(encoded)
+        finally:
+            count.rows += tally.rows - rows
+            count.failed += tally.failed - failed
+        if count.rows == self._resident.work.size(encoded.task):
+            self.done.add(encoded.task)
+        self._reporter.send()
 
 
 class _Collector:
@@ -438,30 +380,30 @@ class _Collector:
         self._failures: list[Failure] = []
         self._filled = 0
 
-    def add(self, step: _Step) -> None:
+    def add(self, encoded: _Encoded) -> None:
         _, encoding, committing = self._tally.stages
-        arrays = {i: copy.wait().numpy() for i, copy in step.copies.items()}
-        encoding.busy_s += step.span.seconds
+        arrays = {i: copy.wait().numpy() for i, copy in encoded.copies.items()}
+        encoding.busy_s += encoded.span.seconds
         clock = time.perf_counter()
-        start, stop = self._work.bounds(step.task.chunk)
+        start, stop = self._work.bounds(encoded.task.chunk)
         for i, array in arrays.items():
             if i not in self._open:
                 self._open[i] = np.zeros((stop - start, array.shape[1]), np.float32)
-            self._open[i][np.asarray(step.batch.rows) - start] = array
+            self._open[i][np.asarray(encoded.batch.rows) - start] = array
         self._failures += [
-            Failure(step.batch.rows[slot], bad.code, bad.detail, bad.pending)
-            for slot, bad in step.batch.failures.items()
+            Failure(encoded.batch.rows[slot], bad.code, bad.detail, bad.pending)
+            for slot, bad in encoded.batch.failures.items()
         ]
-        self._filled += len(step.batch.rows)
-        self._tally.rows += len(step.batch.rows)
-        self._tally.failed += len(step.batch.failures)
-        self._tally.first_frames += step.batch.first_frames
-        committing.images += len(step.batch.rows)
-        if self._filled == (len(step.task.rows) or stop - start):
-            self._commit(step.task, start, stop)
+        self._filled += len(encoded.batch.rows)
+        self._tally.rows += len(encoded.batch.rows)
+        self._tally.failed += len(encoded.batch.failures)
+        self._tally.first_frames += encoded.batch.first_frames
+        committing.images += len(encoded.batch.rows)
+        if self._filled == (len(encoded.task.rows) or stop - start):
+            self._commit(encoded.task, start, stop)
         committing.busy_s += time.perf_counter() - clock
 
-    def _commit(self, task: Task, start: int, stop: int) -> None:
+    def _commit(self, task: ChunkTask, start: int, stop: int) -> None:
         ok = np.ones(stop - start, bool)
         ok[[f.row - start for f in self._failures]] = False
         content, failures = self._contents[start:stop].copy(), tuple(self._failures)
@@ -474,49 +416,10 @@ def _committing(work: Work) -> Commit:
     """Commit to the bank: whole chunks exclusively, rows tried again in place of those without embedding."""
     committers = [Committer(layout) for layout in work.layouts]
 
-    def commit(model: int, result: ChunkResult, task: Task) -> None:
+    def commit(model: int, result: ChunkResult, task: ChunkTask) -> None:
         if task.rows:
             amend_chunk(work.layouts[model], result, task.rows)
         else:
             committers[model].commit(result)
 
     return commit
-
-
-_turn = threading.Lock()
-_resident: Resident | None = None
-
-
-def embed_chunk(work: Work, task: Task) -> tuple[Tally, dict[int, dict[str, Any]]]:
-    """Embed one chunk in a worker process, which keeps decoder and encoders for the next ones.
-
-    One chunk at a time, whatever the number of threads that the worker was given: the stages have their own.
-
-    Returns:
-        What was done, and how the encoders compute (`Resident.describe`).
-    """
-    global _resident
-    with _turn:
-        if _resident is None or _resident.work != work:
-            if _resident is not None:  # one model resident a worker
-                _resident.close()
-                _resident = None
-            _resident = Resident(work, _manifest(work))
-        tally = Tally()
-        try:
-            _resident.run([task], tally)
-        except BaseException:
-            _resident = None  # a decoder that was interrupted is not used again
-            raise
-        return tally, _resident.describe()
-
-
-def _manifest(work: Work) -> Manifest:
-    bank, layout = Bank.open(work.layouts[0].root), work.layouts[0]
-    if not bank.holds(layout):
-        raise BankError(
-            f"{bank.path} holds images {bank.image_digest[:12]} here, not those of {layout.name}",
-            "All processes of a run see the same bank at the same path",
-            "mount the same file system on all machines",
-        )
-    return replace(bank.manifest(), root=work.root)

@@ -15,7 +15,7 @@ from stores.errors import EmbankError
 from stores.manifest.uri_policy import BIDI, plain
 
 if TYPE_CHECKING:
-    from engine.pipeline import Progress
+    from engine.pipeline import PassProgress
 
 #: Seconds between two progress lines where stderr is not a terminal.
 LINE_EVERY_S = 10.0
@@ -129,39 +129,39 @@ def duration(seconds: float) -> str:
 
 
 def _stage(name: str, clock: Any) -> str:
-    waiting = clock.starved_s / max(clock.busy_s + clock.starved_s + clock.blocked_s, 1e-9)
+    waiting = clock.waiting_s / max(clock.busy_s + clock.waiting_s + clock.blocked_s, 1e-9)
     return f"{name} {clock.img_per_s:,.0f}/s ({waiting:.0%} waiting)"
 
 
-def progress_line(progress: "Progress") -> str:
+def progress_line(progress: "PassProgress") -> str:
     """Everything about a running pass in one line."""
     stages = _stages(progress)
     return f"{_pace(progress)}; {stages}" if stages else f"{progress.models[0]}: {_pace(progress)}"
 
 
-def _pace(progress: "Progress") -> str:
+def _pace(progress: "PassProgress") -> str:
     return f"{_count(progress)}, {_rate(progress)}"
 
 
-def _count(progress: "Progress") -> str:
+def _count(progress: "PassProgress") -> str:
     return f"{progress.done:,}/{progress.total:,} images"
 
 
-def _rate(progress: "Progress") -> str:
+def _rate(progress: "PassProgress") -> str:
     failed = f", {progress.failed:,} failed" if progress.failed else ""
     return f"{progress.img_per_s:,.1f} img/s, {duration(progress.seconds_left)} left{failed}"
 
 
-def _stages(progress: "Progress") -> str:
+def _stages(progress: "PassProgress") -> str:
     """What each stage does; nothing of work that has no stages, such as comparing files."""
     clocks = {name: getattr(progress, name) for name in ("decode", "encode", "commit")}
-    if not any(clock.images or clock.starved_s for clock in clocks.values()):
+    if not any(clock.images or clock.waiting_s for clock in clocks.values()):
         return ""
     return ", ".join(_stage(name, clock) for name, clock in clocks.items())
 
 
 @contextmanager
-def embed_progress(quiet: bool = False) -> Iterator[Callable[["Progress"], None] | None]:
+def embed_progress(quiet: bool = False) -> Iterator[Callable[["PassProgress"], None] | None]:
     """A live bar on a terminal, a line every ten seconds elsewhere, nothing if quiet."""
     if quiet:
         yield None
@@ -172,10 +172,10 @@ def embed_progress(quiet: bool = False) -> Iterator[Callable[["Progress"], None]
         yield _line_printer()
 
 
-def _line_printer() -> Callable[["Progress"], None]:
+def _line_printer() -> Callable[["PassProgress"], None]:
     last = time.monotonic()
 
-    def update(progress: "Progress") -> None:
+    def update(progress: "PassProgress") -> None:
         nonlocal last
         if time.monotonic() - last >= LINE_EVERY_S or progress.done == progress.total:
             last = time.monotonic()
@@ -213,7 +213,7 @@ def _byte_printer(name: str) -> Callable[[int, int | None], None]:
 
 
 @contextmanager
-def _live_bar() -> Iterator[Callable[["Progress"], None]]:
+def _live_bar() -> Iterator[Callable[["PassProgress"], None]]:
     """One bar for each decode pass; below them, where the running pass spends its time."""
     from rich.console import Console, Group
     from rich.live import Live
@@ -228,7 +228,7 @@ def _live_bar() -> Iterator[Callable[["Progress"], None]]:
     tasks: dict[tuple[str, ...], Any] = {}
     with Live(Group(bars, Text()), console=Console(stderr=True), refresh_per_second=8) as live:
 
-        def update(progress: "Progress") -> None:
+        def update(progress: "PassProgress") -> None:
             if progress.models not in tasks:
                 more = f" +{len(progress.models) - 1}" if len(progress.models) > 1 else ""
                 name = plain(progress.models[0])

@@ -3,8 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from engine.errors import Refused
+from stores.backends.location import Place, place
+from stores.bank import predictions
+from stores.bank.predictions import broken_tables
 from stores.bank.record_index import RecordEntry
 from stores.bank.record_table import Leaf, leaves
 from stores.bank.records import RunRecord
@@ -175,10 +180,15 @@ def to_dict(entry: RecordEntry) -> dict[str, Any]:
     }
 
 
-def full_dict(entry: RecordEntry) -> dict[str, Any]:
-    """As `to_dict`, with the parts of the record."""
+def full_dict(entry: RecordEntry, bank: Place | str) -> dict[str, Any]:
+    """As `to_dict`, with the parts of the record, and what is wrong with the predictions beside it."""
     assert entry.record is not None
-    return {**to_dict(entry), **asdict(entry.record)}
+    damaged = [
+        {"path": table.path, "reason": problem}
+        for table, problem in broken_tables(place(bank), entry.record, entry.name)
+    ]
+    body = {**to_dict(entry), **entry.record.to_dict()}
+    return {**body, "damaged_predictions": damaged} if entry.record.predictions else body
 
 
 def unreadable(entries: Sequence[RecordEntry]) -> list[dict[str, str]]:
@@ -208,7 +218,45 @@ def _minute(created: str) -> str:
     return created[:16].replace("T", " ")
 
 
-def print_record(entry: RecordEntry) -> None:
+def export_predictions(
+    bank: Place | str,
+    record: str | None,
+    table: str | None,
+    out: Path,
+    *,
+    filters: Sequence[str | None],
+    as_json: bool,
+) -> None:
+    """Write the predictions of a record, and say so.
+
+    Args:
+        record, table, out: as for `stores.bank.predictions.export_predictions`.
+        filters: of records, which do not go with one record.
+        as_json: what is said.
+
+    Raises:
+        Refused: a table of no record, a filter, or as there.
+    """
+    from engine.report import console
+
+    if record is None:
+        raise Refused(
+            f"--table {table} without --predictions",
+            "It names a table of one record's predictions",
+            "name the record with --predictions",
+        )
+    if any(word is not None for word in filters):
+        raise Refused(
+            "--predictions with --kind or --model", "It names one record", "leave the other options out"
+        )
+    written = predictions.export_predictions(bank, record, out, table)
+    if as_json:
+        console.print_json({"bank": bank, "file": out, **written})
+    else:
+        console.write(f"{out}: {written['rows']} rows of record {written['record']} ({written['kind']})")
+
+
+def print_record(entry: RecordEntry, bank: Place | str) -> None:
     """All of a record, long lists by their beginnings."""
     from engine.report import console
 
@@ -223,6 +271,7 @@ def print_record(entry: RecordEntry) -> None:
             console.write()
             console.write(title)
             _print_section(body)
+    _print_tables(entry, bank)
     console.write()
     if record.versions:
         _print_wrapped(
@@ -230,6 +279,22 @@ def print_record(entry: RecordEntry) -> None:
         )
         console.write()
     _print_wrapped(f"`embank records show --json` prints every value; the file is {entry.path}")
+
+
+def _print_tables(entry: RecordEntry, bank: Place | str) -> None:
+    """The predictions beside a record, and whether they are what it promises."""
+    from engine.report import console
+
+    assert entry.record is not None
+    tables = predictions.tables_of(entry.record, entry.name)
+    if not tables:
+        return
+    console.write()
+    console.write("predictions")
+    for table in tables:
+        problem = table.problem(place(bank))
+        state = f"; {problem}: `embank bank verify` says what to do" if problem else ""
+        _print_wrapped(f"  {table.name or 'images'}: {table.rows:,} rows in {table.path}{state}")
 
 
 def _print_wrapped(text: str) -> None:

@@ -39,7 +39,7 @@ class Silent(Exception):
 
 
 def timeout() -> float:
-    """Seconds that a request may be without an answer: `EMBANK_STORE_TIMEOUT`, else 30.
+    """Return the seconds that a request may be without an answer: `EMBANK_STORE_TIMEOUT`, else 30.
 
     Raises:
         Refused: the variable is no number of seconds from 0.1 to 86,400.

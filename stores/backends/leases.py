@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stores.backends import object_store
+from stores.backends import object_requests, sealed_json
 from stores.backends.location import ObjectPath
 from stores.errors import BankError, EmbankError, Refused
 
@@ -59,25 +59,17 @@ def _whose(token: str, renewals: int = 0) -> dict[str, Any]:
     return {**me, "token": token, "renewals": renewals}
 
 
-def _encode(body: dict[str, Any]) -> bytes:
-    from stores.bank import documents
-
-    return documents.encode(body)
-
-
 def _decode(data: bytes, path: ObjectPath) -> dict[str, Any]:
     """Who holds a lease; nobody if it is free, or no lease (a lock file that was copied from a disk)."""
-    from stores.bank import documents
-
     try:
-        return documents.decode(data, path)
-    except documents.BrokenDocument:
+        return sealed_json.decode(data, path)
+    except sealed_json.BrokenDocument:
         return _FREE
 
 
 def _carries(path: ObjectPath, token: str) -> bool:
-    found = object_store.read_if_there(path)
-    return found is not None and bool(_decode(found, path).get("token") == token)
+    data = object_requests.read_if_there(path)
+    return data is not None and bool(_decode(data, path).get("token") == token)
 
 
 #: Tokens of this process: of leases that it holds, and of those that it is about to take or to let go. One is
@@ -112,10 +104,10 @@ class Lease:
             self._swap(_whose(self.token, self._renewals))
 
     def _swap(self, body: dict[str, Any]) -> bool:
-        found = object_store.read_state(self.path)
-        if found is None or _decode(found[0], self.path).get("token") != self.token:
+        current = object_requests.read_state(self.path)
+        if current is None or _decode(current[0], self.path).get("token") != self.token:
             return False
-        return object_store.swap(self.path, _encode(body), found[1].version)
+        return object_requests.swap(self.path, sealed_json.encode(body), current[1].version)
 
     def alive(self) -> bool:
         """Whether nobody has taken the lease for abandoned."""
@@ -135,7 +127,7 @@ class Lease:
 
     def _tell(self) -> None:
         if self._shared:
-            object_store.remove(self.path)
+            object_requests.remove(self.path)
         else:
             self._swap({**_FREE, "token": self.token})
 
@@ -192,26 +184,26 @@ def _folder(path: ObjectPath) -> ObjectPath:
     return path.parent / "leases"
 
 
-def _look(path: ObjectPath) -> tuple[float, dict[str, object_store.State]]:
+def _look(path: ObjectPath) -> tuple[float, dict[str, object_requests.State]]:
     """The store's time, and the other objects beside a lease; those that have expired are removed."""
     mine = _folder(path) / f"ticket~{secrets.token_hex(8)}"
-    object_store.replace(mine, b"what time is it\n")
+    object_requests.replace(mine, b"what time is it\n")
     try:
-        found = object_store.states(mine.parent)
+        others = object_requests.states(mine.parent)
     finally:
-        object_store.remove(mine)
-    if mine.name not in found:
+        object_requests.remove(mine)
+    if mine.name not in others:
         raise BankError(
             f"{mine} is gone as soon as written",
             "Nobody else removes it",
             "check the bucket's lifecycle rules",
         )
-    now = found.pop(mine.name).modified
-    for name, state in list(found.items()):
+    now = others.pop(mine.name).modified
+    for name, state in list(others.items()):
         if now - state.modified > SECONDS:
-            object_store.remove(mine.parent / name)
-            del found[name]
-    return now, found
+            object_requests.remove(mine.parent / name)
+            del others[name]
+    return now, others
 
 
 def _try(path: ObjectPath) -> tuple[Lease | None, dict[str, Any], float]:
@@ -243,22 +235,22 @@ def _new_token() -> Iterator[str]:
 
 def _take(path: ObjectPath, token: str) -> tuple[bool, dict[str, Any], float]:
     """As `_try`, with whether it was taken in the lease's place."""
-    mine = _encode(_whose(token))
-    if object_store.create(path, mine):
+    mine = sealed_json.encode(_whose(token))
+    if object_requests.create(path, mine):
         return True, _FREE, 0.0
-    found = object_store.read_state(path)
-    if found is None:
+    current = object_requests.read_state(path)
+    if current is None:
         return False, _FREE, 0.0
-    body = _decode(found[0], path)
+    body = _decode(current[0], path)
     if body.get("token") == token:  # Created by us, though the answer was lost on its way.
         return True, body, 0.0
     age = 0.0
     if not body.get("free") and not _is_dead_here(body):
-        age = _look(path)[0] - found[1].modified
+        age = _look(path)[0] - current[1].modified
         if age <= SECONDS:
             return False, body, age
     # A swap whose answer was lost is repeated, and then finds that the lease has changed.
-    return object_store.swap(path, mine, found[1].version) or _carries(path, token), body, age
+    return object_requests.swap(path, mine, current[1].version) or _carries(path, token), body, age
 
 
 _trusted: set[tuple[str, str]] = set()
@@ -270,13 +262,13 @@ def _require_conditions(path: ObjectPath) -> None:
         return
     probe = _folder(path) / f"ticket~{secrets.token_hex(8)}"
     try:
-        object_store.replace(probe, b"first")
-        found = object_store.stat_if_there(probe)
-        object_store.replace(probe, b"second")
-        honest = found is not None and not object_store.create(probe, b"third")
-        honest = honest and found is not None and not object_store.swap(probe, b"fourth", found.version)
+        object_requests.replace(probe, b"first")
+        state = object_requests.stat_if_there(probe)
+        object_requests.replace(probe, b"second")
+        honest = state is not None and not object_requests.create(probe, b"third")
+        honest = honest and state is not None and not object_requests.swap(probe, b"fourth", state.version)
     finally:
-        object_store.remove(probe)
+        object_requests.remove(probe)
     if not honest:
         raise BankError(
             f"The store of {path.scheme}://{path.bucket} overwrites objects that it was asked to create",
@@ -329,12 +321,12 @@ def _is_sharer(path: ObjectPath, name: str) -> bool:
 
 def _is_over(sharer: ObjectPath) -> bool:
     """Whether a sharer has left, or died here, and is out of the way."""
-    data = object_store.read_if_there(sharer)
+    data = object_requests.read_if_there(sharer)
     if data is None:
         return True
     body = _decode(data, sharer)
     if body.get("free") or _is_dead_here(body):
-        object_store.remove(sharer)
+        object_requests.remove(sharer)
         return True
     return False
 
@@ -344,7 +336,7 @@ def _hold_shared(path: ObjectPath, deadline: float) -> Lease:
     while True:
         with _new_token() as token:
             entry = _folder(path) / f"{path.name}~{token}"
-            object_store.replace(entry, _encode(_whose(token)))
+            object_requests.replace(entry, sealed_json.encode(_whose(token)))
             lease = Lease(entry, token, shared=True)
         try:
             if _is_open(path):
@@ -358,11 +350,11 @@ def _hold_shared(path: ObjectPath, deadline: float) -> Lease:
 
 def _is_open(path: ObjectPath) -> bool:
     """Whether nobody is alone inside."""
-    found = object_store.read_state(path)
-    if found is None:
+    current = object_requests.read_state(path)
+    if current is None:
         return True
-    body = _decode(found[0], path)
-    return bool(body.get("free")) or _is_dead_here(body) or _look(path)[0] - found[1].modified > SECONDS
+    body = _decode(current[0], path)
+    return bool(body.get("free")) or _is_dead_here(body) or _look(path)[0] - current[1].modified > SECONDS
 
 
 def _wait(path: ObjectPath, deadline: float) -> None:

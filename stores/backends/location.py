@@ -8,10 +8,11 @@ from typing import TypeAlias
 
 from stores.errors import BankError
 
-#: Amazon S3 and whatever speaks its protocol; Google Cloud Storage; Azure Blob Storage (az://CONTAINER/PREFIX).
-SCHEMES = ("s3", "gs", "az")
+#: Amazon S3 and whatever speaks its protocol; Google Cloud Storage; Azure Blob Storage (az://CONTAINER/PREFIX);
+#: and what else has been registered (`stores.backends.registry`).
+SCHEMES = {"s3", "gs", "az"}
 # One slash is enough: a URL that went through `pathlib.Path` has lost the other.
-_OBJECTS = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}([^/]*)/?(.*)", re.DOTALL)
+_OBJECTS = re.compile(r"([a-z][a-z0-9+.-]*):/{1,2}([^/]*)/?(.*)", re.DOTALL)
 _OTHER_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
 
 
@@ -37,11 +38,18 @@ class ObjectPath:
 
     @property
     def name(self) -> str:
+        """The last of the names; the bucket's if there is none."""
         return self.key.rpartition("/")[2] or self.bucket
 
     @property
     def parent(self) -> "ObjectPath":
         return replace(self, key=self.key.rpartition("/")[0])
+
+    @property
+    def parents(self) -> "tuple[ObjectPath, ...]":
+        """The prefixes that it lies below, the innermost first, the bucket last."""
+        names = self.key.split("/") if self.key else []
+        return tuple(replace(self, key="/".join(names[:end])) for end in reversed(range(len(names))))
 
     def relative_to(self, other: "ObjectPath") -> PurePosixPath:
         return PurePosixPath("/", self.key).relative_to(PurePosixPath("/", other.key))
@@ -54,7 +62,7 @@ Place: TypeAlias = Path | ObjectPath
 
 
 def place(where: Place | str) -> Place:
-    """The place that a path or a URL names.
+    """Return the place that a path or a URL names.
 
     Raises:
         BankError: a URL of another scheme, without bucket, or with `.`, `..` or an empty name in it.
@@ -62,8 +70,9 @@ def place(where: Place | str) -> Place:
     if isinstance(where, ObjectPath):
         return where
     text = os.fspath(where)
-    if found := _OBJECTS.fullmatch(text):
-        return _object_path(text, *found.groups())
+    url = _OBJECTS.fullmatch(text)
+    if url is not None and url[1] in SCHEMES:
+        return _object_path(text, *url.groups())
     if isinstance(where, str) and _OTHER_URL.fullmatch(text):
         raise BankError(
             text, "A bank is a directory, or a prefix at s3://, gs:// or az://", "use one of these schemes"

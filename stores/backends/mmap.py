@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.backends import files
+from stores.backends import disk
+from stores.backends.base import missing
+from stores.errors import BankError
 
 _PROT_NONE, _MAP_FIXED, _MAP_NORESERVE = 0x0, 0x10, 0x4000
 _HUGE_PAGE = 2 << 20
@@ -22,7 +24,7 @@ _FAILED = ctypes.c_void_p(-1).value
 def map_chunks(
     paths: Sequence[Path], payload: int, dtype: np.dtype[Any], tail: tuple[int, ...] = ()
 ) -> npt.NDArray[Any]:
-    """The payloads of chunk files, one after another, as one read-only array.
+    """Map the payloads of chunk files, one after another, as one read-only array.
 
     Linux maps the files (no copy, shared with the page cache) if each payload is a whole number of pages, or
     if there is one file only. Otherwise they are read into memory: only small banks have such chunks.
@@ -47,7 +49,9 @@ def map_chunks(
 def _read(paths: Sequence[Path], payload: int) -> bytes:
     pieces = []
     for path in paths:
-        data = files.read(path)
+        data = disk.read_plain(path)
+        if data is None:
+            raise missing(path)
         if len(data) < payload:
             raise _too_short(path)
         pieces.append(memoryview(data)[:payload])
@@ -58,7 +62,7 @@ def _map(paths: Sequence[Path], payload: int) -> memoryview:
     libc = _libc()
     size = payload * len(paths)
     reserved = size + _HUGE_PAGE
-    with files.faults(paths[0].parent):
+    with disk.faults(paths[0].parent):
         # Reserve first: mapping a file over a reserved range cannot hit anybody else's memory.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         start = _checked(libc.mmap(None, reserved, _PROT_NONE, flags, -1, 0))
@@ -67,8 +71,8 @@ def _map(paths: Sequence[Path], payload: int) -> memoryview:
     holder = (ctypes.c_char * size).from_address(base)
     weakref.finalize(holder, libc.munmap, start, reserved).atexit = False
     for index, path in enumerate(paths):
-        with files.faults(path):
-            descriptor = files.open_plain(path)
+        with disk.faults(path):
+            descriptor = disk.open_plain(path)
             try:
                 if os.fstat(descriptor).st_size < payload:
                     raise _too_short(path)
@@ -96,9 +100,7 @@ def _checked(address: int | None) -> int:
     return address
 
 
-def _too_short(path: Path) -> Exception:
-    from stores.errors import BankError
-
+def _too_short(path: Path) -> BankError:
     return BankError(
         f"{path} is too short",
         "A chunk file holds all rows of its chunk",

@@ -13,9 +13,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+#: Names the cache folder; set but empty, what is read is kept in memory only.
+CACHE_VARIABLE = "EMBANK_CACHE"
+
 
 def state_folder(name: str) -> Path | None:
-    """A folder of this user for what outlasts a run: `embank/NAME` in `XDG_STATE_HOME` or `~/.local/state`.
+    """Return a folder for what outlasts a run: `embank/NAME` in `XDG_STATE_HOME` or `~/.local/state`.
 
     Made if absent. None where there is no such place, or somebody else could write there.
     """
@@ -26,6 +29,37 @@ def state_folder(name: str) -> Path | None:
         return None if objection(folder) else folder
     except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
+
+
+def cache_folder() -> Path | None:
+    """Return the folder for copies of what can be fetched again, made if absent.
+
+    It is `EMBANK_CACHE`, else `embank` below `XDG_CACHE_HOME` or `~/.cache`.
+
+    None where it cannot be written, or where somebody else can write to it, which is said once.
+    """
+    stated = os.environ.get(CACHE_VARIABLE)
+    if stated == "":
+        return None
+    try:
+        folder = Path(
+            stated or Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "embank")
+        )
+        make_folder(folder.absolute())
+        if why := objection(folder, link=True):
+            distrust_cache(why)
+            return None
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return None
+    return folder.absolute() if folder.is_dir() and os.access(folder, os.W_OK) else None
+
+
+def distrust_cache(why: str) -> None:
+    """Say once that the cache folder is not used, and why."""
+    warn(
+        f"the cache is not used: {why}. Remove that, or run `chmod -R go-w` on it if all of it is yours; or "
+        f"set {CACHE_VARIABLE} to a folder of your own."
+    )
 
 
 def make_folder(path: Path) -> None:
@@ -60,7 +94,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def objection(path: Path, *, link: bool = False) -> str:
-    """Why a file or folder is not believed; empty if it is, or if nothing is there.
+    """Say why a file or folder is not believed; empty if it is, or if nothing is there.
 
     Args:
         link: allow a link of this user's in its place; then what it leads to is judged as well.
@@ -81,7 +115,7 @@ def objection(path: Path, *, link: bool = False) -> str:
 
 
 def objection_below(base: Path, paths: Iterable[Path]) -> str:
-    """The first objection to any of the paths or to a folder between them and `base`, that included."""
+    """Return the first objection to any of the paths, or to a folder between them and `base`, included."""
     seen: set[Path] = set()
     for path in paths:
         for part in (path, *path.parents):

@@ -3,31 +3,30 @@
 Rows with an embedding stay as they are, bit for bit.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
 
 from stores.backends import files, locks
-from stores.bank import document_schemas, documents, exchange, integrity
+from stores.bank import exchange, integrity
 from stores.bank.commit import Committer, marker_document
 from stores.bank.encode import Bytes, EncodedChunk, encode
 from stores.bank.encode import amend as merged
 from stores.bank.keys import ChunkResult, Failure
 from stores.bank.layout import FeatureLayout
-from stores.bank.markers import committed_chunks, missing_chunks
+from stores.bank.markers import Marker, committed_chunks, missing_chunks, read_marker
 from stores.bank.seal import seal_path
 from stores.errors import BankError
 
 
 def failures_of(layout: FeatureLayout) -> dict[int, list[Failure]]:
-    """The rows without embedding of each committed chunk that has any: chunk -> failures, by row.
+    """List the rows without embedding of each committed chunk that has any: chunk -> failures, by row.
 
     Raises:
         BankError: a marker is damaged.
     """
     present = committed_chunks(layout)
-    bodies = files.each(layout.root, lambda index: _marker(layout, index), present)
+    bodies = files.each(layout.root, lambda index: read_marker(layout.root / layout.marker(index)), present)
     return {
         index: [Failure(**failure) for failure in body["failures"]]
         for index, body in zip(present, bodies, strict=True)
@@ -36,7 +35,7 @@ def failures_of(layout: FeatureLayout) -> dict[int, list[Failure]]:
 
 
 def uncommitted_rows(layout: FeatureLayout) -> list[int]:
-    """Rows of the chunks without marker."""
+    """List the rows of the chunks without marker."""
     return [row for index in missing_chunks(layout) for row in range(*layout.grid.bounds(index))]
 
 
@@ -54,7 +53,7 @@ def amend_chunk(layout: FeatureLayout, result: ChunkResult, rows: Collection[int
         BankError: the chunk is damaged. MachineFault: disk full or I/O error; run again.
     """
     with locks.held(layout.side / "commit.lock"):
-        marker = _marker(layout, result.index)
+        marker = read_marker(layout.root / layout.marker(result.index))
         old = [Failure(**failure) for failure in marker["failures"]]
         retried = tuple(failure for failure in old if failure.row in rows)
         if not retried:
@@ -73,12 +72,7 @@ def amend_chunk(layout: FeatureLayout, result: ChunkResult, rows: Collection[int
         return True
 
 
-def _marker(layout: FeatureLayout, index: int) -> dict[str, Any]:
-    path = layout.root / layout.marker(index)
-    return document_schemas.check(documents.read(path), document_schemas.MARKER, path)
-
-
-def _files(layout: FeatureLayout, index: int, marker: Mapping[str, Any]) -> dict[str, Bytes]:
+def _files(layout: FeatureLayout, index: int, marker: Marker) -> dict[str, Bytes]:
     """The chunk's files by array, checked against their marker."""
     arrays = {}
     for array in layout.arrays:

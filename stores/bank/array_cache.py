@@ -55,7 +55,7 @@ def write(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[st
 
 
 def keep(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
-    """As `write`, but only False where the bank cannot be written to or the disk is full.
+    """Write as `write` does, but only return False where the bank cannot be written to or the disk is full.
 
     For what is used now in any case, and is kept to save time later.
     """
@@ -82,17 +82,17 @@ def read(root: Place, relative: str, key: Mapping[str, Any]) -> dict[str, npt.ND
         raise broken(path)
     if head["key"] != json.loads(documents.canonical(dict(key))):
         raise broken(path)
-    found, view = {}, memoryview(data)[end:]
+    arrays, view = {}, memoryview(data)[end:]
     for name in sorted(head["arrays"]):
         about = head["arrays"][name]
         size = np.dtype(about["dtype"]).itemsize * math.prod(about["shape"])
         part, view = view[:size], view[size:]
         if len(part) != size or hashlib.sha256(part).hexdigest() != about["sha256"]:
             raise broken(path)
-        found[name] = np.frombuffer(part, np.dtype(about["dtype"]).newbyteorder("<")).reshape(about["shape"])
+        arrays[name] = np.frombuffer(part, np.dtype(about["dtype"]).newbyteorder("<")).reshape(about["shape"])
     if len(view):
         raise broken(path)
-    return found
+    return arrays
 
 
 def broken(path: Place) -> documents.BrokenDocument:

@@ -9,12 +9,11 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from stores.backends import files, object_store
-from stores.backends.location import ObjectPath, Place, place
-from stores.backends.remote_read import cache_folder
+from stores.backends import files
+from stores.backends.location import Place, place
+from stores.backends.private import cache_folder
 from stores.bank import documents
 from stores.bank.keys import FeatureKey
 from stores.bank.layout import RUN_DOCUMENT, SIDE
@@ -52,14 +51,14 @@ def size(text: str) -> int:
     Raises:
         Refused: it is no size.
     """
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
+    parts = _SIZE.fullmatch(text.strip())
+    if parts is None:
         raise Refused(
             f"size {text!r}",
             "It is a number with KB, MB, GB, TB (or KiB, MiB, ...)",
             "write for instance 10GB",
         )
-    number, letter, binary = found.groups()
+    number, letter, binary = parts.groups()
     power = " KMGT".index(letter.upper()) if letter else 0
     return int(float(number) * (1024 if binary else 1000) ** power)
 
@@ -85,22 +84,22 @@ def prune(bank: Place | str, limit: int = 0) -> dict[str, Any]:
         )
     if limit < 0:
         raise Refused(f"{limit} bytes", "A size is not negative", "give 0 to remove all caches")
-    found = sorted([*_of_bank(root), *_copies()], key=lambda each: each.used, reverse=True)
-    kept, removed = 0, {kind: {"files": 0, "bytes": 0} for kind in (*FOLDERS, BUCKETS)}
+    latest_first = sorted([*_of_bank(root), *_copies()], key=lambda cached: cached.used, reverse=True)
+    staying, removed = 0, {kind: {"files": 0, "bytes": 0} for kind in (*FOLDERS, BUCKETS)}
     gone: list[Cached] = []
-    for each in found:
-        if limit and not gone and kept + each.bytes <= limit:
-            kept += each.bytes
+    for cached in latest_first:
+        if limit and not gone and staying + cached.bytes <= limit:
+            staying += cached.bytes
             continue
-        gone.append(each)
-        removed[each.kind]["files"] += 1
-        removed[each.kind]["bytes"] += each.bytes
+        gone.append(cached)
+        removed[cached.kind]["files"] += 1
+        removed[cached.kind]["bytes"] += cached.bytes
     _discard(root, reversed(gone))
     return {
         "bank": str(root),
         "limit": limit,
-        "kept_bytes": kept,
-        "removed_bytes": sum(each.bytes for each in gone),
+        "kept_bytes": staying,
+        "removed_bytes": sum(cached.bytes for cached in gone),
         "removed": removed,
         "cache": cache_folder(),
     }
@@ -108,35 +107,19 @@ def prune(bank: Place | str, limit: int = 0) -> dict[str, Any]:
 
 def _discard(root: Place, gone: Iterator[Cached]) -> None:
     """Remove, the longest unused first. Folders stay: a run may be about to write into one."""
-    mine = []
-    for each in gone:
-        if each.kind == BUCKETS:
-            shutil.rmtree(str(each.path), ignore_errors=True)
+    of_bank = []
+    for cached in gone:
+        if cached.kind == BUCKETS:
+            shutil.rmtree(str(cached.path), ignore_errors=True)
         else:
-            mine.append(each.path)
-    files.each(root, files.remove, mine)
+            of_bank.append(cached.path)
+    files.each(root, files.remove, of_bank)
 
 
 def _of_bank(root: Place) -> Iterator[Cached]:
     for kind in FOLDERS:
-        folder = root / SIDE / kind
-        if isinstance(folder, ObjectPath):
-            for key, state in object_store.tree(folder).items():
-                yield Cached(kind, key, state.st_size, state.modified)
-        else:
-            for path in files.tree(folder)[0]:
-                found = _seen(Path(str(path)))
-                if found is not None:
-                    yield Cached(kind, path, *found)
-
-
-def _seen(path: Path) -> tuple[int, float] | None:
-    """Size of a file and when it was last used; None if it has gone meanwhile."""
-    try:
-        state = path.lstat()
-    except OSError:
-        return None
-    return state.st_size, max(state.st_mtime, state.st_atime)
+        for file in files.inventory(root / SIDE / kind):
+            yield Cached(kind, file.path, file.size, file.used)
 
 
 def _copies() -> Iterator[Cached]:
@@ -146,10 +129,9 @@ def _copies() -> Iterator[Cached]:
         return
     for name in files.names(home / _COPIES):
         if _DIGEST.fullmatch(name):
-            states = [_seen(Path(str(path))) for path in files.tree(home / _COPIES / name)[0]]
-            known = [state for state in states if state is not None]
-            used = max((state[1] for state in known), default=0.0)
-            yield Cached(BUCKETS, home / _COPIES / name, sum(state[0] for state in known), used)
+            copies = files.inventory(home / _COPIES / name)
+            used = max((file.used for file in copies), default=0.0)
+            yield Cached(BUCKETS, home / _COPIES / name, sum(file.size for file in copies), used)
 
 
 def remove_copy(seal: bytes) -> None:
@@ -202,15 +184,9 @@ def _remove_where(folder: Place, chosen: Callable[[Mapping[str, Any]], bool]) ->
 def _key_of(path: Place) -> dict[str, Any] | None:
     """What an array file says that it is; None if that is damaged."""
     try:
-        head = documents.decode(_first_line(path), path)
+        start = files.read_range(path, 0, _LONGEST_HEAD)
+        head = documents.decode(start.partition(b"\n")[0] + b"\n", path)
     except (BankError, json.JSONDecodeError):
         return None
     key = head.get("key")
     return key if isinstance(key, dict) else None
-
-
-def _first_line(path: Place) -> bytes:
-    if isinstance(path, ObjectPath):
-        return (files.read_if_there(path) or b"").partition(b"\n")[0] + b"\n"
-    with files.faults(path), path.open("rb") as file:
-        return file.readline(_LONGEST_HEAD)

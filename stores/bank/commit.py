@@ -7,16 +7,17 @@ speaks for another's file.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from stores.backends import files, locks
 from stores.backends.location import Place
-from stores.bank import document_schemas, documents, integrity
+from stores.bank import documents, integrity
 from stores.bank.encode import EncodedChunk, encode
+from stores.bank.integrity import FilePromise, Promises
 from stores.bank.keys import ChunkResult, Failure
 from stores.bank.layout import SIDE, FeatureLayout
+from stores.bank.markers import Marker, read_marker
 from stores.errors import BankError, MachineFault
 from stores.maintenance.cleanup import marker_fits
 
@@ -64,7 +65,7 @@ class Committer:
             MachineFault: disk full or I/O error. Nothing is marked done that is not; adopt again.
         """
         path = source / self.layout.marker(index)
-        body = document_schemas.check(documents.read(path), document_schemas.MARKER, path)
+        body = read_marker(path)
         if not marker_fits(replace(self.layout, root=source), index, body):
             raise _unfit(path, source)
         with locks.held(self.layout.side / "commit.lock", shared=True) as lock:
@@ -74,7 +75,7 @@ class Committer:
             if done and not lock.alive():
                 self._make_sure(index, body["files"])
 
-    def _adopt_file(self, relative: str, source: Place, promise: dict[str, Any]) -> None:
+    def _adopt_file(self, relative: str, source: Place, promise: FilePromise) -> None:
         path = self.layout.root / relative
         files.make_directory(path.parent)
         files.copy(source / relative, path, self._temporary())
@@ -95,7 +96,7 @@ class Committer:
         self._read_back(body["files"])
         return documents.create(marker, body, self._temporary())
 
-    def _make_sure(self, index: int, promised: dict[str, dict[str, Any]]) -> None:
+    def _make_sure(self, index: int, promised: Promises) -> None:
         """Take back a marker that came too late.
 
         In a bucket no lock stops a process: one that was silent for too long may find that a clean-up has
@@ -118,7 +119,7 @@ class Committer:
         files.sync_directory(path.parent)
         return True
 
-    def _read_back(self, promised: dict[str, dict[str, Any]]) -> None:
+    def _read_back(self, promised: Promises) -> None:
         for relative, promise in promised.items():
             if integrity.difference(files.digest(self.layout.root / relative), promise):
                 raise MachineFault(
@@ -127,7 +128,7 @@ class Committer:
                     "check the disk and the memory, then run the same command again",
                 )
 
-    def _temporary(self) -> Any:
+    def _temporary(self) -> Place:
         return files.temporary(self.layout.root / SIDE / "tmp", self.layout.name)
 
 
@@ -139,8 +140,8 @@ def _unfit(path: Place, bank: Place) -> BankError:
     )
 
 
-def marker_document(layout: FeatureLayout, chunk: EncodedChunk) -> dict[str, Any]:
-    """Body of a chunk's marker."""
+def marker_document(layout: FeatureLayout, chunk: EncodedChunk) -> Marker:
+    """Make the body of a chunk's marker."""
     promises = {path: integrity.promise_of(data) for path, data in chunk.files.items()}
     return marker_of(layout, chunk.index, promises, chunk.failures)
 
@@ -148,10 +149,13 @@ def marker_document(layout: FeatureLayout, chunk: EncodedChunk) -> dict[str, Any
 def marker_of(
     layout: FeatureLayout,
     index: int,
-    promises: Mapping[str, Mapping[str, Any]],
+    promises: Promises,
     failures: Iterable[Failure],
-) -> dict[str, Any]:
-    """Body of the marker of a chunk's files. Nothing in it differs between runs: no time, host or process."""
+) -> Marker:
+    """Make the body of a marker from a chunk's promises.
+
+    Nothing in it differs between runs: no time, host or process.
+    """
     start, stop = layout.grid.bounds(index)
     return {
         "schema": layout.version,
@@ -159,6 +163,6 @@ def marker_of(
         "chunk": index,
         "start": start,
         "stop": stop,
-        "files": {path: dict(promise) for path, promise in promises.items()},
+        "files": dict(promises),
         "failures": [failure.as_dict for failure in failures],
     }

@@ -10,17 +10,16 @@ keys of the features that are made of it follow.
 """
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stores.backends import files
 from stores.backends.location import Place
-from stores.bank import document_schemas, documents, integrity
+from stores.bank import integrity
 from stores.bank.keys import CONTENT_BYTES, STATUS_OK
 from stores.bank.layout import SIDE, FeatureLayout
-from stores.bank.markers import committed_chunks
+from stores.bank.markers import Marker, committed_chunks, read_marker
 from stores.bank.reader import Bank
 from stores.bank.seal import definition, feature_names
 from stores.errors import BankError
@@ -42,7 +41,7 @@ def known(contents: Table) -> npt.NDArray[np.bool_]:
 def contents_of_bank(
     bank: Bank, image_set: str = "", *, without: str = "", pass_damaged: bool = False
 ) -> Table:
-    """The contents that the finished chunks of a bank were made from.
+    """Gather the contents that the finished chunks of a bank were made from.
 
     Only rows with an embedding count: a file that could not be used may be replaced by a better one.
 
@@ -70,7 +69,7 @@ def contents_of_bank(
 def contents_of_feature(
     layout: FeatureLayout, *, failed_too: bool = False, pass_damaged: bool = False
 ) -> Table:
-    """The contents that a feature's embeddings were made from.
+    """Gather the contents that a feature's embeddings were made from.
 
     Args:
         failed_too: also of rows without embedding whose file was read.
@@ -96,7 +95,7 @@ def contents_of_feature(
     def take(index: int) -> None:
         start, stop = layout.grid.bounds(index)
         path = layout.root / layout.marker(index)
-        marker = document_schemas.check(documents.read(path), document_schemas.MARKER, path)
+        marker = read_marker(path)
         content = _payload(layout, index, "content", marker).reshape(-1, CONTENT_BYTES)
         status = _payload(layout, index, "status", marker)
         ok = (status[: stop - start] == STATUS_OK) | failed_too
@@ -106,7 +105,7 @@ def contents_of_feature(
     return table
 
 
-def _payload(layout: FeatureLayout, index: int, array: str, marker: dict[str, Any]) -> Table:
+def _payload(layout: FeatureLayout, index: int, array: str, marker: Marker) -> Table:
     relative = layout.chunk_file(array, index)
     data = files.read(layout.root / relative)
     promise = marker["files"].get(relative)
@@ -140,7 +139,7 @@ def refuse_conflict(bank: Bank, layout: FeatureLayout) -> None:
 
 
 def differing_rows(before: Table, now: Table) -> npt.NDArray[np.intp]:
-    """Rows whose content is known in both tables and differs."""
+    """Find the rows whose content is known in both tables and differs."""
     return np.flatnonzero(known(before) & known(now) & (before != now).any(axis=1))
 
 
@@ -168,7 +167,7 @@ def write_set(root: Place, table: Table) -> str:
 
 
 def damaged_sets(root: Place) -> dict[str, str]:
-    """The image sets of a bank that are not what their names say: relative path -> what is wrong."""
+    """Find the image sets that are not what their names say: relative path -> what is wrong."""
     wanted = {layout.image_set for layout in _features_of_sets(root)} | set(files.names(root / _SETS))
     damaged = {}
     for name in sorted(wanted):
@@ -195,7 +194,7 @@ def _features_of_sets(root: Place) -> list[FeatureLayout]:
 
 
 def read_set(root: Place, name: str, rows: int) -> Table:
-    """The contents of an image set, uint8 [rows, 32]. Raises BankError if it is missing or damaged."""
+    """Read the contents of an image set, uint8 [rows, 32]. Raises BankError if it is missing or damaged."""
     path = root / f"{_SETS}/{name}"
     data = files.read_if_there(path)
     if data is None or len(data) != rows * CONTENT_BYTES or hashlib.sha256(data).hexdigest() != name:

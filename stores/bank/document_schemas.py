@@ -19,7 +19,7 @@ _PATH = re.compile(r"(?!.*\.\.)[A-Za-z0-9_.][A-Za-z0-9._-]*(/[A-Za-z0-9_.][A-Za-
 
 
 def check(body: dict[str, Any], form: Test, path: Place) -> dict[str, Any]:
-    """The body, if it is of a form.
+    """Return a body if it is of a form.
 
     Raises:
         BankError: another schema version. BrokenDocument: another form.
@@ -29,7 +29,7 @@ def check(body: dict[str, Any], form: Test, path: Place) -> dict[str, Any]:
     if not form(body):
         raise documents.BrokenDocument(
             f"{path} is damaged",
-            "A sealed document holds what others of its kind hold",
+            "A bank's document holds what others of its kind hold",
             "run `embank bank repair` on the bank",
         )
     return body
@@ -89,6 +89,10 @@ _SCHEMA = _whole(0)
 #: More images than any bank has, and values an embedding; beyond, a number is an attack on whoever counts.
 _ROWS, _DIM = _whole(1, 1 << 32), _whole(1, 1 << 24)
 _PROMISES = _all(_members({"size": _whole(0), "sha256": _digest}), _path)
+_TABLES = _all(
+    _members({"size": _whole(0), "sha256": _digest, "rows": _whole(0)}),
+    lambda name: isinstance(name, str) and re.fullmatch(r"[a-z0-9_]{0,40}", name) is not None,
+)
 _COLUMN_FILES = (*(f"{column}.npy" for column in COLUMNS), VOCABULARIES)
 
 RUN = _members(
@@ -171,7 +175,7 @@ RECORD = _members(
         "created": _text,
         **dict.fromkeys(("asked", "used", "metrics", "seconds"), _mapping),
     },
-    dict.fromkeys(("versions", "failures", "convergence"), _mapping),
+    {**dict.fromkeys(("versions", "failures", "convergence"), _mapping), "predictions": _TABLES},
 )
 
 ARRAYS = _members(

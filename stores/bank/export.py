@@ -94,13 +94,13 @@ def _new_files(out: Path, relatives: list[str], what: dict[str, Any], overwrite:
     own = (
         set(note.get("files", ())) if all(note.get(name) == value for name, value in what.items()) else set()
     )
-    folders = [each for each in relatives if (out / each).is_dir()]
+    folders = [relative for relative in relatives if (out / relative).is_dir()]
     if folders:
         raise BankError(
             f"{out / folders[0]} is a folder", "An export writes a file there", "choose another folder"
         )
-    new = [each for each in relatives if each in own or not os.path.lexists(out / each)]
-    taken = [each for each in relatives if each not in new]
+    new = [relative for relative in relatives if relative in own or not os.path.lexists(out / relative)]
+    taken = [relative for relative in relatives if relative not in new]
     if taken and not overwrite:
         raise BankError(
             f"{out / taken[0]} exists",
@@ -112,14 +112,14 @@ def _new_files(out: Path, relatives: list[str], what: dict[str, Any], overwrite:
 
 def _remove_left_behind(out: Path, folders: Sequence[Path], names: Sequence[str]) -> None:
     """Remove the temporary files of exports that were killed here: their tables and notes."""
-    for each in files.names(out):
-        if each.startswith(f".{UNFINISHED}{files.TEMP_MARK}"):
-            files.remove(out / each)
+    for entry in files.names(out):
+        if entry.startswith(f".{UNFINISHED}{files.TEMP_MARK}"):
+            files.remove(out / entry)
     for folder in folders:
-        for each in files.names(folder):
-            name, _, pid = each.removeprefix(".").removesuffix(".tmp").rpartition(".")
-            if name in names and each == f".{name}.{pid}.tmp" and not Path("/proc", pid).exists():
-                files.remove(folder / each)
+        for entry in files.names(folder):
+            name, _, pid = entry.removeprefix(".").removesuffix(".tmp").rpartition(".")
+            if name in names and entry == f".{name}.{pid}.tmp" and not Path("/proc", pid).exists():
+                files.remove(folder / entry)
 
 
 def _writers(name: str) -> dict[str, _Write]:
@@ -135,8 +135,8 @@ def _writers(name: str) -> dict[str, _Write]:
 
 def _write(features: "FeatureSet", out: Path, writers: dict[str, _Write]) -> None:
     files.make_directory(out)
-    for each, write in writers.items():
-        with atomic_file(out / each) as file:
+    for name, write in writers.items():
+        with atomic_file(out / name) as file:
             write(features, file)
     features.bank.manifest().write(out / MANIFEST)
 
@@ -193,5 +193,5 @@ def _feature_json(features: "FeatureSet", file: IO[bytes]) -> None:
 
 
 def spreadsheet_safe(cell: str) -> str:
-    """The cell with a leading quote if a spreadsheet would take it for a formula."""
+    """Return a cell with a leading quote if a spreadsheet would take it for a formula."""
     return f"'{cell}" if cell.startswith(_RISKY) else cell

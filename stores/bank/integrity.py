@@ -13,19 +13,27 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from stores.backends import deadlines, files, object_store, private
-from stores.backends.location import ObjectPath, Place
+from stores.backends import deadlines, files, private
+from stores.backends.base import Stamp
+from stores.backends.location import Place
+from stores.backends.registry import backend_of
 from stores.bank import documents
 from stores.errors import BankError, EmbankError
 
-#: Relative path -> {"size": bytes, "sha256": hex}, as in markers and seals.
-Promises = Mapping[str, Mapping[str, Any]]
-Stamp = list[int]
+
+class FilePromise(TypedDict):
+    """What a marker or seal says of a file: its bytes, and their SHA-256 in hex."""
+
+    size: int
+    sha256: str
+
+
+#: Relative path -> what is promised of the file, as in markers and seals.
+Promises = Mapping[str, FilePromise]
 #: A file changed more recently is not stamped: a second change could fall into the same tick of the clock.
 SETTLED_NS = 2_000_000_000
-_THREADS = 8
 
 
 def find_broken(
@@ -42,9 +50,13 @@ def find_broken(
     broken: dict[str, str] = {}
     if not promises:
         return broken
-    threads = object_store.THREADS if isinstance(root, ObjectPath) else min(_THREADS, os.cpu_count() or 1)
-    found = deadlines.at_once(threads, lambda path: _state(root / path, promises[path]["size"]), promises)
-    for count, (path, state) in enumerate(zip(promises, found, strict=True), 1):
+    backend = backend_of(root)
+
+    def state_of(path: str) -> tuple[int, str] | None:
+        return backend.digest(root / path, promises[path]["size"])
+
+    states = deadlines.at_once(backend.parallel_reads, state_of, promises)
+    for count, (path, state) in enumerate(zip(promises, states, strict=True), 1):
         if reason := difference(state, promises[path]):
             broken[path] = reason
         if progress is not None:
@@ -52,17 +64,8 @@ def find_broken(
     return broken
 
 
-def _state(path: Place, expected: int) -> tuple[int, str] | None:
-    """Size and SHA-256 of a file; a file on disk of another size than expected is not read."""
-    if isinstance(path, Path):
-        state = files.stat_if_there(path)
-        if state is not None and state.st_size != expected:
-            return state.st_size, ""
-    return files.digest(path)
-
-
-def difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str:
-    """What is wrong with a file of this size and SHA-256; empty if nothing is."""
+def difference(state: tuple[int, str] | None, promise: FilePromise) -> str:
+    """Say what is wrong with a file of this size and SHA-256; empty if nothing is."""
     if state is None:
         return "missing"
     if state[0] != promise["size"]:
@@ -70,8 +73,8 @@ def difference(state: tuple[int, str] | None, promise: Mapping[str, Any]) -> str
     return "" if state[1] == promise["sha256"] else "content differs from its SHA-256"
 
 
-def promise_of(data: bytes | memoryview) -> dict[str, Any]:
-    """What a marker or seal says of a file with these bytes."""
+def promise_of(data: bytes | memoryview) -> FilePromise:
+    """Return what a marker or seal says of a file with these bytes."""
     return {"size": memoryview(data).nbytes, "sha256": hashlib.sha256(data).hexdigest()}
 
 
@@ -105,7 +108,7 @@ def ensure(
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise BankError(
             f"{describe(path)} of feature {feature} is damaged: {path}: {reason}{more}",
-            "Nothing is evaluated that differs from what was sealed",
+            "Nothing is evaluated that differs from what was written",
             f"run `embank bank repair {root}`",
         )
     remember(root, feature, seal, {**known, **now})
@@ -114,13 +117,13 @@ def ensure(
 def unverified(
     root: Place, feature: str, seal: bytes, promises: Promises, now: Mapping[str, Stamp | None]
 ) -> Promises:
-    """The files of a sealed feature that have no valid stamp; `now` are their stamps of this moment."""
+    """Select the files of a sealed feature that have no valid stamp; `now` are their present stamps."""
     return _differing(promises, _load(root, feature, seal), now)
 
 
 def _differing(
     promises: Promises, known: Mapping[str, Stamp], now: Mapping[str, Stamp | None]
-) -> dict[str, Mapping[str, Any]]:
+) -> dict[str, FilePromise]:
     return {
         path: promise
         for path, promise in promises.items()
@@ -129,13 +132,13 @@ def _differing(
 
 
 def describe(path: str) -> str:
-    """`Chunk 3` for a chunk's file or marker, else `A file`."""
+    """Name a file for messages: `Chunk 3` for a chunk's file or marker, else `A file`."""
     index = chunk_index(path)
     return "A file" if index is None else f"Chunk {index}"
 
 
 def chunk_index(path: str) -> int | None:
-    """The chunk to which a relative path of a chunk file or marker belongs."""
+    """Return the chunk to which a relative path belongs; None if it is of no chunk file or marker."""
     parts = path.split("/")
     number = parts[3].removesuffix(".json") if len(parts) > 3 and (parts[2] in ("c", "markers")) else ""
     return int(number) if number.isdecimal() else None
@@ -154,9 +157,9 @@ def remember(root: Place, feature: str, seal: bytes, stamps: Mapping[str, Stamp 
 
 
 def _stamps_file(root: Place, feature: str) -> Path | None:
-    if isinstance(root, ObjectPath) or (folder := private.state_folder("stamps")) is None:
+    if not backend_of(root).has_stamps or (folder := private.state_folder("stamps")) is None:
         return None
-    name = hashlib.sha256(os.fsencode(f"{os.path.realpath(root)}\0{feature}")).hexdigest()
+    name = hashlib.sha256(os.fsencode(f"{os.path.realpath(str(root))}\0{feature}")).hexdigest()
     return folder / f"{name}.json"
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from stores.bank import documents
 from stores.errors import BankError
@@ -74,12 +74,12 @@ class FeatureKey:
         return f"{slug[:100]}.{self.digest[:12]}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """Return all fields as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> "FeatureKey":
-        """The key that `to_dict` wrote. Raises BankError if fields are missing or unknown."""
+        """Read the key that `to_dict` wrote. Raises BankError if fields are missing or unknown."""
         if set(body) != {field.name for field in fields(cls)}:
             raise BankError(
                 f"a feature key with the fields {', '.join(sorted(body))}",
@@ -87,6 +87,15 @@ class FeatureKey:
                 "open the bank with the version of embank that wrote it",
             )
         return cls(**body)
+
+
+class FailedRow(TypedDict):
+    """A `Failure` as a marker has it."""
+
+    row: int
+    code: str
+    detail: str
+    pending: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -106,10 +115,12 @@ class Failure:
     pending: bool = False
 
     @property
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> FailedRow:
         """The fields as JSON values; `pending` only where it is true."""
-        body = asdict(self)
-        return body if self.pending else {name: body[name] for name in ("row", "code", "detail")}
+        body = FailedRow(row=self.row, code=self.code, detail=self.detail)
+        if self.pending:
+            body["pending"] = True
+        return body
 
 
 @dataclass(frozen=True)
@@ -132,13 +143,13 @@ class ChunkResult:
     content: "npt.NDArray[np.uint8] | None" = None
 
 
-def check_schema(found: object, path: object, versions: tuple[int, ...] = (SCHEMA_VERSION,)) -> None:
+def check_schema(version: object, path: object, versions: tuple[int, ...] = (SCHEMA_VERSION,)) -> None:
     """Refuse any schema version but `versions`, newer or older. Raises BankError."""
-    if found in versions and type(found) is int:
+    if version in versions and type(version) is int:
         return
-    newer = isinstance(found, int) and found > versions[-1]
+    newer = isinstance(version, int) and version > versions[-1]
     raise BankError(
-        f"{path} has schema version {found!r}",
+        f"{path} has schema version {version!r}",
         f"This embank reads version {' and '.join(map(str, versions))} only",
         "install a newer embank" if newer else "embed again into a new bank",
     )

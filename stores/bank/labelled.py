@@ -60,7 +60,7 @@ def labelled(bank: Columns, ok: npt.NDArray[np.bool_], label: str, split: str | 
         Refused: no such split, no usable row, or a column that names no classes.
         ManifestError: no such column. BankError: a damaged file.
     """
-    codes, classes = _column(bank, label)
+    codes, classes = column_codes(bank, label)
     blank = [code for code, name in enumerate(classes) if name in _NAN]
     has_label = (codes >= 0) & ~np.isin(codes, blank)
     _refuse_no_classes(label, codes[has_label], classes)
@@ -78,7 +78,12 @@ def labelled(bank: Columns, ok: npt.NDArray[np.bool_], label: str, split: str | 
     return Labelled(rows, codes[rows].astype(np.int64), tuple(classes))
 
 
-def _column(bank: Columns, name: str) -> tuple[npt.NDArray[np.int32], list[str]]:
+def column_codes(bank: Columns, name: str) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Read any column of the manifest as `Bank.column` gives those that are at hand.
+
+    Raises:
+        ManifestError: no such column. BankError: a damaged file.
+    """
     if name in COLUMNS:  # kept at hand, without the manifest
         return bank.column(name)
     manifest = bank.manifest()

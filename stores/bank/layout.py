@@ -31,7 +31,7 @@ _SMALLEST, _LARGEST, _CHUNKS = 64, 16384, 64
 
 
 def default_chunk_rows(rows: int) -> int:
-    """Rows a chunk for a bank of `rows`: about 64 chunks, a power of two from 64 to 16,384."""
+    """Choose the rows a chunk for a bank of `rows`: about 64 chunks, a power of two from 64 to 16,384."""
     wanted = max(1, -(-rows // _CHUNKS))
     return min(max(1 << (wanted - 1).bit_length(), _SMALLEST), _LARGEST)
 
@@ -53,7 +53,7 @@ class Grid:
         return -(-self.rows // self.chunk_rows)
 
     def bounds(self, index: int) -> tuple[int, int]:
-        """First row of a chunk and the row after its last. Raises IndexError outside the grid."""
+        """Return the first row of a chunk and the row after its last. Raises IndexError outside the grid."""
         if not 0 <= index < self.chunks:
             raise IndexError(f"chunk {index} of {self.chunks}")
         return index * self.chunk_rows, min((index + 1) * self.chunk_rows, self.rows)
@@ -95,15 +95,15 @@ class FeatureLayout:
         return self.root / SIDE / self.name
 
     def chunk_file(self, array: str, index: int) -> str:
-        """Relative path of one array's chunk file."""
+        """Return the relative path of one array's chunk file."""
         return chunk_file(self.name, array, index)
 
     def marker(self, index: int) -> str:
-        """Relative path of a chunk's marker."""
+        """Return the relative path of a chunk's marker."""
         return marker_file(self.name, index)
 
     def metadata(self) -> dict[str, dict[str, Any]]:
-        """Zarr metadata by node, relative to the feature: `` (the group, not consolidated) and the arrays."""
+        """Make the zarr metadata by node of the feature: `` (the group, not consolidated) and the arrays."""
         rows, chunk = self.grid.rows, self.grid.chunk_rows
         group = {
             "zarr_format": 3,
@@ -127,16 +127,18 @@ class FeatureLayout:
         return {name: node for name, node in nodes.items() if name in ("", *self.arrays)}
 
     def metadata_files(self) -> dict[str, bytes]:
-        """The bytes of every zarr.json of the feature, by relative path."""
+        """Encode every zarr.json of the feature, by relative path."""
         nodes = self.metadata()
         arrays = {name: nodes[name] for name in self.arrays}
-        found = {
+        documents = {
             f"{self.name}/{ZARR}": encode_metadata(
                 {**nodes[""], "consolidated_metadata": _consolidated(arrays)}
             )
         }
-        found.update({f"{self.name}/{array}/{ZARR}": encode_metadata(node) for array, node in arrays.items()})
-        return found
+        documents.update(
+            {f"{self.name}/{array}/{ZARR}": encode_metadata(node) for array, node in arrays.items()}
+        )
+        return documents
 
     @property
     def sealed_count(self) -> int:
@@ -144,15 +146,15 @@ class FeatureLayout:
         return (len(self.arrays) + 1) * self.grid.chunks + len(self.arrays) + 2
 
     def sealed_files(self) -> set[str]:
-        """Relative paths of all that a seal vouches for."""
+        """List the relative paths of all that a seal vouches for."""
         chunks = range(self.grid.chunks)
-        found = {self.chunk_file(array, index) for array in self.arrays for index in chunks}
-        found.update(map(self.marker, chunks))
-        found.update(f"{self.name}/{node}/{ZARR}" for node in self.arrays)
-        return found | {f"{self.name}/{ZARR}", f"{SIDE}/{self.name}/key.json"}
+        paths = {self.chunk_file(array, index) for array in self.arrays for index in chunks}
+        paths.update(map(self.marker, chunks))
+        paths.update(f"{self.name}/{node}/{ZARR}" for node in self.arrays)
+        return paths | {f"{self.name}/{ZARR}", f"{SIDE}/{self.name}/key.json"}
 
     def key_document(self) -> dict[str, Any]:
-        """Body of key.json: the key, and what else the metadata follow from."""
+        """Make the body of key.json: the key, and what else the metadata follow from."""
         body = {
             "schema": self.version,
             "key": self.key.to_dict(),
@@ -164,7 +166,7 @@ class FeatureLayout:
         return {**body, "image_set": self.image_set} if self.image_set else body
 
     def payload(self, array: str) -> int:
-        """Bytes of one chunk of an array, without the checksum."""
+        """Return the bytes of one chunk of an array, without the checksum."""
         row = {
             "embedding": self.dim * itemsize(self.key.dtype),
             "norm": 4,
@@ -175,7 +177,7 @@ class FeatureLayout:
 
 
 def images_key(image_digest: str, image_set: str = "") -> str:
-    """What a feature's key says of its images: the manifest's digest, with that of the image set if any."""
+    """Return what a feature's key says of its images: the manifest's digest, with the image set's if any."""
     if not image_set:
         return image_digest
     return hashlib.sha256(f"embank image set 1\n{image_digest}\n{image_set}\n".encode("ascii")).hexdigest()
@@ -186,7 +188,7 @@ def itemsize(dtype: str) -> int:
 
 
 def chunk_file(feature: str, array: str, index: int) -> str:
-    """Relative path of a chunk file, by zarr's default chunk key encoding."""
+    """Return the relative path of a chunk file, by zarr's default chunk key encoding."""
     return f"{feature}/{array}/c/{index}" + ("/0" if array in _MATRICES else "")
 
 
@@ -195,7 +197,7 @@ def marker_file(feature: str, index: int) -> str:
 
 
 def feature_from_document(root: Place, body: Mapping[str, Any]) -> FeatureLayout:
-    """The layout that a key document describes."""
+    """Return the layout that a key document describes."""
     grid = Grid(body["rows"], body["chunk_rows"])
     key = FeatureKey.from_dict(body["key"])
     return FeatureLayout(root, key, body["dim"], grid, body["schema"], body.get("image_set", ""))
@@ -206,9 +208,9 @@ def is_feature_name(name: str) -> bool:
 
 
 def root_metadata(features: list[FeatureLayout]) -> bytes:
-    """The bank's zarr.json: a group that lists every sealed feature's group and arrays."""
+    """Make the bank's zarr.json: a group that lists every sealed feature's group and arrays."""
     nodes: dict[str, dict[str, Any]] = {}
-    for feature in sorted(features, key=lambda each: each.name):
+    for feature in sorted(features, key=lambda layout: layout.name):
         for node, body in feature.metadata().items():
             nodes[f"{feature.name}/{node}".rstrip("/")] = (
                 body if node else {**body, "consolidated_metadata": _consolidated({})}

@@ -60,7 +60,7 @@ def read(root: Place, feature: str) -> str | None:
 def checked(body: dict[str, Any], path: Place, feature: str) -> dict[str, Any]:
     """Return the body of a note. Raises BankError: of another schema, form or feature."""
     document_schemas.check(
-        body, lambda each: each.get("feature") == feature and isinstance(each.get("name"), str), path
+        body, lambda note: note.get("feature") == feature and isinstance(note.get("name"), str), path
     )
     return body
 
@@ -93,19 +93,19 @@ def assigned(slugs: Sequence[str], names: Sequence[str | None]) -> dict[str, str
     Raises:
         Refused: a name that is none, is given twice, or is one of the slugs. ValueError: other counts.
     """
-    found: dict[str, str] = {}
+    names_of: dict[str, str] = {}
     for slug, name in zip(slugs, names or [None] * len(slugs), strict=True):
         if name is None:
             continue
         plain = valid(name)
-        if plain in (*slugs, *found.values()):
+        if plain in (*slugs, *names_of.values()):
             raise Refused(
                 f"name {plain!r} for {slug}: it is another's",
                 "Each feature has a name of its own, which is no slug",
                 "choose another name",
             )
-        found[slug] = plain
-    return found
+        names_of[slug] = plain
+    return names_of
 
 
 def check(root: Place, names: Mapping[str, str]) -> dict[str, str]:
@@ -185,11 +185,11 @@ class Roster:
     @cached_property
     def titles(self) -> dict[str, str]:
         """Full name -> what to call the feature in tables and figures; no two are alike."""
-        found = {entry.feature: self._title(entry) for entry in self.entries}
+        titles = {entry.feature: self._title(entry) for entry in self.entries}
         uses: dict[str, int] = {}
-        for title in found.values():
+        for title in titles.values():
             uses[title] = uses.get(title, 0) + 1
-        return {feature: title if uses[title] == 1 else feature for feature, title in found.items()}
+        return {feature: title if uses[title] == 1 else feature for feature, title in titles.items()}
 
     def title(self, feature: str) -> str:
         """Return what to call a feature: its name, its slug, or its slug with what tells it apart."""
@@ -198,8 +198,8 @@ class Roster:
     def _title(self, entry: Entry) -> str:
         if entry.name is not None or entry.slug is None:
             return entry.name or entry.feature
-        group = [each for each in self.entries if each.slug == entry.slug]
-        if len(group) == 1 and all(each.name != entry.slug for each in self.entries):
+        group = [other for other in self.entries if other.slug == entry.slug]
+        if len(group) == 1 and all(other.name != entry.slug for other in self.entries):
             return entry.slug
         return f"{entry.slug}@{_mark(entry, group)}"
 
@@ -270,10 +270,10 @@ class Roster:
 
     def unknown(self, query: str | None) -> BankError:
         """The error for a word that fits nothing."""
-        asked = "A feature" if query is None else f"{query!r}"
+        wanted = "A feature" if query is None else f"{query!r}"
         near = self._near(query or "")
         return BankError(
-            f"{asked} is not in {self.root}",
+            f"{wanted} is not in {self.root}",
             f"It holds {', '.join(map(self._words, self.entries)) or 'no features'}",
             (f"write {near[0]}, choose another of these," if near else "choose one of these,")
             + " or run `embank embed` for this model",
@@ -283,13 +283,15 @@ class Roster:
         """Titles of the features whose words are most like one."""
         from difflib import SequenceMatcher  # not above: only errors need it
 
-        word, found = query.lower()[:LONGEST], dict[str, float]()
+        word, likeness = query.lower()[:LONGEST], dict[str, float]()
         for entry in self.entries:
-            words = [each.lower() for each in (entry.feature, entry.name, entry.slug) if each]
-            words += [each.rpartition("/")[2] for each in words]
-            ratios = [SequenceMatcher(None, word, each).ratio() for each in words]
-            found[self.title(entry.feature)] = max(ratios)
-        return sorted((title for title in found if found[title] >= _LIKE), key=lambda title: -found[title])
+            names = [name.lower() for name in (entry.feature, entry.name, entry.slug) if name]
+            names += [name.rpartition("/")[2] for name in names]
+            likeness[self.title(entry.feature)] = max(
+                SequenceMatcher(None, word, name).ratio() for name in names
+            )
+        near = [title for title, ratio in likeness.items() if ratio >= _LIKE]
+        return sorted(near, key=lambda title: -likeness[title])
 
     def _words(self, entry: Entry) -> str:
         title = self.title(entry.feature)
@@ -297,10 +299,11 @@ class Roster:
 
     def ambiguous(self, query: str | None, entries: Sequence[Entry]) -> BankError:
         """The error for a word that fits several features: it says in what they differ."""
-        told = self.differences(entries)
-        asked = "A feature" if query is None else f"{query!r}"
+        differences = self.differences(entries)
+        wanted = "A feature" if query is None else f"{query!r}"
         return BankError(
-            f"{asked} could be any of " + ", ".join(f"{self._words(e)}: {told[e.feature]}" for e in entries),
+            f"{wanted} could be any of "
+            + ", ".join(f"{self._words(e)}: {differences[e.feature]}" for e in entries),
             "The choice must be plain",
             f"give a full name, or its beginning; `embank bank rename {self.root} FEATURE NAME` gives a name "
             "of your own",
@@ -320,7 +323,7 @@ def unfinished(path: Place, name: str) -> BankError:
     """The error for a feature that is asked for and not sealed."""
     return BankError(
         f"Feature {name} in {path} is not finished",
-        "Only sealed features are evaluated",
+        "Only finished features are evaluated",
         "run the same `embank embed` command again; it goes on where it stopped",
     )
 
@@ -333,10 +336,10 @@ def _short(value: str) -> str:
 def _mark(entry: Entry, group: Sequence[Entry]) -> str:
     """The first field that tells all of a group apart, shortened; else all that differ."""
     columns: dict[str, list[str]] = {
-        name: [_short(str(getattr(each.key, name))) for each in group] for name in _FIELDS
+        name: [_short(str(getattr(member.key, name))) for member in group] for name in _FIELDS
     }
     differing = [name for name, values in columns.items() if len(set(values)) > 1] or ["weights"]
-    at = [each.feature for each in group].index(entry.feature)
+    at = [member.feature for member in group].index(entry.feature)
     for name in differing:
         if len(set(columns[name])) == len(group):
             return columns[name][at]
@@ -360,7 +363,7 @@ def _in_words(entry: Entry, field: str, made: Mapping[str, Mapping[str, Any]]) -
     if field == "weights" and isinstance(how.get("weights_path"), str):
         return f"weights {how['weights_path'].rpartition('/')[2]} {value}"
     if field == "recipe":
-        parts = _differing_parts([each.get("recipe") for each in made.values()])
+        parts = _differing_parts([run.get("recipe") for run in made.values()])
         if parts:
             return "recipe " + " ".join(f"{name}={how['recipe'][name]}" for name in parts)
     return f"{field} {value}"

@@ -5,36 +5,26 @@ Imports neither pandas nor zarr: a study rerun from the shell opens its features
 
 import builtins
 import hashlib
-import io
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stores.backends import files
-from stores.backends.links import refuse_links
+from stores.backends.base import Backend
 from stores.backends.location import Place, place
-from stores.backends.mmap import map_chunks
-from stores.bank import document_schemas, documents, integrity
+from stores.backends.registry import backend_of
+from stores.bank import columns, document_schemas, documents, integrity, summary
 from stores.bank.feature_info import FeatureInfo
 from stores.bank.keys import CONTENT_BYTES, STATUS_OK, Failure, FeatureKey
-from stores.bank.layout import (
-    COLUMNS,
-    MANIFEST,
-    RUN_DOCUMENT,
-    SIDE,
-    VOCABULARIES,
-    FeatureLayout,
-    Grid,
-    images_key,
-)
+from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout, Grid, images_key
+from stores.bank.links import refuse_links
+from stores.bank.markers import Marker, decode_marker
 from stores.bank.names import Roster, unfinished
-from stores.bank.seal import Seal, definition, misplaced, read_feature, read_seal, seal_path
+from stores.bank.seal import misplaced, read_feature, read_seal, seal_path
+from stores.bank.sealed_files import sealed_files
 from stores.errors import BankError
 
 if TYPE_CHECKING:
@@ -42,15 +32,13 @@ if TYPE_CHECKING:
     from stores.bank.table import BankTable
     from stores.manifest.manifest import Manifest
 
-#: Bytes that precede the numbers of an .npy file at most.
-_HEADER = 1 << 14
 #: Rows copied at a time.
 _BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
 class Bank:
-    """A bank of embeddings, on disk or in a bucket. `Bank.open` reads its run document and no other file.
+    """A bank of embeddings, on any storage. `Bank.open` reads its run document and no other file.
 
     Attributes:
         path: its directory, or the prefix of its objects.
@@ -101,8 +89,14 @@ class Bank:
 
         return BankTable.of(self.path, self.rows, self._info)
 
+    @cached_property
+    def backend(self) -> Backend[Any]:
+        """The storage that the bank lies in."""
+        return backend_of(self.path)
+
     @property
     def grid(self) -> Grid:
+        """How its rows fall into chunks."""
         return Grid(self.rows, self.chunk_rows)
 
     def holds(self, layout: FeatureLayout) -> bool:
@@ -111,7 +105,7 @@ class Bank:
         return layout.grid == self.grid and layout.key.images == images
 
     def features(self, name: str | None = None) -> "FeatureSet":
-        """A sealed feature.
+        """Open a finished feature.
 
         Args:
             name: its name, chosen or full, a model's slug, or a beginning that fits one feature; None if the
@@ -125,7 +119,7 @@ class Bank:
         return FeatureSet(self, full, roster.title(full))
 
     def select(self, name: str | None = None) -> "builtins.list[str]":
-        """Full names of all features that a word fits, sealed or not: as `features`, but all of a slug.
+        """Return the full names of all features that a word fits, finished or not, of a slug all.
 
         Raises:
             BankError: none such, or a beginning of several names.
@@ -137,7 +131,7 @@ class Bank:
         return [entry.feature for entry in chosen]
 
     def list(self) -> "builtins.list[FeatureInfo]":
-        """All features, sealed or not, but those that have lost their key, which `verify` reports.
+        """List all features, finished or not, but those that have lost their key, which `verify` reports.
 
         Raises:
             BankError: another document is damaged.
@@ -150,33 +144,18 @@ class Bank:
         ]
 
     def _info(self, name: str, title: str) -> FeatureInfo:
-        layout = definition(self.path, name) or read_feature(self.path, name)
-        sealed = read_seal(self.path, name)
-        if sealed is not None:
-            return _info_of(layout, sealed[0], title)
-        done = failed = waiting = size = 0
-        for entry in files.names(layout.side / "markers"):
-            marker = _marker(layout.side / "markers" / entry)
-            done += marker["stop"] - marker["start"]
-            failed += len(marker["failures"])
-            waiting += sum("pending" in failure for failure in marker["failures"])
-            size += sum(each["size"] for each in marker["files"].values())
-        key = layout.key
-        ok, failed, pending = done - failed, failed - waiting, self.rows - done + waiting
-        return FeatureInfo(
-            name, key, layout.dim, key.dtype, self.rows, ok, failed, pending, size, False, title
-        )
+        return summary.summarise(self.path, name, title)
 
     def title(self, name: str) -> str:
-        """What people call a feature, by its full name (`stores.bank.names`)."""
+        """Return what people call a feature, by its full name (`stores.bank.names`)."""
         return Roster.of(self.path).title(name)
 
     def is_sealed(self, name: str) -> bool:
         """Whether a feature, by its full name, is finished."""
-        return files.stat_if_there(seal_path(self.path, name)) is not None
+        return self.backend.stat_if_there(seal_path(self.path, name)) is not None
 
     def provenance(self, name: str) -> dict[str, Any]:
-        """What is known about the run that made a feature. Raises BankError if lost or damaged."""
+        """Read what is known about the run that made a feature. Raises BankError if lost or damaged."""
         path = self.path / SIDE / name / "provenance.json"
         body = documents.read_if_there(path)
         if body is None:
@@ -188,46 +167,20 @@ class Bank:
         return body
 
     def describe(self, name: str, *, failures: bool = False) -> dict[str, Any]:
-        """All that the bank knows about a feature, for `embank bank show`.
+        """Gather all that the bank knows about a feature, for `embank bank show`.
 
         Returns:
             `{name, title, key, counts, provenance, certificate}`, the latter two None if there are none; with
             `failures`, also `[{row, code, detail}]`.
         """
-        title, side = self.title(name), self.path / SIDE / name
-        info = self._info(name, title)
-        counted = ("rows", "ok", "failed", "pending", "dim", "bytes", "sealed")
-        body: dict[str, Any] = {
-            "name": name,
-            "title": title,
-            "key": info.key.to_dict(),
-            "counts": {field: getattr(info, field) for field in counted},
-            "provenance": documents.read_if_there(side / "provenance.json"),
-            "certificate": documents.read_if_there(side / "certificate.json"),
-        }
-        if failures:
-            entries = files.names(side / "markers")
-            body["failures"] = [
-                failure for entry in entries for failure in _marker(side / "markers" / entry)["failures"]
-            ]
-        return body
+        return summary.describe(self.path, name, self.title(name), failures=failures)
 
     def manifest(self) -> "Manifest":
-        """The manifest, as it was when the bank was made (imports pyarrow). Raises BankError if damaged."""
-        from stores.manifest.manifest import Manifest
-
-        path = self.path / MANIFEST
-        if files.stat_if_there(path) is None:
-            raise _damaged(path, self.path, "missing")
-        if not _is_parquet(path) or (files.digest(path) or (0, ""))[1] != self.files[MANIFEST]:
-            raise _damaged(path, self.path)
-        manifest = Manifest.read(path, allow_outside=True)
-        if len(manifest) != self.rows:
-            raise _damaged(path, self.path)
-        return manifest
+        """Read the manifest of when the bank was made (imports pyarrow). Raises BankError if damaged."""
+        return columns.read_manifest(self.path, self.rows, self.files[MANIFEST])
 
     def column(self, name: str) -> tuple[npt.NDArray[np.int32], "builtins.list[str]"]:
-        """A categorical column of the manifest, without reading the manifest.
+        """Read a categorical column of the manifest, without reading the manifest.
 
         Args:
             name: `label`, `split` or `group`.
@@ -238,106 +191,14 @@ class Bank:
         Raises:
             BankError: another name, or a damaged file.
         """
-        if name not in COLUMNS:
-            raise BankError(
-                f"column {name!r}",
-                f"The bank keeps {', '.join(COLUMNS)} at hand",
-                "read others from `Bank.manifest()`",
-            )
-        folder = f"{SIDE}/columns"
-        path = self.path / folder / VOCABULARIES
-        vocabularies = documents.decode(self._side_file(f"{folder}/{VOCABULARIES}"), path)
-        names = document_schemas.check(vocabularies, document_schemas.VOCABULARY, path)["columns"][name]
-        codes = _codes(self._side_file(f"{folder}/{name}.npy"), self.rows, len(names))
-        if codes is None:
-            raise _damaged(self.path / folder / f"{name}.npy", self.path)
-        return codes, names
-
-    def _side_file(self, relative: str) -> bytes:
-        """A file named in the run document, checked against its digest."""
-        # Codes take four bytes a row behind a header.
-        most = 4 * self.rows + _HEADER if relative.endswith(".npy") else documents.MAX_BYTES
-        state = files.stat_if_there(self.path / relative)
-        if state is not None and state.st_size > most:
-            raise _damaged(self.path / relative, self.path)
-        data = files.read_if_there(self.path / relative)
-        if data is None or integrity.promise_of(data)["sha256"] != self.files[relative]:
-            raise _damaged(self.path / relative, self.path, "missing" if data is None else "damaged")
-        return data
-
-
-def _is_parquet(path: Place) -> bool:
-    """Whether a file begins and ends as Parquet; whatever does not may be large, and need not be read."""
-    if not isinstance(path, Path):
-        return True
-    with files.faults(path):
-        descriptor = files.open_plain(path)
-        try:
-            last = max(0, os.fstat(descriptor).st_size - 4)
-            return {os.pread(descriptor, 4, at) for at in (0, last)} == {b"PAR1"}
-        finally:
-            os.close(descriptor)
-
-
-def _damaged(path: Place, bank: Place, how: str = "damaged") -> BankError:
-    return BankError(
-        f"{path} is {how}",
-        "It must be what the run document promises",
-        manifest_remedy(bank) if path.name == MANIFEST else f"run `embank bank repair {bank}`",
-    )
-
-
-def manifest_remedy(bank: Place) -> str:
-    """What puts back a bank's manifest: its image ids are nowhere else in the bank."""
-    return (
-        f"run `embank bank repair {bank} --manifest MANIFEST` with the manifest that the bank was made with, "
-        "or the copy of it in an export"
-    )
-
-
-def _codes(data: bytes, rows: int, names: int) -> npt.NDArray[np.int32] | None:
-    """The codes of a column's .npy file; None if it holds anything else."""
-    stream = io.BytesIO(data)
-    try:
-        np.lib.format.read_magic(stream)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
-        return None  # the header is a Python literal, which fails in any of these ways
-    start = stream.tell()
-    if shape != (rows,) or dtype != np.dtype("<i4") or len(data) - start != 4 * rows:
-        return None
-    codes = np.frombuffer(data, "<i4", offset=start).astype(np.int32)
-    return codes if codes.min() >= -1 and codes.max() < names else None
-
-
-def _marker(path: Place) -> dict[str, Any]:
-    return document_schemas.check(documents.read(path), document_schemas.MARKER, path)
-
-
-def _info_of(layout: FeatureLayout, seal: Seal, title: str) -> FeatureInfo:
-    """A sealed feature's line; its size follows from the layout."""
-    size = sum(promise["size"] for path, promise in seal.files.items() if "/c/" in path)
-    key = layout.key
-    return FeatureInfo(
-        layout.name,
-        key,
-        layout.dim,
-        key.dtype,
-        seal.rows,
-        seal.ok,
-        seal.failed,
-        seal.pending,
-        size,
-        True,
-        title,
-    )
+        return columns.read_column(self.path, self.rows, self.files, name)
 
 
 class FeatureSet:
     """A sealed feature, for reading: row i belongs to image i of the manifest.
 
-    Opening compares every file's stamp with the cache and re-reads whatever changed; what lies in a bucket is
-    checked as it arrives (`stores.backends.remote_read`): nothing damaged is used.
+    Nothing damaged is used. On disk, opening compares every file's stamp with the cache and re-reads whatever
+    has changed; what has to be fetched is checked as it arrives (`stores.bank.sealed_files`).
 
     Args:
         bank: where it lies.
@@ -357,14 +218,11 @@ class FeatureSet:
         self._layout = read_feature(bank.path, name)
         if not bank.holds(self._layout):
             raise misplaced(seal_path(bank.path, name), name)
-        self._check_files()
-
-    def _check_files(self) -> None:
-        root, key = self.bank.path, f"{SIDE}/{self.name}/key.json"
-        if isinstance(root, Path):
-            integrity.ensure(root, self.name, self._seal_bytes, self._seal.files)
-        elif integrity.promise_of(documents.encode(self._layout.key_document())) != self._seal.files[key]:
-            raise misplaced(root / key, self.name)
+        self._files = sealed_files(bank.backend, bank.path, name, self._seal_bytes, self._seal.files)
+        self._files.ensure()
+        key = f"{SIDE}/{name}/key.json"  # has been read, so it is checked whatever the storage
+        if integrity.promise_of(documents.encode(self._layout.key_document())) != self._seal.files[key]:
+            raise misplaced(bank.path / key, name)
 
     def __len__(self) -> int:
         return self.bank.rows
@@ -399,7 +257,7 @@ class FeatureSet:
     @property
     def info(self) -> FeatureInfo:
         """Counts and sizes."""
-        return _info_of(self._layout, self._seal, self.title)
+        return summary.sealed_info(self._layout, self._seal, self.title)
 
     @cached_property
     def array(self) -> npt.NDArray[Any]:
@@ -444,13 +302,7 @@ class FeatureSet:
     def _map(self, array: str, dtype: np.dtype[Any], tail: tuple[int, ...]) -> npt.NDArray[Any]:
         layout = self._layout
         chunks = [layout.chunk_file(array, index) for index in range(layout.grid.chunks)]
-        shape = (layout.payload(array), dtype, tail)
-        root = self.bank.path
-        if isinstance(root, Path):
-            return map_chunks([root / chunk for chunk in chunks], *shape)[: self.bank.rows]
-        from stores.backends.remote_read import fetch_chunks
-
-        return fetch_chunks(root, chunks, self._seal.files, self._seal_bytes, *shape)[: self.bank.rows]
+        return self._files.chunks(chunks, layout.payload(array), dtype, tail)[: self.bank.rows]
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -458,7 +310,7 @@ class FeatureSet:
         return self.bank.column("label")[0]
 
     def labelled(self, label: str = "label", split: str | None = None) -> "Labelled":
-        """Rows that have an embedding and a label, their codes, and the names of the classes.
+        """Find the rows that have an embedding and a label, their codes, and the names of the classes.
 
         Args:
             label: a column of the manifest; those other than label, split and group import pyarrow.
@@ -499,18 +351,14 @@ class FeatureSet:
         return self.bank.manifest().image_ids
 
     def failures(self) -> list[Failure]:
-        """Why rows have no embedding, in row order; `pending` of those that are not embedded yet."""
-        markers = files.each(self.bank.path, self._marker, range(self._layout.grid.chunks))
+        """List why rows have no embedding, in row order; `pending` of those that are not embedded yet."""
+        markers = self.bank.backend.each(self._marker, range(self._layout.grid.chunks))
         return [Failure(**failure) for marker in markers for failure in marker["failures"]]
 
-    def _marker(self, index: int) -> dict[str, Any]:
-        root, relative = self.bank.path, self._layout.marker(index)
-        if isinstance(root, Path):
-            return _marker(root / relative)
-        from stores.backends.remote_read import read_promised
-
-        body = documents.decode(read_promised(root, relative, self._seal.files[relative]), root / relative)
-        return document_schemas.check(body, document_schemas.MARKER, root / relative)
+    def _marker(self, index: int) -> Marker:
+        relative = self._layout.marker(index)
+        path = self.bank.path / relative
+        return decode_marker(self._files.read(relative), path)
 
     def take(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """Copy rows, in the order given: [len(rows), dim] in the stored dtype. Raises IndexError outside."""

@@ -11,10 +11,9 @@ from typing import Any
 
 from stores.backends import files
 from stores.backends.location import Place
-from stores.bank import document_schemas, documents
 from stores.bank.names import Roster
 from stores.bank.reader import Bank
-from stores.bank.records import FOLDER, RunRecord, record_files
+from stores.bank.records import FOLDER, RunRecord, read_record, record_files
 from stores.errors import BankError, EmbankError, Refused
 
 #: The beginning of the record's digest, with which its file's name ends.
@@ -87,10 +86,9 @@ def read_index(bank: Place | str) -> list[RecordEntry]:
 
 def _read(path: Place) -> RunRecord | EmbankError:
     try:
-        body = document_schemas.check(documents.read(path), document_schemas.RECORD, path)
+        return read_record(path)
     except Refused as error:  # damaged, of another version, or no plain file; a failing disk is no such case
         return error
-    return RunRecord(**{name: value for name, value in body.items() if name != "schema"})
 
 
 def _ids(names: Sequence[str]) -> dict[str, str]:

@@ -1,21 +1,60 @@
-"""RunRecords: one sealed JSON document a run or evaluation. Reports read these and nothing else."""
+"""RunRecords: one sealed JSON document a run or evaluation. Reports read these and nothing else.
 
+Predictions of single images lie beside a record, in Parquet files of the same stem; the record has their
+digests (`stores.bank.predictions`).
+"""
+
+import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
 from stores.backends import files
 from stores.backends.location import Place, place
 from stores.bank import document_schemas, documents
+from stores.bank.image_ids import keep_image_ids
 from stores.bank.keys import SCHEMA_VERSION
 from stores.bank.layout import SIDE
 from stores.errors import BankError, EmbankError, MachineFault
+from stores.json_types import Json, JsonObject
 
 FOLDER = "records"
+_TABLE_ENDING = re.compile(r"(\.[a-z0-9_]+)?\.parquet$")
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A table that is to lie beside a record.
+
+    Attributes:
+        data: its Parquet file.
+        rows: of it.
+    """
+
+    data: bytes
+    rows: int
+
+
+def attached_name(record: str, table: str) -> str:
+    """Return the name of the file with a table of a record.
+
+    Args:
+        record: name of the record's file.
+        table: its name; the only table of a record has none: "".
+    """
+    return f"{record.removesuffix('.json')}{'.' * bool(table)}{table}.parquet"
+
+
+def record_stem(name: str) -> str:
+    """Return what the names of a record and of the tables beside it have in common."""
+    if name.endswith(".json"):
+        return name.removesuffix(".json")
+    return _TABLE_ENDING.sub("", name)
 
 
 @dataclass(frozen=True)
@@ -32,6 +71,10 @@ class RunRecord:
         failures: code -> number of rows, or whatever else went wrong.
         convergence: of the solver, where there is one.
         created: UTC, ISO 8601.
+        predictions: table -> `{size, sha256, rows}` of its file beside the record (`attached_name`).
+        attached: table -> what is written there with the record; a record that was read has none.
+        manifest_file: SHA-256 of the manifest's file that the image ids of these tables come from; no part
+            of the document.
     """
 
     kind: str
@@ -43,10 +86,23 @@ class RunRecord:
     versions: Mapping[str, Any] = field(default_factory=dict)
     failures: Mapping[str, Any] = field(default_factory=dict)
     convergence: Mapping[str, Any] = field(default_factory=dict)
+    predictions: Mapping[str, Any] = field(default_factory=dict)
+    attached: Mapping[str, Attachment] = field(default_factory=dict, compare=False, repr=False)
+    manifest_file: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
+        for member in fields(self):
+            if member.name not in _ASIDE:
+                object.__setattr__(self, member.name, _plain(getattr(self, member.name)))
+        if self.attached:
+            object.__setattr__(self, "predictions", {n: _promise(a) for n, a in self.attached.items()})
+
+    def to_dict(self) -> JsonObject:
+        """Return the document, less its schema version; `predictions` only where there are any."""
+        body: JsonObject = {name: value for name, value in self.__dict__.items() if name not in _ASIDE}
+        if not self.predictions:
+            del body["predictions"]
+        return body
 
     @classmethod
     def now(cls, kind: str, **parts: Any) -> "RunRecord":
@@ -54,17 +110,41 @@ class RunRecord:
         return cls(kind=kind, created=datetime.now(UTC).isoformat(), **parts)
 
     def write(self, bank: Place | str) -> Place:
-        """Keep the record in the bank's `records`; returns its path. Raises MachineFault, BankError."""
+        """Keep the record in the bank's `records`, after what is attached to it; returns its path.
+
+        Raises:
+            MachineFault, BankError: nothing is kept.
+        """
         root = place(bank)
-        body = {"schema": SCHEMA_VERSION, **asdict(self)}
+        body = {"schema": SCHEMA_VERSION, **self.to_dict()}
         digest = documents.digest(body)
         stamp = "".join(c for c in self.created.partition("+")[0] if c not in "-:")
         kind = "".join(c if c.isalnum() else "-" for c in self.kind)
         path = root / FOLDER / f"{stamp}Z-{kind}-{digest[:8]}.json"
         for folder in (path.parent, root / SIDE / "tmp"):
             files.make_directory(folder)
-        documents.create(path, body, files.temporary(root / SIDE / "tmp", "record"))
+        beside = {path.parent / attached_name(path.name, name): a for name, a in self.attached.items()}
+        try:
+            for target, attachment in beside.items():
+                files.create(target, attachment.data, files.temporary(root / SIDE / "tmp", "record"))
+            documents.create(path, body, files.temporary(root / SIDE / "tmp", "record"))
+        except (BankError, MachineFault):
+            with suppress(BankError, MachineFault):
+                if files.stat_if_there(path) is None:  # nothing speaks for its tables
+                    files.each(root, files.remove, list(beside))
+            raise
+        if self.manifest_file:
+            keep_image_ids(root, self.manifest_file)
         return path
+
+
+#: Members that are no part of the document.
+_ASIDE = ("attached", "manifest_file")
+
+
+def _promise(attachment: Attachment) -> JsonObject:
+    digest = hashlib.sha256(attachment.data).hexdigest()
+    return {"size": len(attachment.data), "sha256": digest, "rows": attachment.rows}
 
 
 @dataclass
@@ -126,17 +206,31 @@ def keep(record: RunRecord, bank: Place | str, result: MutableMapping[str, Any])
         Batch([(record, place(bank), result)]).write()
 
 
+def not_kept(error: EmbankError, result: MutableMapping[str, Any]) -> None:
+    """Say in a result that is there already why no record of it could be made."""
+    result.update(record=None, record_reason=error.found)
+    if batch := _batch.get():
+        batch.lost.append(error)
+
+
 def read_all(bank: Place | str) -> list[RunRecord]:
     """All records of a bank, oldest first.
 
     Raises:
         BankError: a record is damaged, or of another schema version.
     """
-    found = []
-    for path in record_files(place(bank)):
-        body = document_schemas.check(documents.read(path), document_schemas.RECORD, path)
-        found.append(RunRecord(**{name: value for name, value in body.items() if name != "schema"}))
-    return sorted(found, key=lambda record: record.created)
+    records = [read_record(path) for path in record_files(place(bank))]
+    return sorted(records, key=lambda record: record.created)
+
+
+def read_record(path: Place) -> RunRecord:
+    """Read one record.
+
+    Raises:
+        BankError: it is missing, damaged, or of another schema version.
+    """
+    body = document_schemas.check(documents.read(path), document_schemas.RECORD, path)
+    return RunRecord(**{name: value for name, value in body.items() if name != "schema"})
 
 
 def record_files(root: Place) -> list[Place]:
@@ -144,12 +238,12 @@ def record_files(root: Place) -> list[Place]:
     return [root / FOLDER / name for name in files.names(root / FOLDER) if name.endswith(".json")]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Json:
     """The value as JSON knows it, so that a record read back equals the one written."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(each) for each in value]
+        return [_plain(inner) for inner in value]
     if hasattr(value, "tolist"):  # numpy's scalars and arrays
         return _plain(value.tolist())
     if isinstance(value, float):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stores.backends import files
-from stores.backends.links import refuse_feature_links
 from stores.backends.location import Place
 from stores.bank import document_schemas, documents
+from stores.bank.integrity import Promises
 from stores.bank.layout import (
     SIDE,
     ZARR,
@@ -16,6 +16,7 @@ from stores.bank.layout import (
     is_feature_name,
     root_metadata,
 )
+from stores.bank.links import refuse_feature_links
 from stores.errors import BankError
 
 
@@ -36,13 +37,13 @@ class Seal:
     rows: int
     ok: int
     failed: int
-    files: Mapping[str, Mapping[str, Any]]
+    files: Promises
     definition: Mapping[str, Any]
     manifest_digest: str
     pending: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Body of seal.json."""
+        """Make the body of seal.json."""
         body = {
             "schema": self.definition["schema"],
             "feature": self.definition["digest"],
@@ -58,14 +59,14 @@ class Seal:
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> "Seal":
-        """The seal that `to_dict` wrote."""
+        """Read the seal that `to_dict` wrote."""
         fields = ("rows", "ok", "failed", "files", "definition", "manifest_digest")
         named = {field: body[field] for field in fields}
         return cls(feature=body["name"], pending=body.get("pending", 0), **named)
 
 
 def seal_file(feature: str) -> str:
-    """Relative path of a feature's seal."""
+    """Return the relative path of a feature's seal."""
     return f"{SIDE}/{feature}/seal.json"
 
 
@@ -78,7 +79,7 @@ def key_path(root: Place, feature: str) -> Place:
 
 
 def read_seal(root: Place, feature: str) -> tuple[Seal, bytes] | None:
-    """A feature's seal and its bytes; None if it is not sealed. Raises BankError if the seal is damaged."""
+    """Read a feature's seal and its bytes; None if it is not sealed. Raises BankError if it is damaged."""
     refuse_feature_links(root, feature)
     path = seal_path(root, feature)
     data = files.read_if_there(path, documents.MAX_BYTES)
@@ -94,7 +95,7 @@ def read_seal(root: Place, feature: str) -> tuple[Seal, bytes] | None:
 
 
 def read_feature(root: Place, feature: str) -> FeatureLayout:
-    """A feature's layout from its key.json. Raises BankError if that is missing, damaged or another's."""
+    """Read a feature's layout from its key.json. Raises BankError if that is lost, damaged or another's."""
     refuse_feature_links(root, feature)
     path = key_path(root, feature)
     layout = feature_from_document(
@@ -115,7 +116,7 @@ def misplaced(path: Place, feature: str) -> BankError:
 
 
 def feature_names(root: Place) -> list[str]:
-    """Names of all features of a bank, begun or sealed, whole or damaged."""
+    """List the names of all features of a bank, begun or sealed, undamaged or not."""
     return [name for name in files.names(root / SIDE) if is_feature_name(name) and _is_begun(root, name)]
 
 
@@ -126,7 +127,7 @@ def _is_begun(root: Place, feature: str) -> bool:
 
 
 def write_root_metadata(root: Place) -> None:
-    """Rewrite the bank's zarr.json if it is not what the sealed features make it. Under the bank's lock."""
+    """Rewrite the bank's zarr.json if it is not what the finished features make it. Under the bank's lock."""
     for name in files.names(root / SIDE / "tmp"):
         if name.rpartition(files.TEMP_MARK)[0] == "bank":  # Left by whoever held the lock and died.
             files.remove(root / SIDE / "tmp" / name)
@@ -136,21 +137,21 @@ def write_root_metadata(root: Place) -> None:
 
 
 def expected_root_metadata(root: Place) -> bytes:
-    """The bytes of the bank's zarr.json, from the sealed features.
+    """Encode the bank's zarr.json, from the sealed features.
 
     A feature counts if its seal is there, even damaged: what it is follows from its key as well.
     """
-    found = []
+    layouts = []
     for name in feature_names(root):
         if files.stat_if_there(seal_path(root, name)) is not None:
             layout = definition(root, name)
             if layout is not None:
-                found.append(layout)
-    return root_metadata(found)
+                layouts.append(layout)
+    return root_metadata(layouts)
 
 
 def definition(root: Place, feature: str) -> FeatureLayout | None:
-    """A feature's layout from its key.json or, failing that, from its seal; None if neither is whole."""
+    """Read a feature's layout from its key.json or else from its seal; None if both are damaged."""
     try:
         return read_feature(root, feature)
     except BankError:

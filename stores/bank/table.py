@@ -50,7 +50,7 @@ class BankTable:
         return cls(title, lines, f"and {count - _MOST} more" if count > _MOST else "")
 
     def text(self) -> str:
-        """Aligned columns, numbers to the right."""
+        """Align the columns, numbers to the right."""
         table = [_HEAD, *self.lines] if self.lines else []
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [
@@ -63,7 +63,7 @@ class BankTable:
         return "\n".join([self.title, *lines, *([self.note] if self.note else [])])
 
     def html(self) -> str:
-        """An HTML table; every text is escaped."""
+        """Write an HTML table; every text is escaped."""
         head = "".join(f"<th>{name}</th>" for name in _HEAD)
         body = "".join(
             f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in self.lines
@@ -83,9 +83,10 @@ def _lines(roster: Roster, info: Callable[[str, str], FeatureInfo]) -> Iterator[
     for entry in roster.entries[:_MOST]:
         title = roster.title(entry.feature)
         try:
-            each = info(entry.feature, title)
-            counts = (each.rows, each.dim, each.ok, each.failed, each.pending)
-            yield plain(title), *map(str, counts), each.dtype, "sealed" if each.sealed else "unfinished"
+            of = info(entry.feature, title)
+            state = "finished" if of.sealed else "unfinished"
+            counts = (of.rows, of.dim, of.ok, of.failed, of.pending)
+            yield plain(title), *map(str, counts), of.dtype, state
         except Exception as error:  # one damaged feature hides no other
             yield plain(title), *[""] * (len(_HEAD) - 2), _reason(error)
 

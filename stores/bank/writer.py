@@ -4,18 +4,17 @@ import contextlib
 import io
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stores.backends import files, locks
-from stores.backends.links import refuse_feature_links
+from stores.backends.base import Stamp
 from stores.backends.location import Place, place
-from stores.bank import document_schemas, documents, integrity
+from stores.bank import documents, integrity
 from stores.bank.commit import Committer
-from stores.bank.keys import FEATURE_VERSIONS, SCHEMA_VERSION, ChunkResult, FeatureKey
+from stores.bank.keys import FEATURE_VERSIONS, SCHEMA_VERSION, ChunkResult, FailedRow, FeatureKey
 from stores.bank.layout import (
     COLUMNS,
     MANIFEST,
@@ -27,7 +26,8 @@ from stores.bank.layout import (
     default_chunk_rows,
     images_key,
 )
-from stores.bank.markers import missing_chunks
+from stores.bank.links import refuse_feature_links
+from stores.bank.markers import decode_marker, missing_chunks
 from stores.bank.reader import Bank
 from stores.bank.seal import (
     Seal,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int | None = None) -> Bank:
-    """The bank at `path`, made if there is none. Two processes may race: one makes it, both get it.
+    """Open the bank at `path`, made if there is none. Two processes may race: one makes it, both get it.
 
     Args:
         path: an existing bank, an empty directory, or nothing yet.
@@ -71,11 +71,17 @@ def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int |
     return restore_manifest(bank, manifest)
 
 
-def as_in_bank(path: Place | str, manifest: "Manifest") -> "Manifest":
-    """The manifest as the bank at `path` has it: with text uncleaned if an earlier version made that bank."""
-    if manifest.before is None or files.stat_if_there(place(path) / RUN_DOCUMENT) is None:
+def bank_if_there(path: Place | str) -> Bank | None:
+    """Open the bank at `path`, or return None if there is none. Raises BankError: it is damaged."""
+    path = place(path)
+    return None if files.stat_if_there(path / RUN_DOCUMENT) is None else Bank.open(path)
+
+
+def as_in_bank(bank: Bank | None, manifest: "Manifest") -> "Manifest":
+    """Give the manifest as a bank has it: with text uncleaned if an earlier version made that bank."""
+    if manifest.before is None or bank is None:
         return manifest
-    return manifest.as_made(Bank.open(path).manifest_digest)
+    return manifest.as_made(bank.manifest_digest)
 
 
 def refuse_unfit(path: Place | str, manifest: "Manifest", chunk_rows: int | None = None) -> Bank | None:
@@ -84,24 +90,37 @@ def refuse_unfit(path: Place | str, manifest: "Manifest", chunk_rows: int | None
     Raises:
         BankError, Refused: as there; also a place inside another bank.
     """
+    bank = bank_if_there(path)
+    refuse_misfit(path, bank, manifest, chunk_rows)
+    return bank
+
+
+def refuse_misfit(
+    path: Place | str, bank: Bank | None, manifest: "Manifest", chunk_rows: int | None = None
+) -> None:
+    """Refuse a manifest that does not fit a bank, or a place where none can be made; change nothing.
+
+    Args:
+        path: of the bank.
+        bank: as `bank_if_there` gave it.
+
+    Raises:
+        BankError, Refused: as `refuse_unfit`.
+    """
     path = place(path)
     if len(manifest) == 0:
         raise BankError("A manifest without rows", "A bank needs at least one image", "check the manifest")
     if chunk_rows is not None and not 1 <= chunk_rows <= 1 << 20:
         raise BankError(f"{chunk_rows} rows a chunk", "It is between 1 and 1048576", "leave it out")
-    if files.stat_if_there(path / RUN_DOCUMENT) is None:
+    if bank is None:
         _refuse_foreign(path)
         check_bank(path)
-        return None
-    bank = Bank.open(path)
-    _check_same(bank, manifest, chunk_rows)
-    return bank
+    else:
+        _check_same(bank, manifest, chunk_rows)
 
 
 def _refuse_foreign(path: Place) -> None:
     """Accept nothing, an empty directory, or what an interrupted creation left."""
-    if files.stat_if_there(path) is None and isinstance(path, Path):
-        return
     ours = {SIDE, MANIFEST, ZARR, "records"}
     entries = [name for name in _entries(path) if not name.startswith(f".{MANIFEST}.")]
     inside = [
@@ -119,7 +138,7 @@ def _refuse_foreign(path: Place) -> None:
 
 
 def _entries(path: Place) -> list[str]:
-    if isinstance(path, Path) and not path.is_dir():
+    if files.is_not_a_folder(path):
         raise BankError(f"{path} is not a directory", "A bank is a directory", "choose another path")
     return files.names(path)
 
@@ -147,7 +166,7 @@ def _create(path: Place, manifest: "Manifest", chunk_rows: int) -> None:
 
 
 def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, bytes]) -> dict[str, Any]:
-    """Body of embank.json: what the bank is made of, and the digests of its immutable side files."""
+    """Make the body of embank.json: what the bank is made of, and the digests of its immutable side files."""
     return {
         "schema": SCHEMA_VERSION,
         "rows": len(manifest),
@@ -159,17 +178,17 @@ def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, b
 
 
 def column_files(manifest: "Manifest") -> dict[str, bytes]:
-    """The categorical columns as files, by relative path: codes as .npy, vocabularies as sealed JSON."""
-    found, vocabularies = {}, {}
+    """Encode the categorical columns, by relative path: codes as .npy, vocabularies as sealed JSON."""
+    contents, vocabularies = {}, {}
     for name in COLUMNS:
         codes, vocabularies[name] = manifest.codes(name)
         buffer = io.BytesIO()
         np.lib.format.write_array(buffer, codes.astype("<i4"), version=(1, 0), allow_pickle=False)
-        found[f"{SIDE}/columns/{name}.npy"] = buffer.getvalue()
-    found[f"{SIDE}/columns/{VOCABULARIES}"] = documents.encode(
+        contents[f"{SIDE}/columns/{name}.npy"] = buffer.getvalue()
+    contents[f"{SIDE}/columns/{VOCABULARIES}"] = documents.encode(
         {"schema": SCHEMA_VERSION, "columns": vocabularies}
     )
-    return found
+    return contents
 
 
 def _check_same(bank: Bank, manifest: "Manifest", chunk_rows: int | None) -> None:
@@ -273,16 +292,16 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         if damaged is not None:
             raise BankError(
                 f"Chunk {damaged} of {self.key.name} is damaged",
-                "A finished feature is what its seal promised",
+                "The files of a finished feature never change",
                 f"run `embank bank repair {self.bank.path}`",
             )
 
     def _create_or_check(self, path: Place, data: bytes) -> None:
         # By renaming, which cannot tear the file on any file system; this is the only coordinator.
-        found = files.read_if_there(path)
-        if found is None:
+        present = files.read_if_there(path)
+        if present is None:
             files.replace(path, data, files.temporary(self.bank.path / SIDE / "tmp", self.layout.name))
-        elif found != data:
+        elif present != data:
             raise BankError(
                 f"{path} is damaged, or of another feature",
                 f"Here it must describe {self.key.name} with {self.dim} dimensions",
@@ -296,7 +315,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         return missing_chunks(self.layout)
 
     def bounds(self, index: int) -> tuple[int, int]:
-        """First row of a chunk and the row after its last."""
+        """Return the first row of a chunk and the row after its last."""
         return self.layout.grid.bounds(index)
 
     def commit(self, result: ChunkResult) -> bool:
@@ -327,7 +346,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         if todo := self.todo:
             raise BankError(
                 f"{len(todo)} of {self.layout.grid.chunks} chunks of {self.key.name} are pending",
-                "Only a complete feature is sealed",
+                "A feature is finished when all of its chunks are",
                 "run the same `embank embed` command again; it goes on where it stopped",
             )
         seal = self._make_seal()
@@ -339,21 +358,19 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
             write_root_metadata(self.bank.path)
         return seal
 
-    def _to_read(self, seal: Seal, stamps: Mapping[str, integrity.Stamp | None]) -> integrity.Promises:
+    def _to_read(self, seal: Seal, stamps: Mapping[str, Stamp | None]) -> integrity.Promises:
         """What the seal must be sure of: every file, but for those that an equal seal has stamped."""
-        found = read_seal(self.bank.path, self.layout.name)
-        if found is None or found[0] != seal:
+        sealed = read_seal(self.bank.path, self.layout.name)
+        if sealed is None or sealed[0] != seal:
             return seal.files
-        return integrity.unverified(self.bank.path, self.layout.name, found[1], seal.files, stamps)
+        return integrity.unverified(self.bank.path, self.layout.name, sealed[1], seal.files, stamps)
 
     def _make_seal(self) -> Seal:
-        layout, failures = self.layout, list[dict[str, Any]]()
-        promises: dict[str, Any] = {}
+        layout, failures = self.layout, list[FailedRow]()
+        promises: dict[str, integrity.FilePromise] = {}
         paths = [self.bank.path / layout.marker(index) for index in range(layout.grid.chunks)]
         for index, data in enumerate(files.each(self.bank.path, files.read, paths)):
-            body = document_schemas.check(
-                documents.decode(data, paths[index]), document_schemas.MARKER, paths[index]
-            )
+            body = decode_marker(data, paths[index])
             promises.update(body["files"])
             promises[layout.marker(index)] = integrity.promise_of(data)
             failures += body["failures"]
@@ -386,20 +403,20 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         for path, reason in broken.items():
             raise BankError(
                 f"{integrity.describe(path)} of {self.key.name} is damaged: {path}: {reason}",
-                "A seal vouches for every byte",
+                "A feature is finished once every byte has been read back",
                 f"run `embank bank repair {self.bank.path}`",
             )
 
-    def _write_seal(self, seal: Seal, stamps: Mapping[str, integrity.Stamp | None]) -> None:
+    def _write_seal(self, seal: Seal, stamps: Mapping[str, Stamp | None]) -> None:
         path = seal_path(self.bank.path, self.layout.name)
-        found = read_seal(self.bank.path, self.layout.name)
-        if found is None:
+        sealed = read_seal(self.bank.path, self.layout.name)
+        if sealed is None:
             temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
             documents.replace(path, seal.to_dict(), temp)
-        elif found[0] != seal:
+        elif sealed[0] != seal:
             raise BankError(
                 f"{path} differs from the feature's files",
-                "A seal says what is there",
+                "The files of a finished feature never change",
                 f"run `embank bank repair {self.bank.path}`",
             )
         integrity.remember(self.bank.path, self.layout.name, files.read(path), stamps)
@@ -421,7 +438,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
 def layout_in(
     bank: Bank, key: FeatureKey, dim: int, image_set: str = "", version: int = FEATURE_VERSIONS[-1]
 ) -> FeatureLayout:
-    """Where a feature lies in a bank; one that was begun keeps the version of its layout."""
+    """Say where a feature lies in a bank; one that was begun keeps the version of its layout."""
     begun = definition(bank.path, key.name)
     layout = FeatureLayout(bank.path, key, dim, bank.grid, version, image_set)
     return layout if begun is None else replace(layout, version=begun.version)

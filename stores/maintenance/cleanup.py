@@ -1,12 +1,10 @@
 """Clearing away what a killed or stopped run left of a feature. Under the exclusive commit lock only."""
 
-from typing import Any
-
 from stores.backends import files
 from stores.backends.location import Place
-from stores.bank import document_schemas, documents, exchange
+from stores.bank import documents, exchange
 from stores.bank.layout import ARRAYS, ARRAYS_OF, SIDE, FeatureLayout, chunk_file, marker_file
-from stores.bank.markers import committed_chunks
+from stores.bank.markers import Marker, committed_chunks, read_marker_if_there
 
 
 def clean(layout: FeatureLayout) -> list[int]:
@@ -35,7 +33,7 @@ def remove_temporaries(layout: FeatureLayout) -> None:
 
 
 def first_damaged(layout: FeatureLayout) -> int | None:
-    """The first chunk without marker, or whose marker or sizes are wrong; None if there is none."""
+    """Find the first chunk without marker, or whose marker or sizes are wrong; None if there is none."""
     present = set(committed_chunks(layout))
 
     def is_damaged(index: int) -> bool:
@@ -49,15 +47,13 @@ def _is_broken(layout: FeatureLayout, index: int) -> bool:
     """Whether a chunk has a marker that cannot be right. Contents are checked at the seal."""
     path = layout.root / layout.marker(index)
     try:
-        marker = documents.read_if_there(path)
-        if marker is not None:
-            document_schemas.check(marker, document_schemas.MARKER, path)
+        marker = read_marker_if_there(path)
     except documents.BrokenDocument:
         return True
     return marker is not None and not marker_fits(layout, index, marker)
 
 
-def marker_fits(layout: FeatureLayout, index: int, marker: dict[str, Any]) -> bool:
+def marker_fits(layout: FeatureLayout, index: int, marker: Marker) -> bool:
     """Whether a marker is this chunk's and the chunk's files have the sizes that it gives."""
     if marker["schema"] != layout.version or marker["feature"] != layout.key.digest:
         return False
@@ -69,7 +65,7 @@ def marker_fits(layout: FeatureLayout, index: int, marker: dict[str, Any]) -> bo
     )
 
 
-def marker_names_chunk(feature: str, index: int, marker: dict[str, Any]) -> bool:
+def marker_names_chunk(feature: str, index: int, marker: Marker) -> bool:
     """Whether a marker speaks of this chunk's files and of no others."""
     wanted = {chunk_file(feature, array, index) for array in ARRAYS_OF[marker["schema"]]}
     digest = feature.rpartition(".")[2]

@@ -5,7 +5,6 @@ anything on disk changes: a chunk that comes out otherwise (images changed or go
 kind of processor) is not put in place, and what is there stays as it is.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stores.backends import files, locks
-from stores.bank import document_schemas, documents, integrity
+from stores.bank import documents, integrity
 from stores.bank.commit import Committer, marker_document, marker_of
 from stores.bank.encode import EncodedChunk, encode
 from stores.bank.keys import STATUS_OK, ChunkResult, Failure
 from stores.bank.layout import CHECKSUM, SIDE, FeatureLayout
+from stores.bank.markers import Marker, read_marker_if_there
 from stores.bank.seal import read_seal, seal_file
 from stores.errors import BankError
 from stores.maintenance.cleanup import quarantine_chunk, quarantine_file
@@ -37,12 +37,12 @@ class Promise:
     """
 
     index: int
-    files: Mapping[str, Mapping[str, Any]]
-    marker: Mapping[str, Any] | None
+    files: integrity.Promises
+    marker: Marker | None
 
 
 def promise_of_chunk(layout: FeatureLayout, index: int) -> Promise | None:
-    """What the seal, or else the marker, says of a chunk; None if neither is undamaged."""
+    """Return what the seal, or else the marker, says of a chunk; None if both are damaged."""
     marker = _marker(layout, index)
     try:
         sealed = read_seal(layout.root, layout.name)
@@ -57,11 +57,10 @@ def promise_of_chunk(layout: FeatureLayout, index: int) -> Promise | None:
     return None if marker is None else Promise(index, marker["files"], marker)
 
 
-def _marker(layout: FeatureLayout, index: int) -> dict[str, Any] | None:
+def _marker(layout: FeatureLayout, index: int) -> Marker | None:
     path = layout.root / layout.marker(index)
     try:
-        body = documents.read_if_there(path)
-        return None if body is None else document_schemas.check(body, document_schemas.MARKER, path)
+        return read_marker_if_there(path)
     except BankError:
         return None
 
@@ -89,15 +88,15 @@ def heal_marker(layout: FeatureLayout, promise: Promise) -> bool:
 
 def _replace(layout: FeatureLayout, path: str, data: bytes | memoryview) -> list[str]:
     """Put a file where there is another or none. Returns its path if another was moved to the quarantine."""
-    found = files.digest(layout.root / path)
-    if not integrity.difference(found, integrity.promise_of(data)):
+    present = files.digest(layout.root / path)
+    if not integrity.difference(present, integrity.promise_of(data)):
         return []
-    if found is not None:
+    if present is not None:
         quarantine_file(layout.root, path, files.temporary(layout.root / SIDE / "quarantine", layout.name))
     files.make_directory((layout.root / path).parent)
     files.create(layout.root / path, data, files.temporary(layout.root / SIDE / "tmp", layout.name))
     files.sync_directory((layout.root / path).parent)
-    return [] if found is None else [path]
+    return [] if present is None else [path]
 
 
 def heal_chunk(
@@ -215,7 +214,7 @@ def _other(layout: FeatureLayout, promise: Promise, differing: list[str]) -> Ban
     arrays = ", ".join(path.split("/")[1] for path in differing)
     return BankError(
         f"Chunk {promise.index} of {layout.name}, computed again, is not what it was ({arrays} differ)",
-        "A repair puts back what the seal promised and nothing else",
+        "A repair puts back what was there, to the byte, and nothing else",
         "see that the images and the weights are those of the first run and that this is the same kind of "
         f"processor, then repair again; or give the feature up with "
         f"`embank bank rm {layout.root} {layout.name}`",

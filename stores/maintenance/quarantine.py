@@ -8,13 +8,14 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from stores.backends import files, locks
-from stores.backends.links import refuse_links
 from stores.backends.location import Place, place
 from stores.bank import documents, integrity
 from stores.bank.contents import restore_sets
 from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
+from stores.bank.links import refuse_links
 from stores.bank.markers import missing_chunks
 from stores.bank.reader import Bank
+from stores.bank.records import FOLDER, record_stem
 from stores.bank.seal import (
     Seal,
     definition,
@@ -59,14 +60,14 @@ def quarantine(
     refuse_links(root)
     for folder in ("quarantine", "tmp"):
         files.make_directory(root / SIDE / folder)
-    if any(each.path == RUN_DOCUMENT for each in report.damaged):
+    if any(damage.path == RUN_DOCUMENT for damage in report.damaged):
         _rebuild_run_document(root)
     opened = Bank.open(root)
     _rebuild_columns(opened)
     restore_sets(root)
-    names = sorted({each.feature for each in report.damaged if each.feature is not None})
+    names = sorted({damage.feature for damage in report.damaged if damage.feature is not None})
     for name in names:
-        _mend_feature(root, name, [each for each in report.damaged if each.feature == name])
+        _mend_feature(root, name, [damage for damage in report.damaged if damage.feature == name])
     _set_aside_records(root, report)
     # A lost seal shows as a root document that lists more than there is: seal whatever is complete.
     for name in feature_names(root):
@@ -99,15 +100,15 @@ def _mend_feature(root: Place, name: str, damaged: list[Damage]) -> None:
 
 def _set_aside_documents(root: Place, name: str, damaged: list[Damage]) -> None:
     target = files.temporary(root / SIDE / "quarantine", name)
-    for each in damaged:
-        if each.chunk is None:
-            quarantine_file(root, each.path, target)
+    for damage in damaged:
+        if damage.chunk is None:
+            quarantine_file(root, damage.path, target)
 
 
 def _set_aside_chunks(root: Place, name: str, damaged: list[Damage]) -> None:
     """Seal first, then marker, then data: at no moment does a document vouch for what is gone."""
     files.remove(root / SIDE / name / "stamps.json")
-    chunks = sorted({each.chunk for each in damaged if each.chunk is not None})
+    chunks = sorted({damage.chunk for damage in damaged if damage.chunk is not None})
     if chunks:
         quarantine_file(root, seal_file(name), files.temporary(root / SIDE / "quarantine", name))
     for index in chunks:
@@ -142,10 +143,13 @@ def seal_complete(bank: Bank, name: str) -> None:
 
 
 def _set_aside_records(root: Place, report: VerifyReport) -> None:
+    """Move damaged records aside, each with the predictions beside it: one says nothing without the other."""
     target = files.temporary(root / SIDE / "quarantine", "records")
-    for each in report.damaged:
-        if each.feature is None and each.path.startswith("records/"):
-            quarantine_file(root, each.path, target)
+    damaged = [damage.path for damage in report.damaged if damage.feature is None]
+    stems = {record_stem(path) for path in damaged if path.startswith(f"{FOLDER}/")}
+    for name in files.names(root / FOLDER) if stems else ():
+        if record_stem(f"{FOLDER}/{name}") in stems:
+            quarantine_file(root, f"{FOLDER}/{name}", target)
 
 
 def _rebuild_columns(bank: Bank) -> None:
@@ -154,7 +158,7 @@ def _rebuild_columns(bank: Bank) -> None:
     The files say which are damaged: a verification cannot tell while the run document is damaged as well.
     """
     digests = {path: files.digest(bank.path / path) for path in bank.files}
-    damaged = {path for path, found in digests.items() if found is None or found[1] != bank.files[path]}
+    damaged = {path for path, state in digests.items() if state is None or state[1] != bank.files[path]}
     if not damaged or MANIFEST in damaged:
         return
     files.make_directory(bank.path / SIDE / "columns")
@@ -250,14 +254,14 @@ def _agrees(seal: Seal, manifest: "Manifest") -> bool:
 
 
 def _seals(root: Place) -> list[Seal]:
-    found = []
+    seals = []
     for name in feature_names(root):
         try:
             sealed = read_seal(root, name)
         except BankError:
             continue
-        found += [] if sealed is None else [sealed[0]]
-    return found
+        seals += [] if sealed is None else [sealed[0]]
+    return seals
 
 
 def _unconfirmed(root: Place, remedy: str = "") -> BankError:
@@ -265,7 +269,7 @@ def _unconfirmed(root: Place, remedy: str = "") -> BankError:
         f"run `embank bank repair {root} --manifest MANIFEST` with the manifest that the bank was made with"
     )
     return BankError(
-        f"{root / RUN_DOCUMENT} is damaged, and no sealed feature confirms, with the manifest, what it said",
+        f"{root / RUN_DOCUMENT} is damaged, and no finished feature confirms, with the manifest, what it was",
         "Nothing is guessed about a bank",
         remedy or with_it,
     )

@@ -95,16 +95,16 @@ def relabel(
     names.check(target, called)
     bank = open_or_create(target, labelled, chunk_rows=source.chunk_rows)
     refuse_other_labels(bank, labelled)
-    count = _Count(sum(each.info.bytes for each in chosen), progress)
+    count = _Count(sum(feature.info.bytes for feature in chosen), progress)
     for feature in chosen:
         _take_over(feature, bank, count)
     names.give(bank.path, called)
-    taken = tuple(each.name for each in chosen)
+    taken = tuple(feature.name for feature in chosen)
     return Relabelled(bank, labelled, named, matched.by, in_order, taken, unfinished)
 
 
 def aligned(own: Manifest, other: Manifest, contents: Table | None = None) -> tuple[Manifest, int, bool]:
-    """What another manifest says of the images of a bank.
+    """Align what another manifest says with the images of a bank.
 
     Args:
         own: of the bank; its ids, files and order stay.
@@ -134,10 +134,10 @@ def _aligned(
     _refuse_other_files(own, other, where, contents)
     cells = with_partners_of(own, other, matched)
     columns = {name: own.table[name] for name in ("image_id", "uri")}
-    kept = ["sha256"] if own.sha256s is not None else []
+    own_digests = ["sha256"] if own.sha256s is not None else []
     extra = [name for name in other.table.column_names if name not in (*COLUMNS, "sha256")]
-    for name in (*COLUMNS[2:], *kept, *extra):
-        taken = own.table[name] if name in kept else cells.table[name].take(where)
+    for name in (*COLUMNS[2:], *own_digests, *extra):
+        taken = own.table[name] if name in own_digests else cells.table[name].take(where)
         columns[name] = pc.fill_null(taken, "")
     # Every cell is of a manifest that was checked, and no two rows share a file that did not do so before.
     in_order = bool((np.diff(rows[rows >= 0]) > 0).all())
@@ -177,8 +177,8 @@ def _examples(ids: "pa.ChunkedArray") -> str:
 
 def _chosen(source: Bank, wanted: Sequence[str] | None) -> tuple[list[FeatureSet], tuple[str, ...]]:
     if wanted is not None:
-        found = {feature.name: feature for feature in map(source.features, wanted)}
-        return list(found.values()), ()
+        named = {feature.name: feature for feature in map(source.features, wanted)}
+        return list(named.values()), ()
     infos = source.list()
     sealed = [source.features(info.name) for info in infos if info.sealed]
     if not sealed:
@@ -201,8 +201,8 @@ def _refuse_itself(target: Place, source: Bank) -> None:
 
 def _names(source: Bank, chosen: Sequence[FeatureSet]) -> dict[str, str]:
     """The names that people chose, by feature."""
-    found = {each.name: names.read(source.path, each.name) for each in chosen}
-    return {feature: name for feature, name in found.items() if name is not None}
+    chosen_names = {feature.name: names.read(source.path, feature.name) for feature in chosen}
+    return {feature: name for feature, name in chosen_names.items() if name is not None}
 
 
 def _refuse_other_chunks(target: Place, source: Bank) -> None:
@@ -237,12 +237,12 @@ def _take_over(feature: FeatureSet, bank: Bank, count: _Count) -> None:
         copy_set(source, bank.path, image_set)
     with FeatureWriter(bank, feature.key, feature.dim, image_set, feature.layout.version) as writer:
         todo, chunks = writer.todo, writer.layout.grid.chunks
-        each = feature.info.bytes // chunks  # chunks are padded to one size
-        count(each * (chunks - len(todo)))
+        chunk_bytes = feature.info.bytes // chunks  # chunks are padded to one size
+        count(chunk_bytes * (chunks - len(todo)))
 
         def adopt(index: int) -> None:
             writer.committer.adopt(index, source)
-            count(each)
+            count(chunk_bytes)
 
         files.each(bank.path, adopt, todo)
         provenance = documents.read_if_there(source / SIDE / feature.name / "provenance.json")

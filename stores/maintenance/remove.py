@@ -9,8 +9,8 @@ was once evaluated; features that another bank shares by hard links stay there.
 from dataclasses import dataclass
 from typing import Any
 
-from stores.backends import files, locks, object_store
-from stores.backends.location import ObjectPath, Place, place
+from stores.backends import files, locks
+from stores.backends.location import Place, place
 from stores.bank import caches
 from stores.bank.layout import SIDE, ZARR, is_feature_name
 from stores.bank.names import Roster
@@ -51,19 +51,16 @@ def removable(bank: Place | str, query: str) -> Removable:
     root = place(bank)
     if not files.names(root / SIDE):
         Bank.open(root)  # raises: there is no bank
-    every = {*feature_names(root), *(name for name in files.names(root) if is_feature_name(name))}
-    every |= {name for name in files.names(root / SIDE) if is_feature_name(name) and _is_left(root, name)}
-    roster = Roster.of(root, sorted(every))
+    names = {*feature_names(root), *(name for name in files.names(root) if is_feature_name(name))}
+    names |= {name for name in files.names(root / SIDE) if is_feature_name(name) and _is_left(root, name)}
+    roster = Roster.of(root, sorted(names))
     feature = roster.one(query)
     sealed = files.stat_if_there(seal_path(root, feature)) is not None
     return Removable(root, feature, roster.title(feature), _size(root / feature), sealed)
 
 
 def _size(folder: Place) -> int:
-    if isinstance(folder, ObjectPath):
-        return sum(state.st_size for state in object_store.tree(folder).values())
-    states = [files.stat_if_there(path) for path in files.tree(folder)[0]]
-    return sum(state.st_size for state in states if state is not None)
+    return sum(file.size for file in files.inventory(folder))
 
 
 def _is_left(root: Place, feature: str) -> bool:
@@ -109,8 +106,8 @@ def _remove(root: Place, feature: str) -> None:
     caches.remove_of_feature(root, feature, key, [other for other in others if other is not None])
     for folder in ("tmp", "quarantine"):
         _remove_owned(root / SIDE / folder, feature)
-    kept = (*_LOCKS, "key.json")
-    files.each(root, files.remove, [side / name for name in files.names(side) if name not in kept])
+    last = (*_LOCKS, "key.json")
+    files.each(root, files.remove, [side / name for name in files.names(side) if name not in last])
     files.remove(key_path(root, feature))  # last: without it nobody could tell what the rest was
     if files.stat_if_there(side) is not None:
         files.sync_directory(side)
@@ -131,8 +128,8 @@ def _remove_data(folder: Place) -> None:
     inside, folders = files.tree(folder)
     files.each(folder, files.remove, [path for path in inside if path.name != ZARR])
     files.each(folder, files.remove, [path for path in inside if path.name == ZARR])
-    for each in folders:
-        files.remove_directory(each)
+    for inner in folders:
+        files.remove_directory(inner)
     if folders:
         files.remove_link(folder)
         files.sync_directory(folder.parent)

@@ -42,4 +42,4 @@ class VerifyReport:
 
     def to_dict(self) -> dict[str, Any]:
         """`{ok, chunks, damaged: [{feature, chunk, path, reason, remedy}]}`."""
-        return {"ok": self.ok, "chunks": self.chunks, "damaged": [asdict(each) for each in self.damaged]}
+        return {"ok": self.ok, "chunks": self.chunks, "damaged": [asdict(damage) for damage in self.damaged]}

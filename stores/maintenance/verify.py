@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stores.backends import files
-from stores.backends.links import refuse_links
 from stores.backends.location import Place, place
 from stores.bank import document_schemas, documents, integrity
+from stores.bank.columns import manifest_remedy
 from stores.bank.contents import damaged_sets
 from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, ZARR, FeatureLayout, is_feature_name, marker_file
+from stores.bank.links import refuse_links
+from stores.bank.markers import read_marker
 from stores.bank.names import NOTE, Roster
 from stores.bank.names import checked as checked_note
-from stores.bank.reader import Bank, manifest_remedy
-from stores.bank.records import FOLDER, record_files
+from stores.bank.predictions import broken_tables
+from stores.bank.reader import Bank
+from stores.bank.records import FOLDER, read_record, record_files
 from stores.bank.seal import (
     definition,
     expected_root_metadata,
@@ -32,6 +35,7 @@ __all__ = ["Damage", "VerifyReport", "quarantine", "verify"]
 _RECOMPUTE = "`embank bank repair` computes this chunk again"
 _REBUILD = "`embank bank repair` rebuilds it from the rest of the bank"
 _DROP = "`embank bank repair` sets it aside; nothing else depends on it"
+_DROP_RECORD = "`embank bank repair` sets it aside with its record; run the same evaluation again"
 _EMBED = "run the same `embank embed` command again, which writes it anew"
 
 
@@ -61,16 +65,16 @@ def verify(
     damaged += [Damage(None, None, path, reason, _REBUILD) for path, reason in damaged_sets(root).items()]
     damaged += _documents(root)
     checks = [_check(root, name, opened) for name in _choose(root, features)]
-    damaged += [each for check in checks for each in check.damaged]
+    damaged += [damage for check in checks for damage in check.damaged]
     promises = {path: promise for check in checks for path, promise in check.promises.items()}
     stamps = files.stamps(root, promises)
     broken = integrity.find_broken(root, promises, progress)
     damaged += [_damage_of(path, reason) for path, reason in broken.items()]
     for check in checks:
-        if check.seal is not None and not any(each.feature == check.name for each in damaged):
+        if check.seal is not None and not any(damage.feature == check.name for damage in damaged):
             integrity.remember(root, check.name, check.seal, {path: stamps[path] for path in check.promises})
-    if any(each.path == MANIFEST for each in damaged):
-        damaged = [_after_manifest(root, each) for each in damaged]
+    if any(damage.path == MANIFEST for damage in damaged):
+        damaged = [_after_manifest(root, damage) for damage in damaged]
     return VerifyReport(sum(check.chunks for check in checks), tuple(damaged))
 
 
@@ -91,35 +95,43 @@ def _open(root: Place) -> tuple[Bank | None, list[Damage]]:
         reason = "missing"
     except documents.BrokenDocument:
         reason = "differs from its own SHA-256"
-    remedy = "`embank bank repair` rebuilds it if a sealed feature confirms it; else embed into a new bank"
+    remedy = "`embank bank repair` rebuilds it if a finished feature confirms it; else embed into a new bank"
     return None, [Damage(None, None, RUN_DOCUMENT, reason, remedy)]
 
 
 def _side_files(bank: Bank) -> Iterator[Damage]:
     """The manifest and the label columns against the run document."""
     for path, promise in bank.files.items():
-        found = files.digest(bank.path / path)
-        if found is None or found[1] != promise:
-            reason = "missing" if found is None else "content differs from its SHA-256"
+        state = files.digest(bank.path / path)
+        if state is None or state[1] != promise:
+            reason = "missing" if state is None else "content differs from its SHA-256"
             remedy = manifest_remedy(bank.path) if path == MANIFEST else _REBUILD
             yield Damage(None, None, path, reason, remedy)
 
 
 def _root_metadata(root: Place) -> list[Damage]:
-    found = files.read_if_there(root / ZARR)
-    if found == expected_root_metadata(root):
+    expected = expected_root_metadata(root)
+    state = files.digest(root / ZARR, len(expected))  # a file of another size may be huge, and is not read
+    if not integrity.difference(state, integrity.promise_of(expected)):
         return []
-    reason = "missing" if found is None else "is not what the sealed features make it"
+    reason = "missing" if state is None else "is not what the finished features make it"
     return [Damage(None, None, ZARR, reason, _REBUILD)]
 
 
 def _documents(root: Place) -> list[Damage]:
-    """The records: each vouches for itself."""
-    return [
-        Damage(None, None, f"{FOLDER}/{path.name}", "differs from its own SHA-256", _DROP)
-        for path in record_files(root)
-        if not _is_whole(path, document_schemas.RECORD)
-    ]
+    """The records, each of which vouches for itself and for the predictions beside it."""
+    damaged: list[Damage] = []
+    for path in record_files(root):
+        try:
+            record = read_record(path)
+        except documents.BrokenDocument:
+            damaged.append(Damage(None, None, f"{FOLDER}/{path.name}", "differs from its own SHA-256", _DROP))
+        except BankError:
+            continue  # of another schema version
+        else:
+            broken = broken_tables(root, record, path.name)
+            damaged += [Damage(None, None, table.path, reason, _DROP_RECORD) for table, reason in broken]
+    return damaged
 
 
 def _is_whole(path: Place, form: document_schemas.Test | None = None) -> bool:
@@ -142,10 +154,10 @@ def _choose(root: Place, wanted: Sequence[str] | None) -> list[str]:
     roster = Roster.of(root, every)
     chosen: set[str] = set()
     for name in wanted:
-        found = roster.matching(name)
-        if not found:
+        matching = roster.matching(name)
+        if not matching:
             raise roster.unknown(name)
-        chosen.update(entry.feature for entry in found)
+        chosen.update(entry.feature for entry in matching)
     return sorted(chosen)
 
 
@@ -154,7 +166,7 @@ class _Check:
     """What is to be read of one feature, and what is wrong already."""
 
     name: str
-    promises: dict[str, Any]
+    promises: dict[str, integrity.FilePromise]
     chunks: int
     damaged: list[Damage]
     seal: bytes | None
@@ -211,9 +223,9 @@ def _is_note(body: Any, path: Place, feature: str) -> bool:
         return False
 
 
-def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], int]:
+def _by_markers(root: Place, name: str) -> tuple[dict[str, integrity.FilePromise], list[Damage], int]:
     """What the markers of a feature without seal promise."""
-    promises: dict[str, Any] = {}
+    promises: dict[str, integrity.FilePromise] = {}
     damaged = []
     entries = files.names(root / SIDE / name / "markers")
     for entry in entries:
@@ -224,7 +236,7 @@ def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], i
             damaged.append(Damage(name, None, path, "is no marker", _DROP))
             continue
         try:
-            marker = document_schemas.check(documents.read(root / path), document_schemas.MARKER, root / path)
+            marker = read_marker(root / path)
         except documents.BrokenDocument:
             damaged.append(Damage(name, index, path, "differs from its own SHA-256", _RECOMPUTE))
             continue
@@ -235,7 +247,7 @@ def _by_markers(root: Place, name: str) -> tuple[dict[str, Any], list[Damage], i
     return promises, damaged, len(entries)
 
 
-def _metadata(layout: FeatureLayout, needed: bool) -> dict[str, Any]:
+def _metadata(layout: FeatureLayout, needed: bool) -> dict[str, integrity.FilePromise]:
     """The zarr metadata; without chunks that they describe, as far as there are any."""
     return {
         path: integrity.promise_of(data)

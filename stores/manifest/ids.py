@@ -11,44 +11,36 @@ Earlier versions named the images of a folder by their uri without suffix. Banks
 import dataclasses
 from typing import TYPE_CHECKING
 
-from stores.backends import files
-from stores.backends.location import Place, place
-from stores.bank.layout import RUN_DOCUMENT
 from stores.errors import BankError
 from stores.manifest.uri_policy import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stores.bank.reader import Bank
     from stores.manifest.manifest import Manifest
 
 
-def with_ids_of(bank: Place | str, manifest: "Manifest") -> tuple["Manifest", str]:
+def with_ids_of(bank: "Bank | None", manifest: "Manifest") -> tuple["Manifest", str]:
     """Name the images of a manifest as a bank does, if they are the bank's images in all but their ids.
 
     They are if both list the same uris in the same order, with the same digests or none.
 
     Args:
-        bank: its directory or URL; there need not be a bank yet.
+        bank: None if there is none yet.
 
     Returns:
         (the manifest with the bank's ids, and a sentence that says so; or the manifest as it is, and "").
     """
-    from stores.bank.reader import Bank
-
-    path = place(bank)
-    if files.stat_if_there(path / RUN_DOCUMENT) is None:
+    if bank is None or bank.image_digest == manifest.image_digest or bank.rows != len(manifest):
         return manifest, ""
-    store = Bank.open(path)
-    if store.image_digest == manifest.image_digest or store.rows != len(manifest):
-        return manifest, ""
-    named = with_former_ids(manifest, store.image_digest)
+    named = with_former_ids(manifest, bank.image_digest)
     if named is manifest:
         try:
-            named = _named_as(store.manifest(), manifest)
+            named = _named_as(bank.manifest(), manifest)
         except BankError:  # damaged: whoever needs it says so
             return manifest, ""
-    if named.image_digest != store.image_digest:
+    if named.image_digest != bank.image_digest:
         return manifest, ""
     new, old = next(
         pair

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stores.backends.location import ObjectPath, Place, place
+from stores.backends import files
+from stores.backends.location import Place, place
 from stores.errors import ManifestError, PathRefused
 from stores.manifest import split_words
 from stores.manifest.file_groups import groups_of
@@ -210,11 +211,12 @@ class Manifest:
             MachineFault: the disk is full or fails.
         """
         path = place(path)
-        if isinstance(path, ObjectPath) or path.suffix.lower() != ".csv":
+        local = files.local_path(path)
+        if local is None or local.suffix.lower() != ".csv":
             write_parquet(path, self.table, self.root)
         else:
-            refuse_csv_outside(path, self.root)
-            write_csv(path, self.table)
+            refuse_csv_outside(local, self.root)
+            write_csv(local, self.table)
 
     # Reading one
 

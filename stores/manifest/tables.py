@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from stores.backends import files
-from stores.backends.location import ObjectPath, Place
+from stores.backends.location import Place
 from stores.errors import MachineFault, ManifestError, Refused
 from stores.manifest.text import clean_names
 from stores.manifest.uri_policy import shown
@@ -57,11 +57,12 @@ def read_table(path: Place) -> TextTable:
     Raises:
         ManifestError: the file is absent, empty or malformed; with the line number where there is one.
     """
-    if isinstance(path, ObjectPath):
+    local = files.local_path(path)
+    if local is None:
         return _read_parquet(path)
-    refuse_special(path)
+    refuse_special(local)
     try:
-        with path.open("rb") as file:
+        with local.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
         raise ManifestError(
@@ -71,11 +72,11 @@ def read_table(path: Place) -> TextTable:
         ) from error
     if magic == b"PAR1":
         return _read_parquet(path)
-    if path.suffix.lower() in (".parquet", ".pq"):
+    if local.suffix.lower() in (".parquet", ".pq"):
         raise ManifestError(
             f"{path} does not start as a Parquet file", "Its first bytes are PAR1", "write it again"
         )
-    return _read_csv(path, magic)
+    return _read_csv(local, magic)
 
 
 def refuse_special(path: Path) -> None:
@@ -228,11 +229,12 @@ def _read_parquet(path: Place) -> TextTable:
 
     try:
         # `ParquetFile` rather than `read_table`: no partition columns invented from folder names.
-        source = pa.BufferReader(files.read(path)) if isinstance(path, ObjectPath) else path
+        local = files.local_path(path)
+        source = pa.BufferReader(files.read(path)) if local is None else local
         with pq.ParquetFile(source) as file:
-            if not isinstance(path, ObjectPath) and file.metadata.num_rows > _most_rows(path):
+            if local is not None and file.metadata.num_rows > _most_rows(local):
                 raise ManifestError(
-                    f"{path} states {file.metadata.num_rows} rows in {path.stat().st_size} bytes",
+                    f"{path} states {file.metadata.num_rows} rows in {local.stat().st_size} bytes",
                     "Every image has an id of its own, which takes room",
                     "write it again",
                 )
@@ -261,7 +263,8 @@ def _most_rows(path: Path) -> int:
 
 def folder_of(path: Place) -> Path:
     """The folder of a file, absolute; of an object, a path that no file has and that says so."""
-    return path.absolute().parent if isinstance(path, Path) else Path("/", str(path.parent))
+    local = files.local_path(path)
+    return Path("/", str(path.parent)) if local is None else local.absolute().parent
 
 
 def as_text(table: "pa.Table", name: str) -> tuple["pa.Table", tuple[str, ...]]:
@@ -351,12 +354,13 @@ def write_parquet(path: Place, table: "pa.Table", root: Path) -> None:
     absolute = Path(os.path.normpath(root.absolute()))
     apart = os.path.commonpath([absolute, os.path.normpath(home)]) == os.sep
     kept = str(absolute) if apart else os.path.relpath(absolute, home)
-    if isinstance(path, ObjectPath):
+    local = files.local_path(path)
+    if local is None:
         buffer = io.BytesIO()
         _write_parquet(buffer, table, kept)
         files.replace(path, buffer.getvalue(), path)
     else:
-        with atomic_file(path) as file:
+        with atomic_file(local) as file:
             _write_parquet(file, table, kept)
 
 

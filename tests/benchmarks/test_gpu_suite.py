@@ -42,15 +42,32 @@ def _results(folder: Path) -> Results:
     return results
 
 
-def test_every_check_passes_or_measures_on_the_cpu(tmp_path: Path) -> None:
+#: Proofs that tests/pretended/test_gpu_suite.py runs, more sharply than the CPU against itself.
+PRETENDED = {
+    "decode: turbo uploaded to the device, against Pillow",
+    "decode: turbo on the device is turbo on the CPU, bit for bit",
+    "decode: bad files fail as in Pillow, and leave their neighbours' bits alone",
+    "decode: pixels do not depend on the batch they are in",
+    "bank: a run on the device, against a run on the CPU",
+    "few-shot: on the device, against numpy on the CPU",
+    "k-NN: on the device, against numpy on the CPU",
+    "invariance: views made on the device, against the CPU",
+    "invariance: covariance and whitening on the device, against the CPU",
+    "invariance: the whole evaluation on the device, against the CPU",
+}
+
+
+@pytest.mark.parametrize("everything", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_every_check_passes_or_measures_on_the_cpu(everything: bool, tmp_path: Path) -> None:
     results = Results.new(tmp_path, "cpu", quick=True)
     results.write()
-    assert work(tmp_path, tmp_path, time.time() + 3600, suite.registered()) == 0
+    checks = [check for check in suite.registered() if everything or check.name not in PRETENDED]
+    assert work(tmp_path, tmp_path, time.time() + 3600, checks) == 0
     outcomes = {o.name: o for o in Results.read(tmp_path).outcomes}
     assert [(o.name, o.reason, o.trace) for o in outcomes.values() if o.status == "failed"] == []
-    assert len(outcomes) == len(suite.registered())
+    assert len(outcomes) == len(checks)
     counts = Results.read(tmp_path).counts
-    assert counts["passed"] >= 9 and counts["measured"] >= 6
+    assert counts["passed"] >= (9 if everything else 3) and counts["measured"] >= 6
     for outcome in outcomes.values():
         assert outcome.status != "skipped" or outcome.reason
     body = json.loads((tmp_path / "results.json").read_text())

@@ -84,7 +84,9 @@ def test_drawn_chunks_have_the_mean_and_the_spread() -> None:
     assert Chunks(5, 3.0).draw(0) == pytest.approx([3.0] * 5)
 
 
-def test_real_workers_are_measured_and_compared() -> None:
+def test_real_workers_are_measured_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale_out, "_SETTLE_S", 0.2)
+    monkeypatch.setattr(scale_out, "_IDLE_S", 2.0)
     found = scale_out.run(
         crowds=(3,), chunk_s=(1.0,), chunks_each=3, tasks=40, images=32, dozing=(1,), embedding=(1,)
     )

@@ -101,6 +101,8 @@ def test_a_finished_bank_is_gone_through_without_torch(
     heavy = {"torch", "torchvision", "timm", "transformers", "sklearn", "scipy", "zarr"}
     assert names & heavy == set()
     assert said == {**first, "embedded": 0, "img_per_s": 0, "seconds": 0, "stages": 0}
+    if not model.startswith("random/"):
+        return  # the rest is the same code, after seconds of imports
     without, names = finished(again, "")
     assert "torch" in names, "what is not kept is found"
     assert without == said

@@ -96,7 +96,7 @@ def test_a_bank_of_an_earlier_version_keeps_its_text_and_is_resumed(tmp_path: Pa
     bank = bank_of(as_earlier(manifest), tmp_path)
     assert bank.manifest_digest != manifest.digest
     assert "p7 " in bank.manifest().column("group") and bank.manifest().notes == ()
-    again = as_in_bank(bank.path, manifest)
+    again = as_in_bank(bank, manifest)
     assert again.digest == bank.manifest_digest
     refuse_other_labels(open_or_create(bank.path, again), again)
     assert _codes(check(bank.manifest(), files=False))["unclean_text"] == 1

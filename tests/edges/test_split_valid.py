@@ -120,15 +120,16 @@ def test_two_words_for_one_split_are_refused(banks: dict[str, Path]) -> None:
 
 def test_what_an_evaluation_leaves_out_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """Pairs without a partner, failed images of a search: a reader sees them without --json."""
-    import cli
+    from engine.report.invariance_text import print_invariances
+    from engine.report.search_text import print_search
 
     numbers = {"cosine": 0.5, "ci95": 0.1, "baseline": 0.0, "mahalanobis": 1.0, "n": 4}
     covariance = {"images": 9, "dimensions": 2, "regularisation": "none", "condition": 1.0}
     left = {"without_partner": 3, "failed": 2, "other_label": 0}
     pairs = {"model": "m", "transform": "multi-view", **numbers, "covariance": covariance, "left_out": left}
-    cli._print_invariances([pairs])
+    print_invariances([pairs])
     found = {"model": "m", "distance": "cosine", "k": 1, "images": 7, "masked": 2, "index": "exact"}
-    cli._print_search({**found, "query": {}}, [], "a.png")
+    print_search({**found, "query": {}}, [], "a.png")
     out = capsys.readouterr().out
     assert "multi-view: left out: 3 without partner, 2 failed" in out
     assert "7 images searched, 2 without an embedding left out" in out

@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.engine.test_executors import sleep, square
 
 from engine import executors
 from engine.errors import Refused
+from tests.engine.test_executors import sleep, square
 
 pytestmark = pytest.mark.slow
 

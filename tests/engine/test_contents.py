@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.engine.embed.test_run import _digests
 
 from engine.decode.source import Limits
 from engine.embed.repair import repair
 from engine.embed.run import EmbedOptions, EmbedReport, InputChecks, embed
 from engine.errors import ChangedImage, Refused
-from engine.executors import Serial
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
@@ -25,6 +23,8 @@ from stores.bank.reader import Bank, FeatureSet
 from stores.maintenance.verify import verify
 from stores.manifest.manifest import Manifest
 from tests.corpus import images
+from tests.engine.embed.test_run import _digests
+from tests.one_by_one import OneByOne
 from tests.stores.banks import flip
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def manifest(root: Path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def spec() -> Any:
-    return resolve("random/resnet18", recipe=SMALL, seed=3)
+    return resolve("random/squeezenet1_1", recipe=SMALL, seed=3)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def run(manifest: Manifest, spec: Any, tmp_path: Path) -> Callable[..., EmbedRep
 
 @pytest.fixture
 def features(tmp_path: Path) -> Callable[[], FeatureSet]:
-    return lambda: Bank.open(tmp_path / "bank").features("random/resnet18")
+    return lambda: Bank.open(tmp_path / "bank").features("random/squeezenet1_1")
 
 
 def _sha256(path: Path) -> bytes:
@@ -131,10 +131,10 @@ def test_a_run_is_not_resumed_on_changed_images(
         if progress.done >= 12:
             raise Crash
 
-    from engine.embed import worker as chunks
+    from engine.embed import progress as counting
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "PROGRESS_EVERY_S", 0.0)
+        patch.setattr(counting, "PROGRESS_EVERY_S", 0.0)
         with pytest.raises(Crash):
             embed(manifest, [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS, on_progress=crash)
     assert len(list((tmp_path / "bank").rglob("markers/*.json"))) in (1, 2)
@@ -201,7 +201,7 @@ def test_accepted_changes_make_features_beside_the_old_ones(
     assert new.contents[changed].tobytes() == _sha256(root / manifest.uris[changed])
     # A bank made of these images from the start agrees.
     embed(manifest, [spec], tmp_path / "fresh", runtime=CPU, options=OPTIONS)
-    fresh = Bank.open(tmp_path / "fresh").features("random/resnet18")
+    fresh = Bank.open(tmp_path / "fresh").features("random/squeezenet1_1")
     np.testing.assert_array_equal(fresh.array, new.array)
     assert verify(tmp_path / "bank").ok
     assert run(InputChecks(accept_changed=True)).embedded == 0
@@ -307,7 +307,7 @@ def test_a_package_that_is_not_installed_costs_the_row_that_needs_it(
     pydicom = pytest.importorskip("pydicom")
     values = np.random.default_rng(6).integers(0, 255, (40, 40), np.uint8)
     (root / manifest.uris[6]).write_bytes(images.dicom(values))
-    deep = resolve("random/resnet18", recipe=replace(SMALL, depth="scale"), seed=3)
+    deep = resolve("random/squeezenet1_1", recipe=replace(SMALL, depth="scale"), seed=3)
     import importlib.util
 
     find = importlib.util.find_spec
@@ -343,7 +343,7 @@ def test_failed_rows_are_tried_again_if_asked(
 def test_another_process_can_try_rows_again(
     run: Callable[..., EmbedReport], root: Path, manifest: Manifest, tmp_path: Path, spec: Any
 ) -> None:
-    """As workers do it: by `embed_chunk`, which opens the bank itself."""
+    """As workers do it, one task at a time, each of which opens the bank itself."""
     embed(manifest, [spec], tmp_path / "undisturbed", runtime=CPU, options=OPTIONS)
     path = root / manifest.uris[9]
     good = path.read_bytes()
@@ -352,7 +352,7 @@ def test_another_process_can_try_rows_again(
     path.write_bytes(good)
     checks = InputChecks(retry_failed=True)
     (report,) = embed(
-        manifest, [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS, checks=checks, executor=Serial()
+        manifest, [spec], tmp_path / "bank", runtime=CPU, options=OPTIONS, checks=checks, executor=OneByOne()
     )
     assert (report.ok, report.embedded) == (N, 1)
     assert _digests(tmp_path / "bank") == _digests(tmp_path / "undisturbed")

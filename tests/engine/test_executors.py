@@ -16,8 +16,9 @@ from PIL import Image
 from benchmarks.faults.chaos import worker_processes
 from benchmarks.faults.kill import problems_of
 from engine import executors
-from engine.embed.run import EmbedOptions, Progress, embed
+from engine.embed.run import EmbedOptions, PassProgress, embed
 from engine.errors import DeviceLost, MachineFault, OutOfMemory, Refused
+from engine.executors.dask import _Flight
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
@@ -132,9 +133,9 @@ def test_errors_come_back_as_they_are(two: executors.DaskExecutor, tmp_path: Pat
 def test_workers_make_the_serial_bank(two: executors.DaskExecutor, images: Manifest, tmp_path: Path) -> None:
     """Two models in one pass, a bad image, one chunk done before: bit-identical, counted, reported."""
     recipe = replace(Recipe(), size=32, crop=32)
-    specs = [resolve("random/resnet18", recipe=recipe, seed=seed) for seed in (0, 1)]
+    specs = [resolve("random/squeezenet1_1", recipe=recipe, seed=seed) for seed in (0, 1)]
     serial = embed(images, specs, tmp_path / "serial", runtime=ONE, options=OPTIONS)
-    seen: list[Progress] = []
+    seen: list[PassProgress] = []
     shared = embed(
         images,
         specs,
@@ -154,11 +155,11 @@ def test_workers_make_the_serial_bank(two: executors.DaskExecutor, images: Manif
 
 
 def test_a_killed_worker_costs_nothing(two: executors.DaskExecutor, images: Manifest, tmp_path: Path) -> None:
-    spec = resolve("random/resnet18", recipe=replace(Recipe(), size=32, crop=32))
+    spec = resolve("random/squeezenet1_1", recipe=replace(Recipe(), size=32, crop=32))
     embed(images, [spec], tmp_path / "serial", runtime=ONE, options=OPTIONS)
     killed: list[int] = []
 
-    def kill_one(progress: Progress) -> None:
+    def kill_one(progress: PassProgress) -> None:
         if progress.done >= 16 and not killed:
             killed.append(worker_processes()[0])
             os.kill(killed[0], signal.SIGKILL)
@@ -222,7 +223,7 @@ class _Client:
 
 def test_a_task_that_met_a_lost_device_goes_to_a_sound_worker() -> None:
     client = _Client()
-    flight = executors._Flight(client, square, [(1,), (2,)])
+    flight = _Flight(client, square, [(1,), (2,)])
     flight.fill(2, ["tls://a:1"])
     assert client.where == [{}, {}]
     flight.flying.clear()
@@ -267,13 +268,15 @@ def test_memory_that_is_out_counts_as_a_try(two: executors.DaskExecutor) -> None
 
 def test_another_machine_that_would_make_other_features_is_refused(images: Manifest, tmp_path: Path) -> None:
     from engine.embed.worker import Resident, Work
-    from stores.bank.layout import FeatureLayout, Grid
+    from stores.bank.layout import FeatureLayout
+    from stores.bank.writer import open_or_create
     from tests.stores.banks import make_key
 
-    spec = resolve("random/resnet18", recipe=replace(Recipe(), size=32, crop=32))
-    layout = FeatureLayout(tmp_path, make_key(images.image_digest), 512, Grid(60, 8))
+    spec = resolve("random/squeezenet1_1", recipe=replace(Recipe(), size=32, crop=32))
+    bank = open_or_create(tmp_path / "bank", images, chunk_rows=8)
+    layout = FeatureLayout(bank.path, make_key(images.image_digest), 512, bank.grid)
     with pytest.raises(Refused, match="All processes of a run make the same features"):
-        Resident(Work(images.root, (spec,), (layout,), ONE, OPTIONS), images)
+        Resident(Work(images.root, (spec,), (layout,), ONE, OPTIONS))
 
 
 @pytest.mark.parametrize(

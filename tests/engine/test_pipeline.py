@@ -82,5 +82,5 @@ def test_waiting_for_input_is_counted_as_starving() -> None:
 
     stages = Stages[int, int]()
     stages.run(produce, lambda x: x, lambda _: None)
-    assert stages.second.starved_s >= 0.08
-    assert stages.third.starved_s >= 0.08
+    assert stages.second.waiting_s >= 0.08
+    assert stages.third.waiting_s >= 0.08

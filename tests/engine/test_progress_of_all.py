@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.embed.run import EmbedOptions, Progress, embed
-from engine.executors import Serial
+from engine.embed.run import EmbedOptions, PassProgress, embed
+from engine.executors import SERIAL, Executor
 from engine.models import resolve
 from engine.recipes import Recipe
 from engine.report.console import progress_line
 from engine.runtime import Runtime
 from stores.manifest.manifest import Manifest
+from tests.one_by_one import OneByOne
 
 N, CHUNK = 20, 4
 CPU = Runtime(device="cpu", precision="fp32", threads=1)
 OPTIONS = EmbedOptions(batch_size=CHUNK, chunk_rows=CHUNK, decoder="reference")
 
 
-class StopsAfter(Serial):
+class StopsAfter(OneByOne):
     """An executor whose user presses Ctrl-C after three chunks."""
 
     def run(self, function: Any, tasks: Any) -> Iterator[tuple[int, Any]]:
@@ -41,16 +42,16 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return Manifest.from_folder(folder.parent)
 
 
-@pytest.mark.parametrize("executor", [None, Serial()])
+@pytest.mark.parametrize("executor", [SERIAL, OneByOne()])
 def test_a_resumed_run_counts_all_images(
-    manifest: Manifest, executor: Serial | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Manifest, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.embed.worker.PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr("engine.embed.progress.PROGRESS_EVERY_S", 0.0)
     spec = resolve("random/squeezenet1_1", recipe=replace(Recipe(), size=40, crop=32))
     words: dict[str, Any] = {"runtime": CPU, "options": OPTIONS}
     with pytest.raises(KeyboardInterrupt):
         embed(manifest, [spec], tmp_path / "bank", executor=StopsAfter(), **words)
-    seen: list[Progress] = []
+    seen: list[PassProgress] = []
     again = embed(manifest, [spec], tmp_path / "bank", executor=executor, on_progress=seen.append, **words)
     before = 4 * CHUNK  # the fourth was committed, though its end was not heard of
     passes = [each for each in seen if each.models != ("comparing files",)]
@@ -64,6 +65,6 @@ def test_a_resumed_run_counts_all_images(
 def test_the_time_left_is_reckoned_from_this_run_alone() -> None:
     from engine.pipeline import new_clocks
 
-    progress = Progress(("m",), 70, 100, 0, 5.0, *new_clocks(), 60)
+    progress = PassProgress(("m",), 70, 100, 0, 5.0, *new_clocks(), 60)
     assert (progress.img_per_s, progress.seconds_left) == (2.0, 15.0)
-    assert np.isnan(Progress(("m",), 60, 100, 0, 5.0, *new_clocks(), 60).seconds_left)
+    assert np.isnan(PassProgress(("m",), 60, 100, 0, 5.0, *new_clocks(), 60).seconds_left)

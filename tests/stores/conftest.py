@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import banks
-from stores.backends import object_store
+from stores.backends import object_requests
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def quick_path(quick_folder: Path) -> Iterator[Path]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No second attempts: each answer is final."""
-    monkeypatch.setattr(object_store, "RETRIES", {"max_retries": 0})
-    monkeypatch.setattr(object_store, "PAUSES", ())
-    object_store.bucket_of.cache_clear()
+    monkeypatch.setattr(object_requests, "RETRIES", {"max_retries": 0})
+    monkeypatch.setattr(object_requests, "PAUSES", ())
+    object_requests.bucket_of.cache_clear()
     yield
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()

@@ -17,6 +17,11 @@ from email.utils import formatdate
 
 import pytest
 
+from stores.backends import leases, object_requests, private
+from stores.backends.location import ObjectPath, place
+from stores.bank.encode import encode
+from stores.errors import BankError
+
 # These are tests of every object store: here they get this module's `root` and `lock`.
 from tests.stores.backends.test_leases import (  # noqa: F401
     hasty,
@@ -44,11 +49,6 @@ from tests.stores.backends.test_object_store import (  # noqa: F401
     test_records_and_descriptions,
     test_what_is_there_is_not_taken_for_an_empty_place,
 )
-
-from stores.backends import leases, object_store, remote_read
-from stores.backends.location import ObjectPath, place
-from stores.bank.encode import encode
-from stores.errors import BankError
 from tests.stores.banks import at_once, chunk_result
 
 AZURITE = shutil.which("azurite-blob")
@@ -107,11 +107,11 @@ def environment(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in values.items():
         monkeypatch.setenv(f"AZURE_STORAGE_{name}", value)
     monkeypatch.setenv("AZURE_ALLOW_HTTP", "true")
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, "")
+    monkeypatch.setenv(private.CACHE_VARIABLE, "")
     monkeypatch.setattr(leases, "_POLL_SECONDS", 0.05)
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
     yield
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
 
 
 @pytest.fixture
@@ -136,25 +136,27 @@ def test_eight_committers_of_one_chunk(root: ObjectPath) -> None:
     written = [
         {path: bytes(data) for path, data in encode(r, committer.layout).files.items()} for r in results
     ]
-    assert {path: object_store.read_if_there(root / path) for path in written[0]} in written, "a mixed chunk"
+    assert {path: object_requests.read_if_there(root / path) for path in written[0]} in written, (
+        "a mixed chunk"
+    )
 
 
 def test_moved_and_removed(root: ObjectPath) -> None:
-    assert not object_store.move(root / "a", root / "b")
-    assert object_store.create(root / "a", b"1")
-    assert not object_store.create(root / "a", b"2")
-    assert object_store.move(root / "a", root / "c/b")
-    assert object_store.names(root) == ["c"]
-    assert object_store.digest(root / "c/b") == (1, hashlib.sha256(b"1").hexdigest())
-    object_store.remove(root / "c/b")
-    object_store.remove(root / "c/b")
-    assert object_store.read_if_there(root / "c/b") is None
+    assert not object_requests.move(root / "a", root / "b")
+    assert object_requests.create(root / "a", b"1")
+    assert not object_requests.create(root / "a", b"2")
+    assert object_requests.move(root / "a", root / "c/b")
+    assert object_requests.names(root) == ["c"]
+    assert object_requests.digest(root / "c/b") == (1, hashlib.sha256(b"1").hexdigest())
+    object_requests.remove(root / "c/b")
+    object_requests.remove(root / "c/b")
+    assert object_requests.read_if_there(root / "c/b") is None
 
 
 def test_a_wrong_key_and_no_container(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BankError, match=r"(?s)ContainerNotFound.*create it"):
         make_bank(place("az://nobody/bank"))
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", base64.b64encode(b"another").decode())
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
     with pytest.raises(BankError, match=r"(?s)not allowed.*AZURE_STORAGE_ACCOUNT_KEY"):
         make_bank(root)

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.faults import io
 from benchmarks.faults.io import failing
-from stores.backends import files
+from stores.backends import disk, files
 from stores.bank.reader import Bank
 from stores.bank.writer import open_or_create
 from stores.errors import MachineFault
@@ -130,7 +130,7 @@ def test_the_script_sees_faults_that_pass_in_silence(job: str, monkeypatch: pyte
         with suppress(OSError):
             yield
 
-    monkeypatch.setattr(files, "faults", deaf)
+    monkeypatch.setattr(disk, "faults", deaf)
     assert not io.run(stride=29, jobs=[job], say=lambda _: None)["ok"]
 
 
@@ -157,14 +157,17 @@ def killed(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_kill_at_every_eighth_step_of_a_run(reference: Path, empty: Path, quick_path: Path) -> None:
+@pytest.mark.parametrize("stride", [25, pytest.param(8, marks=pytest.mark.thorough)])
+def test_a_kill_at_every_so_many_steps_of_a_run(
+    reference: Path, empty: Path, quick_path: Path, stride: int
+) -> None:
     feature = Bank.open(reference).list()[0].name
     total = count(work, fresh(empty, quick_path))
-    for at in range(1, total + 1, 8):
+    for nth, at in enumerate(range(1, total + 1, stride)):
         path = fresh(empty, quick_path)
         assert killed(work, path, die_at(at))
         assert lies(path, feature) == []
-        if at % 16 == 1:  # Every other time the resumed run is killed as well.
+        if nth % 2 == 0:  # Every other time the resumed run is killed as well.
             killed(work, path, die_at(at // 2 + 1))
             assert lies(path, feature) == []
         with patched(Os(nothing)):
@@ -174,11 +177,12 @@ def test_a_kill_at_every_eighth_step_of_a_run(reference: Path, empty: Path, quic
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_kill_at_every_other_step_of_a_creation(quick_path: Path) -> None:
+@pytest.mark.parametrize("stride", [7, pytest.param(2, marks=pytest.mark.thorough)])
+def test_a_kill_at_every_so_many_steps_of_a_creation(quick_path: Path, stride: int) -> None:
     (quick_path / "first").mkdir()
     total = count(create, quick_path / "first" / "bank")
     wanted = content(quick_path / "first" / "bank")
-    for at in range(1, total + 1, 2):
+    for at in range(1, total + 1, stride):
         root = quick_path / f"try{at}"
         root.mkdir()
         assert killed(create, root / "bank", die_at(at))

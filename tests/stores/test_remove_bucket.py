@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.faults.bucket import everything
 from benchmarks.faults.s3 import Server, environment, serving
-from stores.backends import object_store, remote_read
+from stores.backends import object_requests, private
 from stores.backends.location import ObjectPath, place
 from stores.bank import array_cache
 from stores.bank.caches import prune
@@ -31,9 +31,9 @@ def server() -> Iterator[Server]:
     with serving("bucket") as found, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(found.url).items():
             patch.setenv(name, value)
-        object_store.bucket_of.cache_clear()
+        object_requests.bucket_of.cache_clear()
         yield found
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
 
 
 def kept(root: ObjectPath) -> dict[str, bytes]:
@@ -46,14 +46,14 @@ def kept(root: ObjectPath) -> dict[str, bytes]:
 def test_a_feature_in_a_bucket_is_named_and_removed(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(private.CACHE_VARIABLE, str(tmp_path / "cache"))
     root = place("s3://bucket/study/bank")
     assert isinstance(root, ObjectPath)
     bank = open_or_create(root, banks.make_manifest(Path("/elsewhere"), ROWS), chunk_rows=64)
     fill(bank, make_key(bank.image_digest), DIM)
     beside = place("s3://bucket/study/bank2/x")  # a name that begins alike is no part of the bank
     assert isinstance(beside, ObjectPath)
-    object_store.replace(beside, b"x")
+    object_requests.replace(beside, b"x")
     before = kept(root)
     key = make_key(bank.image_digest, weights="b" * 64)
     fill(bank, key, DIM, seed=1)
@@ -62,7 +62,7 @@ def test_a_feature_in_a_bucket_is_named_and_removed(
     np.testing.assert_array_equal(bank.features("mine").array, Bank.open(root).features(key.name).array)
     for relative in (f"views/{key.name}/t/1.arrays", "statistics/1.arrays"):
         array_cache.write(root, relative, {"feature": key.digest}, {"x": np.zeros(10)})
-    seal = object_store.read_if_there(root / SIDE / key.name / "seal.json")
+    seal = object_requests.read_if_there(root / SIDE / key.name / "seal.json")
     assert seal is not None
     copy = tmp_path / "cache" / "banks" / hashlib.sha256(seal).hexdigest()
     assert copy.is_dir()
@@ -77,11 +77,11 @@ def test_a_feature_in_a_bucket_is_named_and_removed(
     assert kept(root) == before
     assert not copy.exists()
     assert verify(bank).ok
-    assert object_store.read_if_there(beside) == b"x"
+    assert object_requests.read_if_there(beside) == b"x"
 
 
 def test_caches_in_a_bucket(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(private.CACHE_VARIABLE, str(tmp_path / "cache"))
     root = place("s3://bucket/pruned/bank")
     assert isinstance(root, ObjectPath)
     bank = open_or_create(root, banks.make_manifest(Path("/elsewhere"), ROWS), chunk_rows=64)

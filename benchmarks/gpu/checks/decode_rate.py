@@ -10,7 +10,7 @@ from benchmarks.gpu.suite import Context, Skip, Verdict, measurement
 from benchmarks.images import FUNDUS, LARGE_XRAY, PHOTO, PNG, XRAY, ImageClass
 from benchmarks.speed.common import Spread
 from engine.decode import available_decoders, make_decoder
-from engine.embed.run import EmbedOptions, image_source
+from engine.embed.options import EmbedOptions, image_source
 from engine.runtime import synchronize, usable_cores
 from stores.manifest.manifest import Manifest
 

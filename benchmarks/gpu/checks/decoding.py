@@ -12,7 +12,7 @@ from engine.decode import make_decoder
 from engine.decode.parity import TOLERANCE, pixel_parity
 from engine.decode.protocol import DecodedBatch
 from engine.decode.source import ImageSource
-from engine.embed.run import EmbedOptions, image_source
+from engine.embed.options import EmbedOptions, image_source
 
 _444 = replace(PHOTO, name="photo-444", subsampling="4:4:4")
 _PROGRESSIVE = replace(PHOTO, name="photo-progressive", progressive=True)

@@ -8,7 +8,7 @@ from benchmarks.gpu.suite import Context, Skip, Verdict, proof
 from benchmarks.gpu.timing import distance, same_bits
 from benchmarks.images import PHOTO, XRAY
 from engine.decode import make_decoder
-from engine.embed.run import EmbedOptions, image_source
+from engine.embed.options import EmbedOptions, image_source
 from engine.models import load
 from engine.models.catalog.lookup import ModelSpec
 from engine.runtime import Runtime, fix_flags

@@ -1,9 +1,87 @@
-"""Where an evaluation computes, found out without importing torch where there cannot be a GPU."""
+"""Where an evaluation computes: decided once, without importing torch where there cannot be a GPU."""
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
+
+from engine.errors import Refused
+from engine.runtime import usable_cores
+from stores import limits
+
+#: How distances and neighbours are computed; all give the same answers.
+BACKENDS = ("auto", "array", "faiss")
 
 #: Present wherever an NVIDIA driver is loaded (Linux, and Linux under Windows).
 _DRIVER = ("/dev/nvidiactl", "/dev/dxg")
+_DEVICE = re.compile(r"cpu|cuda:\d+")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """One decision about the machine, handed to an evaluation.
+
+    Attributes:
+        device: `cpu` or `cuda:N`.
+        threads: of the CPU that the evaluation may use.
+        backend: `auto`, `array` (numpy, or torch on a device) or `faiss`; evaluations that know other
+            backends take `auto` and choose among them by their options.
+        memory: bytes that it may take; None for what the machine has.
+
+    Raises:
+        Refused: a value out of range.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    backend: str = "auto"
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        if not _DEVICE.fullmatch(self.device):
+            raise Refused(
+                f"device {self.device!r}", "It is cpu or cuda:N", "let Compute.resolve find the device"
+            )
+        limits.check_whole("threads", self.threads, 1, limits.MAX_THREADS)
+        check_backend(self.backend)
+        if self.memory is not None:
+            limits.check_whole("memory", self.memory, 1, 1 << 60, "leave it out for what the machine has")
+
+    @classmethod
+    def resolve(
+        cls,
+        device: str = "auto",
+        threads: int | None = None,
+        backend: str = "auto",
+        memory: int | None = None,
+    ) -> "Compute":
+        """Decide.
+
+        Args:
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            threads: None takes all usable cores.
+            backend, memory: as the attributes.
+
+        Raises:
+            Refused: an unknown name, a value out of range, or CUDA asked for where there is none.
+        """
+        cores = usable_cores() if threads is None else threads
+        return cls(evaluation_device(device), cores, backend, memory)
+
+    def check_memory(self, needed: int, what: str, remedy: str) -> None:
+        """Refuse what takes more memory than this evaluation may take or the machine has. Raises Refused."""
+        if self.memory is not None and needed > self.memory:
+            raise Refused(
+                f"{what} would take {needed / 2**30:,.1f} GiB of memory",
+                f"{self.memory / 2**30:,.1f} GiB are allowed",
+                f"{remedy}, or allow more memory",
+            )
+        limits.check_memory(needed, what, remedy)
+
+
+def check_backend(backend: str) -> None:
+    """Refuse a backend that no evaluation has. Raises Refused."""
+    if backend not in BACKENDS:
+        raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
 
 
 def evaluation_device(device: str) -> str:

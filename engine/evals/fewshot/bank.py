@@ -1,4 +1,4 @@
-"""Evaluations from the bank: features in, record out. No image is opened."""
+"""Few-shot from the bank: features in, record out. No image is opened."""
 
 import time
 from collections.abc import Sequence
@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.evals.common.splits import split_rows
-from engine.evals.fewshot.evaluate import FewShotResult, Protocol, compare
-from engine.versions import versions
-from stores.bank.reader import Bank, FeatureSet
-from stores.bank.records import RunRecord, keep
+from engine.evals.common.compute import Compute
+from engine.evals.common.features import Features
+from engine.evals.common.record import Outcome, Part, Used, keep_record
+from engine.evals.fewshot.evaluate import compute_for, evaluate_together
+from engine.evals.fewshot.options import Options, Protocol
+from engine.evals.fewshot.result import FewShotResult
+from stores.bank.reader import Bank
+from stores.json_types import JsonObject
 
 
-def fewshot_from_bank(bank: Path | str, model: str, protocol: Protocol, **options: Any) -> dict[str, Any]:
+def fewshot_from_bank(bank: Path | str, model: str, protocol: Protocol, **options: Any) -> JsonObject:
     """`fewshots_from_bank` for one model."""
     return fewshots_from_bank(bank, [model], protocol, **options)[0]
 
@@ -31,7 +33,7 @@ def fewshots_from_bank(
     device: str = "auto",
     threads: int | None = None,
     bootstrap: int = 0,
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Run a few-shot protocol on models' sealed features, all on the same episodes, and keep RunRecords.
 
     Args:
@@ -50,102 +52,68 @@ def fewshots_from_bank(
     """
     start = time.perf_counter()
     store = Bank.open(bank)
-    chosen = [store.features(model) for model in models]
-    names = [each.name for each in chosen]
+    several = [Features.from_bank(store, model) for model in models]
+    names = [features.name for features in several]
     if not names or len(set(names)) != len(names):
         raise Refused(f"models {list(models)}", "Each model is named once", "drop the repetition")
-    labels = store.column("label")
-    codes, counts = _masked(store, chosen, labels[0], split, protocol)
-    ok = np.logical_and.reduce([each.ok for each in chosen])
-    groups = store.column("group")[0]
+    options = Options.of(protocol, split, bootstrap)
+    computes = [compute_for(features.array, device, threads, backend) for features in several]
     opened = time.perf_counter() - start
-    results = compare(
-        {each.name: each.array for each in chosen},
-        codes,
-        protocol,
-        groups=groups,
-        data_set=store.image_digest,
-        ok=ok,
-        backend=backend,
-        device=device,
-        threads=threads,
-        bootstrap=bootstrap,
-        names=labels[1],
-    )
-    found = []
-    for each in chosen:
-        entry = _entry(each, results, chosen, {"open": round(opened, 6)}) | counts
-        entry |= {"split": split, "backend": backend, "device": device}
-        entry["seconds"] = round(time.perf_counter() - start, 4)
+    results = evaluate_together(several, options, computes)
+    reports = []
+    for features, compute, result in zip(several, computes, results, strict=True):
+        report: JsonObject = {
+            "model": features.title,
+            "feature": features.name,
+            **result.to_dict(),
+            "paired": [*_paired(result, results, several)],
+            **result.selection.to_dict(),
+            "split": split,
+            "backend": backend,
+            "device": device,
+        }
+        report["seconds"] = round(time.perf_counter() - start, 4)
+        stages: JsonObject = {"open": round(opened, 6), **result.seconds}
         before = time.perf_counter()
-        _record(store, each, entry)
-        entry["stages"] |= {"record": round(time.perf_counter() - before, 6)}
-        found.append(entry)
-    return found
+        _record(report, stages, features, compute, options, result)
+        report["stages"] = {**stages, "record": round(time.perf_counter() - before, 6)}
+        reports.append(report)
+    return reports
 
 
-def _masked(
-    store: Bank, chosen: Sequence[FeatureSet], codes: NDArray[np.int32], split: str | None, protocol: Protocol
-) -> tuple[NDArray[np.int32], dict[str, Any]]:
-    """Label codes, -1 outside the split, and how many rows are not used for which reason."""
-    inside, others, notes = np.ones(len(codes), np.bool_), dict[str, int](), tuple[str, ...]()
-    if split is not None:
-        if protocol.published:
-            raise Refused(
-                f"as-published with split {split!r}",
-                "The study drew from train and test images together",
-                "leave out --split, or use --mode default",
-            )
-        of_row, known = store.column("split")
-        found = split_rows(of_row, known, {"split": split})
-        if not found.rows["split"].any():
-            raise Refused(
-                f"split {split!r}", f"The bank has {', '.join(known) or 'no splits'}", "name one of these"
-            )
-        inside, others, notes = found.rows["split"], found.others, found.notes
-    failed = np.logical_or.reduce([~each.ok for each in chosen])
-    counts: dict[str, Any] = {
-        "failed": int((failed & inside).sum()),
-        "unlabelled": int((~failed & inside & (codes < 0)).sum()),
-        "outside_split": int((~inside).sum()),
-    }
-    counts["masked"] = counts["failed"] + counts["unlabelled"]
-    counts |= {"other_splits": others, "split_notes": list(notes)}
-    return np.where(inside, codes, np.int32(-1)), counts
+def _paired(
+    result: FewShotResult, results: Sequence[FewShotResult], several: Sequence[Features]
+) -> list[JsonObject]:
+    """Differences of a result from each other one."""
+    return [
+        {"model": features.title, **result.minus(other).to_dict()}
+        for features, other in zip(several, results, strict=True)
+        if other is not result
+    ]
 
 
-def _entry(
-    one: FeatureSet, results: dict[str, FewShotResult], chosen: Sequence[FeatureSet], opened: dict[str, float]
-) -> dict[str, Any]:
-    result, paired = results[one.name], []
-    for other in chosen:
-        if other is not one:
-            difference = result.minus(results[other.name])
-            paired.append({"model": other.title, **difference.to_dict()})
-    return {
-        "model": one.title,
-        "feature": one.name,
-        **result.to_dict(),
-        "paired": paired,
-        "stages": {**opened, **result.seconds},
-    }
-
-
-#: Members of an entry that say what was asked and used; the rest are metrics.
+#: Members of a report that say what was asked and used; the rest are metrics.
 _ASKED = (*Protocol.__dataclass_fields__, "model", "split", "backend", "device")
-_APART = (*_ASKED, "feature", "seconds", "stages", "failed", "unlabelled", "outside_split")
+_FAILURES = ("failed", "unlabelled", "outside_split")
+_APART = (*_ASKED, *_FAILURES, "feature", "seconds")
 
 
-def _record(store: Bank, features: FeatureSet, entry: dict[str, Any]) -> None:
+def _record(
+    report: JsonObject,
+    stages: JsonObject,
+    features: Features,
+    compute: Compute,
+    options: Options,
+    result: FewShotResult,
+) -> None:
     """Keep a RunRecord of the evaluation in the bank."""
-    used = {"feature": features.name, "key": features.key.digest, "manifest_digest": store.manifest_digest}
-    record = RunRecord.now(
-        kind="fewshot",
-        asked={name: entry[name] for name in _ASKED},
-        used={**used, "image_digest": store.image_digest, "device": entry["device"]},
-        metrics={name: value for name, value in entry.items() if name not in _APART},
-        seconds={"total": entry["seconds"], **entry["stages"]},
-        versions=versions(),
-        failures={name: entry[name] for name in ("failed", "unlabelled", "outside_split")},
+    rows = np.empty(0, np.intp) if result.rows is None else result.rows
+    parts = {"images": Part.of(rows, len(features), options.split)}
+    used = Used.of(features, compute, parts, backend=result.backend, seed=options.seed)
+    outcome = Outcome(
+        metrics={name: value for name, value in report.items() if name not in _APART},
+        seconds={"total": report["seconds"], **stages},
+        failures={name: report[name] for name in _FAILURES},
+        predictions=result.predictions(),
     )
-    keep(record, store.path, entry)
+    keep_record(report, "fewshot", features, {name: report[name] for name in _ASKED}, used, outcome)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.embed import provenance
 from engine.errors import Refused
 from engine.evals.common.one_line import counted, within
 from engine.evals.invariance.options import LEAST_IMAGES, InvarianceOptions, draw
@@ -27,6 +26,7 @@ from stores.bank.records import RunRecord, keep, together
 
 if TYPE_CHECKING:
     from engine.evals.invariance.view_store import Views
+    from engine.recipes import Recipe
 
 #: Below this cosine to the bank's row an image is not the one that was embedded.
 _SAME_IMAGE = 0.99
@@ -331,7 +331,7 @@ class _Measurement:
     ) -> Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]:
         from engine.evals.invariance.view_pixels import show
 
-        return lambda rows, chosen: show(self.features, self.backbone, views, rows, chosen)
+        return lambda rows, chosen: show(self.backbone, views, rows, chosen)
 
     def _common(self) -> dict[str, Any]:
         options = self.options
@@ -353,7 +353,9 @@ class _Measurement:
             "views_made": self.made.made,
             "views_kept": self.made.kept,
             "views_damaged": len(self.views.damaged),
-            "not_reproduced": _not_reproduced(self.features, options) if options.published else [],
+            "not_reproduced": _not_reproduced(self.backbone.made.recipe, options)
+            if options.published
+            else [],
         }
 
     def _record(self, report: dict[str, Any], views: "Views", cosine: NDArray[np.float64]) -> None:
@@ -406,17 +408,14 @@ def _codes(failures: dict[int, Any]) -> dict[str, int]:
     return found
 
 
-def _not_reproduced(features: FeatureSet, options: InvarianceOptions) -> Sequence[str]:
+def _not_reproduced(made: "Recipe", options: InvarianceOptions) -> Sequence[str]:
     """Where `as-published` still differs from the study's code, in sentences for the record."""
-    from engine.recipes import Recipe
-
     found = [
         "NumPy's and torch's random numbers of 2022: other images are drawn, by the same rule",
         "transforms are computed on tensors instead of Pillow images; few pixels differ, by a level",
         "the deformation's random numbers are drawn once a view, not once a view and image",
         "the inverse covariance is not rounded to float32 before it is factored",
     ]
-    made = Recipe.from_dict(provenance.recorded(features.bank, features.name)["recipe"])
     side = made.side
     if (made.resize, made.size, made.interpolation) != ("short", side * 256 // 224, "bilinear"):
         found.append(

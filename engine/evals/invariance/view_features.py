@@ -13,8 +13,8 @@ from engine.evals.invariance.batch_norm import BatchNormEncoder
 from engine.evals.invariance.view_pixels import pictures, published_recipe, render
 from engine.evals.invariance.view_store import REFERENCE, Views, ViewStore
 from engine.kernels import transforms
-from engine.models import ModelSpec, load
-from engine.pipeline import PROGRESS_EVERY_S, Progress, Stages
+from engine.models import ModelSpec
+from engine.pipeline import PROGRESS_EVERY_S, PassProgress, Stages
 from engine.runtime import DeviceEvent, HostCopy, device_faults, fix_flags, side_stream
 
 #: Views that a forward pass takes.
@@ -63,7 +63,7 @@ def make_views(
     backbone: Restored,
     rows: Sequence[int],
     asked: Sequence[Views],
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[PassProgress], None] | None = None,
 ) -> Pass:
     """Make sure that the views of the rows are in the store; each image is decoded once for all transforms.
 
@@ -97,7 +97,7 @@ class _Maker:
         backbone: Restored,
         todo: dict[int, list[Views]],
         found: Pass,
-        on_progress: Callable[[Progress], None] | None,
+        on_progress: Callable[[PassProgress], None] | None,
         started: float,
     ) -> None:
         self.store, self.backbone, self.todo, self.found = store, backbone, todo, found
@@ -122,7 +122,7 @@ class _Maker:
     def _encoder(self, spec: ModelSpec) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.batch_norm == "train":
             return BatchNormEncoder(spec, self.runtime)
-        encoder = load(spec, self.runtime)
+        encoder = self.backbone.encoder(spec.recipe)
         size = _BATCH[self.runtime.torch_device.type]
         fixed = self.runtime.on_cuda or self.runtime.compile
 
@@ -139,9 +139,7 @@ class _Maker:
 
     def _decode(self) -> Iterator[_Decoded]:
         with side_stream(self.runtime.device):
-            images = pictures(
-                self.store.features, self.backbone, list(self.todo), self.published, self.stages.first
-            )
+            images = pictures(self.backbone, list(self.todo), self.published, self.stages.first)
             for row, image in images:
                 self.stages.first.images += 1
                 if isinstance(image, BadImage):
@@ -193,7 +191,7 @@ class _Maker:
             clocks = self.stages.first, self.stages.second, self.stages.third
             title, kept = self.store.features.title, self.found.kept
             self.on_progress(
-                Progress(
+                PassProgress(
                     (f"{title}, views",),
                     kept + done,
                     kept + self.total,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.decode import make_decoder, pillow
+from engine.decode import pillow
 from engine.decode.formats.sniff import sniff
 from engine.decode.geometry import plan as plan_geometry
 from engine.embed.restore import Restored
@@ -21,14 +21,12 @@ from engine.kernels.transforms import Frame
 from engine.models import ModelSpec
 from engine.pipeline import StageClock
 from engine.recipes import Recipe
-from stores.bank.reader import FeatureSet
 
 #: Images decoded at a time; pixels of views made at a time.
 _DECODED, _PIXELS = 8, 1 << 22
 
 
 def pictures(
-    features: FeatureSet,
     backbone: Restored,
     rows: Sequence[int],
     published: bool,
@@ -42,23 +40,14 @@ def pictures(
         clock: gets the seconds of decoding.
     """
     clock = clock or StageClock()
-    return _full_size(backbone, rows, clock) if published else _rendered(features, backbone, rows, clock)
+    return _full_size(backbone, rows, clock) if published else _rendered(backbone, rows, clock)
 
 
 def _rendered(
-    features: FeatureSet, backbone: Restored, rows: Sequence[int], clock: StageClock
+    backbone: Restored, rows: Sequence[int], clock: StageClock
 ) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
-    name, _, scaled = features.key.decoder.partition("-")
-    decoder = make_decoder(
-        name,
-        backbone.spec.recipe.rendering,
-        device=backbone.runtime.device,
-        threads=backbone.runtime.threads,
-        batch_size=_DECODED,
-        dct=scaled == "dct",
-    )
     batches = [rows[i : i + _DECODED] for i in range(0, len(rows), _DECODED)]
-    with closing(decoder):
+    with closing(backbone.decoder(_DECODED)) as decoder:
         for batch in decoder.stream(backbone.images, batches):
             clock.busy_s += batch.seconds
             for slot, row in enumerate(batch.rows):
@@ -131,7 +120,7 @@ def _made(
 
 
 def show(
-    features: FeatureSet, backbone: Restored, views: Views, rows: Sequence[int], chosen: Sequence[int]
+    backbone: Restored, views: Views, rows: Sequence[int], chosen: Sequence[int]
 ) -> list[NDArray[np.uint8] | str]:
     """The pixels that the backbone sees: uint8 [1 + chosen, S, S, 3] of each row, the image first.
 
@@ -140,7 +129,7 @@ def show(
     recipe = published_recipe(backbone.spec) if views.published else backbone.spec.recipe
     some = replace(views, parameters=tuple(views.parameters[i] for i in chosen))
     found: list[NDArray[np.uint8] | str] = []
-    for _, image in pictures(features, backbone, rows, views.published):
+    for _, image in pictures(backbone, rows, views.published):
         if isinstance(image, BadImage):
             found.append(image.code)
             continue

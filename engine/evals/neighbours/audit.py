@@ -10,22 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.common.compute import Compute
+from engine.evals.common.features import Features
+from engine.evals.common.predictions import Predictions, Table
+from engine.evals.common.record import Outcome, Part, Used, keep_record
+from engine.evals.common.result import Metric
+from engine.evals.neighbours.options import MAX_PAIRS, AuditOptions
 from engine.kernels.near_duplicates import Pairs, Tally, identical, similar_pairs
 from engine.kernels.vectors import Vectors
-from engine.versions import versions
-from stores import limits
-from stores.bank.reader import Bank, FeatureSet
-from stores.bank.records import RunRecord, keep
+from stores.json_types import JsonObject
 from stores.manifest.spellings import alike
+from stores.parquet import Column as TableColumn
 from stores.table_files import write_table
+
+__all__ = ["COLUMNS", "MAX_PAIRS", "Audit", "Options", "Result", "audit", "evaluate", "write_pairs"]
 
 #: Columns whose values a pair may share.
 COLUMNS = ("label", "split", "group")
 
-#: Pairs that are listed at most; all are counted.
-MAX_PAIRS = 10_000_000
-
-Column = tuple[NDArray[np.int32], list[str]]
+Column = tuple[NDArray[np.integer], list[str]]
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,76 @@ class Audit:
     """What was found.
 
     Attributes:
-        pairs: the most similar ones, as rows of the bank.
+        pairs: the most similar ones, as rows of the features.
         report: the JSON document.
         columns: name -> (codes, vocabulary) of `COLUMNS`.
+        notes: what a reader must know.
     """
 
     pairs: Pairs
-    report: dict[str, Any]
+    report: JsonObject
     columns: dict[str, Column]
+    notes: tuple[str, ...] = ()
 
     def value(self, column: str, row: int) -> str:
         """A row's text in a column; empty where missing."""
         codes, vocabulary = self.columns[column]
         return vocabulary[codes[row]] if codes[row] >= 0 else ""
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return how many pairs there are, and how many images they are of."""
+        names = ("pairs", "images_in_pairs", "across_splits")
+        return {name: Metric(float(str(self.report[name]))) for name in names}
+
+    def predictions(self) -> Predictions:
+        """Return one table, `pairs`: those listed, the most similar first."""
+        first, second = (rows.astype(np.intp) for rows in (self.pairs.first, self.pairs.second))
+        columns: dict[str, TableColumn] = {"similarity": self.pairs.similarity.astype(np.float64)}
+        return Predictions({"pairs": Table(columns, {"_a": first, "_b": second})})
+
+    def to_dict(self) -> JsonObject:
+        """Return the document, less what names the features."""
+        return {name: value for name, value in self.report.items() if name not in _NAMES}
+
+
+#: Members of a report that are not what was found.
+_NAMES = ("model", "feature", "seconds")
+
+Options = AuditOptions
+Result = Audit
+
+
+def evaluate(features: Features, options: AuditOptions, compute: Compute) -> Audit:
+    """Look for near-duplicates by features, and for patients in several splits.
+
+    Raises:
+        Refused: fewer than two images with an embedding.
+    """
+    rows = np.flatnonzero(features.ok)
+    if len(rows) < 2:
+        raise Refused(
+            f"{len(rows)} of {len(features)} images have an embedding",
+            "Pairs need two",
+            "see `embank bank show --failures`",
+        )
+    columns: dict[str, Column] = {name: features.texts(name) for name in COLUMNS}
+    vectors = Vectors(features.array, rows)
+    tally = Tally({name: codes[rows] for name, (codes, _) in columns.items()}, len(rows))
+    near = similar_pairs(
+        vectors, options.threshold, limit=options.max_pairs, tally=tally, device=compute.device
+    )
+    report: JsonObject = {
+        "model": features.title,
+        "feature": features.name,
+        "threshold": options.threshold,
+        "images": len(rows),
+        "masked": len(features) - len(rows),
+        **_counts(tally),
+        "listed": len(near),
+        "identical": _identical(vectors, columns["split"][0][rows]),
+        "groups": _groups_across_splits(columns["group"], columns["split"]),
+    }
+    return Audit(Pairs(rows[near.first], rows[near.second], near.similarity), report, columns)
 
 
 def audit(
@@ -67,43 +127,24 @@ def audit(
         Refused: a threshold outside (0, 1], or fewer than two images with an embedding.
     """
     start = time.perf_counter()
-    _check(threshold, max_pairs)
-    store = Bank.open(bank)
-    features = store.features(model)
-    rows = np.flatnonzero(features.ok)
-    if len(rows) < 2:
-        raise Refused(
-            f"{len(rows)} of {len(features)} images have an embedding",
-            "Pairs need two",
-            "see `embank bank show --failures`",
-        )
-    columns = {name: store.column(name) for name in COLUMNS}
-    vectors = Vectors(features.array, rows)
-    tally = Tally({name: codes[rows] for name, (codes, _) in columns.items()}, len(rows))
-    near = similar_pairs(vectors, threshold, limit=max_pairs, tally=tally, device=device)
-    report: dict[str, Any] = {
-        "model": features.title,
-        "feature": features.name,
-        "threshold": threshold,
-        "images": len(rows),
-        "masked": len(features) - len(rows),
-        **_counts(tally),
-        "listed": len(near),
-        "identical": _identical(vectors, columns["split"][0][rows]),
-        "groups": _groups_across_splits(columns["group"], columns["split"]),
-    }
+    options, compute = AuditOptions(threshold, max_pairs), Compute.resolve(device, 1)
+    features = Features.from_bank(bank, model)
+    result = evaluate(features, options, compute)
+    report = result.report
     report["seconds"] = round(time.perf_counter() - start, 4)
-    _record(store, features, report, max_pairs, device)
-    return Audit(Pairs(rows[near.first], rows[near.second], near.similarity), report, columns)
+    asked: JsonObject = {"model": report["model"], "threshold": threshold, "max_pairs": max_pairs}
+    parts = {"images": Part.of(np.flatnonzero(features.ok), len(features))}
+    outcome = Outcome(
+        {name: value for name, value in report.items() if name not in ("seconds", "feature")},
+        {"total": report["seconds"]},
+        failures={"failed": report["masked"]},
+        predictions=result.predictions(),
+    )
+    keep_record(report, "audit", features, asked, Used.of(features, compute, parts, backend="array"), outcome)
+    return result
 
 
-def _check(threshold: float, max_pairs: int) -> None:
-    if not 0 < threshold <= 1:
-        raise Refused(f"threshold {threshold}", "A cosine similarity above 0, at most 1", "0.99 is a start")
-    limits.check_whole("max_pairs", max_pairs, 1, MAX_PAIRS, "10000 are the default")
-
-
-def _counts(tally: Tally) -> dict[str, Any]:
+def _counts(tally: Tally) -> JsonObject:
     counts = tally.counts
     return {
         "pairs": tally.total,
@@ -117,7 +158,7 @@ def _counts(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _identical(vectors: Vectors, split: NDArray[np.int32]) -> dict[str, int]:
+def _identical(vectors: Vectors, split: NDArray[np.integer]) -> JsonObject:
     """Images whose stored embeddings are equal byte for byte: most often the same file twice."""
     groups = identical(vectors)
     across = sum(len(np.unique(split[group][split[group] >= 0])) > 1 for group in groups)
@@ -128,7 +169,7 @@ def _identical(vectors: Vectors, split: NDArray[np.int32]) -> dict[str, int]:
     }
 
 
-def _groups_across_splits(group: Column, split: Column) -> dict[str, Any]:
+def _groups_across_splits(group: Column, split: Column) -> JsonObject:
     """Groups (patients) with images in more than one split, by the manifest's columns alone."""
     (groups, names), (splits, vocabulary) = group, split
     known = (groups >= 0) & (splits >= 0)
@@ -150,24 +191,11 @@ def _groups_across_splits(group: Column, split: Column) -> dict[str, Any]:
     }
 
 
-def _record(store: Bank, features: FeatureSet, report: dict[str, Any], max_pairs: int, device: str) -> None:
-    record = RunRecord.now(
-        kind="audit",
-        asked={"model": report["model"], "threshold": report["threshold"], "max_pairs": max_pairs},
-        used={"feature": features.info.name, "manifest_digest": store.manifest_digest, "device": device},
-        metrics={name: value for name, value in report.items() if name not in ("seconds", "feature")},
-        seconds={"total": report["seconds"]},
-        versions=versions(),
-        failures={"failed": report["masked"]},
-    )
-    keep(record, store.path, report)
-
-
-def write_pairs(found: Audit, image_ids: list[str], out: Path) -> None:
+def write_pairs(result: Audit, image_ids: list[str], out: Path) -> None:
     """Write the listed pairs as a table (`stores.table_files.write_table`), whole or not at all."""
-    columns: dict[str, Any] = {"similarity": found.pairs.similarity.astype(np.float64).tolist()}
-    for side, rows in (("a", found.pairs.first.tolist()), ("b", found.pairs.second.tolist())):
+    columns: dict[str, list[Any]] = {"similarity": result.pairs.similarity.astype(np.float64).tolist()}
+    for side, rows in (("a", result.pairs.first.tolist()), ("b", result.pairs.second.tolist())):
         columns[f"row_{side}"] = rows
         columns[f"image_id_{side}"] = [image_ids[row] for row in rows]
-        columns |= {f"{name}_{side}": [found.value(name, row) for row in rows] for name in COLUMNS}
+        columns |= {f"{name}_{side}": [result.value(name, row) for row in rows] for name in COLUMNS}
     write_table(columns, out)

@@ -5,143 +5,45 @@ Exact neighbours, ordered by (distance, row); votes uniform or weighted by exp(s
 """
 
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import Refused
-from engine.evals.common.advice import name_column
-from engine.evals.common.arrays import finite
+from engine.evals.common.compute import Compute
+from engine.evals.common.features import Features
 from engine.evals.common.groups import kept_apart, known_groups
-from engine.evals.common.labels import Labels, label_codes
-from engine.evals.common.one_line import counted, number
-from engine.evals.common.splits import SplitRows, have, split_rows
-from engine.kernels.episodes import own_groups
+from engine.evals.common.labels import label_codes
+from engine.evals.common.record import Outcome, Part, Used, keep_record
+from engine.evals.common.splits import SplitRows, have
+from engine.evals.neighbours.options import ClassifyOptions, KnnOptions, Voting
+from engine.evals.neighbours.parts import Parts, allowed_k, keys_of
+from engine.evals.neighbours.result import KnnResult, Scores
 from engine.kernels.metrics import Classification
-from engine.kernels.neighbours import Neighbours, nearest, temperature_weights, vote
-from engine.kernels.vectors import Distance, Vectors
-from engine.versions import versions
-from stores import limits
-from stores.bank.reader import Bank
-from stores.bank.records import RunRecord, keep
+from engine.kernels.neighbours import nearest, temperature_weights, vote
+from engine.kernels.vectors import Vectors
+from stores.json_types import JsonObject
 
-Weights = Literal["uniform", "temperature"]
+__all__ = ["KnnOptions", "KnnResult", "Options", "Result", "evaluate", "knn", "knn_from_bank"]
 
-#: Tried when no k is asked for, as far as the base is large enough; the first is the headline (DINO's).
-DEFAULT_K = (20, 1, 5, 10, 50, 100, 200)
+Options = ClassifyOptions
+Result = KnnResult
 
 
-#: Neighbours at most, whatever the base.
-MAX_K = 100_000_000
+def evaluate(features: Features, options: ClassifyOptions, compute: Compute) -> KnnResult:
+    """Classify the test split by its nearest images of the train split, or every image by all others.
 
-
-@dataclass(frozen=True)
-class KnnOptions:
-    """How to classify.
-
-    Attributes:
-        k: numbers of neighbours; the first one's metrics are the headline. Empty takes `DEFAULT_K`.
-        distance: `cosine` or `euclidean`.
-        weights: `uniform` or `temperature`; None is temperature for cosine, uniform for euclidean.
-        temperature: of the weights.
-        group_disjoint: images of the query's group (patient) are no neighbours; None: so where groups are
-            known.
-        backend: `auto`, `array` or `faiss`; all give the same answers.
-        device: `cpu` or `cuda:N`.
-        threads: CPU threads of the float64 part; FAISS and numpy use what their own settings say.
+    Raises:
+        Refused: no such split, no usable row in a part, one class only, k larger than what can vote, or no
+            groups where they are to be kept apart.
     """
-
-    k: tuple[int, ...] = ()
-    distance: Distance = "cosine"
-    weights: Weights | None = None
-    temperature: float = 0.07
-    group_disjoint: bool | None = None
-    backend: str = "auto"
-    device: str = "cpu"
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.distance not in ("cosine", "euclidean"):
-            raise Refused(f"distance {self.distance!r}", "It is cosine or euclidean", "choose one")
-        if self.weights not in (None, "uniform", "temperature"):
-            raise Refused(f"weights {self.weights!r}", "They are uniform or temperature", "choose one")
-        if self.weights == "temperature" and self.distance != "cosine":
-            raise Refused(
-                "temperature weights with euclidean distance",
-                "They are exp(cosine similarity / T)",
-                "use --distance cosine or --weights uniform",
-            )
-        limits.check_number("temperature", self.temperature, 1e-6, 1e6, "DINO's is 0.07")
-        for k in self.k:
-            limits.check_whole("k", k, 1, MAX_K)
-        limits.check_whole("threads", self.threads, 1, limits.MAX_THREADS)
-
-    @property
-    def voting(self) -> Weights:
-        return self.weights or ("temperature" if self.distance == "cosine" else "uniform")
-
-
-@dataclass(frozen=True)
-class KnnResult:
-    """What came out.
-
-    Attributes:
-        by_k: metrics of each k, in the order asked; the first is the headline.
-        neighbours: of each test row, as positions in `train_rows`.
-        test_rows, train_rows: intp, rows of the features that were classified, and that voted.
-        predicted: int64 [tests, len(by_k)], class codes.
-        masked: rows of these parts left out, by reason: `failed`, `unlabelled`; where there are any,
-            `only_own_patient`, test rows whose patient has all images that could vote.
-        classes: how many classes occur.
-        unseen: classes of test rows that no train row has.
-        names: of the class codes; None where labels are numbers, which stand for themselves.
-        group_disjoint: whether a patient's images had no vote for one another.
-        notes: what a reader must know, one sentence each.
-    """
-
-    by_k: dict[int, Classification]
-    neighbours: Neighbours
-    test_rows: NDArray[np.intp]
-    train_rows: NDArray[np.intp]
-    predicted: NDArray[np.int64]
-    masked: dict[str, int]
-    classes: int
-    unseen: int
-    names: tuple[str, ...] | None = None
-    group_disjoint: bool = False
-    notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        k, test = next(iter(self.by_k.items()))
-        return (
-            f"KnnResult(accuracy {number(test.accuracy)}, per class "
-            f"{number(test.mean_per_class_accuracy)}, AUROC {number(test.auroc)} at k = {k}; "
-            f"{counted(len(self.test_rows), 'image')} tested, {len(self.train_rows):,} voting, "
-            f"{self.classes:,} classes)"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """`{k, test, by_k, best, images, ...}`; `best` is chosen on the test rows themselves."""
-        headline = next(iter(self.by_k))
-        best = max(self.by_k, key=lambda k: (self.by_k[k].accuracy, -k))
-        return {
-            "k": headline,
-            "test": self.by_k[headline].to_dict(),
-            "by_k": [{"k": k, **found.to_dict()} for k, found in self.by_k.items()],
-            "best": {"k": best, "accuracy": self.by_k[best].accuracy, "chosen_on": "test"},
-            "train_images": len(self.train_rows),
-            "test_images": len(self.test_rows),
-            "classes": self.classes,
-            "unseen_classes": self.unseen,
-            "masked": self.masked,
-            "backend": self.neighbours.backend,
-            "searched_again": self.neighbours.undecided,
-            "group_disjoint": self.group_disjoint,
-            "notes": list(self.notes),
-        }
+    chosen = SplitRows({}, {}, ()) if options.leave_one_out else _splits(features, options)
+    result = _classify(features, options, compute, chosen.rows)
+    return replace(result, others=chosen.others, split_notes=chosen.notes)
 
 
 def knn(
@@ -168,39 +70,51 @@ def knn(
         Refused: no usable row in a part, one class only, k larger than what can vote, no groups.
     """
     options = options or KnnOptions()
-    read = label_codes(labels)
+    given = Features.from_arrays(features, labels, groups=groups, ok=ok)
+    parts = {"train": train, "test": test}
+    return _classify(given, options, _compute(options), {n: p for n, p in parts.items() if p is not None})
+
+
+def _compute(options: KnnOptions) -> Compute:
+    return Compute.resolve(options.device, options.threads, options.backend)
+
+
+def _classify(
+    features: Features, voting: Voting, compute: Compute, rows: Mapping[str, ArrayLike]
+) -> KnnResult:
+    """Classify test rows by train rows, both bool [N]; without them every row by all others."""
+    read = label_codes(features.labels)
     codes = read.codes
-    parts = _Parts.of(codes, train, test, finite(features) if ok is None else np.asarray(ok, bool))
-    group = known_groups(groups, len(codes), np.concatenate([parts.test, parts.train]))
-    apart, note = kept_apart(options.group_disjoint, group is not None, what="neighbours of each other")
+    parts = Parts.of(codes, rows.get("train"), rows.get("test"), features.ok)
+    group = known_groups(features.groups, len(codes), np.concatenate([parts.test, parts.train]))
+    apart, note = kept_apart(voting.group_disjoint, group is not None, what="neighbours of each other")
     group = group if apart else None
     parts = parts if group is None else parts.without_own(group)
-    keys = _keys(parts, group)
-    ks = _allowed_k(options.k, len(parts.train), keys)
+    keys = keys_of(parts, group)
+    ks = allowed_k(voting.k, len(parts.train), keys)
     # Rows and distances, what they become as classes and weights, and a copy while they are sorted.
     needed = len(parts.test) * max(ks) * 8 * 6
-    limits.check_memory(needed, f"{max(ks):,} neighbours of {len(parts.test):,} images", "lower --k")
-    base = Vectors(features, parts.train)
-    queries = base if parts.leave_one_out else Vectors(features, parts.test)
-    found = nearest(
-        queries,
+    compute.check_memory(needed, f"{max(ks):,} neighbours of {len(parts.test):,} images", "lower --k")
+    base = Vectors(features.array, parts.train)
+    neighbours = nearest(
+        base if parts.leave_one_out else Vectors(features.array, parts.test),
         base,
         max(ks),
-        distance=options.distance,
+        distance=voting.distance,
         keys=keys,
-        backend=options.backend,
-        device=options.device,
-        threads=options.threads,
+        backend=compute.backend,
+        device=compute.device,
+        threads=compute.threads,
     )
     names, both = np.unique(np.concatenate([codes[parts.train], codes[parts.test]]), return_inverse=True)
     voters, truth = both[: len(parts.train)], both[len(parts.train) :]
-    weights = np.where(found.rows >= 0, 1.0, 0.0)
-    if options.voting == "temperature":
-        weights = temperature_weights(found.distances, options.temperature)
-    shares = vote(np.where(found.rows >= 0, voters[found.rows], -1), weights, len(names), ks)
+    weights = np.where(neighbours.rows >= 0, 1.0, 0.0)
+    if voting.voting == "temperature":
+        weights = temperature_weights(neighbours.distances, voting.temperature)
+    shares = vote(np.where(neighbours.rows >= 0, voters[neighbours.rows], -1), weights, len(names), ks)
     return KnnResult(
         by_k={k: Classification.of(truth, shares[k]) for k in ks},
-        neighbours=found,
+        neighbours=neighbours,
         test_rows=parts.test,
         train_rows=parts.train,
         predicted=np.stack([names[shares[k].argmax(axis=1)] for k in ks], axis=1),
@@ -210,114 +124,32 @@ def knn(
         names=read.names,
         group_disjoint=apart,
         notes=(note,) if note else (),
+        scores=Scores(shares[ks[0]], names, codes[parts.test]),
     )
 
 
-@dataclass(frozen=True)
-class _Parts:
-    train: NDArray[np.intp]
-    test: NDArray[np.intp]
-    masked: dict[str, int]
-    leave_one_out: bool
-
-    @classmethod
-    def of(
-        cls,
-        codes: NDArray[np.int64],
-        train: ArrayLike | None,
-        test: ArrayLike | None,
-        finite: NDArray[np.bool_],
-    ) -> "_Parts":
-        alone = train is None and test is None
-        if not alone and (train is None or test is None):
-            raise Refused("One part without the other", "Train and test go together", "give both, or none")
-        every = np.ones(len(codes), bool)
-        asked = {
-            "train": every if train is None else np.asarray(train, bool),
-            "test": every if test is None else np.asarray(test, bool),
-        }
-        if not alone and (asked["train"] & asked["test"]).any():
-            raise Refused(
-                f"{int((asked['train'] & asked['test']).sum())} rows in both parts",
-                "No image is trained on and tested",
-                "name two different splits, or use --leave-one-out",
-            )
-        usable = finite & (codes >= 0)
-        either = asked["train"] | asked["test"]
-        masked = {
-            "failed": int((either & ~finite).sum()),
-            "unlabelled": int((either & finite & (codes < 0)).sum()),
-        }
-        rows = {name: np.flatnonzero(part & usable) for name, part in asked.items()}
-        for name, part in asked.items():
-            if not len(rows[name]):
-                raise Refused(
-                    f"No usable {'row' if alone else name + ' row'} among {int(part.sum())} "
-                    f"({int((part & ~finite).sum())} failed, "
-                    f"{int((part & finite & (codes < 0)).sum())} without a label)",
-                    "Images with an embedding and a label are needed",
-                    "check the split and label columns (`embank manifest check`) and the failures "
-                    "(`embank bank show --failures`)",
-                )
-        classes = np.unique(codes[rows["train"]])
-        if len(classes) < 2:
-            raise Refused(
-                f"{len(classes)} class among the {len(rows['train'])} images that vote",
-                "Classification needs at least two",
-                "add images of another class, or choose another split",
-            )
-        return cls(rows["train"], rows["test"], masked, alone)
-
-    def without_own(self, groups: NDArray[np.int64]) -> "_Parts":
-        """Mask the test rows of a patient who has all images that could vote."""
-        voting = np.unique(groups[self.train])
-        if len(voting) > 1 or voting[0] < 0:
-            return self
-        alone = groups[self.test] == voting[0]
-        if alone.all():
-            raise Refused(
-                f"All {len(self.train)} images that vote and all {len(self.test)} to be classified are of "
-                "one group (patient)",
-                "A patient's images have no vote for one another",
-                "add images of other groups, or let them vote with --no-group-disjoint",
-            )
-        if not alone.any():
-            return self
-        masked = {**self.masked, "only_own_patient": int(alone.sum())}
-        return replace(self, test=self.test[~alone], masked=masked)
-
-
-def _keys(
-    parts: _Parts, groups: NDArray[np.int64] | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """What queries must not share with their neighbours: the group if given, else the row."""
-    if groups is None:
-        return (parts.test, parts.train) if parts.leave_one_out else None
-    key = own_groups(groups)
-    return key[parts.test], key[parts.train]
-
-
-def _allowed_k(
-    asked: tuple[int, ...], base: int, keys: tuple[NDArray[np.int64], NDArray[np.int64]] | None
-) -> tuple[int, ...]:
-    """The ks to compute; refused if one is larger than what some query may choose from."""
-    taken = 0
-    if keys is not None:
-        values, counts = np.unique(keys[1], return_counts=True)
-        taken = int(counts[np.isin(values, keys[0])].max(initial=0))
-    room = base - taken
-    ks = tuple(dict.fromkeys(asked or (k for k in DEFAULT_K if k <= room)))
-    if not ks or max(ks) > room:
-        less = f" less {taken} of a query's own image or group" if taken else ""
-        vote = (
-            ", or let a patient's images vote for one another with --no-group-disjoint" if taken > 1 else ""
-        )
+def _splits(features: Features, options: ClassifyOptions) -> SplitRows:
+    """Rows of the two splits."""
+    words, known = options.splits, features.split_names
+    if not known:
+        where = "" if features.source is None else f"The manifest of {features.source.bank.path}"
         raise Refused(
-            f"k = {max(ks, default=1)} with {base} images to choose from{less}",
-            f"k is at most {room} here",
-            f"lower --k, or add images to the train part{vote}",
+            f"{where or features.title} names no splits",
+            "Train to test needs a split column",
+            f"use --leave-one-out, or {features.split_remedy}",
         )
-    return ks
+    assert features.splits is not None
+    codes = features.splits.codes
+    chosen = features.split_rows(words)
+    for part, word in words.items():
+        if not chosen.rows[part].any():
+            what = "The bank has" if features.source is not None else "There are"
+            raise Refused(
+                f"split {word!r}",
+                f"{what} {have(codes, known)} and {int((codes < 0).sum())} images without a split",
+                "name one of these with --train-split and --test-split",
+            )
+    return chosen
 
 
 def knn_from_bank(
@@ -328,7 +160,7 @@ def knn_from_bank(
     train_split: str = "train",
     test_split: str = "test",
     leave_one_out: bool = False,
-) -> dict[str, Any]:
+) -> JsonObject:
     """k-NN on a model's sealed features; keeps a RunRecord.
 
     Args:
@@ -341,58 +173,42 @@ def knn_from_bank(
     """
     options = options or KnnOptions()
     start = time.perf_counter()
-    store = Bank.open(bank)
-    features = store.features(model)
-    chosen = SplitRows({}, {}, ()) if leave_one_out else _splits(store, train_split, test_split)
-    parts: dict[str, Any] = {**chosen.rows, "groups": store.column("group")[0], "ok": features.ok}
-    codes, names = store.column("label")
-    result = knn(features.array, Labels(codes.astype(np.int64), tuple(names)), options, **parts)
+    features = Features.from_bank(bank, model)
+    wanted, compute = ClassifyOptions.of(options, train_split, test_split, leave_one_out), _compute(options)
+    result = evaluate(features, wanted, compute)
     seconds = round(time.perf_counter() - start, 4)
-    asked = {"train_split": train_split, "test_split": test_split} if not leave_one_out else {}
-    settings = {**asdict(options), "weights": options.voting, "leave_one_out": leave_one_out, **asked}
-    settings["group_disjoint"] = result.group_disjoint
-    found = {**result.to_dict(), "other_splits": chosen.others, "split_notes": list(chosen.notes)}
-    record = RunRecord.now(
-        kind="knn",
-        asked={"model": model, **settings},
-        used={
-            "feature": features.info.name,
-            "manifest_digest": store.manifest_digest,
-            "device": options.device,
-            "backend": found["backend"],
-        },
-        metrics=found,
-        seconds={"total": seconds},
-        versions=versions(),
-        failures=result.masked,
-    )
-    shown = ("distance", "weights", "temperature", "group_disjoint", "leave_one_out", *asked)
-    report = {
+    splits: JsonObject = {f"{part}_split": word for part, word in wanted.splits.items()}
+    settings: JsonObject = {
+        **asdict(options),
+        "k": list(options.k),
+        "weights": options.voting,
+        "leave_one_out": leave_one_out,
+        **splits,
+        "group_disjoint": result.group_disjoint,
+    }
+    metrics: JsonObject = {
+        **result.to_dict(),
+        "other_splits": dict(result.others),
+        "split_notes": list(result.split_notes),
+    }
+    shown = ("distance", "weights", "temperature", "group_disjoint", "leave_one_out", *splits)
+    report: JsonObject = {
         "model": features.title,
         "feature": features.name,
         **{name: settings[name] for name in shown},
-        **found,
+        **metrics,
         "seconds": seconds,
     }
-    keep(record, store.path, report)
+    used = Used.of(features, compute, _used_rows(result, wanted, len(features)), backend=result.backend)
+    outcome = Outcome(
+        metrics, {"total": seconds}, failures=dict(result.masked), predictions=result.predictions()
+    )
+    keep_record(report, "knn", features, {"model": model, **settings}, used, outcome)
     return report
 
 
-def _splits(store: Bank, train: str, test: str) -> SplitRows:
-    """Rows of the two splits."""
-    codes, vocabulary = store.column("split")
-    if not vocabulary:
-        raise Refused(
-            f"The manifest of {store.path} names no splits",
-            "Train to test needs a split column",
-            f"use --leave-one-out, or {name_column('split')}",
-        )
-    found = split_rows(codes, vocabulary, {"train": train, "test": test})
-    for part, name in (("train", train), ("test", test)):
-        if not found.rows[part].any():
-            raise Refused(
-                f"split {name!r}",
-                f"The bank has {have(codes, vocabulary)} and {int((codes < 0).sum())} images without a split",
-                "name one of these with --train-split and --test-split",
-            )
-    return found
+def _used_rows(result: KnnResult, options: ClassifyOptions, total: int) -> dict[str, Part]:
+    if options.leave_one_out:
+        return {"images": Part.of(result.train_rows, total)}
+    rows = {"train": result.train_rows, "test": result.test_rows}
+    return {part: Part.of(rows[part], total, word) for part, word in options.splits.items()}

@@ -1,8 +1,9 @@
 """Probes from the bank: several models and label columns in, one result and one RunRecord each out."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from engine.evals.probe.evaluate import ProbeOptions, Progress, Task, probe_task
 from engine.evals.probe.lowshot import LowShot, low_shot
 from engine.evals.probe.multilabel import probe_findings
 from engine.evals.probe.parts import Columns, SplitOptions, parts
-from engine.evals.probe.targets import Policies, Target, from_bank, together
-from engine.executors import Executor
+from engine.evals.probe.targets import Policies, Target, from_bank
+from engine.evals.probe.targets import together as joined
+from engine.executors import SERIAL, Executor, Local
 from engine.versions import versions
 from stores.bank.reader import Bank, FeatureSet
-from stores.bank.records import RunRecord, keep
-from stores.bank.records import together as recorded_together
+from stores.bank.records import RunRecord, keep, together
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,14 @@ def probes_from_bank(
     asked: BankProbe | None = None,
     options: ProbeOptions | None = None,
     *,
-    executor: Executor | None = None,
+    executor: Executor = SERIAL,
     on_progress: Callable[[str], Progress] | None = None,
 ) -> list[dict[str, Any]]:
     """Probe every model on every label column (or on all columns together) and keep RunRecords.
 
     Args:
         models: slugs or feature names.
-        executor: its workers share the models and columns; they must see the bank at the same place. None
-            computes here.
+        executor: its workers share the models and columns; they must see the bank at the same place.
         on_progress: given `model, label`, what `engine.evals.probe.evaluate.probe` reports to.
 
     Returns:
@@ -85,43 +85,87 @@ def probes_from_bank(
         raise Refused(f"models {list(models)}", "Each model is named once", "drop the repetition")
     targets = from_bank(store, asked.labels, findings=asked.findings, policies=asked.policies)
     runs = [targets] if asked.multi_label else [[target] for target in targets]
-    if executor:
-        return _by_workers(executor, bank, chosen, runs, asked, options)
-    columns = Columns.of(store)
-    with recorded_together():
-        return [
-            _run(store, features, run, columns, asked, options, on_progress)
-            for features in chosen
-            for run in runs
-        ]
-
-
-def _by_workers(
-    executor: Executor,
-    bank: Path | str,
-    chosen: Sequence[FeatureSet],
-    runs: Sequence[list[Target]],
-    asked: BankProbe,
-    options: ProbeOptions,
-) -> list[dict[str, Any]]:
-    """Each model and run as a task of its own; results in the order of a serial run."""
-    jobs = [
-        (bank, (features.name,), replace(asked, labels=tuple(target.column for target in run)), options)
-        for features in chosen
-        for run in runs
+    here = _Here(store, {each.name: each for each in chosen}, {t.column: t for t in targets}, on_progress)
+    tasks = [
+        _ProbeTask(position, features.name, tuple(target.column for target in run))
+        for position, (features, run) in enumerate(product(chosen, runs))
     ]
-    found = dict(executor.run(_unrecorded, jobs))
-    pairs = [pair for position in range(len(jobs)) for pair in found[position]]
-    for entry, record in pairs:
-        keep(record, bank, entry)
-    return [entry for entry, _ in pairs]
+    results: dict[int, tuple[dict[str, Any], RunRecord]] = {}
+    with executor.session(_Probes(bank, asked, options, Local(here))) as session:
+        session.run(tasks, results.update)
+    for position in range(len(tasks)):  # when all of it has been computed
+        entry, record = results[position]
+        keep(record, store.path, entry)
+    return [results[position][0] for position in range(len(tasks))]
 
 
-def _unrecorded(*job: Any) -> list[tuple[dict[str, Any], RunRecord]]:
-    """A worker's results with their records, which are written once all workers have succeeded."""
-    with recorded_together(write=False) as batch:
-        entries = probes_from_bank(*job)
-    return list(zip(entries, (record for record, _, _ in batch.waiting), strict=True))
+@dataclass(frozen=True)
+class _Here:
+    """What the process that asks for probes has opened already, and where it shows progress."""
+
+    store: Bank
+    features: Mapping[str, FeatureSet]
+    targets: Mapping[str, Target]
+    on_progress: Callable[[str], Progress] | None
+
+
+@dataclass(frozen=True)
+class _ProbeTask:
+    """One result: a feature, by its full name, on label columns that are learnt together."""
+
+    position: int
+    feature: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Probes:
+    """What a process needs to probe a bank's features: an executor's job."""
+
+    bank: Path | str
+    asked: BankProbe
+    options: ProbeOptions
+    here: Local[_Here] = field(default_factory=Local, compare=False)
+
+    def open(self) -> "_Prober":
+        """Read what the probes share."""
+        return _Prober(self)
+
+
+class _Prober:
+    """Probes features of one bank, one after another."""
+
+    def __init__(self, job: _Probes) -> None:
+        self._job, here = job, job.here.value
+        self._store = here.store if here else Bank.open(job.bank)
+        self._columns = Columns.of(self._store)
+
+    def run(
+        self,
+        tasks: Sequence[_ProbeTask],
+        report: Callable[[dict[int, tuple[dict[str, Any], RunRecord]]], None],
+        /,
+    ) -> None:
+        """Report each result with its record, which is not written yet, by its position."""
+        asked, options, here = self._job.asked, self._job.options, self._job.here.value
+        for task in tasks:
+            features, targets = self._inputs(task)
+            on_progress = here.on_progress if here else None
+            with together(write=False) as batch:
+                entry = _run(self._store, features, targets, self._columns, asked, options, on_progress)
+            ((record, _, _),) = batch.waiting
+            report({task.position: (entry, record)})
+
+    def _inputs(self, task: _ProbeTask) -> tuple[FeatureSet, list[Target]]:
+        here, asked = self._job.here.value, self._job.asked
+        if here:
+            return here.features[task.feature], [here.targets[column] for column in task.columns]
+        policies = asked.policies
+        targets = from_bank(self._store, task.columns, findings=asked.findings, policies=policies)
+        return self._store.features(task.feature), targets
+
+    def close(self) -> None:
+        """Hold nothing that must be let go of."""
 
 
 def _refuse_unpublished(asked: BankProbe, options: ProbeOptions) -> None:
@@ -147,7 +191,7 @@ def _run(
     model = features.title
     told = on_progress(f"{model}, {', '.join(target.column for target in run)}") if on_progress else None
     if asked.multi_label:
-        found = parts(columns, together(run), features.ok, asked.splits)
+        found = parts(columns, joined(run), features.ok, asked.splits)
         result = probe_findings(features.array, run, found, options, columns.group, told).to_dict()
         result["notes"] = [*found.notes, *result["notes"]]
     else:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.decode.source import ImageSource
-from engine.embed.restore import Provenance, images_listed, images_of, spec_of
+from engine.embed.restore import images_listed, images_of, spec_of
 from engine.errors import ModelError, Refused
 from engine.models import ModelSpec, resolve
 from engine.models.catalog.lookup import find
 from engine.recipes import Recipe
-from stores.backends.location import ObjectPath, Place, place
+from stores.backends import files
+from stores.backends.location import Place, place
 from stores.bank.feature_info import FeatureInfo
 from stores.bank.names import Roster
 from stores.bank.reader import Bank
@@ -62,15 +63,16 @@ def open_images(
             that are not the bank's.
     """
     where = place(path)
-    if isinstance(where, ObjectPath) or where.is_dir():
+    local = files.local_path(where)
+    if local is None or local.is_dir():
         bank = Bank.open(where)
         spec, feature, title = _of_bank(bank, model, weights, recipe, seed)
         source = images_of(bank, feature, root=root, allow_outside=allow_outside)
         return Images(bank.manifest(), source, spec, bank.path, title)
-    manifest = Manifest.read(where, root=root, allow_outside=allow_outside)
+    manifest = Manifest.read(local, root=root, allow_outside=allow_outside)
     source = images_listed(manifest, allow_outside=allow_outside)
     spec = resolve(model, weights=weights, recipe=recipe, seed=seed)
-    return Images(manifest, source, spec, _folder(where, home), spec.slug)
+    return Images(manifest, source, spec, _folder(local, home), spec.slug)
 
 
 def _folder(manifest: Path, home: Path | None) -> Path:
@@ -103,10 +105,7 @@ def _of_bank(
     if len({(i.key.weights, None if recipe else i.key.recipe) for i in infos}) > 1:
         roster, names = Roster.of(bank.path), {i.name for i in infos}
         raise roster.ambiguous(model, [entry for entry in roster.entries if entry.feature in names])
-    made = Provenance.of(bank, infos[0].name)
-    spec = spec_of(made, weights=weights)
-    if recipe is not None:
-        spec = resolve(slug, weights=spec.weights_path, recipe=recipe, seed=made.runtime.seed)
+    spec = spec_of(bank, infos[0].name, weights=weights, recipe=recipe)
     return spec, infos[0].name, infos[0].title if len(infos) == 1 else spec.slug
 
 

@@ -2,7 +2,7 @@
 
 To find one, torch and the libraries are imported and the architecture is built, which takes seconds. Each
 is a function of the architecture's name, of a side or a seed, and of what is installed (`_surroundings`).
-They lie in `facts` of the user's cache (`stores.backends.remote_read.cache_folder`), one file an
+They lie in `facts` of the user's cache (`stores.backends.private.cache_folder`), one file an
 architecture; a file that is damaged, or cannot be read or written, is as good as none. What the features
 depend on is checked again when the architecture is built (`engine.models.forward.encoder`).
 """
@@ -22,7 +22,6 @@ from engine import recipes
 from engine.recipes import Recipe
 from engine.versions import versions
 from stores.backends import private
-from stores.backends.remote_read import cache_folder
 
 #: Distributions (and their modules) that build architectures.
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
@@ -89,7 +88,7 @@ def _recall(architecture: str, fact: str, find: Callable[[], Any]) -> Any:
 
 
 def _file(architecture: str) -> Path | None:
-    folder = cache_folder()
+    folder = private.cache_folder()
     if folder is None:
         return None
     return folder / "facts" / f"{_sha256([_surroundings(), architecture])}.json"

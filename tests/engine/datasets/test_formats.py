@@ -41,8 +41,8 @@ def embedded(
     built = embank("manifest", "build", name, root, "-o", manifest, *words, "--json")
     assert built.code == 0, built.err
     ran = embank(
-        "embed", manifest, "--model", "random/resnet18", "--bank", bank, "--recipe", tmp_path / "recipe.json",
-        "--device", "cpu", "--threads", 1, "--max-failed", 1, "--json",
+        "embed", manifest, "--model", "random/squeezenet1_1", "--bank", bank,
+        "--recipe", tmp_path / "recipe.json", "--device", "cpu", "--threads", 1, "--max-failed", 1, "--json",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     return ran.json if isinstance(ran.json, dict) else ran.json[0]

@@ -34,7 +34,7 @@ def bank(tmp_path: Path) -> Path:
         path = tmp_path / "images" / f"c{i % 2}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 255, (40, 40), np.uint8)).save(path)
-    spec = resolve("random/resnet18", recipe=SMALL, seed=3)
+    spec = resolve("random/squeezenet1_1", recipe=SMALL, seed=3)
     options = EmbedOptions(chunk_rows=8, batch_size=8)
     runtime = Runtime.resolve("cpu", seed=3)
     embed(
@@ -100,7 +100,7 @@ def test_an_ok_row_never_becomes_a_failed_one(bank: Path) -> None:
     flip(next(iter(bank.glob("*/embedding/c/1/0"))))
     before = _state(bank)
     (bank.parent / "images").rename(bank.parent / "away")
-    with pytest.raises(Refused, match="chunk 1 of random-resnet18"):
+    with pytest.raises(Refused, match="chunk 1 of random-squeezenet1_1"):
         repair(bank, device="cpu")
     assert _state(bank) == before
     (bank.parent / "away").rename(bank.parent / "images")
@@ -220,7 +220,7 @@ def test_other_settings_are_refused_instead_of_mixed(
     next(iter(bank.glob("*/embedding/c/0/0"))).unlink()
     import engine.embed.restore
 
-    other = resolve("random/resnet18", recipe=SMALL, seed=4)
+    other = resolve("random/squeezenet1_1", recipe=SMALL, seed=4)
     monkeypatch.setattr(engine.embed.restore, "resolve", lambda *_, **__: other)
     with pytest.raises(Refused, match="were made with"):
         repair(bank, device="cpu")

@@ -28,7 +28,7 @@ from tests.command import embank
 
 pytestmark = pytest.mark.slow
 
-MODEL = "random/resnet18"
+MODEL = "random/squeezenet1_1"  # the quickest to draw, load and run
 OTHER = "random/shufflenet_v2_x0_5"  # which the banks have no feature of
 COUNT = 10
 SALIENCY = ("--images", 1, "--stride", 10, "--threads", 1)
@@ -76,7 +76,9 @@ def saliency(bank: Path, *more: object) -> Outcome:
 
 
 def saliency_of_another(bank: Path, *more: object) -> Outcome:
-    ran = embank("saliency", bank, "--model", OTHER, *SALIENCY, "--json", *more)
+    words = ("--model", OTHER, "--recipe", bank.parent / "another.json")
+    words[-1].write_text('{"size": 32, "crop": 32}')  # at its own size it would take most of the time
+    ran = embank("saliency", bank, *words, *SALIENCY, "--json", *more)
     return _ended(ran, lambda: [(i["attentive_diffusion"], i["map"]) for i in ran.json["items"]])
 
 
@@ -300,7 +302,9 @@ def test_a_manifest_whose_images_are_gone_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "images", 1)
     assert embank("manifest", "folder", tmp_path / "images", "-o", tmp_path / "m.parquet").code == 0
     (tmp_path / "images").rename(tmp_path / "moved")
+    (tmp_path / "recipe.json").write_text('{"size": 32, "crop": 32}')
     words = ("saliency", tmp_path / "m.parquet", "--model", OTHER, "-o", tmp_path / "out", *SALIENCY)
+    words += ("--recipe", tmp_path / "recipe.json")
     ran = embank(*words)
     assert (ran.code, "--root" in ran.err) == (2, True)
     assert not (tmp_path / "out").exists()
@@ -461,6 +465,23 @@ def test_a_repair_decodes_as_the_bank_was_decoded(bank: Bank) -> None:
     rewrite(bank, decoder="dali-mixed", options={**options, "decoder": "auto"})
     code, text = repair(bank.path)
     assert (code, len(bank.list())) == (2, 1), text
+
+
+def test_provenance_that_contradicts_the_key_is_written_anew(bank: Bank) -> None:
+    path = bank.path / SIDE / name_of(bank) / "provenance.json"
+    rewrite(bank, decoder="dali-mixed")
+    with pytest.raises(BankError, match="decoded the images") as caught:
+        restore(bank, name_of(bank)).decoder(1)
+    assert f"remove {path}" in caught.value.remedy
+    path.unlink()
+    project = bank.path.parent
+    words = ("--model", MODEL, "--recipe", project / "recipe.json", "--device", "cpu", "--threads", 1)
+    again = embank("embed", project / "m.parquet", *words, "--bank", bank.path, "--batch-size", 4)
+    assert again.code == 0, again.err
+    restored = restore(bank, name_of(bank))
+    assert (restored.made.decoder, restored.options.decoder, restored.options.dct) == ("turbo",) * 2 + (
+        False,
+    )
 
 
 def test_a_provenance_of_another_version_is_refused(bank: Bank) -> None:

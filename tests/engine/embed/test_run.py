@@ -14,8 +14,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from engine import models
+from engine.embed import progress as counting
 from engine.embed import worker as chunks
-from engine.embed.run import EmbedOptions, Progress, embed
+from engine.embed.run import EmbedOptions, PassProgress, embed
 from engine.errors import BankError, Refused
 from engine.evals.fewshot.bank import fewshot_from_bank
 from engine.evals.fewshot.evaluate import Protocol
@@ -178,6 +179,30 @@ def test_a_finished_bank_is_not_computed_again(
     assert _digests(bank) == before
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_bank_is_opened_once_and_looked_at_again_when_a_feature_is_sealed(
+    folder: Path, spec: Any, bank: Path, tmp_path: Path, finished: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seal is of the bank that is still there (`FeatureWriter.seal`); all else needs one look."""
+    opened: list[Path] = []
+    original = Bank.open.__func__  # type: ignore[attr-defined]
+
+    def counted(cls: type[Bank], path: Any) -> Bank:
+        opened.append(path)
+        return original(cls, path)
+
+    monkeypatch.setattr(Bank, "open", classmethod(counted))
+    manifest = Manifest.from_folder(folder)
+    if finished:
+        (report,) = embed(manifest, [spec], bank, runtime=CPU, options=OPTIONS)
+        assert report.embedded == 0
+    else:
+        few = Manifest.from_frame(manifest.frame.iloc[:8], manifest.root)
+        (report,) = embed(few, [spec], tmp_path / "new", runtime=CPU, options=OPTIONS)
+        assert report.embedded == 8
+    assert len(opened) == 2
+
+
 def test_a_decoder_that_is_not_the_named_one_is_refused(
     folder: Path, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,12 +220,12 @@ def test_a_decoder_that_is_not_the_named_one_is_refused(
 def test_an_interrupted_run_resumes_to_the_same_bytes(
     folder: Path, spec: Any, bank: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(counting, "PROGRESS_EVERY_S", 0.0)
 
     class Crash(Exception):
         pass
 
-    def crash(progress: Progress) -> None:
+    def crash(progress: PassProgress) -> None:
         if progress.done >= after:
             raise Crash
 
@@ -257,7 +282,7 @@ def test_every_image_bad_still_gives_a_sealed_bank(spec: Any, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_the_report_says_where_the_time_went(folder: Path, spec: Any, tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[PassProgress] = []
     manifest = Manifest.from_folder(folder)
     (report,) = embed(manifest, [spec], tmp_path / "b", runtime=CPU, options=OPTIONS, on_progress=seen.append)
     assert seen[-1].done == seen[-1].total == N

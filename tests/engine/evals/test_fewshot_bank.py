@@ -115,9 +115,10 @@ def test_the_command_starts_without_heavy_packages(bank: Bank) -> None:
         "print(' '.join(sorted(sys.modules)), file=sys.stderr)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
-    )
-    assert json.loads(done.stdout)["episodes"] == 30
     heavy = {"torch", "pandas", "scipy", "zarr", "pyarrow", "rich", "sklearn", "matplotlib", "faiss", "PIL"}
-    assert not heavy & set(done.stderr.split())
+    for allowed in ({"pyarrow"}, set()):  # the first evaluation of a bank reads its image ids for good
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+        )
+        assert json.loads(done.stdout)["episodes"] == 30
+        assert (heavy - allowed) & set(done.stderr.split()) == set()

@@ -13,7 +13,7 @@ import pytest
 from engine import doctor
 from engine.errors import Refused
 from engine.evals.fewshot.evaluate import Protocol, fewshot
-from engine.evals.neighbours import search
+from engine.evals.neighbours import approximate, search
 from engine.kernels import faiss_library, topk
 from engine.kernels.neighbours import choose_backend, nearest
 from engine.kernels.vectors import Vectors
@@ -76,7 +76,7 @@ def test_who_asks_for_it_is_refused_with_the_reason_and_what_to_do(unusable: str
     asked: dict[str, Callable[[], object]] = {
         "array": lambda: nearest(Vectors(X[:2]), Vectors(X), 1, backend="faiss"),
         "--backend array": lambda: fewshot(X, labels, protocol, backend="faiss"),
-        "--index exact": lambda: search._build("ivf", Vectors(X), "cosine"),
+        "--index exact": lambda: approximate.build("ivf", Vectors(X), "cosine"),
     }
     for remedy, ask in asked.items():
         with pytest.raises(Refused) as caught:

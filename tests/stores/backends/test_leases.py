@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.faults.s3 import Server, environment, serving
-from stores.backends import files, leases, locks, object_store
+from stores.backends import files, leases, locks, object_requests
 from stores.backends.location import ObjectPath, place
 from stores.bank import documents
 from stores.bank.commit import Committer
@@ -29,9 +29,9 @@ def server() -> Iterator[Server]:
     with serving("bucket") as found, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(found.url).items():
             patch.setenv(name, value)
-        object_store.bucket_of.cache_clear()
+        object_requests.bucket_of.cache_clear()
         yield found
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def abroad(path: ObjectPath, token: str = "theirs") -> dict[str, Any]:
     """A lease of a process of another machine, which nobody renews."""
     body = {"pid": 77, "host": "elsewhere", "started": "1", "boot": "another", "token": token, "renewals": 0}
-    object_store.replace(path, documents.encode(body))
+    object_requests.replace(path, documents.encode(body))
     return body
 
 
@@ -186,7 +186,7 @@ def test_nobody_waits_for_the_dead_of_this_machine(lock: ObjectPath, how: str) -
     """The lease would last a minute; the process is known to have ended."""
     done = subprocess.run([sys.executable, "-c", _DIE, str(lock), how], cwd=ROOT)
     assert done.returncode == -9
-    assert object_store.names(lock.parent)
+    assert object_requests.names(lock.parent)
     start = time.monotonic()
     with locks.held(lock):
         pass
@@ -250,10 +250,10 @@ def test_no_thread_takes_what_another_is_about_to_know(
     lock: ObjectPath, monkeypatch: pytest.MonkeyPatch, request_: str
 ) -> None:
     """Between the store's doing and its answer, a lease is its thread's already, or still."""
-    real, seen = getattr(object_store, request_), []
+    real, seen = getattr(object_requests, request_), []
 
     def watched(path: ObjectPath, *rest: Any) -> bool:
-        monkeypatch.setattr(object_store, request_, real)
+        monkeypatch.setattr(object_requests, request_, real)
         if request_ == "swap":
             seen.append(leases._try(path)[0])
         done: bool = real(path, *rest)
@@ -262,10 +262,10 @@ def test_no_thread_takes_what_another_is_about_to_know(
         return done
 
     if request_ == "create":
-        monkeypatch.setattr(object_store, request_, watched)
+        monkeypatch.setattr(object_requests, request_, watched)
     held = locks.coordinate(lock, "it")
     if request_ == "swap":
-        monkeypatch.setattr(object_store, request_, watched)
+        monkeypatch.setattr(object_requests, request_, watched)
     held.release()
     assert seen == [None]
     assert body(lock)["free"]
@@ -325,7 +325,7 @@ def test_alone_waits_for_those_inside_and_keeps_newcomers_out(lock: ObjectPath) 
     assert inside.wait(30)
     cleaner = threading.Thread(target=alone)
     cleaner.start()
-    while object_store.read_if_there(lock) is None:
+    while object_requests.read_if_there(lock) is None:
         time.sleep(0.01)
     second = threading.Thread(target=share, args=("second",))
     second.start()
@@ -335,7 +335,7 @@ def test_alone_waits_for_those_inside_and_keeps_newcomers_out(lock: ObjectPath) 
     for thread in (first, cleaner, second):
         thread.join()
     assert order == ["first in", "first out", "alone", "second in", "second out"]
-    assert object_store.names(lock.parent / "leases") == []
+    assert object_requests.names(lock.parent / "leases") == []
 
 
 def test_patience_ends(lock: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +353,7 @@ def test_sharers_that_fell_silent_are_put_out(lock: ObjectPath, hasty: None) -> 
     start = time.monotonic()
     with locks.held(lock):
         assert time.monotonic() - start > 1.0
-        assert object_store.names(lock.parent / "leases") == []
+        assert object_requests.names(lock.parent / "leases") == []
 
 
 def prepared(lock: ObjectPath) -> Committer:
@@ -372,10 +372,10 @@ def test_a_committer_that_slept_through_a_clean_up(
     real = documents.create
 
     def late(path: Any, content: Any, temp: Any) -> bool:
-        for name in object_store.names(lock.parent / f".embank/{committer.layout.name}/leases"):
-            object_store.remove(lock.parent / f".embank/{committer.layout.name}/leases/{name}")
+        for name in object_requests.names(lock.parent / f".embank/{committer.layout.name}/leases"):
+            object_requests.remove(lock.parent / f".embank/{committer.layout.name}/leases/{name}")
         if swept:
-            object_store.remove(committer.layout.root / committer.layout.chunk_file("norm", 0))
+            object_requests.remove(committer.layout.root / committer.layout.chunk_file("norm", 0))
         return real(path, content, temp)
 
     monkeypatch.setattr(documents, "create", late)

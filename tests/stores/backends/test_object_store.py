@@ -16,8 +16,9 @@ import pytest
 
 from benchmarks.faults.bucket import begin, everything, lasting, lies
 from benchmarks.faults.s3 import Server, environment, serving
-from stores.backends import leases, object_store, private, remote_read
+from stores.backends import leases, object_requests, private
 from stores.backends.location import ObjectPath, Place, place
+from stores.bank import integrity
 from stores.bank.commit import Committer
 from stores.bank.encode import encode
 from stores.bank.reader import Bank
@@ -37,15 +38,15 @@ def server() -> Iterator[Server]:
     with serving("bucket") as found, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(found.url).items():
             patch.setenv(name, value)
-        object_store.bucket_of.cache_clear()
+        object_requests.bucket_of.cache_clear()
         yield found
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
 
 
 @pytest.fixture
 def root(server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectPath:
     """A prefix of the test's own; what is read is kept in memory."""
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, "")
+    monkeypatch.setenv(private.CACHE_VARIABLE, "")
     name = "".join(c if c.isalnum() else "-" for c in request.node.name)
     found = place(f"s3://bucket/{name}/bank")
     assert isinstance(found, ObjectPath)
@@ -77,7 +78,7 @@ def upload(folder: Path, root: ObjectPath) -> None:
     """What `aws s3 sync` does."""
     for path in folder.rglob("*"):
         if path.is_file():
-            object_store.replace(root / path.relative_to(folder).as_posix(), path.read_bytes())
+            object_requests.replace(root / path.relative_to(folder).as_posix(), path.read_bytes())
 
 
 def download(root: ObjectPath, folder: Path) -> None:
@@ -87,9 +88,9 @@ def download(root: ObjectPath, folder: Path) -> None:
 
 
 def flip(path: ObjectPath, at: int = 100) -> None:
-    data = bytearray(object_store.read_if_there(path) or b"")
+    data = bytearray(object_requests.read_if_there(path) or b"")
     data[at] ^= 16
-    object_store.replace(path, bytes(data))
+    object_requests.replace(path, bytes(data))
 
 
 def chunk(bank: Bank, index: int, array: str = "embedding") -> ObjectPath:
@@ -165,7 +166,7 @@ def test_the_path_of_a_url(root: ObjectPath) -> None:
 
 
 def test_what_is_there_is_not_taken_for_an_empty_place(root: ObjectPath) -> None:
-    object_store.replace(root / "notes.txt", b"mine")
+    object_requests.replace(root / "notes.txt", b"mine")
     with pytest.raises(BankError, match=r"holds notes\.txt and no embank\.json"):
         make_bank(root)
     assert keys(root) == ["notes.txt"]
@@ -216,7 +217,7 @@ def test_a_flipped_bit_is_found_and_mended(root: ObjectPath, disk: Bank, array: 
 @pytest.mark.slow
 def test_a_missing_object_is_found_and_mended(root: ObjectPath, disk: Bank) -> None:
     bank = make_bank(root)
-    object_store.remove(chunk(bank, 2))
+    object_requests.remove(chunk(bank, 2))
     with pytest.raises(BankError, match=r"No such file.*repair"):
         _ = bank.features().array
     quarantine(root, verify(root))
@@ -255,7 +256,7 @@ def test_a_damaged_document_is_put_back(root: ObjectPath, disk: Bank, name: str)
 def test_what_was_read_stays_at_hand(
     root: ObjectPath, disk: Bank, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(private.CACHE_VARIABLE, str(tmp_path / "cache"))
     bank = make_bank(root)
     same_values(bank, disk)
     with server.faulty(lambda count, method, path: None):
@@ -276,27 +277,27 @@ def test_a_folder_that_cannot_be_written_is_done_without(
     root: ObjectPath, disk: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(tmp_path / "file"))
-    assert remote_read.cache_folder() is None
+    monkeypatch.setenv(private.CACHE_VARIABLE, str(tmp_path / "file"))
+    assert private.cache_folder() is None
     same_values(make_bank(root), disk)
 
 
 def test_the_usual_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(remote_read.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv(private.CACHE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert remote_read.cache_folder() == tmp_path / "embank"
+    assert private.cache_folder() == tmp_path / "embank"
 
 
 def test_a_user_without_a_home_has_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless(path: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    for name in (remote_read.CACHE_VARIABLE, "XDG_CACHE_HOME"):
+    for name in (private.CACHE_VARIABLE, "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "expanduser", homeless)
-    assert remote_read.cache_folder() is None
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(tmp_path / "cache"))
-    assert remote_read.cache_folder() == tmp_path / "cache"
+    assert private.cache_folder() is None
+    monkeypatch.setenv(private.CACHE_VARIABLE, str(tmp_path / "cache"))
+    assert private.cache_folder() == tmp_path / "cache"
 
 
 def spoiler(how: str, cache: Path, elsewhere: Path) -> None:
@@ -336,8 +337,8 @@ def test_a_cache_that_others_can_write_to_is_not_believed(
 ) -> None:
     """Were it believed, nothing would be fetched: the copies are right, and stamped."""
     cache = tmp_path / "cache"
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(cache))
-    monkeypatch.setattr(remote_read.integrity, "SETTLED_NS", 0)
+    monkeypatch.setenv(private.CACHE_VARIABLE, str(cache))
+    monkeypatch.setattr(integrity, "SETTLED_NS", 0)
     private.warn.cache_clear()
     bank = make_bank(root)
     for _ in range(2):
@@ -358,7 +359,7 @@ def test_a_cache_behind_a_link_of_ones_own(
     """Where homes are small, the cache is elsewhere."""
     (tmp_path / "large").mkdir(mode=0o700)
     (tmp_path / "cache").symlink_to(tmp_path / "large")
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(private.CACHE_VARIABLE, str(tmp_path / "cache"))
     same_values(make_bank(root), disk)
     with server.faulty(lambda count, method, path: None):
         same_values(Bank.open(root), disk)
@@ -391,25 +392,25 @@ def test_eight_committers_of_one_chunk(root: ObjectPath, server: Server, differi
         said, errors = at_once([lambda result=result: committer.commit(result) for result in results])
     assert errors == []
     assert sum(map(bool, said)) == 1
-    marker = json.loads(object_store.read_if_there(root / committer.layout.marker(0)) or b"")
-    found = {path: object_store.read_if_there(root / path) for path in marker["files"]}
+    marker = json.loads(object_requests.read_if_there(root / committer.layout.marker(0)) or b"")
+    found = {path: object_requests.read_if_there(root / path) for path in marker["files"]}
     written = [
         {path: bytes(data) for path, data in encode(r, committer.layout).files.items()} for r in results
     ]
     assert found in written, "a mixed chunk"
-    assert {path: object_store.digest(root / path) for path in found} == {
+    assert {path: object_requests.digest(root / path) for path in found} == {
         path: (promise["size"], promise["sha256"]) for path, promise in marker["files"].items()
     }
 
 
 def test_a_store_that_overwrites_is_refused(root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = object_store._put
+    honest = object_requests._put
 
     def careless(path: ObjectPath, data: bytes, mode: object) -> object:
         return honest(path, data, "overwrite")
 
     monkeypatch.setattr(leases, "_trusted", set())
-    monkeypatch.setattr(object_store, "_put", careless)
+    monkeypatch.setattr(object_requests, "_put", careless)
     with pytest.raises(BankError, match="overwrites objects that it was asked to create"):
         make_bank(root)
 
@@ -505,7 +506,7 @@ def test_no_bad_answer_becomes_data(root: ObjectPath, server: Server, impatient:
 def test_what_goes_wrong_once_is_asked_again(
     root: ObjectPath, disk: Bank, server: Server, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(object_store, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(object_requests, "PAUSES", (0.0, 0.0))
     bank, seen = make_bank(root), set()
 
     def first_time(count: int, method: str, path: str) -> str | None:
@@ -526,7 +527,7 @@ def test_a_store_that_does_not_answer(
     make_bank(root)
     monkeypatch.setenv("AWS_TIMEOUT", "300ms")
     monkeypatch.setattr(server, "slow_s", 1.0)
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
     with (
         server.faulty(lambda count, method, path: "slow"),
         pytest.raises(MachineFault, match="does not answer"),
@@ -540,7 +541,7 @@ def test_no_such_bucket_and_no_such_server(
     with pytest.raises(BankError, match=r"(?s)NoSuchBucket.*create it"):
         make_bank(place("s3://nobody/bank"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
     with pytest.raises(MachineFault):
         make_bank(place("s3://bucket/bank"))
 
@@ -552,7 +553,7 @@ def test_a_store_that_gives_back_other_bytes_is_a_fault(root: ObjectPath, server
         pytest.raises(MachineFault, match="reads back other bytes"),
     ):
         committer.commit(chunk_result(0, 0, CHUNK, DIM))
-    assert object_store.names(root / f".embank/{committer.layout.name}/markers") == []
+    assert object_requests.names(root / f".embank/{committer.layout.name}/markers") == []
     assert committer.commit(chunk_result(0, 0, CHUNK, DIM))
 
 
@@ -561,6 +562,6 @@ def test_local_banks_do_without_the_library(monkeypatch: pytest.MonkeyPatch) -> 
     subprocess.run([sys.executable, "-c", code], check=True)
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
-    object_store.bucket_of.cache_clear()
+    object_requests.bucket_of.cache_clear()
     with pytest.raises(BankError, match=r"install embank\[s3\]"):
         Bank.open("s3://bucket/bank")

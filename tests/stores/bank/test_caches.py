@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stores.backends import remote_read
+from stores.backends import private
 from stores.bank import array_cache
 from stores.bank.caches import prune, size
 from stores.bank.layout import SIDE
@@ -45,7 +45,7 @@ def bank(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bank:
     """Caches of every kind, each file a kilobyte or so, used in this order."""
     bank = make_bank(quick_path / "bank", 40, 5)
     cache = quick_path / "cache"
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(cache))
+    monkeypatch.setenv(private.CACHE_VARIABLE, str(cache))
     for at, relative in enumerate(
         ("views/f/rotate.0/1", "saliency/0/1", "statistics/1", "views/f/rotate.0/2")
     ):

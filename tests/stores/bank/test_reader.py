@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stores.backends import files
+from stores.backends.local import LocalBackend
 from stores.bank import documents, integrity
 from stores.bank.reader import Bank
 from stores.errors import BankError
@@ -103,13 +103,13 @@ def stamps_of(bank: Bank) -> Path:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of files that are read for their digest from now on."""
     read: list[str] = []
-    honest = files.digest
+    honest = LocalBackend.digest
 
-    def digest(path: Path) -> tuple[int, str] | None:
+    def digest(self: LocalBackend, path: Path, expected: int | None = None) -> tuple[int, str] | None:
         read.append(path.as_posix())
-        return honest(path)
+        return honest(self, path, expected)
 
-    monkeypatch.setattr(files, "digest", digest)
+    monkeypatch.setattr(LocalBackend, "digest", digest)
     return read
 
 
@@ -182,11 +182,11 @@ def test_stamps_of_another_seal_do_not_count(bank: Bank, monkeypatch: pytest.Mon
 def test_a_bank_that_cannot_be_written_is_read_all_the_same(
     bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, *rest: object) -> None:
+    def refuse(self: LocalBackend, path: Path, *rest: object) -> None:
         raise BankError("read-only", "", "")
 
-    monkeypatch.setattr(files, "replace", refuse)
-    monkeypatch.setattr(files, "create", refuse)
+    monkeypatch.setattr(LocalBackend, "replace", refuse)
+    monkeypatch.setattr(LocalBackend, "create", refuse)
     read = hashed(monkeypatch)
     for _ in range(2):
         np.testing.assert_array_equal(bank.features().ok, ~BAD)

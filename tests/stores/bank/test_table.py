@@ -58,7 +58,7 @@ def test_features_are_a_table(bank: Bank) -> None:
     assert [line.split() for line in lines[1:]] == [
         NAMES,
         ["timm/vit", "300", "7", "61", "3", "236", "float32", "unfinished"],
-        ["torchvision/resnet18", "300", "32", "289", "11", "0", "float16", "sealed"],
+        ["torchvision/resnet18", "300", "32", "289", "11", "0", "float16", "finished"],
     ]
     assert Cells(bank._repr_html_()).rows == [line.split() for line in lines[1:]]
     assert repr(bank.features("torchvision/resnet18")) == (
@@ -89,7 +89,7 @@ def test_a_damaged_feature_hides_no_other(bank: Bank) -> None:
     lines = repr(bank).splitlines()
     damaged = next(line for line in lines if line.startswith("timm/vit"))
     assert damaged.endswith("seal.json is damaged")
-    assert lines[-1].split()[-1] == "sealed" and "289" in lines[-1]
+    assert lines[-1].split()[-1] == "finished" and "289" in lines[-1]
     assert len(Cells(bank._repr_html_()).rows) == 3
 
 
@@ -111,7 +111,7 @@ def test_a_bank_spoilt_after_it_was_opened_is_still_shown(
             path.write_bytes(b"\xff")
             path.with_name("seal.json").unlink()
     elif harm == "names":
-        monkeypatch.setattr("stores.backends.files.names", refusing)
+        monkeypatch.setattr("stores.backends.local.LocalBackend.names", refusing)
     else:
         bank.path.rename(bank.path.with_name("elsewhere"))
         if harm == "file":
@@ -121,7 +121,7 @@ def test_a_bank_spoilt_after_it_was_opened_is_still_shown(
     assert "289 ok" in repr(features)
 
 
-def refusing(path: object) -> list[str]:
+def refusing(self: object, path: object) -> list[str]:
     raise PermissionError(13, "Permission denied", str(path))
 
 
@@ -144,4 +144,4 @@ def test_only_the_first_hundred_are_read(bank: Bank, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("stores.bank.table._MOST", 2)
     lines = repr(bank).splitlines()
     assert "4 features" in lines[0] and len(lines) == 5 and lines[-1] == "and 2 more"
-    assert np.char.count(lines, "sealed").sum() == 2
+    assert np.char.count(lines, "finished").sum() == 2

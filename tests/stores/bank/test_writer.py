@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from stores.backends import files
+from stores.backends.local import LocalBackend
 from stores.bank import documents, integrity
 from stores.bank.reader import Bank
 from stores.bank.writer import FeatureWriter, open_or_create, write_certificate
@@ -215,7 +216,7 @@ def test_sealing_again_reads_only_what_was_touched(tmp_path: Path, monkeypatch: 
     with FeatureWriter(bank, key, DIM) as writer:
         time.sleep(0.02)
         writer.seal()
-        monkeypatch.setattr(files, "digest", lambda path: pytest.fail(f"{path} was read"))
+        monkeypatch.setattr(LocalBackend, "digest", lambda self, path, *_: pytest.fail(f"{path} was read"))
         writer.seal()
         monkeypatch.undo()
         damage(bank.path / writer.layout.chunk_file("norm", 1))

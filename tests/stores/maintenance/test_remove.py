@@ -11,7 +11,7 @@ from engine.evals.invariance.view_store import Views, ViewStore
 from engine.evals.saliency.maps import Kept as KeptMap
 from engine.evals.saliency.maps import MapFolder
 from engine.kernels.whitening import Regularisation
-from stores.backends import locks, remote_read
+from stores.backends import flock, private
 from stores.bank.layout import SIDE
 from stores.bank.names import give
 from stores.bank.reader import Bank
@@ -227,7 +227,7 @@ def test_a_kill_at_any_moment_leaves_what_the_next_command_finishes(quick_path: 
         copy = Path(shutil.copytree(bank.path, quick_path / "copy"))
         with pytest.raises(Died), banks.patched(banks.Os(before_call)):
             remove(removable(copy, name))
-        for lock in list(locks._held):  # as the kernel does for a process that has ended
+        for lock in list(flock._held):  # as the kernel does for a process that has ended
             lock.release()
         outcomes.add(after_a_kill(copy, name, before, whole))
         shutil.rmtree(copy)
@@ -280,7 +280,7 @@ def test_the_copy_of_a_seal_goes(bank: Bank, quick_path: Path, monkeypatch: pyte
     import hashlib
 
     name = add_second(bank)
-    monkeypatch.setenv(remote_read.CACHE_VARIABLE, str(quick_path / "cache"))
+    monkeypatch.setenv(private.CACHE_VARIABLE, str(quick_path / "cache"))
     seal = (bank.path / SIDE / name / "seal.json").read_bytes()
     own = quick_path / "cache" / "banks" / hashlib.sha256(seal).hexdigest()
     other = quick_path / "cache" / "banks" / ("0" * 64)

@@ -289,7 +289,7 @@ def test_a_lost_run_document_needs_a_witness(quick_path: Path) -> None:
     before = content(bank.path)
     report = verify(bank.path)
     assert [each.path for each in report.damaged] == ["embank.json"]
-    with pytest.raises(BankError, match="no sealed feature confirms"):
+    with pytest.raises(BankError, match="no finished feature confirms"):
         quarantine(bank.path, report)
     assert content(bank.path) == before
     with pytest.raises(BankError, match="embank bank repair"):
@@ -300,7 +300,7 @@ def test_a_run_document_is_not_rebuilt_against_the_seals(sealed: Sealed) -> None
     """The manifest was exchanged as well: nothing can say what the bank was."""
     (sealed.path / "embank.json").unlink()
     make_manifest(sealed.path.parent, ROWS + 1).write(sealed.path / MANIFEST)
-    with pytest.raises(BankError, match="no sealed feature confirms"):
+    with pytest.raises(BankError, match="no finished feature confirms"):
         quarantine(sealed.path, verify(sealed.path))
 
 

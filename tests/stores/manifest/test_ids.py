@@ -73,12 +73,12 @@ def test_a_bank_of_former_ids_takes_the_folder_listed_anew(folder: Path, tmp_pat
     bank = open_or_create(tmp_path / "bank", former)
     with pytest.raises(BankError, match="other images"):
         refuse_unfit(bank.path, listed)
-    found, note = with_ids_of(bank.path, listed)
+    found, note = with_ids_of(bank, listed)
     assert (found.digest, found.root) == (former.digest, listed.root)
     assert "matched by uri" in note and "'train/b.c/d.png', in the bank 'train/b.c/d'" in note
     refuse_other_labels(bank, found)
     (tmp_path / "bank" / "manifest.parquet").unlink()  # what the folder's rule gives needs no manifest
-    assert with_ids_of(bank.path, listed)[0].digest == former.digest
+    assert with_ids_of(bank, listed)[0].digest == former.digest
     put_back_manifest(bank.path, listed)
     assert Bank.open(bank.path).manifest().digest == former.digest
 
@@ -88,15 +88,15 @@ def test_ids_of_any_other_rule_are_matched_by_uri(folder: Path, tmp_path: Path) 
     frame = listed.frame.assign(image_id=[f"image {i}" for i in range(len(listed))])
     frame["uri"] = "./" + frame["uri"]
     bank = open_or_create(tmp_path / "bank", Manifest.from_frame(frame, folder))
-    found, _ = with_ids_of(bank.path, listed)
+    found, _ = with_ids_of(bank, listed)
     assert found.digest == bank.manifest_digest
-    assert with_ids_of(bank.path, found) == (found, "")
+    assert with_ids_of(bank, found) == (found, "")
 
 
 def test_other_files_are_not_taken_for_the_banks(folder: Path, tmp_path: Path) -> None:
     hashed = Manifest.from_folder(folder, hash_files=True)
     bank = open_or_create(tmp_path / "bank", named(hashed, [str(i) for i in range(len(hashed))]))
-    assert with_ids_of(bank.path, hashed)[1]
+    assert with_ids_of(bank, hashed)[1]
     digests = list(hashed.sha256s or [])
     for other in (
         Manifest.from_folder(folder),
@@ -105,9 +105,9 @@ def test_other_files_are_not_taken_for_the_banks(folder: Path, tmp_path: Path) -
         Manifest.from_frame(hashed.frame.assign(sha256=digests[::-1]), folder),
         Manifest.from_frame(hashed.frame.assign(uri=[f"x/{uri}" for uri in hashed.uris]), folder),
     ):
-        assert with_ids_of(bank.path, other) == (other, "")
+        assert with_ids_of(bank, other) == (other, "")
         assert with_former_ids(other, bank.image_digest) is other
-    assert with_ids_of(tmp_path / "nothing", hashed) == (hashed, "")
+    assert with_ids_of(None, hashed) == (hashed, "")
 
 
 def test_a_damaged_bank_is_left_to_those_who_say_so(tmp_path: Path) -> None:
@@ -115,4 +115,4 @@ def test_a_damaged_bank_is_left_to_those_who_say_so(tmp_path: Path) -> None:
     manifest = bank.manifest()
     shutil.copy(tmp_path / "bank" / "embank.json", tmp_path / "bank" / "manifest.parquet")
     other = named(manifest, [f"x{i}" for i in range(80)])
-    assert with_ids_of(bank.path, other) == (other, "")
+    assert with_ids_of(bank, other) == (other, "")

@@ -281,13 +281,13 @@ def test_each_image_is_decoded_once_beforehand_and_once_for_all_transforms(
 
 @pytest.mark.slow
 def test_progress_counts_views(bank: Bank) -> None:
-    seen: list[view_features.Progress] = []
+    seen: list[view_features.PassProgress] = []
     invariances_from_bank(bank.path, MODEL, options("sharpness", seed=5), on_progress=seen.append)
     assert seen[-1].done == seen[-1].total == 10 * 3 + 10 - _known(seen, 40)
     assert math.isfinite(seen[-1].seconds_left)
 
 
-def _known(seen: list[view_features.Progress], most: int) -> int:
+def _known(seen: list[view_features.PassProgress], most: int) -> int:
     """References that earlier tests have left."""
     return most - seen[-1].total
 

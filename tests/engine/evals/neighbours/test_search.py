@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from engine.evals.neighbours import search
+from engine.evals.neighbours import approximate
 from engine.kernels.faiss_library import why_not
 from engine.kernels.vectors import Vectors
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "works")
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_recall_is_the_share_of_exact_neighbours_found(distance: str) -> None:
     x = np.random.default_rng(0).normal(0.3, 1, (1500, 12)).astype(np.float32)
-    built = search._build("ivf", Vectors(x), distance)
+    built = approximate.build("ivf", Vectors(x), distance)
     lists = built.settings["lists"]
     assert lists > 20
     oracle = NearestNeighbors(n_neighbors=6, metric=distance, algorithm="brute").fit(x.astype(np.float64))
@@ -25,7 +25,7 @@ def test_recall_is_the_share_of_exact_neighbours_found(distance: str) -> None:
         built.index.nprobe = visited
         found = built.nearest(Vectors(x[sample]), 6).rows
         expected = np.mean([len(set(t) & set(f)) for t, f in zip(truth, found, strict=True)]) / 5
-        recall, n = search._recall(built, Vectors(x), 5, "array", "cpu")
+        recall, n = approximate.recall(built, Vectors(x), 5, "array", "cpu")
         assert n == 200
         assert recall == pytest.approx(expected)
         recalls.append(recall)

@@ -14,9 +14,10 @@ from engine.evals.probe.lowshot import LowShot
 from engine.evals.probe.parts import SplitOptions
 from engine.evals.probe.selection import grid
 from engine.evals.probe.targets import Policies
-from engine.executors import Serial
+from engine.executors import SERIAL
 from stores.bank.reader import Bank
 from stores.bank.records import read_all
+from tests.one_by_one import OneByOne
 from tests.probe_banks import FAILED, FIRST, ROWS, SECOND, make_probe_bank
 
 OPTIONS = ProbeOptions(C=grid(1e-3, 1e1, 3), bootstrap=20)
@@ -48,7 +49,7 @@ def test_the_bank_gives_what_the_arrays_give(bank: Bank) -> None:
     }
 
 
-class _Elsewhere(Serial):
+class _Elsewhere(OneByOne):
     """As a worker process: what goes in and comes out has been pickled."""
 
     def run(self, function: Any, tasks: Any) -> Any:
@@ -61,7 +62,7 @@ def test_workers_find_the_same(bank: Bank, together: bool) -> None:
     asked = BankProbe(("edema", "oedema"), multi_label=together, policies=Policies("zeros", "zeros"))
     here, there = (
         probes_from_bank(bank.path, [SECOND, FIRST], asked, OPTIONS, executor=executor)
-        for executor in (None, _Elsewhere())
+        for executor in (SERIAL, _Elsewhere())
     )
     timed = ("seconds", "stages")
     assert [_without(one, timed) for one in there] == [_without(one, timed) for one in here]

@@ -22,10 +22,10 @@ C = grid(1e-3, 1e1, 3)
 @given(st.integers(0, 10**6), st.integers(2, 4))
 def test_draws_are_balanced_nested_and_keep_to_train(seed: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
-    codes = rng.integers(0, classes, 200)
-    train = np.flatnonzero(rng.random(200) < 0.7)
+    codes = rng.integers(0, classes, 80)
+    train = np.flatnonzero(rng.random(80) < 0.7)
     most = int(np.bincount(codes[train], minlength=classes).min())
-    order = numbers(200, seed, "set")
+    order = numbers(80, seed, "set")
     before: set[int] = set()
     for shots in range(1, most + 1):
         rows = draw(codes, train, shots, order)

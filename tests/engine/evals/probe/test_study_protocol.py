@@ -10,11 +10,11 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
-from tests.engine.evals.probe.test_solvers import Settings
 
 from engine.evals.probe.parts import Parts, published_validation
 from engine.evals.probe.study_protocol import WEIGHT_DECAY, Published, published, strength
 from engine.kernels.logistic.objective import measure
+from tests.engine.evals.probe.test_solvers import Settings
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.slow]
 

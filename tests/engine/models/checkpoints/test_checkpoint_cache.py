@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from tests.engine.models.checkpoints.test_download import QUICK, Server, server
 from torch import nn
 from torchvision import models
 
@@ -26,6 +25,7 @@ from engine.models.checkpoints.readers import TorchFile
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from tests.command import embank
+from tests.engine.models.checkpoints.test_download import QUICK, Server, server
 from tests.engine.models.plain import cosine, pictures, settle
 
 pytestmark = pytest.mark.slow

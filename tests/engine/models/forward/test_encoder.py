@@ -38,6 +38,12 @@ MORE = [
     "torchvision/swin_t",
 ]
 MODELS = [*FAMILIES, *(pytest.param(slug, marks=pytest.mark.slow) for slug in MORE)]
+#: Where layer norms and products of matrices stand for convolutions, and where activations are unlike.
+UNLIKE = ("torchvision/convnext_tiny", "torchvision/mobilenet_v3_small")
+FEWER = [
+    *FAMILIES,
+    *(pytest.param(slug, marks=() if slug in UNLIKE else pytest.mark.thorough) for slug in MORE),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +114,7 @@ def test_transformers_of_timm(variant: str, folder: Path) -> None:
     pixels = pictures(5, 224)
     one, two = (load(spec, Runtime(threads=t)) for t in (1, 2))
     found = two(pixels)
-    assert cosine(found, _exact(spec, pixels)) > 1 - 1e-8
+    assert cosine(found[:2], _exact(spec, pixels[:2])) > 1 - 1e-8
     assert torch.equal(torch.cat([one(pixels[i : i + 1]) for i in range(5)]), found)
     assert spec.layer == ("mean" if variant == "+mean" else "cls")
 
@@ -131,18 +137,18 @@ def test_features_are_the_plain_models(slug: str, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("slug", MODELS)
+@pytest.mark.parametrize("slug", FEWER)
 def test_a_feature_depends_on_its_image_alone(slug: str, precision: str, folder: Path) -> None:
     """Bit for bit: any batch size, any place in the batch, any neighbours, any number of threads."""
     spec = _spec(slug, folder)
-    pixels = pictures(11, SIDE)
+    pixels = pictures(7, SIDE)
     one, two = (load(spec, Runtime(precision=precision, threads=t)) for t in (1, 2))  # type: ignore[arg-type]
     whole = two(pixels)
     for encoder in (one, two):
-        for size in (1, 4, 11):
-            parts = torch.cat([encoder(pixels[i : i + size]) for i in range(0, 11, size)])
+        for size in (1, 4, 7):
+            parts = torch.cat([encoder(pixels[i : i + size]) for i in range(0, 7, size)])
             assert torch.equal(parts, whole), (size, encoder.runtime.threads)
-    order = torch.randperm(11, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
     assert torch.equal(two(pixels[order]), whole[order])
     strangers = torch.randint(
         0, 256, pixels.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
@@ -156,17 +162,17 @@ def test_a_feature_depends_on_its_image_alone(slug: str, precision: str, folder:
 @pytest.mark.parametrize("slug", ["torchvision/resnet18", "random/densenet121", LITE])
 def test_a_feature_depends_on_its_image_alone_at_full_size(slug: str, folder: Path) -> None:
     spec = _spec(slug, folder, Recipe())
-    pixels = pictures(7, 224)
+    pixels = pictures(5, 224)
     one, two = (load(spec, Runtime(threads=t)) for t in (1, 2))
     whole = two(pixels)
-    for size in (1, 5):
-        assert torch.equal(torch.cat([one(pixels[i : i + size]) for i in range(0, 7, size)]), whole)
+    for size in (1, 3):
+        assert torch.equal(torch.cat([one(pixels[i : i + size]) for i in range(0, 5, size)]), whole)
     assert torch.equal(one(pixels.flip(0)).flip(0), whole)
     assert cosine(whole[:2], _exact(spec, pixels[:2])) > 1 - 1e-9
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slug", MODELS)
+@pytest.mark.parametrize("slug", FEWER)
 def test_bf16_is_as_close_as_autocast(slug: str, folder: Path) -> None:
     """bfloat16 has 8 bits; what a network makes of that is its own affair, but folding must not add to it."""
     spec = _spec(slug, folder)

@@ -6,7 +6,7 @@ and without which no peer is served; and the HTTP servers, which dask starts eve
 left out, since they would serve anybody.
 """
 
-from typing import Any
+from typing import Any, TypedDict
 
 from distributed import LocalCluster, Nanny, Scheduler, Worker
 from distributed.security import Security
@@ -14,6 +14,19 @@ from distributed.security import Security
 from engine.errors import Refused
 
 _HOST = "127.0.0.1"
+
+
+class _Settings(TypedDict):
+    """What both kinds of cluster are started with."""
+
+    threads_per_worker: int
+    host: str
+    protocol: str
+    security: Security
+    dashboard_address: None
+    worker_class: type[Nanny]
+    local_directory: str
+    silence_logs: int
 
 
 class _Unserved:
@@ -41,7 +54,7 @@ class QuietNanny(Nanny):
 class _Quiet:
     """A cluster whose scheduler is a `QuietScheduler`, which dask's clusters give no way to say."""
 
-    scheduler_spec: dict[str, Any]
+    scheduler_spec: dict[str, object]
 
     async def _start(self) -> None:
         self.scheduler_spec = {**self.scheduler_spec, "cls": QuietScheduler}
@@ -85,7 +98,7 @@ def on_gpus(workers: int, scratch: str) -> Any:
     return CudaCluster(n_workers=workers, **_settings(scratch))
 
 
-def _settings(scratch: str) -> dict[str, Any]:
+def _settings(scratch: str) -> _Settings:
     return {
         "threads_per_worker": 1,
         "host": _HOST,

@@ -1,0 +1,5 @@
+"""The commands: a file for each group, which parses, makes one call and has the result shown.
+
+Only `cli` imports this package. Options that several commands have are in `options`, the words that they
+take in `choices`, what is printed in `engine.report` (`*_text`). Heavy imports stand within the functions.
+"""

@@ -1,0 +1,119 @@
+"""`embank fewshot`: episodes of prototypes."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+from engine.commands.choices import Backend, Distance, Mode
+from engine.commands.declaring import PROTOCOL, WHAT, Options, option
+from engine.commands.options import (
+    BankPath,
+    Bootstrap,
+    Device,
+    GroupDisjoint,
+    Json,
+    Models,
+    ModeOption,
+    NeighbourBackend,
+    PrototypeDistance,
+    Seed,
+    Split,
+)
+from engine.commands.showing import one_or_all, say_undone, show
+from stores.errors import Refused
+
+if TYPE_CHECKING:
+    from engine.evals.fewshot.evaluate import Protocol as FewShotProtocol
+
+
+class What(Options):
+    """Which images are evaluated by which features."""
+
+    model: Models
+    split: Split = None
+    cap: Annotated[int | None, option(WHAT, help="Images a class at most.", show_default="all")] = None
+
+
+class Protocol(Options):
+    """How episodes are drawn and scored."""
+
+    n_way: Annotated[
+        int | None,
+        option(PROTOCOL, "--n-way", help="Classes an episode.", show_default="5, or all if they are fewer"),
+    ] = None
+    n_shot: Annotated[int, option(PROTOCOL, "--n-shot", help="Support images a class.")] = 20
+    n_query: Annotated[int, option(PROTOCOL, "--n-query", help="Query images a class.")] = 15
+    episodes: Annotated[int, option(PROTOCOL, help="Episodes drawn.")] = 600
+    seed: Seed = 0
+    distance: PrototypeDistance = Distance.sqeuclidean
+    mode: ModeOption = Mode.default
+    group_disjoint: GroupDisjoint = None
+    patient_disjoint: Annotated[
+        bool, option(PROTOCOL, "--patient-disjoint", hidden=True, help="Old name of --group-disjoint.")
+    ] = False
+    bootstrap: Bootstrap = 0
+
+    def of_episodes(self, cap: int | None) -> "FewShotProtocol":
+        from engine.evals.fewshot.evaluate import Protocol
+
+        apart = self.group_disjoint
+        if self.patient_disjoint:
+            apart = _by_old_name(apart)
+        return Protocol(
+            self.n_way,
+            self.n_shot,
+            self.n_query,
+            self.episodes,
+            self.seed,
+            self.distance.value,
+            self.mode.value,
+            apart,
+            cap,
+        )
+
+
+def fewshot(
+    bank: BankPath,
+    what: What,
+    protocol: Protocol,
+    backend: NeighbourBackend = Backend.auto,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Prototype few-shot accuracy with its 95 % interval, from the bank alone; models in pairs.
+
+    Repeat --model for several models. --mode as-published takes the study's pool of images and its interval.
+    --device auto is the CPU, which is done before a GPU has started.
+    """
+    # Before numpy is imported: the kernel has threads of its own, and each calls single-threaded products.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from engine.evals.fewshot.bank import fewshots_from_bank
+    from engine.report.fewshot_text import print_fewshot
+    from stores.bank.records import together
+
+    episodes = protocol.of_episodes(what.cap)
+    with together() as batch:
+        results = fewshots_from_bank(
+            bank,
+            what.model,
+            episodes,
+            split=what.split,
+            backend=backend.value,
+            device=device,
+            bootstrap=protocol.bootstrap,
+        )
+    show(one_or_all(results), json, lambda: print_fewshot(results))
+    say_undone(batch)
+
+
+def _by_old_name(value: bool | None) -> bool:
+    """Take --patient-disjoint, which works for one release more."""
+    from engine.report import console
+
+    if value is False:
+        raise Refused(
+            "--patient-disjoint with --no-group-disjoint", "One says the opposite", "drop one of them"
+        )
+    console.say(
+        "--patient-disjoint is now called --group-disjoint; the old name will go with the next release."
+    )
+    return True

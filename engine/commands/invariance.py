@@ -1,0 +1,200 @@
+"""`embank invariance`: how alike features stay."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from engine.commands.checking import check_output
+from engine.commands.choices import BatchNorm, Mode, Products
+from engine.commands.declaring import OUTPUT, PROTOCOL, WHAT, Options, option
+from engine.commands.options import (
+    BankPath,
+    BankWeights,
+    BatchNormOption,
+    Device,
+    Force,
+    ImagesScored,
+    Json,
+    MaybeFile,
+    ModeOption,
+    OneModel,
+    Root,
+    Seed,
+)
+from engine.commands.processes import terminable
+from engine.commands.showing import noting, one_or_all, say_undone, show
+from stores.errors import Refused
+
+
+class What(Options):
+    """Which images are compared with what."""
+
+    model: OneModel
+    transform: Annotated[
+        list[str] | None,
+        option(WHAT, metavar="NAME ...", help="One of the study's 18, or all."),
+    ] = None
+    images: ImagesScored = None
+    multi_view: Annotated[
+        bool,
+        option(WHAT, "--multi-view", help="Compare two views of a study instead; opens no image."),
+    ] = False
+    pair: Annotated[
+        str | None,
+        option(
+            WHAT,
+            metavar="FIRST,SECOND",
+            help="With --multi-view: two values of the column view.",
+            show_default="the only two",
+        ),
+    ] = None
+    same_label: Annotated[
+        bool, option(WHAT, "--same-label", help="With --multi-view: pairs of one label only.")
+    ] = False
+    weights: BankWeights = None
+    root: Root = None
+
+
+class Protocol(Options):
+    """How likeness is measured."""
+
+    views: Annotated[
+        int, option(PROTOCOL, min=1, help="Of each image, where a transform does not fix it.")
+    ] = 256
+    shrinkage: Annotated[
+        str | None,
+        option(
+            PROTOCOL,
+            metavar="RULE",
+            help="Of the covariance: ledoit-wolf, ridge=VALUE, components=COUNT or none.",
+            show_default="ledoit-wolf; ridge=1e-6 as-published",
+        ),
+    ] = None
+    products: Annotated[Products, option(PROTOCOL, help="float32 is faster; the factor stays float64.")] = (
+        Products.float64
+    )
+    mode: ModeOption = Mode.default
+    batch_norm: BatchNormOption = BatchNorm.eval
+    seed: Seed = 0
+
+    def measure(self, images: int | None) -> dict[str, Any]:
+        """What both measurements are told, `regularisation` yet to be parsed."""
+        products = self.products.value
+        return {"images": images, "regularisation": self.shrinkage, "arithmetic": products, "seed": self.seed}
+
+
+class Output(Options):
+    """What is written and printed."""
+
+    out: MaybeFile = None
+    figure: Annotated[
+        Path | None,
+        option(OUTPUT, metavar="FILE", help="Draw cosines over the parameters here: .png, .svg or .pdf."),
+    ] = None
+    force: Force = False
+    json: Json = False
+
+
+def invariance(
+    bank: BankPath, what: What, protocol: Protocol, output: Output, device: Device = "auto"
+) -> None:
+    """How alike features stay when images are transformed. Run it again to resume; view features are kept.
+
+    Repeat --transform for several. --mode as-published does as the study's code. -o takes a contact sheet of
+    views: .png, .svg or .pdf.
+    """
+    from engine.report.invariance_text import print_invariances
+    from stores.bank.records import together
+    from stores.outputs import refuse_twice
+
+    for path in (output.out, output.figure):
+        check_output(path, bank, "invariance", output.force, inputs=(what.weights,), root=what.root)
+    refuse_twice(output.out, output.figure)
+    _refuse_both(what, protocol, output)
+    undone: list[Exception] = []
+    with together() as batch:
+        if what.multi_view:
+            reports = [_multi_view(bank, what, protocol, device)]
+        else:
+            results = _transformed(bank, what, protocol, device)
+            undone = _draw(results, output)
+            reports = [result.report for result in results]
+    show(one_or_all(reports), output.json, lambda: print_invariances(reports))
+    say_undone(batch, undone)
+
+
+def _refuse_both(what: What, protocol: Protocol, output: Output) -> None:
+    """Refuse options of views together with those of pairs."""
+    if not what.multi_view:
+        if what.pair or what.same_label:
+            raise Refused("--pair or --same-label", "They choose pairs", "add --multi-view")
+        return
+    options = (("--transform", what.transform), ("-o", output.out), ("--figure", output.figure))
+    drawn = [name for name, given in options if given]
+    if drawn or protocol.mode != Mode.default or protocol.batch_norm != BatchNorm.eval:
+        raise Refused(
+            f"--multi-view with {', '.join(drawn) or 'another mode'}",
+            "It compares stored features and makes no views",
+            "leave one of them out",
+        )
+
+
+def _multi_view(bank: str, what: What, protocol: Protocol, device: str) -> dict[str, Any]:
+    from engine.evals.common.compute import evaluation_device
+    from engine.evals.invariance.multiview import MultiViewOptions, multiview_from_bank
+    from engine.kernels.whitening import Regularisation
+
+    names = tuple(what.pair.split(",")) if what.pair else None
+    if names is not None and len(names) != 2:
+        raise Refused(f"pair {what.pair!r}", "It is FIRST,SECOND", "name two values of the column view")
+    asked = protocol.measure(what.images)
+    asked["regularisation"] = Regularisation.parse(asked["regularisation"] or "ledoit-wolf")
+    options = MultiViewOptions(pair=names, same_label=what.same_label, **asked)
+    return multiview_from_bank(bank, what.model, options, device=evaluation_device(device))
+
+
+def _transformed(bank: str, what: What, protocol: Protocol, device: str) -> list[Any]:
+    from engine.evals.invariance.evaluate import invariances_from_bank
+    from engine.evals.invariance.options import InvarianceOptions
+    from engine.kernels.transforms import TRANSFORMS
+    from engine.kernels.whitening import Regularisation
+    from engine.report import console
+
+    every = what.transform == ["all"]
+    asked = protocol.measure(what.images)
+    text = asked["regularisation"]
+    asked["regularisation"] = Regularisation.parse(text) if text else None
+    options = InvarianceOptions(
+        transforms=tuple(TRANSFORMS) if every else tuple(what.transform or ()),
+        views=protocol.views,
+        mode=protocol.mode.value,
+        batch_norm=protocol.batch_norm.value,
+        **asked,
+    )
+    with terminable(), console.embed_progress() as update:
+        progress: Any = update
+        return invariances_from_bank(
+            bank,
+            what.model,
+            options,
+            weights=what.weights,
+            root=what.root,
+            device=device,
+            on_progress=progress,
+            skip_undefined=every,
+        )
+
+
+def _draw(results: list[Any], output: Output) -> list[Exception]:
+    """Draw the pictures that are to be. Returns why one could not be drawn."""
+    undone: list[Exception] = []
+    if output.out:
+        from engine.report.views import views_sheet
+
+        with noting(undone):
+            views_sheet(results, output.out)
+    if output.figure:
+        from engine.report.views import invariance_figure
+
+        with noting(undone):
+            invariance_figure(results, output.figure)
+    return undone

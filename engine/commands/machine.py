@@ -1,0 +1,39 @@
+"""`embank doctor` and `embank quickstart`: the machine, and the first run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.commands.declaring import OUTPUT, option
+from engine.commands.options import Json
+from engine.commands.processes import terminable
+from engine.commands.showing import say_undone, show
+from stores.errors import MachineFault
+
+Folder = Annotated[Path, option(OUTPUT, "--dir", metavar="FOLDER", help="Folder for what is made.")]
+
+
+def doctor(json: Json = False) -> None:
+    """What this machine can do, what is missing, and how to mend it."""
+    from engine.doctor import examine, report
+    from engine.report.machine_text import print_examination
+
+    found = report(examine())
+    show(found, json, lambda: print_examination(found))
+    if not found["ok"]:
+        raise typer.Exit(MachineFault.exit_code)
+
+
+def quickstart(dir: Folder = Path("quickstart"), json: Json = False) -> None:
+    """The main job on real pictures and real weights, offline: manifest, embed, evaluate."""
+    from engine.quickstart import run
+    from engine.report import console
+    from engine.report.machine_text import print_quickstart
+    from stores.bank.records import together
+
+    with console.embed_progress(quiet=json) as update, terminable(), together() as batch:
+        result = run(dir, on_progress=update, say=console.say)
+    tables = (result.fewshot, result.probes)
+    show(result.to_dict(), json, lambda: print_quickstart(tables, result.paths))
+    say_undone(batch)

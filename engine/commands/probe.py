@@ -1,0 +1,218 @@
+"""`embank probe`: logistic regression on frozen features."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from engine.commands.checking import check_output
+from engine.commands.choices import Backend, Blank, ClassWeight, Mode, Select
+from engine.commands.declaring import PROTOCOL, WHAT, Options, option
+from engine.commands.options import (
+    BankPath,
+    Bootstrap,
+    Device,
+    Force,
+    Json,
+    LabelColumns,
+    MaybeFile,
+    Models,
+    ModeOption,
+    Scheduler,
+    Seed,
+    SolverBackend,
+    TestSplit,
+    TrainSplit,
+    UncertainFindings,
+    Workers,
+)
+from engine.commands.processes import executor_of, threads_of_each
+from engine.commands.showing import noting, one_or_all, say_undone, show
+
+if TYPE_CHECKING:
+    from engine.evals.probe.bank import BankProbe
+    from engine.evals.probe.evaluate import ProbeOptions
+
+
+class What(Options):
+    """Which labels are learned from which features, and which images are for what."""
+
+    model: Models
+    label: LabelColumns = None
+    multi_label: Annotated[
+        bool,
+        option(WHAT, "--multi-label", help="The columns are findings: learn all of them in one run."),
+    ] = False
+    train_split: TrainSplit = "train"
+    val_split: Annotated[
+        str, option(WHAT, "--val-split", metavar="SPLIT", help="The images that choose C.")
+    ] = "val"
+    test_split: TestSplit = "test"
+    val_fraction: Annotated[
+        float,
+        option(WHAT, "--val-fraction", help="Of the train patients, to choose C where no split is for that."),
+    ] = 0.2
+    holdout: Annotated[
+        bool, option(WHAT, "--holdout", help="No test split: hold out a fifth of the train patients.")
+    ] = False
+
+
+class Protocol(Options):
+    """How probes are fitted, chosen and judged."""
+
+    mode: ModeOption = Mode.default
+    uncertain: UncertainFindings = None
+    blank: Annotated[
+        Blank | None,
+        option(PROTOCOL, help="What empty findings become.", show_default="ignore; zeros as-published"),
+    ] = None
+    c_min: Annotated[float, option(PROTOCOL, "--c-min", help="Smallest C: the strongest regularisation.")] = (
+        1e-5
+    )
+    c_max: Annotated[
+        float,
+        option(PROTOCOL, "--c-max", help="Largest inverse regularisation C; 1/C is weight decay."),
+    ] = 1e6
+    values: Annotated[int, option(PROTOCOL, help="Values of C tried, evenly spaced in log C.")] = 45
+    select: Annotated[
+        Select | None,
+        option(
+            PROTOCOL,
+            metavar="SCORE",
+            help="Of the validation, to choose C: accuracy, mean-per-class, auroc or log-loss.",
+            show_default="accuracy; auroc with --multi-label",
+        ),
+    ] = None
+    standardise: Annotated[
+        bool,
+        option(
+            PROTOCOL,
+            "--standardise/--no-standardise",
+            help="By mean and deviation of the rows fitted; --no-standardise does not.",
+        ),
+    ] = True
+    class_weight: Annotated[
+        ClassWeight,
+        option(PROTOCOL, "--class-weight", help="balanced gives every class the same weight."),
+    ] = ClassWeight.none
+    low_shot: Annotated[
+        str | None,
+        option(
+            PROTOCOL,
+            "--low-shot",
+            metavar="COUNTS",
+            help="Also train on so many images a class, e.g. 1,2,5,10.",
+        ),
+    ] = None
+    seeds: Annotated[int, option(PROTOCOL, help="Draws of --low-shot.")] = 5
+    bootstrap: Bootstrap = 1000
+    seed: Seed = 0
+
+
+class Machine(Options):
+    """What computes."""
+
+    backend: SolverBackend = Backend.lockstep
+    device: Device = "auto"
+    workers: Workers = 0
+    scheduler: Scheduler = None
+
+
+class Output(Options):
+    """What is written and printed."""
+
+    out: MaybeFile = None
+    force: Force = False
+    json: Json = False
+
+
+def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, output: Output) -> None:
+    """Logistic probes on frozen features: C chosen on validation, refitted, tested; from the bank alone.
+
+    Repeat --model for several models, and --label for several columns. Columns are findings with
+    --multi-label, --uncertain or --blank. --mode as-published takes the study's order of the grid, its warm
+    starts and its 100 iterations. -o takes a figure of the validation score against C: .png, .svg or .pdf.
+    """
+    from engine.evals.probe.bank import probes_from_bank
+    from engine.report import console
+    from engine.report.probe_text import print_probe
+    from stores.bank.records import together
+
+    out = output.out
+    check_output(out, bank, "probe", output.force)
+    options = _options(protocol, machine)
+    asked = _asked(what, protocol)
+    with (
+        together() as batch,
+        executor_of(machine.workers, machine.scheduler, machine.device) as executor,
+        console.probe_progress() as progress,
+    ):
+        results = probes_from_bank(bank, what.model, asked, options, executor=executor, on_progress=progress)
+    undone = _draw(results, out)
+    drawn = None if undone else out
+    shown = [{**result, "plot": drawn} if out else result for result in results]
+    show(one_or_all(shown), output.json, lambda: print_probe(results, drawn))
+    for result in results:
+        if not result["converged"]:
+            console.say(f"{result['model']}, {result['label']}: not every fit converged; see the notes.")
+    say_undone(batch, undone)
+
+
+def _options(protocol: Protocol, machine: Machine) -> "ProbeOptions":
+    from engine.evals.common.compute import evaluation_device
+    from engine.evals.probe.evaluate import ProbeOptions
+    from engine.evals.probe.selection import grid
+    from engine.runtime import usable_cores
+
+    return ProbeOptions(
+        C=grid(protocol.c_min, protocol.c_max, protocol.values),
+        standardise=protocol.standardise,
+        class_weight=protocol.class_weight.value,
+        select=protocol.select.value if protocol.select else None,
+        mode=protocol.mode.value,
+        backend=machine.backend.value,
+        bootstrap=protocol.bootstrap,
+        seed=protocol.seed,
+        device=evaluation_device(machine.device),
+        threads=threads_of_each(machine.workers) or usable_cores(),
+    )
+
+
+def _asked(what: What, protocol: Protocol) -> "BankProbe":
+    """What is learned from what."""
+    from engine.evals.probe.bank import BankProbe
+    from engine.evals.probe.lowshot import LowShot
+    from engine.evals.probe.parts import SplitOptions
+    from engine.evals.probe.targets import Policies
+
+    mode, seed, uncertain, blank = protocol.mode, protocol.seed, protocol.uncertain, protocol.blank
+    policies = None
+    if what.multi_label or uncertain or blank:
+        # The study's uncertain cells became 0, as its blank ones were.
+        usual: Literal["zeros", "ignore"] = "zeros" if mode is Mode.as_published else "ignore"
+        words: tuple[Any, Any] = (uncertain.value if uncertain else usual, blank.value if blank else usual)
+        policies = Policies(*words)
+    return BankProbe(
+        labels=tuple(what.label or ("label",)),
+        multi_label=what.multi_label,
+        policies=policies,
+        splits=SplitOptions(
+            what.train_split,
+            what.val_split,
+            what.test_split,
+            what.val_fraction,
+            what.holdout,
+            seed,
+            mode.value,
+        ),
+        low_shot=LowShot.parse(protocol.low_shot, protocol.seeds, seed) if protocol.low_shot else None,
+    )
+
+
+def _draw(results: list[dict[str, Any]], out: Path | None) -> list[Exception]:
+    """Draw the figure, if there is to be one. Returns why it could not be drawn."""
+    undone: list[Exception] = []
+    if out:
+        from engine.report.probes import probe_figure
+
+        with noting(undone):
+            probe_figure(results, out)
+    return undone

@@ -1,0 +1,196 @@
+"""`embank saliency`: occlusion maps."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.commands.choices import BatchNorm, Mode, Precision
+from engine.commands.declaring import OUTPUT, PROTOCOL, Options, option
+from engine.commands.options import (
+    AllowOutside,
+    BatchNormOption,
+    Device,
+    Force,
+    Fp32OrBf16,
+    ImageIds,
+    ImagesOccluded,
+    Json,
+    MaxFailed,
+    MaybeFolder,
+    ModeOption,
+    OneModel,
+    RecipeWord,
+    Root,
+    Seed,
+    Threads,
+    Weights,
+)
+from engine.commands.processes import terminable
+from engine.commands.showing import end_with_failures, noting, say_undone, show
+
+if TYPE_CHECKING:
+    from engine.evals.saliency.images import Images
+    from engine.evals.saliency.options import SaliencyOptions
+    from engine.report.overlays import Gallery
+    from engine.runtime import Runtime
+
+BankOrManifest = Annotated[
+    str, typer.Argument(metavar="BANK|MANIFEST", help="A bank's directory or URL, or a manifest.")
+]
+
+
+class What(Options):
+    """Which images are explained of which model."""
+
+    model: OneModel
+    weights: Weights = None
+    recipe: RecipeWord = None
+    images: ImagesOccluded = None
+    id: ImageIds = None
+    root: Root = None
+    allow_outside: AllowOutside = False
+
+
+class Protocol(Options):
+    """How images are occluded."""
+
+    mode: ModeOption = Mode.default
+    size: Annotated[int, option(PROTOCOL, min=1, help="Side of the square, pixels.")] = 10
+    stride: Annotated[
+        int | None,
+        option(
+            PROTOCOL,
+            min=1,
+            help="Pixels from place to place; 1 is exact, and the study's.",
+            show_default="8 on the CPU, where 1 takes hours; 1 on a GPU and as-published",
+        ),
+    ] = None
+    fill: Annotated[
+        str,
+        option(
+            PROTOCOL,
+            metavar="COLOUR",
+            help="0 (after normalisation), mean (the image's colour), or R,G,B.",
+        ),
+    ] = "0"
+    batch_norm: BatchNormOption = BatchNorm.eval
+    max_failed: MaxFailed = 0.01
+    seed: Seed = 0
+
+    def options(self, what: What) -> "SaliencyOptions":
+        from engine.evals.saliency.options import SaliencyOptions
+
+        return SaliencyOptions(
+            mode=self.mode.value,
+            size=self.size,
+            stride=self.stride,
+            fill=self.fill,
+            batch_norm=self.batch_norm.value,
+            images=what.images,
+            ids=tuple(what.id or ()),
+            seed=self.seed,
+        )
+
+
+class Machine(Options):
+    """What computes."""
+
+    device: Device = "auto"
+    precision: Fp32OrBf16 = Precision.fp32
+    threads: Threads = None
+
+
+class Output(Options):
+    """What is written and printed."""
+
+    out: MaybeFolder = None
+    shared_scale: Annotated[
+        bool,
+        option(OUTPUT, "--shared-scale", help="One colour scale for all overlays, so that they compare."),
+    ] = False
+    force: Force = False
+    json: Json = False
+
+
+def saliency(
+    source: BankOrManifest, what: What, protocol: Protocol, machine: Machine, output: Output
+) -> None:
+    """Occlusion maps and attentive diffusion. Run it again to resume; finished maps are kept.
+
+    Images are drawn by --seed, or named by --id, which may be repeated. --mode as-published takes one image
+    and the study's settings. --precision bf16 is faster; its error is measured and recorded. -o takes the
+    folder for overlays (PNG) and maps (npy); it is needed with a manifest.
+    """
+    from engine.report.saliency_text import print_saliency
+    from engine.runtime import Runtime
+    from stores.bank.records import together
+
+    options = protocol.options(what)
+    runtime = Runtime.resolve(machine.device, machine.precision.value, machine.threads, protocol.seed)
+    chosen = _open(source, what, protocol, output)
+    gallery = _gallery(chosen, options, runtime, output)
+    undone: list[Exception] = []
+
+    def add(one: Any) -> None:
+        with noting(undone):
+            if gallery and not undone:
+                gallery.add(one)
+
+    with terminable(), together() as batch:
+        report = _run(chosen, options, runtime, add)
+    if gallery:
+        with noting(undone):
+            gallery.finish()
+        report["files"] = gallery.files
+    show(report, output.json, lambda: print_saliency(report))
+    say_undone(batch, undone)
+    end_with_failures(report["failed"] > protocol.max_failed * report["images"])
+
+
+def _open(source: str, what: What, protocol: Protocol, output: Output) -> "Images":
+    from engine.evals.saliency.images import open_images
+    from engine.recipes import load_recipe
+
+    return open_images(
+        source,
+        what.model,
+        weights=what.weights,
+        recipe=load_recipe(what.recipe) if what.recipe else None,
+        seed=protocol.seed,
+        root=what.root,
+        allow_outside=what.allow_outside,
+        home=output.out,
+    )
+
+
+def _gallery(
+    chosen: "Images", options: "SaliencyOptions", runtime: "Runtime", output: Output
+) -> "Gallery | None":
+    """The folder of overlays, if there is to be one; refused if there is something else in it."""
+    if not output.out:
+        return None
+    from engine.report.overlays import About, Gallery, refuse_strangers
+    from stores.outputs import Images, check_folder
+
+    check_folder(output.out)
+    refuse_strangers(output.out, Images.of(chosen.manifest), force=output.force)
+    stride = options.on(runtime.on_cuda).stride or 1
+    return Gallery(output.out, About(chosen.title, stride, options.size), shared=output.shared_scale)
+
+
+def _run(
+    chosen: "Images", options: "SaliencyOptions", runtime: "Runtime", add: Callable[[Any], None]
+) -> dict[str, Any]:
+    from engine.evals.saliency.evaluate import saliency as run
+    from engine.report import progress
+
+    with progress.saliency_progress() as update:
+        return run(
+            chosen,
+            options,
+            runtime=runtime,
+            on_progress=update,
+            on_map=add,
+            on_estimate=progress.say_estimate,
+        )

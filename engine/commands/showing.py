@@ -1,0 +1,64 @@
+"""What commands do with a result: print it, say what could not be written, end with a code."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from stores.errors import EmbankError, MachineFault, Refused
+
+if TYPE_CHECKING:
+    from stores.bank.records import Batch
+
+#: Done, but too many rows failed, or damage was found.
+EXIT_FAILED_ROWS = 1
+
+
+def show(document: Any, json: bool, text: Callable[[], None]) -> None:
+    """Print a result: as one JSON document, or as `text` prints it."""
+    if not json:
+        text()
+        return
+    from engine.report import console
+
+    console.print_json(document)
+
+
+def one_or_all(results: Sequence[Any]) -> Any:
+    """The JSON document of results: the result itself if it is alone."""
+    return results if len(results) > 1 else results[0]
+
+
+def end_with_failures(failed: bool) -> None:
+    """End with 1 if rows failed or damage was found."""
+    if failed:
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+@contextlib.contextmanager
+def noting(undone: list[Exception]) -> Iterator[None]:
+    """Note an output that cannot be written, so that the numbers are printed all the same.
+
+    An image that has changed is no such case: it is a refusal, before a record is kept.
+    """
+    from engine.errors import ChangedImage
+
+    try:
+        yield
+    except ChangedImage:
+        raise
+    except (EmbankError, OSError) as error:
+        undone.append(error)
+
+
+def say_undone(batch: "Batch", undone: list[Exception] | tuple[()] = ()) -> None:
+    """Say, after the numbers, which record or output they have not; exit 3 unless the bank is read-only."""
+    from engine.report import console
+
+    for lost in batch.lost:
+        console.say(f"No record was kept. {lost}")
+    for error in undone:
+        console.say(f"Not written. {error}")
+    if undone or not all(lost.exit_code == Refused.exit_code for lost in batch.lost):
+        raise typer.Exit(MachineFault.exit_code)

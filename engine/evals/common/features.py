@@ -1,0 +1,300 @@
+"""What evaluations take: a bank's feature or a user's own arrays, with labels, groups, splits and ids.
+
+    from embank import Features
+    features = Features.from_bank("xrays.bank", "torchvision/resnet50")
+    features = Features.from_arrays(embeddings, labels, groups=patients)
+
+Making one reads no embedding of a bank and copies none of an array; columns and ids are read when they are
+first needed.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from engine.errors import Refused
+from engine.evals.common.advice import name_column
+from engine.evals.common.labels import Labels, group_codes, label_codes
+from engine.evals.common.splits import SplitRows, split_rows
+from engine.kernels.float16 import finite_rows
+from stores.bank.image_ids import image_ids
+from stores.bank.labelled import column_codes
+from stores.bank.layout import MANIFEST
+from stores.bank.reader import Bank, FeatureSet
+from stores.parquet import Texts
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the features of a bank come from.
+
+    Attributes:
+        bank: that they lie in.
+        features: the sealed feature.
+    """
+
+    bank: Bank
+    features: FeatureSet
+
+    @property
+    def key(self) -> str:
+        """Digest of all that the embeddings depend on."""
+        return self.features.key.digest
+
+    @property
+    def manifest_file(self) -> str:
+        """SHA-256 of the manifest's file."""
+        return self.bank.files[MANIFEST]
+
+
+@dataclass(frozen=True)
+class Usable:
+    """Rows that an evaluation can use, and how many it cannot, each for the first reason that holds.
+
+    Attributes:
+        rows: intp, ascending.
+        outside: rows of other splits.
+        failed: rows within, without an embedding.
+        unlabelled: rows within, with an embedding and without a label.
+    """
+
+    rows: NDArray[np.intp]
+    outside: int
+    failed: int
+    unlabelled: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Features:
+    """Features of N images; made by `from_bank` or `from_arrays`.
+
+    Attributes:
+        name: full name in the bank; what the user called arrays.
+        title: what people call them.
+        array: [N, d] of any float type: numpy, perhaps mapped from files, or a torch tensor.
+        ok: bool [N], rows that have an embedding.
+        label: column of the manifest that the labels come from; None for arrays.
+        data_set: what decides, with a protocol, which images are drawn; the features do not.
+        source: the bank; None for arrays.
+        columns: gives the `Labels` of `label`, `group` and `split`; None for one that there is not.
+        ids: gives the ids of the images.
+    """
+
+    name: str
+    title: str
+    array: Any
+    ok: NDArray[np.bool_]
+    label: str | None
+    data_set: str
+    source: Source | None
+    columns: Callable[[str], Labels | None]
+    ids: Callable[[], Texts]
+
+    @classmethod
+    def from_bank(cls, bank: Bank | Path | str, model: str | None = None, label: str = "label") -> "Features":
+        """Take a sealed feature of a bank.
+
+        Args:
+            bank: a bank, its path or its URL.
+            model: slug, feature name, or a beginning that fits one feature; None if there is one only.
+            label: column of the manifest whose texts are the classes.
+
+        Raises:
+            BankError: no such bank or feature, or a damaged one.
+        """
+        store = bank if isinstance(bank, Bank) else Bank.open(bank)
+        features = store.features(model)
+
+        def column(name: str) -> Labels:
+            codes, names = column_codes(store, label if name == "label" else name)
+            return Labels(codes.astype(np.int64), tuple(names))
+
+        return cls(
+            features.name, features.title, features.array, features.ok, label, store.image_digest,
+            Source(store, features), column, lambda: image_ids(store),
+        )  # fmt: skip
+
+    @classmethod
+    def from_arrays(
+        cls,
+        array: Any,
+        labels: Any,
+        *,
+        groups: Any = None,
+        splits: Any = None,
+        image_ids: Sequence[str] | None = None,
+        ok: ArrayLike | None = None,
+        name: str = "features",
+        data_set: str = "",
+    ) -> "Features":
+        """Take arrays.
+
+        Args:
+            array: [N, d] of any float type; a torch tensor stays on its device.
+            labels: [N] whole numbers or texts (`engine.evals.common.labels`); rows without one are not
+                classified. None for evaluations that need none.
+            groups: [N] patients, as labels; a missing one is a patient of its own.
+            splits: [N] texts such as `train`; a missing one is in no split.
+            image_ids: N different texts; by default the numbers of the rows.
+            ok: bool [N], rows that have features; None looks at all numbers: those of finite ones.
+            name: what the features are called in results.
+            data_set: name or digest of the images, for evaluations that draw some of them.
+
+        Raises:
+            Refused: arrays that do not belong together, or labels that are none.
+        """
+        array = array if hasattr(array, "shape") else np.asarray(array)
+        shape = tuple(array.shape)
+        read = label_codes([""] * (shape[0] if shape else 0) if labels is None else labels)
+        rows = len(read.codes)
+        if len(shape) != 2 or shape[0] != rows or (ok is not None and np.shape(ok) != (rows,)):
+            raise Refused(
+                f"features of shape {shape} for {rows} labels",
+                "They are a matrix with a row for each label",
+                "give arrays that belong together",
+            )
+        of: dict[str, Labels | None] = {"label": read, "group": None, "split": None}
+        of["group"] = None if groups is None else _of_rows(group_codes(groups), rows, "groups")
+        of["split"] = None if splits is None else _of_rows(group_codes(splits), rows, "splits")
+        fine = _finite(array) if ok is None else np.asarray(ok, np.bool_)
+        if image_ids is not None:
+            _check_ids(image_ids, rows)
+        ids = (lambda: Texts.of(map(str, range(rows)))) if image_ids is None else lambda: Texts.of(image_ids)
+        return cls(name, name, array, fine, None, data_set, None, of.__getitem__, ids)
+
+    def __len__(self) -> int:
+        return len(self.ok)
+
+    def __repr__(self) -> str:
+        where = "" if self.source is None else f" in {self.source.bank.path}"
+        kind = str(self.array.dtype).removeprefix("torch.")
+        shape = f"{len(self):,} x {self.array.shape[1]} {kind}"
+        return f"Features({self.title}{where}: {shape}, {int(self.ok.sum()):,} usable)"
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Codes int64 [N], -1 without a label, and what they stand for."""
+        labels = self.columns("label")
+        assert labels is not None
+        return labels
+
+    @cached_property
+    def groups(self) -> Labels | None:
+        """Patients, as labels; None where none are known."""
+        return self.columns("group")
+
+    @cached_property
+    def splits(self) -> Labels | None:
+        """Splits, as labels; None where none are known."""
+        return self.columns("split")
+
+    @cached_property
+    def image_ids(self) -> Texts:
+        """The ids of all images. Of a bank they are read once, from its manifest or from a copy beside it."""
+        return self.ids()
+
+    def texts(self, column: str) -> tuple[NDArray[np.int64], list[str]]:
+        """Return codes [N], -1 where missing, and the texts that they index; none without such a column.
+
+        Args:
+            column: `label`, `split` or `group`.
+        """
+        labels = {"label": self.labels, "split": self.splits, "group": self.groups}[column]
+        if labels is None:
+            return np.full(len(self), -1, np.int64), []
+        if labels.names is not None:
+            return labels.codes, list(labels.names)
+        values, codes = np.unique(labels.codes, return_inverse=True)
+        missing = int((values < 0).sum())
+        return codes.astype(np.int64) - missing, [str(value) for value in values[missing:].tolist()]
+
+    def usable(self, inside: NDArray[np.bool_] | None = None) -> Usable:
+        """Find the rows that have an embedding and a label.
+
+        Args:
+            inside: bool [N], the rows that are meant; None for all.
+        """
+        within = np.ones(len(self), np.bool_) if inside is None else inside
+        has_label = self.labels.codes >= 0
+        return Usable(
+            np.flatnonzero(within & self.ok & has_label),
+            int((~within).sum()),
+            int((within & ~self.ok).sum()),
+            int((within & self.ok & ~has_label).sum()),
+        )
+
+    def split_rows(self, words: Mapping[str, str]) -> SplitRows:
+        """Find the rows of splits; none where there is no such split.
+
+        Args:
+            words: part -> the word for its split (`stores.manifest.split_words`).
+
+        Raises:
+            Refused: two words mean the same split.
+        """
+        splits = self.splits
+        if splits is None:
+            return split_rows(np.full(len(self), -1), (), words)
+        return split_rows(splits.codes, splits.names or (), words)
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits that there are."""
+        return () if self.splits is None else self.splits.names or ()
+
+    @property
+    def split_remedy(self) -> str:
+        """What gives features splits that have none, for a message."""
+        return "give `splits` to Features.from_arrays" if self.source is None else name_column("split")
+
+    def refuse_arrays(self, evaluation: str) -> Source:
+        """Return the bank of the features, for an evaluation that opens their images.
+
+        Raises:
+            Refused: they are arrays.
+        """
+        if self.source is None:
+            raise Refused(
+                f"{evaluation} of arrays",
+                "It embeds the images again, which only a bank leads to",
+                "embed the images with `embank embed` and take Features.from_bank(BANK, MODEL)",
+            )
+        return self.source
+
+
+def is_torch(array: Any) -> bool:
+    """Whether an array is a torch tensor; torch is not imported."""
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def _finite(array: Any) -> NDArray[np.bool_]:
+    if is_torch(array):
+        on_host: NDArray[np.bool_] = array.isfinite().all(dim=1).cpu().numpy()
+        return on_host
+    return finite_rows(array)
+
+
+def _of_rows(labels: Labels, rows: int, what: str) -> Labels:
+    if len(labels.codes) != rows:
+        raise Refused(f"{len(labels.codes)} {what} for {rows} labels", "There is one a row", "give one a row")
+    if what == "splits" and labels.names is None:
+        values, codes = np.unique(labels.codes, return_inverse=True)
+        missing = int((values < 0).sum())
+        return Labels(codes - missing, tuple(str(value) for value in values[missing:].tolist()))
+    return labels
+
+
+def _check_ids(ids: Sequence[str], rows: int) -> None:
+    if len(ids) != rows or len(set(ids)) != rows or not all(isinstance(name, str) for name in ids):
+        raise Refused(
+            f"{len(ids)} image ids, {len(set(ids))} different ones, for {rows} labels",
+            "Every row has an id of its own, a text",
+            "give as many different texts, or none for the numbers of the rows",
+        )

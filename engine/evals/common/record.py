@@ -1,0 +1,183 @@
+"""The one writer of evaluations' records: the same fields of `used` whatever was evaluated."""
+
+import hashlib
+from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict, dataclass, field
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.evals.common.compute import Compute
+from engine.evals.common.features import Features
+from engine.evals.common.predictions import Predictions
+from engine.versions import versions
+from stores.bank.records import RunRecord, keep, not_kept
+from stores.errors import BankError
+from stores.json_types import Json, JsonObject
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that played one part.
+
+    Attributes:
+        split: the word that they were asked for by; None where no split was named.
+        rows: how many.
+        digest: SHA-256 of the N rows as bits, 1 for each that took part, the lowest bit first.
+    """
+
+    split: str | None
+    rows: int
+    digest: str
+
+    @classmethod
+    def of(cls, rows: NDArray[np.integer], total: int, split: str | None = None) -> "Part":
+        """The part that some of all rows play."""
+        bits = np.zeros(total, np.bool_)
+        bits[rows] = True
+        digest = hashlib.sha256(np.packbits(bits, bitorder="little").tobytes()).hexdigest()
+        return cls(split, len(rows), digest)
+
+
+@dataclass(frozen=True)
+class Used:
+    """What an evaluation used.
+
+    Attributes:
+        feature: full name; for arrays what the user called them.
+        title: what people call it.
+        key: digest of all that the embeddings depend on; None for arrays, as the other digests.
+        manifest_digest, image_digest: of the bank's manifest, and of its images alone.
+        label: column with the classes; None for arrays, and where no labels are used.
+        splits: part -> the rows that played it, e.g. `train`, `test`; `images` where there is one part.
+        device, backend, threads: where and how it was computed.
+        seed: of what was drawn; None where nothing is.
+    """
+
+    feature: str
+    title: str
+    key: str | None
+    manifest_digest: str | None
+    image_digest: str | None
+    label: str | None
+    splits: Mapping[str, Part]
+    device: str
+    backend: str
+    threads: int
+    seed: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        features: Features,
+        compute: Compute,
+        splits: Mapping[str, Part],
+        *,
+        backend: str,
+        seed: int | None = None,
+        labelled: bool = True,
+    ) -> "Used":
+        """Take what features and machine say.
+
+        Args:
+            backend: that was used in fact, e.g. `array`.
+            labelled: whether labels were used.
+        """
+        source = features.source
+        return cls(
+            features.name,
+            features.title,
+            source.key if source else None,
+            source.bank.manifest_digest if source else None,
+            source.bank.image_digest if source else None,
+            features.label if labelled else None,
+            splits,
+            compute.device,
+            backend,
+            compute.threads,
+            seed,
+        )
+
+    def to_dict(self) -> JsonObject:
+        """Return all fields."""
+        return cast(JsonObject, asdict(self))
+
+
+#: Members of `used` that every record of an evaluation has.
+USED_FIELDS = tuple(Used.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a record says of a result.
+
+    Attributes:
+        metrics: numbers with their intervals.
+        seconds: by stage.
+        failures: reason -> rows that were not used.
+        convergence: of the solver, where there is one.
+        predictions: of single images.
+    """
+
+    metrics: Mapping[str, Json]
+    seconds: Mapping[str, Json]
+    failures: Mapping[str, Json] = field(default_factory=dict)
+    convergence: Mapping[str, Json] = field(default_factory=dict)
+    predictions: Predictions | None = None
+
+
+def record_of(
+    kind: str,
+    features: Features,
+    asked: Mapping[str, Json],
+    used: Used,
+    outcome: Outcome,
+    more_used: Mapping[str, Json] | None = None,
+) -> RunRecord:
+    """Make the record of an evaluation, with its predictions attached.
+
+    Args:
+        kind: as in `engine.evals.catalogue`.
+        asked: the settings as given.
+        more_used: what only this evaluation used.
+
+    Raises:
+        BankError: predictions name images, and the bank's manifest is damaged.
+    """
+    predictions = outcome.predictions
+    return RunRecord.now(
+        kind=kind,
+        asked=asked,
+        used={**used.to_dict(), **(more_used or {})},
+        metrics=outcome.metrics,
+        seconds=outcome.seconds,
+        versions=versions(),
+        failures=outcome.failures,
+        convergence=outcome.convergence,
+        attached={} if predictions is None else predictions.attachments(lambda: features.image_ids),
+        manifest_file=features.source.manifest_file if features.source else "",
+    )
+
+
+def keep_record(
+    report: MutableMapping[str, Json],
+    kind: str,
+    features: Features,
+    asked: Mapping[str, Json],
+    used: Used,
+    outcome: Outcome,
+    more_used: Mapping[str, Json] | None = None,
+) -> None:
+    """Write the record of a result in the bank of the features; other arguments as for `record_of`.
+
+    Args:
+        report: what the command prints; says so where no record could be kept (`stores.bank.records.keep`).
+    """
+    assert features.source is not None
+    try:
+        record = record_of(kind, features, asked, used, outcome, more_used)
+    except BankError as error:  # the manifest, which no number depends on
+        not_kept(error, report)
+        return
+    keep(record, features.source.bank.path, report)

@@ -1,0 +1,46 @@
+"""What every evaluation returns: metrics with intervals, predictions of single images, a JSON document."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isnan, nan
+from typing import Protocol
+
+from engine.evals.common.predictions import Predictions
+from stores.json_types import JsonObject
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a result.
+
+    Attributes:
+        value: NaN where it is undefined.
+        low, high: its 95 % interval; NaN where there is none.
+        reason: why the value or its interval is undefined, or what the value leaves out; else "".
+    """
+
+    value: float
+    low: float = nan
+    high: float = nan
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if isnan(self.value) and not self.reason:
+            raise ValueError("a number that is undefined has a reason")
+
+
+class Result(Protocol):
+    """A result of any evaluation; implementations are frozen dataclasses."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know, one sentence each."""
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """Return the numbers by name, the headline first."""
+
+    def predictions(self) -> Predictions | None:
+        """Return what was predicted of single images; None where nothing is."""
+
+    def to_dict(self) -> JsonObject:
+        """Return what a record keeps of the result."""

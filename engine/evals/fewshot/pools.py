@@ -1,0 +1,78 @@
+"""Which classes and images of the features episodes are drawn from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import Refused
+from engine.evals.common.groups import kept_apart
+from engine.evals.fewshot.options import USUAL_WAYS, Protocol
+from engine.kernels.episodes import Rows, smallest_keys
+
+#: The study's loop over the shuffled images of a large set ends after index 10,000.
+PUBLISHED_POOL = 10_001
+
+
+def resolved(
+    protocol: Protocol, groups: NDArray[np.int64] | None, codes: NDArray[np.integer]
+) -> tuple[Protocol, tuple[str, ...]]:
+    """The protocol with a number of classes and with patients apart or not, and what is to be said of it.
+
+    Args:
+        codes: labels of the usable rows.
+    """
+    apart, note = kept_apart(
+        protocol.group_disjoint,
+        groups is not None,
+        published=protocol.published,
+        what="in both support and query of an episode",
+    )
+    notes, ways = [note] if note else [], protocol.n_way
+    if ways is None:
+        need, sizes = protocol.n_shot + protocol.n_query, np.unique(codes, return_counts=True)[1]
+        large = int((sizes >= need).sum())
+        ways = max(2, min(USUAL_WAYS, large))
+        if ways < USUAL_WAYS and large >= 2:
+            small = "" if large == len(sizes) else f", as {len(sizes) - large} of {len(sizes)} are too small"
+            notes.append(
+                f"n-way is {ways} and not {USUAL_WAYS}: {large} classes have {need} usable images{small}"
+            )
+    return replace(protocol, n_way=ways, group_disjoint=apart), tuple(notes)
+
+
+def pools_of(codes: NDArray[np.integer], usable: Rows, protocol: Protocol, data_set: str) -> dict[int, Rows]:
+    """Rows of each class that may be drawn, sorted by row; classes sorted by code."""
+    identity = protocol.identity(data_set)
+    if protocol.published:
+        usable = smallest_keys(identity.stream("pool"), usable, len(codes), PUBLISHED_POOL)
+    here = codes[usable]
+    order = np.argsort(here, kind="stable")
+    classes, starts = np.unique(here[order], return_index=True)
+    pools = (
+        {int(c): usable[part] for c, part in zip(classes, np.split(order, starts[1:]), strict=True)}
+        if len(here)
+        else {}
+    )
+    if protocol.cap is not None:
+        pools = {
+            c: smallest_keys(identity.stream("cap"), rows, len(codes), protocol.cap)
+            for c, rows in pools.items()
+        }
+    return pools
+
+
+def too_few(
+    pools: Mapping[int, Rows], names: Sequence[str] | None, large: int, protocol: Protocol, rows: int,
+    codes: NDArray[np.integer], have: NDArray[np.bool_],
+) -> Refused:  # fmt: skip
+    need = protocol.n_shot + protocol.n_query
+    largest = sorted(pools, key=lambda c: -len(pools[c]))[:10]
+    sizes = ", ".join(f"{c if names is None else names[c]} {len(pools[c]):,}" for c in largest)
+    return Refused(
+        f"{large} of {len(pools)} classes have {need} usable images (largest: {sizes or 'none'}; "
+        f"of {rows:,} rows, {int((~have).sum()):,} have no embedding, {int((codes < 0).sum()):,} no label)",
+        f"{protocol.ways} classes with n_shot + n_query = {need} images each are needed",
+        "lower --n-way, --n-shot or --n-query, or add images",
+    )

@@ -1,0 +1,93 @@
+"""Drawing block after block of episodes, and counting what each model answers."""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.evals.fewshot.options import Protocol
+from engine.evals.fewshot.predictors import Predictor
+from engine.kernels.episodes import Episodes, Rows, Sampler
+
+#: Drawn rows that a block of episodes may have.
+_BLOCK_ROWS = 4_000_000
+#: Most classes for which a confusion matrix is kept.
+_MOST_CONFUSED = 2000
+
+
+class Clock:
+    """Seconds of each stage, those of one model apart."""
+
+    def __init__(self) -> None:
+        self._last, self._shared = time.perf_counter(), dict[str, float]()
+        self._own: dict[str, float] = {}
+
+    def lap(self, stage: str, model: str | None = None) -> None:
+        now = time.perf_counter()
+        spent, into = now - self._last, self._shared if model is None else self._own
+        key = stage if model is None else model
+        into[key] = into.get(key, 0.0) + spent
+        self._last = now
+
+    def of(self, model: str) -> dict[str, float]:
+        """Stages of all models together, and the kernel's of this one."""
+        stages = {**self._shared, "kernel": self._own.get(model, 0.0)}
+        return {name: round(seconds, 6) for name, seconds in stages.items()}
+
+
+class Tally:
+    """Counts of one model over all episodes."""
+
+    def __init__(self, episodes: int, classes: int, rows: int) -> None:
+        self.accuracies = np.empty(episodes, np.float64)
+        self.confusion = np.zeros((classes, classes), np.int64) if classes <= _MOST_CONFUSED else None
+        self.correct = np.zeros(rows, np.int64)
+
+    def add(self, start: int, drawn: Episodes, predicted: NDArray[np.int16]) -> None:
+        right = predicted == np.arange(predicted.shape[1])[:, None]
+        self.accuracies[start : start + len(drawn)] = right.mean(axis=(1, 2))
+        if self.confusion is not None:
+            chosen = np.take_along_axis(drawn.classes[:, :, None], predicted.astype(np.int64), axis=1)
+            cells = drawn.classes[:, :, None] * len(self.confusion) + chosen
+            self.confusion += np.bincount(cells.ravel(), minlength=self.confusion.size).reshape(
+                self.confusion.shape
+            )
+        self.correct += np.bincount(drawn.query[right], minlength=len(self.correct))
+
+
+class Run:
+    """Draws block after block of episodes and lets each model predict them.
+
+    Attributes:
+        digest: SHA-256 of the drawn rows.
+        queries: int64 [rows], how often each row was a query.
+        tallies: model -> its counts.
+    """
+
+    def __init__(
+        self, protocol: Protocol, pools: Sequence[Rows], data_set: str, groups: NDArray[np.int64] | None,
+        rows: int,
+    ) -> None:  # fmt: skip
+        disjoint = groups if protocol.group_disjoint else None
+        self._sampler = Sampler(pools, protocol.identity(data_set), disjoint)
+        self._protocol, self._classes, self._rows = protocol, len(pools), rows
+        self.digest = hashlib.sha256()
+        self.queries = np.zeros(self._rows, np.int64)
+        self.tallies: dict[str, Tally] = {}
+
+    def go(self, predictors: Mapping[str, Predictor], clock: Clock) -> None:
+        p = self._protocol
+        self.tallies = {name: Tally(p.episodes, self._classes, self._rows) for name in predictors}
+        step = max(1, _BLOCK_ROWS // (p.ways * (p.n_shot + p.n_query)))
+        for start in range(0, p.episodes, step):
+            drawn = self._sampler.draw(min(step, p.episodes - start))
+            self.digest.update(drawn.digest_bytes)
+            self.queries += np.bincount(drawn.query.ravel(), minlength=self._rows)
+            clock.lap("sampling")
+            for name, predict in predictors.items():
+                predicted = predict(drawn)
+                clock.lap("kernel", name)
+                self.tallies[name].add(start, drawn, predicted)
+                clock.lap("counting")

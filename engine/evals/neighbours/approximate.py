@@ -1,0 +1,91 @@
+"""FAISS's approximate indices, with their recall against the exact search."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import Refused
+from engine.kernels import faiss_library
+from engine.kernels.neighbours import Neighbours, nearest
+from engine.kernels.vectors import Distance, Space, Vectors, exact_distances
+from stores.json_types import JsonObject
+
+#: Rows that an approximate index's recall is measured on.
+RECALL_SAMPLE = 200
+#: An IVF query visits one list in so many, but at least so many lists; rows a list that it is trained on.
+_IVF_ONE_IN, _IVF_LEAST, _IVF_TRAINING = 16, 8, 64
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """A built FAISS index over the base, prepared by its space."""
+
+    index: Any
+    base: Vectors
+    space: Space
+    settings: JsonObject
+
+    def nearest(self, queries: Vectors, k: int) -> Neighbours:
+        """As the index orders them; distances computed again in float64."""
+        stored = queries.slice(0, len(queries))
+        _, rows = self.index.search(np.ascontiguousarray(self.space.prepare(stored)[0]), k)
+        vectors = self.base.take(rows.clip(min=0).ravel()).astype(np.float64)
+        distances = exact_distances(
+            stored.astype(np.float64), vectors.reshape(*rows.shape, -1), self.space.distance
+        )
+        distances[rows < 0] = np.inf
+        order = np.lexsort((rows, distances))
+        return Neighbours(
+            np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1), 0, "faiss"
+        )
+
+
+def recall(approximate: Approximate, base: Vectors, k: int, backend: str, device: str) -> tuple[float, int]:
+    """Share of the exact k neighbours that the index finds for a sample of the base, and the sample's size.
+
+    An image is not counted as its own neighbour: every index finds that one.
+    """
+    sample = np.arange(0, len(base), max(1, len(base) // RECALL_SAMPLE))[:RECALL_SAMPLE]
+    probes = Vectors(base.take(sample))
+    own = sample.astype(np.int64), np.arange(len(base))
+    distance = approximate.space.distance
+    exact = nearest(probes, base, k, distance=distance, keys=own, backend=backend, device=device).rows
+    guessed = approximate.nearest(probes, min(k + 1, len(base))).rows
+    hits = 0
+    for row, truth, guess in zip(sample, exact, guessed, strict=True):
+        hits += len(np.intersect1d(truth[truth >= 0], guess[guess != row][:k]))
+    return hits / max(1, int((exact >= 0).sum())), len(sample)
+
+
+def build(name: str, base: Vectors, distance: Distance) -> Approximate:
+    """An index over prepared float32 copies of the whole base: 4 bytes a number."""
+    faiss = faiss_library.library(f"index {name!r}", "use --index exact")
+    space = Space.of(distance, base, base)
+    vectors = np.empty((len(base), base.dim), np.float32)
+    for start, block in base.blocks():
+        vectors[start : start + len(block)] = space.prepare(block)[0]
+    if name == "cagra":
+        return Approximate(_cagra(faiss, vectors), base, space, {})
+    lists = int(np.clip(round(4 * len(base) ** 0.5), 1, max(1, len(base) // 39)))
+    visited = min(lists, max(_IVF_LEAST, lists // _IVF_ONE_IN))
+    # Prepared vectors of both spaces have their neighbours by squared Euclidean distance.
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(base.dim), base.dim, lists)
+    step = max(1, len(base) // (_IVF_TRAINING * lists))
+    index.train(np.ascontiguousarray(vectors[::step]))
+    index.add(vectors)
+    index.nprobe = visited
+    return Approximate(index, base, space, {"lists": lists, "visited": visited})
+
+
+def _cagra(faiss: Any, vectors: NDArray[np.float32]) -> Any:
+    if not hasattr(faiss, "GpuIndexCagra") or not faiss.get_num_gpus():
+        raise Refused(
+            "index 'cagra'",
+            "It needs a GPU and a FAISS built with cuVS",
+            "install faiss-gpu-cuvs on a machine with a GPU, or use --index ivf or exact",
+        )
+    index = faiss.GpuIndexCagra(faiss_library.gpu_resources(), vectors.shape[1])
+    index.train(vectors)
+    return index

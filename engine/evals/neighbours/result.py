@@ -1,0 +1,133 @@
+"""What a classification by neighbours returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.evals.common.one_line import counted, number
+from engine.evals.common.predictions import Predictions, coded
+from engine.evals.common.result import Metric
+from engine.kernels.metrics import Classification
+from engine.kernels.neighbours import Neighbours
+from stores.json_types import JsonObject
+from stores.parquet import Column
+
+#: Scores that are kept beside a record at most: images times classes.
+MOST_SCORES = 50_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How the images tested were classified with the k of the headline.
+
+    Attributes:
+        shares: float64 [tests, classes], share of the votes; the largest is predicted, of ties the first.
+        classes: int64 [classes], their codes, ascending.
+        truth: int64 [tests], codes.
+    """
+
+    shares: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    truth: NDArray[np.int64]
+
+    def columns(self, names: tuple[str, ...] | None) -> dict[str, Column]:
+        """Return `truth`, `predicted` and `score.CLASS` of each class, unless these are too many.
+
+        Args:
+            names: what the codes stand for; None if for themselves.
+        """
+        texts = [str(code) if names is None else names[code] for code in self.classes.tolist()]
+        columns: dict[str, Column] = {
+            "truth": coded(self.truth, names),
+            "predicted": coded(self.classes[self.shares.argmax(axis=1)], names),
+        }
+        if self.shares.size > MOST_SCORES:
+            return {**columns, "score": self.shares.max(axis=1)}
+        return {**columns, **{f"score.{text}": self.shares[:, at] for at, text in enumerate(texts)}}
+
+
+@dataclass(frozen=True)
+class KnnResult:
+    """What came out.
+
+    Attributes:
+        by_k: metrics of each k, in the order asked; the first is the headline.
+        neighbours: of each test row, as positions in `train_rows`.
+        test_rows, train_rows: intp, rows of the features that were classified, and that voted.
+        predicted: int64 [tests, len(by_k)], class codes.
+        masked: rows of these parts left out, by reason: `failed`, `unlabelled`; where there are any,
+            `only_own_patient`, test rows whose patient has all images that could vote.
+        classes: how many classes occur.
+        unseen: classes of test rows that no train row has.
+        names: of the class codes; None where labels are numbers, which stand for themselves.
+        group_disjoint: whether a patient's images had no vote for one another.
+        notes: what a reader must know, one sentence each.
+        scores: of the images tested.
+        others: split -> its rows that played no part. split_notes: which split was taken for which word.
+    """
+
+    by_k: dict[int, Classification]
+    neighbours: Neighbours
+    test_rows: NDArray[np.intp]
+    train_rows: NDArray[np.intp]
+    predicted: NDArray[np.int64]
+    masked: dict[str, int]
+    classes: int
+    unseen: int
+    names: tuple[str, ...] | None = None
+    group_disjoint: bool = False
+    notes: tuple[str, ...] = ()
+    scores: Scores | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
+    split_notes: tuple[str, ...] = ()
+
+    @property
+    def backend(self) -> str:
+        """What found the neighbours: `array` or `faiss`."""
+        return self.neighbours.backend
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return accuracy, mean per-class accuracy and AUROC with the k of the headline."""
+        headline = next(iter(self.by_k.values()))
+        return {
+            "accuracy": Metric(headline.accuracy),
+            "mean_per_class_accuracy": Metric(headline.mean_per_class_accuracy),
+            "auroc": Metric(headline.auroc, reason=headline.auroc_reason),
+        }
+
+    def predictions(self) -> Predictions | None:
+        """Return a row for each image tested: truth, prediction, scores."""
+        return (
+            None if self.scores is None else Predictions.of(self.test_rows, self.scores.columns(self.names))
+        )
+
+    def __repr__(self) -> str:
+        k, test = next(iter(self.by_k.items()))
+        return (
+            f"KnnResult(accuracy {number(test.accuracy)}, per class "
+            f"{number(test.mean_per_class_accuracy)}, AUROC {number(test.auroc)} at k = {k}; "
+            f"{counted(len(self.test_rows), 'image')} tested, {len(self.train_rows):,} voting, "
+            f"{self.classes:,} classes)"
+        )
+
+    def to_dict(self) -> JsonObject:
+        """`{k, test, by_k, best, images, ...}`; `best` is chosen on the test rows themselves."""
+        headline = next(iter(self.by_k))
+        best = max(self.by_k, key=lambda k: (self.by_k[k].accuracy, -k))
+        return {
+            "k": headline,
+            "test": self.by_k[headline].to_dict(),
+            "by_k": [{"k": k, **metrics.to_dict()} for k, metrics in self.by_k.items()],
+            "best": {"k": best, "accuracy": self.by_k[best].accuracy, "chosen_on": "test"},
+            "train_images": len(self.train_rows),
+            "test_images": len(self.test_rows),
+            "classes": self.classes,
+            "unseen_classes": self.unseen,
+            "masked": dict(self.masked),
+            "backend": self.neighbours.backend,
+            "searched_again": self.neighbours.undecided,
+            "group_disjoint": self.group_disjoint,
+            "notes": list(self.notes),
+        }

@@ -1,0 +1,69 @@
+"""What `embank probe` prints."""
+
+from pathlib import Path
+from typing import Any
+
+from engine.report import console
+from engine.report.console import write as print
+from engine.report.notes import ProbeNotes
+
+
+def print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
+    fits = [{**each, "model": r["model"]} for r in results for each in (*r.get("findings", ()), r)]
+    columns = ["model", "label", "C", "1/C", fits[-1]["select"] + " (val)", "accuracy", "95 %", "per class"]
+    console.print_table([*columns, "AUROC", "converged"], [_probe_row(each) for each in fits])
+    notes = ProbeNotes()
+    for r in results:
+        if "images" in r:
+            parts = ", ".join(f"{n:,} {part}" for part, n in r["images"].items())
+            masked = ", ".join(f"{n:,} {reason}" for reason, n in r["masked"].items())
+            print(f"{r['model']}, {r['label']}: {parts} images; masked: {masked}; {r['seconds']:.2f} s")
+        for each in (r, *r.get("findings", ())):
+            if each is not r and "masked" in each:
+                masked = ", ".join(f"{n:,} {reason}" for reason, n in each["masked"].items())
+                print(f"  {each['label']}: masked: {masked}")
+            for note in (note for note in each.get("notes", ()) if notes.prints(note, each)):
+                print(f"  {'' if each is r else each['label'] + ': '}{note}")
+            if reason := each.get("test", {}).get("auroc_reason"):
+                print(f"  AUROC: {reason}")
+            if reason := each.get("test", {}).get("intervals", {}).get("accuracy", {}).get("reason"):
+                print(f"  interval: {reason}")
+    for r in results:
+        _print_low_shot(r)
+    if out:
+        print(f"{out}: validation score against C")
+
+
+def _probe_row(r: dict[str, Any]) -> list[Any]:
+    if "test" not in r:
+        return [r["model"], r["label"], *["-"] * 8]
+    test, mean = r["test"], r["best_C"] is None
+    interval = test.get("intervals", {}).get("accuracy")
+    return [
+        r["model"],
+        "mean" if mean else r["label"],
+        "" if mean else f"{r['best_C']:.3g}",
+        "" if mean else f"{r['weight_decay']:.3g}",
+        r["val_score"],
+        test["accuracy"],
+        ""
+        if not interval
+        else "undefined"
+        if "reason" in interval
+        else f"{interval['low']:.3f}-{interval['high']:.3f}",
+        test["mean_per_class_accuracy"],
+        test["auroc"],
+        "yes" if r["converged"] else "NO",
+    ]
+
+
+def _print_low_shot(r: dict[str, Any]) -> None:
+    if not r.get("low_shot"):
+        return
+    rows = [
+        [each["shots"], each["images"]]
+        + [f"{each[name]['mean']:.4f} ± {each[name]['ci95']:.4f}" for name in ("accuracy", "auroc")]
+        for each in r["low_shot"]["curve"]
+    ]
+    title = f"{r['model']}, {r['label']}: mean of {r['low_shot']['seeds']} seeds"
+    console.print_table(["images a class", "images", "accuracy", "AUROC"], rows, title=title)

@@ -1,0 +1,454 @@
+"""One contract for all evaluations: names, options, refusals, records, predictions; bank and arrays alike."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from engine.errors import Refused
+from engine.evals import catalogue
+from engine.evals.catalogue import EVALUATIONS
+from engine.evals.common.compute import Compute
+from engine.evals.common.features import Features
+from engine.evals.common.record import USED_FIELDS
+from engine.evals.common.result import Metric
+from stores.bank.predictions import read_predictions, tables_of
+from stores.bank.reader import Bank
+from stores.bank.records import read_all, record_files
+from stores.maintenance.quarantine import quarantine
+from stores.maintenance.verify import verify
+from tests.probe_banks import FIRST, SECOND, make_probe_bank
+from tests.stores.banks import content, flip
+
+#: Evaluations without the contract as yet.
+NOT_CONVERTED = {"probe", "invariance", "saliency"}
+CONVERTED = sorted(set(EVALUATIONS) - NOT_CONVERTED)
+CLASSIFYING = [kind for kind in CONVERTED if EVALUATIONS[kind].classifies]
+CPU = Compute(backend="array")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """How the suite calls one evaluation.
+
+    Attributes:
+        options: that suit the bank of the suite.
+        nonsense: options that are refused, one after the other.
+        with_split: options that name a split.
+        from_bank: what its command calls, given bank and model; returns the report.
+        check: recomputes metrics from the tables of predictions.
+    """
+
+    options: dict[str, Any]
+    nonsense: list[dict[str, Any]]
+    with_split: Callable[[str], dict[str, Any]] | None
+    from_bank: Callable[[Path, str], dict[str, Any]]
+    check: Callable[[dict[str, pa.Table], dict[str, Any]], None]
+
+
+def _fewshot(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.fewshot.bank import fewshot_from_bank
+    from engine.evals.fewshot.options import Protocol
+
+    return fewshot_from_bank(bank, model, Protocol(n_way=3, n_shot=3, n_query=4, episodes=25))
+
+
+def _check_fewshot(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    episodes, images = tables["episodes"], tables["images"]
+    assert episodes.column("episode").to_pylist() == list(range(25))
+    accuracies = episodes.column("accuracy").to_numpy()
+    assert accuracies.mean() == pytest.approx(report["accuracy"], rel=1e-12)
+    assert 1.96 * accuracies.std(ddof=1) / 5 == pytest.approx(report["ci95"], rel=1e-12)
+    queries, correct = (images.column(name).to_numpy() for name in ("queries", "correct"))
+    assert queries.sum() == 25 * 3 * 4 and queries.min() == 1 and (correct <= queries).all()
+    assert correct.sum() / queries.sum() == pytest.approx(report["accuracy"], rel=1e-12)
+
+
+def _knn(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.neighbours.knn import KnnOptions, knn_from_bank
+
+    return knn_from_bank(bank, model, KnnOptions(k=(5, 1), backend="array"))
+
+
+def _check_knn(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    (table,) = tables.values()
+    truth, predicted = (np.array(table.column(name).to_pylist()) for name in ("truth", "predicted"))
+    names = [n.removeprefix("score.") for n in table.column_names if n.startswith("score.")]
+    scores = np.stack([table.column(f"score.{name}").to_numpy() for name in names], axis=1)
+    assert len(truth) == report["test_images"]
+    assert (truth == predicted).mean() == pytest.approx(report["test"]["accuracy"], rel=1e-12)
+    assert (np.array(names)[scores.argmax(axis=1)] == predicted).all()
+    assert scores.sum(axis=1) == pytest.approx(1)
+    recalls = [(predicted[truth == name] == name).mean() for name in np.unique(truth)]
+    assert np.mean(recalls) == pytest.approx(report["test"]["mean_per_class_accuracy"], rel=1e-12)
+    areas = [roc_auc_score(truth == name, scores[:, at]) for at, name in enumerate(names)]
+    assert np.mean(areas) == pytest.approx(report["test"]["auroc"], rel=1e-12)
+
+
+def _search(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.neighbours.search import search
+
+    return search(bank, model, image_id="image 1", k=4, backend="array", device="cpu").report
+
+
+def _check_search(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    hits = tables["neighbours"].to_pylist()
+    assert [(hit["rank"], hit["row"], hit["image_id"], hit["distance"]) for hit in hits] == [
+        (n["rank"], n["row"], n["image_id"], n["distance"]) for n in report["neighbours"]
+    ]
+
+
+def _audit(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.neighbours.audit import audit
+
+    return audit(bank, model, threshold=0.7).report
+
+
+def _check_audit(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    pairs = tables["pairs"]
+    assert pairs.num_rows == report["pairs"] == report["listed"]
+    first, second = (pairs.column(f"row_{side}").to_pylist() for side in "ab")
+    assert len({*first, *second}) == report["images_in_pairs"]
+    assert pairs.column("image_id_b").to_pylist() == [f"image {row}" for row in second]
+    similarity = pairs.column("similarity").to_numpy()
+    assert (similarity >= 0.7).all() and (np.diff(similarity) <= 0).all()
+
+
+CASES = {
+    "knn": Case(
+        {"k": (5, 1)},
+        [{"k": (0,)}, {"distance": "x"}, {"weights": "x"}, {"temperature": float("nan")}],
+        lambda word: {"k": (1,), "test_split": word, "train_split": "val"},
+        _knn,
+        _check_knn,
+    ),
+    "search": Case(
+        {"image_id": "image 1", "k": 4},
+        [{"image_id": None}, {"image": Path("x.png")}, {"index": "x"}, {"distance": "x"}, {"k": 0}],
+        None,
+        _search,
+        _check_search,
+    ),
+    "audit": Case({"threshold": 0.7}, [{"threshold": 0}, {"max_pairs": 0}], None, _audit, _check_audit),
+    "fewshot": Case(
+        {"n_way": 3, "n_shot": 3, "n_query": 4, "episodes": 25},
+        [{"n_way": 1}, {"episodes": 0}, {"seed": -1}, {"distance": "x"}, {"bootstrap": -1}],
+        lambda word: {"n_way": 3, "n_shot": 2, "n_query": 2, "episodes": 9, "split": word},
+        _fewshot,
+        _check_fewshot,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """A bank with a record of every evaluation that is converted, and the reports."""
+    bank = Path(make_probe_bank(tmp_path_factory.mktemp("contract")).path)
+    return bank, {kind: CASES[kind].from_bank(bank, FIRST) for kind in CONVERTED}
+
+
+def arrays(bank: Path, **more: Any) -> Features:
+    """The same features as arrays."""
+    store = Bank.open(bank)
+    given: dict[str, Any] = {}
+    for name in ("label", "group", "split"):
+        codes, names = store.column(name)
+        given[name] = [names[code] if code >= 0 else "" for code in codes.tolist()]
+    features = store.features(FIRST)
+    given = {
+        "groups": given["group"],
+        "splits": given["split"],
+        "labels": given["label"],
+        "image_ids": store.manifest().image_ids,
+        "data_set": store.image_digest,
+        **more,
+    }
+    return Features.from_arrays(np.array(features.array), given.pop("labels"), **given)
+
+
+def run(kind: str, features: Features, **options: Any) -> Any:
+    return catalogue.evaluate(kind, features, CPU, **(options or CASES[kind].options))
+
+
+def record_of(bank: Path, kind: str) -> tuple[Path, Any]:
+    (chosen,) = [(p, r) for p, r in zip(record_files(bank), _in_order(bank), strict=True) if r.kind == kind]
+    return chosen
+
+
+def _in_order(bank: Path) -> list[Any]:
+    from stores.bank.records import read_record
+
+    return [read_record(path) for path in record_files(bank)]
+
+
+def test_the_table_has_every_evaluation_and_the_suite_a_case_for_each_that_is_converted() -> None:
+    assert set(CASES) == set(CONVERTED) and set(EVALUATIONS) > NOT_CONVERTED
+    for kind, evaluation in EVALUATIONS.items():
+        assert evaluation.kind == kind and evaluation.load().__name__ == evaluation.module
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_names_are_the_same(kind: str) -> None:
+    module = EVALUATIONS[kind].load()
+    assert {"Options", "evaluate", "Result"} <= set(vars(module))
+    for name in ("Options", "Result"):
+        made = getattr(module, name)
+        assert dataclasses.is_dataclass(made) and made.__dataclass_params__.frozen, name
+    assert all(hasattr(module.Result, name) for name in ("metrics", "predictions", "to_dict"))
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_options_refuse_nonsense_when_they_are_made(kind: str) -> None:
+    options = EVALUATIONS[kind].load().Options
+    options(**CASES[kind].options)
+    for bad in CASES[kind].nonsense:
+        with pytest.raises(Refused) as error:
+            options(**{**CASES[kind].options, **bad})
+        assert error.value.remedy
+
+
+def test_an_unknown_kind_or_option_is_refused(made: tuple[Path, Any]) -> None:
+    features = arrays(made[0])
+    with pytest.raises(Refused, match="It is one of fewshot, knn"):
+        catalogue.evaluate("nonsense", features)
+    with pytest.raises(Refused, match="option 'shots' of fewshot"):
+        catalogue.evaluate("fewshot", features, shots=3)
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_bank_and_arrays_give_equal_numbers(kind: str, made: tuple[Path, Any]) -> None:
+    bank, reports = made
+    result, other = run(kind, Features.from_bank(bank, FIRST)), run(kind, arrays(bank))
+    assert _without_clock(result.to_dict()) == _without_clock(other.to_dict())
+    report = json.loads(json.dumps(reports[kind]))
+    for name, value in json.loads(json.dumps(_without_clock(result.to_dict()))).items():
+        if name != "masked":
+            assert report[name] == value, name
+    assert result.metrics() == other.metrics() and result.notes == other.notes
+    for name, metric in result.metrics().items():
+        assert isinstance(metric, Metric) and (metric.value == metric.value or metric.reason), name
+    for one, two in zip(_tables(result, bank), _tables(other, bank), strict=True):
+        assert one.equals(two)
+
+
+def _without_clock(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in ("seconds", "stages")}
+
+
+def _tables(result: Any, bank: Path) -> list[pa.Table]:
+    ids = Features.from_bank(bank, FIRST).ids
+    return [pq.read_table(io.BytesIO(t.to_parquet(ids))) for t in result.predictions().tables.values()]
+
+
+@pytest.mark.parametrize("kind", CLASSIFYING)
+def test_what_cannot_be_classified_is_refused(kind: str, made: tuple[Path, Any]) -> None:
+    bank, _ = made
+    rows = len(Bank.open(bank).features(FIRST))
+    for features in (
+        arrays(bank, labels=[""] * rows),
+        arrays(bank, labels=["one"] * rows),
+        arrays(bank, ok=np.zeros(rows, bool)),
+        Features.from_arrays(np.zeros((0, 4)), []),
+    ):
+        with pytest.raises(Refused) as error:
+            run(kind, features)
+        assert error.value.remedy
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CONVERTED if CASES[kind].with_split])
+def test_an_unknown_split_is_refused_and_a_known_one_is_not(kind: str, made: tuple[Path, Any]) -> None:
+    bank, _ = made
+    with_split = CASES[kind].with_split
+    assert with_split is not None
+    for features in (Features.from_bank(bank, FIRST), arrays(bank)):
+        with pytest.raises(Refused, match="split 'nowhere'") as error:
+            run(kind, features, **with_split("nowhere"))
+        assert "test" in error.value.rule
+        assert run(kind, features, **with_split("train"))
+    with pytest.raises(Refused, match="split") as error:
+        run(kind, arrays(bank, splits=None), **with_split("train"))
+    assert "Features.from_arrays" in error.value.remedy
+    assert run(kind, arrays(bank), **with_split("train")), "the remedy works"
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_records_say_the_same_of_what_was_used(kind: str, made: tuple[Path, Any]) -> None:
+    bank, _ = made
+    used = record_of(bank, kind)[1].used
+    store = Bank.open(bank)
+    feature = store.features(FIRST)
+    assert set(USED_FIELDS) <= set(used)
+    expected = {
+        "feature": feature.name,
+        "title": FIRST,
+        "key": feature.key.digest,
+        "manifest_digest": store.manifest_digest,
+        "image_digest": store.image_digest,
+    }
+    assert {name: used[name] for name in expected} == expected
+    assert used["label"] == "label" or not EVALUATIONS[kind].classifies
+    assert (used["device"], used["threads"] >= 1, bool(used["backend"])) == ("cpu", True, True)
+    assert used["splits"] and all(set(p) == {"split", "rows", "digest"} for p in used["splits"].values())
+    assert all(part["rows"] > 0 and len(part["digest"]) == 64 for part in used["splits"].values())
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_predictions_lie_beside_the_record_and_agree_with_its_metrics(
+    kind: str, made: tuple[Path, Any]
+) -> None:
+    bank, reports = made
+    path, record = record_of(bank, kind)
+    promised = tables_of(record, path.name)
+    assert promised and all((bank / table.path).is_file() for table in promised)
+    stem = path.name.removesuffix(".json")
+    beside = {p.name for p in path.parent.iterdir() if p.name.startswith(stem)} - {path.name}
+    assert beside == {Path(table.path).name for table in promised}
+    tables = {t.name: read_predictions(bank, stem, t.name) for t in promised}
+    ids = Bank.open(bank).manifest().image_ids
+    for promise in promised:
+        table = tables[promise.name]
+        assert table.num_rows == promise.rows > 0
+        if "row" in table.column_names:
+            rows = table.column("row").to_pylist()
+            assert len(set(rows)) == len(rows), "one row an image"
+            assert table.column("image_id").to_pylist() == [ids[row] for row in rows]
+            if "truth" in table.column_names:
+                codes, names = Bank.open(bank).column("label")
+                assert table.column("truth").to_pylist() == [names[codes[row]] for row in rows]
+    CASES[kind].check(tables, reports[kind])
+
+
+def test_no_encoder_is_called_and_no_image_opened(
+    made: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import engine.models
+    from engine.embed import restore
+
+    calls: list[str] = []
+    for module, name in ((engine.models, "load"), (restore, "restore"), (restore, "one_file")):
+        monkeypatch.setattr(module, name, lambda *a, _name=name, **k: calls.append(_name))
+    bank, _ = made
+    assert not list(bank.parent.glob("images/*")), "there is no image to open"
+    for kind in CONVERTED:
+        if not EVALUATIONS[kind].opens_images:
+            run(kind, Features.from_bank(bank, FIRST))
+    assert calls == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CONVERTED if EVALUATIONS[kind].opens_images])
+def test_evaluations_of_images_refuse_arrays_and_say_what_to_do(kind: str, made: tuple[Path, Any]) -> None:
+    with pytest.raises(Refused, match="of arrays") as error:
+        run(kind, arrays(made[0]))
+    assert "Features.from_bank" in error.value.remedy
+
+
+# What becomes of the files
+
+
+@pytest.mark.parametrize("harm", ["flip", "remove", "cut"])
+def test_damaged_predictions_are_refused_verified_and_set_aside_with_their_record(
+    harm: str, tmp_path: Path
+) -> None:
+    bank = Path(make_probe_bank(tmp_path).path)
+    for model in (FIRST, SECOND):
+        _fewshot(bank, model)
+    before, whole = verify(bank), record_files(bank)
+    assert before.ok
+    path, record = whole[0], _in_order(bank)[0]
+    table = next(t for t in tables_of(record, path.name) if t.name == "images")
+    file = bank / table.path
+    if harm == "flip":
+        flip(file)
+    elif harm == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(Exception, match="missing" if harm == "remove" else "damaged") as error:
+        read_predictions(bank, path.name.removesuffix(".json"))
+    assert "embank bank repair" in error.value.remedy
+    assert read_predictions(bank, path.name.removesuffix(".json"), "episodes").num_rows == 25
+    report = verify(bank)
+    assert [damage.path for damage in report.damaged] == [table.path]
+    quarantine(bank, report)
+    assert verify(bank).ok and record_files(bank) == whole[1:]
+    assert not [p for p in (bank / "records").iterdir() if p.name.startswith(path.name[:-5])]
+    assert len(list((bank / ".embank" / "quarantine").rglob(f"*{path.name}"))) == 1
+    assert read_predictions(bank, whole[1].name.removesuffix(".json")).num_rows > 0
+
+
+def test_the_image_ids_are_read_from_the_manifest_once_and_a_damaged_copy_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stores.bank import image_ids as module
+    from stores.bank.image_ids import image_ids
+
+    monkeypatch.setattr(module, "_read", {})
+    store = make_probe_bank(tmp_path)
+    bank = Path(store.path)
+    untouched = content(bank)
+    ids = image_ids(store)
+    assert list(ids) == store.manifest().image_ids and content(bank) == untouched, "reading changes nothing"
+    _fewshot(bank, FIRST)
+    (copy,) = (bank / ".embank" / "statistics").iterdir()
+    assert list(image_ids(store)) == store.manifest().image_ids
+    (bank / "manifest.parquet").rename(tmp_path / "away")
+    assert module._read == {} and list(image_ids(store)) == list(ids), "from the copy"
+    (tmp_path / "away").rename(bank / "manifest.parquet")
+    flip(copy)
+    assert list(image_ids(store)) == list(ids), "from the manifest again"
+
+
+def test_a_damaged_manifest_takes_the_record_and_not_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stores.bank import image_ids
+
+    monkeypatch.setattr(image_ids, "_read", {})
+    bank = Path(make_probe_bank(tmp_path).path)
+    flip(bank / "manifest.parquet")
+    report = _fewshot(bank, FIRST)
+    assert 0 < report["accuracy"] <= 1 and report["record"] is None and "manifest" in report["record_reason"]
+    assert read_all(bank) == []
+
+
+def test_predictions_are_exported_by_the_command(made: tuple[Path, Any], tmp_path: Path) -> None:
+    from tests.command import embank
+
+    bank, _ = made
+    path, record = record_of(bank, "fewshot")
+    stem = path.name.removesuffix(".json")
+    for table, ending in (("images", "csv"), ("episodes", "parquet"), ("images", "json")):
+        out = tmp_path / "new" / f"{table}.{ending}"
+        words = ("records", "export", bank, "--predictions", stem, "--table", table, "-o", out, "--json")
+        ran = embank(*words)
+        assert ran.code == 0, ran.err
+        expected = read_predictions(bank, stem, table).to_pylist()
+        assert (ran.json["rows"], ran.json["table"]) == (len(expected), table)
+        if ending == "parquet":
+            assert pq.read_table(out).to_pylist() == expected
+        elif ending == "json":
+            assert json.loads(out.read_text()) == expected
+        else:
+            frame = pd.read_csv(out)
+            assert frame["image_id"].tolist() == [row["image_id"] for row in expected]
+            assert frame["queries"].tolist() == [row["queries"] for row in expected]
+    for words in (
+        ("--table", "images"),
+        ("--predictions", stem, "--table", "nothing"),
+        ("--predictions", stem, "--kind", "fewshot"),
+        ("--predictions", "zzz"),
+    ):
+        ran = embank("records", "export", bank, *words, "-o", tmp_path / "no" / "x.csv")
+        assert ran.code == 2, ran.err
+    assert not (tmp_path / "no").exists()
+    shown = embank("records", "show", bank, stem)
+    assert shown.code == 0 and f"{record.predictions['images']['rows']} rows" in shown.out
