@@ -22,7 +22,7 @@ WHAT = {
     "doctor": "checks the machine",
     "report": "tables, figures",
     "study": "plans of many runs",
-    "commands": "one file a command group",
+    "commands": "one file a command group; the only room with typer",
     "evals": "few-shot, k-NN, search, audit, probe, invariance, saliency",
     "embed": "plan, work, certify, repair, restore",
     "decode": "files to pixels",

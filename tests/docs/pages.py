@@ -312,7 +312,7 @@ def prepare(folder: Path) -> Path:
 
 def check_out(folder: Path) -> Path:
     """Copy the source code, for a page that changes it."""
-    for name in ("engine", "stores", "cli.py", "pyproject.toml"):
+    for name in ("engine", "stores", "tests/contracts", "cli.py", "pyproject.toml"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
