@@ -2,7 +2,7 @@
 
 
 class EmbankError(Exception):
-    """Base of all errors meant for the user; `exit_code` is the process's (see the README, "Exit codes").
+    """Base of all errors meant for the user; `exit_code` is the process's (docs/reference/exit-codes.md).
 
     Args:
         found: the value that was met, as the user would recognise it.

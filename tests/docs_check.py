@@ -27,7 +27,7 @@ SHELL = frozenset({"sh", "bash", "shell", "console", "zsh"})
 PYTHON = frozenset({"py", "python", "python3", "pycon"})
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})\s*([\w+-]*)")
 _MACHINE = re.compile(
-    r"(?<![\w./-])(/home/|/Users/|/root/|/work/|/mnt/|/data\d*/|/scratch/|[A-Za-z]:\\\w)[\w./\\-]*"
+    r"(?<![\w./-])(/home/|/Users/|/root/|/work/|/mnt/|/data\d*/|/scratch/|[A-Z]:\\\w)[\w./\\-]*"
 )
 _LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _HTML = re.compile(r"<(?:img|a|source)\b[^>]*?\b(?:src|href|srcset)=\"([^\"]+)\"")
