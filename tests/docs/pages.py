@@ -342,18 +342,18 @@ def surroundings(page: Path) -> Iterator[None]:
         yield
         return
     from benchmarks.faults.s3 import environment, serving
-    from stores.backends import object_store
+    from stores.backends import object_requests
 
     before = dict(os.environ)
     try:
         with serving("bucket") as server:
             os.environ.update(environment(server.url))
-            object_store.bucket_of.cache_clear()
+            object_requests.bucket_of.cache_clear()
             yield
     finally:
         os.environ.clear()
         os.environ.update(before)
-        object_store.bucket_of.cache_clear()
+        object_requests.bucket_of.cache_clear()
 
 
 def rewritten(page: Path, reader: Reader) -> str:
