@@ -43,8 +43,10 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports
 
+# Into build/docs; a warning ends it. Nothing is fetched.
 docs: $(STAMP)
 	$(BIN)/python -m tests.docs_check
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/docs
 
 check: lint types imports docs
 

@@ -2,7 +2,7 @@
 
 
 class EmbankError(Exception):
-    """Base of all errors meant for the user.
+    """Base of all errors meant for the user; `exit_code` is the process's (docs/reference/exit-codes.md).
 
     Args:
         found: the offending value, as the user knows it.

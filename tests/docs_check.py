@@ -1,9 +1,10 @@
 """Check that what the documentation says can be done. Run as `python -m tests.docs_check`.
 
 Every `embank` command in a shell block parses, every make target and `python -m` module in one exists, every
-Python block compiles and what it imports is there, every relative link and anchor leads somewhere, every file
-of the repository that a text names is there, and no page or Python file names a path of the machine it was
-written on.
+Python block compiles and what it imports is there (or made by the page; blocks that are not run only have to
+compile), each command of embank is used on some page, every relative link and anchor leads somewhere, each
+file of the repository that a text names is there, and no page or Python file names a path of the machine it
+was written on.
 """
 
 import ast
@@ -16,7 +17,7 @@ import shlex
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ SHELL = frozenset({"sh", "bash", "shell", "console", "zsh"})
 PYTHON = frozenset({"py", "python", "python3", "pycon"})
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})\s*([\w+-]*)")
 _MACHINE = re.compile(
-    r"(?<![\w./-])(/home/|/Users/|/root/|/work/|/mnt/|/data\d*/|/scratch/|[A-Za-z]:\\\w)[\w./\\-]*"
+    r"(?<![\w./-])(/home/|/Users/|/root/|/work/|/mnt/|/data\d*/|/scratch/|[A-Z]:\\\w)[\w./\\-]*"
 )
 _LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _HTML = re.compile(r"<(?:img|a|source)\b[^>]*?\b(?:src|href|srcset)=\"([^\"]+)\"")
@@ -158,19 +159,28 @@ def embank_fault(arguments: list[str], parser: Any) -> str | None:
 # Python
 
 
-def python_faults(block: Block) -> Iterator[tuple[int, str]]:
-    """(line, what is wrong) of a Python block: syntax, and imports that lead nowhere."""
+def python_faults(
+    block: Block, made: frozenset[str] = frozenset(), *, imports: bool = True
+) -> Iterator[tuple[int, str]]:
+    """(line, what is wrong) of a Python block: syntax, and imports that lead nowhere.
+
+    Args:
+        made: modules that the page makes.
+        imports: whether to look at them.
+    """
     text = _without_prompts(block.text)
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
         yield block.line + (error.lineno or 1) - 1, f"does not compile: {error.msg}"
         return
-    for node in ast.walk(tree):
+    for node in ast.walk(tree) if imports else ():
         if isinstance(node, ast.Import):
-            missing = [alias.name for alias in node.names if not _exists(alias.name)]
+            missing = [
+                alias.name for alias in node.names if alias.name not in made and not _exists(alias.name)
+            ]
         elif isinstance(node, ast.ImportFrom):
-            missing = [a.name for a in node.names if not _offers(node.module or "", a.name)]
+            missing = [a.name for a in node.names if not _offers(node.module or "", a.name, made)]
         else:
             continue
         if missing:
@@ -191,7 +201,9 @@ def _exists(module: str) -> bool:
         return False
 
 
-def _offers(module: str, name: str) -> bool:
+def _offers(module: str, name: str, made: frozenset[str]) -> bool:
+    if {module, f"{module}.{name}"} & made:
+        return True
     if not _exists(module):
         return False
     return hasattr(importlib.import_module(module), name) or _exists(f"{module}.{name}")
@@ -260,12 +272,42 @@ def page_faults(page: Path, parser: Any) -> list[tuple[int, str]]:
     text = page.read_text(encoding="utf-8")
     blocks, prose = split_page(text)
     found = [*path_faults(text), *link_faults(page, prose), *name_faults(prose)]
+    lines, made = dict(prose), modules_made(text)
     for block in blocks:
         if block.language in SHELL:
             found += _shell_faults(block, parser)
         elif block.language in PYTHON:
-            found += python_faults(block)
+            imports = "<!-- not run:" not in lines.get(block.line - 2, "")
+            found += python_faults(block, made, imports=imports)
     return sorted(found)
+
+
+def modules_made(text: str) -> frozenset[str]:
+    """The modules that a page saves as files."""
+    names = re.findall(r"<!-- save as: (\S+)\.py -->", text)
+    return frozenset(name.replace("/", ".").removesuffix(".__init__") for name in names)
+
+
+def commands_without_page(parser: Any, texts: Sequence[str]) -> list[str]:
+    """The commands of embank that no shell block of these pages uses."""
+    used = set()
+    for text in texts:
+        for block in split_page(text)[0]:
+            if block.language in SHELL:
+                used |= {tuple(words[:3]) for _, words in shell_commands(block)}
+    return [
+        " ".join(words)
+        for words in _leaves(parser, ("embank",))
+        if not any(each[: len(words)] == words for each in used)
+    ]
+
+
+def _leaves(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    inner = {name: each for name, each in getattr(command, "commands", {}).items() if not each.hidden}
+    if not inner:
+        yield words
+    for name, each in inner.items():
+        yield from _leaves(each, (*words, name))
 
 
 def _shell_faults(block: Block, parser: Any) -> Iterator[tuple[int, str]]:
@@ -303,6 +345,9 @@ def main() -> int:
         for line, fault in page_faults(page, parser):
             count += 1
             print(f"{page.relative_to(ROOT)}:{line}: {fault}")
+    for command in commands_without_page(parser, [page.read_text(encoding="utf-8") for page in pages()]):
+        count += 1
+        print(f"{command}: on no page")
     for source in sources():
         for line, fault in path_faults(source.read_text(encoding="utf-8")):
             count += 1
