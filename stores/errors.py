@@ -10,7 +10,7 @@ class EmbankError(Exception):
         remedy: what to do now.
 
     Attributes:
-        exit_code: of the process (see the README, "Exit codes").
+        exit_code: of the process.
     """
 
     exit_code = 2
