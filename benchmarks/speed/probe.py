@@ -1,4 +1,4 @@
-"""All regularisation values at once: embank's lockstep solver against the study's scikit-learn sweep.
+"""All regularisation values at once: embank's batched solver against the study's scikit-learn sweep.
 
 The sweep is what the study's code does: `LogisticRegression(warm_start=True, max_iter=100)` on float32
 features, one value after another from C = 1e6 down, tolerance as it comes. Both sides' solutions are judged
@@ -74,7 +74,7 @@ def run(
     Returns:
         `{rows, dim, classes, values, device, repeats, machine, seconds, stages, iterations, converged, gflop,
         peak_gflop_s, share_of_peak, share_of_peak_in_products, peak_bytes}`, and with `sklearn`
-        `{sweep_seconds, sweep_over_lockstep, sweep_iterations, sweep_stopped, excess, higher,
+        `{sweep_seconds, sweep_over_batched, sweep_iterations, sweep_stopped, excess, higher,
         sweep_excess}`: seconds as
         {n, median, min, max}; floating-point operations of the products with X; the best rate of square and
         of block products in float32, as measured between the repeats; our largest (objective - sweep's) /
@@ -91,17 +91,17 @@ def run(
     found: list[Fits] = []
     peaks: list[float] = []
 
-    def lockstep() -> None:
+    def batched() -> None:
         found.append(fit(features, targets, strengths, options=options))
 
     contenders = {
-        "lockstep": lockstep,
+        "batched": batched,
         "peak": lambda: peaks.append(_peak(dim, values * (classes if classes > 2 else 1), device)),
     }
     first = -(-repeats // 2) if sklearn else repeats
-    seconds = interleaved(contenders, rounds=first, warm_up=False)["lockstep"]
+    seconds = interleaved(contenders, rounds=first, warm_up=False)["batched"]
     sweep = timed_sweep(features, targets, found[0].C) if sklearn else None
-    seconds += interleaved(contenders, rounds=repeats - first, warm_up=False)["lockstep"]
+    seconds += interleaved(contenders, rounds=repeats - first, warm_up=False)["batched"]
     last, peak = found[-1], max(peaks)
     result: dict[str, Any] = {
         "rows": rows,
@@ -169,7 +169,7 @@ def _against_sweep(
     taken = sweep["seconds"]
     return {
         "sweep_seconds": taken,
-        "sweep_over_lockstep": ratio([taken] * len(seconds), list(seconds)),
+        "sweep_over_batched": ratio([taken] * len(seconds), list(seconds)),
         "sweep_iterations": sweep["iterations"],
         "sweep_stopped": int(sum(i >= 100 for i in sweep["iterations"])),
         **compared(features, targets, ours, sweep),
@@ -229,7 +229,7 @@ def _table(result: dict[str, Any]) -> str:
         f"{result['device']}: {result['converged']} converged, "
         f"{result['gflop']:,.0f} Gflop in products with X\n\n"
     )
-    lines = [["lockstep, all of it", str(result["seconds"])]]
+    lines = [["batched, all of it", str(result["seconds"])]]
     lines += [[f"  {name}", str(spread)] for name, spread in result["stages"].items()]
     if "sweep_seconds" in result:
         lines += [
@@ -237,7 +237,7 @@ def _table(result: dict[str, Any]) -> str:
                 f"scikit-learn's sweep ({result['sweep_stopped']} fits stopped at 100 iterations)",
                 f"{result['sweep_seconds']:.3g}",
             ],
-            ["sweep / lockstep", str(result["sweep_over_lockstep"])],
+            ["sweep / batched", str(result["sweep_over_batched"])],
         ]
     facts = [
         ["peak of float32 products, Gflop/s", f"{result['peak_gflop_s']:.0f}"],

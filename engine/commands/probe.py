@@ -110,7 +110,7 @@ class Protocol(Options):
 class Machine(Options):
     """What computes."""
 
-    backend: SolverBackend = Backend.lockstep
+    backend: SolverBackend = Backend.batched
     device: Device = "auto"
     workers: Workers = 0
     scheduler: Scheduler = None

@@ -1,4 +1,4 @@
-"""The lockstep solver of the probe on the device, against itself on the CPU, and how fast it is there."""
+"""The batched solver of the probe on the device, against itself on the CPU, and how fast it is there."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ TARGET_S = 2.0
 _C = [10.0 ** (6 - 0.25 * i) for i in range(45)]
 
 
-@proof("probe: lockstep fits on the device, against the CPU", seconds=60, rank=42)
+@proof("probe: batched fits on the device, against the CPU", seconds=60, rank=42)
 def fits_agree(context: Context) -> Verdict:
     rows, dim = context.pick((9000, 512), (300, 16))
     values = context.pick(_C[::4], _C[::11])

@@ -15,95 +15,77 @@ straddle it.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.common.advice import name_column
+from engine.evals.common.features import Features
 from engine.evals.common.splits import have, others_note, split_rows
-from stores.limits import check_seed
+from engine.evals.probe.options import VALIDATION, SplitOptions
 from stores.manifest.cutting import rarest_class, unit_key
 from stores.manifest.spellings import alike
 
-if TYPE_CHECKING:
-    from stores.bank.reader import Bank
+__all__ = [
+    "HOLDOUT",
+    "VALIDATION",
+    "Columns",
+    "Parts",
+    "SplitOptions",
+    "parts",
+    "published_validation",
+]
 
 Rows = NDArray[np.intp]
 
-#: Share of the train images that validation takes, in the study and here.
-VALIDATION = 0.2
 #: Share that a test part takes where none is given.
 HOLDOUT = 0.2
 
 
+class Ids(Protocol):
+    """The ids of images by row."""
+
+    def __getitem__(self, index: int, /) -> str: ...
+
+
 @dataclass(frozen=True)
-class SplitOptions:
-    """Which rows play which part.
+class _IdsOf:
+    """The ids of features, read when the first is needed: most cuts go by patient and need none."""
 
-    Attributes:
-        train, val, test: values of the split column.
-        fraction: of the train part, in (0, 1), cut off as validation where the column names none.
-        holdout: cut a test part (0.2) from the train part; for manifests without one.
-        seed: of the cuts.
-        mode: `default`, or `as-published`, whose cut is fixed.
-    """
+    features: Features
 
-    train: str = "train"
-    val: str = "val"
-    test: str = "test"
-    fraction: float = VALIDATION
-    holdout: bool = False
-    seed: int = 0
-    mode: str = "default"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.fraction < 1:
-            raise Refused(
-                f"validation fraction {self.fraction:g}",
-                "It lies between 0 and 1",
-                f"leave it at {VALIDATION}",
-            )
-        check_seed(self.seed)
-        if len({self.train, self.val, self.test}) < 3:
-            raise Refused(
-                f"train {self.train!r}, validation {self.val!r} and test {self.test!r}",
-                "No image plays two parts",
-                "name three different splits",
-            )
-        if self.mode not in ("default", "as-published"):
-            raise Refused(f"mode {self.mode!r}", "It is default or as-published", "choose one")
-        if self.mode == "as-published" and self.fraction != VALIDATION:
-            raise Refused(
-                f"as-published with a validation fraction of {self.fraction:g}",
-                f"The study's is {VALIDATION}",
-                "drop it, or use --mode default",
-            )
+    def __getitem__(self, index: int) -> str:
+        return self.features.image_ids[index]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the cuts go by, row by row; codes as `Bank.column` gives them, -1 where a cell is empty.
+    """What the cuts go by, row by row; codes -1 where a cell is empty.
 
     Attributes:
         image_ids: [N], unique.
         split, split_names: codes [N] and vocabulary.
         group, group_names: codes [N] and vocabulary.
+        there: how a message on the splits begins.
+        split_remedy: what gives the rows splits, for a message.
     """
 
-    image_ids: Sequence[str]
+    image_ids: Ids
     split: NDArray[np.integer[Any]]
     split_names: Sequence[str]
     group: NDArray[np.integer[Any]]
     group_names: Sequence[str]
+    there: str = "The bank has"
+    split_remedy: str = name_column("split")
 
     @classmethod
-    def of(cls, bank: "Bank") -> "Columns":
-        """Of a bank; reads its manifest. Raises BankError if damaged."""
-        split, split_names = bank.column("split")
-        group, group_names = bank.column("group")
-        return cls(bank.manifest().image_ids, split, split_names, group, group_names)
+    def of(cls, features: Features) -> "Columns":
+        """Take those of features."""
+        there = "There are" if features.source is None else "The bank has"
+        split, group = features.texts("split"), features.texts("group")
+        return cls(_IdsOf(features), *split, *group, there, features.split_remedy)
 
     @property
     def units(self) -> NDArray[np.int64]:
@@ -131,6 +113,7 @@ class Parts:
         unseen: classes that test rows have and no train or validation row has; they can only be wrong.
         notes: what a reader of the numbers must know, one sentence each.
         others: split -> its rows that play no part, by name; the empty text stands for rows without a split.
+        cut: parts that no split gave; they are cut from the train split.
     """
 
     train: Rows
@@ -140,6 +123,7 @@ class Parts:
     unseen: tuple[int, ...] = ()
     notes: tuple[str, ...] = field(default=())
     others: dict[str, int] = field(default_factory=dict)
+    cut: tuple[str, ...] = ()
 
     @property
     def refit(self) -> Rows:
@@ -172,6 +156,7 @@ def parts(
     labelled = np.asarray(labels >= 0 if single else (labels >= 0).any(axis=1), np.bool_)
     notes: list[str] = []
     given, others = _given(columns, options, notes)
+    cut = tuple(part for part in ("val", "test") if not len(given[part]))
     cutter = _Cutter(columns, labels, labelled, options.seed)
     if options.holdout:
         test = cutter.cut(given["train"], HOLDOUT, "test")
@@ -191,6 +176,7 @@ def parts(
         unseen,
         tuple(notes),
         others,
+        cut,
     )
 
 
@@ -209,7 +195,7 @@ def _given(
     All rows are train where the column names nothing at all.
     """
     names = list(columns.split_names)
-    there = have(columns.split, names)
+    known = have(columns.split, names)
     if not names and options.holdout:
         none = np.zeros(0, np.intp)
         return {"train": np.arange(len(columns.split)), "val": none, "test": none}, {}
@@ -220,8 +206,8 @@ def _given(
     if not len(found["train"]):
         raise Refused(
             f"split {options.train!r} to train on",
-            f"The bank has {there} and {int((columns.split < 0).sum())} images without a split",
-            "name one with --train-split" if names else f"{name_column('split')}, or hold out with --holdout",
+            f"{columns.there} {known} and {int((columns.split < 0).sum())} images without a split",
+            "name one with --train-split" if names else f"{columns.split_remedy}, or hold out with --holdout",
         )
     if len(found["test"]) and options.holdout:
         raise Refused(
@@ -232,7 +218,7 @@ def _given(
     if not len(found["test"]) and not options.holdout:
         raise Refused(
             f"split {options.test!r} to test on",
-            f"The bank has {there} and {int((columns.split < 0).sum())} images without a split",
+            f"{columns.there} {known} and {int((columns.split < 0).sum())} images without a split",
             "name one with --test-split, or hold out 20 % of the train part by patient with --holdout",
         )
     if note := others_note(chosen.others):
