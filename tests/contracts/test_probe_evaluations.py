@@ -1,4 +1,4 @@
-"""The contract of evaluations for findings in one run and for the study's loop: bank, arrays, records, workers."""
+"""The contract of evaluations for findings in one run and for the study's loop; what workers hand back."""
 
 import json
 import pickle
@@ -76,9 +76,7 @@ def text(body: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_arrays_give_the_numbers_notes_and_predictions_of_the_bank(
-    kind: str, made: tuple[Path, Any]
-) -> None:
+def test_arrays_give_the_numbers_notes_and_predictions_of_the_bank(kind: str, made: tuple[Path, Any]) -> None:
     bank, reports = made
     result = evaluate(arrays(bank), options(kind), Compute())
     body = result.to_dict()
@@ -148,7 +146,8 @@ def test_records_of_workers_have_their_predictions_and_a_lost_one_is_said(
         with together() as batch:
             entries[name] = probes_from_bank(bank, [FIRST, SECOND], options=fitting, executor=executor)
         lost[name] = [error.found for error in batch.lost]
-    assert [one["test"] for one in entries["here"]] == [one["test"] for one in entries["there"]]
+    here, there = (text([entry["test"] for entry in entries[name]]) for name in ("here", "there"))
+    assert here == there
     assert lost["here"] == lost["there"] and len(lost["here"]) == 2 * damaged
     records = read_all(bank)
     if damaged:
@@ -160,7 +159,7 @@ def test_records_of_workers_have_their_predictions_and_a_lost_one_is_said(
 
 
 def test_a_finding_that_arrays_lack_or_cannot_have_is_refused_with_a_remedy_that_works(
-    made: tuple[Path, Any]
+    made: tuple[Path, Any],
 ) -> None:
     bank, _ = made
     wanted = Options(C=(0.1,), bootstrap=0, findings=("edema",))

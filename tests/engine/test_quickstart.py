@@ -91,7 +91,8 @@ def test_the_probe_of_the_quickstart_is_scikit_learns(pixels: Bank, probed: list
     from engine.evals.probe.parts import Columns, SplitOptions, parts
 
     codes = pixels.column("label")[0]
-    cut = parts(Columns.of(Features.from_bank(pixels, MODELS[0])), codes, np.ones(500, bool), SplitOptions(holdout=True))
+    columns = Columns.of(Features.from_bank(pixels, MODELS[0]))
+    cut = parts(columns, codes, np.ones(500, bool), SplitOptions(holdout=True))
     digits = load_digits()
     scaler = StandardScaler().fit(digits.data[cut.refit])
     model = LogisticRegression(C=rows[0]["best C"], tol=1e-9, max_iter=20_000)

@@ -80,7 +80,7 @@ def coded(codes: NDArray[np.integer], names: tuple[str, ...] | None) -> Coded:
 def class_scores(
     truth: NDArray[np.integer], scores: NDArray[np.float64], classes: Sequence[str]
 ) -> dict[str, Column]:
-    """Return `truth`, `predicted` and `score.CLASS` of each class; only the best `score` where these are many.
+    """Return `truth`, `predicted` and `score.CLASS` of each class; only the best `score` if these are many.
 
     Args:
         truth: [n] positions in `classes`.

@@ -205,9 +205,7 @@ def _settings(wanted: BankProbe, fitting: ProbeOptions, backend: str) -> JsonObj
 _APART = ("feature", "seconds", "stages", "masked", "targets")
 
 
-def _record(
-    job: _Job, features: Features, entry: JsonObject, settings: JsonObject, result: Result
-) -> None:
+def _record(job: _Job, features: Features, entry: JsonObject, settings: JsonObject, result: Result) -> None:
     splits, total = job.wanted.splits, len(features)
     words: dict[str, str | None] = {"train": splits.train, "val": splits.val, "test": splits.test}
     words |= dict.fromkeys(result.parts.cut, splits.train)  # no split of their own

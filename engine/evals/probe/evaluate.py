@@ -143,7 +143,7 @@ def probe(
 
 
 def _split_labels(rows: int, masks: Mapping[str, ArrayLike | None]) -> Labels:
-    """Boolean parts [N] as the labels of a split column. Raises Refused if they overlap or differ in length."""
+    """Masks [N] of parts as a split column. Raises Refused if they overlap or differ in length."""
     arrays = {name: np.asarray(mask, bool) for name, mask in masks.items() if mask is not None}
     lengths = {rows, *map(len, arrays.values())}
     if len(lengths) > 1:

@@ -99,7 +99,9 @@ class FindingsResult:
         """Return the mean over the findings of each headline metric; there is no interval of a mean."""
         headlines, partial = self._headlines, self._partial_means
         return {
-            name: Metric(mean_of_defined([headline[name] for headline in headlines]), reason=partial.get(name, ""))
+            name: Metric(
+                mean_of_defined([headline[name] for headline in headlines]), reason=partial.get(name, "")
+            )
             for name in headlines[0]
         }
 
@@ -215,7 +217,10 @@ def _task(target: Target, shared_parts: Parts) -> Task:
     here = sum(len(rows[part]) - len(unmasked[part]) for part in rows)
     masked = {**shared_parts.masked, "unlabelled": shared_parts.masked["unlabelled"] + here}
     return Task(
-        target.column, target.classes, target.codes, replace(shared_parts, **unmasked, notes=(), masked=masked)
+        target.column,
+        target.classes,
+        target.codes,
+        replace(shared_parts, **unmasked, notes=(), masked=masked),
     )
 
 

@@ -219,8 +219,8 @@ class Options(Fitting):
     Attributes:
         findings: columns that are learned in one run, one-vs-rest; none learns the classes of the features'
             own labels.
-        policies: what uncertain and blank cells of findings become, by default masked. Without `findings` they
-            say that the features' own labels are the cells of one finding.
+        policies: what uncertain and blank cells of findings become, by default masked. Without `findings`
+            they say that the features' own labels are the cells of one finding.
         splits: which rows play which part.
         low_shot: also draw low-shot curves.
 
