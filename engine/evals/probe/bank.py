@@ -63,7 +63,7 @@ class BankProbe:
 def probes_from_bank(
     bank: Path | str,
     models: Sequence[str],
-    asked: BankProbe | None = None,
+    wanted: BankProbe | None = None,
     options: ProbeOptions | None = None,
     *,
     executor: Executor | None = None,
@@ -73,6 +73,8 @@ def probes_from_bank(
 
     Args:
         models: slugs or feature names.
+        wanted: columns and splits; by default the classes of `label`.
+        options: how to fit, and where.
         executor: its workers share the models and columns; they must see the bank at the same place. None
             computes here.
         on_progress: called with `model, label`; gives what `engine.evals.probe.evaluate.probe` reports to.
@@ -85,7 +87,7 @@ def probes_from_bank(
         Refused: unknown models, columns or splits, or what `engine.evals.probe.evaluate.probe` refuses.
         BankError: a damaged bank.
     """
-    wanted, options = asked or BankProbe(), options or ProbeOptions()
+    wanted, options = wanted or BankProbe(), options or ProbeOptions()
     check_combination(options.mode, wanted.multi_label, wanted.low_shot)
     _check_columns(wanted.labels)
     store = Bank.open(bank)

@@ -155,24 +155,24 @@ def parts(
     single = labels.ndim == 1
     labelled = np.asarray(labels >= 0 if single else (labels >= 0).any(axis=1), np.bool_)
     notes: list[str] = []
-    given, others = _given(columns, options, notes)
-    cut = tuple(part for part in ("val", "test") if not len(given[part]))
+    assigned, others = _assigned(columns, options, notes)
+    cut = tuple(part for part in ("val", "test") if not len(assigned[part]))
     cutter = _Cutter(columns, labels, labelled, options.seed)
     if options.holdout:
-        test = cutter.cut(given["train"], HOLDOUT, "test")
-        given["test"], given["train"] = test, np.setdiff1d(given["train"], test)
+        test = cutter.cut(assigned["train"], HOLDOUT, "test")
+        assigned["test"], assigned["train"] = test, np.setdiff1d(assigned["train"], test)
         notes.append(f"No test part was given: {HOLDOUT:.0%} of {cutter.kind} held out")
-    if not len(given["val"]):
-        given["train"], given["val"], note = _validation(given["train"], labelled, cutter, options)
+    if not len(assigned["val"]):
+        assigned["train"], assigned["val"], note = _validation(assigned["train"], labelled, cutter, options)
         notes.append(note)
-    found = _usable(given, labelled, ok)
-    unseen = _look(found, labels, class_names, notes) if single else ()
-    _straddling(found, columns, notes)
+    rows_of = _usable(assigned, labelled, ok)
+    unseen = _look(rows_of, labels, class_names, notes) if single else ()
+    _straddling(rows_of, columns, notes)
     return Parts(
-        found["train"],
-        found["val"],
-        found["test"],
-        _masked(given, labelled, ok),
+        rows_of["train"],
+        rows_of["val"],
+        rows_of["test"],
+        _masked(assigned, labelled, ok),
         unseen,
         tuple(notes),
         others,
@@ -187,7 +187,7 @@ def published_validation(count: int) -> Rows:
     return order
 
 
-def _given(
+def _assigned(
     columns: Columns, options: SplitOptions, notes: list[str]
 ) -> tuple[dict[str, Rows], dict[str, int]]:
     """Rows of the parts that the split column names, and how many of other splits by name.
@@ -199,23 +199,23 @@ def _given(
     if not names and options.holdout:
         none = np.zeros(0, np.intp)
         return {"train": np.arange(len(columns.split)), "val": none, "test": none}, {}
-    asked = {"train": options.train, "val": options.val, "test": options.test}
-    chosen = split_rows(columns.split, names, asked)
+    words = {"train": options.train, "val": options.val, "test": options.test}
+    chosen = split_rows(columns.split, names, words)
     notes += chosen.notes
-    found = {part: np.flatnonzero(rows) for part, rows in chosen.rows.items()}
-    if not len(found["train"]):
+    rows_of = {part: np.flatnonzero(rows) for part, rows in chosen.rows.items()}
+    if not len(rows_of["train"]):
         raise Refused(
             f"split {options.train!r} to train on",
             f"{columns.there} {known} and {int((columns.split < 0).sum())} images without a split",
             "name one with --train-split" if names else f"{columns.split_remedy}, or hold out with --holdout",
         )
-    if len(found["test"]) and options.holdout:
+    if len(rows_of["test"]) and options.holdout:
         raise Refused(
-            f"--holdout, and the split {options.test!r} of {len(found['test'])} images",
+            f"--holdout, and the split {options.test!r} of {len(rows_of['test'])} images",
             "A test part is cut only where none is given",
             "leave --holdout out, or name another split with --test-split",
         )
-    if not len(found["test"]) and not options.holdout:
+    if not len(rows_of["test"]) and not options.holdout:
         raise Refused(
             f"split {options.test!r} to test on",
             f"{columns.there} {known} and {int((columns.split < 0).sum())} images without a split",
@@ -223,7 +223,7 @@ def _given(
         )
     if note := others_note(chosen.others):
         notes.append(note)
-    return found, chosen.others
+    return rows_of, chosen.others
 
 
 def _validation(
@@ -262,7 +262,7 @@ class _Cutter:
         units, unit = np.unique(self.columns.units[rows], return_inverse=True)
         stratum = self._strata(rows, unit, len(units))
         size = np.bincount(unit)
-        keys = np.array([self._key(int(each), purpose) for each in units], np.uint64)
+        keys = np.array([self._key(int(unit_code), purpose) for unit_code in units], np.uint64)
         order = np.lexsort((keys, stratum))
         taken = np.zeros(len(units), np.bool_)
         for members in np.split(order, np.flatnonzero(np.diff(stratum[order])) + 1):
@@ -298,33 +298,34 @@ def _nearest(sizes: NDArray[np.integer[Any]], fraction: float) -> int:
     return int(gaps.argmin()) + 1
 
 
-def _usable(given: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[np.bool_]) -> dict[str, Rows]:
-    found = {part: rows[labelled[rows] & ok[rows]] for part, rows in given.items()}
-    for part, rows in found.items():
+def _usable(assigned: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[np.bool_]) -> dict[str, Rows]:
+    rows_of = {part: rows[labelled[rows] & ok[rows]] for part, rows in assigned.items()}
+    for part, rows in rows_of.items():
         if not len(rows):
+            meant = assigned[part]
             raise Refused(
-                f"No usable {part} row among {len(given[part])} ({int((~ok[given[part]]).sum())} failed, "
-                f"{int((ok & ~labelled)[given[part]].sum())} without a label)",
+                f"No usable {part} row among {len(meant)} ({int((~ok[meant]).sum())} failed, "
+                f"{int((ok & ~labelled)[meant].sum())} without a label)",
                 "Every part needs images with an embedding and a label",
                 "check the split and label columns (`embank manifest check`) and the failures "
                 "(`embank bank show --failures`)",
             )
-    return found
+    return rows_of
 
 
-def _masked(given: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[np.bool_]) -> dict[str, int]:
-    rows = np.concatenate(list(given.values()))
+def _masked(assigned: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[np.bool_]) -> dict[str, int]:
+    rows = np.concatenate(list(assigned.values()))
     return {"failed": int((~ok[rows]).sum()), "unlabelled": int((ok[rows] & ~labelled[rows]).sum())}
 
 
 def _look(
-    found: dict[str, Rows], labels: NDArray[np.integer[Any]], names: Sequence[str], notes: list[str]
+    rows_of: dict[str, Rows], labels: NDArray[np.integer[Any]], names: Sequence[str], notes: list[str]
 ) -> tuple[int, ...]:
     """Refuse what cannot be learnt, note what is missing where; the classes of test rows never trained on."""
-    held = {part: set(np.unique(labels[rows]).tolist()) for part, rows in found.items()}
+    held = {part: set(np.unique(labels[rows]).tolist()) for part, rows in rows_of.items()}
     if len(held["train"]) < 2:
         raise Refused(
-            f"{len(held['train'])} class among {len(found['train'])} train images",
+            f"{len(held['train'])} class among {len(rows_of['train'])} train images",
             "A probe tells at least two classes apart",
             "add train images of another class, or choose another split or label column",
         )
@@ -346,22 +347,22 @@ def _named(classes: set[int], names: Sequence[str]) -> str:
     return ", ".join(shown) + more
 
 
-def _straddling(found: dict[str, Rows], columns: Columns, notes: list[str]) -> None:
+def _straddling(rows_of: dict[str, Rows], columns: Columns, notes: list[str]) -> None:
     """Note how many images of a part belong to a patient of another part."""
     for part, others in (("test", ("train", "val")), ("val", ("train",))):
-        rows = found[part][columns.group[found[part]] >= 0]
-        other = np.concatenate([columns.group[found[name]] for name in others])
+        rows = rows_of[part][columns.group[rows_of[part]] >= 0]
+        other = np.concatenate([columns.group[rows_of[name]] for name in others])
         both = int(np.isin(columns.group[rows], other).sum())
         if both:
             notes.append(
-                f"{both} of {len(found[part])} {part} images belong to a patient (group) of "
+                f"{both} of {len(rows_of[part])} {part} images belong to a patient (group) of "
                 f"{' or '.join(others)} images"
             )
         one = columns.spelt
-        more = int(np.isin(one[rows], np.concatenate([one[found[name]] for name in others])).sum()) - both
+        more = int(np.isin(one[rows], np.concatenate([one[rows_of[name]] for name in others])).sum()) - both
         if more:
             notes.append(
-                f"{more} of {len(found[part])} {part} images belong to a patient (group) of "
+                f"{more} of {len(rows_of[part])} {part} images belong to a patient (group) of "
                 f"{' or '.join(others)} images, if names that differ only in case, leading zeros or a "
                 "trailing .0 are one patient's"
             )

@@ -88,8 +88,8 @@ def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str
         Refused: no cell has a value, the cells are those of a finding with uncertain ones, or they are
             numbers that differ from image to image.
     """
-    kept = np.array([name not in _NAN for name in names], np.bool_)
-    if not kept.any():
+    named = np.array([name not in _NAN for name in names], np.bool_)
+    if not named.any():
         raise Refused(
             f"Column {column!r} has no value in {len(codes)} rows",
             "A probe learns labels",
@@ -102,12 +102,12 @@ def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str
             "These are cells of a finding, in which -1 means uncertain and is no class of its own",
             "ask for it as a finding, with a policy for uncertain cells",
         )
-    place = np.append(np.where(kept, np.cumsum(kept) - 1, MASKED), MASKED)  # the last is an empty cell's
-    found = place[np.asarray(codes)].astype(np.int64)
-    blank = int((found == MASKED).sum())
+    place = np.append(np.where(named, np.cumsum(named) - 1, MASKED), MASKED)  # the last is an empty cell's
+    targets = place[np.asarray(codes)].astype(np.int64)
+    blank = int((targets == MASKED).sum())
     classes = tuple(name for name in names if name not in _NAN)
-    refuse_measured(f"Column {column!r}", found, classes)
-    return Target(column, classes, found, {"blank": blank} if blank else {}, {})
+    refuse_measured(f"Column {column!r}", targets, classes)
+    return Target(column, classes, targets, {"blank": blank} if blank else {}, {})
 
 
 def finding_of(
@@ -136,7 +136,7 @@ def finding_of(
     kinds = np.array([*known, _BLANK], np.int64)[codes]  # an empty cell's code, -1, takes the last
     uncertain = {"ignore": MASKED, "zeros": 0, "ones": 1}[policies.uncertain]
     blank = {"ignore": MASKED, "zeros": 0}[policies.blank]
-    found = np.array([0, 1, uncertain, blank], np.int64)[kinds]
+    targets = np.array([0, 1, uncertain, blank], np.int64)[kinds]
     masked, counted = {}, {}
     for name, kind, becomes in (("uncertain", _UNCERTAIN, uncertain), ("blank", _BLANK, blank)):
         cells = int((kinds == kind).sum())
@@ -144,7 +144,7 @@ def finding_of(
             masked[name] = cells
         elif cells:
             counted[f"{name} as {becomes}"] = cells
-    return Target(column, ("negative", "positive"), found, masked, counted)
+    return Target(column, ("negative", "positive"), targets, masked, counted)
 
 
 def together(targets: Sequence[Target]) -> NDArray[np.int8]:
