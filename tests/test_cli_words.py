@@ -33,7 +33,7 @@ def test_bench_lists_its_scripts_with_what_they_measure(words: tuple[str, ...]) 
     table = ran.out[ran.out.index("what it measures") :]
     listed = {line.split()[0] for line in table.splitlines()[2:] if line and not line.startswith(" ")}
     assert listed == scripts - {"__init__", "common", "crowd", "simulate"}
-    assert "float16 features: embank against FAISS" in " ".join(table.split())
+    assert "float16 features: embank compared with FAISS" in " ".join(table.split())
     assert ("Usage: " in ran.out and "lists the options of one" in ran.out) == bool(words)
 
 

@@ -75,7 +75,7 @@ def run(
     Returns:
         `{rows, dim, classes, values, device, repeats, machine, seconds, stages, iterations, converged, gflop,
         peak_gflop_s, share_of_peak, share_of_peak_in_products, peak_bytes}`, and with `sklearn`
-        `{sweep_seconds, sweep_over_lockstep, sweep_iterations, sweep_stopped, excess, higher,
+        `{sweep_seconds, sweep_over_batched, sweep_iterations, sweep_stopped, excess, higher,
         sweep_excess}`: seconds as {n, median, min, max}; floating-point operations of the products with X;
         the best rate of square and of block products in float32, measured between the repeats; the largest
         (objective - sweep's) / sweep's; the number of values where our objective is higher; and the sweep's
@@ -169,7 +169,7 @@ def _against_sweep(
     sweep_seconds = sweep["seconds"]
     return {
         "sweep_seconds": sweep_seconds,
-        "sweep_over_lockstep": ratio([sweep_seconds] * len(seconds), list(seconds)),
+        "sweep_over_batched": ratio([sweep_seconds] * len(seconds), list(seconds)),
         "sweep_iterations": sweep["iterations"],
         "sweep_stopped": int(sum(i >= 100 for i in sweep["iterations"])),
         **compared(features, targets, ours, sweep),
@@ -239,7 +239,7 @@ def _table(result: dict[str, Any]) -> str:
                 f"scikit-learn's sweep ({result['sweep_stopped']} fits stopped at 100 iterations)",
                 f"{result['sweep_seconds']:.3g}",
             ],
-            ["sweep / embank", str(result["sweep_over_lockstep"])],
+            ["sweep / embank", str(result["sweep_over_batched"])],
         ]
     facts = [
         ["peak of float32 products, Gflop/s", f"{result['peak_gflop_s']:.0f}"],

@@ -19,7 +19,7 @@ class Backend(StrEnum):
     auto = "auto"
     array = "array"
     faiss = "faiss"
-    lockstep = "lockstep"
+    batched = "batched"
     sklearn = "sklearn"
     cuml = "cuml"
 

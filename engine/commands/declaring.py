@@ -144,6 +144,7 @@ def _refuse_in_words(kind: Any) -> None:
         return
 
     def convert(value: Any, param: Any, context: Any) -> Any:
+        value = getattr(kind, "former", {}).get(value, value)
         if value not in words:
             name = max(param.opts, key=len)
             rule = f"It is {', '.join(words[:-1])} or {words[-1]}"

@@ -23,10 +23,16 @@ def number(value: float | None) -> float | None:
     return value
 
 
-def some_of(*words: StrEnum) -> Any:
-    """The type of an option that takes only some words of a set, to be named as `click_type`."""
+def some_of(*words: StrEnum, former: dict[str, str] | None = None) -> Any:
+    """The type of an option that takes only some words of a set, to be named as `click_type`.
+
+    Args:
+        former: names that words had before -> the words; accepted for one release and shown nowhere.
+    """
     every: Any = get_click_type(annotation=type(words[0]), parameter_info=typer.models.OptionInfo())
-    return type(every)([word.value for word in words])
+    kind = type(every)([word.value for word in words])
+    kind.former = former or {}
+    return kind
 
 
 # --- what -------------------------------------------------------------------------------------------
@@ -213,14 +219,16 @@ MaxFailed = Annotated[
 Device = Annotated[str, option(MACHINE, "--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 
 
-def _backend(*words: Backend) -> Any:
-    return option(
-        MACHINE, "--backend", click_type=some_of(*words), help="What computes; all solve the same problem."
-    )
+def _backend(*words: Backend, former: dict[str, str] | None = None) -> Any:
+    kind = some_of(*words, former=former)
+    return option(MACHINE, "--backend", click_type=kind, help="What computes; all solve the same problem.")
 
 
 NeighbourBackend = Annotated[Backend, _backend(Backend.auto, Backend.array, Backend.faiss)]
-SolverBackend = Annotated[Backend, _backend(Backend.lockstep, Backend.sklearn, Backend.cuml)]
+SolverBackend = Annotated[
+    Backend,
+    _backend(Backend.batched, Backend.sklearn, Backend.cuml, former={"lockstep": "batched"}),
+]
 
 
 def _precision(*words: Precision) -> Any:

@@ -110,7 +110,7 @@ class Protocol(Options):
 class Machine(Options):
     """What computes."""
 
-    backend: SolverBackend = Backend.lockstep
+    backend: SolverBackend = Backend.batched
     device: Device = "auto"
     workers: Workers = 0
     scheduler: Scheduler = None
@@ -139,13 +139,13 @@ def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, outp
     out = output.out
     check_output(out, bank, "probe", output.force)
     options = _options(protocol, machine)
-    asked = _asked(what, protocol)
+    wanted = _wanted(what, protocol)
     with (
         together() as batch,
         executor_of(machine.workers, machine.scheduler, machine.device) as executor,
         console.probe_progress() as progress,
     ):
-        results = probes_from_bank(bank, what.model, asked, options, executor=executor, on_progress=progress)
+        results = probes_from_bank(bank, what.model, wanted, options, executor=executor, on_progress=progress)
     undone = _draw(results, out)
     drawn = None if undone else out
     shown = [{**result, "plot": drawn} if out else result for result in results]
@@ -176,7 +176,7 @@ def _options(protocol: Protocol, machine: Machine) -> "ProbeOptions":
     )
 
 
-def _asked(what: What, protocol: Protocol) -> "BankProbe":
+def _wanted(what: What, protocol: Protocol) -> "BankProbe":
     """What is learned from what."""
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.lowshot import LowShot

@@ -189,6 +189,7 @@ def together(write: bool = True) -> Iterator[Batch]:
     if write:
         if outer := _batch.get():
             outer.waiting += batch.waiting
+            outer.lost += batch.lost
         else:
             batch.write()
 

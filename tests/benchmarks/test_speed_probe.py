@@ -16,7 +16,7 @@ def test_runs_tiny(classes: int) -> None:
     assert result["converged"] == 9
     assert len(result["iterations"]) == len(result["sweep_iterations"]) == 9
     assert result["excess"] < 1e-6
-    assert result["sweep_over_lockstep"].n == 2
+    assert result["sweep_over_batched"].n == 2
     assert 0 < result["share_of_peak"].median < 1
 
 
@@ -48,4 +48,4 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     probe.main([*words, "--no-sklearn", "--json"])
     assert "sweep_seconds" not in json.loads(capsys.readouterr().out)
     probe.main(words)
-    assert "sweep / lockstep" in capsys.readouterr().out
+    assert "sweep / batched" in capsys.readouterr().out

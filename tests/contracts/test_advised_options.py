@@ -55,6 +55,7 @@ WHERE: dict[str, tuple[str, ...]] = {
     "engine/evals/saliency/occluder.py": ("saliency",),
     "engine/evals/probe/evaluate.py": ("probe",),
     "engine/evals/probe/bank.py": ("probe",),
+    "engine/evals/probe/options.py": ("probe",),
     "engine/evals/probe/as_published.py": ("probe",),
     "engine/evals/saliency/evaluate.py": ("saliency",),
     "engine/evals/saliency/options.py": ("saliency",),

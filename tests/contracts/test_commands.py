@@ -200,6 +200,13 @@ def test_what_cannot_be_expanded_is_refused() -> None:
         expanded(late)
 
 
+def test_the_former_name_of_a_backend_is_accepted_and_shown_nowhere() -> None:
+    words = ("probe", "no-such-bank", "--model", "x", "--backend")
+    former, unknown = embank(*words, "lockstep"), embank(*words, "magic")
+    assert former.err == embank(*words, "batched").err and "no-such-bank" in former.err
+    assert "lockstep" not in unknown.err + embank("probe", "--help").out
+
+
 @pytest.mark.parametrize(
     ("given", "rule"),
     [
@@ -209,7 +216,7 @@ def test_what_cannot_be_expanded_is_refused() -> None:
             "It is sqeuclidean, cosine or centred",
         ),
         (("fewshot", "bank", "--model", "x", "--mode", "paper"), "It is default or as-published"),
-        (("probe", "bank", "--model", "x", "--backend", "faiss"), "It is lockstep, sklearn or cuml"),
+        (("probe", "bank", "--model", "x", "--backend", "faiss"), "It is batched, sklearn or cuml"),
         (("search", "bank", "--model", "x", "--backend", "cuml"), "It is auto, array or faiss"),
         (("saliency", "bank", "--model", "x", "--precision", "fp16"), "It is fp32 or bf16"),
         (("manifest", "build", "digits", "x", "-o", "m.csv", "--uncertain", "twos"), "ones or soft"),

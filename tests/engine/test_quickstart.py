@@ -87,10 +87,12 @@ def test_the_probe_of_the_quickstart_is_scikit_learns(pixels: Bank, probed: list
     assert rows[0]["train"] + rows[0]["val"] + rows[0]["test"] == 500 and rows[0]["converged"]
     assert found[0]["sweep"]["C"] == list(grid())
     # The same parts by scikit-learn, from the record's own cut.
+    from engine.evals.common.features import Features
     from engine.evals.probe.parts import Columns, SplitOptions, parts
 
     codes = pixels.column("label")[0]
-    cut = parts(Columns.of(pixels), codes, np.ones(500, bool), SplitOptions(holdout=True))
+    columns = Columns.of(Features.from_bank(pixels, MODELS[0]))
+    cut = parts(columns, codes, np.ones(500, bool), SplitOptions(holdout=True))
     digits = load_digits()
     scaler = StandardScaler().fit(digits.data[cut.refit])
     model = LogisticRegression(C=rows[0]["best C"], tol=1e-9, max_iter=20_000)

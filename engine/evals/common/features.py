@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import Refused
 from engine.evals.common.advice import name_column
-from engine.evals.common.labels import Labels, group_codes, label_codes
+from engine.evals.common.labels import Labels, group_codes, label_codes, text_codes
 from engine.evals.common.splits import SplitRows, split_rows
 from engine.kernels.float16 import finite_rows
 from stores.bank.image_ids import image_ids
@@ -107,7 +107,8 @@ class Features:
         label: column of the manifest that the labels come from; None for arrays.
         data_set: what decides, with a protocol, which images are drawn; the features do not.
         source: the bank; None for arrays.
-        columns: gives the `Labels` of `label`, `group` and `split`; None for one that there is not.
+        columns: gives the `Labels` of `label`, `group` and `split`, and of any other column that a bank's
+            manifest or the arrays' `findings` have; None for one that there is not.
         ids: gives the ids of the images.
     """
 
@@ -154,6 +155,7 @@ class Features:
         *,
         groups: Any = None,
         splits: Any = None,
+        findings: Mapping[str, Any] | None = None,
         image_ids: Sequence[str] | None = None,
         ok: ArrayLike | None = None,
         name: str = "features",
@@ -167,6 +169,7 @@ class Features:
                 classified. None for evaluations that need none.
             groups: [N] patients, as labels; a missing one is a patient of its own.
             splits: [N] texts such as `train`; a missing one is in no split.
+            findings: name -> [N] cells: 1, 0, -1 (uncertain) or missing, numbers or texts.
             image_ids: N different texts; by default the numbers of the rows.
             ok: bool [N], rows that have features; None looks at all numbers: those of finite ones.
             name: what the features are called in results.
@@ -185,14 +188,15 @@ class Features:
                 "They are a matrix with a row for each label",
                 "give arrays that belong together",
             )
-        of: dict[str, Labels | None] = {"label": read, "group": None, "split": None}
+        of: dict[str, Labels | None] = _findings(findings or {}, rows)
+        of |= {"label": read, "group": None, "split": None}
         of["group"] = None if groups is None else _of_rows(group_codes(groups), rows, "groups")
         of["split"] = None if splits is None else _of_rows(group_codes(splits), rows, "splits")
         fine = _finite(array) if ok is None else np.asarray(ok, np.bool_)
         if image_ids is not None:
             _check_ids(image_ids, rows)
         ids = (lambda: Texts.of(map(str, range(rows)))) if image_ids is None else lambda: Texts.of(image_ids)
-        return cls(name, name, array, fine, None, data_set, None, of.__getitem__, ids)
+        return cls(name, name, array, fine, None, data_set, None, of.get, ids)
 
     def __len__(self) -> int:
         return len(self.ok)
@@ -239,6 +243,21 @@ class Features:
         values, codes = np.unique(labels.codes, return_inverse=True)
         missing = int((values < 0).sum())
         return codes.astype(np.int64) - missing, [str(value) for value in values[missing:].tolist()]
+
+    def column(self, name: str) -> Labels:
+        """Return the texts of any column as codes [N], -1 where a cell is empty, and what they index.
+
+        Raises:
+            Refused: there is no such column. BankError: a damaged file.
+        """
+        cells = self.columns(name)
+        if cells is None:
+            raise Refused(
+                f"column {name!r} of {self.title}",
+                "Arrays have the columns that they were given",
+                "give it among the `findings` of Features.from_arrays",
+            )
+        return cells
 
     def usable(self, inside: NDArray[np.bool_] | None = None) -> Usable:
         """Find the rows that have an embedding and a label; arguments as for `Usable.of`."""
@@ -300,6 +319,17 @@ def _finite(array: Any) -> NDArray[np.bool_]:
         on_host: NDArray[np.bool_] = array.isfinite().all(dim=1).cpu().numpy()
         return on_host
     return finite_rows(array)
+
+
+def _findings(findings: Mapping[str, Any], rows: int) -> dict[str, Labels | None]:
+    for name in ("label", "group", "split"):
+        if name in findings:
+            raise Refused(
+                f"a finding called {name!r}",
+                "That is the name of the labels, groups or splits",
+                "give it another name",
+            )
+    return {name: _of_rows(text_codes(cells), rows, f"cells of {name!r}") for name, cells in findings.items()}
 
 
 def _of_rows(labels: Labels, rows: int, what: str) -> Labels:

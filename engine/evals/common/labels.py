@@ -58,6 +58,19 @@ def group_codes(groups: Any) -> Labels:
     return groups if isinstance(groups, Labels) else _encoded(groups, "groups")
 
 
+def text_codes(cells: Any) -> Labels:
+    """Read cells, [N], as the texts that a table has of them: -1.0 is the text `-1`, and no missing value.
+
+    Raises:
+        Refused: not one-dimensional.
+    """
+    values = [
+        f"{value:g}" if isinstance(value, Real) and not _missing(value) else value
+        for value in _array(cells, "cells").tolist()
+    ]
+    return _encoded(np.array(values, object), "cells") if values else Labels(np.zeros(0, np.int64), ())
+
+
 def refuse_measured(column: str, codes: NDArray[np.integer[Any]], names: Sequence[Any] | None) -> None:
     """Refuse numbers with as many values as images, or nearly so, as classes.
 

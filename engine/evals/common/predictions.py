@@ -1,6 +1,6 @@
 """Predictions of single images, as tables that are written beside a record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from stores.bank.records import Attachment
 from stores.parquet import Coded, Column, Texts, encode
+
+#: Scores that are written beside a record at most: images times classes.
+MOST_SCORES = 50_000_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,3 +75,22 @@ def coded(codes: NDArray[np.integer], names: tuple[str, ...] | None) -> Coded:
         return Coded(codes, names)
     values, places = np.unique(codes, return_inverse=True)
     return Coded(places, [str(value) for value in values.tolist()])
+
+
+def class_scores(
+    truth: NDArray[np.integer], scores: NDArray[np.float64], classes: Sequence[str]
+) -> dict[str, Column]:
+    """Return `truth`, `predicted` and `score.CLASS` of each class; only the best `score` if these are many.
+
+    Args:
+        truth: [n] positions in `classes`.
+        scores: [n, K]; the class of the largest is predicted, of ties the first.
+        classes: K different names.
+    """
+    columns: dict[str, Column] = {
+        "truth": Coded(truth, classes),
+        "predicted": Coded(scores.argmax(axis=1), classes),
+    }
+    if scores.size > MOST_SCORES:
+        return {**columns, "score": scores.max(axis=1)}
+    return {**columns, **{f"score.{name}": scores[:, at] for at, name in enumerate(classes)}}

@@ -7,15 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.evals.common.one_line import counted, number
-from engine.evals.common.predictions import Predictions, coded
+from engine.evals.common.predictions import Predictions, class_scores
 from engine.evals.common.result import Metric
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours
 from stores.json_types import JsonObject
 from stores.parquet import Column
-
-#: Scores that are kept beside a record at most: images times classes.
-MOST_SCORES = 50_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +36,7 @@ class Scores:
             names: what the codes stand for; None if for themselves.
         """
         texts = [str(code) if names is None else names[code] for code in self.classes.tolist()]
-        columns: dict[str, Column] = {
-            "truth": coded(self.truth, names),
-            "predicted": coded(self.classes[self.shares.argmax(axis=1)], names),
-        }
-        if self.shares.size > MOST_SCORES:
-            return {**columns, "score": self.shares.max(axis=1)}
-        return {**columns, **{f"score.{text}": self.shares[:, at] for at, text in enumerate(texts)}}
+        return class_scores(np.searchsorted(self.classes, self.truth), self.shares, texts)
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,25 @@
 """Probes from the bank: several models and label columns in, one result and one RunRecord each out."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import product
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Refused
-from engine.evals.probe.as_published import probe_published
-from engine.evals.probe.evaluate import ProbeOptions, Progress, Task, probe_task
-from engine.evals.probe.lowshot import LowShot, low_shot
-from engine.evals.probe.multilabel import probe_findings
-from engine.evals.probe.parts import Columns, SplitOptions, parts
-from engine.evals.probe.targets import Policies, Target, from_bank
-from engine.evals.probe.targets import together as joined
-from engine.executors import SERIAL, Executor, Local
-from engine.versions import versions
-from stores.bank.reader import Bank, FeatureSet
-from stores.bank.records import RunRecord, keep, together
+from engine.errors import EmbankError, Refused
+from engine.evals.common.compute import Compute
+from engine.evals.common.features import Features
+from engine.evals.common.record import Outcome, Part, Used, keep_record
+from engine.evals.probe.evaluate import ProbeOptions, Problem, Progress, evaluate_problem
+from engine.evals.probe.options import LowShot, Options, Policies, SplitOptions, check_combination
+from engine.evals.probe.parts import Columns
+from engine.evals.probe.result import Result
+from engine.evals.probe.targets import targets_of
+from engine.executors import Executor
+from stores.bank.reader import Bank
+from stores.bank.records import RunRecord, keep, not_kept
+from stores.bank.records import together as recorded_together
+from stores.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class BankProbe:
             columns of classes.
         splits: which rows play which part.
         low_shot: also draw low-shot curves.
+
+    Raises:
+        Refused: a low-shot curve of several findings.
     """
 
     labels: tuple[str, ...] = ("label",)
@@ -41,33 +45,39 @@ class BankProbe:
     low_shot: LowShot | None = None
 
     def __post_init__(self) -> None:
-        if self.multi_label and self.low_shot:
-            raise Refused(
-                "--low-shot with --multi-label",
-                "So many images per class are drawn of one label column at a time",
-                "leave --multi-label out",
-            )
+        check_combination("default", self.multi_label, self.low_shot)
 
     @property
-    def findings(self) -> bool:
-        return self.multi_label or self.policies is not None
+    def runs(self) -> list[tuple[str, ...]]:
+        """The columns of each run."""
+        return [self.labels] if self.multi_label else [(column,) for column in self.labels]
+
+    def options(self, fitting: ProbeOptions, run: tuple[str, ...]) -> Options:
+        """Return the options of one run."""
+        findings = run if self.multi_label else ()
+        return Options.of(
+            fitting, findings=findings, policies=self.policies, splits=self.splits, low_shot=self.low_shot
+        )
 
 
 def probes_from_bank(
     bank: Path | str,
     models: Sequence[str],
-    asked: BankProbe | None = None,
+    wanted: BankProbe | None = None,
     options: ProbeOptions | None = None,
     *,
-    executor: Executor = SERIAL,
+    executor: Executor | None = None,
     on_progress: Callable[[str], Progress] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Probe every model on every label column (or on all columns together) and keep RunRecords.
 
     Args:
         models: slugs or feature names.
-        executor: its workers share the models and columns; they must see the bank at the same place.
-        on_progress: given `model, label`, what `engine.evals.probe.evaluate.probe` reports to.
+        wanted: columns and splits; by default the classes of `label`.
+        options: how to fit, and where.
+        executor: its workers share the models and columns; they must see the bank at the same place. None
+            computes here.
+        on_progress: called with `model, label`; gives what `engine.evals.probe.evaluate.probe` reports to.
 
     Returns:
         For each model and label `{model, label, test, best_C, val_score, converged, objective, ...}`:
@@ -77,160 +87,119 @@ def probes_from_bank(
         Refused: unknown models, columns or splits, or what `engine.evals.probe.evaluate.probe` refuses.
         BankError: a damaged bank.
     """
-    asked, options = asked or BankProbe(), options or ProbeOptions()
-    _refuse_unpublished(asked, options)
+    wanted, options = wanted or BankProbe(), options or ProbeOptions()
+    check_combination(options.mode, wanted.multi_label, wanted.low_shot)
+    _check_columns(wanted.labels)
     store = Bank.open(bank)
-    chosen = [store.features(model) for model in models]
-    if not chosen or len({each.name for each in chosen}) < len(chosen):
+    names = [store.features(model).name for model in models]
+    if not names or len(set(names)) < len(names):
         raise Refused(f"models {list(models)}", "Each model is named once", "drop the repetition")
-    targets = from_bank(store, asked.labels, findings=asked.findings, policies=asked.policies)
-    runs = [targets] if asked.multi_label else [[target] for target in targets]
-    here = _Here(store, {each.name: each for each in chosen}, {t.column: t for t in targets}, on_progress)
-    tasks = [
-        _ProbeTask(position, features.name, tuple(target.column for target in run))
-        for position, (features, run) in enumerate(product(chosen, runs))
-    ]
-    results: dict[int, tuple[dict[str, Any], RunRecord]] = {}
-    with executor.session(_Probes(bank, asked, options, Local(here))) as session:
-        session.run(tasks, results.update)
-    for position in range(len(tasks)):  # when all of it has been computed
-        entry, record = results[position]
-        keep(record, store.path, entry)
-    return [results[position][0] for position in range(len(tasks))]
+    jobs = [_Job(store, name, run, wanted, options) for name in names for run in wanted.runs]
+    problems = _problems(jobs)
+    if executor:
+        return _by_workers(executor, bank, jobs)
+    with recorded_together():
+        return [job.do(problems[job.run], on_progress) for job in jobs]
 
 
-@dataclass(frozen=True)
-class _Here:
-    """What the process that asks for probes has opened already, and where it shows progress."""
-
-    store: Bank
-    features: Mapping[str, FeatureSet]
-    targets: Mapping[str, Target]
-    on_progress: Callable[[str], Progress] | None
-
-
-@dataclass(frozen=True)
-class _ProbeTask:
-    """One result: a feature, by its full name, on label columns that are learnt together."""
-
-    position: int
-    feature: str
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Probes:
-    """What a process needs to probe a bank's features: an executor's job."""
-
-    bank: Path | str
-    asked: BankProbe
-    options: ProbeOptions
-    here: Local[_Here] = field(default_factory=Local, compare=False)
-
-    def open(self) -> "_Prober":
-        """Read what the probes share."""
-        return _Prober(self)
-
-
-class _Prober:
-    """Probes features of one bank, one after another."""
-
-    def __init__(self, job: _Probes) -> None:
-        self._job, here = job, job.here.value
-        self._store = here.store if here else Bank.open(job.bank)
-        self._columns = Columns.of(self._store)
-
-    def run(
-        self,
-        tasks: Sequence[_ProbeTask],
-        report: Callable[[dict[int, tuple[dict[str, Any], RunRecord]]], None],
-        /,
-    ) -> None:
-        """Report each result with its record, which is not written yet, by its position."""
-        asked, options, here = self._job.asked, self._job.options, self._job.here.value
-        for task in tasks:
-            features, targets = self._inputs(task)
-            on_progress = here.on_progress if here else None
-            with together(write=False) as batch:
-                entry = _run(self._store, features, targets, self._columns, asked, options, on_progress)
-            ((record, _, _),) = batch.waiting
-            report({task.position: (entry, record)})
-
-    def _inputs(self, task: _ProbeTask) -> tuple[FeatureSet, list[Target]]:
-        here, asked = self._job.here.value, self._job.asked
-        if here:
-            return here.features[task.feature], [here.targets[column] for column in task.columns]
-        policies = asked.policies
-        targets = from_bank(self._store, task.columns, findings=asked.findings, policies=policies)
-        return self._store.features(task.feature), targets
-
-    def close(self) -> None:
-        """Hold nothing that must be let go of."""
-
-
-def _refuse_unpublished(asked: BankProbe, options: ProbeOptions) -> None:
-    extra = "--multi-label" if asked.multi_label else "--low-shot" if asked.low_shot else ""
-    if options.mode == "as-published" and extra:
+def _check_columns(columns: tuple[str, ...]) -> None:
+    if not columns or len(set(columns)) < len(columns):
         raise Refused(
-            f"as-published with {extra}",
-            "The study probed one label column with all of its images",
-            f"leave {extra} out, or use --mode default",
+            f"label columns {', '.join(columns) or '(none)'}",
+            "Each column is named once, and at least one",
+            "name the columns to learn",
         )
 
 
-def _run(
-    store: Bank,
-    features: FeatureSet,
-    run: list[Target],
-    columns: Columns,
-    asked: BankProbe,
-    options: ProbeOptions,
-    on_progress: Callable[[str], Progress] | None,
-) -> dict[str, Any]:
-    start = time.perf_counter()
-    model = features.title
-    told = on_progress(f"{model}, {', '.join(target.column for target in run)}") if on_progress else None
-    if asked.multi_label:
-        found = parts(columns, joined(run), features.ok, asked.splits)
-        result = probe_findings(features.array, run, found, options, columns.group, told).to_dict()
-        result["notes"] = [*found.notes, *result["notes"]]
-    else:
-        (target,) = run
-        found = parts(columns, target.codes, features.ok, asked.splits, target.classes)
-        task = Task(target.column, target.classes, target.codes, found)
-        if options.mode == "as-published":
-            result = probe_published(features.array, task, options, columns.group, told)
-        else:
-            result = probe_task(features.array, task, options, columns.group, told).to_dict()
-        if asked.low_shot:
-            drawn = (asked.low_shot, store.image_digest)
-            result["low_shot"] = low_shot(features.array, task, options, *drawn, told)
-    settings = _settings(asked, options)
-    entry = {
-        "model": model,
-        "feature": features.name,
-        **settings,
-        **result,
-        "other_splits": found.others,
-        "targets": [target.to_dict() for target in run],
-    }
-    entry["seconds"] = round(time.perf_counter() - start, 4)
-    _record(store, features, entry, settings)
-    return entry
+@dataclass(frozen=True)
+class _Job:
+    """One model on the columns of one run."""
+
+    store: Bank
+    name: str
+    run: tuple[str, ...]
+    wanted: BankProbe
+    fitting: ProbeOptions
+
+    @property
+    def options(self) -> Options:
+        return self.wanted.options(self.fitting, self.run)
+
+    @property
+    def compute(self) -> Compute:
+        return Compute(self.fitting.device, self.fitting.threads)
+
+    @property
+    def features(self) -> Features:
+        label = "label" if self.wanted.multi_label else self.run[0]
+        return Features.from_bank(self.store, self.name, label=label)
+
+    def do(self, problem: Problem, on_progress: Callable[[str], Progress] | None) -> JsonObject:
+        """Probe, and keep a record."""
+        start = time.perf_counter()
+        features = self.features
+        progress = on_progress(f"{features.title}, {', '.join(self.run)}") if on_progress else None
+        result = evaluate_problem(features, problem, self.options, self.compute, progress)
+        settings = _settings(self.wanted, self.fitting, result.backend)
+        entry: JsonObject = {
+            "model": features.title,
+            "feature": features.name,
+            **settings,
+            **result.to_dict(),
+        }
+        entry["seconds"] = round(time.perf_counter() - start, 4)
+        _record(self, features, entry, settings, result)
+        return entry
 
 
-def _settings(asked: BankProbe, options: ProbeOptions) -> dict[str, Any]:
+def _problems(jobs: Sequence[_Job]) -> dict[tuple[str, ...], Problem]:
+    """Targets of each run and the columns, which all models share."""
+    first = jobs[0].features
+    columns = Columns.of(first)
+    problems: dict[tuple[str, ...], Problem] = {}
+    for job in jobs:
+        if job.run not in problems:
+            problems[job.run] = Problem(targets_of(job.features, job.options), columns)
+    return problems
+
+
+def _by_workers(executor: Executor, bank: Path | str, jobs: Sequence[_Job]) -> list[JsonObject]:
+    """Each model and run as a task of its own; results in the order of a serial run."""
+    tasks = [(bank, (job.name,), replace(job.wanted, labels=job.run), job.fitting) for job in jobs]
+    done = dict(executor.run(_unrecorded, tasks))
+    outcomes = [outcome for position in range(len(tasks)) for outcome in done[position]]
+    for entry, record, lost in outcomes:
+        if record is not None:
+            keep(record, bank, entry)
+        elif lost is not None:
+            not_kept(lost, entry)
+    return [entry for entry, _, _ in outcomes]
+
+
+def _unrecorded(*task: Any) -> list[tuple[JsonObject, RunRecord | None, EmbankError | None]]:
+    """A worker's results, each with its record, which is written once all workers have succeeded, or with why
+    there is none."""
+    with recorded_together(write=False) as batch:
+        entries = probes_from_bank(*task)
+    records = {id(entry): record for record, _, entry in batch.waiting}
+    lost = iter(batch.lost)
+    return [
+        (entry, records[id(entry)], None) if id(entry) in records else (entry, None, next(lost))
+        for entry in entries
+    ]
+
+
+def _settings(wanted: BankProbe, fitting: ProbeOptions, backend: str) -> JsonObject:
     """What was asked for, less what the result says itself."""
-    settings = asdict(options)
-    if options.mode == "as-published":
-        settings |= {"standardise": False, "backend": "sklearn"}
+    settings: JsonObject = {**asdict(fitting), "backend": backend}
+    if fitting.mode == "as-published":
+        settings["standardise"] = False
     del settings["C"], settings["select"]
-    policies = asdict(asked.policies) if asked.policies else None
     return {
         **settings,
-        "multi_label": asked.multi_label,
-        "policies": policies,
-        "splits": asdict(asked.splits),
+        "multi_label": wanted.multi_label,
+        "policies": asdict(wanted.policies) if wanted.policies else None,
+        "splits": asdict(wanted.splits),
     }
 
 
@@ -238,32 +207,24 @@ def _settings(asked: BankProbe, options: ProbeOptions) -> dict[str, Any]:
 _APART = ("feature", "seconds", "stages", "masked", "targets")
 
 
-def _record(store: Bank, features: FeatureSet, entry: dict[str, Any], settings: dict[str, Any]) -> None:
-    used = {"feature": features.name, "key": features.key.digest, "manifest_digest": store.manifest_digest}
-    fits = entry.get("findings", [entry])
-    record = RunRecord.now(
-        kind="probe",
-        asked={"model": entry["model"], "label": entry["label"], "select": entry["select"], **settings},
-        used={**used, "image_digest": store.image_digest, "targets": entry["targets"]},
-        metrics={name: each for name, each in entry.items() if name not in (*_APART, *settings)},
-        seconds={"total": entry["seconds"], **entry["stages"]},
-        versions=versions(),
-        failures={each["label"]: each["masked"] for each in fits if "masked" in each},
-        convergence={
-            each["label"]: {"sweep": _convergence(each["sweep"]), "refit": each["refit"]}
-            for each in fits
-            if "sweep" in each
-        },
+def _record(job: _Job, features: Features, entry: JsonObject, settings: JsonObject, result: Result) -> None:
+    splits, total = job.wanted.splits, len(features)
+    words: dict[str, str | None] = {"train": splits.train, "val": splits.val, "test": splits.test}
+    words |= dict.fromkeys(result.parts.cut, splits.train)  # no split of their own
+    if not features.split_names:
+        words = dict.fromkeys(words)
+    parts = {part: Part.of(getattr(result.parts, part), total, word) for part, word in words.items()}
+    used = Used.of(features, job.compute, parts, backend=result.backend, seed=job.fitting.seed)
+    if job.wanted.multi_label:
+        used = replace(used, label=", ".join(target.column for target in result.targets))
+    stages = entry["stages"]
+    assert isinstance(stages, dict)
+    outcome = Outcome(
+        metrics={name: value for name, value in entry.items() if name not in (*_APART, *settings)},
+        seconds={"total": entry["seconds"], **stages},
+        failures={task.task.name: dict(task.task.parts.masked) for task in result.tasks},
+        convergence={task.task.name: task.fits for task in result.tasks},
+        predictions=result.predictions(),
     )
-    keep(record, store.path, entry)
-
-
-def _convergence(sweep: dict[str, Any]) -> dict[str, Any]:
-    """A sweep's convergence in short; the metrics have every fit's."""
-    stuck = [C for C, fine in zip(sweep["C"], sweep["converged"], strict=True) if not fine]
-    return {
-        "fits": len(sweep["C"]),
-        "not_converged": stuck,
-        "largest_gradient_norm": max(sweep["gradient_norm"]),
-        "iterations": sum(sweep["iterations"]),
-    }
+    request: JsonObject = {**{name: entry[name] for name in ("model", "label", "select")}, **settings}
+    keep_record(entry, "probe", features, request, used, outcome, {"targets": entry["targets"]})

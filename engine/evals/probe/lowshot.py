@@ -10,60 +10,24 @@ validation, and features are standardised by all train images, without their lab
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.evals.probe.evaluate import ProbeOptions, Progress, Task, learn
 from engine.evals.probe.fitted import swept
+from engine.evals.probe.options import LowShot, ProbeOptions
+from engine.evals.probe.single import Progress, learn
+from engine.evals.probe.task import Task
 from engine.kernels.episodes import Stream
 from engine.kernels.metrics import Evaluation
 from engine.kernels.standardize import Scaler
-from stores.limits import check_seed, check_whole
+from stores.json_types import JsonObject
 
-#: Draws at most; each is a fit for every number of images and value of C.
-MAX_SEEDS = 1000
-
-
-@dataclass(frozen=True)
-class LowShot:
-    """What to draw.
-
-    Attributes:
-        shots: images per class, each at least 1.
-        seeds: how many draws; their seeds are `seed`, `seed` + 1, ...
-        seed: of the first.
-    """
-
-    shots: tuple[int, ...] = (1, 2, 5, 10)
-    seeds: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.shots or min(self.shots) < 1 or len(set(self.shots)) < len(self.shots):
-            raise Refused(
-                f"images per class {list(self.shots)}",
-                "They are different whole numbers from 1",
-                "give a list such as --low-shot 1,2,5,10",
-            )
-        check_whole("seeds", self.seeds, 1, MAX_SEEDS, "five draws are usual (--seeds 5)")
-        check_seed(self.seed)
-
-    @classmethod
-    def parse(cls, shots: str, seeds: int, seed: int) -> "LowShot":
-        """From `1,2,5,10`. Raises Refused for other text."""
-        words = shots.split(",")
-        if not all(word.strip().isdecimal() and len(word) < 10 for word in words):
-            raise Refused(
-                f"images per class {shots!r}",
-                "They are whole numbers below 10^9 with commas between them",
-                "give a list such as --low-shot 1,2,5,10",
-            )
-        return cls(tuple(int(word) for word in words), seeds, seed)
+__all__ = ["LowShot", "LowShotCurve", "OverSeeds", "Shots", "draw", "low_shot", "numbers"]
 
 
 def numbers(count: int, seed: int, data_set: str) -> NDArray[np.float64]:
@@ -100,47 +64,111 @@ def draw(
     return np.sort(chosen)
 
 
+@dataclass(frozen=True)
+class OverSeeds:
+    """A metric of several draws.
+
+    Attributes:
+        mean: of the draws; ci95: Student's half width over them, NaN for one draw.
+        values: one a draw.
+    """
+
+    mean: float
+    ci95: float
+    values: tuple[float, ...]
+
+    def to_dict(self) -> JsonObject:
+        """`{mean, ci95, values}`, and `ci95_reason` where there is no interval."""
+        body: JsonObject = {"mean": self.mean, "ci95": self.ci95, "values": [*self.values]}
+        if len(self.values) < 2:
+            body["ci95_reason"] = "an interval over draws needs two of them (--seeds)"
+        return body
+
+
+@dataclass(frozen=True)
+class Shots:
+    """One point of a low-shot curve.
+
+    Attributes:
+        shots: train images a class; images: of all classes.
+        best_C: chosen in each draw.
+        metrics: name -> over the draws, those of `Evaluation.headline`.
+    """
+
+    shots: int
+    images: int
+    best_C: tuple[float, ...]
+    metrics: Mapping[str, OverSeeds]
+
+    def to_dict(self) -> JsonObject:
+        """`{shots, images, best_C, NAME: {mean, ci95, values}}`."""
+        metrics: JsonObject = {name: metric.to_dict() for name, metric in self.metrics.items()}
+        return {"shots": self.shots, "images": self.images, "best_C": [*self.best_C], **metrics}
+
+
+@dataclass(frozen=True)
+class LowShotCurve:
+    """Probes on ever more labelled images.
+
+    Attributes:
+        seeds: draws at each point; seed: of the first.
+        points: in the order asked.
+        unconverged: draws with fits that did not converge.
+    """
+
+    seeds: int
+    seed: int
+    points: tuple[Shots, ...]
+    unconverged: int
+
+    def to_dict(self) -> JsonObject:
+        """`{shots, seeds, seed, curve: [{shots, images, best_C, NAME: {mean, ci95, values}}], ...}`."""
+        return {
+            "shots": [point.shots for point in self.points],
+            "seeds": self.seeds,
+            "seed": self.seed,
+            "curve": [point.to_dict() for point in self.points],
+            "draws_with_unconverged_fits": self.unconverged,
+        }
+
+
 def low_shot(
     features: NDArray[Any],
     task: Task,
     options: ProbeOptions,
-    asked: LowShot,
+    draws: LowShot,
     data_set: str,
     on_progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> LowShotCurve:
     """Probe on every draw and summarise the seeds.
 
     Args:
         features: [N, d].
+        draws: how many images a class, and how often.
         data_set: name or digest, part of the key of the draws.
-        on_progress: told ("low-shot", draws done, draws to do).
-
-    Returns:
-        `{shots, seeds, seed, curve: [{shots, images, best_C, NAME: {mean, ci95, values}}], ...}`; the names
-        are those of `Evaluation.headline`; ci95 is Student's half width over the seeds, NaN for one seed,
-        with a `ci95_reason`.
+        on_progress: called with ("low-shot", draws done, draws to do).
 
     Raises:
         Refused: a class has too few images for the largest number.
     """
     parts = task.parts
-    orders = [numbers(len(task.codes), asked.seed + at, data_set) for at in range(asked.seeds)]
-    draws = {shots: [draw(task.codes, parts.train, shots, one) for one in orders] for shots in asked.shots}
+    orders = [numbers(len(task.codes), draws.seed + at, data_set) for at in range(draws.seeds)]
+    drawn = {shots: [draw(task.codes, parts.train, shots, one) for one in orders] for shots in draws.shots}
     moments = Scaler.of(features, parts.train) if options.standardise else None
     points, stuck, done = [], 0, 0
-    for shots, drawn in draws.items():
-        found, chosen = [], []
-        for rows in drawn:
+    for shots, samples in drawn.items():
+        scores, chosen = [], []
+        for rows in samples:
             values, C, converged = _one(features, task, rows, moments, options)
-            found.append(values)
+            scores.append(values)
             chosen.append(C)
             stuck += not converged
             done += 1
             if on_progress:
-                on_progress("low-shot", done, len(asked.shots) * asked.seeds)
-        summary = {name: _over_seeds([one[name] for one in found]) for name in found[0]}
-        points.append({"shots": shots, "images": len(drawn[0]), "best_C": chosen, **summary})
-    return {**asdict(asked), "curve": points, "draws_with_unconverged_fits": stuck}
+                on_progress("low-shot", done, len(draws.shots) * draws.seeds)
+        metrics = {name: _over_seeds([one[name] for one in scores]) for name in scores[0]}
+        points.append(Shots(shots, len(samples[0]), tuple(chosen), metrics))
+    return LowShotCurve(draws.seeds, draws.seed, tuple(points), stuck)
 
 
 def _one(
@@ -156,17 +184,14 @@ def _one(
     sweep, _ = swept(fitted, features, val, task.codes[val], options.select or "accuracy")
     at = int(np.argmax(np.asarray(fitted.fits.C) == sweep.C[sweep.best]))
     probabilities = fitted.probabilities(features, test, [at])[0]
-    found = Evaluation.of(task.codes[test], probabilities, unseen=fitted.unseen).headline
-    return found, float(sweep.C[sweep.best]), bool(sweep.converged.all())
+    headline = Evaluation.of(task.codes[test], probabilities, unseen=fitted.unseen).headline
+    return headline, float(sweep.C[sweep.best]), bool(sweep.converged.all())
 
 
-def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
+def _over_seeds(values: Sequence[float]) -> OverSeeds:
     from scipy.stats import t
 
     n, half = len(values), math.nan
     if n > 1:
         half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    found: dict[str, Any] = {"mean": float(np.mean(values)), "ci95": half, "values": list(values)}
-    if n < 2:
-        found["ci95_reason"] = "an interval over draws needs two of them (--seeds)"
-    return found
+    return OverSeeds(float(np.mean(values)), half, tuple(values))

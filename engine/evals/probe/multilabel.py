@@ -6,7 +6,7 @@ mean over the others. Features are standardised by all rows trained on, whatever
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,22 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.common.predictions import Predictions
+from engine.evals.common.result import Metric
 from engine.evals.probe import solvers
-from engine.evals.probe.evaluate import (
-    Clock,
-    ProbeOptions,
-    ProbeResult,
-    Progress,
-    Task,
-    examine,
-    notes_on,
-    part_of,
-)
 from engine.evals.probe.fitted import Fitted, swept
+from engine.evals.probe.options import ProbeOptions
 from engine.evals.probe.parts import Parts
 from engine.evals.probe.selection import Sweep
+from engine.evals.probe.single import Clock, Progress, examine, notes_on, part_of
 from engine.evals.probe.targets import Target, together
+from engine.evals.probe.task import ProbeResult, Task, stages_of
 from engine.kernels.standardize import Scaler
+from stores.json_types import JsonObject
+from stores.parquet import Column
 
 _KNOWN = np.arange(2)
 
@@ -41,70 +38,120 @@ class Unfit:
     name: str
     reason: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
+        """`{label, reason}`."""
         return {"label": self.name, "reason": self.reason}
 
 
 @dataclass(frozen=True)
 class FindingsResult:
-    """What came out.
+    """What came out for several findings.
 
     Attributes:
         findings: in the order asked.
-        notes: on all of them.
+        own_notes: on all of them.
         seconds: by stage, of all findings together.
+        targets: of the findings, in the same order.
+        test: intp, test images with at least one finding that is not masked, ascending.
     """
 
     findings: tuple[ProbeResult | Unfit, ...]
-    notes: tuple[str, ...]
-    seconds: dict[str, float]
+    own_notes: tuple[str, ...]
+    seconds: Mapping[str, float]
+    targets: tuple[Target, ...]
+    test: NDArray[np.intp]
 
     @property
     def fitted(self) -> list[ProbeResult]:
-        return [each for each in self.findings if isinstance(each, ProbeResult)]
+        """The findings that have a result."""
+        return [finding for finding in self.findings if isinstance(finding, ProbeResult)]
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def converged(self) -> bool:
+        """Whether every fit of every finding did."""
+        return all(finding.converged for finding in self.fitted)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know: also which findings, or which of their metrics, are not in the means."""
+        unfit = [finding for finding in self.findings if isinstance(finding, Unfit)]
+        return (
+            *self.own_notes,
+            *(f"{finding.name} is left out: {finding.reason}" for finding in unfit),
+            *self._partial_means.values(),
+        )
+
+    @property
+    def _headlines(self) -> list[dict[str, float]]:
+        return [finding.test.headline for finding in self.fitted]
+
+    @property
+    def _partial_means(self) -> dict[str, str]:
+        """Metric -> a sentence, where the mean is over some of the findings."""
+        headlines, sentences = self._headlines, {}
+        for name in headlines[0]:
+            defined = sum(math.isfinite(headline[name]) for headline in headlines)
+            if defined < len(headlines):
+                sentences[name] = f"{name} is the mean over {defined} of {len(headlines)} findings"
+        return sentences
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return the mean over the findings of each headline metric; there is no interval of a mean."""
+        headlines, partial = self._headlines, self._partial_means
+        return {
+            name: Metric(
+                mean_of_defined([headline[name] for headline in headlines]), reason=partial.get(name, "")
+            )
+            for name in headlines[0]
+        }
+
+    def predictions(self) -> Predictions:
+        """Return, for each test image, `truth.F`, `predicted.F` and `score.F` of each finding F.
+
+        Truth and prediction are 0 or 1, the score is the probability of 1; all three are NaN where the
+        finding is masked for the image, the latter two also where the finding has no result.
+        """
+        columns: dict[str, Column] = {}
+        for finding, target in zip(self.findings, self.targets, strict=True):
+            truth = target.codes[self.test].astype(np.float32)
+            truth[truth < 0] = np.nan
+            predicted, score = np.full(len(truth), np.nan, np.float32), np.full(len(truth), np.nan)
+            if isinstance(finding, ProbeResult):
+                places = np.searchsorted(self.test, finding.task.parts.test)
+                predicted[places] = finding.probabilities.argmax(axis=1)
+                score[places] = finding.probabilities[:, 1]
+            name = target.column
+            columns |= {f"truth.{name}": truth, f"predicted.{name}": predicted, f"score.{name}": score}
+        return Predictions.of(self.test, columns)
+
+    def to_dict(self) -> JsonObject:
         """`{label, findings, test, val_score, converged, objective, best_C, ...}`.
 
         `test` and `val_score` are means over the findings that could be evaluated, each metric over those
         where it is defined; `objective` is the sum; `best_C` is null, since each finding has its own.
         """
         done = self.fitted
-        headlines = [each.test.headline for each in done]
-        test = {name: _mean([one[name] for one in headlines]) for name in headlines[0]}
-        chosen = [float(each.sweep.val_score[each.sweep.best]) for each in done]
+        chosen = [float(finding.sweep.val_score[finding.sweep.best]) for finding in done]
         return {
-            "label": ", ".join(
-                each.task.name if isinstance(each, ProbeResult) else each.name for each in self.findings
-            ),
+            "label": ", ".join(target.column for target in self.targets),
             "multi_label": True,
-            "test": test,
+            "test": {name: metric.value for name, metric in self.metrics().items()},
             "evaluated": len(done),
             "best_C": None,
             "select": done[0].sweep.select,
-            "val_score": _mean(chosen),
-            "converged": all(each.converged for each in done),
-            "objective": math.fsum(float(each.refit.fits.objective[0]) for each in done),
-            "findings": [each.to_dict() for each in self.findings],
-            "notes": self._notes(headlines),
-            "stages": {name: round(value, 4) for name, value in self.seconds.items()},
+            "val_score": mean_of_defined(chosen),
+            "converged": self.converged,
+            "objective": math.fsum(float(finding.refit.fits.objective[0]) for finding in done),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "notes": [*self.notes],
+            "stages": stages_of(self.seconds),
         }
-
-    def _notes(self, headlines: Sequence[dict[str, float]]) -> list[str]:
-        """Which findings, or which of their metrics, are not in the means."""
-        unfit = [each for each in self.findings if isinstance(each, Unfit)]
-        notes = [*self.notes, *(f"{each.name} is left out: {each.reason}" for each in unfit)]
-        for name in headlines[0]:
-            defined = sum(math.isfinite(one[name]) for one in headlines)
-            if defined < len(headlines):
-                notes.append(f"{name} is the mean over {defined} of {len(headlines)} findings")
-        return notes
 
 
 def probe_findings(
     features: NDArray[Any],
     targets: Sequence[Target],
-    found: Parts,
+    shared_parts: Parts,
     options: ProbeOptions,
     groups: NDArray[np.integer[Any]],
     on_progress: Progress | None = None,
@@ -114,7 +161,7 @@ def probe_findings(
     Args:
         features: [N, d].
         targets: of two classes each.
-        found: rows with an embedding and at least one finding that is not masked.
+        shared_parts: rows with an embedding and at least one finding that is not masked.
         options: `select` None is `auroc`.
         groups: int [N], of patients, negative where unknown.
 
@@ -122,16 +169,18 @@ def probe_findings(
         Refused: not one finding can be probed.
     """
     clock, select = Clock(), options.select or "auroc"
-    tasks = [_task(target, found) for target in targets]
+    tasks = [_task(target, shared_parts) for target in targets]
     unfit = {task.name: reason for task in tasks if (reason := _cannot(task))}
     able = [task for task in tasks if task.name not in unfit]
     matrix = together(targets)[:, [task.name not in unfit for task in tasks]]
-    moments = Scaler.of(features, found.train) if options.standardise else None
+    moments = Scaler.of(features, shared_parts.train) if options.standardise else None
     clock.lap("standardise")
-    every = _fit(features, matrix, found.train, options.C, moments, options, on_progress) if able else []
+    fits: list[Fitted] = []
+    if able:
+        fits = _fit(features, matrix, shared_parts.train, options.C, moments, options, on_progress)
     clock.lap("sweep")
     sweeps: dict[str, Sweep] = {}
-    for task, fitted in zip(able, every, strict=True):
+    for task, fitted in zip(able, fits, strict=True):
         rows = task.parts.val
         try:
             sweeps[task.name], _ = swept(fitted, features, rows, task.codes[rows], select)
@@ -144,7 +193,7 @@ def probe_findings(
             "A finding needs positive and negative images in train and validation, and images in test",
             "check the columns, the policies for uncertain and blank cells, and the splits",
         )
-    refits = _refits(features, matrix, able, sweeps, np.sort(found.refit), options)
+    refits = _refits(features, matrix, able, sweeps, np.sort(shared_parts.refit), options)
     clock.lap("refit")
     results: list[ProbeResult | Unfit] = []
     for task in tasks:
@@ -157,19 +206,22 @@ def probe_findings(
             examine(features, task, sweeps[task.name], refits[task.name], groups, options, notes, own)
         )
     clock.lap("test")
-    shared = (moments.note,) if moments and moments.constant else ()
-    return FindingsResult(tuple(results), shared, clock.seconds)
+    notes_on_all = (moments.note,) if moments and moments.constant else ()
+    return FindingsResult(tuple(results), notes_on_all, clock.seconds, tuple(targets), shared_parts.test)
 
 
-def _task(target: Target, found: Parts) -> Task:
+def _task(target: Target, shared_parts: Parts) -> Task:
     """A finding with the rows of each part that it does not mask."""
-    rows = {part: getattr(found, part) for part in ("train", "val", "test")}
-    kept = {part: each[target.codes[each] >= 0] for part, each in rows.items()}
-    here = sum(len(rows[part]) - len(kept[part]) for part in rows)
-    parts = replace(
-        found, **kept, notes=(), masked={**found.masked, "unlabelled": found.masked["unlabelled"] + here}
+    rows = {part: getattr(shared_parts, part) for part in ("train", "val", "test")}
+    unmasked = {part: own[target.codes[own] >= 0] for part, own in rows.items()}
+    here = sum(len(rows[part]) - len(unmasked[part]) for part in rows)
+    masked = {**shared_parts.masked, "unlabelled": shared_parts.masked["unlabelled"] + here}
+    return Task(
+        target.column,
+        target.classes,
+        target.codes,
+        replace(shared_parts, **unmasked, notes=(), masked=masked),
     )
-    return Task(target.column, target.classes, target.codes, parts)
 
 
 def _cannot(task: Task) -> str:
@@ -200,7 +252,7 @@ def _fit(
         options=options,
         on_progress=part_of(on_progress, "fits"),
     )
-    return [Fitted(each, _KNOWN, 2) for each in fits]
+    return [Fitted(fit, _KNOWN, 2) for fit in fits]
 
 
 def _refits(
@@ -214,15 +266,15 @@ def _refits(
     """Findings that chose the same C are fitted together."""
     moments = Scaler.of(features, rows) if options.standardise else None
     chosen = {name: float(sweep.C[sweep.best]) for name, sweep in sweeps.items()}
-    found: dict[str, Fitted] = {}
+    refits: dict[str, Fitted] = {}
     for C in sorted(set(chosen.values())):
         at = [i for i, task in enumerate(able) if chosen.get(task.name) == C]
         fits = _fit(features, matrix[:, at], rows, [C], moments, options)
-        found |= {able[i].name: each for i, each in zip(at, fits, strict=True)}
-    return found
+        refits |= {able[i].name: fit for i, fit in zip(at, fits, strict=True)}
+    return refits
 
 
-def _mean(values: Sequence[float]) -> float:
-    """Of the values that are defined; NaN if none is."""
+def mean_of_defined(values: Sequence[float]) -> float:
+    """Return the mean of the values that are finite; NaN if none is."""
     defined = [value for value in values if math.isfinite(value)]
     return math.fsum(defined) / len(defined) if defined else math.nan

@@ -15,95 +15,77 @@ straddle it.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.common.advice import name_column
+from engine.evals.common.features import Features
 from engine.evals.common.splits import have, others_note, split_rows
-from stores.limits import check_seed
+from engine.evals.probe.options import VALIDATION, SplitOptions
 from stores.manifest.cutting import rarest_class, unit_key
 from stores.manifest.spellings import spelling_variants
 
-if TYPE_CHECKING:
-    from stores.bank.reader import Bank
+__all__ = [
+    "HOLDOUT",
+    "VALIDATION",
+    "Columns",
+    "Parts",
+    "SplitOptions",
+    "parts",
+    "published_validation",
+]
 
 Rows = NDArray[np.intp]
 
-#: Share of the train images that validation takes, in the study and here.
-VALIDATION = 0.2
 #: Share that a test part takes where none is given.
 HOLDOUT = 0.2
 
 
+class Ids(Protocol):
+    """The ids of images by row."""
+
+    def __getitem__(self, index: int, /) -> str: ...
+
+
 @dataclass(frozen=True)
-class SplitOptions:
-    """Which rows play which part.
+class _IdsOf:
+    """The ids of features, read when the first is needed: most cuts go by patient and need none."""
 
-    Attributes:
-        train, val, test: values of the split column.
-        fraction: of the train part, in (0, 1), cut off as validation where the column names none.
-        holdout: cut a test part (0.2) from the train part; for manifests without one.
-        seed: of the cuts.
-        mode: `default`, or `as-published`, whose cut is fixed.
-    """
+    features: Features
 
-    train: str = "train"
-    val: str = "val"
-    test: str = "test"
-    fraction: float = VALIDATION
-    holdout: bool = False
-    seed: int = 0
-    mode: str = "default"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.fraction < 1:
-            raise Refused(
-                f"validation fraction {self.fraction:g}",
-                "It lies between 0 and 1",
-                f"leave it at {VALIDATION}",
-            )
-        check_seed(self.seed)
-        if len({self.train, self.val, self.test}) < 3:
-            raise Refused(
-                f"train {self.train!r}, validation {self.val!r} and test {self.test!r}",
-                "No image plays two parts",
-                "name three different splits",
-            )
-        if self.mode not in ("default", "as-published"):
-            raise Refused(f"mode {self.mode!r}", "It is default or as-published", "choose one")
-        if self.mode == "as-published" and self.fraction != VALIDATION:
-            raise Refused(
-                f"as-published with a validation fraction of {self.fraction:g}",
-                f"The study's is {VALIDATION}",
-                "drop it, or use --mode default",
-            )
+    def __getitem__(self, index: int) -> str:
+        return self.features.image_ids[index]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the cuts go by, row by row; codes as `Bank.column` gives them, -1 where a cell is empty.
+    """What the cuts go by, row by row; codes -1 where a cell is empty.
 
     Attributes:
         image_ids: [N], unique.
         split, split_names: codes [N] and vocabulary.
         group, group_names: codes [N] and vocabulary.
+        there: how a message on the splits begins.
+        split_remedy: what gives the rows splits, for a message.
     """
 
-    image_ids: Sequence[str]
+    image_ids: Ids
     split: NDArray[np.integer[Any]]
     split_names: Sequence[str]
     group: NDArray[np.integer[Any]]
     group_names: Sequence[str]
+    there: str = "The bank has"
+    split_remedy: str = name_column("split")
 
     @classmethod
-    def of(cls, bank: "Bank") -> "Columns":
-        """Of a bank; reads its manifest. Raises BankError if damaged."""
-        split, split_names = bank.column("split")
-        group, group_names = bank.column("group")
-        return cls(bank.manifest().image_ids, split, split_names, group, group_names)
+    def of(cls, features: Features) -> "Columns":
+        """Take those of features."""
+        there = "There are" if features.source is None else "The bank has"
+        split, group = features.texts("split"), features.texts("group")
+        return cls(_IdsOf(features), *split, *group, there, features.split_remedy)
 
     @property
     def units(self) -> NDArray[np.int64]:
@@ -131,6 +113,7 @@ class Parts:
         unseen: classes that test rows have and no train or validation row has; they can only be wrong.
         notes: what a reader of the numbers must know, one sentence each.
         others: split -> its rows that play no part, by name; the empty text stands for rows without a split.
+        cut: parts that no split gave; they are cut from the train split.
     """
 
     train: Rows
@@ -140,6 +123,7 @@ class Parts:
     unseen: tuple[int, ...] = ()
     notes: tuple[str, ...] = field(default=())
     others: dict[str, int] = field(default_factory=dict)
+    cut: tuple[str, ...] = ()
 
     @property
     def refit(self) -> Rows:
@@ -171,26 +155,28 @@ def parts(
     single = labels.ndim == 1
     labelled = np.asarray(labels >= 0 if single else (labels >= 0).any(axis=1), np.bool_)
     notes: list[str] = []
-    given, others = _given(columns, options, notes)
+    assigned, others = _assigned(columns, options, notes)
+    cut = tuple(part for part in ("val", "test") if not len(assigned[part]))
     cutter = _Cutter(columns, labels, labelled, options.seed)
     if options.holdout:
-        test = cutter.cut(given["train"], HOLDOUT, "test")
-        given["test"], given["train"] = test, np.setdiff1d(given["train"], test)
+        test = cutter.cut(assigned["train"], HOLDOUT, "test")
+        assigned["test"], assigned["train"] = test, np.setdiff1d(assigned["train"], test)
         notes.append(f"No test part was given: {HOLDOUT:.0%} of {cutter.kind} held out")
-    if not len(given["val"]):
-        given["train"], given["val"], note = _validation(given["train"], labelled, cutter, options)
+    if not len(assigned["val"]):
+        assigned["train"], assigned["val"], note = _validation(assigned["train"], labelled, cutter, options)
         notes.append(note)
-    found = _usable(given, labelled, ok)
-    unseen = _look(found, labels, class_names, notes) if single else ()
-    _straddling(found, columns, notes)
+    rows_of = _usable(assigned, labelled, ok)
+    unseen = _look(rows_of, labels, class_names, notes) if single else ()
+    _straddling(rows_of, columns, notes)
     return Parts(
-        found["train"],
-        found["val"],
-        found["test"],
-        _masked(given, labelled, ok),
+        rows_of["train"],
+        rows_of["val"],
+        rows_of["test"],
+        _masked(assigned, labelled, ok),
         unseen,
         tuple(notes),
         others,
+        cut,
     )
 
 
@@ -201,7 +187,7 @@ def published_validation(count: int) -> Rows:
     return order
 
 
-def _given(
+def _assigned(
     columns: Columns, options: SplitOptions, notes: list[str]
 ) -> tuple[dict[str, Rows], dict[str, int]]:
     """Rows of the parts that the split column names, and how many of other splits by name.
@@ -209,35 +195,35 @@ def _given(
     All rows are train where the column names nothing at all.
     """
     names = list(columns.split_names)
-    there = have(columns.split, names)
+    known = have(columns.split, names)
     if not names and options.holdout:
         none = np.zeros(0, np.intp)
         return {"train": np.arange(len(columns.split)), "val": none, "test": none}, {}
-    asked = {"train": options.train, "val": options.val, "test": options.test}
-    chosen = split_rows(columns.split, names, asked)
+    words = {"train": options.train, "val": options.val, "test": options.test}
+    chosen = split_rows(columns.split, names, words)
     notes += chosen.notes
-    found = {part: np.flatnonzero(rows) for part, rows in chosen.rows.items()}
-    if not len(found["train"]):
+    rows_of = {part: np.flatnonzero(rows) for part, rows in chosen.rows.items()}
+    if not len(rows_of["train"]):
         raise Refused(
             f"split {options.train!r} to train on",
-            f"The bank has {there} and {int((columns.split < 0).sum())} images without a split",
-            "name one with --train-split" if names else f"{name_column('split')}, or hold out with --holdout",
+            f"{columns.there} {known} and {int((columns.split < 0).sum())} images without a split",
+            "name one with --train-split" if names else f"{columns.split_remedy}, or hold out with --holdout",
         )
-    if len(found["test"]) and options.holdout:
+    if len(rows_of["test"]) and options.holdout:
         raise Refused(
-            f"--holdout, and the split {options.test!r} of {len(found['test'])} images",
+            f"--holdout, and the split {options.test!r} of {len(rows_of['test'])} images",
             "A test part is cut only where none is given",
             "leave --holdout out, or name another split with --test-split",
         )
-    if not len(found["test"]) and not options.holdout:
+    if not len(rows_of["test"]) and not options.holdout:
         raise Refused(
             f"split {options.test!r} to test on",
-            f"The bank has {there} and {int((columns.split < 0).sum())} images without a split",
+            f"{columns.there} {known} and {int((columns.split < 0).sum())} images without a split",
             "name one with --test-split, or hold out 20 % of the train part by patient with --holdout",
         )
     if note := others_note(chosen.others):
         notes.append(note)
-    return found, chosen.others
+    return rows_of, chosen.others
 
 
 def _validation(
@@ -276,7 +262,7 @@ class _Cutter:
         units, unit = np.unique(self.columns.units[rows], return_inverse=True)
         stratum = self._strata(rows, unit, len(units))
         size = np.bincount(unit)
-        keys = np.array([self._key(int(each), purpose) for each in units], np.uint64)
+        keys = np.array([self._key(int(unit_code), purpose) for unit_code in units], np.uint64)
         order = np.lexsort((keys, stratum))
         taken = np.zeros(len(units), np.bool_)
         for members in np.split(order, np.flatnonzero(np.diff(stratum[order])) + 1):
@@ -312,33 +298,34 @@ def _nearest(sizes: NDArray[np.integer[Any]], fraction: float) -> int:
     return int(gaps.argmin()) + 1
 
 
-def _usable(given: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[np.bool_]) -> dict[str, Rows]:
-    found = {part: rows[labelled[rows] & ok[rows]] for part, rows in given.items()}
-    for part, rows in found.items():
+def _usable(assigned: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[np.bool_]) -> dict[str, Rows]:
+    rows_of = {part: rows[labelled[rows] & ok[rows]] for part, rows in assigned.items()}
+    for part, rows in rows_of.items():
         if not len(rows):
+            meant = assigned[part]
             raise Refused(
-                f"No usable {part} row among {len(given[part])} ({int((~ok[given[part]]).sum())} failed, "
-                f"{int((ok & ~labelled)[given[part]].sum())} without a label)",
+                f"No usable {part} row among {len(meant)} ({int((~ok[meant]).sum())} failed, "
+                f"{int((ok & ~labelled)[meant].sum())} without a label)",
                 "Every part needs images with an embedding and a label",
                 "check the split and label columns (`embank manifest check`) and the failures "
                 "(`embank bank show --failures`)",
             )
-    return found
+    return rows_of
 
 
-def _masked(given: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[np.bool_]) -> dict[str, int]:
-    rows = np.concatenate(list(given.values()))
+def _masked(assigned: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[np.bool_]) -> dict[str, int]:
+    rows = np.concatenate(list(assigned.values()))
     return {"failed": int((~ok[rows]).sum()), "unlabelled": int((ok[rows] & ~labelled[rows]).sum())}
 
 
 def _look(
-    found: dict[str, Rows], labels: NDArray[np.integer[Any]], names: Sequence[str], notes: list[str]
+    rows_of: dict[str, Rows], labels: NDArray[np.integer[Any]], names: Sequence[str], notes: list[str]
 ) -> tuple[int, ...]:
     """Refuse what cannot be learnt, note what is missing where; the classes of test rows never trained on."""
-    held = {part: set(np.unique(labels[rows]).tolist()) for part, rows in found.items()}
+    held = {part: set(np.unique(labels[rows]).tolist()) for part, rows in rows_of.items()}
     if len(held["train"]) < 2:
         raise Refused(
-            f"{len(held['train'])} class among {len(found['train'])} train images",
+            f"{len(held['train'])} class among {len(rows_of['train'])} train images",
             "A probe tells at least two classes apart",
             "add train images of another class, or choose another split or label column",
         )
@@ -360,22 +347,22 @@ def _named(classes: set[int], names: Sequence[str]) -> str:
     return ", ".join(shown) + more
 
 
-def _straddling(found: dict[str, Rows], columns: Columns, notes: list[str]) -> None:
+def _straddling(rows_of: dict[str, Rows], columns: Columns, notes: list[str]) -> None:
     """Note how many images of a part belong to a patient of another part."""
     for part, others in (("test", ("train", "val")), ("val", ("train",))):
-        rows = found[part][columns.group[found[part]] >= 0]
-        other = np.concatenate([columns.group[found[name]] for name in others])
+        rows = rows_of[part][columns.group[rows_of[part]] >= 0]
+        other = np.concatenate([columns.group[rows_of[name]] for name in others])
         both = int(np.isin(columns.group[rows], other).sum())
         if both:
             notes.append(
-                f"{both} of {len(found[part])} {part} images belong to a patient (group) of "
+                f"{both} of {len(rows_of[part])} {part} images belong to a patient (group) of "
                 f"{' or '.join(others)} images"
             )
         one = columns.spelt
-        more = int(np.isin(one[rows], np.concatenate([one[found[name]] for name in others])).sum()) - both
+        more = int(np.isin(one[rows], np.concatenate([one[rows_of[name]] for name in others])).sum()) - both
         if more:
             notes.append(
-                f"{more} of {len(found[part])} {part} images belong to a patient (group) of "
+                f"{more} of {len(rows_of[part])} {part} images belong to a patient (group) of "
                 f"{' or '.join(others)} images, if names that differ only in case, leading zeros or a "
                 "trailing .0 are one patient's"
             )

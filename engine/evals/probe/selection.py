@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import Refused
 from engine.kernels import metrics
+from stores.json_types import JsonObject
 from stores.limits import check_number, check_whole
 
 Select = Literal["accuracy", "mean-per-class", "auroc", "log-loss"]
@@ -76,7 +77,8 @@ class Sweep:
     best: int
     constant: NDArray[np.bool_]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
+        """Return all values of C, in the order of `C`."""
         names = ("C", "val_score", "val_log_loss", "objective", "gradient_norm", "iterations", "converged")
         return {name: getattr(self, name).tolist() for name in names}
 

@@ -1,6 +1,6 @@
 """Backends of the probe: each minimises the objective of `logistic.objective` and says how far it came.
 
-`lockstep` is `engine.kernels.logistic.solver`. `sklearn` is scikit-learn in float64, one value of C after
+`batched` is `engine.kernels.logistic.solver`. `sklearn` is scikit-learn in float64, one value of C after
 another, each started from the one before: L-BFGS, then Newton-CG from there, because L-BFGS ends where a step
 changes the mean form of the objective by less than 1e-14, which on separable classes at large C can be 10 %
 above the minimum. `cuml` is cuML's quasi-Newton solver in float64 on a CUDA device, each from zero. cuML
@@ -8,7 +8,7 @@ minimises mean loss + ||W||^2 / (2 C n): the same objective divided by C n, its 
 either; `balanced` class weights sum to n, so that the division is the same.
 
 The latter two have converged where the largest component of the gradient is at most 1e-5 of the objective,
-both measured in float64 by one function. (For lockstep's rule see there.) They get centred features, which
+both measured in float64 by one function. (For that of `batched` see there.) They get centred features, which
 changes no solution, because the intercept is free.
 """
 
@@ -23,14 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.probe.options import check_backend
 from engine.kernels.logistic.objective import measure
 from engine.kernels.logistic.solver import Fits, Options, fit, fit_many
 from engine.kernels.standardize import Scaler
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
-
-BACKENDS = ("lockstep", "sklearn", "cuml")
 
 #: Told (values of C done, to do).
 Progress = Callable[[int, int], None]
@@ -74,13 +73,13 @@ def solve(
     Raises:
         Refused: an unknown backend, or one that cannot run here.
     """
-    if _known(options.backend) == "lockstep":
+    if _known(options.backend) == "batched":
         return fit(
             features,
             targets,
             np.asarray(C, np.float64),
             rows=rows,
-            **_for_lockstep(moments, options, on_progress),
+            **_for_batched(moments, options, on_progress),
         )
     rows, balanced = rows[targets[rows] >= 0], options.class_weight == "balanced"
     one_by_one = _sklearn if options.backend == "sklearn" else _cuml
@@ -104,7 +103,7 @@ def solve(
         intercept=intercept,
         objective=judged.objective,
         gradient_norm=judged.gradient_norm,
-        decrement=np.full(len(coef), np.nan),  # only the lockstep solver estimates it
+        decrement=np.full(len(coef), np.nan),  # only the batched solver estimates it
         iterations=iterations,
         converged=judged.slope <= _CONVERGED,
         classes=max(2, coef.shape[1]),
@@ -124,13 +123,13 @@ def solve_many(
     on_progress: Progress | None = None,
 ) -> list[Fits]:
     """Fit T tasks of two classes at every C; as `solve`, with targets [N, T] of 0, 1 and -1 (masked)."""
-    if _known(options.backend) == "lockstep":
+    if _known(options.backend) == "batched":
         return fit_many(
             features,
             targets,
             np.asarray(C, np.float64),
             rows=rows,
-            **_for_lockstep(moments, options, on_progress),
+            **_for_batched(moments, options, on_progress),
         )
     count = targets.shape[1]
     return [
@@ -148,12 +147,11 @@ def solve_many(
 
 
 def _known(backend: str) -> str:
-    if backend not in BACKENDS:
-        raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
+    check_backend(backend)
     return backend
 
 
-def _for_lockstep(moments: Scaler | None, options: Settings, on_progress: Progress | None) -> dict[str, Any]:
+def _for_batched(moments: Scaler | None, options: Settings, on_progress: Progress | None) -> dict[str, Any]:
     """Keyword arguments that `fit` and `fit_many` share."""
     return {
         "class_weight": "balanced" if options.class_weight == "balanced" else None,
@@ -164,7 +162,7 @@ def _for_lockstep(moments: Scaler | None, options: Settings, on_progress: Progre
 
 
 def _without_iterations(on_progress: Progress | None) -> Callable[[int, int, int], None] | None:
-    """The lockstep solver also tells how many iterations it has made."""
+    """The batched solver also tells how many iterations it has made."""
     if on_progress is None:
         return None
     return lambda done, todo, _: on_progress(done, todo)
@@ -261,7 +259,7 @@ def cuml_modules(device: str) -> tuple[Any, Any]:
         Refused: no CUDA device, no cuML, or one whose import fails, whatever it raises.
     """
     if not device.startswith("cuda"):
-        raise Refused(f"backend cuml on {device}", "cuML computes on CUDA devices", "use --backend lockstep")
+        raise Refused(f"backend cuml on {device}", "cuML computes on CUDA devices", "use --backend batched")
     try:
         cupy = importlib.import_module("cupy")
         from cuml.linear_model import LogisticRegression
@@ -271,6 +269,6 @@ def cuml_modules(device: str) -> tuple[Any, Any]:
         raise Refused(
             f"cuML cannot be imported ({reason})" if there else f"cuML is not installed ({reason})",
             "--backend cuml needs it, with the numpy and numba that it was made for",
-            "run `pip install 'embank[rapids]'`, or use --backend lockstep",
+            "run `pip install 'embank[rapids]'`, or use --backend batched",
         ) from error
     return LogisticRegression, cupy

@@ -11,21 +11,28 @@ solvers share has whole targets.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.common.features import Features
 from engine.evals.common.labels import refuse_measured
-from stores.manifest.text import clean
+from engine.evals.probe.options import Blank, Options, Policies, Uncertain
+from stores.json_types import JsonObject
 
-if TYPE_CHECKING:
-    from stores.bank.reader import Bank
-    from stores.manifest.manifest import Manifest
-
-Uncertain = Literal["ignore", "zeros", "ones"]
-Blank = Literal["ignore", "zeros"]
+__all__ = [
+    "MASKED",
+    "Blank",
+    "Policies",
+    "Target",
+    "Uncertain",
+    "classes_of",
+    "finding_of",
+    "targets_of",
+    "together",
+]
 
 MASKED = -1
 _POSITIVE, _NEGATIVE, _UNCERTAIN, _BLANK = 1, 0, 2, 3
@@ -39,35 +46,6 @@ _CELLS = {
     **dict.fromkeys(("", *_NAN), _BLANK),
 }
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Policies:
-    """What becomes of cells that are neither positive nor negative.
-
-    Attributes:
-        uncertain: `ignore` masks them, `zeros` makes them negative, `ones` positive.
-        blank: `ignore` masks cells without a value, `zeros` makes them negative.
-    """
-
-    uncertain: Uncertain = "ignore"
-    blank: Blank = "ignore"
-
-    def __post_init__(self) -> None:
-        if str(self.uncertain) == "soft":
-            raise Refused(
-                "uncertain policy 'soft'",
-                "The solvers share one objective, whose targets are 0 or 1. The study's soft labels were cut "
-                "to 0 before they reached its classifier",
-                "choose zeros (what the study did), ones, or ignore",
-            )
-        for name, kinds in (("uncertain", Uncertain), ("blank", Blank)):
-            if getattr(self, name) not in get_args(kinds):
-                raise Refused(
-                    f"{name} policy {getattr(self, name)!r}",
-                    f"It is one of {', '.join(get_args(kinds))}",
-                    "choose one",
-                )
 
 
 @dataclass(frozen=True)
@@ -88,7 +66,7 @@ class Target:
     masked: Mapping[str, int]
     counted: Mapping[str, int]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """`{column, classes: {name: images}, masked, counted}`."""
         counts = np.bincount(self.codes[self.codes >= 0], minlength=len(self.classes)).tolist()
         return {
@@ -110,8 +88,8 @@ def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str
         Refused: no cell has a value, the cells are those of a finding with uncertain ones, or they are
             numbers that differ from image to image.
     """
-    kept = np.array([name not in _NAN for name in names], np.bool_)
-    if not kept.any():
+    named = np.array([name not in _NAN for name in names], np.bool_)
+    if not named.any():
         raise Refused(
             f"Column {column!r} has no value in {len(codes)} rows",
             "A probe learns labels",
@@ -124,12 +102,12 @@ def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str
             "These are cells of a finding, in which -1 means uncertain and is no class of its own",
             "ask for it as a finding, with a policy for uncertain cells",
         )
-    place = np.append(np.where(kept, np.cumsum(kept) - 1, MASKED), MASKED)  # the last is an empty cell's
-    found = place[np.asarray(codes)].astype(np.int64)
-    blank = int((found == MASKED).sum())
+    place = np.append(np.where(named, np.cumsum(named) - 1, MASKED), MASKED)  # the last is an empty cell's
+    targets = place[np.asarray(codes)].astype(np.int64)
+    blank = int((targets == MASKED).sum())
     classes = tuple(name for name in names if name not in _NAN)
-    refuse_measured(f"Column {column!r}", found, classes)
-    return Target(column, classes, found, {"blank": blank} if blank else {}, {})
+    refuse_measured(f"Column {column!r}", targets, classes)
+    return Target(column, classes, targets, {"blank": blank} if blank else {}, {})
 
 
 def finding_of(
@@ -158,7 +136,7 @@ def finding_of(
     kinds = np.array([*known, _BLANK], np.int64)[codes]  # an empty cell's code, -1, takes the last
     uncertain = {"ignore": MASKED, "zeros": 0, "ones": 1}[policies.uncertain]
     blank = {"ignore": MASKED, "zeros": 0}[policies.blank]
-    found = np.array([0, 1, uncertain, blank], np.int64)[kinds]
+    targets = np.array([0, 1, uncertain, blank], np.int64)[kinds]
     masked, counted = {}, {}
     for name, kind, becomes in (("uncertain", _UNCERTAIN, uncertain), ("blank", _BLANK, blank)):
         cells = int((kinds == kind).sum())
@@ -166,7 +144,7 @@ def finding_of(
             masked[name] = cells
         elif cells:
             counted[f"{name} as {becomes}"] = cells
-    return Target(column, ("negative", "positive"), found, masked, counted)
+    return Target(column, ("negative", "positive"), targets, masked, counted)
 
 
 def together(targets: Sequence[Target]) -> NDArray[np.int8]:
@@ -174,40 +152,29 @@ def together(targets: Sequence[Target]) -> NDArray[np.int8]:
     return np.stack([target.codes for target in targets], axis=1).astype(np.int8)
 
 
-def from_bank(
-    bank: "Bank", columns: Sequence[str], *, findings: bool = False, policies: Policies | None = None
-) -> list[Target]:
-    """Tasks from columns of a bank's manifest; `label` alone is read without the manifest itself.
-
-    Args:
-        columns: `label`, or any other column of the manifest.
-        findings: the columns are findings, else each has classes.
-        policies: for findings.
+def targets_of(features: Features, options: Options) -> tuple[Target, ...]:
+    """Make the tasks that options name: findings, or the classes of the features' own labels.
 
     Raises:
-        Refused: no such column, a column named twice, or cells that are not as they should be.
+        Refused: no such column, or cells that are not as they should be.
         BankError: a damaged file.
     """
-    twice = [name for at, name in enumerate(columns) if name in columns[:at]]
-    if twice or not columns:
+    if options.findings:
+        policies = options.policies or Policies()
+        return tuple(_finding(features, name, policies) for name in options.findings)
+    if options.policies is not None:
+        return (_finding(features, "label", options.policies),)
+    codes, names = features.texts("label")
+    return (classes_of(features.label or "label", codes, names),)
+
+
+def _finding(features: Features, name: str, policies: Policies) -> Target:
+    cells = features.column(name)
+    if cells.names is None:
         raise Refused(
-            f"label columns {', '.join(columns) or '(none)'}",
-            "Each column is asked for once, and at least one",
-            "name the columns to learn",
+            "a finding whose cells are the labels, which are whole numbers",
+            "A negative one is no label in arrays, and so none can be uncertain",
+            "give the cells as texts, or among the `findings` of Features.from_arrays",
         )
-    asked = policies or Policies()
-    manifest = None if set(columns) == {"label"} else bank.manifest()
-    found = []
-    for name in columns:
-        codes, names = bank.column("label") if name == "label" else _codes(manifest, name)
-        found.append(finding_of(name, codes, names, asked) if findings else classes_of(name, codes, names))
-    return found
-
-
-def _codes(manifest: "Manifest | None", name: str) -> tuple[NDArray[np.int32], list[str]]:
-    assert manifest is not None
-    if clean(name) in manifest.table.column_names:
-        name = clean(name)  # as the manifest's header was, when it was made
-    if name not in manifest.table.column_names:
-        manifest.column(name)  # says so, and which columns there are
-    return manifest.codes(name)
+    column = features.label or name if name == "label" else name
+    return finding_of(column, cells.codes, cells.names, policies)

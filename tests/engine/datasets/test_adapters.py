@@ -108,7 +108,7 @@ def test_build_on_the_command_line(tmp_path: Path) -> None:
     for words, says in (
         (["-O", "seed"], "It reads NAME=VALUE"),
         (["-O", "colour=1"], "chexpert has label"),
-        (["--mode", "paper"], "default and as-published"),
+        (["--mode", "paper"], "default or as-published"),
     ):
         ran = embank("manifest", "build", "chexpert", root, "-o", out, "--force", *words)
         assert ran.code == 2 and says in ran.err

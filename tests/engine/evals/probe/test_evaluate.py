@@ -18,7 +18,7 @@ from engine.evals.probe.selection import grid
 C = grid(1e-3, 1e2, 6)
 PART = np.arange(240) % 4
 PARTS = {"train": PART < 2, "val": PART == 2, "test": PART == 3}
-BACKENDS = ["lockstep", "sklearn"]
+BACKENDS = ["batched", "sklearn"]
 
 
 def data(classes: int = 3, seed: int = 0, apart: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -64,7 +64,7 @@ def test_a_curve_is_scikit_learns() -> None:
     task = Task("label", ("a", "b", "c"), codes, Parts(train, val, test, {}))
     told: list[tuple[str, int, int]] = []
     asked = LowShot((2, 8), seeds=3, seed=5)
-    found = low_shot(x, task, ProbeOptions(C=C), asked, "set", lambda *step: told.append(step))
+    found = low_shot(x, task, ProbeOptions(C=C), asked, "set", lambda *step: told.append(step)).to_dict()
     z = StandardScaler().fit(x[train].astype(np.float64)).transform(x.astype(np.float64))
     for point in found["curve"]:
         accuracies = []

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import Refused
+from engine.evals.common.features import Features
 from engine.evals.probe.parts import Columns, SplitOptions, parts, published_validation
-from stores.bank.writer import open_or_create
-from stores.manifest.manifest import Manifest
 
 ORACLES = json.loads((Path(__file__).parents[3] / "oracles/label_tables.json").read_text())
 #: SHA-256 over the validation indices of 134,049 images, one a line (computed apart from this code).
@@ -223,17 +222,16 @@ def test_refused(split: list[str], options: dict, says: str) -> None:
         parts(table(split), np.array([0, 1, 0, 1]), np.ones(4, bool), SplitOptions(**options))
 
 
-def test_columns_of_a_bank(tmp_path: Path) -> None:
-    columns = {
-        "uri": [f"{row}.png" for row in range(4)],
-        "split": ["train", "", "test", "train"],
-        "group": ["b", "a", "", "b"],
-    }
-    bank = open_or_create(tmp_path / "bank", Manifest.from_columns(columns, tmp_path))
-    found = Columns.of(bank)
-    assert found.image_ids == columns["uri"]
-    assert (found.split.tolist(), found.split_names) == ([1, -1, 0, 1], ["test", "train"])
-    assert found.units.tolist() == [1, 0, 4, 1]
+def test_columns_of_features() -> None:
+    ids, splits, groups = list("wxyz"), ["train", "", "test", "train"], ["b", "a", "", "b"]
+    features = Features.from_arrays(np.zeros((4, 1)), None, splits=splits, groups=groups, image_ids=ids)
+    columns = Columns.of(features)
+    assert [columns.image_ids[row] for row in range(4)] == ids
+    assert (columns.split.tolist(), columns.split_names) == ([1, -1, 0, 1], ["test", "train"])
+    assert columns.units.tolist() == [1, 0, 4, 1]
+    with pytest.raises(Refused, match="There are test") as error:
+        parts(columns, np.zeros(4, int), np.ones(4, bool), SplitOptions(train="fold"))
+    assert "--train-split" in error.value.remedy
 
 
 def test_one_class_in_train_is_refused() -> None:

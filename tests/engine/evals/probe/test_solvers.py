@@ -41,7 +41,7 @@ def problem(classes: int, n: int = 150, d: int = 6) -> tuple[np.ndarray, np.ndar
     return (x * np.logspace(-1, 1, d) + 3).astype(np.float32), y, np.flatnonzero(np.arange(len(y)) % 4 != 3)
 
 
-@pytest.mark.parametrize("backend", ["lockstep", "sklearn"])
+@pytest.mark.parametrize("backend", ["batched", "sklearn"])
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("standardised", [True, False])
 @pytest.mark.parametrize("class_weight", ["none", "balanced"])
@@ -81,14 +81,14 @@ def test_every_backend_reports_the_judges_numbers(standardised: bool) -> None:
     x, y, rows = problem(4)
     moments = Scaler.of(x, rows) if standardised else None
     pair = None if moments is None else (moments.mean, moments.scale)
-    for backend in ("lockstep", "sklearn"):
+    for backend in ("batched", "sklearn"):
         fits = solvers.solve(x, y, GRID, rows=rows, moments=moments, options=Settings(backend))
         judged = measure(x, y, GRID, fits.coef, fits.intercept, rows=rows, standardise=pair)
         assert fits.objective == pytest.approx(judged.objective, rel=1e-9)
         assert fits.gradient_norm == pytest.approx(judged.gradient_norm, rel=1e-2, abs=1e-7)
 
 
-@pytest.mark.parametrize("backend", ["lockstep", "sklearn"])
+@pytest.mark.parametrize("backend", ["batched", "sklearn"])
 def test_findings_are_fitted_on_their_own_rows(backend: str) -> None:
     x, y, rows = problem(3)
     table = np.stack([y == 0, y == 1, y > 0], axis=1).astype(np.int8)
@@ -118,7 +118,7 @@ def test_separable_classes_at_extreme_C() -> None:
     y = rng.integers(0, 3, 120)
     x = rng.normal(size=(120, 150)) + 0.5 * rng.normal(size=(3, 150))[y]
     C, rows = [1e-5, 1.0, 1e6], np.arange(120)
-    settings = Settings("sklearn"), Settings("lockstep")
+    settings = Settings("sklearn"), Settings("batched")
     one, other = (solvers.solve(x, y, C, rows=rows, moments=None, options=each) for each in settings)
     assert one.converged.all()
     assert one.objective == pytest.approx(other.objective, rel=1e-6)
@@ -149,7 +149,7 @@ def test_progress_is_told_over_all_tasks() -> None:
     assert told == [(done, 8) for done in range(1, 9)]
 
 
-@pytest.mark.parametrize(("backend", "says"), [("cuml", "on cpu"), ("liblinear", "lockstep, sklearn, cuml")])
+@pytest.mark.parametrize(("backend", "says"), [("cuml", "on cpu"), ("liblinear", "batched, sklearn, cuml")])
 def test_refused(backend: str, says: str) -> None:
     x, y, rows = problem(2)
     with pytest.raises(Refused, match=says):
@@ -172,7 +172,7 @@ def test_a_cuml_that_cannot_be_imported_is_refused_with_its_remedy(
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("cupy", "cuml", "cuml.linear_model"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(Refused, match=r"cannot be imported \(\w+: .*embank\[rapids\].*lockstep") as caught:
+    with pytest.raises(Refused, match=r"cannot be imported \(\w+: .*embank\[rapids\].*batched") as caught:
         solvers.cuml_modules("cuda:0")
     assert caught.value.exit_code == 2
     monkeypatch.delitem(sys.modules, "cupy", raising=False)

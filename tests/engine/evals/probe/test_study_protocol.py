@@ -55,7 +55,7 @@ def looped(x: np.ndarray, y: np.ndarray, parts: Parts, score) -> tuple[list, lis
 @pytest.fixture(scope="module")
 def ten() -> Published:
     x, y, parts = digits(10)
-    return published(x, y, 10, parts, compare=Settings("lockstep"))
+    return published(x, y, 10, parts, compare=Settings("batched"))
 
 
 @pytest.mark.parametrize(

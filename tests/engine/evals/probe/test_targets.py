@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 
 from engine.errors import ManifestError, Refused
-from engine.evals.probe.targets import Policies, classes_of, finding_of, from_bank, together
+from engine.evals.common.features import Features
+from engine.evals.probe.options import Options, Policies
+from engine.evals.probe.targets import classes_of, finding_of, targets_of, together
 from stores.bank.writer import open_or_create
 from stores.manifest.manifest import Manifest
+from tests.probe_banks import fill_with
+from tests.stores.banks import make_key
 
 ORACLES = json.loads((Path(__file__).parents[3] / "oracles/label_tables.json").read_text())
 CELLS = np.array(["1.0", "0.0", "-1.0", "", "1", "0", "-1", "nan", " 1 "])
@@ -118,12 +122,18 @@ def test_columns_of_a_bank(tmp_path: Path) -> None:
         "Mass": ["1", "", "0", "0"],
     }
     bank = open_or_create(tmp_path / "bank", Manifest.from_columns(columns, tmp_path))
-    label, site = from_bank(bank, ["label", "site"])
-    assert (label.classes, label.codes.tolist()) == (("a", "b"), [1, 0, -1, 0])
-    assert (site.classes, site.codes.tolist()) == (("x", "y"), [0, 1, -1, 0])
-    found = from_bank(bank, ["Edema", "Mass"], findings=True, policies=Policies("ones"))
-    assert together(found).tolist() == [[1, 1], [0, -1], [1, 0], [-1, 0]]
+    fill_with(bank, make_key(bank.image_digest, model="some/model"), np.zeros((4, 2), np.float32))
+    (label,), (site,) = (
+        targets_of(Features.from_bank(bank, label=name), Options()) for name in ("label", "site")
+    )
+    assert (label.column, label.classes, label.codes.tolist()) == ("label", ("a", "b"), [1, 0, -1, 0])
+    assert (site.column, site.classes, site.codes.tolist()) == ("site", ("x", "y"), [0, 1, -1, 0])
+    features, policies = Features.from_bank(bank), Policies("ones")
+    several = targets_of(features, Options(findings=("Edema", "Mass"), policies=policies))
+    assert together(several).tolist() == [[1, 1], [0, -1], [1, 0], [-1, 0]]
+    (alone,) = targets_of(Features.from_bank(bank, label="Edema"), Options(policies=policies))
+    assert (alone.column, alone.codes.tolist()) == ("Edema", several[0].codes.tolist())
     with pytest.raises(ManifestError, match="no column 'Oedema'"):
-        from_bank(bank, ["Oedema"], findings=True)
+        targets_of(features, Options(findings=("Oedema",)))
     with pytest.raises(Refused, match="once"):
-        from_bank(bank, ["Edema", "Edema"], findings=True)
+        Options(findings=("Edema", "Edema"))

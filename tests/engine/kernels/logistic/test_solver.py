@@ -1,4 +1,4 @@
-"""The lockstep solver: at scikit-learn's minimum on every kind of problem, and honest where it is not."""
+"""The batched solver: at scikit-learn's minimum on every kind of problem, and honest where it is not."""
 
 from pathlib import Path
 

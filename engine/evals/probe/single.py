@@ -1,0 +1,137 @@
+"""One task: sweep C on train, choose on validation, refit on both, test."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.evals.probe import solvers
+from engine.evals.probe.fitted import Fitted, swept
+from engine.evals.probe.options import ProbeOptions
+from engine.evals.probe.selection import NOT_UNIQUE, Sweep
+from engine.evals.probe.task import ProbeResult, Task
+from engine.kernels.intervals import Percentiles, bootstrap_metrics
+from engine.kernels.metrics import Evaluation
+from engine.kernels.standardize import Scaler
+
+#: Called with (what, done, to do).
+Progress = Callable[[str, int, int], None]
+
+
+def probe_task(
+    features: NDArray[Any],
+    task: Task,
+    options: ProbeOptions,
+    groups: NDArray[np.integer[Any]],
+    on_progress: Progress | None = None,
+) -> ProbeResult:
+    """Sweep, choose, refit, test."""
+    clock, select = Clock(), options.select or "accuracy"
+    rows = task.parts.train
+    moments = Scaler.of(features, rows) if options.standardise else None
+    clock.lap("standardise")
+    fitted = learn(features, task, rows, options.C, moments, options, on_progress)
+    clock.lap("sweep")
+    truth = task.codes[task.parts.val]
+    sweep, left_out = swept(fitted, features, task.parts.val, truth, select)
+    clock.lap("validate")
+    rows = np.sort(task.parts.refit)
+    again = Scaler.of(features, rows) if options.standardise else None
+    refit = learn(features, task, rows, [float(sweep.C[sweep.best])], again, options)
+    clock.lap("refit")
+    notes = [
+        *notes_on(features, task, sweep, moments),
+        *([f"Validation {select}: {left_out}"] if left_out else []),
+    ]
+    return examine(features, task, sweep, refit, groups, options, notes, clock)
+
+
+def learn(
+    features: NDArray[Any],
+    task: Task,
+    rows: NDArray[np.intp],
+    C: Sequence[float],
+    moments: Scaler | None,
+    options: ProbeOptions,
+    on_progress: Progress | None = None,
+) -> Fitted:
+    """Fit a task on rows at every C."""
+    known, local = np.unique(task.codes[rows], return_inverse=True)
+    targets = np.full(len(task.codes), -1, np.int64)
+    targets[rows] = local
+    fits = solvers.solve(
+        features,
+        targets,
+        C,
+        rows=rows,
+        moments=moments,
+        options=options,
+        on_progress=part_of(on_progress, "values of C"),
+    )
+    return Fitted(fits, known, len(task.classes))
+
+
+def part_of(on_progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """Progress of one named stage."""
+    return None if on_progress is None else partial(on_progress, what)
+
+
+def notes_on(features: NDArray[Any], task: Task, sweep: Sweep, moments: Scaler | None) -> Iterator[str]:
+    """What a reader must know about the data and the choice, one sentence each."""
+    yield from task.parts.notes
+    n, d = len(task.parts.train), features.shape[1]
+    if n < d:
+        yield f"{d} features and {n} train images: {NOT_UNIQUE}"
+    if moments is not None and moments.constant:
+        yield moments.note
+    yield from sweep.notes
+    stuck = int((~sweep.converged).sum())
+    if stuck:
+        yield f"{stuck} of {len(sweep.C)} fits did not converge"
+
+
+def examine(
+    features: NDArray[Any],
+    task: Task,
+    sweep: Sweep,
+    refit: Fitted,
+    groups: NDArray[np.integer[Any]],
+    options: ProbeOptions,
+    notes: Sequence[str],
+    clock: "Clock",
+) -> ProbeResult:
+    """Test a refit: metrics and their intervals."""
+    rows = task.parts.test
+    truth = task.codes[rows]
+    probabilities = refit.probabilities(features, rows)[0]
+    test = Evaluation.of(truth, probabilities, unseen=refit.unseen)
+    clock.lap("test")
+    intervals: Mapping[str, Percentiles] = {}
+    if options.bootstrap:
+        intervals = bootstrap_metrics(
+            truth,
+            probabilities,
+            groups[rows],
+            resamples=options.bootstrap,
+            seed=options.seed,
+            unseen=refit.unseen,
+        )
+    clock.lap("bootstrap")
+    return ProbeResult(task, sweep, refit, test, intervals, probabilities, tuple(notes), clock.seconds)
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """The time since the last lap, or the start, was this stage's."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
