@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.errors import Refused
-from engine.evals.invariance.evaluate import Invariance
+from engine.evals.invariance.result import Invariance
 from engine.kernels.cluster_robust import clustered
 from engine.kernels.transforms import find
 from engine.report import lettering
@@ -58,14 +58,14 @@ def views_sheet(results: Sequence[Invariance], out: Path) -> int:
     if not strips:
         raise Refused("No image was scored", "A sheet shows scored images", "choose another --transform")
     width = max(strip.width for strip in strips)
-    report = results[0].report
+    setting = results[0].setting
     head = lettering.lines_of(
         lettering.measure(),
         [
-            f"Views of images of {report['bank']}, by {report['model']}",
+            f"Views of images of {setting.bank}, by {setting.model}",
             "Under each view: its parameter, and the cosine of the whitened features before and after; "
             "1 is perfectly invariant",
-            *(f"{r.report['transform']}: {_undefined(r)}" for r in results if _undefined(r)),
+            *(f"{r.transform}: {_undefined(r)}" for r in results if _undefined(r)),
         ],
         width - 2 * MARGIN,
     )
@@ -85,7 +85,7 @@ def _strips(result: Invariance, chosen: Any) -> "list[Image]":
     views = np.unique(np.linspace(0, count - 1, min(VIEWS, count)).round().astype(int)).tolist()
     rows = [int(result.rows[i]) for i in chosen]
     pixels = result.pictures(rows, views)
-    return [_strip(result, int(i), views, each) for i, each in zip(chosen, pixels, strict=True)]
+    return [_strip(result, int(i), views, tiles) for i, tiles in zip(chosen, pixels, strict=True)]
 
 
 def _strip(result: Invariance, position: int, views: list[int], pixels: Any) -> "Image":
@@ -95,7 +95,7 @@ def _strip(result: Invariance, position: int, views: list[int], pixels: Any) -> 
     drawn = Image.new("RGB", ((VIEWS + 1) * width + MARGIN, height), _PAPER)
     draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(12)
     row = int(result.rows[position])
-    captions = [(result.report["transform"], f"row {row}, mean {result.cosine[position].mean():.3f}")]
+    captions = [(result.transform, f"row {row}, mean {result.cosine[position].mean():.3f}")]
     captions += [(_caption(result, v), f"cosine {result.cosine[position, v]:.3f}") for v in views]
     if isinstance(pixels, str):  # its features are kept, but the file is gone
         captions = [(captions[0][0], f"no picture: {pixels}"), *captions[1:]]
@@ -158,12 +158,12 @@ def draw_invariances(results: Sequence[Invariance]) -> Any:
 
 def _title(results: Sequence[Invariance]) -> str:
     """Whose invariance it is, on what, and how the covariance came about."""
-    report = results[0].report
-    whitened = report["covariance"]
-    as_published = ", as the study's code" if report["mode"] == "as-published" else ""
+    setting = results[0].setting
+    statistics = setting.statistics
+    as_published = ", as the study's code" if setting.options.published else ""
     lines = (
-        f"Invariance of {report['model']} on {report['bank']}{as_published}",
-        f"whitened by the covariance of {whitened['images']:,} images ({whitened['regularisation']})",
+        f"Invariance of {setting.model} on {setting.bank}{as_published}",
+        f"whitened by the covariance of {statistics.whitener.count:,} images ({statistics.how})",
     )
     return "\n".join(_literal(line) for line in lines)
 
@@ -175,17 +175,17 @@ def _literal(text: str) -> str:
 
 def _undefined(result: Invariance) -> str:
     """Why a transform has no number, in few words; empty if it has one."""
-    if "reason" not in result.report:
+    if not result.reason:
         return ""
     if not len(result.rows):
         return "undefined: all images are grey"
-    n = result.report["n"]
+    n = result.summary.n
     return f"undefined: rests on {n} image{'' if n == 1 else 's'}"
 
 
 def _curve(axes: Any, result: Invariance, at: int) -> None:
     name = find(result.views.transform).parameters[0]
-    axes.set_title(f"({chr(97 + at)}) {result.report['transform']}", fontsize=9, loc="left")
+    axes.set_title(f"({chr(97 + at)}) {result.transform}", fontsize=9, loc="left")
     axes.set_xlabel(LABELS.get(name, name), fontsize=8)
     axes.set_ylabel("mean cosine", fontsize=8)
     axes.set_ylim(-0.15, 1.05)
@@ -196,29 +196,29 @@ def _curve(axes: Any, result: Invariance, at: int) -> None:
         axes.set_xlim(min(x), max(x))
         axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", fontsize=8, color=_SOFT)
         return
-    each = [
+    intervals = [
         clustered(column[np.isfinite(column)], result.groups[np.isfinite(column)])
         for column in result.cosine.T
     ]
-    mean, half = np.array([e.mean for e in each]), np.array([e.ci95 for e in each])
+    mean, half = np.array([i.mean for i in intervals]), np.array([i.ci95 for i in intervals])
     axes.plot(x, mean, color="#1f4e9c", linewidth=1.2)
     axes.fill_between(x, mean - half, mean + half, color="#1f4e9c", alpha=0.2, linewidth=0)
-    axes.axhline(result.report["baseline"], color="black", linestyle=":", linewidth=1)
+    axes.axhline(result.summary.baseline.mean, color="black", linestyle=":", linewidth=1)
 
 
 def _bars(axes: Any, results: Sequence[Invariance]) -> None:
     place = np.arange(len(results))[::-1]
     for y, result in zip(place, results, strict=True):
-        report = result.report
+        summary = result.summary
         if why := _undefined(result):
             axes.text(0.01, y, why, va="center", fontsize=8, color=_SOFT)
             continue
-        axes.barh(y, report["cosine"], xerr=report["ci95"], color="#4a7ab5", height=0.6)
-        axes.plot([report["baseline"]] * 2, [y - 0.4, y + 0.4], color="black", linestyle=":")
-    names = [f"{r.report['transform']} (n = {r.report['n']:,})" for r in results]
+        axes.barh(y, summary.cosine, xerr=summary.ci95, color="#4a7ab5", height=0.6)
+        axes.plot([summary.baseline.mean] * 2, [y - 0.4, y + 0.4], color="black", linestyle=":")
+    names = [f"{r.transform} (n = {r.summary.n:,})" for r in results]
     axes.set_yticks(place, names, fontsize=9)
     axes.set_ylim(-0.7, len(results) - 0.3)
-    axes.set_xlim(min([0.0, *(r.report["cosine"] - 0.05 for r in results if not _undefined(r))]), 1.05)
+    axes.set_xlim(min([0.0, *(r.summary.cosine - 0.05 for r in results if not _undefined(r))]), 1.05)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_xlabel(
         "mean cosine of whitened features before and after (bars: 95 % interval; dotted: different images)",

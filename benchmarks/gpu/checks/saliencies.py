@@ -36,9 +36,10 @@ def saliency_agrees(context: Context) -> Verdict:
         fix_flags(runtime)
         occluder = Occluder(spec, runtime, squares)
         scores, error = occluder.score(_picture(side))
+        assert error is not None
         occluder.close()
         found[name] = accumulate(scores.values, squares)
-        numbers[name] = {"diffusion": attentive_diffusion(found[name]), **error}
+        numbers[name] = {"diffusion": attentive_diffusion(found[name]), **error.to_dict()}
     apart = float(np.abs(found["device"] - found["cpu"]).max() / found["cpu"].max())
     numbers["largest_difference"] = apart
     exact = all(numbers[name]["max_error"] <= 1e-4 * numbers[name]["mean_score"] for name in found)

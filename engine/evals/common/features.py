@@ -82,7 +82,8 @@ class Features:
         label: column of the manifest that the labels come from; None for arrays.
         data_set: what decides, with a protocol, which images are drawn; the features do not.
         source: the bank; None for arrays.
-        columns: gives the `Labels` of `label`, `group` and `split`; None for one that there is not.
+        columns: gives the `Labels` of `label`, `group`, `split`, `study` and `view`; None for one that there
+            is not.
         ids: gives the ids of the images.
     """
 
@@ -128,6 +129,8 @@ class Features:
         *,
         groups: Any = None,
         splits: Any = None,
+        studies: Any = None,
+        views: Any = None,
         image_ids: Sequence[str] | None = None,
         ok: ArrayLike | None = None,
         name: str = "features",
@@ -141,6 +144,8 @@ class Features:
                 classified. None for evaluations that need none.
             groups: [N] patients, as labels; a missing one is a patient of its own.
             splits: [N] texts such as `train`; a missing one is in no split.
+            studies, views: [N] as labels, for multi-view invariance: what was taken at one visit, and from
+                where, e.g. `frontal`; a missing one is paired with none.
             image_ids: N different texts; by default the numbers of the rows.
             ok: bool [N], rows that have features; None looks at all numbers: those of finite ones.
             name: what the features are called in results.
@@ -159,9 +164,11 @@ class Features:
                 "They are a matrix with a row for each label",
                 "give arrays that belong together",
             )
-        of: dict[str, Labels | None] = {"label": read, "group": None, "split": None}
-        of["group"] = None if groups is None else _of_rows(group_codes(groups), rows, "groups")
-        of["split"] = None if splits is None else _of_rows(group_codes(splits), rows, "splits")
+        of: dict[str, Labels | None] = {"label": read}
+        columns = {"group": groups, "split": splits, "study": studies, "view": views}
+        for column, values in columns.items():
+            plural = _PLURALS[column]
+            of[column] = None if values is None else _of_rows(group_codes(values), rows, plural)
         fine = _finite(array) if ok is None else np.asarray(ok, np.bool_)
         if image_ids is not None:
             _check_ids(image_ids, rows)
@@ -203,9 +210,10 @@ class Features:
         """Return codes [N], -1 where missing, and the texts that they index; none without such a column.
 
         Args:
-            column: `label`, `split` or `group`.
+            column: `label`, `split`, `group`, `study` or `view`.
         """
-        labels = {"label": self.labels, "split": self.splits, "group": self.groups}[column]
+        at_hand = {"label": "labels", "split": "splits", "group": "groups"}
+        labels: Labels | None = getattr(self, at_hand[column]) if column in at_hand else self.columns(column)
         if labels is None:
             return np.full(len(self), -1, np.int64), []
         if labels.names is not None:
@@ -266,6 +274,10 @@ class Features:
                 "embed the images with `embank embed` and take Features.from_bank(BANK, MODEL)",
             )
         return self.source
+
+
+#: What the arguments of `Features.from_arrays` are called.
+_PLURALS = {"group": "groups", "split": "splits", "study": "studies", "view": "views"}
 
 
 def is_torch(array: Any) -> bool:
