@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.errors import BadImage, Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features, Source
+from engine.evals.invariance.as_published import not_reproduced
 from engine.evals.invariance.options import InvarianceOptions, Sample, draw
 from engine.evals.invariance.result import Invariance, InvarianceResult, Pictures, Setting
 from engine.evals.invariance.statistics import Statistics, statistics_of
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from engine.evals.invariance.view_features import Pass
     from engine.evals.invariance.view_store import ViewFeatures, Views, ViewStore
     from engine.pipeline import PassProgress
-    from engine.recipes import Recipe
     from engine.runtime import Runtime
 
 __all__ = ["Access", "Invariance", "Options", "Result", "evaluate", "measure"]
@@ -298,7 +298,7 @@ class _Measurement:
             self.made.stored,
             len(self.views.damaged),
             _codes(self.made.failures.values()),
-            _not_reproduced(recipe, options) if options.published else (),
+            not_reproduced(recipe, options) if options.published else (),
         )
 
 
@@ -312,23 +312,3 @@ def _baseline(images: NDArray[np.float64], groups: NDArray[np.int64]) -> Baselin
 def _codes(failures: Iterable[BadImage]) -> dict[str, int]:
     """Reason -> number of images."""
     return dict(Counter(failure.code for failure in failures))
-
-
-def _not_reproduced(made: "Recipe", options: InvarianceOptions) -> tuple[str, ...]:
-    """Where `as-published` still differs from the study's code, in sentences for the record."""
-    sentences = [
-        "NumPy's and torch's random numbers of 2022: other images are drawn, by the same rule",
-        "transforms are computed on tensors instead of Pillow images; few pixels differ, by a level",
-        "the deformation's random numbers are drawn once a view, not once a view and image",
-        "the inverse covariance is not rounded to float32 before it is factored",
-    ]
-    side = made.side
-    if (made.resize, made.size, made.interpolation) != ("short", side * 256 // 224, "bilinear"):
-        sentences.append(
-            f"mean and covariance are of the bank's pixels (short side {made.size}, {made.interpolation}), "
-            f"not of short side {side * 256 // 224} bilinear: use "
-            "`embank embed --recipe imagenet-256-224-bilinear`"
-        )
-    if options.batch_norm == "train":
-        sentences.append("mean and covariance are of features with BatchNorm in eval mode, as the bank's are")
-    return tuple(sentences)

@@ -7,7 +7,6 @@ share of pixels above the map's mean (Anton et al., J. Imaging 2022, 8, 320, doi
 
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +25,7 @@ from engine.evals.saliency.images import Images, images_of_feature
 from engine.evals.saliency.maps import MapFolder, OcclusionMap
 from engine.evals.saliency.occluder import Occluder, Scores
 from engine.evals.saliency.options import CPU_STRIDE, SaliencyOptions
+from engine.evals.saliency.progress import Hooks, Progress
 from engine.evals.saliency.result import Item, SaliencyMap, SaliencyResult, Setting
 from engine.evals.saliency.stride_error import stride_error
 from engine.kernels.cluster_robust import own_groups
@@ -50,44 +50,6 @@ _PUBLISHED_NOTES = (
     "are of eval mode.",
     "Which image of each data set the study used is not published.",
 )
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A look at a running evaluation: places of the square done of all, over all images."""
-
-    image_id: str
-    image: int
-    images: int
-    done: int
-    total: int
-    computed: int
-    seconds: float
-
-    @property
-    def per_s(self) -> float:
-        """Places computed a second by this run."""
-        return self.computed / self.seconds if self.seconds > 0 else float("nan")
-
-    @property
-    def seconds_left(self) -> float:
-        """Seconds until all places are done; NaN before the first."""
-        return (self.total - self.done) / self.per_s if self.computed else float("nan")
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """Whom a run tells what.
-
-    Attributes:
-        on_progress: called after every block of places.
-        on_map: called with each map, in order.
-        on_estimate: called on the CPU, before the first map is computed, with how long all of them will take.
-    """
-
-    on_progress: Callable[[Progress], None] | None = None
-    on_map: Callable[[SaliencyMap], None] | None = None
-    on_estimate: Callable[[Estimate], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ import pytest
 from sklearn.covariance import LedoitWolf
 
 from engine.errors import Refused
+from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
 from engine.evals.invariance.bank import multiview_from_bank
+from engine.evals.invariance.multiview import evaluate
 from engine.evals.invariance.options import MultiViewOptions
 from engine.evals.invariance.pairs import Pairs, find_pairs
 from engine.kernels.whitening import Regularisation
@@ -157,6 +159,21 @@ def test_what_cannot_be_paired_is_refused() -> None:
     three = table.assign(view=["a", "b", "c"] * (len(table) // 3) + ["a"] * (len(table) % 3))
     with pytest.raises(Refused, match="--pair"):
         pairs(three)
+
+
+def test_tensors_and_numbers_for_columns_give_the_same_as_arrays() -> None:
+    import torch
+
+    rows = np.arange(60)
+    array = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    columns = {"groups": rows // 4, "studies": rows // 2, "views": rows % 2}
+    results = [
+        evaluate(Features.from_arrays(made, None, **columns), MultiViewOptions(), Compute())
+        for made in (array, torch.from_numpy(array))
+    ]
+    a, b = (result.to_dict() for result in results)
+    assert a == b and (a["views"], a["n"], a["groups"]) == (["0", "1"], 30, 15)
+    assert results[0].first.tolist() == rows[::2].tolist()
 
 
 def test_one_patient_and_no_ridge(tmp_path: Path) -> None:
