@@ -18,8 +18,11 @@ LABELS = ("pear", "apple", "zebra", "pear", "")
 CELLS = ("1.0", "0.0", "-1.0", "", "0.0", "1.0", "0.0")
 
 
-def make_probe_bank(root: Path) -> Bank:
-    """240 images, 80 patients, parts train, val and test; `label` of three classes; two findings."""
+def make_probe_bank(root: Path, *, views: bool = False) -> Bank:
+    """240 images, 80 patients, parts train, val and test; `label` of three classes; two findings.
+
+    With `views` a patient has two frontals and a lateral; the rows that failed are laterals.
+    """
     every = np.arange(ROWS)
     frame = pd.DataFrame(
         {
@@ -32,6 +35,8 @@ def make_probe_bank(root: Path) -> Bank:
             "oedema": [("0.0", "1.0")[row // 2 % 2] for row in every],
         }
     )
+    if views:
+        frame["view"] = [("frontal", "frontal", "lateral")[row % 3] for row in every]
     bank = open_or_create(root / "bank", Manifest.from_frame(frame, root / "images"), chunk_rows=64)
     for seed, model in enumerate((FIRST, SECOND)):
         features = np.random.default_rng(seed).normal(size=(ROWS, DIM)).astype(np.float32)

@@ -1,7 +1,7 @@
 """`embank invariance`: how alike features stay."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from engine.commands.checking import check_output
 from engine.commands.choices import BatchNorm, Mode, Products
@@ -23,6 +23,10 @@ from engine.commands.options import (
 from engine.commands.processes import terminable
 from engine.commands.showing import noting, one_or_all, say_undone, show
 from stores.errors import Refused
+
+if TYPE_CHECKING:
+    from engine.evals.invariance.result import Invariance
+    from stores.json_types import JsonObject
 
 
 class What(Options):
@@ -138,9 +142,10 @@ def _refuse_both(what: What, protocol: Protocol, output: Output) -> None:
         )
 
 
-def _multi_view(bank: str, what: What, protocol: Protocol, device: str) -> dict[str, Any]:
+def _multi_view(bank: str, what: What, protocol: Protocol, device: str) -> "JsonObject":
     from engine.evals.common.compute import evaluation_device
-    from engine.evals.invariance.multiview import MultiViewOptions, multiview_from_bank
+    from engine.evals.invariance.bank import multiview_from_bank
+    from engine.evals.invariance.options import MultiViewOptions
     from engine.kernels.whitening import Regularisation
 
     names = tuple(what.pair.split(",")) if what.pair else None
@@ -152,8 +157,8 @@ def _multi_view(bank: str, what: What, protocol: Protocol, device: str) -> dict[
     return multiview_from_bank(bank, what.model, options, device=evaluation_device(device))
 
 
-def _transformed(bank: str, what: What, protocol: Protocol, device: str) -> list[Any]:
-    from engine.evals.invariance.evaluate import invariances_from_bank
+def _transformed(bank: str, what: What, protocol: Protocol, device: str) -> "list[Invariance]":
+    from engine.evals.invariance.bank import invariances_from_bank
     from engine.evals.invariance.options import InvarianceOptions
     from engine.kernels.transforms import TRANSFORMS
     from engine.kernels.whitening import Regularisation
@@ -184,7 +189,7 @@ def _transformed(bank: str, what: What, protocol: Protocol, device: str) -> list
         )
 
 
-def _draw(results: list[Any], output: Output) -> list[Exception]:
+def _draw(results: "list[Invariance]", output: Output) -> list[Exception]:
     """Draw the pictures that are to be. Returns why one could not be drawn."""
     undone: list[Exception] = []
     if output.out:

@@ -1,7 +1,7 @@
 """`embank saliency`: occlusion maps."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,8 +32,10 @@ from engine.commands.showing import end_with_failures, noting, say_undone, show
 if TYPE_CHECKING:
     from engine.evals.saliency.images import Images
     from engine.evals.saliency.options import SaliencyOptions
+    from engine.evals.saliency.result import SaliencyMap
     from engine.report.overlays import Gallery
     from engine.runtime import Runtime
+    from stores.json_types import JsonObject
 
 BankOrManifest = Annotated[
     str, typer.Argument(metavar="BANK|MANIFEST", help="A bank's directory or URL, or a manifest.")
@@ -132,20 +134,20 @@ def saliency(
     gallery = _gallery(chosen, options, runtime, output)
     undone: list[Exception] = []
 
-    def add(one: Any) -> None:
+    def add(image: "SaliencyMap") -> None:
         with noting(undone):
             if gallery and not undone:
-                gallery.add(one)
+                gallery.add(image)
 
     with terminable(), together() as batch:
         report = _run(chosen, options, runtime, add)
     if gallery:
         with noting(undone):
             gallery.finish()
-        report["files"] = gallery.files
+        report["files"] = [str(path) for path in gallery.files]
     show(report, output.json, lambda: print_saliency(report))
     say_undone(batch, undone)
-    end_with_failures(report["failed"] > protocol.max_failed * report["images"])
+    end_with_failures(int(str(report["failed"])) > protocol.max_failed * int(str(report["images"])))
 
 
 def _open(source: str, what: What, protocol: Protocol, output: Output) -> "Images":
@@ -180,9 +182,9 @@ def _gallery(
 
 
 def _run(
-    chosen: "Images", options: "SaliencyOptions", runtime: "Runtime", add: Callable[[Any], None]
-) -> dict[str, Any]:
-    from engine.evals.saliency.evaluate import saliency as run
+    chosen: "Images", options: "SaliencyOptions", runtime: "Runtime", add: "Callable[[SaliencyMap], None]"
+) -> "JsonObject":
+    from engine.evals.saliency.bank import saliency as run
     from engine.report import saliency_progress
 
     with saliency_progress.show_progress() as update:

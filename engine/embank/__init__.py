@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from engine.evals.common.torch_dataset import TorchDataset as TorchDataset
     from engine.evals.fewshot.evaluate import fewshot as fewshot
     from engine.evals.fewshot.options import Protocol as Protocol
-    from engine.evals.invariance.evaluate import invariances_from_bank as invariance
+    from engine.evals.invariance.bank import invariances_from_bank as invariance
     from engine.evals.invariance.options import InvarianceOptions as InvarianceOptions
     from engine.evals.neighbours.knn import KnnOptions as KnnOptions
     from engine.evals.neighbours.knn import knn as knn
@@ -109,7 +109,7 @@ _HOMES = {
     "embed": ("engine.embed.run", "embed"),
     "evaluate": ("engine.evals.catalogue", "evaluate"),
     "fewshot": ("engine.evals.fewshot.evaluate", "fewshot"),
-    "invariance": ("engine.evals.invariance.evaluate", "invariances_from_bank"),
+    "invariance": ("engine.evals.invariance.bank", "invariances_from_bank"),
     "knn": ("engine.evals.neighbours.knn", "knn"),
     "probe": ("engine.evals.probe.evaluate", "probe"),
     "saliency": ("engine.evals.saliency.bank", "saliency_from_bank"),

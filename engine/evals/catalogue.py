@@ -19,16 +19,18 @@ class Evaluation:
     """One kind of evaluation.
 
     Attributes:
-        kind: as records name it.
+        kind: its name, and that of its records unless `recorded_as` is another.
         module: with `Options`, `evaluate` and `Result`.
         classifies: needs labels.
         opens_images: needs a bank, whose images it embeds again.
+        recorded_as: kind of its records, where they stand beside those of another evaluation.
     """
 
     kind: str
     module: str
     classifies: bool = True
     opens_images: bool = False
+    recorded_as: str = ""
 
     def load(self) -> Any:
         """Import the module."""
@@ -44,6 +46,9 @@ EVALUATIONS = {
         Evaluation("audit", "engine.evals.neighbours.audit", classifies=False),
         Evaluation("probe", "engine.evals.probe.evaluate"),
         Evaluation("invariance", "engine.evals.invariance.evaluate", classifies=False, opens_images=True),
+        Evaluation(
+            "multiview", "engine.evals.invariance.multiview", classifies=False, recorded_as="invariance"
+        ),
         Evaluation("saliency", "engine.evals.saliency.evaluate", classifies=False, opens_images=True),
     )
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.errors import Refused
-from engine.evals.invariance.evaluate import Invariance
+from engine.evals.invariance.result import Invariance
 from engine.kernels.intervals.cluster_robust import mean_interval
 from engine.kernels.transforms import find_transform
 from engine.report import text_drawing
@@ -58,14 +58,14 @@ def views_sheet(results: Sequence[Invariance], out: Path) -> int:
     if not strips:
         raise Refused("No image was scored", "A sheet shows scored images", "choose another --transform")
     width = max(strip.width for strip in strips)
-    report = results[0].report
+    setting = results[0].setting
     head = text_drawing.lines_of(
         text_drawing.measure(),
         [
-            f"Views of images of {report['bank']}, by {report['model']}",
+            f"Views of images of {setting.bank}, by {setting.model}",
             "Under each view: its parameter, and the cosine of the whitened features before and after; "
             "1 is perfectly invariant",
-            *(f"{r.report['transform']}: {_undefined(r)}" for r in results if _undefined(r)),
+            *(f"{r.transform}: {_undefined(r)}" for r in results if _undefined(r)),
         ],
         width - 2 * MARGIN,
     )
@@ -98,7 +98,7 @@ def _strip(result: Invariance, position: int, views: list[int], pixels: Any) -> 
     strip = Image.new("RGB", ((VIEWS + 1) * width + MARGIN, height), _PAPER)
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(12)
     row = int(result.rows[position])
-    captions = [(result.report["transform"], f"row {row}, mean {result.cosine[position].mean():.3f}")]
+    captions = [(result.transform, f"row {row}, mean {result.cosine[position].mean():.3f}")]
     captions += [(_caption(result, view), f"cosine {result.cosine[position, view]:.3f}") for view in views]
     if isinstance(pixels, str):  # a reason: the features are kept, but the file cannot be read
         captions = [(captions[0][0], f"no picture: {pixels}"), *captions[1:]]
@@ -161,12 +161,12 @@ def draw_invariances(results: Sequence[Invariance]) -> Any:
 
 def _title(results: Sequence[Invariance]) -> str:
     """Return the title: model, bank, mode, and the images of the covariance."""
-    report = results[0].report
-    whitened = report["covariance"]
-    as_published = ", as the study's code" if report["mode"] == "as-published" else ""
+    setting = results[0].setting
+    statistics = setting.statistics
+    as_published = ", as the study's code" if setting.options.published else ""
     lines = (
-        f"Invariance of {report['model']} on {report['bank']}{as_published}",
-        f"whitened by the covariance of {whitened['images']:,} images ({whitened['regularisation']})",
+        f"Invariance of {setting.model} on {setting.bank}{as_published}",
+        f"whitened by the covariance of {statistics.whitener.count:,} images ({statistics.how})",
     )
     return "\n".join(_literal(line) for line in lines)
 
@@ -178,17 +178,17 @@ def _literal(text: str) -> str:
 
 def _undefined(result: Invariance) -> str:
     """Return why a transform has no number, in a few words; empty if it has one."""
-    if "reason" not in result.report:
+    if not result.reason:
         return ""
     if not len(result.rows):
         return "undefined: all images are grey"
-    n = result.report["n"]
+    n = result.summary.n
     return f"undefined: rests on {n} image{'' if n == 1 else 's'}"
 
 
 def _curve(axes: Any, result: Invariance, number: int) -> None:
     name = find_transform(result.views.transform).parameters[0]
-    axes.set_title(f"({chr(97 + number)}) {result.report['transform']}", fontsize=9, loc="left")
+    axes.set_title(f"({chr(97 + number)}) {result.transform}", fontsize=9, loc="left")
     axes.set_xlabel(LABELS.get(name, name), fontsize=8)
     axes.set_ylabel("mean cosine", fontsize=8)
     axes.set_ylim(-0.15, 1.05)
@@ -207,22 +207,22 @@ def _curve(axes: Any, result: Invariance, number: int) -> None:
     half_width = np.array([estimate.ci95 for estimate in estimates])
     axes.plot(x, mean, color="#1f4e9c", linewidth=1.2)
     axes.fill_between(x, mean - half_width, mean + half_width, color="#1f4e9c", alpha=0.2, linewidth=0)
-    axes.axhline(result.report["baseline"], color="black", linestyle=":", linewidth=1)
+    axes.axhline(result.summary.baseline.mean, color="black", linestyle=":", linewidth=1)
 
 
 def _bars(axes: Any, results: Sequence[Invariance]) -> None:
     positions = np.arange(len(results))[::-1]
     for y, result in zip(positions, results, strict=True):
-        report = result.report
+        summary = result.summary
         if reason := _undefined(result):
             axes.text(0.01, y, reason, va="center", fontsize=8, color=_SOFT)
             continue
-        axes.barh(y, report["cosine"], xerr=report["ci95"], color="#4a7ab5", height=0.6)
-        axes.plot([report["baseline"]] * 2, [y - 0.4, y + 0.4], color="black", linestyle=":")
-    names = [f"{r.report['transform']} (n = {r.report['n']:,})" for r in results]
+        axes.barh(y, summary.cosine, xerr=summary.ci95, color="#4a7ab5", height=0.6)
+        axes.plot([summary.baseline.mean] * 2, [y - 0.4, y + 0.4], color="black", linestyle=":")
+    names = [f"{r.transform} (n = {r.summary.n:,})" for r in results]
     axes.set_yticks(positions, names, fontsize=9)
     axes.set_ylim(-0.7, len(results) - 0.3)
-    axes.set_xlim(min([0.0, *(r.report["cosine"] - 0.05 for r in results if not _undefined(r))]), 1.05)
+    axes.set_xlim(min([0.0, *(r.summary.cosine - 0.05 for r in results if not _undefined(r))]), 1.05)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_xlabel(
         "mean cosine of whitened features before and after (bars: 95 % interval; dotted: different images)",

@@ -27,13 +27,15 @@ from stores.bank.records import read_all, record_files
 from stores.maintenance.quarantine import quarantine
 from stores.maintenance.verify import verify
 from tests.contracts.predictions import check_classes
+from tests.engine.evals.invariance_banks import MODEL as PICTURED
 from tests.probe_banks import FIRST, SECOND, make_probe_bank
 from tests.stores.banks import content, flip
 
 #: Evaluations without the contract as yet.
-NOT_CONVERTED = {"invariance", "saliency"}
+NOT_CONVERTED: set[str] = set()
 CONVERTED = sorted(set(EVALUATIONS) - NOT_CONVERTED)
 CLASSIFYING = [kind for kind in CONVERTED if EVALUATIONS[kind].classifies]
+IN_IMAGES = [kind for kind in CONVERTED if EVALUATIONS[kind].opens_images]
 CPU = Compute(backend="array")
 
 
@@ -128,6 +130,70 @@ def _check_audit(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
     assert (similarity >= 0.7).all() and (np.diff(similarity) <= 0).all()
 
 
+def _multiview(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.invariance.bank import multiview_from_bank
+    from engine.evals.invariance.options import MultiViewOptions
+
+    return multiview_from_bank(bank, model, MultiViewOptions(images=60, seed=3))
+
+
+def _check_multiview(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    pairs = tables["pairs"]
+    assert report["left_out"]["failed"] == 3 and pairs.num_rows == report["n"] == 60
+    assert "row" not in pairs.column_names
+    for name in ("cosine", "mahalanobis"):
+        assert pairs.column(name).to_numpy().mean() == pytest.approx(report[name], rel=1e-12)
+    laterals, frontals = (
+        [int(text.removeprefix("image ")) for text in pairs.column(f"image_id_{side}").to_pylist()]
+        for side in "ab"
+    )
+    assert all(
+        a % 3 == 2 and b % 3 == 0 and a // 3 == b // 3 for a, b in zip(laterals, frontals, strict=True)
+    )
+    assert (laterals, frontals) == tuple(pairs.column(f"row_{side}").to_pylist() for side in "ab")
+
+
+def _invariance(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.invariance.bank import invariances_from_bank
+    from engine.evals.invariance.options import InvarianceOptions
+
+    options = InvarianceOptions(("hue",), images=14, views=4)
+    return {"transforms": [result.report for result in invariances_from_bank(bank, model, options)]}
+
+
+def _check_invariance(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    (report,) = report["transforms"]
+    images, views = tables["images"], tables["views"]
+    cosine = images.column("cosine").to_numpy()
+    assert report["grey"] > 0 and len(cosine) == report["n"] == 14 - report["grey"] >= 10
+    assert set(images.column("drawn").to_pylist()) == {1}
+    for name in ("cosine", "mahalanobis"):
+        assert images.column(name).to_numpy().mean() == pytest.approx(report[name], rel=1e-12)
+    assert views.column("view").to_pylist() == list(range(report["views"]))
+    by_view = np.stack([images.column(f"cosine.{view}").to_numpy() for view in range(report["views"])])
+    assert by_view.mean(axis=0) == pytest.approx(cosine, rel=1e-12)
+    assert by_view.mean(axis=1) == pytest.approx(views.column("cosine").to_numpy(), rel=1e-12)
+    assert (np.diff(views.column("turns").to_numpy()) > 0).all()
+
+
+def _saliency(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.saliency.bank import saliency_from_bank
+    from engine.evals.saliency.options import SaliencyOptions
+
+    return saliency_from_bank(bank, model, SaliencyOptions(stride=10, images=2), device="cpu", threads=1)
+
+
+def _check_saliency(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    (table,) = tables.values()
+    diffusion = table.column("attentive_diffusion").to_numpy()
+    assert len(diffusion) == report["images"] == 2 and not report["failed"]
+    assert diffusion.mean() == pytest.approx(report["mean"], rel=1e-12)
+    assert diffusion.std(ddof=1) == pytest.approx(report["sd"], rel=1e-12)
+    assert (diffusion.min(), diffusion.max()) == (report["min"], report["max"])
+    assert table.column("mean_score").to_pylist() == [item["mean_score"] for item in report["items"]]
+    assert table.column("image_id").to_pylist() == [item["image_id"] for item in report["items"]]
+
+
 CASES = {
     "probe": Case(
         {"C": (0.01, 0.1, 1.0), "bootstrap": 30},
@@ -146,6 +212,23 @@ CASES = {
         lambda word: {"C": (1.0,), "bootstrap": 0, "splits": SplitOptions("val", "test", word)},
         _probe,
         _check_probe,
+    ),
+    "multiview": Case(
+        {"images": 60, "seed": 3}, [{"seed": -1}, {"pair": ("a", "a")}], None, _multiview, _check_multiview
+    ),
+    "invariance": Case(
+        {"transforms": ("hue",), "images": 14, "views": 4},
+        [{"transforms": ()}, {"images": 0}, {"views": 0}, {"mode": "x"}, {"batch_norm": "train"}],
+        None,
+        _invariance,
+        _check_invariance,
+    ),
+    "saliency": Case(
+        {"stride": 10, "images": 2},
+        [{"size": 0}, {"stride": 0}, {"fill": "x"}, {"mode": "x"}, {"images": 0}, {"batch_norm": "train"}],
+        None,
+        _saliency,
+        _check_saliency,
     ),
     "knn": Case(
         {"k": (5, 1)},
@@ -174,9 +257,25 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """A bank with a record of every evaluation that is converted, and the reports."""
-    bank = Path(make_probe_bank(tmp_path_factory.mktemp("contract")).path)
-    return bank, {kind: CASES[kind].from_bank(bank, FIRST) for kind in CONVERTED}
+    """A bank with a record of every evaluation that opens no image, and the reports."""
+    bank = Path(make_probe_bank(tmp_path_factory.mktemp("contract"), views=True).path)
+    return bank, {kind: CASES[kind].from_bank(bank, FIRST) for kind in CONVERTED if kind not in IN_IMAGES}
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """A bank with images and a record of every evaluation that opens them, and the reports."""
+    from tests.engine.evals import invariance_banks
+
+    bank = Path(invariance_banks.build(tmp_path_factory.mktemp("images"), 24, grey=4).path)
+    return bank, {kind: CASES[kind].from_bank(bank, PICTURED) for kind in IN_IMAGES}
+
+
+@pytest.fixture
+def at(kind: str, request: pytest.FixtureRequest) -> tuple[Path, str, dict[str, Any]]:
+    """The bank of an evaluation, its model, and the evaluation's report."""
+    bank, reports = request.getfixturevalue("pictured" if kind in IN_IMAGES else "made")
+    return bank, PICTURED if kind in IN_IMAGES else FIRST, reports[kind]
 
 
 def arrays(bank: Path, **more: Any) -> Features:
@@ -190,6 +289,7 @@ def arrays(bank: Path, **more: Any) -> Features:
     given = {
         "groups": given["group"],
         "splits": given["split"],
+        "views": store.manifest().frame["view"].tolist(),
         "labels": given["label"],
         "image_ids": store.manifest().image_ids,
         "data_set": store.image_digest,
@@ -203,7 +303,9 @@ def run(kind: str, features: Features, **options: Any) -> Any:
 
 
 def record_of(bank: Path, kind: str) -> tuple[Path, Any]:
-    (chosen,) = [(p, r) for p, r in zip(record_files(bank), _in_order(bank), strict=True) if r.kind == kind]
+    recorded_as = EVALUATIONS[kind].recorded_as or kind
+    pairs = zip(record_files(bank), _in_order(bank), strict=True)
+    (chosen,) = [(path, record) for path, record in pairs if record.kind == recorded_as]
     return chosen
 
 
@@ -248,16 +350,37 @@ def test_an_unknown_kind_or_option_is_refused(made: tuple[Path, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", CONVERTED)
-def test_bank_and_arrays_give_equal_numbers(kind: str, made: tuple[Path, Any]) -> None:
-    bank, reports = made
-    result, other = run(kind, Features.from_bank(bank, FIRST)), run(kind, arrays(bank))
-    for name, value in _without_clock(result.to_dict()).items():
-        text = json.dumps(value)  # in which NaN equals NaN
-        assert json.dumps(other.to_dict()[name]) == text, name
-        assert json.dumps(reports[kind][name]) == text or name == "masked", name
-    assert result.metrics() == other.metrics() and result.notes == other.notes
+def test_what_is_evaluated_is_what_the_command_reports(kind: str, at: tuple[Path, str, Any]) -> None:
+    bank, model, report = at
+    result = run(kind, Features.from_bank(bank, model))
+    body = {name: value for name, value in _without_clock(result.to_dict()).items() if name != "masked"}
+    _assert_within(json.loads(json.dumps(body)), json.loads(json.dumps(report)))
+    assert result.metrics()
     for name, metric in result.metrics().items():
         assert isinstance(metric, Metric) and (metric.value == metric.value or metric.reason), name
+    assert result.predictions().tables and isinstance(result.notes, tuple)
+
+
+def _assert_within(part: Any, whole: Any, where: str = "") -> None:
+    """All of a document is in another, which may say more."""
+    if isinstance(part, dict):
+        for name, value in part.items():
+            _assert_within(value, whole[name], f"{where}.{name}")
+    elif isinstance(part, list):
+        assert len(part) == len(whole), where
+        for place, (value, other) in enumerate(zip(part, whole, strict=True)):
+            _assert_within(value, other, f"{where}.{place}")
+    else:
+        assert part == whole or (part != part and whole != whole), where
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CONVERTED if kind not in IN_IMAGES])
+def test_bank_and_arrays_give_equal_numbers(kind: str, made: tuple[Path, Any]) -> None:
+    bank, _ = made
+    result, other = run(kind, Features.from_bank(bank, FIRST)), run(kind, arrays(bank))
+    documents = [json.dumps(_without_clock(one.to_dict())) for one in (result, other)]
+    assert documents[0] == documents[1]  # as text, in which NaN equals NaN
+    assert result.metrics() == other.metrics() and result.notes == other.notes
     for one, two in zip(_tables(result, bank), _tables(other, bank), strict=True):
         assert one.equals(two)
 
@@ -303,15 +426,15 @@ def test_an_unknown_split_is_refused_and_a_known_one_is_not(kind: str, made: tup
 
 
 @pytest.mark.parametrize("kind", CONVERTED)
-def test_records_say_the_same_of_what_was_used(kind: str, made: tuple[Path, Any]) -> None:
-    bank, _ = made
+def test_records_say_the_same_of_what_was_used(kind: str, at: tuple[Path, str, Any]) -> None:
+    bank, model, _ = at
     used = record_of(bank, kind)[1].used
     store = Bank.open(bank)
-    feature = store.features(FIRST)
+    feature = store.features(model)
     assert set(USED_FIELDS) <= set(used)
     expected = {
         "feature": feature.name,
-        "title": FIRST,
+        "title": model,
         "key": feature.key.digest,
         "manifest_digest": store.manifest_digest,
         "image_digest": store.image_digest,
@@ -325,9 +448,9 @@ def test_records_say_the_same_of_what_was_used(kind: str, made: tuple[Path, Any]
 
 @pytest.mark.parametrize("kind", CONVERTED)
 def test_predictions_lie_beside_the_record_and_agree_with_its_metrics(
-    kind: str, made: tuple[Path, Any]
+    kind: str, at: tuple[Path, str, Any]
 ) -> None:
-    bank, reports = made
+    bank, _, report = at
     path, record = record_of(bank, kind)
     promised = tables_of(record, path.name)
     assert promised and all((bank / table.path).is_file() for table in promised)
@@ -346,7 +469,7 @@ def test_predictions_lie_beside_the_record_and_agree_with_its_metrics(
             if "truth" in table.column_names:
                 codes, names = Bank.open(bank).column("label")
                 assert table.column("truth").to_pylist() == [names[codes[row]] for row in rows]
-    CASES[kind].check(tables, reports[kind])
+    CASES[kind].check(tables, report)
 
 
 def test_no_encoder_is_called_and_no_image_opened(
@@ -366,7 +489,7 @@ def test_no_encoder_is_called_and_no_image_opened(
     assert calls == []
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CONVERTED if EVALUATIONS[kind].opens_images])
+@pytest.mark.parametrize("kind", IN_IMAGES)
 def test_evaluations_of_images_refuse_arrays_and_say_what_to_do(kind: str, made: tuple[Path, Any]) -> None:
     with pytest.raises(Refused, match="of arrays") as error:
         run(kind, arrays(made[0]))

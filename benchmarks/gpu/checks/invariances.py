@@ -70,7 +70,7 @@ def whitening_agrees(context: Context) -> Verdict:
 def evaluation_agrees(context: Context) -> Verdict:
     from benchmarks.images import PHOTO
     from engine.embed.run import EmbedOptions, embed
-    from engine.evals.invariance.evaluate import invariances_from_bank
+    from engine.evals.invariance.bank import invariances_from_bank
     from engine.evals.invariance.options import InvarianceOptions
 
     manifest = context.manifest([PHOTO], 8, 40)
@@ -86,7 +86,7 @@ def evaluation_agrees(context: Context) -> Verdict:
             results[device] = invariances_from_bank(bank, spec.slug, options, device=device)
             _forget_views(bank)
     numbers = {
-        a.report["transform"]: {"largest_difference": float(np.abs(a.cosine - b.cosine).max())}
+        a.transform: {"largest_difference": float(np.abs(a.cosine - b.cosine).max())}
         for a, b in zip(results["cpu"], results[context.device], strict=True)
     }
     passed = all(n["largest_difference"] < 0.02 for n in numbers.values())

@@ -36,9 +36,10 @@ def saliency_agrees(context: Context) -> Verdict:
         fix_flags(runtime)
         occluder = Occluder(spec, runtime, squares)
         scores, error = occluder.score(_picture(side))
+        assert error is not None
         occluder.close()
         maps[name] = accumulate(scores.values, squares)
-        numbers[name] = {"diffusion": attentive_diffusion(maps[name]), **error}
+        numbers[name] = {"diffusion": attentive_diffusion(maps[name]), **error.to_dict()}
     difference = float(np.abs(maps["device"] - maps["cpu"]).max() / maps["cpu"].max())
     numbers["largest_difference"] = difference
     exact = all(numbers[name]["max_error"] <= 1e-4 * numbers[name]["mean_score"] for name in maps)

@@ -107,8 +107,8 @@ class Features:
         label: column of the manifest that the labels come from; None for arrays.
         data_set: what decides, with a protocol, which images are drawn; the features do not.
         source: the bank; None for arrays.
-        columns: gives the `Labels` of `label`, `group` and `split`, and of any other column that a bank's
-            manifest or the arrays' `findings` have; None for one that there is not.
+        columns: gives the `Labels` of `label`, `group`, `split`, `study` and `view`, and of any other column
+            that a bank's manifest or the arrays' `findings` have; None for one that there is not.
         ids: gives the ids of the images.
     """
 
@@ -155,6 +155,8 @@ class Features:
         *,
         groups: Any = None,
         splits: Any = None,
+        studies: Any = None,
+        views: Any = None,
         findings: Mapping[str, Any] | None = None,
         image_ids: Sequence[str] | None = None,
         ok: ArrayLike | None = None,
@@ -170,6 +172,8 @@ class Features:
             groups: [N] patients, as labels; a missing one is a patient of its own.
             splits: [N] texts such as `train`; a missing one is in no split.
             findings: name -> [N] cells: 1, 0, -1 (uncertain) or missing, numbers or texts.
+            studies, views: [N] as labels, for multi-view invariance: what was taken at one visit, and from
+                where, e.g. `frontal`; a missing one is paired with none.
             image_ids: N different texts; by default the numbers of the rows.
             ok: bool [N], rows that have features; None looks at all numbers: those of finite ones.
             name: what the features are called in results.
@@ -188,10 +192,11 @@ class Features:
                 "They are a matrix with a row for each label",
                 "give arrays that belong together",
             )
-        of: dict[str, Labels | None] = _findings(findings or {}, rows)
-        of |= {"label": read, "group": None, "split": None}
-        of["group"] = None if groups is None else _of_rows(group_codes(groups), rows, "groups")
-        of["split"] = None if splits is None else _of_rows(group_codes(splits), rows, "splits")
+        of: dict[str, Labels | None] = {**_findings(findings or {}, rows), "label": read}
+        columns = {"group": groups, "split": splits, "study": studies, "view": views}
+        for column, values in columns.items():
+            plural = _PLURALS[column]
+            of[column] = None if values is None else _of_rows(group_codes(values), rows, plural)
         fine = _finite(array) if ok is None else np.asarray(ok, np.bool_)
         if image_ids is not None:
             _check_ids(image_ids, rows)
@@ -233,9 +238,10 @@ class Features:
         """Return codes [N], -1 where missing, and the texts that they index; none without such a column.
 
         Args:
-            column: `label`, `split` or `group`.
+            column: `label`, `split`, `group`, `study` or `view`.
         """
-        labels = {"label": self.labels, "split": self.splits, "group": self.groups}[column]
+        at_hand = {"label": "labels", "split": "splits", "group": "groups"}
+        labels: Labels | None = getattr(self, at_hand[column]) if column in at_hand else self.columns(column)
         if labels is None:
             return np.full(len(self), -1, np.int64), []
         if labels.names is not None:
@@ -306,6 +312,10 @@ def _manifest_column(bank: Bank, name: str) -> tuple[NDArray[np.int32], list[str
     from stores.bank.labelled import column_codes
 
     return column_codes(bank, name)
+
+
+#: What the arguments of `Features.from_arrays` are called.
+_PLURALS = {"group": "groups", "split": "splits", "study": "studies", "view": "views"}
 
 
 def is_torch(array: Any) -> bool:

@@ -1,7 +1,7 @@
 """The one writer of evaluations' records: the same fields of `used` whatever was evaluated."""
 
 import hashlib
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field
 from typing import cast
 
@@ -15,6 +15,7 @@ from engine.versions import versions
 from stores.bank.records import RunRecord, keep, not_kept
 from stores.errors import BankError
 from stores.json_types import Json, JsonObject
+from stores.parquet import Texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +151,26 @@ def record_of(
     Raises:
         BankError: predictions name images, and the bank's manifest is damaged.
     """
+    manifest_file = features.source.manifest_file if features.source else ""
+    return record_about(kind, lambda: features.image_ids, manifest_file, settings, used, outcome, more_used)
+
+
+def record_about(
+    kind: str,
+    image_ids: Callable[[], Texts],
+    manifest_file: str,
+    settings: Mapping[str, Json],
+    used: Used,
+    outcome: Outcome,
+    more_used: Mapping[str, Json] | None = None,
+) -> RunRecord:
+    """Make the record of an evaluation of images that need not be a bank's.
+
+    Args:
+        image_ids: of all images, called only where predictions name images.
+        manifest_file: SHA-256 of the manifest's file in a bank; "" where there is none.
+        kind, settings, used, outcome, more_used: as for `record_of`.
+    """
     predictions = outcome.predictions
     return RunRecord.now(
         kind=kind,
@@ -160,8 +181,8 @@ def record_of(
         versions=versions(),
         failures=outcome.failures,
         convergence=outcome.convergence,
-        attached={} if predictions is None else predictions.attachments(lambda: features.image_ids),
-        manifest_file=features.source.manifest_file if features.source else "",
+        attached={} if predictions is None else predictions.attachments(image_ids),
+        manifest_file=manifest_file,
     )
 
 

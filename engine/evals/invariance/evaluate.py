@@ -1,254 +1,224 @@
 """Invariance of features to synthetic transforms: equations 3-5 of Anton et al., J. Imaging 2022, 8, 320.
 
 The mean cosine between whitened deviations of an image and of its transformed views, 1 for a perfectly
-invariant model and that of two different images for one that does not know them again; and their Mahalanobis
+invariant model and that of two different images for one that does not recognise them; and their Mahalanobis
 distance. Mean and covariance come from the bank; only the scored images are opened.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import Refused
-from engine.evals.common.one_line import counted, within
-from engine.evals.invariance.options import LEAST_IMAGES, InvarianceOptions, draw
-from engine.evals.invariance.statistics import Statistics, statistics
-from engine.kernels.intervals.cluster_robust import compact_groups, mean_across_groups, mean_interval
+from engine.errors import BadImage, Refused
+from engine.evals.common.compute import Compute
+from engine.evals.common.features import Features, Source
+from engine.evals.invariance.as_published import not_reproduced
+from engine.evals.invariance.options import InvarianceOptions, Sample, draw
+from engine.evals.invariance.result import Invariance, InvarianceResult, Pictures, Setting
+from engine.evals.invariance.statistics import Statistics, statistics_of
+from engine.evals.invariance.summary import Baseline, Summary, summarise, too_few
+from engine.kernels.intervals.cluster_robust import compact_groups, mean_across_groups
 from engine.kernels.whitening import Whitening, agreement
-from engine.versions import versions
-from stores.bank.reader import Bank, FeatureSet
-from stores.bank.records import RunRecord, keep, together
 
 if TYPE_CHECKING:
-    from engine.evals.invariance.view_store import Views
-    from engine.recipes import Recipe
+    from engine.embed.restore import Restored
+    from engine.evals.invariance.view_features import Pass
+    from engine.evals.invariance.view_store import ViewFeatures, Views, ViewStore
+    from engine.pipeline import PassProgress
+    from engine.runtime import Runtime
+
+__all__ = ["Access", "Invariance", "Options", "Result", "evaluate", "measure"]
+
+Options = InvarianceOptions
+Result = InvarianceResult
+OnProgress = Callable[["PassProgress"], None]
 
 #: Below this cosine to the bank's row an image is not the one that was embedded.
 _SAME_IMAGE = 0.99
 
 
 @dataclass(frozen=True)
-class Invariance:
-    """One transform's result.
+class Access:
+    """How the encoder and the images of a feature are reached.
 
     Attributes:
-        rows: of the images scored; groups: int64 [n], their patients; cosine, distance: float64 [n, k].
-        views: what the k views are.
-        report: the JSON document.
-        pictures: (rows, views) -> uint8 [1 + views, S, S, 3] of each row: the image, then these views;
-            or why it cannot be read.
-    """
-
-    rows: NDArray[np.intp]
-    groups: NDArray[np.int64]
-    cosine: NDArray[np.float64]
-    distance: NDArray[np.float64]
-    views: "Views"
-    report: dict[str, Any]
-    pictures: Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]
-
-    def __repr__(self) -> str:
-        cosine, half = (self.report.get(name, float("nan")) for name in ("cosine", "ci95"))
-        shown = within(cosine, cosine - half, cosine + half)
-        return f"Invariance({self.report['transform']}: cosine {shown}, {counted(len(self.rows), 'image')})"
-
-
-def summarise(
-    cosine: NDArray[np.float64],
-    distance: NDArray[np.float64],
-    groups: NDArray[np.int64],
-    *,
-    published: bool = False,
-) -> dict[str, Any]:
-    """Means over views, then images, with intervals over groups.
-
-    As published: over images for each view, leaving out what is undefined, then over views; one view that is
-    nowhere defined makes the result NaN.
-
-    Returns:
-        `{cosine, ci95, mahalanobis, mahalanobis_ci95, n, groups, undefined}`.
-    """
-    defined = np.isfinite(cosine)
-    sums = np.where(defined, cosine, 0).sum(axis=1)
-    usable = defined.any(axis=1)
-    each = sums[usable] / defined.sum(axis=1)[usable]
-    of_cosine = mean_interval(each, groups[usable])
-    of_distance = mean_interval(distance.mean(axis=1), groups)
-    mean = of_cosine.mean
-    if published and len(cosine):
-        counts = defined.sum(axis=0)
-        with np.errstate(invalid="ignore"):
-            mean = float((np.where(defined, cosine, 0).sum(axis=0) / counts).mean())
-    found: dict[str, Any] = {
-        "cosine": mean,
-        "ci95": of_cosine.ci95,
-        "mahalanobis": of_distance.mean,
-        "mahalanobis_ci95": of_distance.ci95,
-        "n": int(usable.sum()),
-        "groups": len(np.unique(groups[usable])),
-        "undefined": int((~defined).sum()),
-    }
-    if not np.isfinite(found["ci95"]):
-        found["ci95_reason"] = "an interval needs two images of different patients"
-    if not np.isfinite(found["mahalanobis_ci95"]):
-        found["mahalanobis_ci95_reason"] = "an interval needs two images of different patients"
-    return found
-
-
-def too_few(n: int, what: str = "images") -> dict[str, Any]:
-    """What replaces the numbers of a report that rests on fewer than `LEAST_IMAGES`, else nothing.
-
-    Args:
-        n: different images (or pairs of them) scored.
-        what: they are, in words.
-    """
-    if n >= LEAST_IMAGES:
-        return {}
-    names = ("cosine", "ci95", "mahalanobis", "mahalanobis_ci95", "baseline", "baseline_ci95")
-    reason = f"it rests on {n} {what}, and fewer than {LEAST_IMAGES} give no number (raise --images)"
-    return {**dict.fromkeys(names, float("nan")), "reason": reason}
-
-
-def baseline_reason(ci95: float) -> dict[str, str]:
-    """`{baseline_ci95_reason}` where the baseline has no interval, else nothing."""
-    why = "an interval needs images of three different patients"
-    return {} if np.isfinite(ci95) else {"baseline_ci95_reason": why}
-
-
-def invariances_from_bank(
-    bank: Path | str,
-    model: str,
-    options: InvarianceOptions,
-    *,
-    weights: Path | None = None,
-    root: Path | None = None,
-    device: str = "auto",
-    on_progress: Callable[[Any], None] | None = None,
-    skip_undefined: bool = False,
-) -> list[Invariance]:
-    """Measure a model's invariances; keeps a RunRecord of each.
-
-    Args:
-        model: slug or feature name.
         weights, root, device: as for `engine.embed.restore.restore`.
-        on_progress: told about a pass over the images.
-        skip_undefined: leave out transforms that the images cannot have, with a reason in the report,
-            instead of refusing.
+        threads: of the CPU; None takes all usable cores.
+    """
+
+    weights: Path | None = None
+    root: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+
+    def restore(self, source: Source) -> "Restored":
+        """Restore the feature's encoder and images. Raises as `engine.embed.restore.restore`."""
+        from engine.embed.restore import restore
+
+        feature = source.features.name
+        made = restore(source.bank, feature, weights=self.weights, root=self.root, device=self.device)
+        threads = self.threads or made.runtime.threads
+        return replace(made, runtime=replace(made.runtime, threads=threads))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A result, and what computed it.
+
+    Attributes:
+        runtime: of the encoder.
+        seconds: of the passes over the images.
+    """
+
+    result: InvarianceResult
+    runtime: "Runtime"
+    seconds: float
+
+
+def evaluate(features: Features, options: InvarianceOptions, compute: Compute) -> InvarianceResult:
+    """Measure how alike a bank's features stay when its images are transformed.
+
+    Raises:
+        Refused: arrays; or as `measure`.
+        MachineFault: the run can be resumed.
+    """
+    features.refuse_arrays("Invariance to transforms")
+    return measure(features, options, Access(device=compute.device, threads=compute.threads)).result
+
+
+def measure(
+    features: Features,
+    options: InvarianceOptions,
+    access: Access,
+    *,
+    on_progress: OnProgress | None = None,
+    skip_undefined: bool = False,
+) -> Run:
+    """Evaluate with files in places of their own; keeps no record.
+
+    Args:
+        features: of a bank.
+        access: to the encoder and the images.
+        on_progress: called during a pass over the images.
+        skip_undefined: leave out transforms that the images cannot have, with a reason, instead of refusing.
 
     Raises:
         Refused: see `draw`, `engine.embed.restore.restore`, `engine.kernels.whitening.fit_whitener`; a
             transform of colours where all scored images are grey.
         MachineFault: the run can be resumed.
     """
-    return _Measurement(bank, model, options).run(weights, root, device, on_progress, skip_undefined)
+    return _Measurement(features, options, skip_undefined).run(access, on_progress)
 
 
 class _Measurement:
-    """One model, some transforms."""
+    """One model, several transforms."""
 
-    def __init__(self, bank: Path | str, model: str, options: InvarianceOptions) -> None:
-        self.started = time.perf_counter()
-        self.store = Bank.open(bank)
-        self.features: FeatureSet = self.store.features(model)
-        self.options = options
-        self.groups = compact_groups(self.store.column("group")[0])
-        self.sample = draw(self.features.ok, self.groups, options)
+    setting: Setting
+    statistics: Statistics
+    whitening: Whitening
+    backbone: "Restored"
+    views: "ViewStore"
+    made: "Pass"
+    reference: "Views"
+    present: NDArray[np.intp]
+    originals: "dict[int, ViewFeatures]"
+    parity: float | None
 
-    def run(
-        self,
-        weights: Path | None,
-        root: Path | None,
-        device: str,
-        on_progress: Callable[[Any], None] | None,
-        skip_undefined: bool,
-    ) -> list[Invariance]:
-        from engine.embed.restore import restore
+    def __init__(self, features: Features, options: InvarianceOptions, skip_undefined: bool) -> None:
+        self.features, self.options, self.skip_undefined = features, options, skip_undefined
+        self.source = features.refuse_arrays("Invariance to transforms")
+        self.groups = compact_groups(features.texts("group")[0])
+        self.sample: Sample = draw(features.ok, self.groups, options)
+
+    def run(self, access: Access, on_progress: OnProgress | None) -> Run:
         from engine.evals.invariance.view_features import make_views
         from engine.evals.invariance.view_store import REFERENCE, Views, ViewStore
-        from engine.kernels.transforms import find_transform
 
         options = self.options
-        common: dict[str, Any] = {"published": options.published, "batch_norm": options.batch_norm}
-        asked = []
+        planned = self._planned()
+        self.reference = Views(REFERENCE, (), options.published, options.batch_norm)
+        backbone = self.backbone = access.restore(self.source)
+        self.views = ViewStore(self.source.features)
+        rows = np.unique(self.sample.scored).tolist()
+        needed = [(self.reference, row) for row in rows] + [(views, rows[0]) for views in planned]
+        if backbone.root is not None or any(self.views.read(views, row) is None for views, row in needed):
+            _ = backbone.images  # where they are missing, before anything is computed
+        # The images themselves first, and nothing of them in the bank, until nothing can be refused any more.
+        self.views.hold()
+        self.made = make_views(self.views, backbone, rows, [self.reference])
+        self._check_images()
+        if not self.skip_undefined:
+            self._refuse_colourless(planned)
+        self._whiten()
+        self.views.release()
+        self.made = self.made.plus(
+            make_views(self.views, backbone, list(self.originals), planned, on_progress)
+        )
+        self._refuse_none_present()
+        self.setting = self._setting()
+        result = InvarianceResult(tuple(self._score(views) for views in planned))
+        return Run(result, backbone.runtime, self.made.seconds)
+
+    def _planned(self) -> "list[Views]":
+        """The views of every transform."""
+        from engine.evals.invariance.view_store import Views
+        from engine.kernels.transforms import find_transform
+
+        options, planned = self.options, []
         for name in options.transforms:
             plan = find_transform(name).plan(options.views, identity=options.published)
             if not plan:
                 raise Refused(
                     f"{options.views} views of {name}", "None is left without the identity", "raise --views"
                 )
-            asked.append(Views(name, tuple(plan), **common))
-        self.reference = Views(REFERENCE, **common)
-        backbone = restore(self.store, self.features.name, weights=weights, root=root, device=device)
-        self.backbone = backbone
-        self.views = ViewStore(self.features)
-        rows = np.unique(self.sample.scored).tolist()
-        seen = [(self.reference, row) for row in rows] + [(views, rows[0]) for views in asked]
-        if backbone.root is not None or any(self.views.read(views, row) is None for views, row in seen):
-            _ = backbone.images  # where they are missing, before anything is computed
-        # The images themselves first, and nothing of them in the bank, until nothing can be refused any more.
-        self.views.hold()
-        self.made = make_views(self.views, backbone, rows, [self.reference])
-        self._check_images()
-        if not skip_undefined:
-            self._refuse_colourless(asked)
-        self.statistics = self._statistics()
-        self.views.release()
-        self.made = self.made.plus(make_views(self.views, backbone, list(self.originals), asked, on_progress))
-        self._refuse_none_present()
-        with together():
-            return [self._score(views, skip_undefined) for views in asked]
+            planned.append(Views(name, tuple(plan), options.published, options.batch_norm))
+        return planned
 
-    def _statistics(self) -> Statistics:
-        runtime = self.backbone.runtime
-        found = statistics(
-            self.features,
-            self.sample.covariance,
-            self.options.how,
-            arithmetic=self.options.arithmetic,
-            device=runtime.device,
-        )
-        self.whitening = Whitening(found.whitener, arithmetic=self.options.arithmetic, device=runtime.device)
-        return found
+    def _whiten(self) -> None:
+        arithmetic, device = self.options.arithmetic, self.backbone.runtime.device
+        rows, how = self.sample.covariance, self.options.how
+        self.statistics = statistics_of(self.features, rows, how, arithmetic=arithmetic, device=device)
+        self.whitening = Whitening(self.statistics.whitener, arithmetic=arithmetic, device=device)
 
     def _refuse_none_present(self) -> list[int]:
-        """The scored rows without failure; some must be there."""
+        """The scored rows without failure; at least one must be there."""
         present = [r for r in self.sample.scored.tolist() if r not in self.made.failures]
         self.present = np.array(present, np.intp)
         if not present:
             row, why = next(iter(self.made.failures.items()))
-            name = self.store.manifest().image_ids[row]
             raise Refused(
                 f"None of {len(self.sample.scored)} images could be scored "
-                f"({name!r}: {why.code}: {why.detail})",
+                f"({self.features.image_ids[row]!r}: {why.code}: {why.detail})",
                 "The scored images are opened and transformed",
                 "say where they are with --root",
             )
         return present
 
-    def _refuse_colourless(self, asked: "list[Views]") -> None:
+    def _refuse_colourless(self, planned: "Iterable[Views]") -> None:
         from engine.kernels.transforms import find_transform
 
-        if self.options.published or not all(each.grey for each in self.originals.values()):
+        if self.options.published or not all(original.grey for original in self.originals.values()):
             return
-        for views in asked:
+        for views in planned:
             if find_transform(views.transform).needs_colour:
-                self._without_colour(views, skip_undefined=False)
+                raise self._colourless(views)
 
     def _check_images(self) -> None:
-        """Some image must be there, and be the one that was embedded."""
+        """At least one image must be there, and be the one that was embedded."""
         present = self._refuse_none_present()
-        kept = {row: self.views.read(self.reference, row) for row in set(present)}
-        self.originals = {row: each for row, each in kept.items() if each is not None}
+        references = {row: self.views.read(self.reference, row) for row in set(present)}
+        self.originals = {row: views for row, views in references.items() if views is not None}
         if self.options.published:
             self.parity = None
             return
         a = np.stack([self.originals[r].features[0] for r in present]).astype(np.float64)
-        b = self.features.take(self.present).astype(np.float64)
+        b = self.source.features.take(self.present).astype(np.float64)
         cosine = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
         self.parity = float(cosine.min())
         if self.parity < _SAME_IMAGE:
@@ -259,170 +229,86 @@ class _Measurement:
                 "put the files back that were embedded, or embed again into a new bank",
             )
 
-    def _score(self, views: "Views", skip_undefined: bool) -> Invariance:
+    def _score(self, views: "Views") -> Invariance:
         from engine.kernels.transforms import find_transform
 
         before = time.perf_counter()
-        kept = {row: self.views.read(views, row) for row in set(self.present.tolist())}
+        stored = {row: self.views.read(views, row) for row in set(self.present.tolist())}
         grey = np.array([self.originals[r].grey for r in self.present.tolist()])
-        rows = self.present
+        rows, count = self.present, int(grey.sum())
         if find_transform(views.transform).needs_colour and not self.options.published:
             rows = rows[~grey]
-        shape = (len(rows), views.count)
         if not len(rows):
-            return self._without_colour(views, skip_undefined)
-        features = np.stack([kept[row].features for row in rows.tolist()])  # type: ignore[union-attr]
+            return self._without_colour(views)
+        features = np.stack([stored[row].features for row in rows.tolist()])  # type: ignore[union-attr]
         originals = np.stack([self.originals[row].features[0] for row in rows.tolist()])
-        found = agreement(self.whitening, originals, features)
-        assert found.cosine.shape == shape
+        scores = agreement(self.whitening, originals, features)
+        assert scores.cosine.shape == (len(rows), views.count)
         groups = self.groups[rows]
-        known = np.isfinite(found.images).all(axis=1)
-        baseline, pairs = mean_across_groups(found.images[known], found.images[known], groups[known])
-        summary = summarise(found.cosine, found.distance, groups, published=self.options.published)
-        report = {
-            "model": self.features.title,
-            "feature": self.features.name,
-            "mode": self.options.mode,
-            "transform": views.transform,
-            **summary,
-            "baseline": baseline.mean,
-            "baseline_ci95": baseline.ci95,
-            **baseline_reason(baseline.ci95),
-            "baseline_pairs": pairs // 2,
-            **too_few(len(np.unique(rows[np.isfinite(found.cosine).any(axis=1)]))),
-            "views": views.count,
-            "grey": int(grey.sum()),
-            "failed": len(self.made.failures),
-            **self._common(),
-            "seconds": round(time.perf_counter() - before, 4),
-        }
-        self._record(report, views, found.cosine)
-        return Invariance(rows, groups, found.cosine, found.distance, views, report, self._pictures(views))
-
-    def _without_colour(self, views: "Views", skip_undefined: bool) -> Invariance:
-        reason = f"all {len(self.present)} scored images are grey: {views.transform} leaves them as they are"
-        if not skip_undefined:
-            raise Refused(
-                f"{views.transform}: {reason}",
-                "A transform of colours needs pictures with colours",
-                "choose another --transform, or --mode as-published, which counts them",
-            )
-        nothing = np.empty((0, views.count))
-        undefined = dict.fromkeys(("cosine", "ci95", "mahalanobis", "baseline"), float("nan"))
-        report = {
-            "model": self.features.title,
-            "feature": self.features.name,
-            "mode": self.options.mode,
-            "transform": views.transform,
-            **undefined,
-            "n": 0,
-            "reason": reason,
-            "grey": len(self.present),
-            "failed": len(self.made.failures),
-            **self._common(),
-        }
-        self._record(report, views, nothing)
+        summary = summarise(scores.cosine, scores.distance, groups, published=self.options.published)
+        different = len(np.unique(rows[np.isfinite(scores.cosine).any(axis=1)]))
+        summary = replace(summary, baseline=_baseline(scores.images, groups), reason=too_few(different))
         return Invariance(
-            self.present[:0], self.groups[:0], nothing, nothing, views, report, self._pictures(views)
+            rows, groups, scores.cosine, scores.distance, views, summary, self.setting, count,
+            self._pictures(views), time.perf_counter() - before,
+        )  # fmt: skip
+
+    def _without_colour(self, views: "Views") -> Invariance:
+        if not self.skip_undefined:
+            raise self._colourless(views)
+        none = np.empty((0, views.count))
+        return Invariance(
+            self.present[:0], self.groups[:0], none, none, views, Summary.empty(self._why_colourless(views)),
+            self.setting, len(self.present), self._pictures(views),
+        )  # fmt: skip
+
+    def _why_colourless(self, views: "Views") -> str:
+        return f"all {len(self.present)} scored images are grey: {views.transform} leaves them as they are"
+
+    def _colourless(self, views: "Views") -> Refused:
+        return Refused(
+            f"{views.transform}: {self._why_colourless(views)}",
+            "A transform of colours needs pictures with colours",
+            "choose another --transform, or --mode as-published, which counts them",
         )
 
-    def _pictures(
-        self, views: "Views"
-    ) -> Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]:
+    def _pictures(self, views: "Views") -> Pictures:
         from engine.evals.invariance.view_pixels import show
 
         return lambda rows, chosen: show(self.backbone, views, rows, chosen)
 
-    def _common(self) -> dict[str, Any]:
-        options = self.options
+    def _setting(self) -> Setting:
+        options, recipe = self.options, self.backbone.made.recipe
         side = self.backbone.spec.recipe.side
         frame = (
             "the full-size picture, then resized and cropped"
             if options.published
             else f"the {side} x {side} pixels that the bank's recipe renders"
         )
-        return {
-            "bank": self.store.path.name,
-            "images": len(self.sample.scored),
-            "seed": options.seed,
-            "arithmetic": options.arithmetic,
-            "batch_norm": options.batch_norm,
-            "transformed": frame,
-            "covariance": self.statistics.to_dict(),
-            "reference_parity": self.parity,
-            "views_made": self.made.made,
-            "views_kept": self.made.kept,
-            "views_damaged": len(self.views.damaged),
-            "not_reproduced": _not_reproduced(self.backbone.made.recipe, options)
-            if options.published
-            else [],
-        }
-
-    def _record(self, report: dict[str, Any], views: "Views", cosine: NDArray[np.float64]) -> None:
-        from engine.kernels.transforms import find_transform
-
-        asked = ("model", "mode", "transform", "images", "seed", "arithmetic", "batch_norm")
-        apart = (*asked, "feature", "seconds", "covariance", "not_reproduced", "failed", "transformed")
-        with np.errstate(invalid="ignore"):
-            curve = np.where(np.isfinite(cosine), cosine, 0).sum(0) / np.isfinite(cosine).sum(0)
-        if "reason" in report:
-            curve = np.full(views.count, np.nan)
-        record = RunRecord.now(
-            kind="invariance",
-            asked={**{name: report[name] for name in asked}, "views": views.count},
-            used={
-                "feature": self.features.name,
-                "key": self.features.key.digest,
-                "manifest_digest": self.store.manifest_digest,
-                "rows": self.sample.scored,
-                "transformed": report["transformed"],
-                "covariance": report["covariance"],
-                "not_reproduced": report["not_reproduced"],
-                "device": self.backbone.runtime.device,
-                "precision": self.backbone.runtime.numerics,
-            },
-            metrics={
-                **{name: value for name, value in report.items() if name not in apart},
-                "by_view": {
-                    "names": find_transform(views.transform).parameters,
-                    "parameters": views.parameters,
-                    "cosine": curve,
-                },
-            },
-            seconds={
-                "total": round(time.perf_counter() - self.started, 4),
-                "views": round(self.made.seconds, 4),
-                "covariance": round(self.statistics.seconds, 4),
-            },
-            versions=versions(),
-            failures=_codes(self.made.failures),
+        return Setting(
+            self.features.title,
+            self.features.name,
+            self.source.bank.path.name,
+            options,
+            self.sample,
+            self.statistics,
+            self.parity,
+            frame,
+            self.made.made,
+            self.made.stored,
+            len(self.views.damaged),
+            _codes(self.made.failures.values()),
+            not_reproduced(recipe, options) if options.published else (),
         )
-        keep(record, self.store.path, report)
 
 
-def _codes(failures: dict[int, Any]) -> dict[str, int]:
+def _baseline(images: NDArray[np.float64], groups: NDArray[np.int64]) -> Baseline:
+    """Mean cosine of images of different patients, [n, d] unit vectors."""
+    defined = np.isfinite(images).all(axis=1)
+    interval, pairs = mean_across_groups(images[defined], images[defined], groups[defined])
+    return Baseline(interval.mean, interval.ci95, pairs // 2)
+
+
+def _codes(failures: Iterable[BadImage]) -> dict[str, int]:
     """Reason -> number of images."""
-    found: dict[str, int] = {}
-    for each in failures.values():
-        found[each.code] = found.get(each.code, 0) + 1
-    return found
-
-
-def _not_reproduced(made: "Recipe", options: InvarianceOptions) -> Sequence[str]:
-    """Where `as-published` still differs from the study's code, in sentences for the record."""
-    found = [
-        "NumPy's and torch's random numbers of 2022: other images are drawn, by the same rule",
-        "transforms are computed on tensors instead of Pillow images; few pixels differ, by a level",
-        "the deformation's random numbers are drawn once a view, not once a view and image",
-        "the inverse covariance is not rounded to float32 before it is factored",
-    ]
-    side = made.side
-    if (made.resize, made.size, made.interpolation) != ("short", side * 256 // 224, "bilinear"):
-        found.append(
-            f"mean and covariance are of the bank's pixels (short side {made.size}, {made.interpolation}), "
-            f"not of short side {side * 256 // 224} bilinear: use "
-            "`embank embed --recipe imagenet-256-224-bilinear`"
-        )
-    if options.batch_norm == "train":
-        found.append("mean and covariance are of features with BatchNorm in eval mode, as the bank's are")
-    return found
+    return dict(Counter(failure.code for failure in failures))

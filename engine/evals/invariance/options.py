@@ -77,6 +77,36 @@ class InvarianceOptions:
 
 
 @dataclass(frozen=True)
+class MultiViewOptions:
+    """What to pair and how to compare.
+
+    Attributes:
+        pair: the two values of the view column, e.g. ("lateral", "frontal"); None takes the only two there
+            are. Every image of the first view is paired with the first image of the second view in its study.
+        images: pairs drawn, without replacement; None takes all.
+        same_label: only pairs whose two images have one label, as the study pairs eyes.
+        regularisation, arithmetic, seed: as for synthetic transforms.
+
+    Raises:
+        Refused: a value out of range, or a pair that is none.
+    """
+
+    pair: tuple[str, str] | None = None
+    images: int | None = None
+    same_label: bool = False
+    regularisation: Regularisation = Regularisation()  # noqa: RUF009 - frozen
+    arithmetic: Arithmetic = "float64"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        if self.pair is not None and (len(self.pair) != 2 or self.pair[0] == self.pair[1]):
+            raise Refused(
+                f"pair {self.pair!r}", "It is two different views", "name two, e.g. lateral, frontal"
+            )
+
+
+@dataclass(frozen=True)
 class Sample:
     """Which images are used for what.
 

@@ -3,15 +3,19 @@
 import hashlib
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.evals.common.features import Features
 from engine.kernels.covariance import Arithmetic, Moments, moments
 from engine.kernels.whitening import Regularisation, Whitener, fit_whitener
 from stores.bank import array_cache, documents
 from stores.bank.reader import FeatureSet
+from stores.json_types import JsonObject
+
+Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 #: Changes whenever the statistics come out otherwise; part of every key.
 VERSION = 1
@@ -33,21 +37,44 @@ class Statistics:
     damaged: tuple[str, ...]
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """For records: counts, method, condition number."""
-        found = self.whitener
+    def numbers(self) -> JsonObject:
+        """Return counts, method and condition number, which no cache changes."""
+        whitener = self.whitener
         return {
-            "images": found.count,
-            "dimensions": len(found.mean),
-            "rank": found.rank,
+            "images": whitener.count,
+            "dimensions": len(whitener.mean),
+            "rank": whitener.rank,
             "regularisation": str(self.how),
-            "shrinkage": found.shrinkage,
-            "condition": found.condition,
-            "variance_kept": found.variance,
+            "shrinkage": whitener.shrinkage,
+            "condition": whitener.condition,
+            "variance_kept": whitener.variance,
+        }
+
+    def to_dict(self) -> JsonObject:
+        """Return the numbers, and how they came about."""
+        return {
+            **self.numbers(),
             "cached": self.cached,
             "damaged": list(self.damaged),
             "seconds": round(self.seconds, 4),
         }
+
+
+def statistics_of(
+    features: Features, rows: NDArray[np.intp], how: Regularisation, *, arithmetic: Arithmetic, device: str
+) -> Statistics:
+    """Compute `statistics` of a bank's feature, or of arrays, whose statistics are kept nowhere.
+
+    Raises:
+        Refused: as `engine.kernels.whitening.fit_whitener`.
+    """
+    if features.source is not None:
+        return statistics(features.source.features, rows, how, arithmetic=arithmetic, device=device)
+    start = time.perf_counter()
+    sums = moments(features.array, rows, arithmetic=arithmetic, device=device)
+    return Statistics(
+        fit_whitener(sums, how, arithmetic=arithmetic), how, "", (), time.perf_counter() - start
+    )
 
 
 def statistics(
@@ -58,9 +85,9 @@ def statistics(
     arithmetic: Arithmetic = "float64",
     device: str = "cpu",
 ) -> Statistics:
-    """Mean and factored covariance of some rows of a feature.
+    """Compute mean and factored covariance of some rows of a feature.
 
-    Kept in the bank, under `statistics`: mean and covariance by feature key, rows and arithmetic,
+    They are kept in the bank, under `statistics`: mean and covariance by feature key, rows and arithmetic,
     the factor by these and the regularisation. A damaged file is made again, and named.
 
     Args:
@@ -73,7 +100,7 @@ def statistics(
         Refused: as `engine.kernels.whitening.fit_whitener`.
     """
     start = time.perf_counter()
-    key: dict[str, Any] = {
+    key: JsonObject = {
         "version": VERSION,
         "feature": features.key.digest,
         "rows": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
@@ -82,37 +109,42 @@ def statistics(
     }
     damaged: list[str] = []
     full = {**key, **asdict(how)}
-    kept = _read(features, full, damaged)
-    if kept is not None:
-        found = Whitener(
-            kept["mean"],
-            kept["factor"],
+    arrays = _read(features, full, damaged)
+    if arrays is not None:
+        factored = Whitener(
+            arrays["mean"],
+            arrays["factor"],
             how.method,
-            float(kept["shrinkage"]),
-            float(kept["condition"]),
+            float(arrays["shrinkage"]),
+            float(arrays["condition"]),
             len(rows),
-            float(kept["variance"]),
+            float(arrays["variance"]),
         )
-        return Statistics(found, how, "factor", tuple(damaged), time.perf_counter() - start)
-    sums = _read(features, key, damaged)
-    if sums is None:
-        made = moments(features.array, rows, arithmetic=arithmetic, device=device)
+        return Statistics(factored, how, "factor", tuple(damaged), time.perf_counter() - start)
+    arrays = _read(features, key, damaged)
+    if arrays is None:
+        sums = moments(features.array, rows, arithmetic=arithmetic, device=device)
     else:
-        made = Moments(len(rows), sums["mean"], sums["scatter"], float(sums["quartic"]))
-    found = fit_whitener(made, how, arithmetic=arithmetic)  # may refuse, so nothing is kept before
-    if sums is None:
-        _write(features, key, {"mean": made.mean, "scatter": made.scatter, "quartic": made.quartic})
-    numbers = {"shrinkage": found.shrinkage, "condition": found.condition, "variance": found.variance}
-    _write(features, full, {"mean": found.mean, "factor": found.factor, **numbers})
-    cached = "" if sums is None else "moments"
-    return Statistics(found, how, cached, tuple(damaged), time.perf_counter() - start)
+        sums = Moments(len(rows), arrays["mean"], arrays["scatter"], float(arrays["quartic"]))
+    factored = fit_whitener(sums, how, arithmetic=arithmetic)  # may refuse, so nothing is kept before
+    if arrays is None:
+        _write(
+            features, key, {"mean": sums.mean, "scatter": sums.scatter, "quartic": np.asarray(sums.quartic)}
+        )
+    numbers = {
+        "shrinkage": factored.shrinkage, "condition": factored.condition, "variance": factored.variance
+    }  # fmt: skip
+    written = {name: np.asarray(value) for name, value in numbers.items()}
+    _write(features, full, {"mean": factored.mean, "factor": factored.factor, **written})
+    cached = "" if arrays is None else "moments"
+    return Statistics(factored, how, cached, tuple(damaged), time.perf_counter() - start)
 
 
-def _path(key: dict[str, Any]) -> str:
+def _path(key: JsonObject) -> str:
     return f"statistics/{hashlib.sha256(documents.canonical(key)).hexdigest()[:24]}.arrays"
 
 
-def _read(features: FeatureSet, key: dict[str, Any], damaged: list[str]) -> dict[str, NDArray[Any]] | None:
+def _read(features: FeatureSet, key: JsonObject, damaged: list[str]) -> Arrays | None:
     try:
         return array_cache.read(features.bank.path, _path(key), key)
     except documents.BrokenDocument:
@@ -120,7 +152,5 @@ def _read(features: FeatureSet, key: dict[str, Any], damaged: list[str]) -> dict
         return None
 
 
-def _write(features: FeatureSet, key: dict[str, Any], found: dict[str, Any]) -> None:
-    array_cache.keep(
-        features.bank.path, _path(key), key, {name: np.asarray(value) for name, value in found.items()}
-    )
+def _write(features: FeatureSet, key: JsonObject, arrays: Arrays) -> None:
+    array_cache.keep(features.bank.path, _path(key), key, arrays)

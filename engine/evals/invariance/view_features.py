@@ -27,19 +27,21 @@ class Pass:
 
     Attributes:
         failures: row -> why it has no views.
-        made: views encoded now; kept: found in the bank.
+        made: views encoded now; stored: read from the bank.
         seconds: wall.
     """
 
     failures: dict[int, BadImage] = field(default_factory=dict)
     made: int = 0
-    kept: int = 0
+    stored: int = 0
     seconds: float = 0.0
 
     def plus(self, other: "Pass") -> "Pass":
-        """Both passes as one."""
+        """Add two passes."""
         failures = self.failures | other.failures
-        return Pass(failures, self.made + other.made, self.kept + other.kept, self.seconds + other.seconds)
+        return Pass(
+            failures, self.made + other.made, self.stored + other.stored, self.seconds + other.seconds
+        )
 
 
 @dataclass(frozen=True)
@@ -62,30 +64,30 @@ def make_views(
     store: ViewStore,
     backbone: Restored,
     rows: Sequence[int],
-    asked: Sequence[Views],
+    wanted: Sequence[Views],
     on_progress: Callable[[PassProgress], None] | None = None,
 ) -> Pass:
     """Make sure that the views of the rows are in the store; each image is decoded once for all transforms.
 
     Args:
         rows: of the bank, each once.
-        asked: all with the same `published` and `batch_norm`.
+        wanted: all with the same `published` and `batch_norm`.
 
     Raises:
         MachineFault: disk full, device lost. Finished files are kept, as they are after an interrupt.
     """
-    start, found = time.perf_counter(), Pass()
+    start, done = time.perf_counter(), Pass()
     todo: dict[int, list[Views]] = {}
     for row in rows:
-        for views in asked:
+        for views in wanted:
             if store.read(views, row) is None:
                 todo.setdefault(row, []).append(views)
             else:
-                found.kept += views.count
+                done.stored += views.count
     if todo:
-        _Maker(store, backbone, todo, found, on_progress, start).run()
-    found.seconds = time.perf_counter() - start
-    return found
+        _Maker(store, backbone, todo, done, on_progress, start).run()
+    done.seconds = time.perf_counter() - start
+    return done
 
 
 class _Maker:
@@ -96,13 +98,13 @@ class _Maker:
         store: ViewStore,
         backbone: Restored,
         todo: dict[int, list[Views]],
-        found: Pass,
+        done: Pass,
         on_progress: Callable[[PassProgress], None] | None,
         started: float,
     ) -> None:
-        self.store, self.backbone, self.todo, self.found = store, backbone, todo, found
+        self.store, self.backbone, self.todo, self.done = store, backbone, todo, done
         self.on_progress, self.started, self.last = on_progress, started, 0.0
-        self.total = sum(views.count for each in todo.values() for views in each)
+        self.total = sum(views.count for wanted in todo.values() for views in wanted)
         self.lost = 0
         example = next(iter(todo.values()))[0]
         self.published, self.batch_norm = example.published, example.batch_norm
@@ -148,23 +150,23 @@ class _Maker:
                     yield _Decoded(row, image, DeviceEvent(self.runtime.device))
 
     def _lose(self, row: int, why: BadImage) -> None:
-        self.found.failures[row] = why
+        self.done.failures[row] = why
         self.lost += sum(views.count for views in self.todo[row])
 
     def _encode(self, item: _Decoded) -> _Encoded:
         item.ready.make_current_stream_wait(item.image)
         before = time.perf_counter()
         with device_faults(), torch.no_grad():
-            found = _Encoded(item.row, transforms.is_grey(item.image), [])
+            encoded = _Encoded(item.row, transforms.is_grey(item.image), [])
             for views in self.todo[item.row]:
                 try:
-                    found.copies.append((views, self._features(item.image, views, found.grey)))
+                    encoded.copies.append((views, self._features(item.image, views, encoded.grey)))
                 except BadImage as error:
                     self._lose(item.row, error.with_traceback(None))
-                    return replace(found, copies=[])
+                    return replace(encoded, copies=[])
                 self.stages.second.images += views.count
         self.stages.second.busy_s += time.perf_counter() - before
-        return found
+        return encoded
 
     def _features(self, image: torch.Tensor, views: Views, grey: bool) -> HostCopy | None:
         if views.transform == REFERENCE:
@@ -179,25 +181,25 @@ class _Maker:
             features = none if copy is None else copy.wait().numpy()
             before = time.perf_counter()
             self.store.write(views, item.row, features, item.grey)
-            self.found.made += views.count
+            self.done.made += views.count
             self.stages.third.images += views.count
             self.stages.third.busy_s += time.perf_counter() - before
             self._report()
 
     def _report(self) -> None:
-        now, done = time.perf_counter(), self.found.made + self.lost
+        now, done = time.perf_counter(), self.done.made + self.lost
         if self.on_progress and (done >= self.total or now - self.last >= PROGRESS_EVERY_S):
             self.last = now
             clocks = self.stages.first, self.stages.second, self.stages.third
-            title, kept = self.store.features.title, self.found.kept
+            title, stored = self.store.features.title, self.done.stored
             self.on_progress(
                 PassProgress(
                     (f"{title}, views",),
-                    kept + done,
-                    kept + self.total,
-                    len(self.found.failures),
+                    stored + done,
+                    stored + self.total,
+                    len(self.done.failures),
                     now - self.started,
                     *clocks,
-                    kept,
+                    stored,
                 )
             )

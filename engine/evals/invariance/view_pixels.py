@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ def pictures(
     published: bool,
     clock: StageClock | None = None,
 ) -> Iterator[tuple[int, torch.Tensor | BadImage]]:
-    """What transforms are applied to: uint8 [H, W, 3] on the device, or why there is none, row by row.
+    """Give what transforms are applied to: uint8 [H, W, 3] on the device, or why there is none, row by row.
 
     Args:
         published: full-size pictures, decoded by Pillow as in the study; else the pixels that the bank's
@@ -73,17 +72,17 @@ def _full_size(
 
 
 def published_recipe(spec: ModelSpec) -> Recipe:
-    """Short side 256, centre crop 224 (other inputs in proportion), bilinear; never histogram."""
+    """Return short side 256, centre crop 224 (other inputs in proportion), bilinear; never histogram."""
     own = spec.recipe
     side = own.side
-    common: dict[str, Any] = {"size": side * 256 // 224, "crop": side, "interpolation": "bilinear"}
+    recipe = Recipe(size=side * 256 // 224, crop=side, interpolation="bilinear")
     if own.normalise == "histogram":
-        return Recipe(**common)
-    return Recipe(**common, normalise=own.normalise, mean=own.mean, sd=own.sd)
+        return recipe
+    return replace(recipe, normalise=own.normalise, mean=own.mean, sd=own.sd)
 
 
 def render(image: torch.Tensor, views: Views, recipe: Recipe) -> torch.Tensor:
-    """Pixels of the views of one image, as the backbone takes them.
+    """Render the views of one image as the backbone takes them.
 
     Args:
         image: uint8 [H, W, 3]: the rendered square, or the full-size picture for `published`.
@@ -122,20 +121,20 @@ def _made(
 def show(
     backbone: Restored, views: Views, rows: Sequence[int], chosen: Sequence[int]
 ) -> list[NDArray[np.uint8] | str]:
-    """The pixels that the backbone sees: uint8 [1 + chosen, S, S, 3] of each row, the image first.
+    """Render the pixels that the backbone sees: uint8 [1 + chosen, S, S, 3] of each row, the image first.
 
     An image whose features are kept, but that cannot be read any more, gives the reason instead.
     """
     recipe = published_recipe(backbone.spec) if views.published else backbone.spec.recipe
-    some = replace(views, parameters=tuple(views.parameters[i] for i in chosen))
-    found: list[NDArray[np.uint8] | str] = []
+    drawn = replace(views, parameters=tuple(views.parameters[i] for i in chosen))
+    shown: list[NDArray[np.uint8] | str] = []
     for _, image in pictures(backbone, rows, views.published):
         if isinstance(image, BadImage):
-            found.append(image.code)
+            shown.append(image.code)
             continue
         own = render(image, replace(views, transform=REFERENCE, parameters=()), recipe)
-        found.append(torch.cat([own, render(image, some, recipe)]).cpu().numpy())
-    return found
+        shown.append(torch.cat([own, render(image, drawn, recipe)]).cpu().numpy())
+    return shown
 
 
 def _finish(views: torch.Tensor, recipe: Recipe) -> torch.Tensor:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.kernels.transforms import Parameters
 from stores.bank import array_cache, documents
 from stores.bank.reader import FeatureSet
+from stores.json_types import JsonObject
 
 BatchNorm = Literal["eval", "train"]
 #: Changes whenever views come out otherwise; part of every key.
@@ -23,7 +24,7 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True)
 class Views:
-    """What is asked of every image.
+    """The views that every image gets.
 
     Attributes:
         transform: a name of `engine.kernels.transforms`, or `REFERENCE`.
@@ -40,11 +41,12 @@ class Views:
 
     @property
     def count(self) -> int:
+        """How many views an image has."""
         return len(self.parameters) or 1
 
 
 @dataclass(frozen=True)
-class Kept:
+class ViewFeatures:
     """View features of one image.
 
     Attributes:
@@ -64,13 +66,13 @@ class ViewStore:
         features: whose backbone they come from.
 
     Attributes:
-        damaged: files found broken, and made again.
+        damaged: broken files, which are made again.
     """
 
     def __init__(self, features: FeatureSet) -> None:
         self.features = features
         self.damaged: list[str] = []
-        self._in_memory: dict[str, Kept] = {}  # what the bank could not take, or is held back
+        self._in_memory: dict[str, ViewFeatures] = {}  # what the bank could not take, or is held back
         self._held: dict[str, tuple[Views, int]] | None = None
 
     def hold(self) -> None:
@@ -83,12 +85,12 @@ class ViewStore:
         for path, (views, row) in held.items():
             self._put(path, views, row, self._in_memory.pop(path))
 
-    def _key(self, views: Views, row: int) -> dict[str, Any]:
+    def _key(self, views: Views, row: int) -> JsonObject:
         return {
             "version": VERSION,
             "feature": self.features.key.digest,
             "transform": views.transform,
-            "parameters": [list(each) for each in views.parameters],
+            "parameters": [list(values) for values in views.parameters],
             "published": views.published,
             "batch_norm": views.batch_norm,
             "row": row,
@@ -99,28 +101,28 @@ class ViewStore:
         digest = hashlib.sha256(documents.canonical(body)).hexdigest()[:12]
         return f"views/{self.features.name}/{views.transform}.{digest}/{row:08d}.arrays"
 
-    def read(self, views: Views, row: int) -> "Kept | None":
-        """What is kept of the row, or None: not there, or damaged, which is as good as not there."""
+    def read(self, views: Views, row: int) -> "ViewFeatures | None":
+        """Read the views of a row; None if they are not there, or damaged, which is as good as not there."""
         path = self._path(views, row)
         if path in self._in_memory:
             return self._in_memory[path]
         try:
-            found = array_cache.read(self.features.bank.path, path, self._key(views, row))
+            arrays = array_cache.read(self.features.bank.path, path, self._key(views, row))
         except documents.BrokenDocument:
             if path not in self.damaged:
                 self.damaged.append(path)
             return None
-        return None if found is None else Kept(found["features"], bool(found["grey"]))
+        return None if arrays is None else ViewFeatures(arrays["features"], bool(arrays["grey"]))
 
-    def write(self, views: Views, row: int, found: NDArray[np.float32], grey: bool) -> None:
+    def write(self, views: Views, row: int, encoded: NDArray[np.float32], grey: bool) -> None:
         """Keep the features [views, d], rounded as the bank's own are; in memory if the bank takes none."""
-        path, kept = self._path(views, row), Kept(found.astype(self.features.key.dtype), grey)
+        path, features = self._path(views, row), ViewFeatures(encoded.astype(self.features.key.dtype), grey)
         if self._held is None:
-            self._put(path, views, row, kept)
+            self._put(path, views, row, features)
         else:
-            self._in_memory[path], self._held[path] = kept, (views, row)
+            self._in_memory[path], self._held[path] = features, (views, row)
 
-    def _put(self, path: str, views: Views, row: int, kept: Kept) -> None:
-        found = {"features": kept.features, "grey": np.array(kept.grey, np.uint8)}
-        if not array_cache.keep(self.features.bank.path, path, self._key(views, row), found):
-            self._in_memory[path] = kept
+    def _put(self, path: str, views: Views, row: int, features: ViewFeatures) -> None:
+        arrays = {"features": features.features, "grey": np.array(features.grey, np.uint8)}
+        if not array_cache.keep(self.features.bank.path, path, self._key(views, row), arrays):
+            self._in_memory[path] = features

@@ -1,13 +1,99 @@
-"""Saliency from a bank alone: its images, its model, a runtime of one's choice."""
+"""Saliency with a record: of the images of a bank, or of a manifest."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from engine.evals.saliency.evaluate import Progress, SaliencyMap, saliency
-from engine.evals.saliency.images import open_images
+import numpy as np
+
+from engine.evals.common.record import Outcome, Part, Used, record_about
+from engine.evals.saliency.estimate import Estimate
+from engine.evals.saliency.evaluate import Hooks, Progress, Run, measure
+from engine.evals.saliency.images import Images, open_images
 from engine.evals.saliency.options import SaliencyOptions
+from engine.evals.saliency.result import SaliencyMap
 from engine.runtime import Runtime
+from stores.bank.records import keep
+from stores.json_types import JsonObject
+from stores.parquet import Texts
+
+
+def saliency(
+    images: Images,
+    options: SaliencyOptions,
+    *,
+    runtime: Runtime,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_map: Callable[[SaliencyMap], None] | None = None,
+    on_estimate: Callable[[Estimate], None] | None = None,
+) -> JsonObject:
+    """Measure occlusion maps and attentive diffusion; keeps each map, a RunRecord, and a table beside it.
+
+    Finished maps are not computed again, and an interrupted one goes on where it was last saved.
+
+    Args:
+        images: which, of what model, and where to keep maps (`engine.evals.saliency.images.open_images`).
+        runtime: device, precision, threads.
+        on_progress, on_map, on_estimate: as `engine.evals.saliency.evaluate.Hooks`.
+
+    Returns:
+        `{model, items: [{image_id, attentive_diffusion, ...}], mean, sd, min, max, interval, stride,
+        stride_error, ...}`. Where nothing is defined the value is NaN, and `reason` says why. `stride_error`
+        is None at stride 1, else what `engine.evals.saliency.stride_error` measured on one `image_id`.
+
+    Raises:
+        Refused, MachineFault: as `engine.evals.saliency.evaluate.measure`.
+    """
+    run = measure(images, options, runtime, Hooks(on_progress, on_map, on_estimate))
+    report = run.result.report
+    _record(report, images, options, runtime, run)
+    return report
+
+
+#: Members of a report that are metrics.
+_METRICS = ("items", "mean", "sd", "min", "max", "interval", "notes", "places", "stride_error")
+
+
+def _record(report: JsonObject, images: Images, options: SaliencyOptions, runtime: Runtime, run: Run) -> None:
+    """Keep a RunRecord, in the bank or in the folder of the maps."""
+    result, manifest = run.result, images.manifest
+    rows = np.array(run.rows, np.intp)
+    used = Used(
+        feature=images.feature,
+        title=images.title,
+        key=images.key,
+        manifest_digest=manifest.digest,
+        image_digest=manifest.image_digest,
+        label=None,
+        splits={"images": Part.of(rows, len(manifest))},
+        device=runtime.device,
+        backend="array",
+        threads=runtime.threads,
+        seed=options.seed,
+    )
+    more: JsonObject = {
+        **run.settings,
+        "maps": result.setting.key,
+        "side": result.setting.squares.side,
+        "weights_source": images.spec.weights_source,
+        "flags": run.flags,
+        "network": run.network,
+    }
+    outcome = Outcome(
+        {name: report[name] for name in _METRICS},
+        {
+            "total": report["seconds"],
+            "places_per_s": report["places_per_s"],
+            "estimated": result.estimate.seconds if result.estimate else None,
+        },
+        failures=result.failures,
+        predictions=result.predictions(),
+    )
+    asked = {**asdict(options), "ids": list(options.ids), "model": images.title}
+    asked["precision"] = runtime.precision
+    ids = manifest.image_ids
+    record = record_about("saliency", lambda: Texts.of(ids), images.manifest_file, asked, used, outcome, more)
+    keep(record, images.home, report)
 
 
 def saliency_from_bank(
@@ -21,7 +107,7 @@ def saliency_from_bank(
     threads: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_map: Callable[[SaliencyMap], None] | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Measure occlusion maps and attentive diffusion of a bank's images; keeps maps and a RunRecord.
 
     The encoder computes in float32.
@@ -31,10 +117,10 @@ def saliency_from_bank(
         options: what to measure; None is `SaliencyOptions()`, 8 images.
         weights, root: weights file and image folder, where they are not at their recorded places any more.
         device: `auto`, `cpu`, `cuda` or `cuda:N`. threads: of the CPU.
-        on_progress, on_map: as for `engine.evals.saliency.evaluate.saliency`.
+        on_progress, on_map: as for `saliency`.
 
     Returns:
-        As `engine.evals.saliency.evaluate.saliency`.
+        As `saliency`.
 
     Raises:
         Refused, MachineFault: as `engine.evals.saliency.images.open_images` and `saliency`.

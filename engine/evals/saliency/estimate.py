@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from stores.json_types import JsonObject
 
 #: Seconds from which on an estimate names a coarser way.
 LONG_S = 600.0
@@ -28,15 +29,17 @@ class Estimate:
 
     @property
     def long(self) -> bool:
+        """Whether a coarser way is worth naming."""
         return self.seconds > LONG_S
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
+        """Return all fields."""
         return asdict(self)
 
 
 def coarser(stride: int, size: int, usual: int) -> int | None:
-    """A larger stride: the usual one, or else the largest; None where there is no larger one."""
-    return next((each for each in (usual, size) if stride < each <= size), None)
+    """Return a larger stride: the usual one, or else the largest; None where there is no larger one."""
+    return next((larger for larger in (usual, size) if stride < larger <= size), None)
 
 
 def estimate(

@@ -6,12 +6,14 @@ from pathlib import Path
 from engine.decode.source import ImageSource
 from engine.embed.restore import images_listed, images_of, spec_of
 from engine.errors import ModelError, Refused
+from engine.evals.common.features import Source
 from engine.models import ModelSpec, resolve
 from engine.models.catalog.lookup import find
 from engine.recipes import Recipe
 from stores.backends import files
 from stores.backends.location import Place, place
 from stores.bank.feature_info import FeatureInfo
+from stores.bank.layout import MANIFEST
 from stores.bank.names import Roster
 from stores.bank.reader import Bank
 from stores.manifest.manifest import Manifest
@@ -27,6 +29,9 @@ class Images:
         spec: the model.
         title: what people call it: in a bank the title of its feature, else the slug.
         home: folder for maps and records: the bank, or one of the user's choice.
+        feature: full name of the bank's feature that the model made; else the slug.
+        key: digest of what that feature depends on; None where there is none.
+        manifest_file: SHA-256 of the bank's manifest; "" where there is no bank.
     """
 
     manifest: Manifest
@@ -34,6 +39,9 @@ class Images:
     spec: ModelSpec
     home: Place
     title: str
+    feature: str
+    key: str | None = None
+    manifest_file: str = ""
 
 
 def open_images(
@@ -66,13 +74,27 @@ def open_images(
     local = files.local_path(where)
     if local is None or local.is_dir():
         bank = Bank.open(where)
-        spec, feature, title = _of_bank(bank, model, weights, recipe, seed)
-        source = images_of(bank, feature, root=root, allow_outside=allow_outside)
-        return Images(bank.manifest(), source, spec, bank.path, title)
+        spec, info, title = _of_bank(bank, model, weights, recipe, seed)
+        source = images_of(bank, info.name if info else None, root=root, allow_outside=allow_outside)
+        feature, key = (info.name, info.key.digest) if info else (spec.slug, None)
+        manifest_file = bank.files[MANIFEST]
+        return Images(bank.manifest(), source, spec, bank.path, title, feature, key, manifest_file)
     manifest = Manifest.read(local, root=root, allow_outside=allow_outside)
     source = images_listed(manifest, allow_outside=allow_outside)
     spec = resolve(model, weights=weights, recipe=recipe, seed=seed)
-    return Images(manifest, source, spec, _folder(local, home), spec.slug)
+    return Images(manifest, source, spec, _folder(local, home), spec.slug, spec.slug)
+
+
+def images_of_feature(source: Source) -> Images:
+    """Take the images and the model of a bank's feature.
+
+    Raises:
+        Refused: as `engine.embed.restore.images_of` and `spec_of`.
+    """
+    bank, feature = source.bank, source.features
+    spec, pictures = spec_of(bank, feature.name), images_of(bank, feature.name)
+    title, manifest_file = feature.title, source.manifest_file
+    return Images(bank.manifest(), pictures, spec, bank.path, title, feature.name, source.key, manifest_file)
 
 
 def _folder(manifest: Path, home: Path | None) -> Path:
@@ -87,8 +109,8 @@ def _folder(manifest: Path, home: Path | None) -> Path:
 
 def _of_bank(
     bank: Bank, model: str, weights: Path | None, recipe: Recipe | None, seed: int
-) -> tuple[ModelSpec, str | None, str]:
-    """The model, the full name of the bank's feature that was made with its weights (or None), and a title.
+) -> tuple[ModelSpec, FeatureInfo | None, str]:
+    """Resolve the model, the bank's feature that was made with its weights (or None), and a title.
 
     A weights file that is the bank's own has only moved: the feature's preprocessing stays.
     """
@@ -106,11 +128,11 @@ def _of_bank(
         roster, names = Roster.of(bank.path), {i.name for i in infos}
         raise roster.ambiguous(model, [entry for entry in roster.entries if entry.feature in names])
     spec = spec_of(bank, infos[0].name, weights=weights, recipe=recipe)
-    return spec, infos[0].name, infos[0].title if len(infos) == 1 else spec.slug
+    return spec, infos[0], infos[0].title if len(infos) == 1 else spec.slug
 
 
 def _infos(bank: Bank, model: str) -> list[FeatureInfo]:
-    """The finished features that a word fits; the beginning of one only if it is no slug itself."""
+    """Find the finished features that a word fits; the beginning of one only if it is no slug itself."""
     infos = [info for info in bank.list() if info.sealed]
     exact = [info for info in infos if model in (info.name, info.title, info.key.model)]
     if exact or _is_slug(model):

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from engine.errors import BadImage, Refused
+from engine.evals.saliency.errors import SampleError
 from engine.kernels.occlusion import Squares, occlude, relative_change
 from engine.models import ModelSpec
 from engine.models.backbones import architectures
@@ -33,6 +34,9 @@ SAMPLE = 16
 _TIMED = 8
 
 
+_T = TypeVar("_T")
+
+
 @dataclass(frozen=True)
 class Scores:
     """What has been computed of an image so far.
@@ -47,6 +51,7 @@ class Scores:
 
     @classmethod
     def none(cls, squares: Squares) -> "Scores":
+        """Begin with no place done."""
         shape = (squares.per_axis, squares.per_axis)
         return cls(np.zeros(shape), np.zeros(shape, np.bool_))
 
@@ -123,17 +128,17 @@ class Occluder:
         on_block: Callable[[int, Scores], None] | None = None,
         *,
         check: bool = True,
-    ) -> tuple[Scores, dict[str, Any]]:
+    ) -> tuple[Scores, SampleError | None]:
         """Score every place of the square that is not done yet.
 
         Args:
             pixels: uint8 [side, side, 3].
             scores: to go on with; filled in place.
-            on_block: told after each block how many places it had, and the scores so far.
+            on_block: called after each block with how many places it had, and the scores so far.
             check: whether to measure the scores' error on a sample of places.
 
         Returns:
-            (scores; what a sample says of their error, see `_check`, empty if not asked for).
+            (scores; what a sample says of their error, None without `check`).
 
         Raises:
             BadImage: codes `zero_feature`, `not_finite`: no score is defined.
@@ -145,15 +150,15 @@ class Occluder:
         colour = self._colour(image)
         todo = [block for block in self.blocks() if not scores.done[block.slices].all()]
         with device_faults():
-            for block, found in self._all(base, image, colour, todo):
-                scores.values[block.slices] = found
+            for block, values in self._all(base, image, colour, todo):
+                scores.values[block.slices] = values
                 scores.done[block.slices] = True
                 if on_block:
-                    on_block(found.size, scores)
+                    on_block(values.size, scores)
         if not np.isfinite(scores.values).all():
             bad = int((~np.isfinite(scores.values)).sum())
             raise BadImage("not_finite", f"{bad} of {scores.values.size} occluded features are not finite")
-        return scores, self._alone(lambda: self._check(image, colour, scores)) if check else {}
+        return scores, self._alone(lambda: self._check(image, colour, scores)) if check else None
 
     def seconds_a_place(self, pixels: NDArray[np.uint8], scores: Scores) -> float:
         """Score a few blocks, spread over the image, and time them.
@@ -179,9 +184,9 @@ class Occluder:
         places, seconds = 0, 0.0
         for part in (chosen[:first], chosen[first:]):
             start, places = time.perf_counter(), 0
-            for block, found in self._all(base, image, self._colour(image), part):
-                scores.values[block.slices], scores.done[block.slices] = found, True
-                places += found.size
+            for block, values in self._all(base, image, self._colour(image), part):
+                scores.values[block.slices], scores.done[block.slices] = values, True
+                places += values.size
             seconds = time.perf_counter() - start
         return seconds / places
 
@@ -199,14 +204,14 @@ class Occluder:
         dense.squares = replace(self.squares, stride=1)
         image = self._normalised(pixels)
         base, colour = self._alone(lambda: self.net.base(image)), self._colour(image)
-        found = []
+        rectangles = []
         for part in parts:
             values = np.empty((len(part.rows), len(part.columns)))
             for block, scores in dense._all(base, image, colour, part.cut(dense._step())):
                 down, across = block.rows.start - part.rows.start, block.columns.start - part.columns.start
                 values[down : down + scores.shape[0], across : across + scores.shape[1]] = scores
-            found.append(values)
-        return found
+            rectangles.append(values)
+        return rectangles
 
     def blocks(self) -> list[Block]:
         """The places, cut into blocks."""
@@ -272,16 +277,16 @@ class Occluder:
                 range(0, len(r) * squares.stride, squares.stride) for r in (block.rows, block.columns)
             )
             patches = occlude(inside, rows, columns, squares.size, colour)
-            found = relative_change(base.features(top, left, patches), base.feature)
-            return found.reshape(len(block.rows), len(block.columns))
+            change = relative_change(base.features(top, left, patches), base.feature)
+            return change.reshape(len(block.rows), len(block.columns))
 
-    def _alone(self, work: Callable[[], Any]) -> Any:
+    def _alone(self, work: Callable[[], _T]) -> _T:
         """Run on one of the single-threaded workers, whose arithmetic all blocks share."""
         return work() if self._workers is None else self._workers.submit(work).result()
 
     def _normalised(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        given = torch.from_numpy(np.array(pixels, order="C"))[None].to(self.runtime.torch_device)
-        return normalise(given, self.spec.recipe)
+        batch = torch.from_numpy(np.array(pixels, order="C"))[None].to(self.runtime.torch_device)
+        return normalise(batch, self.spec.recipe)
 
     def _colour(self, image: torch.Tensor) -> torch.Tensor:
         """What fills the square: float32 [3], normalised."""
@@ -292,13 +297,8 @@ class Occluder:
         pixel = torch.tensor(self.fill, dtype=torch.uint8, device=image.device)
         return normalise(pixel[None, None, None], self.spec.recipe)[0, :, 0, 0]
 
-    def _check(self, image: torch.Tensor, colour: torch.Tensor, scores: Scores) -> dict[str, Any]:
-        """Compare scores with plain forward passes in float32, one whole image after the other.
-
-        Returns:
-            `{places, max_error, mean_error, mean_score, sd_score}`: absolute errors over the sampled places;
-            mean and standard deviation of all scores of the image, to judge them by.
-        """
+    def _check(self, image: torch.Tensor, colour: torch.Tensor, scores: Scores) -> SampleError:
+        """Compare scores with plain forward passes in float32, one whole image after the other."""
         if self._exact is None:
             exact = Runtime(self.runtime.device, "fp32", self.runtime.threads)
             self._exact = windowed_forward.WindowedForward(
@@ -311,15 +311,15 @@ class Occluder:
         for place in places.tolist():
             row, column = divmod(place, count)
             alone = Block(range(row, row + 1), range(column, column + 1))
-            found = float(self._block(base, image, colour, alone))
-            errors.append(abs(found - float(scores.values[row, column])))
-        return {
-            "places": len(places),
-            "max_error": max(errors),
-            "mean_error": float(np.mean(errors)),
-            "mean_score": float(scores.values.mean()),
-            "sd_score": float(scores.values.std()),
-        }
+            exact_score = float(self._block(base, image, colour, alone))
+            errors.append(abs(exact_score - float(scores.values[row, column])))
+        return SampleError(
+            len(places),
+            max(errors),
+            float(np.mean(errors)),
+            float(scores.values.mean()),
+            float(scores.values.std()),
+        )
 
 
 def parse_fill(text: str) -> str | tuple[int, int, int]:

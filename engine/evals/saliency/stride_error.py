@@ -5,26 +5,24 @@ these squares, so the sample is a few small windows, one somewhere in each quart
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.evals.saliency.errors import StrideError
 from engine.evals.saliency.occluder import Block, Occluder
 from engine.kernels.episodes import Stream
 
 #: Windows along each axis of a map of so many places or more; a smaller map has one, of so many pixels
 #: across, so that the sample takes no longer than the map.
 _WINDOWS, _PLACES, _FEW = 2, 400, 3
-#: Numbers of the error, in the order in which they are stored.
-NUMBERS = ("pixels", "mean_error", "max_error", "mean_score", "other_side")
 
 Window = tuple[slice, slice]
 
 
 def stride_error(
     occluder: Occluder, pixels: NDArray[np.uint8], map: NDArray[np.float64], stream: Stream
-) -> dict[str, Any]:
+) -> StrideError:
     """Compare a map with the exact one inside a few windows.
 
     Args:
@@ -32,30 +30,25 @@ def stride_error(
         pixels: uint8 [side, side, 3].
         map: float64 [inner, inner], at the occluder's stride.
         stream: says where the windows are.
-
-    Returns:
-        `{pixels, mean_error, max_error, mean_score, other_side}`: absolute differences, in the unit of the
-        map; mean of the exact map in the windows, to judge them by; share of the pixels that lie above the
-        map's mean in one map and not in the other, as attentive diffusion counts them.
     """
     size = occluder.squares.size
     chosen = windows(map.shape[0], occluder.squares.stride, occluder.squares.count, stream)
     needed = [Block(*(range(at.start, at.stop + size - 1) for at in window)) for window in chosen]
     scores = occluder.every_place(pixels, needed)
-    exact = np.concatenate([_mean_of_squares(each, size).ravel() for each in scores])
+    exact = np.concatenate([_mean_of_squares(part, size).ravel() for part in scores])
     coarse = np.concatenate([map[window].ravel() for window in chosen])
     error, level = np.abs(exact - coarse), float(map.mean())
-    return {
-        "pixels": len(exact),
-        "mean_error": float(error.mean()),
-        "max_error": float(error.max()),
-        "mean_score": float(exact.mean()),
-        "other_side": float(((exact > level) != (coarse > level)).mean()),
-    }
+    return StrideError(
+        len(exact),
+        float(error.mean()),
+        float(error.max()),
+        float(exact.mean()),
+        float(((exact > level) != (coarse > level)).mean()),
+    )
 
 
 def windows(side: int, stride: int, places: int, stream: Stream) -> Sequence[Window]:
-    """Squares of pixels of a map, a stride wide, so that each sees a period of the places' pattern.
+    """Choose squares of pixels of a map, a stride wide, so that each sees a period of the places' pattern.
 
     Args:
         side: of the map; places: of the square, in all.
@@ -64,13 +57,13 @@ def windows(side: int, stride: int, places: int, stream: Stream) -> Sequence[Win
     parts = _WINDOWS if many else 1
     room, width = side // parts, min(stride, side) if many else min(_FEW, side)
     draws = stream.uniform(2 * parts * parts).reshape(parts, parts, 2)
-    found = []
+    chosen = []
     for row in range(parts):
         for column in range(parts):
             down, across = (draws[row, column] * (room - width + 1)).astype(int).tolist()
             top, left = row * room + down, column * room + across
-            found.append((slice(top, top + width), slice(left, left + width)))
-    return found
+            chosen.append((slice(top, top + width), slice(left, left + width)))
+    return chosen
 
 
 def _mean_of_squares(scores: NDArray[np.float64], size: int) -> NDArray[np.float64]:

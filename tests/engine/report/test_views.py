@@ -5,33 +5,35 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.evals.invariance.evaluate import Invariance
-from engine.evals.invariance.options import LEAST_IMAGES
+from engine.evals.invariance.options import LEAST_IMAGES, InvarianceOptions, Sample
+from engine.evals.invariance.result import Invariance, Setting
+from engine.evals.invariance.statistics import Statistics
+from engine.evals.invariance.summary import Baseline, Summary
 from engine.evals.invariance.view_store import Views
 from engine.kernels.transforms import TRANSFORMS, find_transform
+from engine.kernels.whitening import Regularisation, Whitener
 from engine.report.views import LABELS, draw_invariances
 
 
-def _one(name: str, n: int, mode: str = "default", **more: Any) -> Invariance:
+def _one(name: str, n: int, mode: str = "default", reason: str = "") -> Invariance:
     views = Views(name, tuple(find_transform(name).plan(16, identity=False)))
     cosine = np.random.default_rng(0).uniform(0.2, 0.9, (n, views.count))
-    report = {
-        "model": "cost$/net", "bank": "xrays.bank", "mode": mode, "transform": name, "n": n, "cosine": 0.5,
-        "ci95": 0.1, "baseline": 0.02, "covariance": {"images": 1234, "regularisation": "ledoit-wolf"},
-        **more,
-    }  # fmt: skip
+    whitener = Whitener(np.zeros(2), np.eye(2), "ledoit-wolf", 0.1, 1.0, 1234)
     rows = np.arange(n)
-    return Invariance(rows, rows.astype(np.int64), cosine, cosine, views, report, lambda *_: [])
+    setting = Setting(
+        "cost$/net", "feature", "xrays.bank", InvarianceOptions((name,), mode=mode), Sample(rows, rows),
+        Statistics(whitener, Regularisation(), "", (), 0.0), 1.0, "pixels",
+    )  # fmt: skip
+    summary = Summary(0.5, 0.1, 1.0, 0.1, n, n, 0, Baseline(0.02, 0.01, 9), reason)
+    return Invariance(rows, rows.astype(np.int64), cosine, cosine, views, summary, setting)
 
 
 @pytest.fixture
 def figure() -> Any:
     import matplotlib.pyplot as plt
 
-    nan = float("nan")
-    undefined = {"cosine": nan, "ci95": nan, "baseline": nan, "reason": "few"}
-    few = _one("contrast", LEAST_IMAGES - 1, **undefined)
-    grey = _one("hue", 0, **undefined)
+    few = _one("contrast", LEAST_IMAGES - 1, reason="few")
+    grey = _one("hue", 0, reason="grey")
     drawn = draw_invariances([_one("rotation", 30), few, grey, _one("h_flip", 30)])
     yield drawn
     plt.close(drawn)

@@ -8,8 +8,8 @@ import pytest
 
 from engine.evals.invariance.statistics import statistics
 from engine.evals.invariance.view_store import Views, ViewStore
-from engine.evals.saliency.maps import Kept as KeptMap
-from engine.evals.saliency.maps import MapFolder
+from engine.evals.saliency.errors import SampleError
+from engine.evals.saliency.maps import MapFolder, OcclusionMap
 from engine.kernels.whitening import Regularisation
 from stores.backends import flock, private
 from stores.bank.layout import SIDE
@@ -70,8 +70,8 @@ def cache(bank: Bank, name: str) -> None:
 
 def keep_map(bank: Bank, weights: str, architecture: str, layer: str) -> None:
     settings = {"model": "m", "weights": weights, "architecture": architecture, "layer": layer}
-    error = dict.fromkeys(("places", "max_error", "mean_error", "mean_score", "sd_score"), 0.0)
-    MapFolder(bank.path, settings).keep("c" * 64, KeptMap(np.zeros((2, 2)), error))
+    error = SampleError(0, 0.0, 0.0, 0.0, 0.0)
+    MapFolder(bank.path, settings).keep("c" * 64, OcclusionMap(np.zeros((2, 2)), error))
 
 
 def test_all_of_a_feature_goes_and_nothing_else(bank: Bank) -> None:

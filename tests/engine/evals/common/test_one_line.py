@@ -9,7 +9,9 @@ import pytest
 
 from engine.evals.common.one_line import counted, number, within
 from engine.evals.fewshot.evaluate import Protocol, fewshot
-from engine.evals.invariance.evaluate import Invariance
+from engine.evals.invariance.result import Invariance
+from engine.evals.invariance.summary import Summary
+from engine.evals.invariance.view_store import Views
 from engine.evals.neighbours.knn import KnnOptions, knn
 from engine.evals.neighbours.search import search
 from engine.evals.probe.evaluate import ProbeOptions, probe
@@ -60,16 +62,18 @@ def test_search_shows_the_nearest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("report", "says"),
+    ("cosine", "ci95", "says"),
     [
-        ({"cosine": 0.5, "ci95": 0.25}, "cosine 0.5000 [0.2500, 0.7500], 2 images"),
-        ({"cosine": math.nan, "ci95": math.nan}, "cosine undefined (no interval), 2 images"),
-        ({"cosine": 0.5, "ci95": math.nan}, "cosine 0.5000 (no interval), 2 images"),
+        (0.5, 0.25, "cosine 0.5000 [0.2500, 0.7500], 2 images"),
+        (math.nan, math.nan, "cosine undefined (no interval), 2 images"),
+        (0.5, math.nan, "cosine 0.5000 (no interval), 2 images"),
     ],
 )
-def test_invariance_shows_the_cosine(report: dict[str, float], says: str) -> None:
+def test_invariance_shows_the_cosine(cosine: float, ci95: float, says: str) -> None:
     rows, nothing = np.arange(2), np.empty((2, 0))
-    one = Invariance(rows, rows, nothing, nothing, None, {"transform": "rotation", **report}, None)
+    reason = "" if math.isfinite(cosine) else "few"
+    summary = Summary(cosine, ci95, 1.0, 0.1, 2, 2, 0, reason=reason)
+    one = Invariance(rows, rows, nothing, nothing, Views("rotation"), summary, None)
     assert repr(one) == f"Invariance(rotation: {says})"
 
 

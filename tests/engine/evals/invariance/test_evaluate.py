@@ -15,10 +15,11 @@ from engine.decode import torchvision as turbo
 from engine.embed.restore import restore
 from engine.errors import ChangedImage, Refused
 from engine.evals.invariance import view_features
+from engine.evals.invariance.bank import invariances_from_bank
 from engine.evals.invariance.batch_norm import BatchNormEncoder
-from engine.evals.invariance.evaluate import invariances_from_bank, summarise
 from engine.evals.invariance.options import InvarianceOptions, draw
 from engine.evals.invariance.statistics import statistics
+from engine.evals.invariance.summary import summarise
 from engine.evals.invariance.view_features import make_views
 from engine.evals.invariance.view_store import REFERENCE, Views, ViewStore
 from engine.kernels.whitening import Regularisation
@@ -334,14 +335,14 @@ def test_summaries() -> None:
     cosine = np.array([[1.0, 0.0], [np.nan, 0.5], [0.2, 0.4]])
     distance, groups = np.ones((3, 2)), np.array([0, 1, 1])
     found = summarise(cosine, distance, groups)
-    assert found["cosine"] == pytest.approx((0.5 + 0.5 + 0.3) / 3)
-    assert (found["undefined"], found["n"], found["groups"]) == (1, 3, 2)
+    assert found.cosine == pytest.approx((0.5 + 0.5 + 0.3) / 3)
+    assert (found.undefined, found.n, found.groups) == (1, 3, 2)
     published = summarise(cosine, distance, groups, published=True)
-    assert published["cosine"] == pytest.approx((0.6 + 0.3) / 2)
+    assert published.cosine == pytest.approx((0.6 + 0.3) / 2)
     nowhere = np.array([[1.0, np.nan], [0.5, np.nan]])
-    assert math.isnan(summarise(nowhere, np.ones((2, 2)), np.arange(2), published=True)["cosine"])
-    assert summarise(nowhere, np.ones((2, 2)), np.arange(2))["cosine"] == pytest.approx(0.75)
-    assert summarise(cosine[:1], distance[:1], groups[:1])["ci95_reason"]
+    assert math.isnan(summarise(nowhere, np.ones((2, 2)), np.arange(2), published=True).cosine)
+    assert summarise(nowhere, np.ones((2, 2)), np.arange(2)).cosine == pytest.approx(0.75)
+    assert summarise(cosine[:1], distance[:1], groups[:1]).to_dict()["ci95_reason"]
 
 
 @pytest.mark.slow

@@ -9,7 +9,12 @@ import pytest
 from sklearn.covariance import LedoitWolf
 
 from engine.errors import Refused
-from engine.evals.invariance.multiview import MultiViewOptions, Pairs, find_pairs, multiview_from_bank
+from engine.evals.common.compute import Compute
+from engine.evals.common.features import Features
+from engine.evals.invariance.bank import multiview_from_bank
+from engine.evals.invariance.multiview import evaluate
+from engine.evals.invariance.options import MultiViewOptions
+from engine.evals.invariance.pairs import Pairs, find_pairs
 from engine.kernels.whitening import Regularisation
 from stores.bank.keys import ChunkResult, Failure
 from stores.bank.reader import Bank
@@ -131,27 +136,44 @@ def test_eyes_are_paired_by_patient_where_there_is_no_study(tmp_path: Path) -> N
     assert found["pairs_found"] == 37  # 40 lefts, less one of patient 6 and both of 5, who has no right
 
 
-def pairs(table: pd.DataFrame, tmp_path: Path, **options: object) -> Pairs:
-    manifest = Manifest.from_frame(table, tmp_path)
-    return find_pairs(manifest, np.ones(len(table), bool), MultiViewOptions(**options))  # type: ignore[arg-type]
+def pairs(table: pd.DataFrame, **options: object) -> Pairs:
+    columns = {f"{name}s": table.get(name) for name in ("group", "view")}
+    columns["studies"] = table.get("study")
+    features = Features.from_arrays(np.zeros((len(table), 2)), table["label"], **columns)
+    return find_pairs(features, MultiViewOptions(**options))  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_paired_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_paired_is_refused() -> None:
     table = frame(8)
     with pytest.raises(Refused, match="1 views"):
-        pairs(table[table["view"] == "frontal"], tmp_path)
+        pairs(table[table["view"] == "frontal"])
     with pytest.raises(Refused, match="0 views"):
-        pairs(table.drop(columns="view"), tmp_path)
+        pairs(table.drop(columns="view"))
     with pytest.raises(Refused, match="'oblique'"):
-        pairs(table, tmp_path, pair=("oblique", "frontal"))
+        pairs(table, pair=("oblique", "frontal"))
     with pytest.raises(Refused, match="neither"):
-        pairs(table.drop(columns=["group", "study"]), tmp_path)
+        pairs(table.drop(columns=["group", "study"]))
     with pytest.raises(Refused, match="No pair"):
         apart = table.assign(study=[str(i) for i in range(len(table))])
-        pairs(apart, tmp_path)
+        pairs(apart)
     three = table.assign(view=["a", "b", "c"] * (len(table) // 3) + ["a"] * (len(table) % 3))
     with pytest.raises(Refused, match="--pair"):
-        pairs(three, tmp_path)
+        pairs(three)
+
+
+def test_tensors_and_numbers_for_columns_give_the_same_as_arrays() -> None:
+    import torch
+
+    rows = np.arange(60)
+    array = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    columns = {"groups": rows // 4, "studies": rows // 2, "views": rows % 2}
+    results = [
+        evaluate(Features.from_arrays(made, None, **columns), MultiViewOptions(), Compute())
+        for made in (array, torch.from_numpy(array))
+    ]
+    a, b = (result.to_dict() for result in results)
+    assert a == b and (a["views"], a["n"], a["groups"]) == (["0", "1"], 30, 15)
+    assert results[0].first.tolist() == rows[::2].tolist()
 
 
 def test_one_patient_and_no_ridge(tmp_path: Path) -> None:
@@ -172,7 +194,8 @@ def test_opens_no_image_and_imports_no_torch(tmp_path: Path) -> None:
 
     bank = build(tmp_path, frame())
     code = (
-        "import sys; from engine.evals.invariance.multiview import *; "
+        "import sys; from engine.evals.invariance.bank import multiview_from_bank; "
+        "from engine.evals.invariance.options import MultiViewOptions; "
         f"multiview_from_bank({str(bank.path)!r}, {MODEL!r}, MultiViewOptions()); "
         "assert 'torch' not in sys.modules"
     )

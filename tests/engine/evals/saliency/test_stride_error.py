@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from engine.errors import Refused
+from engine.evals.saliency.bank import saliency
 from engine.evals.saliency.estimate import Estimate
-from engine.evals.saliency.evaluate import saliency
 from engine.evals.saliency.images import Images, open_images
 from engine.evals.saliency.occluder import Occluder, Scores
 from engine.evals.saliency.options import CPU_STRIDE, SaliencyOptions
@@ -60,17 +60,14 @@ def test_the_error_is_that_of_the_whole_exact_map(side: int, stride: int, count:
     exact.close(), coarse.close()
     assert len(chosen) == count
     a, b = (np.concatenate([each[at].ravel() for at in chosen]) for each in (truth, map))
-    assert found["pixels"] == len(a) == count * (9 if count == 1 else stride**2)
-    assert found["mean_error"] == pytest.approx(np.abs(a - b).mean(), rel=1e-5) and found["mean_error"] > 0
-    assert found["max_error"] == pytest.approx(np.abs(a - b).max(), rel=1e-5)
-    assert found["mean_score"] == pytest.approx(a.mean(), rel=1e-5)
-    assert found["other_side"] == pytest.approx(((a > map.mean()) != (b > map.mean())).mean(), abs=0.01)
+    assert found.pixels == len(a) == count * (9 if count == 1 else stride**2)
+    assert found.mean_error == pytest.approx(np.abs(a - b).mean(), rel=1e-5) and found.mean_error > 0
+    assert found.max_error == pytest.approx(np.abs(a - b).max(), rel=1e-5)
+    assert found.mean_score == pytest.approx(a.mean(), rel=1e-5)
+    assert found.other_side == pytest.approx(((a > map.mean()) != (b > map.mean())).mean(), abs=0.01)
     # A sample speaks for the map: of the same size as the error everywhere.
     whole = np.abs(truth - map)
-    assert (
-        whole.mean() / 4 < found["mean_error"] < 4 * whole.mean()
-        and found["max_error"] <= whole.max() * 1.001
-    )
+    assert whole.mean() / 4 < found.mean_error < 4 * whole.mean() and found.max_error <= whole.max() * 1.001
 
 
 def test_windows_lie_in_the_map_one_in_each_quarter() -> None:
