@@ -1,0 +1,1 @@
+"""What is kept: manifests, banks, and the storage beneath them. Nothing here knows torch or images."""

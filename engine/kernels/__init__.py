@@ -1,0 +1,1 @@
+"""Arithmetic: arrays in, arrays out. Kernels know no bank, no model and no file."""

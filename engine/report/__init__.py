@@ -1,0 +1,1 @@
+"""What people look at: console tables, progress, figures and sheets of pictures."""

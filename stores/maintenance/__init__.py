@@ -1,0 +1,1 @@
+"""Care of a bank: verify, set damage aside, heal, relabel, remove."""

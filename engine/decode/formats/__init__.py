@@ -1,0 +1,1 @@
+"""File formats: what their bytes say before a decoder sees them, and the decoders that embank writes itself."""

@@ -1,0 +1,1 @@
+"""Linear probes: logistic regression on frozen features, its strength chosen on validation."""

@@ -1,0 +1,1 @@
+"""Architectures without their heads, and what is known of them without building them."""

@@ -1,0 +1,1 @@
+"""Checkpoint formats of other frameworks, read without these."""
