@@ -1,1 +1,1 @@
-"""Banks: their layout, the writing and reading of features, seals, and the records of runs and evaluations."""
+"""Banks: layout, the writing and reading of features, seals, and the records of runs and evaluations."""

@@ -1,1 +1,1 @@
-"""File formats: what their bytes say before a decoder sees them, and the decoders that embank writes itself."""
+"""File formats: what their bytes say before a decoder sees them, and decoders that embank writes itself."""
