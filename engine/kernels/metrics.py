@@ -180,7 +180,7 @@ class Evaluation:
 
     @property
     def headline(self) -> dict[str, float]:
-        """The metrics that `engine.kernels.intervals.bootstrap_metrics` gives intervals for, by name."""
+        """The metrics that `bootstrap_metrics` gives intervals for, by name."""
         classification = self.classification
         return {
             "accuracy": classification.accuracy,

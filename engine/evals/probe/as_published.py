@@ -12,7 +12,7 @@ from engine.evals.probe.selection import Select, grid
 from engine.evals.probe.single import Progress, part_of
 from engine.evals.probe.study_protocol import Metric, published
 from engine.evals.probe.task import PublishedResult, Task
-from engine.kernels.intervals import Percentiles, bootstrap_metrics
+from engine.kernels.intervals.metrics_bootstrap import Percentiles, bootstrap_metrics
 
 _METRICS: dict[Select, Metric] = {"accuracy": "accuracy", "mean-per-class": "mean_per_class_accuracy"}
 

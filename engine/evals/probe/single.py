@@ -13,7 +13,7 @@ from engine.evals.probe.fitted import Fitted, swept
 from engine.evals.probe.options import ProbeOptions
 from engine.evals.probe.selection import NOT_UNIQUE, Sweep
 from engine.evals.probe.task import ProbeResult, Task
-from engine.kernels.intervals import Percentiles, bootstrap_metrics
+from engine.kernels.intervals.metrics_bootstrap import Percentiles, bootstrap_metrics
 from engine.kernels.metrics import Evaluation
 from engine.kernels.standardize import Scaler
 

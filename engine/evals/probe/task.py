@@ -14,7 +14,7 @@ from engine.evals.probe.fitted import Fitted
 from engine.evals.probe.parts import Parts
 from engine.evals.probe.selection import Select, Sweep
 from engine.evals.probe.study_protocol import Published, PublishedFit
-from engine.kernels.intervals import Percentiles
+from engine.kernels.intervals.metrics_bootstrap import Percentiles
 from engine.kernels.metrics import Evaluation
 from stores.json_types import JsonObject
 

@@ -10,7 +10,8 @@ from scipy import stats
 from sklearn import metrics
 
 from engine.kernels.episodes import Identity, Stream
-from engine.kernels.intervals import bootstrap, bootstrap_metrics, bootstrap_ratio, over_episodes, paired
+from engine.kernels.intervals import bootstrap_ratio, over_episodes, paired
+from engine.kernels.intervals.metrics_bootstrap import bootstrap_metrics
 from engine.kernels.metrics import Evaluation
 
 
@@ -133,7 +134,7 @@ def test_the_bootstrap_of_metrics_is_the_loop(
 def test_blocks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, scores = predictions(0, 100, 3, 20)
     whole = bootstrap_metrics(truth, scores, resamples=50)
-    monkeypatch.setattr(bootstrap, "_BLOCK", 7 * len(truth))
+    monkeypatch.setattr(metrics_bootstrap, "_BLOCK", 7 * len(truth))
     cut = bootstrap_metrics(truth, scores, resamples=50)
     for name, each in whole.items():
         assert (cut[name].low, cut[name].high) == pytest.approx((each.low, each.high), abs=1e-12)
