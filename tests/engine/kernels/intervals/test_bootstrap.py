@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn import metrics
 
 from engine.kernels.episodes import Identity, Stream
-from engine.kernels.intervals import bootstrap_ratio, over_episodes, paired
+from engine.kernels.intervals import bootstrap_ratio, metrics_bootstrap, over_episodes, paired
 from engine.kernels.intervals.metrics_bootstrap import bootstrap_metrics
 from engine.kernels.metrics import Evaluation
 
