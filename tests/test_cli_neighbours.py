@@ -17,7 +17,7 @@ from stores.bank.reader import Bank
 from stores.bank.records import read_all
 from tests.command import embank
 
-MODEL = "random/resnet18"
+MODEL = "random/squeezenet1_1"
 IMAGES = 60
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from engine import executors
 from engine.errors import Refused
-from tests.engine.test_executors import sleep, square
+from tests.engine.dask_tasks import sleep, square
 
 pytestmark = pytest.mark.slow
 

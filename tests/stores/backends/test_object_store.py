@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.faults.bucket import begin, everything, false_markers, lasting
-from benchmarks.faults.s3 import Server, environment, serving
+from benchmarks.faults.s3 import Server, environment
 from stores.backends import leases, object_requests, private
 from stores.backends.location import ObjectPath, Place, place
 from stores.bank import integrity
@@ -27,6 +27,7 @@ from stores.bank.writer import FeatureWriter, open_or_create
 from stores.errors import BankError, MachineFault
 from stores.maintenance.verify import quarantine, verify
 from stores.manifest.manifest import Manifest
+from tests.buckets import serving
 from tests.stores import banks
 from tests.stores.banks import at_once, chunk_result, content, fill, make_key
 
