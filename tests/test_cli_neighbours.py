@@ -17,7 +17,7 @@ from stores.bank.reader import Bank
 from stores.bank.records import read_all
 from tests.command import embank
 
-MODEL = "random/squeezenet1_1"
+MODEL = "random/resnet18"
 IMAGES = 60
 
 

@@ -196,7 +196,8 @@ def test_a_task_that_costs_every_worker_its_device_ends_the_run(
     with pytest.raises(DeviceLost, match="illegal memory access") as caught:
         list(two.run(lose_device, [(str(tmp_path), "CUDA error: an illegal memory access", 1000, 0)]))
     assert caught.value.exit_code == 3
-    assert len(list(tmp_path.iterdir())) == two.losses == 4
+    # dask has a loss met again where the worker that told of it was gone before anybody listened.
+    assert two.losses == 4 <= len(list(tmp_path.iterdir())) <= 8
     assert two.ask(square, 3) == 9  # the cluster is as good as new
 
 

@@ -106,7 +106,7 @@ def test_every_architecture_of_the_catalogue_is_tested() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["", "+cls", "+mean"])
+@pytest.mark.parametrize("variant", ["", pytest.param("+cls", marks=pytest.mark.thorough), "+mean"])
 def test_transformers_of_timm(variant: str, folder: Path) -> None:
     pytest.importorskip("timm")
     slug = f"timm/vit_tiny_patch16_224{variant}"
