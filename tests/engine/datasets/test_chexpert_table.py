@@ -198,7 +198,7 @@ def test_published_few_shot_pool(few_shot: Manifest, size: int) -> None:
     assert pool["group"].nunique() == truth["patients"]
     assert int((pool["view"] == "lateral").sum()) == truth["lateral"]
     assert digest(paths(pool)) == truth["sha256_paths"]
-    assert "the counts are those of the whole data set: 10,001 images" in manifest.notes
+    assert "the counts are those of the whole data set: 10,001 images" in few_shot.notes
 
 
 def test_uncertain_findings_have_no_label_by_default(default: Manifest) -> None:

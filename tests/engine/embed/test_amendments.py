@@ -177,7 +177,7 @@ def test_the_certificate_has_a_truth_of_other_readers(
     from engine.decode import deep
 
     right = deep.to_image
-    monkeypatch.setattr(deep, "shown", lambda *a: Image.eval(right(*a), lambda v: v // 2))
+    monkeypatch.setattr(deep, "to_image", lambda *a: Image.eval(right(*a), lambda v: v // 2))
     wrong = certified()
     assert not wrong["pixels"]["passed"]
     assert wrong["embedding"]["min_cosine"] < sound["embedding"]["min_cosine"]
