@@ -11,6 +11,9 @@ thrice = for left in 2 1 0; do $(1) && break; [ $$left -gt 0 ] || exit 1; echo "
 quickstart: $(STAMP)
 	$(BIN)/embank quickstart --dir quickstart
 
+# What pytest makes of the tests to say more of a failure is kept, also where Python is told to keep nothing it compiles.
+test fast thorough: export PYTHONDONTWRITEBYTECODE =
+
 # Less than ten minutes on two cores: every assertion, but not for every value.
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not thorough" --numprocesses=auto --dist=worksteal

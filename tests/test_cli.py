@@ -18,6 +18,7 @@ from stores.bank.records import read_all
 from stores.manifest.manifest import Manifest
 from tests.command import Ran, embank
 
+MODEL = "random/squeezenet1_1"
 RECIPE = {"size": 40, "crop": 32}
 
 
@@ -46,7 +47,7 @@ def embed(manifest: Path, bank: Path, *more: object) -> Ran:
         "embed",
         manifest,
         "--model",
-        "random/resnet18",
+        MODEL,
         "--recipe",
         recipe,
         "--bank",
@@ -73,7 +74,7 @@ def test_other_labels_for_the_same_features(manifest: Path, bank: Path, tmp_path
     told = {name: ran.json[name] for name in ("rows", "named", "in_order", "classes", "unlabelled")}
     counts = {"ill": 30, "well": 30}
     assert told == {"rows": 80, "named": 60, "in_order": True, "classes": counts, "unlabelled": 20}
-    asked = ["--model", "random/resnet18", "--n-way", 2, "--n-shot", 5, "--n-query", 5, "--json"]
+    asked = ["--model", MODEL, "--n-way", 2, "--n-shot", 5, "--n-query", 5, "--json"]
     found = embank("fewshot", tmp_path / "new", *asked).json
     assert (found["images"], found["unlabelled"]) == (60, 20)
     (record,) = [each for each in read_all(tmp_path / "new") if each.kind == "relabel"]
@@ -81,7 +82,16 @@ def test_other_labels_for_the_same_features(manifest: Path, bank: Path, tmp_path
     assert record.used["manifest_digest"] == Bank.open(tmp_path / "new").manifest_digest
     # The new bank is one as any other: more is embedded into it from its own manifest.
     own, recipe = tmp_path / "new" / "manifest.parquet", manifest.with_name("recipe.json")
-    words = ["--model", "random/resnet18", "--recipe", recipe, "--bank", tmp_path / "new", "--device", "cpu"]
+    words = [
+        "--model",
+        MODEL,
+        "--recipe",
+        recipe,
+        "--bank",
+        tmp_path / "new",
+        "--device",
+        "cpu",
+    ]
     more = embank("embed", own, *words, "--json")
     assert (more.code, more.json["embedded"]) == (0, 0), more.err
 
@@ -128,12 +138,23 @@ def test_embed_json_has_the_contract_keys(manifest: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_several_models_give_a_list(manifest: Path, tmp_path: Path) -> None:
-    ran = embed(manifest, tmp_path / "bank", "--model", "random/mobilenet_v3_small", "--json")
-    assert [one["model"] for one in ran.json] == ["random/resnet18", "random/mobilenet_v3_small"]
+    ran = embed(manifest, tmp_path / "bank", "--model", "random/squeezenet1_0", "--json")
+    assert [one["model"] for one in ran.json] == [MODEL, "random/squeezenet1_0"]
 
 
 def test_fewshot_json_has_the_contract_keys(bank: Path) -> None:
-    words = ("fewshot", bank, "--model", "random/resnet18", "--n-way", 2, "--n-shot", 5, "--episodes", 30)
+    words = (
+        "fewshot",
+        bank,
+        "--model",
+        MODEL,
+        "--n-way",
+        2,
+        "--n-shot",
+        5,
+        "--episodes",
+        30,
+    )
     found = embank(*words, "--json").json
     assert {"model", "n_way", "n_shot", "n_query", "episodes", "seed", "accuracy", "ci95", "seconds"} <= set(
         found
@@ -153,7 +174,7 @@ def test_verify_finds_damage_and_repair_mends_it(manifest: Path, tmp_path: Path)
     found = embank("bank", "verify", bank, "--json")
     assert found.code == 1
     assert len(found.json["damaged"]) == 1
-    refused = embank("fewshot", bank, "--model", "random/resnet18", "--n-way", 2)
+    refused = embank("fewshot", bank, "--model", MODEL, "--n-way", 2)
     assert refused.code == 2
     assert "bank repair" in refused.err
     mended = embank("bank", "repair", bank, "--json")
@@ -164,9 +185,7 @@ def test_verify_finds_damage_and_repair_mends_it(manifest: Path, tmp_path: Path)
 
 def test_export_gives_the_contract_files(bank: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert (
-        embank("bank", "export", bank, "--model", "random/resnet18", "-o", out, "--format", "npy").code == 0
-    )
+    assert embank("bank", "export", bank, "--model", MODEL, "-o", out, "--format", "npy").code == 0
     embeddings, status = np.load(out / "embeddings.npy"), np.load(out / "status.npy")
     assert (embeddings.shape, embeddings.dtype, status.dtype) == ((80, 512), np.float32, np.uint8)
     assert (status == 1).all()
@@ -175,7 +194,7 @@ def test_export_gives_the_contract_files(bank: Path, tmp_path: Path) -> None:
 
 
 def test_ls_and_show_for_people(bank: Path) -> None:
-    assert "random-resnet18" in embank("bank", "ls", bank).out
+    assert "random-squeezenet1_1" in embank("bank", "ls", bank).out
     assert "recipe" in embank("bank", "show", bank, "--failures").out
 
 
@@ -197,7 +216,7 @@ def test_too_many_failed_rows_exit_with_one(images: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("embed", "missing.parquet", "--model", "random/resnet18", "--bank", "b"), "missing.parquet"),
+        (("embed", "missing.parquet", "--model", MODEL, "--bank", "b"), "missing.parquet"),
         (("bank", "verify", "nowhere"), "nowhere"),
         (("models", "show", "no-such-model"), "no-such-model"),
         (("datasets", "show", "no-such-set"), "no-such-set"),
@@ -224,7 +243,7 @@ def test_another_manifest_is_refused_and_changes_nothing(bank: Path, images: Pat
 def test_bad_option_values_exit_with_two(manifest: Path, tmp_path: Path) -> None:
     assert embed(manifest, tmp_path / "b", "--decoder", "magic").code == 2
     assert embed(manifest, tmp_path / "b", "--precision", "fp16").code == 2
-    assert embed(manifest, tmp_path / "b", "--model", "random/resnet18").code == 2
+    assert embed(manifest, tmp_path / "b", "--model", MODEL).code == 2
     assert not (tmp_path / "b").exists()
 
 
@@ -239,13 +258,15 @@ def test_doctor_knows_this_machine() -> None:
 
 def test_catalogues(tmp_path: Path) -> None:
     assert "efficientnet-lite0" in embank("models", "list").out
-    assert embank("models", "show", "random/resnet18", "--json").json["dim"] == 512
+    assert embank("models", "show", MODEL, "--json").json["dim"] == 512
     assert {row["name"] for row in embank("datasets", "list", "--json").json} >= {"digits", "tiles"}
 
 
 @pytest.mark.slow
-def test_sigterm_leaves_a_resumable_bank(manifest: Path, tmp_path: Path) -> None:
+def test_sigterm_leaves_a_resumable_bank(images: Path, tmp_path: Path) -> None:
     """A real process, a real signal: exit 130, and the next run finishes."""
+    manifest = tmp_path / "m.parquet"
+    assert embank("manifest", "folder", images / "class0", "-o", manifest).code == 0
     words = [
         "embed",
         manifest,
@@ -255,6 +276,8 @@ def test_sigterm_leaves_a_resumable_bank(manifest: Path, tmp_path: Path) -> None
         tmp_path / "bank",
         "--batch-size",
         "4",
+        "--threads",  # of one, 40 images take longer than it is waited for below
+        "1",
     ]
     process = subprocess.Popen(
         [sys.executable, "-m", "cli", *map(str, words)],
@@ -265,9 +288,9 @@ def test_sigterm_leaves_a_resumable_bank(manifest: Path, tmp_path: Path) -> None
     deadline = time.monotonic() + 120
     while not (tmp_path / "bank" / ".embank").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(2)
+    time.sleep(1)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "run the same command to resume" in err
-    assert embank(*words, "--json").json["ok"] == 80
+    assert embank(*words, "--json").json["ok"] == 40

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.faults.s3 import Server, environment, serving
+from benchmarks.faults.s3 import Server, environment
 from stores.backends import object_requests, private
 from stores.backends.location import Place, place
 from stores.manifest.manifest import Manifest
+from tests.buckets import serving
 from tests.command import Ran, embank
 
 pytestmark = pytest.mark.slow
@@ -92,7 +93,7 @@ def test_evaluations_give_the_numbers_of_the_bank_on_disk(disk: Path, bucket: st
 def test_predictions_lie_beside_the_record_in_the_bucket_as_on_disk(
     disk: Path, bucket: str, tmp_path: Path
 ) -> None:
-    words = ("--model", "random/resnet18", "--leave-one-out", "-k", 1, "--device", "cpu", "--json")
+    words = ("--model", "random/squeezenet1_1", "--leave-one-out", "-k", 1, "--device", "cpu", "--json")
     tables = []
     for name, bank in (("disk", disk), ("bucket", bucket)):
         assert embank("knn", bank, *words).code == 0

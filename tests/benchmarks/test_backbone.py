@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_tiny_run(tmp_path: Path) -> None:
-    result = backbone.run(["resnet18"], batch=5, rounds=2, side=64, device="cpu", threads=2)
+    result = backbone.run(["resnet18"], batch=5, rounds=2, side=32, device="cpu", threads=2)
     rows = result["models"]["resnet18"]
     assert next(iter(rows)) == "eager"
     assert {"encoder", "encoder bf16", "channels_last, folded"} <= set(rows)

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.faults.banks import Os, content, fill, make_key, make_manifest, nothing, patched
 from benchmarks.faults.io import failing
-from benchmarks.faults.s3 import Server, environment, serving
+from benchmarks.faults.s3 import Server, environment
 from stores.backends import deadlines, leases, object_requests, private, sealed_json
 from stores.backends.location import SCHEMES, ObjectPath, Place, place
 from stores.bank.reader import Bank
@@ -23,6 +23,7 @@ from stores.bank.writer import open_or_create
 from stores.errors import BankError, EmbankError, PathRefused
 from stores.maintenance.remove import removable, remove
 from stores.maintenance.verify import verify
+from tests.buckets import serving
 from tests.contracts.backend_suite import BackendSuite, Files, Storage, files
 from tests.contracts.memory_backend import MemoryBackend, MemoryStorage, registered
 

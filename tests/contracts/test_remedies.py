@@ -24,7 +24,7 @@ from tests.stores.banks import flip
 
 pytestmark = pytest.mark.slow
 
-MODEL = "random/shufflenet_v2_x0_5"
+MODEL = "random/squeezenet1_1"
 #: Every kind of file of a bank; FEATURE stands for the feature's folder.
 KINDS = [
     "embank.json",

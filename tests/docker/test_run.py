@@ -200,7 +200,7 @@ def test_the_installed_program_is_whole(clean: Clean) -> None:
 def test_the_services_make_the_serial_bank(clean: Clean, running: dict[str, subprocess.Popen[bytes]]) -> None:
     data = clean.places["/banks"]
     embank("manifest", "folder", clean.places["/images"], "-o", f"{data}/images.parquet")
-    words = clean.words("embank", EMBANK_MODEL="random/resnet18")
+    words = clean.words("embank", EMBANK_MODEL="random/squeezenet1_1")
     done = subprocess.run(
         [*words, *SETTINGS, f"{data}/small.json"],
         env=clean.environment("embank"),
@@ -213,7 +213,7 @@ def test_the_services_make_the_serial_bank(clean: Clean, running: dict[str, subp
     report = json.loads(done.stdout)
     assert (report["rows"], report["failed"], report["workers"]) == (20, 1, 1)
     truth = Path(data) / "serial.bank"
-    model = ("--model", "random/resnet18", "--device", "cpu")
+    model = ("--model", "random/squeezenet1_1", "--device", "cpu")
     serial = embank(
         "embed", f"{data}/images.parquet", *model, "--bank", truth, *SETTINGS, f"{data}/small.json"
     )

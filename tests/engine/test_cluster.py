@@ -16,7 +16,7 @@ import pytest
 
 from engine import executors
 from engine.errors import Refused
-from tests.engine.test_executors import sleep, square
+from tests.engine.dask_tasks import sleep, square
 
 pytestmark = pytest.mark.slow
 
@@ -158,7 +158,7 @@ def test_the_key_is_nowhere_to_be_read(own: executors.DaskExecutor, folder: Path
 
 
 def test_two_runs_do_not_know_each_other(own: executors.DaskExecutor) -> None:
-    from engine import cluster
+    from engine.executors import cluster
 
     other = cluster._certificate()
     assert other.tls_client_key != own.client.security.tls_client_key

@@ -151,7 +151,7 @@ def test_another_model_of_a_changed_image_is_refused(
     run()
     before = _digests(tmp_path / "bank")
     _picture(root / manifest.uris[11], 100)
-    other = resolve("random/mobilenet_v3_small", recipe=SMALL)
+    other = resolve("random/squeezenet1_0", recipe=SMALL)
     with pytest.raises(ChangedImage, match=manifest.uris[11]):
         run(model=other)
     assert _digests(tmp_path / "bank") == before
@@ -172,7 +172,7 @@ def test_a_change_that_the_sample_misses_is_found_when_the_file_is_read(
     _picture(root / manifest.uris[row], 100)
     monkeypatch.setattr("engine.embed.inputs.SAMPLE", 0)
     with pytest.raises(ChangedImage, match=manifest.uris[row]):
-        run(model=resolve("random/mobilenet_v3_small", recipe=SMALL))
+        run(model=resolve("random/squeezenet1_0", recipe=SMALL))
     if row == 3:
         assert _digests(tmp_path / "bank") == before
     else:

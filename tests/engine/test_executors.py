@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,17 @@ from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.manifest.manifest import Manifest
+from tests.engine.dask_tasks import (
+    die,
+    fail_until,
+    lose_device,
+    lose_on,
+    lose_then_fail,
+    refuse,
+    run_out,
+    square,
+    stumble,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -44,73 +54,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
         Image.fromarray(generator.integers(0, 255, (40, 50, 3), np.uint8)).save(root / f"{i:02}.png")
     (root / "13.png").write_bytes(b"nothing")
     return Manifest.from_folder(root)
-
-
-def square(x: int) -> int:
-    return x * x
-
-
-def refuse(_: int) -> None:
-    raise Refused("a number", "None is good", "give none")
-
-
-def fail_until(marker: str) -> str:
-    """Fails as a machine does at the first call, then succeeds."""
-    if not Path(marker).exists():
-        Path(marker).touch()
-        raise MachineFault("The disk is full", "It must not be", "free space")
-    return "done"
-
-
-def die(_: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def lose_device(folder: str, message: str, often: int, task: int) -> tuple[int, int]:
-    """Meets a dead CUDA context in a process that `often` other processes have not met before."""
-    mark = Path(folder, str(os.getpid()))
-    if not mark.exists():
-        if len(list(Path(folder).iterdir())) < often:
-            mark.write_text(str(task))
-            raise RuntimeError(message)
-        return task, os.getpid()
-    mark.write_text(mark.read_text() + f" {task}")  # the context is still dead
-    raise RuntimeError(message)
-
-
-def lose_then_fail(folder: str) -> str:
-    """Loses its device in one process, fails once in the next, then succeeds."""
-    count = len(list(Path(folder).iterdir()))
-    Path(folder, str(count)).touch()
-    if count == 0:
-        raise RuntimeError("CUDA error: unspecified launch failure")
-    if count == 1:
-        raise MachineFault("The disk is full", "It must not be", "free space")
-    return "done"
-
-
-def lose_on(folder: str, task: int) -> tuple[int, str]:
-    """On the worker named 0, whichever process it is, the device is gone for good."""
-    from distributed import get_worker
-
-    if str(get_worker().name) == "0":
-        Path(folder, str(os.getpid())).write_text(str(task))
-        raise RuntimeError("No CUDA GPUs are available")
-    time.sleep(0.2)
-    return task, str(get_worker().name)
-
-
-def run_out(_: int) -> None:
-    raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-
-def stumble(_: int) -> None:
-    raise ZeroDivisionError("a fault of the program")
-
-
-def sleep(seconds: float) -> int:
-    time.sleep(seconds)
-    return os.getpid()
 
 
 def test_every_task_is_done_once(two: executors.DaskExecutor) -> None:
@@ -253,7 +196,8 @@ def test_a_task_that_costs_every_worker_its_device_ends_the_run(
     with pytest.raises(DeviceLost, match="illegal memory access") as caught:
         list(two.run(lose_device, [(str(tmp_path), "CUDA error: an illegal memory access", 1000, 0)]))
     assert caught.value.exit_code == 3
-    assert len(list(tmp_path.iterdir())) == two.losses == 4
+    # dask has a loss met again where the worker that told of it was gone before anybody listened.
+    assert two.losses == 4 <= len(list(tmp_path.iterdir())) <= 8
     assert two.ask(square, 3) == 9  # the cluster is as good as new
 
 

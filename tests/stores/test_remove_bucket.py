@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.faults.bucket import everything
-from benchmarks.faults.s3 import Server, environment, serving
+from benchmarks.faults.s3 import Server, environment
 from stores.backends import object_requests, private
 from stores.backends.location import ObjectPath, place
 from stores.bank import array_cache
@@ -20,6 +20,7 @@ from stores.bank.writer import FeatureWriter, open_or_create
 from stores.errors import Refused
 from stores.maintenance.remove import removable, remove
 from stores.maintenance.verify import verify
+from tests.buckets import serving
 from tests.stores import banks
 from tests.stores.banks import fill, make_key
 

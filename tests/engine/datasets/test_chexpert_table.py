@@ -185,16 +185,20 @@ def test_published_validation(linear: pd.DataFrame) -> None:
     assert (linear.loc[linear["split"] == "test", "validation"] == "").all()
 
 
+@pytest.fixture(scope="module")
+def few_shot(root: Path) -> Manifest:
+    return datasets.build("chexpert", root, "as-published", FEW_SHOT)
+
+
 @pytest.mark.parametrize("size", [10000, 10001])
-def test_published_few_shot_pool(root: Path, size: int) -> None:
-    manifest = datasets.build("chexpert", root, "as-published", FEW_SHOT)
-    assert len(manifest) == 10001
-    pool, truth = manifest.frame.iloc[:size], CHEXPERT["few_shot_pool"][str(size)]
+def test_published_few_shot_pool(few_shot: Manifest, size: int) -> None:
+    assert len(few_shot) == 10001
+    pool, truth = few_shot.frame.iloc[:size], CHEXPERT["few_shot_pool"][str(size)]
     assert pool["label"].value_counts().to_dict() == truth["u_ones"]
     assert pool["group"].nunique() == truth["patients"]
     assert int((pool["view"] == "lateral").sum()) == truth["lateral"]
     assert digest(paths(pool)) == truth["sha256_paths"]
-    assert "the counts are those of the whole data set: 10,001 images" in manifest.notes
+    assert "the counts are those of the whole data set: 10,001 images" in few_shot.notes
 
 
 def test_uncertain_findings_have_no_label_by_default(default: Manifest) -> None:

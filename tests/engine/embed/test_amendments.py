@@ -39,7 +39,7 @@ NAMES = ("a.png", "deep.png", "int.tiff", "z.png")
 
 @cache
 def _resolved() -> ModelSpec:
-    return resolve("random/mobilenet_v3_small", recipe=SMALL)
+    return resolve("random/squeezenet1_1", recipe=SMALL)
 
 
 def model(*deep: str, depth: str = "refuse") -> ModelSpec:
@@ -177,7 +177,7 @@ def test_the_certificate_has_a_truth_of_other_readers(
     from engine.decode import deep
 
     right = deep.to_image
-    monkeypatch.setattr(deep, "shown", lambda *a: Image.eval(right(*a), lambda v: v // 2))
+    monkeypatch.setattr(deep, "to_image", lambda *a: Image.eval(right(*a), lambda v: v // 2))
     wrong = certified()
     assert not wrong["pixels"]["passed"]
     assert wrong["embedding"]["min_cosine"] < sound["embedding"]["min_cosine"]
@@ -196,7 +196,7 @@ def test_the_command_line(folder: Path, tmp_path: Path) -> None:
     Manifest.from_folder(folder).write(manifest)
     recipe = tmp_path / "small.json"
     recipe.write_text(json.dumps(SMALL.to_dict()))
-    words = ("embed", manifest, "--root", folder, "--model", "random/mobilenet_v3_small", "--bank", bank)
+    words = ("embed", manifest, "--root", folder, "--model", "random/squeezenet1_1", "--bank", bank)
     words += ("--recipe", recipe, "--device", "cpu", "--threads", 1, "--json", "--dtype", "float32")
     words += ("--max-failed", 1)
     before = embank(*words).json

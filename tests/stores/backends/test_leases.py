@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.faults.s3 import Server, environment, serving
+from benchmarks.faults.s3 import Server, environment
 from stores.backends import files, leases, locks, object_requests
 from stores.backends.location import ObjectPath, place
 from stores.bank import documents
 from stores.bank.commit import Committer
 from stores.bank.writer import FeatureWriter, open_or_create
 from stores.errors import BankError, MachineFault, Refused
+from tests.buckets import serving
 from tests.stores.banks import at_once, chunk_result, make_key, make_manifest
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.faults.bucket import begin, everything, false_markers, lasting
-from benchmarks.faults.s3 import Server, environment, serving
+from benchmarks.faults.s3 import Server, environment
 from stores.backends import leases, object_requests, private
 from stores.backends.location import ObjectPath, Place, place
 from stores.bank import integrity
@@ -27,6 +27,7 @@ from stores.bank.writer import FeatureWriter, open_or_create
 from stores.errors import BankError, MachineFault
 from stores.maintenance.verify import quarantine, verify
 from stores.manifest.manifest import Manifest
+from tests.buckets import serving
 from tests.stores import banks
 from tests.stores.banks import at_once, chunk_result, content, fill, make_key
 
@@ -123,6 +124,7 @@ def test_a_bank_in_a_bucket_has_the_bytes_of_one_on_disk(root: ObjectPath, disk:
     assert report.chunks == bank.grid.chunks
 
 
+@pytest.mark.slow
 def test_a_copied_bank_is_a_bank_both_ways(root: ObjectPath, disk: Bank, tmp_path: Path) -> None:
     upload(disk.path, root)
     bank = Bank.open(str(root))
@@ -273,6 +275,7 @@ def test_what_was_read_stays_at_hand(
     assert not verify(root).ok  # verify finds.
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_done_without(
     root: ObjectPath, disk: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +356,7 @@ def test_a_cache_that_others_can_write_to_is_not_believed(
     assert capsys.readouterr().err.count("the cache is not used") == 1
 
 
+@pytest.mark.slow
 def test_a_cache_behind_a_link_of_ones_own(
     root: ObjectPath, disk: Bank, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

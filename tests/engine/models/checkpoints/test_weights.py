@@ -6,6 +6,8 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,13 @@ HEAD = ("fc.",)
 State = dict[str, torch.Tensor]
 
 
-def _fresh() -> nn.Module:
+@cache
+def _drawn() -> nn.Module:
     return architectures.build_seeded("torchvision/resnet18", 9)
+
+
+def _fresh() -> nn.Module:
+    return deepcopy(_drawn())
 
 
 @pytest.fixture(scope="module")
