@@ -174,7 +174,7 @@ def folder(path: Path, outside: Path) -> None:
 
 def sparse(path: Path, outside: Path) -> None:
     with path.open("wb") as file:
-        file.truncate(1 << 28)
+        file.truncate(1 << 30)
 
 
 ATTACKS = [fifo, zeros, full, link, loop, folder, sparse]
