@@ -319,6 +319,7 @@ def test_audit_csv_is_safe_in_a_spreadsheet(bank: Path, tmp_path: Path) -> None:
     assert "'=first" in labels
 
 
+@pytest.mark.slow
 def test_search_by_image_wants_the_very_weights(tmp_path: Path) -> None:
     import torch
     from torchvision.models import squeezenet1_1

@@ -43,6 +43,7 @@ def test_json_has_the_promised_keys(bank: Bank) -> None:
     assert read_all(bank.path)[-1].metrics["best_C"] == found["best_C"]
 
 
+@pytest.mark.slow
 def test_several_models_and_labels_make_a_list_and_a_plot(bank: Bank, tmp_path: Path) -> None:
     plot = tmp_path / "plot.png"
     words = ("--label", "label", "--label", "oedema", "--low-shot", "1,3", "--seeds", 2, "-o", plot, "--json")

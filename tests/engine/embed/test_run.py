@@ -270,6 +270,7 @@ def test_bad_images_cost_their_row_only(folder: Path, spec: Any, bank: Path, tmp
     assert features.array[good].tobytes() == truth[good].tobytes()
 
 
+@pytest.mark.slow
 def test_every_image_bad_still_gives_a_sealed_bank(spec: Any, tmp_path: Path) -> None:
     for i in range(5):
         path = tmp_path / "images" / "a" / f"{i}.png"

@@ -139,6 +139,7 @@ def test_half_precision_files_load_exactly(state: State, tmp_path: Path) -> None
     assert torch.equal(module.state_dict()["conv1.weight"], state["conv1.weight"].half().float())
 
 
+@pytest.mark.slow
 def test_old_densenet_keys() -> None:
     full = settle(models.densenet121(weights=None)).state_dict()
     parts = ("norm1", "norm2", "conv1", "conv2")

@@ -37,7 +37,7 @@ MORE = [
     "torchvision/convnext_tiny",
     "torchvision/swin_t",
 ]
-MODELS = [*FAMILIES, *(pytest.param(slug, marks=pytest.mark.slow) for slug in MORE)]
+MODELS = [*FAMILIES[:2], *(pytest.param(slug, marks=pytest.mark.slow) for slug in (*FAMILIES[2:], *MORE))]
 #: Where layer norms and products of matrices stand for convolutions, and where activations are unlike.
 UNLIKE = ("torchvision/convnext_tiny", "torchvision/mobilenet_v3_small")
 FEWER = [
