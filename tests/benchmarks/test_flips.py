@@ -22,8 +22,8 @@ def test_flips_are_found_and_never_read() -> None:
 @pytest.mark.parametrize(
     ("name", "mutant", "says"),
     [
-        ("ensure", lambda *_: None, "read as if it were right"),
-        ("find_broken", lambda *_: {}, "verify blames"),
+        ("ensure", lambda *_: None, "read without an error"),
+        ("find_broken", lambda *_: {}, "verify reports"),
     ],
 )
 def test_a_careless_reader_is_caught(
