@@ -48,4 +48,4 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     probe.main([*words, "--no-sklearn", "--json"])
     assert "sweep_seconds" not in json.loads(capsys.readouterr().out)
     probe.main(words)
-    assert "sweep / batched" in capsys.readouterr().out
+    assert "sweep / embank" in capsys.readouterr().out
