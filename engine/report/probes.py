@@ -167,7 +167,7 @@ def draw_sweeps(axes: Any, curves: Sequence[Sweep]) -> None:
 
 
 def _legend_below(axes: Any) -> None:
-    """Draw the legend below the label of the horizontal axis, at a distance that no height of axes changes."""
+    """Draw the legend below the label of the horizontal axis, as far from it under low axes as high ones."""
     from matplotlib.transforms import ScaledTranslation
 
     below = axes.transAxes + ScaledTranslation(0, -_BELOW, axes.figure.dpi_scale_trans)

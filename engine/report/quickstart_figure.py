@@ -92,6 +92,7 @@ def _bars(axes: Any, bars: Sequence[Bar]) -> None:
         axes.text(bar.accuracy + bar.ci95 + 0.01, y, label, va="center", fontsize=9)
     axes.set_yticks(place, [bar.name for bar in bars], fontsize=8)
     axes.set_xlim(0, 1.2)
+    axes.set_xticks(np.linspace(0, 1, 6))
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("few-shot accuracy (dotted: chance)", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
