@@ -16,6 +16,7 @@ from engine.evals.probe.parts import SplitOptions
 from engine.models import resolve
 from engine.pipeline import PassProgress
 from engine.runtime import Runtime, usable_cores
+from stores.bank.records import RunRecord, together
 from stores.outputs import check_file, check_folder, check_manifest, is_manifest, make_folder
 
 #: An ImageNet network, and an untrained one to see what pretraining is worth.
@@ -131,6 +132,7 @@ def run(
     rows: list[Row] = []
     probes: list[ProbeResult] = []
     paths: dict[str, str] = {}
+    records: dict[str, list[RunRecord]] = {}
     for name in sets:
         say(f"{name}: {datasets.load(name).facts.title}")
         manifest = datasets.build(name, directory / name)
@@ -139,11 +141,13 @@ def run(
         embed(manifest, specs, bank, runtime=Runtime.resolve(), on_progress=on_progress)
         if PROTOCOLS[name].group_disjoint is False:
             say(f"{name}: those of one picture are not kept apart: no class has more than two pictures")
-        rows += [_row(name, bank, spec.slug, PROTOCOLS[name]) for spec in specs]
-        if name in PROBED:
-            probes += [{**result, "set": name} for result in probe(bank)]
+        with together() as batch:
+            rows += [_row(name, bank, spec.slug, PROTOCOLS[name]) for spec in specs]
+            if name in PROBED:
+                probes += [{**result, "set": name} for result in probe(bank)]
+        records[name] = batch.made
         paths |= {f"{name} images": str(directory / name), f"{name} bank": str(bank)}
-    paths["picture"] = str(_draw(directory, sets, rows, probes))
+    paths["picture"] = str(_draw(directory, records))
     columns = ("data set", "model", "images", "way", "shot", "chance", "accuracy", "ci95")
     title = "Few-shot accuracy from the bank (mean and 95 % interval of 600 episodes)"
     return Result(Table(title, columns, tuple(rows)), probe_table(probes), paths)
@@ -200,8 +204,8 @@ def _row(name: str, bank: Path, slug: str, protocol: Protocol) -> Row:
     return (name, slug, images, protocol.ways, protocol.n_shot, 1 / protocol.ways, accuracy, ci95)
 
 
-def _draw(directory: Path, sets: tuple[str, ...], rows: list[Row], probes: list[ProbeResult]) -> Path:
+def _draw(directory: Path, records: dict[str, list[RunRecord]]) -> Path:
     from engine.report.quickstart_figure import overview
 
-    banks = {name: directory / f"{name}.bank" for name in sets}
-    return overview(rows, probes, banks, directory, MODELS[0], directory / _PICTURE)
+    banks = {name: directory / f"{name}.bank" for name in records}
+    return overview(records, banks, directory, MODELS[0], directory / _PICTURE)

@@ -47,6 +47,18 @@ def test_one_transform_as_json_with_sheet_and_figure(bank: Bank, tmp_path: Path)
     with Image.open(figure) as drawn:
         assert drawn.format == "PNG"
 
+    svg, again = tmp_path / "figure.svg", tmp_path / "again.svg"
+    assert embank(*words, "--figure", svg).code == 0
+    record = embank("records", "ls", bank.path, "--kind", "invariance", "--json").json["records"][-1][
+        "record"
+    ]
+    images = Path(bank.path).parent / "images"
+    away = images.rename(images.with_name("away"))
+    ran = embank("records", "show", bank.path, record, "-o", again)
+    away.rename(images)
+    assert ran.code == 0, ran.err
+    assert svg.read_bytes() == again.read_bytes()  # the record's numbers are all it needs
+
     lost = embank(*words, "--root", tmp_path, "-o", sheet)  # features are kept, but there is nothing to draw
     assert (lost.code, "holds none" in lost.err) == (2, True)
 
@@ -66,7 +78,7 @@ def test_all_transforms_give_a_list_and_leave_out_what_has_no_meaning(bank: Bank
     assert len([r for r in read_all(bank.path) if r.kind == "invariance"]) >= 36
 
 
-def test_multi_view(bank: Bank) -> None:
+def test_multi_view(bank: Bank, tmp_path: Path) -> None:
     words = ("invariance", bank.path, "--model", MODEL, "--multi-view")
     found = embank(*words, "--pair", "lateral,frontal", "--json").json
     assert {"model", "transform", "cosine", "ci95", "baseline", "n"} <= set(found)
@@ -75,6 +87,8 @@ def test_multi_view(bank: Bank) -> None:
     assert few["cosine"] is None and "5 pairs" in few["reason"]
     assert "multi-view" in embank(*words, "--images", 5).out
     listed = embank("records", "ls", bank.path, "--kind", "invariance", "--json").json["records"]
+    drawn = embank("records", "show", bank.path, listed[-1]["record"], "-o", tmp_path / "a.png")
+    assert (drawn.code, "has no figure" in drawn.err, list(tmp_path.iterdir())) == (2, True, [])
     (one,) = [each for each in listed if each["value"] == found["cosine"]]
     assert (one["metric"], one["text"].partition(":")[0]) == ("cosine", "multi-view")
     assert one["high"] - one["value"] == pytest.approx(found["ci95"])

@@ -2,7 +2,12 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +15,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+import cli
 from stores.bank import documents
 from stores.bank.names import give
+from stores.bank.record_index import record_of
 from stores.bank.records import FOLDER, RunRecord
 from tests.command import Ran, embank
 from tests.probe_banks import FIRST, SECOND, make_probe_bank
@@ -35,7 +42,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     bank, reports = make_probe_bank(root).path, {}
     for name, line in WORDS.items():
         words = [bank if word == "BANK" else word for word in line.split()]
-        ran = embank(*words, *(["image 1"] if name == "search" else []), "--json")
+        more = {"search": ["image 1"], "probe": ["-o", root / "probe.svg"]}.get(name, [])
+        ran = embank(*words, *more, "--json")
         assert ran.code == 0, ran.err
         reports[name] = ran.json
     return Path(bank), reports
@@ -317,3 +325,79 @@ def test_spreadsheets_run_nothing_and_odd_records_end_nothing(bank: Path, tmp_pa
     assert {"'=model", "'=new", "'=1+1", "'@x", str(10**400), "a\\rb\\ud800", "none"} <= cells
     assert not [cell for cell in cells if cell[:1] in ("=", "+", "@")]
     assert not (tmp_path / "r.csv").read_bytes().count(b"\r")
+
+
+# Figures
+
+
+def record_named(bank: Path, kind: str, at: int = 0) -> str:
+    return str(records("ls", bank, "--kind", kind, "--json").json["records"][at]["record"])
+
+
+def test_the_figure_of_a_probe_is_drawn_again_from_its_record(
+    made: tuple[Path, Any], bank: Path, tmp_path: Path
+) -> None:
+    first, again = tmp_path / "a.svg", tmp_path / "new" / "b.svg"
+    shutil.copy(made[0].parent / "probe.svg", first)
+    record = record_named(bank, "probe")
+    ran = records("show", bank, record, "-o", again, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["figure"] == str(again) and ran.json["record"] == record
+    assert first.read_bytes() == again.read_bytes()
+    findings = tmp_path / "f.svg"
+    ran = records("show", bank, record_named(bank, "probe", 1), "-o", findings)
+    assert ran.code == 0 and ran.out.splitlines()[-1].startswith(f"{findings}: figure of record")
+    assert findings.read_text().count("oedema") >= 1
+    # It replaces what the evaluation drew, as the evaluation does; another file only with --force.
+    assert records("show", bank, record, "-o", first).code == 0
+    other = tmp_path / "other.svg"
+    other.write_text("mine")
+    ran = records("show", bank, record, "-o", other)
+    assert ran.code == 2 and "--force" in ran.err and other.read_text() == "mine"
+    assert records("show", bank, record, "-o", other, "--force").code == 0
+    assert other.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["fewshot", "knn", "audit", "search"])
+def test_a_record_without_a_figure_is_refused(kind: str, made: tuple[Path, Any], tmp_path: Path) -> None:
+    bank, _ = made
+    record = record_named(bank, kind)
+    ran = records("show", bank, record, "-o", tmp_path / "a.svg")
+    assert ran.code == 2 and ran.out == "" and list(tmp_path.iterdir()) == []
+    assert f"record {record} ({kind} of {FIRST}) has no figure" in ran.err
+    assert records("ls", bank, "--kind", "probe").code == 0  # the remedy
+
+
+def test_a_record_of_an_earlier_version_is_refused_with_the_command_that_makes_another(
+    bank: Path, tmp_path: Path
+) -> None:
+    entry = record_of(bank, record_named(bank, "probe", 1))
+    assert entry.record is not None
+    metrics = {
+        **entry.record.metrics,
+        "findings": [
+            {name: value for name, value in finding.items() if name != "sweep"}
+            for finding in entry.record.metrics["findings"]  # type: ignore[union-attr, misc]
+        ],
+    }
+    old = replace(entry.record, metrics=metrics, predictions={}).write(bank)
+    ran = records("show", bank, old.name, "-o", tmp_path / "a.svg")
+    assert ran.code == 2 and old.stem[-8:] in ran.err and "metrics.findings.sweep" in ran.err
+    remedy = re.search(r"`embank (.*?)`", ran.err)
+    assert remedy is not None
+    assert embank(*shlex.split(remedy[1]), "--values", 2, "--bootstrap", 0).code == 0
+    assert records("show", bank, record_named(bank, "probe", -1), "-o", tmp_path / "a.svg").code == 0
+
+
+@pytest.mark.slow
+def test_a_figure_is_drawn_without_torch(made: tuple[Path, Any], tmp_path: Path) -> None:
+    code = (
+        "import sys, cli\n"
+        "try: cli.main()\n"
+        "finally: print([m for m in ('torch', 'torchvision', 'zarr') if m in sys.modules])"
+    )
+    words = ["records", "show", str(made[0]), record_named(made[0], "probe"), "-o", str(tmp_path / "a.svg")]
+    root = Path(cli.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=root)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    assert (tmp_path / "a.svg").is_file()

@@ -26,6 +26,7 @@ from stores.errors import Refused
 
 if TYPE_CHECKING:
     from engine.evals.invariance.result import Invariance
+    from stores.bank.records import Batch
     from stores.json_types import JsonObject
 
 
@@ -120,7 +121,7 @@ def invariance(
             reports = [_multi_view(bank, what, protocol, device)]
         else:
             results = _transformed(bank, what, protocol, device)
-            undone = _draw(results, output)
+            undone = _draw(results, batch, output)
             reports = [result.report for result in results]
     show(one_or_all(reports), output.json, lambda: print_invariances(reports))
     say_undone(batch, undone)
@@ -189,8 +190,8 @@ def _transformed(bank: str, what: What, protocol: Protocol, device: str) -> "lis
         )
 
 
-def _draw(results: "list[Invariance]", output: Output) -> list[Exception]:
-    """Draw the pictures that are to be. Returns why one could not be drawn."""
+def _draw(results: "list[Invariance]", batch: "Batch", output: Output) -> list[Exception]:
+    """Draw the sheet of views and the figure of the records, if asked. Returns why one could not be."""
     undone: list[Exception] = []
     if output.out:
         from engine.report.views import views_sheet
@@ -198,8 +199,8 @@ def _draw(results: "list[Invariance]", output: Output) -> list[Exception]:
         with noting(undone):
             views_sheet(results, output.out)
     if output.figure:
-        from engine.report.views import invariance_figure
+        from engine.report.invariance_figure import invariance_figure
 
         with noting(undone):
-            invariance_figure(results, output.figure)
+            invariance_figure(batch.made, output.figure)
     return undone

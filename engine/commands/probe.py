@@ -30,6 +30,7 @@ from engine.commands.showing import noting, one_or_all, say_undone, show
 if TYPE_CHECKING:
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.evaluate import ProbeOptions
+    from stores.bank.records import Batch
 
 
 class What(Options):
@@ -146,7 +147,7 @@ def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, outp
         console.probe_progress() as progress,
     ):
         results = probes_from_bank(bank, what.model, wanted, options, executor=executor, on_progress=progress)
-    undone = _draw(results, out)
+    undone = _draw(batch, out)
     drawn = None if undone else out
     shown = [{**result, "plot": drawn} if out else result for result in results]
     show(one_or_all(shown), output.json, lambda: print_probe(results, drawn))
@@ -207,12 +208,12 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
     )
 
 
-def _draw(results: list[dict[str, Any]], out: Path | None) -> list[Exception]:
-    """Draw the figure, if there is to be one. Returns why it could not be drawn."""
+def _draw(batch: "Batch", out: Path | None) -> list[Exception]:
+    """Draw the figure of the records, if there is to be one. Returns why it could not be drawn."""
     undone: list[Exception] = []
     if out:
         from engine.report.probes import probe_figure
 
         with noting(undone):
-            probe_figure(results, out)
+            probe_figure(batch.made, out)
     return undone

@@ -7,7 +7,7 @@ import typer
 
 from engine.commands.checking import check_output
 from engine.commands.declaring import WHAT, command, option
-from engine.commands.options import BankPath, Force, Json, KindFilter, ModelFilter, TableOut
+from engine.commands.options import BankPath, Force, Json, KindFilter, MaybeFile, ModelFilter, TableOut
 from engine.commands.showing import end_with_failures, show
 from stores.errors import Refused
 
@@ -49,14 +49,30 @@ RecordId = Annotated[
 
 
 @command(app, "show")
-def records_show(bank: BankPath, record: RecordId, json: Json = False) -> None:
-    """One record: what was asked, used and found, the seconds it took, and the versions."""
+def records_show(
+    bank: BankPath, record: RecordId, out: MaybeFile = None, force: Force = False, json: Json = False
+) -> None:
+    """One record: what was asked, used and found, the seconds it took, and the versions.
+
+    -o draws the figure of a probe or an invariance again, from the record alone: .png, .svg or .pdf.
+    """
     from engine.report import records
     from stores.bank.record_index import record_of
 
     entry = record_of(bank, record)
-    document = {"bank": bank, **records.full_dict(entry, bank)} if json else {}
-    show(document, json, lambda: records.print_record(entry, bank))
+    if out:
+        _draw(entry, bank, out, force)
+    document = {"bank": bank, **records.full_dict(entry, bank), **({"figure": out} if out else {})}
+    show(document if json else {}, json, lambda: records.print_record(entry, bank, out))
+
+
+def _draw(entry: "RecordEntry", bank: str, out: Path, force: bool) -> None:
+    """Draw the figure of a record; it may replace one that the evaluation drew, as the evaluation may."""
+    from engine.report.record_figures import draw, refuse_undrawable
+
+    refuse_undrawable(entry, bank)
+    check_output(out, bank, entry.record.kind if entry.record else "", force)
+    draw(entry, out)
 
 
 Predictions = Annotated[

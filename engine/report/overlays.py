@@ -1,5 +1,7 @@
 """Pictures of occlusion maps, drawn with Pillow: the image, the map over it, the map alone, a colour bar.
 
+They show images and maps, which no record has, and so take results of evaluations.
+
 Colours are viridis, which is perceptually uniform and safe for red-green colour blindness. In the overlay
 they are more transparent the lower a value is, so that the anatomy stays visible.
 """

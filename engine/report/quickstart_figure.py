@@ -1,16 +1,21 @@
-"""The figure of the quickstart: few-shot accuracy, probes, and images with their nearest neighbours."""
+"""The figure of the quickstart: few-shot accuracy, probes, and images with their nearest neighbours.
+
+The upper panels are drawn from records alone; the lower ones show images, and so need them and their bank.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.report.drawing import save_figure
-from engine.report.probes import sweeps
+from engine.report.probes import draw_sweeps, sweeps_of
+from engine.report.record_values import number, refuse_lacking, text
 from stores.bank.reader import Bank
+from stores.bank.records import RunRecord
 
 matplotlib.use("Agg")
 
@@ -18,9 +23,27 @@ SAME_CLASS, OTHER_CLASS, QUERY = "#0072b2", "#d55e00", "#000000"  # as on the sh
 QUERIES, NEIGHBOURS = 4, 6
 
 
+class Bar(NamedTuple):
+    """Few-shot accuracy of a model on a data set, as a record has it."""
+
+    name: str
+    chance: float
+    accuracy: float
+    ci95: float
+
+    @classmethod
+    def of(cls, data_set: str, record: RunRecord) -> "Bar":
+        """Take a record of few-shot episodes. Raises Refused: it lacks a number."""
+        needed = ("asked.n_way", "asked.n_shot", "metrics.accuracy", "metrics.ci95")
+        refuse_lacking(record, needed, "run the quickstart again")
+        asked, metrics = record.asked, record.metrics
+        way, shot = number(asked["n_way"]), number(asked["n_shot"])
+        name = f"{data_set}, {way:g}-way {shot:g}-shot\n{text(asked.get('model'))}"
+        return cls(name, 1 / way, number(metrics["accuracy"]), number(metrics["ci95"]))
+
+
 def overview(
-    rows: Sequence[tuple[Any, ...]],
-    probes: Sequence[Mapping[str, Any]],
+    records: Mapping[str, Sequence[RunRecord]],
     banks: Mapping[str, Path],
     images: Path,
     model: str,
@@ -29,9 +52,8 @@ def overview(
     """Draw few-shot accuracy beside chance, the sweeps of probes, and images with their nearest neighbours.
 
     Args:
-        rows: (data set, model, images, way, shot, chance, accuracy, ci95) as in the quickstart's table.
-        probes: as `probes_from_bank` returns them, with the data set's name as `set`; without any, their
-            panel is left out.
+        records: data set -> its records of few-shot episodes and probes; without a probe, their panel is left
+            out.
         banks: data set -> bank whose manifest's files lie in `images / data set`.
         images: folder of the data sets.
         model: whose features decide which images are neighbours (by cosine).
@@ -41,13 +63,13 @@ def overview(
 
     figure = plt.figure(figsize=(13, 4.0 + 2.9 * len(banks)), layout="constrained")
     parts: Any = figure.subfigures(1 + len(banks), 1, height_ratios=[1.5] + [1.25] * len(banks))
-    panels = parts[0].subplots(1, 2 if probes else 1, squeeze=False)[0]
-    _bars(panels[0], rows)
-    if probes:
-        sweeps(panels[1], probes)
-        panels[1].set_title(
-            f"linear probe, {', '.join(dict.fromkeys(p['set'] for p in probes))}", fontsize=10
-        )
+    fewshot, probes = _of_kind(records, "fewshot"), _of_kind(records, "probe")
+    curves = [curve for _, record in probes for curve in sweeps_of(record)]
+    panels = parts[0].subplots(1, 2 if curves else 1, squeeze=False)[0]
+    _bars(panels[0], [Bar.of(name, record) for name, record in fewshot])
+    if curves:
+        draw_sweeps(panels[1], curves)
+        panels[1].set_title(f"linear probe, {', '.join(dict(probes))}", fontsize=10)
     for part, (name, bank) in zip(parts[1:], banks.items(), strict=True):
         _neighbours(part, name, Bank.open(bank), images / name, model)
     save_figure(figure, out, "quickstart", dpi=110)
@@ -55,17 +77,23 @@ def overview(
     return out
 
 
-def _bars(axes: Any, rows: Sequence[tuple[Any, ...]]) -> None:
-    names = [f"{row[0]}, {row[3]}-way {row[4]}-shot\n{row[1]}" for row in rows]
-    place = np.arange(len(rows))[::-1]
-    axes.barh(
-        place, [r[6] for r in rows], xerr=[r[7] for r in rows], color="#4a7ab5", height=0.6, ecolor="black"
-    )
-    for y, row in zip(place, rows, strict=True):
-        axes.plot([row[5]] * 2, [y - 0.35, y + 0.35], color="black", linestyle=":", linewidth=1.5)
-        axes.text(row[6] + row[7] + 0.01, y, f"{row[6]:.3f} ± {row[7]:.3f}", va="center", fontsize=9)
-    axes.set_yticks(place, names, fontsize=8)
-    axes.set_xlim(0, 1.15)
+def _of_kind(records: Mapping[str, Sequence[RunRecord]], kind: str) -> list[tuple[str, RunRecord]]:
+    """Return (data set, record) of all records of a kind."""
+    return [(name, record) for name, several in records.items() for record in several if record.kind == kind]
+
+
+def _bars(axes: Any, bars: Sequence[Bar]) -> None:
+    place = np.arange(len(bars))[::-1]
+    accuracy, ci95 = [bar.accuracy for bar in bars], [bar.ci95 for bar in bars]
+    axes.barh(place, accuracy, xerr=ci95, color="#4a7ab5", height=0.6, ecolor="black")
+    for y, bar in zip(place, bars, strict=True):
+        axes.plot([bar.chance] * 2, [y - 0.35, y + 0.35], color="black", linestyle=":", linewidth=1.5)
+        label = f"{bar.accuracy:.3f} ± {bar.ci95:.3f}"
+        axes.text(bar.accuracy + bar.ci95 + 0.01, y, label, va="center", fontsize=9)
+    axes.set_yticks(place, [bar.name for bar in bars], fontsize=8)
+    axes.set_xlim(0, 1.2)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("few-shot accuracy (dotted: chance)", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
 

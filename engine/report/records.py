@@ -259,8 +259,8 @@ def export_predictions(
         console.write(f"{out}: {written['rows']} rows of record {written['record']} ({written['kind']})")
 
 
-def print_record(entry: RecordEntry, bank: Place | str) -> None:
-    """All of a record, long lists by their beginnings."""
+def print_record(entry: RecordEntry, bank: Place | str, figure: Path | None = None) -> None:
+    """Print all of a record, long lists by their beginnings; and where its figure was drawn."""
     from engine.report import console
 
     record = entry.record
@@ -282,6 +282,8 @@ def print_record(entry: RecordEntry, bank: Place | str) -> None:
         )
         console.write()
     _print_wrapped(f"`embank records show --json` prints every value; the file is {entry.path}")
+    if figure:
+        console.write(f"{figure}: figure of record {entry.id}")
 
 
 def _print_tables(entry: RecordEntry, bank: Place | str) -> None:

@@ -1,4 +1,7 @@
-"""Contact sheets of captioned pictures, drawn with Pillow."""
+"""Contact sheets of captioned pictures, drawn with Pillow.
+
+They show images, which no record has, and so take results with their bank.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

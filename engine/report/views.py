@@ -1,4 +1,7 @@
-"""Pictures of invariances: a contact sheet of views with their cosines, and a figure of all transforms."""
+"""The contact sheet of views with their cosines.
+
+It shows images and views of them, which no record has, and so takes results with their pictures.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +11,10 @@ import numpy as np
 
 from engine.errors import Refused
 from engine.evals.invariance.result import Invariance
-from engine.kernels.intervals.cluster_robust import mean_interval
 from engine.kernels.transforms import find_transform
 from engine.report import text_drawing
-from engine.report.drawing import save_figure, save_picture
-from stores.manifest.uri_policy import plain
+from engine.report.drawing import save_picture
+from engine.report.invariance_figure import undefined
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,14 +25,6 @@ _PAPER, _INK, _SOFT = "#ffffff", "#222222", "#6a6a6a"
 _GREY = 200
 #: Number of views beside each image, and of images if the sheet has a single transform.
 VIEWS, IMAGES = 8, 5
-#: Parameter of a transform -> label of its axis, with the unit.
-LABELS = {
-    "degrees": "rotation, degrees counter-clockwise",
-    "factor": "factor (1: unchanged)",
-    "turns": "hue, turns of the colour circle",
-    "sigma_px": "standard deviation of the blur, pixels",
-    "bits": "bits a channel",
-}
 
 
 def views_sheet(results: Sequence[Invariance], out: Path) -> int:
@@ -65,7 +59,7 @@ def views_sheet(results: Sequence[Invariance], out: Path) -> int:
             f"Views of images of {setting.bank}, by {setting.model}",
             "Under each view: its parameter, and the cosine of the whitened features before and after; "
             "1 is perfectly invariant",
-            *(f"{r.transform}: {_undefined(r)}" for r in results if _undefined(r)),
+            *(f"{r.transform}: {undefined(r.summary.n, len(r.rows) == 0)}" for r in results if r.reason),
         ],
         width - 2 * MARGIN,
     )
@@ -119,114 +113,3 @@ def _caption(result: Invariance, view: int) -> str:
     if len(values) == 1:
         return f"{names[0]} {values[0]:.3g}"
     return ", ".join(f"{value:.3g}" for value in values)
-
-
-def invariance_figure(results: Sequence[Invariance], out: Path) -> Path:
-    """Draw bars of all transforms beside the baseline, and the cosine along each single parameter.
-
-    Bands and error bars are 95 % intervals over patients or images; dotted lines are the mean cosine of
-    different images. A transform with too few images is shown as undefined, without a number.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure = draw_invariances(results)
-    save_figure(figure, out, "invariance", dpi=110)
-    plt.close(figure)
-    return out
-
-
-def draw_invariances(results: Sequence[Invariance]) -> Any:
-    """Return the matplotlib figure of `invariance_figure`, of at least one result."""
-    import matplotlib.pyplot as plt
-
-    curves = [result for result in results if len(result.views.parameters[0]) == 1 and result.views.count > 2]
-    columns, rows = 3, -(-len(curves) // 3)
-    heights = [1.5 + 0.32 * len(results), 2.9 * rows]
-    figure = plt.figure(figsize=(11, 0.5 + sum(heights)), layout="constrained")
-    figure.suptitle(_title(results), fontsize=10)
-    parts = 2 if curves else 1
-    subfigures: Any = figure.subfigures(parts, 1, squeeze=False, height_ratios=heights[:parts])
-    _bars(subfigures[0][0].subplots(), results)
-    if curves:
-        grid = list(subfigures[1][0].subplots(rows, columns, squeeze=False).flat)
-        for number, (axes, result) in enumerate(zip(grid, curves, strict=False), start=1):
-            _curve(axes, result, number)
-        for axes in grid[len(curves) :]:
-            axes.set_axis_off()
-    return figure
-
-
-def _title(results: Sequence[Invariance]) -> str:
-    """Return the title: model, bank, mode, and the images of the covariance."""
-    setting = results[0].setting
-    statistics = setting.statistics
-    as_published = ", as the study's code" if setting.options.published else ""
-    lines = (
-        f"Invariance of {setting.model} on {setting.bank}{as_published}",
-        f"whitened by the covariance of {statistics.whitener.count:,} images ({statistics.how})",
-    )
-    return "\n".join(_literal(line) for line in lines)
-
-
-def _literal(text: str) -> str:
-    """Return text that Matplotlib draws literally: a dollar would begin a formula."""
-    return plain(text).replace("$", r"\$")
-
-
-def _undefined(result: Invariance) -> str:
-    """Return why a transform has no number, in a few words; empty if it has one."""
-    if not result.reason:
-        return ""
-    if not len(result.rows):
-        return "undefined: all images are grey"
-    n = result.summary.n
-    return f"undefined: rests on {n} image{'' if n == 1 else 's'}"
-
-
-def _curve(axes: Any, result: Invariance, number: int) -> None:
-    name = find_transform(result.views.transform).parameters[0]
-    axes.set_title(f"({chr(97 + number)}) {result.transform}", fontsize=9, loc="left")
-    axes.set_xlabel(LABELS.get(name, name), fontsize=8)
-    axes.set_ylabel("mean cosine", fontsize=8)
-    axes.set_ylim(-0.15, 1.05)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    x = [parameters[0] for parameters in result.views.parameters]
-    if reason := _undefined(result):
-        axes.set_xlim(min(x), max(x))
-        axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", fontsize=8, color=_SOFT)
-        return
-    estimates = [
-        mean_interval(column[np.isfinite(column)], result.groups[np.isfinite(column)])
-        for column in result.cosine.T
-    ]
-    mean = np.array([estimate.mean for estimate in estimates])
-    half_width = np.array([estimate.ci95 for estimate in estimates])
-    axes.plot(x, mean, color="#1f4e9c", linewidth=1.2)
-    axes.fill_between(x, mean - half_width, mean + half_width, color="#1f4e9c", alpha=0.2, linewidth=0)
-    axes.axhline(result.summary.baseline.mean, color="black", linestyle=":", linewidth=1)
-
-
-def _bars(axes: Any, results: Sequence[Invariance]) -> None:
-    positions = np.arange(len(results))[::-1]
-    for y, result in zip(positions, results, strict=True):
-        summary = result.summary
-        if reason := _undefined(result):
-            axes.text(0.01, y, reason, va="center", fontsize=8, color=_SOFT)
-            continue
-        axes.barh(y, summary.cosine, xerr=summary.ci95, color="#4a7ab5", height=0.6)
-        axes.plot([summary.baseline.mean] * 2, [y - 0.4, y + 0.4], color="black", linestyle=":")
-    names = [f"{r.transform} (n = {r.summary.n:,})" for r in results]
-    axes.set_yticks(positions, names, fontsize=9)
-    axes.set_ylim(-0.7, len(results) - 0.3)
-    axes.set_xlim(min([0.0, *(r.summary.cosine - 0.05 for r in results if not _undefined(r))]), 1.05)
-    axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_xlabel(
-        "mean cosine of whitened features before and after (bars: 95 % interval; dotted: different images)",
-        fontsize=9,
-    )
-    axes.set_title("(a) all transforms, mean over images and views; n: images", fontsize=9, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)

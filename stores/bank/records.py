@@ -154,10 +154,13 @@ class Batch:
     Attributes:
         waiting: (record, bank, result) of each, in order.
         lost: why records could not be kept, one error each.
+        made: all records of the command in order, also those that could not be kept; figures are drawn from
+            them.
     """
 
     waiting: list[tuple[RunRecord, Place, MutableMapping[str, Any]]] = field(default_factory=list)
     lost: list[EmbankError] = field(default_factory=list)
+    made: list[RunRecord] = field(default_factory=list)
 
     def write(self) -> None:
         """Write what is waiting; a result whose record cannot be kept says so in `record_reason`."""
@@ -190,6 +193,7 @@ def together(write: bool = True) -> Iterator[Batch]:
         if outer := _batch.get():
             outer.waiting += batch.waiting
             outer.lost += batch.lost
+            outer.made += batch.made
         else:
             batch.write()
 
@@ -203,15 +207,21 @@ def keep(record: RunRecord, bank: Place | str, result: MutableMapping[str, Any])
     batch = _batch.get()
     if batch is not None:
         batch.waiting.append((record, place(bank), result))
+        batch.made.append(record)
     else:
         Batch([(record, place(bank), result)]).write()
 
 
-def not_kept(error: EmbankError, result: MutableMapping[str, Any]) -> None:
-    """Say in a result that is there already why no record of it could be made."""
+def not_kept(error: EmbankError, result: MutableMapping[str, Any], record: RunRecord) -> None:
+    """Say in a result that is there already why its record cannot be kept.
+
+    Args:
+        record: without the predictions that could not be made.
+    """
     result.update(record=None, record_reason=error.found)
     if batch := _batch.get():
         batch.lost.append(error)
+        batch.made.append(record)
 
 
 def read_all(bank: Place | str) -> list[RunRecord]:

@@ -146,6 +146,10 @@ def test_records_of_workers_have_their_predictions_and_a_lost_one_is_said(
         with together() as batch:
             entries[name] = probes_from_bank(bank, [FIRST, SECOND], options=fitting, executor=executor)
         lost[name] = [error.found for error in batch.lost]
+        assert [one.asked["model"] for one in batch.made] == [FIRST, SECOND]
+        values = [dict(one.metrics["test"])["accuracy"] for one in batch.made]
+        assert values == [one["test"]["accuracy"] for one in entries[name]]
+        assert all(bool(one.predictions) != damaged for one in batch.made)  # figures need none
     here, there = (text([entry["test"] for entry in entries[name]]) for name in ("here", "there"))
     assert here == there
     assert lost["here"] == lost["there"] and len(lost["here"]) == 2 * damaged

@@ -1,5 +1,6 @@
 """The first run, on the smaller embedded set: real pictures, real weights, judged by what they must show."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from engine import models, quickstart
+from engine.errors import Refused
 from engine.evals.probe.selection import grid
 from engine.quickstart import MODELS, PROBED, PROTOCOLS, run
 from stores.bank.reader import Bank
-from stores.bank.records import read_all
+from stores.bank.records import RunRecord, read_all, together
 from stores.bank.writer import open_or_create
 from stores.manifest.manifest import Manifest
 from tests.probe_banks import fill_with
@@ -75,12 +77,17 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 
 @pytest.fixture(scope="module")
-def probed(pixels: Bank) -> list[dict[str, Any]]:
-    return quickstart.probe(pixels.path)
+def probed(pixels: Bank) -> tuple[list[Any], list[RunRecord]]:
+    """What the probes return, and their records."""
+    with together() as batch:
+        results = quickstart.probe(pixels.path)
+    return results, batch.made
 
 
-def test_the_probe_of_the_quickstart_is_scikit_learns(pixels: Bank, probed: list[dict[str, Any]]) -> None:
-    found = probed
+def test_the_probe_of_the_quickstart_is_scikit_learns(
+    pixels: Bank, probed: tuple[list[Any], list[RunRecord]]
+) -> None:
+    found, _ = probed
     table = quickstart.probe_table([{"set": "digits", **each} for each in found])
     rows = table.to_dicts()
     assert [row["model"] for row in rows] == list(MODELS)
@@ -103,14 +110,17 @@ def test_the_probe_of_the_quickstart_is_scikit_learns(pixels: Bank, probed: list
     assert [record.kind for record in read_all(pixels.path)] == ["probe", "probe"]
 
 
-def test_the_sweep_is_in_the_picture(probed: list[dict[str, Any]], made: Path, tmp_path: Path) -> None:
+def test_the_picture_is_drawn_again_from_the_records(
+    probed: tuple[list[Any], list[RunRecord]], made: Path, tmp_path: Path
+) -> None:
     from engine.report.quickstart_figure import overview
 
-    rows = [("tiles", MODELS[0], 286, 3, 5, 1 / 3, 0.9, 0.01)]
-    sizes = []
-    for probes in ([], [{"set": "digits", **each} for each in probed]):
-        out = overview(
-            rows, probes, {"tiles": made / "tiles.bank"}, made, MODELS[0], tmp_path / "picture.png"
-        )
-        sizes.append(len(out.read_bytes()))
-    assert sizes[1] > sizes[0]
+    banks, drawn = {"tiles": made / "tiles.bank"}, (made / "quickstart.png").read_bytes()
+    out = tmp_path / "picture.png"
+    fewshot = [one for one in read_all(banks["tiles"]) if one.kind == "fewshot"][: len(MODELS)]
+    assert overview({"tiles": fewshot}, banks, made, MODELS[0], out).read_bytes() == drawn
+    records = {"tiles": fewshot, "digits": probed[1]}
+    assert overview(records, banks, made, MODELS[0], out).read_bytes() != drawn
+    lacking = replace(fewshot[0], metrics={})
+    with pytest.raises(Refused, match=r"no metrics\.accuracy"):
+        overview({"tiles": [lacking]}, banks, made, MODELS[0], out)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -204,6 +204,7 @@ def keep_record(
     try:
         record = record_of(kind, features, settings, used, outcome, more_used)
     except BankError as error:  # the manifest, which no number depends on
-        not_kept(error, report)
+        outcome = replace(outcome, predictions=None)
+        not_kept(error, report, record_of(kind, features, settings, used, outcome, more_used))
         return
     keep(record, features.source.bank.path, report)

@@ -70,6 +70,7 @@ def _record(features: Features, run: Run, result: Invariance, start: float) -> N
         "names": list(find_transform(result.transform).parameters),
         "parameters": [list(parameters) for parameters in result.views.parameters],
         "cosine": result.curve.tolist(),
+        "ci95": result.curve_ci95.tolist(),
     }
     outcome = Outcome(
         {**{name: value for name, value in report.items() if name not in _APART}, "by_view": by_view},

@@ -14,7 +14,12 @@ from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.result import Metric
 from engine.evals.invariance.options import InvarianceOptions, Sample
 from engine.evals.invariance.statistics import Statistics
-from engine.evals.invariance.summary import Summary, mean_of_images, mean_of_views
+from engine.evals.invariance.summary import (
+    Summary,
+    interval_of_images,
+    mean_of_images,
+    mean_of_views,
+)
 from stores.json_types import Json, JsonObject
 from stores.parquet import Column
 
@@ -129,6 +134,11 @@ class Invariance:
     def curve(self) -> NDArray[np.float64]:
         """Mean cosine of each view, float64 [k]; NaN where it is undefined."""
         return np.full(self.views.count, nan) if self.reason else mean_of_images(self.cosine)
+
+    @property
+    def curve_ci95(self) -> NDArray[np.float64]:
+        """Half the width of the 95 % interval of each mean of `curve` over groups, float64 [k]; or NaN."""
+        return np.full(self.views.count, nan) if self.reason else interval_of_images(self.cosine, self.groups)
 
     def predictions(self) -> Predictions | None:
         """Return tables `images` and `views`; None where no image was scored.

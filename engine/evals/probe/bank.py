@@ -169,23 +169,23 @@ def _by_workers(executor: Executor, bank: Path | str, jobs: Sequence[_Job]) -> l
     done = dict(executor.run(_unrecorded, tasks))
     outcomes = [outcome for position in range(len(tasks)) for outcome in done[position]]
     for entry, record, lost in outcomes:
-        if record is not None:
+        if lost is None:
             keep(record, bank, entry)
-        elif lost is not None:
-            not_kept(lost, entry)
+        else:
+            not_kept(lost, entry, record)
     return [entry for entry, _, _ in outcomes]
 
 
-def _unrecorded(*task: Any) -> list[tuple[JsonObject, RunRecord | None, EmbankError | None]]:
-    """A worker's results, each with its record, which is written once all workers have succeeded, or with why
-    there is none."""
+def _unrecorded(*task: Any) -> list[tuple[JsonObject, RunRecord, EmbankError | None]]:
+    """A worker's results, each with its record, which is written once all workers have succeeded, and with
+    why it cannot be."""
     with recorded_together(write=False) as batch:
         entries = probes_from_bank(*task)
-    records = {id(entry): record for record, _, entry in batch.waiting}
+    waiting = {id(entry) for _, _, entry in batch.waiting}
     lost = iter(batch.lost)
     return [
-        (entry, records[id(entry)], None) if id(entry) in records else (entry, None, next(lost))
-        for entry in entries
+        (entry, record, None if id(entry) in waiting else next(lost))
+        for entry, record in zip(entries, batch.made, strict=True)
     ]
 
 

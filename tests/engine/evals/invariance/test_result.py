@@ -75,3 +75,17 @@ def test_several_transforms_share_a_table_and_one_without_images_has_none() -> N
     assert frame["cosine.rotation"].tolist() == pytest.approx([0.2, 0.6])
     result = InvarianceResult((none,))
     assert result.predictions() is None and result.metrics()["rotation.cosine"].reason == "grey"
+
+
+def test_the_interval_of_each_view_is_that_of_its_own_images() -> None:
+    """Images of different patients: 1.96 standard errors of the mean, from the definition."""
+    rows = np.arange(12)
+    cosine = np.random.default_rng(0).uniform(-1, 1, (12, 3))
+    cosine[:5, 1] = np.nan  # undefined for five images
+    cosine[1:, 2] = np.nan  # one image gives no interval
+    result = _rotation(rows, cosine, summarise(cosine, np.ones((12, 3)), rows))
+    errors = [np.std(view, ddof=1) / np.sqrt(len(view)) for view in (cosine[:, 0], cosine[5:, 1])]
+    assert result.curve_ci95[:2] == pytest.approx(1.96 * np.array(errors), rel=1e-12)
+    assert np.isnan(result.curve_ci95[2]) and np.isfinite(result.curve).all()
+    few = _rotation(rows, cosine, Summary.empty("too few"))
+    assert np.isnan(few.curve_ci95).all()

@@ -1,0 +1,82 @@
+"""The figure of one record, drawn again: no image, model or embedding is opened."""
+
+import shlex
+from pathlib import Path
+
+from engine.errors import Refused
+from engine.report.record_values import text
+from stores.bank.record_index import RecordEntry
+from stores.bank.records import RunRecord
+
+#: Kinds of records that have a figure.
+KINDS = ("probe", "invariance")
+
+
+def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
+    """Refuse a record that has no figure, or lacks a part of it, as one of an earlier version may.
+
+    Args:
+        bank: as the user named it.
+
+    Raises:
+        Refused: naming the record.
+    """
+    record = entry.record
+    assert record is not None
+    name = f"record {entry.id} ({record.kind}{f' of {entry.model}' * bool(entry.model)})"
+    if record.kind not in KINDS:
+        raise Refused(
+            f"{name} has no figure",
+            f"Figures are drawn of records of {' and '.join(KINDS)}",
+            f"leave -o out to read it, or name a record that `embank records ls {shlex.quote(bank)} --kind "
+            f"{KINDS[0]}` or `--kind {KINDS[1]}` lists",
+        )
+    if record.asked.get("transform") == "multi-view":
+        raise Refused(
+            f"{name} compares pairs of stored views and has no figure",
+            "The figure of an invariance shows the views that transforms made",
+            "leave -o out to read its numbers",
+        )
+    remedy = f"run the evaluation again: `{_command(record, bank)}`, with the options of that run"
+    if record.kind == "probe":
+        from engine.report.probes import sweeps_of
+
+        sweeps_of(record, name, remedy)
+    else:
+        from engine.report.invariance_figure import Transform
+
+        Transform.of(record, name, remedy)
+
+
+def _command(record: RunRecord, bank: str) -> str:
+    """Return the command that makes a record like this one, less its further options."""
+    words = ["embank", record.kind, bank]
+    asked = record.asked
+    labels = text(asked.get("label")).split(", ") if asked.get("multi_label") else [text(asked.get("label"))]
+    for option, values in (
+        ("--model", [text(asked.get("model"))]),
+        ("--label", labels),
+        ("--transform", [text(asked.get("transform"))]),
+    ):
+        words += [word for value in values if value for word in (option, value)]
+    return shlex.join([*words, *["--multi-label"] * bool(asked.get("multi_label"))])
+
+
+def draw(entry: RecordEntry, out: Path) -> None:
+    """Draw the figure of a record that `refuse_undrawable` lets through, as its evaluation drew it.
+
+    Args:
+        out: PNG, SVG or PDF by its ending, written atomically; missing folders are made.
+
+    Raises:
+        Refused: the folder is not writable. MachineFault: the disk is full or fails.
+    """
+    assert entry.record is not None
+    if entry.record.kind == "probe":
+        from engine.report.probes import probe_figure
+
+        probe_figure([entry.record], out)
+    else:
+        from engine.report.invariance_figure import invariance_figure
+
+        invariance_figure([entry.record], out)
