@@ -1,4 +1,4 @@
-"""Counting what a pass has done, and showing it."""
+"""Counts of what a pass has done, and their display."""
 
 import copy
 import time
@@ -12,7 +12,7 @@ from stores.json_types import JsonObject
 
 @dataclass
 class Tally:
-    """Count what has been done.
+    """Counts of what has been done.
 
     Attributes:
         rows, failed: images done, and how many of them have no embedding.
@@ -43,7 +43,7 @@ class Tally:
             clock.blocked_s += more.blocked_s
 
     def since(self, earlier: "Tally") -> "Tally":
-        """The part that has been done after an earlier state of this tally."""
+        """Return the part that has been done after an earlier state of this tally."""
         sizes = Counter(self.batch_sizes)
         sizes.subtract(earlier.batch_sizes)
         first, second, third = (
@@ -66,7 +66,7 @@ class Tally:
 
 
 class Reporter:
-    """Reports the growth of a tally, part by part; the parts add up to the tally."""
+    """A reporter of a tally's growth, part by part; the parts add up to the tally."""
 
     def __init__(self, report: Callable[[Tally], None]) -> None:
         self.tally = Tally()
@@ -80,7 +80,7 @@ class Reporter:
 
 
 class Watch:
-    """Adds up the parts of a pass, and calls the progress callback, not too often.
+    """The sum of a pass's parts, which calls the progress callback, but not too often.
 
     Args:
         models: slugs.

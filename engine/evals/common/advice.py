@@ -2,7 +2,7 @@
 
 
 def name_column(role: str) -> str:
-    """How a bank gets a column that its manifest lacks: `group`, `split` or `label`."""
+    """Return how a bank gets a column that its manifest lacks: `group`, `split` or `label`."""
     return (
         f"name the column with `embank manifest table --{role} COLUMN` and give that manifest to the bank "
         "with `embank bank relabel`"

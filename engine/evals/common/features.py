@@ -285,12 +285,12 @@ class Features:
 
     @property
     def split_names(self) -> tuple[str, ...]:
-        """The splits that there are."""
+        """Names of all splits."""
         return () if self.splits is None else self.splits.names or ()
 
     @property
     def split_remedy(self) -> str:
-        """What gives features splits that have none, for a message."""
+        """Advice for a message: how features without splits get them."""
         return "give `splits` to Features.from_arrays" if self.source is None else name_column("split")
 
     def refuse_arrays(self, evaluation: str) -> Source:
@@ -319,7 +319,7 @@ _PLURALS = {"group": "groups", "split": "splits", "study": "studies", "view": "v
 
 
 def is_torch(array: Any) -> bool:
-    """Whether an array is a torch tensor; torch is not imported."""
+    """Return whether an array is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")  # whoever has a tensor has imported it
     return torch is not None and isinstance(array, torch.Tensor)
 

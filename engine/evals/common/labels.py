@@ -95,7 +95,7 @@ def refuse_measured(column: str, codes: NDArray[np.integer[Any]], names: Sequenc
 
 
 def _different(codes: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Sorted; by counting where that is quicker than sorting a million."""
+    """Return the distinct codes, sorted; count them where that is quicker than sorting a million."""
     if codes.max(initial=0) > 4 * len(codes):
         return np.unique(codes)
     return np.flatnonzero(np.bincount(codes))
@@ -129,7 +129,7 @@ def _odd(kind: object, what: str) -> Refused:
 
 
 def _whole(given: NDArray[Any], what: str) -> NDArray[np.int64]:
-    """Numbers as int64, -1 for negative ones and NaN."""
+    """Return numbers as int64, with -1 for negative ones and NaN."""
     if given.dtype.kind == "f":
         given = np.where(given < 0, -1, given)  # -inf is no label either
         numbers = given[~np.isnan(given)]
@@ -150,7 +150,7 @@ def _whole(given: NDArray[Any], what: str) -> NDArray[np.int64]:
 
 
 def _objects(given: NDArray[Any], what: str) -> Labels:
-    """Texts, or numbers among which some are missing."""
+    """Encode an object array: texts, or numbers of which some are missing."""
     dates = given.dtype.kind in "Mm"
     values = np.where(np.isnat(given), "", given.astype(str)).tolist() if dates else given.tolist()
     try:
@@ -175,7 +175,7 @@ def _text(value: Any) -> str:
 
 
 def _missing(value: Any) -> bool:
-    """None, NaN, NaT, and pandas' NA without pandas."""
+    """Return whether a value is None, NaN, NaT or pandas' NA, without importing pandas."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return bool(isinstance(value, Real) and value != value)

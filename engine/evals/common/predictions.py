@@ -54,7 +54,7 @@ class Predictions:
 
     @classmethod
     def of(cls, rows: NDArray[np.intp], columns: Mapping[str, Column]) -> "Predictions":
-        """One table with a row for each image."""
+        """Return predictions of one table with a row for each image."""
         return cls({"": Table(columns, {"": rows})})
 
     def attachments(self, image_ids: Callable[[], Texts]) -> dict[str, Attachment]:
@@ -65,7 +65,7 @@ class Predictions:
 
 
 def coded(codes: NDArray[np.integer], names: tuple[str, ...] | None) -> Coded:
-    """A column of labels: texts, and numbers that stand for themselves as texts too.
+    """Return a column of labels as texts; numbers that stand for themselves become texts too.
 
     Args:
         codes: [n], none negative.

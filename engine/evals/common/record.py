@@ -34,14 +34,14 @@ class Part:
 
     @classmethod
     def of(cls, rows: NDArray[np.integer], total: int, split: str | None = None) -> "Part":
-        """The part that some of all rows play."""
+        """Describe a part that consists of some of all rows."""
         bits = np.zeros(total, np.bool_)
         bits[rows] = True
         return cls.of_mask(bits, split)
 
     @classmethod
     def of_mask(cls, mask: NDArray[np.bool_], split: str | None = None) -> "Part":
-        """As `of`, from bool [N]."""
+        """Describe a part that is given as a mask, bool [N]."""
         digest = hashlib.sha256(np.packbits(mask, bitorder="little").tobytes()).hexdigest()
         return cls(split, int(np.count_nonzero(mask)), digest)
 
@@ -84,7 +84,7 @@ class Used:
         seed: int | None = None,
         labelled: bool = True,
     ) -> "Used":
-        """Take what features and machine say.
+        """Collect what the features and the machine say.
 
         Args:
             backend: that was used in fact, e.g. `array`.

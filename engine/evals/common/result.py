@@ -34,7 +34,7 @@ class Result(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know, one sentence each."""
+        """Remarks that a reader must know, one sentence each."""
 
     def metrics(self) -> Mapping[str, Metric]:
         """Return the numbers by name, the headline first."""

@@ -9,8 +9,8 @@ from stores.bank.reader import FeatureSet
 class TorchDataset(Dataset[tuple[torch.Tensor, int]]):
     """Usable rows of a feature: item i is (float32 [dim], label code), copied from the mapped files.
 
-    Pickles as the place of the bank, not as its numbers, so that the workers of a `DataLoader` map the same
-    files.
+    Pickling stores the location of the bank, not its numbers, so that all workers of a `DataLoader` map the
+    same files.
 
     Args:
         features: of a bank (`Bank.features`).

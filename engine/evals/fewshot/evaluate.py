@@ -66,12 +66,12 @@ def evaluate_together(
 ) -> list[FewShotResult]:
     """Run a protocol on several models' features of the same images, all on the same episodes.
 
-    Rows that one model has no embedding of are used for none. `FewShotResult.minus` gives paired differences.
+    Rows that lack one model's embedding are left out for all. `FewShotResult.minus` gives paired differences.
 
     Args:
         features: of the same images; labels, patients and splits are those of the first.
-        computes: one for each.
-        clock: that has counted since the start; by default it starts now.
+        computes: one `Compute` for each model.
+        clock: a clock that is running already; by default it starts now.
 
     Raises:
         Refused: as `evaluate`.
@@ -128,12 +128,12 @@ class _About:
 
     @cached_property
     def units(self) -> NDArray[np.int64]:
-        """int64 [N], what an interval is over: patients, or images where none are known."""
+        """int64 [N], the units of an interval: patients, or images where no patients are known."""
         rows = len(self.features)
         return fill_singletons(np.full(rows, -1) if self.patients is None else self.patients)
 
     def result(self, run: Run, key: str, clock: Clock, backend: str) -> FewShotResult:
-        """The result of one model."""
+        """Return the result of one model."""
         tally, names = run.tallies[key], self.labels.names
         interval = intervals.over_episodes(tally.accuracies, population=self.protocol.published)
         boot = per_patient = None
@@ -175,7 +175,7 @@ class _About:
 
 
 def _split(features: Features, word: str | None) -> SplitRows | None:
-    """The rows of the split that is asked for."""
+    """Find the rows of the requested split."""
     if word is None:
         return None
     chosen = features.split_rows({"split": word})
@@ -190,14 +190,14 @@ def _split(features: Features, word: str | None) -> SplitRows | None:
 def _per_patient(
     correct: NDArray[np.int64], queries: NDArray[np.int64], units: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Right answers and queries of each patient who was asked, float64 [2, G]."""
+    """Count correct answers and queries of each patient that was queried, float64 [2, G]."""
     rows = np.flatnonzero(queries)
     _, codes = np.unique(units[rows], return_inverse=True)
     return np.stack([np.bincount(codes, weights=counts[rows]) for counts in (correct, queries)])
 
 
 def _check_memory(options: Options, compute: Compute, models: int) -> None:
-    """Each model's accuracies are kept, and copied once or twice for intervals and the record."""
+    """Refuse more accuracies than memory holds: each model's are copied up to twice later."""
     needed = options.episodes * models * 8 * 4
     compute.check_memory(needed, f"{options.episodes:,} episodes of {models} models", "lower --episodes")
 
@@ -269,7 +269,7 @@ def compare(
 ) -> dict[str, FewShotResult]:
     """Run a protocol on several models' features of the same images, all on the same episodes.
 
-    Rows that one model has no embedding of are masked for all. Arguments otherwise as for `fewshot`;
+    Rows that lack the embedding of one model are masked for all. Arguments otherwise as for `fewshot`;
     `names` are what integer labels stand for. `FewShotResult.minus` gives paired differences.
     """
     options = Options.of(protocol or Protocol(), bootstrap=bootstrap)
@@ -285,7 +285,7 @@ def compare(
 
 
 def compute_for(array: Any, device: str, threads: int | None, backend: str) -> Compute:
-    """Decide where to compute, `auto` being where the features are.
+    """Choose where to compute; `auto` takes the device that holds the features.
 
     Bringing features of the CPU to a device takes longer than the evaluation; torch is imported only if a
     device is named.

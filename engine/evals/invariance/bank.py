@@ -49,7 +49,7 @@ def invariances_from_bank(
     return list(run.result.transforms)
 
 
-#: Members of a report that say what was asked and used; the rest are metrics.
+#: Members of a report that describe settings and inputs; all others are metrics.
 _ASKED = ("model", "mode", "transform", "images", "seed", "arithmetic", "batch_norm")
 _APART = (*_ASKED, "feature", "seconds", "covariance", "not_reproduced", "failed", "transformed")
 

@@ -1,8 +1,8 @@
 """Multi-view invariance: two pictures of one study or patient, compared by their stored features alone.
 
 Frontal and lateral (CheXpert), left and right eye (EyePACS). The scored patients are halved; each half is
-whitened by mean and covariance of all images of other patients than its own, so that no pair helps to make
-its own yardstick, even where every image is in a pair.
+whitened by mean and covariance of all images of patients outside it, so that no pair influences the
+statistics that it is measured by, even where every image is in a pair.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ class MultiViewResult:
     """How alike two views of a study are.
 
     Attributes:
-        pairs: all that can be made; first, second: intp [n], rows of those compared.
+        pairs: number of possible pairs; first, second: intp [n], rows of those compared.
         groups: int64 [n], their patients. halves: int64 [n], 0 or 1, by patient.
         cosine, distance: float64 [n].
         summary: means with intervals over patients; the baseline is over all pairs of a first and a second
@@ -135,7 +135,7 @@ def _statistics(
     options: MultiViewOptions,
     compute: Compute,
 ) -> Statistics:
-    """Mean and covariance of the images of other patients than some pairs'."""
+    """Compute mean and covariance of images of all patients but those of the given pairs."""
     rows = np.flatnonzero(features.ok & ~np.isin(groups, groups[first]))
     if len(rows) < 2:
         raise Refused(
@@ -160,7 +160,7 @@ def _choose(count: int, options: MultiViewOptions) -> NDArray[np.intp]:
 
 
 def _patients(features: Features, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.int64]:
-    """int64 [N] groups of all rows; the two of a pair share a group of their own where none is named."""
+    """Return groups of all rows, int64 [N]; a pair without named groups gets a group of its own."""
     codes = features.texts("group")[0].copy()
     top = int(codes.max(initial=-1)) + 1
     for a, b in zip(first.tolist(), second.tolist(), strict=True):
@@ -173,7 +173,7 @@ def _patients(features: Features, first: NDArray[np.intp], second: NDArray[np.in
 
 
 def _halves(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """0 or 1 for each pair, by patient."""
+    """Assign each pair to half 0 or 1, by patient."""
     names, codes = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         raise Refused("Pairs of one patient only", "Two patients are needed to halve them", "add pairs")
@@ -186,7 +186,7 @@ def _halves(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 def _compare(
     whitening: Whitening, features: NDArray[Any], first: NDArray[np.intp], second: NDArray[np.intp]
 ) -> tuple[UnitVectors, UnitVectors, NDArray[np.float64], NDArray[np.float64]]:
-    """Unit vectors of both views (float32: 8 d bytes a pair), the pairs' cosines and distances."""
+    """Return unit vectors of both views (float32: 8 d bytes a pair), cosines and distances of the pairs."""
     count, rank = len(first), whitening.whitener.rank
     a, b = np.empty((count, rank), np.float32), np.empty((count, rank), np.float32)
     cosine, distance = np.empty(count), np.empty(count)
@@ -204,7 +204,7 @@ def _compare(
 def _baseline(
     halves: list[tuple[UnitVectors, UnitVectors, NDArray[np.int64]]],
 ) -> Baseline:
-    """Mean over pairs of different patients within each half, weighted by their number; its interval."""
+    """Return the mean over pairs of different patients of one half, weighted by their number."""
     means, errors, counts = [], [], []
     for a, b, groups in halves:
         known = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)

@@ -1,4 +1,4 @@
-"""What an invariance to synthetic transforms returns."""
+"""Results of invariance to synthetic transforms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 #: (rows, views) -> uint8 [1 + views, S, S, 3] of each row, the image first; or why it cannot be read.
 Pictures: TypeAlias = "Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]"
-#: Columns, and cosines in all, that are kept beside a record at most; of more views only the means are.
+#: Limits of the tables beside a record: columns, and cosines in all. Beyond them only means over views stay.
 MOST_VIEWS, MOST_COSINES = 4096, 50_000_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Setting:
-    """What all transforms of a run have in common.
+    """Settings and counts that all transforms of a run share.
 
     Attributes:
         model, feature: title and full name. bank: its folder's name.
@@ -62,7 +62,7 @@ class Setting:
         return sum(self.failures.values())
 
     def to_dict(self) -> JsonObject:
-        """Return what of it stands in every transform's report."""
+        """Return the members that stand in every transform's report."""
         options = self.options
         return {
             "bank": self.bank,
@@ -177,12 +177,12 @@ class Invariance:
         return {**body, **numbers, "views": self.views.count, **rest, "seconds": round(self.seconds, 4)}
 
     def to_dict(self) -> JsonObject:
-        """Return the report, less what names the features and what the bank's caches change."""
+        """Return the report without the features' names and without what depends on the bank's caches."""
         body = {name: value for name, value in self.report.items() if name not in _ASIDE}
         return {**body, "covariance": self.setting.statistics.numbers()}
 
 
-#: Members of a report that are no result.
+#: Members of a report that are not results.
 _ASIDE = (
     *("model", "feature", "bank", "views_made", "views_kept", "views_damaged", "seconds"),
     *("record", "record_reason"),
@@ -191,7 +191,7 @@ _ASIDE = (
 
 @dataclass(frozen=True, eq=False)
 class InvarianceResult:
-    """Results of all transforms that were asked for, in their order.
+    """Results of all requested transforms, in the order requested.
 
     Attributes:
         transforms: one result each.
@@ -201,7 +201,7 @@ class InvarianceResult:
 
     @property
     def setting(self) -> Setting:
-        """What they have in common."""
+        """The setting that all transforms share."""
         return self.transforms[0].setting
 
     @property

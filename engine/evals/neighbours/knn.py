@@ -35,7 +35,7 @@ Result = KnnResult
 
 
 def evaluate(features: Features, options: ClassifyOptions, compute: Compute) -> KnnResult:
-    """Classify the test split by its nearest images of the train split, or every image by all others.
+    """Classify test images by their nearest train images, or each image by all others.
 
     Raises:
         Refused: no such split, no usable row in a part, one class only, k larger than what can vote, or no
@@ -92,7 +92,7 @@ def _classify(
     parts = parts if group is None else parts.without_own(group)
     keys = keys_of(parts, group)
     ks = allowed_k(voting.k, len(parts.train), keys)
-    # Rows and distances, what they become as classes and weights, and a copy while they are sorted.
+    # Indices and distances, the classes and weights made of them, and a copy for sorting.
     needed = len(parts.test) * max(ks) * 8 * 6
     compute.check_memory(needed, f"{max(ks):,} neighbours of {len(parts.test):,} images", "lower --k")
     base = Vectors(features.array, parts.train)
@@ -129,7 +129,7 @@ def _classify(
 
 
 def _splits(features: Features, options: ClassifyOptions) -> SplitRows:
-    """Rows of the two splits."""
+    """Find the rows of the two splits."""
     words, known = options.splits, features.split_names
     if not known:
         where = "" if features.source is None else f"The manifest of {features.source.bank.path}"
@@ -161,7 +161,7 @@ def knn_from_bank(
     test_split: str = "test",
     leave_one_out: bool = False,
 ) -> JsonObject:
-    """k-NN on a model's sealed features; keeps a RunRecord.
+    """Classify by nearest neighbours in a model's sealed features; keep a RunRecord.
 
     Args:
         model: slug or feature name.

@@ -1,4 +1,4 @@
-"""What a classification by neighbours returns."""
+"""Results of classification by nearest neighbours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class KnnResult:
-    """What came out.
+    """Result of a classification by nearest neighbours.
 
     Attributes:
         by_k: metrics of each k, in the order asked; the first is the headline.
@@ -56,7 +56,7 @@ class KnnResult:
         group_disjoint: whether a patient's images had no vote for one another.
         notes: what a reader must know, one sentence each.
         scores: of the images tested.
-        others: split -> its rows that played no part. split_notes: which split was taken for which word.
+        others: split -> its rows that were not used. split_notes: which split each word was matched to.
     """
 
     by_k: dict[int, Classification]
@@ -76,7 +76,7 @@ class KnnResult:
 
     @property
     def backend(self) -> str:
-        """What found the neighbours: `array` or `faiss`."""
+        """Backend that searched the neighbours: `array` or `faiss`."""
         return self.neighbours.backend
 
     def metrics(self) -> dict[str, Metric]:
@@ -104,7 +104,7 @@ class KnnResult:
         )
 
     def to_dict(self) -> JsonObject:
-        """`{k, test, by_k, best, images, ...}`; `best` is chosen on the test rows themselves."""
+        """Return `{k, test, by_k, best, images, ...}`; `best` is chosen on the test rows themselves."""
         headline = next(iter(self.by_k))
         best = max(self.by_k, key=lambda k: (self.by_k[k].accuracy, -k))
         return {

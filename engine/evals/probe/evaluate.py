@@ -63,11 +63,11 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Problem:
-    """What several models' features of the same images have in common.
+    """Targets and columns that several models' features of the same images share.
 
     Attributes:
         targets: what is learned: one, unless options name findings.
-        columns: what the parts go by.
+        columns: that the parts are taken from.
     """
 
     targets: tuple[Target, ...]
@@ -143,7 +143,7 @@ def probe(
 
 
 def _split_labels(rows: int, masks: Mapping[str, ArrayLike | None]) -> Labels:
-    """Masks [N] of parts as a split column. Raises Refused if they overlap or differ in length."""
+    """Return masks [N] of parts as a split column. Raises Refused if they overlap or differ in length."""
     arrays = {name: np.asarray(mask, bool) for name, mask in masks.items() if mask is not None}
     lengths = {rows, *map(len, arrays.values())}
     if len(lengths) > 1:

@@ -31,7 +31,7 @@ __all__ = ["LowShot", "LowShotCurve", "OverSeeds", "Shots", "draw", "low_shot", 
 
 
 def numbers(count: int, seed: int, data_set: str) -> NDArray[np.float64]:
-    """One number for each image, float64 [count] in [0, 1), from numpy's Philox4x64.
+    """Draw one number for each image, float64 [count] in [0, 1), from numpy's Philox4x64.
 
     Its key is the first 128 bits, little endian, of SHA-256 over `embank low-shot 1 <JSON [seed, data set]>`.
     """
@@ -42,7 +42,7 @@ def numbers(count: int, seed: int, data_set: str) -> NDArray[np.float64]:
 def draw(
     codes: NDArray[np.integer[Any]], train: NDArray[np.intp], shots: int, order: NDArray[np.float64]
 ) -> NDArray[np.intp]:
-    """Rows of the `shots` train images of each class with the smallest numbers, sorted.
+    """Draw the `shots` train images of each class with the smallest numbers; return their rows, sorted.
 
     Args:
         codes: [N] classes of all images.
@@ -78,7 +78,7 @@ class OverSeeds:
     values: tuple[float, ...]
 
     def to_dict(self) -> JsonObject:
-        """`{mean, ci95, values}`, and `ci95_reason` where there is no interval."""
+        """Return `{mean, ci95, values}`, and `ci95_reason` where there is no interval."""
         body: JsonObject = {"mean": self.mean, "ci95": self.ci95, "values": [*self.values]}
         if len(self.values) < 2:
             body["ci95_reason"] = "an interval over draws needs two of them (--seeds)"
@@ -101,7 +101,7 @@ class Shots:
     metrics: Mapping[str, OverSeeds]
 
     def to_dict(self) -> JsonObject:
-        """`{shots, images, best_C, NAME: {mean, ci95, values}}`."""
+        """Return `{shots, images, best_C, NAME: {mean, ci95, values}}`."""
         metrics: JsonObject = {name: metric.to_dict() for name, metric in self.metrics.items()}
         return {"shots": self.shots, "images": self.images, "best_C": [*self.best_C], **metrics}
 
@@ -122,7 +122,7 @@ class LowShotCurve:
     unconverged: int
 
     def to_dict(self) -> JsonObject:
-        """`{shots, seeds, seed, curve: [{shots, images, best_C, NAME: {mean, ci95, values}}], ...}`."""
+        """Return `{shots, seeds, seed, curve: [{shots, images, best_C, NAME: {...}}], ...}`."""
         return {
             "shots": [point.shots for point in self.points],
             "seeds": self.seeds,
@@ -178,7 +178,7 @@ def _one(
     moments: Scaler | None,
     options: ProbeOptions,
 ) -> tuple[dict[str, float], float, bool]:
-    """Test metrics and the chosen C of one draw, and whether all of its fits converged."""
+    """Return test metrics and the chosen C of one draw, and whether all of its fits converged."""
     val, test = task.parts.val, task.parts.test
     fitted = learn(features, task, rows, options.C, moments, options)
     sweep, _ = swept(fitted, features, val, task.codes[val], options.select or "accuracy")

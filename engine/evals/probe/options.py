@@ -1,4 +1,4 @@
-"""How probes are fitted, on which rows, and what they learn."""
+"""Options of probes: how they are fitted, on which rows, and what they learn."""
 
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
@@ -19,7 +19,7 @@ OLD_BACKENDS = {"lockstep": "batched"}
 
 #: Share of the train images that validation takes, in the study and here.
 VALIDATION = 0.2
-#: Draws of a low-shot curve at most; each is a fit for every number of images and value of C.
+#: Most draws of a low-shot curve; each is a fit for every number of images and value of C.
 MAX_SEEDS = 1000
 
 
@@ -68,7 +68,7 @@ class Fitting:
 
 
 def check_backend(backend: str) -> None:
-    """Refuse a solver that there is not. Raises Refused."""
+    """Refuse the name of a solver that does not exist. Raises Refused."""
     if backend not in BACKENDS:
         raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
 
@@ -142,7 +142,7 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Policies:
-    """What becomes of cells that are neither positive nor negative.
+    """Policies for cells that are neither positive nor negative.
 
     Attributes:
         uncertain: `ignore` masks them, `zeros` makes them negative, `ones` positive.
@@ -174,7 +174,7 @@ class Policies:
 
 @dataclass(frozen=True)
 class LowShot:
-    """What a low-shot curve draws.
+    """Numbers of images and seeds of a low-shot curve.
 
     Attributes:
         shots: images per class, each at least 1.
@@ -182,7 +182,7 @@ class LowShot:
         seed: of the first.
 
     Raises:
-        Refused: a value out of range, or a number of images that is there twice.
+        Refused: a value out of range, or a number of images given twice.
     """
 
     shots: tuple[int, ...] = (1, 2, 5, 10)
@@ -248,7 +248,7 @@ class Options(Fitting):
         splits: SplitOptions | None = None,
         low_shot: LowShot | None = None,
     ) -> "Options":
-        """Options with this way of fitting; its device and threads belong to `Compute`."""
+        """Return options with this way of fitting; its device and threads belong to `Compute`."""
         shared = {member.name: getattr(fitting, member.name) for member in fields(Fitting)}
         return cls(
             **shared,

@@ -1,4 +1,4 @@
-"""What an evaluation by probe returns: one shape for a task, the study's loop, and several findings."""
+"""Result of a probe, in one form for a single task, the study's loop, and several findings."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from stores.json_types import Json, JsonObject
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluation by probe returns.
+    """Result of a probe.
 
     Attributes:
         outcome: of the one task, of the study's loop on it, or of several findings.

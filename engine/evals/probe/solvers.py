@@ -1,4 +1,4 @@
-"""Backends of the probe: each minimises the objective of `logistic.objective` and says how far it came.
+"""Backends of the probe: each minimises the objective of `logistic.objective` and reports its convergence.
 
 `batched` is `engine.kernels.logistic.solver`. `sklearn` is scikit-learn in float64, one value of C after
 another, each started from the one before: L-BFGS, then Newton-CG from there, because L-BFGS ends where a step
@@ -31,17 +31,18 @@ from engine.kernels.standardize import Scaler
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-#: Told (values of C done, to do).
+#: Callback with (values of C done, to do).
 Progress = Callable[[int, int], None]
 
-#: Largest gradient component, of the objective, at which a fit has converged; the solvers aim at a tenth.
+#: A fit has converged if its largest gradient component is at most this share of the objective; the solvers
+#: aim at a tenth of it.
 _CONVERGED = 1e-5
-#: Of L-BFGS on the mean form; it ends sooner where the objective stands still.
+#: Most iterations of L-BFGS on the mean form; it ends sooner where the objective no longer changes.
 _TOLERANCE, _MOST_ITERATIONS, _MOST_STEPS = 1e-9, 20_000, 200
 
 
 class Settings(Protocol):
-    """What a backend must know; `engine.evals.probe.evaluate.ProbeOptions` has it."""
+    """Settings that a backend needs, taken from `engine.evals.probe.options.ProbeOptions`."""
 
     @property
     def backend(self) -> str: ...
@@ -152,7 +153,7 @@ def _known(backend: str) -> str:
 
 
 def _for_batched(moments: Scaler | None, options: Settings, on_progress: Progress | None) -> dict[str, Any]:
-    """Keyword arguments that `fit` and `fit_many` share."""
+    """Return the keyword arguments that `fit` and `fit_many` share."""
     return {
         "class_weight": "balanced" if options.class_weight == "balanced" else None,
         "standardise": None if moments is None else (moments.mean, moments.scale),
@@ -162,14 +163,14 @@ def _for_batched(moments: Scaler | None, options: Settings, on_progress: Progres
 
 
 def _without_iterations(on_progress: Progress | None) -> Callable[[int, int, int], None] | None:
-    """The batched solver also tells how many iterations it has made."""
+    """Adapt a callback to the batched solver, which also passes its number of iterations."""
     if on_progress is None:
         return None
     return lambda done, todo, _: on_progress(done, todo)
 
 
 def _part_of(on_progress: Progress | None, at: int, count: int) -> Progress | None:
-    """Progress of one of several tasks as that of all."""
+    """Return a callback that reports the progress of one of several tasks as that of all."""
     if on_progress is None:
         return None
     return lambda done, todo: on_progress(at * todo + done, count * todo)
@@ -187,7 +188,7 @@ def _sklearn(
     device: str,
     on_progress: Progress | None,
 ) -> list[_Found]:
-    """Fits at every C, made from strong to weak regularisation."""
+    """Fit at every C, from strong to weak regularisation."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(warm_start=True, class_weight="balanced" if balanced else None)
@@ -207,7 +208,7 @@ def _sklearn(
 
 
 def fit_quietly(model: "LogisticRegression", x: NDArray[Any], y: NDArray[Any]) -> bool:
-    """Fit; False where scikit-learn warned that it did not converge. Other warnings pass."""
+    """Fit; return False if scikit-learn warned that it did not converge. Other warnings pass."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings(record=True) as caught:
@@ -230,7 +231,7 @@ def _cuml(
     device: str,
     on_progress: Progress | None,
 ) -> list[_Found]:
-    """Fits at every C, each from zero: cuML has no warm start."""
+    """Fit at every C, each from zero: cuML has no warm start."""
     model_class, cupy = cuml_modules(device)
     found: list[_Found] = []
     with cupy.cuda.Device(int(device.partition(":")[2] or 0)):

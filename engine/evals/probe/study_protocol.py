@@ -36,7 +36,7 @@ CONVERGED = 1e-6
 
 @dataclass(frozen=True)
 class PublishedFit:
-    """What one fit of the study's loop came to.
+    """Result of one fit of the study's loop.
 
     Attributes:
         weight_decay: 1 / C, of the multinomial form.
@@ -68,7 +68,7 @@ class Published:
     """The study's probe of one task.
 
     Attributes:
-        metric: chosen and tested by.
+        metric: the score that C is chosen by and the test part is judged by.
         sweep: in the order of the grid.
         best: position of the chosen one.
         final: the fit on train + validation.
@@ -130,7 +130,7 @@ def published(
         parts: with validation cut by `splits` in mode `as-published`.
         metric: accuracy, or mean per-class accuracy, which the study took for EyePACS and STOIC.
         compare: how to find the converged objectives that the fits are compared with; None does not.
-        on_progress: told (fits done, to do).
+        on_progress: called with (fits done, to do).
     """
     loop = _Loop(classes, {"accuracy": metrics.accuracy}.get(metric, metrics.mean_per_class_accuracy))
     clock = time.perf_counter()
@@ -155,7 +155,7 @@ def published(
 
 
 def strength(decay: float, classes: int) -> float:
-    """C of today's scikit-learn for a weight decay of the study's multinomial form."""
+    """Return C of today's scikit-learn for a weight decay of the study's multinomial form."""
     return (2 if classes == 2 else 1) / decay
 
 
@@ -194,9 +194,9 @@ class _Loop:
         self._known: NDArray[np.integer[Any]] = np.zeros(0, np.int64)
 
     def fit(self, on: _Rows, decay: float, val: _Rows | None = None) -> _Fit:
-        """Fit, and score where there are rows to."""
+        """Fit, and score if validation rows are given."""
         if len(on.known) != len(self._known):
-            self._model.__dict__.pop("coef_", None)  # of fewer classes: there is nothing to start from
+            self._model.__dict__.pop("coef_", None)  # it knew fewer classes: it cannot be started from
         self._known, model = on.known, self._model
         model.set_params(C=strength(decay, len(on.known)), tol=TOLERANCE / len(on.y))
         fine = solvers.fit_quietly(model, on.x, on.y)
@@ -207,7 +207,7 @@ class _Loop:
         return _Fit(decay, float(score), int(model.n_iter_[0]), not fine, coef, intercept)
 
     def probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Of the last fit: [n, K], 0 for classes that it does not know."""
+        """Return probabilities of the last fit: [n, K], 0 for classes that it does not know."""
         found = np.zeros((len(x), self._classes))
         found[:, self._known] = self._model.predict_proba(x)
         return found

@@ -2,11 +2,11 @@
 
 A column of classes gives codes from 0 in the order of its names. A column of findings has cells 1 (positive),
 0 (negative), -1 (uncertain) or nothing, as CheXpert's 14 have; it becomes 0, 1 or -1 (masked: the image takes
-no part in this finding) by two stated policies. What a policy does to how many cells is always counted.
+no part in this finding) by two stated policies. The cells that a policy changes are always counted.
 
 The study's code turned an uncertain cell into a uniform draw from [0.55, 0.85], and then, for the linear
-probe, into an integer: 0. That is `zeros` here. A soft label proper is refused: the objective that all
-solvers share has whole targets.
+probe, into an integer: 0. That is `zeros` here. Real soft labels are refused: the objective that all
+solvers share takes integer targets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ class Target:
     counted: Mapping[str, int]
 
     def to_dict(self) -> JsonObject:
-        """`{column, classes: {name: images}, masked, counted}`."""
+        """Return `{column, classes: {name: images}, masked, counted}`."""
         counts = np.bincount(self.codes[self.codes >= 0], minlength=len(self.classes)).tolist()
         return {
             "column": self.column,
@@ -78,7 +78,7 @@ class Target:
 
 
 def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str]) -> Target:
-    """A column of classes as a task.
+    """Make a task of a column of classes.
 
     Args:
         codes: [N] index into `names`, -1 where the cell is empty.
@@ -113,7 +113,7 @@ def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str
 def finding_of(
     column: str, codes: NDArray[np.integer[Any]], names: Sequence[str], policies: Policies
 ) -> Target:
-    """A column of 1, 0, -1 and empty cells as a task of two classes.
+    """Make a task of two classes of a column of 1, 0, -1 and empty cells.
 
     Args:
         codes, names: as in `classes_of`.
@@ -148,7 +148,7 @@ def finding_of(
 
 
 def together(targets: Sequence[Target]) -> NDArray[np.int8]:
-    """Findings side by side: int8 [N, T] of 0, 1 and -1 (masked), as `fit_many` takes them."""
+    """Put findings side by side: int8 [N, T] of 0, 1 and -1 (masked), as `fit_many` takes them."""
     return np.stack([target.codes for target in targets], axis=1).astype(np.int8)
 
 

@@ -1,4 +1,4 @@
-"""Saliency with a record: of the images of a bank, or of a manifest."""
+"""Saliency of the images of a bank or of a manifest, with a record."""
 
 from collections.abc import Callable
 from dataclasses import asdict

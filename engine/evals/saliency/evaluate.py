@@ -144,7 +144,7 @@ class _Job:
         self._started = time.perf_counter()
 
     def close(self) -> None:
-        """Let the model's threads go."""
+        """Stop the model's threads."""
         if self._occluder is not None:
             self._occluder.close()
 
@@ -197,7 +197,7 @@ class _Job:
         )
 
     def make_ready(self) -> None:
-        """Load the model if some map has to be computed: it may be refused, and nothing is kept by then."""
+        """Load the model if a map has to be computed; it may be refused before any map is kept."""
         finer = MapFolder(self.images.home, {**self.settings(), "stride": 1})
         for row in self.rows:
             try:
@@ -250,7 +250,7 @@ class _Job:
         return finished
 
     def _reckon(self, occluder: Occluder, pixels: NDArray[np.uint8], scores: Scores) -> None:
-        """Time a few squares of the first map that is computed, on the CPU, and tell what all will take."""
+        """Time a few squares of the first map that is computed, on the CPU, and report the time of all."""
         if self._estimate is not None or self.runtime.on_cuda:
             return
         before = int(scores.done.sum())
@@ -271,7 +271,7 @@ class _Job:
     def _measure_stride(
         self, occluder: Occluder, digest: str, pixels: NDArray[np.uint8], map: NDArray[np.float64]
     ) -> None:
-        """Keep how far the first map that is computed lies from the exact one; at stride 1 it is that."""
+        """Store the error of the first map that is computed; at stride 1 it is the exact map."""
         if self.squares.stride > 1 and self._stride_error is None:
             self._measured[digest] = stride_error(occluder, pixels, map, stream("stride", 0, digest))
             self.folder.keep_stride_error(digest, self._measured[digest])
@@ -288,7 +288,7 @@ class _Job:
             self.hooks.on_progress(progress)
 
     def result(self, items: tuple[Item, ...], seconds: float) -> SaliencyResult:
-        """Put together what was measured."""
+        """Return the result of the measured items."""
         setting = Setting(
             self.images.title, self.spec.weights_sha256, self.options, self.squares,
             self.runtime.precision, self.runtime.device, self.folder.digest,
@@ -316,7 +316,7 @@ class _Job:
         return tuple(notes)
 
     def _interval(self, items: tuple[Item, ...]) -> Bootstrap | None:
-        """Interval of the mean over patients, or images where none are known; None of fewer than two."""
+        """Return the interval of the mean over patients, or images without any; None of fewer than two."""
         measured = [item for item in items if np.isfinite(item.diffusion)]
         values = np.array([item.diffusion for item in measured])
         groups = compact_groups(self.images.manifest.codes("group")[0])[[item.row for item in measured]]
@@ -328,7 +328,7 @@ class _Job:
 
 
 def _render(source: ImageSource, row: int, recipe: Recipe, size: int) -> tuple[str, NDArray[np.uint8]]:
-    """SHA-256 of the file, and its pixels at the working size, by Pillow."""
+    """Return the file's SHA-256, and its pixels at the working size, by Pillow."""
     data = source.read(row)
     header = sniff(data, recipe, source.limits)
     if min(header.width, header.height) < size:

@@ -1,4 +1,4 @@
-"""What saliency looks at: the images of a bank or a manifest, a model, and where to keep the maps."""
+"""Inputs of saliency: the images of a bank or a manifest, a model, and the folder for the maps."""
 
 from dataclasses import dataclass
 from pathlib import Path

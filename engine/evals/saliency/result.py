@@ -1,4 +1,4 @@
-"""What saliency returns: attentive diffusion of each image, their mean, and how exact the maps are."""
+"""Results of saliency: attentive diffusion of each image, their mean, and the errors of the maps."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -79,7 +79,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the maps of a run have in common.
+    """Settings that the maps of a run share.
 
     Attributes:
         model: what people call it. weights: SHA-256 of its weights.
@@ -210,7 +210,7 @@ class SaliencyResult:
         return {**self.interval.to_dict(), "level": 0.95, "over": "images or patients"}
 
     def _stride_error(self) -> "JsonObject | None":
-        """What the report says of the stride; None at stride 1, whose map is the exact one."""
+        """Return the report's entry on the error of the stride; None at stride 1, which is exact."""
         if self.stride_error is not None:
             return {"image_id": self.stride_error_of, **self.stride_error.to_dict()}
         if self.setting.squares.stride == 1:
@@ -219,9 +219,9 @@ class SaliencyResult:
         return {**StrideError.unknown().to_dict(), "reason": reason}
 
     def to_dict(self) -> JsonObject:
-        """Return the report, less the model's name and what depends on the maps that were there already."""
+        """Return the report without the model's name and what depends on maps that existed before."""
         return {name: value for name, value in self.report.items() if name not in _ASIDE}
 
 
-#: Members of a report that are no result.
+#: Members of a report that are not results.
 _ASIDE = ("model", "computed", "estimate", "places_per_s", "seconds", "files", "record", "record_reason")
