@@ -40,7 +40,7 @@ app = typer.Typer(
 
 @command(app, "ls")
 def bank_ls(bank: BankPath, json: Json = False) -> None:
-    """The features a bank holds."""
+    """List the features of a bank."""
     from engine.report.bank_text import print_features
     from stores.bank.reader import Bank
 
@@ -59,7 +59,7 @@ Failures = Annotated[bool, option(WHAT, "--failures", help="List failed rows wit
 def bank_show(
     bank: BankPath, model: ModelFilter = None, failures: Failures = False, json: Json = False
 ) -> None:
-    """What made the features: key, provenance, certificate, failures."""
+    """Show what made the features: key, provenance, certificate, failures."""
     from engine.report.bank_text import print_descriptions
     from stores.bank.reader import Bank
 
@@ -72,7 +72,7 @@ def bank_show(
 
 @command(app, "verify")
 def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -> None:
-    """Re-hash every file against its seal. Exit 0 if whole, 1 if damaged."""
+    """Check every file against its recorded SHA-256. Exit 0 if intact, 1 if damaged."""
     from engine.report.bank_text import print_verified
     from stores.maintenance.verify import verify
 
@@ -88,7 +88,7 @@ LostManifest = Annotated[
         WHAT,
         "--manifest",
         metavar="MANIFEST",
-        help="The bank's manifest, to be put back where it is lost or damaged.",
+        help="The bank's manifest, in case its own copy is lost or damaged.",
     ),
 ]
 
@@ -102,7 +102,7 @@ def bank_repair(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Compute damaged chunks again; put back those that come out as they were promised."""
+    """Compute damaged chunks again; put back those that equal the original by their digests."""
     from engine.embed.repair import repair
     from engine.report import console
     from engine.report.bank_text import print_damage, print_repair
@@ -136,7 +136,7 @@ def bank_export(
 ) -> None:
     """Write embeddings, status and manifest as npy or Parquet files.
 
-    -o takes the folder for them.
+    -o takes their folder.
     """
     from engine.report.console import write
     from stores.bank.export import export_all
@@ -180,7 +180,7 @@ Yes = Annotated[bool, option(PROTOCOL, "--yes", help="Do not ask.")]
 
 @command(app, "rm")
 def bank_rm(bank: BankPath, feature: FeatureWord, yes: Yes = False, json: Json = False) -> None:
-    """Remove one feature with its caches, sealed, unfinished or damaged; records and other features stay."""
+    """Remove a feature, finished, unfinished or damaged, with its caches; records and other features stay."""
     from engine.report.bank_text import print_removed
     from stores.maintenance.remove import removable, remove
 
@@ -202,13 +202,18 @@ def _demand_yes(question: str) -> None:
 
 MaxSize = Annotated[
     str,
-    option(WHAT, "--max-size", metavar="SIZE", help="What may stay, e.g. 10GB: the most recently used."),
+    option(
+        WHAT,
+        "--max-size",
+        metavar="SIZE",
+        help="Size that may stay, e.g. 10GB; the most recently used caches do.",
+    ),
 ]
 
 
 @command(app, "prune")
 def bank_prune(bank: BankPath, max_size: MaxSize = "0", json: Json = False) -> None:
-    """Remove caches (views, occlusion maps, statistics, copies from buckets): what can be made again."""
+    """Remove caches, which can be made again: views, occlusion maps, statistics, copies from buckets."""
     from engine.report.bank_text import print_pruned
     from stores.bank.caches import prune, size
 
@@ -224,7 +229,7 @@ def bank_relabel(
     model: ModelsFilter = None,
     json: Json = False,
 ) -> None:
-    """The same features under other labels, splits and groups: a new bank, and nothing computed again.
+    """Make a new bank of the same features with other labels, splits and groups; nothing is recomputed.
 
     -o takes the new bank: a directory, or its URL.
     """
@@ -241,7 +246,7 @@ def bank_relabel(
 
 
 class AuditOutput(Options):
-    """What an audit writes."""
+    """Options for the files that an audit writes."""
 
     out: MaybeFile = None
     sheet: Annotated[
@@ -266,7 +271,7 @@ def bank_audit(
     max_pairs: MaxPairs = 10_000,
     device: Device = "auto",
 ) -> None:
-    """Near-duplicate images, and what leaks across splits. Findings are results: exit 0.
+    """Find near-duplicate images, and images or patients in several splits. Findings are results: exit 0.
 
     -o takes the pairs: .csv, .parquet, .json or .tex.
     """
@@ -295,7 +300,7 @@ def bank_audit(
 def _audit_outputs(
     bank: str, model: str, output: AuditOutput, root: Path | None
 ) -> Callable[["Audit", list[str]], dict[str, Any]]:
-    """Check the outputs of an audit. Returns what draws the sheet, if there is to be one, for the report."""
+    """Check the outputs of an audit. Returns a function that draws the sheet, if one was requested."""
     from stores.outputs import TABLES
 
     sheet = output.sheet

@@ -47,7 +47,7 @@ class Options:
 
 
 def option(panel: str, *names: str, help: str, **settings: Any) -> Any:
-    """Declare an option, to stand in an `Annotated`.
+    """Declare an option for use in an `Annotated`.
 
     Args:
         panel: of the help, one of the names above.
@@ -61,7 +61,7 @@ def option(panel: str, *names: str, help: str, **settings: Any) -> Any:
 
 
 def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Callable[[_Function], _Function]:
-    """Register a function, its `Options` expanded, as a command; the function itself stays as it is.
+    """Register a function, with its `Options` expanded, as a command; the function itself is unchanged.
 
     Args:
         app: the group that the command is in.
@@ -83,7 +83,7 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
 
 
 def expanded(function: Callable[..., None]) -> Callable[..., None]:
-    """The function with the fields of its `Options` as keyword parameters instead, in the panels' order.
+    """Return the function with the fields of its `Options` as keyword parameters, in the panels' order.
 
     Raises:
         TypeError: an annotation is a text (`from __future__ import annotations`), or two parameters have the
@@ -117,7 +117,7 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fields(kind: type[Options]) -> list[inspect.Parameter]:
-    """The fields of a class of options as parameters."""
+    """Return the fields of a class of options as parameters."""
     return [
         inspect.Parameter(
             name,
@@ -130,7 +130,7 @@ def _fields(kind: type[Options]) -> list[inspect.Parameter]:
 
 
 def _place(parameter: inspect.Parameter) -> int:
-    """The place of a parameter's panel; arguments and the context, which have none, are first."""
+    """Return the place of a parameter's panel; arguments and the context, which have none, are first."""
     for info in getattr(parameter.annotation, "__metadata__", ()):
         if info.rich_help_panel in _PANELS:
             return 1 + _PANELS.index(info.rich_help_panel)
@@ -138,7 +138,7 @@ def _place(parameter: inspect.Parameter) -> int:
 
 
 def _refuse_in_words(kind: Any) -> None:
-    """Have the type of an option that takes one of some words refuse another with value, rule and remedy."""
+    """Make the type of a choice refuse an unknown word with value, rule and remedy."""
     words, usual = list(getattr(kind, "choices", ())), kind.convert
     if not words:
         return

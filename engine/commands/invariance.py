@@ -62,14 +62,14 @@ class Protocol(Options):
     """How likeness is measured."""
 
     views: Annotated[
-        int, option(PROTOCOL, min=1, help="Of each image, where a transform does not fix it.")
+        int, option(PROTOCOL, min=1, help="Views of each image, where a transform does not fix it.")
     ] = 256
     shrinkage: Annotated[
         str | None,
         option(
             PROTOCOL,
             metavar="RULE",
-            help="Of the covariance: ledoit-wolf, ridge=VALUE, components=COUNT or none.",
+            help="Rule for the covariance: ledoit-wolf, ridge=VALUE, components=COUNT or none.",
             show_default="ledoit-wolf; ridge=1e-6 as-published",
         ),
     ] = None

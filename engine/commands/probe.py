@@ -42,13 +42,17 @@ class What(Options):
         option(WHAT, "--multi-label", help="The columns are findings: learn all of them in one run."),
     ] = False
     train_split: TrainSplit = "train"
-    val_split: Annotated[
-        str, option(WHAT, "--val-split", metavar="SPLIT", help="The images that choose C.")
-    ] = "val"
+    val_split: Annotated[str, option(WHAT, "--val-split", metavar="SPLIT", help="Split to choose C on.")] = (
+        "val"
+    )
     test_split: TestSplit = "test"
     val_fraction: Annotated[
         float,
-        option(WHAT, "--val-fraction", help="Of the train patients, to choose C where no split is for that."),
+        option(
+            WHAT,
+            "--val-fraction",
+            help="Share of the train patients to choose C on, if no split is for that.",
+        ),
     ] = 0.2
     holdout: Annotated[
         bool, option(WHAT, "--holdout", help="No test split: hold out a fifth of the train patients.")
@@ -62,11 +66,11 @@ class Protocol(Options):
     uncertain: UncertainFindings = None
     blank: Annotated[
         Blank | None,
-        option(PROTOCOL, help="What empty findings become.", show_default="ignore; zeros as-published"),
+        option(PROTOCOL, help="Treatment of empty findings.", show_default="ignore; zeros as-published"),
     ] = None
-    c_min: Annotated[float, option(PROTOCOL, "--c-min", help="Smallest C: the strongest regularisation.")] = (
-        1e-5
-    )
+    c_min: Annotated[
+        float, option(PROTOCOL, "--c-min", help="Smallest inverse regularisation C; it regularises most.")
+    ] = 1e-5
     c_max: Annotated[
         float,
         option(PROTOCOL, "--c-max", help="Largest inverse regularisation C; 1/C is weight decay."),
@@ -77,7 +81,7 @@ class Protocol(Options):
         option(
             PROTOCOL,
             metavar="SCORE",
-            help="Of the validation, to choose C: accuracy, mean-per-class, auroc or log-loss.",
+            help="Validation score that chooses C: accuracy, mean-per-class, auroc or log-loss.",
             show_default="accuracy; auroc with --multi-label",
         ),
     ] = None
@@ -86,7 +90,7 @@ class Protocol(Options):
         option(
             PROTOCOL,
             "--standardise/--no-standardise",
-            help="By mean and deviation of the rows fitted; --no-standardise does not.",
+            help="By mean and deviation of the rows fitted; --no-standardise keeps features unscaled.",
         ),
     ] = True
     class_weight: Annotated[
@@ -99,7 +103,7 @@ class Protocol(Options):
             PROTOCOL,
             "--low-shot",
             metavar="COUNTS",
-            help="Also train on so many images a class, e.g. 1,2,5,10.",
+            help="Also train on these numbers of images per class, e.g. 1,2,5,10.",
         ),
     ] = None
     seeds: Annotated[int, option(PROTOCOL, help="Draws of --low-shot.")] = 5
@@ -177,7 +181,7 @@ def _options(protocol: Protocol, machine: Machine) -> "ProbeOptions":
 
 
 def _wanted(what: What, protocol: Protocol) -> "BankProbe":
-    """What is learned from what."""
+    """Return which labels are learned from which rows."""
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.lowshot import LowShot
     from engine.evals.probe.parts import SplitOptions
@@ -186,7 +190,7 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
     mode, seed, uncertain, blank = protocol.mode, protocol.seed, protocol.uncertain, protocol.blank
     policies = None
     if what.multi_label or uncertain or blank:
-        # The study's uncertain cells became 0, as its blank ones were.
+        # In the study uncertain cells became 0, like blank ones.
         usual: Literal["zeros", "ignore"] = "zeros" if mode is Mode.as_published else "ignore"
         words: tuple[Any, Any] = (uncertain.value if uncertain else usual, blank.value if blank else usual)
         policies = Policies(*words)

@@ -64,7 +64,7 @@ class Protocol(Options):
         option(
             PROTOCOL,
             min=1,
-            help="Pixels from place to place; 1 is exact, and the study's.",
+            help="Step of the square, pixels; 1 is exact, and the study's.",
             show_default="8 on the CPU, where 1 takes hours; 1 on a GPU and as-published",
         ),
     ] = None
@@ -118,9 +118,9 @@ class Output(Options):
 def saliency(
     source: BankOrManifest, what: What, protocol: Protocol, machine: Machine, output: Output
 ) -> None:
-    """Occlusion maps and attentive diffusion. Run it again to resume; finished maps are kept.
+    """Compute occlusion maps and attentive diffusion. Run it again to resume; finished maps are kept.
 
-    Images are drawn by --seed, or named by --id, which may be repeated. --mode as-published takes one image
+    Images are drawn by --seed, or named by --id, which may be repeated. --mode as-published uses one image
     and the study's settings. --precision bf16 is faster; its error is measured and recorded. -o takes the
     folder for overlays (PNG) and maps (npy); it is needed with a manifest.
     """
@@ -169,7 +169,7 @@ def _open(source: str, what: What, protocol: Protocol, output: Output) -> "Image
 def _gallery(
     chosen: "Images", options: "SaliencyOptions", runtime: "Runtime", output: Output
 ) -> "Gallery | None":
-    """The folder of overlays, if there is to be one; refused if there is something else in it."""
+    """Return the folder of overlays, if one was requested; refuse one with other files in it."""
     if not output.out:
         return None
     from engine.report.overlays import About, Gallery, refuse_other_files

@@ -43,7 +43,7 @@ class Protocol(Options):
     k: Neighbours = 10
     keep_query: Annotated[
         bool,
-        option(PROTOCOL, "--keep-query", help="List the query as well, if it is an image of the bank."),
+        option(PROTOCOL, "--keep-query", help="Also list the query, if it is an image of the bank."),
     ] = False
     distance: NeighbourDistance = Distance.cosine
     index: Annotated[
@@ -68,7 +68,7 @@ class Output(Options):
 
 
 def search(bank: BankPath, what: What, protocol: Protocol, machine: Machine, output: Output) -> None:
-    """The images of a bank nearest to one of them, or to an image file.
+    """Search the images of a bank nearest to one of them, or to an image file.
 
     --id or --image says which. -o takes a contact sheet: .png, .svg or .pdf.
     """
@@ -97,7 +97,7 @@ def search(bank: BankPath, what: What, protocol: Protocol, machine: Machine, out
 def _search(bank: str, what: What, protocol: Protocol, machine: Machine) -> "SearchResult":
     from engine.evals.neighbours.search import search as run
 
-    distance: Any = protocol.distance.value  # a word that the option takes here
+    distance: Any = protocol.distance.value  # a word that the option accepts here
     return run(
         bank,
         what.model,

@@ -1,4 +1,4 @@
-"""What `embank bank` prints, but for its audit."""
+"""What `embank bank` prints, except its audit."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ def print_damage(damaged: Sequence[Mapping[str, Any]]) -> None:
     Args:
         damaged: `{path, reason, remedy}` each.
     """
-    for each in damaged:
-        print(f"{each['path']}: {each['reason']}")
-    for remedy in dict.fromkeys(each["remedy"] for each in damaged):
+    for file in damaged:
+        print(f"{file['path']}: {file['reason']}")
+    for remedy in dict.fromkeys(file["remedy"] for file in damaged):
         print(f"  remedy: {remedy}.")
 
 
@@ -52,7 +52,7 @@ def print_relabel(r: "RelabelReport") -> None:
 
 def print_features(infos: list[Any]) -> None:
     """Print the features of a bank (`stores.bank.reader.FeatureInfo`)."""
-    columns = ["name", "feature", "rows", "dim", "dtype", "ok", "failed", "pending", "MiB", "sealed"]
+    columns = ["name", "feature", "rows", "dim", "dtype", "ok", "failed", "pending", "MiB", "finished"]
     names = ("title", "name", "rows", "dim", "dtype", "ok", "failed", "pending")
     console.print_table(
         columns,
@@ -64,15 +64,15 @@ def print_features(infos: list[Any]) -> None:
 
 
 def print_descriptions(bank: str, rows: int, chunk_rows: int, shown: list[dict[str, Any]]) -> None:
-    """Print what made the features, and the rows that failed where these are among the facts."""
+    """Print what made the features, and the failed rows if these were requested."""
     print(f"{bank}: {rows:,} rows in chunks of {chunk_rows:,}")
-    for one in shown:
+    for feature in shown:
         print()
-        print(one["name"] + f" ({one['title']})" * (one["title"] != one["name"]))
+        print(feature["name"] + f" ({feature['title']})" * (feature["title"] != feature["name"]))
         for section in ("key", "counts", "provenance", "certificate"):
-            for field, value in (one.get(section) or {}).items():
+            for field, value in (feature.get(section) or {}).items():
                 print(f"  {section}.{field}: {value}")
-        for failure in one.get("failures", ()):
+        for failure in feature.get("failures", ()):
             print(f"  row {failure['row']}: {failure['code']}: {failure['detail']}")
 
 
@@ -82,7 +82,7 @@ def print_verified(bank: str, chunks: int, damaged: list[dict[str, Any]]) -> Non
         print(f"{bank}: {chunks:,} chunks verified, no damage")
         return
     print_damage(damaged)
-    print(f"{len(damaged)} damaged files; `embank bank repair {bank}` mends what it can")
+    print(f"{len(damaged)} damaged files; `embank bank repair {bank}` repairs what it can")
 
 
 def print_removed(bank: str, title: str, feature: str, size: str) -> None:

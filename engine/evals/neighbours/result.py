@@ -97,7 +97,7 @@ class KnnResult:
     def __repr__(self) -> str:
         k, test = next(iter(self.by_k.items()))
         return (
-            f"KnnResult(accuracy {number(test.accuracy)}, per class "
+            f"KnnResult(accuracy {number(test.accuracy)}, balanced "
             f"{number(test.mean_per_class_accuracy)}, AUROC {number(test.auroc)} at k = {k}; "
             f"{counted(len(self.test_rows), 'image')} tested, {len(self.train_rows):,} voting, "
             f"{self.classes:,} classes)"
