@@ -64,8 +64,8 @@ def bank_show(
     from stores.bank.reader import Bank
 
     store = Bank.open(bank)
-    chosen = store.select(model)
-    shown = [store.describe(info.name, failures=failures) for info in store.list() if info.name in chosen]
+    selected = store.select(model)
+    shown = [store.describe(info.name, failures=failures) for info in store.list() if info.name in selected]
     document = {"bank": str(bank), "rows": store.rows, "chunk_rows": store.chunk_rows, "features": shown}
     show(document, json, lambda: print_descriptions(bank, store.rows, store.chunk_rows, shown))
 
@@ -146,8 +146,8 @@ def bank_export(
     local = store.backend.local_path(store.path)
     beside = Path() if local is None else local.parent
     target = out or beside / f"{store.path.name}-export"
-    chosen = store.select(model)
-    infos = [info for info in store.list() if info.name in chosen]
+    selected = store.select(model)
+    infos = [info for info in store.list() if info.name in selected]
     if not infos:
         raise Refused(f"{bank} has no features", "An export takes what is there", "run `embank embed` first")
     features = [store.features(info.name) for info in infos]
@@ -184,12 +184,12 @@ def bank_rm(bank: BankPath, feature: FeatureWord, yes: Yes = False, json: Json =
     from engine.report.bank_text import print_removed
     from stores.maintenance.remove import removable, remove
 
-    chosen = removable(bank, feature)
-    size = f"{chosen.bytes / 2**20:,.1f} MiB"
+    removal = removable(bank, feature)
+    size = f"{removal.bytes / 2**20:,.1f} MiB"
     if not yes:
-        _demand_yes(f"Remove {chosen.title} ({chosen.feature}, {size}) from {bank} for good?")
-    report = remove(chosen)
-    show(report, json, lambda: print_removed(bank, chosen.title, chosen.feature, size))
+        _demand_yes(f"Remove {removal.title} ({removal.feature}, {size}) from {bank} for good?")
+    report = remove(removal)
+    show(report, json, lambda: print_removed(bank, removal.title, removal.feature, size))
 
 
 def _demand_yes(question: str) -> None:
@@ -284,14 +284,16 @@ def bank_audit(
     draw = _audit_outputs(bank, model, output, root)
     undone: list[Exception] = []
     with together() as batch:
-        found = audit(bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device))
+        result = audit(
+            bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device)
+        )
         image_ids = Bank.open(bank).manifest().image_ids if output.out or output.sheet else []
-        report = dict(found.report)
+        report = dict(result.report)
         with noting(undone):
-            report |= draw(found, image_ids)
+            report |= draw(result, image_ids)
     if output.out:
         with noting(undone):
-            write_pairs(found, image_ids, output.out)
+            write_pairs(result, image_ids, output.out)
             report["file"] = str(output.out)
     show(report, output.json, lambda: print_audit(report))
     say_undone(batch, undone)
@@ -307,11 +309,11 @@ def _audit_outputs(
     check_output(output.out, bank, "bank audit", output.force, kinds=TABLES)
     check_output(sheet, bank, "bank audit", output.force)
     if sheet is None:
-        return lambda found, image_ids: {}
+        return lambda result, image_ids: {}
     from engine.report.sheets import audit_sheet, pictures_of
 
     pictures = pictures_of(bank, model, root=root)
-    return lambda found, image_ids: {
-        "unreadable": audit_sheet(pictures, image_ids, found, sheet),
+    return lambda result, image_ids: {
+        "unreadable": audit_sheet(pictures, image_ids, result, sheet),
         "sheet": sheet,
     }

@@ -74,7 +74,7 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
 
         described.__name__ = function.__name__
         paragraphs = (function.__doc__ or "").split("\n\n")
-        described.__doc__ = "\n\n".join(" ".join(each.split()) for each in paragraphs)
+        described.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
         kind: Any = functools.partial(_Command, function=function)
         app.command(name, cls=kind, **settings)(described)
         return function
@@ -105,11 +105,11 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**values: Any) -> None:
-        given = {
-            name: kind(**{each: values.pop(each) for each in kind.__annotations__})
+        options = {
+            name: kind(**{field: values.pop(field) for field in kind.__annotations__})
             for name, kind in made.items()
         }
-        function(**given, **values)
+        function(**options, **values)
 
     run.__signature__ = inspect.Signature(sorted(parameters, key=_place))  # type: ignore[attr-defined]
     run.__annotations__ = {}  # the signature has all of it, and typer would look through them twice
@@ -180,8 +180,8 @@ class _Command(TyperCommand):
         )
         for param in params:
             _refuse_in_words(param.type)
-        for each, value in (("params", params), ("callback", callback)):
-            self.__dict__.setdefault(each, value)  # a callback that was set before stays
+        for attribute, value in (("params", params), ("callback", callback)):
+            self.__dict__.setdefault(attribute, value)  # a callback that was set before stays
         return self.__dict__[name]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -226,13 +226,13 @@ def _resolve(slugs: list[str], weights: list[str], recipe: str | None, seed: int
     from engine.models import resolve
     from engine.recipes import load_recipe
 
-    chosen = by_model("--weights", "file", weights, slugs)
+    words = by_model("--weights", "file", weights, slugs)
     if len(set(slugs)) != len(slugs):
         raise Refused(
             f"models {slugs}", "Each model is named once", "drop the repetition, or embed in two commands"
         )
     override: Recipe | None = load_recipe(recipe) if recipe else None
-    files = [Path(word) if word else None for word in chosen]
+    files = [Path(word) if word else None for word in words]
     return [resolve(s, weights=w, recipe=override, seed=seed) for s, w in zip(slugs, files, strict=True)]
 
 

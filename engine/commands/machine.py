@@ -19,9 +19,9 @@ def doctor(json: Json = False) -> None:
     from engine.doctor import examine, report
     from engine.report.machine_text import print_examination
 
-    found = report(examine())
-    show(found, json, lambda: print_examination(found))
-    if not found["ok"]:
+    examination = report(examine())
+    show(examination, json, lambda: print_examination(examination))
+    if not examination["ok"]:
         raise typer.Exit(MachineFault.exit_code)
 
 

@@ -263,7 +263,7 @@ def manifest_split(
         print_cut(cut.by, cut.splits, cut.folds)
 
 
-def _write(manifest: "Manifest", out: Path, json: bool, more: dict[str, Any] | None = None) -> None:
+def _write(manifest: "Manifest", out: Path, json: bool, additions: dict[str, Any] | None = None) -> None:
     """Write a manifest and print a summary."""
     from engine.report import console
     from engine.report.manifest_text import print_written
@@ -279,7 +279,13 @@ def _write(manifest: "Manifest", out: Path, json: bool, more: dict[str, Any] | N
     classes, rows, digest = manifest.classes, len(manifest), manifest.digest
     for note in manifest.notes:
         console.say(note)
-    document = {"manifest": out, "rows": rows, "classes": sorted(classes), "digest": digest, **(more or {})}
+    document = {
+        "manifest": out,
+        "rows": rows,
+        "classes": sorted(classes),
+        "digest": digest,
+        **(additions or {}),
+    }
     show(document, json, lambda: print_written(out, rows, len(classes), digest))
 
 

@@ -130,8 +130,8 @@ def saliency(
 
     options = protocol.options(what)
     runtime = Runtime.resolve(machine.device, machine.precision.value, machine.threads, protocol.seed)
-    chosen = _open(source, what, protocol, output)
-    gallery = _gallery(chosen, options, runtime, output)
+    images = _open(source, what, protocol, output)
+    gallery = _gallery(images, options, runtime, output)
     undone: list[Exception] = []
 
     def add(image: "SaliencyMap") -> None:
@@ -140,7 +140,7 @@ def saliency(
                 gallery.add(image)
 
     with terminable(), together() as batch:
-        report = _run(chosen, options, runtime, add)
+        report = _run(images, options, runtime, add)
     if gallery:
         with noting(undone):
             gallery.finish()
@@ -167,7 +167,7 @@ def _open(source: str, what: What, protocol: Protocol, output: Output) -> "Image
 
 
 def _gallery(
-    chosen: "Images", options: "SaliencyOptions", runtime: "Runtime", output: Output
+    images: "Images", options: "SaliencyOptions", runtime: "Runtime", output: Output
 ) -> "Gallery | None":
     """Return the folder of overlays, if one was requested; refuse one with other files in it."""
     if not output.out:
@@ -176,20 +176,20 @@ def _gallery(
     from stores.outputs import Images, check_folder
 
     check_folder(output.out)
-    refuse_other_files(output.out, Images.of(chosen.manifest), force=output.force)
+    refuse_other_files(output.out, Images.of(images.manifest), force=output.force)
     stride = options.on(runtime.on_cuda).stride or 1
-    return Gallery(output.out, About(chosen.title, stride, options.size), shared=output.shared_scale)
+    return Gallery(output.out, About(images.title, stride, options.size), shared=output.shared_scale)
 
 
 def _run(
-    chosen: "Images", options: "SaliencyOptions", runtime: "Runtime", add: "Callable[[SaliencyMap], None]"
+    images: "Images", options: "SaliencyOptions", runtime: "Runtime", add: "Callable[[SaliencyMap], None]"
 ) -> "JsonObject":
     from engine.evals.saliency.bank import saliency as run
     from engine.report import saliency_progress
 
     with saliency_progress.show_progress() as update:
         return run(
-            chosen,
+            images,
             options,
             runtime=runtime,
             on_progress=update,

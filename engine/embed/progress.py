@@ -36,11 +36,11 @@ class Tally:
         self.first_frames += part.first_frames
         self.batch_sizes.update(part.batch_sizes)
         self.encoders |= part.encoders
-        for clock, more in zip(self.stages, part.stages, strict=True):
-            clock.images += more.images
-            clock.busy_s += more.busy_s
-            clock.waiting_s += more.waiting_s
-            clock.blocked_s += more.blocked_s
+        for clock, clock_of_part in zip(self.stages, part.stages, strict=True):
+            clock.images += clock_of_part.images
+            clock.busy_s += clock_of_part.busy_s
+            clock.waiting_s += clock_of_part.waiting_s
+            clock.blocked_s += clock_of_part.blocked_s
 
     def since(self, earlier: "Tally") -> "Tally":
         """Return the part that has been done after an earlier state of this tally."""

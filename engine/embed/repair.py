@@ -119,9 +119,9 @@ def repair(
     if any(damage.path == MANIFEST for damage in report.damaged):
         return _without_manifest(bank, report)
     promises = _promises(place(bank), report)
-    rest = _without(report, promises)
-    lost = quarantine(bank, rest, unfinished=promises.keys())
-    moved = [damage.path for damage in rest.damaged if damage.reason != "missing"]
+    unpromised = _without(report, promises)
+    lost = quarantine(bank, unpromised, unfinished=promises.keys())
+    moved = [damage.path for damage in unpromised.damaged if damage.reason != "missing"]
     store, settings = Bank.open(bank), _Settings(weights, root, device, on_progress)
     unrepaired: list[Unrepaired] = []
     for feature, chunks in promises.items():
@@ -195,8 +195,8 @@ def _promises(root: Place, report: VerifyReport) -> dict[str, list[Promise]]:
 def _without(report: VerifyReport, promises: dict[str, list[Promise]]) -> VerifyReport:
     """Return the report without the chunks that are restored from a promise."""
     healed = {(feature, promise.index) for feature, chunks in promises.items() for promise in chunks}
-    rest = tuple(damage for damage in report.damaged if (damage.feature, damage.chunk) not in healed)
-    return VerifyReport(report.chunks, rest)
+    remaining = tuple(damage for damage in report.damaged if (damage.feature, damage.chunk) not in healed)
+    return VerifyReport(report.chunks, remaining)
 
 
 def _embed_again(store: Bank, feature: str, settings: "_Settings") -> None:

@@ -245,7 +245,9 @@ def images_of(
     manifest, made = bank.manifest(), _records(bank, feature)
     options, contents = _options(made, allow_outside), Contents(_expected(bank, feature))
     folders = _Folders(bank, manifest, options, contents)
-    folder = folders.recorded([one.root for one in made]) if root is None else folders.named(root)
+    folder = (
+        folders.recorded([provenance.root for provenance in made]) if root is None else folders.named(root)
+    )
     return image_source(replace(manifest, root=folder), options, contents)
 
 
@@ -277,10 +279,10 @@ def _records(bank: Bank, feature: str | None) -> list[Provenance]:
 
 
 def _options(made: Sequence[Provenance], allow_outside: bool) -> EmbedOptions:
-    limits = [one.options.limits for one in made] or [Limits()]
+    limits = [provenance.options.limits for provenance in made] or [Limits()]
     return EmbedOptions(
-        limits=Limits(max(one.max_pixels for one in limits), max(one.max_bytes for one in limits)),
-        allow_outside=allow_outside or any(one.options.allow_outside for one in made),
+        limits=Limits(max(limit.max_pixels for limit in limits), max(limit.max_bytes for limit in limits)),
+        allow_outside=allow_outside or any(provenance.options.allow_outside for provenance in made),
     )
 
 

@@ -79,8 +79,8 @@ def remote(
 
 
 def _check_address(address: str) -> None:
-    scheme, _, rest = address.partition("://")
-    host = rest.rpartition(":")[0].strip("[]")
+    scheme, _, location = address.partition("://")
+    host = location.rpartition(":")[0].strip("[]")
     if scheme == "tls" and host:
         return
     if scheme == "tcp" and host and _is_loopback(host):

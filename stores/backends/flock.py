@@ -1,4 +1,4 @@
-"""Locks of the local backend: flock, which the kernel lets go of when its holder ends, however it ends."""
+"""Locks of the local backend: flock, which the kernel releases when its holder ends, however it ends."""
 
 import contextlib
 import fcntl
@@ -21,7 +21,7 @@ class Lock:
         _held.add(self)
 
     def release(self) -> None:
-        """Let go; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             _held.discard(self)
@@ -29,7 +29,7 @@ class Lock:
                 os.close(descriptor)
 
     def alive(self) -> bool:
-        """True: a flock lasts as long as its holder."""
+        """Return True: a flock lasts as long as its holder."""
         return True
 
     def sign(self) -> None:

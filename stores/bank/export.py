@@ -1,4 +1,4 @@
-"""Taking features out of the bank, for tools that know neither zarr nor embank."""
+"""Export of features for tools that know neither zarr nor embank."""
 
 import csv
 import io
@@ -77,12 +77,12 @@ def export_all(
     documents.replace(note, {**what, "files": new}, files.temporary(out, f".{UNFINISHED}"))
     for folder, features in zip(folders, several, strict=True):
         _write(features, folder, writers)
-    files.remove(note)  # the last touch: whoever dies before it may do all again
+    files.remove(note)  # last: an export that was interrupted before can be repeated
     return paths
 
 
 def _new_files(out: Path, relatives: list[str], what: dict[str, Any], overwrite: bool) -> list[str]:
-    """Which of the files are this export's own, being absent or of its interrupted predecessor.
+    """Return the files that are new to the export: absent, or left by its interrupted predecessor.
 
     Raises:
         BankError: another is there, and nothing says that it may be replaced.

@@ -1,4 +1,4 @@
-"""What is counted of a feature."""
+"""Counts and sizes of a feature."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a bank's parts are called and mean: the feature key, the status values, the result of one chunk."""
+"""The basic terms of a bank: the feature key, the status values, the result of one chunk."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-#: Version of what banks, keys and records say. A migration writes a new bank.
+#: Version of the documents of banks, keys and records. A migration writes a new bank.
 SCHEMA_VERSION = 1
 #: Versions of a feature's layout: the second keeps what each row was made from, and rows not embedded yet.
 FEATURE_VERSIONS = (1, 2)

@@ -1,4 +1,4 @@
-"""Where things lie in a bank, and the zarr metadata that describes them, byte for byte.
+"""Paths in a bank, and the zarr metadata that describe its arrays, byte for byte.
 
 The metadata documents are written here, not by the zarr library, so that their bytes do not depend on its
 version; the tests hold them against zarr's own. Zarr v3: codecs `bytes` (little-endian) and `crc32c`.
@@ -142,11 +142,11 @@ class FeatureLayout:
 
     @property
     def sealed_count(self) -> int:
-        """How many files a seal vouches for."""
+        """Number of files that a seal covers."""
         return (len(self.arrays) + 1) * self.grid.chunks + len(self.arrays) + 2
 
     def sealed_files(self) -> set[str]:
-        """List the relative paths of all that a seal vouches for."""
+        """List the relative paths of all files that a seal covers."""
         chunks = range(self.grid.chunks)
         paths = {self.chunk_file(array, index) for array in self.arrays for index in chunks}
         paths.update(map(self.marker, chunks))
@@ -177,7 +177,7 @@ class FeatureLayout:
 
 
 def images_key(image_digest: str, image_set: str = "") -> str:
-    """Return what a feature's key says of its images: the manifest's digest, with the image set's if any."""
+    """Return the images member of a feature's key: the manifest's digest, with the image set's if any."""
     if not image_set:
         return image_digest
     return hashlib.sha256(f"embank image set 1\n{image_digest}\n{image_set}\n".encode("ascii")).hexdigest()

@@ -44,7 +44,7 @@ def first_damaged(layout: FeatureLayout) -> int | None:
 
 
 def _is_broken(layout: FeatureLayout, index: int) -> bool:
-    """Whether a chunk has a marker that cannot be right. Contents are checked at the seal."""
+    """Return whether a chunk's marker cannot be right. Contents are checked at the seal."""
     path = layout.root / layout.marker(index)
     try:
         marker = read_marker_if_there(path)
@@ -54,7 +54,7 @@ def _is_broken(layout: FeatureLayout, index: int) -> bool:
 
 
 def marker_fits(layout: FeatureLayout, index: int, marker: Marker) -> bool:
-    """Whether a marker is this chunk's and the chunk's files have the sizes that it gives."""
+    """Return whether a marker is this chunk's and the chunk's files have the sizes that it gives."""
     if marker["schema"] != layout.version or marker["feature"] != layout.key.digest:
         return False
     if not marker_names_chunk(layout.name, index, marker):
@@ -66,7 +66,7 @@ def marker_fits(layout: FeatureLayout, index: int, marker: Marker) -> bool:
 
 
 def marker_names_chunk(feature: str, index: int, marker: Marker) -> bool:
-    """Whether a marker speaks of this chunk's files and of no others."""
+    """Return whether a marker names this chunk's files and no others."""
     wanted = {chunk_file(feature, array, index) for array in ARRAYS_OF[marker["schema"]]}
     digest = feature.rpartition(".")[2]
     return (

@@ -11,6 +11,7 @@ from stores.backends import files, locks
 from stores.backends.location import Place, place
 from stores.bank import documents, integrity
 from stores.bank.contents import restore_sets
+from stores.bank.create import column_files, run_document
 from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
 from stores.bank.links import refuse_links
 from stores.bank.markers import missing_chunks
@@ -25,7 +26,7 @@ from stores.bank.seal import (
     seal_path,
     write_root_metadata,
 )
-from stores.bank.writer import FeatureWriter, column_files, run_document
+from stores.bank.writer import FeatureWriter
 from stores.errors import BankError, Refused
 from stores.maintenance.cleanup import quarantine_chunk, quarantine_file
 from stores.maintenance.report import Damage, VerifyReport
@@ -106,7 +107,7 @@ def _set_aside_documents(root: Place, name: str, damaged: list[Damage]) -> None:
 
 
 def _set_aside_chunks(root: Place, name: str, damaged: list[Damage]) -> None:
-    """Seal first, then marker, then data: at no moment does a document vouch for what is gone."""
+    """Remove the seal first, then the marker, then data, so that none describes what is gone."""
     files.remove(root / SIDE / name / "stamps.json")
     chunks = sorted({damage.chunk for damage in damaged if damage.chunk is not None})
     if chunks:
@@ -168,7 +169,7 @@ def _rebuild_columns(bank: Bank) -> None:
 
 
 def put_back_manifest(root: Place, manifest: "Manifest") -> None:
-    """Put a lost or damaged manifest back, and with it the run document if that is lost or damaged as well.
+    """Restore a lost or damaged manifest, and the run document if that is lost or damaged too.
 
     Args:
         root: of the bank.

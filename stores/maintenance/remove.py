@@ -124,7 +124,7 @@ def _unseal(root: Place, feature: str) -> None:
 
 
 def _remove_data(folder: Place) -> None:
-    """The chunks, then the metadata that say what they are."""
+    """Remove the chunks, then the metadata that describe them."""
     inside, folders = files.tree(folder)
     files.each(folder, files.remove, [path for path in inside if path.name != ZARR])
     files.each(folder, files.remove, [path for path in inside if path.name == ZARR])
@@ -136,7 +136,7 @@ def _remove_data(folder: Place) -> None:
 
 
 def _remove_owned(folder: Place, feature: str) -> None:
-    """Temporaries, and what was set aside: their names begin with their owner's."""
+    """Remove temporaries, and files set aside, whose names begin with their owner's."""
     for name in files.names(folder):
         owner = name.rpartition(files.TEMP_MARK)[0]
         if owner in (feature, f"{feature}.stamps"):

@@ -41,5 +41,5 @@ class VerifyReport:
         return not self.damaged
 
     def to_dict(self) -> dict[str, Any]:
-        """`{ok, chunks, damaged: [{feature, chunk, path, reason, remedy}]}`."""
+        """Return `{ok, chunks, damaged: [{feature, chunk, path, reason, remedy}]}`."""
         return {"ok": self.ok, "chunks": self.chunks, "damaged": [asdict(damage) for damage in self.damaged]}

@@ -197,11 +197,11 @@ class Features:
         for column, values in columns.items():
             plural = _PLURALS[column]
             of[column] = None if values is None else _of_rows(group_codes(values), rows, plural)
-        fine = _finite(array) if ok is None else np.asarray(ok, np.bool_)
+        usable = _finite(array) if ok is None else np.asarray(ok, np.bool_)
         if image_ids is not None:
             _check_ids(image_ids, rows)
         ids = (lambda: Texts.of(map(str, range(rows)))) if image_ids is None else lambda: Texts.of(image_ids)
-        return cls(name, name, array, fine, None, data_set, None, of.get, ids)
+        return cls(name, name, array, usable, None, data_set, None, of.get, ids)
 
     def __len__(self) -> int:
         return len(self.ok)

@@ -93,4 +93,4 @@ def class_scores(
     }
     if scores.size > MOST_SCORES:
         return {**columns, "score": scores.max(axis=1)}
-    return {**columns, **{f"score.{name}": scores[:, at] for at, name in enumerate(classes)}}
+    return {**columns, **{f"score.{name}": scores[:, position] for position, name in enumerate(classes)}}

@@ -29,7 +29,7 @@ class SplitRows:
     notes: tuple[str, ...]
 
 
-def split_rows(codes: NDArray[np.integer[Any]], names: Sequence[str], asked: Mapping[str, str]) -> SplitRows:
+def split_rows(codes: NDArray[np.integer[Any]], names: Sequence[str], words: Mapping[str, str]) -> SplitRows:
     """Find the rows of each part; `val` also finds a split called `valid`, where there is no `val`.
 
     Args:
@@ -42,7 +42,7 @@ def split_rows(codes: NDArray[np.integer[Any]], names: Sequence[str], asked: Map
     """
     rows, notes = {}, []
     taken: dict[str, str] = {}
-    for part, word in asked.items():
+    for part, word in words.items():
         splits = matching_splits(word, names)
         for split in splits:
             if split in taken:
@@ -72,7 +72,7 @@ def others_note(others: Mapping[str, int]) -> str:
     if not others:
         return ""
     named = [f"{name or 'without a split'} {n:,}" for name, n in list(others.items())[:_SHOWN]]
-    more = f" and {len(others) - _SHOWN} other splits" if len(others) > _SHOWN else ""
+    remainder = f" and {len(others) - _SHOWN} other splits" if len(others) > _SHOWN else ""
     count = sum(others.values())
     what = "1 image of another split takes" if count == 1 else f"{count:,} images of other splits take"
-    return f"{what} no part: {', '.join(named)}{more}"
+    return f"{what} no part: {', '.join(named)}{remainder}"

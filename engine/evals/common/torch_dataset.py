@@ -27,8 +27,8 @@ class TorchDataset(Dataset[tuple[torch.Tensor, int]]):
 
     def __init__(self, features: FeatureSet, label: str = "label", split: str | None = None) -> None:
         self.features = features
-        chosen = features.labelled(label, split)
-        self.rows, self.codes, self.classes = chosen.rows, chosen.codes, chosen.classes
+        usable = features.labelled(label, split)
+        self.rows, self.codes, self.classes = usable.rows, usable.codes, usable.classes
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -79,8 +79,8 @@ def evaluate_together(
     clock = clock or Clock()
     first, rows = features[0], len(features[0])
     _check_memory(options, computes[0], len(features))
-    chosen = _split(first, options.split)
-    inside = None if chosen is None else chosen.rows["split"]
+    splits = _split(first, options.split)
+    inside = None if splits is None else splits.rows["split"]
     read, have = first.labels, np.logical_and.reduce([model.ok for model in features])
     if inside is not None:
         read = Labels(np.where(inside, read.codes, -1), read.names)
@@ -105,7 +105,7 @@ def evaluate_together(
     drawable = np.zeros(rows, np.bool_)
     for part in pools.values():
         drawable[part] = True
-    about = _About(first, options, protocol, notes, patients, tuple(large), read, drawable, usable, chosen)
+    about = _About(first, options, protocol, notes, patients, tuple(large), read, drawable, usable, splits)
     return [
         about.result(run, key, clock, compute.backend) for key, compute in zip(keys, computes, strict=True)
     ]
@@ -124,7 +124,7 @@ class _About:
     labels: Labels
     drawable: NDArray[np.bool_]
     usable: Usable
-    chosen: SplitRows | None
+    splits: SplitRows | None
 
     @cached_property
     def units(self) -> NDArray[np.int64]:
@@ -168,8 +168,8 @@ class _About:
             images=Table(images, {"": rows}),
             drawable=self.drawable,
             usable=self.usable,
-            others={} if self.chosen is None else self.chosen.others,
-            split_notes=() if self.chosen is None else self.chosen.notes,
+            others={} if self.splits is None else self.splits.others,
+            split_notes=() if self.splits is None else self.splits.notes,
             backend="faiss" if backend == "faiss" else "array",
         )
 
@@ -178,13 +178,13 @@ def _split(features: Features, word: str | None) -> SplitRows | None:
     """Find the rows of the requested split."""
     if word is None:
         return None
-    chosen = features.split_rows({"split": word})
-    if not chosen.rows["split"].any():
+    rows_of = features.split_rows({"split": word})
+    if not rows_of.rows["split"].any():
         known = features.split_names
         what = "The bank has" if features.source is not None else "There are"
         remedy = "name one of these" if known else f"leave --split out, or {features.split_remedy}"
         raise Refused(f"split {word!r}", f"{what} {', '.join(known) or 'no splits'}", remedy)
-    return chosen
+    return rows_of
 
 
 def _per_patient(

@@ -49,8 +49,10 @@ class Tally:
         right = predicted == np.arange(predicted.shape[1])[:, None]
         self.accuracies[start : start + len(drawn)] = right.mean(axis=(1, 2))
         if self.confusion is not None:
-            chosen = np.take_along_axis(drawn.classes[:, :, None], predicted.astype(np.int64), axis=1)
-            cells = drawn.classes[:, :, None] * len(self.confusion) + chosen
+            predicted_classes = np.take_along_axis(
+                drawn.classes[:, :, None], predicted.astype(np.int64), axis=1
+            )
+            cells = drawn.classes[:, :, None] * len(self.confusion) + predicted_classes
             self.confusion += np.bincount(cells.ravel(), minlength=self.confusion.size).reshape(
                 self.confusion.shape
             )

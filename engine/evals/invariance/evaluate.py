@@ -275,7 +275,7 @@ class _Measurement:
     def _pictures(self, views: "Views") -> Pictures:
         from engine.evals.invariance.view_pixels import show
 
-        return lambda rows, chosen: show(self.backbone, views, rows, chosen)
+        return lambda rows, positions: show(self.backbone, views, rows, positions)
 
     def _setting(self) -> Setting:
         options, recipe = self.options, self.backbone.made.recipe

@@ -105,8 +105,8 @@ def evaluate(features: Features, options: MultiViewOptions, compute: Compute) ->
         Refused: as `find_pairs` and `statistics_of`; fewer pairs than asked for; pairs of one patient only.
     """
     pairs = find_pairs(features, options)
-    chosen = _choose(len(pairs.first), options)
-    first, second = pairs.first[chosen], pairs.second[chosen]
+    drawn = _choose(len(pairs.first), options)
+    first, second = pairs.first[drawn], pairs.second[drawn]
     groups = _patients(features, first, second)
     halves = _halves(groups[first], options.seed)
     if is_torch(features.array):
@@ -114,11 +114,13 @@ def evaluate(features: Features, options: MultiViewOptions, compute: Compute) ->
     cosine, distance = np.empty(len(first)), np.empty(len(first))
     statistics, unit = [], []
     for half in (0, 1):
-        at = np.flatnonzero(halves == half)
-        whitened_by = _statistics(features, groups, first[at], options, compute)
+        pairs_of_half = np.flatnonzero(halves == half)
+        whitened_by = _statistics(features, groups, first[pairs_of_half], options, compute)
         whitening = Whitening(whitened_by.whitener, arithmetic=options.arithmetic, device=compute.device)
-        a, b, cosine[at], distance[at] = _compare(whitening, features.array, first[at], second[at])
-        unit.append((a, b, groups[first[at]]))
+        a, b, cosine[pairs_of_half], distance[pairs_of_half] = _compare(
+            whitening, features.array, first[pairs_of_half], second[pairs_of_half]
+        )
+        unit.append((a, b, groups[first[pairs_of_half]]))
         statistics.append(whitened_by)
     summary = summarise(cosine[:, None], distance[:, None], groups[first])
     summary = replace(summary, baseline=_baseline(unit), reason=too_few(summary.n, "pairs"))
@@ -191,13 +193,13 @@ def _compare(
     a, b = np.empty((count, rank), np.float32), np.empty((count, rank), np.float32)
     cosine, distance = np.empty(count), np.empty(count)
     for start in range(0, count, BLOCK_ROWS):
-        at = slice(start, start + BLOCK_ROWS)
-        x, y = (whitening(features[rows[at]]).astype(np.float64) for rows in (first, second))
-        distance[at] = np.linalg.norm(x - y, axis=1)
+        block = slice(start, start + BLOCK_ROWS)
+        x, y = (whitening(features[rows[block]]).astype(np.float64) for rows in (first, second))
+        distance[block] = np.linalg.norm(x - y, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
-        cosine[at] = np.einsum("ij,ij->i", x, y)
-        a[at], b[at] = x, y
+        cosine[block] = np.einsum("ij,ij->i", x, y)
+        a[block], b[block] = x, y
     return a, b, cosine, distance
 
 

@@ -139,14 +139,14 @@ def draw(ok: NDArray[np.bool_], groups: NDArray[np.int64], options: InvarianceOp
             "lower --images",
         )
     scored = np.sort(stream.permutation(rows)[:wanted])
-    rest = rows[~np.isin(groups[rows], groups[scored])]
-    if len(rest) < 2:
+    unscored = rows[~np.isin(groups[rows], groups[scored])]
+    if len(unscored) < 2:
         raise Refused(
-            f"{len(rest)} images are of no patient among the {wanted} scored images (of {len(rows)})",
+            f"{len(unscored)} images are of no patient among the {wanted} scored images (of {len(rows)})",
             "The covariance comes from other patients than the scored images",
             "lower --images, or add images",
         )
-    return Sample(scored, rest)
+    return Sample(scored, unscored)
 
 
 def _draw_published(

@@ -138,11 +138,11 @@ class Invariance:
         """
         if not len(self.rows):
             return None
-        rows, at, drawn = np.unique(self.rows, return_index=True, return_counts=True)
-        cosine = self.cosine[at]
+        rows, first, drawn = np.unique(self.rows, return_index=True, return_counts=True)
+        cosine = self.cosine[first]
         images: dict[str, Column] = {
             "cosine": mean_of_views(cosine),
-            "mahalanobis": self.distance[at].mean(axis=1),
+            "mahalanobis": self.distance[first].mean(axis=1),
             "drawn": drawn.astype(np.int64),
         }
         if self.views.count <= MOST_VIEWS and cosine.size <= MOST_COSINES:
@@ -169,12 +169,12 @@ class Invariance:
             "mode": self.setting.options.mode,
             "transform": self.transform,
         }
-        rest: JsonObject = {"grey": self.grey, "failed": self.setting.failed, **self.setting.to_dict()}
+        shared: JsonObject = {"grey": self.grey, "failed": self.setting.failed, **self.setting.to_dict()}
         if not len(self.rows):
             undefined = dict.fromkeys(("cosine", "ci95", "mahalanobis", "baseline"), nan)
-            return {**body, **undefined, "n": 0, "reason": self.reason, **rest}
+            return {**body, **undefined, "n": 0, "reason": self.reason, **shared}
         numbers = self.summary.to_dict()
-        return {**body, **numbers, "views": self.views.count, **rest, "seconds": round(self.seconds, 4)}
+        return {**body, **numbers, "views": self.views.count, **shared, "seconds": round(self.seconds, 4)}
 
     def to_dict(self) -> JsonObject:
         """Return the report without the features' names and without what depends on the bank's caches."""

@@ -41,9 +41,9 @@ def evaluate(features: Features, options: ClassifyOptions, compute: Compute) -> 
         Refused: no such split, no usable row in a part, one class only, k larger than what can vote, or no
             groups where they are to be kept apart.
     """
-    chosen = SplitRows({}, {}, ()) if options.leave_one_out else _splits(features, options)
-    result = _classify(features, options, compute, chosen.rows)
-    return replace(result, others=chosen.others, split_notes=chosen.notes)
+    splits = SplitRows({}, {}, ()) if options.leave_one_out else _splits(features, options)
+    result = _classify(features, options, compute, splits.rows)
+    return replace(result, others=splits.others, split_notes=splits.notes)
 
 
 def knn(
@@ -70,9 +70,9 @@ def knn(
         Refused: no usable row in a part, one class only, k larger than what can vote, no groups.
     """
     options = options or KnnOptions()
-    given = Features.from_arrays(features, labels, groups=groups, ok=ok)
+    arrays = Features.from_arrays(features, labels, groups=groups, ok=ok)
     parts = {"train": train, "test": test}
-    return _classify(given, options, _compute(options), {n: p for n, p in parts.items() if p is not None})
+    return _classify(arrays, options, _compute(options), {n: p for n, p in parts.items() if p is not None})
 
 
 def _compute(options: KnnOptions) -> Compute:
@@ -140,16 +140,16 @@ def _splits(features: Features, options: ClassifyOptions) -> SplitRows:
         )
     assert features.splits is not None
     codes = features.splits.codes
-    chosen = features.split_rows(words)
+    split_rows = features.split_rows(words)
     for part, word in words.items():
-        if not chosen.rows[part].any():
+        if not split_rows.rows[part].any():
             what = "The bank has" if features.source is not None else "There are"
             raise Refused(
                 f"split {word!r}",
                 f"{what} {have(codes, known)} and {int((codes < 0).sum())} images without a split",
                 "name one of these with --train-split and --test-split",
             )
-    return chosen
+    return split_rows
 
 
 def knn_from_bank(

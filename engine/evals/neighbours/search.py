@@ -279,7 +279,7 @@ def _embedded(features: Features, options: SearchOptions) -> NDArray[Any]:
 def _describe(
     features: Features, columns: Columns, rows: NDArray[np.intp], near: Neighbours
 ) -> tuple[Found, ...]:
-    places = [int(rows[at]) for at in near.rows[0] if at >= 0]
+    places = [int(rows[position]) for position in near.rows[0] if position >= 0]
     return tuple(
         Found(rank=rank, distance=float(distance), **vars(_Image.of(features, columns, row)))
         for rank, (row, distance) in enumerate(zip(places, near.distances[0], strict=False), start=1)

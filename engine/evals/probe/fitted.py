@@ -46,9 +46,9 @@ class Fitted:
         scores = self.fits.path_scores(features, rows, which)
         if len(self.known) == self.classes:
             return scores
-        found = np.zeros((*scores.shape[:2], self.classes))
-        found[..., self.known] = scores
-        return found
+        of_all_classes = np.zeros((*scores.shape[:2], self.classes))
+        of_all_classes[..., self.known] = scores
+        return of_all_classes
 
 
 def swept(

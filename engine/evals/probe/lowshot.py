@@ -60,8 +60,8 @@ def draw(
             "Every class gives equally many",
             f"take at most {sizes.min()} with --low-shot",
         )
-    chosen = np.concatenate([ranked[codes[ranked] == c][:shots] for c in classes])
-    return np.sort(chosen)
+    rows = np.concatenate([ranked[codes[ranked] == c][:shots] for c in classes])
+    return np.sort(rows)
 
 
 @dataclass(frozen=True)
@@ -152,26 +152,28 @@ def low_shot(
         Refused: a class has too few images for the largest number.
     """
     parts = task.parts
-    orders = [numbers(len(task.codes), draws.seed + at, data_set) for at in range(draws.seeds)]
-    drawn = {shots: [draw(task.codes, parts.train, shots, one) for one in orders] for shots in draws.shots}
+    orders = [numbers(len(task.codes), draws.seed + number, data_set) for number in range(draws.seeds)]
+    drawn = {
+        shots: [draw(task.codes, parts.train, shots, order) for order in orders] for shots in draws.shots
+    }
     moments = Scaler.of(features, parts.train) if options.standardise else None
     points, stuck, done = [], 0, 0
     for shots, samples in drawn.items():
-        scores, chosen = [], []
+        scores, strengths = [], []
         for rows in samples:
-            values, C, converged = _one(features, task, rows, moments, options)
+            values, C, converged = _one_draw(features, task, rows, moments, options)
             scores.append(values)
-            chosen.append(C)
+            strengths.append(C)
             stuck += not converged
             done += 1
             if on_progress:
                 on_progress("low-shot", done, len(draws.shots) * draws.seeds)
-        metrics = {name: _over_seeds([one[name] for one in scores]) for name in scores[0]}
-        points.append(Shots(shots, len(samples[0]), tuple(chosen), metrics))
+        metrics = {name: _over_seeds([score[name] for score in scores]) for name in scores[0]}
+        points.append(Shots(shots, len(samples[0]), tuple(strengths), metrics))
     return LowShotCurve(draws.seeds, draws.seed, tuple(points), stuck)
 
 
-def _one(
+def _one_draw(
     features: NDArray[Any],
     task: Task,
     rows: NDArray[np.intp],
@@ -182,8 +184,8 @@ def _one(
     val, test = task.parts.val, task.parts.test
     fitted = learn(features, task, rows, options.C, moments, options)
     sweep, _ = swept(fitted, features, val, task.codes[val], options.select or "accuracy")
-    at = int(np.argmax(np.asarray(fitted.fits.C) == sweep.C[sweep.best]))
-    probabilities = fitted.probabilities(features, test, [at])[0]
+    best = int(np.argmax(np.asarray(fitted.fits.C) == sweep.C[sweep.best]))
+    probabilities = fitted.probabilities(features, test, [best])[0]
     headline = Evaluation.of(task.codes[test], probabilities, unseen=fitted.unseen).headline
     return headline, float(sweep.C[sweep.best]), bool(sweep.converged.all())
 

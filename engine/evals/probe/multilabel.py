@@ -132,7 +132,7 @@ class FindingsResult:
         where it is defined; `objective` is the sum; `best_C` is null, since each finding has its own.
         """
         done = self.fitted
-        chosen = [float(finding.sweep.val_score[finding.sweep.best]) for finding in done]
+        best_scores = [float(finding.sweep.val_score[finding.sweep.best]) for finding in done]
         return {
             "label": ", ".join(target.column for target in self.targets),
             "multi_label": True,
@@ -140,7 +140,7 @@ class FindingsResult:
             "evaluated": len(done),
             "best_C": None,
             "select": done[0].sweep.select,
-            "val_score": mean_of_defined(chosen),
+            "val_score": mean_of_defined(best_scores),
             "converged": self.converged,
             "objective": math.fsum(float(finding.refit.fits.objective[0]) for finding in done),
             "findings": [finding.to_dict() for finding in self.findings],
@@ -266,12 +266,12 @@ def _refits(
 ) -> dict[str, Fitted]:
     """Refit on train + validation; fit findings that chose the same C together."""
     moments = Scaler.of(features, rows) if options.standardise else None
-    chosen = {name: float(sweep.C[sweep.best]) for name, sweep in sweeps.items()}
+    C_of = {name: float(sweep.C[sweep.best]) for name, sweep in sweeps.items()}
     refits: dict[str, Fitted] = {}
-    for C in sorted(set(chosen.values())):
-        at = [i for i, task in enumerate(able) if chosen.get(task.name) == C]
-        fits = _fit(features, matrix[:, at], rows, [C], moments, options)
-        refits |= {able[i].name: fit for i, fit in zip(at, fits, strict=True)}
+    for C in sorted(set(C_of.values())):
+        columns = [i for i, task in enumerate(able) if C_of.get(task.name) == C]
+        fits = _fit(features, matrix[:, columns], rows, [C], moments, options)
+        refits |= {able[i].name: fit for i, fit in zip(columns, fits, strict=True)}
     return refits
 
 

@@ -96,11 +96,11 @@ class Columns:
     @cached_property
     def spelt(self) -> NDArray[np.int64]:
         """int64 [N]: one number for all groups whose names differ in spelling only; -1 without a group."""
-        one = np.arange(len(self.group_names) + 1)
-        one[-1] = -1
+        code_of = np.arange(len(self.group_names) + 1)
+        code_of[-1] = -1
         for places in spelling_variants(self.group_names):
-            one[places] = places[0]
-        return np.asarray(one[self.group], np.int64)
+            code_of[places] = places[0]
+        return np.asarray(code_of[self.group], np.int64)
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,9 @@ def _assigned(
         none = np.zeros(0, np.intp)
         return {"train": np.arange(len(columns.split)), "val": none, "test": none}, {}
     words = {"train": options.train, "val": options.val, "test": options.test}
-    chosen = split_rows(columns.split, names, words)
-    notes += chosen.notes
-    rows_of = {part: np.flatnonzero(rows) for part, rows in chosen.rows.items()}
+    by_split = split_rows(columns.split, names, words)
+    notes += by_split.notes
+    rows_of = {part: np.flatnonzero(rows) for part, rows in by_split.rows.items()}
     if not len(rows_of["train"]):
         raise Refused(
             f"split {options.train!r} to train on",
@@ -221,9 +221,9 @@ def _assigned(
             f"{columns.there} {known} and {int((columns.split < 0).sum())} images without a split",
             "name one with --test-split, or hold out 20 % of the train part by patient with --holdout",
         )
-    if note := others_note(chosen.others):
+    if note := others_note(by_split.others):
         notes.append(note)
-    return rows_of, chosen.others
+    return rows_of, by_split.others
 
 
 def _validation(
@@ -346,8 +346,8 @@ def _look(
 
 def _named(classes: set[int], names: Sequence[str]) -> str:
     shown = [repr(names[c]) if len(names) else str(c) for c in sorted(classes)[:5]]
-    more = f" and {len(classes) - 5} other classes" if len(classes) > 5 else ""
-    return ", ".join(shown) + more
+    remainder = f" and {len(classes) - 5} other classes" if len(classes) > 5 else ""
+    return ", ".join(shown) + remainder
 
 
 def _straddling(rows_of: dict[str, Rows], columns: Columns, notes: list[str]) -> None:
@@ -361,11 +361,14 @@ def _straddling(rows_of: dict[str, Rows], columns: Columns, notes: list[str]) ->
                 f"{both} of {len(rows_of[part])} {part} images belong to a patient (group) of "
                 f"{' or '.join(others)} images"
             )
-        one = columns.spelt
-        more = int(np.isin(one[rows], np.concatenate([one[rows_of[name]] for name in others])).sum()) - both
-        if more:
+        patients = columns.spelt
+        by_spelling = (
+            int(np.isin(patients[rows], np.concatenate([patients[rows_of[name]] for name in others])).sum())
+            - both
+        )
+        if by_spelling:
             notes.append(
-                f"{more} of {len(rows_of[part])} {part} images belong to a patient (group) of "
+                f"{by_spelling} of {len(rows_of[part])} {part} images belong to a patient (group) of "
                 f"{' or '.join(others)} images, if names that differ only in case, leading zeros or a "
                 "trailing .0 are one patient's"
             )

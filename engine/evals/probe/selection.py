@@ -108,8 +108,8 @@ class Sweep:
         if len(self.C) < 2 or 0 < self.best < len(self.C) - 1:
             return ""
         side = "smallest" if self.best == 0 else "largest"
-        chosen = f"{self.C[self.best]:g}"
-        return f"The chosen C {chosen} is the {side} of the grid: a better one may lie beyond it"
+        C = f"{self.C[self.best]:g}"
+        return f"The chosen C {C} is the {side} of the grid: a better one may lie beyond it"
 
 
 def choose(
@@ -163,8 +163,8 @@ def quality(
     if select == "log-loss":
         return metrics.log_loss(truth, probabilities, unseen)
     if select == "auroc" and unseen:
-        found = metrics.Evaluation.of(truth, probabilities, unseen=unseen).classification
-        return found.auroc, found.auroc_reason
+        evaluation = metrics.Evaluation.of(truth, probabilities, unseen=unseen).classification
+        return evaluation.auroc, evaluation.auroc_reason
     if select == "auroc":
         return metrics.auroc(truth, probabilities)
     predicted = probabilities.argmax(axis=1)

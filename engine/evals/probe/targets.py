@@ -123,13 +123,13 @@ def finding_of(
     """
     known = [_CELLS.get(name.strip()) for name in names]
     codes = np.asarray(codes)
-    strange = [at for at, kind in enumerate(known) if kind is None]
+    strange = [position for position, kind in enumerate(known) if kind is None]
     if strange:
         counts = np.bincount(codes[codes >= 0], minlength=len(names))
-        listed = ", ".join(f"{names[at]!r} ({counts[at]} rows)" for at in strange[:_SHOWN])
-        more = f" and {len(strange) - _SHOWN} other values" if len(strange) > _SHOWN else ""
+        listed = ", ".join(f"{names[position]!r} ({counts[position]} rows)" for position in strange[:_SHOWN])
+        remainder = f" and {len(strange) - _SHOWN} other values" if len(strange) > _SHOWN else ""
         raise Refused(
-            f"Column {column!r} holds {listed}{more}",
+            f"Column {column!r} holds {listed}{remainder}",
             "A finding's cells are 1, 0, -1 (uncertain) or empty",
             "correct these cells, or ask for the column as one of classes",
         )

@@ -214,15 +214,15 @@ class PublishedResult:
         """Return what `ProbeResult.to_dict` does, with the study's C and sweep, and `convergence`."""
         loop = self.published
         fits = self._by_C
-        chosen = loop.sweep[loop.best]
+        best = loop.sweep[loop.best]
         by_name: JsonObject = {name: [_fit(fit)[name] for fit in fits] for name in _fit(fits[0])}
         return {
             "label": self.task.name,
             "test": tested(loop.test, self.task, self.intervals),
             "best_C": loop.best_C,
-            "weight_decay": chosen.weight_decay,
+            "weight_decay": best.weight_decay,
             "select": self.select,
-            "val_score": chosen.val_score,
+            "val_score": best.val_score,
             "converged": self.converged,
             "objective": loop.final.objective,
             "refit": _fit(loop.final),

@@ -52,5 +52,5 @@ def estimate(
         size: of the square; usual: stride where none is given.
     """
     seconds = places * seconds_a_place
-    way = coarser(stride, size, usual) if math.isfinite(seconds) and seconds > LONG_S else None
-    return Estimate(maps, places, stride, seconds, way, exact)
+    larger_stride = coarser(stride, size, usual) if math.isfinite(seconds) and seconds > LONG_S else None
+    return Estimate(maps, places, stride, seconds, larger_stride, exact)

@@ -104,7 +104,7 @@ def measure(images: Images, options: SaliencyOptions, runtime: Runtime, hooks: H
     job = _Job(images, options, runtime, hooks or Hooks())
     try:
         job.make_ready()
-        items = tuple(job.item(at, row) for at, row in enumerate(job.rows))
+        items = tuple(job.item(position, row) for position, row in enumerate(job.rows))
     finally:
         job.close()
     result = job.result(items, time.perf_counter() - start)
@@ -168,18 +168,18 @@ class _Job:
         """Say how the network was run; empty where no map was computed."""
         return self._occluder.net.describe() if self._occluder else {}
 
-    def item(self, at: int, row: int) -> Item:
+    def item(self, position: int, row: int) -> Item:
         """Measure one image."""
         image_id, stride = self.images.manifest.image_ids[row], self.squares.stride
         try:
             digest, pixels = _render(self.images.source, row, self.recipe, self.options.size)
-            finished = self.folder.map_of(digest) or self._compute(digest, pixels, at, image_id)
+            finished = self.folder.map_of(digest) or self._compute(digest, pixels, position, image_id)
             self._note_stride_error(digest, image_id)
         except BadImage as bad:
-            self._done = (at + 1) * self.squares.count
+            self._done = (position + 1) * self.squares.count
             return Item(image_id, row, stride, reason=bad.code, detail=bad.detail)
-        self._done = (at + 1) * self.squares.count
-        self._report_progress(at, image_id)
+        self._done = (position + 1) * self.squares.count
+        self._report_progress(position, image_id)
         diffusion = attentive_diffusion(finished.map)
         if self.hooks.on_map:
             cut = self.options.size - 1
@@ -222,10 +222,10 @@ class _Job:
             )
         return self._occluder
 
-    def _compute(self, digest: str, pixels: NDArray[np.uint8], at: int, image_id: str) -> OcclusionMap:
+    def _compute(self, digest: str, pixels: NDArray[np.uint8], position: int, image_id: str) -> OcclusionMap:
         occluder = self._load()
         scores = self.folder.part_of(digest, self.squares) or Scores.none(self.squares)
-        before, saved = at * self.squares.count, time.monotonic()
+        before, saved = position * self.squares.count, time.monotonic()
 
         def on_block(places: int, so_far: Scores) -> None:
             nonlocal saved
@@ -234,7 +234,7 @@ class _Job:
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.folder.keep_part(digest, so_far)
                 saved = time.monotonic()
-            self._report_progress(at, image_id)
+            self._report_progress(position, image_id)
 
         try:
             self._reckon(occluder, pixels, scores)
@@ -281,10 +281,12 @@ class _Job:
             self._stride_error = self._measured.get(digest) or self.folder.stride_error_of(digest)
             self._stride_error_of = image_id
 
-    def _report_progress(self, at: int, image_id: str) -> None:
+    def _report_progress(self, position: int, image_id: str) -> None:
         if self.hooks.on_progress:
             total, seconds = len(self.rows) * self.squares.count, time.perf_counter() - self._started
-            progress = Progress(image_id, at + 1, len(self.rows), self._done, total, self._computed, seconds)
+            progress = Progress(
+                image_id, position + 1, len(self.rows), self._done, total, self._computed, seconds
+            )
             self.hooks.on_progress(progress)
 
     def result(self, items: tuple[Item, ...], seconds: float) -> SaliencyResult:

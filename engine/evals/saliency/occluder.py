@@ -70,7 +70,7 @@ class Block:
     def cut(self, step: int) -> "list[Block]":
         """Return smaller blocks, of at most `step` places along each axis, row by row."""
         rows, columns = (
-            [range(at, min(at + step, r.stop)) for at in range(r.start, r.stop, step)]
+            [range(start, min(start + step, r.stop)) for start in range(r.start, r.stop, step)]
             for r in (self.rows, self.columns)
         )
         return [Block(down, across) for down in rows for across in columns]
@@ -177,12 +177,14 @@ class Occluder:
         first = self.runtime.threads  # each thread's first block is slower
         if len(todo) < 2 * (first + _TIMED):
             return float("nan")
-        chosen = [todo[at] for at in np.linspace(0, len(todo) - 1, first + _TIMED).round().astype(int)]
+        sample = [
+            todo[position] for position in np.linspace(0, len(todo) - 1, first + _TIMED).round().astype(int)
+        ]
         image = self._normalised(pixels)
         base = self._alone(lambda: self.net.base(image))
         _refuse_undefined(base.feature)
         places, seconds = 0, 0.0
-        for part in (chosen[:first], chosen[first:]):
+        for part in (sample[:first], sample[first:]):
             start, places = time.perf_counter(), 0
             for block, values in self._all(base, image, self._colour(image), part):
                 scores.values[block.slices], scores.done[block.slices] = values, True

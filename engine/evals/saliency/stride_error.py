@@ -32,11 +32,11 @@ def stride_error(
         stream: says where the windows are.
     """
     size = occluder.squares.size
-    chosen = windows(map.shape[0], occluder.squares.stride, occluder.squares.count, stream)
-    needed = [Block(*(range(at.start, at.stop + size - 1) for at in window)) for window in chosen]
+    sample = windows(map.shape[0], occluder.squares.stride, occluder.squares.count, stream)
+    needed = [Block(*(range(side.start, side.stop + size - 1) for side in window)) for window in sample]
     scores = occluder.every_place(pixels, needed)
     exact = np.concatenate([_mean_of_squares(part, size).ravel() for part in scores])
-    coarse = np.concatenate([map[window].ravel() for window in chosen])
+    coarse = np.concatenate([map[window].ravel() for window in sample])
     error, level = np.abs(exact - coarse), float(map.mean())
     return StrideError(
         len(exact),
@@ -57,13 +57,13 @@ def windows(side: int, stride: int, places: int, stream: Stream) -> Sequence[Win
     parts = _WINDOWS if many else 1
     room, width = side // parts, min(stride, side) if many else min(_FEW, side)
     draws = stream.uniform(2 * parts * parts).reshape(parts, parts, 2)
-    chosen = []
+    sample = []
     for row in range(parts):
         for column in range(parts):
             down, across = (draws[row, column] * (room - width + 1)).astype(int).tolist()
             top, left = row * room + down, column * room + across
-            chosen.append((slice(top, top + width), slice(left, left + width)))
-    return chosen
+            sample.append((slice(top, top + width), slice(left, left + width)))
+    return sample
 
 
 def _mean_of_squares(scores: NDArray[np.float64], size: int) -> NDArray[np.float64]:
