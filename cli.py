@@ -119,7 +119,7 @@ def _run(run: Callable[[], Any]) -> None:
             MachineFault(
                 f"{error.strerror or error} ({error.filename or 'no file named'})",
                 "The machine must read and write its files",
-                "mend it and run the same command; committed work is kept",
+                "fix it and run the same command; committed work is kept",
             )
         )
         sys.exit(MachineFault.exit_code)

@@ -61,7 +61,7 @@ class Texts:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Texts":
-        """Encode texts; what is no Unicode is written as backslash escapes."""
+        """Encode texts; characters that are not Unicode are written as backslash escapes."""
         encoded = [text.encode("utf-8", "backslashreplace") for text in texts]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths + 4)])
@@ -97,7 +97,7 @@ class Texts:
         return None
 
     def take(self, rows: npt.NDArray[np.integer]) -> "Texts":
-        """Copy some of them, in the order given."""
+        """Copy the texts of some rows, in the order given."""
         lengths = np.diff(self.starts)
         taken = lengths[rows]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(taken)])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from engine.evals.neighbours.audit import Audit
 
 app = typer.Typer(
-    help="Stores of embeddings: look, verify, mend, relabel, rename, remove, export.", no_args_is_help=True
+    help="Stores of embeddings: show, verify, repair, relabel, rename, remove, export.", no_args_is_help=True
 )
 
 

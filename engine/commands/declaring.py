@@ -1,4 +1,4 @@
-"""How a command is declared: options with a panel each, in frozen dataclasses where they are many.
+"""Declaration of commands: options with a panel each, in frozen dataclasses where they are many.
 
     class Machine(Options):
         device: Device = "auto"

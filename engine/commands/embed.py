@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """Which images go through which models."""
+    """Options for images and models."""
 
     model: Models
     weights: ModelWeights = None
@@ -72,7 +72,7 @@ class What(Options):
 
 
 class Protocol(Options):
-    """How rows are decoded, stored, checked and judged."""
+    """Options for decoding, storage and checks."""
 
     dct: Annotated[
         bool,
@@ -116,7 +116,7 @@ class Protocol(Options):
 
 
 class Machine(Options):
-    """What computes."""
+    """Options for the machine."""
 
     device: Device = "auto"
     precision: AnyPrecision = Precision.auto
@@ -136,7 +136,7 @@ class Machine(Options):
 
 
 class Output(Options):
-    """What is written and printed."""
+    """Options for files and printing."""
 
     bank: Annotated[
         str,

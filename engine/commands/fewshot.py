@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """Which images are evaluated by which features."""
+    """Options for images and features."""
 
     model: Models
     split: Split = None
@@ -34,7 +34,7 @@ class What(Options):
 
 
 class Protocol(Options):
-    """How episodes are drawn and scored."""
+    """Options for episodes."""
 
     n_way: Annotated[
         int | None,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """Which images vote, and which are classified."""
+    """Options for the images that vote, and those classified."""
 
     model: Models
     train_split: TrainSplit = "train"
@@ -31,7 +31,7 @@ class What(Options):
 
 
 class Protocol(Options):
-    """How neighbours vote."""
+    """Options for neighbours and votes."""
 
     k: NeighboursTried = None
     distance: NeighbourDistance = Distance.cosine

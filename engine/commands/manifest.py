@@ -201,7 +201,7 @@ def manifest_check(
 
 
 class Cutting(Options):
-    """How a manifest is cut."""
+    """Options for splits and folds."""
 
     ratios: Annotated[
         str | None,

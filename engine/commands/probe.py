@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """Which labels are learned from which features, and which images are for what."""
+    """Options for labels, features and splits."""
 
     model: Models
     label: LabelColumns = None
@@ -60,7 +60,7 @@ class What(Options):
 
 
 class Protocol(Options):
-    """How probes are fitted, chosen and judged."""
+    """Options for fits, the choice of C, and intervals."""
 
     mode: ModeOption = Mode.default
     uncertain: UncertainFindings = None
@@ -112,7 +112,7 @@ class Protocol(Options):
 
 
 class Machine(Options):
-    """What computes."""
+    """Options for the machine."""
 
     backend: SolverBackend = Backend.batched
     device: Device = "auto"
@@ -121,7 +121,7 @@ class Machine(Options):
 
 
 class Output(Options):
-    """What is written and printed."""
+    """Options for files and printing."""
 
     out: MaybeFile = None
     force: Force = False

@@ -43,7 +43,7 @@ BankOrManifest = Annotated[
 
 
 class What(Options):
-    """Which images are explained of which model."""
+    """Options for images and the model."""
 
     model: OneModel
     weights: Weights = None
@@ -55,7 +55,7 @@ class What(Options):
 
 
 class Protocol(Options):
-    """How images are occluded."""
+    """Options for the occlusion."""
 
     mode: ModeOption = Mode.default
     size: Annotated[int, option(PROTOCOL, min=1, help="Side of the square, pixels.")] = 10
@@ -96,7 +96,7 @@ class Protocol(Options):
 
 
 class Machine(Options):
-    """What computes."""
+    """Options for the machine."""
 
     device: Device = "auto"
     precision: Fp32OrBf16 = Precision.fp32
@@ -104,7 +104,7 @@ class Machine(Options):
 
 
 class Output(Options):
-    """What is written and printed."""
+    """Options for files and printing."""
 
     out: MaybeFolder = None
     shared_scale: Annotated[

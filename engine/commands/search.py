@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """What is searched with."""
+    """Options for the query."""
 
     model: OneModel
     image: Annotated[Path | None, option(WHAT, metavar="FILE", help="An image file to search with.")] = None
@@ -38,7 +38,7 @@ class What(Options):
 
 
 class Protocol(Options):
-    """What is near."""
+    """Options for distances and neighbours."""
 
     k: Neighbours = 10
     keep_query: Annotated[
@@ -53,14 +53,14 @@ class Protocol(Options):
 
 
 class Machine(Options):
-    """What computes."""
+    """Options for the machine."""
 
     backend: NeighbourBackend = Backend.auto
     device: Device = "auto"
 
 
 class Output(Options):
-    """What is written and printed."""
+    """Options for files and printing."""
 
     out: MaybeFile = None
     force: Force = False

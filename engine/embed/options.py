@@ -14,7 +14,7 @@ MAX_BATCH, MAX_CHUNK_ROWS = 65_536, 1 << 20
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """How to embed; every field but the first three leaves the features unchanged.
+    """Options of embedding; only the first three can change the features.
 
     Attributes:
         decoder: `auto`, `dali`, `turbo` or `reference`.

@@ -46,7 +46,7 @@ def provenance_document(spec: ModelSpec, manifest: Manifest, setup: Setup) -> Js
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a feature, as its run wrote it down.
+    """Provenance of a feature, as its run recorded it.
 
     Attributes:
         model: slug.

@@ -27,23 +27,13 @@ from stores.bank.reader import Bank
 from stores.bank.seal import definition
 from stores.maintenance.heal import Promise, heal_chunk, heal_marker, promise_of_chunk
 from stores.maintenance.quarantine import put_back_manifest, seal_complete
-from stores.maintenance.report import VerifyReport
+from stores.maintenance.report import DamageJson, VerifyReport
 from stores.maintenance.verify import quarantine, verify
 from stores.manifest.manifest import Manifest
 
 #: Lowest cosine of an embedding computed again on a device to the first one, by its arithmetic; a feature's
 #: certificate, where it has one, is more precise.
 _LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.999, "fp16": 0.999}
-
-
-class DamageReport(TypedDict):
-    """A file that is still damaged, as `embank bank verify` shows it."""
-
-    feature: str | None
-    chunk: int | None
-    path: str
-    reason: str
-    remedy: str
 
 
 class UnrepairedReport(TypedDict):
@@ -64,7 +54,7 @@ class RepairReport(TypedDict):
     features: dict[str, int]
     quarantined: list[str]
     unrepaired: list[UnrepairedReport]
-    remaining: list[DamageReport]
+    remaining: list[DamageJson]
 
 
 @dataclass(frozen=True)

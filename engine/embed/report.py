@@ -92,7 +92,7 @@ class EmbedReport:
         feature: full name of the features.
         name: what the user calls the features, or None.
         title: what tables call them, which no other features of the bank are called.
-        notes: what was done otherwise than asked, a sentence each.
+        notes: what was done differently from the request, one sentence each.
     """
 
     bank: str
@@ -136,7 +136,7 @@ def pass_notes(tally: Tally, batch_size: int, runtime: Runtime, embedded: bool) 
     """Return notes on what a pass did differently from the request: smaller batches, first frames only.
 
     Args:
-        batch_size: that was asked for.
+        batch_size: the requested one.
         embedded: whether it gave the feature any rows.
     """
     effect = "their last bits may differ" if runtime.on_cuda else "no value differs"

@@ -55,7 +55,7 @@ def remote(
 
     Args:
         address: `tls://HOST:PORT` (certificates by dask's own configuration, `distributed.comm.tls`), or
-            `tcp://` on loopback: whoever reaches a scheduler without TLS runs code on it.
+            `tcp://` on loopback: anybody who reaches a scheduler without TLS can run code on it.
 
     Raises:
         Refused: dask is not installed, an address that is neither, or certificates are missing.

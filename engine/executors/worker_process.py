@@ -48,7 +48,7 @@ class _Doom:
     def end_soon(self) -> str:
         """End the process once pending messages have been sent; return the worker's name.
 
-        Its nanny, or whoever else started it, starts another one.
+        Its nanny, or another parent, starts a new one.
         """
         from distributed import get_worker
 

@@ -9,6 +9,7 @@ from engine.report.console import write as print
 if TYPE_CHECKING:
     from engine.embed.relabel import RelabelReport
     from engine.embed.repair import RepairReport
+    from stores.bank.caches import PruneReport
 
 
 def print_damage(damaged: Sequence[Mapping[str, Any]]) -> None:
@@ -63,7 +64,7 @@ def print_features(infos: list[Any]) -> None:
     )
 
 
-def print_descriptions(bank: str, rows: int, chunk_rows: int, shown: list[dict[str, Any]]) -> None:
+def print_descriptions(bank: str, rows: int, chunk_rows: int, shown: Sequence[Mapping[str, Any]]) -> None:
     """Print what made the features, and the failed rows if these were requested."""
     print(f"{bank}: {rows:,} rows in chunks of {chunk_rows:,}")
     for feature in shown:
@@ -76,7 +77,7 @@ def print_descriptions(bank: str, rows: int, chunk_rows: int, shown: list[dict[s
             print(f"  row {failure['row']}: {failure['code']}: {failure['detail']}")
 
 
-def print_verified(bank: str, chunks: int, damaged: list[dict[str, Any]]) -> None:
+def print_verified(bank: str, chunks: int, damaged: Sequence[Mapping[str, Any]]) -> None:
     """Print what a verification found."""
     if not damaged:
         print(f"{bank}: {chunks:,} chunks verified, no damage")
@@ -95,7 +96,7 @@ def print_renamed(feature: str, before: str, title: str) -> None:
     print(f"{feature}: {title}, before {before}")
 
 
-def print_pruned(r: dict[str, Any]) -> None:
+def print_pruned(r: "PruneReport") -> None:
     """Print which caches are gone."""
     console.print_table(
         ["cache", "removed", "MiB"],

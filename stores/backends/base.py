@@ -104,7 +104,7 @@ class Backend(ABC, Generic[P]):
     @property
     @abstractmethod
     def parallel_reads(self) -> int:
-        """How many files are best read at once."""
+        """Number of files that are best read at once."""
 
     @abstractmethod
     def read_if_there(self, path: P, most: int | None = None) -> bytes | None:
@@ -202,7 +202,7 @@ class Backend(ABC, Generic[P]):
         """Create a file, whole and exclusively.
 
         On a file system without hard links a kill can leave a file torn. So whatever trusts a created file
-        must know its digest: a marker carries its own, and vouches for the other files.
+        must know its digest: a marker contains its own and those of the other files.
 
         Args:
             temp: a fresh name in a folder of the same storage (`temporary`), for a storage that needs one.

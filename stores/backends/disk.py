@@ -86,7 +86,7 @@ def _no_plain_file(path: Place, kind: str) -> PathRefused:
     return PathRefused(
         f"{path} is {kind}",
         "The files of a bank are plain files",
-        "remove it; `embank bank verify` then says what is missing, and `embank bank repair` mends it",
+        "remove it; `embank bank verify` then says what is missing, and `embank bank repair` restores it",
     )
 
 

@@ -33,7 +33,7 @@ class Lock:
         return True
 
     def sign(self) -> None:
-        """Write this process's number into the lock file, for whoever finds it taken."""
+        """Write this process's number into the lock file, for messages of others that find it taken."""
         with disk.faults(self.path):
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode("ascii"), 0)

@@ -110,7 +110,7 @@ class Lease:
         return object_requests.swap(self.path, sealed_json.encode(body), current[1].version)
 
     def alive(self) -> bool:
-        """Return whether nobody has taken the lease for abandoned."""
+        """Return whether the lease is still held: nobody has taken it as abandoned."""
         return _carries(self.path, self.token)
 
     def release(self) -> None:

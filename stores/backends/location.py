@@ -86,6 +86,6 @@ def _object_path(text: str, scheme: str, bucket: str, key: str) -> ObjectPath:
         raise BankError(
             text,
             f"A bank in a bucket is {scheme}://BUCKET/PREFIX, printable and without `..`",
-            "mend the URL",
+            "correct the URL",
         )
     return ObjectPath(scheme, bucket, "/".join(names))

@@ -9,7 +9,8 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 from stores.backends import files
 from stores.backends.location import Place, place
@@ -18,6 +19,7 @@ from stores.bank import documents
 from stores.bank.keys import FeatureKey
 from stores.bank.layout import RUN_DOCUMENT, SIDE
 from stores.errors import BankError, Refused
+from stores.json_types import JsonObject
 
 VIEWS, MAPS, STATISTICS, BUCKETS = "views", "saliency", "statistics", "buckets"
 #: Folders of a bank's side folder that hold caches and nothing else.
@@ -26,6 +28,17 @@ _COPIES = "banks"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 _LONGEST_HEAD = 1 << 20
+
+
+class PruneReport(TypedDict):
+    """Report of a removal of caches; `prune` explains the fields."""
+
+    bank: str
+    limit: int
+    kept_bytes: int
+    removed_bytes: int
+    removed: dict[str, dict[str, int]]
+    cache: Path | None
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,7 @@ def size(text: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** power)
 
 
-def prune(bank: Place | str, limit: int = 0) -> dict[str, Any]:
+def prune(bank: Place | str, limit: int = 0) -> PruneReport:
     """Remove caches of a bank, and copies of features in buckets, the least recently used first.
 
     Args:
@@ -181,7 +194,7 @@ def _remove_where(folder: Place, accept: Callable[[Mapping[str, Any]], bool]) ->
     files.remove_directory(folder)
 
 
-def _key_of(path: Place) -> dict[str, Any] | None:
+def _key_of(path: Place) -> "JsonObject | None":
     """Read the key of an array file; None if it is damaged."""
     try:
         start = files.read_range(path, 0, _LONGEST_HEAD)

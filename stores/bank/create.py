@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from stores.bank import documents, integrity
 from stores.bank.keys import SCHEMA_VERSION
 from stores.bank.layout import COLUMNS, MANIFEST, RUN_DOCUMENT, SIDE, VOCABULARIES
 from stores.bank.seal import write_root_metadata
+from stores.json_types import JsonObject
 
 if TYPE_CHECKING:
     from stores.manifest.manifest import Manifest
@@ -43,7 +44,7 @@ def create_empty(path: Place, manifest: "Manifest", chunk_rows: int) -> None:
     documents.replace(path / RUN_DOCUMENT, run_document(manifest, chunk_rows, contents), _temporary(path))
 
 
-def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, bytes]) -> dict[str, Any]:
+def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, bytes]) -> JsonObject:
     """Make the body of embank.json: what the bank is made of, and the digests of its immutable side files."""
     return {
         "schema": SCHEMA_VERSION,

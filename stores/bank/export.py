@@ -14,6 +14,7 @@ from stores.backends import files
 from stores.bank import documents
 from stores.bank.layout import MANIFEST
 from stores.errors import BankError
+from stores.json_types import JsonObject
 from stores.manifest.atomic_file import atomic_file
 from stores.outputs import check_folder
 
@@ -67,7 +68,7 @@ def export_all(
     paths = [folder / name for folder in folders for name in (*writers, MANIFEST)]
     for folder in folders:
         check_folder(folder)
-    what = {"format": sorted(writers), "seals": [features.seal_digest for features in several]}
+    what: JsonObject = {"format": [*sorted(writers)], "seals": [features.seal_digest for features in several]}
     new = _new_files(out, [path.relative_to(out).as_posix() for path in paths], what, overwrite)
     for features in several:  # What is damaged is refused before anything is written.
         _ = features.array, features.status
@@ -81,7 +82,7 @@ def export_all(
     return paths
 
 
-def _new_files(out: Path, relatives: list[str], what: dict[str, Any], overwrite: bool) -> list[str]:
+def _new_files(out: Path, relatives: list[str], what: JsonObject, overwrite: bool) -> list[str]:
     """Return the files that are new to the export: absent, or left by its interrupted predecessor.
 
     Raises:

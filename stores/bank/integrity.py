@@ -24,7 +24,7 @@ from stores.errors import BankError, EmbankError
 
 
 class FilePromise(TypedDict):
-    """What a marker or seal says of a file: its bytes, and their SHA-256 in hex."""
+    """The promise of a marker or seal about a file: its size, and its SHA-256 in hex."""
 
     size: int
     sha256: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from stores.bank import documents
 from stores.errors import BankError
+from stores.json_types import JsonObject
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +74,7 @@ class FeatureKey:
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model).lstrip(".-") or "model"
         return f"{slug[:100]}.{self.digest[:12]}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return all fields as JSON values."""
         return asdict(self)
 

@@ -17,6 +17,7 @@ from stores.bank.keys import SCHEMA_VERSION, FeatureKey
 from stores.bank.layout import SIDE, is_feature_name
 from stores.bank.seal import definition, feature_names, seal_path
 from stores.errors import BankError, Refused
+from stores.json_types import JsonObject
 
 NOTE = "name.json"
 LONGEST = 100
@@ -57,7 +58,7 @@ def read(root: Place, feature: str) -> str | None:
         return None
 
 
-def checked(body: dict[str, Any], path: Place, feature: str) -> dict[str, Any]:
+def checked(body: JsonObject, path: Place, feature: str) -> JsonObject:
     """Return the body of a note. Raises BankError: of another schema, form or feature."""
     document_schemas.check(
         body, lambda note: note.get("feature") == feature and isinstance(note.get("name"), str), path
@@ -346,7 +347,7 @@ def _mark(entry: Entry, group: Sequence[Entry]) -> str:
     return ",".join(columns[name][position] for name in differing)
 
 
-def _provenance(root: Place, feature: str) -> dict[str, Any]:
+def _provenance(root: Place, feature: str) -> JsonObject:
     try:
         return documents.read_if_there(root / SIDE / feature / "provenance.json") or {}
     except BankError:

@@ -25,7 +25,9 @@ from stores.bank.markers import Marker, decode_marker
 from stores.bank.names import Roster, unfinished
 from stores.bank.seal import misplaced, read_feature, read_seal, seal_path
 from stores.bank.sealed_files import sealed_files
+from stores.bank.summary import FeatureDescription
 from stores.errors import BankError
+from stores.json_types import JsonObject
 
 if TYPE_CHECKING:
     from stores.bank.labelled import Labelled
@@ -96,7 +98,7 @@ class Bank:
 
     @property
     def grid(self) -> Grid:
-        """How its rows fall into chunks."""
+        """Division of its rows into chunks."""
         return Grid(self.rows, self.chunk_rows)
 
     def holds(self, layout: FeatureLayout) -> bool:
@@ -154,7 +156,7 @@ class Bank:
         """Return whether a feature, by its full name, is finished."""
         return self.backend.stat_if_there(seal_path(self.path, name)) is not None
 
-    def provenance(self, name: str) -> dict[str, Any]:
+    def provenance(self, name: str) -> JsonObject:
         """Read what is known about the run that made a feature. Raises BankError if lost or damaged."""
         path = self.path / SIDE / name / "provenance.json"
         body = documents.read_if_there(path)
@@ -166,7 +168,7 @@ class Bank:
             )
         return body
 
-    def describe(self, name: str, *, failures: bool = False) -> dict[str, Any]:
+    def describe(self, name: str, *, failures: bool = False) -> FeatureDescription:
         """Gather all that the bank knows about a feature, for `embank bank show`.
 
         Returns:
@@ -207,7 +209,7 @@ class FeatureSet:
     Args:
         bank: where it lies.
         name: of the feature.
-        title: what people call it.
+        title: the name shown to users.
 
     Raises:
         BankError: not sealed, damaged, made by another schema, or of another bank.
@@ -245,7 +247,7 @@ class FeatureSet:
 
     @property
     def key(self) -> FeatureKey:
-        """What made the embeddings."""
+        """Key of the embeddings: everything that their values depend on."""
         return self._layout.key
 
     @property
@@ -295,7 +297,7 @@ class FeatureSet:
 
     @property
     def layout(self) -> FeatureLayout:
-        """Where the feature's parts lie."""
+        """Paths and metadata of the feature."""
         return self._layout
 
     @cached_property

@@ -18,6 +18,7 @@ from stores.bank.layout import (
 )
 from stores.bank.links import refuse_feature_links
 from stores.errors import BankError
+from stores.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Seal:
     manifest_digest: str
     pending: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Make the body of seal.json."""
         body = {
             "schema": self.definition["schema"],

@@ -1,4 +1,4 @@
-"""Clearing away what a killed or stopped run left of a feature. Under the exclusive commit lock only."""
+"""Clean-up of what a killed or stopped run left of a feature. Under the exclusive commit lock only."""
 
 from stores.backends import files
 from stores.backends.location import Place
@@ -75,20 +75,20 @@ def marker_names_chunk(feature: str, index: int, marker: Marker) -> bool:
 
 
 def quarantine_chunk(root: Place, feature: str, index: int) -> None:
-    """Move a chunk's marker and files aside, the marker first: it must never outlive what it speaks for."""
+    """Move a chunk's marker and files aside, the marker first: it must never outlive its files."""
     target = files.temporary(root / SIDE / "quarantine", feature)
     for path in (marker_file(feature, index), *(chunk_file(feature, array, index) for array in ARRAYS)):
         quarantine_file(root, path, target)
 
 
 def quarantine_file(root: Place, relative: str, target: Place) -> None:
-    """Move one file into a folder of the quarantine, flat; nothing there is as good."""
+    """Move one file into a folder of the quarantine, flat, if it exists."""
     if files.stat_if_there(root / relative) is not None:
         files.move(root / relative, target / relative.replace("/", "!"))
 
 
 def _remove_unmarked(layout: FeatureLayout) -> None:
-    """Remove chunk files that no marker vouches for: nobody knows whether they are whole."""
+    """Remove chunk files without a marker, since they may be incomplete."""
     marked = set(files.names(layout.root / SIDE / layout.name / "markers"))
     for array in ARRAYS:
         folder = layout.root / layout.name / array / "c"

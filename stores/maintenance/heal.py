@@ -1,8 +1,8 @@
-"""Putting back what a damaged chunk was, once it has been computed again.
+"""Restoring a damaged chunk after it has been computed again.
 
 A seal, or a marker, promises the bytes of a chunk. What was computed again is compared with that before
-anything on disk changes: a chunk that comes out otherwise (images changed or gone, other weights, another
-kind of processor) is not put in place, and what is there stays as it is.
+anything on disk changes: a chunk with another result (images changed or gone, other weights, another kind of
+processor) is not put in place, and the files on disk stay as they are.
 """
 
 from dataclasses import dataclass, replace
@@ -22,13 +22,13 @@ from stores.bank.seal import read_seal, seal_file
 from stores.errors import BankError
 from stores.maintenance.cleanup import quarantine_chunk, quarantine_file
 
-#: Failures of files whose bytes nobody has read.
+#: Codes of failures for which the file was never read.
 _UNREAD = ("missing", "unreadable", "not_a_file", "outside_root", "empty")
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What a chunk must be.
+    """The recorded digests of a chunk.
 
     Attributes:
         index: of the chunk.
@@ -42,7 +42,7 @@ class Promise:
 
 
 def promise_of_chunk(layout: FeatureLayout, index: int) -> Promise | None:
-    """Return what the seal, or else the marker, says of a chunk; None if both are damaged."""
+    """Return what the seal, or else the marker, promises of a chunk; None if both are damaged."""
     marker = _marker(layout, index)
     try:
         sealed = read_seal(layout.root, layout.name)
@@ -158,7 +158,7 @@ def _write_damaged(layout: FeatureLayout, promise: Promise, chunk: EncodedChunk)
 
 
 def _drop_other_seal(layout: FeatureLayout, chunk: EncodedChunk) -> None:
-    """Take away a seal that promises another marker: its words on failures are not repeated exactly."""
+    """Remove a seal that promises another marker: details of failures may be worded differently now."""
     sealed = read_seal(layout.root, layout.name)
     path = layout.marker(chunk.index)
     written = integrity.promise_of(documents.encode(marker_document(layout, chunk)))

@@ -1,8 +1,8 @@
 """The features of a bank under other labels, splits and groups: nothing is computed again.
 
-A bank keeps its manifest for good, since its records speak of it. So other labels make another bank. Its
+A bank keeps its manifest for good, since its records refer to it. So other labels need another bank. Its
 features are the same files, by hard links where the file system has them and by copies elsewhere; each bank
-may be moved, mended or deleted without the other. A new link counts as a change, so the old bank's next
+can be moved, repaired or deleted without the other. A new link counts as a change, so the old bank's next
 evaluation reads its files once more.
 """
 
@@ -38,7 +38,7 @@ _NOTES = ("provenance.json", "certificate.json")
 
 @dataclass(frozen=True)
 class Relabelled:
-    """What became of a bank.
+    """Result of a relabelling.
 
     Attributes:
         bank: the new one.
@@ -67,7 +67,7 @@ def relabel(
     features: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Relabelled:
-    """Make a bank of the same images and features under another manifest; run again, it goes on or adds.
+    """Make a bank of the same images and features under another manifest; repeated, it resumes or adds.
 
     Args:
         source: the bank; it is not changed.

@@ -1,4 +1,4 @@
-"""Reading every byte of a bank and comparing it with what was promised. Trusts no cache."""
+"""Verification: every byte of a bank is read and compared with what was promised, without any cache."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -44,12 +44,12 @@ def verify(
     features: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
-    """Read and judge a bank, sealed features or not.
+    """Verify a bank, with both finished and unfinished features.
 
     Args:
         bank: an open bank, or its path (which works even if the run document is damaged).
         features: names or slugs to look at; None looks at all. The bank's own files are always looked at.
-        progress: told (files read, files in all).
+        progress: called with (files read, files in all).
 
     Returns:
         The report; whole sealed features are stamped, so that opening them is quick.

@@ -1,4 +1,4 @@
-"""What to do about a bank whose manifest lacks something; said by several evaluations."""
+"""Advice for banks whose manifest lacks a column, in messages of several evaluations."""
 
 
 def name_column(role: str) -> str:

@@ -1,4 +1,4 @@
-"""Where an evaluation computes: decided once, without importing torch where there cannot be a GPU."""
+"""Choice of the device of an evaluation, without importing torch where there cannot be a GPU."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from engine.errors import Refused
 from engine.runtime import usable_cores
 from stores import limits
 
-#: How distances and neighbours are computed; all give the same answers.
+#: Backends for distances and neighbours, with equal results.
 BACKENDS = ("auto", "array", "faiss")
 
 #: Present wherever an NVIDIA driver is loaded (Linux, and Linux under Windows).

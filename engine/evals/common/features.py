@@ -1,4 +1,4 @@
-"""What evaluations take: a bank's feature or a user's own arrays, with labels, groups, splits and ids.
+"""The input of evaluations: a bank's feature or a user's own arrays, with labels, groups, splits and ids.
 
     from embank import Features
     features = Features.from_bank("xrays.bank", "torchvision/resnet50")
@@ -32,7 +32,7 @@ from stores.parquet import Texts
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Source:
-    """Where the features of a bank come from.
+    """The bank and the feature that features come from.
 
     Attributes:
         bank: that they lie in.
@@ -101,7 +101,7 @@ class Features:
 
     Attributes:
         name: full name in the bank; what the user called arrays.
-        title: what people call them.
+        title: the name shown to users.
         array: [N, d] of any float type: numpy, perhaps mapped from files, or a torch tensor.
         ok: bool [N], rows that have an embedding.
         label: column of the manifest that the labels come from; None for arrays.

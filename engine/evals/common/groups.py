@@ -41,7 +41,7 @@ def kept_apart(
     """Decide whether patients are kept apart; also return a sentence for the reader, or "".
 
     Args:
-        requested: what was asked for; None decides by default.
+        requested: the option; None decides by default.
         known: whether an image that takes part has a group.
         what: where one patient's images could meet.
         published: follow the study, which did not keep patients apart.

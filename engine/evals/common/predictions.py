@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stores.bank.records import Attachment
 from stores.parquet import Coded, Column, Texts, encode
 
-#: Scores that are written beside a record at most: images times classes.
+#: Most scores that are written beside a record: images times classes.
 MOST_SCORES = 50_000_000
 
 
@@ -44,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
-    """What an evaluation predicted.
+    """Predictions of an evaluation.
 
     Attributes:
         tables: name -> table; an only table is called "".

@@ -113,7 +113,7 @@ def evaluate_together(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _About:
-    """What the results of all models have in common."""
+    """Data that the results of all models share."""
 
     features: Features
     options: Options
@@ -229,7 +229,7 @@ def fewshot(
         data_set: name or digest that, with the protocol, decides which episodes are drawn; the model does
             not, so that models are compared on the same episodes.
         ok: bool [N], rows that have features, if known; else all numbers are looked at.
-        backend: `array` (numpy, or torch on a device) or `faiss`, which answers alike; `auto` is `array`.
+        backend: `array` (numpy, or torch on a device) or `faiss`, with equal results; `auto` is `array`.
         device: `cpu` or `cuda[:N]`; `auto` is where the features are, since bringing features of the CPU to
             a device takes longer than the evaluation.
         threads: on the CPU. Default: all usable cores.

@@ -1,4 +1,4 @@
-"""How few-shot episodes are drawn and classified."""
+"""Options of few-shot evaluations: the drawing and classification of episodes."""
 
 from dataclasses import dataclass, fields
 

@@ -1,4 +1,4 @@
-"""Which classes and images of the features episodes are drawn from."""
+"""The classes and images that episodes are drawn from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -65,8 +65,8 @@ class FewShotResult:
         episodes_digest: SHA-256 of the drawn rows: results with equal digests are paired.
         per_patient: float64 [2, G], right answers and queries of each patient; None where no usable image has
             a group.
-        notes: what a reader must know, one sentence each.
-        bootstrap: interval over patients (groups), if asked for.
+        notes: remarks for the reader, one sentence each.
+        bootstrap: interval over patients (groups), if requested.
         seconds: by stage.
         images: `truth`, `queries` and `correct` of each image that was a query.
         drawable: bool [N], images that could be drawn.

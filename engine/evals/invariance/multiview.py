@@ -32,7 +32,7 @@ UnitVectors = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MultiViewResult:
-    """How alike two views of a study are.
+    """Result of multi-view invariance.
 
     Attributes:
         pairs: number of possible pairs; first, second: intp [n], rows of those compared.
@@ -42,7 +42,7 @@ class MultiViewResult:
             view of different patients of one half.
         statistics: mean and covariance that each half was whitened by.
         options: what was measured.
-        notes: what a reader must know.
+        notes: remarks for the reader.
     """
 
     pairs: Pairs

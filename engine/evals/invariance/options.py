@@ -12,7 +12,7 @@ from engine.kernels.whitening import Regularisation
 from stores.limits import check_seed, check_whole
 
 Mode = Literal["default", "as-published"]
-#: Images scored unless asked otherwise; at most half of a small bank, since the rest gives the covariance.
+#: Default number of scored images; at most half of a small bank, since the rest gives the covariance.
 IMAGES = 100
 #: Fewest scored images for which a number is given; an average over fewer says little about the model.
 LEAST_IMAGES = 10

@@ -1,4 +1,4 @@
-"""Which images show one study: pairs for multi-view invariance, by the columns study (or group) and view."""
+"""Pairs of images of one study for multi-view invariance, by the columns study (or group) and view."""
 
 from dataclasses import dataclass
 

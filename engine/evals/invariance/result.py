@@ -156,7 +156,7 @@ class Invariance:
         parameters = np.array(self.views.parameters, np.float64).reshape(self.views.count, len(names))
         return {
             "view": np.arange(self.views.count),
-            **{name: parameters[:, at] for at, name in enumerate(names)},
+            **{name: parameters[:, column] for column, name in enumerate(names)},
             "cosine": mean_of_images(self.cosine),
         }
 
@@ -206,7 +206,7 @@ class InvarianceResult:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know, one sentence each."""
+        """Remarks for the reader, one sentence each."""
         return self.setting.not_reproduced
 
     def metrics(self) -> dict[str, Metric]:

@@ -41,7 +41,7 @@ class Views:
 
     @property
     def count(self) -> int:
-        """How many views an image has."""
+        """Number of views of an image."""
         return len(self.parameters) or 1
 
 

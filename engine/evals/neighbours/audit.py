@@ -39,7 +39,7 @@ class Audit:
         pairs: the most similar ones, as rows of the features.
         report: the JSON document.
         columns: name -> (codes, vocabulary) of `COLUMNS`.
-        notes: what a reader must know.
+        notes: remarks for the reader.
     """
 
     pairs: Pairs

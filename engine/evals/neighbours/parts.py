@@ -1,4 +1,4 @@
-"""Which images vote, which are classified, and how many neighbours there may be."""
+"""The images that vote, those that are classified, and the possible numbers of neighbours."""
 
 from dataclasses import dataclass, replace
 

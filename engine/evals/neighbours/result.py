@@ -44,7 +44,7 @@ class KnnResult:
     """Result of a classification by nearest neighbours.
 
     Attributes:
-        by_k: metrics of each k, in the order asked; the first is the headline.
+        by_k: metrics of each k, in the order requested; the first is the headline.
         neighbours: of each test row, as positions in `train_rows`.
         test_rows, train_rows: intp, rows of the features that were classified, and that voted.
         predicted: int64 [tests, len(by_k)], class codes.
@@ -54,7 +54,7 @@ class KnnResult:
         unseen: classes of test rows that no train row has.
         names: of the class codes; None where labels are numbers, which stand for themselves.
         group_disjoint: whether a patient's images had no vote for one another.
-        notes: what a reader must know, one sentence each.
+        notes: remarks for the reader, one sentence each.
         scores: of the images tested.
         others: split -> its rows that were not used. split_notes: which split each word was matched to.
     """

@@ -84,7 +84,7 @@ class SearchResult:
         report: the JSON document.
         row: of the query, None for a file.
         rows: intp, images that were searched.
-        notes: what a reader must know.
+        notes: remarks for the reader.
     """
 
     query: dict[str, Any]
@@ -258,7 +258,7 @@ def _row_of(features: Features, image_id: str) -> int:
         raise Refused(
             f"image {image_id!r} has no embedding ({why})",
             "Only embedded images have neighbours",
-            "mend the file and embed it again, or choose another image",
+            "repair the file and embed it again, or choose another image",
         )
     return row
 

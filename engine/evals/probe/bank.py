@@ -24,7 +24,7 @@ from stores.json_types import JsonObject
 
 @dataclass(frozen=True)
 class BankProbe:
-    """What to probe in a bank.
+    """Columns, parts and curves to probe in a bank.
 
     Attributes:
         labels: columns of the manifest.

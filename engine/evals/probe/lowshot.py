@@ -112,7 +112,7 @@ class LowShotCurve:
 
     Attributes:
         seeds: draws at each point; seed: of the first.
-        points: in the order asked.
+        points: in the order requested.
         unconverged: draws with fits that did not converge.
     """
 

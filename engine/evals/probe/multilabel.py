@@ -49,7 +49,7 @@ class FindingsResult:
     """Result of a probe of several findings.
 
     Attributes:
-        findings: in the order asked.
+        findings: in the order requested.
         own_notes: on all of them.
         seconds: by stage, of all findings together.
         targets: of the findings, in the same order.

@@ -25,7 +25,7 @@ MAX_SEEDS = 1000
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a probe is fitted, chosen and judged.
+    """Options of a probe's fits, and of the choice of C.
 
     Attributes:
         C: values tried, each once; `selection.grid()` is the study's.
@@ -75,7 +75,7 @@ def check_backend(backend: str) -> None:
 
 @dataclass(frozen=True)
 class ProbeOptions(Fitting):
-    """How a probe is fitted, and where.
+    """Options of a probe's fits, with its device and threads.
 
     Attributes:
         device: `cpu` or `cuda:N`.
@@ -95,7 +95,7 @@ class ProbeOptions(Fitting):
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Which rows play which part.
+    """The splits that make the parts, and cuts of missing ones.
 
     Attributes:
         train, val, test: values of the split column.
@@ -214,7 +214,7 @@ class LowShot:
 
 @dataclass(frozen=True)
 class Options(Fitting):
-    """How a probe is fitted, what it learns, and which rows play which part.
+    """Options of a probe: its fits, its targets and its parts.
 
     Attributes:
         findings: columns that are learned in one run, one-vs-rest; none learns the classes of the features'
@@ -259,7 +259,7 @@ class Options(Fitting):
         )
 
     def on(self, compute: Compute) -> ProbeOptions:
-        """Return how a probe is fitted, and where."""
+        """Return the options of a probe's fits, with the device and threads of `Compute`."""
         shared = {member.name: getattr(self, member.name) for member in fields(Fitting)}
         return ProbeOptions(**shared, device=compute.device, threads=compute.threads)
 

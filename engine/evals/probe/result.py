@@ -21,7 +21,7 @@ class Result:
         parts: rows of each part.
         targets: what was learned.
         backend: that solved.
-        low_shot: the curve, where one was asked for.
+        low_shot: the curve, if one was requested.
     """
 
     outcome: ProbeResult | PublishedResult | FindingsResult
@@ -40,7 +40,7 @@ class Result:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know, one sentence each."""
+        """Remarks for the reader, one sentence each."""
         several = isinstance(self.outcome, FindingsResult)
         return (*(self.parts.notes if several else ()), *self.outcome.notes)
 

@@ -89,7 +89,7 @@ class Sweep:
 
     @property
     def notes(self) -> Iterator[str]:
-        """What a reader must know about the choice, one sentence each."""
+        """Remarks that a reader must know about the choice, one sentence each."""
         if self.flat:
             by = "the largest was taken" if self._same_loss else "chosen by log loss"
             yield f"Validation {self.select} is the same for all {len(self.C)} values of C: {by}"

@@ -45,7 +45,7 @@ class PublishedFit:
         stopped: whether the limit of iterations (or the line search) stopped it.
         objective: at the end, float64; of the binary form at 2 C where there are two classes.
         gradient_norm: of it.
-        excess: (objective - converged objective) / converged objective; NaN where not asked for.
+        excess: (objective - converged objective) / converged objective; NaN if not requested.
         converged: it was not stopped, and excess, if known, is at most 1e-6. scikit-learn itself calls fits
             converged that are not: on separable classes the mean loss hardly changes any more.
     """

@@ -1,4 +1,4 @@
-"""From columns of the manifest to targets: one column of classes, or several findings at once.
+"""Targets from columns of the manifest: one column of classes, or several findings at once.
 
 A column of classes gives codes from 0 in the order of its names. A column of findings has cells 1 (positive),
 0 (negative), -1 (uncertain) or nothing, as CheXpert's 14 have; it becomes 0, 1 or -1 (masked: the image takes

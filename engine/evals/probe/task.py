@@ -65,7 +65,7 @@ class ProbeResult:
         test: metrics on the test part.
         intervals: 95 % percentile intervals of the headline metrics, by name; empty without bootstrap.
         probabilities: float64 [tests, K], in the order of `task.parts.test`.
-        notes: what a reader must know, one sentence each.
+        notes: remarks for the reader, one sentence each.
         seconds: by stage.
     """
 
@@ -181,7 +181,7 @@ class PublishedResult:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know, one sentence each."""
+        """Remarks for the reader, one sentence each."""
         return (*self.task.parts.notes, self.published.convergence)
 
     def metrics(self) -> dict[str, Metric]:

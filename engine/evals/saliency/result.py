@@ -82,7 +82,7 @@ class Setting:
     """Settings that the maps of a run share.
 
     Attributes:
-        model: what people call it. weights: SHA-256 of its weights.
+        model: the name shown to users. weights: SHA-256 of its weights.
         options: what was measured, with the stride. squares: where the square stood.
         precision, device: of the encoder.
         key: digest of all that a map depends on besides the image.
@@ -108,7 +108,7 @@ class SaliencyResult:
         stride_error: of the map of the image `stride_error_of`; None at stride 1, and where it is not known.
         computed: maps computed now; the others were finished already.
         estimate: made before the first of them, on the CPU.
-        notes: what a reader must know, one sentence each.
+        notes: remarks for the reader, one sentence each.
         places_per_s: places computed a second, NaN where none was.
         seconds: wall.
     """
