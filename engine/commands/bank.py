@@ -32,6 +32,8 @@ from stores.errors import Refused
 
 if TYPE_CHECKING:
     from engine.evals.neighbours.audit import Audit
+    from stores.bank.feature_info import FeatureInfo
+    from stores.json_types import JsonObject
 
 app = typer.Typer(
     help="Stores of embeddings: show, verify, repair, relabel, rename, remove, export.", no_args_is_help=True
@@ -48,7 +50,7 @@ def bank_ls(bank: BankPath, json: Json = False) -> None:
     show([_info(info) for info in infos], json, lambda: print_features(infos))
 
 
-def _info(info: Any) -> dict[str, Any]:
+def _info(info: "FeatureInfo") -> "JsonObject":
     return {**{k: v for k, v in vars(info).items() if k != "key"}, "key": info.key.to_dict()}
 
 

@@ -1,7 +1,8 @@
 """`embank manifest`: lists of images."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -263,7 +264,9 @@ def manifest_split(
         print_cut(cut.by, cut.splits, cut.folds)
 
 
-def _write(manifest: "Manifest", out: Path, json: bool, additions: dict[str, Any] | None = None) -> None:
+def _write(
+    manifest: "Manifest", out: Path, json: bool, additions: Mapping[str, object] | None = None
+) -> None:
     """Write a manifest and print a summary."""
     from engine.report import console
     from engine.report.manifest_text import print_written

@@ -1,6 +1,6 @@
 """`embank models`: the catalogue of backbones."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -8,6 +8,9 @@ from engine.commands.declaring import command
 from engine.commands.options import ConvertedOut, Force, FromFile, Json, Slug, Weights
 from engine.commands.processes import terminable
 from engine.commands.showing import show
+
+if TYPE_CHECKING:
+    from stores.json_types import JsonObject
 
 app = typer.Typer(help="The catalogue of backbones.", no_args_is_help=True)
 
@@ -70,7 +73,7 @@ def models_convert(
     _show_converted(convert(source, architecture, source=from_file, out=out), json)
 
 
-def _show_converted(report: dict[str, Any], json: bool) -> None:
+def _show_converted(report: "JsonObject", json: bool) -> None:
     from engine.report.catalogue_text import print_converted
 
     show(report, json, lambda: print_converted(report))

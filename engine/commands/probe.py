@@ -129,7 +129,7 @@ class Output(Options):
 
 
 def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, output: Output) -> None:
-    """Logistic probes on frozen features: C chosen on validation, refitted, tested; from the bank alone.
+    """Fit logistic probes on frozen features from the bank alone: choose C on validation, refit, test.
 
     Repeat --model for several models, and --label for several columns. Columns are findings with
     --multi-label, --uncertain or --blank. --mode as-published takes the study's order of the grid, its warm

@@ -68,7 +68,7 @@ class Output(Options):
 
 
 def search(bank: BankPath, what: What, protocol: Protocol, machine: Machine, output: Output) -> None:
-    """Search the images of a bank nearest to one of them, or to an image file.
+    """Find the images of a bank nearest to one of them, or to an image file.
 
     --id or --image says which. -o takes a contact sheet: .png, .svg or .pdf.
     """

@@ -14,7 +14,7 @@ _POLL_SECONDS = 0.05
 
 
 class Lock:
-    """A held flock. Dies with the process, however it ends."""
+    """A held flock, which ends with its process."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor

@@ -114,7 +114,7 @@ def _made(
     parameters: Sequence[transforms.Parameters],
     frame: Frame,
 ) -> torch.Tensor:
-    """Views; a picture that the transform cannot be applied to is refused with the transform's name."""
+    """Make views; refuse a picture that the transform cannot be applied to, naming the transform."""
     try:
         return transform.render(image, parameters, frame)
     except BadImage as error:
@@ -141,7 +141,7 @@ def show(
 
 
 def _finish(views: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Full-size uint8 [V, H, W, 3], resized and cropped."""
+    """Resize and crop full-size views, uint8 [V, H, W, 3]."""
     to = plan_geometry(views.shape[1], views.shape[2], recipe)
     if to.extreme:
         raise BadImage("too_large", f"{to.width} x {to.height} pixels after resizing")

@@ -185,7 +185,7 @@ def search(
     device: str = "auto",
     keep_query: bool = False,
 ) -> SearchResult:
-    """Search the k nearest images of a bank; keep a RunRecord.
+    """Find the k nearest images of a bank; keep a RunRecord.
 
     Args:
         model: slug or feature name.
