@@ -35,7 +35,7 @@ def split_rows(codes: NDArray[np.integer[Any]], names: Sequence[str], words: Map
     Args:
         codes: [N] index into `names`, negative where a row has no split.
         names: of the bank's splits.
-        asked: part -> the word for its split.
+        words: part -> the word for its split.
 
     Raises:
         Refused: two parts mean the same split.

@@ -124,7 +124,9 @@ def _made(
 def show(
     backbone: Restored, views: Views, rows: Sequence[int], positions: Sequence[int]
 ) -> list[NDArray[np.uint8] | str]:
-    """Render the pixels that the backbone sees: uint8 [1 + chosen, S, S, 3] of each row, the image first.
+    """Render the pixels that the backbone sees, row by row: uint8 [1 + len(positions), S, S, 3].
+
+    The image itself comes first, then its views at these positions of `views`.
 
     An image whose features are kept, but that cannot be read any more, gives the reason instead.
     """
