@@ -104,7 +104,7 @@ def bank_repair(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Compute damaged chunks again; put back those that equal the original by their digests."""
+    """Compute damaged chunks again; put back those that agree with the recorded ones."""
     from engine.embed.repair import repair
     from engine.report import console
     from engine.report.bank_text import print_damage, print_repair

@@ -101,7 +101,7 @@ class Output(Options):
 def invariance(
     bank: BankPath, what: What, protocol: Protocol, output: Output, device: Device = "auto"
 ) -> None:
-    """Measure how alike features stay when images are transformed. Run it again to resume.
+    """Measure how alike features stay under transforms. Run it again to resume; view features are kept.
 
     Repeat --transform for several. --mode as-published does as the study's code. -o takes a contact sheet of
     views: .png, .svg or .pdf.

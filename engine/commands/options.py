@@ -197,7 +197,9 @@ Bootstrap = Annotated[
 ]
 BatchNormOption = Annotated[
     BatchNorm,
-    option(PROTOCOL, "--batch-norm", help="train uses statistics of the batch (as-published only)."),
+    option(
+        PROTOCOL, "--batch-norm", help="train uses the statistics of the images at hand (as-published only)."
+    ),
 ]
 MaxFailed = Annotated[
     float,

@@ -1,6 +1,6 @@
 """Repair of a damaged bank: rebuild files that follow from others, compute damaged chunks again, and compare.
 
-A chunk that was computed again is put in place only if it equals what the seal or its marker promises
+A chunk that was computed again is put in place only if it agrees with what the seal or its marker promises
 (`stores.maintenance.heal`). Chunks for which that fails stay as they are and are named.
 """
 
@@ -212,7 +212,7 @@ def _embed_again(store: Bank, feature: str, settings: "_Settings") -> None:
 def _heal(
     store: Bank, feature: str, promises: Sequence[Promise], settings: "_Settings"
 ) -> tuple[list[str], list[Unrepaired]]:
-    """Compute chunks again, one by one, and restore those that equal what was promised."""
+    """Compute chunks again, one by one, and restore those that agree with what was promised."""
     layout = definition(store.path, feature)
     assert layout is not None  # or there would be no promise
     moved: list[str] = []

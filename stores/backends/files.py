@@ -143,5 +143,5 @@ def local_path(path: Place) -> Path | None:
 
 
 def why_unwritable(path: Place) -> str:
-    """Say why no folder can be made at `path`, as far as can be told; else nothing."""
+    """Return why no folder can be made at `path`, as far as can be told; else nothing."""
     return backend_of(path).why_unwritable(path)
