@@ -1,4 +1,4 @@
-"""The command line: the groups of commands together, and every error's one way to its exit code."""
+"""The command line: all groups of commands, and the translation of errors into exit codes."""
 
 import os
 import sys
@@ -88,11 +88,13 @@ def settings(version: Version = False, store_timeout: StoreTimeout = None) -> No
     if store_timeout is not None:
         from stores.backends.deadlines import TIMEOUT_VARIABLE
 
-        os.environ[TIMEOUT_VARIABLE] = str(store_timeout)  # so that workers of this machine know it
+        os.environ[TIMEOUT_VARIABLE] = str(
+            store_timeout
+        )  # so that worker processes of this machine inherit it
 
 
 def main(run: Callable[[], Any] = app) -> None:
-    """Entry point: every error ends in its exit code, with value, rule and remedy on stderr."""
+    """Run the command line; every error ends in its exit code, with value, rule and remedy on stderr."""
     from engine.report import process
 
     with process.guarded_errors():
@@ -117,11 +119,11 @@ def _run(run: Callable[[], Any]) -> None:
             MachineFault(
                 f"{error.strerror or error} ({error.filename or 'no file named'})",
                 "The machine must read and write its files",
-                "mend it and run the same command; committed work is kept",
+                "fix it and run the same command; committed work is kept",
             )
         )
         sys.exit(MachineFault.exit_code)
-    except Exception as error:  # memory and devices fail in every library, each with errors of its own
+    except Exception as error:  # each library has its own errors for these
         from engine import faults
         from engine.report import console
 

@@ -1,4 +1,4 @@
-"""What this machine can do, what is missing, and how to mend it."""
+"""Examination of this machine: what it can do, what is missing, and how to install or repair it."""
 
 import importlib
 import importlib.util
@@ -40,7 +40,7 @@ class Report(TypedDict):
 
 
 def examine(directory: Path = Path()) -> list[Finding]:
-    """Look at everything embank can use; no check raises.
+    """Examine everything that embank can use; no check raises.
 
     Args:
         directory: where banks would be written; its disk is measured.
@@ -76,7 +76,7 @@ def report(findings: list[Finding]) -> Report:
 def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
-    except Exception as error:  # a doctor reports what hurts, whatever it is
+    except Exception as error:  # any error is reported as a finding
         reason = " ".join(str(error).split())[:160]
         return Finding(
             name, "broken", f"{type(error).__name__}: {reason}", "reinstall it: `make clean install`"

@@ -22,12 +22,13 @@ from stores.outputs import check_file, check_folder, check_manifest, is_manifest
 #: An ImageNet network, and an untrained one to see what pretraining is worth.
 MODELS = ("efficientnet-lite0", "random/resnet18")
 
-#: Input side in pixels. Both embedded sets are small pictures: 128 cost a third of 224 and lose nothing.
+#: Input side in pixels. Both embedded sets are small pictures: 128 takes a third of the time of 224 and loses
+#: nothing.
 SIDE = 128
 
 PROTOCOLS = {
     "digits": Protocol(n_way=5, n_shot=20, n_query=15, episodes=600),
-    # No class of the tiles comes from more than two pictures: tiles of one cannot be kept apart.
+    # No class of the tiles comes from more than two pictures, so tiles of one picture cannot be kept apart.
     "tiles": Protocol(n_way=3, n_shot=5, n_query=10, episodes=600, group_disjoint=False),
 }
 
@@ -58,7 +59,7 @@ class TestScores(TypedDict):
 
 
 class ProbeResult(TypedDict):
-    """Of a probe's result, what is printed; `set` is the data set."""
+    """The printed part of a probe's result; `set` is the data set."""
 
     set: NotRequired[str]
     model: str
@@ -154,14 +155,14 @@ def run(
 
 
 def _refuse_strangers(directory: Path, sets: tuple[str, ...]) -> None:
-    """Refuse a folder in a bank, or with a picture or manifests of these names that are somebody else's."""
+    """Refuse a folder inside a bank, or one with a picture or manifests of these names that others made."""
     check_folder(directory)
     try:
         check_file(directory / _PICTURE, (".png",), command="quickstart")
         for name in sets:
             path = directory / f"{name}.parquet"
             check_manifest(path, force=path.is_file() and is_manifest(path))
-    except Refused as error:  # that was said for commands that have --force
+    except Refused as error:  # its advice is for commands with --force
         raise Refused(error.found, error.rule, "choose another folder with --dir") from error
 
 

@@ -61,7 +61,7 @@ class Texts:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Texts":
-        """Encode texts; what is no Unicode is written as backslash escapes."""
+        """Encode texts; characters that are not Unicode are written as backslash escapes."""
         encoded = [text.encode("utf-8", "backslashreplace") for text in texts]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths + 4)])
@@ -81,26 +81,30 @@ class Texts:
         return self.data[self.starts[place] + 4 : self.starts[place + 1]].tobytes().decode("utf-8")
 
     def find(self, text: str) -> int | None:
-        """Return where a text first is; None if it is none of these."""
+        """Return the position of a text's first occurrence, or None."""
         wanted = text.encode("utf-8", "backslashreplace")
         wanted, data = len(wanted).to_bytes(4, "little") + wanted, self.data.tobytes()
-        at = data.find(wanted)
-        while at >= 0:
-            place = int(np.searchsorted(self.starts, at))
-            if place < len(self) and self.starts[place] == at and self.starts[place + 1] == at + len(wanted):
+        start = data.find(wanted)
+        while start >= 0:
+            place = int(np.searchsorted(self.starts, start))
+            if (
+                place < len(self)
+                and self.starts[place] == start
+                and self.starts[place + 1] == start + len(wanted)
+            ):
                 return place
-            at = data.find(wanted, at + 1)
+            start = data.find(wanted, start + 1)
         return None
 
     def take(self, rows: npt.NDArray[np.integer]) -> "Texts":
-        """Copy some of them, in the order given."""
+        """Copy the texts of some rows, in the order given."""
         lengths = np.diff(self.starts)
-        chosen = lengths[rows]
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen)])
+        taken = lengths[rows]
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(taken)])
         if len(lengths) and (lengths == lengths[0]).all():
             return Texts(self.data.reshape(len(self), -1)[rows].reshape(-1), starts)
         data, first = self.data.tobytes(), self.starts[:-1][rows]
-        pieces = [data[a:b] for a, b in zip(first.tolist(), (first + chosen).tolist(), strict=True)]
+        pieces = [data[a:b] for a, b in zip(first.tolist(), (first + taken).tolist(), strict=True)]
         return Texts(np.frombuffer(b"".join(pieces), np.uint8), starts)
 
     def part(self, start: int, stop: int) -> bytes:
@@ -153,7 +157,7 @@ _Page: TypeAlias = tuple[bytes, bytes]
 
 
 def _chunk(name: str, kind: int, pages: Sequence[_Page], rows: int, offset: int) -> bytes:
-    """Metadata of one column, whose pages start at an offset; those with a dictionary begin with it."""
+    """Encode the metadata of one column, whose pages start at an offset, with the dictionary first."""
     has_dictionary = len(pages) > 0 and _is_dictionary(pages[0])
     size = sum(len(part) for page in pages for part in page)
     first = offset + (sum(map(len, pages[0])) if has_dictionary else 0)
@@ -177,7 +181,7 @@ def _is_dictionary(page: _Page) -> bool:
 
 
 def _pages(column: Column) -> tuple[int, list[_Page]]:
-    """Parquet's type of a column, and its pages; one page at least, since readers look for one."""
+    """Encode a column's Parquet type and its pages; there is at least one, since readers expect one."""
     starts = range(0, max(1, len(column)), _PAGE)
     if isinstance(column, Coded):
         width = max(1, (len(column.names) - 1).bit_length())
@@ -210,7 +214,7 @@ def _numbers(column: npt.NDArray[np.generic]) -> tuple[int, npt.NDArray[np.gener
 
 
 def _packed(codes: npt.NDArray[np.integer], width: int) -> bytes:
-    """Indices as one bit-packed run of the RLE hybrid, after its bit width."""
+    """Encode indices as one bit-packed run of the RLE hybrid, after its bit width."""
     groups = -(-len(codes) // 8)
     padded = np.zeros(8 * groups, np.uint32)
     padded[: len(codes)] = codes
@@ -235,7 +239,7 @@ _Value: TypeAlias = "int | bytes | tuple[int, list[bytes]]"
 
 
 def _struct(*fields: tuple[int, int, _Value]) -> bytes:
-    """A struct of (number, type, value), numbers ascending; structs within it are encoded already."""
+    """Encode a struct of (number, type, value), numbers ascending; structs within it are encoded already."""
     out, last = bytearray(), 0
     for number, kind, value in fields:
         out.append((number - last) << 4 | kind)

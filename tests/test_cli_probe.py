@@ -62,7 +62,7 @@ def test_what_is_printed(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("COLUMNS", "160")  # heads in one line
     ran = probe(bank, "--low-shot", "2", "--seeds", 2, "-o", tmp_path / "p.png", "--select", "auroc")
     assert ran.code == 0, ran.err
-    for text in ("auroc (val)", FIRST, "masked: 3 failed, 48 unlabelled", "images a class", "p.png"):
+    for text in ("auroc (val)", FIRST, "missing: 3 failed, 48 unlabelled", "images a class", "p.png"):
         assert text in ran.out
     assert ran.err == ""
 

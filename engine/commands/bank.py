@@ -32,15 +32,17 @@ from stores.errors import Refused
 
 if TYPE_CHECKING:
     from engine.evals.neighbours.audit import Audit
+    from stores.bank.feature_info import FeatureInfo
+    from stores.json_types import JsonObject
 
 app = typer.Typer(
-    help="Stores of embeddings: look, verify, mend, relabel, rename, remove, export.", no_args_is_help=True
+    help="Stores of embeddings: show, verify, repair, relabel, rename, remove, export.", no_args_is_help=True
 )
 
 
 @command(app, "ls")
 def bank_ls(bank: BankPath, json: Json = False) -> None:
-    """The features a bank holds."""
+    """List the features of a bank."""
     from engine.report.bank_text import print_features
     from stores.bank.reader import Bank
 
@@ -48,7 +50,7 @@ def bank_ls(bank: BankPath, json: Json = False) -> None:
     show([_info(info) for info in infos], json, lambda: print_features(infos))
 
 
-def _info(info: Any) -> dict[str, Any]:
+def _info(info: "FeatureInfo") -> "JsonObject":
     return {**{k: v for k, v in vars(info).items() if k != "key"}, "key": info.key.to_dict()}
 
 
@@ -59,20 +61,20 @@ Failures = Annotated[bool, option(WHAT, "--failures", help="List failed rows wit
 def bank_show(
     bank: BankPath, model: ModelFilter = None, failures: Failures = False, json: Json = False
 ) -> None:
-    """What made the features: key, provenance, certificate, failures."""
+    """Show what made the features: key, provenance, certificate, failures."""
     from engine.report.bank_text import print_descriptions
     from stores.bank.reader import Bank
 
     store = Bank.open(bank)
-    chosen = store.select(model)
-    shown = [store.describe(info.name, failures=failures) for info in store.list() if info.name in chosen]
+    selected = store.select(model)
+    shown = [store.describe(info.name, failures=failures) for info in store.list() if info.name in selected]
     document = {"bank": str(bank), "rows": store.rows, "chunk_rows": store.chunk_rows, "features": shown}
     show(document, json, lambda: print_descriptions(bank, store.rows, store.chunk_rows, shown))
 
 
 @command(app, "verify")
 def bank_verify(bank: BankPath, model: ModelFilter = None, json: Json = False) -> None:
-    """Re-hash every file against its seal. Exit 0 if whole, 1 if damaged."""
+    """Check every file against its recorded SHA-256. Exit 0 if intact, 1 if damaged."""
     from engine.report.bank_text import print_verified
     from stores.maintenance.verify import verify
 
@@ -88,7 +90,7 @@ LostManifest = Annotated[
         WHAT,
         "--manifest",
         metavar="MANIFEST",
-        help="The bank's manifest, to be put back where it is lost or damaged.",
+        help="The bank's manifest, in case its own copy is lost or damaged.",
     ),
 ]
 
@@ -102,7 +104,7 @@ def bank_repair(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Compute damaged chunks again; put back those that come out as they were promised."""
+    """Compute damaged chunks again; put back those that agree with the recorded ones."""
     from engine.embed.repair import repair
     from engine.report import console
     from engine.report.bank_text import print_damage, print_repair
@@ -136,7 +138,7 @@ def bank_export(
 ) -> None:
     """Write embeddings, status and manifest as npy or Parquet files.
 
-    -o takes the folder for them.
+    -o takes their folder.
     """
     from engine.report.console import write
     from stores.bank.export import export_all
@@ -146,8 +148,8 @@ def bank_export(
     local = store.backend.local_path(store.path)
     beside = Path() if local is None else local.parent
     target = out or beside / f"{store.path.name}-export"
-    chosen = store.select(model)
-    infos = [info for info in store.list() if info.name in chosen]
+    selected = store.select(model)
+    infos = [info for info in store.list() if info.name in selected]
     if not infos:
         raise Refused(f"{bank} has no features", "An export takes what is there", "run `embank embed` first")
     features = [store.features(info.name) for info in infos]
@@ -180,16 +182,16 @@ Yes = Annotated[bool, option(PROTOCOL, "--yes", help="Do not ask.")]
 
 @command(app, "rm")
 def bank_rm(bank: BankPath, feature: FeatureWord, yes: Yes = False, json: Json = False) -> None:
-    """Remove one feature with its caches, sealed, unfinished or damaged; records and other features stay."""
+    """Remove a feature, finished, unfinished or damaged, with its caches; records and other features stay."""
     from engine.report.bank_text import print_removed
     from stores.maintenance.remove import removable, remove
 
-    chosen = removable(bank, feature)
-    size = f"{chosen.bytes / 2**20:,.1f} MiB"
+    removal = removable(bank, feature)
+    size = f"{removal.bytes / 2**20:,.1f} MiB"
     if not yes:
-        _demand_yes(f"Remove {chosen.title} ({chosen.feature}, {size}) from {bank} for good?")
-    report = remove(chosen)
-    show(report, json, lambda: print_removed(bank, chosen.title, chosen.feature, size))
+        _demand_yes(f"Remove {removal.title} ({removal.feature}, {size}) from {bank} for good?")
+    report = remove(removal)
+    show(report, json, lambda: print_removed(bank, removal.title, removal.feature, size))
 
 
 def _demand_yes(question: str) -> None:
@@ -202,13 +204,18 @@ def _demand_yes(question: str) -> None:
 
 MaxSize = Annotated[
     str,
-    option(WHAT, "--max-size", metavar="SIZE", help="What may stay, e.g. 10GB: the most recently used."),
+    option(
+        WHAT,
+        "--max-size",
+        metavar="SIZE",
+        help="Size that may stay, e.g. 10GB; the most recently used caches do.",
+    ),
 ]
 
 
 @command(app, "prune")
 def bank_prune(bank: BankPath, max_size: MaxSize = "0", json: Json = False) -> None:
-    """Remove caches (views, occlusion maps, statistics, copies from buckets): what can be made again."""
+    """Remove caches, which can be made again: views, occlusion maps, statistics, copies from buckets."""
     from engine.report.bank_text import print_pruned
     from stores.bank.caches import prune, size
 
@@ -224,7 +231,7 @@ def bank_relabel(
     model: ModelsFilter = None,
     json: Json = False,
 ) -> None:
-    """The same features under other labels, splits and groups: a new bank, and nothing computed again.
+    """Make a new bank of the same features with other labels, splits and groups; nothing is recomputed.
 
     -o takes the new bank: a directory, or its URL.
     """
@@ -241,7 +248,7 @@ def bank_relabel(
 
 
 class AuditOutput(Options):
-    """What an audit writes."""
+    """Options for the files that an audit writes."""
 
     out: MaybeFile = None
     sheet: Annotated[
@@ -266,7 +273,7 @@ def bank_audit(
     max_pairs: MaxPairs = 10_000,
     device: Device = "auto",
 ) -> None:
-    """Near-duplicate images, and what leaks across splits. Findings are results: exit 0.
+    """Find near-duplicate images, and images or patients in several splits. Findings are results: exit 0.
 
     -o takes the pairs: .csv, .parquet, .json or .tex.
     """
@@ -279,14 +286,16 @@ def bank_audit(
     draw = _audit_outputs(bank, model, output, root)
     undone: list[Exception] = []
     with together() as batch:
-        found = audit(bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device))
+        result = audit(
+            bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device)
+        )
         image_ids = Bank.open(bank).manifest().image_ids if output.out or output.sheet else []
-        report = dict(found.report)
+        report = dict(result.report)
         with noting(undone):
-            report |= draw(found, image_ids)
+            report |= draw(result, image_ids)
     if output.out:
         with noting(undone):
-            write_pairs(found, image_ids, output.out)
+            write_pairs(result, image_ids, output.out)
             report["file"] = str(output.out)
     show(report, output.json, lambda: print_audit(report))
     say_undone(batch, undone)
@@ -295,18 +304,18 @@ def bank_audit(
 def _audit_outputs(
     bank: str, model: str, output: AuditOutput, root: Path | None
 ) -> Callable[["Audit", list[str]], dict[str, Any]]:
-    """Check the outputs of an audit. Returns what draws the sheet, if there is to be one, for the report."""
+    """Check the outputs of an audit. Returns a function that draws the sheet, if one was requested."""
     from stores.outputs import TABLES
 
     sheet = output.sheet
     check_output(output.out, bank, "bank audit", output.force, kinds=TABLES)
     check_output(sheet, bank, "bank audit", output.force)
     if sheet is None:
-        return lambda found, image_ids: {}
+        return lambda result, image_ids: {}
     from engine.report.sheets import audit_sheet, pictures_of
 
     pictures = pictures_of(bank, model, root=root)
-    return lambda found, image_ids: {
-        "unreadable": audit_sheet(pictures, image_ids, found, sheet),
+    return lambda result, image_ids: {
+        "unreadable": audit_sheet(pictures, image_ids, result, sheet),
         "sheet": sheet,
     }

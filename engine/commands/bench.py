@@ -1,4 +1,4 @@
-"""`embank bench`: throughput. The benchmarks stand above the engine, which knows them by name alone."""
+"""`embank bench`: throughput. The benchmarks use the engine, which knows them only by name."""
 
 import importlib
 import sys
@@ -8,14 +8,14 @@ import typer
 
 from stores.errors import Refused
 
-#: What follows the name belongs to the benchmark.
+#: Arguments after the name are passed to the benchmark.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 Benchmark = Annotated[str, typer.Argument(metavar="NAME", help="A script of benchmarks/speed.")]
 
 
 def bench(context: typer.Context, name: Benchmark = "") -> None:
-    """Throughput, side by side with what one would use instead. Alone it lists the names.
+    """Measure throughput side by side with common alternatives. Without a name it lists the benchmarks.
 
     `bench NAME --help` lists the options of one.
     """

@@ -1,4 +1,4 @@
-"""What commands check before anything is computed, and the inputs that several of them read."""
+"""Checks that commands make before anything is computed, and inputs that several of them read."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ def check_output(
 
 
 def read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -> "Manifest":
-    """Read a manifest, and say what its reader must know."""
+    """Read a manifest, and print remarks about it."""
     from engine.report import console
     from stores.manifest.manifest import Manifest
 

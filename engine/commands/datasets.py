@@ -13,7 +13,7 @@ app = typer.Typer(help="The catalogue of data sets.", no_args_is_help=True)
 
 @command(app, "list")
 def datasets_list(json: Json = False) -> None:
-    """The data sets that `manifest build` knows."""
+    """List the data sets that `manifest build` knows."""
     from engine import datasets
     from engine.report.catalogue_text import print_datasets
 
@@ -23,7 +23,7 @@ def datasets_list(json: Json = False) -> None:
 
 @command(app, "show")
 def datasets_show(name: DatasetName, json: Json = False) -> None:
-    """What to download from where, the layout, licence, counts, label rule, options and known traps."""
+    """Show where to download a data set, its layout, licence, counts, label rule, options and known traps."""
     from engine import datasets
     from engine.report.catalogue_text import print_dataset
 

@@ -1,4 +1,4 @@
-"""How a command is declared: options with a panel each, in frozen dataclasses where they are many.
+"""Declaration of commands: options with a panel each, in frozen dataclasses where they are many.
 
     class Machine(Options):
         device: Device = "auto"
@@ -47,7 +47,7 @@ class Options:
 
 
 def option(panel: str, *names: str, help: str, **settings: Any) -> Any:
-    """Declare an option, to stand in an `Annotated`.
+    """Declare an option for use in an `Annotated`.
 
     Args:
         panel: of the help, one of the names above.
@@ -61,7 +61,7 @@ def option(panel: str, *names: str, help: str, **settings: Any) -> Any:
 
 
 def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Callable[[_Function], _Function]:
-    """Register a function, its `Options` expanded, as a command; the function itself stays as it is.
+    """Register a function, with its `Options` expanded, as a command; the function itself is unchanged.
 
     Args:
         app: the group that the command is in.
@@ -74,7 +74,7 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
 
         described.__name__ = function.__name__
         paragraphs = (function.__doc__ or "").split("\n\n")
-        described.__doc__ = "\n\n".join(" ".join(each.split()) for each in paragraphs)
+        described.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
         kind: Any = functools.partial(_Command, function=function)
         app.command(name, cls=kind, **settings)(described)
         return function
@@ -83,7 +83,7 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
 
 
 def expanded(function: Callable[..., None]) -> Callable[..., None]:
-    """The function with the fields of its `Options` as keyword parameters instead, in the panels' order.
+    """Return the function with the fields of its `Options` as keyword parameters, in the panels' order.
 
     Raises:
         TypeError: an annotation is a text (`from __future__ import annotations`), or two parameters have the
@@ -105,11 +105,11 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**values: Any) -> None:
-        given = {
-            name: kind(**{each: values.pop(each) for each in kind.__annotations__})
+        options = {
+            name: kind(**{field: values.pop(field) for field in kind.__annotations__})
             for name, kind in made.items()
         }
-        function(**given, **values)
+        function(**options, **values)
 
     run.__signature__ = inspect.Signature(sorted(parameters, key=_place))  # type: ignore[attr-defined]
     run.__annotations__ = {}  # the signature has all of it, and typer would look through them twice
@@ -117,7 +117,7 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fields(kind: type[Options]) -> list[inspect.Parameter]:
-    """The fields of a class of options as parameters."""
+    """Return the fields of a class of options as parameters."""
     return [
         inspect.Parameter(
             name,
@@ -130,7 +130,7 @@ def _fields(kind: type[Options]) -> list[inspect.Parameter]:
 
 
 def _place(parameter: inspect.Parameter) -> int:
-    """The place of a parameter's panel; arguments and the context, which have none, are first."""
+    """Return the place of a parameter's panel; arguments and the context, which have none, are first."""
     for info in getattr(parameter.annotation, "__metadata__", ()):
         if info.rich_help_panel in _PANELS:
             return 1 + _PANELS.index(info.rich_help_panel)
@@ -138,7 +138,7 @@ def _place(parameter: inspect.Parameter) -> int:
 
 
 def _refuse_in_words(kind: Any) -> None:
-    """Have the type of an option that takes one of some words refuse another with value, rule and remedy."""
+    """Make the type of a choice refuse an unknown word with value, rule and remedy."""
     words, usual = list(getattr(kind, "choices", ())), kind.convert
     if not words:
         return
@@ -180,8 +180,8 @@ class _Command(TyperCommand):
         )
         for param in params:
             _refuse_in_words(param.type)
-        for each, value in (("params", params), ("callback", callback)):
-            self.__dict__.setdefault(each, value)  # a callback that was set before stays
+        for attribute, value in (("params", params), ("callback", callback)):
+            self.__dict__.setdefault(attribute, value)  # a callback that was set before stays
         return self.__dict__[name]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

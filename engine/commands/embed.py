@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """Which images go through which models."""
+    """Options for images and models."""
 
     model: Models
     weights: ModelWeights = None
@@ -45,7 +45,7 @@ class What(Options):
         option(
             WHAT,
             metavar="NAME|SLUG=NAME ...",
-            help="What to call the features, given as --weights are.",
+            help="Name of the features, assigned like --weights.",
             show_default="SLUG",
         ),
     ] = None
@@ -63,8 +63,8 @@ class What(Options):
         option(
             WHAT,
             metavar="RULE ...",
-            help="As --depth, for rows that fail without; the others and the key stay as they are. "
-            "The first that fits is taken.",
+            help="Like --depth, but only for rows that fail without it; the others and the key stay. "
+            "The first rule that fits is used.",
         ),
     ] = None
     root: Root = None
@@ -72,17 +72,17 @@ class What(Options):
 
 
 class Protocol(Options):
-    """How rows are decoded, stored, checked and judged."""
+    """Options for decoding, storage and checks."""
 
     dct: Annotated[
         bool,
         option(
             PROTOCOL,
             "--dct",
-            help="Let the JPEG decoder scale: much faster on large files, at most 0.5/255 off on average.",
+            help="Let the JPEG decoder scale: much faster on large files, within 0.5/255 on average.",
         ),
     ] = False
-    dtype: Annotated[StoredType, option(PROTOCOL, help="Of the stored embeddings.")] = StoredType.float16
+    dtype: Annotated[StoredType, option(PROTOCOL, help="Type of the stored embeddings.")] = StoredType.float16
     max_pixels: Annotated[int, option(PROTOCOL, "--max-pixels", min=1, help="Largest image decoded.")] = (
         64_000_000
     )
@@ -104,7 +104,7 @@ class Protocol(Options):
         option(
             PROTOCOL,
             "--accept-changed",
-            help="Images have changed: make features of them beside the old ones.",
+            help="If images have changed, make features of the new ones beside the old.",
         ),
     ] = False
     seed: Seed = 0
@@ -116,11 +116,11 @@ class Protocol(Options):
 
 
 class Machine(Options):
-    """What computes."""
+    """Options for the machine."""
 
     device: Device = "auto"
     precision: AnyPrecision = Precision.auto
-    decoder: Annotated[Decoder, option(MACHINE, help="What decodes images.")] = Decoder.auto
+    decoder: Annotated[Decoder, option(MACHINE, help="Decoder of the images.")] = Decoder.auto
     batch_size: Annotated[
         int | None,
         option(
@@ -128,15 +128,15 @@ class Machine(Options):
         ),
     ] = None
     threads: Threads = None
-    compile: Annotated[bool, option(MACHINE, "--compile", help="Put the backbone through torch.compile.")] = (
-        False
-    )
+    compile: Annotated[
+        bool, option(MACHINE, "--compile", help="Compile the backbone with torch.compile.")
+    ] = False
     workers: Workers = 0
     scheduler: Scheduler = None
 
 
 class Output(Options):
-    """What is written and printed."""
+    """Options for files and printing."""
 
     bank: Annotated[
         str,
@@ -169,9 +169,9 @@ class Output(Options):
 def embed(manifest: ManifestPath, what: What, protocol: Protocol, machine: Machine, output: Output) -> None:
     """Embed every image with every model. Run it again to resume; finished rows are never computed twice.
 
-    Repeat --model for several models in one pass; --weights and --name are then one for each of them, in the
-    same order, or for those named by SLUG=. Nothing starts if a larger share of the images than --max-failed
-    is missing. --seed is that of random/NAME weights.
+    Repeat --model for several models in one pass; then give one --weights or --name for each of them, in the
+    same order, or name the model by SLUG=. Nothing starts if a larger share of the images than --max-failed
+    is missing. --seed applies to random/NAME weights.
     """
     from engine.report import console
     from engine.report.embed_text import print_embed
@@ -213,7 +213,7 @@ def _options(what: What, protocol: Protocol, machine: Machine, output: Output) -
 
 
 def _specs(what: What, seed: int) -> "list[ModelSpec]":
-    """The models with their weights and preprocessing."""
+    """Resolve the models with their weights and preprocessing."""
     specs = _resolve(what.model, what.weights or [], what.recipe, seed)
     if what.depth is not None:
         specs = [replace(spec, recipe=spec.recipe.showing(what.depth)) for spec in specs]
@@ -226,13 +226,13 @@ def _resolve(slugs: list[str], weights: list[str], recipe: str | None, seed: int
     from engine.models import resolve
     from engine.recipes import load_recipe
 
-    chosen = by_model("--weights", "file", weights, slugs)
+    words = by_model("--weights", "file", weights, slugs)
     if len(set(slugs)) != len(slugs):
         raise Refused(
             f"models {slugs}", "Each model is named once", "drop the repetition, or embed in two commands"
         )
     override: Recipe | None = load_recipe(recipe) if recipe else None
-    files = [Path(word) if word else None for word in chosen]
+    files = [Path(word) if word else None for word in words]
     return [resolve(s, weights=w, recipe=override, seed=seed) for s, w in zip(slugs, files, strict=True)]
 
 
@@ -245,7 +245,7 @@ def _run(
     machine: Machine,
     output: Output,
 ) -> "list[EmbedReport]":
-    """Embed, here or where the workers are."""
+    """Embed, in this process or in the workers."""
     from engine.embed.run import embed as run
     from engine.report import console
     from engine.runtime import Runtime

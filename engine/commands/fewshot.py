@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """Which images are evaluated by which features."""
+    """Options for images and features."""
 
     model: Models
     split: Split = None
-    cap: Annotated[int | None, option(WHAT, help="Images a class at most.", show_default="all")] = None
+    cap: Annotated[int | None, option(WHAT, help="Most images of a class.", show_default="all")] = None
 
 
 class Protocol(Options):
-    """How episodes are drawn and scored."""
+    """Options for episodes."""
 
     n_way: Annotated[
         int | None,
@@ -79,12 +79,12 @@ def fewshot(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Prototype few-shot accuracy with its 95 % interval, from the bank alone; models in pairs.
+    """Measure prototype few-shot accuracy with 95 % intervals, from the bank alone; compare models in pairs.
 
-    Repeat --model for several models. --mode as-published takes the study's pool of images and its interval.
-    --device auto is the CPU, which is done before a GPU has started.
+    Repeat --model for several models. --mode as-published uses the study's pool of images and its interval.
+    --device auto is the CPU, which has finished before a GPU would have started.
     """
-    # Before numpy is imported: the kernel has threads of its own, and each calls single-threaded products.
+    # Before numpy is imported: the kernel runs its own threads, each of which calls single-threaded products.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from engine.evals.fewshot.bank import fewshots_from_bank
     from engine.report.fewshot_text import print_fewshot
@@ -106,7 +106,7 @@ def fewshot(
 
 
 def _by_old_name(value: bool | None) -> bool:
-    """Take --patient-disjoint, which works for one release more."""
+    """Apply --patient-disjoint, which is accepted for one more release."""
     from engine.report import console
 
     if value is False:

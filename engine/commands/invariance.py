@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """Which images are compared with what."""
+    """Options for images and comparisons."""
 
     model: OneModel
     transform: Annotated[
@@ -60,17 +60,17 @@ class What(Options):
 
 
 class Protocol(Options):
-    """How likeness is measured."""
+    """Options for the measurement."""
 
     views: Annotated[
-        int, option(PROTOCOL, min=1, help="Of each image, where a transform does not fix it.")
+        int, option(PROTOCOL, min=1, help="Views of each image, where a transform does not fix it.")
     ] = 256
     shrinkage: Annotated[
         str | None,
         option(
             PROTOCOL,
             metavar="RULE",
-            help="Of the covariance: ledoit-wolf, ridge=VALUE, components=COUNT or none.",
+            help="Rule for the covariance: ledoit-wolf, ridge=VALUE, components=COUNT or none.",
             show_default="ledoit-wolf; ridge=1e-6 as-published",
         ),
     ] = None
@@ -82,13 +82,13 @@ class Protocol(Options):
     seed: Seed = 0
 
     def measure(self, images: int | None) -> dict[str, Any]:
-        """What both measurements are told, `regularisation` yet to be parsed."""
+        """Return the options that both measurements share; `regularisation` is still a text."""
         products = self.products.value
         return {"images": images, "regularisation": self.shrinkage, "arithmetic": products, "seed": self.seed}
 
 
 class Output(Options):
-    """What is written and printed."""
+    """Options for files and printing."""
 
     out: MaybeFile = None
     figure: Annotated[
@@ -102,7 +102,7 @@ class Output(Options):
 def invariance(
     bank: BankPath, what: What, protocol: Protocol, output: Output, device: Device = "auto"
 ) -> None:
-    """How alike features stay when images are transformed. Run it again to resume; view features are kept.
+    """Measure how alike features stay under transforms. Run it again to resume; view features are kept.
 
     Repeat --transform for several. --mode as-published does as the study's code. -o takes a contact sheet of
     views: .png, .svg or .pdf.

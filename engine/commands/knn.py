@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """Which images vote, and which are classified."""
+    """Options for the images that vote, and those classified."""
 
     model: Models
     train_split: TrainSplit = "train"
@@ -31,13 +31,17 @@ class What(Options):
 
 
 class Protocol(Options):
-    """How neighbours vote."""
+    """Options for neighbours and votes."""
 
     k: NeighboursTried = None
     distance: NeighbourDistance = Distance.cosine
     weights: Annotated[
         Votes | None,
-        option(PROTOCOL, help="Of the votes.", show_default="temperature for cosine, uniform for euclidean"),
+        option(
+            PROTOCOL,
+            help="Weights of the votes.",
+            show_default="temperature for cosine, uniform for euclidean",
+        ),
     ] = None
     temperature: Annotated[float, option(PROTOCOL, help="T of the weights exp(similarity / T).")] = 0.07
     leave_one_out: Annotated[
@@ -54,7 +58,7 @@ def knn(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Classify by nearest neighbours: accuracy, mean per-class accuracy, AUROC, from the bank alone.
+    """Classify by nearest neighbours: accuracy, balanced accuracy and AUROC, from the bank alone.
 
     The images of the train split vote. Repeat --model for several models, and -k for several numbers of
     neighbours, of which the first is the headline.
@@ -84,7 +88,7 @@ def _options(protocol: Protocol, backend: Backend, device: str) -> "KnnOptions":
     from engine.evals.neighbours.knn import KnnOptions
     from engine.runtime import usable_cores
 
-    distance: Any = protocol.distance.value  # a word that the option takes here
+    distance: Any = protocol.distance.value  # a word that the option accepts here
     return KnnOptions(
         k=tuple(protocol.k or ()),
         distance=distance,

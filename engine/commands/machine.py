@@ -11,22 +11,22 @@ from engine.commands.processes import terminable
 from engine.commands.showing import say_undone, show
 from stores.errors import MachineFault
 
-Folder = Annotated[Path, option(OUTPUT, "--dir", metavar="FOLDER", help="Folder for what is made.")]
+Folder = Annotated[Path, option(OUTPUT, "--dir", metavar="FOLDER", help="Folder for all files made.")]
 
 
 def doctor(json: Json = False) -> None:
-    """What this machine can do, what is missing, and how to mend it."""
+    """Show what this machine can do, what is missing, and how to install or repair it."""
     from engine.doctor import examine, report
     from engine.report.machine_text import print_examination
 
-    found = report(examine())
-    show(found, json, lambda: print_examination(found))
-    if not found["ok"]:
+    examination = report(examine())
+    show(examination, json, lambda: print_examination(examination))
+    if not examination["ok"]:
         raise typer.Exit(MachineFault.exit_code)
 
 
 def quickstart(dir: Folder = Path("quickstart"), json: Json = False) -> None:
-    """The main job on real pictures and real weights, offline: manifest, embed, evaluate."""
+    """Run the main job on real pictures with real weights, offline: manifest, embed, evaluate."""
     from engine.quickstart import run
     from engine.report import console
     from engine.report.machine_text import print_quickstart

@@ -1,7 +1,8 @@
 """`embank manifest`: lists of images."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -43,7 +44,7 @@ GroupPattern = Annotated[
         WHAT,
         "--group-pattern",
         metavar="REGEX",
-        help="Takes the patient out of each path, e.g. '(p[0-9]+)_'.",
+        help="Regular expression that finds the patient in each path, e.g. '(p[0-9]+)_'.",
         show_default="no patients",
     ),
 ]
@@ -74,7 +75,7 @@ def manifest_folder(
 
 
 class Columns(Options):
-    """The columns of a table of images, by what they hold."""
+    """The columns of a table of images, by their content."""
 
     uri: Annotated[str, option(WHAT, metavar="COLUMN", help="Column with the image's path.")] = "uri"
     id: Annotated[
@@ -85,7 +86,7 @@ class Columns(Options):
     split: Annotated[str | None, option(WHAT, metavar="COLUMN", help="Column with train, val, test.")] = None
     group: Annotated[
         str | None,
-        option(WHAT, metavar="COLUMN", help="Column with what must not straddle a split (patient)."),
+        option(WHAT, metavar="COLUMN", help="Column with the patient, whose images stay in one split."),
     ] = None
 
 
@@ -161,7 +162,12 @@ def manifest_build(
 
 
 Content = Annotated[
-    bool, option(WHAT, "--content", help="Also read every file: no image, damage, duplicates.")
+    bool,
+    option(
+        WHAT,
+        "--content",
+        help="Also read every file, to find damage, duplicates and files that are no images.",
+    ),
 ]
 
 
@@ -169,7 +175,7 @@ Content = Annotated[
 def manifest_check(
     manifest: ManifestPath, root: Root = None, content: Content = False, json: Json = False
 ) -> None:
-    """Missing files, duplicate content, patients across splits, class counts."""
+    """Find missing files, duplicates and patients across splits, and count the classes."""
     from engine.report import console
     from engine.report.manifest_text import print_check
     from stores.manifest.check import check
@@ -196,7 +202,7 @@ def manifest_check(
 
 
 class Cutting(Options):
-    """How a manifest is cut."""
+    """Options for splits and folds."""
 
     ratios: Annotated[
         str | None,
@@ -212,11 +218,15 @@ class Cutting(Options):
     ] = None
     fold: Annotated[
         int | None,
-        option(PROTOCOL, min=0, help="With --folds: this one is the split test, the others are train."),
+        option(PROTOCOL, min=0, help="With --folds: this fold becomes the split test, the others train."),
     ] = None
     stratify: Annotated[
         bool,
-        option(PROTOCOL, "--stratify/--no-stratify", help="Cut each class alike; --no-stratify does not."),
+        option(
+            PROTOCOL,
+            "--stratify/--no-stratify",
+            help="Divide each class in the same ratio; --no-stratify ignores classes.",
+        ),
     ] = True
     replace_split: Annotated[
         bool,
@@ -234,7 +244,7 @@ def manifest_split(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Give a manifest a split or folds: by patient (column group), by label, the same whatever the order.
+    """Add a split or folds to a manifest: by patient (column group) and label, independent of the order.
 
     -o takes the manifest: .parquet or .csv.
     """
@@ -254,8 +264,10 @@ def manifest_split(
         print_cut(cut.by, cut.splits, cut.folds)
 
 
-def _write(manifest: "Manifest", out: Path, json: bool, more: dict[str, Any] | None = None) -> None:
-    """Write a manifest; print what it is."""
+def _write(
+    manifest: "Manifest", out: Path, json: bool, additions: Mapping[str, object] | None = None
+) -> None:
+    """Write a manifest and print a summary."""
     from engine.report import console
     from engine.report.manifest_text import print_written
     from stores.backends import files
@@ -270,12 +282,18 @@ def _write(manifest: "Manifest", out: Path, json: bool, more: dict[str, Any] | N
     classes, rows, digest = manifest.classes, len(manifest), manifest.digest
     for note in manifest.notes:
         console.say(note)
-    document = {"manifest": out, "rows": rows, "classes": sorted(classes), "digest": digest, **(more or {})}
+    document = {
+        "manifest": out,
+        "rows": rows,
+        "classes": sorted(classes),
+        "digest": digest,
+        **(additions or {}),
+    }
     show(document, json, lambda: print_written(out, rows, len(classes), digest))
 
 
 def _name_values(words: list[str]) -> dict[str, str]:
-    """The pairs of `-O NAME=VALUE`. Raises Refused for what is no pair."""
+    """Parse the pairs of `-O NAME=VALUE`. Raises Refused for anything else."""
     pairs = [word.partition("=") for word in words]
     for word, (name, equals, _) in zip(words, pairs, strict=True):
         if not (name and equals):
@@ -284,7 +302,7 @@ def _name_values(words: list[str]) -> dict[str, str]:
 
 
 def _shares(text: str) -> tuple[float, ...]:
-    """The numbers of `--ratios`. Raises Refused for what is none."""
+    """Parse the numbers of `--ratios`. Raises Refused for anything else."""
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:

@@ -1,6 +1,6 @@
 """`embank models`: the catalogue of backbones."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -9,12 +9,15 @@ from engine.commands.options import ConvertedOut, Force, FromFile, Json, Slug, W
 from engine.commands.processes import terminable
 from engine.commands.showing import show
 
+if TYPE_CHECKING:
+    from stores.json_types import JsonObject
+
 app = typer.Typer(help="The catalogue of backbones.", no_args_is_help=True)
 
 
 @command(app, "list")
 def models_list(json: Json = False) -> None:
-    """The rows of the catalogue, and the families that any NAME may come from."""
+    """List the catalogue, and the families from which any NAME is accepted."""
     from engine.models import catalogue
     from engine.report.catalogue_text import print_models
 
@@ -24,7 +27,7 @@ def models_list(json: Json = False) -> None:
 
 @command(app, "show")
 def models_show(slug: Slug, weights: Weights = None, json: Json = False) -> None:
-    """All that is known of a model: architecture, weights, preprocessing, feature, paper, licence."""
+    """Show all that is known of a model: architecture, weights, preprocessing, feature, paper, licence."""
     from engine.models.catalog.lookup import describe
     from engine.report.catalogue_text import print_model
 
@@ -34,7 +37,7 @@ def models_show(slug: Slug, weights: Weights = None, json: Json = False) -> None
 
 @command(app, "fetch")
 def models_fetch(slug: Slug, from_file: FromFile = None, json: Json = False) -> None:
-    """Download a model's published weights, check and pin them, and convert them. Run it again to resume."""
+    """Download published weights, check, pin and convert them. Run it again to resume."""
     from engine.models.catalog.lookup import published
     from engine.models.checkpoints.checkpoint_cache import convert, fetch, read_fitted
     from engine.report import console
@@ -70,7 +73,7 @@ def models_convert(
     _show_converted(convert(source, architecture, source=from_file, out=out), json)
 
 
-def _show_converted(report: dict[str, Any], json: bool) -> None:
+def _show_converted(report: "JsonObject", json: bool) -> None:
     from engine.report.catalogue_text import print_converted
 
     show(report, json, lambda: print_converted(report))

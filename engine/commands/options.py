@@ -24,7 +24,7 @@ def number(value: float | None) -> float | None:
 
 
 def some_of(*words: StrEnum, former: dict[str, str] | None = None) -> Any:
-    """The type of an option that takes only some words of a set, to be named as `click_type`.
+    """Return the type of an option that accepts only some words of a set, for use as `click_type`.
 
     Args:
         former: names that words had before -> the words; accepted for one release and shown nowhere.
@@ -43,7 +43,7 @@ BankPath = Annotated[
 ]
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Parquet or CSV manifest.")]
 FeatureWord = Annotated[
-    str, typer.Argument(metavar="FEATURE", help="Its name, slug, or a beginning that fits no other.")
+    str, typer.Argument(metavar="FEATURE", help="Name of a feature, its slug, or an unambiguous beginning.")
 ]
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="A slug from `embank models list`.")]
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A name from `embank datasets list`.")]
@@ -66,7 +66,7 @@ def _weights(**settings: Any) -> Any:
 
 
 Weights = Annotated[Path | None, _weights(metavar="FILE", show_default="the model's own")]
-BankWeights = Annotated[Path | None, _weights(metavar="FILE", show_default="where the bank's were")]
+BankWeights = Annotated[Path | None, _weights(metavar="FILE", show_default="the recorded file")]
 ModelWeights = Annotated[
     list[str] | None, _weights(metavar="FILE|SLUG=FILE ...", show_default="the model's own")
 ]
@@ -77,7 +77,7 @@ RecipeWord = Annotated[
         "--recipe",
         metavar="NAME|FILE",
         help="Preprocessing: its name or a JSON file.",
-        show_default="what the weights were made with",
+        show_default="that of the weights",
     ),
 ]
 Root = Annotated[
@@ -87,7 +87,7 @@ Root = Annotated[
         "--root",
         metavar="FOLDER",
         help="Folder that the images' relative paths start from.",
-        show_default="what the manifest says",
+        show_default="that of the manifest",
     ),
 ]
 AllowOutside = Annotated[
@@ -96,7 +96,7 @@ AllowOutside = Annotated[
 
 
 def _images(default: str) -> Any:
-    return option(WHAT, "--images", min=1, help="Images taken, drawn by --seed.", show_default=default)
+    return option(WHAT, "--images", min=1, help="Number of images, drawn by --seed.", show_default=default)
 
 
 ImagesOccluded = Annotated[int | None, _images("8; 1 as-published")]
@@ -104,7 +104,7 @@ ImagesScored = Annotated[int | None, _images("100, or half of a smaller bank")]
 
 
 def _id(**settings: Any) -> Any:
-    return option(WHAT, "--id", help="Id of an image to take.", **settings)
+    return option(WHAT, "--id", help="Id of an image.", **settings)
 
 
 ImageId = Annotated[str | None, _id(metavar="ID")]
@@ -121,13 +121,11 @@ Split = Annotated[
     str | None,
     option(WHAT, "--split", metavar="SPLIT", help="Images of this split only.", show_default="all"),
 ]
-TrainSplit = Annotated[
-    str, option(WHAT, "--train-split", metavar="SPLIT", help="The images that are learned from.")
-]
-TestSplit = Annotated[str, option(WHAT, "--test-split", metavar="SPLIT", help="The images that are tested.")]
+TrainSplit = Annotated[str, option(WHAT, "--train-split", metavar="SPLIT", help="Split to train on.")]
+TestSplit = Annotated[str, option(WHAT, "--test-split", metavar="SPLIT", help="Split to test on.")]
 FromFile = Annotated[
     Path | None,
-    option(WHAT, "--from-file", metavar="FILE", help="The published file, brought here by other means."),
+    option(WHAT, "--from-file", metavar="FILE", help="The published file, downloaded by other means."),
 ]
 KindFilter = Annotated[
     str | None,
@@ -143,7 +141,7 @@ KindFilter = Annotated[
 # --- protocol ---------------------------------------------------------------------------------------
 
 ModeOption = Annotated[
-    Mode, option(PROTOCOL, "--mode", help="as-published: the way the study did it, step by step.")
+    Mode, option(PROTOCOL, "--mode", help="as-published reproduces the study, step by step.")
 ]
 Seed = Annotated[
     int,
@@ -156,14 +154,14 @@ GroupDisjoint = Annotated[
     option(
         PROTOCOL,
         "--group-disjoint/--no-group-disjoint",
-        help="Keep the images of a group (patient) apart; --no-group-disjoint does not.",
+        help="Keep the images of a group (patient) apart; --no-group-disjoint mixes them.",
         show_default="where groups are known",
     ),
 ]
 
 
 def _distance(*words: Distance) -> Any:
-    return option(PROTOCOL, "--distance", click_type=some_of(*words), help="Between embeddings.")
+    return option(PROTOCOL, "--distance", click_type=some_of(*words), help="Distance between embeddings.")
 
 
 PrototypeDistance = Annotated[Distance, _distance(Distance.sqeuclidean, Distance.cosine, Distance.centred)]
@@ -183,7 +181,7 @@ def _uncertain(*words: Uncertain, **settings: Any) -> Any:
         PROTOCOL,
         "--uncertain",
         click_type=some_of(*words),
-        help="What uncertain findings (-1) become.",
+        help="Treatment of uncertain findings (-1).",
         **settings,
     )
 
@@ -199,7 +197,9 @@ Bootstrap = Annotated[
 ]
 BatchNormOption = Annotated[
     BatchNorm,
-    option(PROTOCOL, "--batch-norm", help="train: the statistics of the images at hand (as-published only)."),
+    option(
+        PROTOCOL, "--batch-norm", help="train uses the statistics of the images at hand (as-published only)."
+    ),
 ]
 MaxFailed = Annotated[
     float,
@@ -221,7 +221,9 @@ Device = Annotated[str, option(MACHINE, "--device", metavar="DEVICE", help="auto
 
 def _backend(*words: Backend, former: dict[str, str] | None = None) -> Any:
     kind = some_of(*words, former=former)
-    return option(MACHINE, "--backend", click_type=kind, help="What computes; all solve the same problem.")
+    return option(
+        MACHINE, "--backend", click_type=kind, help="Library that computes; all solve the same problem."
+    )
 
 
 NeighbourBackend = Annotated[Backend, _backend(Backend.auto, Backend.array, Backend.faiss)]
@@ -233,7 +235,10 @@ SolverBackend = Annotated[
 
 def _precision(*words: Precision) -> Any:
     return option(
-        MACHINE, "--precision", click_type=some_of(*words), help="Numbers that the backbone computes with."
+        MACHINE,
+        "--precision",
+        click_type=some_of(*words),
+        help="Number format in which the backbone computes.",
     )
 
 
@@ -249,7 +254,7 @@ Workers = Annotated[
         MACHINE,
         "--workers",
         min=0,
-        help="Processes that share the work, one a GPU; 0: this one alone.",
+        help="Processes that share the work, one for each GPU; 0: only this one.",
     ),
 ]
 Scheduler = Annotated[
@@ -261,9 +266,7 @@ Scheduler = Annotated[
 
 
 def _out(metavar: str, **settings: Any) -> Any:
-    return option(
-        OUTPUT, "--out", "-o", metavar=metavar, help="Where to write; see above for what.", **settings
-    )
+    return option(OUTPUT, "--out", "-o", metavar=metavar, help="Output path; see above.", **settings)
 
 
 ManifestOut = Annotated[Path, _out("FILE")]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """Which labels are learned from which features, and which images are for what."""
+    """Options for labels, features and splits."""
 
     model: Models
     label: LabelColumns = None
@@ -43,13 +43,17 @@ class What(Options):
         option(WHAT, "--multi-label", help="The columns are findings: learn all of them in one run."),
     ] = False
     train_split: TrainSplit = "train"
-    val_split: Annotated[
-        str, option(WHAT, "--val-split", metavar="SPLIT", help="The images that choose C.")
-    ] = "val"
+    val_split: Annotated[str, option(WHAT, "--val-split", metavar="SPLIT", help="Split to choose C on.")] = (
+        "val"
+    )
     test_split: TestSplit = "test"
     val_fraction: Annotated[
         float,
-        option(WHAT, "--val-fraction", help="Of the train patients, to choose C where no split is for that."),
+        option(
+            WHAT,
+            "--val-fraction",
+            help="Share of the train patients to choose C on, if no split is for that.",
+        ),
     ] = 0.2
     holdout: Annotated[
         bool, option(WHAT, "--holdout", help="No test split: hold out a fifth of the train patients.")
@@ -57,17 +61,17 @@ class What(Options):
 
 
 class Protocol(Options):
-    """How probes are fitted, chosen and judged."""
+    """Options for fits, the choice of C, and intervals."""
 
     mode: ModeOption = Mode.default
     uncertain: UncertainFindings = None
     blank: Annotated[
         Blank | None,
-        option(PROTOCOL, help="What empty findings become.", show_default="ignore; zeros as-published"),
+        option(PROTOCOL, help="Treatment of empty findings.", show_default="ignore; zeros as-published"),
     ] = None
-    c_min: Annotated[float, option(PROTOCOL, "--c-min", help="Smallest C: the strongest regularisation.")] = (
-        1e-5
-    )
+    c_min: Annotated[
+        float, option(PROTOCOL, "--c-min", help="Smallest inverse regularisation C; it regularises most.")
+    ] = 1e-5
     c_max: Annotated[
         float,
         option(PROTOCOL, "--c-max", help="Largest inverse regularisation C; 1/C is weight decay."),
@@ -78,7 +82,7 @@ class Protocol(Options):
         option(
             PROTOCOL,
             metavar="SCORE",
-            help="Of the validation, to choose C: accuracy, mean-per-class, auroc or log-loss.",
+            help="Validation score that chooses C: accuracy, mean-per-class, auroc or log-loss.",
             show_default="accuracy; auroc with --multi-label",
         ),
     ] = None
@@ -87,7 +91,7 @@ class Protocol(Options):
         option(
             PROTOCOL,
             "--standardise/--no-standardise",
-            help="By mean and deviation of the rows fitted; --no-standardise does not.",
+            help="By mean and deviation of the rows fitted; --no-standardise keeps features unscaled.",
         ),
     ] = True
     class_weight: Annotated[
@@ -100,7 +104,7 @@ class Protocol(Options):
             PROTOCOL,
             "--low-shot",
             metavar="COUNTS",
-            help="Also train on so many images a class, e.g. 1,2,5,10.",
+            help="Also train on these numbers of images per class, e.g. 1,2,5,10.",
         ),
     ] = None
     seeds: Annotated[int, option(PROTOCOL, help="Draws of --low-shot.")] = 5
@@ -109,7 +113,7 @@ class Protocol(Options):
 
 
 class Machine(Options):
-    """What computes."""
+    """Options for the machine."""
 
     backend: SolverBackend = Backend.batched
     device: Device = "auto"
@@ -118,7 +122,7 @@ class Machine(Options):
 
 
 class Output(Options):
-    """What is written and printed."""
+    """Options for files and printing."""
 
     out: MaybeFile = None
     force: Force = False
@@ -126,7 +130,7 @@ class Output(Options):
 
 
 def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, output: Output) -> None:
-    """Logistic probes on frozen features: C chosen on validation, refitted, tested; from the bank alone.
+    """Fit logistic probes on frozen features from the bank alone: choose C on validation, refit, test.
 
     Repeat --model for several models, and --label for several columns. Columns are findings with
     --multi-label, --uncertain or --blank. --mode as-published takes the study's order of the grid, its warm
@@ -178,7 +182,7 @@ def _options(protocol: Protocol, machine: Machine) -> "ProbeOptions":
 
 
 def _wanted(what: What, protocol: Protocol) -> "BankProbe":
-    """What is learned from what."""
+    """Return which labels are learned from which rows."""
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.lowshot import LowShot
     from engine.evals.probe.parts import SplitOptions
@@ -187,7 +191,7 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
     mode, seed, uncertain, blank = protocol.mode, protocol.seed, protocol.uncertain, protocol.blank
     policies = None
     if what.multi_label or uncertain or blank:
-        # The study's uncertain cells became 0, as its blank ones were.
+        # In the study uncertain cells became 0, like blank ones.
         usual: Literal["zeros", "ignore"] = "zeros" if mode is Mode.as_published else "ignore"
         words: tuple[Any, Any] = (uncertain.value if uncertain else usual, blank.value if blank else usual)
         policies = Policies(*words)

@@ -1,4 +1,4 @@
-"""Who computes, and how a command ends that is stopped."""
+"""Choice of the processes that compute, and the end of a stopped command."""
 
 import contextlib
 import signal
@@ -17,7 +17,7 @@ EXIT_INTERRUPTED = 130
 
 @contextlib.contextmanager
 def executor_of(workers: int, scheduler: str | None, device: str) -> "Iterator[Executor]":
-    """Who computes: this process, processes of this machine, or a scheduler's workers."""
+    """Yield the executor: this process, processes of this machine, or a scheduler's workers."""
     from engine import executors
     from engine.report import console
     from engine.runtime import cuda_available
@@ -36,7 +36,7 @@ def executor_of(workers: int, scheduler: str | None, device: str) -> "Iterator[E
 
 
 def threads_of_each(workers: int) -> int | None:
-    """Threads of each of several processes on this machine; None, all, for one alone."""
+    """Return the threads of each process on this machine; None, which means all, for a single one."""
     from engine.runtime import usable_cores
 
     return max(1, usable_cores() // workers) if workers else None

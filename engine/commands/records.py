@@ -25,7 +25,7 @@ app = typer.Typer(
 def records_ls(
     bank: BankPath, kind: KindFilter = None, model: ModelFilter = None, json: Json = False
 ) -> None:
-    """The records of a bank with their results, newest last. Exit 1 if one cannot be read."""
+    """List the records of a bank with their results, newest last. Exit 1 if one cannot be read."""
     from engine.report import records
     from engine.report.bank_text import print_damage
     from stores.bank.record_index import read_index, select
@@ -52,7 +52,7 @@ RecordId = Annotated[
 def records_show(
     bank: BankPath, record: RecordId, out: MaybeFile = None, force: Force = False, json: Json = False
 ) -> None:
-    """One record: what was asked, used and found, the seconds it took, and the versions.
+    """Show one record: settings, inputs, results, the seconds it took, and the versions.
 
     -o draws the figure of a probe or an invariance again, from the record alone: .png, .svg or .pdf.
     """

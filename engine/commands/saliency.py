@@ -43,7 +43,7 @@ BankOrManifest = Annotated[
 
 
 class What(Options):
-    """Which images are explained of which model."""
+    """Options for images and the model."""
 
     model: OneModel
     weights: Weights = None
@@ -55,7 +55,7 @@ class What(Options):
 
 
 class Protocol(Options):
-    """How images are occluded."""
+    """Options for the occlusion."""
 
     mode: ModeOption = Mode.default
     size: Annotated[int, option(PROTOCOL, min=1, help="Side of the square, pixels.")] = 10
@@ -64,7 +64,7 @@ class Protocol(Options):
         option(
             PROTOCOL,
             min=1,
-            help="Pixels from place to place; 1 is exact, and the study's.",
+            help="Step of the square, pixels; 1 is exact, and the study's.",
             show_default="8 on the CPU, where 1 takes hours; 1 on a GPU and as-published",
         ),
     ] = None
@@ -96,7 +96,7 @@ class Protocol(Options):
 
 
 class Machine(Options):
-    """What computes."""
+    """Options for the machine."""
 
     device: Device = "auto"
     precision: Fp32OrBf16 = Precision.fp32
@@ -104,7 +104,7 @@ class Machine(Options):
 
 
 class Output(Options):
-    """What is written and printed."""
+    """Options for files and printing."""
 
     out: MaybeFolder = None
     shared_scale: Annotated[
@@ -118,9 +118,9 @@ class Output(Options):
 def saliency(
     source: BankOrManifest, what: What, protocol: Protocol, machine: Machine, output: Output
 ) -> None:
-    """Occlusion maps and attentive diffusion. Run it again to resume; finished maps are kept.
+    """Compute occlusion maps and attentive diffusion. Run it again to resume; finished maps are kept.
 
-    Images are drawn by --seed, or named by --id, which may be repeated. --mode as-published takes one image
+    Images are drawn by --seed, or named by --id, which may be repeated. --mode as-published uses one image
     and the study's settings. --precision bf16 is faster; its error is measured and recorded. -o takes the
     folder for overlays (PNG) and maps (npy); it is needed with a manifest.
     """
@@ -130,8 +130,8 @@ def saliency(
 
     options = protocol.options(what)
     runtime = Runtime.resolve(machine.device, machine.precision.value, machine.threads, protocol.seed)
-    chosen = _open(source, what, protocol, output)
-    gallery = _gallery(chosen, options, runtime, output)
+    images = _open(source, what, protocol, output)
+    gallery = _gallery(images, options, runtime, output)
     undone: list[Exception] = []
 
     def add(image: "SaliencyMap") -> None:
@@ -140,7 +140,7 @@ def saliency(
                 gallery.add(image)
 
     with terminable(), together() as batch:
-        report = _run(chosen, options, runtime, add)
+        report = _run(images, options, runtime, add)
     if gallery:
         with noting(undone):
             gallery.finish()
@@ -167,29 +167,29 @@ def _open(source: str, what: What, protocol: Protocol, output: Output) -> "Image
 
 
 def _gallery(
-    chosen: "Images", options: "SaliencyOptions", runtime: "Runtime", output: Output
+    images: "Images", options: "SaliencyOptions", runtime: "Runtime", output: Output
 ) -> "Gallery | None":
-    """The folder of overlays, if there is to be one; refused if there is something else in it."""
+    """Return the folder of overlays, if one was requested; refuse one with other files in it."""
     if not output.out:
         return None
     from engine.report.overlays import About, Gallery, refuse_other_files
     from stores.outputs import Images, check_folder
 
     check_folder(output.out)
-    refuse_other_files(output.out, Images.of(chosen.manifest), force=output.force)
+    refuse_other_files(output.out, Images.of(images.manifest), force=output.force)
     stride = options.on(runtime.on_cuda).stride or 1
-    return Gallery(output.out, About(chosen.title, stride, options.size), shared=output.shared_scale)
+    return Gallery(output.out, About(images.title, stride, options.size), shared=output.shared_scale)
 
 
 def _run(
-    chosen: "Images", options: "SaliencyOptions", runtime: "Runtime", add: "Callable[[SaliencyMap], None]"
+    images: "Images", options: "SaliencyOptions", runtime: "Runtime", add: "Callable[[SaliencyMap], None]"
 ) -> "JsonObject":
     from engine.evals.saliency.bank import saliency as run
     from engine.report import saliency_progress
 
     with saliency_progress.show_progress() as update:
         return run(
-            chosen,
+            images,
             options,
             runtime=runtime,
             on_progress=update,

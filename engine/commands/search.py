@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class What(Options):
-    """What is searched with."""
+    """Options for the query."""
 
     model: OneModel
     image: Annotated[Path | None, option(WHAT, metavar="FILE", help="An image file to search with.")] = None
@@ -38,12 +38,12 @@ class What(Options):
 
 
 class Protocol(Options):
-    """What is near."""
+    """Options for distances and neighbours."""
 
     k: Neighbours = 10
     keep_query: Annotated[
         bool,
-        option(PROTOCOL, "--keep-query", help="List the query as well, if it is an image of the bank."),
+        option(PROTOCOL, "--keep-query", help="Also list the query, if it is an image of the bank."),
     ] = False
     distance: NeighbourDistance = Distance.cosine
     index: Annotated[
@@ -53,14 +53,14 @@ class Protocol(Options):
 
 
 class Machine(Options):
-    """What computes."""
+    """Options for the machine."""
 
     backend: NeighbourBackend = Backend.auto
     device: Device = "auto"
 
 
 class Output(Options):
-    """What is written and printed."""
+    """Options for files and printing."""
 
     out: MaybeFile = None
     force: Force = False
@@ -68,7 +68,7 @@ class Output(Options):
 
 
 def search(bank: BankPath, what: What, protocol: Protocol, machine: Machine, output: Output) -> None:
-    """The images of a bank nearest to one of them, or to an image file.
+    """Find the images of a bank nearest to one of them, or to an image file.
 
     --id or --image says which. -o takes a contact sheet: .png, .svg or .pdf.
     """
@@ -97,7 +97,7 @@ def search(bank: BankPath, what: What, protocol: Protocol, machine: Machine, out
 def _search(bank: str, what: What, protocol: Protocol, machine: Machine) -> "SearchResult":
     from engine.evals.neighbours.search import search as run
 
-    distance: Any = protocol.distance.value  # a word that the option takes here
+    distance: Any = protocol.distance.value  # a word that the option accepts here
     return run(
         bank,
         what.model,

@@ -1,4 +1,4 @@
-"""What commands do with a result: print it, say what could not be written, end with a code."""
+"""Output of commands: print a result, name what could not be written, end with an exit code."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +26,12 @@ def show(document: Any, json: bool, text: Callable[[], None]) -> None:
 
 
 def one_or_all(results: Sequence[Any]) -> Any:
-    """The JSON document of results: the result itself if it is alone."""
+    """Return the JSON document of results: the result itself if there is only one."""
     return results if len(results) > 1 else results[0]
 
 
 def end_with_failures(failed: bool) -> None:
-    """End with 1 if rows failed or damage was found."""
+    """Exit with 1 if rows failed or damage was found."""
     if failed:
         raise typer.Exit(EXIT_FAILED_ROWS)
 
@@ -40,7 +40,7 @@ def end_with_failures(failed: bool) -> None:
 def noting(undone: list[Exception]) -> Iterator[None]:
     """Note an output that cannot be written, so that the numbers are printed all the same.
 
-    An image that has changed is no such case: it is a refusal, before a record is kept.
+    A changed image is refused instead, before a record is kept.
     """
     from engine.errors import ChangedImage
 

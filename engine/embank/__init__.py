@@ -19,9 +19,9 @@ and reasons where they are undefined) and `predictions()` of single images:
 | `Manifest` | the list of images | `read(path)`, `from_folder(path)`, `from_table(path)`, `from_frame(...)` |
 | `Bank` | a bank on disk or in a bucket | `open(path)`, then `features(name)`, `list()`, `manifest()` |
 | `FeatureSet` | one sealed feature of a bank | `array`, `ok`, `labels`, `labelled(...)`, `xy(label, split)` |
-| `Features` | what evaluations take | `from_bank(bank, model)`, `from_arrays(array, labels, *, ...)` |
-| `Compute` | where they compute | `resolve(device, threads, backend, memory)` |
-| `evaluate` | any of them | `evaluate(kind, features, compute, **options)`: `fewshot`, `knn`, ... |
+| `Features` | the input of evaluations |  `from_bank(bank, model)`, `from_arrays(array, labels, *, ...)` |
+| `Compute` | device and threads of evaluations | `resolve(device, threads, backend, memory)` |
+| `evaluate` | any evaluation | `evaluate(kind, features, compute, **options)`: `fewshot`, `knn`, ... |
 | `embed` | images to features, in a bank | `embed(manifest, models, bank, *, runtime, options, ...)` |
 | `fewshot` | prototypes on arrays | `fewshot(features, labels, Protocol(...), *, groups, ok, ...)` |
 | `knn` | neighbours on arrays | `knn(features, labels, KnnOptions(...), *, train, test, groups, ok)` |
@@ -118,7 +118,7 @@ _HOMES = {
 _MODULES = {"datasets": "engine.datasets", "models": "engine.models"}
 
 
-if not TYPE_CHECKING:  # so that a type checker knows which names there are not
+if not TYPE_CHECKING:  # so that a type checker reports unknown names
 
     def __getattr__(name: str) -> Any:
         if name in _HOMES:

@@ -1,7 +1,7 @@
 """Rules for deep images that features are given once they are made (`Recipe.deep`).
 
-A feature's rules stand in its provenance. They only ever give embeddings to rows that had none, so its key
-stays what it was; they may be added to, and never changed, so that every row is what one rule made it.
+A feature's rules are recorded in its provenance. They only give embeddings to rows that had none, so its key
+does not change; rules may be added but never changed, so that one and the same rule made every such row.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from stores.bank.seal import definition
 from stores.bank.writer import FeatureWriter
 from stores.json_types import JsonObject
 
-#: Provenance's word for rules whose rows have not all been tried yet.
+#: Member of the provenance with rules that have not been tried on all rows yet.
 _UNDER_WAY = "amending"
 
 
 def amended(spec: ModelSpec, bank: Bank | None, feature: str) -> ModelSpec:
-    """The model with the rules of its feature, where the feature has any that the model was not given.
+    """Return the model with the rules of its feature, if the model was given none.
 
     Args:
         bank: None if there is none yet.
@@ -43,7 +43,7 @@ def begin(writer: FeatureWriter, spec: ModelSpec) -> bool:
         Refused: another process has given the feature other rules.
     """
     body = _recorded(writer.bank, writer.key.name)
-    if not body:  # lost, or not written yet: nothing says by which rules rows have been tried
+    if not body:  # lost, or not written yet: it is unknown which rules the rows have been tried with
         return bool(spec.recipe.deep)
     _with(spec, _rules(body), writer.key.name)
     if len(spec.recipe.deep) > len(_rules(body)):
@@ -94,5 +94,5 @@ def _with(spec: ModelSpec, recorded: Sequence[str], title: str) -> ModelSpec:
 
 
 def in_words(rules: Sequence[str]) -> str:
-    """Rules as options of `embank embed`."""
+    """Write rules as options of `embank embed`."""
     return " ".join(f"--deep {word}" for word in rules)

@@ -1,8 +1,8 @@
-"""The parity certificate: how far a bank's features are from Pillow's pixels and the plain model in float32.
+"""The parity certificate: the error of a bank's features against Pillow's pixels and the plain float32 model.
 
-Measured on a sample of the bank's own images and kept beside the features, so that a reader of a number can
-see what the speed cost. The truth shares no code with what it certifies but the architecture and the reading
-of its weights, so that a fault of the fast path shows.
+It is measured on a sample of the bank's own images and kept beside the features, so that a reader can see
+what the speed cost. The reference shares no code with the run except the architecture and the reading of its
+weights, so a fault of the fast path shows.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from engine.decode.protocol import Decoder
     from engine.decode.source import ImageSource
 
-#: Images a certificate is measured on, and how many are taken at a time to compare pixels.
+#: Number of images that a certificate is measured on, and of those whose pixels are compared at a time.
 SAMPLE, PIXEL_BATCH = 64, 16
 
 
@@ -54,8 +54,8 @@ def certify(
 ) -> Certificate:
     """Measure how a run computes a model's features against Pillow pixels and the plain model in float32.
 
-    What is measured has the run's decoder, precision, batch size and padding. The truth is the plain model
-    (`engine.models.forward.plain`) at the same batch size.
+    The measured features have the run's decoder, precision, batch size and padding. The truth is the plain
+    model (`engine.models.forward.plain`) at the same batch size.
 
     Args:
         feature: full name of the features; None takes those of the images that the bank saw first.
@@ -151,7 +151,7 @@ _Features = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class _Run:
-    """What is computed, and in which portions."""
+    """The images and settings of a certificate's computations, and their batches."""
 
     source: "ImageSource"
     rows: list[int]
@@ -159,7 +159,10 @@ class _Run:
     runtime: Runtime
 
     def features(self, decoder: "Decoder", models: _Models) -> _Features:
-        """[n, d] features of the rows by each model, NaN where an image failed; `read`: [n], 1 or 0."""
+        """Compute the features of the rows by each model.
+
+        [n, d], NaN where an image failed; `read`: [n], 1 or 0.
+        """
         parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in (*models, "read")}
         portions = [self.rows[i : i + self.batch_size] for i in range(0, len(self.rows), self.batch_size)]
         for decoded in decoder.stream(self.source, portions):
@@ -176,7 +179,7 @@ class _Run:
 
 
 def _compare(ours: _Features, theirs: _Features) -> Comparison:
-    """Features by the run's decoder and by Pillow: how far the run is from the truth, and why."""
+    """Compare features by the run's decoder with those by Pillow: the run's error, and its causes."""
     run, truth = ours["encoder"], theirs["plain"]
     cosine = _cosine(run, truth)
     read = (ours["read"] == 1) & (theirs["read"] == 1)
@@ -203,14 +206,14 @@ def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _relative_error(a: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a cosine does not see: features of another length."""
+    """Return the relative length of the difference, which a cosine does not see."""
     with np.errstate(invalid="ignore", divide="ignore"):
         error: NDArray[np.float64] = np.linalg.norm(a - truth, axis=1) / np.linalg.norm(truth, axis=1)
     return error
 
 
 def _centred_cosine(a: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cosine of what tells the images apart: an untrained network maps all images close to one point."""
+    """Return the cosine after subtracting the mean: an untrained network maps all images near one point."""
     known = np.isfinite(truth).all(axis=1)
     if known.sum() < 2:
         return np.full(len(truth), np.nan)

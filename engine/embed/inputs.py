@@ -1,4 +1,4 @@
-"""Checking image files before anything is computed: are they there, and are they those of the bank?
+"""Checks of image files before anything is computed: that they exist, and are those of the bank.
 
 Nothing here decodes an image or changes a bank.
 """
@@ -53,7 +53,7 @@ FilesRead = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class InputFiles:
-    """The image files before anything is computed: are they there, and are they those of the bank?
+    """The image files of a run, and the checks that they exist and are those of the bank.
 
     Attributes:
         manifest: the images.
@@ -126,14 +126,14 @@ class InputFiles:
         return layout_in(self.bank, plan.setup.key(spec), spec.dim, self.image_set)
 
     def _made_from(self, layouts: Iterable[FeatureLayout]) -> Table:
-        """What the features that are asked for were made from."""
+        """Return the digests of what the requested features were made from."""
         table = unknown(len(self._source))
         for layout in layouts:
             fill(table, contents_of_feature(layout))
         return table
 
     def _show_reading(self) -> FilesRead | None:
-        """Show the reading of files as a pass is shown; what takes no time needs no bar."""
+        """Show the reading of files as a pass is shown; a short reading is not shown."""
         callback, start = self.on_progress, time.perf_counter()
         last = start
         if callback is None:
@@ -184,9 +184,9 @@ def refuse_missing(source: ImageSource, rows: Sequence[int], max_missing: float)
 def _is_there(path: str) -> bool:
     try:
         os.stat(path)
-    except OSError:  # whatever keeps it from being seen keeps it from being read
+    except OSError:  # what prevents stat prevents reading as well
         return False
-    except ValueError:  # a name that no file can have: the row's own fault
+    except ValueError:  # a name that no file can have: an error of this row alone
         return True
     return True
 
@@ -194,7 +194,7 @@ def _is_there(path: str) -> bool:
 def refuse_changed(
     source: ImageSource, expected: Table, *, every: bool = False, on_read: FilesRead | None = None
 ) -> int:
-    """Compare files with what a bank's rows were made from; those that are not there now are passed over.
+    """Compare files with what a bank's rows were made from; those that are missing now are skipped.
 
     Args:
         expected: uint8 [rows, 32]; rows of zeros are not compared.
@@ -211,7 +211,7 @@ def refuse_changed(
         rows = np.sort(np.random.default_rng().choice(rows, SAMPLE, replace=False))
     now = digests(source, rows.tolist(), on_read)
     compared = int(known(now)[rows].sum())
-    differing = differing_rows(expected, now)  # what was not read now is not known
+    differing = differing_rows(expected, now)  # files that were not read now are unknown
     if len(differing):
         share = f"{len(differing):,} of {compared:,} compared"
         raise changed_images([source.uris[row] for row in differing.tolist()], share)
@@ -219,7 +219,7 @@ def refuse_changed(
 
 
 def digests(source: ImageSource, rows: Sequence[int], on_read: FilesRead | None = None) -> Table:
-    """The contents of image files as they are now.
+    """Compute the digests of image files as they are now.
 
     Returns:
         uint8 [len(source), 32]; zeros of rows that cannot be read, and of those not asked for.
@@ -243,7 +243,7 @@ def _read(source: ImageSource, row: int) -> bytes | BadImage:
 
 
 def no_longer_pending(source: ImageSource, recipe: Recipe, rows: Sequence[int]) -> list[int]:
-    """Choose the pending rows that can be embedded now, since what stood in their way is gone.
+    """Choose the pending rows that can be embedded now, because the obstacle is gone.
 
     Raises:
         ChangedImage: a file is not the one that other features were made from.
@@ -261,5 +261,5 @@ def no_longer_pending(source: ImageSource, recipe: Recipe, rows: Sequence[int]) 
 
 def _in_threads(function: Callable[[int], T], rows: Sequence[int]) -> Iterator[T]:
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(rows), 64):  # so that Ctrl-C waits for few, and little is held
+        for start in range(0, len(rows), 64):  # so that Ctrl-C waits for few files, and little memory is used
             yield from pool.map(function, rows[start : start + 64])

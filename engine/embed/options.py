@@ -8,13 +8,13 @@ from engine.runtime import Runtime
 from stores.limits import check_whole
 from stores.manifest.manifest import Manifest
 
-#: Images a forward pass, and rows a chunk, at most; the bank has the latter limit too.
+#: Most images of a forward pass, and most rows of a chunk; the bank has the latter limit too.
 MAX_BATCH, MAX_CHUNK_ROWS = 65_536, 1 << 20
 
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """How to embed; every field but the first three leaves the features unchanged.
+    """Options of embedding; only the first three can change the features.
 
     Attributes:
         decoder: `auto`, `dali`, `turbo` or `reference`.
@@ -43,13 +43,16 @@ class EmbedOptions:
             )
 
     def batch_for(self, runtime: Runtime, chunk_rows: int) -> int:
-        """Images a forward pass. Batches do not cross chunks, so a larger one would be padding on CUDA."""
+        """Return the number of images of a forward pass.
+
+        Batches do not cross chunks, so a larger one would be padding on CUDA.
+        """
         return min(self.batch_size or (256 if runtime.on_cuda else 32), chunk_rows)
 
 
 @dataclass(frozen=True)
 class InputChecks:
-    """How far the image files are trusted to be what they were.
+    """Checks that image files have not changed since they were embedded.
 
     Attributes:
         max_missing: the largest share of missing files with which a run starts.

@@ -1,4 +1,4 @@
-"""What an embed run has to do: keys of features, one pass a rendering, chunks to do, rows to try again.
+"""Plan of an embed run: keys of features, one pass for each rendering, missing chunks, rows to try again.
 
 Nothing here reads an image, a weight or a bank.
 """
@@ -45,7 +45,7 @@ def refuse_other_key(made: FeatureKey, wanted: FeatureKey) -> None:
 
 @dataclass(frozen=True)
 class Setup:
-    """With what the features of a run are made, apart from their models; pickled for worker processes.
+    """Settings that all features of a run share; pickled for worker processes.
 
     Attributes:
         runtime: of the processes that compute.
@@ -81,7 +81,7 @@ class PassPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run makes.
+    """The images, models and names of a run.
 
     Attributes:
         manifest: the images, with the ids and the text that the bank has.
@@ -126,7 +126,7 @@ def group_by_rendering(specs: Sequence[ModelSpec]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """Something to do in one chunk.
+    """Work to do in one chunk.
 
     Attributes:
         models: positions, within their pass, of those that need it.

@@ -1,4 +1,4 @@
-"""What an embedding run can be refused for, found out before anything is made: bank, decoder, weights."""
+"""Checks of bank, decoder and weights before a run, so that a refusal leaves nothing on disk."""
 
 from collections.abc import Sequence
 
@@ -37,13 +37,13 @@ def preflight(plan: Plan, path: Place, bank: Bank | None, executor: Executor) ->
     size = setup.options.batch_for(setup.runtime, grid.chunk_rows)
     ready = Local[Ready]()
     for group in groups:
-        ready = Local()  # before others are made: their memory does not add up
+        ready = Local()  # before others are loaded, so that their memory does not add up
         ready = executor.ask(make_ready, group, setup, size)
     return ready if len(groups) == 1 else Local()
 
 
 def _unfinished(plan: Plan, path: Place, bank: Bank | None, grid: Grid) -> Sequence[ModelSpec]:
-    """The models that have chunks to compute. Raises Refused: another process is writing one's feature."""
+    """Return the models with chunks to compute. Raises Refused: another process is writing one's feature."""
     unfinished = []
     for spec in plan.specs:
         layout = FeatureLayout(path.resolve(), plan.setup.key(spec), spec.dim, grid)

@@ -1,4 +1,4 @@
-"""Counting what a pass has done, and showing it."""
+"""Counts of what a pass has done, and their display."""
 
 import copy
 import time
@@ -12,7 +12,7 @@ from stores.json_types import JsonObject
 
 @dataclass
 class Tally:
-    """Count what has been done.
+    """Counts of what has been done.
 
     Attributes:
         rows, failed: images done, and how many of them have no embedding.
@@ -36,14 +36,14 @@ class Tally:
         self.first_frames += part.first_frames
         self.batch_sizes.update(part.batch_sizes)
         self.encoders |= part.encoders
-        for clock, more in zip(self.stages, part.stages, strict=True):
-            clock.images += more.images
-            clock.busy_s += more.busy_s
-            clock.waiting_s += more.waiting_s
-            clock.blocked_s += more.blocked_s
+        for clock, clock_of_part in zip(self.stages, part.stages, strict=True):
+            clock.images += clock_of_part.images
+            clock.busy_s += clock_of_part.busy_s
+            clock.waiting_s += clock_of_part.waiting_s
+            clock.blocked_s += clock_of_part.blocked_s
 
     def since(self, earlier: "Tally") -> "Tally":
-        """The part that has been done after an earlier state of this tally."""
+        """Return the part that has been done after an earlier state of this tally."""
         sizes = Counter(self.batch_sizes)
         sizes.subtract(earlier.batch_sizes)
         first, second, third = (
@@ -66,7 +66,7 @@ class Tally:
 
 
 class Reporter:
-    """Reports the growth of a tally, part by part; the parts add up to the tally."""
+    """A reporter of a tally's growth, part by part; the parts add up to the tally."""
 
     def __init__(self, report: Callable[[Tally], None]) -> None:
         self.tally = Tally()
@@ -80,7 +80,7 @@ class Reporter:
 
 
 class Watch:
-    """Adds up the parts of a pass, and calls the progress callback, not too often.
+    """The sum of a pass's parts, which calls the progress callback, but not too often.
 
     Args:
         models: slugs.

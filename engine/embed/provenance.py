@@ -1,4 +1,4 @@
-"""What made a feature: weights, settings, versions. Written beside it, for whoever computes it again."""
+"""Provenance of a feature: weights, settings and versions, kept beside it for computing it again."""
 
 import os
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from stores.bank.reader import Bank
 from stores.json_types import JsonObject
 from stores.manifest.manifest import Manifest
 
-#: What a JSON document holds before it is checked: anything.
+#: A JSON document whose members have not been checked.
 JsonDocument: TypeAlias = Mapping[str, Any]
 
 
@@ -29,7 +29,7 @@ def options_document(options: EmbedOptions) -> JsonObject:
 
 
 def provenance_document(spec: ModelSpec, manifest: Manifest, setup: Setup) -> JsonObject:
-    """Say what made a model's features, as `Provenance` reads it."""
+    """Return the provenance of a model's features, as `Provenance` reads it."""
     return {
         "model": spec.slug,
         "weights_source": spec.weights_source,
@@ -46,7 +46,7 @@ def provenance_document(spec: ModelSpec, manifest: Manifest, setup: Setup) -> Js
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a feature, as its run wrote it down.
+    """Provenance of a feature, as its run recorded it.
 
     Attributes:
         model: slug.
@@ -139,5 +139,5 @@ def _is_text(value: object) -> bool:
 
 
 def _is_weights(value: object) -> bool:
-    """Whether it can be the path of weights: of a file, or of one that has moved, but not of a device."""
+    """Return whether a value can be the path of weights: a file, or one that has moved, but no device."""
     return _is_text(value) and (not Path(str(value)).exists() or Path(str(value)).is_file())

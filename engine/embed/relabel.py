@@ -14,7 +14,7 @@ from stores.manifest.manifest import Manifest
 
 
 class RelabelReport(TypedDict):
-    """What the new bank is made of; `relabel` says what the fields mean."""
+    """Report on a new bank; `relabel` explains the fields."""
 
     bank: str
     source: str

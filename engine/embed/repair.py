@@ -1,7 +1,7 @@
-"""Mend a damaged bank: rebuild what follows from the rest, compute damaged chunks again, and compare.
+"""Repair of a damaged bank: rebuild files that follow from others, compute damaged chunks again, and compare.
 
-A chunk that was computed again is put in place only if it is what the seal or its marker promised
-(`stores.maintenance.heal`). Whatever cannot be computed so stays as it is and is named.
+A chunk that was computed again is put in place only if it agrees with what the seal or its marker promises
+(`stores.maintenance.heal`). Chunks for which that fails stay as they are and are named.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,23 +27,13 @@ from stores.bank.reader import Bank
 from stores.bank.seal import definition
 from stores.maintenance.heal import Promise, heal_chunk, heal_marker, promise_of_chunk
 from stores.maintenance.quarantine import put_back_manifest, seal_complete
-from stores.maintenance.report import VerifyReport
+from stores.maintenance.report import DamageJson, VerifyReport
 from stores.maintenance.verify import quarantine, verify
 from stores.manifest.manifest import Manifest
 
-#: How alike an embedding computed again on a device is to the first one, at least, by its arithmetic; the
-#: certificate of a feature, where it has one, says it better.
+#: Lowest cosine of an embedding computed again on a device to the first one, by its arithmetic; a feature's
+#: certificate, where it has one, is more precise.
 _LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.999, "fp16": 0.999}
-
-
-class DamageReport(TypedDict):
-    """A damaged file that is left, as `embank bank verify` shows it."""
-
-    feature: str | None
-    chunk: int | None
-    path: str
-    reason: str
-    remedy: str
 
 
 class UnrepairedReport(TypedDict):
@@ -56,7 +46,7 @@ class UnrepairedReport(TypedDict):
 
 
 class RepairReport(TypedDict):
-    """What a repair did; `repair` says what the fields mean."""
+    """Report of a repair; `repair` explains the fields."""
 
     ok: bool
     damaged: int
@@ -64,12 +54,12 @@ class RepairReport(TypedDict):
     features: dict[str, int]
     quarantined: list[str]
     unrepaired: list[UnrepairedReport]
-    remaining: list[DamageReport]
+    remaining: list[DamageJson]
 
 
 @dataclass(frozen=True)
 class Unrepaired:
-    """Damaged chunks of a feature that could not be mended, and why."""
+    """Damaged chunks of a feature that could not be repaired, and why."""
 
     feature: str
     chunks: tuple[int, ...]
@@ -95,7 +85,7 @@ def repair(
     given: Manifest | None = None,
     on_progress: Callable[[PassProgress], None] | None = None,
 ) -> RepairReport:
-    """Verify a bank and mend what is damaged, with the settings that made it.
+    """Verify a bank and repair what is damaged, with the settings that made it.
 
     Args:
         weights: the weights file, where it is not at its recorded place any more.
@@ -119,9 +109,9 @@ def repair(
     if any(damage.path == MANIFEST for damage in report.damaged):
         return _without_manifest(bank, report)
     promises = _promises(place(bank), report)
-    rest = _without(report, promises)
-    lost = quarantine(bank, rest, unfinished=promises.keys())
-    moved = [damage.path for damage in rest.damaged if damage.reason != "missing"]
+    unpromised = _without(report, promises)
+    lost = quarantine(bank, unpromised, unfinished=promises.keys())
+    moved = [damage.path for damage in unpromised.damaged if damage.reason != "missing"]
     store, settings = Bank.open(bank), _Settings(weights, root, device, on_progress)
     unrepaired: list[Unrepaired] = []
     for feature, chunks in promises.items():
@@ -145,7 +135,7 @@ def repair(
 
 
 def _without_manifest(bank: Place | str, report: VerifyReport) -> RepairReport:
-    """Mend what needs no manifest. Chunks are computed again, which takes it, so they are left alone."""
+    """Repair what needs no manifest; damaged chunks stay, since computing them again needs one."""
     others = tuple(damage for damage in report.damaged if damage.path != MANIFEST)
     moved: list[str] = []
     if all(damage.chunk is None for damage in others):
@@ -174,14 +164,14 @@ def _result(
 
 
 def _nothing_done(unrepaired: Sequence[Unrepaired]) -> Refused:
-    """The error where nothing could be mended, and so nothing was changed."""
+    """Return the error for a repair in which nothing could be repaired or changed."""
     first = unrepaired[0].error
     named = "; ".join(f"chunk {', '.join(map(str, bad.chunks))} of {bad.feature}" for bad in unrepaired)
     return type(first)(f"Damaged as before: {named}. {first.found}", first.rule, first.remedy)
 
 
 def _promises(root: Place, report: VerifyReport) -> dict[str, list[Promise]]:
-    """What damaged chunks must be again, by feature; without those of which nothing says it."""
+    """Collect what damaged chunks must be again, by feature; leave out those without any record of it."""
     promises: dict[str, list[Promise]] = {}
     damaged = {(damage.feature, damage.chunk) for damage in report.damaged}
     for feature, chunk in sorted((f, c) for f, c in damaged if f is not None and c is not None):
@@ -193,14 +183,14 @@ def _promises(root: Place, report: VerifyReport) -> dict[str, list[Promise]]:
 
 
 def _without(report: VerifyReport, promises: dict[str, list[Promise]]) -> VerifyReport:
-    """The report without the chunks that are put back from a promise."""
+    """Return the report without the chunks that are restored from a promise."""
     healed = {(feature, promise.index) for feature, chunks in promises.items() for promise in chunks}
-    rest = tuple(damage for damage in report.damaged if (damage.feature, damage.chunk) not in healed)
-    return VerifyReport(report.chunks, rest)
+    remaining = tuple(damage for damage in report.damaged if (damage.feature, damage.chunk) not in healed)
+    return VerifyReport(report.chunks, remaining)
 
 
 def _embed_again(store: Bank, feature: str, settings: "_Settings") -> None:
-    """Compute what nothing promises, as an interrupted run is resumed."""
+    """Compute chunks of which no promise is left, as in resuming an interrupted run."""
     layout = definition(store.path, feature)
     if layout is None:
         raise BankError(
@@ -222,7 +212,7 @@ def _embed_again(store: Bank, feature: str, settings: "_Settings") -> None:
 def _heal(
     store: Bank, feature: str, promises: Sequence[Promise], settings: "_Settings"
 ) -> tuple[list[str], list[Unrepaired]]:
-    """Compute chunks again, one by one, and put back those that are what was promised."""
+    """Compute chunks again, one by one, and restore those that agree with what was promised."""
     layout = definition(store.path, feature)
     assert layout is not None  # or there would be no promise
     moved: list[str] = []
@@ -269,7 +259,7 @@ def _unrepaired(feature: str, promises: Sequence[Promise], error: Refused) -> Un
 
 @dataclass(frozen=True)
 class _Again:
-    """How a feature is computed again.
+    """Encoder, images and tolerance for computing a feature again.
 
     Attributes:
         min_cosine: how alike the embeddings must be; None: equal to the bit.
@@ -284,7 +274,7 @@ class _Again:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What the user says of weights, images and device; and where progress is shown."""
+    """The user's weights, images and device, and the progress callback."""
 
     weights: Path | None
     root: Path | None
@@ -324,7 +314,7 @@ class _Settings:
 
 
 def _least_cosine(store: Bank, layout: FeatureLayout, precision: str) -> float:
-    """How alike two runs on a device are: by the feature's certificate, else by its precision."""
+    """Return the lowest acceptable cosine: by the feature's certificate, else by its precision."""
     certificate = store.describe(layout.name)["certificate"] or {}
     measured = certificate.get("embedding", {}).get("precision_min_cosine")
     return float(measured) if measured is not None else _LEAST_COSINE[precision]

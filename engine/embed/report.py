@@ -1,4 +1,4 @@
-"""What one model's pass did: the report that the user sees, and the record that the bank keeps."""
+"""The report of one model's pass, for the user and for the bank's record."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from engine.runtime import Runtime
 
 
 class Closeness(TypedDict):
-    """How close a run is to the truth; None where no image gives a number."""
+    """Similarity of a run to the reference; None where no image gives a number."""
 
     min_cosine: float | None
     mean_cosine: float | None
@@ -24,7 +24,7 @@ class Closeness(TypedDict):
 
 
 class Comparison(TypedDict):
-    """Of how many images the numbers are, and the numbers."""
+    """Numbers of a comparison, and the number of images that they are from."""
 
     n: int
     undefined: int
@@ -32,7 +32,7 @@ class Comparison(TypedDict):
 
 
 class Certificate(Comparison):
-    """A parity certificate; `certify` says what the fields mean."""
+    """A parity certificate; `certify` explains the fields."""
 
     rows: list[int]
     decoder: str
@@ -79,7 +79,7 @@ class EmbedReportJson(TypedDict):
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """What one model's pass did.
+    """Report of one model's pass.
 
     Attributes:
         rows, ok, failed, pending: of the whole feature set, earlier runs included; pending rows are not
@@ -92,7 +92,7 @@ class EmbedReport:
         feature: full name of the features.
         name: what the user calls the features, or None.
         title: what tables call them, which no other features of the bank are called.
-        notes: what was done otherwise than asked, a sentence each.
+        notes: what was done differently from the request, one sentence each.
     """
 
     bank: str
@@ -133,10 +133,10 @@ def count_codes(codes: Iterable[str]) -> dict[str, int]:
 
 
 def pass_notes(tally: Tally, batch_size: int, runtime: Runtime, embedded: bool) -> tuple[str, ...]:
-    """Say what a pass did otherwise than asked: smaller batches, first frames only.
+    """Return notes on what a pass did differently from the request: smaller batches, first frames only.
 
     Args:
-        batch_size: that was asked for.
+        batch_size: the requested one.
         embedded: whether it gave the feature any rows.
     """
     effect = "their last bits may differ" if runtime.on_cuda else "no value differs"
@@ -154,7 +154,7 @@ def pass_notes(tally: Tally, batch_size: int, runtime: Runtime, embedded: bool) 
 
 
 def deep_notes(title: str, requested: ModelSpec, used: ModelSpec) -> tuple[str, ...]:
-    """Say which rules for deep images a feature had and the request had not.
+    """Return notes on rules for deep images that the feature has and the request did not name.
 
     Args:
         title: of the feature.

@@ -1,6 +1,6 @@
 """The encoder and the images of a bank's feature, as they were when it was made.
 
-One rule says where the images are, for every command that opens them:
+Every command that opens images looks for them by the same rule:
 
 1. In the folder given with `--root`.
 2. Else in the folder that the feature's provenance records, absolute: a bank that has been copied or moved
@@ -10,7 +10,7 @@ One rule says where the images are, for every command that opens them:
    so it still holds when that folder is moved with both. But a bank that was copied alone may thereby name
    another folder, with other pictures of the same names. So this root counts only where digests, of the
    manifest or kept beside the features, prove that its files are the bank's images.
-4. Else the command is refused, and the message says what to give with `--root`.
+4. Else the command is refused, and the message says what to pass to `--root`.
 
 A folder that holds none of the images (an empty mount point, say) counts as missing. Whichever folder it is,
 every file is compared with the one that the bank's rows were made from (`stores.bank.contents`) and with the
@@ -47,7 +47,7 @@ from stores.members import split
 if TYPE_CHECKING:
     from engine.models import Encoder
 
-#: Files whose digests are compared before a root that nothing else speaks for is believed.
+#: Number of files whose digests are compared before a root without other evidence is accepted.
 _COMPARED = 8
 
 
@@ -171,7 +171,7 @@ def restore(
 
 
 def _refuse_the_cpu(made: Provenance, same_kind: bool) -> None:
-    """Where `auto` has come down to the CPU: refuse what it cannot compute, or not alike."""
+    """Refuse what `auto` cannot compute, or not equally, where it resolves to the CPU."""
     then = made.runtime
     if not then.on_cuda:
         return
@@ -245,12 +245,14 @@ def images_of(
     manifest, made = bank.manifest(), _records(bank, feature)
     options, contents = _options(made, allow_outside), Contents(_expected(bank, feature))
     folders = _Folders(bank, manifest, options, contents)
-    folder = folders.recorded([one.root for one in made]) if root is None else folders.named(root)
+    folder = (
+        folders.recorded([provenance.root for provenance in made]) if root is None else folders.named(root)
+    )
     return image_source(replace(manifest, root=folder), options, contents)
 
 
 def _expected(bank: Bank, feature: str | None) -> Table:
-    """What the images must hold: what the rows of the feature were made from, and those beside it."""
+    """Return the digests that the rows of the feature, and features beside it, were made from."""
     layout = None if feature is None else definition(bank.path, feature)
     return contents_of_bank(bank, "" if layout is None else layout.image_set, pass_damaged=True)
 
@@ -277,10 +279,10 @@ def _records(bank: Bank, feature: str | None) -> list[Provenance]:
 
 
 def _options(made: Sequence[Provenance], allow_outside: bool) -> EmbedOptions:
-    limits = [one.options.limits for one in made] or [Limits()]
+    limits = [provenance.options.limits for provenance in made] or [Limits()]
     return EmbedOptions(
-        limits=Limits(max(one.max_pixels for one in limits), max(one.max_bytes for one in limits)),
-        allow_outside=allow_outside or any(one.options.allow_outside for one in made),
+        limits=Limits(max(limit.max_pixels for limit in limits), max(limit.max_bytes for limit in limits)),
+        allow_outside=allow_outside or any(provenance.options.allow_outside for provenance in made),
     )
 
 
@@ -294,13 +296,13 @@ class _Folders:
     contents: Contents
 
     def named(self, root: Path) -> Path:
-        """The folder that the user named. Raises Refused: it holds none of the images."""
+        """Return the folder that the user named. Raises Refused: it holds none of the images."""
         if not _holds(root, self.manifest.uris):
             raise _nothing(root, self.manifest.uris)
         return root.resolve()
 
     def recorded(self, roots: Iterable[Path]) -> Path:
-        """The one folder that the features were made from, or else the one beside the bank.
+        """Return the one folder that the features were made from, or else the one beside the bank.
 
         Raises:
             Refused: the images are in several folders or in none, or are others.
@@ -316,15 +318,15 @@ class _Folders:
         return there[0] if there else self._beside(absolute)
 
     def _absolute(self, root: Path) -> Path | None:
-        """A recorded root as an absolute path; a relative one only if it means what the manifest's root does.
+        """Return a recorded root as an absolute path; a relative one only if it equals the manifest's root.
 
-        Early versions wrote down what the user typed, relative to a working directory that nobody knows now.
+        Early versions recorded what the user typed, relative to a working directory that is no longer known.
         """
         here = root.resolve()
         return here if root.is_absolute() or here == self.manifest.root.resolve() else None
 
     def _beside(self, gone: Sequence[Path]) -> Path:
-        """The root that the bank's manifest keeps, if its files are the bank's images."""
+        """Return the root in the bank's manifest, if its files are the bank's images."""
         lost = f"No finished feature of {self.bank.path} records where its images are"
         if gone:
             lost = f"The images of {self.bank.path} are not in {' or in '.join(map(str, gone))} any more"
@@ -354,7 +356,7 @@ class _Folders:
 
 
 def _compare(images: ImageSource) -> tuple[int, int]:
-    """How many files of a sample are the recorded ones by their digests, and how many are others."""
+    """Count the files of a sample whose digests are the recorded ones, and those with others."""
     assert images.contents is not None
     listed = [bool(digest) for digest in images.sha256] if images.sha256 else np.zeros(len(images), bool)
     rows = np.flatnonzero(known(images.contents.expected) | listed)
@@ -372,7 +374,7 @@ def _compare(images: ImageSource) -> tuple[int, int]:
 
 
 def _holds(root: Path, uris: Sequence[str]) -> bool:
-    """Whether any image is below the root; absolute uris do not depend on it."""
+    """Return whether any image is below the root; absolute uris do not depend on it."""
     relative = [uri for uri in uris if not uri.startswith("/")]
     return not relative or any(os.path.exists(root / split(uri)[0]) for uri in relative)  # noqa: PTH110
 

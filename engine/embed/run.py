@@ -2,8 +2,8 @@
 
 Models whose recipes render alike share one decode pass. Work is planned in whole chunks (`engine.embed.plan`)
 and done in a session of an executor (`engine.executors`): by this process or by worker processes, on the CPU
-with the same bits (`engine.embed.worker`). Bank, image files, decoders and weights are looked at first
-(`engine.embed.inputs`, `engine.embed.preflight`): what is refused changes nothing.
+with the same bits (`engine.embed.worker`). Bank, image files, decoders and weights are checked first
+(`engine.embed.inputs`, `engine.embed.preflight`): a refused run changes nothing.
 """
 
 import contextlib
@@ -141,19 +141,22 @@ def _look(
 
 
 def _setup(inputs: InputFiles, runtime: Runtime, executor: Executor) -> Setup:
-    """Say with what the features are made. Raises Refused: no such decoder, or too many files are missing."""
+    """Return the settings of all features. Raises Refused: no such decoder, or too many files are missing."""
     options, image_set = inputs.options, inputs.image_set
     decoder = executor.ask(decoder_name, options.decoder, runtime.device, options.dct)
     return Setup(runtime, options, decoder, images_key(inputs.manifest.image_digest, image_set), image_set)
 
 
 def _amended(specs: Sequence[ModelSpec], setup: Setup, bank: Bank | None) -> tuple[ModelSpec, ...]:
-    """The models with the rules for deep images that their features have. Raises Refused: others."""
+    """Return the models with the rules for deep images that their features have.
+
+    Raises Refused: other rules than the feature's.
+    """
     return tuple(amendments.amended(spec, bank, setup.key(spec).name) for spec in specs)
 
 
 def _opened(path: Place, bank: Bank | None, plan: Plan) -> Bank:
-    """The bank, made if there is none; a manifest that it has lost is put back."""
+    """Open the bank, or make it; restore a manifest that it has lost."""
     manifest = plan.manifest
     if bank is not None:
         return restore_manifest(bank, manifest)
@@ -164,7 +167,7 @@ def _opened(path: Place, bank: Bank | None, plan: Plan) -> Bank:
 
 @dataclass(frozen=True)
 class _Job:
-    """What all passes of a run share."""
+    """Settings that all passes of a run share."""
 
     bank: Bank
     plan: Plan
@@ -176,7 +179,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a pass did, whichever processes did it; `rows`: done of each model."""
+    """Outcome of a pass, in whichever processes; `rows`: rows done for each model."""
 
     tally: Tally
     seconds: float
@@ -229,7 +232,7 @@ class _Pass:
         return Work(job.plan.manifest.root, self.planned.specs, layouts, setup.runtime, setup.options, here)
 
     def _tasks(self, writers: Sequence[FeatureWriter], amending: Sequence[bool]) -> list[ChunkTask]:
-        """The chunks that are missing, and rows to try again: pending ones if it can help, others on request.
+        """Collect missing chunks, rows to retry that were pending and may succeed now, and others on request.
 
         Args:
             amending: of each model, whether it has rules for deep images that not all rows were tried with.
@@ -247,7 +250,7 @@ class _Pass:
         return chunks_to_do(missing) + rows_to_retry(failures, missing, is_worth_it)
 
     def _unblocked(self, pending: Sequence[int]) -> set[int]:
-        """Rows that can be embedded now, of those that could not for want of something."""
+        """Return the pending rows that can be embedded now."""
         if not pending:
             return set()
         plan = self.job.plan
@@ -256,21 +259,21 @@ class _Pass:
         return set(no_longer_pending(source, self.planned.specs[0].recipe.rendering, pending))
 
     def _compute(self, work: Work, tasks: Sequence[ChunkTask]) -> _Outcome:
-        """Have the tasks done. Features go to the bank from where they are computed, never through here."""
+        """Have the tasks done. Workers write features directly to the bank, never through this process."""
         models = range(len(work.specs))
         done = tuple(sum(work.size(task) for task in tasks if i in task.models) for i in models)
         if not tasks:
             return _Outcome(Tally(), 0.0, done)
         total = sum(map(work.size, tasks))
         with self.job.executor.session(work) as session:
-            start = time.perf_counter()  # importing torch is no part of a pass
+            start = time.perf_counter()  # importing torch does not count as part of a pass
             slugs = tuple(spec.slug for spec in work.specs)
             watch = Watch(slugs, total, self.job.on_progress, max(self.job.bank.rows - total, 0))
             session.run(tasks, watch.count)
             return _Outcome(watch.tally, time.perf_counter() - start, done)
 
     def _finish(self, writer: FeatureWriter, i: int, outcome: _Outcome) -> EmbedReport:
-        """Seal a feature, and write down what made it if any of it was made now."""
+        """Seal a feature, and write its provenance if any of it was made now."""
         bank, setup, feature = self.job.bank, self.job.plan.setup, writer.key.name
         embedded = outcome.rows[i]
         if embedded:
@@ -337,7 +340,7 @@ class _Pass:
 
 
 def _withdraw(root: Place, feature: str) -> None:
-    """Leave nothing of a feature that was refused before its first chunk was committed."""
+    """Remove a feature that was refused before its first chunk was committed."""
     layout = definition(root, feature)
     if layout is not None and not committed_chunks(layout):
         remove(removable(root, feature))

@@ -1,8 +1,8 @@
 """Embedding chunks in one process: decode once, encode with every model that lacks the chunk, commit.
 
 Batches are cut at fixed rows inside a chunk, so what the backbone sees, and therefore every bit it returns,
-is a function of the manifest and the settings alone: never of kills, resumes, bad neighbours, or of which
-process took which chunk.
+is a function of the manifest and the settings alone: not of kills, resumes, failed images in the same batch,
+or of which process took which chunk.
 """
 
 import gc
@@ -66,7 +66,7 @@ def decoder_of(recipe: Recipe, runtime: Runtime, options: EmbedOptions, batch_si
 
 @dataclass(frozen=True)
 class Ready:
-    """What a process has at hand before it begins to embed.
+    """Bank, manifest and encoders that a process has loaded before it begins to embed.
 
     Attributes:
         bank, manifest: opened and read; None: read them when they are needed.
@@ -102,7 +102,7 @@ def make_ready(specs: Sequence[ModelSpec], setup: Setup, batch_size: int) -> Loc
 
 @dataclass(frozen=True)
 class Work:
-    """All that a process must know to embed chunks of a bank: an executor's job, small.
+    """An executor's job: the small description from which a process can embed chunks of a bank.
 
     Attributes:
         root: folder that the manifest's relative paths start from.
@@ -123,11 +123,11 @@ class Work:
         return self.specs[0].recipe.rendering
 
     def bounds(self, chunk: int) -> tuple[int, int]:
-        """First row of a chunk and the row after its last."""
+        """Return the first row of a chunk and the row after its last."""
         return self.layouts[0].grid.bounds(chunk)
 
     def size(self, task: ChunkTask) -> int:
-        """Rows of a task."""
+        """Return the number of rows of a task."""
         start, stop = self.bounds(task.chunk)
         return len(task.rows) or stop - start
 
@@ -136,7 +136,7 @@ class Work:
         return Resident(self)
 
     def inputs(self) -> tuple[Bank, Manifest]:
-        """The bank and its images, as this process has them or now reads them.
+        """Return the bank and its images, read here unless this process has them already.
 
         Raises:
             BankError: the bank holds other images here than where the work was planned.
@@ -154,7 +154,7 @@ class Work:
         return bank, replace(bank.manifest(), root=self.root)
 
 
-#: Takes what became of a task for one model: its position, the chunk, the task.
+#: Callback for the result of a task for one model: the model's position, the chunk, the task.
 Commit = Callable[[int, ChunkResult, ChunkTask], None]
 
 
@@ -177,7 +177,7 @@ class _Encoded:
     span: Span
 
 
-#: What makes embedding need less memory.
+#: Advice on how embedding needs less memory.
 _SMALLER = "lower the batch (`embank embed --batch-size N`) and run it again; committed chunks are kept"
 
 
@@ -211,14 +211,14 @@ class Resident:
             refuse_other_key(feature_key(spec, self.decoder.name, runtime, images, dtype), layout.key)
 
     def encoder(self, i: int) -> "Encoder":
-        """Encoder of the i-th model, loaded at its first use."""
+        """Return the encoder of the i-th model, loaded at its first use."""
         if i not in self._encoders:
             with device_faults():
                 self._encoders[i] = models.load(self.work.specs[i], self.work.runtime)
         return self._encoders[i]
 
     def describe(self) -> dict[int, JsonObject]:
-        """How each encoder that was used computes; the flags of the process and its peak of device memory."""
+        """Describe how each encoder that was used computes, and the peak of device memory."""
         peak = peak_device_bytes(self.work.runtime.device)
         return {
             i: {**encoder.describe(), "flags": {**self._flags}, "peak_device_bytes": peak}
@@ -253,11 +253,11 @@ class Resident:
     def _attempt(
         self, tasks: Sequence[ChunkTask], encoders: Mapping[int, "Encoder"], reporter: Reporter
     ) -> list[ChunkTask]:
-        """Do chunks; return those for which the memory did not suffice, if less may be tried at a time."""
+        """Do chunks; return those that did not fit into memory, if smaller batches can be tried."""
         attempt = _Attempt(self, tasks, encoders, reporter)
         left: list[ChunkTask] = []
         try:
-            with device_faults(_SMALLER):  # whichever of the three stages met it
+            with device_faults(_SMALLER):  # in whichever of the three stages it occurred
                 attempt.run(self._commit)
         except OutOfMemory:
             if self._halved or self.batch_size == 1:
@@ -265,7 +265,7 @@ class Resident:
             left = [task for task in tasks if task not in attempt.done]
         for task in tasks:
             count = attempt.counts[task]
-            if task in left:  # what was done of it is done again
+            if task in left:  # its finished part is computed again
                 reporter.tally.rows -= count.rows
                 reporter.tally.failed -= count.failed
             else:
@@ -273,12 +273,12 @@ class Resident:
         return left
 
     def _halve(self) -> None:
-        """Take half a batch at a time from now on, and give back what the failed one held."""
+        """Halve the batch size from now on, and free the memory of the failed batch."""
         self._halved = True
         self.batch_size //= 2
         self.decoder.close()
         self.decoder = decoder_of(self.work.rendering, self.work.runtime, self.work.options, self.batch_size)
-        gc.collect()  # the failed pass and its error hold each other
+        gc.collect()  # the failed pass and its error refer to each other
         release_cached(self.work.runtime.device)
 
     def batches(self, task: ChunkTask) -> Iterator[Sequence[int]]:
@@ -292,7 +292,7 @@ class Resident:
         return pad_batch(pixels, self.batch_size, self.work.runtime)
 
     def close(self) -> None:
-        """Let go of the decoder."""
+        """Release the decoder."""
         self.decoder.close()
 
 
@@ -372,7 +372,7 @@ class _Attempt:
 
 
 class _Collector:
-    """Gathers encoded batches into chunks and commits each when its last row has come."""
+    """A collector of encoded batches that commits each chunk when its last row has arrived."""
 
     def __init__(self, work: Work, tally: Tally, contents: Table, commit: Commit) -> None:
         self._work, self._tally, self._contents, self._hand_over = work, tally, contents, commit
@@ -413,7 +413,7 @@ class _Collector:
 
 
 def _committing(work: Work) -> Commit:
-    """Commit to the bank: whole chunks exclusively, rows tried again in place of those without embedding."""
+    """Return a function that commits to the bank: whole chunks, or rows tried again in their chunks."""
     committers = [Committer(layout) for layout in work.layouts]
 
     def commit(model: int, result: ChunkResult, task: ChunkTask) -> None:

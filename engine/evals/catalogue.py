@@ -1,4 +1,4 @@
-"""The evaluations by kind: where each is, and one call for all of them.
+"""The evaluations by kind: where each is, and one function that runs any of them.
 
 A module of an evaluation has `Options` (a frozen dataclass that refuses nonsense when it is made),
 `evaluate(features, options, compute)` and `Result` (`engine.evals.common.result`).
@@ -33,7 +33,7 @@ class Evaluation:
     recorded_as: str = ""
 
     def load(self) -> Any:
-        """Import the module."""
+        """Import and return the evaluation's module."""
         return import_module(self.module)
 
 

@@ -1,4 +1,4 @@
-"""Executors: who does the tasks. `Serial` is this process, the reference; `DaskExecutor` has workers.
+"""Executors do tasks: `Serial`, the reference, in this process, and `DaskExecutor` in worker processes.
 
 A task is a pure function of its arguments whose effect, if any, may happen twice (chunks are committed
 exclusively): workers may die, be stopped and come back, join and leave at any time.

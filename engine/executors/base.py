@@ -1,8 +1,8 @@
 """The contract of executors.
 
-An executor calls functions (`ask`, `run`) or does the tasks of a job in a session (`session`). A job says
-what a process needs for its tasks; whichever process does them opens it once, and keeps what it has made
-ready (a decoder, encoders on the GPU) from task to task.
+An executor calls functions (`ask`, `run`) or does the tasks of a job in a session (`session`). A job
+describes what a process needs for its tasks; each process that does some opens it once, and keeps what it has
+loaded (a decoder, encoders on the GPU) from task to task.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,31 +17,31 @@ PartOf = TypeVar("PartOf", covariant=True)
 
 
 class Session(Protocol[TaskOf, PartOf]):
-    """Does tasks of one job with what has been made ready for it."""
+    """A session in which the tasks of one job share what has been made ready for it."""
 
     def run(self, tasks: Sequence[TaskOf], report: Callable[[PartOf], None], /) -> None:
-        """Do tasks; `report` gets each part of the result as soon as it is there, from any thread."""
+        """Do tasks; `report` gets each part of the result as soon as it is computed, from any thread."""
 
     def close(self) -> None:
-        """Let go of what was made ready."""
+        """Release what was made ready."""
 
 
 class Job(Protocol[TaskOf, PartOf]):
-    """What a process needs to do tasks: small, comparable, and pickled with each task for another process."""
+    """Description of what tasks need: small, comparable, and pickled with each task for another process."""
 
     def open(self) -> Session[TaskOf, PartOf]:
         """Make ready whatever the tasks share."""
 
 
 class Executor(Protocol):
-    """Does tasks, in this process or in others."""
+    """A place where tasks are done: this process or others."""
 
     @property
     def workers(self) -> int:
         """Count the worker processes that compute at this moment; 0: this process computes."""
 
     def ask(self, function: Callable[..., R], *arguments: Any) -> R:
-        """Call a function once, where tasks are done."""
+        """Call a function once, in a process that does tasks."""
 
     def run(self, function: Callable[..., R], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, R]]:
         """Call `function(*task)` for each task; yield (position of the task, result) as they end.
@@ -51,7 +51,7 @@ class Executor(Protocol):
         """
 
     def session(self, job: Job[T, R]) -> AbstractContextManager[Session[T, R]]:
-        """Do tasks of a job while the context lasts.
+        """Open a session of a job, which does its tasks while the context lasts.
 
         Raises:
             EmbankError: as raised by opening the job, wherever that is, or by a task.
@@ -60,7 +60,7 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Local(Generic[T]):
-    """A value for the process that made it.
+    """A value that only the process that made it has.
 
     Pickling leaves it out: another process gets `Local(None)`, and makes its own.
     """

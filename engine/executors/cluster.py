@@ -1,8 +1,8 @@
-"""A dask cluster of this machine's processes to which nobody else has access.
+"""A private dask cluster of processes on this machine.
 
-Whoever reaches a scheduler's or worker's port runs code as its owner, and on loopback that is every user of
-the machine. So all connections are TLS, with a certificate made for this cluster that lives in memory only
-and without which no peer is served; and the HTTP servers, which dask starts even without a dashboard, are
+Anyone who can connect to a scheduler's or worker's port can run code as its owner, and on loopback that is
+every user of the machine. So all connections use TLS, with a certificate made for this cluster that exists in
+memory only and that every peer must show. The HTTP servers, which dask starts even without a dashboard, are
 left out, since they would serve anybody.
 """
 
@@ -17,7 +17,7 @@ _HOST = "127.0.0.1"
 
 
 class _Settings(TypedDict):
-    """What both kinds of cluster are started with."""
+    """Settings with which both kinds of cluster are started."""
 
     threads_per_worker: int
     host: str
@@ -45,14 +45,14 @@ class QuietWorker(_Unserved, Worker):
 
 
 class QuietNanny(Nanny):
-    """Starts a `QuietWorker`, and another one after it."""
+    """A nanny that starts a `QuietWorker`, and a new one when that ends."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{**options, "worker_class": QuietWorker})
 
 
 class _Quiet:
-    """A cluster whose scheduler is a `QuietScheduler`, which dask's clusters give no way to say."""
+    """A cluster whose scheduler is a `QuietScheduler`; dask's clusters have no option for that."""
 
     scheduler_spec: dict[str, object]
 
@@ -112,7 +112,7 @@ def _settings(scratch: str) -> _Settings:
 
 
 def _certificate() -> Security:
-    """A certificate that this cluster alone has, and which every peer must show."""
+    """Make a certificate that only this cluster has, and which every peer must show."""
     try:
         security: Security = Security.temporary()
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The executor that hands tasks to the worker processes of a dask scheduler."""
+"""The executor that passes tasks to the worker processes of a dask scheduler."""
 
 import contextlib
 import queue
@@ -16,16 +16,16 @@ from engine.executors.worker_process import in_worker
 R = TypeVar("R")
 T = TypeVar("T")
 
-#: Tasks handed out for each worker: the one it does and one that waits there, which hides the scheduler's
-#: latency; no more, so that a worker which joins finds something to do.
+#: Tasks handed out for each worker: a running one and a waiting one, which hides the scheduler's latency; no
+#: more, so that there are tasks left for a worker that joins.
 AHEAD = 2
-#: Seconds between two looks at who is there.
+#: Seconds between two queries for the present workers.
 LOOK_S = 1.0
 
 
 @dataclass
 class DaskExecutor:
-    """Hands tasks to the workers of a dask scheduler.
+    """Executor whose tasks are done by the workers of a dask scheduler.
 
     Attributes:
         client: `distributed.Client`.
@@ -86,7 +86,7 @@ class DaskExecutor:
         yield Submitted(self, job)
 
     def _try_again(self, flight: "_Flight", position: int, error: BaseException) -> None:
-        """Have a task done again that failed by no fault of its own. Raises any other error."""
+        """Repeat a task that failed through no fault of its own. Raises any other error."""
         if isinstance(error, DeviceLost):
             self._lame.add(error.worker)
             flight.lost(position)
@@ -101,13 +101,18 @@ class DaskExecutor:
         flight.waiting.append(position)
 
     def _sound(self) -> list[str]:
-        """Addresses of workers whose device, as far as is known, was never lost. A worker keeps its name,
-        and its GPU, when its process is replaced."""
+        """Return the addresses of workers that are not known to have lost their device.
+
+        A worker keeps its name, and its GPU, when its process is replaced.
+        """
         return [address for address, name in self._seen.items() if name not in self._lame]
 
     def _look(self) -> int:
-        """How many workers there are; says who came and went. Asks at most once in `LOOK_S`: the answer's
-        size grows with their number, and tasks may end more often than that."""
+        """Return the number of workers, and report who came and went.
+
+        Asks at most once in `LOOK_S`: the answer grows with their number, and tasks may end
+        more often than that.
+        """
         if time.monotonic() - self._looked < LOOK_S:
             return len(self._seen)
         present = self._present()
@@ -120,18 +125,18 @@ class DaskExecutor:
         return len(present)
 
     def _present(self) -> dict[str, str]:
-        """Address -> name of each worker that is there."""
+        """Map the address of each present worker to its name."""
         try:
             info = self.client.scheduler_info(n_workers=-1)
         except (OSError, TimeoutError) as error:
             raise _lost(str(error)) from error
-        if "workers" not in info:  # what a client knows that has given up to connect again
+        if "workers" not in info:  # all that a client knows after it has given up reconnecting
             raise _lost("nobody answers")
         return {address: str(worker["id"]) for address, worker in info["workers"].items()}
 
 
 class _Flight:
-    """The tasks that wait and those that have been handed out."""
+    """Tasks that are waiting, and those that have been handed out."""
 
     def __init__(self, client: Any, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> None:
         self._client, self._function, self._tasks = client, function, tasks
@@ -153,7 +158,10 @@ class _Flight:
         self._losses[position] = self.losses(position) + 1
 
     def fill(self, room: int, sound: list[str]) -> None:
-        """Hand out tasks until `room` of them fly; one that met a lost device to `sound` workers, if any."""
+        """Hand out tasks until `room` are running.
+
+        One that met a lost device goes to `sound` workers, if there are any.
+        """
         while self.waiting and len(self.flying) < room:
             position = self.waiting.popleft()
             where: dict[str, list[str] | bool] = {}
@@ -166,7 +174,7 @@ class _Flight:
             self._tries[position] = self.tried(position) + 1
 
     def landed(self, timeout_s: float) -> list[tuple[int, Any]]:
-        """Futures that have ended, after waiting for one of them; those that still fly cost nothing."""
+        """Wait for a running task to end; return all futures that have ended."""
         ended = []
         with contextlib.suppress(queue.Empty):
             ended.append(self._ended.get(timeout=timeout_s))
@@ -181,7 +189,7 @@ class _Flight:
 
 
 def _outcome(future: Any) -> Any:
-    """A future's result, or its error as one of ours."""
+    """Return a future's result, or raise its error as one of ours."""
     from distributed import CancelledError
     from distributed.scheduler import KilledWorker
 
@@ -198,7 +206,7 @@ def _outcome(future: Any) -> Any:
         )
     except CancelledError as error:
         return _lost(str(error).partition("\n")[0])
-    except Exception as error:  # a fault of the program: the traceback says more than we could
+    except Exception as error:  # a bug: its traceback is the best message
         return error
 
 

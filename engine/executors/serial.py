@@ -1,4 +1,4 @@
-"""The executor that is this process: the reference for all others."""
+"""The executor that does everything in this process: the reference for all others."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Serial:
-    """Everything in this process, in order."""
+    """Executor that does all tasks in this process, in order."""
 
     workers: ClassVar[int] = 0
 
@@ -28,10 +28,10 @@ class Serial:
 
     @contextlib.contextmanager
     def session(self, job: Job[T, R]) -> Iterator[Session[T, R]]:
-        """Open the job here: its tasks overlap as far as the job lets them, and report as they go."""
+        """Open the job in this process; its tasks overlap as far as the job allows, and report as they go."""
         with contextlib.closing(job.open()) as session:
             yield session
 
 
-#: This process: the executor of whoever names no other.
+#: The default executor: this process.
 SERIAL = Serial()

@@ -1,4 +1,4 @@
-"""Starting or reaching the workers of a dask scheduler, closed to everybody else."""
+"""Start private dask workers on this machine, or connect to a running scheduler."""
 
 import contextlib
 import ipaddress
@@ -11,7 +11,7 @@ from engine.errors import MachineFault, Refused
 from engine.executors.dask import DaskExecutor
 from stores.limits import check_memory, check_whole
 
-#: Worker processes of one machine at most, and what each takes without any work.
+#: Most worker processes of one machine, and the memory that each takes when idle.
 MAX_WORKERS, _WORKER_BYTES = 1024, 300 << 20
 
 
@@ -19,7 +19,7 @@ MAX_WORKERS, _WORKER_BYTES = 1024, 300 << 20
 def local(
     workers: int, *, cuda: bool = False, silence_s: float = 60.0, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[DaskExecutor]:
-    """Worker processes on this machine, one for each GPU if `cuda`; closed to everybody else by TLS.
+    """Start worker processes on this machine, one for each GPU if `cuda`; TLS excludes everybody else.
 
     Args:
         workers: how many. silence_s: a worker that is not heard of for so long is replaced.
@@ -31,7 +31,7 @@ def local(
     check_memory(workers * _WORKER_BYTES, f"{workers} workers", "lower --workers")
     _need_dask()
     import dask
-    import distributed  # noqa: F401 - imported under the settings, its own defaults would leave with them
+    import distributed  # noqa: F401 - now, as its defaults would otherwise be removed together with the settings
 
     from engine.executors import cluster as own
 
@@ -43,7 +43,7 @@ def local(
     with tempfile.TemporaryDirectory() as scratch, dask.config.set(settings):
         cluster = (own.on_gpus if cuda else own.on_cpu)(workers, scratch)
         with cluster, cluster.get_client() as client:
-            cluster.adapt(minimum=workers, maximum=workers)  # replace those that were given up
+            cluster.adapt(minimum=workers, maximum=workers)  # replace those that have been given up
             yield DaskExecutor(client, say=say)
 
 
@@ -51,15 +51,15 @@ def local(
 def remote(
     address: str, *, timeout_s: float = 20, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[DaskExecutor]:
-    """The workers of a running scheduler.
+    """Connect to the workers of a running scheduler.
 
     Args:
         address: `tls://HOST:PORT` (certificates by dask's own configuration, `distributed.comm.tls`), or
-            `tcp://` on loopback: whoever reaches a scheduler without TLS runs code on it.
+            `tcp://` on loopback: anybody who reaches a scheduler without TLS can run code on it.
 
     Raises:
         Refused: dask is not installed, an address that is neither, or certificates are missing.
-        MachineFault: nobody answers.
+        MachineFault: no answer.
     """
     _need_dask()
     _check_address(address)
@@ -79,8 +79,8 @@ def remote(
 
 
 def _check_address(address: str) -> None:
-    scheme, _, rest = address.partition("://")
-    host = rest.rpartition(":")[0].strip("[]")
+    scheme, _, location = address.partition("://")
+    host = location.rpartition(":")[0].strip("[]")
     if scheme == "tls" and host:
         return
     if scheme == "tcp" and host and _is_loopback(host):
@@ -93,7 +93,10 @@ def _check_address(address: str) -> None:
 
 
 def _security(address: str) -> Any:
-    """Certificates as dask's configuration names them. Refused if TLS is wanted and they are not there."""
+    """Return the certificates that dask's configuration names.
+
+    Raises Refused if TLS is wanted and they are missing.
+    """
     from distributed.security import Security
 
     security = Security()

@@ -25,7 +25,7 @@ class Submitted(Generic[T, R]):
                 report(part)
 
     def close(self) -> None:
-        """Leave the workers as they are: they keep the job open for whoever has more tasks of it."""
+        """Do nothing: the workers keep the job open for further tasks of it."""
 
 
 _turn = threading.Lock()

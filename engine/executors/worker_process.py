@@ -11,14 +11,14 @@ from engine.errors import DeviceLost, MachineFault
 
 R = TypeVar("R")
 
-#: Seconds that a worker without its device has left to say so; those after which it ends in any case; and how
-#: its process ends.
+#: Seconds in which a worker that has lost its device can report it; seconds after which it ends in any case;
+#: and the exit code of its process.
 FAREWELL_S, LAST_S = 0.5, 10.0
 LOST_DEVICE = 3
 
 
 def in_worker(function: Callable[..., R], *arguments: Any) -> R:
-    """Do a task in a worker process, which ends itself after a fault that leaves it without its device."""
+    """Do a task in a worker process; end the process after a fault that has cost it its device."""
     _doomed.wait_for_the_end()
     try:
         return function(*arguments)
@@ -28,25 +28,27 @@ def in_worker(function: Callable[..., R], *arguments: Any) -> R:
             raise
         if isinstance(fault, DeviceLost):
             fault.worker = _doomed.end_soon()
-        raise fault from None  # its cause may be of a class that the other side cannot unpickle
+        raise fault from None  # the other side may be unable to unpickle the class of its cause
 
 
 class _Doom:
-    """The end of this worker process. CUDA keeps the error that cost it its device: any further task would
-    fail as well, and at once, so that it would draw the tasks that sound workers have no time for."""
+    """The pending end of this worker process.
+
+    CUDA keeps the error that cost it its device: any further task would fail at once as well, so that this
+    worker would draw the tasks for which sound workers have no time."""
 
     def __init__(self) -> None:
         self._near = threading.Event()
 
     def wait_for_the_end(self) -> None:
-        """Return at once, unless the process is about to end: then never. dask gives the task to another."""
+        """Return at once, or never if the process is about to end; dask then gives its task to another."""
         while self._near.is_set():
             time.sleep(FAREWELL_S)
 
     def end_soon(self) -> str:
-        """End the process when what is to be said has been sent; returns the worker's name.
+        """End the process once pending messages have been sent; return the worker's name.
 
-        Its nanny, or whoever else started it, starts another one.
+        Its nanny, or another parent, starts a new one.
         """
         from distributed import get_worker
 
@@ -54,7 +56,7 @@ class _Doom:
         if worker.address.startswith("inproc://"):  # a thread of the user's own process
             return str(worker.name)
         self._near.set()
-        # By the loop that sends the news, so that a busy one ends no sooner than it has.
+        # On the loop that sends the report, so that a busy one does not end before it is sent.
         worker.loop.add_callback(worker.loop.call_later, FAREWELL_S, os._exit, LOST_DEVICE)
         timer = threading.Timer(LAST_S, os._exit, [LOST_DEVICE])
         timer.daemon = True

@@ -20,7 +20,7 @@ def print_audit(r: dict[str, Any]) -> None:
         ["  images of these", groups["images_of_these"], ""],
         ["  more, if case, zeros and .0 are nothing", groups["across_splits_by_spelling"], ""],
     ]
-    print(f"{r['model']}: {r['images']:,} images ({r['masked']:,} masked), cosine >= {r['threshold']:g}")
+    print(f"{r['model']}: {r['images']:,} images ({r['masked']:,} missing), cosine >= {r['threshold']:g}")
     console.print_table(["", "found", ""], rows)
     for name in ("file", "sheet"):
         if name in r:

@@ -1,4 +1,4 @@
-"""What `embank bank` prints, but for its audit."""
+"""What `embank bank` prints, except its audit."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from engine.report.console import write as print
 if TYPE_CHECKING:
     from engine.embed.relabel import RelabelReport
     from engine.embed.repair import RepairReport
+    from stores.bank.caches import PruneReport
 
 
 def print_damage(damaged: Sequence[Mapping[str, Any]]) -> None:
@@ -17,9 +18,9 @@ def print_damage(damaged: Sequence[Mapping[str, Any]]) -> None:
     Args:
         damaged: `{path, reason, remedy}` each.
     """
-    for each in damaged:
-        print(f"{each['path']}: {each['reason']}")
-    for remedy in dict.fromkeys(each["remedy"] for each in damaged):
+    for file in damaged:
+        print(f"{file['path']}: {file['reason']}")
+    for remedy in dict.fromkeys(file["remedy"] for file in damaged):
         print(f"  remedy: {remedy}.")
 
 
@@ -52,7 +53,7 @@ def print_relabel(r: "RelabelReport") -> None:
 
 def print_features(infos: list[Any]) -> None:
     """Print the features of a bank (`stores.bank.reader.FeatureInfo`)."""
-    columns = ["name", "feature", "rows", "dim", "dtype", "ok", "failed", "pending", "MiB", "sealed"]
+    columns = ["name", "feature", "rows", "dim", "dtype", "ok", "failed", "pending", "MiB", "finished"]
     names = ("title", "name", "rows", "dim", "dtype", "ok", "failed", "pending")
     console.print_table(
         columns,
@@ -63,26 +64,26 @@ def print_features(infos: list[Any]) -> None:
     )
 
 
-def print_descriptions(bank: str, rows: int, chunk_rows: int, shown: list[dict[str, Any]]) -> None:
-    """Print what made the features, and the rows that failed where these are among the facts."""
+def print_descriptions(bank: str, rows: int, chunk_rows: int, shown: Sequence[Mapping[str, Any]]) -> None:
+    """Print what made the features, and the failed rows if these were requested."""
     print(f"{bank}: {rows:,} rows in chunks of {chunk_rows:,}")
-    for one in shown:
+    for feature in shown:
         print()
-        print(one["name"] + f" ({one['title']})" * (one["title"] != one["name"]))
+        print(feature["name"] + f" ({feature['title']})" * (feature["title"] != feature["name"]))
         for section in ("key", "counts", "provenance", "certificate"):
-            for field, value in (one.get(section) or {}).items():
+            for field, value in (feature.get(section) or {}).items():
                 print(f"  {section}.{field}: {value}")
-        for failure in one.get("failures", ()):
+        for failure in feature.get("failures", ()):
             print(f"  row {failure['row']}: {failure['code']}: {failure['detail']}")
 
 
-def print_verified(bank: str, chunks: int, damaged: list[dict[str, Any]]) -> None:
+def print_verified(bank: str, chunks: int, damaged: Sequence[Mapping[str, Any]]) -> None:
     """Print what a verification found."""
     if not damaged:
         print(f"{bank}: {chunks:,} chunks verified, no damage")
         return
     print_damage(damaged)
-    print(f"{len(damaged)} damaged files; `embank bank repair {bank}` mends what it can")
+    print(f"{len(damaged)} damaged files; `embank bank repair {bank}` repairs what it can")
 
 
 def print_removed(bank: str, title: str, feature: str, size: str) -> None:
@@ -95,7 +96,7 @@ def print_renamed(feature: str, before: str, title: str) -> None:
     print(f"{feature}: {title}, before {before}")
 
 
-def print_pruned(r: dict[str, Any]) -> None:
+def print_pruned(r: "PruneReport") -> None:
     """Print which caches are gone."""
     console.print_table(
         ["cache", "removed", "MiB"],

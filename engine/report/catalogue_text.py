@@ -33,7 +33,7 @@ def print_model(facts: dict[str, Any]) -> None:
 
 
 def print_datasets(rows: list[dict[str, Any]]) -> None:
-    """Print the data sets that there are."""
+    """Print the data sets of the catalogue."""
     console.print_table(
         ["name", "images", "classes", "modes", "title"],
         [
@@ -55,5 +55,5 @@ def print_dataset(page: str) -> None:
 
 
 def print_benchmarks(subjects: dict[str, str]) -> None:
-    """Print the benchmarks that there are."""
+    """Print the names of the benchmarks."""
     console.print_table(["NAME", "what it measures"], list(subjects.items()))

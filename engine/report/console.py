@@ -124,9 +124,9 @@ def duration(seconds: float) -> str:
     """Format seconds as `1:02:03`, or `?` if not finite."""
     if not math.isfinite(seconds):
         return "?"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{seconds_left:02}" if hours else f"{minutes}:{seconds_left:02}"
 
 
 def _stage(name: str, clock: Any) -> str:
@@ -231,10 +231,10 @@ def _live_bar() -> Iterator[Callable[["PassProgress"], None]]:
 
         def update(progress: "PassProgress") -> None:
             if progress.models not in tasks:
-                more = f" +{len(progress.models) - 1}" if len(progress.models) > 1 else ""
+                others = f" +{len(progress.models) - 1}" if len(progress.models) > 1 else ""
                 name = plain(progress.models[0])
-                short = escape(shortened([name], _BAR_NAME - len(more))[name])
-                tasks[progress.models] = bars.add_task(short + more, total=progress.total, count="")
+                short = escape(shortened([name], _BAR_NAME - len(others))[name])
+                tasks[progress.models] = bars.add_task(short + others, total=progress.total, count="")
             bars.update(tasks[progress.models], completed=progress.done, count=_count(progress))
             status = "; ".join(filter(None, (_rate(progress), _stages(progress))))
             live.update(Group(bars, Text(status, style="dim")))  # rich wraps it between words

@@ -34,7 +34,7 @@ def _row(r: "EmbedReportJson") -> list[str | int | float]:
 
 
 def _nothing_to_do(r: "EmbedReportJson") -> str:
-    """What a run says of features for which it had nothing to compute."""
+    """Describe features for which a run had nothing to compute."""
     done = f"{r['title']}: nothing {'could be embedded' if r['pending'] else 'to do'}"
     if r["failed"] or r["pending"]:
         done += f": {r['ok']:,} of {r['rows']:,} images were embedded before"
@@ -45,21 +45,21 @@ def _nothing_to_do(r: "EmbedReportJson") -> str:
     return f"{done} (key {r['key'][:12]})"
 
 
-def _certificate(found: "Certificate") -> str:
-    if found["n"] == found["undefined"] == 0:
+def _certificate(parity: "Certificate") -> str:
+    if parity["n"] == parity["undefined"] == 0:
         return "no certificate, since no image of the sample could be read"
-    undefined = f"{found['undefined']} images have no cosine: an embedding is NaN, infinite or all zero"
-    if found["n"] == 0:
+    undefined = f"{parity['undefined']} images have no cosine: an embedding is NaN, infinite or all zero"
+    if parity["n"] == 0:
         return undefined
-    return (f"{undefined}; " if found["undefined"] else "") + (
-        f"pixels {found['pixels']['mean']:.4f}/255 from Pillow on average; cosine to Pillow's embeddings "
-        f"in fp32 at least {found['embedding']['min_cosine']:.6f} (n = {found['n']})"
-        f"{_independence(found['deep'])}"
+    return (f"{undefined}; " if parity["undefined"] else "") + (
+        f"pixels {parity['pixels']['mean']:.4f}/255 from Pillow on average; cosine to Pillow's embeddings "
+        f"in fp32 at least {parity['embedding']['min_cosine']:.6f} (n = {parity['n']})"
+        f"{_independence(parity['deep'])}"
     )
 
 
 def _independence(deep: Mapping[str, Any]) -> str:
-    """What the certificate says of deep images, whose truth is to be another reader's."""
+    """Describe how many deep images of the certificate another reader has read."""
     if not deep["images"]:
         return ""
     missing = deep["images"] - deep["independent"]

@@ -12,7 +12,7 @@ def print_fewshot(results: list[dict[str, Any]]) -> None:
         print(
             f"{r['model']}: {r['n_way']}-way {r['n_shot']}-shot accuracy {r['accuracy']:.4f} "
             f"± {r['ci95']:.4f} ({r['episodes']} episodes, {apart}{r['images']:,} images, "
-            f"{r['masked']:,} masked, {r['seconds']:.2f} s)"
+            f"{r['masked']:,} missing, {r['seconds']:.2f} s)"
         )
         print_splits(r)
         if r["patients"]["groups"]:
@@ -20,8 +20,8 @@ def print_fewshot(results: list[dict[str, Any]]) -> None:
         if boot := r.get("bootstrap"):
             spread = boot.get("reason") or f"{boot['low']:.4f} to {boot['high']:.4f}"
             print(f"  {boot['resamples']:,} resamples of {boot['groups']:,} patients or images: {spread}")
-    for at, r in enumerate(results):
-        for p in r["paired"][at:]:
+    for position, r in enumerate(results):
+        for p in r["paired"][position:]:
             patients = p["patients"]
             beside = f"; {over_patients(patients, '+.4f')}" if patients["groups"] else ""
             over = "the same episodes" if beside else "the same episodes of the same images only"

@@ -10,15 +10,15 @@ from engine.report.evaluation_text import print_splits
 def print_knn(r: dict[str, Any]) -> None:
     parts = "leave-one-out" if r["leave_one_out"] else f"{r['train_split']} to {r['test_split']}"
     parts += ", patients apart" if r["group_disjoint"] else ""
-    masked = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in r["masked"].items())
+    missing = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in r["masked"].items())
     console.print_table(
-        ["k", "accuracy", "mean per class", "AUROC"],
+        ["k", "accuracy", "balanced accuracy", "AUROC"],
         [[m["k"], m["accuracy"], m["mean_per_class_accuracy"], m["auroc"]] for m in r["by_k"]],
     )
     print(
         f"{r['model']}: {parts}, {r['distance']} distance, {r['weights']} votes",
-        f"{r['test_images']:,} images classified by {r['train_images']:,}, {r['classes']} classes; masked: "
-        f"{masked}; {r['backend']}, {r['seconds']:.2f} s",
+        f"{r['test_images']:,} images classified by {r['train_images']:,}, {r['classes']} classes; missing: "
+        f"{missing}; {r['backend']}, {r['seconds']:.2f} s",
         sep="\n",
     )
     print_splits(r)

@@ -18,7 +18,7 @@ def print_examination(report: Mapping[str, Any]) -> None:
     if report["ok"]:
         print("The main job runs here.")
     else:
-        print("The main job cannot run: mend the lines marked !!.")
+        print("The main job cannot run: fix the lines marked !!.")
 
 
 class Table(Protocol):

@@ -9,24 +9,24 @@ from engine.report.probe_notes import ProbeNotes
 
 
 def print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
-    fits = [{**each, "model": r["model"]} for r in results for each in (*r.get("findings", ()), r)]
-    columns = ["model", "label", "C", "1/C", fits[-1]["select"] + " (val)", "accuracy", "95 %", "per class"]
-    console.print_table([*columns, "AUROC", "converged"], [_probe_row(each) for each in fits])
+    fits = [{**fit, "model": r["model"]} for r in results for fit in (*r.get("findings", ()), r)]
+    columns = ["model", "label", "C", "1/C", fits[-1]["select"] + " (val)", "accuracy", "95 %", "balanced"]
+    console.print_table([*columns, "AUROC", "converged"], [_probe_row(fit) for fit in fits])
     notes = ProbeNotes()
     for r in results:
         if "images" in r:
             parts = ", ".join(f"{n:,} {part}" for part, n in r["images"].items())
-            masked = ", ".join(f"{n:,} {reason}" for reason, n in r["masked"].items())
-            print(f"{r['model']}, {r['label']}: {parts} images; masked: {masked}; {r['seconds']:.2f} s")
-        for each in (r, *r.get("findings", ())):
-            if each is not r and "masked" in each:
-                masked = ", ".join(f"{n:,} {reason}" for reason, n in each["masked"].items())
-                print(f"  {each['label']}: masked: {masked}")
-            for note in (note for note in each.get("notes", ()) if notes.should_print(note, each)):
-                print(f"  {'' if each is r else each['label'] + ': '}{note}")
-            if reason := each.get("test", {}).get("auroc_reason"):
+            missing = ", ".join(f"{n:,} {reason}" for reason, n in r["masked"].items())
+            print(f"{r['model']}, {r['label']}: {parts} images; missing: {missing}; {r['seconds']:.2f} s")
+        for fit in (r, *r.get("findings", ())):
+            if fit is not r and "masked" in fit:
+                missing = ", ".join(f"{n:,} {reason}" for reason, n in fit["masked"].items())
+                print(f"  {fit['label']}: missing: {missing}")
+            for note in (note for note in fit.get("notes", ()) if notes.should_print(note, fit)):
+                print(f"  {'' if fit is r else fit['label'] + ': '}{note}")
+            if reason := fit.get("test", {}).get("auroc_reason"):
                 print(f"  AUROC: {reason}")
-            if reason := each.get("test", {}).get("intervals", {}).get("accuracy", {}).get("reason"):
+            if reason := fit.get("test", {}).get("intervals", {}).get("accuracy", {}).get("reason"):
                 print(f"  interval: {reason}")
     for r in results:
         _print_low_shot(r)
@@ -61,9 +61,9 @@ def _print_low_shot(r: dict[str, Any]) -> None:
     if not r.get("low_shot"):
         return
     rows = [
-        [each["shots"], each["images"]]
-        + [f"{each[name]['mean']:.4f} ± {each[name]['ci95']:.4f}" for name in ("accuracy", "auroc")]
-        for each in r["low_shot"]["curve"]
+        [point["shots"], point["images"]]
+        + [f"{point[name]['mean']:.4f} ± {point[name]['ci95']:.4f}" for name in ("accuracy", "auroc")]
+        for point in r["low_shot"]["curve"]
     ]
     title = f"{r['model']}, {r['label']}: mean of {r['low_shot']['seeds']} seeds"
     console.print_table(["images a class", "images", "accuracy", "AUROC"], rows, title=title)

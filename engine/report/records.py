@@ -260,7 +260,7 @@ def export_predictions(
 
 
 def print_record(entry: RecordEntry, bank: Place | str, figure: Path | None = None) -> None:
-    """Print all of a record, long lists by their beginnings; and where its figure was drawn."""
+    """Print a whole record, but only the beginning of long lists; and where its figure was drawn."""
     from engine.report import console
 
     record = entry.record
@@ -287,7 +287,7 @@ def print_record(entry: RecordEntry, bank: Place | str, figure: Path | None = No
 
 
 def _print_tables(entry: RecordEntry, bank: Place | str) -> None:
-    """The predictions beside a record, and whether they are what it promises."""
+    """List the predictions beside a record, and say whether they match its digests."""
     from engine.report import console
 
     assert entry.record is not None

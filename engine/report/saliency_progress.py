@@ -25,15 +25,15 @@ def saliency_line(progress: "Progress", width: int | None = None) -> str:
         width: of the line, for which the image's id is shortened; None for no limit.
     """
     image = f"image {progress.image}/{progress.images}"
-    rest = (
+    counts = (
         f"{progress.done:,}/{progress.total:,} places, {progress.per_s:,.1f} places/s, "
         f"{duration(progress.seconds_left)} left"
     )
     if width is None:
-        return f"{image} ({progress.image_id}): {rest}"
-    room = width - len(f"{image} (): {rest}")
+        return f"{image} ({progress.image_id}): {counts}"
+    room = width - len(f"{image} (): {counts}")
     name = plain(progress.image_id)
-    return f"{image} ({shortened([name], room)[name]}): {rest}" if room > 4 else f"{image}: {rest}"
+    return f"{image} ({shortened([name], room)[name]}): {counts}" if room > 4 else f"{image}: {counts}"
 
 
 def estimate_lines(estimate: "Estimate") -> list[str]:

@@ -27,7 +27,7 @@ KEPT: Mapping[str, str] = {
     "bank ls": _READS,
     "bank show": _READS,
     "bank verify": _READS,
-    "bank repair": "What was mended is kept; run the same command to go on.",
+    "bank repair": "What was repaired is kept; run the same command to go on.",
     "bank export": "Finished files are kept and the rest is not; run the same command to write all of them.",
     "bank rename": _ATOMIC,
     "bank rm": "The same command finishes a removal that has begun; until then the feature takes no part.",

@@ -205,7 +205,7 @@ class _Column:
 
     @cached_property
     def numeric(self) -> bool:
-        """Whether it is right-aligned: it has numbers and blanks only."""
+        """True if it is right-aligned, having numbers and blanks only."""
         typed = any(isinstance(value, int | float) for value in self.values)
         return typed and all(
             isinstance(value, int | float) or text.strip() in ("", "-")
@@ -214,7 +214,7 @@ class _Column:
 
     @cached_property
     def numbers(self) -> list[bool]:
-        """Whether each cell is a number."""
+        """For each cell, True if it is a number."""
         return [is_number(value) for value in self.values]
 
     @cached_property

@@ -29,15 +29,15 @@ def wrapped(text: str, room: float, length: Callable[[str], float], most: int = 
         most: number of lines.
     """
     lines: list[str] = []
-    rest = printable(text[: most * int(max(room, 1)) + 1])  # every character is at least a pixel wide
-    while rest and len(lines) < most:
-        count = _fitting(rest, room, length)
-        if count < len(rest):
-            breaks = [i + 1 for i in range(count // 2, count) if rest[i] in _BREAKS]
+    remaining = printable(text[: most * int(max(room, 1)) + 1])  # every character is at least a pixel wide
+    while remaining and len(lines) < most:
+        count = _fitting(remaining, room, length)
+        if count < len(remaining):
+            breaks = [i + 1 for i in range(count // 2, count) if remaining[i] in _BREAKS]
             count = breaks[-1] if breaks else count
-        lines.append(rest[:count].rstrip(" "))
-        rest = rest[count:].lstrip(" ")
-    if rest:
+        lines.append(remaining[:count].rstrip(" "))
+        remaining = remaining[count:].lstrip(" ")
+    if remaining:
         lines[-1] = lines[-1][: max(0, _fitting(lines[-1], room - length("…"), length))] + "…"
     return lines or [""]
 

@@ -1,4 +1,4 @@
-"""The contract of a storage backend: what a bank needs of the place that it lies in.
+"""The contract of a storage backend: what a bank needs from its storage.
 
 A bank is safe on any storage that keeps these promises; `tests.contracts.backend_suite` tests each of them.
 
@@ -46,7 +46,7 @@ Stamp = list[int]
 
 
 class FileState(Protocol):
-    """What `stat_if_there` says of a file."""
+    """State of a file, as `stat_if_there` returns it."""
 
     @property
     def st_size(self) -> int:
@@ -73,11 +73,11 @@ class Lock(Protocol):
     """A lock that this process holds."""
 
     def alive(self) -> bool:
-        """Whether nobody has taken the lock away from a holder that seemed dead."""
+        """Return whether the lock is still held: nobody has taken it from a holder that seemed dead."""
         ...
 
     def release(self) -> None:
-        """Let go; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         ...
 
     def unsign(self) -> None:
@@ -86,7 +86,7 @@ class Lock(Protocol):
 
 
 class Backend(ABC, Generic[P]):
-    """Storage of one kind. An instance keeps no state of a bank and can be shared by threads and pickled.
+    """Storage of one kind. An instance has no state of a bank and can be shared by threads and pickled.
 
     Paths are `pathlib.Path` or `ObjectPath`, absolute or as the user gave them. A folder is a common
     beginning of paths: where folders do not exist by themselves, making and syncing one does nothing.
@@ -104,7 +104,7 @@ class Backend(ABC, Generic[P]):
     @property
     @abstractmethod
     def parallel_reads(self) -> int:
-        """How many files are best read at once."""
+        """Number of files that are best read at once."""
 
     @abstractmethod
     def read_if_there(self, path: P, most: int | None = None) -> bytes | None:
@@ -178,7 +178,7 @@ class Backend(ABC, Generic[P]):
 
     @abstractmethod
     def names(self, folder: P) -> list[str]:
-        """Return the sorted names right below a folder, of files and folders; none where there is nothing."""
+        """Return the sorted names right below a folder, of files and folders; empty if there is no folder."""
 
     @abstractmethod
     def tree(self, folder: P) -> tuple[list[P], list[P]]:
@@ -189,7 +189,7 @@ class Backend(ABC, Generic[P]):
 
     @abstractmethod
     def inventory(self, folder: P) -> list[StoredFile]:
-        """List all files below a folder with sizes and times, but for those that go while it looks."""
+        """List all files below a folder with sizes and times, except those that are removed meanwhile."""
 
     # Writing
 
@@ -202,7 +202,7 @@ class Backend(ABC, Generic[P]):
         """Create a file, whole and exclusively.
 
         On a file system without hard links a kill can leave a file torn. So whatever trusts a created file
-        must know its digest: a marker carries its own, and vouches for the other files.
+        must know its digest: a marker contains its own and those of the other files.
 
         Args:
             temp: a fresh name in a folder of the same storage (`temporary`), for a storage that needs one.
@@ -217,7 +217,7 @@ class Backend(ABC, Generic[P]):
 
     @abstractmethod
     def replace(self, path: P, data: bytes, temp: P) -> None:
-        """Put a file at `path` atomically and durably, whatever is there; for what can be derived again.
+        """Write a file at `path` atomically and durably, whatever is there; for what can be derived again.
 
         Args, Raises: as `create`.
         """
@@ -225,20 +225,20 @@ class Backend(ABC, Generic[P]):
     def copy(self, source: P, path: P, temp: P) -> bool:
         """Create a file with the bytes of another of this storage, exclusively: a second name, or a copy.
 
-        Which of both is no matter, since nothing overwrites a file in place. False if something is there.
+        Both are equal, since nothing overwrites a file in place. Returns False if something is there.
         """
         return self.create(path, self.read(source), temp)
 
     @abstractmethod
     def move(self, source: P, target: P) -> bool:
-        """Rename a file durably; False if there was none. A kill may leave both names, never neither."""
+        """Rename a file durably; return False if there is none. A kill can leave both names, never none."""
 
     @abstractmethod
     def remove(self, path: P) -> None:
-        """Remove a file; none there is as good."""
+        """Remove a file, if it exists."""
 
     def remove_tree(self, folder: P) -> None:
-        """Remove a folder and all that is in it, durably; none there is as good."""
+        """Remove a folder and all that is in it, durably, if it exists."""
         inside, folders = self.tree(folder)
         self.each(self.remove, inside)
         for inner in folders:
@@ -257,7 +257,7 @@ class Backend(ABC, Generic[P]):
         """Create a folder and its missing parents, durably; one that exists is synced as well."""
 
     def remove_directory(self, folder: P) -> None:
-        """Remove a folder if nothing is in it; none there is as good."""
+        """Remove a folder if it exists and is empty."""
 
     def sync_directory(self, folder: P) -> None:
         """Make the names in a folder survive a power cut."""
@@ -266,7 +266,7 @@ class Backend(ABC, Generic[P]):
         """Make a file's bytes survive a power cut."""
 
     def is_not_a_folder(self, path: P) -> bool:
-        """Whether something other than a folder is there, so that nothing can lie below it."""
+        """Return whether something other than a folder is there, so that nothing can lie below it."""
         return False
 
     def link_in(self, folder: P, accept: Callable[[str], bool]) -> P | None:
@@ -291,14 +291,14 @@ class Backend(ABC, Generic[P]):
         return None
 
     def why_unwritable(self, path: P) -> str:
-        """Say why no folder can be made at `path`, as far as can be told without writing; else nothing."""
+        """Return why no folder can be made at `path`, as far as can be told without writing; else nothing."""
         return ""
 
     # Locks
 
     @abstractmethod
     def coordinate(self, path: P, what: str) -> Lock:
-        """Become the one coordinator of `what`, and sign the lock for whoever finds it taken.
+        """Become the one coordinator of `what`, and sign the lock with a name that others can read.
 
         Raises:
             Refused: there is a living one already; the message names it.
@@ -316,16 +316,16 @@ class Backend(ABC, Generic[P]):
         """
 
     def refuse_taken(self, path: P, what: str) -> None:
-        """Raise Refused if somebody coordinates `what` now and that can be told without writing."""
+        """Raise Refused if another process is known, without writing, to coordinate `what` now."""
 
 
 def missing(path: Place) -> BankError:
-    """The error for a file that a bank needs and that is not there."""
+    """Return the error for a file that a bank needs and that does not exist."""
     return needed(path, "No such file or directory")
 
 
 def needed(path: Place, reason: str) -> BankError:
-    """The error for a file that a bank needs and that cannot be opened."""
+    """Return the error for a file that a bank needs and that cannot be opened."""
     return BankError(
         f"{path}: {reason}",
         "The bank needs this file",
@@ -334,7 +334,7 @@ def needed(path: Place, reason: str) -> BankError:
 
 
 def too_large(path: Place, size: int, most: int) -> BankError:
-    """The error for a file of more bytes than anything in its place has."""
+    """Return the error for a file with more bytes than its kind can have."""
     return BankError(
         f"{path} has {size} bytes",
         f"What it holds takes at most {most}",

@@ -1,9 +1,10 @@
-"""Requests that end: each has a deadline, and whoever waits for one can be interrupted.
+"""Deadlines of requests, and interrupts of those who wait for one.
 
-The library's calls hear no signal and know no limit for all of a request. So they are made in threads of
-their own, which are left to themselves when time is up. A request has `timeout` seconds for its answer. A
-body that arrives gets them anew with each MiB: a slow line may carry a large chunk, but a server that drips
-may not. A body that is sent shows no progress: it gets a second more (by default) for each `SLOWEST` bytes.
+The library's calls react to no signal and have no limit for a whole request. So they are made in threads of
+their own, which are abandoned when time is up. A request has `timeout` seconds for its answer. An arriving
+body gets them anew with each MiB, so that a slow line can carry a large chunk, but a server that sends almost
+nothing fails. The progress of a sent body is unknown: it gets a second more (by default) for each `SLOWEST`
+bytes.
 """
 
 import contextlib
@@ -22,14 +23,15 @@ from stores.errors import Refused
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-#: Names the seconds that a request may be without an answer.
+#: Environment variable with the seconds that a request may be without an answer.
 TIMEOUT_VARIABLE = "EMBANK_STORE_TIMEOUT"
 TIMEOUT_S = 30.0
-#: Bytes a second that an upload may count on: a chunk of 64 MiB gets 256 s more than an empty request.
+#: Lowest upload rate that is allowed for, in bytes a second: a chunk of 64 MiB gets 256 s more than an empty
+#: request.
 SLOWEST = 256 << 10
 #: An arriving body gets `timeout` anew with each block of so many bytes.
 BLOCK = 1 << 20
-#: After an interrupt, what is to be tidied up (a lease to be let go) has so many seconds in all.
+#: Seconds in all for cleaning up after an interrupt, such as releasing leases.
 GRACE_S = 1.0
 _GLANCE_S = 0.1
 
@@ -73,7 +75,7 @@ class Deadline:
         self._until = time.monotonic() + self._progress
 
     def watch(self, blocks: Iterable[Item]) -> Iterator[Item]:
-        """Hand on the blocks of a body as they arrive, each within the time for one."""
+        """Pass on the blocks of a body as they arrive, each within the time for one."""
         for block in blocks:
             if self.left <= 0:
                 raise Silent
@@ -165,7 +167,7 @@ def at_once(threads: int, function: Callable[[Item], T], items: Iterable[Item]) 
 
 
 class _Worker:
-    """A thread that makes one request at a time. It is a daemon: one that hangs does not keep a process."""
+    """A thread that makes one request at a time. It is a daemon: a hanging one does not keep the process."""
 
     def __init__(self) -> None:
         self._tasks = queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]]()
@@ -201,5 +203,5 @@ def _free_worker() -> _Worker:
         return _Worker()
 
 
-# A fork copies no threads: the child makes its own when it needs one.
+# A fork copies no threads: the child starts its own when it needs one.
 os.register_at_fork(after_in_child=_idle.clear)

@@ -1,4 +1,4 @@
-"""The file system's calls, as far as more than one part of the local backend makes them.
+"""File system calls that several parts of the local backend make.
 
 Each call can be made to fail in a test, which puts another `os` into this module, `local` and `flock`.
 Trouble becomes a `MachineFault` (disk full, I/O error) or a `BankError` (no permission, file gone).
@@ -60,7 +60,7 @@ _KINDS = (
 def open_plain(path: Path) -> int:
     """Open a bank's file for reading and return its descriptor.
 
-    What it is is looked at before: opening a FIFO or a device can block or act, and a link leads elsewhere.
+    Its type is checked first: opening a FIFO or a device can block or act, and a link leads elsewhere.
 
     Raises:
         PathRefused: it is a link or a special file. OSError: it cannot be opened.
@@ -86,7 +86,7 @@ def _no_plain_file(path: Place, kind: str) -> PathRefused:
     return PathRefused(
         f"{path} is {kind}",
         "The files of a bank are plain files",
-        "remove it; `embank bank verify` then says what is missing, and `embank bank repair` mends it",
+        "remove it; `embank bank verify` then says what is missing, and `embank bank repair` restores it",
     )
 
 

@@ -1,7 +1,7 @@
-"""The door to storage for whoever has a path and no bank: each function asks the path's backend.
+"""Storage functions for callers that have a path and no bank: each calls the path's backend.
 
-`stores.backends.base.Backend` says what each of them promises. Whoever has a `Bank` may as well ask
-`bank.backend`, which is the same object.
+`stores.backends.base.Backend` documents them. Callers with a `Bank` can use `bank.backend` instead, which is
+the same object.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -75,7 +75,7 @@ def create(path: Place, data: bytes | memoryview, temp: Place) -> bool:
 
 
 def replace(path: Place, data: bytes, temp: Place) -> None:
-    """Put a file at `path` atomically and durably. Only for what can be derived again."""
+    """Write a file at `path` atomically and durably. Only for what can be derived again."""
     backend_of(path).replace(path, data, temp)
 
 
@@ -88,12 +88,12 @@ def copy(source: Place, path: Place, temp: Place) -> bool:
 
 
 def move(source: Place, target: Place) -> bool:
-    """Rename a file durably, within one storage; False if there was none."""
+    """Rename a file durably, within one storage; return False if there was none."""
     return backend_of(source).move(source, target)
 
 
 def remove(path: Place) -> None:
-    """Remove a file; none there is as good."""
+    """Remove a file, if it exists."""
     backend_of(path).remove(path)
 
 
@@ -133,7 +133,7 @@ def sync_file(path: Place) -> None:
 
 
 def is_not_a_folder(path: Place) -> bool:
-    """Whether something other than a folder is there."""
+    """Return whether something other than a folder is there."""
     return backend_of(path).is_not_a_folder(path)
 
 
@@ -143,5 +143,5 @@ def local_path(path: Place) -> Path | None:
 
 
 def why_unwritable(path: Place) -> str:
-    """Say why no folder can be made at `path`, as far as can be told; else nothing."""
+    """Return why no folder can be made at `path`, as far as can be told; else nothing."""
     return backend_of(path).why_unwritable(path)

@@ -1,4 +1,4 @@
-"""Locks of the local backend: flock, which the kernel lets go of when its holder ends, however it ends."""
+"""Locks of the local backend: flock, which the kernel releases when its holder ends, however it ends."""
 
 import contextlib
 import fcntl
@@ -14,14 +14,14 @@ _POLL_SECONDS = 0.05
 
 
 class Lock:
-    """A held flock. Dies with the process, however it ends."""
+    """A held flock, which ends with its process."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
         _held.add(self)
 
     def release(self) -> None:
-        """Let go; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             _held.discard(self)
@@ -29,11 +29,11 @@ class Lock:
                 os.close(descriptor)
 
     def alive(self) -> bool:
-        """True: a flock lasts as long as its holder."""
+        """Return True: a flock lasts as long as its holder."""
         return True
 
     def sign(self) -> None:
-        """Write this process's number into the lock file, for whoever finds it taken."""
+        """Write this process's number into the lock file, for messages of others that find it taken."""
         with disk.faults(self.path):
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode("ascii"), 0)

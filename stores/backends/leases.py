@@ -1,13 +1,13 @@
-"""Locks in an object store: leases, which a holder renews while it lives and which others may take after it.
+"""Locks in an object store: leases, which a holder renews while it lives and others may take when it is dead.
 
 A lease is an object that names its holder. It is created exclusively and then changed only on condition that
 it still is what was last seen there (`If-Match`), so of many that want it one gets it. Whether it has expired
 is decided by the store's clock alone: whoever wants to know writes an object of its own and compares the two
 times of modification. Clocks of machines play no part.
 
-Nobody waits for the dead of this machine: what was left by a process that has ended, or by this very one, is
-taken at once. A living process leaves a lease where a release, or the answer to a creation, never arrived;
-other processes wait for that one to expire, since only this one knows.
+Leases left on this machine by a process that has ended, or by this very one, are taken at once. A living
+process leaves a lease behind if a release, or the answer to a creation, never arrived; other processes wait
+for it to expire, since only this one knows.
 
 A holder that was taken for dead may wake up: a lease cannot stop it, only tell it (`Lease.alive`). What keeps
 the bank sound is exclusive creation, and digests; leases keep workers out of each other's way.
@@ -37,7 +37,7 @@ _FREE: dict[str, Any] = {"free": True}
 
 @functools.lru_cache
 def _machine() -> dict[str, Any]:
-    """What tells this run of this machine, and this set of process numbers, from all others."""
+    """Return what identifies this boot of this machine, and this set of process numbers."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         return {"boot": boot, "processes": Path("/proc/self/ns/pid").readlink().name}
@@ -45,13 +45,13 @@ def _machine() -> dict[str, Any]:
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this machine began, in ticks; None if there is none that still runs."""
+    """Return when a process of this machine began, in ticks; None if it no longer runs."""
     try:
         # The name, in parentheses, may hold anything: count fields 3 (state) and 22 (start) from its end.
-        state, *rest = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        state, *fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return None if state in "ZX" else rest[18]
+    return None if state in "ZX" else fields[18]
 
 
 def _whose(token: str, renewals: int = 0) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _whose(token: str, renewals: int = 0) -> dict[str, Any]:
 
 
 def _decode(data: bytes, path: ObjectPath) -> dict[str, Any]:
-    """Who holds a lease; nobody if it is free, or no lease (a lock file that was copied from a disk)."""
+    """Read who holds a lease; nobody if it is free, or not a lease (a lock file copied from a disk)."""
     try:
         return sealed_json.decode(data, path)
     except sealed_json.BrokenDocument:
@@ -78,7 +78,7 @@ _ours: set[str] = set()
 
 
 def _is_dead_here(body: dict[str, Any]) -> bool:
-    """Whether nobody need wait: the holder was a process of this machine and has ended, or let go unheard."""
+    """Return whether the holder was a process of this machine that has ended, or failed to release it."""
     here = _machine()
     if not here or any(body.get(name) != value for name, value in here.items()):
         return False
@@ -96,7 +96,7 @@ class Lease:
         _heart.keep(self)
 
     def renew(self) -> None:
-        """Show that the holder lives. What goes wrong shows in `alive`."""
+        """Renew the lease. If that fails, `alive` returns False."""
         with self._turn, contextlib.suppress(EmbankError):
             if not self._held:
                 return
@@ -110,12 +110,14 @@ class Lease:
         return object_requests.swap(self.path, sealed_json.encode(body), current[1].version)
 
     def alive(self) -> bool:
-        """Whether nobody has taken the lease for abandoned."""
+        """Return whether the lease is still held: nobody has taken it as abandoned."""
         return _carries(self.path, self.token)
 
     def release(self) -> None:
-        """Let go; a second call does nothing. If the store cannot be told, other processes wait until the
-        lease expires; this one need not."""
+        """Release the lease; a second call does nothing.
+
+        If the store cannot be reached, other processes wait until the lease expires; this one need not.
+        """
         with self._turn, contextlib.suppress(EmbankError):
             if self._held:
                 self._held = False
@@ -132,11 +134,11 @@ class Lease:
             self._swap({**_FREE, "token": self.token})
 
     def unsign(self) -> None:
-        """Nothing: a released lease names nobody."""
+        """Do nothing: a released lease names nobody."""
 
 
 class _Heart:
-    """The thread that renews what this process holds."""
+    """The thread that renews the leases of this process."""
 
     def __init__(self) -> None:
         self._held: set[Lease] = set()
@@ -185,7 +187,7 @@ def _folder(path: ObjectPath) -> ObjectPath:
 
 
 def _look(path: ObjectPath) -> tuple[float, dict[str, object_requests.State]]:
-    """The store's time, and the other objects beside a lease; those that have expired are removed."""
+    """Return the store's time and the other objects beside a lease; remove those that have expired."""
     mine = _folder(path) / f"ticket~{secrets.token_hex(8)}"
     object_requests.replace(mine, b"what time is it\n")
     try:
@@ -223,7 +225,7 @@ def _try(path: ObjectPath) -> tuple[Lease | None, dict[str, Any], float]:
 
 @contextlib.contextmanager
 def _new_token() -> Iterator[str]:
-    """A token for a lease that the body takes; not ours any more if that ends with an error."""
+    """Yield a token for a lease that the body takes; give it up if the body raises."""
     token = secrets.token_hex(8)
     _ours.add(token)
     try:
@@ -234,7 +236,7 @@ def _new_token() -> Iterator[str]:
 
 
 def _take(path: ObjectPath, token: str) -> tuple[bool, dict[str, Any], float]:
-    """As `_try`, with whether it was taken in the lease's place."""
+    """Do what `_try` does; also return whether the lease itself was taken."""
     mine = sealed_json.encode(_whose(token))
     if object_requests.create(path, mine):
         return True, _FREE, 0.0
@@ -303,7 +305,7 @@ def held(path: ObjectPath, *, shared: bool = False, patience: float = 60.0) -> I
 
 
 def _hold(path: ObjectPath, deadline: float) -> Lease:
-    """Alone: first keep newcomers out, then wait for those that are inside."""
+    """Hold a lock alone: first keep newcomers out, then wait for those that are inside."""
     while (lease := _try(path)[0]) is None:
         _wait(path, deadline)
     try:
@@ -320,7 +322,7 @@ def _is_sharer(path: ObjectPath, name: str) -> bool:
 
 
 def _is_over(sharer: ObjectPath) -> bool:
-    """Whether a sharer has left, or died here, and is out of the way."""
+    """Return whether a sharer has left, or died on this machine and been removed."""
     data = object_requests.read_if_there(sharer)
     if data is None:
         return True
@@ -332,7 +334,7 @@ def _is_over(sharer: ObjectPath) -> bool:
 
 
 def _hold_shared(path: ObjectPath, deadline: float) -> Lease:
-    """With others: first show oneself, then look whether somebody is alone inside; both see one at least."""
+    """Hold a lock with others: announce this sharer first, then check that nobody is alone inside."""
     while True:
         with _new_token() as token:
             entry = _folder(path) / f"{path.name}~{token}"
@@ -349,7 +351,7 @@ def _hold_shared(path: ObjectPath, deadline: float) -> Lease:
 
 
 def _is_open(path: ObjectPath) -> bool:
-    """Whether nobody is alone inside."""
+    """Return whether nobody is alone inside."""
     current = object_requests.read_state(path)
     if current is None:
         return True

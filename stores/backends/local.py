@@ -186,7 +186,7 @@ class LocalBackend(Backend[Path]):
     # Folders, links and durability
 
     def make_directory(self, folder: Path) -> None:
-        # One that exists is synced too: whoever created it may have died before its name reached the disk.
+        # An existing one is synced too: its creator may have died before its name reached the disk.
         with disk.faults(folder):
             if not os.path.isdir(folder.parent):
                 self.make_directory(folder.parent)

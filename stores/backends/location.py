@@ -1,4 +1,4 @@
-"""Where a bank lies: a directory of a file system, or a prefix in a bucket of an object store."""
+"""Location of a bank: a directory of a file system, or a prefix in a bucket of an object store."""
 
 import os
 import re
@@ -18,7 +18,7 @@ _OTHER_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
 
 @dataclass(frozen=True)
 class ObjectPath:
-    """The name of an object, or of a prefix; as much of `pathlib.Path` as the stores use, and no I/O.
+    """The name of an object or of a prefix, with the part of `pathlib.Path` that the stores use, and no I/O.
 
     Attributes:
         scheme: one of `SCHEMES`.
@@ -86,6 +86,6 @@ def _object_path(text: str, scheme: str, bucket: str, key: str) -> ObjectPath:
         raise BankError(
             text,
             f"A bank in a bucket is {scheme}://BUCKET/PREFIX, printable and without `..`",
-            "mend the URL",
+            "correct the URL",
         )
     return ObjectPath(scheme, bucket, "/".join(names))

@@ -1,6 +1,6 @@
 """Locks between processes: one coordinator a feature, many committers, one clean-up.
 
-The door for whoever has a path: `stores.backends.base.Backend` says what each function promises.
+These functions take a path; `stores.backends.base.Backend` documents them.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def coordinate(path: Place, what: str) -> Lock:
 
 @contextlib.contextmanager
 def coordinating(path: Place, what: str) -> Iterator[None]:
-    """Be the one coordinator of `what` for the body. Raises as `coordinate`."""
+    """Hold the coordination of `what` for the body. Raises as `coordinate`."""
     lock = coordinate(path, what)
     try:
         yield

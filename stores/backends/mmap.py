@@ -80,7 +80,7 @@ def _map(paths: Sequence[Path], payload: int) -> memoryview:
                 _checked(libc.mmap(base + index * payload, payload, mmap.PROT_READ, flags, descriptor, 0))
             finally:
                 os.close(descriptor)
-    # Through a read-only view, so that numpy will not let anybody make the array writable.
+    # Through a read-only view, so that numpy lets nobody make the array writable.
     return memoryview(holder).toreadonly()
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Requests at once, where many are made: each waits for the network most of its time.
+#: Number of concurrent requests: each waits for the network most of its time.
 THREADS = 16
 #: Answers of 5xx, and what never arrived, are asked for again by the library, for half of the time that there
 #: is, so that its last pause ends in time ...
@@ -50,7 +50,7 @@ _NO_CREDENTIALS = re.compile(r"credential|169\.254\.|metadata\.google|ExpiredTok
 
 @dataclass(frozen=True)
 class State:
-    """What a store says of an object; `modified` is seconds since 1970 by the store's own clock."""
+    """State of an object; `modified` is seconds since 1970 by the store's own clock."""
 
     st_size: int
     modified: float
@@ -264,7 +264,7 @@ def create(path: ObjectPath, data: bytes | memoryview) -> bool:
 
 
 def replace(path: ObjectPath, data: bytes) -> None:
-    """Put an object at `path`, whatever is there."""
+    """Write an object at `path`, whatever is there."""
     if _put(path, data, "overwrite") is None:
         raise MachineFault(
             f"{path}: cannot be written", "A store takes objects", "run the same command again"
@@ -272,7 +272,7 @@ def replace(path: ObjectPath, data: bytes) -> None:
 
 
 def swap(path: ObjectPath, data: bytes, version: "UpdateVersion") -> bool:
-    """Put an object at `path` if it still is of this version. Contents must differ between versions."""
+    """Replace an object if it still is of this version. Contents must differ between versions."""
     return _put(path, data, version) is not None
 
 
@@ -290,7 +290,7 @@ def _put(path: ObjectPath, data: bytes | memoryview, mode: Any) -> Any:
 
 
 def remove(path: ObjectPath) -> None:
-    """Remove an object; none there is as good."""
+    """Remove an object, if it exists."""
     try:
         _ask(path, lambda store, key, _: store.delete(key))
     except FileNotFoundError:

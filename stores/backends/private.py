@@ -1,7 +1,7 @@
 """Folders and files of this user alone: what lies there was written by this user's programs.
 
-A cache vouches for bytes without their being read again, so it is believed only if nobody else can have
-written to it: owned by this user, not writable by group or others, and no link in the place of a file.
+A cache saves reading bytes again, so it is trusted only if nobody else can have written to it: owned by this
+user, not writable by group or others, and no link in the place of a file.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Names the cache folder; set but empty, what is read is kept in memory only.
+#: Environment variable with the cache folder; if set but empty, data are kept in memory only.
 CACHE_VARIABLE = "EMBANK_CACHE"
 
 
@@ -71,7 +71,7 @@ def make_folder(path: Path) -> None:
 
 
 def read(path: Path) -> bytes | None:
-    """Read a file; None if it is not there, cannot be read, or is not believed."""
+    """Read a file; None if it is missing, unreadable or not trusted."""
     try:
         return None if objection(path) else path.read_bytes()
     except OSError:
@@ -79,7 +79,7 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Put a file at `path` whole, for this user alone. It is not synced: what a power cut tears must show.
+    """Write a file whole, for this user alone. It is not synced: a reader must notice a torn file.
 
     Raises:
         OSError: the disk is full or fails.
@@ -94,7 +94,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def objection(path: Path, *, link: bool = False) -> str:
-    """Say why a file or folder is not believed; empty if it is, or if nothing is there.
+    """Return why a file or folder is not trusted; "" if it is, or if nothing is there.
 
     Args:
         link: allow a link of this user's in its place; then what it leads to is judged as well.

@@ -1,4 +1,4 @@
-"""Which backend serves a place: the one point at which anything depends on the kind of a path."""
+"""Registry of backends: the only code that depends on the kind of a path."""
 
 import functools
 from typing import Any

@@ -9,7 +9,7 @@ from stores.backends.location import Place
 from stores.errors import BankError
 
 _DIGEST = "sha256"
-#: Levels of objects and lists: more than any document has, and fewer than trouble whoever goes through them.
+#: Most levels of objects and lists: more than any document has, and few enough for recursion.
 _DEPTH = 32
 
 
@@ -59,7 +59,7 @@ def decode(data: bytes, path: Place) -> dict[str, Any]:
 
 
 def _is_flat(body: Any) -> bool:
-    """Whether a value has no more levels than a document may have."""
+    """Return whether a value has no more levels than a document may have."""
     level = [body]
     for _ in range(_DEPTH):
         holders = [value for value in level if isinstance(value, dict | list)]

@@ -1,4 +1,4 @@
-"""Trying rows again that have no embedding, in a feature that is finished otherwise.
+"""Second attempts at rows without an embedding, in a feature that is finished otherwise.
 
 Rows with an embedding stay as they are, bit for bit.
 """
@@ -40,10 +40,10 @@ def uncommitted_rows(layout: FeatureLayout) -> list[int]:
 
 
 def amend_chunk(layout: FeatureLayout, result: ChunkResult, rows: Collection[int]) -> bool:
-    """Commit what a new attempt gave for rows of a chunk that had no embedding.
+    """Commit the results of a new attempt for rows of a chunk that had no embedding.
 
     Args:
-        result: of the whole chunk; what it says of rows that are not to be tried again is ignored.
+        result: of the whole chunk; its values for rows that are not to be tried again are ignored.
         rows: of the bank, to be tried again; those of them that have an embedding are left alone.
 
     Returns:
@@ -73,7 +73,7 @@ def amend_chunk(layout: FeatureLayout, result: ChunkResult, rows: Collection[int
 
 
 def _files(layout: FeatureLayout, index: int, marker: Marker) -> dict[str, Bytes]:
-    """The chunk's files by array, checked against their marker."""
+    """Read the chunk's files by array, checked against their marker."""
     arrays = {}
     for array in layout.arrays:
         relative = layout.chunk_file(array, index)

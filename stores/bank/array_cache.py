@@ -1,4 +1,4 @@
-"""Array files that vouch for themselves: one line of sealed JSON, then bytes. For what can be made again.
+"""Array files with their own checksum: one line of sealed JSON, then bytes. For data that can be made again.
 
 A file is put in its place whole or not at all; a flipped bit anywhere in it is found when it is read.
 """
@@ -23,7 +23,7 @@ DTYPES = document_schemas.NUMBERS
 
 
 def write(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Put arrays into a bank's side folder, atomically and durably.
+    """Write arrays into a bank's side folder, atomically and durably.
 
     Args:
         root: of the bank.
@@ -55,9 +55,9 @@ def write(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[st
 
 
 def keep(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
-    """Write as `write` does, but only return False where the bank cannot be written to or the disk is full.
+    """Write as `write` does, but return False where the bank cannot be written to or the disk is full.
 
-    For what is used now in any case, and is kept to save time later.
+    For data that the caller uses in any case, and keeps to save time later.
     """
     try:
         write(root, relative, key, arrays)
@@ -67,7 +67,7 @@ def keep(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[str
 
 
 def read(root: Place, relative: str, key: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | None:
-    """Arrays that `write` put there under this very key; None where there is no such file.
+    """Read the arrays that `write` stored under this very key; return None if there is no such file.
 
     Raises:
         BrokenDocument: the bytes are not those that were written, or those of another key.
@@ -96,7 +96,7 @@ def read(root: Place, relative: str, key: Mapping[str, Any]) -> dict[str, npt.ND
 
 
 def broken(path: Place) -> documents.BrokenDocument:
-    """The error for an array file that cannot be used."""
+    """Return the error for an array file that cannot be used."""
     return documents.BrokenDocument(
         f"{path} is damaged", "An array file must match its own SHA-256", "delete it; it will be made again"
     )

@@ -1,4 +1,4 @@
-"""What a bank keeps that can be made again: views, occlusion maps, statistics; and copies from buckets.
+"""Caches of a bank, which can be made again: views, occlusion maps, statistics, and copies from buckets.
 
 Nothing here is covered by a seal, so all of it may go at any time: what is missing is made or fetched again.
 """
@@ -9,7 +9,8 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 from stores.backends import files
 from stores.backends.location import Place, place
@@ -18,6 +19,7 @@ from stores.bank import documents
 from stores.bank.keys import FeatureKey
 from stores.bank.layout import RUN_DOCUMENT, SIDE
 from stores.errors import BankError, Refused
+from stores.json_types import JsonObject
 
 VIEWS, MAPS, STATISTICS, BUCKETS = "views", "saliency", "statistics", "buckets"
 #: Folders of a bank's side folder that hold caches and nothing else.
@@ -28,9 +30,20 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 _LONGEST_HEAD = 1 << 20
 
 
+class PruneReport(TypedDict):
+    """Report of a removal of caches; `prune` explains the fields."""
+
+    bank: str
+    limit: int
+    kept_bytes: int
+    removed_bytes: int
+    removed: dict[str, dict[str, int]]
+    cache: Path | None
+
+
 @dataclass(frozen=True)
 class Cached:
-    """One thing that can be made again.
+    """One cached file, or copy of a feature.
 
     Attributes:
         kind: `views`, `saliency`, `statistics` or `buckets`.
@@ -46,10 +59,10 @@ class Cached:
 
 
 def size(text: str) -> int:
-    """Return the bytes that a text like `10GB`, `500 MiB` or `0` means.
+    """Parse a size such as `10GB`, `500 MiB` or `0` into bytes.
 
     Raises:
-        Refused: it is no size.
+        Refused: it is not a size.
     """
     parts = _SIZE.fullmatch(text.strip())
     if parts is None:
@@ -63,8 +76,8 @@ def size(text: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** power)
 
 
-def prune(bank: Place | str, limit: int = 0) -> dict[str, Any]:
-    """Remove the caches of a bank, and copies of buckets' features, that were not used for longest.
+def prune(bank: Place | str, limit: int = 0) -> PruneReport:
+    """Remove caches of a bank, and copies of features in buckets, the least recently used first.
 
     Args:
         bank: its directory or URL.
@@ -106,7 +119,7 @@ def prune(bank: Place | str, limit: int = 0) -> dict[str, Any]:
 
 
 def _discard(root: Place, gone: Iterator[Cached]) -> None:
-    """Remove, the longest unused first. Folders stay: a run may be about to write into one."""
+    """Remove, the least recently used first. Folders stay: a run may be about to write into one."""
     of_bank = []
     for cached in gone:
         if cached.kind == BUCKETS:
@@ -123,7 +136,7 @@ def _of_bank(root: Place) -> Iterator[Cached]:
 
 
 def _copies() -> Iterator[Cached]:
-    """Copies of sealed features that lie in buckets, one folder each."""
+    """List the copies of sealed features that lie in buckets, one folder each."""
     home = cache_folder()
     if home is None:
         return
@@ -173,16 +186,16 @@ def _network_of(about: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return about.get("weights"), about.get("architecture"), about.get("layer")
 
 
-def _remove_where(folder: Place, chosen: Callable[[Mapping[str, Any]], bool]) -> None:
+def _remove_where(folder: Place, accept: Callable[[Mapping[str, Any]], bool]) -> None:
     paths = [folder / name for name in files.names(folder) if name.endswith(".arrays")]
     about = files.each(folder, _key_of, paths)
-    gone = [path for path, key in zip(paths, about, strict=True) if key and chosen(key)]
+    gone = [path for path, key in zip(paths, about, strict=True) if key and accept(key)]
     files.each(folder, files.remove, gone)
     files.remove_directory(folder)
 
 
-def _key_of(path: Place) -> dict[str, Any] | None:
-    """What an array file says that it is; None if that is damaged."""
+def _key_of(path: Place) -> "JsonObject | None":
+    """Read the key of an array file; None if it is damaged."""
     try:
         start = files.read_range(path, 0, _LONGEST_HEAD)
         head = documents.decode(start.partition(b"\n")[0] + b"\n", path)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Bytes that precede the numbers of an .npy file at most.
 _HEADER = 1 << 14
-#: With this every Parquet file begins and ends.
+#: First and last bytes of every Parquet file.
 _PARQUET = b"PAR1"
 
 
@@ -62,9 +62,11 @@ def manifest_file(root: Place, sha256: str) -> Place:
 
 
 def _is_parquet(path: Place, size: int) -> bool:
-    """Whether a file begins and ends as Parquet; whatever does not may be large, and need not be read."""
+    """Return whether a file begins and ends as Parquet; any other may be large, and need not be read."""
     width = len(_PARQUET)
-    return size >= width and {files.read_range(path, at, width) for at in (0, size - width)} == {_PARQUET}
+    return size >= width and {files.read_range(path, start, width) for start in (0, size - width)} == {
+        _PARQUET
+    }
 
 
 def read_column(
@@ -103,7 +105,7 @@ def read_column(
 
 
 def _side_file(root: Place, relative: str, most: int, sha256s: Mapping[str, str]) -> bytes:
-    """A file of at most so many bytes that the run document names, checked against its digest."""
+    """Read a file of at most so many bytes that the run document names, checked against its digest."""
     path = root / relative
     state = files.stat_if_there(path)
     if state is not None and state.st_size > most:
@@ -115,7 +117,7 @@ def _side_file(root: Place, relative: str, most: int, sha256s: Mapping[str, str]
 
 
 def _codes(data: bytes, rows: int, names: int) -> npt.NDArray[np.int32] | None:
-    """The codes of a column's .npy file; None if it holds anything else."""
+    """Read the codes in a column's .npy file; return None if it holds anything else."""
     stream = io.BytesIO(data)
     try:
         np.lib.format.read_magic(stream)
@@ -138,7 +140,7 @@ def _damaged(path: Place, bank: Place, how: str = "damaged") -> BankError:
 
 
 def manifest_remedy(bank: Place) -> str:
-    """Say what puts back a bank's manifest: its image ids are nowhere else in the bank."""
+    """Return the remedy for a lost manifest, whose image ids are nowhere else in the bank."""
     return (
         f"run `embank bank repair {bank} --manifest MANIFEST` with the manifest that the bank was made with, "
         "or the copy of it in an export"

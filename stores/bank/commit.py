@@ -1,9 +1,9 @@
-"""Committing one chunk: files that must agree, then a marker. Only the marker means "done".
+"""Commit of one chunk: files that must agree, then a marker. Only the marker means "done".
 
-The order is the whole point. Each file is created exclusively and durably, in one fixed order, and a
+Safety follows from the order. Each file is created exclusively and durably, in one fixed order, and a
 committer that meets bytes other than its own withdraws. So of several committers whose bytes differ at most
 one, the first to create the first file that differs, can get past it: no chunk is mixed, and no marker
-speaks for another's file.
+describes another committer's file.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from stores.maintenance.cleanup import marker_fits
 
 @dataclass(frozen=True)
 class Committer:
-    """Commits chunks of one feature, which `FeatureWriter` has prepared. Any number may work at once.
+    """Committer of chunks of a feature that `FeatureWriter` has prepared. Any number may work at once.
 
     Attributes:
         layout: of the feature; picklable, so that other processes can commit.
@@ -79,7 +79,7 @@ class Committer:
         path = self.layout.root / relative
         files.make_directory(path.parent)
         files.copy(source / relative, path, self._temporary())
-        files.sync_file(path)  # Nobody knows whether a bank that was copied by hand has reached the disk.
+        files.sync_file(path)  # A bank that was copied by hand may not have reached the disk yet.
         files.sync_directory(path.parent)
         if integrity.difference(files.digest(path), promise):
             raise _unfit(source / relative, source)
@@ -97,10 +97,10 @@ class Committer:
         return documents.create(marker, body, self._temporary())
 
     def _make_sure(self, index: int, promised: Promises) -> None:
-        """Take back a marker that came too late.
+        """Remove a marker that was written too late.
 
         In a bucket no lock stops a process: one that was silent for too long may find that a clean-up has
-        removed what its marker speaks of.
+        removed the files that its marker describes.
         """
         try:
             self._read_back(promised)
@@ -115,7 +115,7 @@ class Committer:
         if not files.create(path, data, self._temporary()):
             if files.digest(path) != (data.nbytes, hashlib.sha256(data).hexdigest()):
                 return False
-            files.sync_file(path)  # The same bytes, from one who may have died before they reached the disk.
+            files.sync_file(path)  # Whoever wrote the same bytes may have died before they reached the disk.
         files.sync_directory(path.parent)
         return True
 

@@ -1,4 +1,4 @@
-"""What the rows of a bank were made from: the SHA-256 of each image file's bytes, kept beside each feature.
+"""The SHA-256 of the image file that each row of a bank was made from, kept beside each feature.
 
 A manifest without digests names files, and a file can be replaced under its name. So each feature keeps the
 digest of the bytes that each row was made from (array `content`), and whoever reads the images of a bank
@@ -29,12 +29,12 @@ _SETS = f"{SIDE}/sets"
 
 
 def unknown(rows: int) -> Table:
-    """Contents of which nothing is known: zeros, uint8 [rows, 32]."""
+    """Return contents of which nothing is known: zeros, uint8 [rows, 32]."""
     return np.zeros((rows, CONTENT_BYTES), np.uint8)
 
 
 def known(contents: Table) -> npt.NDArray[np.bool_]:
-    """Bool [rows]: whose content is known."""
+    """Return which rows have a known content, bool [rows]."""
     return np.asarray(contents.any(axis=1))
 
 
@@ -47,8 +47,8 @@ def contents_of_bank(
 
     Args:
         image_set: "" for the images that the bank saw first.
-        without: name of a feature that is not asked.
-        pass_damaged: what a damaged chunk was made from is not known, instead of an error.
+        without: name of a feature to leave out.
+        pass_damaged: treat the contents of a damaged chunk as unknown, instead of raising an error.
 
     Returns:
         uint8 [rows, 32]; zeros where no feature has an embedding of the row, or none that says of what.
@@ -121,7 +121,7 @@ def _payload(layout: FeatureLayout, index: int, array: str, marker: Marker) -> T
 def refuse_conflict(bank: Bank, layout: FeatureLayout) -> None:
     """Refuse to finish a feature that was made from other images than the bank's other features.
 
-    Two runs that read a file before and after it changed would both be right, and together wrong.
+    Two runs that read a file before and after it changed would each be consistent, but not with each other.
 
     Raises:
         BankError: rows differ.
@@ -143,14 +143,14 @@ def differing_rows(before: Table, now: Table) -> npt.NDArray[np.intp]:
     return np.flatnonzero(known(before) & known(now) & (before != now).any(axis=1))
 
 
-def fill(table: Table, more: Table) -> None:
-    """Take over the contents of rows that are not known yet."""
+def fill(table: Table, source: Table) -> None:
+    """Copy the contents of rows that are not known yet from another table."""
     missing = ~known(table)
-    table[missing] = more[missing]
+    table[missing] = source[missing]
 
 
 def set_digest(table: Table) -> str:
-    """SHA-256, in hex, of a table of contents: the name of an image set."""
+    """Return the SHA-256, in hex, of a table of contents: the name of an image set."""
     return hashlib.sha256(np.ascontiguousarray(table).tobytes()).hexdigest()
 
 
@@ -161,7 +161,7 @@ def write_set(root: Place, table: Table) -> str:
     for folder in (path.parent, root / SIDE / "tmp"):
         files.make_directory(folder)
     data = np.ascontiguousarray(table).tobytes()
-    if integrity.difference(files.digest(path), integrity.promise_of(data)):  # its name says what it must be
+    if integrity.difference(files.digest(path), integrity.promise_of(data)):  # its name is its digest
         files.replace(path, data, files.temporary(root / SIDE / "tmp", "bank"))
     return name
 

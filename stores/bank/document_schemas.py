@@ -1,4 +1,4 @@
-"""What sealed documents hold. One that is whole and holds anything else is as good as damaged."""
+"""Schemas of sealed documents. An intact document of another form counts as damaged."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -44,16 +44,16 @@ def _digest(value: Any) -> bool:
 
 
 def _path(value: Any) -> bool:
-    """A relative path that stays in the bank."""
+    """Return whether a value is a relative path that stays in the bank."""
     return isinstance(value, str) and _PATH.fullmatch(value) is not None
 
 
-def _whole(least: int, most: int = 1 << 53) -> Test:
+def _integer(least: int, most: int = 1 << 53) -> Test:
     return lambda value: type(value) is int and least <= value <= most
 
 
 def _members(tests: Mapping[str, Test], optional: Mapping[str, Test] | None = None) -> Test:
-    """An object with these members, perhaps some of the optional ones, and no others."""
+    """Return a test for an object with these members, perhaps some of the optional ones, and no others."""
     every = {**tests, **(optional or {})}
 
     def test(value: Any) -> bool:
@@ -67,7 +67,7 @@ def _members(tests: Mapping[str, Test], optional: Mapping[str, Test] | None = No
 
 
 def _all(test: Test, name: Test) -> Test:
-    """An object all of whose members pass."""
+    """Return a test for an object whose members all pass a test."""
     return lambda value: (
         isinstance(value, dict) and all(name(key) and test(inner) for key, inner in value.items())
     )
@@ -85,12 +85,12 @@ def _both(first: Test, second: Test) -> Test:
     return lambda value: first(value) and second(value)
 
 
-_SCHEMA = _whole(0)
-#: More images than any bank has, and values an embedding; beyond, a number is an attack on whoever counts.
-_ROWS, _DIM = _whole(1, 1 << 32), _whole(1, 1 << 24)
-_PROMISES = _all(_members({"size": _whole(0), "sha256": _digest}), _path)
+_SCHEMA = _integer(0)
+#: More images, and values an embedding, than any bank has; a larger number is an attack on its reader.
+_ROWS, _DIM = _integer(1, 1 << 32), _integer(1, 1 << 24)
+_PROMISES = _all(_members({"size": _integer(0), "sha256": _digest}), _path)
 _TABLES = _all(
-    _members({"size": _whole(0), "sha256": _digest, "rows": _whole(0)}),
+    _members({"size": _integer(0), "sha256": _digest, "rows": _integer(0)}),
     lambda name: isinstance(name, str) and re.fullmatch(r"[a-z0-9_]{0,40}", name) is not None,
 )
 _COLUMN_FILES = (*(f"{column}.npy" for column in COLUMNS), VOCABULARIES)
@@ -99,7 +99,7 @@ RUN = _members(
     {
         "schema": _SCHEMA,
         "rows": _ROWS,
-        "chunk_rows": _whole(1, 1 << 20),
+        "chunk_rows": _integer(1, 1 << 20),
         "image_digest": _digest,
         "manifest_digest": _digest,
         "files": _members(
@@ -118,7 +118,7 @@ KEY = _members(
         "digest": _digest,
         "dim": _DIM,
         "rows": _ROWS,
-        "chunk_rows": _whole(1, 1 << 20),
+        "chunk_rows": _integer(1, 1 << 20),
     },
     {"image_set": _digest},
 )
@@ -130,13 +130,13 @@ SEAL = _both(
             "feature": _digest,
             "name": _text,
             "rows": _ROWS,
-            "ok": _whole(0),
-            "failed": _whole(0),
+            "ok": _integer(0),
+            "failed": _integer(0),
             "files": _PROMISES,
             "definition": KEY,
             "manifest_digest": _digest,
         },
-        {"pending": _whole(1)},
+        {"pending": _integer(1)},
     ),
     lambda body: (
         body["rows"] == body["ok"] + body["failed"] + body.get("pending", 0) == body["definition"]["rows"]
@@ -149,13 +149,13 @@ MARKER = _both(
         {
             "schema": _SCHEMA,
             "feature": _digest,
-            "chunk": _whole(0),
-            "start": _whole(0),
-            "stop": _whole(1),
+            "chunk": _integer(0),
+            "start": _integer(0),
+            "stop": _integer(1),
             "files": _PROMISES,
             "failures": _list(
                 _members(
-                    {"row": _whole(0), "code": _text, "detail": _text},
+                    {"row": _integer(0), "code": _text, "detail": _text},
                     {"pending": lambda value: value is True},
                 )
             ),
@@ -182,7 +182,9 @@ ARRAYS = _members(
     {
         "key": _mapping,
         "arrays": _all(
-            _members({"dtype": lambda value: value in NUMBERS, "shape": _list(_whole(0)), "sha256": _digest}),
+            _members(
+                {"dtype": lambda value: value in NUMBERS, "shape": _list(_integer(0)), "sha256": _digest}
+            ),
             _text,
         ),
     }

@@ -35,5 +35,5 @@ def create(path: Place, body: Mapping[str, Any], temp: Place) -> bool:
 
 
 def replace(path: Place, body: Mapping[str, Any], temp: Place) -> None:
-    """Put a sealed document at `path` atomically. Only for what may change: caches and notes about a run."""
+    """Write a sealed document at `path` atomically. Only for what may change: caches, notes about a run."""
     files.replace(path, encode(body), temp)

@@ -1,4 +1,4 @@
-"""From embeddings to the bytes of a chunk's files: judge each row, cast, pad, add the checksum."""
+"""Encoding of embeddings as a chunk's files: judge each row, cast, pad, add the checksum."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -59,13 +59,13 @@ def encode(result: ChunkResult, layout: FeatureLayout) -> EncodedChunk:
     reasons = {failure.row: failure for failure in result.failures}
     for first in range(0, stop - start, _BLOCK_ROWS):
         rows = slice(first, min(first + _BLOCK_ROWS, stop - start))
-        # Features of the first layout took constant rows for embeddings, and a repair must give them again.
+        # Features of the first layout accepted constant rows, and a repair must reproduce them.
         strict = layout.has_contents
         verdict = _cast(result.embedding[rows], result.ok[rows], values[rows], norms[rows], strict)
         status[rows] = np.where(verdict == "", STATUS_OK, STATUS_FAILED)
-        for at in np.flatnonzero((verdict != "") & result.ok[rows]).tolist():
-            row = start + first + at
-            reasons[row] = Failure(row, str(verdict[at]), _EXPLAINED[str(verdict[at])])
+        for position in np.flatnonzero((verdict != "") & result.ok[rows]).tolist():
+            row = start + first + position
+            reasons[row] = Failure(row, str(verdict[position]), _EXPLAINED[str(verdict[position])])
     if "content" in views:
         if result.content is not None:
             views["content"][: stop - start] = result.content
@@ -99,7 +99,7 @@ def amend(
 
 
 def _views(arrays: Mapping[str, Bytes], layout: FeatureLayout) -> dict[str, npt.NDArray[Any]]:
-    """The samples of each array of a chunk, without the checksum: [chunk_rows] or [chunk_rows, columns]."""
+    """View the samples of each array of a chunk, [chunk_rows] or [chunk_rows, columns], without checksum."""
     views = {
         "embedding": (layout.key.dtype, (-1, layout.dim)),
         "norm": ("<f4", (-1,)),
@@ -165,7 +165,7 @@ def _cast(
         norms[:] = norm
         lost = np.sqrt(np.square(exact - values.astype(np.float64)).sum(axis=1))
         verdict = np.full(len(source), "", dtype="U16")
-        # One dimension is always constant: there, only zero says nothing.
+        # A single dimension is always constant: there, only zero carries no information.
         same = (source == source[:, :1]).all(axis=1) & ((source.shape[1] > 1) | (norm == 0))
         verdict[same & strict] = "degenerate"
         verdict[lost > ROUNDING_LIMIT * norm] = "underflow"
@@ -178,7 +178,7 @@ def _cast(
 
 
 def _blank(layout: FeatureLayout, name: str) -> Bytes:
-    """A whole chunk file's bytes, holding the fill value and a checksum yet to come."""
+    """Return the bytes of a chunk file with the fill value and room for the checksum."""
     raw = np.empty(layout.payload(name) + CHECKSUM, dtype=np.uint8)
     if name in ("status", "content"):
         raw[:] = STATUS_PENDING  # 0, which is also the content of what was not read

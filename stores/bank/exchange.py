@@ -1,4 +1,4 @@
-"""Exchanging a committed chunk for another, so that a kill at any moment leaves one of them.
+"""Exchange of a committed chunk for another, of which a kill at any moment leaves one.
 
 The old chunk moves to `.embank/FEATURE/replaced`, the new one is committed, the old one goes. Wherever that
 is cut off, the next start puts the old one back or drops it.
@@ -12,7 +12,7 @@ _MARKER = "marker.json"
 
 
 def settle(layout: FeatureLayout) -> None:
-    """Finish or undo exchanges that were cut off. Under the exclusive commit lock only."""
+    """Finish or undo interrupted exchanges. Under the exclusive commit lock only."""
     for folder in files.names(layout.side / "replaced"):
         if not folder.isdecimal():
             continue
@@ -27,7 +27,7 @@ def _aside(layout: FeatureLayout, index: int) -> Place:
 
 
 def set_aside(layout: FeatureLayout, index: int) -> None:
-    """Move a chunk away, its marker first: it must never outlive what it speaks for."""
+    """Move a chunk away, its marker first: it must never outlive the files that it describes."""
     target = _aside(layout, index)
     files.move(layout.root / layout.marker(index), target / _MARKER)
     for array in layout.arrays:
@@ -35,7 +35,7 @@ def set_aside(layout: FeatureLayout, index: int) -> None:
 
 
 def _put_back(layout: FeatureLayout, index: int) -> None:
-    """Undo `set_aside`, however far it came; the marker last."""
+    """Undo `set_aside`, however much of it was done; the marker last."""
     source = _aside(layout, index)
     names = files.names(source)
     if _MARKER not in names:

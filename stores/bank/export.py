@@ -1,4 +1,4 @@
-"""Taking features out of the bank, for tools that know neither zarr nor embank."""
+"""Export of features for tools that know neither zarr nor embank."""
 
 import csv
 import io
@@ -14,6 +14,7 @@ from stores.backends import files
 from stores.bank import documents
 from stores.bank.layout import MANIFEST
 from stores.errors import BankError
+from stores.json_types import JsonObject
 from stores.manifest.atomic_file import atomic_file
 from stores.outputs import check_folder
 
@@ -67,7 +68,7 @@ def export_all(
     paths = [folder / name for folder in folders for name in (*writers, MANIFEST)]
     for folder in folders:
         check_folder(folder)
-    what = {"format": sorted(writers), "seals": [features.seal_digest for features in several]}
+    what: JsonObject = {"format": [*sorted(writers)], "seals": [features.seal_digest for features in several]}
     new = _new_files(out, [path.relative_to(out).as_posix() for path in paths], what, overwrite)
     for features in several:  # What is damaged is refused before anything is written.
         _ = features.array, features.status
@@ -77,12 +78,12 @@ def export_all(
     documents.replace(note, {**what, "files": new}, files.temporary(out, f".{UNFINISHED}"))
     for folder, features in zip(folders, several, strict=True):
         _write(features, folder, writers)
-    files.remove(note)  # the last touch: whoever dies before it may do all again
+    files.remove(note)  # last: an export that was interrupted before can be repeated
     return paths
 
 
-def _new_files(out: Path, relatives: list[str], what: dict[str, Any], overwrite: bool) -> list[str]:
-    """Which of the files are this export's own, being absent or of its interrupted predecessor.
+def _new_files(out: Path, relatives: list[str], what: JsonObject, overwrite: bool) -> list[str]:
+    """Return the files that are new to the export: absent, or left by its interrupted predecessor.
 
     Raises:
         BankError: another is there, and nothing says that it may be replaced.

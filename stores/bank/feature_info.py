@@ -1,4 +1,4 @@
-"""What is counted of a feature."""
+"""Counts and sizes of a feature."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class FeatureInfo:
 
     Attributes:
         name: of the feature's group.
-        title: what people call it; no two features of a bank share one (`stores.bank.names`).
+        title: the name shown to users; no two features of a bank share one (`stores.bank.names`).
         key: what made it.
         dim: length of an embedding.
         dtype: of the stored embeddings.

@@ -1,7 +1,7 @@
 """The image ids of a bank without its manifest, whose library takes longer to import than many an evaluation.
 
-They are read from the manifest once and kept beside the statistics, under the digest of the very file that
-they came from. Such a copy vouches for itself, and may go at any time.
+They are read from the manifest once and cached beside the statistics, under the digest of the very file that
+they came from. Such a copy has its own checksum and may be deleted at any time.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from stores.parquet import Texts
 if TYPE_CHECKING:
     from stores.bank.reader import Bank
 
-#: Digest of a manifest -> its ids, for the bank that was asked about last, until they are kept.
+#: Digest of a manifest -> its ids, for the bank that was used last, until they are stored.
 _read: dict[str, Texts] = {}
 
 
@@ -45,7 +45,7 @@ def image_ids(bank: "Bank") -> Texts:
 
 
 def _from_manifest(bank: "Bank") -> Texts:
-    """The one column, without all that checks a manifest, pandas among it."""
+    """Read the one column, without the code that checks a manifest, such as pandas."""
     path = bank.manifest_file()
     import io
 
@@ -56,7 +56,7 @@ def _from_manifest(bank: "Bank") -> Texts:
 
 
 def keep_image_ids(root: Place, digest: str) -> None:
-    """Keep a copy of ids that were read from a manifest; only that where the bank cannot be written to.
+    """Keep a copy of ids that were read from a manifest; in memory only where the bank cannot be written to.
 
     Args:
         digest: SHA-256 of the manifest's file.
@@ -75,7 +75,7 @@ def _key(digest: str) -> dict[str, str]:
 
 
 def _fits(arrays: dict[str, npt.NDArray[np.generic]], rows: int) -> bool:
-    """Whether a copy is of so many texts, each within the data."""
+    """Return whether a copy has so many texts, each within the data."""
     data, starts = arrays.get("data"), arrays.get("starts")
     if data is None or starts is None or starts.shape != (rows + 1,) or starts.dtype != np.int64:
         return False

@@ -1,10 +1,10 @@
-"""Whether files still are what their digests promise, and a cache that saves asking twice.
+"""Checks of files against their promised digests, and a cache that saves repeating them.
 
 A stamp is (size, mtime, ctime, inode) of a file whose SHA-256 was found right. As long as the stamp holds,
 nobody has written to the file; decay of the medium below the file system is found by
 `stores.maintenance.verify`, which trusts no stamp. Stamps lie in a folder of this user's own
-(`stores.backends.private`) and not in the bank: who can write to the bank, or made it elsewhere, could else
-vouch there for bytes that the seal does not.
+(`stores.backends.private`) and not in the bank: whoever can write to the bank, or
+made it elsewhere, could otherwise vouch for bytes that the seal does not promise.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from stores.errors import BankError, EmbankError
 
 
 class FilePromise(TypedDict):
-    """What a marker or seal says of a file: its bytes, and their SHA-256 in hex."""
+    """The promise of a marker or seal about a file: its size, and its SHA-256 in hex."""
 
     size: int
     sha256: str
@@ -105,9 +105,9 @@ def ensure(
         now = files.stamps(root, promises)
     elif broken:
         path, reason = next(iter(broken.items()))
-        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        others = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise BankError(
-            f"{describe(path)} of feature {feature} is damaged: {path}: {reason}{more}",
+            f"{describe(path)} of feature {feature} is damaged: {path}: {reason}{others}",
             "Nothing is evaluated that differs from what was written",
             f"run `embank bank repair {root}`",
         )

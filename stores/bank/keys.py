@@ -1,4 +1,4 @@
-"""What a bank's parts are called and mean: the feature key, the status values, the result of one chunk."""
+"""The basic terms of a bank: the feature key, the status values, the result of one chunk."""
 
 import hashlib
 import re
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from stores.bank import documents
 from stores.errors import BankError
+from stores.json_types import JsonObject
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-#: Version of what banks, keys and records say. A migration writes a new bank.
+#: Version of the documents of banks, keys and records. A migration writes a new bank.
 SCHEMA_VERSION = 1
 #: Versions of a feature's layout: the second keeps what each row was made from, and rows not embedded yet.
 FEATURE_VERSIONS = (1, 2)
@@ -73,7 +74,7 @@ class FeatureKey:
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model).lstrip(".-") or "model"
         return f"{slug[:100]}.{self.digest[:12]}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return all fields as JSON values."""
         return asdict(self)
 

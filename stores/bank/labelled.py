@@ -24,7 +24,7 @@ _SHOWN = 3
 
 
 class Columns(Protocol):
-    """A bank, as far as it says what its rows are. See `stores.bank.reader.Bank`."""
+    """The part of a bank that describes its rows. See `stores.bank.reader.Bank`."""
 
     @property
     def rows(self) -> int: ...
@@ -88,8 +88,8 @@ def column_codes(bank: Columns, name: str) -> tuple[npt.NDArray[np.int32], list[
         return bank.column(name)
     manifest = bank.manifest()
     if name not in manifest.table.column_names:
-        name = clean(name)  # as the manifest's header was, when it was made
-    manifest.column(name)  # says which columns there are, where there is none of the name
+        name = clean(name)  # cleaned like the manifest's header
+    manifest.column(name)  # raises an error that lists the columns, if there is none of this name
     return manifest.codes(name)
 
 
@@ -117,8 +117,8 @@ def _inside(bank: Columns, split: str | None) -> npt.NDArray[np.bool_]:
     if split is None:
         return np.ones(bank.rows, np.bool_)
     codes, names = bank.column("split")
-    chosen = [names.index(name) for name in matching_splits(split, names)]
-    if not chosen:
+    splits = [names.index(name) for name in matching_splits(split, names)]
+    if not splits:
         known = ", ".join(map(repr, names)) or "no splits"
         raise Refused(f"split {split!r}", f"The bank has {known}", "name one of these, or none")
-    return np.isin(codes, chosen)
+    return np.isin(codes, splits)

@@ -1,4 +1,4 @@
-"""Where things lie in a bank, and the zarr metadata that describes them, byte for byte.
+"""Paths in a bank, and the zarr metadata that describe its arrays, byte for byte.
 
 The metadata documents are written here, not by the zarr library, so that their bytes do not depend on its
 version; the tests hold them against zarr's own. Zarr v3: codecs `bytes` (little-endian) and `crc32c`.
@@ -12,6 +12,7 @@ from typing import Any
 
 from stores.backends.location import Place
 from stores.bank.keys import CONTENT_BYTES, FEATURE_NAME, FEATURE_VERSIONS, FeatureKey
+from stores.json_types import JsonObject
 
 RUN_DOCUMENT = "embank.json"
 MANIFEST = "manifest.parquet"
@@ -38,7 +39,7 @@ def default_chunk_rows(rows: int) -> int:
 
 @dataclass(frozen=True)
 class Grid:
-    """How rows fall into chunks.
+    """Division of rows into chunks.
 
     Attributes:
         rows: of the bank.
@@ -87,7 +88,7 @@ class FeatureLayout:
 
     @property
     def has_contents(self) -> bool:
-        """Whether the feature keeps what each row was made from."""
+        """True if the feature keeps what each row was made from."""
         return "content" in self.arrays
 
     @property
@@ -102,10 +103,10 @@ class FeatureLayout:
         """Return the relative path of a chunk's marker."""
         return marker_file(self.name, index)
 
-    def metadata(self) -> dict[str, dict[str, Any]]:
+    def metadata(self) -> dict[str, JsonObject]:
         """Make the zarr metadata by node of the feature: `` (the group, not consolidated) and the arrays."""
         rows, chunk = self.grid.rows, self.grid.chunk_rows
-        group = {
+        group: JsonObject = {
             "zarr_format": 3,
             "node_type": "group",
             "attributes": {"model": self.key.model, "feature_key": self.key.digest},
@@ -113,7 +114,7 @@ class FeatureLayout:
         flags = {"flag_values": [0, 1, 2], "flag_meanings": "pending ok failed"}
         note = {"long_name": "L2 norm of the embedding before rounding"}
         content = {"long_name": "SHA-256 of the image file; zeros where it was not read"}
-        nodes = {
+        nodes: dict[str, JsonObject] = {
             "": group,
             "embedding": _array(
                 [rows, self.dim], [chunk, self.dim], self.key.dtype, ["image", "feature"], {}
@@ -142,20 +143,20 @@ class FeatureLayout:
 
     @property
     def sealed_count(self) -> int:
-        """How many files a seal vouches for."""
+        """Number of files that a seal covers."""
         return (len(self.arrays) + 1) * self.grid.chunks + len(self.arrays) + 2
 
     def sealed_files(self) -> set[str]:
-        """List the relative paths of all that a seal vouches for."""
+        """List the relative paths of all files that a seal covers."""
         chunks = range(self.grid.chunks)
         paths = {self.chunk_file(array, index) for array in self.arrays for index in chunks}
         paths.update(map(self.marker, chunks))
         paths.update(f"{self.name}/{node}/{ZARR}" for node in self.arrays)
         return paths | {f"{self.name}/{ZARR}", f"{SIDE}/{self.name}/key.json"}
 
-    def key_document(self) -> dict[str, Any]:
+    def key_document(self) -> JsonObject:
         """Make the body of key.json: the key, and what else the metadata follow from."""
-        body = {
+        body: JsonObject = {
             "schema": self.version,
             "key": self.key.to_dict(),
             "digest": self.key.digest,
@@ -177,7 +178,7 @@ class FeatureLayout:
 
 
 def images_key(image_digest: str, image_set: str = "") -> str:
-    """Return what a feature's key says of its images: the manifest's digest, with the image set's if any."""
+    """Return the images member of a feature's key: the manifest's digest, with the image set's if any."""
     if not image_set:
         return image_digest
     return hashlib.sha256(f"embank image set 1\n{image_digest}\n{image_set}\n".encode("ascii")).hexdigest()
@@ -209,7 +210,7 @@ def is_feature_name(name: str) -> bool:
 
 def root_metadata(features: list[FeatureLayout]) -> bytes:
     """Make the bank's zarr.json: a group that lists every sealed feature's group and arrays."""
-    nodes: dict[str, dict[str, Any]] = {}
+    nodes: dict[str, JsonObject] = {}
     for feature in sorted(features, key=lambda layout: layout.name):
         for node, body in feature.metadata().items():
             nodes[f"{feature.name}/{node}".rstrip("/")] = (
@@ -223,27 +224,27 @@ def encode_metadata(node: Mapping[str, Any]) -> bytes:
     return (json.dumps(node, sort_keys=True, indent=1) + "\n").encode("ascii")
 
 
-def _consolidated(nodes: Mapping[str, Any]) -> dict[str, Any]:
-    return {"kind": "inline", "must_understand": False, "metadata": dict(nodes)}
+def _consolidated(nodes: Mapping[str, JsonObject]) -> JsonObject:
+    return {"kind": "inline", "must_understand": False, "metadata": {**nodes}}
 
 
 def _array(
     shape: list[int], chunk: list[int], dtype: str, dims: list[str], attributes: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> JsonObject:
     small = itemsize(dtype) == 1
-    to_bytes: dict[str, Any] = (
+    to_bytes: JsonObject = (
         {"name": "bytes"} if small else {"name": "bytes", "configuration": {"endian": "little"}}
     )
     return {
         "zarr_format": 3,
         "node_type": "array",
-        "shape": shape,
+        "shape": [*shape],
         "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*chunk]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0 if small else "NaN",
         "codecs": [to_bytes, {"name": "crc32c"}],
         "attributes": dict(attributes),
-        "dimension_names": dims,
+        "dimension_names": [*dims],
         "storage_transformers": [],
     }

@@ -2,7 +2,7 @@
 
 A bank from elsewhere may hold any files. One link among its folders, and reading or mending it would read,
 write or remove what lies where the link leads. That the whole bank is reached by a link is its owner's
-choice, and hard links are files like any other. Single files are looked at when they are opened
+choice, and hard links are files like any other. Single files are checked when they are opened
 (`stores.backends.disk`).
 """
 
@@ -13,12 +13,12 @@ from stores.errors import PathRefused
 
 #: Names at the top of a bank, besides those of its features.
 _OWN = (SIDE, "records")
-#: Holds a folder for each chunk, with one file in it, which is looked at when it is opened.
+#: Folder with a folder for each chunk, whose only file is checked when it is opened.
 _CHUNKS = "c"
 
 
 def refuse_links(root: Place) -> None:
-    """Look at the names at the top of a bank.
+    """Refuse links among the names at the top of a bank.
 
     Raises:
         PathRefused: one that the bank itself would use is a link.
@@ -31,7 +31,7 @@ def refuse_links(root: Place) -> None:
 
 
 def refuse_feature_links(root: Place, feature: str) -> None:
-    """Look at all folders of a feature.
+    """Refuse links among the folders of a feature.
 
     Raises:
         PathRefused: one is a link, or chunk files or markers are.
@@ -44,7 +44,7 @@ def refuse_feature_links(root: Place, feature: str) -> None:
 
 
 def refused(path: Place) -> PathRefused:
-    """The error for a link inside a bank."""
+    """Return the error for a link inside a bank."""
     return PathRefused(
         f"{path} is a link",
         "A bank holds its own files, and no links that lead elsewhere; the whole bank may be linked to",

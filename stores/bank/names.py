@@ -1,7 +1,7 @@
-"""What people call a feature: a name of their choice, else the model's slug, made unambiguous in its bank.
+"""Names of features: one that the user chose, else the model's slug, made unambiguous in its bank.
 
 The digest of a feature's key is for machines. A chosen name is a note beside the feature that may change at
-any time; no seal vouches for it.
+any time; no seal covers it.
 """
 
 import unicodedata
@@ -17,6 +17,7 @@ from stores.bank.keys import SCHEMA_VERSION, FeatureKey
 from stores.bank.layout import SIDE, is_feature_name
 from stores.bank.seal import definition, feature_names, seal_path
 from stores.errors import BankError, Refused
+from stores.json_types import JsonObject
 
 NOTE = "name.json"
 LONGEST = 100
@@ -33,7 +34,7 @@ _RULE = (
 def valid(name: str) -> str:
     """Return a name as it is kept: trimmed, in Unicode's normal form C. Raises Refused if it is none."""
     plain = unicodedata.normalize("NFC", name).strip()
-    fine = (
+    allowed = (
         0 < len(plain) <= LONGEST
         and plain.isprintable()
         and plain[0].isalnum()
@@ -42,7 +43,7 @@ def valid(name: str) -> str:
         and plain.casefold() not in _RESERVED
         and not is_feature_name(plain)
     )
-    if not fine:
+    if not allowed:
         raise Refused(f"name {name[: 2 * LONGEST]!r}", _RULE, "choose another name")
     return plain
 
@@ -57,7 +58,7 @@ def read(root: Place, feature: str) -> str | None:
         return None
 
 
-def checked(body: dict[str, Any], path: Place, feature: str) -> dict[str, Any]:
+def checked(body: JsonObject, path: Place, feature: str) -> JsonObject:
     """Return the body of a note. Raises BankError: of another schema, form or feature."""
     document_schemas.check(
         body, lambda note: note.get("feature") == feature and isinstance(note.get("name"), str), path
@@ -136,13 +137,13 @@ def check(root: Place, names: Mapping[str, str]) -> dict[str, str]:
     return wanted
 
 
-#: From which likeness on a feature may be the one that was meant.
+#: Least similarity of a feature's name to the query for it to be suggested.
 _LIKE = 0.6
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A feature as people may ask for it.
+    """A feature with the names by which it can be found.
 
     Attributes:
         feature: its full name.
@@ -166,7 +167,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Roster:
-    """All features of a bank, and how to tell them apart.
+    """All features of a bank, and the names that tell them apart.
 
     Attributes:
         root: of the bank.
@@ -179,8 +180,8 @@ class Roster:
     @classmethod
     def of(cls, root: Place, features: Sequence[str] | None = None) -> "Roster":
         """Read the documents of a bank's features; None takes all that have any."""
-        chosen = feature_names(root) if features is None else features
-        return cls(root, tuple(files.each(root, lambda feature: Entry.of(root, feature), chosen)))
+        features_read = feature_names(root) if features is None else features
+        return cls(root, tuple(files.each(root, lambda feature: Entry.of(root, feature), features_read)))
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -259,7 +260,7 @@ class Roster:
         return begun
 
     def _begins(self, entry: Entry, query: str) -> bool:
-        # A slug and its variant (`slug+variant`) are two models: one is not asked for by the other.
+        # A slug and its variant (`slug+variant`) are two models: neither stands for the other.
         if entry.slug is not None and entry.slug.startswith(f"{query}+"):
             return False
         words = (entry.feature, entry.name, entry.slug, self.title(entry.feature))
@@ -269,7 +270,7 @@ class Roster:
         return files.stat_if_there(seal_path(self.root, entry.feature)) is not None
 
     def unknown(self, query: str | None) -> BankError:
-        """The error for a word that fits nothing."""
+        """Return the error for a word that fits nothing."""
         wanted = "A feature" if query is None else f"{query!r}"
         near = self._near(query or "")
         return BankError(
@@ -280,8 +281,8 @@ class Roster:
         )
 
     def _near(self, query: str) -> list[str]:
-        """Titles of the features whose words are most like one."""
-        from difflib import SequenceMatcher  # not above: only errors need it
+        """Return the titles of the features whose words are most like the query."""
+        from difflib import SequenceMatcher  # here, because only errors need it
 
         word, likeness = query.lower()[:LONGEST], dict[str, float]()
         for entry in self.entries:
@@ -298,7 +299,7 @@ class Roster:
         return entry.feature if title in (entry.feature, entry.slug) else f"{entry.feature} ({title})"
 
     def ambiguous(self, query: str | None, entries: Sequence[Entry]) -> BankError:
-        """The error for a word that fits several features: it says in what they differ."""
+        """Return the error for a word that fits several features; it names their differences."""
         differences = self.differences(entries)
         wanted = "A feature" if query is None else f"{query!r}"
         return BankError(
@@ -310,17 +311,17 @@ class Roster:
         )
 
     def differences(self, entries: Sequence[Entry]) -> dict[str, str]:
-        """Full name -> the fields in which these features differ, with their values, in words."""
+        """Map each full name to the fields, with values, in which these features differ, in words."""
         keys = [entry.key for entry in entries if entry.key is not None]
         fields = ["slug" for _ in range(len({key.model for key in keys}) > 1)]
         fields += [name for name in _FIELDS if len({getattr(key, name) for key in keys}) > 1]
         made = {entry.feature: _provenance(self.root, entry.feature) for entry in entries}
         words = {e.feature: ", ".join(_in_words(e, name, made) for name in fields) for e in entries}
-        return {feature: told or "nothing but its name" for feature, told in words.items()}
+        return {feature: description or "nothing but its name" for feature, description in words.items()}
 
 
 def unfinished(path: Place, name: str) -> BankError:
-    """The error for a feature that is asked for and not sealed."""
+    """Return the error for a feature that is requested and not finished."""
     return BankError(
         f"Feature {name} in {path} is not finished",
         "Only finished features are evaluated",
@@ -334,19 +335,19 @@ def _short(value: str) -> str:
 
 
 def _mark(entry: Entry, group: Sequence[Entry]) -> str:
-    """The first field that tells all of a group apart, shortened; else all that differ."""
+    """Return the first field that tells all of a group apart, shortened; else all that differ."""
     columns: dict[str, list[str]] = {
         name: [_short(str(getattr(member.key, name))) for member in group] for name in _FIELDS
     }
     differing = [name for name, values in columns.items() if len(set(values)) > 1] or ["weights"]
-    at = [member.feature for member in group].index(entry.feature)
+    position = [member.feature for member in group].index(entry.feature)
     for name in differing:
         if len(set(columns[name])) == len(group):
-            return columns[name][at]
-    return ",".join(columns[name][at] for name in differing)
+            return columns[name][position]
+    return ",".join(columns[name][position] for name in differing)
 
 
-def _provenance(root: Place, feature: str) -> dict[str, Any]:
+def _provenance(root: Place, feature: str) -> JsonObject:
     try:
         return documents.read_if_there(root / SIDE / feature / "provenance.json") or {}
     except BankError:
@@ -354,7 +355,7 @@ def _provenance(root: Place, feature: str) -> dict[str, Any]:
 
 
 def _in_words(entry: Entry, field: str, made: Mapping[str, Mapping[str, Any]]) -> str:
-    """`weights mine.pth 0123abcd`, `recipe size=256 crop=224`, `dtype float16`."""
+    """Format a field: `weights mine.pth 0123abcd`, `recipe size=256 crop=224`, `dtype float16`."""
     if entry.key is None:
         return f"unknown {field}"
     if field == "slug":
@@ -370,7 +371,7 @@ def _in_words(entry: Entry, field: str, made: Mapping[str, Mapping[str, Any]]) -
 
 
 def _differing_parts(recipes: Sequence[Any]) -> list[str]:
-    """Names of the settings in which recipes differ; none unless all of them are known."""
+    """Return the names of settings in which recipes differ; none unless all recipes are known."""
     if not all(isinstance(recipe, dict) for recipe in recipes):
         return []
     names = sorted(set().union(*recipes))

@@ -1,4 +1,4 @@
-"""The tables beside a record: predictions of single images, read only as the record promises them."""
+"""The tables beside a record: predictions of single images, checked against the record's digests."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def tables_of(record: RunRecord, file: str) -> list[PredictionTable]:
 
 
 def broken_tables(root: Place, record: RunRecord, file: str) -> Iterator[tuple[PredictionTable, str]]:
-    """Go through the tables of a record that are not as it promises, with what is wrong with them."""
+    """Go through the damaged tables of a record, with what is wrong with each."""
     for table in tables_of(record, file):
         if problem := table.problem(root):
             yield table, problem
@@ -83,14 +83,14 @@ def read_predictions(bank: Place | str, word: str, table: str | None = None) -> 
     import pyarrow.parquet as pq
 
     root = place(bank)
-    chosen = _choose(record_of(bank, word), table)
-    if problem := chosen.problem(root):
+    promised = _choose(record_of(bank, word), table)
+    if problem := promised.problem(root):
         raise BankError(
-            f"{root / chosen.path} is {problem if problem == 'missing' else 'damaged'}",
+            f"{root / promised.path} is {problem if problem == 'missing' else 'damaged'}",
             "The predictions beside a record are those that it was made with",
             f"run the same evaluation again; `embank bank repair {root}` sets the damaged record aside",
         )
-    return pq.read_table(io.BytesIO(files.read(root / chosen.path)))
+    return pq.read_table(io.BytesIO(files.read(root / promised.path)))
 
 
 def _choose(entry: RecordEntry, table: str | None) -> PredictionTable:
@@ -126,10 +126,10 @@ def export_predictions(bank: Place | str, word: str, out: Path, table: str | Non
         Refused, BankError: as `read_predictions`. MachineFault: the disk is full or fails.
     """
     entry = record_of(bank, word)
-    chosen = _choose(entry, table)
+    promised = _choose(entry, table)
     arrow = read_predictions(bank, word, table)
     types = {field.name: str(field.type) for field in arrow.schema}
     write_table(arrow.to_pydict(), out, digits=None, types=types)
     assert entry.record is not None
-    names: JsonObject = {"record": entry.id, "kind": entry.record.kind, "table": chosen.name}
+    names: JsonObject = {"record": entry.id, "kind": entry.record.kind, "table": promised.name}
     return {**names, "rows": arrow.num_rows, "columns": list(arrow.column_names)}

@@ -25,7 +25,9 @@ from stores.bank.markers import Marker, decode_marker
 from stores.bank.names import Roster, unfinished
 from stores.bank.seal import misplaced, read_feature, read_seal, seal_path
 from stores.bank.sealed_files import sealed_files
+from stores.bank.summary import FeatureDescription
 from stores.errors import BankError
+from stores.json_types import JsonObject
 
 if TYPE_CHECKING:
     from stores.bank.labelled import Labelled
@@ -78,7 +80,7 @@ class Bank:
         return cls(path, **{field: body[field] for field in fields})
 
     def __repr__(self) -> str:
-        """A table of the features; reads their documents, no embedding, and raises nothing."""
+        """Return a table of the features; reads their documents, no embedding, and never raises."""
         return self._table().text()
 
     def _repr_html_(self) -> str:
@@ -96,11 +98,11 @@ class Bank:
 
     @property
     def grid(self) -> Grid:
-        """How its rows fall into chunks."""
+        """Division of its rows into chunks."""
         return Grid(self.rows, self.chunk_rows)
 
     def holds(self, layout: FeatureLayout) -> bool:
-        """Whether a feature is of this bank's rows and images."""
+        """Return whether a feature is of this bank's rows and images."""
         images = images_key(self.image_digest, layout.image_set)
         return layout.grid == self.grid and layout.key.images == images
 
@@ -125,10 +127,10 @@ class Bank:
             BankError: none such, or a beginning of several names.
         """
         roster = Roster.of(self.path)
-        chosen = roster.entries if name is None else roster.matching(name)
-        if name is not None and not chosen:
+        entries = roster.entries if name is None else roster.matching(name)
+        if name is not None and not entries:
             raise roster.unknown(name)
-        return [entry.feature for entry in chosen]
+        return [entry.feature for entry in entries]
 
     def list(self) -> "builtins.list[FeatureInfo]":
         """List all features, finished or not, but those that have lost their key, which `verify` reports.
@@ -151,10 +153,10 @@ class Bank:
         return Roster.of(self.path).title(name)
 
     def is_sealed(self, name: str) -> bool:
-        """Whether a feature, by its full name, is finished."""
+        """Return whether a feature, by its full name, is finished."""
         return self.backend.stat_if_there(seal_path(self.path, name)) is not None
 
-    def provenance(self, name: str) -> dict[str, Any]:
+    def provenance(self, name: str) -> JsonObject:
         """Read what is known about the run that made a feature. Raises BankError if lost or damaged."""
         path = self.path / SIDE / name / "provenance.json"
         body = documents.read_if_there(path)
@@ -166,7 +168,7 @@ class Bank:
             )
         return body
 
-    def describe(self, name: str, *, failures: bool = False) -> dict[str, Any]:
+    def describe(self, name: str, *, failures: bool = False) -> FeatureDescription:
         """Gather all that the bank knows about a feature, for `embank bank show`.
 
         Returns:
@@ -207,7 +209,7 @@ class FeatureSet:
     Args:
         bank: where it lies.
         name: of the feature.
-        title: what people call it.
+        title: the name shown to users.
 
     Raises:
         BankError: not sealed, damaged, made by another schema, or of another bank.
@@ -224,7 +226,7 @@ class FeatureSet:
             raise misplaced(seal_path(bank.path, name), name)
         self._files = sealed_files(bank.backend, bank.path, name, self._seal_bytes, self._seal.files)
         self._files.ensure()
-        key = f"{SIDE}/{name}/key.json"  # has been read, so it is checked whatever the storage
+        key = f"{SIDE}/{name}/key.json"  # has been read already, so it is checked on any storage
         if integrity.promise_of(documents.encode(self._layout.key_document())) != self._seal.files[key]:
             raise misplaced(bank.path / key, name)
 
@@ -240,12 +242,12 @@ class FeatureSet:
         return f"FeatureSet({plain(self.title)} in {plain(str(self.bank.path))}: {shape}, {counts})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle where the feature lies, not its numbers: another process maps the same files."""
+        """Pickle the location of the feature, not its numbers: another process maps the same files."""
         return _opened_again, (self.bank.path, self.name, self.seal_digest)
 
     @property
     def key(self) -> FeatureKey:
-        """What made the embeddings."""
+        """Key of the embeddings: everything that their values depend on."""
         return self._layout.key
 
     @property
@@ -295,7 +297,7 @@ class FeatureSet:
 
     @property
     def layout(self) -> FeatureLayout:
-        """Where the feature's parts lie."""
+        """Paths and metadata of the feature."""
         return self._layout
 
     @cached_property
@@ -343,11 +345,11 @@ class FeatureSet:
         Raises:
             Refused, ManifestError, BankError: as `labelled`.
         """
-        chosen = self.labelled(label, split)
-        x = np.empty((len(chosen.rows), self.dim), np.float32)
+        usable = self.labelled(label, split)
+        x = np.empty((len(usable.rows), self.dim), np.float32)
         for start in range(0, len(x), _BLOCK):  # no second copy of them all in the stored dtype
-            x[start : start + _BLOCK] = self.array[chosen.rows[start : start + _BLOCK]]
-        return x, chosen.codes
+            x[start : start + _BLOCK] = self.array[usable.rows[start : start + _BLOCK]]
+        return x, usable.codes
 
     @property
     def image_ids(self) -> list[str]:
@@ -370,7 +372,7 @@ class FeatureSet:
 
 
 def _opened_again(path: Place, name: str, seal_digest: str) -> FeatureSet:
-    """A pickled feature. Raises BankError if it is not the one that was pickled any more."""
+    """Open a pickled feature. Raises BankError if it is no longer the one that was pickled."""
     features = Bank.open(path).features(name)
     if features.seal_digest != seal_digest:
         raise BankError(

@@ -87,12 +87,12 @@ def read_index(bank: Place | str) -> list[RecordEntry]:
 def _read(path: Place) -> RunRecord | EmbankError:
     try:
         return read_record(path)
-    except Refused as error:  # damaged, of another version, or no plain file; a failing disk is no such case
+    except Refused as error:  # damaged, of another version, or no plain file; a failing disk raises
         return error
 
 
 def _ids(names: Sequence[str]) -> dict[str, str]:
-    """File name -> id."""
+    """Map each file name to its id."""
     matches = {name: _DIGEST.search(name) for name in names}
     short = {name: match[1] for name, match in matches.items() if match}
     uses = Counter(short.values())
@@ -109,7 +109,7 @@ def _model(record: RunRecord, titles: dict[str, str]) -> str:
 def select(
     bank: Place | str, entries: Sequence[RecordEntry], kind: str | None = None, model: str | None = None
 ) -> list[RecordEntry]:
-    """Choose records by kind and model; those that cannot be read stay, since nobody knows what they are.
+    """Choose records by kind and model; those that cannot be read stay, since their kind is unknown.
 
     Args:
         kind: as the record names it, e.g. `fewshot`; None takes all.
@@ -121,21 +121,21 @@ def select(
     if kind is None and model is None:
         return list(entries)
     words = _features(bank, model) if model is not None else None
-    chosen = [entry for entry in entries if entry.record is None or _fits(entry, kind, model, words)]
-    if not chosen:
-        asked = " and ".join(
+    selected = [entry for entry in entries if entry.record is None or _fits(entry, kind, model, words)]
+    if not selected:
+        filters = " and ".join(
             f"{what} {word!r}" for what, word in (("kind", kind), ("model", model)) if word is not None
         )
         raise Refused(
-            f"{bank} has no record of {asked}",
+            f"{bank} has no record of {filters}",
             f"It has records of {_counted(entries)}",
             f"choose among those that `embank records ls {bank}` lists",
         )
-    return chosen
+    return selected
 
 
 def _features(bank: Place | str, model: str) -> set[str]:
-    """Full names of the features in the bank that a word fits; records may speak of others."""
+    """Return the full names of features in the bank that a word fits; records may name others."""
     return {entry.feature for entry in Roster.of(Bank.open(bank).path).matching(model)}
 
 

@@ -16,7 +16,7 @@ from stores.manifest.uri_policy import plain
 from stores.table_files import write_table
 
 ENDINGS = (".csv", ".parquet", ".json")
-#: Parts of a record that hold what came out.
+#: Parts of a record that hold results.
 PARTS = ("metrics", "failures", "convergence", "seconds")
 #: Column -> Arrow type.
 COLUMNS: Mapping[str, str] = {
@@ -61,7 +61,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class _Scope:
-    """What the objects around a value say of it."""
+    """Properties of a value that follow from the objects around it."""
 
     path: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class _Scope:
     def within(self, name: str) -> "_Scope":
         return replace(self, path=(*self.path, name))
 
-    def at(self, item: str) -> "_Scope":
+    def inside(self, item: str) -> "_Scope":
         return replace(self, items=(*self.items, item))
 
     def leaf(
@@ -115,7 +115,7 @@ def _list(values: Sequence[Json], scope: _Scope, labels: Sequence[str]) -> Itera
         yield from _objects(objects, scope)
         return
     for value, label in zip(values, labels, strict=True):
-        inner = scope.at(label)
+        inner = scope.inside(label)
         if isinstance(value, Mapping):
             yield from _object(value, inner)
         elif isinstance(value, list):
@@ -127,28 +127,28 @@ def _list(values: Sequence[Json], scope: _Scope, labels: Sequence[str]) -> Itera
 
 def _objects(values: Sequence[Mapping[str, Json]], scope: _Scope) -> Iterator[Leaf]:
     key = next((key for key in _NAMING if _names_all(values, key)), None)
-    for at, value in enumerate(values):
-        inner, rest = scope.at(str(at)), value
+    for position, value in enumerate(values):
+        inner, members = scope.inside(str(position)), value
         if key is not None:
-            inner = scope.at(f"{_NAMING[key]}{value[key]}")
-            rest = {name: each for name, each in value.items() if name != key}
+            inner = scope.inside(f"{_NAMING[key]}{value[key]}")
+            members = {name: member for name, member in value.items() if name != key}
         own = {name: value[name] for name in ("k", "label") if name in value}
-        yield from _object(rest, replace(inner, settings={**(scope.settings or {}), **own}))
+        yield from _object(members, replace(inner, settings={**(scope.settings or {}), **own}))
 
 
 def _names_all(values: Sequence[Mapping[str, Json]], key: str) -> bool:
-    """Whether a member tells the objects apart."""
+    """Return whether a member tells the objects apart."""
     names = [value.get(key) for value in values]
-    fine = all(isinstance(name, str | int) and not isinstance(name, bool) for name in names)
-    return fine and len(set(map(str, names))) == len(names)
+    plain = all(isinstance(name, str | int) and not isinstance(name, bool) for name in names)
+    return plain and len(set(map(str, names))) == len(names)
 
 
 def _positions(values: Sequence[Json]) -> list[str]:
-    return [str(at) for at in range(len(values))]
+    return [str(position) for position in range(len(values))]
 
 
 def _labels(body: Mapping[str, Json], name: str, values: Sequence[Json], scope: _Scope) -> Sequence[str]:
-    """What the members of a list of an object are called."""
+    """Return the labels of the members of a list in an object."""
     labels: Sequence[str] = ()
     strengths, parameters, names = body.get("C"), body.get("parameters"), body.get("names")
     if name == "confusion_matrix":
@@ -156,7 +156,7 @@ def _labels(body: Mapping[str, Json], name: str, values: Sequence[Json], scope: 
     elif isinstance(strengths, list):
         labels = [f"C={C}" for C in strengths]
     elif isinstance(parameters, list) and isinstance(names, list):
-        labels = [_parameters(names, each) for each in parameters]
+        labels = [_parameters(names, values_of) for values_of in parameters]
     if len(labels) == len(values) == len(set(labels)):
         return labels
     return _positions(values)
@@ -221,7 +221,7 @@ def _as_text(value: Json) -> str:
 
 
 def _typed(row: Mapping[str, Json]) -> JsonObject:
-    """The cells in the order of `COLUMNS`, each of its column's type or None; text is safe to print."""
+    """Return the cells in the order of `COLUMNS`, each of its column's type or None; text is printable."""
     cells: JsonObject = {}
     for name, kind in COLUMNS.items():
         cell = row.get(name)
@@ -235,18 +235,18 @@ def _typed(row: Mapping[str, Json]) -> JsonObject:
 
 
 def settings_of(record: RunRecord) -> JsonObject:
-    """Return the settings that have columns of their own, and all that was asked as JSON."""
+    """Return the settings that have columns of their own, and all settings as JSON."""
     import json
 
-    asked, splits = record.asked, record.asked.get("splits")
+    settings, splits = record.asked, record.asked.get("splits")
     splits = splits if isinstance(splits, Mapping) else {}
     held_out = "holdout" if splits.get("holdout") else splits.get("test")
     names = ("mode", "n_way", "n_shot", "label", "transform", "seed")
     return {
-        **{name: asked.get(name) for name in names},
-        "k": asked["k"] if type(asked.get("k")) is int else record.metrics.get("k"),
-        "split": asked.get("split") or asked.get("test_split") or held_out,
-        "settings": json.dumps(asked, sort_keys=True),
+        **{name: settings.get(name) for name in names},
+        "k": settings["k"] if type(settings.get("k")) is int else record.metrics.get("k"),
+        "split": settings.get("split") or settings.get("test_split") or held_out,
+        "settings": json.dumps(settings, sort_keys=True),
     }
 
 

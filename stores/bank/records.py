@@ -51,7 +51,7 @@ def attached_name(record: str, table: str) -> str:
 
 
 def record_stem(name: str) -> str:
-    """Return what the names of a record and of the tables beside it have in common."""
+    """Return the common stem of the names of a record and of the tables beside it."""
     if name.endswith(".json"):
         return name.removesuffix(".json")
     return _TABLE_ENDING.sub("", name)
@@ -59,7 +59,7 @@ def record_stem(name: str) -> str:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What was asked, what was used, what came out. Values become plain JSON; non-finite numbers become None.
+    """Settings, inputs and results of a run. Values become plain JSON; non-finite numbers become None.
 
     Attributes:
         kind: of the run, e.g. `embed`, `fewshot`.
@@ -106,7 +106,7 @@ class RunRecord:
 
     @classmethod
     def now(cls, kind: str, **parts: Any) -> "RunRecord":
-        """A record created at this moment; `parts` are the other fields."""
+        """Return a record created at this moment; `parts` are the other fields."""
         return cls(kind=kind, created=datetime.now(UTC).isoformat(), **parts)
 
     def write(self, bank: Place | str) -> Place:
@@ -130,7 +130,7 @@ class RunRecord:
             documents.create(path, body, files.temporary(root / SIDE / "tmp", "record"))
         except (BankError, MachineFault):
             with suppress(BankError, MachineFault):
-                if files.stat_if_there(path) is None:  # nothing speaks for its tables
+                if files.stat_if_there(path) is None:  # its tables remain without a record
                     files.each(root, files.remove, list(beside))
             raise
         if self.manifest_file:
@@ -178,7 +178,7 @@ _batch: ContextVar[Batch | None] = ContextVar("batch", default=None)
 
 @contextmanager
 def together(write: bool = True) -> Iterator[Batch]:
-    """Have `keep` wait until the body is done; where the body raises, no record is written.
+    """Delay the records of `keep` until the body is done; if it raises, write none.
 
     Args:
         write: False leaves the records in the batch, for a caller that writes them elsewhere.
@@ -225,7 +225,7 @@ def not_kept(error: EmbankError, result: MutableMapping[str, Any], record: RunRe
 
 
 def read_all(bank: Place | str) -> list[RunRecord]:
-    """All records of a bank, oldest first.
+    """Read all records of a bank, oldest first.
 
     Raises:
         BankError: a record is damaged, or of another schema version.
@@ -245,12 +245,12 @@ def read_record(path: Place) -> RunRecord:
 
 
 def record_files(root: Place) -> list[Place]:
-    """Paths of a bank's records."""
+    """List the paths of a bank's records."""
     return [root / FOLDER / name for name in files.names(root / FOLDER) if name.endswith(".json")]
 
 
 def _plain(value: Any) -> Json:
-    """The value as JSON knows it, so that a record read back equals the one written."""
+    """Convert a value to JSON values, so that a record read back equals the one written."""
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

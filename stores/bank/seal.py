@@ -18,11 +18,12 @@ from stores.bank.layout import (
 )
 from stores.bank.links import refuse_feature_links
 from stores.errors import BankError
+from stores.json_types import JsonObject
 
 
 @dataclass(frozen=True)
 class Seal:
-    """What a seal says.
+    """Body of a seal.
 
     Attributes:
         feature: name of the feature.
@@ -42,7 +43,7 @@ class Seal:
     manifest_digest: str
     pending: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Make the body of seal.json."""
         body = {
             "schema": self.definition["schema"],
@@ -107,7 +108,7 @@ def read_feature(root: Place, feature: str) -> FeatureLayout:
 
 
 def misplaced(path: Place, feature: str) -> BankError:
-    """The error for a document that is whole but not of this feature."""
+    """Return the error for an intact document that belongs to another feature."""
     return BankError(
         f"{path} does not belong to {feature}",
         "A feature's documents carry its own key",
@@ -121,15 +122,15 @@ def feature_names(root: Place) -> list[str]:
 
 
 def _is_begun(root: Place, feature: str) -> bool:
-    """Whether there is more than the folder and the lock of a run that died at once."""
+    """Return whether there is more than the folder and the lock of a run that died at once."""
     documented = any(files.stat_if_there(path(root, feature)) is not None for path in (key_path, seal_path))
     return documented or bool(files.names(root / SIDE / feature / "markers"))
 
 
 def write_root_metadata(root: Place) -> None:
-    """Rewrite the bank's zarr.json if it is not what the finished features make it. Under the bank's lock."""
+    """Rewrite the bank's zarr.json if it does not match the finished features. Under the bank's lock."""
     for name in files.names(root / SIDE / "tmp"):
-        if name.rpartition(files.TEMP_MARK)[0] == "bank":  # Left by whoever held the lock and died.
+        if name.rpartition(files.TEMP_MARK)[0] == "bank":  # Left by a process that died holding the lock.
             files.remove(root / SIDE / "tmp" / name)
     wanted = expected_root_metadata(root)
     if files.read_if_there(root / ZARR) != wanted:

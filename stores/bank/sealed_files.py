@@ -1,6 +1,6 @@
-"""Reading the files that a seal vouches for, so that no damaged byte is used: on disk, or fetched.
+"""Reading of the files that a seal covers, on disk or fetched, so that no damaged byte is used.
 
-Files that can be mapped are made sure of when the feature is opened, and read where they lie. Others are
+Files that can be mapped are verified when the feature is opened, and read in place. Others are
 fetched, all at once, and checked against the seal as they arrive. What was fetched stays in a cache folder,
 one folder a seal, so that the next evaluation reads from disk; where there is no such folder, or others can
 write to it, in memory.
@@ -51,7 +51,7 @@ class SealedFiles(ABC):
 
     @abstractmethod
     def ensure(self) -> None:
-        """Make sure of all files, as far as reading them does not. Raises BankError naming a damaged one."""
+        """Verify all files that reading does not verify. Raises BankError naming a damaged one."""
 
     @abstractmethod
     def read(self, relative: str) -> bytes:
@@ -95,11 +95,11 @@ class _Mapped(SealedFiles):
 
 class _Fetched(SealedFiles):
     def ensure(self) -> None:
-        """Do nothing: whatever is read is checked as it arrives."""
+        """Do nothing: all data are checked as they arrive."""
 
     def read(self, relative: str) -> bytes:
         promise = self.promises[relative]
-        for _ in range(2):  # What was spoilt on its way is whole at the second attempt.
+        for _ in range(2):  # Data that were damaged in transit are intact at the second attempt.
             data = self.backend.read(self.root / relative)
             reason = integrity.difference((len(data), hashlib.sha256(data).hexdigest()), promise)
             if not reason:
@@ -138,7 +138,7 @@ class _Fetched(SealedFiles):
         return array
 
     def _fill(self, home: Path, relatives: Sequence[str]) -> None:
-        """Make sure of the cached copies, as of any bank's files; fetch those that are missing or damaged."""
+        """Verify the cached copies like any bank's files; fetch those that are missing or damaged."""
         temporaries = home / SIDE / "tmp"
 
         def fetch(relative: str) -> None:

@@ -1,14 +1,16 @@
 """Counting a feature's rows and bytes, from its documents alone: no embedding is read."""
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from stores.backends import files
 from stores.backends.location import Place
 from stores.bank import documents
 from stores.bank.feature_info import FeatureInfo
+from stores.bank.keys import FailedRow
 from stores.bank.layout import SIDE, FeatureLayout
 from stores.bank.markers import Marker, read_marker
 from stores.bank.seal import Seal, definition, read_feature, read_seal
+from stores.json_types import JsonObject
 
 
 def summarise(root: Place, name: str, title: str) -> FeatureInfo:
@@ -17,7 +19,7 @@ def summarise(root: Place, name: str, title: str) -> FeatureInfo:
     Args:
         root: of its bank.
         name: its full name.
-        title: what people call it.
+        title: the name shown to users.
 
     Raises:
         BankError: neither its key nor its seal is whole, or a marker is damaged.
@@ -65,11 +67,23 @@ def sealed_info(layout: FeatureLayout, seal: Seal, title: str) -> FeatureInfo:
     )
 
 
-def describe(root: Place, name: str, title: str, *, failures: bool = False) -> dict[str, Any]:
+class FeatureDescription(TypedDict):
+    """All that a bank knows about a feature; `Bank.describe` explains the fields."""
+
+    name: str
+    title: str
+    key: JsonObject
+    counts: dict[str, int | bool]
+    provenance: dict[str, Any] | None
+    certificate: dict[str, Any] | None
+    failures: NotRequired[list[FailedRow]]
+
+
+def describe(root: Place, name: str, title: str, *, failures: bool = False) -> FeatureDescription:
     """Gather all that a bank knows about a feature: see `Bank.describe`."""
     info, side = summarise(root, name, title), root / SIDE / name
     counted = ("rows", "ok", "failed", "pending", "dim", "bytes", "sealed")
-    body: dict[str, Any] = {
+    body: FeatureDescription = {
         "name": name,
         "title": title,
         "key": info.key.to_dict(),

@@ -17,12 +17,12 @@ _MOST, _LONGEST = 100, 600
 
 @dataclass(frozen=True)
 class BankTable:
-    """What is shown of a bank.
+    """The shown features of a bank.
 
     Attributes:
         title: one line about the bank.
         lines: cells of each feature, as many as `_HEAD`; a damaged one has its reason as its state.
-        note: what the lines do not say; empty where there is nothing.
+        note: a remark below the lines; empty if there is none.
     """
 
     title: str
@@ -43,7 +43,7 @@ class BankTable:
                 return cls(title, (), "it is no longer there")
             roster = Roster.of(path)
             lines = tuple(_lines(roster, info))
-        except Exception as error:  # a repr that raises hides what it should show
+        except Exception as error:  # a repr must not raise
             return cls(title, (), f"its features cannot be listed: {_reason(error)}")
         count = len(roster.entries)
         title += f", {count} feature{'' if count == 1 else 's'}"
@@ -55,8 +55,8 @@ class BankTable:
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [
             "  ".join(
-                cell.ljust(width) if at in (0, 6, 7) else cell.rjust(width)
-                for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+                cell.ljust(width) if place in (0, 6, 7) else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in table
         ]
@@ -74,7 +74,7 @@ class BankTable:
 
 
 def plain(text: str) -> str:
-    """Text on one line that no terminal obeys: what is not printable is escaped, long text is cut."""
+    """Return text on one line that is safe on a terminal: escape what is not printable, cut long text."""
     cut = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
 
@@ -87,7 +87,7 @@ def _lines(roster: Roster, info: Callable[[str, str], FeatureInfo]) -> Iterator[
             state = "finished" if of.sealed else "unfinished"
             counts = (of.rows, of.dim, of.ok, of.failed, of.pending)
             yield plain(title), *map(str, counts), of.dtype, state
-        except Exception as error:  # one damaged feature hides no other
+        except Exception as error:  # a damaged feature must not hide the others
             yield plain(title), *[""] * (len(_HEAD) - 2), _reason(error)
 
 

@@ -1,26 +1,22 @@
-"""Making a bank and writing a feature into it: one coordinator, exclusive commits, a seal at the end."""
+"""Creation of a bank and writing of a feature: one coordinator, exclusive commits, a seal at the end."""
 
 import contextlib
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from stores.backends import files, locks
 from stores.backends.base import Stamp
 from stores.backends.location import Place, place
 from stores.bank import documents, integrity
 from stores.bank.commit import Committer
-from stores.bank.keys import FEATURE_VERSIONS, SCHEMA_VERSION, ChunkResult, FailedRow, FeatureKey
+from stores.bank.create import create_empty
+from stores.bank.keys import FEATURE_VERSIONS, ChunkResult, FailedRow, FeatureKey
 from stores.bank.layout import (
-    COLUMNS,
     MANIFEST,
     RUN_DOCUMENT,
     SIDE,
-    VOCABULARIES,
     ZARR,
     FeatureLayout,
     default_chunk_rows,
@@ -48,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int | None = None) -> Bank:
-    """Open the bank at `path`, made if there is none. Two processes may race: one makes it, both get it.
+    """Open the bank at `path`, or make one. If two processes race, one makes it and both open it.
 
     Args:
         path: an existing bank, an empty directory, or nothing yet.
@@ -65,7 +61,7 @@ def open_or_create(path: Place | str, manifest: "Manifest", *, chunk_rows: int |
         files.make_directory(path / SIDE)
         with locks.held(path / SIDE / "lock"):
             if files.stat_if_there(path / RUN_DOCUMENT) is None:
-                _create(path, manifest, chunk_rows or default_chunk_rows(len(manifest)))
+                create_empty(path, manifest, chunk_rows or default_chunk_rows(len(manifest)))
     bank = Bank.open(path)
     _check_same(bank, manifest, chunk_rows)
     return restore_manifest(bank, manifest)
@@ -78,14 +74,14 @@ def bank_if_there(path: Place | str) -> Bank | None:
 
 
 def as_in_bank(bank: Bank | None, manifest: "Manifest") -> "Manifest":
-    """Give the manifest as a bank has it: with text uncleaned if an earlier version made that bank."""
+    """Return the manifest as the bank has it: with text uncleaned if an earlier version made that bank."""
     if manifest.before is None or bank is None:
         return manifest
     return manifest.as_made(bank.manifest_digest)
 
 
 def refuse_unfit(path: Place | str, manifest: "Manifest", chunk_rows: int | None = None) -> Bank | None:
-    """Refuse what `open_or_create` refuses, and change nothing. The bank, or None if there is none yet.
+    """Refuse what `open_or_create` refuses; change nothing. Return the bank, or None if there is none yet.
 
     Raises:
         BankError, Refused: as there; also a place inside another bank.
@@ -120,7 +116,7 @@ def refuse_misfit(
 
 
 def _refuse_foreign(path: Place) -> None:
-    """Accept nothing, an empty directory, or what an interrupted creation left."""
+    """Refuse a path that is neither absent, empty, nor left by an interrupted creation."""
     ours = {SIDE, MANIFEST, ZARR, "records"}
     entries = [name for name in _entries(path) if not name.startswith(f".{MANIFEST}.")]
     inside = [
@@ -143,54 +139,6 @@ def _entries(path: Place) -> list[str]:
     return files.names(path)
 
 
-def _create(path: Place, manifest: "Manifest", chunk_rows: int) -> None:
-    """Write all of an empty bank; the run document last, for it alone means that there is a bank."""
-    for name in files.names(path):
-        if name.startswith(f".{MANIFEST}."):
-            files.remove(path / name)
-    for name in files.names(path / SIDE / "tmp"):
-        files.remove(path / SIDE / "tmp" / name)
-    for name in ("tmp", "columns", "quarantine"):
-        files.make_directory(path / SIDE / name)
-    files.make_directory(path / "records")
-    manifest.write(path / MANIFEST)
-    files.sync_directory(path)
-    contents = {MANIFEST: files.read(path / MANIFEST)}
-    for relative, data in column_files(manifest).items():
-        files.replace(path / relative, data, _bank_temporary(path))
-        contents[relative] = data
-    write_root_metadata(path)
-    documents.replace(
-        path / RUN_DOCUMENT, run_document(manifest, chunk_rows, contents), _bank_temporary(path)
-    )
-
-
-def run_document(manifest: "Manifest", chunk_rows: int, contents: Mapping[str, bytes]) -> dict[str, Any]:
-    """Make the body of embank.json: what the bank is made of, and the digests of its immutable side files."""
-    return {
-        "schema": SCHEMA_VERSION,
-        "rows": len(manifest),
-        "chunk_rows": chunk_rows,
-        "image_digest": manifest.image_digest,
-        "manifest_digest": manifest.digest,
-        "files": {path: integrity.promise_of(data)["sha256"] for path, data in contents.items()},
-    }
-
-
-def column_files(manifest: "Manifest") -> dict[str, bytes]:
-    """Encode the categorical columns, by relative path: codes as .npy, vocabularies as sealed JSON."""
-    contents, vocabularies = {}, {}
-    for name in COLUMNS:
-        codes, vocabularies[name] = manifest.codes(name)
-        buffer = io.BytesIO()
-        np.lib.format.write_array(buffer, codes.astype("<i4"), version=(1, 0), allow_pickle=False)
-        contents[f"{SIDE}/columns/{name}.npy"] = buffer.getvalue()
-    contents[f"{SIDE}/columns/{VOCABULARIES}"] = documents.encode(
-        {"schema": SCHEMA_VERSION, "columns": vocabularies}
-    )
-    return contents
-
-
 def _check_same(bank: Bank, manifest: "Manifest", chunk_rows: int | None) -> None:
     if bank.image_digest != manifest.image_digest or bank.rows != len(manifest):
         raise BankError(
@@ -208,7 +156,7 @@ def _check_same(bank: Bank, manifest: "Manifest", chunk_rows: int | None) -> Non
 
 
 def refuse_other_labels(bank: Bank, manifest: "Manifest") -> None:
-    """Refuse a manifest of the bank's images that says other things of them: it would change nothing.
+    """Refuse a manifest with other labels for the bank's images, which would be ignored.
 
     Raises:
         BankError: its digest is not the bank's.
@@ -223,12 +171,8 @@ def refuse_other_labels(bank: Bank, manifest: "Manifest") -> None:
         )
 
 
-def _bank_temporary(path: Place) -> Place:
-    return files.temporary(path / SIDE / "tmp", "bank")
-
-
 class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
-    """Writes one feature of a bank, and is the only coordinator to do so while it lives.
+    """The writer of one feature of a bank, and its only coordinator while it lives.
 
     Starting it clears away what a killed run left: temporaries, chunk files without marker, broken markers.
 
@@ -287,7 +231,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
                 self._refuse_damaged_chunks()
 
     def _refuse_damaged_chunks(self) -> None:
-        """What a seal promises is put back by a repair, which compares; it is not made anew."""
+        """Refuse to recompute damaged chunks of a sealed feature: a repair compares them with the seal."""
         damaged = first_damaged(self.layout)
         if damaged is not None:
             raise BankError(
@@ -323,12 +267,12 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         return self.committer.commit(result)
 
     def write_provenance(self, body: Mapping[str, Any]) -> None:
-        """Keep what is worth knowing about the run (device, versions, times), replacing what was there."""
+        """Store the provenance of the run (device, versions, times), replacing an earlier one."""
         temp = files.temporary(self.bank.path / SIDE / "tmp", self.layout.name)
         documents.replace(self.layout.side / "provenance.json", body, temp)
 
     def has_provenance(self) -> bool:
-        """Whether what `write_provenance` wrote is there and whole."""
+        """Return whether the file that `write_provenance` wrote is present and intact."""
         try:
             return documents.read_if_there(self.layout.side / "provenance.json") is not None
         except documents.BrokenDocument:
@@ -359,7 +303,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         return seal
 
     def _to_read(self, seal: Seal, stamps: Mapping[str, Stamp | None]) -> integrity.Promises:
-        """What the seal must be sure of: every file, but for those that an equal seal has stamped."""
+        """Return the files to verify before sealing: all but those that an equal seal has stamped."""
         sealed = read_seal(self.bank.path, self.layout.name)
         if sealed is None or sealed[0] != seal:
             return seal.files
@@ -391,7 +335,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         )
 
     def _refuse_other_bank(self) -> None:
-        """A disk that vanished leaves an empty folder, in which all would go on as in a new bank."""
+        """Refuse to go on if the bank is no longer that of this run, as after its disk has vanished."""
         if Bank.open(self.bank.path) != self.bank:
             raise BankError(
                 f"{self.bank.path} is not the bank that it was when this run began",
@@ -422,7 +366,7 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
         integrity.remember(self.bank.path, self.layout.name, files.read(path), stamps)
 
     def close(self) -> None:
-        """Let the next coordinator in."""
+        """Release the lock, so that another coordinator can start."""
         self._lock.unsign()
         self._lock.release()
 
@@ -438,14 +382,14 @@ class FeatureWriter(contextlib.AbstractContextManager["FeatureWriter"]):
 def layout_in(
     bank: Bank, key: FeatureKey, dim: int, image_set: str = "", version: int = FEATURE_VERSIONS[-1]
 ) -> FeatureLayout:
-    """Say where a feature lies in a bank; one that was begun keeps the version of its layout."""
+    """Return the layout of a feature in a bank; one that was begun keeps its version."""
     begun = definition(bank.path, key.name)
     layout = FeatureLayout(bank.path, key, dim, bank.grid, version, image_set)
     return layout if begun is None else replace(layout, version=begun.version)
 
 
 def write_certificate(bank: Bank, key: FeatureKey, body: Mapping[str, Any]) -> Place:
-    """Keep a decoder's parity certificate beside a feature, replacing what was there. Returns its path.
+    """Store a decoder's parity certificate beside a feature, replacing an earlier one. Returns its path.
 
     Raises:
         BankError: the bank holds no such feature.

@@ -1,4 +1,4 @@
-"""Clearing away what a killed or stopped run left of a feature. Under the exclusive commit lock only."""
+"""Clean-up of what a killed or stopped run left of a feature. Under the exclusive commit lock only."""
 
 from stores.backends import files
 from stores.backends.location import Place
@@ -44,7 +44,7 @@ def first_damaged(layout: FeatureLayout) -> int | None:
 
 
 def _is_broken(layout: FeatureLayout, index: int) -> bool:
-    """Whether a chunk has a marker that cannot be right. Contents are checked at the seal."""
+    """Return whether a chunk's marker cannot be right. Contents are checked at the seal."""
     path = layout.root / layout.marker(index)
     try:
         marker = read_marker_if_there(path)
@@ -54,7 +54,7 @@ def _is_broken(layout: FeatureLayout, index: int) -> bool:
 
 
 def marker_fits(layout: FeatureLayout, index: int, marker: Marker) -> bool:
-    """Whether a marker is this chunk's and the chunk's files have the sizes that it gives."""
+    """Return whether a marker is this chunk's and the chunk's files have the sizes that it gives."""
     if marker["schema"] != layout.version or marker["feature"] != layout.key.digest:
         return False
     if not marker_names_chunk(layout.name, index, marker):
@@ -66,7 +66,7 @@ def marker_fits(layout: FeatureLayout, index: int, marker: Marker) -> bool:
 
 
 def marker_names_chunk(feature: str, index: int, marker: Marker) -> bool:
-    """Whether a marker speaks of this chunk's files and of no others."""
+    """Return whether a marker names this chunk's files and no others."""
     wanted = {chunk_file(feature, array, index) for array in ARRAYS_OF[marker["schema"]]}
     digest = feature.rpartition(".")[2]
     return (
@@ -75,20 +75,20 @@ def marker_names_chunk(feature: str, index: int, marker: Marker) -> bool:
 
 
 def quarantine_chunk(root: Place, feature: str, index: int) -> None:
-    """Move a chunk's marker and files aside, the marker first: it must never outlive what it speaks for."""
+    """Move a chunk's marker and files aside, the marker first: it must never outlive its files."""
     target = files.temporary(root / SIDE / "quarantine", feature)
     for path in (marker_file(feature, index), *(chunk_file(feature, array, index) for array in ARRAYS)):
         quarantine_file(root, path, target)
 
 
 def quarantine_file(root: Place, relative: str, target: Place) -> None:
-    """Move one file into a folder of the quarantine, flat; nothing there is as good."""
+    """Move one file into a folder of the quarantine, flat, if it exists."""
     if files.stat_if_there(root / relative) is not None:
         files.move(root / relative, target / relative.replace("/", "!"))
 
 
 def _remove_unmarked(layout: FeatureLayout) -> None:
-    """Remove chunk files that no marker vouches for: nobody knows whether they are whole."""
+    """Remove chunk files without a marker, since they may be incomplete."""
     marked = set(files.names(layout.root / SIDE / layout.name / "markers"))
     for array in ARRAYS:
         folder = layout.root / layout.name / array / "c"

@@ -1,8 +1,8 @@
-"""Putting back what a damaged chunk was, once it has been computed again.
+"""Restoring a damaged chunk after it has been computed again.
 
 A seal, or a marker, promises the bytes of a chunk. What was computed again is compared with that before
-anything on disk changes: a chunk that comes out otherwise (images changed or gone, other weights, another
-kind of processor) is not put in place, and what is there stays as it is.
+anything on disk changes: a chunk with another result (images changed or gone, other weights, another kind of
+processor) is not put in place, and the files on disk stay as they are.
 """
 
 from dataclasses import dataclass, replace
@@ -22,13 +22,13 @@ from stores.bank.seal import read_seal, seal_file
 from stores.errors import BankError
 from stores.maintenance.cleanup import quarantine_chunk, quarantine_file
 
-#: Failures of files whose bytes nobody has read.
+#: Codes of failures for which the file was never read.
 _UNREAD = ("missing", "unreadable", "not_a_file", "outside_root", "empty")
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What a chunk must be.
+    """The recorded digests of a chunk.
 
     Attributes:
         index: of the chunk.
@@ -42,7 +42,7 @@ class Promise:
 
 
 def promise_of_chunk(layout: FeatureLayout, index: int) -> Promise | None:
-    """Return what the seal, or else the marker, says of a chunk; None if both are damaged."""
+    """Return what the seal, or else the marker, promises of a chunk; None if both are damaged."""
     marker = _marker(layout, index)
     try:
         sealed = read_seal(layout.root, layout.name)
@@ -87,7 +87,7 @@ def heal_marker(layout: FeatureLayout, promise: Promise) -> bool:
 
 
 def _replace(layout: FeatureLayout, path: str, data: bytes | memoryview) -> list[str]:
-    """Put a file where there is another or none. Returns its path if another was moved to the quarantine."""
+    """Replace a file. Returns its path if another was moved to the quarantine."""
     present = files.digest(layout.root / path)
     if not integrity.difference(present, integrity.promise_of(data)):
         return []
@@ -102,7 +102,7 @@ def _replace(layout: FeatureLayout, path: str, data: bytes | memoryview) -> list
 def heal_chunk(
     layout: FeatureLayout, promise: Promise, result: ChunkResult, *, min_cosine: float | None = None
 ) -> list[str]:
-    """Put a chunk that was computed again in place of a damaged one, if it is what was promised.
+    """Restore a damaged chunk from one that was computed again, if it is what was promised.
 
     Args:
         result: the whole chunk, computed again.
@@ -129,7 +129,7 @@ def heal_chunk(
 
 
 def _as_recorded(layout: FeatureLayout, promise: Promise, result: ChunkResult) -> ChunkResult:
-    """The result with the recorded failures: a file that was missing then may be there now."""
+    """Return the result with the recorded failures: a file that was missing then may exist now."""
     if promise.marker is None:
         return result
     recorded = tuple(Failure(**failure) for failure in promise.marker["failures"])
@@ -146,7 +146,7 @@ def _as_recorded(layout: FeatureLayout, promise: Promise, result: ChunkResult) -
 
 
 def _write_damaged(layout: FeatureLayout, promise: Promise, chunk: EncodedChunk) -> list[str]:
-    """Put exactly the damaged files back; what the seal says stays true."""
+    """Restore exactly the damaged files; the seal stays true."""
     contents: dict[str, bytes | memoryview] = dict(chunk.files)
     marker = promise.marker or marker_document(layout, chunk)
     contents[layout.marker(chunk.index)] = documents.encode(marker)
@@ -158,7 +158,7 @@ def _write_damaged(layout: FeatureLayout, promise: Promise, chunk: EncodedChunk)
 
 
 def _drop_other_seal(layout: FeatureLayout, chunk: EncodedChunk) -> None:
-    """Take away a seal that promises another marker: its words on failures are not repeated exactly."""
+    """Remove a seal that promises another marker: details of failures may be worded differently now."""
     sealed = read_seal(layout.root, layout.name)
     path = layout.marker(chunk.index)
     written = integrity.promise_of(documents.encode(marker_document(layout, chunk)))
@@ -180,7 +180,7 @@ def _exchange(layout: FeatureLayout, chunk: EncodedChunk) -> list[str]:
 
 
 def _alike(layout: FeatureLayout, promise: Promise, chunk: EncodedChunk, min_cosine: float) -> bool:
-    """Whether embeddings computed again are, as far as can be told, those of the damaged chunk.
+    """Return whether recomputed embeddings agree with those of the damaged chunk where these are readable.
 
     Norms are compared where their file is undamaged. Of a damaged embedding file most bytes are still right,
     so that at most a tenth of its rows may differ more.

@@ -1,7 +1,7 @@
-"""Setting damage aside, so that what follows from the rest is rebuilt and what does not is computed again.
+"""Moving damage aside, so that files that follow from others are rebuilt, and chunks are computed again.
 
-Nothing is deleted but caches: what is damaged moves to `.embank/quarantine`. Mending twice is as good as
-once, and a mending that is cut off leaves a bank that the next one finishes.
+Nothing is deleted but caches: damaged files move to `.embank/quarantine`. A second repair changes nothing,
+and an interrupted one is finished by the next.
 """
 
 from collections.abc import Collection
@@ -11,6 +11,7 @@ from stores.backends import files, locks
 from stores.backends.location import Place, place
 from stores.bank import documents, integrity
 from stores.bank.contents import restore_sets
+from stores.bank.create import column_files, run_document
 from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout
 from stores.bank.links import refuse_links
 from stores.bank.markers import missing_chunks
@@ -25,7 +26,7 @@ from stores.bank.seal import (
     seal_path,
     write_root_metadata,
 )
-from stores.bank.writer import FeatureWriter, column_files, run_document
+from stores.bank.writer import FeatureWriter
 from stores.errors import BankError, Refused
 from stores.maintenance.cleanup import quarantine_chunk, quarantine_file
 from stores.maintenance.report import Damage, VerifyReport
@@ -69,7 +70,7 @@ def quarantine(
     for name in names:
         _mend_feature(root, name, [damage for damage in report.damaged if damage.feature == name])
     _set_aside_records(root, report)
-    # A lost seal shows as a root document that lists more than there is: seal whatever is complete.
+    # A lost seal shows as a root document that lists more than there is: seal every complete feature.
     for name in feature_names(root):
         if name not in unfinished:
             seal_complete(opened, name)
@@ -106,7 +107,7 @@ def _set_aside_documents(root: Place, name: str, damaged: list[Damage]) -> None:
 
 
 def _set_aside_chunks(root: Place, name: str, damaged: list[Damage]) -> None:
-    """Seal first, then marker, then data: at no moment does a document vouch for what is gone."""
+    """Remove the seal first, then the marker, then data, so that none describes what is gone."""
     files.remove(root / SIDE / name / "stamps.json")
     chunks = sorted({damage.chunk for damage in damaged if damage.chunk is not None})
     if chunks:
@@ -143,7 +144,7 @@ def seal_complete(bank: Bank, name: str) -> None:
 
 
 def _set_aside_records(root: Place, report: VerifyReport) -> None:
-    """Move damaged records aside, each with the predictions beside it: one says nothing without the other."""
+    """Move damaged records aside, each with the predictions beside it, which belong together."""
     target = files.temporary(root / SIDE / "quarantine", "records")
     damaged = [damage.path for damage in report.damaged if damage.feature is None]
     stems = {record_stem(path) for path in damaged if path.startswith(f"{FOLDER}/")}
@@ -153,7 +154,7 @@ def _set_aside_records(root: Place, report: VerifyReport) -> None:
 
 
 def _rebuild_columns(bank: Bank) -> None:
-    """Write damaged label columns again from the manifest, if that is whole.
+    """Write damaged label columns again from the manifest, if that is intact.
 
     The files say which are damaged: a verification cannot tell while the run document is damaged as well.
     """
@@ -168,7 +169,7 @@ def _rebuild_columns(bank: Bank) -> None:
 
 
 def put_back_manifest(root: Place, manifest: "Manifest") -> None:
-    """Put a lost or damaged manifest back, and with it the run document if that is lost or damaged as well.
+    """Restore a lost or damaged manifest, and the run document if that is lost or damaged too.
 
     Args:
         root: of the bank.
@@ -222,7 +223,7 @@ def _another_manifest(root: Place, manifest: "Manifest", images: str, digest: st
 
 
 def _rebuild_run_document(root: Place) -> None:
-    """Write the run document again, if the manifest and every sealed feature agree on what it said."""
+    """Write the run document again, if the manifest and every sealed feature agree on its content."""
     from stores.manifest.manifest import Manifest
 
     seals = _seals(root)

@@ -1,8 +1,8 @@
 """The features of a bank under other labels, splits and groups: nothing is computed again.
 
-A bank keeps its manifest for good, since its records speak of it. So other labels make another bank. Its
+A bank keeps its manifest for good, since its records refer to it. So other labels need another bank. Its
 features are the same files, by hard links where the file system has them and by copies elsewhere; each bank
-may be moved, mended or deleted without the other. A new link counts as a change, so the old bank's next
+can be moved, repaired or deleted without the other. A new link counts as a change, so the old bank's next
 evaluation reads its files once more.
 """
 
@@ -38,7 +38,7 @@ _NOTES = ("provenance.json", "certificate.json")
 
 @dataclass(frozen=True)
 class Relabelled:
-    """What became of a bank.
+    """Result of a relabelling.
 
     Attributes:
         bank: the new one.
@@ -67,7 +67,7 @@ def relabel(
     features: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Relabelled:
-    """Make a bank of the same images and features under another manifest; run again, it goes on or adds.
+    """Make a bank of the same images and features under another manifest; repeated, it resumes or adds.
 
     Args:
         source: the bank; it is not changed.
@@ -84,28 +84,28 @@ def relabel(
     """
     target = place(target)
     _refuse_itself(target, source)
-    chosen, unfinished = _chosen(source, features)
+    selected, unfinished = _features_of(source, features)
     own, contents = source.manifest(), contents_of_bank(source)
     matched = match(own, manifest, contents)
     labelled, named, in_order = _aligned(own, manifest, contents, matched)
-    for feature in chosen:  # a damaged one is refused while there is no new bank yet
+    for feature in selected:  # a damaged one is refused while there is no new bank yet
         for name in _NOTES:
             documents.read_if_there(source.path / SIDE / feature.name / name)
     _refuse_other_chunks(target, source)
-    called = _names(source, chosen)
+    called = _names(source, selected)
     names.check(target, called)
     bank = open_or_create(target, labelled, chunk_rows=source.chunk_rows)
     refuse_other_labels(bank, labelled)
-    count = _Count(sum(feature.info.bytes for feature in chosen), progress)
-    for feature in chosen:
+    count = _Count(sum(feature.info.bytes for feature in selected), progress)
+    for feature in selected:
         _take_over(feature, bank, count)
     names.give(bank.path, called)
-    taken = tuple(feature.name for feature in chosen)
+    taken = tuple(feature.name for feature in selected)
     return Relabelled(bank, labelled, named, matched.by, in_order, taken, unfinished)
 
 
 def aligned(own: Manifest, other: Manifest, contents: Table | None = None) -> tuple[Manifest, int, bool]:
-    """Align what another manifest says with the images of a bank.
+    """Align another manifest with the images of a bank.
 
     Args:
         own: of the bank; its ids, files and order stay.
@@ -148,7 +148,7 @@ def _aligned(
 def _refuse_other_files(
     own: Manifest, other: Manifest, where: "pa.ChunkedArray", contents: Table | None
 ) -> None:
-    """One name, two files: equal digests settle it, else the paths below the roots have to be equal."""
+    """Refuse other files under equal names: digests decide, else the paths below the roots."""
     import pyarrow.compute as pc
 
     differ = pc.not_equal(plain_uris(own.table["uri"]), plain_uris(other.table["uri"]).take(where))
@@ -172,11 +172,11 @@ def _digests(own: Manifest, contents: Table | None) -> "pa.ChunkedArray":
 
 
 def _examples(ids: "pa.ChunkedArray") -> str:
-    more = ", ..." if len(ids) > _SHOWN else ""
-    return ", ".join(map(shown, ids[:_SHOWN].to_pylist())) + more
+    ellipsis = ", ..." if len(ids) > _SHOWN else ""
+    return ", ".join(map(shown, ids[:_SHOWN].to_pylist())) + ellipsis
 
 
-def _chosen(source: Bank, wanted: Sequence[str] | None) -> tuple[list[FeatureSet], tuple[str, ...]]:
+def _features_of(source: Bank, wanted: Sequence[str] | None) -> tuple[list[FeatureSet], tuple[str, ...]]:
     if wanted is not None:
         named = {feature.name: feature for feature in map(source.features, wanted)}
         return list(named.values()), ()
@@ -200,9 +200,9 @@ def _refuse_itself(target: Place, source: Bank) -> None:
         )
 
 
-def _names(source: Bank, chosen: Sequence[FeatureSet]) -> dict[str, str]:
-    """The names that people chose, by feature."""
-    chosen_names = {feature.name: names.read(source.path, feature.name) for feature in chosen}
+def _names(source: Bank, features: Sequence[FeatureSet]) -> dict[str, str]:
+    """Read the chosen names, by feature."""
+    chosen_names = {feature.name: names.read(source.path, feature.name) for feature in features}
     return {feature: name for feature, name in chosen_names.items() if name is not None}
 
 
@@ -225,9 +225,9 @@ class _Count:
         self._done, self._total, self._progress = 0, total, progress
         self._lock = threading.Lock()
 
-    def __call__(self, more: int) -> None:
+    def __call__(self, count: int) -> None:
         with self._lock:
-            self._done += more
+            self._done += count
             if self._progress is not None:
                 self._progress(self._done, self._total)
 

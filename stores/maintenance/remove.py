@@ -1,13 +1,12 @@
-"""Removing a feature from a bank, so that a kill at any moment leaves a bank that is sound.
+"""Removal of a feature from a bank, so that a kill at any moment leaves a sound bank.
 
-First it stops being finished (its seal, then the bank's own metadata), then its chunks stop being done (their
-markers), then what nobody vouches for any more goes, and last the key: until then it is a feature that was
-begun, which `embank embed` would finish and a second removal removes. Records stay, since they speak of what
-was once evaluated; features that another bank shares by hard links stay there.
+The order is: the seal, then the feature's entry in the bank's metadata, then the markers, then the data that
+these described, and last the key. Until then it is an unfinished feature, which `embank embed` would finish
+and a second removal removes. Records stay, since they describe what was once evaluated;
+features that another bank shares by hard links stay there.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from stores.backends import files, locks
 from stores.backends.location import Place, place
@@ -16,6 +15,7 @@ from stores.bank.layout import SIDE, ZARR, is_feature_name
 from stores.bank.names import Roster
 from stores.bank.reader import Bank
 from stores.bank.seal import definition, feature_names, key_path, seal_path, write_root_metadata
+from stores.json_types import JsonObject
 
 _LOCKS = ("lock", "commit.lock", "leases")
 
@@ -27,7 +27,7 @@ class Removable:
     Attributes:
         root: of its bank.
         feature: full name.
-        title: what people call it.
+        title: the name shown to users.
         bytes: of its chunk files, as far as they are there.
         sealed: whether it is finished.
     """
@@ -40,7 +40,7 @@ class Removable:
 
 
 def removable(bank: Place | str, query: str) -> Removable:
-    """Find the feature that is meant: sealed, begun, damaged, or what an interrupted removal left.
+    """Find the feature to remove: sealed, begun, damaged, or what an interrupted removal left.
 
     Args:
         query: as `Bank.features` takes it; of several features that it fits none is chosen.
@@ -67,7 +67,7 @@ def _is_left(root: Place, feature: str) -> bool:
     return any(name not in _LOCKS for name in files.names(root / SIDE / feature))
 
 
-def remove(chosen: Removable) -> dict[str, Any]:
+def remove(removable_feature: Removable) -> JsonObject:
     """Remove a feature with all that belongs to it alone; run again, it finishes what was interrupted.
 
     Returns:
@@ -76,7 +76,7 @@ def remove(chosen: Removable) -> dict[str, Any]:
     Raises:
         Refused: the feature is being written. MachineFault: I/O error; run again.
     """
-    root, feature = chosen.root, chosen.feature
+    root, feature = removable_feature.root, removable_feature.feature
     side = root / SIDE / feature
     files.make_directory(side)
     lock = locks.coordinate(side / "lock", f"Feature {feature} of {root}")
@@ -89,9 +89,9 @@ def remove(chosen: Removable) -> dict[str, Any]:
     return {
         "bank": str(root),
         "feature": feature,
-        "title": chosen.title,
-        "bytes": chosen.bytes,
-        "sealed": chosen.sealed,
+        "title": removable_feature.title,
+        "bytes": removable_feature.bytes,
+        "sealed": removable_feature.sealed,
     }
 
 
@@ -108,7 +108,7 @@ def _remove(root: Place, feature: str) -> None:
         _remove_owned(root / SIDE / folder, feature)
     last = (*_LOCKS, "key.json")
     files.each(root, files.remove, [side / name for name in files.names(side) if name not in last])
-    files.remove(key_path(root, feature))  # last: without it nobody could tell what the rest was
+    files.remove(key_path(root, feature))  # last: without it the remains could not be identified
     if files.stat_if_there(side) is not None:
         files.sync_directory(side)
 
@@ -124,7 +124,7 @@ def _unseal(root: Place, feature: str) -> None:
 
 
 def _remove_data(folder: Place) -> None:
-    """The chunks, then the metadata that say what they are."""
+    """Remove the chunks, then the metadata that describe them."""
     inside, folders = files.tree(folder)
     files.each(folder, files.remove, [path for path in inside if path.name != ZARR])
     files.each(folder, files.remove, [path for path in inside if path.name == ZARR])
@@ -136,7 +136,7 @@ def _remove_data(folder: Place) -> None:
 
 
 def _remove_owned(folder: Place, feature: str) -> None:
-    """Temporaries, and what was set aside: their names begin with their owner's."""
+    """Remove temporaries, and files set aside, whose names begin with their owner's."""
     for name in files.names(folder):
         owner = name.rpartition(files.TEMP_MARK)[0]
         if owner in (feature, f"{feature}.stamps"):

@@ -1,7 +1,25 @@
-"""What a verification found."""
+"""The result of a verification: every damaged file, with its remedy."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
+
+
+class DamageJson(TypedDict):
+    """A `Damage` in JSON."""
+
+    feature: str | None
+    chunk: int | None
+    path: str
+    reason: str
+    remedy: str
+
+
+class VerifyJson(TypedDict):
+    """A `VerifyReport` in JSON."""
+
+    ok: bool
+    chunks: int
+    damaged: list[DamageJson]
 
 
 @dataclass(frozen=True)
@@ -22,6 +40,16 @@ class Damage:
     reason: str
     remedy: str = ""
 
+    def to_dict(self) -> DamageJson:
+        """Return all fields."""
+        return {
+            "feature": self.feature,
+            "chunk": self.chunk,
+            "path": self.path,
+            "reason": self.reason,
+            "remedy": self.remedy,
+        }
+
 
 @dataclass(frozen=True)
 class VerifyReport:
@@ -37,9 +65,13 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is damaged."""
+        """True if nothing is damaged."""
         return not self.damaged
 
-    def to_dict(self) -> dict[str, Any]:
-        """`{ok, chunks, damaged: [{feature, chunk, path, reason, remedy}]}`."""
-        return {"ok": self.ok, "chunks": self.chunks, "damaged": [asdict(damage) for damage in self.damaged]}
+    def to_dict(self) -> VerifyJson:
+        """Return `{ok, chunks, damaged: [{feature, chunk, path, reason, remedy}]}`."""
+        return {
+            "ok": self.ok,
+            "chunks": self.chunks,
+            "damaged": [damage.to_dict() for damage in self.damaged],
+        }

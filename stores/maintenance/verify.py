@@ -1,4 +1,4 @@
-"""Reading every byte of a bank and comparing it with what was promised. Trusts no cache."""
+"""Verification: every byte of a bank is read and compared with what was promised, without any cache."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -44,12 +44,12 @@ def verify(
     features: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
-    """Read and judge a bank, sealed features or not.
+    """Verify a bank, with both finished and unfinished features.
 
     Args:
         bank: an open bank, or its path (which works even if the run document is damaged).
         features: names or slugs to look at; None looks at all. The bank's own files are always looked at.
-        progress: told (files read, files in all).
+        progress: called with (files read, files in all).
 
     Returns:
         The report; whole sealed features are stamped, so that opening them is quick.
@@ -79,7 +79,7 @@ def verify(
 
 
 def _after_manifest(root: Place, damage: Damage) -> Damage:
-    """Chunks and columns are made from the manifest, so that has to be put back first."""
+    """Advise restoring the manifest first, since chunks and columns are made from it."""
     if damage.chunk is None and not damage.path.startswith(f"{SIDE}/columns/"):
         return damage
     return replace(damage, remedy=manifest_remedy(root))
@@ -100,7 +100,7 @@ def _open(root: Place) -> tuple[Bank | None, list[Damage]]:
 
 
 def _side_files(bank: Bank) -> Iterator[Damage]:
-    """The manifest and the label columns against the run document."""
+    """Check the manifest and the label columns against the run document."""
     for path, promise in bank.files.items():
         state = files.digest(bank.path / path)
         if state is None or state[1] != promise:
@@ -119,7 +119,7 @@ def _root_metadata(root: Place) -> list[Damage]:
 
 
 def _documents(root: Place) -> list[Damage]:
-    """The records, each of which vouches for itself and for the predictions beside it."""
+    """Check the records, each with its own digest, and the predictions beside them."""
     damaged: list[Damage] = []
     for path in record_files(root):
         try:
@@ -152,18 +152,18 @@ def _choose(root: Place, wanted: Sequence[str] | None) -> list[str]:
     if wanted is None:
         return every
     roster = Roster.of(root, every)
-    chosen: set[str] = set()
+    names: set[str] = set()
     for name in wanted:
         matching = roster.matching(name)
         if not matching:
             raise roster.unknown(name)
-        chosen.update(entry.feature for entry in matching)
-    return sorted(chosen)
+        names.update(entry.feature for entry in matching)
+    return sorted(names)
 
 
 @dataclass(frozen=True)
 class _Check:
-    """What is to be read of one feature, and what is wrong already."""
+    """The files to read of one feature, and the damage that is already known."""
 
     name: str
     promises: dict[str, integrity.FilePromise]
@@ -192,7 +192,7 @@ def _check(root: Place, name: str, bank: Bank | None) -> _Check:
 
 
 def _key(root: Place, name: str, bank: Bank | None, sealed: bool) -> Iterator[Damage]:
-    """The key, as far as no seal vouches for its bytes, and whether it belongs here."""
+    """Check the key if no seal covers its bytes, and whether it belongs here."""
     path = f"{SIDE}/{name}/key.json"
     try:
         layout = read_feature(root, name)
@@ -206,7 +206,7 @@ def _key(root: Place, name: str, bank: Bank | None, sealed: bool) -> Iterator[Da
 
 
 def _notes(root: Place, name: str) -> Iterator[Damage]:
-    """Documents beside the features, which vouch for themselves."""
+    """Check documents beside the features, each with its own digest."""
     for note in ("certificate.json", "provenance.json", "stamps.json"):
         if not _is_whole(root / SIDE / name / note):
             yield Damage(name, None, f"{SIDE}/{name}/{note}", "differs from its own SHA-256", _DROP)
@@ -224,7 +224,7 @@ def _is_note(body: Any, path: Place, feature: str) -> bool:
 
 
 def _by_markers(root: Place, name: str) -> tuple[dict[str, integrity.FilePromise], list[Damage], int]:
-    """What the markers of a feature without seal promise."""
+    """Collect the promises of the markers of a feature without a seal."""
     promises: dict[str, integrity.FilePromise] = {}
     damaged = []
     entries = files.names(root / SIDE / name / "markers")
@@ -248,7 +248,7 @@ def _by_markers(root: Place, name: str) -> tuple[dict[str, integrity.FilePromise
 
 
 def _metadata(layout: FeatureLayout, needed: bool) -> dict[str, integrity.FilePromise]:
-    """The zarr metadata; without chunks that they describe, as far as there are any."""
+    """Return the promises of the zarr metadata: of all if needed, else of the files that exist."""
     return {
         path: integrity.promise_of(data)
         for path, data in layout.metadata_files().items()

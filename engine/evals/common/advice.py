@@ -1,8 +1,8 @@
-"""What to do about a bank whose manifest lacks something; said by several evaluations."""
+"""Advice for banks whose manifest lacks a column, in messages of several evaluations."""
 
 
 def name_column(role: str) -> str:
-    """How a bank gets a column that its manifest lacks: `group`, `split` or `label`."""
+    """Return how a bank gets a column that its manifest lacks: `group`, `split` or `label`."""
     return (
         f"name the column with `embank manifest table --{role} COLUMN` and give that manifest to the bank "
         "with `embank bank relabel`"

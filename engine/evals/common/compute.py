@@ -1,4 +1,4 @@
-"""Where an evaluation computes: decided once, without importing torch where there cannot be a GPU."""
+"""Choice of the device of an evaluation, without importing torch where there cannot be a GPU."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from engine.errors import Refused
 from engine.runtime import usable_cores
 from stores import limits
 
-#: How distances and neighbours are computed; all give the same answers.
+#: Backends for distances and neighbours, with equal results.
 BACKENDS = ("auto", "array", "faiss")
 
 #: Present wherever an NVIDIA driver is loaded (Linux, and Linux under Windows).
@@ -18,7 +18,7 @@ _DEVICE = re.compile(r"cpu|cuda:\d+")
 
 @dataclass(frozen=True)
 class Compute:
-    """One decision about the machine, handed to an evaluation.
+    """Device, threads, backend and memory for an evaluation, chosen once.
 
     Attributes:
         device: `cpu` or `cuda:N`.
@@ -54,7 +54,7 @@ class Compute:
         backend: str = "auto",
         memory: int | None = None,
     ) -> "Compute":
-        """Decide.
+        """Choose device, threads, backend and memory for an evaluation.
 
         Args:
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -85,7 +85,7 @@ def check_backend(backend: str) -> None:
 
 
 def evaluation_device(device: str) -> str:
-    """`cpu` or `cuda:N` for `auto`, `cpu`, `cuda` or `cuda:N`.
+    """Return `cpu` or `cuda:N` for `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Importing torch costs seconds, so it is done only where it may help.
 

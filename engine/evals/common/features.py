@@ -1,4 +1,4 @@
-"""What evaluations take: a bank's feature or a user's own arrays, with labels, groups, splits and ids.
+"""The input of evaluations: a bank's feature or a user's own arrays, with labels, groups, splits and ids.
 
     from embank import Features
     features = Features.from_bank("xrays.bank", "torchvision/resnet50")
@@ -32,7 +32,7 @@ from stores.parquet import Texts
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Source:
-    """Where the features of a bank come from.
+    """The bank and the feature that features come from.
 
     Attributes:
         bank: that they lie in.
@@ -101,7 +101,7 @@ class Features:
 
     Attributes:
         name: full name in the bank; what the user called arrays.
-        title: what people call them.
+        title: the name shown to users.
         array: [N, d] of any float type: numpy, perhaps mapped from files, or a torch tensor.
         ok: bool [N], rows that have an embedding.
         label: column of the manifest that the labels come from; None for arrays.
@@ -197,11 +197,11 @@ class Features:
         for column, values in columns.items():
             plural = _PLURALS[column]
             of[column] = None if values is None else _of_rows(group_codes(values), rows, plural)
-        fine = _finite(array) if ok is None else np.asarray(ok, np.bool_)
+        usable = _finite(array) if ok is None else np.asarray(ok, np.bool_)
         if image_ids is not None:
             _check_ids(image_ids, rows)
         ids = (lambda: Texts.of(map(str, range(rows)))) if image_ids is None else lambda: Texts.of(image_ids)
-        return cls(name, name, array, fine, None, data_set, None, of.get, ids)
+        return cls(name, name, array, usable, None, data_set, None, of.get, ids)
 
     def __len__(self) -> int:
         return len(self.ok)
@@ -285,12 +285,12 @@ class Features:
 
     @property
     def split_names(self) -> tuple[str, ...]:
-        """The splits that there are."""
+        """Names of all splits."""
         return () if self.splits is None else self.splits.names or ()
 
     @property
     def split_remedy(self) -> str:
-        """What gives features splits that have none, for a message."""
+        """Advice for a message: how features without splits get them."""
         return "give `splits` to Features.from_arrays" if self.source is None else name_column("split")
 
     def refuse_arrays(self, evaluation: str) -> Source:
@@ -319,7 +319,7 @@ _PLURALS = {"group": "groups", "split": "splits", "study": "studies", "view": "v
 
 
 def is_torch(array: Any) -> bool:
-    """Whether an array is a torch tensor; torch is not imported."""
+    """Return whether an array is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")  # whoever has a tensor has imported it
     return torch is not None and isinstance(array, torch.Tensor)
 

@@ -38,10 +38,10 @@ def known_groups(groups: Any, count: int, rows: NDArray[np.intp]) -> NDArray[np.
 def kept_apart(
     requested: bool | None, known: bool, *, what: str, published: bool = False
 ) -> tuple[bool, str]:
-    """Decide whether patients are kept apart; the second value is a sentence for the reader, or "".
+    """Decide whether patients are kept apart; also return a sentence for the reader, or "".
 
     Args:
-        requested: what was asked for; None decides by default.
+        requested: the option; None decides by default.
         known: whether an image that takes part has a group.
         what: where one patient's images could meet.
         published: follow the study, which did not keep patients apart.

@@ -44,9 +44,9 @@ def label_codes(labels: Any) -> Labels:
         Refused: not one-dimensional, numbers that are not whole or infinite, or a number that differs from
             image to image, which is a measurement and no class.
     """
-    found = labels if isinstance(labels, Labels) else _encoded(labels, "labels")
-    refuse_measured("labels", found.codes, found.names)
-    return found
+    encoded = labels if isinstance(labels, Labels) else _encoded(labels, "labels")
+    refuse_measured("labels", encoded.codes, encoded.names)
+    return encoded
 
 
 def group_codes(groups: Any) -> Labels:
@@ -95,19 +95,19 @@ def refuse_measured(column: str, codes: NDArray[np.integer[Any]], names: Sequenc
 
 
 def _different(codes: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Sorted; by counting where that is quicker than sorting a million."""
+    """Return the distinct codes, sorted; count them where that is quicker than sorting a million."""
     if codes.max(initial=0) > 4 * len(codes):
         return np.unique(codes)
     return np.flatnonzero(np.bincount(codes))
 
 
 def _encoded(labels: Any, what: str) -> Labels:
-    given = _array(labels, what)
-    if given.dtype.kind in "OUSTMm":
-        return _objects(given, what)
-    if given.dtype.kind not in "biuf":
-        raise _odd(given.dtype, what)
-    return Labels(_whole(given, what))
+    array = _array(labels, what)
+    if array.dtype.kind in "OUSTMm":
+        return _objects(array, what)
+    if array.dtype.kind not in "biuf":
+        raise _wrong_type(array.dtype, what)
+    return Labels(_integers(array, what))
 
 
 def _array(labels: Any, what: str) -> NDArray[Any]:
@@ -116,57 +116,61 @@ def _array(labels: Any, what: str) -> NDArray[Any]:
         masked, labels = ma.getmaskarray(labels), labels.data.astype(object)
         labels[masked] = None
     try:
-        given = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+        array = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
     except ValueError as error:  # a ragged list
         raise Refused(f"{what} of unequal length", "They are one a row", "give a vector") from error
-    if given.ndim != 1:
-        raise Refused(f"{what} of shape {given.shape}", "They are one a row", "give a vector")
-    return given
+    if array.ndim != 1:
+        raise Refused(f"{what} of shape {array.shape}", "They are one a row", "give a vector")
+    return array
 
 
-def _odd(kind: object, what: str) -> Refused:
+def _wrong_type(kind: object, what: str) -> Refused:
     return Refused(f"{what} of type {kind}", "They are whole numbers or texts", "convert them to texts")
 
 
-def _whole(given: NDArray[Any], what: str) -> NDArray[np.int64]:
-    """Numbers as int64, -1 for negative ones and NaN."""
-    if given.dtype.kind == "f":
-        given = np.where(given < 0, -1, given)  # -inf is no label either
-        numbers = given[~np.isnan(given)]
-        odd = numbers != np.floor(numbers)
-        if odd.any():
-            raise Refused(f"{what} such as {numbers[odd][0]:g}", "Labels are whole numbers or texts", REMEDY)
+def _integers(array: NDArray[Any], what: str) -> NDArray[np.int64]:
+    """Return numbers as int64, with -1 for negative ones and NaN."""
+    if array.dtype.kind == "f":
+        array = np.where(array < 0, -1, array)  # -inf is no label either
+        numbers = array[~np.isnan(array)]
+        fractional = numbers != np.floor(numbers)
+        if fractional.any():
+            raise Refused(
+                f"{what} such as {numbers[fractional][0]:g}", "Labels are whole numbers or texts", REMEDY
+            )
         limit: float = _EXACT
     else:
-        numbers, limit = given, 2**63
+        numbers, limit = array, 2**63
     if len(numbers) and numbers.max().item() >= limit:
         raise Refused(
             f"{what} such as {numbers.max()}",
             "Numbers are finite and small enough to be exact",
             "give texts, or codes of numpy.unique(labels, return_inverse=True)",
         )
-    known = np.where(np.isnan(given), -1, given) if given.dtype.kind == "f" else given
+    known = np.where(np.isnan(array), -1, array) if array.dtype.kind == "f" else array
     return np.maximum(known.astype(np.int64), -1)
 
 
-def _objects(given: NDArray[Any], what: str) -> Labels:
-    """Texts, or numbers among which some are missing."""
-    dates = given.dtype.kind in "Mm"
-    values = np.where(np.isnat(given), "", given.astype(str)).tolist() if dates else given.tolist()
+def _objects(array: NDArray[Any], what: str) -> Labels:
+    """Encode an object array: texts, or numbers of which some are missing."""
+    dates = array.dtype.kind in "Mm"
+    values = np.where(np.isnat(array), "", array.astype(str)).tolist() if dates else array.tolist()
     try:
         different = dict.fromkeys(values)
     except TypeError as error:
-        raise _odd(type(next(each for each in values if each.__hash__ is None)).__name__, what) from error
-    present = [each for each in different if not _missing(each)]
-    if present and all(isinstance(each, Real) for each in present):
-        whole = all(isinstance(each, int | np.integer) for each in present)
-        fill: float = -1 if whole else np.nan
-        numbers = np.array([fill if _missing(each) else each for each in values])
+        raise _wrong_type(
+            type(next(value for value in values if value.__hash__ is None)).__name__, what
+        ) from error
+    present = [value for value in different if not _missing(value)]
+    if present and all(isinstance(value, Real) for value in present):
+        integral = all(isinstance(value, int | np.integer) for value in present)
+        fill: float = -1 if integral else np.nan
+        numbers = np.array([fill if _missing(value) else value for value in values])
         return _encoded(numbers if numbers.dtype.kind != "O" else numbers.astype(float), what)
-    name_of = {each: "" if _missing(each) else cell(_text(each)) for each in different}
+    name_of = {value: "" if _missing(value) else cell(_text(value)) for value in different}
     names = sorted(set(name_of.values()) - {""})
     place = {name: code for code, name in enumerate(names)} | {"": -1}
-    codes = np.fromiter((place[name_of[each]] for each in values), np.int64, len(values))
+    codes = np.fromiter((place[name_of[value]] for value in values), np.int64, len(values))
     return Labels(codes, tuple(names))
 
 
@@ -175,7 +179,7 @@ def _text(value: Any) -> str:
 
 
 def _missing(value: Any) -> bool:
-    """None, NaN, NaT, and pandas' NA without pandas."""
+    """Return whether a value is None, NaN, NaT or pandas' NA, without importing pandas."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return bool(isinstance(value, Real) and value != value)

@@ -4,17 +4,17 @@ import math
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number, or `undefined` where it is none."""
+    """Format a number, or return `undefined` for NaN."""
     return "undefined" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def within(value: float, low: float, high: float) -> str:
-    """A number and its interval, or the number alone where the interval is not defined."""
+    """Format a number with its interval; the number alone where the interval is undefined."""
     if math.isnan(low) or math.isnan(high):
         return f"{number(value)} (no interval)"
     return f"{number(value)} [{low:.4f}, {high:.4f}]"
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 image`, `2,000 images`."""
+    """Format a count and its noun: `1 image`, `2,000 images`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

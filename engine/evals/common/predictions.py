@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stores.bank.records import Attachment
 from stores.parquet import Coded, Column, Texts, encode
 
-#: Scores that are written beside a record at most: images times classes.
+#: Most scores that are written beside a record: images times classes.
 MOST_SCORES = 50_000_000
 
 
@@ -44,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
-    """What an evaluation predicted.
+    """Predictions of an evaluation.
 
     Attributes:
         tables: name -> table; an only table is called "".
@@ -54,7 +54,7 @@ class Predictions:
 
     @classmethod
     def of(cls, rows: NDArray[np.intp], columns: Mapping[str, Column]) -> "Predictions":
-        """One table with a row for each image."""
+        """Return predictions of one table with a row for each image."""
         return cls({"": Table(columns, {"": rows})})
 
     def attachments(self, image_ids: Callable[[], Texts]) -> dict[str, Attachment]:
@@ -65,7 +65,7 @@ class Predictions:
 
 
 def coded(codes: NDArray[np.integer], names: tuple[str, ...] | None) -> Coded:
-    """A column of labels: texts, and numbers that stand for themselves as texts too.
+    """Return a column of labels as texts; numbers that stand for themselves become texts too.
 
     Args:
         codes: [n], none negative.
@@ -93,4 +93,4 @@ def class_scores(
     }
     if scores.size > MOST_SCORES:
         return {**columns, "score": scores.max(axis=1)}
-    return {**columns, **{f"score.{name}": scores[:, at] for at, name in enumerate(classes)}}
+    return {**columns, **{f"score.{name}": scores[:, position] for position, name in enumerate(classes)}}

@@ -1,4 +1,4 @@
-"""The one writer of evaluations' records: the same fields of `used` whatever was evaluated."""
+"""The writer of evaluations' records, with the same fields of `used` for all evaluations."""
 
 import hashlib
 from collections.abc import Callable, Mapping, MutableMapping
@@ -20,10 +20,10 @@ from stores.parquet import Texts
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Rows that played one part.
+    """The rows of one part.
 
     Attributes:
-        split: the word that they were asked for by; None where no split was named.
+        split: the word by which they were requested; None where no split was named.
         rows: how many.
         digest: SHA-256 of the N rows as bits, 1 for each that took part, the lowest bit first.
     """
@@ -34,25 +34,25 @@ class Part:
 
     @classmethod
     def of(cls, rows: NDArray[np.integer], total: int, split: str | None = None) -> "Part":
-        """The part that some of all rows play."""
+        """Describe a part that consists of some of all rows."""
         bits = np.zeros(total, np.bool_)
         bits[rows] = True
         return cls.of_mask(bits, split)
 
     @classmethod
     def of_mask(cls, mask: NDArray[np.bool_], split: str | None = None) -> "Part":
-        """As `of`, from bool [N]."""
+        """Describe a part that is given as a mask, bool [N]."""
         digest = hashlib.sha256(np.packbits(mask, bitorder="little").tobytes()).hexdigest()
         return cls(split, int(np.count_nonzero(mask)), digest)
 
 
 @dataclass(frozen=True, eq=False)
 class Used:
-    """What an evaluation used.
+    """Inputs and machine of an evaluation.
 
     Attributes:
         feature: full name; for arrays what the user called them.
-        title: what people call it.
+        title: name for people.
         key: digest of all that the embeddings depend on; None for arrays, as the other digests.
         manifest_digest, image_digest: of the bank's manifest, and of its images alone.
         label: column with the classes; None for arrays, and where no labels are used.
@@ -84,7 +84,7 @@ class Used:
         seed: int | None = None,
         labelled: bool = True,
     ) -> "Used":
-        """Take what features and machine say.
+        """Collect what the features and the machine say.
 
         Args:
             backend: that was used in fact, e.g. `array`.
@@ -116,7 +116,7 @@ USED_FIELDS = tuple(Used.__dataclass_fields__)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
-    """What a record says of a result.
+    """The parts of a record that describe a result.
 
     Attributes:
         metrics: numbers with their intervals.

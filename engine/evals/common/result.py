@@ -1,4 +1,4 @@
-"""What every evaluation returns: metrics with intervals, predictions of single images, a JSON document."""
+"""Results of evaluations: metrics with intervals, predictions of single images, a JSON document."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ class Result(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know, one sentence each."""
+        """Remarks for the reader, one sentence each."""
 
     def metrics(self) -> Mapping[str, Metric]:
         """Return the numbers by name, the headline first."""
 
     def predictions(self) -> Predictions | None:
-        """Return what was predicted of single images; None where nothing is."""
+        """Return the predictions for single images; None if there are none."""
 
     def to_dict(self) -> JsonObject:
-        """Return what a record keeps of the result."""
+        """Return the result as a record keeps it."""

@@ -1,4 +1,4 @@
-"""Rows of a bank by the splits that an evaluation asks for, and a count by name of those that it does not."""
+"""Rows of a bank by the splits that an evaluation uses, and counts of the rows in all other splits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class SplitRows:
 
     Attributes:
         rows: part -> bool [N]; all False where no split of the bank is meant.
-        others: split -> rows of it that no part asked for; the empty text stands for rows without a split.
-        notes: which split was taken for which word, one sentence each.
+        others: split -> number of its rows, for splits that no part uses; "" stands for rows without a split.
+        notes: which split each requested word was matched to, one sentence each.
     """
 
     rows: dict[str, NDArray[np.bool_]]
@@ -29,20 +29,20 @@ class SplitRows:
     notes: tuple[str, ...]
 
 
-def split_rows(codes: NDArray[np.integer[Any]], names: Sequence[str], asked: Mapping[str, str]) -> SplitRows:
+def split_rows(codes: NDArray[np.integer[Any]], names: Sequence[str], words: Mapping[str, str]) -> SplitRows:
     """Find the rows of each part; `val` also finds a split called `valid`, where there is no `val`.
 
     Args:
         codes: [N] index into `names`, negative where a row has no split.
         names: of the bank's splits.
-        asked: part -> the word for its split.
+        words: part -> the word for its split.
 
     Raises:
         Refused: two parts mean the same split.
     """
     rows, notes = {}, []
     taken: dict[str, str] = {}
-    for part, word in asked.items():
+    for part, word in words.items():
         splits = matching_splits(word, names)
         for split in splits:
             if split in taken:
@@ -62,17 +62,17 @@ def split_rows(codes: NDArray[np.integer[Any]], names: Sequence[str], asked: Map
 
 
 def have(codes: NDArray[np.integer[Any]], names: Sequence[str]) -> str:
-    """Say which splits there are, for a message."""
+    """Return a sentence that lists the existing splits, for a message."""
     counts = np.bincount(codes[codes >= 0], minlength=len(names))
     return ", ".join(f"{name} ({n})" for name, n in zip(names, counts, strict=True)) or "no splits"
 
 
 def others_note(others: Mapping[str, int]) -> str:
-    """One sentence on the rows that no part asked for; empty where there are none."""
+    """Return a sentence on the rows of splits that were not requested; "" if there are none."""
     if not others:
         return ""
     named = [f"{name or 'without a split'} {n:,}" for name, n in list(others.items())[:_SHOWN]]
-    more = f" and {len(others) - _SHOWN} other splits" if len(others) > _SHOWN else ""
+    remainder = f" and {len(others) - _SHOWN} other splits" if len(others) > _SHOWN else ""
     count = sum(others.values())
     what = "1 image of another split takes" if count == 1 else f"{count:,} images of other splits take"
-    return f"{what} no part: {', '.join(named)}{more}"
+    return f"{what} no part: {', '.join(named)}{remainder}"

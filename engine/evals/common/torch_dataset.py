@@ -9,8 +9,8 @@ from stores.bank.reader import FeatureSet
 class TorchDataset(Dataset[tuple[torch.Tensor, int]]):
     """Usable rows of a feature: item i is (float32 [dim], label code), copied from the mapped files.
 
-    Pickles as the place of the bank, not as its numbers, so that the workers of a `DataLoader` map the same
-    files.
+    Pickling stores the location of the bank, not its numbers, so that all workers of a `DataLoader` map the
+    same files.
 
     Args:
         features: of a bank (`Bank.features`).
@@ -27,8 +27,8 @@ class TorchDataset(Dataset[tuple[torch.Tensor, int]]):
 
     def __init__(self, features: FeatureSet, label: str = "label", split: str | None = None) -> None:
         self.features = features
-        chosen = features.labelled(label, split)
-        self.rows, self.codes, self.classes = chosen.rows, chosen.codes, chosen.classes
+        usable = features.labelled(label, split)
+        self.rows, self.codes, self.classes = usable.rows, usable.codes, usable.classes
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -17,7 +17,7 @@ from stores.json_types import JsonObject
 
 
 def fewshot_from_bank(bank: Path | str, model: str, protocol: Protocol, **options: Any) -> JsonObject:
-    """`fewshots_from_bank` for one model."""
+    """Run `fewshots_from_bank` for one model."""
     return fewshots_from_bank(bank, [model], protocol, **options)[0]
 
 
@@ -82,7 +82,7 @@ def fewshots_from_bank(
 def _paired(
     result: FewShotResult, results: Sequence[FewShotResult], several: Sequence[Features]
 ) -> list[JsonObject]:
-    """Differences of a result from each other one."""
+    """Return the differences between a result and each other one."""
     return [
         {"model": features.title, **result.minus(other).to_dict()}
         for features, other in zip(several, results, strict=True)
@@ -91,13 +91,13 @@ def _paired(
 
 
 def _masked(result: FewShotResult) -> JsonObject:
-    """Rows that were not used, by reason."""
+    """Count the rows that were not used, by reason."""
     assert result.usable is not None
     others: JsonObject = {"other_splits": dict(result.others), "split_notes": list(result.split_notes)}
     return {**result.usable.to_dict(), **others}
 
 
-#: Members of a report that say what was asked and used; the rest are metrics.
+#: Members of a report that describe settings and inputs; all others are metrics.
 _ASKED = (*Protocol.__dataclass_fields__, "model", "split", "backend", "device")
 _FAILURES = ("failed", "unlabelled", "outside_split")
 _APART = (*_ASKED, *_FAILURES, "feature", "seconds")

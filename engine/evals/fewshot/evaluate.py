@@ -66,12 +66,12 @@ def evaluate_together(
 ) -> list[FewShotResult]:
     """Run a protocol on several models' features of the same images, all on the same episodes.
 
-    Rows that one model has no embedding of are used for none. `FewShotResult.minus` gives paired differences.
+    Rows that lack one model's embedding are left out for all. `FewShotResult.minus` gives paired differences.
 
     Args:
         features: of the same images; labels, patients and splits are those of the first.
-        computes: one for each.
-        clock: that has counted since the start; by default it starts now.
+        computes: one `Compute` for each model.
+        clock: a clock that is running already; by default it starts now.
 
     Raises:
         Refused: as `evaluate`.
@@ -79,8 +79,8 @@ def evaluate_together(
     clock = clock or Clock()
     first, rows = features[0], len(features[0])
     _check_memory(options, computes[0], len(features))
-    chosen = _split(first, options.split)
-    inside = None if chosen is None else chosen.rows["split"]
+    splits = _split(first, options.split)
+    inside = None if splits is None else splits.rows["split"]
     read, have = first.labels, np.logical_and.reduce([model.ok for model in features])
     if inside is not None:
         read = Labels(np.where(inside, read.codes, -1), read.names)
@@ -105,7 +105,7 @@ def evaluate_together(
     drawable = np.zeros(rows, np.bool_)
     for part in pools.values():
         drawable[part] = True
-    about = _About(first, options, protocol, notes, patients, tuple(large), read, drawable, usable, chosen)
+    about = _About(first, options, protocol, notes, patients, tuple(large), read, drawable, usable, splits)
     return [
         about.result(run, key, clock, compute.backend) for key, compute in zip(keys, computes, strict=True)
     ]
@@ -113,7 +113,7 @@ def evaluate_together(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _About:
-    """What the results of all models have in common."""
+    """Data that the results of all models share."""
 
     features: Features
     options: Options
@@ -124,16 +124,16 @@ class _About:
     labels: Labels
     drawable: NDArray[np.bool_]
     usable: Usable
-    chosen: SplitRows | None
+    splits: SplitRows | None
 
     @cached_property
     def units(self) -> NDArray[np.int64]:
-        """int64 [N], what an interval is over: patients, or images where none are known."""
+        """int64 [N], the units of an interval: patients, or images where no patients are known."""
         rows = len(self.features)
         return fill_singletons(np.full(rows, -1) if self.patients is None else self.patients)
 
     def result(self, run: Run, key: str, clock: Clock, backend: str) -> FewShotResult:
-        """The result of one model."""
+        """Return the result of one model."""
         tally, names = run.tallies[key], self.labels.names
         interval = intervals.over_episodes(tally.accuracies, population=self.protocol.published)
         boot = per_patient = None
@@ -168,36 +168,36 @@ class _About:
             images=Table(images, {"": rows}),
             drawable=self.drawable,
             usable=self.usable,
-            others={} if self.chosen is None else self.chosen.others,
-            split_notes=() if self.chosen is None else self.chosen.notes,
+            others={} if self.splits is None else self.splits.others,
+            split_notes=() if self.splits is None else self.splits.notes,
             backend="faiss" if backend == "faiss" else "array",
         )
 
 
 def _split(features: Features, word: str | None) -> SplitRows | None:
-    """The rows of the split that is asked for."""
+    """Find the rows of the requested split."""
     if word is None:
         return None
-    chosen = features.split_rows({"split": word})
-    if not chosen.rows["split"].any():
+    rows_of = features.split_rows({"split": word})
+    if not rows_of.rows["split"].any():
         known = features.split_names
         what = "The bank has" if features.source is not None else "There are"
         remedy = "name one of these" if known else f"leave --split out, or {features.split_remedy}"
         raise Refused(f"split {word!r}", f"{what} {', '.join(known) or 'no splits'}", remedy)
-    return chosen
+    return rows_of
 
 
 def _per_patient(
     correct: NDArray[np.int64], queries: NDArray[np.int64], units: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Right answers and queries of each patient who was asked, float64 [2, G]."""
+    """Count correct answers and queries of each patient that was queried, float64 [2, G]."""
     rows = np.flatnonzero(queries)
     _, codes = np.unique(units[rows], return_inverse=True)
     return np.stack([np.bincount(codes, weights=counts[rows]) for counts in (correct, queries)])
 
 
 def _check_memory(options: Options, compute: Compute, models: int) -> None:
-    """Each model's accuracies are kept, and copied once or twice for intervals and the record."""
+    """Refuse more accuracies than memory holds: each model's are copied up to twice later."""
     needed = options.episodes * models * 8 * 4
     compute.check_memory(needed, f"{options.episodes:,} episodes of {models} models", "lower --episodes")
 
@@ -229,7 +229,7 @@ def fewshot(
         data_set: name or digest that, with the protocol, decides which episodes are drawn; the model does
             not, so that models are compared on the same episodes.
         ok: bool [N], rows that have features, if known; else all numbers are looked at.
-        backend: `array` (numpy, or torch on a device) or `faiss`, which answers alike; `auto` is `array`.
+        backend: `array` (numpy, or torch on a device) or `faiss`, with equal results; `auto` is `array`.
         device: `cpu` or `cuda[:N]`; `auto` is where the features are, since bringing features of the CPU to
             a device takes longer than the evaluation.
         threads: on the CPU. Default: all usable cores.
@@ -269,7 +269,7 @@ def compare(
 ) -> dict[str, FewShotResult]:
     """Run a protocol on several models' features of the same images, all on the same episodes.
 
-    Rows that one model has no embedding of are masked for all. Arguments otherwise as for `fewshot`;
+    Rows that lack the embedding of one model are masked for all. Arguments otherwise as for `fewshot`;
     `names` are what integer labels stand for. `FewShotResult.minus` gives paired differences.
     """
     options = Options.of(protocol or Protocol(), bootstrap=bootstrap)
@@ -285,7 +285,7 @@ def compare(
 
 
 def compute_for(array: Any, device: str, threads: int | None, backend: str) -> Compute:
-    """Decide where to compute, `auto` being where the features are.
+    """Choose where to compute; `auto` takes the device that holds the features.
 
     Bringing features of the CPU to a device takes longer than the evaluation; torch is imported only if a
     device is named.

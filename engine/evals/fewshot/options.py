@@ -1,4 +1,4 @@
-"""How few-shot episodes are drawn and classified."""
+"""Options of few-shot evaluations: the drawing and classification of episodes."""
 
 from dataclasses import dataclass, fields
 
@@ -9,9 +9,9 @@ from stores import limits
 
 MODES = ("default", "as-published")
 
-#: Classes an episode where nothing is said, or all there are if these are fewer.
+#: Default number of classes an episode; all classes if there are fewer.
 USUAL_WAYS = 5
-#: Largest values of a protocol: no study has had a thousandth of them.
+#: Upper limits of a protocol's values, a thousand times what any study has used.
 MOST = {"n_way": 1_000_000, "n_shot": 10_000_000, "n_query": 10_000_000, "episodes": 10_000_000}
 
 
@@ -75,17 +75,17 @@ class Protocol:
 
     @property
     def ways(self) -> int:
-        """Classes an episode: `n_way`, which an evaluation has made a number."""
+        """`n_way` as a number; only an evaluation that has run is sure to have it."""
         return USUAL_WAYS if self.n_way is None else self.n_way
 
     def identity(self, data_set: str) -> Identity:
-        """What decides the episodes; the model is no part of it."""
+        """Return what determines the episodes; the model is not part of it."""
         return Identity(self.seed, data_set, self.ways, self.n_shot, self.n_query)
 
 
 @dataclass(frozen=True)
 class Options(Protocol):
-    """A protocol, and what of the features it is run on.
+    """A protocol, and the part of the features that it is run on.
 
     Attributes:
         split: draw images of this split only; None for all.
@@ -110,10 +110,10 @@ class Options(Protocol):
 
     @classmethod
     def of(cls, protocol: Protocol, split: str | None = None, bootstrap: int = 0) -> "Options":
-        """Options that run a protocol."""
+        """Return options that run a protocol."""
         return cls(**vars(protocol), split=split, bootstrap=bootstrap)
 
     @property
     def protocol(self) -> Protocol:
-        """The protocol alone."""
+        """The protocol without the other options."""
         return Protocol(**{field.name: getattr(self, field.name) for field in fields(Protocol)})

@@ -1,4 +1,4 @@
-"""Which classes and images of the features episodes are drawn from."""
+"""The classes and images that episodes are drawn from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ PUBLISHED_POOL = 10_001
 def resolved(
     protocol: Protocol, groups: NDArray[np.int64] | None, codes: NDArray[np.integer]
 ) -> tuple[Protocol, tuple[str, ...]]:
-    """The protocol with a number of classes and with patients apart or not, and what is to be said of it.
+    """Return the protocol with `n_way` and `group_disjoint` decided, and notes on that decision.
 
     Args:
         codes: labels of the usable rows.
@@ -43,7 +43,7 @@ def resolved(
 
 
 def pools_of(codes: NDArray[np.integer], usable: Rows, protocol: Protocol, data_set: str) -> dict[int, Rows]:
-    """Rows of each class that may be drawn, sorted by row; classes sorted by code."""
+    """Return the rows of each class that may be drawn, sorted; classes sorted by code."""
     identity = protocol.identity(data_set)
     if protocol.published:
         usable = smallest_keys(identity.stream("pool"), usable, len(codes), PUBLISHED_POOL)

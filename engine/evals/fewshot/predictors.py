@@ -14,7 +14,7 @@ from engine.kernels import faiss_library, prototypes
 from engine.kernels.episodes import Episodes
 from engine.runtime import float32_products
 
-#: Threads that still help.
+#: More threads than this bring no further speed.
 _MOST_THREADS = 16
 
 Predictor = Callable[[Episodes], NDArray[np.int16]]
@@ -72,7 +72,7 @@ def _on_cpu(array: Any) -> NDArray[Any]:
 
 
 def _on_device(array: Any, device: str) -> Any:
-    """A tensor on the device."""
+    """Copy an array to a tensor on the device."""
     import torch
 
     return array.to(device) if is_torch(array) else torch.tensor(array, device=device)

@@ -1,4 +1,4 @@
-"""What a few-shot evaluation returns."""
+"""Results of a few-shot evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Difference:
 
     Attributes:
         mean: a fraction; ci95: half width of its 95 % interval over episodes.
-        patients: its interval over the patients asked.
+        patients: its interval over the patients queried.
     """
 
     mean: float
@@ -40,7 +40,7 @@ class Difference:
     patients: ClusterInterval
 
     def to_dict(self) -> JsonObject:
-        """`{difference, ci95, low, high, patients}`; `low` and `high` are over episodes."""
+        """Return `{difference, ci95, low, high, patients}`; `low` and `high` are over episodes."""
         return {
             "difference": self.mean,
             "ci95": self.ci95,
@@ -52,7 +52,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """What a protocol found with one model.
+    """Result of a few-shot protocol for one model.
 
     Attributes:
         protocol: as it was run, its `n_way` a number and `group_disjoint` true or false.
@@ -65,13 +65,13 @@ class FewShotResult:
         episodes_digest: SHA-256 of the drawn rows: results with equal digests are paired.
         per_patient: float64 [2, G], right answers and queries of each patient; None where no usable image has
             a group.
-        notes: what a reader must know, one sentence each.
-        bootstrap: interval over patients (groups), if asked for.
+        notes: remarks for the reader, one sentence each.
+        bootstrap: interval over patients (groups), if requested.
         seconds: by stage.
         images: `truth`, `queries` and `correct` of each image that was a query.
         drawable: bool [N], images that could be drawn.
         usable: images with a label and an embedding in the split, and counts of the others.
-        others: split -> its rows that were not asked for. split_notes: which split was taken for which word.
+        others: split -> its rows that were not used. split_notes: which split each word was matched to.
         backend: that classified the queries.
     """
 
@@ -105,7 +105,7 @@ class FewShotResult:
 
     @property
     def patients(self) -> ClusterInterval:
-        """95 % interval of the accuracy over the patients asked (see `ratio_interval`)."""
+        """95 % interval of the accuracy over the patients queried (see `ratio_interval`)."""
         return (
             ClusterInterval.undefined(NO_GROUP)
             if self.per_patient is None
@@ -113,7 +113,9 @@ class FewShotResult:
         )
 
     def minus(self, other: "FewShotResult") -> Difference:
-        """Difference of the accuracies on the same episodes, with 95 % intervals over episodes and patients.
+        """Return the difference of the accuracies on the same episodes, with intervals.
+
+        The 95 % intervals are over episodes and over patients.
 
         Raises:
             Refused: the two saw different episodes.

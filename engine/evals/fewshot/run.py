@@ -1,4 +1,4 @@
-"""Drawing block after block of episodes, and counting what each model answers."""
+"""Drawing of episodes block by block, and counts of each model's predictions."""
 
 import hashlib
 import time
@@ -18,7 +18,7 @@ _MOST_CONFUSED = 2000
 
 
 class Clock:
-    """Seconds of each stage, those of one model apart."""
+    """Seconds of each stage, with the classification of each model counted separately."""
 
     def __init__(self) -> None:
         self._last, self._shared = time.perf_counter(), dict[str, float]()
@@ -32,7 +32,7 @@ class Clock:
         self._last = now
 
     def of(self, model: str) -> dict[str, float]:
-        """Stages of all models together, and the kernel's of this one."""
+        """Return the stages that all models share, and the kernel's time of this model."""
         stages = {**self._shared, "kernel": self._own.get(model, 0.0)}
         return {name: round(seconds, 6) for name, seconds in stages.items()}
 
@@ -49,8 +49,10 @@ class Tally:
         right = predicted == np.arange(predicted.shape[1])[:, None]
         self.accuracies[start : start + len(drawn)] = right.mean(axis=(1, 2))
         if self.confusion is not None:
-            chosen = np.take_along_axis(drawn.classes[:, :, None], predicted.astype(np.int64), axis=1)
-            cells = drawn.classes[:, :, None] * len(self.confusion) + chosen
+            predicted_classes = np.take_along_axis(
+                drawn.classes[:, :, None], predicted.astype(np.int64), axis=1
+            )
+            cells = drawn.classes[:, :, None] * len(self.confusion) + predicted_classes
             self.confusion += np.bincount(cells.ravel(), minlength=self.confusion.size).reshape(
                 self.confusion.shape
             )
@@ -58,7 +60,7 @@ class Tally:
 
 
 class Run:
-    """Draws block after block of episodes and lets each model predict them.
+    """A run that draws episodes block by block and has each model predict them.
 
     Attributes:
         digest: SHA-256 of the drawn rows.

@@ -1,4 +1,4 @@
-"""What mode `as-published` does not reproduce of the study's code."""
+"""Differences that remain between mode `as-published` and the study's code."""
 
 from engine.evals.invariance.options import InvarianceOptions
 from engine.recipes import Recipe

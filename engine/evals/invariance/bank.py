@@ -49,7 +49,7 @@ def invariances_from_bank(
     return list(run.result.transforms)
 
 
-#: Members of a report that say what was asked and used; the rest are metrics.
+#: Members of a report that describe settings and inputs; all others are metrics.
 _ASKED = ("model", "mode", "transform", "images", "seed", "arithmetic", "batch_norm")
 _APART = (*_ASKED, "feature", "seconds", "covariance", "not_reproduced", "failed", "transformed")
 
@@ -82,10 +82,10 @@ def _record(features: Features, run: Run, result: Invariance, start: float) -> N
         failures=setting.failures,
         predictions=result.predictions(),
     )
-    more: JsonObject = {name: report[name] for name in ("transformed", "covariance", "not_reproduced")}
-    more |= {"rows": sample.scored.tolist(), "precision": runtime.numerics}
+    more_used: JsonObject = {name: report[name] for name in ("transformed", "covariance", "not_reproduced")}
+    more_used |= {"rows": sample.scored.tolist(), "precision": runtime.numerics}
     settings = {**{name: report[name] for name in _ASKED}, "views": result.views.count}
-    keep_record(report, "invariance", features, settings, used, outcome, more)
+    keep_record(report, "invariance", features, settings, used, outcome, more_used)
 
 
 def multiview_from_bank(

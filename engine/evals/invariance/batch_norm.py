@@ -16,7 +16,7 @@ from engine.runtime import Runtime, autocast
 
 
 class BatchNormEncoder:
-    """Encodes each batch in one forward pass, normalised by its own statistics.
+    """Encoder of whole batches in one forward pass, each normalised by its own statistics.
 
     Args:
         spec: weights, architecture and the normalisation of the pixels.
@@ -39,10 +39,10 @@ class BatchNormEncoder:
                 part.momentum = 0.0
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """float32 [B, d] of uint8 [B, S, S, 3], on the runtime's device.
+        """Encode uint8 [B, S, S, 3] as float32 [B, d] on the runtime's device.
 
         Raises:
-            Refused: one image, so small that some layer has one value a channel: it has no variance.
+            Refused: a single image so small that some layer has one value a channel, which has no variance.
         """
         try:
             with autocast(self.runtime):

@@ -45,7 +45,7 @@ _SAME_IMAGE = 0.99
 
 @dataclass(frozen=True)
 class Access:
-    """How the encoder and the images of a feature are reached.
+    """Where the encoder and the images of a feature are, and on which device they are used.
 
     Attributes:
         weights, root, device: as for `engine.embed.restore.restore`.
@@ -100,7 +100,7 @@ def measure(
     on_progress: OnProgress | None = None,
     skip_undefined: bool = False,
 ) -> Run:
-    """Evaluate with files in places of their own; keeps no record.
+    """Evaluate, with weights and images in other places if necessary; keep no record.
 
     Args:
         features: of a bank.
@@ -166,7 +166,7 @@ class _Measurement:
         return Run(result, backbone.runtime, self.made.seconds)
 
     def _planned(self) -> "list[Views]":
-        """The views of every transform."""
+        """Return the views of every transform."""
         from engine.evals.invariance.view_store import Views
         from engine.kernels.transforms import find_transform
 
@@ -187,7 +187,7 @@ class _Measurement:
         self.whitening = Whitening(self.statistics.whitener, arithmetic=arithmetic, device=device)
 
     def _refuse_none_present(self) -> list[int]:
-        """The scored rows without failure; at least one must be there."""
+        """Return the scored rows that have not failed; refuse if there are none."""
         present = [r for r in self.sample.scored.tolist() if r not in self.made.failures]
         self.present = np.array(present, np.intp)
         if not present:
@@ -210,7 +210,7 @@ class _Measurement:
                 raise self._colourless(views)
 
     def _check_images(self) -> None:
-        """At least one image must be there, and be the one that was embedded."""
+        """Refuse unless at least one image can be read and is the one that was embedded."""
         present = self._refuse_none_present()
         references = {row: self.views.read(self.reference, row) for row in set(present)}
         self.originals = {row: views for row, views in references.items() if views is not None}
@@ -275,7 +275,7 @@ class _Measurement:
     def _pictures(self, views: "Views") -> Pictures:
         from engine.evals.invariance.view_pixels import show
 
-        return lambda rows, chosen: show(self.backbone, views, rows, chosen)
+        return lambda rows, positions: show(self.backbone, views, rows, positions)
 
     def _setting(self) -> Setting:
         options, recipe = self.options, self.backbone.made.recipe
@@ -303,12 +303,12 @@ class _Measurement:
 
 
 def _baseline(images: NDArray[np.float64], groups: NDArray[np.int64]) -> Baseline:
-    """Mean cosine of images of different patients, [n, d] unit vectors."""
+    """Return the mean cosine of images of different patients, [n, d] unit vectors."""
     defined = np.isfinite(images).all(axis=1)
     interval, pairs = mean_across_groups(images[defined], images[defined], groups[defined])
     return Baseline(interval.mean, interval.ci95, pairs // 2)
 
 
 def _codes(failures: Iterable[BadImage]) -> dict[str, int]:
-    """Reason -> number of images."""
+    """Count images by reason."""
     return dict(Counter(failure.code for failure in failures))

@@ -1,8 +1,8 @@
 """Multi-view invariance: two pictures of one study or patient, compared by their stored features alone.
 
 Frontal and lateral (CheXpert), left and right eye (EyePACS). The scored patients are halved; each half is
-whitened by mean and covariance of all images of other patients than its own, so that no pair helps to make
-its own yardstick, even where every image is in a pair.
+whitened by mean and covariance of all images of patients outside it, so that no pair influences the
+statistics that it is measured by, even where every image is in a pair.
 """
 
 from dataclasses import dataclass, replace
@@ -32,17 +32,17 @@ UnitVectors = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MultiViewResult:
-    """How alike two views of a study are.
+    """Result of multi-view invariance.
 
     Attributes:
-        pairs: all that can be made; first, second: intp [n], rows of those compared.
+        pairs: number of possible pairs; first, second: intp [n], rows of those compared.
         groups: int64 [n], their patients. halves: int64 [n], 0 or 1, by patient.
         cosine, distance: float64 [n].
         summary: means with intervals over patients; the baseline is over all pairs of a first and a second
             view of different patients of one half.
         statistics: mean and covariance that each half was whitened by.
         options: what was measured.
-        notes: what a reader must know.
+        notes: remarks for the reader.
     """
 
     pairs: Pairs
@@ -105,8 +105,8 @@ def evaluate(features: Features, options: MultiViewOptions, compute: Compute) ->
         Refused: as `find_pairs` and `statistics_of`; fewer pairs than asked for; pairs of one patient only.
     """
     pairs = find_pairs(features, options)
-    chosen = _choose(len(pairs.first), options)
-    first, second = pairs.first[chosen], pairs.second[chosen]
+    drawn = _choose(len(pairs.first), options)
+    first, second = pairs.first[drawn], pairs.second[drawn]
     groups = _patients(features, first, second)
     halves = _halves(groups[first], options.seed)
     if is_torch(features.array):
@@ -114,11 +114,13 @@ def evaluate(features: Features, options: MultiViewOptions, compute: Compute) ->
     cosine, distance = np.empty(len(first)), np.empty(len(first))
     statistics, unit = [], []
     for half in (0, 1):
-        at = np.flatnonzero(halves == half)
-        whitened_by = _statistics(features, groups, first[at], options, compute)
+        pairs_of_half = np.flatnonzero(halves == half)
+        whitened_by = _statistics(features, groups, first[pairs_of_half], options, compute)
         whitening = Whitening(whitened_by.whitener, arithmetic=options.arithmetic, device=compute.device)
-        a, b, cosine[at], distance[at] = _compare(whitening, features.array, first[at], second[at])
-        unit.append((a, b, groups[first[at]]))
+        a, b, cosine[pairs_of_half], distance[pairs_of_half] = _compare(
+            whitening, features.array, first[pairs_of_half], second[pairs_of_half]
+        )
+        unit.append((a, b, groups[first[pairs_of_half]]))
         statistics.append(whitened_by)
     summary = summarise(cosine[:, None], distance[:, None], groups[first])
     summary = replace(summary, baseline=_baseline(unit), reason=too_few(summary.n, "pairs"))
@@ -135,7 +137,7 @@ def _statistics(
     options: MultiViewOptions,
     compute: Compute,
 ) -> Statistics:
-    """Mean and covariance of the images of other patients than some pairs'."""
+    """Compute mean and covariance of images of all patients but those of the given pairs."""
     rows = np.flatnonzero(features.ok & ~np.isin(groups, groups[first]))
     if len(rows) < 2:
         raise Refused(
@@ -160,7 +162,7 @@ def _choose(count: int, options: MultiViewOptions) -> NDArray[np.intp]:
 
 
 def _patients(features: Features, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.int64]:
-    """int64 [N] groups of all rows; the two of a pair share a group of their own where none is named."""
+    """Return groups of all rows, int64 [N]; a pair without named groups gets a group of its own."""
     codes = features.texts("group")[0].copy()
     top = int(codes.max(initial=-1)) + 1
     for a, b in zip(first.tolist(), second.tolist(), strict=True):
@@ -173,7 +175,7 @@ def _patients(features: Features, first: NDArray[np.intp], second: NDArray[np.in
 
 
 def _halves(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """0 or 1 for each pair, by patient."""
+    """Assign each pair to half 0 or 1, by patient."""
     names, codes = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         raise Refused("Pairs of one patient only", "Two patients are needed to halve them", "add pairs")
@@ -186,25 +188,25 @@ def _halves(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 def _compare(
     whitening: Whitening, features: NDArray[Any], first: NDArray[np.intp], second: NDArray[np.intp]
 ) -> tuple[UnitVectors, UnitVectors, NDArray[np.float64], NDArray[np.float64]]:
-    """Unit vectors of both views (float32: 8 d bytes a pair), the pairs' cosines and distances."""
+    """Return unit vectors of both views (float32: 8 d bytes a pair), cosines and distances of the pairs."""
     count, rank = len(first), whitening.whitener.rank
     a, b = np.empty((count, rank), np.float32), np.empty((count, rank), np.float32)
     cosine, distance = np.empty(count), np.empty(count)
     for start in range(0, count, BLOCK_ROWS):
-        at = slice(start, start + BLOCK_ROWS)
-        x, y = (whitening(features[rows[at]]).astype(np.float64) for rows in (first, second))
-        distance[at] = np.linalg.norm(x - y, axis=1)
+        block = slice(start, start + BLOCK_ROWS)
+        x, y = (whitening(features[rows[block]]).astype(np.float64) for rows in (first, second))
+        distance[block] = np.linalg.norm(x - y, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
-        cosine[at] = np.einsum("ij,ij->i", x, y)
-        a[at], b[at] = x, y
+        cosine[block] = np.einsum("ij,ij->i", x, y)
+        a[block], b[block] = x, y
     return a, b, cosine, distance
 
 
 def _baseline(
     halves: list[tuple[UnitVectors, UnitVectors, NDArray[np.int64]]],
 ) -> Baseline:
-    """Mean over pairs of different patients within each half, weighted by their number; its interval."""
+    """Return the mean over pairs of different patients of one half, weighted by their number."""
     means, errors, counts = [], [], []
     for a, b, groups in halves:
         known = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)

@@ -1,4 +1,4 @@
-"""What an invariance is measured on: options, and which images are scored and which give the covariance."""
+"""Options of invariance, and the draw of the images to score and of those that give the covariance."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,11 +12,11 @@ from engine.kernels.whitening import Regularisation
 from stores.limits import check_seed, check_whole
 
 Mode = Literal["default", "as-published"]
-#: Images scored unless asked otherwise; at most half of a small bank, since the rest gives the covariance.
+#: Default number of scored images; at most half of a small bank, since the rest gives the covariance.
 IMAGES = 100
-#: Fewest scored images that a number is given for: below, an average says little of the model.
+#: Fewest scored images for which a number is given; an average over fewer says little about the model.
 LEAST_IMAGES = 10
-#: At most; all views of an image are in memory at a time.
+#: Most views of an image; all of them are in memory at a time.
 MAX_VIEWS, MAX_IMAGES = 100_000, 100_000_000
 #: Ridge of the study's code, and its rule for the images that the covariance is taken from.
 _PUBLISHED_RIDGE, _PUBLISHED_LEAST, _PUBLISHED_SHARE = 1e-6, 1000, 0.1
@@ -24,7 +24,7 @@ _PUBLISHED_RIDGE, _PUBLISHED_LEAST, _PUBLISHED_SHARE = 1e-6, 1000, 0.1
 
 @dataclass(frozen=True)
 class InvarianceOptions:
-    """What to measure and how.
+    """Options of invariance to synthetic transforms.
 
     Attributes:
         transforms: names of `engine.kernels.transforms`.
@@ -78,7 +78,7 @@ class InvarianceOptions:
 
 @dataclass(frozen=True)
 class MultiViewOptions:
-    """What to pair and how to compare.
+    """Options of multi-view invariance: the views to pair, and the comparison.
 
     Attributes:
         pair: the two values of the view column, e.g. ("lateral", "frontal"); None takes the only two there
@@ -108,7 +108,7 @@ class MultiViewOptions:
 
 @dataclass(frozen=True)
 class Sample:
-    """Which images are used for what.
+    """Rows of the images that are scored, and of those that give the covariance.
 
     Attributes:
         scored: rows, in the order drawn as published (then perhaps repeated), else ascending.
@@ -120,7 +120,7 @@ class Sample:
 
 
 def draw(ok: NDArray[np.bool_], groups: NDArray[np.int64], options: InvarianceOptions) -> Sample:
-    """Choose images. By default none is used twice, and the covariance sees no patient that is scored.
+    """Draw images to score. By default none is used twice, and the covariance sees no patient that is scored.
 
     Args:
         ok: bool [N], rows with an embedding; groups: [N], see `compact_groups`.
@@ -139,14 +139,14 @@ def draw(ok: NDArray[np.bool_], groups: NDArray[np.int64], options: InvarianceOp
             "lower --images",
         )
     scored = np.sort(stream.permutation(rows)[:wanted])
-    rest = rows[~np.isin(groups[rows], groups[scored])]
-    if len(rest) < 2:
+    unscored = rows[~np.isin(groups[rows], groups[scored])]
+    if len(unscored) < 2:
         raise Refused(
-            f"{len(rest)} images are of no patient among the {wanted} scored images (of {len(rows)})",
+            f"{len(unscored)} images are of no patient among the {wanted} scored images (of {len(rows)})",
             "The covariance comes from other patients than the scored images",
             "lower --images, or add images",
         )
-    return Sample(scored, rest)
+    return Sample(scored, unscored)
 
 
 def _draw_published(

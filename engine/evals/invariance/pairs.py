@@ -1,4 +1,4 @@
-"""Which images show one study: pairs for multi-view invariance, by the columns study (or group) and view."""
+"""Pairs of images of one study for multi-view invariance, by the columns study (or group) and view."""
 
 from dataclasses import dataclass
 
@@ -71,7 +71,7 @@ def find_pairs(features: Features, options: MultiViewOptions) -> Pairs:
 
 
 def _texts(features: Features, column: str) -> NDArray[np.object_]:
-    """A column as texts [N], "" where missing."""
+    """Return a column as texts [N], "" where missing."""
     codes, names = features.texts(column)
     return np.array([*names, ""], dtype=object)[codes]
 

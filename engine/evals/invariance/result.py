@@ -1,4 +1,4 @@
-"""What an invariance to synthetic transforms returns."""
+"""Results of invariance to synthetic transforms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 #: (rows, views) -> uint8 [1 + views, S, S, 3] of each row, the image first; or why it cannot be read.
 Pictures: TypeAlias = "Callable[[Sequence[int], Sequence[int]], list[NDArray[np.uint8] | str]]"
-#: Columns, and cosines in all, that are kept beside a record at most; of more views only the means are.
+#: Limits of the tables beside a record: columns, and cosines in all. Beyond them only means over views stay.
 MOST_VIEWS, MOST_COSINES = 4096, 50_000_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Setting:
-    """What all transforms of a run have in common.
+    """Settings and counts that all transforms of a run share.
 
     Attributes:
         model, feature: title and full name. bank: its folder's name.
@@ -67,7 +67,7 @@ class Setting:
         return sum(self.failures.values())
 
     def to_dict(self) -> JsonObject:
-        """Return what of it stands in every transform's report."""
+        """Return the members that stand in every transform's report."""
         options = self.options
         return {
             "bank": self.bank,
@@ -148,11 +148,11 @@ class Invariance:
         """
         if not len(self.rows):
             return None
-        rows, at, drawn = np.unique(self.rows, return_index=True, return_counts=True)
-        cosine = self.cosine[at]
+        rows, first, drawn = np.unique(self.rows, return_index=True, return_counts=True)
+        cosine = self.cosine[first]
         images: dict[str, Column] = {
             "cosine": mean_of_views(cosine),
-            "mahalanobis": self.distance[at].mean(axis=1),
+            "mahalanobis": self.distance[first].mean(axis=1),
             "drawn": drawn.astype(np.int64),
         }
         if self.views.count <= MOST_VIEWS and cosine.size <= MOST_COSINES:
@@ -166,7 +166,7 @@ class Invariance:
         parameters = np.array(self.views.parameters, np.float64).reshape(self.views.count, len(names))
         return {
             "view": np.arange(self.views.count),
-            **{name: parameters[:, at] for at, name in enumerate(names)},
+            **{name: parameters[:, column] for column, name in enumerate(names)},
             "cosine": mean_of_images(self.cosine),
         }
 
@@ -179,20 +179,20 @@ class Invariance:
             "mode": self.setting.options.mode,
             "transform": self.transform,
         }
-        rest: JsonObject = {"grey": self.grey, "failed": self.setting.failed, **self.setting.to_dict()}
+        shared: JsonObject = {"grey": self.grey, "failed": self.setting.failed, **self.setting.to_dict()}
         if not len(self.rows):
             undefined = dict.fromkeys(("cosine", "ci95", "mahalanobis", "baseline"), nan)
-            return {**body, **undefined, "n": 0, "reason": self.reason, **rest}
+            return {**body, **undefined, "n": 0, "reason": self.reason, **shared}
         numbers = self.summary.to_dict()
-        return {**body, **numbers, "views": self.views.count, **rest, "seconds": round(self.seconds, 4)}
+        return {**body, **numbers, "views": self.views.count, **shared, "seconds": round(self.seconds, 4)}
 
     def to_dict(self) -> JsonObject:
-        """Return the report, less what names the features and what the bank's caches change."""
+        """Return the report without the features' names and without what depends on the bank's caches."""
         body = {name: value for name, value in self.report.items() if name not in _ASIDE}
         return {**body, "covariance": self.setting.statistics.numbers()}
 
 
-#: Members of a report that are no result.
+#: Members of a report that are not results.
 _ASIDE = (
     *("model", "feature", "bank", "views_made", "views_kept", "views_damaged", "seconds"),
     *("record", "record_reason"),
@@ -201,7 +201,7 @@ _ASIDE = (
 
 @dataclass(frozen=True, eq=False)
 class InvarianceResult:
-    """Results of all transforms that were asked for, in their order.
+    """Results of all requested transforms, in the order requested.
 
     Attributes:
         transforms: one result each.
@@ -211,12 +211,12 @@ class InvarianceResult:
 
     @property
     def setting(self) -> Setting:
-        """What they have in common."""
+        """The setting that all transforms share."""
         return self.transforms[0].setting
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know, one sentence each."""
+        """Remarks for the reader, one sentence each."""
         return self.setting.not_reproduced
 
     def metrics(self) -> dict[str, Metric]:

@@ -1,4 +1,4 @@
-"""Statistics of a bank's features, computed once and kept in the bank under everything they depend on."""
+"""Statistics of a bank's features, computed once and cached in the bank under a key of all their inputs."""
 
 import hashlib
 import time
@@ -17,13 +17,13 @@ from stores.json_types import JsonObject
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
-#: Changes whenever the statistics come out otherwise; part of every key.
+#: Version of the algorithm, part of every key: raised whenever the statistics change.
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """A whitener and where it came from.
+    """A whitener, and whether it was read from the bank's cache.
 
     Attributes:
         cached: `factor` (all was kept), `moments` (mean and covariance were), or empty.

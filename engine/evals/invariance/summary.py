@@ -1,4 +1,4 @@
-"""An invariance in numbers: means with intervals over patients, and what different images give."""
+"""Summary of an invariance: means with intervals over patients, and the baseline of different images."""
 
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -13,13 +13,13 @@ from stores.json_types import JsonObject
 
 _TWO = "an interval needs two images of different patients"
 _THREE = "an interval needs images of three different patients"
-#: Numbers that are undefined where a summary has a reason.
+#: Fields that are undefined where a summary has a reason.
 _NUMBERS = ("cosine", "ci95", "mahalanobis", "mahalanobis_ci95", "baseline", "baseline_ci95")
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Mean cosine between different images, what a model that recognises nothing gives.
+    """Mean cosine between different images: the value of a model that recognises nothing.
 
     Attributes:
         mean, ci95: NaN where they are undefined. pairs: of images of different patients.
@@ -47,7 +47,7 @@ class Summary:
         n, groups: images with a cosine, and their patients.
         undefined: cosines of views that are undefined.
         baseline: of different images.
-        reason: why the numbers above stand for nothing; "" where they hold.
+        reason: why the numbers above are not valid; "" where they are.
     """
 
     cosine: float

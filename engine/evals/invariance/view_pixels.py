@@ -103,30 +103,35 @@ def render(image: torch.Tensor, views: Views, recipe: Recipe) -> torch.Tensor:
     parts = []
     for start in range(0, len(views.parameters), step):
         made = _made(transform, image, views.parameters[start : start + step], frame)
-        whole = views.published and views.transform != "resized_crop"
-        parts.append(_finish(made, recipe) if whole else made)
+        full_size = views.published and views.transform != "resized_crop"
+        parts.append(_finish(made, recipe) if full_size else made)
     return torch.cat(parts)
 
 
 def _made(
-    transform: transforms.Transform, image: torch.Tensor, at: Sequence[transforms.Parameters], frame: Frame
+    transform: transforms.Transform,
+    image: torch.Tensor,
+    parameters: Sequence[transforms.Parameters],
+    frame: Frame,
 ) -> torch.Tensor:
-    """Views; a picture that the transform cannot be applied to is refused with the transform's name."""
+    """Make views; refuse a picture that the transform cannot be applied to, naming the transform."""
     try:
-        return transform.render(image, at, frame)
+        return transform.render(image, parameters, frame)
     except BadImage as error:
         raise BadImage(error.code, f"{transform.name}: {error.detail}", pending=error.pending) from None
 
 
 def show(
-    backbone: Restored, views: Views, rows: Sequence[int], chosen: Sequence[int]
+    backbone: Restored, views: Views, rows: Sequence[int], positions: Sequence[int]
 ) -> list[NDArray[np.uint8] | str]:
-    """Render the pixels that the backbone sees: uint8 [1 + chosen, S, S, 3] of each row, the image first.
+    """Render the pixels that the backbone sees, row by row: uint8 [1 + len(positions), S, S, 3].
+
+    The image itself comes first, then its views at these positions of `views`.
 
     An image whose features are kept, but that cannot be read any more, gives the reason instead.
     """
     recipe = published_recipe(backbone.spec) if views.published else backbone.spec.recipe
-    drawn = replace(views, parameters=tuple(views.parameters[i] for i in chosen))
+    drawn = replace(views, parameters=tuple(views.parameters[i] for i in positions))
     shown: list[NDArray[np.uint8] | str] = []
     for _, image in pictures(backbone, rows, views.published):
         if isinstance(image, BadImage):
@@ -138,7 +143,7 @@ def show(
 
 
 def _finish(views: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Full-size uint8 [V, H, W, 3], resized and cropped."""
+    """Resize and crop full-size views, uint8 [V, H, W, 3]."""
     to = plan_geometry(views.shape[1], views.shape[2], recipe)
     if to.extreme:
         raise BadImage("too_large", f"{to.width} x {to.height} pixels after resizing")

@@ -16,15 +16,15 @@ from stores.bank.reader import FeatureSet
 from stores.json_types import JsonObject
 
 BatchNorm = Literal["eval", "train"]
-#: Changes whenever views come out otherwise; part of every key.
+#: Version of the views, part of every key: raised whenever their pixels or features change.
 VERSION = 1
-#: The image itself, as what its views are compared with.
+#: Name for the image itself, with which its views are compared.
 REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
 class Views:
-    """The views that every image gets.
+    """One transform's views, the same for every image.
 
     Attributes:
         transform: a name of `engine.kernels.transforms`, or `REFERENCE`.
@@ -41,7 +41,7 @@ class Views:
 
     @property
     def count(self) -> int:
-        """How many views an image has."""
+        """Number of views of an image."""
         return len(self.parameters) or 1
 
 
@@ -72,15 +72,15 @@ class ViewStore:
     def __init__(self, features: FeatureSet) -> None:
         self.features = features
         self.damaged: list[str] = []
-        self._in_memory: dict[str, ViewFeatures] = {}  # what the bank could not take, or is held back
+        self._in_memory: dict[str, ViewFeatures] = {}  # not in the bank: unwritable, or held
         self._held: dict[str, tuple[Views, int]] | None = None
 
     def hold(self) -> None:
-        """Keep what is written in memory until `release`."""
+        """Keep new view features in memory until `release`."""
         self._held = {}
 
     def release(self) -> None:
-        """Put into the bank what was held back."""
+        """Write to the bank what has been held in memory."""
         held, self._held = self._held or {}, None
         for path, (views, row) in held.items():
             self._put(path, views, row, self._in_memory.pop(path))
@@ -102,7 +102,7 @@ class ViewStore:
         return f"views/{self.features.name}/{views.transform}.{digest}/{row:08d}.arrays"
 
     def read(self, views: Views, row: int) -> "ViewFeatures | None":
-        """Read the views of a row; None if they are not there, or damaged, which is as good as not there."""
+        """Read the views of a row; None if they are missing or damaged."""
         path = self._path(views, row)
         if path in self._in_memory:
             return self._in_memory[path]
@@ -115,7 +115,7 @@ class ViewStore:
         return None if arrays is None else ViewFeatures(arrays["features"], bool(arrays["grey"]))
 
     def write(self, views: Views, row: int, encoded: NDArray[np.float32], grey: bool) -> None:
-        """Keep the features [views, d], rounded as the bank's own are; in memory if the bank takes none."""
+        """Store the features [views, d], rounded as the bank's own; in memory if the bank is not writable."""
         path, features = self._path(views, row), ViewFeatures(encoded.astype(self.features.key.dtype), grey)
         if self._held is None:
             self._put(path, views, row, features)

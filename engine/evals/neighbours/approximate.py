@@ -12,7 +12,7 @@ from engine.kernels.neighbours import Neighbours, nearest
 from engine.kernels.vectors import Distance, Space, Vectors, exact_distances
 from stores.json_types import JsonObject
 
-#: Rows that an approximate index's recall is measured on.
+#: Sample size for the recall of an approximate index.
 RECALL_SAMPLE = 200
 #: An IVF query visits one list in so many, but at least so many lists; rows a list that it is trained on.
 _IVF_ONE_IN, _IVF_LEAST, _IVF_TRAINING = 16, 8, 64
@@ -28,7 +28,7 @@ class Approximate:
     settings: JsonObject
 
     def nearest(self, queries: Vectors, k: int) -> Neighbours:
-        """As the index orders them; distances computed again in float64."""
+        """Search the index, in its own order; distances are computed again in float64."""
         stored = queries.slice(0, len(queries))
         _, rows = self.index.search(np.ascontiguousarray(self.space.prepare(stored)[0]), k)
         vectors = self.base.take(rows.clip(min=0).ravel()).astype(np.float64)
@@ -43,9 +43,10 @@ class Approximate:
 
 
 def recall(approximate: Approximate, base: Vectors, k: int, backend: str, device: str) -> tuple[float, int]:
-    """Share of the exact k neighbours that the index finds for a sample of the base, and the sample's size.
+    """Measure the recall of the index on a sample of the base; also return the sample's size.
 
-    An image is not counted as its own neighbour: every index finds that one.
+    Recall is the share of the exact k neighbours that the index returns. An image is not counted as its
+    own neighbour, which every index finds.
     """
     sample = np.arange(0, len(base), max(1, len(base) // RECALL_SAMPLE))[:RECALL_SAMPLE]
     probes = Vectors(base.take(sample))
@@ -60,7 +61,7 @@ def recall(approximate: Approximate, base: Vectors, k: int, backend: str, device
 
 
 def build(name: str, base: Vectors, distance: Distance) -> Approximate:
-    """An index over prepared float32 copies of the whole base: 4 bytes a number."""
+    """Build an index over prepared float32 copies of the whole base: 4 bytes a number."""
     faiss = faiss_library.import_faiss(f"index {name!r}", "use --index exact")
     space = Space.of(distance, base, base)
     vectors = np.empty((len(base), base.dim), np.float32)

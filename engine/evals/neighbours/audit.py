@@ -25,7 +25,7 @@ from stores.table_files import write_table
 
 __all__ = ["COLUMNS", "MAX_PAIRS", "Audit", "Options", "Result", "audit", "evaluate", "write_pairs"]
 
-#: Columns whose values a pair may share.
+#: Columns of which the values of a pair are compared.
 COLUMNS = ("label", "split", "group")
 
 Column = tuple[NDArray[np.integer], list[str]]
@@ -33,13 +33,13 @@ Column = tuple[NDArray[np.integer], list[str]]
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """Result of an audit.
 
     Attributes:
         pairs: the most similar ones, as rows of the features.
         report: the JSON document.
         columns: name -> (codes, vocabulary) of `COLUMNS`.
-        notes: what a reader must know.
+        notes: remarks for the reader.
     """
 
     pairs: Pairs
@@ -48,12 +48,12 @@ class Audit:
     notes: tuple[str, ...] = ()
 
     def value(self, column: str, row: int) -> str:
-        """A row's text in a column; empty where missing."""
+        """Return a row's text in a column; empty where missing."""
         codes, vocabulary = self.columns[column]
         return vocabulary[codes[row]] if codes[row] >= 0 else ""
 
     def metrics(self) -> dict[str, Metric]:
-        """Return how many pairs there are, and how many images they are of."""
+        """Return the number of pairs, and of images in them."""
         names = ("pairs", "images_in_pairs", "across_splits")
         return {name: Metric(float(str(self.report[name]))) for name in names}
 
@@ -64,11 +64,11 @@ class Audit:
         return Predictions({"pairs": Table(columns, {"_a": first, "_b": second})})
 
     def to_dict(self) -> JsonObject:
-        """Return the document, less what names the features."""
+        """Return the document without the names of the features."""
         return {name: value for name, value in self.report.items() if name not in _NAMES}
 
 
-#: Members of a report that are not what was found.
+#: Members of a report that are not results.
 _NAMES = ("model", "feature", "seconds")
 
 Options = AuditOptions
@@ -76,7 +76,7 @@ Result = Audit
 
 
 def evaluate(features: Features, options: AuditOptions, compute: Compute) -> Audit:
-    """Look for near-duplicates by features, and for patients in several splits.
+    """Find near-duplicates by features, and patients in several splits.
 
     Raises:
         Refused: fewer than two images with an embedding.
@@ -111,10 +111,10 @@ def evaluate(features: Features, options: AuditOptions, compute: Compute) -> Aud
 def audit(
     bank: Path | str, model: str, *, threshold: float = 0.99, max_pairs: int = 10_000, device: str = "cpu"
 ) -> Audit:
-    """Look for near-duplicates by a model's features, and for patients in several splits; keeps a RunRecord.
+    """Find near-duplicates by a model's features, and patients in several splits; keep a RunRecord.
 
     Args:
-        model: slug or feature name; the more it knows of such images, the more a high similarity means.
+        model: slug or feature name; similarity means more for a model trained on such images.
         threshold: least cosine similarity of a pair, in (0, 1].
         max_pairs: the most pairs listed; all are counted.
         device: `cpu` or `cuda:N`.
@@ -161,7 +161,7 @@ def _counts(tally: PairCounts) -> JsonObject:
 
 
 def _identical(vectors: Vectors, split: NDArray[np.integer]) -> JsonObject:
-    """Images whose stored embeddings are equal byte for byte: most often the same file twice."""
+    """Count images whose embeddings are equal byte for byte: most often the same file twice."""
     groups = identical_groups(vectors)
     across = sum(len(np.unique(split[group][split[group] >= 0])) > 1 for group in groups)
     return {
@@ -172,7 +172,7 @@ def _identical(vectors: Vectors, split: NDArray[np.integer]) -> JsonObject:
 
 
 def _groups_across_splits(group: Column, split: Column) -> JsonObject:
-    """Groups (patients) with images in more than one split, by the manifest's columns alone."""
+    """Count groups (patients) with images in several splits, by the manifest's columns alone."""
     (groups, names), (splits, vocabulary) = group, split
     known = (groups >= 0) & (splits >= 0)
     there = np.zeros((len(names), len(vocabulary)), bool)

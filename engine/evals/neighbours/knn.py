@@ -35,15 +35,15 @@ Result = KnnResult
 
 
 def evaluate(features: Features, options: ClassifyOptions, compute: Compute) -> KnnResult:
-    """Classify the test split by its nearest images of the train split, or every image by all others.
+    """Classify test images by their nearest train images, or each image by all others.
 
     Raises:
         Refused: no such split, no usable row in a part, one class only, k larger than what can vote, or no
             groups where they are to be kept apart.
     """
-    chosen = SplitRows({}, {}, ()) if options.leave_one_out else _splits(features, options)
-    result = _classify(features, options, compute, chosen.rows)
-    return replace(result, others=chosen.others, split_notes=chosen.notes)
+    splits = SplitRows({}, {}, ()) if options.leave_one_out else _splits(features, options)
+    result = _classify(features, options, compute, splits.rows)
+    return replace(result, others=splits.others, split_notes=splits.notes)
 
 
 def knn(
@@ -70,9 +70,9 @@ def knn(
         Refused: no usable row in a part, one class only, k larger than what can vote, no groups.
     """
     options = options or KnnOptions()
-    given = Features.from_arrays(features, labels, groups=groups, ok=ok)
+    arrays = Features.from_arrays(features, labels, groups=groups, ok=ok)
     parts = {"train": train, "test": test}
-    return _classify(given, options, _compute(options), {n: p for n, p in parts.items() if p is not None})
+    return _classify(arrays, options, _compute(options), {n: p for n, p in parts.items() if p is not None})
 
 
 def _compute(options: KnnOptions) -> Compute:
@@ -92,7 +92,7 @@ def _classify(
     parts = parts if group is None else parts.without_own(group)
     keys = keys_of(parts, group)
     ks = allowed_k(voting.k, len(parts.train), keys)
-    # Rows and distances, what they become as classes and weights, and a copy while they are sorted.
+    # Indices and distances, the classes and weights made of them, and a copy for sorting.
     needed = len(parts.test) * max(ks) * 8 * 6
     compute.check_memory(needed, f"{max(ks):,} neighbours of {len(parts.test):,} images", "lower --k")
     base = Vectors(features.array, parts.train)
@@ -129,7 +129,7 @@ def _classify(
 
 
 def _splits(features: Features, options: ClassifyOptions) -> SplitRows:
-    """Rows of the two splits."""
+    """Find the rows of the two splits."""
     words, known = options.splits, features.split_names
     if not known:
         where = "" if features.source is None else f"The manifest of {features.source.bank.path}"
@@ -140,16 +140,16 @@ def _splits(features: Features, options: ClassifyOptions) -> SplitRows:
         )
     assert features.splits is not None
     codes = features.splits.codes
-    chosen = features.split_rows(words)
+    split_rows = features.split_rows(words)
     for part, word in words.items():
-        if not chosen.rows[part].any():
+        if not split_rows.rows[part].any():
             what = "The bank has" if features.source is not None else "There are"
             raise Refused(
                 f"split {word!r}",
                 f"{what} {have(codes, known)} and {int((codes < 0).sum())} images without a split",
                 "name one of these with --train-split and --test-split",
             )
-    return chosen
+    return split_rows
 
 
 def knn_from_bank(
@@ -161,7 +161,7 @@ def knn_from_bank(
     test_split: str = "test",
     leave_one_out: bool = False,
 ) -> JsonObject:
-    """k-NN on a model's sealed features; keeps a RunRecord.
+    """Classify by nearest neighbours in a model's sealed features; keep a RunRecord.
 
     Args:
         model: slug or feature name.

@@ -1,4 +1,4 @@
-"""How neighbours are sought, and how they vote."""
+"""Options of neighbour search, classification and audit."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,11 +12,11 @@ Weights = Literal["uniform", "temperature"]
 Index = Literal["exact", "ivf", "cagra"]
 INDEXES = ("exact", "ivf", "cagra")
 
-#: Tried when no k is asked for, as far as the base is large enough; the first is the headline (DINO's).
+#: Default values of k, where the base is large enough; the first one, DINO's, is the headline.
 DEFAULT_K = (20, 1, 5, 10, 50, 100, 200)
-#: Neighbours at most, whatever the base.
+#: Largest k accepted.
 MAX_K = 100_000_000
-#: Pairs that are listed at most; all are counted.
+#: Most pairs that can be listed; all are counted.
 MAX_PAIRS = 10_000_000
 
 
@@ -64,7 +64,7 @@ class Voting:
 
 @dataclass(frozen=True)
 class KnnOptions(Voting):
-    """How neighbours vote, and where they are sought.
+    """How neighbours vote, and how they are searched.
 
     Attributes:
         backend: `auto`, `array` or `faiss`; all give the same answers.
@@ -109,7 +109,7 @@ class ClassifyOptions(Voting):
         test_split: str = "test",
         leave_one_out: bool = False,
     ) -> "ClassifyOptions":
-        """Options with these votes."""
+        """Return options with these votes."""
         votes = {field.name: getattr(voting, field.name) for field in fields(Voting)}
         return cls(**votes, train_split=train_split, test_split=test_split, leave_one_out=leave_one_out)
 
@@ -121,7 +121,7 @@ class ClassifyOptions(Voting):
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What is sought, and how.
+    """Options of a search by example.
 
     Attributes:
         image, image_id: one of them: a file to embed as the bank's images were, or one of the images. The

@@ -1,4 +1,4 @@
-"""Which images vote, which are classified, and how many neighbours there may be."""
+"""The images that vote, those that are classified, and the possible numbers of neighbours."""
 
 from dataclasses import dataclass, replace
 
@@ -85,7 +85,7 @@ class Parts:
 def keys_of(
     parts: Parts, groups: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """What queries must not share with their neighbours: the group if given, else the row."""
+    """Return the keys that queries must not share with neighbours: the group if given, else the row."""
     if groups is None:
         return (parts.test, parts.train) if parts.leave_one_out else None
     key = fill_singletons(groups)
@@ -95,7 +95,7 @@ def keys_of(
 def allowed_k(
     ks: tuple[int, ...], base: int, keys: tuple[NDArray[np.int64], NDArray[np.int64]] | None
 ) -> tuple[int, ...]:
-    """The ks to compute; refused if one is larger than what some query may choose from."""
+    """Return the ks to compute; refuse one larger than the candidates of some query."""
     taken = 0
     if keys is not None:
         values, counts = np.unique(keys[1], return_counts=True)

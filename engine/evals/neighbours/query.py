@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def rows_of(features: FeatureSet, manifest: "Manifest", image: Path) -> list[int]:
-    """Rows that were made from this very file: by its content, or by its place where that was not kept."""
+    """Find rows made from this very file: by content, or by path where no digest was kept."""
     try:
         data = image.read_bytes()
     except OSError:
-        return []  # embedding it says why it cannot be read
+        return []  # embedding it will report why it cannot be read
     digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
     same = (features.contents == digest).all(axis=1)
     unknown = ~features.contents.any(axis=1)

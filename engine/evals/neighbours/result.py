@@ -1,4 +1,4 @@
-"""What a classification by neighbours returns."""
+"""Results of classification by nearest neighbours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,10 +41,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class KnnResult:
-    """What came out.
+    """Result of a classification by nearest neighbours.
 
     Attributes:
-        by_k: metrics of each k, in the order asked; the first is the headline.
+        by_k: metrics of each k, in the order requested; the first is the headline.
         neighbours: of each test row, as positions in `train_rows`.
         test_rows, train_rows: intp, rows of the features that were classified, and that voted.
         predicted: int64 [tests, len(by_k)], class codes.
@@ -54,9 +54,9 @@ class KnnResult:
         unseen: classes of test rows that no train row has.
         names: of the class codes; None where labels are numbers, which stand for themselves.
         group_disjoint: whether a patient's images had no vote for one another.
-        notes: what a reader must know, one sentence each.
+        notes: remarks for the reader, one sentence each.
         scores: of the images tested.
-        others: split -> its rows that played no part. split_notes: which split was taken for which word.
+        others: split -> its rows that were not used. split_notes: which split each word was matched to.
     """
 
     by_k: dict[int, Classification]
@@ -76,7 +76,7 @@ class KnnResult:
 
     @property
     def backend(self) -> str:
-        """What found the neighbours: `array` or `faiss`."""
+        """Backend that searched the neighbours: `array` or `faiss`."""
         return self.neighbours.backend
 
     def metrics(self) -> dict[str, Metric]:
@@ -97,14 +97,14 @@ class KnnResult:
     def __repr__(self) -> str:
         k, test = next(iter(self.by_k.items()))
         return (
-            f"KnnResult(accuracy {number(test.accuracy)}, per class "
+            f"KnnResult(accuracy {number(test.accuracy)}, balanced "
             f"{number(test.mean_per_class_accuracy)}, AUROC {number(test.auroc)} at k = {k}; "
             f"{counted(len(self.test_rows), 'image')} tested, {len(self.train_rows):,} voting, "
             f"{self.classes:,} classes)"
         )
 
     def to_dict(self) -> JsonObject:
-        """`{k, test, by_k, best, images, ...}`; `best` is chosen on the test rows themselves."""
+        """Return `{k, test, by_k, best, images, ...}`; `best` is chosen on the test rows themselves."""
         headline = next(iter(self.by_k))
         best = max(self.by_k, key=lambda k: (self.by_k[k].accuracy, -k))
         return {

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-#: What is said of each image: codes and vocabulary by name.
+#: Columns reported for each image: codes and vocabulary by name.
 COLUMNS = ("label", "split", "group")
 Columns = Mapping[str, tuple[NDArray[np.int64], list[str]]]
 
@@ -75,7 +75,7 @@ class _Image:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         query: `{image_id, row, label, ...}` of an image of the bank, or `{file, in_bank}`: the bank's images
@@ -84,7 +84,7 @@ class SearchResult:
         report: the JSON document.
         row: of the query, None for a file.
         rows: intp, images that were searched.
-        notes: what a reader must know.
+        notes: remarks for the reader.
     """
 
     query: dict[str, Any]
@@ -113,11 +113,11 @@ class SearchResult:
         return Predictions({"neighbours": Table({"rank": ranks, "distance": distances}, {"": rows})})
 
     def to_dict(self) -> JsonObject:
-        """Return the document, less what names the features."""
+        """Return the document without the names of the features."""
         return {name: value for name, value in self.report.items() if name not in _NAMES}
 
 
-#: Members of a report that are not what was found.
+#: Members of a report that are not results.
 _NAMES = ("model", "feature", "seconds")
 
 Options = SearchOptions
@@ -185,7 +185,7 @@ def search(
     device: str = "auto",
     keep_query: bool = False,
 ) -> SearchResult:
-    """The k nearest images of a bank; keeps a RunRecord.
+    """Find the k nearest images of a bank; keep a RunRecord.
 
     Args:
         model: slug or feature name.
@@ -194,8 +194,8 @@ def search(
         index: `exact`; `ivf` or `cagra` are FAISS's approximate ones, built for this call, with their recall
             against the exact search measured on a sample of the bank.
         weights: the model's weights file, where it is not at its recorded place any more.
-        device: of the search and of embedding; `auto` searches on the CPU (one query repays no upload) and
-            embeds where the bank was made if that is here.
+        device: of the search and of embedding; `auto` searches on the CPU (uploading pays only for many
+            queries) and embeds where the bank was made if that is here.
         keep_query: list the query among its neighbours if it is an image of the bank.
 
     Raises:
@@ -237,7 +237,7 @@ def search(
     return result
 
 
-#: What a report says of the index.
+#: Members of a report that describe the index.
 _ABOUT = ("index", "backend", "lists", "visited")
 
 
@@ -258,13 +258,13 @@ def _row_of(features: Features, image_id: str) -> int:
         raise Refused(
             f"image {image_id!r} has no embedding ({why})",
             "Only embedded images have neighbours",
-            "mend the file and embed it again, or choose another image",
+            "repair the file and embed it again, or choose another image",
         )
     return row
 
 
 def _same_file(features: Features, image: Path | None) -> list[int]:
-    """Rows of the bank that were made from this very file."""
+    """Find the rows of the bank that were made from this very file."""
     source = features.refuse_arrays("A search by an image file")
     assert image is not None
     return rows_of(source.features, source.bank.manifest(), image)
@@ -279,7 +279,7 @@ def _embedded(features: Features, options: SearchOptions) -> NDArray[Any]:
 def _describe(
     features: Features, columns: Columns, rows: NDArray[np.intp], near: Neighbours
 ) -> tuple[Found, ...]:
-    places = [int(rows[at]) for at in near.rows[0] if at >= 0]
+    places = [int(rows[position]) for position in near.rows[0] if position >= 0]
     return tuple(
         Found(rank=rank, distance=float(distance), **vars(_Image.of(features, columns, row)))
         for rank, (row, distance) in enumerate(zip(places, near.distances[0], strict=False), start=1)
@@ -289,7 +289,7 @@ def _describe(
 def _search(
     query: Vectors, base: Vectors, k: int, distance: Distance, index: str, backend: str, device: str
 ) -> tuple[Neighbours, JsonObject]:
-    """Neighbours, and what the report says of the index."""
+    """Return the neighbours, and what the report says of the index."""
     if index == "exact":
         near = nearest(query, base, k, distance=distance, backend=backend, device=device)
         return near, {"index": index, "backend": near.backend}

@@ -1,4 +1,4 @@
-"""The study's linear probe on a task (`as-published`), as a result of the same shape as the default's."""
+"""The study's linear probe of a task (`as-published`), with a result of the same form as the default's."""
 
 from collections.abc import Mapping
 from typing import Any

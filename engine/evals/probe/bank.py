@@ -1,4 +1,4 @@
-"""Probes from the bank: several models and label columns in, one result and one RunRecord each out."""
+"""Probes of several models and label columns of a bank, with a result and a RunRecord of each."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from stores.json_types import JsonObject
 
 @dataclass(frozen=True)
 class BankProbe:
-    """What to probe in a bank.
+    """Columns, parts and curves to probe in a bank.
 
     Attributes:
         labels: columns of the manifest.
@@ -153,7 +153,7 @@ class _Job:
 
 
 def _problems(jobs: Sequence[_Job]) -> dict[tuple[str, ...], Problem]:
-    """Targets of each run and the columns, which all models share."""
+    """Read the targets of each run, and the columns, which all models share."""
     first = jobs[0].features
     columns = Columns.of(first)
     problems: dict[tuple[str, ...], Problem] = {}
@@ -164,7 +164,7 @@ def _problems(jobs: Sequence[_Job]) -> dict[tuple[str, ...], Problem]:
 
 
 def _by_workers(executor: Executor, bank: Path | str, jobs: Sequence[_Job]) -> list[JsonObject]:
-    """Each model and run as a task of its own; results in the order of a serial run."""
+    """Probe each model and run as a task of its own; return results in the order of a serial run."""
     tasks = [(bank, (job.name,), replace(job.wanted, labels=job.run), job.fitting) for job in jobs]
     done = dict(executor.run(_unrecorded, tasks))
     outcomes = [outcome for position in range(len(tasks)) for outcome in done[position]]
@@ -177,8 +177,10 @@ def _by_workers(executor: Executor, bank: Path | str, jobs: Sequence[_Job]) -> l
 
 
 def _unrecorded(*task: Any) -> list[tuple[JsonObject, RunRecord, EmbankError | None]]:
-    """A worker's results, each with its record, which is written once all workers have succeeded, and with
-    why it cannot be."""
+    """Return a worker's results, each with its record, and with the error why it cannot be kept, if any.
+
+    The records are written once all workers have succeeded.
+    """
     with recorded_together(write=False) as batch:
         entries = probes_from_bank(*task)
     waiting = {id(entry) for _, _, entry in batch.waiting}
@@ -190,7 +192,7 @@ def _unrecorded(*task: Any) -> list[tuple[JsonObject, RunRecord, EmbankError | N
 
 
 def _settings(wanted: BankProbe, fitting: ProbeOptions, backend: str) -> JsonObject:
-    """What was asked for, less what the result says itself."""
+    """Return the settings, without those that the result itself states."""
     settings: JsonObject = {**asdict(fitting), "backend": backend}
     if fitting.mode == "as-published":
         settings["standardise"] = False
@@ -203,7 +205,7 @@ def _settings(wanted: BankProbe, fitting: ProbeOptions, backend: str) -> JsonObj
     }
 
 
-#: Members of an entry that are not metrics of the record.
+#: Members of an entry that are not metrics of its record.
 _APART = ("feature", "seconds", "stages", "masked", "targets")
 
 

@@ -63,11 +63,11 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Problem:
-    """What several models' features of the same images have in common.
+    """Targets and columns that several models' features of the same images share.
 
     Attributes:
         targets: what is learned: one, unless options name findings.
-        columns: what the parts go by.
+        columns: that the parts are taken from.
     """
 
     targets: tuple[Target, ...]
@@ -85,21 +85,21 @@ def evaluate_problem(
     fitting, columns, targets = options.on(compute), problem.columns, problem.targets
     backend = "sklearn" if options.mode == "as-published" else options.backend
     if options.findings:
-        chosen = parts(columns, together(targets), features.ok, options.splits)
-        findings = probe_findings(features.array, targets, chosen, fitting, columns.group, on_progress)
-        return Result(findings, chosen, targets, backend)
+        chosen_parts = parts(columns, together(targets), features.ok, options.splits)
+        findings = probe_findings(features.array, targets, chosen_parts, fitting, columns.group, on_progress)
+        return Result(findings, chosen_parts, targets, backend)
     (target,) = targets
-    chosen = parts(columns, target.codes, features.ok, options.splits, target.classes)
-    task = Task(target.column, target.classes, target.codes, chosen)
+    chosen_parts = parts(columns, target.codes, features.ok, options.splits, target.classes)
+    task = Task(target.column, target.classes, target.codes, chosen_parts)
     if options.mode == "as-published":
         published = probe_published(features.array, task, fitting, columns.group, on_progress)
-        return Result(published, chosen, targets, backend)
+        return Result(published, chosen_parts, targets, backend)
     result = probe_task(features.array, task, fitting, columns.group, on_progress)
     curve = None
     if options.low_shot is not None:
         draws = (options.low_shot, features.data_set)
         curve = low_shot(features.array, task, fitting, *draws, on_progress)
-    return Result(result, chosen, targets, backend, curve)
+    return Result(result, chosen_parts, targets, backend, curve)
 
 
 def probe(
@@ -135,15 +135,15 @@ def probe(
         raise Refused(
             f"No label among {len(taken)}", "A probe learns labels", "give whole numbers from 0 or texts"
         )
-    chosen = Options.of(options, splits=SplitOptions(seed=options.seed))
-    (target,), columns = targets_of(taken, chosen), Columns.of(taken)
-    rows = parts(columns, target.codes, taken.ok, chosen.splits, target.classes)
+    settings = Options.of(options, splits=SplitOptions(seed=options.seed))
+    (target,), columns = targets_of(taken, settings), Columns.of(taken)
+    rows = parts(columns, target.codes, taken.ok, settings.splits, target.classes)
     task = Task(target.column, target.classes, target.codes, rows)
     return probe_task(features, task, options, columns.group, on_progress)
 
 
 def _split_labels(rows: int, masks: Mapping[str, ArrayLike | None]) -> Labels:
-    """Masks [N] of parts as a split column. Raises Refused if they overlap or differ in length."""
+    """Return masks [N] of parts as a split column. Raises Refused if they overlap or differ in length."""
     arrays = {name: np.asarray(mask, bool) for name, mask in masks.items() if mask is not None}
     lengths = {rows, *map(len, arrays.values())}
     if len(lengths) > 1:

@@ -13,7 +13,7 @@ from engine.kernels.logistic.solver import Fits
 
 #: Bytes of probabilities held at a time; the features are read once for all fits that share a block.
 _BLOCK_BYTES = 1 << 28
-#: Probabilities of all rows within so much are those of a constant classifier.
+#: A classifier is constant if the probabilities of all rows differ by no more than this.
 CONSTANT = 1e-9
 
 
@@ -39,13 +39,16 @@ class Fitted:
     def probabilities(
         self, features: NDArray[Any], rows: NDArray[np.intp], which: Sequence[int] = (0,)
     ) -> NDArray[np.float64]:
-        """Of some fits: float64 [len(which), n, K]; 0 for classes that no row trained on had."""
+        """Return class probabilities of some fits, float64 [len(which), n, K].
+
+        They are 0 for classes that no row trained on had.
+        """
         scores = self.fits.path_scores(features, rows, which)
         if len(self.known) == self.classes:
             return scores
-        found = np.zeros((*scores.shape[:2], self.classes))
-        found[..., self.known] = scores
-        return found
+        of_all_classes = np.zeros((*scores.shape[:2], self.classes))
+        of_all_classes[..., self.known] = scores
+        return of_all_classes
 
 
 def swept(

@@ -31,7 +31,7 @@ __all__ = ["LowShot", "LowShotCurve", "OverSeeds", "Shots", "draw", "low_shot", 
 
 
 def numbers(count: int, seed: int, data_set: str) -> NDArray[np.float64]:
-    """One number for each image, float64 [count] in [0, 1), from numpy's Philox4x64.
+    """Draw one number for each image, float64 [count] in [0, 1), from numpy's Philox4x64.
 
     Its key is the first 128 bits, little endian, of SHA-256 over `embank low-shot 1 <JSON [seed, data set]>`.
     """
@@ -42,7 +42,7 @@ def numbers(count: int, seed: int, data_set: str) -> NDArray[np.float64]:
 def draw(
     codes: NDArray[np.integer[Any]], train: NDArray[np.intp], shots: int, order: NDArray[np.float64]
 ) -> NDArray[np.intp]:
-    """Rows of the `shots` train images of each class with the smallest numbers, sorted.
+    """Draw the `shots` train images of each class with the smallest numbers; return their rows, sorted.
 
     Args:
         codes: [N] classes of all images.
@@ -60,8 +60,8 @@ def draw(
             "Every class gives equally many",
             f"take at most {sizes.min()} with --low-shot",
         )
-    chosen = np.concatenate([ranked[codes[ranked] == c][:shots] for c in classes])
-    return np.sort(chosen)
+    rows = np.concatenate([ranked[codes[ranked] == c][:shots] for c in classes])
+    return np.sort(rows)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class OverSeeds:
     values: tuple[float, ...]
 
     def to_dict(self) -> JsonObject:
-        """`{mean, ci95, values}`, and `ci95_reason` where there is no interval."""
+        """Return `{mean, ci95, values}`, and `ci95_reason` where there is no interval."""
         body: JsonObject = {"mean": self.mean, "ci95": self.ci95, "values": [*self.values]}
         if len(self.values) < 2:
             body["ci95_reason"] = "an interval over draws needs two of them (--seeds)"
@@ -101,7 +101,7 @@ class Shots:
     metrics: Mapping[str, OverSeeds]
 
     def to_dict(self) -> JsonObject:
-        """`{shots, images, best_C, NAME: {mean, ci95, values}}`."""
+        """Return `{shots, images, best_C, NAME: {mean, ci95, values}}`."""
         metrics: JsonObject = {name: metric.to_dict() for name, metric in self.metrics.items()}
         return {"shots": self.shots, "images": self.images, "best_C": [*self.best_C], **metrics}
 
@@ -112,7 +112,7 @@ class LowShotCurve:
 
     Attributes:
         seeds: draws at each point; seed: of the first.
-        points: in the order asked.
+        points: in the order requested.
         unconverged: draws with fits that did not converge.
     """
 
@@ -122,7 +122,7 @@ class LowShotCurve:
     unconverged: int
 
     def to_dict(self) -> JsonObject:
-        """`{shots, seeds, seed, curve: [{shots, images, best_C, NAME: {mean, ci95, values}}], ...}`."""
+        """Return `{shots, seeds, seed, curve: [{shots, images, best_C, NAME: {...}}], ...}`."""
         return {
             "shots": [point.shots for point in self.points],
             "seeds": self.seeds,
@@ -152,38 +152,40 @@ def low_shot(
         Refused: a class has too few images for the largest number.
     """
     parts = task.parts
-    orders = [numbers(len(task.codes), draws.seed + at, data_set) for at in range(draws.seeds)]
-    drawn = {shots: [draw(task.codes, parts.train, shots, one) for one in orders] for shots in draws.shots}
+    orders = [numbers(len(task.codes), draws.seed + number, data_set) for number in range(draws.seeds)]
+    drawn = {
+        shots: [draw(task.codes, parts.train, shots, order) for order in orders] for shots in draws.shots
+    }
     moments = Scaler.of(features, parts.train) if options.standardise else None
     points, stuck, done = [], 0, 0
     for shots, samples in drawn.items():
-        scores, chosen = [], []
+        scores, strengths = [], []
         for rows in samples:
-            values, C, converged = _one(features, task, rows, moments, options)
+            values, C, converged = _one_draw(features, task, rows, moments, options)
             scores.append(values)
-            chosen.append(C)
+            strengths.append(C)
             stuck += not converged
             done += 1
             if on_progress:
                 on_progress("low-shot", done, len(draws.shots) * draws.seeds)
-        metrics = {name: _over_seeds([one[name] for one in scores]) for name in scores[0]}
-        points.append(Shots(shots, len(samples[0]), tuple(chosen), metrics))
+        metrics = {name: _over_seeds([score[name] for score in scores]) for name in scores[0]}
+        points.append(Shots(shots, len(samples[0]), tuple(strengths), metrics))
     return LowShotCurve(draws.seeds, draws.seed, tuple(points), stuck)
 
 
-def _one(
+def _one_draw(
     features: NDArray[Any],
     task: Task,
     rows: NDArray[np.intp],
     moments: Scaler | None,
     options: ProbeOptions,
 ) -> tuple[dict[str, float], float, bool]:
-    """Test metrics and the chosen C of one draw, and whether all of its fits converged."""
+    """Return test metrics and the chosen C of one draw, and whether all of its fits converged."""
     val, test = task.parts.val, task.parts.test
     fitted = learn(features, task, rows, options.C, moments, options)
     sweep, _ = swept(fitted, features, val, task.codes[val], options.select or "accuracy")
-    at = int(np.argmax(np.asarray(fitted.fits.C) == sweep.C[sweep.best]))
-    probabilities = fitted.probabilities(features, test, [at])[0]
+    best = int(np.argmax(np.asarray(fitted.fits.C) == sweep.C[sweep.best]))
+    probabilities = fitted.probabilities(features, test, [best])[0]
     headline = Evaluation.of(task.codes[test], probabilities, unseen=fitted.unseen).headline
     return headline, float(sweep.C[sweep.best]), bool(sweep.converged.all())
 

@@ -1,8 +1,9 @@
 """Several findings at once: one logistic regression each, fitted together.
 
 Every finding has its own best C, metrics and masks: an image that is uncertain or blank for one takes part
-in the others. A finding that cannot be learnt or chosen is left out with its reason. The summary is the plain
-mean over the others. Features are standardised by all rows trained on, whatever their masks.
+in the others. A finding that cannot be learnt, or whose C cannot be chosen, is left out with its reason. The
+summary is the plain mean over the others. Features are standardised by all rows trained on, whatever their
+masks.
 """
 
 import math
@@ -33,22 +34,22 @@ _KNOWN = np.arange(2)
 
 @dataclass(frozen=True)
 class Unfit:
-    """A finding without result, and why."""
+    """A finding without a result, and the reason."""
 
     name: str
     reason: str
 
     def to_dict(self) -> JsonObject:
-        """`{label, reason}`."""
+        """Return `{label, reason}`."""
         return {"label": self.name, "reason": self.reason}
 
 
 @dataclass(frozen=True)
 class FindingsResult:
-    """What came out for several findings.
+    """Result of a probe of several findings.
 
     Attributes:
-        findings: in the order asked.
+        findings: in the order requested.
         own_notes: on all of them.
         seconds: by stage, of all findings together.
         targets: of the findings, in the same order.
@@ -68,12 +69,12 @@ class FindingsResult:
 
     @property
     def converged(self) -> bool:
-        """Whether every fit of every finding did."""
+        """True if every fit of every finding converged."""
         return all(finding.converged for finding in self.fitted)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know: also which findings, or which of their metrics, are not in the means."""
+        """Remarks for the reader, including which findings or metrics the means leave out."""
         unfit = [finding for finding in self.findings if isinstance(finding, Unfit)]
         return (
             *self.own_notes,
@@ -87,7 +88,7 @@ class FindingsResult:
 
     @property
     def _partial_means(self) -> dict[str, str]:
-        """Metric -> a sentence, where the mean is over some of the findings."""
+        """Map each metric whose mean leaves out some findings to a sentence that says so."""
         headlines, sentences = self._headlines, {}
         for name in headlines[0]:
             defined = sum(math.isfinite(headline[name]) for headline in headlines)
@@ -125,13 +126,13 @@ class FindingsResult:
         return Predictions.of(self.test, columns)
 
     def to_dict(self) -> JsonObject:
-        """`{label, findings, test, val_score, converged, objective, best_C, ...}`.
+        """Return `{label, findings, test, val_score, converged, objective, best_C, ...}`.
 
         `test` and `val_score` are means over the findings that could be evaluated, each metric over those
         where it is defined; `objective` is the sum; `best_C` is null, since each finding has its own.
         """
         done = self.fitted
-        chosen = [float(finding.sweep.val_score[finding.sweep.best]) for finding in done]
+        best_scores = [float(finding.sweep.val_score[finding.sweep.best]) for finding in done]
         return {
             "label": ", ".join(target.column for target in self.targets),
             "multi_label": True,
@@ -139,7 +140,7 @@ class FindingsResult:
             "evaluated": len(done),
             "best_C": None,
             "select": done[0].sweep.select,
-            "val_score": mean_of_defined(chosen),
+            "val_score": mean_of_defined(best_scores),
             "converged": self.converged,
             "objective": math.fsum(float(finding.refit.fits.objective[0]) for finding in done),
             "findings": [finding.to_dict() for finding in self.findings],
@@ -156,7 +157,7 @@ def probe_findings(
     groups: NDArray[np.integer[Any]],
     on_progress: Progress | None = None,
 ) -> FindingsResult:
-    """Probe findings; see the module.
+    """Probe several findings together; see the module.
 
     Args:
         features: [N, d].
@@ -211,7 +212,7 @@ def probe_findings(
 
 
 def _task(target: Target, shared_parts: Parts) -> Task:
-    """A finding with the rows of each part that it does not mask."""
+    """Return a finding as a task, with the rows of each part that it does not mask."""
     rows = {part: getattr(shared_parts, part) for part in ("train", "val", "test")}
     unmasked = {part: own[target.codes[own] >= 0] for part, own in rows.items()}
     here = sum(len(rows[part]) - len(unmasked[part]) for part in rows)
@@ -225,7 +226,7 @@ def _task(target: Target, shared_parts: Parts) -> Task:
 
 
 def _cannot(task: Task) -> str:
-    """Why a finding cannot be learnt or tested, or ""."""
+    """Return why a finding cannot be learnt or tested, or ""."""
     for part, needed in (("train", 2), ("val", 1), ("test", 1)):
         rows = getattr(task.parts, part)
         classes = len(np.unique(task.codes[rows]))
@@ -263,14 +264,14 @@ def _refits(
     rows: NDArray[np.intp],
     options: ProbeOptions,
 ) -> dict[str, Fitted]:
-    """Findings that chose the same C are fitted together."""
+    """Refit on train + validation; fit findings that chose the same C together."""
     moments = Scaler.of(features, rows) if options.standardise else None
-    chosen = {name: float(sweep.C[sweep.best]) for name, sweep in sweeps.items()}
+    C_of = {name: float(sweep.C[sweep.best]) for name, sweep in sweeps.items()}
     refits: dict[str, Fitted] = {}
-    for C in sorted(set(chosen.values())):
-        at = [i for i, task in enumerate(able) if chosen.get(task.name) == C]
-        fits = _fit(features, matrix[:, at], rows, [C], moments, options)
-        refits |= {able[i].name: fit for i, fit in zip(at, fits, strict=True)}
+    for C in sorted(set(C_of.values())):
+        columns = [i for i, task in enumerate(able) if C_of.get(task.name) == C]
+        fits = _fit(features, matrix[:, columns], rows, [C], moments, options)
+        refits |= {able[i].name: fit for i, fit in zip(columns, fits, strict=True)}
     return refits
 
 

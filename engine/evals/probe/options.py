@@ -1,4 +1,4 @@
-"""How probes are fitted, on which rows, and what they learn."""
+"""Options of probes: how they are fitted, on which rows, and what they learn."""
 
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
@@ -19,13 +19,13 @@ OLD_BACKENDS = {"lockstep": "batched"}
 
 #: Share of the train images that validation takes, in the study and here.
 VALIDATION = 0.2
-#: Draws of a low-shot curve at most; each is a fit for every number of images and value of C.
+#: Most draws of a low-shot curve; each is a fit for every number of images and value of C.
 MAX_SEEDS = 1000
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a probe is fitted, chosen and judged.
+    """Options of a probe's fits, and of the choice of C.
 
     Attributes:
         C: values tried, each once; `selection.grid()` is the study's.
@@ -68,14 +68,14 @@ class Fitting:
 
 
 def check_backend(backend: str) -> None:
-    """Refuse a solver that there is not. Raises Refused."""
+    """Refuse the name of a solver that does not exist. Raises Refused."""
     if backend not in BACKENDS:
         raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
 
 
 @dataclass(frozen=True)
 class ProbeOptions(Fitting):
-    """How a probe is fitted, and where.
+    """Options of a probe's fits, with its device and threads.
 
     Attributes:
         device: `cpu` or `cuda:N`.
@@ -95,7 +95,7 @@ class ProbeOptions(Fitting):
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Which rows play which part.
+    """The splits that make the parts, and cuts of missing ones.
 
     Attributes:
         train, val, test: values of the split column.
@@ -142,7 +142,7 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Policies:
-    """What becomes of cells that are neither positive nor negative.
+    """Policies for cells that are neither positive nor negative.
 
     Attributes:
         uncertain: `ignore` masks them, `zeros` makes them negative, `ones` positive.
@@ -174,7 +174,7 @@ class Policies:
 
 @dataclass(frozen=True)
 class LowShot:
-    """What a low-shot curve draws.
+    """Numbers of images and seeds of a low-shot curve.
 
     Attributes:
         shots: images per class, each at least 1.
@@ -182,7 +182,7 @@ class LowShot:
         seed: of the first.
 
     Raises:
-        Refused: a value out of range, or a number of images that is there twice.
+        Refused: a value out of range, or a number of images given twice.
     """
 
     shots: tuple[int, ...] = (1, 2, 5, 10)
@@ -214,7 +214,7 @@ class LowShot:
 
 @dataclass(frozen=True)
 class Options(Fitting):
-    """How a probe is fitted, what it learns, and which rows play which part.
+    """Options of a probe: its fits, its targets and its parts.
 
     Attributes:
         findings: columns that are learned in one run, one-vs-rest; none learns the classes of the features'
@@ -248,7 +248,7 @@ class Options(Fitting):
         splits: SplitOptions | None = None,
         low_shot: LowShot | None = None,
     ) -> "Options":
-        """Options with this way of fitting; its device and threads belong to `Compute`."""
+        """Return options with this way of fitting; its device and threads belong to `Compute`."""
         shared = {member.name: getattr(fitting, member.name) for member in fields(Fitting)}
         return cls(
             **shared,
@@ -259,7 +259,7 @@ class Options(Fitting):
         )
 
     def on(self, compute: Compute) -> ProbeOptions:
-        """Return how a probe is fitted, and where."""
+        """Return the options of a probe's fits, with the device and threads of `Compute`."""
         shared = {member.name: getattr(self, member.name) for member in fields(Fitting)}
         return ProbeOptions(**shared, device=compute.device, threads=compute.threads)
 

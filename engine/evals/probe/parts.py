@@ -2,7 +2,7 @@
 
 A cut takes whole units: patients where the group column names them, else images. A unit belongs to the
 stratum of the rarest class among its images; within a stratum the units with the smallest keys are taken
-until the asked share of the stratum's images is reached as nearly as units allow, at least one unit and
+until the wanted share of the stratum's images is reached as nearly as units allow, at least one unit and
 never all. A key is the first 64 bits, little endian, of SHA-256 over `embank split 1 <JSON list>`, the list
 being [seed, purpose, kind, name] and the kind `group` or `image`: the cut does not depend on the order of
 rows, the model, or which images failed.
@@ -40,7 +40,7 @@ __all__ = [
 
 Rows = NDArray[np.intp]
 
-#: Share that a test part takes where none is given.
+#: Default share of a test part that is cut off.
 HOLDOUT = 0.2
 
 
@@ -52,7 +52,7 @@ class Ids(Protocol):
 
 @dataclass(frozen=True)
 class _IdsOf:
-    """The ids of features, read when the first is needed: most cuts go by patient and need none."""
+    """The ids of features, read when the first is needed: most cuts are made by patient and need none."""
 
     features: Features
 
@@ -62,14 +62,14 @@ class _IdsOf:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the cuts go by, row by row; codes -1 where a cell is empty.
+    """Columns by which parts are found or cut; codes are -1 where a cell is empty.
 
     Attributes:
         image_ids: [N], unique.
         split, split_names: codes [N] and vocabulary.
         group, group_names: codes [N] and vocabulary.
-        there: how a message on the splits begins.
-        split_remedy: what gives the rows splits, for a message.
+        there: the beginning of a message about the splits.
+        split_remedy: advice for a message: how the rows get splits.
     """
 
     image_ids: Ids
@@ -82,7 +82,7 @@ class Columns:
 
     @classmethod
     def of(cls, features: Features) -> "Columns":
-        """Take those of features."""
+        """Read the columns of features."""
         there = "There are" if features.source is None else "The bank has"
         split, group = features.texts("split"), features.texts("group")
         return cls(_IdsOf(features), *split, *group, there, features.split_remedy)
@@ -96,11 +96,11 @@ class Columns:
     @cached_property
     def spelt(self) -> NDArray[np.int64]:
         """int64 [N]: one number for all groups whose names differ in spelling only; -1 without a group."""
-        one = np.arange(len(self.group_names) + 1)
-        one[-1] = -1
+        code_of = np.arange(len(self.group_names) + 1)
+        code_of[-1] = -1
         for places in spelling_variants(self.group_names):
-            one[places] = places[0]
-        return np.asarray(one[self.group], np.int64)
+            code_of[places] = places[0]
+        return np.asarray(code_of[self.group], np.int64)
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def parts(
 
 
 def published_validation(count: int) -> Rows:
-    """Positions 0 to count - 1 as the study shuffles them; the first floor(0.2 count) are validation."""
+    """Shuffle positions 0 to count - 1 as the study did; return the first floor(0.2 count) for validation."""
     order = np.arange(count)
     np.random.RandomState(0).shuffle(order)
     return order
@@ -190,7 +190,7 @@ def published_validation(count: int) -> Rows:
 def _assigned(
     columns: Columns, options: SplitOptions, notes: list[str]
 ) -> tuple[dict[str, Rows], dict[str, int]]:
-    """Rows of the parts that the split column names, and how many of other splits by name.
+    """Find the rows of the parts that the split column names, and count those of other splits by name.
 
     All rows are train where the column names nothing at all.
     """
@@ -200,9 +200,9 @@ def _assigned(
         none = np.zeros(0, np.intp)
         return {"train": np.arange(len(columns.split)), "val": none, "test": none}, {}
     words = {"train": options.train, "val": options.val, "test": options.test}
-    chosen = split_rows(columns.split, names, words)
-    notes += chosen.notes
-    rows_of = {part: np.flatnonzero(rows) for part, rows in chosen.rows.items()}
+    by_split = split_rows(columns.split, names, words)
+    notes += by_split.notes
+    rows_of = {part: np.flatnonzero(rows) for part, rows in by_split.rows.items()}
     if not len(rows_of["train"]):
         raise Refused(
             f"split {options.train!r} to train on",
@@ -221,15 +221,15 @@ def _assigned(
             f"{columns.there} {known} and {int((columns.split < 0).sum())} images without a split",
             "name one with --test-split, or hold out 20 % of the train part by patient with --holdout",
         )
-    if note := others_note(chosen.others):
+    if note := others_note(by_split.others):
         notes.append(note)
-    return rows_of, chosen.others
+    return rows_of, by_split.others
 
 
 def _validation(
     train: Rows, labelled: NDArray[np.bool_], cutter: "_Cutter", options: SplitOptions
 ) -> tuple[Rows, Rows, str]:
-    """(train, validation, what was done) of a train part without validation."""
+    """Cut a validation part from train if there is none; return (train, validation, a note)."""
     if options.mode == "as-published":
         rows = train[labelled[train]]
         order = published_validation(len(rows))
@@ -255,7 +255,7 @@ class _Cutter:
         return "patients (groups)" if len(self.columns.group_names) else "images, as none has a group"
 
     def cut(self, rows: Rows, fraction: float, purpose: str) -> Rows:
-        """The rows, ascending, of the units that are cut off; rows without a label stay."""
+        """Choose the units to cut off; return their rows, ascending. Rows without a label stay."""
         rows = rows[self.labelled[rows]]
         if not len(rows):
             return rows
@@ -270,7 +270,7 @@ class _Cutter:
         return rows[taken[unit]]
 
     def _strata(self, rows: Rows, unit: NDArray[np.intp], units: int) -> NDArray[np.int64]:
-        """int64 [units]: rank of the rarest class (finding) of a unit's rows, by the number of rows."""
+        """Rank the rarest class (finding) of each unit's rows by its number of rows, int64 [units]."""
         labels = self.labels[rows]
         if labels.ndim == 1:
             return rarest_class(labels, int(labels.max()) + 1, unit, units)
@@ -291,7 +291,7 @@ class _Cutter:
 
 
 def _nearest(sizes: NDArray[np.integer[Any]], fraction: float) -> int:
-    """How many of a stratum's units come nearest to the fraction of its rows: at least one, never all."""
+    """Return how many units of a stratum come nearest to the fraction of its rows: at least one, not all."""
     if len(sizes) < 2:
         return 0
     gaps = np.abs(np.cumsum(sizes)[:-1] - fraction * sizes.sum())
@@ -321,7 +321,10 @@ def _masked(assigned: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[
 def _look(
     rows_of: dict[str, Rows], labels: NDArray[np.integer[Any]], names: Sequence[str], notes: list[str]
 ) -> tuple[int, ...]:
-    """Refuse what cannot be learnt, note what is missing where; the classes of test rows never trained on."""
+    """Refuse parts that cannot be learnt or tested, and note missing classes.
+
+    Returns the classes of test rows that were never trained on.
+    """
     held = {part: set(np.unique(labels[rows]).tolist()) for part, rows in rows_of.items()}
     if len(held["train"]) < 2:
         raise Refused(
@@ -343,8 +346,8 @@ def _look(
 
 def _named(classes: set[int], names: Sequence[str]) -> str:
     shown = [repr(names[c]) if len(names) else str(c) for c in sorted(classes)[:5]]
-    more = f" and {len(classes) - 5} other classes" if len(classes) > 5 else ""
-    return ", ".join(shown) + more
+    remainder = f" and {len(classes) - 5} other classes" if len(classes) > 5 else ""
+    return ", ".join(shown) + remainder
 
 
 def _straddling(rows_of: dict[str, Rows], columns: Columns, notes: list[str]) -> None:
@@ -358,11 +361,14 @@ def _straddling(rows_of: dict[str, Rows], columns: Columns, notes: list[str]) ->
                 f"{both} of {len(rows_of[part])} {part} images belong to a patient (group) of "
                 f"{' or '.join(others)} images"
             )
-        one = columns.spelt
-        more = int(np.isin(one[rows], np.concatenate([one[rows_of[name]] for name in others])).sum()) - both
-        if more:
+        patients = columns.spelt
+        by_spelling = (
+            int(np.isin(patients[rows], np.concatenate([patients[rows_of[name]] for name in others])).sum())
+            - both
+        )
+        if by_spelling:
             notes.append(
-                f"{more} of {len(rows_of[part])} {part} images belong to a patient (group) of "
+                f"{by_spelling} of {len(rows_of[part])} {part} images belong to a patient (group) of "
                 f"{' or '.join(others)} images, if names that differ only in case, leading zeros or a "
                 "trailing .0 are one patient's"
             )

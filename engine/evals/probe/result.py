@@ -1,4 +1,4 @@
-"""What an evaluation by probe returns: one shape for a task, the study's loop, and several findings."""
+"""Result of a probe, in one form for a single task, the study's loop, and several findings."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from stores.json_types import Json, JsonObject
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluation by probe returns.
+    """Result of a probe.
 
     Attributes:
         outcome: of the one task, of the study's loop on it, or of several findings.
         parts: rows of each part.
         targets: what was learned.
         backend: that solved.
-        low_shot: the curve, where one was asked for.
+        low_shot: the curve, if one was requested.
     """
 
     outcome: ProbeResult | PublishedResult | FindingsResult
@@ -40,7 +40,7 @@ class Result:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know, one sentence each."""
+        """Remarks for the reader, one sentence each."""
         several = isinstance(self.outcome, FindingsResult)
         return (*(self.parts.notes if several else ()), *self.outcome.notes)
 

@@ -16,18 +16,18 @@ from stores.limits import check_number, check_whole
 Select = Literal["accuracy", "mean-per-class", "auroc", "log-loss"]
 SELECT: tuple[Select, ...] = ("accuracy", "mean-per-class", "auroc", "log-loss")
 
-#: Of the study: 45 values a quarter of a decade apart.
+#: The study's grid: 45 values, a quarter of a decade apart.
 C_MIN, C_MAX, VALUES = 1e-5, 1e6, 45
 #: Limits of C, beyond which one term of the objective drowns the other; and how many values are tried.
 C_LIMITS, MAX_VALUES = (1e-12, 1e12), 1000
-#: Scores that differ by no more are equal: two accuracies or AUROC that are not differ by more than rounding.
+#: Scores that differ by no more than this are equal; accuracies or AUROCs that are not differ by more.
 _ROUNDING = 1e-11
-#: How the note ends that there are more features than images; every probe of which it is true keeps it.
+#: End of the note that there are more features than images; every probe for which that is true has it.
 NOT_UNIQUE = "without regularisation the solution would not be unique"
 
 
 def grid(low: float = C_MIN, high: float = C_MAX, values: int = VALUES) -> tuple[float, ...]:
-    """Logarithmically spaced C, from strong to weak regularisation.
+    """Return logarithmically spaced C, from strong to weak regularisation.
 
     Raises:
         Refused: bounds that are not positive and finite or in the wrong order, or no value.
@@ -84,12 +84,12 @@ class Sweep:
 
     @property
     def flat(self) -> bool:
-        """Whether several values of C have the same validation score, all of them."""
+        """True if there are several values of C and all have the same validation score."""
         return len(self.C) > 1 and bool(_tied(self.val_score, self.select).all())
 
     @property
     def notes(self) -> Iterator[str]:
-        """What a reader must know about the choice, one sentence each."""
+        """Remarks that a reader must know about the choice, one sentence each."""
         if self.flat:
             by = "the largest was taken" if self._same_loss else "chosen by log loss"
             yield f"Validation {self.select} is the same for all {len(self.C)} values of C: {by}"
@@ -108,8 +108,8 @@ class Sweep:
         if len(self.C) < 2 or 0 < self.best < len(self.C) - 1:
             return ""
         side = "smallest" if self.best == 0 else "largest"
-        chosen = f"{self.C[self.best]:g}"
-        return f"The chosen C {chosen} is the {side} of the grid: a better one may lie beyond it"
+        C = f"{self.C[self.best]:g}"
+        return f"The chosen C {C} is the {side} of the grid: a better one may lie beyond it"
 
 
 def choose(
@@ -119,7 +119,7 @@ def choose(
     losses: ArrayLike | None = None,
     constant: ArrayLike | None = None,
 ) -> int:
-    """Position of the best validation score; of equal ones the better log loss, then the larger C.
+    """Return the position of the best score; of equal ones the better log loss, then the larger C.
 
     Where scores do not decide, strong regularisation would: it gives every image nearly the same probability.
     A fit that is constant is never chosen while another is not, whatever its score.
@@ -141,7 +141,7 @@ def choose(
 
 
 def _tied(values: NDArray[np.float64], select: Select) -> NDArray[np.bool_]:
-    """bool [R]: the best of the values, and those that differ from it by rounding alone."""
+    """Mark the best of the values, and those that differ from it by rounding alone: bool [R]."""
     best = values.min() if select == "log-loss" else values.max()
     tied: NDArray[np.bool_] = np.abs(values - best) <= _ROUNDING * (abs(best) if select == "log-loss" else 1)
     return tied
@@ -153,7 +153,7 @@ def quality(
     select: Select,
     unseen: Sequence[int] = (),
 ) -> tuple[float, str]:
-    """The score to select by, and why it is NaN or what it leaves out, if it is or does.
+    """Return the score to select by, and why it is NaN or what it leaves out ("" if neither).
 
     Args:
         truth: [n] classes from 0.
@@ -163,8 +163,8 @@ def quality(
     if select == "log-loss":
         return metrics.log_loss(truth, probabilities, unseen)
     if select == "auroc" and unseen:
-        found = metrics.Evaluation.of(truth, probabilities, unseen=unseen).classification
-        return found.auroc, found.auroc_reason
+        evaluation = metrics.Evaluation.of(truth, probabilities, unseen=unseen).classification
+        return evaluation.auroc, evaluation.auroc_reason
     if select == "auroc":
         return metrics.auroc(truth, probabilities)
     predicted = probabilities.argmax(axis=1)

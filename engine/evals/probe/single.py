@@ -75,12 +75,12 @@ def learn(
 
 
 def part_of(on_progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    """Progress of one named stage."""
+    """Return a callback that reports the progress of one named stage, or None."""
     return None if on_progress is None else partial(on_progress, what)
 
 
 def notes_on(features: NDArray[Any], task: Task, sweep: Sweep, moments: Scaler | None) -> Iterator[str]:
-    """What a reader must know about the data and the choice, one sentence each."""
+    """Yield what a reader must know about the data and the choice, one sentence each."""
     yield from task.parts.notes
     n, d = len(task.parts.train), features.shape[1]
     if n < d:
@@ -103,7 +103,7 @@ def examine(
     notes: Sequence[str],
     clock: "Clock",
 ) -> ProbeResult:
-    """Test a refit: metrics and their intervals."""
+    """Test a refit: compute metrics and their intervals."""
     rows = task.parts.test
     truth = task.codes[rows]
     probabilities = refit.probabilities(features, rows)[0]
@@ -131,7 +131,7 @@ class Clock:
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """The time since the last lap, or the start, was this stage's."""
+        """Add the time since the last lap, or since the start, to this stage."""
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now

@@ -1,4 +1,4 @@
-"""Backends of the probe: each minimises the objective of `logistic.objective` and says how far it came.
+"""Backends of the probe: each minimises the objective of `logistic.objective` and reports its convergence.
 
 `batched` is `engine.kernels.logistic.solver`. `sklearn` is scikit-learn in float64, one value of C after
 another, each started from the one before: L-BFGS, then Newton-CG from there, because L-BFGS ends where a step
@@ -31,17 +31,18 @@ from engine.kernels.standardize import Scaler
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-#: Told (values of C done, to do).
+#: Callback with (values of C done, to do).
 Progress = Callable[[int, int], None]
 
-#: Largest gradient component, of the objective, at which a fit has converged; the solvers aim at a tenth.
+#: A fit has converged if its largest gradient component is at most this share of the objective; the solvers
+#: aim at a tenth of it.
 _CONVERGED = 1e-5
-#: Of L-BFGS on the mean form; it ends sooner where the objective stands still.
+#: Most iterations of L-BFGS on the mean form; it ends sooner where the objective no longer changes.
 _TOLERANCE, _MOST_ITERATIONS, _MOST_STEPS = 1e-9, 20_000, 200
 
 
 class Settings(Protocol):
-    """What a backend must know; `engine.evals.probe.evaluate.ProbeOptions` has it."""
+    """Settings that a backend needs, taken from `engine.evals.probe.options.ProbeOptions`."""
 
     @property
     def backend(self) -> str: ...
@@ -89,8 +90,8 @@ def solve(
     x = features[rows].astype(np.float64)
     x -= mean
     x /= scale
-    found = one_by_one(x, targets[rows], np.asarray(C, np.float64), balanced, options.device, on_progress)
-    coef, intercept, iterations = (np.stack(each) for each in zip(*found, strict=True))
+    fits = one_by_one(x, targets[rows], np.asarray(C, np.float64), balanced, options.device, on_progress)
+    coef, intercept, iterations = (np.stack(values) for values in zip(*fits, strict=True))
     coef /= scale
     intercept -= coef @ mean
     seconds = {"solve": time.perf_counter() - clock}
@@ -135,14 +136,14 @@ def solve_many(
     return [
         solve(
             features,
-            targets[:, at],
+            targets[:, position],
             C,
             rows=rows,
             moments=moments,
             options=options,
-            on_progress=_part_of(on_progress, at, count),
+            on_progress=_part_of(on_progress, position, count),
         )
-        for at in range(count)
+        for position in range(count)
     ]
 
 
@@ -152,7 +153,7 @@ def _known(backend: str) -> str:
 
 
 def _for_batched(moments: Scaler | None, options: Settings, on_progress: Progress | None) -> dict[str, Any]:
-    """Keyword arguments that `fit` and `fit_many` share."""
+    """Return the keyword arguments that `fit` and `fit_many` share."""
     return {
         "class_weight": "balanced" if options.class_weight == "balanced" else None,
         "standardise": None if moments is None else (moments.mean, moments.scale),
@@ -162,17 +163,17 @@ def _for_batched(moments: Scaler | None, options: Settings, on_progress: Progres
 
 
 def _without_iterations(on_progress: Progress | None) -> Callable[[int, int, int], None] | None:
-    """The batched solver also tells how many iterations it has made."""
+    """Adapt a callback to the batched solver, which also passes its number of iterations."""
     if on_progress is None:
         return None
     return lambda done, todo, _: on_progress(done, todo)
 
 
-def _part_of(on_progress: Progress | None, at: int, count: int) -> Progress | None:
-    """Progress of one of several tasks as that of all."""
+def _part_of(on_progress: Progress | None, position: int, count: int) -> Progress | None:
+    """Return a callback that reports the progress of one of several tasks as that of all."""
     if on_progress is None:
         return None
-    return lambda done, todo: on_progress(at * todo + done, count * todo)
+    return lambda done, todo: on_progress(position * todo + done, count * todo)
 
 
 #: Coefficients [K', d], intercepts [K'], iterations.
@@ -187,11 +188,11 @@ def _sklearn(
     device: str,
     on_progress: Progress | None,
 ) -> list[_Found]:
-    """Fits at every C, made from strong to weak regularisation."""
+    """Fit at every C, from strong to weak regularisation."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(warm_start=True, class_weight="balanced" if balanced else None)
-    found: dict[int, _Found] = {}
+    fits: dict[int, _Found] = {}
     for r in np.argsort(C, kind="stable").tolist():
         model.set_params(C=float(C[r]), solver="lbfgs", tol=_TOLERANCE, max_iter=_MOST_ITERATIONS)
         fit_quietly(model, x, y)
@@ -200,26 +201,26 @@ def _sklearn(
         tolerance = float(0.1 * _CONVERGED * value[0] / (C[r] * len(y)))  # of the mean form; weights sum to n
         model.set_params(solver="newton-cg", tol=tolerance, max_iter=_MOST_STEPS)
         fit_quietly(model, x, y)
-        found[r] = (model.coef_.copy(), model.intercept_.copy(), steps + int(model.n_iter_[0]))
+        fits[r] = (model.coef_.copy(), model.intercept_.copy(), steps + int(model.n_iter_[0]))
         if on_progress:
-            on_progress(len(found), len(C))
-    return [found[r] for r in range(len(C))]
+            on_progress(len(fits), len(C))
+    return [fits[r] for r in range(len(C))]
 
 
 def fit_quietly(model: "LogisticRegression", x: NDArray[Any], y: NDArray[Any]) -> bool:
-    """Fit; False where scikit-learn warned that it did not converge. Other warnings pass."""
+    """Fit; return False if scikit-learn warned that it did not converge. Other warnings pass."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(x, y)
-    fine = True
-    for each in caught:
-        if issubclass(each.category, ConvergenceWarning):
-            fine = False
+    converged = True
+    for warning in caught:
+        if issubclass(warning.category, ConvergenceWarning):
+            converged = False
         else:
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-    return fine
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return converged
 
 
 def _cuml(
@@ -230,9 +231,9 @@ def _cuml(
     device: str,
     on_progress: Progress | None,
 ) -> list[_Found]:
-    """Fits at every C, each from zero: cuML has no warm start."""
+    """Fit at every C, each from zero: cuML has no warm start."""
     model_class, cupy = cuml_modules(device)
-    found: list[_Found] = []
+    fits: list[_Found] = []
     with cupy.cuda.Device(int(device.partition(":")[2] or 0)):
         on_device, labels = cupy.asarray(x, order="F"), cupy.asarray(y.astype(np.int32))
         for value in C.tolist():
@@ -246,10 +247,10 @@ def _cuml(
             ).fit(on_device, labels)
             coef = np.asarray(model.coef_, np.float64).reshape(-1, x.shape[1])
             intercept = np.asarray(model.intercept_, np.float64).reshape(-1)
-            found.append((coef, intercept, int(np.max(model.n_iter_))))
+            fits.append((coef, intercept, int(np.max(model.n_iter_))))
             if on_progress:
-                on_progress(len(found), len(C))
-    return found
+                on_progress(len(fits), len(C))
+    return fits
 
 
 def cuml_modules(device: str) -> tuple[Any, Any]:

@@ -36,7 +36,7 @@ CONVERGED = 1e-6
 
 @dataclass(frozen=True)
 class PublishedFit:
-    """What one fit of the study's loop came to.
+    """Result of one fit of the study's loop.
 
     Attributes:
         weight_decay: 1 / C, of the multinomial form.
@@ -45,7 +45,7 @@ class PublishedFit:
         stopped: whether the limit of iterations (or the line search) stopped it.
         objective: at the end, float64; of the binary form at 2 C where there are two classes.
         gradient_norm: of it.
-        excess: (objective - converged objective) / converged objective; NaN where not asked for.
+        excess: (objective - converged objective) / converged objective; NaN if not requested.
         converged: it was not stopped, and excess, if known, is at most 1e-6. scikit-learn itself calls fits
             converged that are not: on separable classes the mean loss hardly changes any more.
     """
@@ -68,7 +68,7 @@ class Published:
     """The study's probe of one task.
 
     Attributes:
-        metric: chosen and tested by.
+        metric: the score that C is chosen by and the test part is judged by.
         sweep: in the order of the grid.
         best: position of the chosen one.
         final: the fit on train + validation.
@@ -95,15 +95,15 @@ class Published:
     @property
     def convergence(self) -> str:
         """One sentence for a report."""
-        stopped = sum(each.stopped for each in self.sweep)
+        stopped = sum(fit.stopped for fit in self.sweep)
         said = (
             f"{stopped} of {len(self.sweep)} fits were stopped before their tolerance was met, the final fit "
             f"{'as well' if self.final.stopped else 'was not'}"
         )
-        excess = [each.excess for each in self.sweep]
+        excess = [fit.excess for fit in self.sweep]
         if np.isnan(excess).all():
             return said
-        far = sum(not each.converged for each in self.sweep)
+        far = sum(not fit.converged for fit in self.sweep)
         return (
             f"{said}; {far} did not converge: objectives end up to {np.nanmax(excess):.2g} (median "
             f"{np.nanmedian(excess):.2g}) of their converged values above these, the chosen one "
@@ -130,11 +130,11 @@ def published(
         parts: with validation cut by `splits` in mode `as-published`.
         metric: accuracy, or mean per-class accuracy, which the study took for EyePACS and STOIC.
         compare: how to find the converged objectives that the fits are compared with; None does not.
-        on_progress: told (fits done, to do).
+        on_progress: called with (fits done, to do).
     """
     loop = _Loop(classes, {"accuracy": metrics.accuracy}.get(metric, metrics.mean_per_class_accuracy))
     clock = time.perf_counter()
-    train, val, whole = (_Rows.of(features, codes, rows) for rows in (parts.train, parts.val, parts.refit))
+    train, val, both = (_Rows.of(features, codes, rows) for rows in (parts.train, parts.val, parts.refit))
     fits: list[_Fit] = []
     for decay in WEIGHT_DECAY:
         fits.append(loop.fit(train, decay, val))
@@ -142,20 +142,20 @@ def published(
             on_progress(len(fits), len(WEIGHT_DECAY) + 1)
     best = int(np.argmax([fit.val_score for fit in fits]))  # the first of the largest
     seconds = {"sweep": time.perf_counter() - clock}
-    final = loop.fit(whole, WEIGHT_DECAY[best])
+    final = loop.fit(both, WEIGHT_DECAY[best])
     if on_progress:
         on_progress(len(WEIGHT_DECAY) + 1, len(WEIGHT_DECAY) + 1)
     probabilities = loop.probabilities(_Rows.of(features, codes, parts.test).x)
-    unseen = tuple(np.setdiff1d(np.arange(classes), whole.known).tolist())
+    unseen = tuple(np.setdiff1d(np.arange(classes), both.known).tolist())
     test = Evaluation.of(codes[parts.test], probabilities, unseen=unseen)
     seconds["refit"] = time.perf_counter() - clock - seconds["sweep"]
-    sweep, (last,) = _judged(train, fits, compare), _judged(whole, [final], compare)
+    sweep, (last,) = _judged(train, fits, compare), _judged(both, [final], compare)
     seconds["compare"] = time.perf_counter() - clock - sum(seconds.values())
     return Published(metric, tuple(sweep), best, last, test, unseen, probabilities, seconds)
 
 
 def strength(decay: float, classes: int) -> float:
-    """C of today's scikit-learn for a weight decay of the study's multinomial form."""
+    """Return C of today's scikit-learn for a weight decay of the study's multinomial form."""
     return (2 if classes == 2 else 1) / decay
 
 
@@ -194,38 +194,40 @@ class _Loop:
         self._known: NDArray[np.integer[Any]] = np.zeros(0, np.int64)
 
     def fit(self, on: _Rows, decay: float, val: _Rows | None = None) -> _Fit:
-        """Fit, and score where there are rows to."""
+        """Fit, and score if validation rows are given."""
         if len(on.known) != len(self._known):
-            self._model.__dict__.pop("coef_", None)  # of fewer classes: there is nothing to start from
+            self._model.__dict__.pop("coef_", None)  # it knew fewer classes: it cannot be started from
         self._known, model = on.known, self._model
         model.set_params(C=strength(decay, len(on.known)), tol=TOLERANCE / len(on.y))
-        fine = solvers.fit_quietly(model, on.x, on.y)
+        converged = solvers.fit_quietly(model, on.x, on.y)
         score = np.nan
         if val is not None:
             score = self._score(val.known[val.y], self.probabilities(val.x).argmax(axis=1))
         coef, intercept = model.coef_.copy(), model.intercept_.copy()
-        return _Fit(decay, float(score), int(model.n_iter_[0]), not fine, coef, intercept)
+        return _Fit(decay, float(score), int(model.n_iter_[0]), not converged, coef, intercept)
 
     def probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Of the last fit: [n, K], 0 for classes that it does not know."""
-        found = np.zeros((len(x), self._classes))
-        found[:, self._known] = self._model.predict_proba(x)
-        return found
+        """Return probabilities of the last fit: [n, K], 0 for classes that it does not know."""
+        of_all_classes = np.zeros((len(x), self._classes))
+        of_all_classes[:, self._known] = self._model.predict_proba(x)
+        return of_all_classes
 
 
 def _judged(on: _Rows, fits: Sequence[_Fit], compare: solvers.Settings | None) -> list[PublishedFit]:
     """Measure fits on the same rows, all in one pass."""
     C = [strength(fit.decay, len(on.known)) for fit in fits]
     coefs, intercepts = np.stack([fit.coef for fit in fits]), np.stack([fit.intercept for fit in fits])
-    found = measure(on.x, on.y, C, coefs, intercepts)
+    measured = measure(on.x, on.y, C, coefs, intercepts)
     excess = np.full(len(C), np.nan)
     if compare is not None:
         rows = np.arange(len(on.y))
         least = solvers.solve(on.x, on.y, C, rows=rows, moments=None, options=compare).objective
-        excess = (found.objective - least) / least
+        excess = (measured.objective - least) / least
     return [
         PublishedFit(
             fit.decay, fit.val_score, fit.iterations, fit.stopped, float(value), float(norm), float(above)
         )
-        for fit, value, norm, above in zip(fits, found.objective, found.gradient_norm, excess, strict=True)
+        for fit, value, norm, above in zip(
+            fits, measured.objective, measured.gradient_norm, excess, strict=True
+        )
     ]

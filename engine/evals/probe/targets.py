@@ -1,12 +1,12 @@
-"""From columns of the manifest to targets: one column of classes, or several findings at once.
+"""Targets from columns of the manifest: one column of classes, or several findings at once.
 
 A column of classes gives codes from 0 in the order of its names. A column of findings has cells 1 (positive),
 0 (negative), -1 (uncertain) or nothing, as CheXpert's 14 have; it becomes 0, 1 or -1 (masked: the image takes
-no part in this finding) by two stated policies. What a policy does to how many cells is always counted.
+no part in this finding) by two stated policies. The cells that a policy changes are always counted.
 
 The study's code turned an uncertain cell into a uniform draw from [0.55, 0.85], and then, for the linear
-probe, into an integer: 0. That is `zeros` here. A soft label proper is refused: the objective that all
-solvers share has whole targets.
+probe, into an integer: 0. That is `zeros` here. Real soft labels are refused: the objective that all
+solvers share takes integer targets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ class Target:
     counted: Mapping[str, int]
 
     def to_dict(self) -> JsonObject:
-        """`{column, classes: {name: images}, masked, counted}`."""
+        """Return `{column, classes: {name: images}, masked, counted}`."""
         counts = np.bincount(self.codes[self.codes >= 0], minlength=len(self.classes)).tolist()
         return {
             "column": self.column,
@@ -78,7 +78,7 @@ class Target:
 
 
 def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str]) -> Target:
-    """A column of classes as a task.
+    """Make a task of a column of classes.
 
     Args:
         codes: [N] index into `names`, -1 where the cell is empty.
@@ -113,7 +113,7 @@ def classes_of(column: str, codes: NDArray[np.integer[Any]], names: Sequence[str
 def finding_of(
     column: str, codes: NDArray[np.integer[Any]], names: Sequence[str], policies: Policies
 ) -> Target:
-    """A column of 1, 0, -1 and empty cells as a task of two classes.
+    """Make a task of two classes of a column of 1, 0, -1 and empty cells.
 
     Args:
         codes, names: as in `classes_of`.
@@ -123,13 +123,13 @@ def finding_of(
     """
     known = [_CELLS.get(name.strip()) for name in names]
     codes = np.asarray(codes)
-    strange = [at for at, kind in enumerate(known) if kind is None]
+    strange = [position for position, kind in enumerate(known) if kind is None]
     if strange:
         counts = np.bincount(codes[codes >= 0], minlength=len(names))
-        listed = ", ".join(f"{names[at]!r} ({counts[at]} rows)" for at in strange[:_SHOWN])
-        more = f" and {len(strange) - _SHOWN} other values" if len(strange) > _SHOWN else ""
+        listed = ", ".join(f"{names[position]!r} ({counts[position]} rows)" for position in strange[:_SHOWN])
+        remainder = f" and {len(strange) - _SHOWN} other values" if len(strange) > _SHOWN else ""
         raise Refused(
-            f"Column {column!r} holds {listed}{more}",
+            f"Column {column!r} holds {listed}{remainder}",
             "A finding's cells are 1, 0, -1 (uncertain) or empty",
             "correct these cells, or ask for the column as one of classes",
         )
@@ -148,7 +148,7 @@ def finding_of(
 
 
 def together(targets: Sequence[Target]) -> NDArray[np.int8]:
-    """Findings side by side: int8 [N, T] of 0, 1 and -1 (masked), as `fit_many` takes them."""
+    """Put findings side by side: int8 [N, T] of 0, 1 and -1 (masked), as `fit_many` takes them."""
     return np.stack([target.codes for target in targets], axis=1).astype(np.int8)
 
 

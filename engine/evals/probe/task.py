@@ -1,4 +1,4 @@
-"""What a probe of one task learns and returns, fitted here or by the study's loop, of one shape."""
+"""The task of a probe and its result, in one form for fits made here and by the study's loop."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from stores.json_types import JsonObject
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt, and on which rows.
+    """What is learnt, and from which rows.
 
     Attributes:
         name: of the label column.
@@ -56,7 +56,7 @@ class Task:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What came out for one task.
+    """Result of a probe of one task.
 
     Attributes:
         task: what was learnt.
@@ -65,7 +65,7 @@ class ProbeResult:
         test: metrics on the test part.
         intervals: 95 % percentile intervals of the headline metrics, by name; empty without bootstrap.
         probabilities: float64 [tests, K], in the order of `task.parts.test`.
-        notes: what a reader must know, one sentence each.
+        notes: remarks for the reader, one sentence each.
         seconds: by stage.
     """
 
@@ -98,7 +98,7 @@ class ProbeResult:
 
     @property
     def converged(self) -> bool:
-        """Whether every fit of the sweep and the refit did."""
+        """True if every fit of the sweep and the refit converged."""
         return bool(self.sweep.converged.all() and self.refit.fits.converged.all())
 
     def metrics(self) -> dict[str, Metric]:
@@ -129,7 +129,7 @@ class ProbeResult:
         }
 
     def to_dict(self) -> JsonObject:
-        """`{label, test, best_C, val_score, converged, objective, sweep, refit, ...}`, plain values."""
+        """Return `{label, test, best_C, val_score, converged, objective, sweep, refit, ...}`."""
         return {
             "label": self.task.name,
             "test": tested(self.test, self.task, self.intervals),
@@ -150,7 +150,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """What the study's loop came to on one task.
+    """Result of the study's loop on one task.
 
     Attributes:
         task: what was learnt.
@@ -176,12 +176,12 @@ class PublishedResult:
 
     @property
     def converged(self) -> bool:
-        """Whether every fit of the loop and the final one did."""
+        """True if every fit of the loop and the final one converged."""
         return all(fit.converged for fit in (*self.published.sweep, self.published.final))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know, one sentence each."""
+        """Remarks for the reader, one sentence each."""
         return (*self.task.parts.notes, self.published.convergence)
 
     def metrics(self) -> dict[str, Metric]:
@@ -211,18 +211,18 @@ class PublishedResult:
         return sorted(self.published.sweep, key=lambda fit: -fit.weight_decay)
 
     def to_dict(self) -> JsonObject:
-        """Return as `ProbeResult.to_dict`, C and sweep as the study counts them, with `convergence`."""
+        """Return what `ProbeResult.to_dict` does, with the study's C and sweep, and `convergence`."""
         loop = self.published
         fits = self._by_C
-        chosen = loop.sweep[loop.best]
+        best = loop.sweep[loop.best]
         by_name: JsonObject = {name: [_fit(fit)[name] for fit in fits] for name in _fit(fits[0])}
         return {
             "label": self.task.name,
             "test": tested(loop.test, self.task, self.intervals),
             "best_C": loop.best_C,
-            "weight_decay": chosen.weight_decay,
+            "weight_decay": best.weight_decay,
             "select": self.select,
-            "val_score": chosen.val_score,
+            "val_score": best.val_score,
             "converged": self.converged,
             "objective": loop.final.objective,
             "refit": _fit(loop.final),
@@ -241,7 +241,7 @@ class PublishedResult:
 def _in_short(
     strengths: ArrayLike, converged: ArrayLike, gradient_norms: ArrayLike, iterations: ArrayLike
 ) -> JsonObject:
-    """A sweep's convergence in short."""
+    """Summarise a sweep's convergence."""
     stuck = np.asarray(strengths)[~np.asarray(converged, np.bool_)].tolist()
     return {
         "fits": len(np.asarray(strengths)),

@@ -1,4 +1,4 @@
-"""Saliency with a record: of the images of a bank, or of a manifest."""
+"""Saliency of the images of a bank or of a manifest, with a record."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -71,7 +71,7 @@ def _record(report: JsonObject, images: Images, options: SaliencyOptions, runtim
         threads=runtime.threads,
         seed=options.seed,
     )
-    more: JsonObject = {
+    more_used: JsonObject = {
         **run.settings,
         "maps": result.setting.key,
         "side": result.setting.squares.side,
@@ -89,10 +89,12 @@ def _record(report: JsonObject, images: Images, options: SaliencyOptions, runtim
         failures=result.failures,
         predictions=result.predictions(),
     )
-    asked = {**asdict(options), "ids": list(options.ids), "model": images.title}
-    asked["precision"] = runtime.precision
+    settings = {**asdict(options), "ids": list(options.ids), "model": images.title}
+    settings["precision"] = runtime.precision
     ids = manifest.image_ids
-    record = record_about("saliency", lambda: Texts.of(ids), images.manifest_file, asked, used, outcome, more)
+    record = record_about(
+        "saliency", lambda: Texts.of(ids), images.manifest_file, settings, used, outcome, more_used
+    )
     keep(record, images.home, report)
 
 

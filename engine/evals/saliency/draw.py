@@ -1,4 +1,4 @@
-"""Which images are looked at: those named, or a draw of which the smaller is the start of the larger."""
+"""The images to explain: those named, or a draw; a smaller draw is the beginning of a larger one."""
 
 import hashlib
 
@@ -34,7 +34,7 @@ def choose(manifest: Manifest, options: SaliencyOptions) -> list[int]:
 
 
 def stream(purpose: str, seed: int, images: str) -> Stream:
-    """Begin random numbers that depend on what they are for, a seed and the digest of the images."""
+    """Return random numbers that depend on their purpose, a seed and the digest of the images."""
     return Stream(
         hashlib.sha256(f"embank saliency 1 {purpose} {seed} {images}".encode("ascii")).digest()[:16]
     )

@@ -1,4 +1,4 @@
-"""How far maps are from what they stand for: scores in reduced precision, and strides above 1."""
+"""Errors of maps: of scores in reduced precision, and of strides above 1."""
 
 from dataclasses import asdict, dataclass
 from math import nan
@@ -47,7 +47,7 @@ class StrideError:
 
     @classmethod
     def unknown(cls) -> "StrideError":
-        """Say that nothing was measured."""
+        """Return the error of a map that was not measured."""
         return cls(0, nan, nan, nan, nan)
 
     def to_dict(self) -> JsonObject:

@@ -104,7 +104,7 @@ def measure(images: Images, options: SaliencyOptions, runtime: Runtime, hooks: H
     job = _Job(images, options, runtime, hooks or Hooks())
     try:
         job.make_ready()
-        items = tuple(job.item(at, row) for at, row in enumerate(job.rows))
+        items = tuple(job.item(position, row) for position, row in enumerate(job.rows))
     finally:
         job.close()
     result = job.result(items, time.perf_counter() - start)
@@ -144,7 +144,7 @@ class _Job:
         self._started = time.perf_counter()
 
     def close(self) -> None:
-        """Let the model's threads go."""
+        """Stop the model's threads."""
         if self._occluder is not None:
             self._occluder.close()
 
@@ -168,18 +168,18 @@ class _Job:
         """Say how the network was run; empty where no map was computed."""
         return self._occluder.net.describe() if self._occluder else {}
 
-    def item(self, at: int, row: int) -> Item:
+    def item(self, position: int, row: int) -> Item:
         """Measure one image."""
         image_id, stride = self.images.manifest.image_ids[row], self.squares.stride
         try:
             digest, pixels = _render(self.images.source, row, self.recipe, self.options.size)
-            finished = self.folder.map_of(digest) or self._compute(digest, pixels, at, image_id)
+            finished = self.folder.map_of(digest) or self._compute(digest, pixels, position, image_id)
             self._note_stride_error(digest, image_id)
         except BadImage as bad:
-            self._done = (at + 1) * self.squares.count
+            self._done = (position + 1) * self.squares.count
             return Item(image_id, row, stride, reason=bad.code, detail=bad.detail)
-        self._done = (at + 1) * self.squares.count
-        self._report_progress(at, image_id)
+        self._done = (position + 1) * self.squares.count
+        self._report_progress(position, image_id)
         diffusion = attentive_diffusion(finished.map)
         if self.hooks.on_map:
             cut = self.options.size - 1
@@ -197,7 +197,7 @@ class _Job:
         )
 
     def make_ready(self) -> None:
-        """Load the model if some map has to be computed: it may be refused, and nothing is kept by then."""
+        """Load the model if a map has to be computed; it may be refused before any map is kept."""
         finer = MapFolder(self.images.home, {**self.settings(), "stride": 1})
         for row in self.rows:
             try:
@@ -222,10 +222,10 @@ class _Job:
             )
         return self._occluder
 
-    def _compute(self, digest: str, pixels: NDArray[np.uint8], at: int, image_id: str) -> OcclusionMap:
+    def _compute(self, digest: str, pixels: NDArray[np.uint8], position: int, image_id: str) -> OcclusionMap:
         occluder = self._load()
         scores = self.folder.part_of(digest, self.squares) or Scores.none(self.squares)
-        before, saved = at * self.squares.count, time.monotonic()
+        before, saved = position * self.squares.count, time.monotonic()
 
         def on_block(places: int, so_far: Scores) -> None:
             nonlocal saved
@@ -234,7 +234,7 @@ class _Job:
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.folder.keep_part(digest, so_far)
                 saved = time.monotonic()
-            self._report_progress(at, image_id)
+            self._report_progress(position, image_id)
 
         try:
             self._reckon(occluder, pixels, scores)
@@ -250,7 +250,7 @@ class _Job:
         return finished
 
     def _reckon(self, occluder: Occluder, pixels: NDArray[np.uint8], scores: Scores) -> None:
-        """Time a few squares of the first map that is computed, on the CPU, and tell what all will take."""
+        """Time a few squares of the first map that is computed, on the CPU, and report the time of all."""
         if self._estimate is not None or self.runtime.on_cuda:
             return
         before = int(scores.done.sum())
@@ -271,7 +271,7 @@ class _Job:
     def _measure_stride(
         self, occluder: Occluder, digest: str, pixels: NDArray[np.uint8], map: NDArray[np.float64]
     ) -> None:
-        """Keep how far the first map that is computed lies from the exact one; at stride 1 it is that."""
+        """Store the error of the first map that is computed; at stride 1 it is the exact map."""
         if self.squares.stride > 1 and self._stride_error is None:
             self._measured[digest] = stride_error(occluder, pixels, map, stream("stride", 0, digest))
             self.folder.keep_stride_error(digest, self._measured[digest])
@@ -281,14 +281,16 @@ class _Job:
             self._stride_error = self._measured.get(digest) or self.folder.stride_error_of(digest)
             self._stride_error_of = image_id
 
-    def _report_progress(self, at: int, image_id: str) -> None:
+    def _report_progress(self, position: int, image_id: str) -> None:
         if self.hooks.on_progress:
             total, seconds = len(self.rows) * self.squares.count, time.perf_counter() - self._started
-            progress = Progress(image_id, at + 1, len(self.rows), self._done, total, self._computed, seconds)
+            progress = Progress(
+                image_id, position + 1, len(self.rows), self._done, total, self._computed, seconds
+            )
             self.hooks.on_progress(progress)
 
     def result(self, items: tuple[Item, ...], seconds: float) -> SaliencyResult:
-        """Put together what was measured."""
+        """Return the result of the measured items."""
         setting = Setting(
             self.images.title, self.spec.weights_sha256, self.options, self.squares,
             self.runtime.precision, self.runtime.device, self.folder.digest,
@@ -316,7 +318,7 @@ class _Job:
         return tuple(notes)
 
     def _interval(self, items: tuple[Item, ...]) -> Bootstrap | None:
-        """Interval of the mean over patients, or images where none are known; None of fewer than two."""
+        """Return the interval of the mean over patients, or images without any; None of fewer than two."""
         measured = [item for item in items if np.isfinite(item.diffusion)]
         values = np.array([item.diffusion for item in measured])
         groups = compact_groups(self.images.manifest.codes("group")[0])[[item.row for item in measured]]
@@ -328,7 +330,7 @@ class _Job:
 
 
 def _render(source: ImageSource, row: int, recipe: Recipe, size: int) -> tuple[str, NDArray[np.uint8]]:
-    """SHA-256 of the file, and its pixels at the working size, by Pillow."""
+    """Return the file's SHA-256, and its pixels at the working size, by Pillow."""
     data = source.read(row)
     header = sniff(data, recipe, source.limits)
     if min(header.width, header.height) < size:

@@ -1,4 +1,4 @@
-"""What saliency looks at: the images of a bank or a manifest, a model, and where to keep the maps."""
+"""Inputs of saliency: the images of a bank or a manifest, a model, and the folder for the maps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ class Images:
         manifest: the images.
         source: their files.
         spec: the model.
-        title: what people call it: in a bank the title of its feature, else the slug.
+        title: the name shown to users: in a bank the title of its feature, else the slug.
         home: folder for maps and records: the bank, or one of the user's choice.
         feature: full name of the bank's feature that the model made; else the slug.
         key: digest of what that feature depends on; None where there is none.

@@ -1,4 +1,4 @@
-"""Where occlusion maps are kept: one file that vouches for itself for each image, under all that made it."""
+"""Storage of occlusion maps: one file with its own checksum for each image, under a key of all its inputs."""
 
 import hashlib
 from dataclasses import astuple, dataclass
@@ -54,7 +54,7 @@ class MapFolder:
         return f"{SIDE}/{self._place(image)}"
 
     def holds(self, image: str) -> bool:
-        """Whether there is a file of a finished map, whole or not."""
+        """Return whether there is a file of a finished map, damaged or not."""
         return files.stat_if_there(self._home / self.relative(image)) is not None
 
     def map_of(self, image: str) -> OcclusionMap | None:
@@ -66,7 +66,7 @@ class MapFolder:
         return OcclusionMap(arrays["map"], SampleError(int(places), *errors))
 
     def keep(self, image: str, finished: OcclusionMap) -> OcclusionMap:
-        """Keep a finished map, if the folder takes it, and drop what there was of it before."""
+        """Store a finished map, if the folder is writable, and remove its unfinished part."""
         error = np.array(astuple(finished.error), dtype=np.float64)  # the order of the fields is the file's
         arrays: Arrays = {"map": finished.map, "error": error}
         if array_cache.keep(self._home, self._place(image), self._key(image, "map"), arrays):
@@ -74,24 +74,24 @@ class MapFolder:
         return finished
 
     def part_of(self, image: str, squares: Squares) -> Scores | None:
-        """Read what there is of a map that is not finished."""
+        """Read the finished part of a map that was interrupted."""
         arrays = self._read(self._place(image, ".part"), self._key(image, "scores"))
         if arrays is None or arrays["values"].shape != (squares.per_axis,) * 2:
             return None
         return Scores(arrays["values"].copy(), arrays["done"].astype(np.bool_))
 
     def keep_part(self, image: str, scores: Scores) -> None:
-        """Keep what there is of a map, to go on from, if the folder takes it."""
+        """Store a map's finished part, to resume from, if the folder is writable."""
         arrays: Arrays = {"values": scores.values, "done": scores.done.astype(np.uint8)}
         array_cache.keep(self._home, self._place(image, ".part"), self._key(image, "scores"), arrays)
 
     def has_any(self, image: str) -> bool:
-        """Whether a map of an image is finished or begun."""
+        """Return whether a map of an image is finished or begun."""
         begun = self._home / SIDE / self._place(image, ".part")
         return self.holds(image) or files.stat_if_there(begun) is not None
 
     def stride_error_of(self, image: str) -> StrideError | None:
-        """Read what `stride_error` said of a finished map, if it was measured."""
+        """Read the stride error of a finished map, if it was measured."""
         arrays = self._read(self._place(image, ".stride"), self._key(image, "stride"))
         if arrays is None:
             return None
@@ -99,7 +99,7 @@ class MapFolder:
         return StrideError(int(pixels), *errors)
 
     def keep_stride_error(self, image: str, error: StrideError) -> None:
-        """Keep what `stride_error` said of a finished map, if the folder takes it."""
+        """Store the stride error of a finished map, if the folder is writable."""
         numbers = np.array(astuple(error), dtype=np.float64)
         array_cache.keep(
             self._home, self._place(image, ".stride"), self._key(image, "stride"), {"error": numbers}

@@ -25,8 +25,8 @@ from engine.models.forward.encoder import single_thread_workers
 from engine.normalise import normalise
 from engine.runtime import Runtime, device_faults
 
-#: Pixels that a block spans along each axis, and least and most places: more share more of the early layers'
-#: calls, but their common window, on which all of them are computed, grows.
+#: Pixels that a block spans along each axis, and its least and most places: larger blocks need fewer calls of
+#: the early layers, but the window that these compute for all of a block's places grows.
 _SPAN, _LEAST, _MOST = {"cpu": 6, "cuda": 16}, 2, 16
 #: Places at which the scores are compared with plain float32 forward passes.
 SAMPLE = 16
@@ -51,7 +51,7 @@ class Scores:
 
     @classmethod
     def none(cls, squares: Squares) -> "Scores":
-        """Begin with no place done."""
+        """Return scores with no place done."""
         shape = (squares.per_axis, squares.per_axis)
         return cls(np.zeros(shape), np.zeros(shape, np.bool_))
 
@@ -68,9 +68,9 @@ class Block:
         return slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop)
 
     def cut(self, step: int) -> "list[Block]":
-        """Smaller blocks, of at most `step` places along each axis, row by row."""
+        """Return smaller blocks, of at most `step` places along each axis, row by row."""
         rows, columns = (
-            [range(at, min(at + step, r.stop)) for at in range(r.start, r.stop, step)]
+            [range(start, min(start + step, r.stop)) for start in range(r.start, r.stop, step)]
             for r in (self.rows, self.columns)
         )
         return [Block(down, across) for down in rows for across in columns]
@@ -117,7 +117,7 @@ class Occluder:
         self._workers = None if runtime.on_cuda else single_thread_workers(runtime.threads)
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Stop the threads."""
         if self._workers is not None:
             self._workers.shutdown(wait=True, cancel_futures=True)
 
@@ -177,12 +177,14 @@ class Occluder:
         first = self.runtime.threads  # each thread's first block is slower
         if len(todo) < 2 * (first + _TIMED):
             return float("nan")
-        chosen = [todo[at] for at in np.linspace(0, len(todo) - 1, first + _TIMED).round().astype(int)]
+        sample = [
+            todo[position] for position in np.linspace(0, len(todo) - 1, first + _TIMED).round().astype(int)
+        ]
         image = self._normalised(pixels)
         base = self._alone(lambda: self.net.base(image))
         _refuse_undefined(base.feature)
         places, seconds = 0, 0.0
-        for part in (chosen[:first], chosen[first:]):
+        for part in (sample[:first], sample[first:]):
             start, places = time.perf_counter(), 0
             for block, values in self._all(base, image, self._colour(image), part):
                 scores.values[block.slices], scores.done[block.slices] = values, True
@@ -191,7 +193,7 @@ class Occluder:
         return seconds / places
 
     def every_place(self, pixels: NDArray[np.uint8], parts: Sequence[Block]) -> list[NDArray[np.float64]]:
-        """Score the places that stride 1 has in some rectangles, whatever the stride is.
+        """Score all places inside some rectangles, at stride 1 whatever the stride of the map.
 
         Args:
             pixels: uint8 [side, side, 3].
@@ -214,12 +216,12 @@ class Occluder:
         return rectangles
 
     def blocks(self) -> list[Block]:
-        """The places, cut into blocks."""
+        """Cut the places into blocks."""
         count = range(self.squares.per_axis)
         return Block(count, count).cut(self._step())
 
     def _step(self) -> int:
-        """Places that a block spans along each axis."""
+        """Return how many places a block spans along each axis."""
         if self.net.shares:
             span = _SPAN["cuda" if self.runtime.on_cuda else "cpu"]
             return min(max(span // self.squares.stride, _LEAST), _MOST)
@@ -251,7 +253,7 @@ class Occluder:
     def _in_stream(
         self, base: windowed_forward.Base, image: torch.Tensor, colour: torch.Tensor, todo: list[Block]
     ) -> Iterator[tuple[Block, NDArray[np.float64]]]:
-        """On a device: the next block is queued before the last one's scores are waited for."""
+        """Compute blocks on a device; queue the next one before waiting for the last one's scores."""
         from engine.runtime import HostCopy
 
         before: tuple[Block, HostCopy] | None = None
@@ -266,7 +268,7 @@ class Occluder:
     def _block(
         self, base: windowed_forward.Base, image: torch.Tensor, colour: torch.Tensor, block: Block
     ) -> torch.Tensor:
-        """float64 [rows, columns] of a block's scores."""
+        """Compute the scores of a block, float64 [rows, columns]."""
         squares = self.squares
         with torch.inference_mode():
             top, left = squares.start(block.rows.start), squares.start(block.columns.start)
@@ -289,7 +291,7 @@ class Occluder:
         return normalise(batch, self.spec.recipe)
 
     def _colour(self, image: torch.Tensor) -> torch.Tensor:
-        """What fills the square: float32 [3], normalised."""
+        """Return the colour that fills the square: float32 [3], normalised."""
         if self.fill == "0":
             return image.new_zeros(3)
         if self.fill == "mean":
@@ -323,7 +325,7 @@ class Occluder:
 
 
 def parse_fill(text: str) -> str | tuple[int, int, int]:
-    """`0`, `mean`, or three bytes from `R,G,B`.
+    """Parse `0`, `mean`, or three bytes `R,G,B`.
 
     Raises:
         Refused: anything else.

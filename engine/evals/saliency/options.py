@@ -1,4 +1,4 @@
-"""What to measure of saliency, and what the study fixed."""
+"""Options of saliency, and those that the study fixed."""
 
 from dataclasses import dataclass, replace
 
@@ -8,18 +8,18 @@ from stores.limits import check_seed, check_whole
 
 MODES = ("default", "as-published")
 BATCH_NORMS = ("eval", "train")
-#: Pixels of a square's side, and images, at most.
+#: Largest side of the square in pixels, and largest number of images.
 MAX_SIDE, MAX_IMAGES = 65_536, 100_000_000
-#: Images looked at where no number is given.
+#: Default number of images.
 IMAGES = 8
-#: Stride on the CPU where none is given: 8 maps of a ResNet-50 end in minutes on two cores, at 1 in hours.
-#: It is a number, not a choice by timing, so that the same command finds its own maps again.
+#: Default stride on the CPU: 8 maps of a ResNet-50 take minutes on two cores, but hours at stride 1. It is a
+#: fixed number, not chosen by timing, so that the same command finds its own maps again.
 CPU_STRIDE = 8
 
 
 @dataclass(frozen=True)
 class SaliencyOptions:
-    """What to measure.
+    """Options of a saliency evaluation.
 
     Attributes:
         mode: `default`, or `as-published`: one image, 10 x 10 at stride 1, filled with 0 after normalisation.
@@ -78,7 +78,7 @@ class SaliencyOptions:
             )
 
     def on(self, cuda: bool) -> "SaliencyOptions":
-        """These options with their stride, which depends on the kind of device where none was given."""
+        """Return these options with a stride, which depends on the kind of device where none was given."""
         if self.stride is not None:
             return self
         exact = cuda or self.mode == "as-published"

@@ -1,4 +1,4 @@
-"""What a running evaluation of saliency tells."""
+"""Progress of a running saliency evaluation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from engine.evals.saliency.result import SaliencyMap
 
 @dataclass(frozen=True)
 class Progress:
-    """A look at a running evaluation: places of the square done of all, over all images."""
+    """Progress of an evaluation: places of the square that are done and to do, over all images."""
 
     image_id: str
     image: int
@@ -32,7 +32,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Whom a run tells what.
+    """Callbacks of a run.
 
     Attributes:
         on_progress: called after every block of places.

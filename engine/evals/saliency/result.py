@@ -1,4 +1,4 @@
-"""What saliency returns: attentive diffusion of each image, their mean, and how exact the maps are."""
+"""Results of saliency: attentive diffusion of each image, their mean, and the errors of the maps."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -79,10 +79,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the maps of a run have in common.
+    """Settings that the maps of a run share.
 
     Attributes:
-        model: what people call it. weights: SHA-256 of its weights.
+        model: the name shown to users. weights: SHA-256 of its weights.
         options: what was measured, with the stride. squares: where the square stood.
         precision, device: of the encoder.
         key: digest of all that a map depends on besides the image.
@@ -108,7 +108,7 @@ class SaliencyResult:
         stride_error: of the map of the image `stride_error_of`; None at stride 1, and where it is not known.
         computed: maps computed now; the others were finished already.
         estimate: made before the first of them, on the CPU.
-        notes: what a reader must know, one sentence each.
+        notes: remarks for the reader, one sentence each.
         places_per_s: places computed a second, NaN where none was.
         seconds: wall.
     """
@@ -210,7 +210,7 @@ class SaliencyResult:
         return {**self.interval.to_dict(), "level": 0.95, "over": "images or patients"}
 
     def _stride_error(self) -> "JsonObject | None":
-        """What the report says of the stride; None at stride 1, whose map is the exact one."""
+        """Return the report's entry on the error of the stride; None at stride 1, which is exact."""
         if self.stride_error is not None:
             return {"image_id": self.stride_error_of, **self.stride_error.to_dict()}
         if self.setting.squares.stride == 1:
@@ -219,9 +219,9 @@ class SaliencyResult:
         return {**StrideError.unknown().to_dict(), "reason": reason}
 
     def to_dict(self) -> JsonObject:
-        """Return the report, less the model's name and what depends on the maps that were there already."""
+        """Return the report without the model's name and what depends on maps that existed before."""
         return {name: value for name, value in self.report.items() if name not in _ASIDE}
 
 
-#: Members of a report that are no result.
+#: Members of a report that are not results.
 _ASIDE = ("model", "computed", "estimate", "places_per_s", "seconds", "files", "record", "record_reason")

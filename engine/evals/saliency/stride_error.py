@@ -1,4 +1,4 @@
-"""How far an occlusion map at a stride above 1 lies from the exact one, at stride 1, on some of its pixels.
+"""Difference between an occlusion map at a stride above 1 and the exact one, on a sample of pixels.
 
 A pixel of the exact map is the mean over all squares that cover it. Pixels beside each other share most of
 these squares, so the sample is a few small windows, one somewhere in each quarter of the map.
@@ -13,8 +13,8 @@ from engine.evals.saliency.errors import StrideError
 from engine.evals.saliency.occluder import Block, Occluder
 from engine.kernels.episodes import Stream
 
-#: Windows along each axis of a map of so many places or more; a smaller map has one, of so many pixels
-#: across, so that the sample takes no longer than the map.
+#: Windows along each axis of a map of so many places or more; a smaller map has a single window of so many
+#: pixels across, so that the sample takes no longer than the map.
 _WINDOWS, _PLACES, _FEW = 2, 400, 3
 
 Window = tuple[slice, slice]
@@ -32,11 +32,11 @@ def stride_error(
         stream: says where the windows are.
     """
     size = occluder.squares.size
-    chosen = windows(map.shape[0], occluder.squares.stride, occluder.squares.count, stream)
-    needed = [Block(*(range(at.start, at.stop + size - 1) for at in window)) for window in chosen]
+    sample = windows(map.shape[0], occluder.squares.stride, occluder.squares.count, stream)
+    needed = [Block(*(range(side.start, side.stop + size - 1) for side in window)) for window in sample]
     scores = occluder.every_place(pixels, needed)
     exact = np.concatenate([_mean_of_squares(part, size).ravel() for part in scores])
-    coarse = np.concatenate([map[window].ravel() for window in chosen])
+    coarse = np.concatenate([map[window].ravel() for window in sample])
     error, level = np.abs(exact - coarse), float(map.mean())
     return StrideError(
         len(exact),
@@ -57,16 +57,19 @@ def windows(side: int, stride: int, places: int, stream: Stream) -> Sequence[Win
     parts = _WINDOWS if many else 1
     room, width = side // parts, min(stride, side) if many else min(_FEW, side)
     draws = stream.uniform(2 * parts * parts).reshape(parts, parts, 2)
-    chosen = []
+    sample = []
     for row in range(parts):
         for column in range(parts):
             down, across = (draws[row, column] * (room - width + 1)).astype(int).tolist()
             top, left = row * room + down, column * room + across
-            chosen.append((slice(top, top + width), slice(left, left + width)))
-    return chosen
+            sample.append((slice(top, top + width), slice(left, left + width)))
+    return sample
 
 
 def _mean_of_squares(scores: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Mean over the size x size squares that cover each pixel: float64, smaller by size - 1 on each axis."""
+    """Average over the size x size squares that cover each pixel.
+
+    The result is float64 and smaller by size - 1 on each axis.
+    """
     covering = np.lib.stride_tricks.sliding_window_view(scores, (size, size))
     return np.asarray(covering.mean(axis=(2, 3)))

@@ -36,7 +36,7 @@ def test_few_shot_shows_accuracy_and_interval() -> None:
 def test_knn_shows_the_headline() -> None:
     found = knn(X, Y, KnnOptions(k=(3, 1)), train=~TEST, test=TEST)
     accuracy = np.mean(found.predicted[:, 0] == Y[TEST])
-    assert repr(found).startswith(f"KnnResult(accuracy {accuracy:.4f}, per class ")
+    assert repr(found).startswith(f"KnnResult(accuracy {accuracy:.4f}, balanced ")
     assert repr(found).endswith("at k = 3; 30 images tested, 90 voting, 3 classes)")
 
 
