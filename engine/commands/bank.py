@@ -290,9 +290,10 @@ def bank_audit(
             bank, model, threshold=threshold, max_pairs=max_pairs, device=evaluation_device(device)
         )
         image_ids = Bank.open(bank).manifest().image_ids if output.out or output.sheet else []
-        report = dict(result.report)
+        drawn: JsonObject = {}
         with noting(undone):
-            report |= draw(result, image_ids)
+            drawn = draw(result, image_ids)
+    report = {**result.report, **drawn}  # by now it says if no record could be kept
     if output.out:
         with noting(undone):
             write_pairs(result, image_ids, output.out)
