@@ -19,7 +19,7 @@ _UNDER_WAY = "amending"
 
 
 def amended(spec: ModelSpec, bank: Bank | None, feature: str) -> ModelSpec:
-    """Return the model with the rules of its feature, if the model was given none.
+    """Return the model with the rules of its feature, including any that the model was not given.
 
     Args:
         bank: None if there is none yet.
