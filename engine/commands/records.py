@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stores.bank.record_index import RecordEntry
 
 app = typer.Typer(
-    help="What runs and evaluations found: list, show, export as a table.", no_args_is_help=True
+    help="Results of runs and evaluations: list, show, draw, export as tables.", no_args_is_help=True
 )
 
 

@@ -25,7 +25,7 @@ matplotlib.use("Agg")
 #: Score by which C is chosen -> its name.
 SCORES = {
     "accuracy": "accuracy",
-    "mean-per-class": "mean per-class accuracy",
+    "mean-per-class": "balanced accuracy",
     "auroc": "AUROC",
     "log-loss": "log loss",
 }
