@@ -5,9 +5,11 @@ an untrained ShuffleNet by seed 3. Its float16 feature is finished; its float32 
 """
 
 import hashlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,3 +146,57 @@ def test_it_is_relabelled_in_its_own_layout(study: Path) -> None:
     assert ran.code == 0, ran.err
     assert verify(study / "new").ok
     assert not (study / "new" / FINISHED / "content").exists()
+
+
+# `tests/data/bank-v2` and its `results` were made by commit 5813819: 36 pictures of 18 patients, an untrained
+# ResNet-18 by seed 3, and what five evaluations printed, without seconds.
+
+LATER = Path(__file__).parents[1] / "data" / "bank-v2"
+MODEL = "random/resnet18"
+EVALUATIONS = {
+    "fewshot": ("--n-way", 3, "--n-shot", 2, "--n-query", 2, "--episodes", 50),
+    "knn": ("-k", 3, "-k", 1),
+    "probe": ("--values", 5),
+    "invariance": ("--transform", "hue", "--transform", "rotation", "--views", 4, "--images", 12),
+    "saliency": ("--images", 2, "--stride", 8),
+}
+#: Words that have another name since.
+RENAMED = {"lockstep": "batched"}
+
+
+def _assert_equal(now: Any, then: Any, rel: float, where: str = "") -> None:
+    """All that was printed then is printed now, floats within a relative difference."""
+    if isinstance(then, dict):
+        for name, value in then.items():
+            _assert_equal(now[name], value, rel, f"{where}.{name}")
+    elif isinstance(then, list):
+        assert len(now) == len(then), where
+        for place, (value, former) in enumerate(zip(now, then, strict=True)):
+            _assert_equal(value, former, rel, f"{where}[{place}]")
+    elif isinstance(then, float):
+        assert now == (then if rel == 0 else pytest.approx(then, rel=rel, abs=rel)), where
+    else:
+        assert now == RENAMED.get(then, then), where
+
+
+@pytest.mark.parametrize(
+    ("kind", "rel"),
+    [
+        ("fewshot", 0),
+        ("knn", 0),
+        # Products of matrices are rounded differently on other processors.
+        ("probe", 1e-4),
+        pytest.param("invariance", 1e-3, marks=pytest.mark.slow),
+        pytest.param("saliency", 1e-3, marks=pytest.mark.slow),
+    ],
+)
+def test_evaluations_give_what_they_gave_then(kind: str, rel: float, tmp_path: Path) -> None:
+    shutil.copytree(LATER, tmp_path / "study")
+    bank = tmp_path / "study" / "bank"
+    assert verify(bank).ok
+    opens_images = kind in ("invariance", "saliency")
+    root = ("--root", tmp_path / "study" / "images") if opens_images else ()
+    now = embank(kind, bank, "--model", MODEL, *root, *EVALUATIONS[kind], "--json")
+    assert now.code == 0, now.err
+    _assert_equal(now.json, json.loads((LATER / "results" / f"{kind}.json").read_text()), rel)
+    assert verify(bank).ok
