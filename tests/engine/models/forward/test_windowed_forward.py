@@ -158,7 +158,7 @@ def test_batch_norm_of_each_image_equals_train_mode_with_a_batch_of_one() -> Non
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     eval_mode = _plain(module, image, 20, 30, patches)
     assert float((found - eval_mode).abs().max()) > 0.01  # another thing altogether
-    assert not net._pieces or net._pieces[0].reach[0].stride == 2  # statistics see the whole map
+    assert not net._pieces or net._pieces[0].field[0].stride == 2  # statistics see the whole map
 
 
 def test_bf16_is_close_and_repeatable() -> None:
