@@ -175,7 +175,7 @@ def test_both_sides_see_the_batches_of_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A chunk has 16 rows, and no batch is larger; where shapes are fixed, the last one is padded."""
-    monkeypatch.setattr(encoder_module, "_compiled", lambda net, runtime: net)
+    monkeypatch.setattr(encoder_module, "_compile", lambda net, runtime: net)
     runtime, seen = replace(CPU, compile=compiled), {Encoder: [], PlainModel: []}
     for kind, batches in seen.items():
         sound = kind.__call__
