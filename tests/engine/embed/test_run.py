@@ -72,12 +72,6 @@ def _digests(bank: Path) -> dict[str, str]:
     }
 
 
-def _state(spec: Any) -> dict[str, torch.Tensor]:
-    from engine.models.checkpoints.weights import random_state
-
-    return random_state(spec.architecture, seed=0)
-
-
 @pytest.mark.slow
 def test_features_equal_torchvision_on_pillow_images(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(3)
