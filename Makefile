@@ -14,7 +14,7 @@ quickstart: $(STAMP)
 # What pytest makes of the tests to say more of a failure is kept, also where Python is told to keep nothing it compiles.
 test fast thorough: export PYTHONDONTWRITEBYTECODE =
 
-# Less than ten minutes on two cores: every assertion, but not for every value.
+# About a quarter of an hour on two cores: every assertion, but not for every value.
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not thorough" --numprocesses=auto --dist=worksteal
 
