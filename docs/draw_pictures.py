@@ -49,9 +49,9 @@ WHAT = {
 
 
 def rooms_of_the_engine() -> list[list[str]]:
-    """The rows of the engine, top first: each may import from those below."""
+    """Return the rows of the engine, top first: each may import from those below."""
     settings = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["tool"]["importlinter"]
-    (contract,) = (each for each in settings["contracts"] if each["name"] == "Rows of the engine")
+    (contract,) = (rule for rule in settings["contracts"] if rule["name"] == "Rows of the engine")
     return [
         [name for name in re.split(r"[|: ]+", row) if name and "(" not in name] for row in contract["layers"]
     ]
@@ -81,9 +81,9 @@ def wrapped(text: str, width: int) -> list[str]:
 
 def row(names: Iterable[str], y: float, left: float, width: float, fill: str, height: float = ROW) -> str:
     names = list(names)
-    each = (width - GAP * (len(names) - 1)) / len(names)
+    box_width = (width - GAP * (len(names) - 1)) / len(names)
     return "".join(
-        box(left + number * (each + GAP), y, each, height, name, WHAT.get(name, ""), fill)
+        box(left + number * (box_width + GAP), y, box_width, height, name, WHAT.get(name, ""), fill)
         for number, name in enumerate(names)
     )
 
@@ -107,7 +107,7 @@ def picture(body: str, width: float, height: float, title: str) -> str:
 
 
 def house() -> str:
-    """The rooms: `cli.py` on top, the rows of the engine, the stores below."""
+    """Draw the rooms: `cli.py` on top, the rows of the engine, the stores below."""
     rows = rooms_of_the_engine()
     left, inner = 16, WIDTH - 32
     body = row(["cli.py"], 16, left, inner * 0.62, ROOM, 40) + row(
@@ -149,7 +149,7 @@ AFTER = (
 
 
 def way() -> str:
-    """The way of an image into the bank, and of its features out of it."""
+    """Draw the way of an image into the bank, and of its features out of it."""
     body, wide, high = "", 174, 62
     places: list[tuple[float, float]] = []
     steps = [*WAY, *AFTER]

@@ -13,7 +13,7 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-_NOT_TOLD = ("help", "install_completion", "show_completion")
+_NOT_SHOWN = ("help", "install_completion", "show_completion")
 
 
 def tree() -> Any:
@@ -26,38 +26,42 @@ def tree() -> Any:
 
 
 def commands(command: Any, words: tuple[str, ...] = ("embank",)) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(words, command) of a command and all below it, in the order of the help; hidden ones left out."""
+    """Yield (words, command) of a command and all below it, in the order of the help, without hidden ones."""
     yield words, command
     for name, inner in getattr(command, "commands", {}).items():
         if not inner.hidden:
             yield from commands(inner, (*words, name))
 
 
+def _is_shown(parameter: Any) -> bool:
+    return parameter.name not in _NOT_SHOWN and not getattr(parameter, "hidden", False)
+
+
 def described(words: tuple[str, ...], command: Any) -> str:
-    """One command as Markdown: a heading, what it does, how it is called, and a table of its options."""
+    """Describe a command in Markdown: a heading, what it does, how it is called, a table of its options."""
     level = "#" * min(len(words) + 1, 4)
     lines = [f"{level} {' '.join(words)}", "", _cell(command.help or command.short_help or ""), ""]
-    parameters = [
-        each for each in command.params if each.name not in _NOT_TOLD and not getattr(each, "hidden", False)
-    ]
-    arguments = [each for each in parameters if each.param_type_name == "argument"]
-    options = [each for each in parameters if each.param_type_name == "option"]
+    parameters = [parameter for parameter in command.params if _is_shown(parameter)]
+    arguments = [parameter for parameter in parameters if parameter.param_type_name == "argument"]
+    options = [parameter for parameter in parameters if parameter.param_type_name == "option"]
     if not getattr(command, "commands", {}):
         usage = " ".join([*words, *(["[OPTIONS]"] if options else []), *map(_argument, arguments)]).replace(
             "\\", ""
         )
         lines += ["```text", usage, "```", ""]
-    for panel in dict.fromkeys(_panel(each) for each in parameters):
+    for panel in dict.fromkeys(_panel(parameter) for parameter in parameters):
         lines += [panel, ""] if panel else []
         lines += ["| argument or option | takes | default | what |", "| --- | --- | --- | --- |"]
-        lines += [_row(f"`{_argument(each)}`", each) for each in arguments if _panel(each) == panel]
-        lines += [_row(_names(each), each) for each in options if _panel(each) == panel]
+        shown = [parameter for parameter in arguments if _panel(parameter) == panel]
+        lines += [_row(f"`{_argument(parameter)}`", parameter) for parameter in shown]
+        shown = [parameter for parameter in options if _panel(parameter) == panel]
+        lines += [_row(_names(parameter), parameter) for parameter in shown]
         lines.append("")
     return "\n".join(lines)
 
 
 def _panel(parameter: Any) -> str:
-    """The heading under which the help shows a parameter, if it has one."""
+    """Return the heading under which the help shows a parameter; empty if there is none."""
     panel = getattr(parameter, "rich_help_panel", None)
     return panel if isinstance(panel, str) else ""
 
@@ -73,8 +77,8 @@ def _names(option: Any) -> str:
 
 
 def _row(name: str, parameter: Any) -> str:
-    told = _cell(getattr(parameter, "help", "") or "")
-    return f"| {name} | {_takes(parameter)} | {_default(parameter)} | {told} |"
+    description = _cell(getattr(parameter, "help", "") or "")
+    return f"| {name} | {_takes(parameter)} | {_default(parameter)} | {description} |"
 
 
 def _takes(parameter: Any) -> str:
