@@ -30,6 +30,7 @@ from engine.runtime.streams import (
     synchronize,
     to_device,
 )
+from engine.runtime.uploads import upload, uploaded_blocks
 
 __all__ = [
     "DeviceEvent",
@@ -58,5 +59,7 @@ __all__ = [
     "synchronize",
     "to_device",
     "toolkit_versions",
+    "upload",
+    "uploaded_blocks",
     "usable_cores",
 ]
