@@ -13,6 +13,7 @@ from engine.runtime.devices import (
     device_like,
     device_memory,
     fast_bfloat16,
+    free_device_bytes,
     peak_device_bytes,
     release_cached,
     toolkit_versions,
@@ -30,7 +31,7 @@ from engine.runtime.streams import (
     synchronize,
     to_device,
 )
-from engine.runtime.uploads import upload, uploaded_blocks
+from engine.runtime.uploads import placed, upload, uploaded_blocks
 
 __all__ = [
     "DeviceEvent",
@@ -51,8 +52,10 @@ __all__ = [
     "fast_bfloat16",
     "fix_flags",
     "float32_products",
+    "free_device_bytes",
     "host_buffer",
     "peak_device_bytes",
+    "placed",
     "plain_flags",
     "release_cached",
     "side_stream",

@@ -11,13 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.runtime.streams import host_buffer
+from engine.runtime.streams import host_buffer, to_device
 
 if TYPE_CHECKING:
     import torch
 
 #: Bytes of a page-locked buffer.
 BUFFER_BYTES = 32 << 20
+
+
+def placed(array: NDArray[Any], device: str) -> "torch.Tensor":
+    """Copy a small array to a device, through page-locked memory of its own: the host does not wait.
+
+    Args:
+        array: of any shape and numeric type; native byte order.
+        device: `cpu` or `cuda:N`.
+    """
+    import torch
+
+    source = torch.from_numpy(np.ascontiguousarray(array))
+    return to_device(host_buffer(tuple(source.shape), source.dtype, device).copy_(source), device)
 
 
 def upload(array: NDArray[Any], device: str, rows: NDArray[np.intp] | None = None) -> "torch.Tensor":

@@ -8,30 +8,31 @@ problems are still waiting.
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from engine.kernels.logistic.active_problems import (
+    ERROR_WITHOUT,
+    MAX_LAST_GAIN,
+    MEMORY,
+    PATIENCE,
+    UNEVEN,
+    ActiveProblems,
+)
 from engine.kernels.logistic.design_matrix import DesignMatrix
 from engine.kernels.logistic.lbfgs import History, KroneckerPreconditioner, Spectrum
-from engine.kernels.logistic.line_search import dot, evaluate, ridge, search
-from engine.kernels.logistic.loss import Targets, even_curvature
+from engine.kernels.logistic.line_search import dot, evaluate, search
+from engine.kernels.logistic.loss import Targets
 from engine.kernels.logistic.preconditioner import BlockAssignment, HessianBlocks
 from engine.kernels.logistic.state import ActiveSet, Limits, Problems, Schedule
 
-#: Pairs (step, change of the gradient) that L-BFGS stores.
-MEMORY = 60
-#: In float32, a problem that gains less than the tolerance over this many iterations is limited by rounding.
-_PATIENCE = 25
-#: A fit has converged only if its last step gained at most this multiple of the tolerance.
-_MAX_LAST_GAIN = 5.0
 #: Preconditioners are renewed every so many iterations (and at powers of two).
 _RENEWAL_INTERVAL = 5
-#: A class's curvature as a share of what it would be if all rows had the same probabilities. Below the first
-#: value the estimated decrement may be too small; below the second, Hessian blocks have to confirm it.
-_UNEVEN, _VERY_UNEVEN = 0.9, 0.65
-#: Factors by which the decrement may be underestimated, with blocks and with the Kronecker product.
-_ERROR_WITH_BLOCKS, _ERROR_WITHOUT = 10.0, 100.0
+#: A class's curvature, as a share of what it would be if all rows had the same probabilities, below which
+#: Hessian blocks have to confirm the decrement.
+_VERY_UNEVEN = 0.65
+#: Factor by which the decrement may be underestimated with blocks.
+_ERROR_WITH_BLOCKS = 10.0
 #: A fit is slow if its decrement has not fallen to this share of the previous one between two renewals.
 _SLOW = 0.1
 #: New blocks are computed once the products with X since the last ones have cost this share of their price.
@@ -68,11 +69,10 @@ def minimise(
         run.iterate(limits)
 
 
-class _BatchedMinimiser:
-    """The waiting problems and the active set.
+class _BatchedMinimiser(ActiveProblems):
+    """The driver of the CPU: it looks at its problems in every iteration.
 
     Attributes:
-        _unsolved: bool [problems], scheduled and not yet solved.
         _flops_at_blocks: `flops` of the design matrix when Hessian blocks were last computed.
     """
 
@@ -86,28 +86,15 @@ class _BatchedMinimiser:
         blocks: HessianBlocks,
         dtype: torch.dtype,
     ) -> None:
-        self._all, self._design, self._targets, self._dtype = problems, design, targets, dtype
-        self._product_dtype = torch.float64 if design.small else torch.float32
-        self._waiting, self._weights = schedule.problems, schedule.weights
-        self._unsolved = np.zeros(len(problems.C), dtype=bool)
-        self._unsolved[schedule.problems] = True
-        self._class_curvature = even_curvature(targets)
+        super().__init__(problems, schedule, design, targets, dtype)
         self._blocks, self._flops_at_blocks = blocks, design.flops
-        none = torch.zeros(0, dtype=torch.int64, device=design.device)
-        start = problems.theta[none]
+        start = problems.theta[:0]
         outputs, size = start.shape[1:]
-        predictors = [start.new_zeros(0, outputs, t.weight.shape[2], dtype=dtype) for t in targets]
-        self._active = self._started(none, start, predictors, start.new_zeros(0), predictors, start)
         self._history = History(0, outputs * size, MEMORY, self._product_dtype, design.device)
         self._kronecker = KroneckerPreconditioner(
             spectrum, len(design), self._product_dtype, start.new_zeros(0, outputs, outputs)
         )
-        self._assignment = BlockAssignment([], none.device)
-
-    @property
-    def left(self) -> int:
-        """The number of problems that are waiting or active."""
-        return len(self._waiting) + len(self._active)
+        self._assignment = BlockAssignment([], start.device)
 
     def iterate(self, limits: Limits) -> None:
         """Take one step in all active problems, and start those that are ready."""
@@ -143,7 +130,7 @@ class _BatchedMinimiser:
         decrement = self._recheck((-slope / 2 / active.objective).clamp(min=0.0), limits.tolerance)
         # Where the curvature is overestimated, the decrement is too small; the steps then still gain more.
         last_gain = torch.where(active.steps > 0, active.past_objectives[:, -1] - active.objective, 0.0)
-        last_gain_small = last_gain <= _MAX_LAST_GAIN * limits.tolerance * active.objective
+        last_gain_small = last_gain <= MAX_LAST_GAIN * limits.tolerance * active.objective
         flat = ~(slope < 0)  # at the minimum, to the last digit
         converged = ((decrement <= limits.tolerance) & (last_gain_small | flat)) | (active.objective == 0)
         stopped = converged | self._stalled(limits.tolerance) | flat | (active.steps >= limits.iterations)
@@ -156,11 +143,7 @@ class _BatchedMinimiser:
         free_slots = batch_size - len(self._active)
         if self._dtype != self._product_dtype and len(self._active):
             free_slots = 0  # the first products are in float64: too expensive for a few problems
-        unsolved = self._unsolved.reshape(-1, 1, len(self._weights))
-        ready = ~((self._weights != 0) & unsolved).any(2).ravel()[self._waiting]
-        ready &= np.cumsum(ready) <= free_slots
-        index, self._waiting = self._waiting[ready], self._waiting[~ready]
-        return torch.from_numpy(index).to(self._active.index.device)
+        return torch.from_numpy(self._take_waiting(free_slots)).to(self._active.index.device)
 
     def _starts(self, index: Tensor) -> Tensor:
         """Return the starting points of problems, float64 [P, K, d + 1]."""
@@ -175,60 +158,6 @@ class _BatchedMinimiser:
             )
         return theta
 
-    def _products(self, direction: Tensor, theta: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return X times the directions and X times the starting weights, in one pass if possible."""
-        if self._dtype == self._product_dtype:
-            products = self._design.linear_predictors(torch.cat([direction, theta.to(self._dtype)]))
-            return [b[: len(direction)] for b in products], [b[len(direction) :] for b in products]
-        nothing = [z[:0] for z in self._active.predictors]
-        images = (
-            [i.to(self._dtype) for i in self._design.linear_predictors(direction)]
-            if len(direction)
-            else nothing
-        )
-        return images, self._design.linear_predictors(theta) if len(theta) else nothing
-
-    def _gradient_sums(self, residuals: list[Tensor], starting: list[Tensor]) -> Tensor:
-        """Return X^T times the residuals of the active set, then of the starting problems."""
-        if self._dtype == self._product_dtype:
-            pairs = zip(residuals, starting, strict=True)
-            return self._design.transpose_products([torch.cat(pair) for pair in pairs])
-        if len(starting[0]):
-            return self._design.transpose_products(starting)
-        pairs = zip(residuals, self._active.anchor, strict=True)
-        changes = self._design.transpose_products([(r - a).to(self._product_dtype) for r, a in pairs])
-        return self._active.sums + changes
-
-    def _started(
-        self,
-        index: Tensor,
-        theta: Tensor,
-        predictors: list[Tensor],
-        loss: Tensor,
-        residuals: list[Tensor],
-        sums: Tensor,
-    ) -> ActiveSet:
-        """Return the active set of problems that have been evaluated at their starting points."""
-        task, C = self._all.task[index], self._all.C[index]
-        unknown = torch.full_like(C, torch.inf)
-        return ActiveSet(
-            index=index,
-            task=task,
-            C=C,
-            even_curvature=self._class_curvature[task],
-            theta=theta,
-            objective=C * loss + ridge(theta, theta) / 2,
-            gradient=_gradient(C, sums, theta),
-            sums=sums,
-            predictors=predictors,
-            anchor=[] if self._dtype == self._product_dtype else residuals,
-            steps=torch.zeros_like(index),
-            renewed=torch.zeros_like(index),
-            past_objectives=unknown[:, None].expand(-1, _PATIENCE),
-            last_decrement=unknown,
-            slow=torch.zeros_like(index, dtype=torch.bool),
-        )
-
     def _join(self, starting: ActiveSet) -> None:
         """Add starting problems to the active set."""
         variances = self._variances(starting)
@@ -236,16 +165,6 @@ class _BatchedMinimiser:
         self._assignment.join(self._blocks.assign(starting.task, variances, self._assignment))
         self._history.join(len(starting))
         self._active = self._active.join(starting) if len(self._active) else starting
-
-    def _step(self, step: Tensor, sums: Tensor) -> None:
-        """Move the weights of the active set; the line search has already moved predictors and objectives."""
-        active = self._active
-        active.steps = active.steps + 1
-        active.theta = active.theta + step
-        gradient = _gradient(active.C, sums, active.theta)
-        change = gradient - active.gradient
-        active.gradient = gradient
-        self._history.add(step.to(self._product_dtype).flatten(1), change.to(self._product_dtype).flatten(1))
 
     def _renew_due(self, slope: Tensor) -> None:
         """Renew the preconditioners of the problems whose turn it is."""
@@ -320,8 +239,8 @@ class _BatchedMinimiser:
             )
         if self._dtype == torch.float32:  # its rounding hides the difference
             return decrement
-        factor = torch.where(self._assignment.has_blocks, _ERROR_WITH_BLOCKS, _ERROR_WITHOUT)
-        return torch.where(evenness < _UNEVEN, factor * decrement, decrement)
+        factor = torch.where(self._assignment.has_blocks, _ERROR_WITH_BLOCKS, ERROR_WITHOUT)
+        return torch.where(evenness < UNEVEN, factor * decrement, decrement)
 
     def _stalled(self, tolerance: float) -> Tensor:
         """Return the problems whose objective no longer falls noticeably, bool [P]."""
@@ -329,7 +248,7 @@ class _BatchedMinimiser:
         stalled = torch.zeros_like(has_blocks)
         single = self._dtype == torch.float32
         for patience, threshold, applies in (
-            (_PATIENCE, tolerance, ~stalled),
+            (PATIENCE, tolerance, ~stalled),
             (_PATIENCE_WITH_BLOCKS, max(tolerance, _ROUNDING_GAIN), has_blocks),
         ):
             gained = active.past_objectives[:, -patience] - active.objective
@@ -355,15 +274,3 @@ class _BatchedMinimiser:
         self._active = self._active.take(~stopped)
         for per_problem in (self._history, self._kronecker, self._assignment):
             per_problem.keep(~stopped)
-
-    def _curvature(self, active: ActiveSet) -> Tensor:
-        total: Tensor | float = 0.0
-        for target, predictor in zip(self._targets, active.predictors, strict=True):
-            total = total + target.of(active.task).curvature(predictor)
-        return active.C[:, None, None] * total
-
-
-def _gradient(C: Tensor, sums: Tensor, theta: Tensor) -> Tensor:
-    gradient = C[:, None, None] * sums
-    gradient[..., :-1] += theta[..., :-1]
-    return gradient

@@ -1,6 +1,5 @@
 """The design matrix of a fit: centred, scaled, multiplied block by block, and cached where memory allows."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import Refused
-from engine.runtime import synchronize
+from engine.kernels.logistic.device_rows import DeviceRows
+from engine.runtime import HostCopy, Span, placed
 
 #: Rows of a block: small enough that products with it run at the speed of the cache, not of main memory.
 _CPU_ROWS, _CUDA_ROWS = 1024, 1 << 15
@@ -30,13 +30,14 @@ class DesignMatrix:
     """X = (features - centre) / scale, [n, d], in blocks of rows.
 
     Attributes:
-        features: [N, d] numpy (possibly memory-mapped) or torch, of any float type.
+        features: [N, d] numpy (possibly memory-mapped) or torch, of any float type; on a CUDA device
+            `DeviceRows`.
         index: intp [n], ascending positions of the rows used.
         centre, scale: float64 [d].
         device: `cpu` or `cuda:N`.
         resident: bytes that X may take in float32. If it does not fit, and whenever float64 is needed, the
             features are read, widened and centred in every pass.
-        flops, seconds: spent on products so far.
+        flops: of products so far.
     """
 
     features: Any
@@ -46,7 +47,7 @@ class DesignMatrix:
     device: str
     resident: int
     flops: float = 0.0
-    seconds: float = 0.0
+    _seconds: float = 0.0
     _cached: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -58,6 +59,8 @@ class DesignMatrix:
         Raises:
             Refused: one of the values is not finite.
         """
+        if device.startswith("cuda"):
+            return cls._on_device(features, index, scale, device, resident)
         d = int(features.shape[1])
         total, step = np.zeros(d), _step(device)
         for start in range(0, len(index), step):
@@ -66,26 +69,39 @@ class DesignMatrix:
             total += (block.numpy() if block.device.type == "cpu" else block.cpu().numpy()).sum(
                 0, dtype=np.float64
             )
-            if not np.isfinite(total).all():
-                column = int(np.flatnonzero(~np.isfinite(total))[0])
-                raise Refused(
-                    f"a feature that is NaN or infinite, in column {column}, "
-                    f"rows {block_rows[0]} to {block_rows[-1]}",
-                    "A fit needs finite features",
-                    "leave failed rows out (`bank verify` counts them), or embed them again",
-                )
-        centre = total / max(len(index), 1)
-        if _itemsize(features) < 8:
-            # Rounded like the features, so that a constant column becomes exactly zero.
-            centre = centre.astype(np.float32).astype(np.float64)
-        scale = np.ones(d) if scale is None else np.where(np.asarray(scale) > 0, scale, 1.0)
-        return cls(features, index, centre, scale.astype(np.float64), device, resident)
+            _check_finite(total, block_rows)
+        return cls(features, index, _centre(total, index, features), _scale(scale, d), device, resident)
+
+    @classmethod
+    def _on_device(
+        cls, features: Any, index: NDArray[np.intp], scale: NDArray[Any] | None, device: str, resident: int
+    ) -> "DesignMatrix":
+        """As `around_mean` on a CUDA device, which computes the mean; the host waits once."""
+        rows, d = DeviceRows.of(features, index, device, resident), int(features.shape[1])
+        total = torch.zeros(d, dtype=torch.float64, device=device)
+        for block in rows.blocks(_step(device)):
+            total += block.sum(0, dtype=torch.float64)
+        sums = HostCopy(total).wait().numpy()
+        if not np.isfinite(sums).all():
+            for start, block in enumerate(rows.blocks(_step(device))):
+                at = slice(start * _step(device), (start + 1) * _step(device))
+                _check_finite(block.sum(0, dtype=torch.float64).cpu().numpy(), index[at])
+        return cls(
+            rows, index, _centre(sums, index, features), _scale(scale, d), device, resident - rows.bytes
+        )
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __post_init__(self) -> None:
         self.dim = len(self.centre)
+        self._shift, self._divisor = placed(self.centre, self.device), placed(self.scale, self.device)
+        self._spans: list[Span] = []
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on products so far; on a CUDA device, which must have passed them, by its clock."""
+        return self._seconds + sum(span.seconds_passed for span in self._spans)
 
     @property
     def small(self) -> bool:
@@ -110,9 +126,8 @@ class DesignMatrix:
         size = torch.finfo(dtype).bits // 8 * len(self) * self.dim
         cache = self.small or (dtype == torch.float32 and size <= self.resident)
         matrix = torch.empty(len(self) if cache else 0, self.dim, dtype=dtype, device=self.device)
-        centre, scale = (torch.as_tensor(v, device=self.device) for v in (self.centre, self.scale))
-        for rows in self.block_slices():
-            block = _take(self.features, self.index[rows]).to(self.device)
+        centre, scale = self._shift, self._divisor
+        for rows, block in zip(self.block_slices(), self._stored(), strict=True):
             # The mean is subtracted in at least float32: nearby large numbers would lose digits in float16.
             x = block.to(torch.promote_types(dtype, block.dtype))
             x = (x - centre.to(x.dtype)).div_(scale.to(x.dtype)).to(dtype)
@@ -121,6 +136,14 @@ class DesignMatrix:
             yield x[None]
         if cache:
             self._cached[dtype] = matrix
+
+    def _stored(self) -> Iterator[Tensor]:
+        """Yield the rows in their stored precision, block by block, on the device."""
+        if isinstance(self.features, DeviceRows):
+            yield from self.features.blocks(_step(self.device))
+        else:
+            for rows in self.block_slices():
+                yield _take(self.features, self.index[rows])
 
     def _stacked(self, matrix: Tensor) -> Iterator[Tensor]:
         step = _step(self.device)
@@ -199,11 +222,38 @@ class _Clock:
         self._design = design
 
     def __enter__(self) -> None:
-        self._start = time.perf_counter()
+        self._span = Span(self._design.device)
 
     def __exit__(self, *_: object) -> None:
-        synchronize(self._design.device)
-        self._design.seconds += time.perf_counter() - self._start
+        self._span.stop()
+        if self._design.device == "cpu":
+            self._design._seconds += self._span.seconds
+        else:  # read at the end: the host must not wait for a product
+            self._design._spans.append(self._span)
+
+
+def _check_finite(total: NDArray[np.float64], rows: NDArray[np.intp]) -> None:
+    """Refuse sums over rows that are not finite. Raises Refused."""
+    if not np.isfinite(total).all():
+        column = int(np.flatnonzero(~np.isfinite(total))[0])
+        raise Refused(
+            f"a feature that is NaN or infinite, in column {column}, rows {rows[0]} to {rows[-1]}",
+            "A fit needs finite features",
+            "leave failed rows out (`bank verify` counts them), or embed them again",
+        )
+
+
+def _centre(total: NDArray[np.float64], index: NDArray[np.intp], features: Any) -> NDArray[np.float64]:
+    centre = total / max(len(index), 1)
+    if _itemsize(features) < 8:
+        # Rounded like the features, so that a constant column becomes exactly zero.
+        centre = centre.astype(np.float32).astype(np.float64)
+    return centre
+
+
+def _scale(scale: NDArray[Any] | None, dim: int) -> NDArray[np.float64]:
+    scale = np.ones(dim) if scale is None else np.where(np.asarray(scale) > 0, scale, 1.0)
+    return scale.astype(np.float64)
 
 
 def _step(device: str) -> int:

@@ -68,10 +68,13 @@ class KroneckerPreconditioner:
         self._intercept, self._scale, self._classes = self._parts(curvature)
 
     def _parts(self, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        values, vectors = torch.linalg.eigh(curvature)
+        return self._of(*torch.linalg.eigh(curvature))
+
+    def _of(self, values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the parts of M with these eigenvalues [P, K] and eigenvectors [P, K, K]."""
         values = values.clamp(min=0.0)
         # Adding a constant to all intercepts of a softmax changes nothing: that direction has no curvature.
-        flat = values <= 1e-12 * values[:, -1:]
+        flat = values <= 1e-12 * values.amax(1, keepdim=True)
         intercept = torch.where(flat, 0.0, 1.0 / torch.where(flat, 1.0, values))
         return intercept, 1.0 / (values[:, :, None] * self._values + 1.0), vectors
 
@@ -121,7 +124,7 @@ class History:
     def keep(self, which: Tensor) -> None:
         """Drop all problems but these."""
         self._taken = self._taken[which]
-        slots = min(self._steps.shape[1], int(self._taken.max())) if len(self._taken) else 0
+        slots = min(self._steps.shape[1], self._largest()) if len(self._taken) else 0
         self._steps, self._changes = self._steps[which, :slots], self._changes[which, :slots]
         self._products = self._products[which, :slots, :slots]
 
@@ -145,7 +148,7 @@ class History:
         product = (step * change).sum(1, dtype=torch.float64)
         length = (step * step).sum(1, dtype=torch.float64) * (change * change).sum(1, dtype=torch.float64)
         usable = (product > 1e-10 * length.sqrt()) & torch.isfinite(length)
-        if self._steps.shape[1] < self._memory and int(self._taken.max()) == self._steps.shape[1]:
+        if self._steps.shape[1] < self._memory and self._largest() >= self._steps.shape[1]:
             self._grow()
         problems, slot = torch.arange(len(step), device=step.device), self._taken % self._memory
         self._steps[problems, slot] = torch.where(usable[:, None], step, 0)
@@ -154,6 +157,10 @@ class History:
         self._products[problems, :, slot] = _times(self._steps, self._changes[problems, slot])
         self._products[problems, slot, slot] = torch.where(usable, product, 1.0)
         self._taken += 1
+
+    def _largest(self) -> int:
+        """Return the largest number of pairs that a problem has taken."""
+        return int(self._taken.max())
 
     def _grow(self) -> None:
         """Double the space for pairs; existing pairs keep their slots."""

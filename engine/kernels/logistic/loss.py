@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.runtime import placed
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -34,14 +36,15 @@ class Targets:
     ) -> list["Targets"]:
         """Cut codes [T, n] (0 to K - 1; arbitrary where the weight is 0) and weights [T, n] into blocks."""
         targets = []
+        all_codes, all_weights = placed(codes, device), placed(weights, device)
         for rows in slices:
-            code = torch.from_numpy(np.ascontiguousarray(codes[:, rows])).to(device)[:, None]
+            code = all_codes[:, rows].contiguous()[:, None]
             if classes > 2:
                 class_codes = torch.arange(classes, device=device)[None, :, None]
                 code = code == class_codes
             else:
                 code = (1 - 2 * (code == 1).to(torch.int8)).to(dtype)
-            weight = torch.from_numpy(np.ascontiguousarray(weights[:, rows])).to(device, dtype)[:, None]
+            weight = all_weights[:, rows].contiguous().to(dtype)[:, None]
             targets.append(cls(code, weight))
         return targets
 

@@ -54,6 +54,7 @@ from engine.errors import Refused
 from engine.kernels.logistic import path as logistic_path
 from engine.kernels.logistic.batched_lbfgs import MEMORY, minimise
 from engine.kernels.logistic.design_matrix import DesignMatrix
+from engine.kernels.logistic.device_lbfgs import minimise_on_device
 from engine.kernels.logistic.fits import Fits
 from engine.kernels.logistic.labels import count_classes, row_weights
 from engine.kernels.logistic.lbfgs import Spectrum
@@ -61,6 +62,7 @@ from engine.kernels.logistic.loss import Targets
 from engine.kernels.logistic.options import Options, Progress
 from engine.kernels.logistic.preconditioner import HessianBlocks
 from engine.kernels.logistic.state import Limits, Problems, Schedule
+from engine.runtime import placed
 
 __all__ = ["Fits", "Options", "Progress", "fit", "fit_many"]
 
@@ -151,7 +153,9 @@ class _Solver:
         standardise: tuple[NDArray[Any], NDArray[Any]] | None,
         options: Options | None,
     ) -> None:
-        self._options = options or Options()
+        options = options or Options()
+        self._memory = options.limit
+        self._options = options
         values = np.atleast_1d(np.asarray(C, np.float64))
         if values.ndim != 1 or not len(values) or not (np.isfinite(values) & (values > 0)).all():
             raise Refused(
@@ -167,6 +171,7 @@ class _Solver:
         self._classes = classes
         index = np.arange(len(targets)) if rows is None else np.sort(np.asarray(rows, np.intp))
         index = index[(targets[index] >= 0).any(1)]
+        self._on_cuda = options.device.startswith("cuda")
         self._codes = np.ascontiguousarray(targets[index].T).astype(np.intp)
         self._weights = np.stack([row_weights(c, classes, class_weight) for c in self._codes])
         self._features, self._index = features, index
@@ -181,7 +186,7 @@ class _Solver:
         with allocator, _threads(1 if single_threaded else options.threads), torch.inference_mode():
             with self._stage("prepare"):
                 design = DesignMatrix.around_mean(
-                    self._features, self._index, self._scale, options.device, options.memory // 2
+                    self._features, self._index, self._scale, options.device, self._memory // 2
                 )
                 basis = design.reduce()
             with self._stage("spectrum"):
@@ -191,8 +196,10 @@ class _Solver:
             # Blocks cost more than they save if iterations are very cheap or each block has only few rows.
             block_memory = (
                 0
-                if design.small or len(design) < _MIN_ROWS_PER_COLUMN * design.dim
-                else options.memory * 5 // 16
+                if self._on_cuda
+                or design.small
+                or len(design) < _MIN_ROWS_PER_COLUMN * design.dim
+                else self._memory * 5 // 16
             )
             blocks = HessianBlocks(design, spectrum, problems.theta.shape[1], precision, block_memory)
             curvature = spectrum, blocks
@@ -209,10 +216,11 @@ class _Solver:
                     self._minimise(problems, schedule, design, curvature, torch.float64, options, tick)
                 else:
                     self._check_in_float64(problems, design, curvature, tick)
-            self._seconds |= {"products": design.seconds, "blocks": blocks.seconds}
             weights = problems.theta[..., :-1]
             weights = weights if basis is None else weights @ basis.T
-            return self._fits(problems, weights.cpu().numpy(), design)
+            downloaded = weights.cpu().numpy()
+            self._seconds |= {"products": design.seconds, "blocks": blocks.seconds}
+            return self._fits(problems, downloaded, design)
 
     def _starting_problems(self, design: DesignMatrix) -> Problems:
         """Return T * R problems at W = 0 and the optimal intercepts, grouped by task."""
@@ -230,9 +238,9 @@ class _Solver:
         theta[..., -1] = np.repeat(intercepts, count, axis=0)
         device = self._options.device
         return Problems.start(
-            torch.from_numpy(np.repeat(np.arange(tasks), count)).to(device),
-            torch.from_numpy(np.tile(self._C, tasks)).to(device),
-            torch.from_numpy(theta).to(device),
+            placed(np.repeat(np.arange(tasks), count), device),
+            placed(np.tile(self._C, tasks), device),
+            placed(theta, device),
         )
 
     def _schedule(self) -> Schedule:
@@ -278,23 +286,28 @@ class _Solver:
         bytes_per_problem = outputs * (
             6 * torch.finfo(dtype).bits // 8 * len(design) + product_width * (2 * MEMORY + 12) * size
         )
-        batch_size = max(1, options.memory * 3 // 16 // bytes_per_problem)
+        batch_size = max(1, self._memory * 3 // 16 // bytes_per_problem)
         limits = Limits(options.tolerance, options.max_iterations, batch_size)
         targets = Targets.blocks(
             self._codes, self._weights, self._classes, design.block_slices(), dtype, self._options.device
         )
-        minimise(problems, schedule, design, targets, *curvature, dtype, limits, tick)
+        spectrum, blocks = curvature
+        if self._on_cuda:
+            minimise_on_device(problems, schedule, design, targets, spectrum, dtype, limits, tick)
+        else:
+            minimise(problems, schedule, design, targets, spectrum, blocks, dtype, limits, tick)
 
     def _fits(self, problems: Problems, weights: NDArray[np.float64], design: DesignMatrix) -> list[Fits]:
         coef = weights / design.scale
         intercept = problems.theta[..., -1].cpu().numpy() - coef @ design.centre
         fits = []
+        of_all = {
+            name: getattr(problems, name).cpu().numpy()
+            for name in ("objective", "gradient_norm", "decrement", "iterations", "converged")
+        }
         for task, code in enumerate(self._codes):
             positions = task * len(self._C) + self._positions
-            results = {
-                name: getattr(problems, name).cpu().numpy()[positions]
-                for name in ("objective", "gradient_norm", "decrement", "iterations", "converged")
-            }
+            results = {name: values[positions] for name, values in of_all.items()}
             fits.append(
                 Fits(
                     C=self._C[self._positions],

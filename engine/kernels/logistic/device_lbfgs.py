@@ -1,0 +1,241 @@
+"""Minimise many logistic objectives at once on a CUDA device that the host seldom waits for.
+
+Problems, directions and convergence are those of `batched_lbfgs`, whose driver looks at its numbers in every
+iteration. On a device each look empties the queue of work. Here decisions are masks on the device, and the
+host reads every `INTERVAL` iterations, in one small copy, which problems have stopped. It retires these,
+starts those that are ready, and names rows by positions that it knows, so that nothing else makes it wait but
+one eigendecomposition of the small matrices of curvature after each reading (`device_state`).
+
+A problem is judged at readings alone, and carried with a step of 0 from then on until it is retired; between
+readings it may therefore be iterated further than it would have to be. There are no Hessian blocks: choosing
+them takes the host's decisions for each class of each problem. As on the CPU where blocks do not fit, a
+problem whose rows have uneven curvature must reach a hundredth of the tolerance.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.kernels.logistic.active_problems import (
+    ERROR_WITHOUT,
+    MAX_LAST_GAIN,
+    MEMORY,
+    PATIENCE,
+    UNEVEN,
+    ActiveProblems,
+)
+from engine.kernels.logistic.design_matrix import DesignMatrix
+from engine.kernels.logistic.device_state import DeviceHistory, DeviceKronecker
+from engine.kernels.logistic.lbfgs import Spectrum
+from engine.kernels.logistic.line_search import dot, evaluate, search_unread
+from engine.kernels.logistic.loss import Targets
+from engine.kernels.logistic.state import ActiveSet, Limits, Problems, Schedule
+from engine.runtime import HostCopy, placed
+
+#: Iterations from one reading to the next.
+INTERVAL = 8
+#: Iterations after a start or reading at which the preconditioner takes the present curvature.
+_RENEWALS = (1, 2, 4)
+
+
+def minimise_on_device(
+    problems: Problems,
+    schedule: Schedule,
+    design: DesignMatrix,
+    targets: Sequence[Targets],
+    spectrum: Spectrum,
+    dtype: torch.dtype,
+    limits: Limits,
+    tick: Callable[[int], None],
+) -> None:
+    """Iterate, in place, until every scheduled problem has converged or stalled.
+
+    Args:
+        Those of `batched_lbfgs.minimise`; there are no Hessian blocks.
+    """
+    run = _DeviceMinimiser(problems, schedule, design, targets, spectrum, dtype, limits)
+    while run.left:
+        tick(run.left)
+        run.iterate()
+
+
+class _DeviceMinimiser(ActiveProblems):
+    """The driver of a CUDA device.
+
+    Attributes:
+        _starting: intp, problems that start in the next iteration.
+        _turn: iterations since the first problems started.
+        _since: iterations since the preconditioners were last made anew.
+        _first: float64 [P], first trial step lengths of the next line search.
+    """
+
+    def __init__(
+        self,
+        problems: Problems,
+        schedule: Schedule,
+        design: DesignMatrix,
+        targets: Sequence[Targets],
+        spectrum: Spectrum,
+        dtype: torch.dtype,
+        limits: Limits,
+    ) -> None:
+        super().__init__(problems, schedule, design, targets, dtype)
+        self._limits = limits
+        start = problems.theta[:0]
+        outputs, size = start.shape[1:]
+        self._history: DeviceHistory = DeviceHistory(
+            0, outputs * size, MEMORY, self._product_dtype, design.device
+        )
+        self._kronecker = DeviceKronecker(
+            spectrum, len(design), self._product_dtype, start.new_zeros(0, outputs, outputs)
+        )
+        self._first = start.new_zeros(0)
+        self._index: NDArray[np.intp] = np.zeros(0, np.intp)  # of the active set, as `ActiveSet.index`
+        self._turn = self._since = 0
+        self._starting = self._take_waiting(limits.batch_size)
+
+    @property
+    def left(self) -> int:
+        """The number of problems that are waiting, starting or active, as far as the host has read."""
+        return len(self._waiting) + len(self._starting) + len(self._active)
+
+    def iterate(self) -> None:
+        """Take one step in all active problems, and start those that are ready."""
+        reading, moving, direction, slope = self._directions()
+        theta, index = self._starts()
+        direction_images, predictors = self._products(direction, theta)
+        loss, _, starting_residuals = evaluate(self._targets, self._all.task[index], predictors, None)
+        length, residuals, self._first = search_unread(
+            self._active, self._targets, direction, direction_images, slope, self._first
+        )
+        sums = self._gradient_sums(residuals, starting_residuals)
+        count = len(direction)
+        if count:
+            steps = self._active.steps
+            self._step(length[:, None, None] * direction.double(), sums[:count])
+            self._active.steps = steps + moving
+            self._turn, self._since = self._turn + 1, self._since + 1
+        if len(index):
+            self._join(self._started(index, theta, predictors, loss, starting_residuals, sums[count:]))
+        self._starting = self._starting[:0]
+        if reading is not None:
+            self._act(*reading)
+            if len(self._active) and not len(self._starting):
+                self._renew()
+
+    def _directions(self) -> tuple["tuple[HostCopy, Tensor, Tensor] | None", Tensor, Tensor, Tensor]:
+        """Return a reading if it is due, who moves, bool [P], and their directions and slopes."""
+        active = self._active
+        if not len(active):
+            none = active.objective
+            return None, none.bool(), active.theta.to(self._product_dtype), none
+        due = self._turn % INTERVAL == 0
+        if due or self._since in _RENEWALS:
+            curvature = self._curvature(active)
+            self._kronecker.follow(curvature)
+        direction = self._history.direction(active.gradient.to(self._product_dtype), self._kronecker)
+        slope = dot(active.gradient, direction)
+        descends = slope < 0
+        # Where rounding has spoilt the stored pairs, the next direction does without.
+        lost = ~descends & self._history.has_pairs & (active.gradient != 0).any(2).any(1)
+        self._history.forget(lost)
+        moving = descends & (active.steps < self._limits.iterations)
+        reading = None
+        if due:
+            stopped, converged, decrement = self._verdict(slope, lost, curvature)
+            reading = HostCopy(stopped), converged, decrement
+            moving = moving & ~stopped
+        direction = torch.where(moving[:, None, None], direction, 0)
+        return reading, moving, direction, torch.where(moving, slope, 0.0)
+
+    def _verdict(self, slope: Tensor, lost: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which problems have stopped and which have converged, bool [P], and the decrements."""
+        active, tolerance = self._active, self._limits.tolerance
+        decrement = (-slope / 2 / active.objective).clamp(min=0.0)
+        if self._dtype != torch.float32:  # its rounding hides the difference
+            sums = torch.diagonal(curvature, dim1=1, dim2=2) / active.C[:, None]
+            evenness = (sums / active.even_curvature).amin(1)
+            decrement = torch.where(evenness < UNEVEN, ERROR_WITHOUT * decrement, decrement)
+        last_gain = torch.where(active.steps > 0, active.past_objectives[:, -1] - active.objective, 0.0)
+        flat = ~(slope < 0)
+        small = (last_gain <= MAX_LAST_GAIN * tolerance * active.objective) | flat
+        converged = ((decrement <= tolerance) & small & ~lost) | (active.objective == 0)
+        gained = active.past_objectives[:, -PATIENCE] - active.objective
+        stalled = gained <= (tolerance if self._dtype == torch.float32 else 0.0) * active.objective
+        stopped = converged | (stalled | flat) & ~lost | (active.steps >= self._limits.iterations)
+        return stopped, converged, decrement
+
+    def _starts(self) -> tuple[Tensor, Tensor]:
+        """Return starting points, float64 [P, K, d + 1], of the problems that start, and these, int64 [P]."""
+        index, solutions = self._starting, self._all.theta
+        device = self._design.device
+        positions = placed(index, device)
+        if not len(index):
+            return solutions[:0], positions
+        values = len(self._weights)
+        weights = self._weights[index % values]
+        # A start depends on few solutions. Where it is cold, it is the problem's own theta.
+        most = max(1, int((weights != 0).sum(1).max()))
+        sources = np.argsort(weights == 0, axis=1, kind="stable")[:, :most]
+        shares = np.take_along_axis(weights, sources, 1)
+        sources = sources + (index // values * values)[:, None]
+        cold = ~shares.any(1)
+        sources[cold], shares[cold, 0] = index[cold, None], 1.0
+        columns = zip(placed(sources.T, device), placed(shares.T, device), strict=True)
+        theta = torch.zeros_like(solutions[positions])
+        for source, share in columns:
+            theta = theta + share[:, None, None] * solutions[source]
+        return theta, positions
+
+    def _join(self, starting: ActiveSet) -> None:
+        """Add starting problems to the active set, and make all preconditioners anew."""
+        self._index = np.concatenate([self._index, self._starting])
+        self._active = self._active.join(starting) if len(self._active) else starting
+        self._history.join(len(starting))
+        self._first = torch.cat([self._first, torch.ones_like(starting.objective)])
+        self._renew()
+
+    def _renew(self) -> None:
+        """Make the preconditioners of all active problems anew; the host waits."""
+        self._kronecker.reset(self._curvature(self._active))
+        self._since = 0
+
+    def _act(self, stopped: HostCopy, converged: Tensor, decrement: Tensor) -> None:
+        """Retire problems that have stopped, and choose those that start in the next iteration."""
+        halted = stopped.wait().numpy()
+        count = len(halted)  # those that have just joined come after them
+        done, left = np.flatnonzero(halted), np.flatnonzero(~halted)
+        left = np.concatenate([left, np.arange(count, len(self._index))])
+        if len(done):
+            self._retire(done, left, converged, decrement)
+        free_slots = self._limits.batch_size - len(self._index)
+        if self._dtype != self._product_dtype and len(self._index):
+            free_slots = 0  # the first products are in float64: too expensive for a few problems
+        self._starting = self._take_waiting(free_slots)
+
+    def _retire(
+        self, done: NDArray[np.intp], left: NDArray[np.intp], converged: Tensor, decrement: Tensor
+    ) -> None:
+        self._unsolved[self._index[done]] = False
+        rows, others = placed(done, self._design.device), placed(left, self._design.device)
+        solved = self._active.take(rows)
+        self._all.update(
+            solved.index,
+            Problems(
+                solved.task,
+                solved.C,
+                solved.theta,
+                solved.objective,
+                solved.gradient.flatten(1).norm(dim=1),
+                decrement[rows],
+                self._all.iterations[solved.index] + solved.steps,
+                converged[rows],
+            ),
+        )
+        self._index = self._index[left]
+        self._active, self._first = self._active.take(others), self._first[others]
+        self._history.keep_rows(left, others)
+        self._kronecker.keep(others)

@@ -1,0 +1,123 @@
+"""How often a fit of the probe waits for the device: a constant, and twice for every reading.
+
+A driver reads every `INTERVAL` iterations; after each reading it decomposes the small matrices of curvature,
+for which torch waits. Nothing else may wait: not for values of C, findings, classes, or rows.
+"""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from engine.kernels.logistic import design_matrix
+from engine.kernels.logistic.device_lbfgs import INTERVAL
+from engine.kernels.logistic.solver import Fits, Options, fit, fit_many
+from tests.pretended.streams import Device
+
+DEVICE = Options(device="cuda:0")
+#: Waits of a fit that do not depend on its iterations: the mean, the spectrum, and the downloaded solutions.
+CONSTANT = 12
+
+
+def problem(rows: int = 300, findings: int = 3) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((rows, 6)).astype(np.float32)
+    scores = x @ rng.standard_normal((6, findings)) + rng.standard_normal((rows, findings))
+    return x, (scores > 0.3).astype(np.int64)
+
+
+def classes_of(y: NDArray[np.int64]) -> NDArray[np.int64]:
+    return y @ (1 << np.arange(y.shape[1])) % 5
+
+
+def strengths(count: int) -> NDArray[np.float64]:
+    return np.logspace(-4, 0, count)
+
+
+def waits(device: Device, run: "Run") -> tuple[int, int]:
+    """Waits of a fit, and its iterations."""
+    before, turns = device.ledger.count("wait"), [0]
+    run(lambda done, total, turn: turns.__setitem__(0, turn))
+    return device.ledger.count("wait") - before, turns[0]
+
+
+class Run:
+    """A fit, and what it gave."""
+
+    def __init__(self, x: object, y: NDArray[np.int64], C: NDArray[np.float64]) -> None:
+        self._x, self._y, self._C = x, y, C
+        self.fits: list[Fits] = []
+
+    def __call__(self, tick: object) -> None:
+        some = {"options": DEVICE, "on_progress": tick}
+        if self._y.ndim == 1:
+            self.fits = [fit(self._x, self._y, self._C, **some)]  # type: ignore[arg-type]
+        else:
+            self.fits = fit_many(self._x, self._y, self._C, **some)  # type: ignore[arg-type]
+
+
+X, Y = problem()
+#: Members that differ in one of what the bound must not know.
+CASES = {
+    "12 values": (X, classes_of(Y), 12),
+    "45 values": (X, classes_of(Y), 45),
+    "two classes": (X, Y[:, 0], 12),
+    "three findings": (X, Y, 12),
+    "more rows": (*(a if a.ndim == 2 and a.dtype == np.float32 else classes_of(a) for a in problem(2000)), 12),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("precise", [True, False], ids=["float64", "float32 first"])
+@pytest.mark.parametrize("name", CASES)
+def test_waits_grow_with_readings_alone(
+    name: str, precise: bool, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(design_matrix, "SMALL", design_matrix.SMALL if precise else 0)
+    x, y, values = CASES[name]
+    run = Run(x, y, strengths(values))
+    counted, turns = waits(device, run)
+    assert all(one.converged.all() for one in run.fits)
+    assert counted <= CONSTANT + 2 * (turns / INTERVAL + 1)
+    if y.ndim == 1 and y.max() > 1:
+        expected = fit(x, y, strengths(values))
+        np.testing.assert_allclose(run.fits[0].objective, expected.objective, rtol=1e-6)
+
+
+def test_rows_on_the_device_are_not_copied(device: Device) -> None:
+    resident, y = torch.from_numpy(X).to("cuda:0"), classes_of(Y)
+    before = device.ledger.size("upload"), device.ledger.size("download")
+    fit(resident, y, [0.1], options=DEVICE)
+    uploaded = device.ledger.size("upload") - before[0]
+    downloaded = device.ledger.size("download") - before[1]
+    assert uploaded < X.nbytes + 16 * len(y), "codes and weights of the rows, and little else"
+    assert downloaded < 2000, "the mean, readings, and solutions"
+
+
+def test_rows_that_do_not_fit_are_streamed_from_pinned_memory(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(design_matrix, "_CUDA_ROWS", 64)
+    y = classes_of(Y)
+    streamed = fit(X, y, [0.1], options=Options(device="cuda:0", memory=1))
+    copies = [entry for entry in device.ledger.entries if entry.kind == "upload"]
+    assert sum(entry.size for entry in copies) > 2 * X.nbytes and all(entry.pinned for entry in copies)
+    np.testing.assert_allclose(streamed.objective, fit(X, y, [0.1]).objective, rtol=1e-9)
+
+
+def test_a_feature_that_is_not_finite_is_refused_with_its_place(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(design_matrix, "_CUDA_ROWS", 64)
+    broken = X.copy()
+    broken[100, 4] = np.inf
+    with pytest.raises(Exception, match="NaN or infinite, in column 4, rows 64 to 127"):
+        fit(torch.from_numpy(broken).to("cuda:0"), Y[:, 0], [1.0], options=DEVICE)
+
+
+def test_the_memory_is_the_cards() -> None:
+    assert Options().limit == 4 << 30
+    assert Options(memory=5).limit == 5
+
+
+def test_the_memory_of_a_device_is_what_is_free(device: Device) -> None:
+    assert DEVICE.limit == (140 << 30) * 3 // 4
