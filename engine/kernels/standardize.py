@@ -1,15 +1,20 @@
-"""Mean and standard deviation of features in one pass, in float64, block by block."""
+"""Mean and standard deviation of features, in float64, block by block."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels.vectors import Vectors
 
+if TYPE_CHECKING:
+    import torch
+
 #: Rows widened to float64 at a time: 16 MiB at 2,048 features.
 _ROWS = 1024
+#: The same on a device: 256 MiB.
+_TENSOR_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,14 @@ class Scaler:
         return f"{self.constant} of {len(self.mean)} features are constant in train: they are left unscaled"
 
     @classmethod
-    def of(cls, features: NDArray[Any], rows: NDArray[np.intp]) -> "Scaler":
+    def of(cls, features: "NDArray[Any] | torch.Tensor", rows: NDArray[np.intp]) -> "Scaler":
         """Compute mean and scale of at least one row of features [N, d] of any float type, all finite.
 
-        Blocks are merged as in Chan, Golub and LeVeque (The American Statistician 1983, 37, 242). Values are
+        A tensor's are computed in float64 where it lies, in two passes. An array's blocks are merged as in Chan, Golub and LeVeque (The American Statistician 1983, 37, 242). Values are
         taken relative to the first row, so that the variance of a constant feature is exactly zero.
         """
+        if not isinstance(features, np.ndarray) and hasattr(features, "device"):
+            return cls._of_tensor(features, rows)
         vectors = Vectors(features, rows)
         origin = vectors.slice(0, 1)[0].astype(np.float64)
         mean, squares, count = np.zeros_like(origin), np.zeros_like(origin), 0
@@ -51,5 +58,29 @@ class Scaler:
             )
             mean += mean_change * (len(shifted) / total)
             count = total
+        return cls._from(mean + origin, squares, count)
+
+    @classmethod
+    def _of_tensor(cls, features: "torch.Tensor", rows: NDArray[np.intp]) -> "Scaler":
+        import torch
+
+        from engine.runtime import HostCopy, placed
+
+        positions = placed(rows, str(features.device))
+        origin = features[positions[:1]][0].double()
+        mean, squares = torch.zeros_like(origin), torch.zeros_like(origin)
+        starts = range(0, len(rows), _TENSOR_ROWS)
+        for start in starts:
+            mean += (features[positions[start : start + _TENSOR_ROWS]].double() - origin).sum(0)
+        mean /= len(rows)
+        for start in starts:
+            shifted = features[positions[start : start + _TENSOR_ROWS]].double() - origin
+            squares += (shifted - mean).square_().sum(0)
+        both = HostCopy(torch.stack([mean + origin, squares])).wait().numpy()
+        return cls._from(both[0].copy(), both[1], len(rows))
+
+    @classmethod
+    def _from(cls, mean: NDArray[np.float64], squares: NDArray[np.float64], count: int) -> "Scaler":
+        """Return the scaler of features with these means and sums of squared deviations, float64 [d]."""
         constant = squares == 0
-        return cls(mean + origin, np.where(constant, 1.0, np.sqrt(squares / count)), int(constant.sum()))
+        return cls(mean, np.where(constant, 1.0, np.sqrt(squares / count)), int(constant.sum()))

@@ -1,8 +1,9 @@
 """Probes of several models and label columns of a bank, with a result and a RunRecord of each."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from engine.evals.common.record import Outcome, Part, Used, keep_record
 from engine.evals.probe.evaluate import ProbeOptions, Problem, Progress, evaluate_problem
 from engine.evals.probe.options import LowShot, Options, Policies, SplitOptions, check_combination
 from engine.evals.probe.parts import Columns
+from engine.evals.probe.resident import one_ahead
 from engine.evals.probe.result import Result
 from engine.evals.probe.targets import targets_of
 from engine.executors import Executor
@@ -99,7 +101,25 @@ def probes_from_bank(
     if executor:
         return _by_workers(executor, bank, jobs)
     with recorded_together():
-        return [job.do(problems[job.run], on_progress) for job in jobs]
+        return _one_by_one(jobs, problems, options, on_progress)
+
+
+def _one_by_one(
+    jobs: Sequence["_Job"],
+    problems: Mapping[tuple[str, ...], Problem],
+    options: ProbeOptions,
+    on_progress: Callable[[str], Progress] | None,
+) -> list[JsonObject]:
+    """Probe here; the features of a model are sent to a device once for all of its runs."""
+    by_model: dict[str, list[_Job]] = {}
+    for job in jobs:
+        by_model.setdefault(job.name, []).append(job)
+    of_models = one_ahead([partial(getattr, own[0], "features") for own in by_model.values()], options)
+    return [
+        job.do(problems[job.run], on_progress, array)
+        for own, (_, array) in zip(by_model.values(), of_models, strict=True)
+        for job in own
+    ]
 
 
 def _check_columns(columns: tuple[str, ...]) -> None:
@@ -127,19 +147,21 @@ class _Job:
 
     @property
     def compute(self) -> Compute:
-        return Compute(self.fitting.device, self.fitting.threads)
+        return Compute(self.fitting.device, self.fitting.threads, memory=self.fitting.memory)
 
     @property
     def features(self) -> Features:
         label = "label" if self.wanted.multi_label else self.run[0]
         return Features.from_bank(self.store, self.name, label=label)
 
-    def do(self, problem: Problem, on_progress: Callable[[str], Progress] | None) -> JsonObject:
-        """Probe, and keep a record."""
+    def do(
+        self, problem: Problem, on_progress: Callable[[str], Progress] | None, array: Any
+    ) -> JsonObject:
+        """Probe, and keep a record; the array is of the model's features, as `resident` gives it."""
         start = time.perf_counter()
         features = self.features
         progress = on_progress(f"{features.title}, {', '.join(self.run)}") if on_progress else None
-        result = evaluate_problem(features, problem, self.options, self.compute, progress)
+        result = evaluate_problem(features, problem, self.options, self.compute, progress, array)
         settings = _settings(self.wanted, self.fitting, result.backend)
         entry: JsonObject = {
             "model": features.title,
@@ -196,7 +218,7 @@ def _settings(wanted: BankProbe, fitting: ProbeOptions, backend: str) -> JsonObj
     settings: JsonObject = {**asdict(fitting), "backend": backend}
     if fitting.mode == "as-published":
         settings["standardise"] = False
-    del settings["C"], settings["select"]
+    del settings["C"], settings["select"], settings["memory"]
     return {
         **settings,
         "multi_label": wanted.multi_label,

@@ -25,6 +25,7 @@ from engine.evals.probe.lowshot import low_shot
 from engine.evals.probe.multilabel import probe_findings
 from engine.evals.probe.options import Options, ProbeOptions, SplitOptions
 from engine.evals.probe.parts import Columns, parts
+from engine.evals.probe.resident import resident
 from engine.evals.probe.result import Result
 from engine.evals.probe.single import Progress, probe_task
 from engine.evals.probe.targets import Target, targets_of, together
@@ -80,25 +81,31 @@ def evaluate_problem(
     options: Options,
     compute: Compute,
     on_progress: Progress | None = None,
+    array: Any = None,
 ) -> Result:
-    """Probe features whose targets and columns have been read; otherwise as `evaluate`."""
+    """Probe features whose targets and columns have been read; otherwise as `evaluate`.
+
+    Args:
+        array: [N, d], the features as `resident` gave them; None lets it.
+    """
     fitting, columns, targets = options.on(compute), problem.columns, problem.targets
+    array = resident(features.array, fitting) if array is None else array
     backend = "sklearn" if options.mode == "as-published" else options.backend
     if options.findings:
         chosen_parts = parts(columns, together(targets), features.ok, options.splits)
-        findings = probe_findings(features.array, targets, chosen_parts, fitting, columns.group, on_progress)
+        findings = probe_findings(array, targets, chosen_parts, fitting, columns.group, on_progress)
         return Result(findings, chosen_parts, targets, backend)
     (target,) = targets
     chosen_parts = parts(columns, target.codes, features.ok, options.splits, target.classes)
     task = Task(target.column, target.classes, target.codes, chosen_parts)
     if options.mode == "as-published":
-        published = probe_published(features.array, task, fitting, columns.group, on_progress)
+        published = probe_published(array, task, fitting, columns.group, on_progress)
         return Result(published, chosen_parts, targets, backend)
-    result = probe_task(features.array, task, fitting, columns.group, on_progress)
+    result = probe_task(array, task, fitting, columns.group, on_progress)
     curve = None
     if options.low_shot is not None:
         draws = (options.low_shot, features.data_set)
-        curve = low_shot(features.array, task, fitting, *draws, on_progress)
+        curve = low_shot(array, task, fitting, *draws, on_progress)
     return Result(result, chosen_parts, targets, backend, curve)
 
 
@@ -139,7 +146,7 @@ def probe(
     (target,), columns = targets_of(taken, settings), Columns.of(taken)
     rows = parts(columns, target.codes, taken.ok, settings.splits, target.classes)
     task = Task(target.column, target.classes, target.codes, rows)
-    return probe_task(features, task, options, columns.group, on_progress)
+    return probe_task(resident(features, options), task, options, columns.group, on_progress)
 
 
 def _split_labels(rows: int, masks: Mapping[str, ArrayLike | None]) -> Labels:

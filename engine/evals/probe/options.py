@@ -75,11 +75,12 @@ def check_backend(backend: str) -> None:
 
 @dataclass(frozen=True)
 class ProbeOptions(Fitting):
-    """Options of a probe's fits, with its device and threads.
+    """Options of a probe's fits, with its device, threads and memory.
 
     Attributes:
         device: `cpu` or `cuda:N`.
         threads: of the CPU.
+        memory: bytes that the batched solver may take; None for what it takes by itself.
 
     Raises:
         Refused: a value out of range.
@@ -87,6 +88,7 @@ class ProbeOptions(Fitting):
 
     device: str = "cpu"
     threads: int = 1
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -248,7 +250,7 @@ class Options(Fitting):
         splits: SplitOptions | None = None,
         low_shot: LowShot | None = None,
     ) -> "Options":
-        """Return options with this way of fitting; its device and threads belong to `Compute`."""
+        """Return options with this way of fitting; its device, threads and memory belong to `Compute`."""
         shared = {member.name: getattr(fitting, member.name) for member in fields(Fitting)}
         return cls(
             **shared,
@@ -259,9 +261,9 @@ class Options(Fitting):
         )
 
     def on(self, compute: Compute) -> ProbeOptions:
-        """Return the options of a probe's fits, with the device and threads of `Compute`."""
+        """Return the options of a probe's fits, with the device, threads and memory of `Compute`."""
         shared = {member.name: getattr(self, member.name) for member in fields(Fitting)}
-        return ProbeOptions(**shared, device=compute.device, threads=compute.threads)
+        return ProbeOptions(**shared, device=compute.device, threads=compute.threads, memory=compute.memory)
 
 
 def check_columns(columns: tuple[str, ...]) -> None:

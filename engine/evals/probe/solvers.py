@@ -42,7 +42,10 @@ _TOLERANCE, _MOST_ITERATIONS, _MOST_STEPS = 1e-9, 20_000, 200
 
 
 class Settings(Protocol):
-    """Settings that a backend needs, taken from `engine.evals.probe.options.ProbeOptions`."""
+    """Settings that a backend needs, taken from `engine.evals.probe.options.ProbeOptions`.
+
+    `memory`, bytes or None, may be missing.
+    """
 
     @property
     def backend(self) -> str: ...
@@ -55,7 +58,7 @@ class Settings(Protocol):
 
 
 def solve(
-    features: NDArray[Any],
+    features: Any,
     targets: NDArray[np.integer[Any]],
     C: Sequence[float],
     *,
@@ -67,7 +70,8 @@ def solve(
     """Fit one task at every C.
 
     Args:
-        features: [N, d], any float type; finite in `rows`.
+        features: [N, d], any float type; finite in `rows`. A torch tensor stays where it is, except for
+            `sklearn`.
         targets: [N] codes from 0, every one among `rows`; rows with a negative code are left out.
         moments: that standardise the features; None leaves them as they are.
 
@@ -87,9 +91,9 @@ def solve(
     clock = time.perf_counter()
     mean = Scaler.of(features, rows).mean if moments is None else moments.mean
     scale = np.ones_like(mean) if moments is None else moments.scale
-    x = features[rows].astype(np.float64)
-    x -= mean
-    x /= scale
+    x = _centred(features, rows, mean, scale)
+    if not isinstance(features, np.ndarray):
+        features = features.cpu().numpy()  # all are judged by one function, on the host
     fits = one_by_one(x, targets[rows], np.asarray(C, np.float64), balanced, options.device, on_progress)
     coef, intercept, iterations = (np.stack(values) for values in zip(*fits, strict=True))
     coef /= scale
@@ -114,7 +118,7 @@ def solve(
 
 
 def solve_many(
-    features: NDArray[Any],
+    features: Any,
     targets: NDArray[np.integer[Any]],
     C: Sequence[float],
     *,
@@ -147,6 +151,21 @@ def solve_many(
     ]
 
 
+def _centred(features: Any, rows: NDArray[np.intp], mean: NDArray[np.float64], scale: NDArray[Any]) -> Any:
+    """Return (rows - mean) / scale, float64 [n, d]; of a tensor on its device."""
+    if isinstance(features, np.ndarray):
+        x = features[rows].astype(np.float64)
+    else:
+        from engine.runtime import placed
+
+        place = str(features.device)
+        x = features[placed(rows, place)].double()
+        mean, scale = (placed(values, place) for values in (mean, scale))
+    x -= mean
+    x /= scale
+    return x
+
+
 def _known(backend: str) -> str:
     check_backend(backend)
     return backend
@@ -157,7 +176,9 @@ def _for_batched(moments: Scaler | None, options: Settings, on_progress: Progres
     return {
         "class_weight": "balanced" if options.class_weight == "balanced" else None,
         "standardise": None if moments is None else (moments.mean, moments.scale),
-        "options": Options(device=options.device, threads=options.threads),
+        "options": Options(
+            device=options.device, threads=options.threads, memory=getattr(options, "memory", None)
+        ),
         "on_progress": _without_iterations(on_progress),
     }
 
@@ -181,7 +202,7 @@ _Found = tuple[NDArray[np.float64], NDArray[np.float64], int]
 
 
 def _sklearn(
-    x: NDArray[np.float64],
+    x: Any,
     y: NDArray[np.integer[Any]],
     C: NDArray[np.float64],
     balanced: bool,
@@ -191,6 +212,7 @@ def _sklearn(
     """Fit at every C, from strong to weak regularisation."""
     from sklearn.linear_model import LogisticRegression
 
+    x = x if isinstance(x, np.ndarray) else x.cpu().numpy()
     model = LogisticRegression(warm_start=True, class_weight="balanced" if balanced else None)
     fits: dict[int, _Found] = {}
     for r in np.argsort(C, kind="stable").tolist():
@@ -224,18 +246,25 @@ def fit_quietly(model: "LogisticRegression", x: NDArray[Any], y: NDArray[Any]) -
 
 
 def _cuml(
-    x: NDArray[np.float64],
+    x: Any,
     y: NDArray[np.integer[Any]],
     C: NDArray[np.float64],
     balanced: bool,
     device: str,
     on_progress: Progress | None,
 ) -> list[_Found]:
-    """Fit at every C, each from zero: cuML has no warm start."""
+    """Fit at every C, each from zero: cuML has no warm start.
+
+    Args:
+        x: float64 [n, d]; a tensor on the device is passed on by DLPack, without the host.
+
+        Other arguments are those of `_sklearn`.
+    """
     model_class, cupy = cuml_modules(device)
     fits: list[_Found] = []
     with cupy.cuda.Device(int(device.partition(":")[2] or 0)):
-        on_device, labels = cupy.asarray(x, order="F"), cupy.asarray(y.astype(np.int32))
+        there = x if isinstance(x, np.ndarray) else cupy.from_dlpack(x)
+        on_device, labels = cupy.asarray(there, order="F"), cupy.asarray(y.astype(np.int32))
         for value in C.tolist():
             model = model_class(
                 C=value,

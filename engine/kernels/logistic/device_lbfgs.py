@@ -172,9 +172,9 @@ class _DeviceMinimiser(ActiveProblems):
         """Return starting points, float64 [P, K, d + 1], of the problems that start, and these, int64 [P]."""
         index, solutions = self._starting, self._all.theta
         device = self._design.device
-        positions = placed(index, device)
         if not len(index):
-            return solutions[:0], positions
+            return solutions[:0], self._active.index[:0]
+        positions = placed(index, device)
         values = len(self._weights)
         weights = self._weights[index % values]
         # A start depends on few solutions. Where it is cold, it is the problem's own theta.

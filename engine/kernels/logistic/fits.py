@@ -8,6 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.runtime import HostCopy, placed
+
+#: Rows of a device tensor widened to float64 at a time.
+_DEVICE_ROWS = 1 << 14
+
 
 @dataclass(frozen=True)
 class Fits:
@@ -61,13 +66,16 @@ class Fits:
         """Return class probabilities, float64 [len(which), n, K], of several fits, reading the features once.
 
         Args:
-            features: [N, d] as in `fit`; rows that are not finite give NaN.
+            features: [N, d] as in `fit`; rows that are not finite give NaN. A tensor on a CUDA device is
+                multiplied there, in float64, and the probabilities are downloaded at once.
             rows: positions of rows of the features; None means all.
             which: positions in C; None means all.
         """
         which = range(len(self.C)) if which is None else which
         rows = np.arange(len(features)) if rows is None else rows
         coef, intercept = self.coef[list(which)], self.intercept[list(which)]
+        if isinstance(features, torch.Tensor) and features.device.type == "cuda":
+            return _on_device(features, rows, coef, intercept)
         flat = coef.reshape(-1, coef.shape[-1]).T
         probabilities = np.empty((len(coef), len(rows), self.classes))
         for start in range(0, len(rows), 1024):
@@ -77,6 +85,21 @@ class Fits:
             z = (x @ flat).reshape(len(x), *coef.shape[:2]).swapaxes(0, 1) + intercept[:, None]
             probabilities[:, start : start + len(x)] = _probabilities(z)
         return probabilities
+
+
+def _on_device(
+    features: torch.Tensor, rows: NDArray[np.intp], coef: NDArray[np.float64], intercept: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return class probabilities [R, n, K] of fits with coefficients [R, K', d] and intercepts [R, K']."""
+    device = str(features.device)
+    weights, positions = placed(coef.reshape(-1, coef.shape[-1]).T, device), placed(rows, device)
+    offsets = placed(intercept.reshape(-1), device)
+    parts = []
+    for start in range(0, len(rows), _DEVICE_ROWS):
+        block = features[positions[start : start + _DEVICE_ROWS]].double()
+        z = (block @ weights + offsets).view(len(block), *coef.shape[:2]).transpose(0, 1)
+        parts.append(torch.softmax(torch.cat([torch.zeros_like(z), z], 2) if z.shape[2] == 1 else z, 2))
+    return np.asarray(HostCopy(torch.cat(parts, 1).contiguous()).wait().numpy())
 
 
 def _probabilities(z: NDArray[np.float64]) -> NDArray[np.float64]:
