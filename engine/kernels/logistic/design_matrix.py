@@ -66,9 +66,7 @@ class DesignMatrix:
         for start in range(0, len(index), step):
             block_rows = index[start : start + step]
             block = _take(features, block_rows)
-            total += (block.numpy() if block.device.type == "cpu" else block.cpu().numpy()).sum(
-                0, dtype=np.float64
-            )
+            total += block.numpy().sum(0, dtype=np.float64)
             _check_finite(total, block_rows)
         return cls(features, index, _centre(total, index, features), _scale(scale, d), device, resident)
 
@@ -85,7 +83,7 @@ class DesignMatrix:
         if not np.isfinite(sums).all():
             for start, block in enumerate(rows.blocks(_step(device))):
                 at = slice(start * _step(device), (start + 1) * _step(device))
-                _check_finite(block.sum(0, dtype=torch.float64).cpu().numpy(), index[at])
+                _check_finite(HostCopy(block.sum(0, dtype=torch.float64)).wait().numpy(), index[at])
         return cls(
             rows, index, _centre(sums, index, features), _scale(scale, d), device, resident - rows.bytes
         )
@@ -261,9 +259,9 @@ def _step(device: str) -> int:
 
 
 def _take(features: Any, rows: NDArray[np.intp]) -> Tensor:
-    """Return selected rows in their stored precision; copied, because torch wants writable memory."""
+    """Return selected rows on the CPU, as stored; copied, because torch wants writable memory."""
     if isinstance(features, Tensor):
-        return features[torch.from_numpy(rows).to(features.device)]
+        return features[torch.from_numpy(rows)].cpu()
     selected = np.asarray(features[rows])
     return torch.from_numpy(selected.astype(selected.dtype.newbyteorder("="), copy=False))
 
