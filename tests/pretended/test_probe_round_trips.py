@@ -1,15 +1,18 @@
-"""How often a fit of the probe waits for the device: a constant, and twice for every reading.
+"""How often a fit of the probe waits for the device: a constant, and thrice for every reading.
 
 A driver reads every `INTERVAL` iterations; after each reading it decomposes the small matrices of curvature,
-for which torch waits. Nothing else may wait: not for values of C, findings, classes, or rows.
+for which torch waits, and may read once more to choose Hessian blocks. Nothing else may wait: not for values of C, findings, classes, or rows.
 """
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from engine.kernels.logistic import design_matrix
+from engine.kernels.logistic import design_matrix, path
+from engine.kernels.logistic.device_blocks import DeviceBlocks
 from engine.kernels.logistic.device_lbfgs import INTERVAL
 from engine.kernels.logistic.solver import Fits, Options, fit, fit_many
 from tests.pretended.streams import Device
@@ -72,17 +75,44 @@ def test_waits_and_copies_grow_with_readings_alone(
     name: str, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(design_matrix, "SMALL", 0)  # first in float32, then in float64
+    monkeypatch.setattr(path, "_LARGEST", 15)  # fewer values one after another: a quicker test
     x, y, values = CASES[name]
     run = Run(x, y, strengths(values))
     counted, turns = waits(device, run)
     assert all(one.converged.all() for one in run.fits)
     readings = turns / INTERVAL + 1
-    assert counted <= CONSTANT + 2 * readings
-    assert device.ledger.count("download") <= CONSTANT + readings
-    assert device.ledger.count("upload") <= 2 * CONSTANT + 5 * readings
+    assert counted <= CONSTANT + 3 * readings
+    assert device.ledger.count("download") <= CONSTANT + 2 * readings
+    assert device.ledger.count("upload") <= 2 * CONSTANT + 8 * readings
     if y.ndim == 1 and y.max() > 1:
         expected = fit(x, y, strengths(values))
         np.testing.assert_allclose(run.fits[0].objective, expected.objective, rtol=1e-6)
+
+
+def test_hessian_blocks_take_one_reading_more(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rare, separable classes at large C have blocks, all of which one reading chooses."""
+    monkeypatch.setattr(design_matrix, "SMALL", 0)
+    choices: list[tuple[int, bool]] = []
+    choose = DeviceBlocks.choose
+
+    def counted(self: DeviceBlocks, *args: Any) -> Any:
+        before = device.ledger.count("wait")
+        result = choose(self, *args)
+        choices.append((device.ledger.count("wait") - before, result[1]))
+        return result
+
+    monkeypatch.setattr(DeviceBlocks, "choose", counted)
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((250, 5)).astype(np.float32)
+    y = (x @ rng.standard_normal((5, 3)) > 2.5).astype(np.int64)
+    C = np.logspace(0, 2, 3)
+    run = Run(x, y, C)
+    waited, turns = waits(device, run)
+    assert any(computed for _, computed in choices) and {waits for waits, _ in choices} == {1}
+    assert waited <= CONSTANT + 3 * (turns / INTERVAL + 1)
+    for found, expected in zip(run.fits, fit_many(x, y, C), strict=True):
+        assert found.converged.all()
+        np.testing.assert_allclose(found.objective, expected.objective, rtol=1e-6)
 
 
 def test_rows_on_the_device_are_not_copied(device: Device) -> None:

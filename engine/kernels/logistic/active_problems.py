@@ -26,8 +26,15 @@ MAX_LAST_GAIN = 5.0
 #: A class's curvature, as a share of what it would be if all rows had the same probabilities, below which the
 #: estimated decrement may be too small.
 UNEVEN = 0.9
+#: A class's curvature, as a share of what it would be if all rows had the same probabilities, below which
+#: Hessian blocks have to confirm the decrement.
+VERY_UNEVEN = 0.65
 #: Factor by which the decrement may be underestimated with the Kronecker product.
 ERROR_WITHOUT = 100.0
+#: A fit is slow if its decrement has not fallen to this share of the previous one between two renewals.
+SLOW = 0.1
+#: New blocks are computed once the products with X since the last ones have cost this share of their price.
+BLOCK_BUDGET = 0.1
 
 
 class ActiveProblems:
@@ -136,6 +143,11 @@ class ActiveProblems:
         change = gradient - active.gradient
         active.gradient = gradient
         self._history.add(step.to(self._product_dtype).flatten(1), change.to(self._product_dtype).flatten(1))
+
+    def _variances(self, active: ActiveSet) -> Tensor:
+        """Return the weight p (1 - p) of every row, [P, K, n]."""
+        blocks = zip(self._targets, active.predictors, strict=True)
+        return torch.cat([target.of(active.task).variances(z) for target, z in blocks], dim=2)
 
     def _curvature(self, active: ActiveSet) -> Tensor:
         total: Tensor | float = 0.0

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from engine.kernels.logistic.active_problems import (
+    BLOCK_BUDGET,
     ERROR_WITHOUT,
     MAX_LAST_GAIN,
     MEMORY,
     PATIENCE,
+    SLOW,
     UNEVEN,
+    VERY_UNEVEN,
     ActiveProblems,
 )
 from engine.kernels.logistic.design_matrix import DesignMatrix
@@ -28,15 +31,8 @@ from engine.kernels.logistic.state import ActiveSet, Limits, Problems, Schedule
 
 #: Preconditioners are renewed every so many iterations (and at powers of two).
 _RENEWAL_INTERVAL = 5
-#: A class's curvature, as a share of what it would be if all rows had the same probabilities, below which
-#: Hessian blocks have to confirm the decrement.
-_VERY_UNEVEN = 0.65
 #: Factor by which the decrement may be underestimated with blocks.
 _ERROR_WITH_BLOCKS = 10.0
-#: A fit is slow if its decrement has not fallen to this share of the previous one between two renewals.
-_SLOW = 0.1
-#: New blocks are computed once the products with X since the last ones have cost this share of their price.
-_BLOCK_BUDGET = 0.1
 #: The same patience for fits preconditioned by blocks. These progress quickly until rounding stops them, at
 #: about this relative gain.
 _PATIENCE_WITH_BLOCKS, _ROUNDING_GAIN = 8, 2e-7
@@ -172,9 +168,9 @@ class _BatchedMinimiser(ActiveProblems):
         due = ((active.steps & (active.steps - 1)) == 0) | (active.steps % _RENEWAL_INTERVAL == 0)
         if due.any():
             decrement = -slope / active.objective
-            active.slow = torch.where(due, decrement > _SLOW * active.last_decrement, active.slow)
+            active.slow = torch.where(due, decrement > SLOW * active.last_decrement, active.slow)
             active.last_decrement = torch.where(due, decrement, active.last_decrement)
-            self._renew(due, (self._design.flops - self._flops_at_blocks) / _BLOCK_BUDGET)
+            self._renew(due, (self._design.flops - self._flops_at_blocks) / BLOCK_BUDGET)
 
     def _renew(self, selected: Tensor, budget: float = math.inf) -> None:
         """Update the preconditioners of selected problems; compute missing blocks if the budget allows."""
@@ -191,11 +187,6 @@ class _BatchedMinimiser(ActiveProblems):
         # Pairs recorded under another preconditioner mislead more than they help.
         self._history.forget(changed)
         self._active.renewed = torch.where(selected, self._active.steps, self._active.renewed)
-
-    def _variances(self, active: ActiveSet) -> Tensor:
-        """Return the weight p (1 - p) of every row, [P, K, n]."""
-        blocks = zip(self._targets, active.predictors, strict=True)
-        return torch.cat([target.of(active.task).variances(z) for target, z in blocks], dim=2)
 
     def _precondition(self, gradient: Tensor) -> Tensor:
         """Apply the Hessian blocks to the fits that have them, else the Kronecker product."""
@@ -226,7 +217,7 @@ class _BatchedMinimiser(ActiveProblems):
         evenness[candidate] = (
             self._variances(candidates).sum(2, dtype=torch.float64) / candidates.even_curvature
         ).amin(1)
-        doubtful = candidate & ((evenness < _VERY_UNEVEN) | self._assignment.has_blocks)
+        doubtful = candidate & ((evenness < VERY_UNEVEN) | self._assignment.has_blocks)
         if doubtful.any() and self._blocks.fit_in_memory(len(torch.unique(active.task[doubtful]))):
             outdated = doubtful & ((active.renewed < active.steps) | ~self._assignment.has_blocks)
             if outdated.any():

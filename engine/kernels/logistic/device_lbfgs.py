@@ -4,12 +4,14 @@ Problems, directions and convergence are those of `batched_lbfgs`, whose driver 
 iteration. On a device each look empties the queue of work. Here decisions are masks on the device, and the
 host reads every `INTERVAL` iterations, in one small copy, which problems have stopped. It retires these,
 starts those that are ready, and names rows by positions that it knows, so that nothing else makes it wait but
-one eigendecomposition of the small matrices of curvature after each reading (`device_state`).
+one eigendecomposition of the small matrices of curvature after each reading (`device_state`), and a choice of
+blocks.
 
 A problem is judged at readings alone, and carried with a step of 0 from then on until it is retired; between
-readings it may therefore be iterated further than it would have to be. There are no Hessian blocks: choosing
-them takes the host's decisions for each class of each problem. As on the CPU where blocks do not fit, a
-problem whose rows have uneven curvature must reach a hundredth of the tolerance.
+readings it may therefore be iterated further than it would have to be. Hessian blocks are chosen after a
+reading, from a second one (`device_blocks`), and a new problem takes those of its neighbour on the path. As
+they may be older than on the CPU, a problem whose rows have uneven curvature must reach a hundredth of the
+tolerance, with blocks or without.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,18 +22,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.kernels.logistic.active_problems import (
+    BLOCK_BUDGET,
     ERROR_WITHOUT,
     MAX_LAST_GAIN,
     MEMORY,
     PATIENCE,
+    SLOW,
     UNEVEN,
+    VERY_UNEVEN,
     ActiveProblems,
 )
 from engine.kernels.logistic.design_matrix import DesignMatrix
+from engine.kernels.logistic.device_blocks import DeviceBlocks, Plan
 from engine.kernels.logistic.device_state import DeviceHistory, DeviceKronecker
 from engine.kernels.logistic.lbfgs import Spectrum
 from engine.kernels.logistic.line_search import dot, evaluate, search_unread
 from engine.kernels.logistic.loss import Targets
+from engine.kernels.logistic.preconditioner import HessianBlock
 from engine.kernels.logistic.state import ActiveSet, Limits, Problems, Schedule
 from engine.runtime import HostCopy, placed
 
@@ -47,6 +54,7 @@ def minimise_on_device(
     design: DesignMatrix,
     targets: Sequence[Targets],
     spectrum: Spectrum,
+    blocks: DeviceBlocks,
     dtype: torch.dtype,
     limits: Limits,
     tick: Callable[[int], None],
@@ -54,9 +62,9 @@ def minimise_on_device(
     """Iterate, in place, until every scheduled problem has converged or stalled.
 
     Args:
-        Those of `batched_lbfgs.minimise`; there are no Hessian blocks.
+        Those of `batched_lbfgs.minimise`.
     """
-    run = _DeviceMinimiser(problems, schedule, design, targets, spectrum, dtype, limits)
+    run = _DeviceMinimiser(problems, schedule, design, targets, spectrum, blocks, dtype, limits)
     while run.left:
         tick(run.left)
         run.iterate()
@@ -70,6 +78,10 @@ class _DeviceMinimiser(ActiveProblems):
         _turn: iterations since the first problems started.
         _since: iterations since the preconditioners were last made anew.
         _first: float64 [P], first trial step lengths of the next line search.
+        _assigned: of each problem that has started, its blocks or None; retired ones lend theirs.
+        _plan: how the blocks of the active set are applied.
+        _last_decrement: float64 [problems], at the last reading.
+        _flops_at_blocks: `flops` of the design matrix when Hessian blocks were last computed.
     """
 
     def __init__(
@@ -79,11 +91,16 @@ class _DeviceMinimiser(ActiveProblems):
         design: DesignMatrix,
         targets: Sequence[Targets],
         spectrum: Spectrum,
+        blocks: DeviceBlocks,
         dtype: torch.dtype,
         limits: Limits,
     ) -> None:
         super().__init__(problems, schedule, design, targets, dtype)
-        self._limits = limits
+        self._limits, self._blocks, self._flops_at_blocks = limits, blocks, design.flops
+        self._C = HostCopy(problems.C).wait().numpy()
+        self._assigned: dict[int, list[HessianBlock] | None] = {}
+        self._plan: Plan | None = None
+        self._last_decrement = np.full(len(problems.C), np.inf)
         start = problems.theta[:0]
         outputs, size = start.shape[1:]
         self._history: DeviceHistory = DeviceHistory(
@@ -118,6 +135,8 @@ class _DeviceMinimiser(ActiveProblems):
             self._step(length[:, None, None] * direction.double(), sums[:count])
             self._active.steps = steps + moving
             self._turn, self._since = self._turn + 1, self._since + 1
+        elif self._dtype != self._product_dtype:
+            self._turn = 0  # most problems of a check in float64 are done when they are first judged
         if len(index):
             self._join(self._started(index, theta, predictors, loss, starting_residuals, sums[count:]))
         self._starting = self._starting[:0]
@@ -136,7 +155,7 @@ class _DeviceMinimiser(ActiveProblems):
         if due or self._since in _RENEWALS:
             curvature = self._curvature(active)
             self._kronecker.follow(curvature)
-        direction = self._history.direction(active.gradient.to(self._product_dtype), self._kronecker)
+        direction = self._history.direction(active.gradient.to(self._product_dtype), self._precondition)
         slope = dot(active.gradient, direction)
         descends = slope < 0
         # Where rounding has spoilt the stored pairs, the next direction does without.
@@ -145,19 +164,35 @@ class _DeviceMinimiser(ActiveProblems):
         moving = descends & (active.steps < self._limits.iterations)
         reading = None
         if due:
-            stopped, converged, decrement = self._verdict(slope, lost, curvature)
-            reading = HostCopy(stopped), converged, decrement
+            stopped, converged, decrement, evenness = self._verdict(slope, lost, curvature)
+            numbers = torch.stack([stopped.double(), decrement, evenness])
+            reading = HostCopy(numbers), converged, decrement
             moving = moving & ~stopped
         direction = torch.where(moving[:, None, None], direction, 0)
         return reading, moving, direction, torch.where(moving, slope, 0.0)
 
-    def _verdict(self, slope: Tensor, lost: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return which problems have stopped and which have converged, bool [P], and the decrements."""
+    def _precondition(self, gradient: Tensor) -> Tensor:
+        """Apply the Hessian blocks to the fits that have them, else the Kronecker product."""
+        preconditioned = self._kronecker(gradient)
+        if self._plan is None:
+            return preconditioned
+        by_blocks = self._blocks.apply(self._plan, gradient, self._active.C)
+        return torch.where(self._plan.has_blocks[:, None, None], by_blocks, preconditioned)
+
+    def _verdict(
+        self, slope: Tensor, lost: Tensor, curvature: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return who has stopped and who has converged, bool [P], and decrements and evenness of curvature."""
         active, tolerance = self._active, self._limits.tolerance
-        decrement = (-slope / 2 / active.objective).clamp(min=0.0)
+        decrement = -slope / 2 / active.objective
+        if self._plan is not None:
+            gradient = active.gradient.to(self._product_dtype)
+            alone = dot(active.gradient, self._precondition(gradient)) / 2 / active.objective
+            decrement = torch.where(self._plan.has_blocks, torch.maximum(decrement, alone), decrement)
+        decrement = decrement.clamp(min=0.0)
+        sums = torch.diagonal(curvature, dim1=1, dim2=2) / active.C[:, None]
+        evenness = (sums / active.even_curvature).amin(1)
         if self._dtype != torch.float32:  # its rounding hides the difference
-            sums = torch.diagonal(curvature, dim1=1, dim2=2) / active.C[:, None]
-            evenness = (sums / active.even_curvature).amin(1)
             decrement = torch.where(evenness < UNEVEN, ERROR_WITHOUT * decrement, decrement)
         last_gain = torch.where(active.steps > 0, active.past_objectives[:, -1] - active.objective, 0.0)
         flat = ~(slope < 0)
@@ -166,7 +201,7 @@ class _DeviceMinimiser(ActiveProblems):
         gained = active.past_objectives[:, -PATIENCE] - active.objective
         stalled = gained <= (tolerance if self._dtype == torch.float32 else 0.0) * active.objective
         stopped = converged | (stalled | flat) & ~lost | (active.steps >= self._limits.iterations)
-        return stopped, converged, decrement
+        return stopped, converged, decrement, evenness
 
     def _starts(self) -> tuple[Tensor, Tensor]:
         """Return starting points, float64 [P, K, d + 1], of the problems that start, and these, int64 [P]."""
@@ -196,21 +231,59 @@ class _DeviceMinimiser(ActiveProblems):
         self._active = self._active.join(starting) if len(self._active) else starting
         self._history.join(len(starting))
         self._first = torch.cat([self._first, torch.ones_like(starting.objective)])
+        for problem in self._starting.tolist():
+            self._assigned[problem] = self._neighbours_blocks(problem)
+        self._plan_blocks()
         self._renew()
+
+    def _neighbours_blocks(self, problem: int) -> list[HessianBlock] | None:
+        """Return the blocks of the problem of the same task and the nearest C that has any."""
+        values = len(self._weights)
+        known = [p for p, own in self._assigned.items() if own and p // values == problem // values]
+        nearest = min(known, key=lambda p: abs(p - problem), default=None)
+        return None if nearest is None else self._assigned[nearest]
+
+    def _plan_blocks(self) -> None:
+        blocks = [self._assigned[problem] for problem in self._index.tolist()]
+        self._plan = self._blocks.plan(blocks, self._C[self._index])
+
+    def _choose_blocks(self, decrement: NDArray[np.float64], evenness: NDArray[np.float64]) -> None:
+        """Renew the blocks of problems of uneven curvature, given a reading of the active set, [P] each."""
+        index = self._index
+        slow = decrement > SLOW * self._last_decrement[index]
+        self._last_decrement[index] = decrement
+        due = np.flatnonzero(evenness < VERY_UNEVEN)
+        task = index[due] // len(self._weights)
+        if len(due) and self._blocks.fit_in_memory(len(np.unique(task))):
+            rows = placed(due, self._design.device)
+            budget = (self._design.flops - self._flops_at_blocks) / BLOCK_BUDGET
+            chosen, computed = self._blocks.choose(
+                task, self._variances(self._active.take(rows)), slow[due], budget
+            )
+            if computed:
+                self._flops_at_blocks = self._design.flops
+            changed = np.zeros(len(index), np.bool_)
+            for place, blocks in zip(due.tolist(), chosen, strict=True):
+                before = self._assigned[int(index[place])]
+                changed[place] = [id(b) for b in before or ()] != [id(b) for b in blocks or ()]
+                self._assigned[int(index[place])] = blocks
+            if changed.any():  # pairs recorded under another preconditioner mislead
+                self._history.forget(placed(changed, self._design.device))
+        self._plan_blocks()
 
     def _renew(self) -> None:
         """Make the preconditioners of all active problems anew; the host waits."""
         self._kronecker.reset(self._curvature(self._active))
         self._since = 0
 
-    def _act(self, stopped: HostCopy, converged: Tensor, decrement: Tensor) -> None:
+    def _act(self, numbers: HostCopy, converged: Tensor, decrement: Tensor) -> None:
         """Retire problems that have stopped, and choose those that start in the next iteration."""
-        halted = stopped.wait().numpy()
-        count = len(halted)  # those that have just joined come after them
-        done, left = np.flatnonzero(halted), np.flatnonzero(~halted)
-        left = np.concatenate([left, np.arange(count, len(self._index))])
+        halted, decrements, evenness = numbers.wait().numpy()
+        done, left = np.flatnonzero(halted), np.flatnonzero(halted == 0)
         if len(done):
             self._retire(done, left, converged, decrement)
+        if len(left):
+            self._choose_blocks(decrements[left], evenness[left])
         free_slots = self._limits.batch_size - len(self._index)
         if self._dtype != self._product_dtype and len(self._index):
             free_slots = 0  # the first products are in float64: too expensive for a few problems

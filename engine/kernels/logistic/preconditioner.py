@@ -33,27 +33,27 @@ from torch import Tensor
 
 from engine.kernels.logistic.design_matrix import DesignMatrix, add_gram
 from engine.kernels.logistic.lbfgs import Spectrum
-from engine.runtime import fast_bfloat16, synchronize
+from engine.runtime import fast_bfloat16
 
 #: A block is used for fits whose weights differ from its own by at most this share of their sum.
-_MAX_DISTANCE = 0.3
+MAX_DISTANCE = 0.3
 #: Share of a class's curvature left out: its rows are replaced by the average row.
-_OMITTED_SHARE = 1e-3
+OMITTED_SHARE = 1e-3
 #: With an effective number of rows of at least this times d, the diagonal replaces the block.
-_ROWS_FOR_DIAGONAL = 2
+ROWS_FOR_DIAGONAL = 2
 #: With fewer rows than this times d, a block has small eigenvalues that matter: less curvature is left out,
 #: and fits whose progress is slow need blocks at most so far from their weights.
-_ROWS_FOR_CONDITION, _OMITTED_SHARE_OF_FEW, _MAX_DISTANCE_OF_FEW = 2, 1e-6, 0.02
+ROWS_FOR_CONDITION, OMITTED_SHARE_OF_FEW, MAX_DISTANCE_OF_FEW = 2, 1e-6, 0.02
 #: A regularisation term of at most this share of a factor's squared pivots makes no difference to the factor.
 _NEGLIGIBLE_RIDGE = 0.05
 #: Fits share a Cholesky factor if their values of C round to the same power of this number.
-_C_STEP = 10.0
+C_STEP = 10.0
 #: Rows weighted at a time.
 _CHUNK_ROWS = 4096
 
 
 @dataclass(eq=False)
-class _HessianBlock:
+class HessianBlock:
     """A_k of one task at the predictors of one fit, in whitened coordinates."""
 
     weights: Tensor  # [n], p (1 - p) of the rows
@@ -81,7 +81,7 @@ class BlockAssignment:
         has_blocks: bool [P].
     """
 
-    def __init__(self, blocks: list[list[_HessianBlock] | None], device: torch.device) -> None:
+    def __init__(self, blocks: list[list[HessianBlock] | None], device: torch.device) -> None:
         self.blocks = blocks
         self.has_blocks = torch.tensor([b is not None for b in blocks], dtype=torch.bool, device=device)
 
@@ -122,7 +122,7 @@ class HessianBlocks:
         memory: bytes for blocks, factors and whitened rows; if too few, no block is ever computed.
 
     Attributes:
-        seconds: wall clock spent computing blocks and factors.
+        seconds: wall clock spent computing blocks and factors; on a device, until they are queued.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class HessianBlocks:
         size = torch.finfo(dtype).bits // 8 * len(design) * design.dim
         self._may_cache_rows = size <= memory // 2
         self._room = memory - size * self._may_cache_rows
-        self._blocks: dict[tuple[int, int], list[_HessianBlock]] = {}
+        self._blocks: dict[tuple[int, int], list[HessianBlock]] = {}
         self._turn = 0
         self.seconds = 0.0
 
@@ -173,7 +173,7 @@ class HessianBlocks:
         for (t, k, weights), is_diagonal in zip(lacking, nearly_diagonal, strict=True):
             well_conditioned = is_diagonal or self._well_conditioned(weights)
             gram = next(diagonals) if is_diagonal else self._gram(weights, well_conditioned)
-            self._blocks.setdefault((t, k), []).append(_HessianBlock(weights, well_conditioned, gram))
+            self._blocks.setdefault((t, k), []).append(HessianBlock(weights, well_conditioned, gram))
         return True
 
     def _centres(self, task: int, k: int, weights_left: Tensor, slow: Tensor) -> Iterator[Tensor]:
@@ -197,13 +197,13 @@ class HessianBlocks:
     def _well_conditioned(self, weights: Tensor) -> bool:
         """Return True if enough rows contribute that no small eigenvalues are to be expected."""
         return (
-            int((weights > _negligible_weight(weights, _OMITTED_SHARE)).sum())
-            >= _ROWS_FOR_CONDITION * self._design.dim
+            int((weights > _negligible_weight(weights, OMITTED_SHARE)).sum())
+            >= ROWS_FOR_CONDITION * self._design.dim
         )
 
     def _nearly_diagonal(self, weights: Tensor) -> bool:
         """Return True if enough rows contribute that the block is nearly diagonal in whitened coordinates."""
-        return _effective(weights) >= _ROWS_FOR_DIAGONAL * self._design.dim
+        return _effective(weights) >= ROWS_FOR_DIAGONAL * self._design.dim
 
     def _cost(self, lacking: Sequence[Tensor]) -> float:
         """Return the cost of blocks [n] with their factors, and of whitening the rows if not yet done."""
@@ -230,7 +230,7 @@ class HessianBlocks:
         for blocks in in_use.blocks if in_use is not None else ():
             for block in blocks or ():
                 block.last_used = self._turn
-        near: list[list[_HessianBlock]] = [[] for _ in task]
+        near: list[list[HessianBlock]] = [[] for _ in task]
         for t in torch.unique(task).tolist():
             fits = torch.nonzero(task == t)[:, 0]
             for k in range(self._outputs):
@@ -245,13 +245,10 @@ class HessianBlocks:
 
     def solve(self, assignment: BlockAssignment, gradients: Tensor, C: Tensor) -> Tensor:
         """Return approximate inverse Hessians times gradients [P, K', d + 1]; every fit must have blocks."""
-        g = gradients.to(self._dtype)
-        common = g.mean(1, keepdim=True) if self._outputs > 1 else torch.zeros_like(g)
-        reduced = g - common
-        rotated = torch.cat([reduced[..., :-1] @ self._vectors, reduced[..., -1:]], dim=2) * self._whitening
+        common, rotated = self._rotated(gradients)
         solved = torch.empty_like(rotated)
-        steps = (C.log() / torch.tensor(_C_STEP).log()).round().int().tolist()
-        groups: dict[tuple[int, int], tuple[_HessianBlock, list[int]]] = {}
+        steps = (C.log() / torch.tensor(C_STEP).log()).round().int().tolist()
+        groups: dict[tuple[int, int], tuple[HessianBlock, list[int]]] = {}
         for p, (blocks, step) in enumerate(zip(assignment.blocks, steps, strict=True)):
             for k, block in enumerate(blocks or ()):
                 groups.setdefault((step, id(block)), (block, []))[1].append(p * self._outputs + k)
@@ -264,6 +261,19 @@ class HessianBlocks:
             # torch.cholesky_solve would copy the factor first.
             intermediate = torch.linalg.solve_triangular(lower, flat[members].T, upper=False)
             solutions[members] = torch.linalg.solve_triangular(lower.T, intermediate, upper=True).T
+        return self._unrotated(solved, common, C, gradients.dtype)
+
+    def _rotated(self, gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean of gradients [P, K', d + 1] over classes, and the rest in whitened coordinates."""
+        g = gradients.to(self._dtype)
+        common = g.mean(1, keepdim=True) if self._outputs > 1 else torch.zeros_like(g)
+        reduced = g - common
+        return common, torch.cat([reduced[..., :-1] @ self._vectors, reduced[..., -1:]], dim=2) * (
+            self._whitening
+        )
+
+    def _unrotated(self, solved: Tensor, common: Tensor, C: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return solutions [P, K', d + 1] in the coordinates of the gradients."""
         solved *= self._whitening
         result = torch.cat([solved[..., :-1] @ self._vectors.T, solved[..., -1:]], dim=2)
         if self._outputs > 1:
@@ -271,16 +281,16 @@ class HessianBlocks:
         result /= C.to(self._dtype)[:, None, None]
         # Only the regularisation acts on a vector common to all classes, and its Hessian is the identity.
         result[..., :-1] += common[..., :-1]
-        return result.to(gradients.dtype)
+        return result.to(dtype)
 
-    def _nearest(self, task: int, k: int, weights: Tensor) -> list[_HessianBlock | None]:
+    def _nearest(self, task: int, k: int, weights: Tensor) -> list[HessianBlock | None]:
         """Return the nearest block of each fit with weights [P, n], or None if it is too far."""
         existing = self._blocks.get((task, k))
         if not existing:
             return [None] * len(weights)
         distances, nearest = _distances(weights, [block.weights for block in existing]).min(1)
         near = zip(distances.tolist(), nearest.tolist(), strict=True)
-        return [existing[position] if distance <= _MAX_DISTANCE else None for distance, position in near]
+        return [existing[position] if distance <= MAX_DISTANCE else None for distance, position in near]
 
     def _evict(self) -> None:
         """Drop unused blocks, least recently used first, until the others fit in memory."""
@@ -307,7 +317,6 @@ class HessianBlocks:
         for x, rows in zip(self._white_rows(), self._design.block_slices(), strict=True):
             total += stacked[:, rows].to(x.dtype) @ x.square()
         intercepts = stacked.sum(1, keepdim=True, dtype=torch.float64)
-        synchronize(self._design.device)
         self.seconds += time.perf_counter() - start
         return torch.cat([total, intercepts], dim=1).to(self._dtype)
 
@@ -318,7 +327,7 @@ class HessianBlocks:
         """
         start, d = time.perf_counter(), self._design.dim
         selected = weights > _negligible_weight(
-            weights, _OMITTED_SHARE if well_conditioned else _OMITTED_SHARE_OF_FEW
+            weights, OMITTED_SHARE if well_conditioned else OMITTED_SHARE_OF_FEW
         )
         gram = torch.zeros(d + 1, d + 1, dtype=self._dtype, device=weights.device)
         for x, weight in self._chunks(weights, selected):
@@ -328,7 +337,6 @@ class HessianBlocks:
             add_gram(gram[:d, :d], scaled)
         gram.diagonal()[:d] += torch.where(selected, 0, weights).sum()
         gram[d, d] = weights.sum()
-        synchronize(self._design.device)
         self.seconds += time.perf_counter() - start
         return gram
 
@@ -367,12 +375,12 @@ class HessianBlocks:
 
     def _ridge(self, step: int) -> Tensor:
         """Return the diagonal of I / C in whitened coordinates, [d + 1]; nearly 0 for the intercept."""
-        ridge = (self._whitening.double() ** 2 / _C_STEP**step).to(self._dtype)
+        ridge = (self._whitening.double() ** 2 / C_STEP**step).to(self._dtype)
         # Not exactly 0, because a class that is certain everywhere has no curvature.
         ridge[-1] = 4 * torch.finfo(self._dtype).eps * ridge[:-1].mean()
         return ridge
 
-    def _factor(self, block: _HessianBlock, step: int) -> Tensor:
+    def _factor(self, block: HessianBlock, step: int) -> Tensor:
         """Return the lower Cholesky factor of A_k + I / C, the intercept not penalised.
 
         The diagonal is increased where rounding makes the matrix indefinite.
@@ -394,7 +402,6 @@ class HessianBlocks:
         if (ridge <= _NEGLIGIBLE_RIDGE * lower.diagonal() ** 2).all():
             block.last_step = step
         block.factors[step] = lower
-        synchronize(self._design.device)
         self.seconds += time.perf_counter() - start
         factor: Tensor = lower
         return factor
@@ -425,7 +432,7 @@ def _distances(weights: Tensor, others: Sequence[Tensor]) -> Tensor:
 
 def _max_distance(well_conditioned: bool, slow: Tensor) -> Tensor:
     """Return how far the weights of a fit may be from those of a block it uses, [P]."""
-    return torch.where(slow & (not well_conditioned), _MAX_DISTANCE_OF_FEW, _MAX_DISTANCE)
+    return torch.where(slow & (not well_conditioned), MAX_DISTANCE_OF_FEW, MAX_DISTANCE)
 
 
 def _negligible_weight(weights: Tensor, share: float) -> Tensor:

@@ -54,6 +54,7 @@ from engine.errors import Refused
 from engine.kernels.logistic import path as logistic_path
 from engine.kernels.logistic.batched_lbfgs import MEMORY, minimise
 from engine.kernels.logistic.design_matrix import DesignMatrix
+from engine.kernels.logistic.device_blocks import DeviceBlocks
 from engine.kernels.logistic.device_lbfgs import minimise_on_device
 from engine.kernels.logistic.fits import Fits
 from engine.kernels.logistic.labels import count_classes, row_weights
@@ -196,12 +197,11 @@ class _Solver:
             # Blocks cost more than they save if iterations are very cheap or each block has only few rows.
             block_memory = (
                 0
-                if self._on_cuda
-                or design.small
-                or len(design) < _MIN_ROWS_PER_COLUMN * design.dim
+                if design.small or len(design) < _MIN_ROWS_PER_COLUMN * design.dim
                 else self._memory * 5 // 16
             )
-            blocks = HessianBlocks(design, spectrum, problems.theta.shape[1], precision, block_memory)
+            kind = DeviceBlocks if self._on_cuda else HessianBlocks
+            blocks = kind(design, spectrum, problems.theta.shape[1], precision, block_memory)
             curvature = spectrum, blocks
             tick = _ProgressCounter(on_progress, len(problems.C))
             schedule = self._schedule()
@@ -292,8 +292,8 @@ class _Solver:
             self._codes, self._weights, self._classes, design.block_slices(), dtype, self._options.device
         )
         spectrum, blocks = curvature
-        if self._on_cuda:
-            minimise_on_device(problems, schedule, design, targets, spectrum, dtype, limits, tick)
+        if isinstance(blocks, DeviceBlocks):
+            minimise_on_device(problems, schedule, design, targets, spectrum, blocks, dtype, limits, tick)
         else:
             minimise(problems, schedule, design, targets, spectrum, blocks, dtype, limits, tick)
 

@@ -7,23 +7,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from engine.kernels.logistic import design_matrix, preconditioner
+from engine.kernels.logistic import design_matrix, device_blocks, preconditioner
 from engine.kernels.logistic.design_matrix import DesignMatrix
+from engine.kernels.logistic.device_blocks import DeviceBlocks
 from engine.kernels.logistic.lbfgs import Spectrum
 from engine.kernels.logistic.preconditioner import BlockAssignment, HessianBlocks
 from engine.kernels.logistic.solver import Options, fit
 from tests.oracles.logistic import objective
 
 
-def _blocks(x: np.ndarray, outputs: int, dtype: torch.dtype = torch.float64) -> HessianBlocks:
+def _blocks(
+    x: np.ndarray,
+    outputs: int,
+    dtype: torch.dtype = torch.float64,
+    kind: type[HessianBlocks] = HessianBlocks,
+) -> HessianBlocks:
     rows = DesignMatrix.around_mean(x, np.arange(len(x)), None, "cpu", 1 << 30)
-    return HessianBlocks(rows, Spectrum.of(rows), outputs, dtype, 1 << 30)
+    return kind(rows, Spectrum.of(rows), outputs, dtype, 1 << 30)
 
 
 def _solve(blocks: HessianBlocks, p: np.ndarray, gradients: np.ndarray, C: float) -> np.ndarray:
     """Of one fit with probabilities p [K', n]."""
     task, variances = torch.zeros(1, dtype=torch.int64), torch.from_numpy(p * (1 - p))[None]
     variances = variances.to(blocks._dtype)
+    if isinstance(blocks, DeviceBlocks):
+        chosen, computed = blocks.choose(np.zeros(1, np.intp), variances, np.zeros(1, np.bool_), np.inf)
+        plan = blocks.plan(chosen, np.array([C]))
+        assert computed and plan is not None and plan.has_blocks.all()
+        applied = blocks.apply(plan, torch.from_numpy(gradients)[None], torch.tensor([C], dtype=torch.float64))
+        return applied[0].double().numpy()
     assert blocks.extend(task, variances, torch.zeros(1, dtype=torch.bool))
     assignment = blocks.assign(task, variances)
     assert assignment.has_blocks.all()
@@ -55,28 +67,33 @@ def _softmax(z: np.ndarray) -> np.ndarray:
     return found
 
 
+@pytest.mark.parametrize("kind", [HessianBlocks, DeviceBlocks])
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("C", [1e-2, 1.0, 1e4])
-def test_solves_with_the_blocks(outputs: int, C: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preconditioner, "_OMITTED_SHARE", 0.0)
-    monkeypatch.setattr(preconditioner, "_ROWS_FOR_DIAGONAL", np.inf)
+def test_solves_with_the_blocks(
+    outputs: int, C: float, kind: type[HessianBlocks], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (preconditioner, device_blocks):
+        monkeypatch.setattr(module, "OMITTED_SHARE", 0.0)
+        monkeypatch.setattr(module, "ROWS_FOR_DIAGONAL", np.inf)
     monkeypatch.setattr(design_matrix, "_PANEL", 4)  # panels that do not divide the columns
     rng = np.random.default_rng(1)
     x = rng.normal(size=(200, 10)) * np.logspace(-1, 1, 10) + 3
     z = rng.normal(size=(outputs, 200))
     p = 1 / (1 + np.exp(-z)) if outputs == 1 else _softmax(z)
     gradients = rng.normal(size=(outputs, 11))
-    found = _solve(_blocks(x, outputs), p, gradients, C)
+    found = _solve(_blocks(x, outputs, kind=kind), p, gradients, C)
     np.testing.assert_allclose(found, _expected(x, p, gradients, C), rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [HessianBlocks, DeviceBlocks])
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("C", [1e-2, 1e4])
-def test_diagonals_stand_for_blocks_of_enough_rows(kept: bool, C: float) -> None:
+def test_diagonals_stand_for_blocks_of_enough_rows(kept: bool, C: float, kind: type[HessianBlocks]) -> None:
     rng = np.random.default_rng(7)
     x = rng.normal(size=(400, 10)) @ rng.normal(size=(10, 10)) + 3
     p, gradients = _softmax(rng.normal(size=(3, 400))), rng.normal(size=(3, 11))
-    blocks = _blocks(x, 3)
+    blocks = _blocks(x, 3, kind=kind)
     blocks._may_cache_rows = kept
     found = _solve(blocks, p, gradients, C)
     centred = x - x.mean(0)
@@ -102,7 +119,7 @@ def test_classes_that_few_rows_decide_have_full_blocks() -> None:
 
 
 def test_bfloat16_blurs_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preconditioner, "_ROWS_FOR_DIAGONAL", np.inf)
+    monkeypatch.setattr(preconditioner, "ROWS_FOR_DIAGONAL", np.inf)
     monkeypatch.setattr(preconditioner, "fast_bfloat16", lambda device: True)
     rng = np.random.default_rng(2)
     x = (rng.normal(size=(4000, 20)) * np.logspace(-2, 1, 20)).astype(np.float32)
@@ -158,7 +175,7 @@ def test_assignments_follow_the_fits() -> None:
 
 
 def test_unused_blocks_are_evicted_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preconditioner, "_ROWS_FOR_DIAGONAL", np.inf)
+    monkeypatch.setattr(preconditioner, "ROWS_FOR_DIAGONAL", np.inf)
     rng = np.random.default_rng(4)
     blocks, task = _blocks(rng.normal(size=(300, 5)), 1), torch.zeros(1, dtype=torch.int64)
     blocks._room = 3 * 36 * 8
@@ -201,3 +218,29 @@ def test_a_rare_class_is_estimated_honestly_and_soon_fitted(monkeypatch: pytest.
     monkeypatch.setattr(HessianBlocks, "fit_in_memory", lambda self, tasks: False)
     without = fit(x, y, C, options=Options(tolerance=1e-5))
     assert fits.iterations.sum() < 0.75 * without.iterations.sum()
+
+
+def test_the_device_chooses_what_the_cpu_chooses() -> None:
+    """Of fits along a path of two tasks, whose weights change from one to the next."""
+    rng = np.random.default_rng(11)
+    x = rng.normal(size=(300, 12))
+    scores = x @ rng.normal(size=(12, 2))
+    task = np.repeat([0, 1], 12)
+    z = scores[:, task].T * np.tile(np.logspace(-1, 1.5, 12), 2)[:, None]
+    p = 1 / (1 + np.exp(-z))
+    variances, slow = torch.from_numpy(p * (1 - p))[:, None], rng.random(24) < 0.5
+    cpu, device = _blocks(x, 1), _blocks(x, 1, kind=DeviceBlocks)
+    assert isinstance(device, DeviceBlocks)
+    tasks = torch.from_numpy(task)
+    assert cpu.extend(tasks, variances, torch.from_numpy(slow))
+    expected = cpu.assign(tasks, variances)
+    chosen, computed = device.choose(task, variances, slow, np.inf)
+    assert computed and all(chosen) and expected.has_blocks.all()
+    for found, same in zip(chosen, expected.blocks, strict=True):
+        assert found is not None and same is not None
+        assert torch.equal(found[0].weights, same[0].weights)
+        assert found[0].is_diagonal == same[0].is_diagonal
+        grams = (torch.tril(torch.atleast_2d(block.gram)) for block in (found[0], same[0]))
+        torch.testing.assert_close(*grams)
+    assert not device.choose(task, variances, slow, np.inf)[1], "none is lacking"
+    assert not device.choose(task, variances**2, slow, 0.0)[1], "they cost more than nothing"
