@@ -37,11 +37,16 @@ class Scaler:
         return f"{self.constant} of {len(self.mean)} features are constant in train: they are left unscaled"
 
     @classmethod
-    def of(cls, features: "NDArray[Any] | torch.Tensor", rows: NDArray[np.intp]) -> "Scaler":
+    def of(cls, features: Any, rows: NDArray[np.intp]) -> "Scaler":
         """Compute mean and scale of at least one row of features [N, d] of any float type, all finite.
 
-        A tensor's are computed in float64 where it lies, in two passes. An array's blocks are merged as in Chan, Golub and LeVeque (The American Statistician 1983, 37, 242). Values are
-        taken relative to the first row, so that the variance of a constant feature is exactly zero.
+        Args:
+            features: numpy or torch.
+            rows: positions.
+
+        Blocks of an array are merged as in Chan, Golub and LeVeque (The American Statistician 1983, 37, 242);
+        a tensor is read twice where it lies. Values are taken relative to the first row, so that the variance
+        of a constant feature is exactly zero.
         """
         if not isinstance(features, np.ndarray) and hasattr(features, "device"):
             return cls._of_tensor(features, rows)

@@ -1,9 +1,13 @@
 """How often a fit of the probe waits for the device: a constant, and thrice for every reading.
 
 A driver reads every `INTERVAL` iterations; after each reading it decomposes the small matrices of curvature,
-for which torch waits, and may read once more to choose Hessian blocks. Nothing else may wait: not for values of C, findings, classes, or rows.
+for which torch waits, and may read once more to choose Hessian blocks. Nothing else may wait: not for values
+of C, findings, classes, or rows.
 """
 
+import threading
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from engine.evals.common.compute import Compute
+from engine.evals.common.features import Features
+from engine.evals.probe.evaluate import ProbeOptions, probe
+from engine.evals.probe.options import Options as ProbeSettings
+from engine.evals.probe.resident import one_ahead
+from engine.evals.probe.solvers import _centred, _for_batched
 from engine.kernels.logistic import design_matrix, path
 from engine.kernels.logistic.device_blocks import DeviceBlocks
 from engine.kernels.logistic.device_lbfgs import INTERVAL
@@ -61,12 +71,13 @@ class Run:
 
 
 X, Y = problem()
+MORE = problem(2000)
 #: Members that differ in one of what the bound must not know.
 CASES = {
     "45 values": (X, classes_of(Y), 45),
     "two classes": (X, Y[:, 0], 12),
     "three findings": (X, Y, 12),
-    "12 values of more rows": (*(a if a.ndim == 2 and a.dtype == np.float32 else classes_of(a) for a in problem(2000)), 12),
+    "12 values of more rows": (MORE[0], classes_of(MORE[1]), 12),
 }  # fmt: skip
 
 
@@ -153,3 +164,53 @@ def test_the_memory_is_the_cards() -> None:
 
 def test_the_memory_of_a_device_is_what_is_free(device: Device) -> None:
     assert DEVICE.limit == (140 << 30) * 3 // 4
+
+
+def test_a_probe_uploads_its_features_once(device: Device) -> None:
+    """For the sweep, the choice, the refit and the test; with what the CPU gives."""
+    thirds = np.arange(len(X)) % 3
+    parts = {"train": thirds == 0, "val": thirds == 1, "test": thirds == 2}
+    wide = np.tile(X, (1, 40))  # so that nothing else is as large
+    on_cpu = ProbeOptions(C=(0.01, 0.1), bootstrap=0)
+    here = probe(wide, Y[:, 0], **parts, options=on_cpu)
+    there = probe(wide, Y[:, 0], **parts, options=replace(on_cpu, device="cuda:0"))
+    sizes = [entry.size for entry in device.ledger.entries if entry.kind == "upload"]
+    assert sizes.count(wide.nbytes) == 1 and sum(sizes) < 2 * wide.nbytes
+    assert max(entry.size for entry in device.ledger.entries if entry.kind == "download") < wide.nbytes / 2
+    np.testing.assert_allclose(there.probabilities, here.probabilities, atol=1e-4)
+    np.testing.assert_allclose(there.sweep.val_log_loss, here.sweep.val_log_loss, rtol=1e-4)
+    assert there.best_C == here.best_C
+
+
+def test_the_next_models_features_are_sent_while_one_is_used(device: Device) -> None:
+    opened: list[int] = []
+    second_is_open = threading.Event()
+
+    def opening(number: int) -> Features:
+        opened.append(number)
+        if number == 1:
+            second_is_open.set()
+        return Features.from_arrays(X + number, Y[:, 0])
+
+    options = ProbeOptions(device="cuda:0")
+    for number, (features, array) in enumerate(one_ahead([partial(opening, n) for n in range(3)], options)):
+        if number == 0:
+            assert second_is_open.wait(10), "before the first one is given back"
+        assert array.device.type == "cuda" and len(opened) <= number + 2
+        np.testing.assert_array_equal((array * 1).cpu().numpy(), features.array)
+    assert opened == [0, 1, 2]
+
+
+def test_an_evaluations_memory_is_the_fits() -> None:
+    assert ProbeSettings().on(Compute(memory=12345)).memory == 12345
+    given = _for_batched(None, ProbeOptions(memory=12345), None)["options"]
+    assert given.limit == 12345
+
+
+def test_a_device_tensor_is_centred_without_the_host(device: Device) -> None:
+    tensor, rows = torch.from_numpy(X).to("cuda:0"), np.arange(0, 300, 2)
+    mean, scale = X.mean(0).astype(np.float64), X.std(0).astype(np.float64)
+    before = device.ledger.count("download")
+    found = _centred(tensor, rows, mean, scale)
+    assert found.device.type == "cuda" and device.ledger.count("download") == before
+    np.testing.assert_allclose(found.cpu().numpy(), (X[rows].astype(np.float64) - mean) / scale, rtol=1e-12)

@@ -154,9 +154,7 @@ class _Job:
         label = "label" if self.wanted.multi_label else self.run[0]
         return Features.from_bank(self.store, self.name, label=label)
 
-    def do(
-        self, problem: Problem, on_progress: Callable[[str], Progress] | None, array: Any
-    ) -> JsonObject:
+    def do(self, problem: Problem, on_progress: Callable[[str], Progress] | None, array: Any) -> JsonObject:
         """Probe, and keep a record; the array is of the model's features, as `resident` gives it."""
         start = time.perf_counter()
         features = self.features

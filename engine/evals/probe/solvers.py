@@ -159,8 +159,7 @@ def _centred(features: Any, rows: NDArray[np.intp], mean: NDArray[np.float64], s
         from engine.runtime import placed
 
         place = str(features.device)
-        x = features[placed(rows, place)].double()
-        mean, scale = (placed(values, place) for values in (mean, scale))
+        return (features[placed(rows, place)].double() - placed(mean, place)) / placed(scale, place)
     x -= mean
     x /= scale
     return x

@@ -77,7 +77,8 @@ class ActiveProblems:
         unsolved = self._unsolved.reshape(-1, 1, len(self._weights))
         ready = ~((self._weights != 0) & unsolved).any(2).ravel()[self._waiting]
         ready &= np.cumsum(ready) <= free_slots
-        index, self._waiting = self._waiting[ready], self._waiting[~ready]
+        index: NDArray[np.intp] = self._waiting[ready]
+        self._waiting = self._waiting[~ready]
         return index
 
     def _products(self, direction: Tensor, theta: Tensor) -> tuple[list[Tensor], list[Tensor]]:

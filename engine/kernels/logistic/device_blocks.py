@@ -2,7 +2,8 @@
 
 On the CPU each block is chosen by looking at the weights of the fits. Here the weights stay on the device; it
 measures all of them at once, and one small copy tells the host how far each is from each other and from the
-blocks there are. A block sums up all rows, those that are left out with weight 0. Factors are inverted, because triangular solves with few columns are slow on a device.
+blocks there are. A block sums up all rows, those that are left out with weight 0. Factors are inverted,
+because triangular solves with few columns are slow on a device.
 """
 
 from collections.abc import Sequence
@@ -106,7 +107,7 @@ class DeviceBlocks(HessianBlocks):
         return chosen, bool(made)
 
     def _read(self, variances: Tensor, existing: Sequence[Sequence[Tensor]]) -> _Weights:
-        fits, outputs, rows = variances.shape
+        rows = variances.shape[2]
         sums = variances.sum(2, dtype=torch.float64)
         effective = sums.square() / variances.square().sum(2, dtype=torch.float64).clamp(min=1e-300)
         growing = torch.sort(variances, 2).values.cumsum(2, dtype=torch.float64)
@@ -124,11 +125,11 @@ class DeviceBlocks(HessianBlocks):
         parts = [sums, effective, *held, *distances]
         flat = HostCopy(torch.cat([part.double().flatten() for part in parts])).wait().numpy()
         ends = np.cumsum([part.numel() for part in parts])
-        read = [
+        read: list[NDArray[np.float64]] = [
             block.reshape(tuple(part.shape))
             for block, part in zip(np.split(flat, ends[:-1]), parts, strict=True)
         ]
-        return _Weights(*read[:4], read[4::2], read[5::2])
+        return _Weights(read[0], read[1], read[2], read[3], read[4::2], read[5::2])
 
     def _lacking(
         self,

@@ -182,7 +182,7 @@ class _DeviceMinimiser(ActiveProblems):
     def _verdict(
         self, slope: Tensor, lost: Tensor, curvature: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return who has stopped and who has converged, bool [P], and decrements and evenness of curvature."""
+        """Return who has stopped and who has converged, bool [P]; decrements; evenness of curvature."""
         active, tolerance = self._active, self._limits.tolerance
         decrement = -slope / 2 / active.objective
         if self._plan is not None:

@@ -9,7 +9,7 @@ from engine.kernels.logistic.lbfgs import History, KroneckerPreconditioner
 
 
 class DeviceHistory(History):
-    """A history whose owner knows how many pairs a problem can have at most, by the iterations since it began.
+    """A history that knows how many pairs a problem can have, by the iterations since it began.
 
     Attributes:
         _most: intp [P], at least the number of pairs; the number itself is on the device.
@@ -65,7 +65,7 @@ class DeviceKronecker(KroneckerPreconditioner):
         self._intercept, self._scale, self._classes = self._parts(curvature)
 
     def follow(self, curvature: Tensor) -> None:
-        """Replace M, float64 [P, K, K], by its diagonal in the present eigenvectors: the host does not wait."""
+        """Replace M, float64 [P, K, K], by its diagonal in the present eigenvectors; nothing waits."""
         vectors = self._classes
         values = (vectors * (curvature @ vectors)).sum(1)
         self._intercept, self._scale, self._classes = self._of(values, vectors)

@@ -52,7 +52,8 @@ from numpy.typing import NDArray
 from engine import malloc
 from engine.errors import Refused
 from engine.kernels.logistic import path as logistic_path
-from engine.kernels.logistic.batched_lbfgs import MEMORY, minimise
+from engine.kernels.logistic.active_problems import MEMORY
+from engine.kernels.logistic.batched_lbfgs import minimise
 from engine.kernels.logistic.design_matrix import DesignMatrix
 from engine.kernels.logistic.device_blocks import DeviceBlocks
 from engine.kernels.logistic.device_lbfgs import minimise_on_device

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
@@ -25,6 +26,10 @@ def test_moments_are_those_of_scikit_learn(seed: int, rows: int, dtype: type, of
     found = Scaler.of(features, chosen)
     np.testing.assert_allclose(found.mean, oracle.mean_, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(found.scale, oracle.scale_, rtol=1e-9)
+    tensor = Scaler.of(torch.from_numpy(features), chosen)
+    np.testing.assert_allclose(tensor.mean, oracle.mean_, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(tensor.scale, oracle.scale_, rtol=1e-9)
+    assert tensor.constant == found.constant
     assert found.constant == (
         5 if rows == 1 else 1 + sum(np.ptp(features[chosen], axis=0)[[0, 1, 3, 4]] == 0)
     )
@@ -36,3 +41,6 @@ def test_a_small_spread_far_from_zero_is_not_lost() -> None:
     found = Scaler.of(features, np.arange(3000))
     assert found.mean[0] == pytest.approx(1e8 + 1, rel=1e-15)
     assert found.scale[0] == pytest.approx(np.sqrt(2 / 3), rel=1e-12)
+    tensor = Scaler.of(torch.from_numpy(features), np.arange(3000))
+    assert tensor.mean[0] == pytest.approx(1e8 + 1, rel=1e-15)
+    assert tensor.scale[0] == pytest.approx(np.sqrt(2 / 3), rel=1e-12)

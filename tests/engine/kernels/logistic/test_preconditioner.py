@@ -34,7 +34,9 @@ def _solve(blocks: HessianBlocks, p: np.ndarray, gradients: np.ndarray, C: float
         chosen, computed = blocks.choose(np.zeros(1, np.intp), variances, np.zeros(1, np.bool_), np.inf)
         plan = blocks.plan(chosen, np.array([C]))
         assert computed and plan is not None and plan.has_blocks.all()
-        applied = blocks.apply(plan, torch.from_numpy(gradients)[None], torch.tensor([C], dtype=torch.float64))
+        applied = blocks.apply(
+            plan, torch.from_numpy(gradients)[None], torch.tensor([C], dtype=torch.float64)
+        )
         return applied[0].double().numpy()
     assert blocks.extend(task, variances, torch.zeros(1, dtype=torch.bool))
     assignment = blocks.assign(task, variances)
