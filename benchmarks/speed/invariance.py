@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.common import Spread, finish, interleaved, machine, markdown_table, parser, ratio
 from engine.kernels.covariance import Arithmetic, moments
-from engine.kernels.whitening import Regularisation, Whitening, agreement, fit_whitener
+from engine.kernels.whitening import Regularisation, fit_whitener, whitening_on
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("float64", "float32")
 
@@ -109,7 +109,7 @@ def _whitening(
     cosines: dict[str, NDArray[np.float64]] = {}
     for arithmetic in ARITHMETICS:
         contenders[arithmetic] = partial(
-            agreement, Whitening(truth, arithmetic=arithmetic, device=device), image_features, view_features
+            whitening_on(device, truth, arithmetic=arithmetic).agreement, image_features, view_features
         )
         cosines[arithmetic] = contenders[arithmetic]().cosine
     seconds = interleaved(contenders, rounds=repeats, warm_up=False)

@@ -26,7 +26,7 @@ _PIECE, _SAMPLE = 128, 1024
 
 @dataclass(frozen=True)
 class Moments:
-    """Sample moments of features [n, d].
+    """Sample moments of features [n, d]: numpy arrays, or torch tensors on the device that computed them.
 
     Attributes:
         count: n.
@@ -36,18 +36,26 @@ class Moments:
     """
 
     count: int
-    mean: NDArray[np.float64]
-    scatter: NDArray[np.float64]
-    quartic: float
+    mean: Any
+    scatter: Any
+    quartic: Any
 
     @property
     def dim(self) -> int:
         return len(self.mean)
 
-    def covariance(self, ddof: int = 1) -> NDArray[np.float64]:
+    def covariance(self, ddof: int = 1) -> Any:
         """Return scatter / (n - ddof), float64 [d, d]."""
-        covariance: NDArray[np.float64] = self.scatter / (self.count - ddof)
-        return covariance
+        return self.scatter / (self.count - ddof)
+
+    def to_host(self) -> "Moments":
+        """Return the same as numpy arrays."""
+        if isinstance(self.scatter, np.ndarray):
+            return self
+        from engine.runtime import fetched
+
+        mean, scatter, quartic = fetched(self.mean, self.scatter, self.quartic)
+        return Moments(self.count, mean, scatter, float(quartic))
 
     def shrinkage(self) -> float:
         """Return the Ledoit-Wolf share of the identity, 0 to 1, as scikit-learn's `LedoitWolf` computes it.
@@ -56,15 +64,15 @@ class Moments:
         """
         n, d = self.count, self.dim
         squared = float((self.scatter * self.scatter).sum()) / n**2
-        average = float(np.trace(self.scatter)) / n / d
+        average = float(self.scatter.trace()) / n / d
         spread = squared - d * average**2
-        error = min((self.quartic / n - squared) / n, spread)
+        error = min((float(self.quartic) / n - squared) / n, spread)
         # In one dimension the covariance is already a multiple of the identity.
         return 0.0 if d == 1 or error <= 0 else error / spread
 
 
 def moments(
-    features: NDArray[Any],
+    features: Any,
     rows: NDArray[np.intp] | None = None,
     *,
     arithmetic: Arithmetic = "float64",
@@ -75,10 +83,10 @@ def moments(
     Needs memory for two blocks of 64 MiB and 20 d^2 bytes.
 
     Args:
-        features: [N, d], any float type, e.g. memory-mapped from a bank.
+        features: [N, d], any float type, e.g. memory-mapped from a bank; on a device perhaps a tensor there.
         rows: positions of rows, possibly repeated; None takes all. Ascending rows are read fastest.
         arithmetic: of the products.
-        device: `cpu` or `cuda:N`.
+        device: `cpu` or `cuda:N`, where the moments stay.
 
     Raises:
         Refused: fewer than two rows, or a value that is not finite.
@@ -88,15 +96,16 @@ def moments(
     count = len(features) if rows is None else len(rows)
     if count < 2:
         raise Refused(f"{count} images", "A covariance needs at least two", "add images")
+    if device != "cpu":
+        from engine.kernels.device_covariance import moments_on
+
+        return moments_on(features, rows, arithmetic, device)
     shift = _shift(features, rows, count)
     # Sums that are not finite are refused below; the warnings on the way there add nothing.
     with np.errstate(invalid="ignore", over="ignore"):
-        sums = _on_cpu if device == "cpu" else _on_device
-        total, squares, cubes, quartic, scatter = sums(features, rows, shift, arithmetic, device)
+        total, squares, cubes, quartic, scatter = _sums(features, rows, shift, arithmetic)
     if not np.isfinite(scatter.sum()):
-        raise Refused(
-            "Features that are not finite", "A covariance needs finite features", "leave these rows out"
-        )
+        raise not_finite()
     offset = total / count
     scatter -= count * np.outer(offset, offset)
     # |y - c|^4 = (|y|^2 - 2 c.y + |c|^2)^2, summed over rows y whose mean is c.
@@ -106,17 +115,29 @@ def moments(
     return Moments(count, shift.astype(np.float64) + offset, scatter, quartic)
 
 
+def not_finite() -> Refused:
+    """Return the refusal of features that are not finite."""
+    return Refused(
+        "Features that are not finite", "A covariance needs finite features", "leave these rows out"
+    )
+
+
 _Sums = tuple[NDArray[np.float64], float, NDArray[np.float64], float, NDArray[np.float64]]
 
 
 def _shift(features: NDArray[Any], rows: NDArray[np.intp] | None, count: int) -> NDArray[np.float32]:
     """Return the mean of a sample of rows: any shift is correct, one near the mean keeps the most digits."""
-    positions = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.intp)
-    sample = features[positions if rows is None else rows[positions]].astype(np.float64)
+    sample = features[sample_rows(rows, count)].astype(np.float64)
     return np.asarray(sample.mean(axis=0), np.float32)
 
 
-def _step(dim: int, itemsize: int) -> int:
+def sample_rows(rows: NDArray[np.intp] | None, count: int) -> NDArray[np.intp]:
+    """Return the rows whose mean is the shift: at most 1,024, evenly spaced."""
+    positions = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.intp)
+    return positions if rows is None else rows[positions]
+
+
+def block_size(dim: int, itemsize: int) -> int:
     """Return the number of rows of a block."""
     return min(_BLOCK_ROWS, max(_PIECE, _BLOCK_BYTES // (dim * itemsize)))
 
@@ -127,15 +148,14 @@ def _blocks(features: NDArray[Any], rows: NDArray[np.intp] | None, step: int) ->
         yield features[start : start + step] if rows is None else features[rows[start : start + step]]
 
 
-def _on_cpu(
+def _sums(
     features: NDArray[Any],
     rows: NDArray[np.intp] | None,
     shift: NDArray[np.float32],
     arithmetic: Arithmetic,
-    device: str,
 ) -> _Sums:
     dim, dtype = features.shape[1], np.dtype(arithmetic)
-    step = _step(dim, dtype.itemsize)
+    step = block_size(dim, dtype.itemsize)
     buffer = np.empty((step, dim), dtype)
     product = np.empty((dim, dim), dtype)
     scatter, total, cubes = np.zeros((dim, dim)), np.zeros(dim), np.zeros(dim)
@@ -165,31 +185,3 @@ def _widen_and_shift(source: NDArray[Any], shift: NDArray[np.float32], into: NDA
     else:
         into[...] = source
     np.subtract(into, shift, out=into)
-
-
-def _on_device(
-    features: NDArray[Any],
-    rows: NDArray[np.intp] | None,
-    shift: NDArray[np.float32],
-    arithmetic: Arithmetic,
-    device: str,
-) -> _Sums:
-    import torch
-
-    dtype = {"float64": torch.float64, "float32": torch.float32}[arithmetic]
-    dim = features.shape[1]
-    step = _step(dim, dtype.itemsize)
-    zeros: dict[str, Any] = {"dtype": torch.float64, "device": device}
-    scatter, total, cubes = (torch.zeros(s, **zeros) for s in ((dim, dim), (dim,), (dim,)))
-    squares, quartic = torch.zeros((), **zeros), torch.zeros((), **zeros)
-    device_shift = torch.from_numpy(shift).to(device, dtype)
-    for block in _blocks(features, rows, step):
-        y = torch.from_numpy(np.array(block)).to(device).to(dtype) - device_shift
-        norms = (y * y).sum(dim=1)
-        total += y.sum(dim=0)
-        cubes += norms @ y
-        squares += norms.double().sum()
-        quartic += norms.double().square().sum()
-        scatter += y.T @ y
-    host = [tensor.cpu().numpy() for tensor in (total, cubes, scatter)]
-    return host[0], float(squares), host[1], float(quartic), host[2]

@@ -6,14 +6,17 @@ Anton et al., J. Imaging 2022, 8, 320: any other square root of S^-1 only rotate
 """
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.kernels.covariance import Arithmetic, Moments
+
+if TYPE_CHECKING:
+    from engine.kernels.device_whitening import DeviceWhitening
 
 Method = Literal["ledoit-wolf", "ridge", "components", "none"]
 #: Largest value of the methods that have one.
@@ -60,7 +63,7 @@ class Regularisation:
 
 @dataclass(frozen=True)
 class Whitener:
-    """Mean and factor of a regularised covariance.
+    """Mean and factor of a regularised covariance: numpy arrays, or torch tensors on a device.
 
     Attributes:
         mean: float64 [d].
@@ -73,8 +76,8 @@ class Whitener:
         variance: share of the variance retained: 1, or less for `components`.
     """
 
-    mean: NDArray[np.float64]
-    factor: NDArray[np.float64]
+    mean: Any
+    factor: Any
     method: Method
     shrinkage: float
     condition: float
@@ -91,6 +94,15 @@ class Whitener:
         """True if whitening is a triangular solve, False if it is a projection."""
         return self.method != "components"
 
+    def to_host(self) -> "Whitener":
+        """Return the same as numpy arrays."""
+        if isinstance(self.factor, np.ndarray):
+            return self
+        from engine.runtime import fetched
+
+        mean, factor = fetched(self.mean, self.factor)
+        return replace(self, mean=mean, factor=factor)
+
 
 def fit_whitener(
     moments: Moments,
@@ -102,7 +114,7 @@ def fit_whitener(
     """Factor a covariance, in float64.
 
     Args:
-        moments: mean and scatter of the features.
+        moments: mean and scatter of the features; the factor is computed, and stays, on their device.
         regularisation: of the covariance.
         arithmetic: that the moments were computed in; determines which eigenvalues count as zero.
         ddof: 0 or 1; None means 0 for Ledoit-Wolf (as published) and 1 otherwise.
@@ -111,15 +123,29 @@ def fit_whitener(
         Refused: a rank-deficient covariance with `none`, more components than its rank, or features without
             any variance.
     """
-    if not np.trace(moments.scatter) > 0:
-        raise Refused(
-            f"{moments.count} images with the same feature", "Whitening needs variance", "check the images"
+    divisor = (0 if regularisation.method == "ledoit-wolf" else 1) if ddof is None else ddof
+    if regularisation.method == "none" and moments.count <= moments.dim:
+        _refuse_constant(moments, float(moments.scatter.trace()))
+        raise _deficient(
+            f"{moments.count} images for {moments.dim} dimensions: rank {moments.count - 1} at most",
+            regularisation,
         )
-    covariance = moments.covariance(
-        (0 if regularisation.method == "ledoit-wolf" else 1) if ddof is None else ddof
-    )
     if regularisation.method == "components":
-        return _components(moments, covariance, int(regularisation.value), arithmetic)
+        return _components(moments, divisor, int(regularisation.value), arithmetic)
+    make = _factored if isinstance(moments.scatter, np.ndarray) else _factored_on_device
+    factor, shrinkage, low, high = make(moments, regularisation, divisor)
+    if regularisation.method == "none" and low <= _resolution(moments.dim, arithmetic) * high:
+        raise _deficient(f"smallest by largest eigenvalue {low / high:.2g} in {arithmetic}", regularisation)
+    return Whitener(moments.mean, factor, regularisation.method, shrinkage, high / low, moments.count)
+
+
+_Factor = tuple[Any, float, float, float]
+
+
+def _factored(moments: Moments, regularisation: Regularisation, ddof: int) -> _Factor:
+    """Return the factor, the share of the identity, and the extreme eigenvalues."""
+    _refuse_constant(moments, float(moments.scatter.trace()))
+    covariance = moments.covariance(ddof)
     shrinkage, diagonal = 0.0, np.einsum("ii->i", covariance)
     if regularisation.method == "ledoit-wolf":
         shrinkage = moments.shrinkage()
@@ -128,21 +154,34 @@ def fit_whitener(
         diagonal += shrinkage * average
     elif regularisation.method == "ridge":
         diagonal += regularisation.value
-    elif moments.count <= moments.dim:
-        raise _deficient(
-            f"{moments.count} images for {moments.dim} dimensions: rank {moments.count - 1} at most",
-            regularisation,
-        )
     try:
         factor = np.asarray(np.linalg.cholesky(covariance), np.float64)
     except np.linalg.LinAlgError:
-        raise _deficient(
-            f"a covariance of {moments.count} images that is not positive definite", regularisation
-        ) from None
-    low, high = _extremes(covariance, factor)
-    if regularisation.method == "none" and low <= _resolution(moments.dim, arithmetic) * high:
-        raise _deficient(f"smallest by largest eigenvalue {low / high:.2g} in {arithmetic}", regularisation)
-    return Whitener(moments.mean, factor, regularisation.method, shrinkage, high / low, moments.count)
+        raise _indefinite(moments, regularisation) from None
+    return factor, shrinkage, *_extremes(covariance, factor)
+
+
+def _factored_on_device(moments: Moments, regularisation: Regularisation, ddof: int) -> _Factor:
+    from engine.kernels.device_covariance import factored
+
+    result = factored(moments, regularisation.method, regularisation.value, ddof)
+    _refuse_constant(moments, result.variance)
+    if result.failed:
+        raise _indefinite(moments, regularisation)
+    return result.factor, result.shrinkage, result.low, result.high
+
+
+def _refuse_constant(moments: Moments, variance: float) -> None:
+    if not variance > 0:
+        raise Refused(
+            f"{moments.count} images with the same feature", "Whitening needs variance", "check the images"
+        )
+
+
+def _indefinite(moments: Moments, regularisation: Regularisation) -> Refused:
+    return _deficient(
+        f"a covariance of {moments.count} images that is not positive definite", regularisation
+    )
 
 
 def _deficient(detail: str, regularisation: Regularisation) -> Refused:
@@ -158,11 +197,9 @@ def _resolution(dim: int, arithmetic: Arithmetic) -> float:
     return dim * float(np.finfo(arithmetic).eps)
 
 
-def _components(
-    moments: Moments, covariance: NDArray[np.float64], count: int, arithmetic: Arithmetic
-) -> Whitener:
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = values[::-1], vectors[:, ::-1]
+def _components(moments: Moments, ddof: int, count: int, arithmetic: Arithmetic) -> Whitener:
+    values, factor, trace = _projection(moments, ddof, count)
+    _refuse_constant(moments, trace)
     rank = int((values > _resolution(moments.dim, arithmetic) * values[0]).sum())
     rank = min(rank, moments.count - 1)
     if count > rank:
@@ -171,11 +208,24 @@ def _components(
             f"Their covariance has rank {rank}",
             f"use at most --shrinkage components={rank}",
         )
-    factor = np.ascontiguousarray((vectors[:, :count] / np.sqrt(values[:count])).T)
-    variance = float(values[:count].sum() / np.trace(covariance))
+    variance = float(values[:count].sum() / trace)
     return Whitener(
         moments.mean, factor, "components", 0.0, float(values[0] / values[count - 1]), moments.count, variance
     )
+
+
+def _projection(moments: Moments, ddof: int, count: int) -> tuple[NDArray[np.float64], Any, float]:
+    """Return the covariance's eigenvalues [d], largest first, leading eigenvectors over roots, and trace."""
+    if not isinstance(moments.scatter, np.ndarray):
+        from engine.kernels.device_covariance import components
+
+        return components(moments, count, ddof)
+    covariance = moments.covariance(ddof)
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    with np.errstate(invalid="ignore", divide="ignore"):  # more than the rank are refused afterwards
+        factor = np.ascontiguousarray((vectors[:, :count] / np.sqrt(values[:count])).T)
+    return values, factor, float(np.trace(covariance))
 
 
 def _extremes(covariance: NDArray[np.float64], factor: NDArray[np.float64]) -> tuple[float, float]:
@@ -201,24 +251,19 @@ def _extremes(covariance: NDArray[np.float64], factor: NDArray[np.float64]) -> t
 
 
 class Whitening:
-    """A `Whitener` applied on one device in one arithmetic.
+    """A `Whitener` applied on the CPU in one arithmetic; `whitening_on` gives that of any device.
 
     Args:
         whitener: mean and factor.
         arithmetic: of the products. The factor is float64 in any case; for `float32` it is inverted in
             float64.
-        device: `cpu` or `cuda:N`.
     """
 
-    def __init__(
-        self, whitener: Whitener, *, arithmetic: Arithmetic = "float64", device: str = "cpu"
-    ) -> None:
-        if arithmetic not in get_args(Arithmetic):
-            raise Refused(f"arithmetic {arithmetic!r}", "Products are float64 or float32", "choose one")
-        self.whitener, self.arithmetic, self.device = whitener, arithmetic, device
+    def __init__(self, whitener: Whitener, *, arithmetic: Arithmetic = "float64") -> None:
+        check_arithmetic(arithmetic)
+        self.whitener = whitener.to_host()
         self._dtype = np.dtype(arithmetic)
-        self._matrix = _prepared(whitener, self._dtype)
-        self._resident = None if device == "cpu" else _upload(self._matrix, device)
+        self._matrix = _prepared(self.whitener, self._dtype)
 
     def __call__(self, features: NDArray[Any]) -> NDArray[Any]:
         """Return whitened deviations [n, rank] of features [n, d], in the arithmetic's dtype."""
@@ -228,8 +273,6 @@ class Whitening:
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def _block(self, features: NDArray[Any]) -> NDArray[Any]:
-        if self._resident is not None:
-            return self._on_device(features)
         # Subtracted in float64, because float32 would lose digits if the mean is far from zero.
         centred = np.subtract(features, self.whitener.mean, dtype=np.float64).astype(self._dtype, copy=False)
         if not self.whitener.solves:
@@ -240,18 +283,69 @@ class Whitening:
         if self._dtype == np.float64:
             return np.asarray(blas.dtrsm(1.0, self._matrix, centred.T, lower=1, overwrite_b=1).T)
         return np.asarray(blas.strmm(1.0, self._matrix, centred.T, lower=1, overwrite_b=1).T)
+    def agreement(self, images: NDArray[Any], views: NDArray[Any]) -> "Agreement":
+        """Compute the cosine and distance of every view to its image, block by block.
 
-    def _on_device(self, features: NDArray[Any]) -> NDArray[Any]:
-        import torch
+        Args:
+            images: [n, d] of any float type.
+            views: [n, k, d] of any float type.
+        """
+        n, k, d = views.shape
+        cosine, distance = np.empty((n, k)), np.empty((n, k))
+        unit = np.empty((n, self.whitener.rank))
+        step = max(1, BLOCK_ROWS // max(k, 1))
+        for start in range(0, n, step):
+            block = slice(start, min(start + step, n))
+            z = self(images[block])
+            w = self(views[block].reshape(-1, d)).reshape(len(z), k, -1)
+            length = np.sqrt(np.einsum("ij,ij->i", z, z))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                unit[block] = z / length[:, None]
+                for i, (z_image, z_views) in enumerate(zip(z, w, strict=True), start=start):
+                    lengths = np.sqrt(np.einsum("ij,ij->i", z_views, z_views)) * length[i - start]
+                    cosine[i] = (z_views @ z_image) / lengths
+                    z_views -= z_image
+                    distance[i] = np.sqrt(np.einsum("ij,ij->i", z_views, z_views))
+        return Agreement(cosine, distance, unit)
 
-        matrix: Any = self._resident
-        mean = torch.tensor(self.whitener.mean, device=self.device)  # copies: a loaded mean is read-only
-        centred = (torch.from_numpy(np.array(features)).to(self.device).double() - mean).to(matrix.dtype)
-        if self.whitener.solves and self._dtype == np.float64:
-            whitened = torch.linalg.solve_triangular(matrix, centred.T, upper=False).T
-        else:
-            whitened = centred @ matrix.T
-        return np.asarray(whitened.cpu().numpy())
+    def compare(
+        self, features: NDArray[Any], first: NDArray[np.intp], second: NDArray[np.intp]
+    ) -> "PairAgreement":
+        """Compute the cosine and distance of pairs of rows of features [N, d], block by block."""
+        count, rank = len(first), self.whitener.rank
+        a, b = np.empty((count, rank), np.float32), np.empty((count, rank), np.float32)
+        cosine, distance = np.empty(count), np.empty(count)
+        for start in range(0, count, BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            x, y = (self(features[rows[block]]).astype(np.float64) for rows in (first, second))
+            distance[block] = np.linalg.norm(x - y, axis=1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+            cosine[block] = np.einsum("ij,ij->i", x, y)
+            a[block], b[block] = x, y
+        return PairAgreement(cosine, distance, a, b)
+
+
+def whitening_on(
+    device: str, whitener: Whitener, *, arithmetic: Arithmetic = "float64"
+) -> "Whitening | DeviceWhitening":
+    """Return what applies a whitener on a device.
+
+    Args:
+        device: `cpu` or `cuda:N`.
+        whitener, arithmetic: as for `Whitening`.
+    """
+    if device == "cpu":
+        return Whitening(whitener, arithmetic=arithmetic)
+    from engine.kernels.device_whitening import DeviceWhitening
+
+    return DeviceWhitening(whitener, arithmetic, device)
+
+
+def check_arithmetic(arithmetic: str) -> None:
+    """Refuse an arithmetic that there is not. Raises Refused."""
+    if arithmetic not in get_args(Arithmetic):
+        raise Refused(f"arithmetic {arithmetic!r}", "Products are float64 or float32", "choose one")
 
 
 def _prepared(whitener: Whitener, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -264,12 +358,6 @@ def _prepared(whitener: Whitener, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.asfortranarray(inverse.astype(dtype))
 
 
-def _upload(matrix: NDArray[Any], device: str) -> Any:
-    import torch
-
-    return torch.tensor(np.ascontiguousarray(matrix), device=device)
-
-
 @dataclass(frozen=True)
 class Agreement:
     """Similarity of views to their images.
@@ -277,36 +365,27 @@ class Agreement:
     Attributes:
         cosine: float64 [n, k], cosine of whitened deviations; NaN if one of them is zero.
         distance: float64 [n, k], Mahalanobis distance between image and view.
-        images: float64 [n, rank], whitened images scaled to length 1; NaN if the deviation is zero.
+        images: [n, rank], whitened images scaled to length 1; NaN if the deviation is zero. numpy float64, or
+            a tensor on the device.
     """
 
     cosine: NDArray[np.float64]
     distance: NDArray[np.float64]
-    images: NDArray[np.float64]
+    images: Any
 
 
-def agreement(whitening: Whitening, images: NDArray[Any], views: NDArray[Any]) -> Agreement:
-    """Compute the cosine and distance of every view to its image, block by block.
+@dataclass(frozen=True)
+class PairAgreement:
+    """Similarity of pairs of images.
 
-    Args:
-        whitening: whitener and arithmetic.
-        images: [n, d] of any float type.
-        views: [n, k, d] of any float type.
+    Attributes:
+        cosine: float64 [n], of whitened deviations; NaN if one of them is zero.
+        distance: float64 [n], Mahalanobis.
+        first, second: float32 [n, rank], whitened deviations scaled to length 1 (8 d bytes a pair), numpy or
+            tensors on the device; NaN if a deviation is zero.
     """
-    n, k, d = views.shape
-    cosine, distance = np.empty((n, k)), np.empty((n, k))
-    unit = np.empty((n, whitening.whitener.rank))
-    step = max(1, BLOCK_ROWS // max(k, 1))
-    for start in range(0, n, step):
-        block = slice(start, min(start + step, n))
-        z = whitening(images[block])
-        w = whitening(views[block].reshape(-1, d)).reshape(len(z), k, -1)
-        length = np.sqrt(np.einsum("ij,ij->i", z, z))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            unit[block] = z / length[:, None]
-            for i, (z_image, z_views) in enumerate(zip(z, w, strict=True), start=start):
-                lengths = np.sqrt(np.einsum("ij,ij->i", z_views, z_views)) * length[i - start]
-                cosine[i] = (z_views @ z_image) / lengths
-                z_views -= z_image
-                distance[i] = np.sqrt(np.einsum("ij,ij->i", z_views, z_views))
-    return Agreement(cosine, distance, unit)
+
+    cosine: NDArray[np.float64]
+    distance: NDArray[np.float64]
+    first: Any
+    second: Any

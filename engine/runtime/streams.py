@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 
 def synchronize(device: str) -> None:
@@ -57,11 +58,24 @@ class HostCopy:
         self._event = torch.cuda.Event()
         self._event.record(torch.cuda.current_stream(tensor.device))
 
+    @property
+    def host(self) -> "torch.Tensor":
+        """The host tensor, for those who know by a later copy that it is complete."""
+        return self._host
+
     def wait(self) -> "torch.Tensor":
         """Return the host tensor once the copy is complete."""
         if self._event is not None:
             self._event.synchronize()
         return self._host
+
+
+def fetched(*tensors: "torch.Tensor") -> "list[NDArray[Any]]":
+    """Return tensors as arrays of the host: all copies are queued before the host waits, once."""
+    copies = [HostCopy(tensor) for tensor in tensors]
+    if copies:
+        copies[-1].wait()  # the stream is in order: the others have arrived, too
+    return [copy.host.numpy() for copy in copies]
 
 
 class Span:

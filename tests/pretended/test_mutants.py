@@ -36,12 +36,12 @@ def _knn(module: Any) -> Any:
 
 
 def _covariance(module: Any) -> Any:
-    return module.moments(X, device=PLACE).scatter
+    return module.moments_on(X, None, "float64", PLACE).to_host().scatter
 
 
 def _whitening(module: Any) -> Any:
     found = fit_whitener(moments(X), Regularisation.parse("ledoit-wolf"))
-    return module.Whitening(found, device=PLACE)(X[:5])
+    return module.DeviceWhitening(found, "float64", PLACE)(X[:5]).cpu().numpy()
 
 
 def _fewshot(module: Any) -> Any:
@@ -99,8 +99,8 @@ _TRANSFER = re.compile(r"\.to\((?:self\.)?(?:device|features\.device)(?:, [a-z_=
 #: What is computed, and where its transfers (or waits) are.
 PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
     (topk, _knn, _TRANSFER),
-    (covariance, _covariance, _TRANSFER),
-    (whitening, _whitening, re.compile(_TRANSFER.pattern + r"|, device=(?:self\.)?device(?=\))")),
+    (device_covariance, _covariance, _TRANSFER),
+    (device_whitening, _whitening, _TRANSFER),
     (prototypes, _fewshot, _TRANSFER),
     (near_duplicates, _audit, _TRANSFER),
     (design_matrix, _design_matrix, _TRANSFER),

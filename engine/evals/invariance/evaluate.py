@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,14 @@ from engine.evals.invariance.options import InvarianceOptions, Sample, draw
 from engine.evals.invariance.result import Invariance, InvarianceResult, Pictures, Setting
 from engine.evals.invariance.statistics import Statistics, statistics_of
 from engine.evals.invariance.summary import Baseline, Summary, summarise, too_few
-from engine.kernels.intervals.cluster_robust import compact_groups, mean_across_groups
-from engine.kernels.whitening import Whitening, agreement
+from engine.kernels.intervals.cluster_robust import compact_groups, defined_rows, mean_across_groups, taken
+from engine.kernels.whitening import Whitening, whitening_on
 
 if TYPE_CHECKING:
     from engine.embed.restore import Restored
     from engine.evals.invariance.view_features import Pass
     from engine.evals.invariance.view_store import ViewFeatures, Views, ViewStore
+    from engine.kernels.device_whitening import DeviceWhitening
     from engine.pipeline import PassProgress
     from engine.runtime import Runtime
 
@@ -121,7 +122,7 @@ class _Measurement:
 
     setting: Setting
     statistics: Statistics
-    whitening: Whitening
+    whitening: "Whitening | DeviceWhitening"
     backbone: "Restored"
     views: "ViewStore"
     made: "Pass"
@@ -184,7 +185,7 @@ class _Measurement:
         arithmetic, device = self.options.arithmetic, self.backbone.runtime.device
         rows, how = self.sample.covariance, self.options.how
         self.statistics = statistics_of(self.features, rows, how, arithmetic=arithmetic, device=device)
-        self.whitening = Whitening(self.statistics.whitener, arithmetic=arithmetic, device=device)
+        self.whitening = whitening_on(device, self.statistics.whitener, arithmetic=arithmetic)
 
     def _refuse_none_present(self) -> list[int]:
         """Return the scored rows that have not failed; refuse if there are none."""
@@ -242,7 +243,7 @@ class _Measurement:
             return self._without_colour(views)
         features = np.stack([stored[row].features for row in rows.tolist()])  # type: ignore[union-attr]
         originals = np.stack([self.originals[row].features[0] for row in rows.tolist()])
-        scores = agreement(self.whitening, originals, features)
+        scores = self.whitening.agreement(originals, features)
         assert scores.cosine.shape == (len(rows), views.count)
         groups = self.groups[rows]
         summary = summarise(scores.cosine, scores.distance, groups, published=self.options.published)
@@ -302,10 +303,12 @@ class _Measurement:
         )
 
 
-def _baseline(images: NDArray[np.float64], groups: NDArray[np.int64]) -> Baseline:
+def _baseline(images: Any, groups: NDArray[np.int64]) -> Baseline:
     """Return the mean cosine of images of different patients, [n, d] unit vectors."""
-    defined = np.isfinite(images).all(axis=1)
-    interval, pairs = mean_across_groups(images[defined], images[defined], groups[defined])
+    defined = np.flatnonzero(defined_rows(images))
+    if len(defined) < len(images):
+        images, groups = taken(images, defined), groups[defined]
+    interval, pairs = mean_across_groups(images, images, groups)
     return Baseline(interval.mean, interval.ci95, pairs // 2)
 
 

@@ -21,13 +21,11 @@ from engine.evals.invariance.options import MultiViewOptions
 from engine.evals.invariance.pairs import Pairs, find_pairs
 from engine.evals.invariance.statistics import Statistics, statistics_of
 from engine.evals.invariance.summary import Baseline, Summary, summarise, too_few
-from engine.kernels.intervals.cluster_robust import compact_groups, mean_across_groups
-from engine.kernels.whitening import BLOCK_ROWS, Whitening
+from engine.kernels.intervals.cluster_robust import compact_groups, defined_rows, mean_across_groups, taken
+from engine.kernels.whitening import whitening_on
 from stores.json_types import JsonObject
 
 __all__ = ["MultiViewResult", "Options", "Pairs", "Result", "evaluate"]
-
-UnitVectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,18 +107,16 @@ def evaluate(features: Features, options: MultiViewOptions, compute: Compute) ->
     first, second = pairs.first[drawn], pairs.second[drawn]
     groups = _patients(features, first, second)
     halves = _halves(groups[first], options.seed)
-    if is_torch(features.array):
-        features = replace(features, array=features.array.detach().cpu().numpy())
+    matrix = _matrix(features, compute)
     cosine, distance = np.empty(len(first)), np.empty(len(first))
     statistics, unit = [], []
     for half in (0, 1):
         pairs_of_half = np.flatnonzero(halves == half)
-        whitened_by = _statistics(features, groups, first[pairs_of_half], options, compute)
-        whitening = Whitening(whitened_by.whitener, arithmetic=options.arithmetic, device=compute.device)
-        a, b, cosine[pairs_of_half], distance[pairs_of_half] = _compare(
-            whitening, features.array, first[pairs_of_half], second[pairs_of_half]
-        )
-        unit.append((a, b, groups[first[pairs_of_half]]))
+        whitened_by = _statistics(features, matrix, groups, first[pairs_of_half], options, compute)
+        whitening = whitening_on(compute.device, whitened_by.whitener, arithmetic=options.arithmetic)
+        compared = whitening.compare(matrix, first[pairs_of_half], second[pairs_of_half])
+        cosine[pairs_of_half], distance[pairs_of_half] = compared.cosine, compared.distance
+        unit.append((compared.first, compared.second, groups[first[pairs_of_half]]))
         statistics.append(whitened_by)
     summary = summarise(cosine[:, None], distance[:, None], groups[first])
     summary = replace(summary, baseline=_baseline(unit), reason=too_few(summary.n, "pairs"))
@@ -130,8 +126,16 @@ def evaluate(features: Features, options: MultiViewOptions, compute: Compute) ->
     )  # fmt: skip
 
 
+def _matrix(features: Features, compute: Compute) -> Any:
+    """Return the features [N, d] where they are compared: on the CPU as numpy."""
+    if compute.device != "cpu" or not is_torch(features.array):
+        return features.array
+    return features.array.detach().cpu().numpy()
+
+
 def _statistics(
     features: Features,
+    matrix: Any,
     groups: NDArray[np.int64],
     first: NDArray[np.intp],
     options: MultiViewOptions,
@@ -146,7 +150,7 @@ def _statistics(
             "add images of other patients",
         )
     how, arithmetic = options.regularisation, options.arithmetic
-    return statistics_of(features, rows, how, arithmetic=arithmetic, device=compute.device)
+    return statistics_of(features, rows, how, arithmetic=arithmetic, device=compute.device, matrix=matrix)
 
 
 def _choose(count: int, options: MultiViewOptions) -> NDArray[np.intp]:
@@ -185,32 +189,16 @@ def _halves(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.asarray(half[codes])
 
 
-def _compare(
-    whitening: Whitening, features: NDArray[Any], first: NDArray[np.intp], second: NDArray[np.intp]
-) -> tuple[UnitVectors, UnitVectors, NDArray[np.float64], NDArray[np.float64]]:
-    """Return unit vectors of both views (float32: 8 d bytes a pair), cosines and distances of the pairs."""
-    count, rank = len(first), whitening.whitener.rank
-    a, b = np.empty((count, rank), np.float32), np.empty((count, rank), np.float32)
-    cosine, distance = np.empty(count), np.empty(count)
-    for start in range(0, count, BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        x, y = (whitening(features[rows[block]]).astype(np.float64) for rows in (first, second))
-        distance[block] = np.linalg.norm(x - y, axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
-        cosine[block] = np.einsum("ij,ij->i", x, y)
-        a[block], b[block] = x, y
-    return a, b, cosine, distance
-
-
 def _baseline(
-    halves: list[tuple[UnitVectors, UnitVectors, NDArray[np.int64]]],
+    halves: list[tuple[Any, Any, NDArray[np.int64]]],
 ) -> Baseline:
     """Return the mean over pairs of different patients of one half, weighted by their number."""
     means, errors, counts = [], [], []
     for a, b, groups in halves:
-        known = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-        interval, count = mean_across_groups(a[known], b[known], groups[known])
+        known = np.flatnonzero(defined_rows(a, b))
+        if len(known) < len(a):
+            a, b, groups = taken(a, known), taken(b, known), groups[known]
+        interval, count = mean_across_groups(a, b, groups)
         if count:
             means.append(interval.mean)
             errors.append(interval.ci95)

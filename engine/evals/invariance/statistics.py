@@ -61,17 +61,27 @@ class Statistics:
 
 
 def statistics_of(
-    features: Features, rows: NDArray[np.intp], how: Regularisation, *, arithmetic: Arithmetic, device: str
+    features: Features,
+    rows: NDArray[np.intp],
+    how: Regularisation,
+    *,
+    arithmetic: Arithmetic,
+    device: str,
+    matrix: Any = None,
 ) -> Statistics:
     """Compute `statistics` of a bank's feature, or of arrays, whose statistics are kept nowhere.
+
+    Args:
+        matrix: the features' numbers where they are on the device already; None reads them from `features`.
 
     Raises:
         Refused: as `engine.kernels.whitening.fit_whitener`.
     """
     if features.source is not None:
-        return statistics(features.source.features, rows, how, arithmetic=arithmetic, device=device)
+        bank = features.source.features
+        return statistics(bank, rows, how, arithmetic=arithmetic, device=device, matrix=matrix)
     start = time.perf_counter()
-    sums = moments(features.array, rows, arithmetic=arithmetic, device=device)
+    sums = moments(features.array if matrix is None else matrix, rows, arithmetic=arithmetic, device=device)
     return Statistics(
         fit_whitener(sums, how, arithmetic=arithmetic), how, "", (), time.perf_counter() - start
     )
@@ -84,6 +94,7 @@ def statistics(
     *,
     arithmetic: Arithmetic = "float64",
     device: str = "cpu",
+    matrix: Any = None,
 ) -> Statistics:
     """Compute mean and factored covariance of some rows of a feature.
 
@@ -95,6 +106,7 @@ def statistics(
         how: regularisation of the covariance.
         arithmetic: of the products.
         device: of the products. Not part of the key: both sum in float64.
+        matrix: as for `statistics_of`.
 
     Raises:
         Refused: as `engine.kernels.whitening.fit_whitener`.
@@ -123,21 +135,27 @@ def statistics(
         return Statistics(factored, how, "factor", tuple(damaged), time.perf_counter() - start)
     arrays = _read(features, key, damaged)
     if arrays is None:
-        sums = moments(features.array, rows, arithmetic=arithmetic, device=device)
+        numbers = features.array if matrix is None else matrix
+        sums = moments(numbers, rows, arithmetic=arithmetic, device=device)
     else:
         sums = Moments(len(rows), arrays["mean"], arrays["scatter"], float(arrays["quartic"]))
     factored = fit_whitener(sums, how, arithmetic=arithmetic)  # may refuse, so nothing is kept before
     if arrays is None:
+        kept = sums.to_host()
         _write(
-            features, key, {"mean": sums.mean, "scatter": sums.scatter, "quartic": np.asarray(sums.quartic)}
+            features, key, {"mean": kept.mean, "scatter": kept.scatter, "quartic": np.asarray(kept.quartic)}
         )
-    numbers = {
-        "shrinkage": factored.shrinkage, "condition": factored.condition, "variance": factored.variance
-    }  # fmt: skip
-    written = {name: np.asarray(value) for name, value in numbers.items()}
-    _write(features, full, {"mean": factored.mean, "factor": factored.factor, **written})
+    _write(features, full, _whitener_arrays(factored.to_host()))
     cached = "" if arrays is None else "moments"
     return Statistics(factored, how, cached, tuple(damaged), time.perf_counter() - start)
+
+
+def _whitener_arrays(whitener: Whitener) -> Arrays:
+    numbers = {
+        "shrinkage": whitener.shrinkage, "condition": whitener.condition, "variance": whitener.variance
+    }  # fmt: skip
+    written: Arrays = {name: np.asarray(value) for name, value in numbers.items()}
+    return {"mean": whitener.mean, "factor": whitener.factor, **written}
 
 
 def _path(key: JsonObject) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from engine.kernels.episodes import fill_singletons
 from engine.kernels.intervals.episodes import Interval
 from stores.json_types import JsonObject
+
+Floats = NDArray[np.float64]
 
 #: Groups whose sums are in memory at a time.
 _GROUPS = 1024
@@ -120,9 +123,7 @@ def _within(t: float, df: int) -> float:
     return 2 * (angle + sine * total) / math.pi if df % 2 else sine * total
 
 
-def mean_across_groups(
-    first: NDArray[np.floating], second: NDArray[np.floating], groups: NDArray[np.int64]
-) -> tuple[Interval, int]:
+def mean_across_groups(first: Any, second: Any, groups: NDArray[np.int64]) -> tuple[Interval, int]:
     """Return the mean of first[i] . second[j] over all i, j of different groups, and the number of pairs.
 
     Computed from sums, without forming pairs: the product of the sums minus the pairs within groups. The
@@ -130,13 +131,34 @@ def mean_across_groups(
     groups.
 
     Args:
-        first, second: [n, r] of unit length, so that the products are cosines; may be the same array.
+        first, second: [n, r] of unit length, so that the products are cosines; may be the same array, or
+            tensors on a device.
         groups: [n].
     """
     codes = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(codes).astype(np.float64)
     n, count = len(codes), len(sizes)
     pairs = float(n**2 - sizes @ sizes)
+    products = _products if isinstance(first, np.ndarray) else _products_on_device
+    within, with_others, of_sums = products(first, second, codes, sizes)
+    total = float(of_sums - within.sum())
+    mean = total / pairs if pairs > 0 else float("nan")
+    if count < 3:
+        return Interval(mean, float("nan")), round(pairs)
+    # Leaving out a group removes its pairs with all others; `with_others` includes its own pairs twice.
+    left_out = (total - with_others + 2 * within) / (pairs - 2 * sizes * n + 2 * sizes**2)
+    variance = (count - 1) / count * float(((left_out - left_out.mean()) ** 2).sum())
+    return Interval(mean, float(1.96 * np.sqrt(variance))), round(pairs)
+
+
+def _products(
+    first: NDArray[np.floating], second: NDArray[np.floating], codes: NDArray[np.intp], sizes: Floats
+) -> tuple[Floats, Floats, float]:
+    """Return products of sums: within each group [G], of each group with all [G], of all with all.
+
+    The products of a group with all are those of its first vectors with all second ones, and vice versa.
+    """
+    count = len(sizes)
     sum_a, sum_b = (vectors.sum(axis=0, dtype=np.float64) for vectors in (first, second))
     within, with_others = np.empty(count), np.empty(count)
     order, starts = np.argsort(codes, kind="stable"), np.concatenate([[0], np.cumsum(sizes)]).astype(int)
@@ -146,11 +168,43 @@ def mean_across_groups(
         a, b = (np.add.reduceat(vectors[rows].astype(np.float64), first_rows) for vectors in (first, second))
         within[start:stop] = np.einsum("ij,ij->i", a, b)
         with_others[start:stop] = a @ sum_b + b @ sum_a
-        total = float(sum_a @ sum_b - within.sum())
-    mean = total / pairs if pairs > 0 else float("nan")
-    if count < 3:
-        return Interval(mean, float("nan")), round(pairs)
-    # Leaving out a group removes its pairs with all others; `with_others` includes its own pairs twice.
-    left_out = (total - with_others + 2 * within) / (pairs - 2 * sizes * n + 2 * sizes**2)
-    variance = (count - 1) / count * float(((left_out - left_out.mean()) ** 2).sum())
-    return Interval(mean, float(1.96 * np.sqrt(variance))), round(pairs)
+    return within, with_others, float(sum_a @ sum_b)
+
+
+def _products_on_device(
+    first: Any, second: Any, codes: NDArray[np.intp], sizes: Floats
+) -> tuple[Floats, Floats, float]:
+    """Do the same as `_products` where the vectors are, in float64; the products alone return."""
+    import torch
+
+    from engine.runtime import fetched, placed
+
+    groups = placed(codes, str(first.device))
+    a, b = (
+        torch.zeros(len(sizes), vectors.shape[1], dtype=torch.float64, device=vectors.device).index_add_(
+            0, groups, vectors.double()
+        )
+        for vectors in (first, second)
+    )
+    sum_a, sum_b = a.sum(0), b.sum(0)
+    within, with_others, of_sums = fetched((a * b).sum(1), a @ sum_b + b @ sum_a, sum_a @ sum_b)
+    return within, with_others, float(of_sums)
+
+
+def defined_rows(*vectors: Any) -> NDArray[np.bool_]:
+    """Return which rows [n] are finite in all of some matrices [n, r]: arrays, or tensors on one device."""
+    if all(isinstance(matrix, np.ndarray) for matrix in vectors):
+        return np.logical_and.reduce([np.isfinite(matrix).all(axis=1) for matrix in vectors])
+    from engine.runtime import fetched
+
+    masks = [matrix.isfinite().all(dim=1) for matrix in vectors]
+    return np.logical_and.reduce(fetched(*masks))
+
+
+def taken(matrix: Any, rows: NDArray[np.intp]) -> Any:
+    """Return rows of an array, or of a tensor on its device."""
+    if isinstance(matrix, np.ndarray):
+        return matrix[rows]
+    from engine.runtime import placed
+
+    return matrix[placed(rows, str(matrix.device))]

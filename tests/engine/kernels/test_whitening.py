@@ -11,10 +11,14 @@ from sklearn.covariance import LedoitWolf
 from engine.errors import Refused
 from engine.kernels import whitening
 from engine.kernels.covariance import moments
-from engine.kernels.whitening import Regularisation, Whitening, agreement, fit_whitener
+from engine.kernels.whitening import Agreement, Regularisation, Whitening, fit_whitener, whitening_on
 from tests.oracles.invariance_loop import loop
 
 NONE, LEDOIT_WOLF = Regularisation("none"), Regularisation()
+
+
+def agreement(whitening: Whitening, images: np.ndarray, views: np.ndarray) -> Agreement:
+    return whitening.agreement(images, views)
 
 
 def features(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -177,7 +181,7 @@ def test_the_device_route_equals_numpy(device: str, how: str, arithmetic: str) -
     images, views = pairs(4, 6, 20)
     found = fit_whitener(moments(x), Regularisation.parse(how))
     truth = agreement(Whitening(found), images, views)
-    other = agreement(Whitening(found, arithmetic=arithmetic, device=device), images, views)
+    other = agreement(whitening_on(device, found, arithmetic=arithmetic), images, views)
     np.testing.assert_allclose(other.cosine, truth.cosine, atol=1e-10 if arithmetic == "float64" else 2e-5)
 
 
@@ -191,5 +195,5 @@ def test_statistics_that_cannot_be_written_to_are_uploaded_without_a_word(arithm
     images.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        there = Whitening(found, arithmetic=arithmetic, device="cpu:0")(images)
+        there = whitening_on("cpu:0", found, arithmetic=arithmetic)(images)
     np.testing.assert_allclose(there, Whitening(found, arithmetic=arithmetic)(images), rtol=1e-4, atol=1e-5)
