@@ -5,7 +5,7 @@ them, block by block, and the host waits once for all counts; a second pass take
 that have any. The host waits for the result, and for nothing else, however many vectors or pairs there are.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 PAIRS = 1 << 22
 #: Vectors that do not reside are compared with as many at a time as fill one in so many bytes of free memory.
 _SHARE = 8
+
+#: Gives the vectors at positions.
+_Taker = Callable[[Any], "torch.Tensor"]
 
 
 class FoundPairs(NamedTuple):
@@ -168,11 +171,7 @@ class _Pairs:
     ) -> None:
         """Add those of the `count` pairs of a mask [n, m] that are similar in float64."""
         for row, column, score in self._parts(scores, mask, count):
-            exact = in_steps(
-                len(row),
-                self.base.dim,
-                lambda a, b, row=row, column=column: _cosine(tile.left[row[a:b]], tile.right[column[a:b]]),
-            )
+            exact = _cosines(self.base.dim, tile.left.__getitem__, row, tile.right.__getitem__, column)
             self._add(row + tile.first, column + tile.second, score, exact >= lowest)
 
     def _parts(
@@ -236,18 +235,21 @@ class _Pairs:
 
         if not len(self.first):
             return torch.empty(0, dtype=torch.float64, device=self.device)
-        first, second, take = self.first, self.second, self.base.take
+        dim, take, pick = self.base.dim, self.base.take, self.base.pick
         if self.base.resides:
-            return in_steps(
-                len(first), self.base.dim, lambda a, b: _cosine(take(first[a:b]), take(second[a:b]))
-            )
-        left, right = fetched(first, second)
-        pick = self.base.pick
-        return in_steps(len(left), self.base.dim, lambda a, b: _cosine(pick(left[a:b]), pick(right[a:b])))
+            return _cosines(dim, take, self.first, take, self.second)
+        first, second = fetched(self.first, self.second)
+        return _cosines(dim, pick, first, pick, second)
 
 
-def _cosine(left: "torch.Tensor", right: "torch.Tensor") -> "torch.Tensor":
-    return 1.0 - pair_distances(left, right, squares_of(left), squares_of(right), "cosine")
+def _cosines(dim: int, left: _Taker, first: Any, right: _Taker, second: Any) -> "torch.Tensor":
+    """Return the float64 cosines of the vectors that are taken at positions first and second [n]."""
+
+    def part(start: int, stop: int) -> "torch.Tensor":
+        a, b = left(first[start:stop]), right(second[start:stop])
+        return 1.0 - pair_distances(a, b, squares_of(a), squares_of(b), "cosine")
+
+    return in_steps(len(first), dim, part)
 
 
 def digests(vectors: Vectors, device: str) -> NDArray[np.int64]:

@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from engine import normalise
-from engine.kernels import covariance, near_duplicates, prototypes, topk, whitening
+from engine.kernels import covariance, device_vectors, prototypes, whitening
 from engine.kernels.covariance import moments
 from engine.kernels.logistic import design_matrix
 from engine.kernels.logistic import solver as logistic
-from engine.kernels.vectors import Space, Vectors
 from engine.kernels.whitening import Regularisation, fit_whitener
 from engine.recipes import Recipe
 from engine.runtime import streams
@@ -31,8 +30,8 @@ FEW = np.arange(40)
 PLACE = "cuda:0"
 
 
-def _knn(module: Any) -> Any:
-    return module.by_torch(X[:4], Vectors(X), Space.of("euclidean", Vectors(X), Vectors(X)), 3, PLACE).rows
+def _vectors(module: Any) -> Any:
+    return module.fetched(module.sent(X, PLACE) * 2, module.sent(FEW, PLACE))
 
 
 def _covariance(module: Any) -> Any:
@@ -47,10 +46,6 @@ def _whitening(module: Any) -> Any:
 def _fewshot(module: Any) -> Any:
     module.DEVICE_BYTES = 1  # an episode at a time
     return module.predict_on_device(torch.tensor(X, device=PLACE), ROWS, ROWS + 40)
-
-
-def _audit(module: Any) -> Any:
-    return module.similar_pairs(Vectors(X), 0.9, limit=50, device=PLACE).first
 
 
 def _design_matrix(module: Any) -> Any:
@@ -94,11 +89,14 @@ def _text(module: types.ModuleType) -> str:
 _TRANSFER = re.compile(r"\.to\((?:self\.)?(?:device|features\.device)(?:, [a-z_=T]+)?\)|\.cpu\(\)")
 #: What is computed, and where its transfers (or waits) are.
 PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
-    (topk, _knn, _TRANSFER),
+    (
+        device_vectors,
+        _vectors,
+        re.compile(r"arrived\.synchronize\(\)|arrived\.record\([a-z_.(]+tensors\[0\]\.device\)\)"),
+    ),
     (covariance, _covariance, _TRANSFER),
     (whitening, _whitening, re.compile(_TRANSFER.pattern + r"|, device=(?:self\.)?device(?=\))")),
     (prototypes, _fewshot, _TRANSFER),
-    (near_duplicates, _audit, _TRANSFER),
     (design_matrix, _design_matrix, _TRANSFER),
     (logistic, _fit, _TRANSFER),
     (normalise, _pixels, _TRANSFER),
