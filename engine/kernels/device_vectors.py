@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.kernels.vectors import Distance, Space, Vectors, block_rows
 from engine.runtime.devices import device_memory
-from engine.runtime.streams import host_buffer, to_device
+from engine.runtime.streams import fetch, host_buffer, to_device
 from engine.runtime.uploads import torch_dtype, upload, uploaded_blocks
 
 if TYPE_CHECKING:
@@ -131,16 +131,7 @@ def sent(values: NDArray[Any], device: str) -> "torch.Tensor":
 
 def fetched(*tensors: "torch.Tensor") -> list[NDArray[Any]]:
     """Return tensors as arrays of the host; the copies are queued at once and waited for together."""
-    import torch
-
-    hosts = [host_buffer(tuple(tensor.shape), tensor.dtype, str(tensor.device)) for tensor in tensors]
-    for host, tensor in zip(hosts, tensors, strict=True):
-        host.copy_(tensor, non_blocking=True)
-    if tensors[0].is_cuda:
-        arrived = torch.cuda.Event()
-        arrived.record(torch.cuda.current_stream(tensors[0].device))
-        arrived.synchronize()
-    return [host.numpy() for host in hosts]
+    return [host.numpy() for host in fetch(*tensors)]
 
 
 def space_of(distance: Distance, queries: DeviceVectors, base: DeviceVectors) -> Space:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import Refused
+from engine.runtime.streams import current_device
 
 if TYPE_CHECKING:
     import torch
@@ -99,17 +100,10 @@ def on_gpu(gpu: int) -> Iterator[Any]:
     Yields:
         FAISS.
     """
-    import torch
-
     faiss = importlib.import_module("faiss")
-    if hasattr(faiss, "StandardGpuResources"):
-        importlib.import_module("faiss.contrib.torch_utils")  # lets FAISS take tensors
-    before = torch.cuda.current_device()
-    torch.cuda.set_device(gpu)
-    try:
+    importlib.import_module("faiss.contrib.torch_utils")  # lets FAISS take tensors
+    with current_device(gpu):
         yield faiss
-    finally:
-        torch.cuda.set_device(before)
 
 
 def knn_on_gpu(

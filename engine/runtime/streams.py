@@ -64,6 +64,33 @@ class HostCopy:
         return self._host
 
 
+def fetch(*tensors: "torch.Tensor") -> "list[torch.Tensor]":
+    """Copy tensors of one device to page-locked host memory, and wait once for all of them."""
+    import torch
+
+    hosts = [host_buffer(tuple(each.shape), each.dtype, str(each.device)) for each in tensors]
+    for host, tensor in zip(hosts, tensors, strict=True):
+        host.copy_(tensor, non_blocking=True)
+    if tensors[0].is_cuda:
+        arrived = torch.cuda.Event()
+        arrived.record(torch.cuda.current_stream(tensors[0].device))
+        arrived.synchronize()
+    return hosts
+
+
+@contextlib.contextmanager
+def current_device(number: int) -> Iterator[None]:
+    """Make a CUDA device the current one while the body runs, for libraries that follow it."""
+    import torch
+
+    before = torch.cuda.current_device()
+    torch.cuda.set_device(number)
+    try:
+        yield
+    finally:
+        torch.cuda.set_device(before)
+
+
 class Span:
     """Duration of device work, measured by CUDA events on a device, by the clock on the CPU."""
 

@@ -125,9 +125,9 @@ def test_an_absent_device_is_refused(device: Device) -> None:
 
 
 def test_waits_and_copies_are_entered_by_the_programs_lines(device: Device) -> None:
-    ledger, place = device.ledger, "engine/kernels/device_vectors.py:"
+    ledger, place = device.ledger, "engine/runtime/streams.py:"
     fetched(sent(np.arange(12.0), "cuda:0") * 2, sent(np.arange(3), "cuda:0"))
-    assert ledger.size("upload", "engine/runtime/streams.py:") == (12 + 3) * 8
+    assert ledger.size("upload", place) == (12 + 3) * 8
     assert ledger.size("download", place) == (12 + 3) * 8
     assert ledger.count("wait", place) == 1 == sum(ledger.by_line("wait").values()), "for both downloads"
     before = len(ledger.entries)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engine import normalise
-from engine.kernels import covariance, device_vectors, prototypes, whitening
+from engine.kernels import covariance, prototypes, whitening
 from engine.kernels.covariance import moments
 from engine.kernels.logistic import design_matrix
 from engine.kernels.logistic import solver as logistic
@@ -30,8 +30,10 @@ FEW = np.arange(40)
 PLACE = "cuda:0"
 
 
-def _vectors(module: Any) -> Any:
-    return module.fetched(module.sent(X, PLACE) * 2, module.sent(FEW, PLACE))
+def _fetched(module: Any) -> Any:
+    return [
+        host.numpy() for host in module.fetch(*(torch.tensor(each, device=PLACE) * 2 for each in (X, FEW)))
+    ]
 
 
 def _covariance(module: Any) -> Any:
@@ -89,11 +91,6 @@ def _text(module: types.ModuleType) -> str:
 _TRANSFER = re.compile(r"\.to\((?:self\.)?(?:device|features\.device)(?:, [a-z_=T]+)?\)|\.cpu\(\)")
 #: What is computed, and where its transfers (or waits) are.
 PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
-    (
-        device_vectors,
-        _vectors,
-        re.compile(r"arrived\.synchronize\(\)|arrived\.record\([a-z_.(]+tensors\[0\]\.device\)\)"),
-    ),
     (covariance, _covariance, _TRANSFER),
     (whitening, _whitening, re.compile(_TRANSFER.pattern + r"|, device=(?:self\.)?device(?=\))")),
     (prototypes, _fewshot, _TRANSFER),
@@ -104,6 +101,11 @@ PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
         streams,
         _host_copy,
         re.compile(r"self\._event\.synchronize\(\)|self\._event\.record\([a-z_.(]+tensor\.device\)\)"),
+    ),
+    (
+        streams,
+        _fetched,
+        re.compile(r"arrived\.synchronize\(\)|arrived\.record\([a-z_.(]+tensors\[0\]\.device\)\)"),
     ),
     (
         streams,

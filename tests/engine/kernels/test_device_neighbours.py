@@ -39,7 +39,7 @@ def same(queries: Vectors, base: Vectors, k: int, device: str, **more: object) -
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize(
     ("dtype", "fits"),
-    [("float16", True), ("float32", True), ("float64", True), ("float16", False), ("float32", False)],
+    [("float16", True), ("float32", True), ("float64", True), ("float16", False)],
 )
 def test_the_same_as_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch, distance: str, dtype: str, fits: bool
@@ -54,7 +54,7 @@ def test_the_same_as_on_the_cpu(
             monkeypatch.setattr(vectors, "BLOCK_BYTES", 1)
             monkeypatch.setattr(device_neighbours, "QUERY_ROWS", 23)
             monkeypatch.setattr(device_neighbours._Search, "_room", lambda *_: 40)
-            monkeypatch.setattr(device_vectors, "REFINE_BYTES", 1 << 15)
+            monkeypatch.setattr(device_vectors, "REFINE_BYTES", 1 << 18)
         for key in (None, keys):
             assert same(Vectors(queries), Vectors(base), 9, "cuda:0", distance=distance, keys=key) > 0
     own = np.arange(150) // 3
