@@ -17,9 +17,7 @@ from engine.kernels.covariance import Arithmetic, Moments, block_size, not_finit
 from engine.runtime import fetched, float32_products, placed, uploaded_blocks
 
 
-def moments_on(
-    features: Any, rows: NDArray[np.intp] | None, arithmetic: Arithmetic, device: str
-) -> Moments:
+def moments_on(features: Any, rows: NDArray[np.intp] | None, arithmetic: Arithmetic, device: str) -> Moments:
     """Compute `engine.kernels.covariance.moments` on a device.
 
     Args:
@@ -124,7 +122,9 @@ def factored(moments: Moments, method: str, value: float, ddof: int) -> Factor:
         diagonal += value
     factor, info = torch.linalg.cholesky_ex(covariance)
     # A matrix that is not finite has no eigenvalues; one without a factor needs none.
-    safe = torch.where(info == 0, covariance, torch.eye(len(diagonal), dtype=factor.dtype, device=factor.device))
+    safe = torch.where(
+        info == 0, covariance, torch.eye(len(diagonal), dtype=factor.dtype, device=factor.device)
+    )
     values = torch.linalg.eigvalsh(safe)
     numbers = torch.stack([moments.scatter.trace(), info.double(), shrinkage, values[0], values[-1]])
     variance, failed, share, low, high = fetched(numbers)[0].tolist()

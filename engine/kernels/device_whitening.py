@@ -67,7 +67,11 @@ class DeviceWhitening:
         similar, apart, unit = [], [], []
         for block in self._blocks(n, k + 1):
             z = self(images[block])
-            w = self(views[block].reshape(-1, d)).unflatten(0, (-1, k)) if k else z.new_zeros(len(z), 0, z.shape[1])
+            w = (
+                self(views[block].reshape(-1, d)).unflatten(0, (-1, k))
+                if k
+                else z.new_zeros(len(z), 0, z.shape[1])
+            )
             length = z.norm(dim=1, keepdim=True)
             unit.append(z / length)
             similar.append((w @ z[..., None])[..., 0] / (w.norm(dim=2) * length))

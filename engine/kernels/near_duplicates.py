@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.kernels import device_pairs
+from engine.kernels.device_vectors import resident
 from engine.kernels.vectors import Space, Vectors, block_rows, exact_distances
 
 #: Pairs refined in float64 at a time.
@@ -62,9 +63,19 @@ class PairCounts:
             a, b = codes[first], codes[second]
             known = (a >= 0) & (b >= 0)
             same = int((known & (a == b)).sum())
-            self.counts[name]["same"] += same
-            self.counts[name]["different"] += int(known.sum()) - same
-            self.counts[name]["unknown"] += int((~known).sum())
+            self._count(name, same, int(known.sum()), len(first))
+
+    def _count(self, name: str, same: int, known: int, total: int) -> None:
+        self.counts[name]["same"] += same
+        self.counts[name]["different"] += known - same
+        self.counts[name]["unknown"] += total - known
+
+    def add_counts(self, found: device_pairs.FoundPairs) -> None:
+        """Take the counts that a device has made."""
+        self.total += found.total
+        self.touched |= found.touched
+        for name, (same, known) in found.counts.items():
+            self._count(name, same, known, found.total)
 
 
 def similar_pairs(
@@ -81,21 +92,33 @@ def similar_pairs(
         limit: maximum number of pairs returned, the most similar ones (chosen by their float32 order where
             the cut falls among similarities equal in float32).
         tally: counts all pairs, returned or not; updated in place.
-        device: `cpu` or `cuda:N`, where the products are computed.
+        device: `cpu` or `cuda:N`, where all is computed.
+
+    Raises:
+        MachineFault: see `device_pairs.search`.
     """
     space = Space("cosine", 0.0, 1.0)
     unit = np.ones((1, 1), np.float32)
     slack = float(space.rounding(vectors.dim, unit, 1.0)[0])
     # The float64 cosine is rounded, too: the copy of a vector must not fall below a threshold of 1.
     lowest = threshold - 1e-12
+    if device != "cpu":
+        found = device_pairs.search(
+            vectors, threshold, slack, lowest=lowest, keep=_margin(limit), device=device,
+            codes={} if tally is None else tally.codes,
+        )  # fmt: skip
+        if tally is not None:
+            tally.add_counts(found)
+        return Pairs(found.first[:limit], found.second[:limit], found.similarity[:limit])
+    vectors = vectors.on_host()
     best = _Keep(limit)
     size = block_rows(vectors.dim) // 2
     for start, block in vectors.blocks(size):
-        left = _prepared(block, space, device)
+        left = space.prepare(block)[0]
         for other in range(start, len(vectors), size):
             right = left
             if other > start:
-                right = _prepared(vectors.slice(other, min(other + size, len(vectors))), space, device)
+                right = space.prepare(vectors.slice(other, min(other + size, len(vectors))))[0]
             i, j, score = _above(left, right, threshold - slack, diagonal=other == start)
             first, second = i + start, j + other
             doubtful = score < threshold + slack
@@ -115,7 +138,7 @@ class _Keep:
     """The best pairs so far, somewhat more than `limit` of them."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit + limit // 4 + 64
+        self.limit = _margin(limit)
         self.first = np.empty(0, np.int64)
         self.second = np.empty(0, np.int64)
         self.score = np.empty(0, np.float32)
@@ -129,41 +152,26 @@ class _Keep:
         self.first, self.second, self.score = first, second, score
 
 
-def _prepared(block: NDArray[Any], space: Space, device: str) -> Any:
-    if device == "cpu":
-        return space.prepare(block)[0]
-    import torch
-
-    return space.prepare(torch.from_numpy(np.array(block)).to(device), torch)[0]
+def _margin(limit: int) -> int:
+    """Return how many pairs are kept by their float32 order, so that the best `limit` are among them."""
+    return limit + limit // 4 + 64
 
 
 def _above(
-    left: Any, right: Any, lowest: float, *, diagonal: bool
+    left: NDArray[np.float32], right: NDArray[np.float32], lowest: float, *, diagonal: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Return the positions and float32 similarities of similar pairs of two blocks.
 
     Args:
         diagonal: both blocks are the same; only pairs above the diagonal are returned.
     """
-    if isinstance(left, np.ndarray):
-        scores = left @ right.T
-        i, j = np.nonzero(scores >= lowest)
-        value = scores[i, j]
-    else:
-        xp: ModuleType = _torch()
-        scores = left @ right.T
-        positions = xp.nonzero(scores >= lowest, as_tuple=True)
-        i, j, value = (tensor.cpu().numpy() for tensor in (*positions, scores[positions]))
+    scores = left @ right.T
+    i, j = np.nonzero(scores >= lowest)
+    value = scores[i, j]
     if diagonal:
         upper = i < j
         i, j, value = i[upper], j[upper], value[upper]
     return i.astype(np.int64), j.astype(np.int64), value
-
-
-def _torch() -> ModuleType:
-    import torch
-
-    return torch
 
 
 def _similarity(vectors: Vectors, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -176,10 +184,19 @@ def _similarity(vectors: Vectors, first: NDArray[np.int64], second: NDArray[np.i
     return similarity
 
 
-def identical_groups(vectors: Vectors) -> list[NDArray[np.int64]]:
-    """Return the groups of at least two positions whose vectors are equal byte for byte, in order."""
+def identical_groups(vectors: Vectors, device: str = "cpu") -> list[NDArray[np.int64]]:
+    """Return the groups of at least two positions whose vectors are equal byte for byte, in order.
+
+    Args:
+        device: `cpu` or `cuda:N`, where the digests of vectors that reside there are computed.
+    """
     groups: dict[bytes, list[int]] = {}
-    for start, block in vectors.blocks():
-        for at, row in enumerate(np.ascontiguousarray(block)):
-            groups.setdefault(blake2b(row.data, digest_size=16).digest(), []).append(start + at)
+    placed = resident(vectors, device)
+    if device != "cpu" and not isinstance(placed.array, np.ndarray):
+        for at, digest in enumerate(device_pairs.digests(placed, device)):
+            groups.setdefault(digest.tobytes(), []).append(at)
+    else:
+        for start, block in placed.blocks():
+            for at, row in enumerate(np.ascontiguousarray(block)):
+                groups.setdefault(blake2b(row.data, digest_size=16).digest(), []).append(start + at)
     return [np.array(group, np.int64) for group in groups.values() if len(group) > 1]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.kernels import faiss_library, topk
+from engine.kernels import device_neighbours, faiss_library, topk
 from engine.kernels.vectors import Distance, Space, Vectors, block_rows, exact_distances
 
 Backend = Literal["auto", "array", "faiss"]
@@ -51,16 +51,17 @@ class Neighbours:
 
 
 def choose_backend(backend: str, device: str = "cpu") -> str:
-    """Resolve `auto` to `array` or `faiss`: FAISS on the CPU if it is available, torch on CUDA.
+    """Resolve `auto` on the CPU to `faiss` if that is available, else to `array`.
+
+    On CUDA `auto` stays: there the search itself measures which is faster.
 
     Raises:
         Refused: an unknown name, or FAISS is named but absent, cannot be imported or cannot use the device.
     """
     if backend not in BACKENDS:
         raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
-    if backend == "auto":
-        # On CUDA torch is available anyway, while FAISS would need a build for that GPU.
-        return "faiss" if device == "cpu" and not faiss_library.unavailable_reason() else "array"
+    if backend == "auto" and device == "cpu":
+        return "array" if faiss_library.unavailable_reason() else "faiss"
     if backend == "faiss":
         topk.require_faiss(_gpu(device))
     return backend
@@ -84,27 +85,37 @@ def nearest(
 ) -> Neighbours:
     """Find the k nearest base vectors of every query.
 
-    Needs memory for a few blocks of vectors (`BLOCK_BYTES` each) and their scores, independently of N.
+    Needs memory for a few blocks of vectors (`BLOCK_BYTES` each) and their scores, independently of N. On
+    CUDA all is computed on the device, where the vectors stay if they fit: see
+    `engine.kernels.device_neighbours`.
 
     Args:
-        queries, base: vectors without NaN or infinity.
+        queries, base: vectors without NaN or infinity; of arrays, or of tensors.
         k: at least 1; rows beyond the size of the base are -1.
         distance: `cosine` (1 - similarity; a zero vector is at distance 1 from all) or `euclidean`.
         keys: int64 for each query and each base vector; vectors with the key of the query are no neighbours
             (the image itself, images of the same patient).
-        backend: `auto`, `array` or `faiss`.
+        backend: `auto`, `array` or `faiss`. FAISS finds 2,048 neighbours on CUDA at most: more are found by
+            torch.
         device: `cpu` or `cuda:N`.
-        threads: for widening and for the float64 part; products use the threads of BLAS or FAISS.
+        threads: on the CPU for widening and for the float64 part; products use the threads of BLAS or FAISS.
 
     Raises:
         Refused: an unknown backend, or FAISS is named and cannot be used.
     """
     resolved = choose_backend(backend, device)
     k_requested, k = k, min(k, len(base))
-    space = Space.of(distance, queries, base)
-    search = _Search(queries, base, space, keys, _searcher(resolved, device, threads), threads)
     rows = np.full((len(queries), k_requested), -1, np.int64)
     distances = np.full((len(queries), k_requested), np.inf)
+    if device != "cpu":
+        found = device_neighbours.search(
+            queries, base, k, distance=distance, keys=keys, backend=resolved, device=device, margin=MARGIN
+        )
+        rows[:, :k], distances[:, :k] = found.rows, found.distances
+        return Neighbours(rows, distances, found.undecided, found.backend)
+    queries, base = (queries.on_host(),) * 2 if queries is base else (queries.on_host(), base.on_host())
+    space = Space.of(distance, queries, base)
+    search = _Search(queries, base, space, keys, _searcher(resolved, threads), threads)
     undecided = 0
     for positions, excluded in search.parts():
         # The whole base is widened again for each block of queries: few blocks, of equal size.
@@ -117,12 +128,8 @@ def nearest(
     return Neighbours(rows, distances, undecided, resolved)
 
 
-def _searcher(backend: str, device: str, threads: int) -> topk.Search:
-    if backend == "faiss":
-        return partial(topk.by_faiss, threads=threads, gpu=_gpu(device))
-    if device != "cpu":
-        return partial(topk.by_torch, device=device)
-    return partial(topk.by_array, threads=threads)
+def _searcher(backend: str, threads: int) -> topk.Search:
+    return partial(topk.by_faiss if backend == "faiss" else topk.by_array, threads=threads)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The m best-scoring base vectors of each query in float32, from three backends with one contract.
+"""The m best-scoring base vectors of each query in float32 on the CPU, from two backends with one contract.
 
 Each backend goes through the base in blocks, scores a block by one matrix product and keeps the best m so
 far. The float32 sums of backends differ in their last bits; `engine.kernels.neighbours` makes the results
@@ -7,7 +7,6 @@ equal.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -127,61 +126,30 @@ def by_faiss(
     space: Space,
     m: int,
     threads: int = 1,
-    gpu: int | None = None,
 ) -> Candidates:
-    """Find candidates with FAISS's exact search, block by block; on CUDA device number `gpu` if given.
-
-    If m exceeds what FAISS finds on a GPU, torch is used there instead.
+    """Find candidates with FAISS's exact search, block by block.
 
     Raises:
-        Refused: FAISS is absent, or cannot use the device.
+        Refused: FAISS is absent.
     """
-    faiss = require_faiss(gpu)
-    if gpu is not None and m > faiss_library.GPU_MAX_NEIGHBOURS:
-        return by_torch(queries, base, space, m, f"cuda:{gpu}")
-    knn: Any = faiss.knn
-    if gpu is not None:
-        knn = partial(faiss.knn_gpu, faiss_library.gpu_resources(), device=gpu)
+    faiss = require_faiss(None)
     cosine = space.distance == "cosine"
     metric = faiss.METRIC_INNER_PRODUCT if cosine else faiss.METRIC_L2
     best = _Best(len(queries), m)
     size = _FAISS_BLOCKS * block_rows(base.dim)
     for start, prepared, subtract in prepared_blocks(base, space, size, threads):
-        scores, rows = knn(queries, prepared, min(m, len(prepared)), metric=metric)
+        scores, rows = faiss.knn(queries, prepared, min(m, len(prepared)), metric=metric)
         best.note(subtract, cosine)
         best.offer(scores if cosine else scores * np.float32(-0.5), rows + start)
     return best.result()
 
 
 def require_faiss(gpu: int | None) -> Any:
-    """Import FAISS for `by_faiss`; same argument and refusals."""
+    """Import FAISS for exact search, on the CPU or on CUDA device number `gpu`.
+
+    Raises:
+        Refused: FAISS is absent, or cannot use the device.
+    """
     if gpu is None:
         return faiss_library.import_faiss(*_WITHOUT_FAISS)
     return faiss_library.import_faiss_on_gpu(gpu, *_WITHOUT_FAISS)
-
-
-def by_torch(
-    queries: NDArray[np.float32], base: Vectors, space: Space, m: int, device: str = "cuda:0"
-) -> Candidates:
-    """Find candidates with torch on a device; blocks are transferred in their stored type."""
-    import torch
-
-    q = torch.from_numpy(queries).to(device)
-    half_squares = torch.from_numpy(_half_squares(queries, space)).to(device)
-    scores = torch.full((len(q), m), -torch.inf, device=device)
-    rows = torch.full((len(q), m), -1, dtype=torch.int64, device=device)
-    best = _Best(0, m)
-    for start, block in base.blocks():
-        stored = torch.from_numpy(np.array(block)).to(device)
-        prepared, subtract = space.prepare(stored, torch)
-        block_scores = q @ prepared.T
-        if space.distance == "euclidean":
-            block_scores -= subtract
-            block_scores -= half_squares[:, None]
-        best.note(subtract, space.distance == "cosine")
-        block_best, columns = block_scores.topk(min(m, len(block)), dim=1)
-        all_scores, all_rows = torch.cat([scores, block_best], 1), torch.cat([rows, columns + start], 1)
-        scores, order = all_scores.topk(m, dim=1)
-        rows = all_rows.gather(1, order)
-    best_scores = scores.cpu().numpy()
-    return Candidates(best_scores, rows.cpu().numpy(), best_scores.min(axis=1), best.longest)

@@ -22,11 +22,12 @@ class Vectors:
     """Selected rows of an array of features.
 
     Attributes:
-        array: [N, d] of any float type, possibly memory-mapped and read-only.
+        array: [N, d] of any float type: numpy, possibly memory-mapped and read-only, or a torch tensor, of
+            which `engine.kernels.device_vectors` takes rows on its device.
         rows: intp [n], positions of the selected rows, in order; None means all.
     """
 
-    array: NDArray[Any]
+    array: Any
     rows: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
@@ -36,9 +37,19 @@ class Vectors:
     def dim(self) -> int:
         return int(self.array.shape[1])
 
+    def on_host(self) -> "Vectors":
+        """Return the vectors in numpy; a tensor of a device is copied."""
+        if isinstance(self.array, np.ndarray):
+            return self
+        on_host = self.array.detach().cpu()
+        return Vectors((on_host.float() if "bfloat16" in str(on_host.dtype) else on_host).numpy(), self.rows)
+
     def slice(self, start: int, stop: int) -> NDArray[Any]:
         """Return vectors `start` to `stop` in the stored dtype; a view where possible."""
-        return self.array[start:stop] if self.rows is None else self.array[self.rows[start:stop]]
+        block: NDArray[Any] = (
+            self.array[start:stop] if self.rows is None else self.array[self.rows[start:stop]]
+        )
+        return block
 
     def take(self, positions: NDArray[np.intp]) -> NDArray[Any]:
         """Return a copy of the vectors at these positions, in the stored dtype."""
@@ -68,12 +79,12 @@ class Space:
 
     Attributes:
         distance: `cosine` or `euclidean`.
-        centre, scale: of the Euclidean preparation.
+        centre, scale: of the Euclidean preparation: an array and a number, or tensors of a device.
     """
 
     distance: Distance
-    centre: NDArray[Any] | float
-    scale: float
+    centre: Any
+    scale: Any
 
     @classmethod
     def of(cls, distance: Distance, queries: Vectors, base: Vectors) -> "Space":
@@ -126,12 +137,11 @@ class Space:
         error: NDArray[np.float64] = unit * size
         return error
 
-    def score(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the scores that correspond to exact distances."""
+    def score(self, distances: Any) -> Any:
+        """Return the scores that correspond to exact distances, float64 of any shape: numpy or torch."""
         if self.distance == "cosine":
             return 1.0 - distances
-        scores: NDArray[np.float64] = -((distances / self.scale) ** 2) / 2
-        return scores
+        return -((distances / self.scale) ** 2) / 2
 
 
 def prepared_blocks(

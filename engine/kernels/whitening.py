@@ -179,9 +179,7 @@ def _refuse_constant(moments: Moments, variance: float) -> None:
 
 
 def _indefinite(moments: Moments, regularisation: Regularisation) -> Refused:
-    return _deficient(
-        f"a covariance of {moments.count} images that is not positive definite", regularisation
-    )
+    return _deficient(f"a covariance of {moments.count} images that is not positive definite", regularisation)
 
 
 def _deficient(detail: str, regularisation: Regularisation) -> Refused:
@@ -283,6 +281,7 @@ class Whitening:
         if self._dtype == np.float64:
             return np.asarray(blas.dtrsm(1.0, self._matrix, centred.T, lower=1, overwrite_b=1).T)
         return np.asarray(blas.strmm(1.0, self._matrix, centred.T, lower=1, overwrite_b=1).T)
+
     def agreement(self, images: NDArray[Any], views: NDArray[Any]) -> "Agreement":
         """Compute the cosine and distance of every view to its image, block by block.
 

@@ -58,11 +58,6 @@ class HostCopy:
         self._event = torch.cuda.Event()
         self._event.record(torch.cuda.current_stream(tensor.device))
 
-    @property
-    def host(self) -> "torch.Tensor":
-        """The host tensor, for those who know by a later copy that it is complete."""
-        return self._host
-
     def wait(self) -> "torch.Tensor":
         """Return the host tensor once the copy is complete."""
         if self._event is not None:
@@ -70,12 +65,36 @@ class HostCopy:
         return self._host
 
 
+def fetch(*tensors: "torch.Tensor") -> "list[torch.Tensor]":
+    """Copy tensors of one device to page-locked host memory, and wait once for all of them."""
+    import torch
+
+    hosts = [host_buffer(tuple(each.shape), each.dtype, str(each.device)) for each in tensors]
+    for host, tensor in zip(hosts, tensors, strict=True):
+        host.copy_(tensor, non_blocking=True)
+    if tensors[0].is_cuda:
+        arrived = torch.cuda.Event()
+        arrived.record(torch.cuda.current_stream(tensors[0].device))
+        arrived.synchronize()
+    return hosts
+
+
 def fetched(*tensors: "torch.Tensor") -> "list[NDArray[Any]]":
-    """Return tensors as arrays of the host: all copies are queued before the host waits, once."""
-    copies = [HostCopy(tensor) for tensor in tensors]
-    if copies:
-        copies[-1].wait()  # the stream is in order: the others have arrived, too
-    return [copy.host.numpy() for copy in copies]
+    """Return tensors of one device as arrays of the host; see `fetch`."""
+    return [host.numpy() for host in fetch(*tensors)]
+
+
+@contextlib.contextmanager
+def current_device(number: int) -> Iterator[None]:
+    """Make a CUDA device the current one while the body runs, for libraries that follow it."""
+    import torch
+
+    before = torch.cuda.current_device()
+    torch.cuda.set_device(number)
+    try:
+        yield
+    finally:
+        torch.cuda.set_device(before)
 
 
 class Span:

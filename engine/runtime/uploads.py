@@ -24,13 +24,12 @@ def placed(array: NDArray[Any], device: str) -> "torch.Tensor":
     """Copy a small array to a device, through page-locked memory of its own: the host does not wait.
 
     Args:
-        array: of any shape and numeric type; native byte order.
+        array: of any shape and numeric type.
         device: `cpu` or `cuda:N`.
     """
-    import torch
-
-    source = torch.from_numpy(np.ascontiguousarray(array))
-    return to_device(host_buffer(tuple(source.shape), source.dtype, device).copy_(source), device)
+    host = host_buffer(array.shape, torch_dtype(array.dtype), device)
+    host.numpy()[...] = array
+    return to_device(host, device)
 
 
 def upload(array: NDArray[Any], device: str, rows: NDArray[np.intp] | None = None) -> "torch.Tensor":

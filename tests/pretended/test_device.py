@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from engine import runtime
-from engine.kernels import topk
-from engine.kernels.vectors import Space, Vectors
 from engine.normalise import normalise
 from engine.recipes import Recipe
+from engine.runtime import fetched, placed
 from tests.pretended.session import pretend
 from tests.pretended.streams import Device, Race
 
@@ -126,12 +125,11 @@ def test_an_absent_device_is_refused(device: Device) -> None:
 
 
 def test_waits_and_copies_are_entered_by_the_programs_lines(device: Device) -> None:
-    base = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    topk.by_torch(base[:3], Vectors(base), Space("cosine", 0.0, 1.0), 5)
-    ledger, place = device.ledger, "engine/kernels/topk.py:"
-    assert ledger.size("upload", place) == (3 * 4 + 3 + 50 * 4) * 4, "queries, their lengths, the base"
-    assert ledger.size("download", place) == 3 * 5 * (4 + 8), "scores and rows"
-    assert ledger.count("wait", place) == 5 == sum(ledger.by_line("wait").values()), "all block"
+    ledger, place = device.ledger, "engine/runtime/streams.py:"
+    fetched(placed(np.arange(12.0), "cuda:0") * 2, placed(np.arange(3), "cuda:0"))
+    assert ledger.size("upload", place) == (12 + 3) * 8
+    assert ledger.size("download", place) == (12 + 3) * 8
+    assert ledger.count("wait", place) == 1 == sum(ledger.by_line("wait").values()), "for both downloads"
     before = len(ledger.entries)
     assert float(there().sum()) == 6.0 and bool((there() > 0).any()) and there().nonzero().shape == (3, 1)
     kinds = [(e.kind, e.cause) for e in ledger.entries[before:] if e.cause != "copy"]

@@ -12,12 +12,9 @@ import pytest
 import torch
 
 from engine import normalise
-from engine.kernels import covariance, near_duplicates, prototypes, topk, whitening
-from engine.kernels.covariance import moments
+from engine.kernels import prototypes
 from engine.kernels.logistic import design_matrix
 from engine.kernels.logistic import solver as logistic
-from engine.kernels.vectors import Space, Vectors
-from engine.kernels.whitening import Regularisation, fit_whitener
 from engine.recipes import Recipe
 from engine.runtime import streams
 from tests.pretended.session import pretend
@@ -31,26 +28,15 @@ FEW = np.arange(40)
 PLACE = "cuda:0"
 
 
-def _knn(module: Any) -> Any:
-    return module.by_torch(X[:4], Vectors(X), Space.of("euclidean", Vectors(X), Vectors(X)), 3, PLACE).rows
-
-
-def _covariance(module: Any) -> Any:
-    return module.moments_on(X, None, "float64", PLACE).to_host().scatter
-
-
-def _whitening(module: Any) -> Any:
-    found = fit_whitener(moments(X), Regularisation.parse("ledoit-wolf"))
-    return module.DeviceWhitening(found, "float64", PLACE)(X[:5]).cpu().numpy()
+def _fetched(module: Any) -> Any:
+    return [
+        host.numpy() for host in module.fetch(*(torch.tensor(each, device=PLACE) * 2 for each in (X, FEW)))
+    ]
 
 
 def _fewshot(module: Any) -> Any:
     module.DEVICE_BYTES = 1  # an episode at a time
     return module.predict_on_device(torch.tensor(X, device=PLACE), ROWS, ROWS + 40)
-
-
-def _audit(module: Any) -> Any:
-    return module.similar_pairs(Vectors(X), 0.9, limit=50, device=PLACE).first
 
 
 def _design_matrix(module: Any) -> Any:
@@ -98,11 +84,7 @@ def _text(module: types.ModuleType) -> str:
 _TRANSFER = re.compile(r"\.to\((?:self\.)?(?:device|features\.device)(?:, [a-z_=T]+)?\)|\.cpu\(\)")
 #: What is computed, and where its transfers (or waits) are.
 PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
-    (topk, _knn, _TRANSFER),
-    (device_covariance, _covariance, _TRANSFER),
-    (device_whitening, _whitening, _TRANSFER),
     (prototypes, _fewshot, _TRANSFER),
-    (near_duplicates, _audit, _TRANSFER),
     (design_matrix, _design_matrix, _TRANSFER),
     (logistic, _fit, _TRANSFER),
     (normalise, _pixels, _TRANSFER),
@@ -110,6 +92,11 @@ PATHS: list[tuple[types.ModuleType, Callable[[Any], Any], re.Pattern[str]]] = [
         streams,
         _host_copy,
         re.compile(r"self\._event\.synchronize\(\)|self\._event\.record\([a-z_.(]+tensor\.device\)\)"),
+    ),
+    (
+        streams,
+        _fetched,
+        re.compile(r"arrived\.synchronize\(\)|arrived\.record\([a-z_.(]+tensors\[0\]\.device\)\)"),
     ),
     (
         streams,

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.errors import Refused
+from engine.evals.neighbours.approximate_gpu import ApproximateOnGpu, build_on_gpu, check
 from engine.kernels import faiss_library
 from engine.kernels.neighbours import Neighbours, nearest
 from engine.kernels.vectors import Distance, Space, Vectors, exact_distances
@@ -42,14 +41,16 @@ class Approximate:
         )
 
 
-def recall(approximate: Approximate, base: Vectors, k: int, backend: str, device: str) -> tuple[float, int]:
+def recall(
+    approximate: Approximate | ApproximateOnGpu, base: Vectors, k: int, backend: str, device: str
+) -> tuple[float, int]:
     """Measure the recall of the index on a sample of the base; also return the sample's size.
 
     Recall is the share of the exact k neighbours that the index returns. An image is not counted as its
     own neighbour, which every index finds.
     """
     sample = np.arange(0, len(base), max(1, len(base) // RECALL_SAMPLE))[:RECALL_SAMPLE]
-    probes = Vectors(base.take(sample))
+    probes = Vectors(base.array, sample if base.rows is None else base.rows[sample])
     own = sample.astype(np.int64), np.arange(len(base))
     distance = approximate.space.distance
     exact = nearest(probes, base, k, distance=distance, keys=own, backend=backend, device=device).rows
@@ -60,33 +61,34 @@ def recall(approximate: Approximate, base: Vectors, k: int, backend: str, device
     return hits / max(1, int((exact >= 0).sum())), len(sample)
 
 
-def build(name: str, base: Vectors, distance: Distance) -> Approximate:
-    """Build an index over prepared float32 copies of the whole base: 4 bytes a number."""
+def build(
+    name: str, base: Vectors, distance: Distance, device: str = "cpu", k: int = 1
+) -> Approximate | ApproximateOnGpu:
+    """Build an index over prepared float32 copies of the whole base: 4 bytes a number.
+
+    Args:
+        name: `ivf`, on the CPU or a GPU, or `cagra`, on a GPU.
+        device: `cpu` or `cuda:N`.
+        k: neighbours that will be sought.
+
+    Raises:
+        Refused: FAISS is absent or cannot use the device; see `approximate_gpu.check`.
+    """
+    check(name, len(base), k, device)
+    lists = int(np.clip(round(4 * len(base) ** 0.5), 1, max(1, len(base) // 39)))
+    visited = min(lists, max(_IVF_LEAST, lists // _IVF_ONE_IN))
+    step = max(1, len(base) // (_IVF_TRAINING * lists))
+    if device != "cpu":
+        return build_on_gpu(name, base, distance, device, lists, visited, step)
     faiss = faiss_library.import_faiss(f"index {name!r}", "use --index exact")
+    base = base.on_host()
     space = Space.of(distance, base, base)
     vectors = np.empty((len(base), base.dim), np.float32)
     for start, block in base.blocks():
         vectors[start : start + len(block)] = space.prepare(block)[0]
-    if name == "cagra":
-        return Approximate(_cagra(faiss, vectors), base, space, {})
-    lists = int(np.clip(round(4 * len(base) ** 0.5), 1, max(1, len(base) // 39)))
-    visited = min(lists, max(_IVF_LEAST, lists // _IVF_ONE_IN))
     # Prepared vectors of both spaces have their neighbours by squared Euclidean distance.
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(base.dim), base.dim, lists)
-    step = max(1, len(base) // (_IVF_TRAINING * lists))
     index.train(np.ascontiguousarray(vectors[::step]))
     index.add(vectors)
     index.nprobe = visited
     return Approximate(index, base, space, {"lists": lists, "visited": visited})
-
-
-def _cagra(faiss: Any, vectors: NDArray[np.float32]) -> Any:
-    if not hasattr(faiss, "GpuIndexCagra") or not faiss.get_num_gpus():
-        raise Refused(
-            "index 'cagra'",
-            "It needs a GPU and a FAISS built with cuVS",
-            "install faiss-gpu-cuvs on a machine with a GPU, or use --index ivf or exact",
-        )
-    index = faiss.GpuIndexCagra(faiss_library.gpu_resources(), vectors.shape[1])
-    index.train(vectors)
-    return index

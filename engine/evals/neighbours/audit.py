@@ -16,6 +16,7 @@ from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.record import Outcome, Part, Used, keep_record
 from engine.evals.common.result import Metric
 from engine.evals.neighbours.options import MAX_PAIRS, AuditOptions
+from engine.kernels.device_vectors import resident
 from engine.kernels.near_duplicates import PairCounts, Pairs, identical_groups, similar_pairs
 from engine.kernels.vectors import Vectors
 from stores.json_types import JsonObject
@@ -89,7 +90,7 @@ def evaluate(features: Features, options: AuditOptions, compute: Compute) -> Aud
             "see `embank bank show --failures`",
         )
     columns: dict[str, Column] = {name: features.texts(name) for name in COLUMNS}
-    vectors = Vectors(features.array, rows)
+    vectors = resident(Vectors(features.array, rows), compute.device)
     tally = PairCounts({name: codes[rows] for name, (codes, _) in columns.items()}, len(rows))
     near = similar_pairs(
         vectors, options.threshold, limit=options.max_pairs, tally=tally, device=compute.device
@@ -102,7 +103,7 @@ def evaluate(features: Features, options: AuditOptions, compute: Compute) -> Aud
         "masked": len(features) - len(rows),
         **_counts(tally),
         "listed": len(near),
-        "identical": _identical(vectors, columns["split"][0][rows]),
+        "identical": _identical(vectors, columns["split"][0][rows], compute.device),
         "groups": _groups_across_splits(columns["group"], columns["split"]),
     }
     return Audit(Pairs(rows[near.first], rows[near.second], near.similarity), report, columns)
@@ -160,9 +161,9 @@ def _counts(tally: PairCounts) -> JsonObject:
     }
 
 
-def _identical(vectors: Vectors, split: NDArray[np.integer]) -> JsonObject:
+def _identical(vectors: Vectors, split: NDArray[np.integer], device: str) -> JsonObject:
     """Count images whose embeddings are equal byte for byte: most often the same file twice."""
-    groups = identical_groups(vectors)
+    groups = identical_groups(vectors, device)
     across = sum(len(np.unique(split[group][split[group] >= 0])) > 1 for group in groups)
     return {
         "groups": len(groups),

@@ -19,6 +19,7 @@ from engine.evals.common.result import Metric
 from engine.evals.neighbours.approximate import RECALL_SAMPLE, build, recall
 from engine.evals.neighbours.options import INDEXES, Index, SearchOptions
 from engine.evals.neighbours.query import embed_file, rows_of
+from engine.kernels.device_vectors import resident
 from engine.kernels.neighbours import Neighbours, nearest
 from engine.kernels.vectors import Distance, Vectors
 from stores.json_types import JsonObject
@@ -144,7 +145,7 @@ def evaluate(features: Features, options: SearchOptions, compute: Compute) -> Se
             "choose another --k",
         )
     vector = _embedded(features, options) if row is None else features.array[row : row + 1]
-    base = Vectors(features.array, rows)
+    base = resident(Vectors(features.array, rows), compute.device)
     near, about = _search(
         Vectors(vector), base, k, options.distance, options.index, compute.backend, compute.device
     )
@@ -195,7 +196,7 @@ def search(
             against the exact search measured on a sample of the bank.
         weights: the model's weights file, where it is not at its recorded place any more.
         device: of the search and of embedding; `auto` searches on the CPU (uploading pays only for many
-            queries) and embeds where the bank was made if that is here.
+            queries), but CAGRA on a GPU, and embeds where the bank was made if that is here.
         keep_query: list the query among its neighbours if it is an image of the bank.
 
     Raises:
@@ -204,7 +205,7 @@ def search(
     """
     start = time.perf_counter()
     options = SearchOptions(image, image_id, k, distance, index, weights, device, keep_query)
-    compute = Compute.resolve("cpu" if device == "auto" else device, 1, backend)
+    compute = Compute.resolve("cpu" if device == "auto" and index != "cagra" else device, 1, backend)
     features = Features.from_bank(bank, model)
     result = evaluate(features, options, compute)
     report = result.report
@@ -293,7 +294,7 @@ def _search(
     if index == "exact":
         near = nearest(query, base, k, distance=distance, backend=backend, device=device)
         return near, {"index": index, "backend": near.backend}
-    approximate = build(index, base, distance)
+    approximate = build(index, base, distance, device, k)
     near = approximate.nearest(query, k)
     share, sample = recall(approximate, base, k, backend, device)
     return near, {

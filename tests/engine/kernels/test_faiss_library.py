@@ -5,7 +5,6 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +13,10 @@ from engine import doctor
 from engine.errors import Refused
 from engine.evals.fewshot.evaluate import Protocol, fewshot
 from engine.evals.neighbours import approximate, search
-from engine.kernels import faiss_library, topk
+from engine.kernels import device_neighbours, faiss_library, topk, vectors
 from engine.kernels.neighbours import choose_backend, nearest
 from engine.kernels.vectors import Vectors
+from tests.faiss_on_gpu import install
 from tests.pretended.session import pretend
 
 X = np.random.default_rng(0).normal(1.0, 0.5, (300, 8)).astype(np.float32)
@@ -93,29 +93,6 @@ def test_the_doctor_calls_it_absent(unusable: str) -> None:
     assert found.status == "absent" and unusable in found.detail and "embank[cpu]" in found.remedy
 
 
-class _OnGpu:
-    """faiss-cpu's exact search under faiss-gpu's names and limit: that build runs on no CPU."""
-
-    def __init__(self, real: Any) -> None:
-        self.real, self.made, self.searches = real, 0, list[int]()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-    def StandardGpuResources(self) -> object:
-        self.made += 1
-        return object()
-
-    def get_num_gpus(self) -> int:
-        return 1
-
-    def knn_gpu(self, resources: object, queries: Any, base: Any, k: int, *, metric: int, device: int) -> Any:
-        if k > 2048:
-            raise RuntimeError("'k <= getMaxKSelection(useCuvs)' failed: GPU index only supports k <= 2048")
-        self.searches.append(k)
-        return self.real.knn(queries, base, k, metric=metric)
-
-
 needs_faiss = pytest.mark.skipif(
     bool(faiss_library.unavailable_reason()), reason=faiss_library.unavailable_reason() or "works"
 )
@@ -129,41 +106,91 @@ def test_a_faiss_of_the_cpu_is_refused_on_cuda(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(Refused, match="built for the CPU alone") as caught:
         nearest(Vectors(X[:2]), Vectors(X), 1, backend="faiss", device="cuda:0")
     assert "embank[gpu]" in caught.value.remedy and "--backend array" in caught.value.remedy
-    monkeypatch.setitem(sys.modules, "faiss", _OnGpu(faiss))
+    assert "CPU alone" in faiss_library.gpu_unavailable_reason(0), "auto takes torch"
+    install(monkeypatch)
     with pytest.raises(Refused, match="sees 1 devices"):
         nearest(Vectors(X[:2]), Vectors(X), 1, backend="faiss", device="cuda:1")
 
 
 @needs_faiss
-@pytest.mark.parametrize("k", [2044, 2045, 2100])
+@pytest.mark.parametrize("k", [2043, 2044, 2100])
 def test_more_neighbours_than_a_gpu_finds_are_found_with_torch(
     k: int, monkeypatch: pytest.MonkeyPatch, imported_anew: None
 ) -> None:
-    gpu = _OnGpu(importlib.import_module("faiss"))
-    monkeypatch.setitem(sys.modules, "faiss", gpu)
-    monkeypatch.setattr(faiss_library, "unavailable_reason", lambda: "")
     base = np.random.default_rng(1).normal(size=(3000, 4)).astype(np.float32)
     key = np.arange(3000)
+    expected = nearest(Vectors(base[:6]), Vectors(base), k, keys=(key[:6], key), backend="array")
+    gpu = install(monkeypatch)
     with pretend():
         found = nearest(
             Vectors(base[:6]), Vectors(base), k, keys=(key[:6], key), backend="faiss", device="cuda:0"
         )
-    expected = nearest(Vectors(base[:6]), Vectors(base), k, keys=(key[:6], key), backend="array")
     np.testing.assert_array_equal(found.rows, expected.rows)
-    np.testing.assert_array_equal(found.distances, expected.distances)
-    assert bool(gpu.searches) == (k + 4 + 1 <= 2048), "k, a margin, and the query itself"
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=0, atol=1e-12)
+    fits = k + 4 + 1 <= 2048
+    assert bool(gpu.searches) == fits, "k, a margin, and the query itself"
+    assert found.backend == ("faiss" if fits else "array")
+
+
+@needs_faiss
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_faiss_searches_tensors_where_they_are(
+    distance: str, monkeypatch: pytest.MonkeyPatch, imported_anew: None
+) -> None:
+    """On the second device, which is made current for FAISS to follow torch's stream of it."""
+    key = np.arange(300) // 7
+    expected = nearest(Vectors(X), Vectors(X), 9, distance=distance, keys=(key, key), backend="array")
+    gpu = install(monkeypatch, count=2)
+    monkeypatch.setattr(vectors, "BLOCK_BYTES", 1)
+    vectors_of = Vectors(X)
+    with pretend(2) as device:
+        found = nearest(
+            vectors_of, vectors_of, 9, distance=distance, keys=(key, key), backend="faiss", device="cuda:1"
+        )
+        assert device.current_device() == 0
+        assert device.ledger.size("upload") <= X.nbytes + 2 * key.nbytes + 300 * 8
+        assert device.ledger.count("wait") <= 3
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=0, atol=1e-12)
+    assert set(gpu.devices) == {(1, 1)} and set(gpu.searches) == {9 + 4 + 7}
 
 
 @needs_faiss
 def test_one_set_of_gpu_resources_serves_a_process(
     monkeypatch: pytest.MonkeyPatch, imported_anew: None
 ) -> None:
-    gpu = _OnGpu(importlib.import_module("faiss"))
-    monkeypatch.setitem(sys.modules, "faiss", gpu)
-    monkeypatch.setattr(faiss_library, "unavailable_reason", lambda: "")
-    for _ in range(3):
-        nearest(Vectors(X[:5]), Vectors(X), 3, backend="faiss", device="cuda:0")
+    gpu = install(monkeypatch)
+    with pretend():
+        for _ in range(3):
+            nearest(Vectors(X[:5]), Vectors(X), 3, backend="faiss", device="cuda:0")
     assert gpu.made == 1 and len(gpu.searches) >= 3
+
+
+@needs_faiss
+@pytest.mark.parametrize(("worth", "slow"), [(1, "array"), (1, "faiss"), (10**6, "faiss")])
+def test_auto_takes_the_faster_on_the_first_block(
+    worth: int, slow: str, monkeypatch: pytest.MonkeyPatch, imported_anew: None
+) -> None:
+    """A clock that the test holds: it says that one of the two takes longer."""
+    expected = nearest(Vectors(X[:20]), Vectors(X), 5, backend="array")
+    gpu = install(monkeypatch)
+    monkeypatch.setattr(device_neighbours, "WORTH_MEASURING", worth)
+    monkeypatch.setattr(vectors, "BLOCK_BYTES", 1)
+    runs = iter(["array", "faiss"])
+
+    class Clock:
+        def __init__(self, device: str) -> None:
+            self.seconds = 2.0 if next(runs) == slow else 1.0
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr(device_neighbours, "Span", Clock)
+    with pretend():
+        found = nearest(Vectors(X[:20]), Vectors(X), 5, device="cuda:0")
+    assert found.backend == ("array" if worth > 1 or slow == "faiss" else "faiss")
+    assert len(gpu.searches) == (0 if worth > 1 else 2 if slow == "faiss" else 2 + 5), "of 5 blocks"
+    np.testing.assert_array_equal(found.rows, expected.rows)
 
 
 def test_candidates_say_what_does_without_faiss(unusable: str) -> None:
