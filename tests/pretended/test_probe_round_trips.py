@@ -104,6 +104,7 @@ def test_hessian_blocks_take_one_reading_more(device: Device, monkeypatch: pytes
     """Rare, separable classes at large C have blocks, all of which one reading chooses."""
     monkeypatch.setattr(design_matrix, "SMALL", 0)
     choices: list[tuple[int, bool]] = []
+    used: list[bool] = []
     choose = DeviceBlocks.choose
 
     def counted(self: DeviceBlocks, *args: Any) -> Any:
@@ -112,14 +113,16 @@ def test_hessian_blocks_take_one_reading_more(device: Device, monkeypatch: pytes
         choices.append((device.ledger.count("wait") - before, result[1]))
         return result
 
+    apply = DeviceBlocks.apply
     monkeypatch.setattr(DeviceBlocks, "choose", counted)
+    monkeypatch.setattr(DeviceBlocks, "apply", lambda *args: used.append(True) or apply(*args))
     rng = np.random.default_rng(8)
     x = rng.standard_normal((250, 5)).astype(np.float32)
     y = (x @ rng.standard_normal((5, 3)) > 2.5).astype(np.int64)
     C = np.logspace(0, 2, 3)
     run = Run(x, y, C)
     waited, turns = waits(device, run)
-    assert any(computed for _, computed in choices) and {waits for waits, _ in choices} == {1}
+    assert used and any(computed for _, computed in choices) and {waits for waits, _ in choices} == {1}
     assert waited <= CONSTANT + 3 * (turns / INTERVAL + 1)
     for found, expected in zip(run.fits, fit_many(x, y, C), strict=True):
         assert found.converged.all()
