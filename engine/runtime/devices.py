@@ -168,6 +168,19 @@ def device_memory(device: str) -> tuple[int, int]:
     return int(free), int(total)
 
 
+def free_device_bytes(device: str) -> int:
+    """Return the bytes of the device's memory that this process may still take; 0 on the CPU.
+
+    That is what is free, and what torch holds without using it.
+    """
+    if not device.startswith("cuda"):
+        return 0
+    import torch
+
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return device_memory(device)[0] + max(0, int(unused))
+
+
 def peak_device_bytes(device: str, *, reset: bool = False) -> int:
     """Return the peak of bytes allocated by torch on the device since the last reset; 0 on the CPU."""
     if not device.startswith("cuda"):
