@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.runtime import gpudirect
 from engine.runtime.devices import usable_cores
-from engine.runtime.streams import host_buffer
+from engine.runtime.streams import DeviceEvent, host_buffer
 from engine.runtime.uploads import BUFFER_BYTES, torch_dtype, upload
 from stores.bank.chunk_files import ChunkFiles, extended
 
@@ -44,7 +44,7 @@ def upload_embeddings(features: "FeatureSet", device: str) -> "torch.Tensor":
     files = features.chunk_files()
     if files is None:
         into = upload(features.array, device)
-        _finish(device)
+        DeviceEvent(device).wait()
         return into
     kind = torch_dtype(features.array.dtype)
     into = torch.empty((len(features), features.dim), dtype=kind, device=device)
@@ -126,12 +126,3 @@ def _read(
         part = buffer[start : min(start + step, size)]
         parts.append((part, pool.submit(files.read_into, piece.chunk, piece.start + start, part)))
     return parts
-
-
-def _finish(device: str) -> None:
-    """Wait for what the current stream has been given."""
-    import torch
-
-    event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(device))
-    event.synchronize()

@@ -13,6 +13,7 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
+from engine.runtime.streams import DeviceEvent
 from stores.backends import disk
 from stores.bank.chunk_files import ChunkFiles
 
@@ -60,32 +61,31 @@ def read(files: ChunkFiles, into: "torch.Tensor") -> bool:
         # Without this, kvikio would silently read through the host where a file system has no GPUDirect.
         with kvikio.defaults.set("compat_mode", kvikio.CompatMode.OFF):
             return _read_all(kvikio, files, into)
-    except Exception:  # of a file system or driver without it: the host's route says what is wrong with a file
+    except Exception:  # no GPUDirect on this file system; what is wrong with a file, the host's route says
         return False
 
 
 def _read_all(kvikio: Any, files: ChunkFiles, into: "torch.Tensor") -> bool:
     import torch
 
-    _wait(into)  # kvikio knows nothing of torch's streams: the memory may be in use until there
+    # kvikio knows nothing of torch's streams, and the memory may be in use until there.
+    DeviceEvent(str(into.device)).wait()
     target = into.view(torch.uint8).view(-1)
     opened: list[Any] = []
     reads: list[tuple[Any, int]] = []
     try:
-        with torch.cuda.device(into.device):
-            for index, path in enumerate(files.paths):
-                disk.refuse_special(path, os.lstat(path))
-                start = index * files.payload
-                size = min(files.payload, files.size - start)
-                opened.append(kvikio.CuFile(path, "r"))
-                reads.append((opened[-1].pread(target[start : start + size], size), size))
-            whole = all([future.get() == size for future, size in reads])
+        for index, path in enumerate(files.paths):
+            disk.refuse_special(path, os.lstat(path))
+            start = index * files.payload
+            size = min(files.payload, files.size - start)
+            opened.append(kvikio.CuFile(path, "r"))
+            reads.append((opened[-1].pread(target[start : start + size], size), size))
+            return all(future.get() == size for future, size in reads)
     finally:
         for future, _ in reads:  # none may write to memory that is given back
             _settled(future)
         for file in opened:
             file.close()
-    return whole
 
 
 def _settled(future: Any) -> None:
@@ -94,14 +94,6 @@ def _settled(future: Any) -> None:
             future.get()
     except Exception:
         return
-
-
-def _wait(tensor: "torch.Tensor") -> None:
-    import torch
-
-    event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(tensor.device))
-    event.synchronize()
 
 
 def _kvikio() -> Any:

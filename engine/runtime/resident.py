@@ -1,8 +1,8 @@
 """Matrices of features that stay on a device for all evaluations of this process.
 
-Embeddings of a sealed feature never change: a copy is found again by the digest of its seal, whoever opens the
-bank. The least recently used copies are dropped where another does not fit, and `release_resident` drops all;
-the memory is free once no evaluation uses it.
+Embeddings of a sealed feature never change: a copy is found again by the digest of its seal, whoever opens
+the bank. The least recently used copies are dropped where another does not fit, and `release_resident` drops
+all; the memory is free once no evaluation uses it.
 """
 
 import os
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from engine.runtime.bank_uploads import upload_embeddings
 from engine.runtime.devices import free_device_bytes, release_cached
+from engine.runtime.streams import DeviceEvent
 
 if TYPE_CHECKING:
     import torch
@@ -53,28 +54,38 @@ def resident_embeddings(
         needed = features.array.nbytes
         if memory is not None and needed > SHARE * memory:
             return None
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-        if not _make_room(needed, device):
-            return None
-        _cache[key] = upload_embeddings(features, device)
-        return _cache[key]
+        if key not in _cache:
+            if not _make_room(needed, device):
+                return None
+            _cache[key] = upload_embeddings(features, device)
+        _cache.move_to_end(key)
+        return _used_here(_cache[key])
 
 
 def resident_copy(
-    nbytes: int, device: str, memory: int | None, copy: "Callable[[], torch.Tensor]"
+    copies: "dict[str, torch.Tensor]",
+    nbytes: int,
+    device: str,
+    memory: int | None,
+    copy: "Callable[[], torch.Tensor]",
 ) -> "torch.Tensor | None":
-    """Return a copy of another array on a device, which is the caller's alone; None as above.
+    """Return the copy of another array on a device, made unless it is there; None as above.
 
     Args:
-        nbytes: that it takes.
+        copies: the owner's, by device.
+        nbytes: that a copy takes.
         memory: as for `resident_embeddings`.
         copy: makes it.
     """
     with _lock:
-        allowed = memory is None or nbytes <= SHARE * memory
-        return copy() if allowed and _make_room(nbytes, device) else None
+        if memory is not None and nbytes > SHARE * memory:
+            return None
+        if device not in copies:
+            if not _make_room(nbytes, device):
+                return None
+            copies[device] = copy()
+            DeviceEvent(device).wait()  # other streams may use it next
+        return _used_here(copies[device])
 
 
 def release_resident(device: str | None = None) -> None:
@@ -83,6 +94,14 @@ def release_resident(device: str | None = None) -> None:
         for key in [key for key in _cache if device in (None, key[3])]:
             del _cache[key]
             release_cached(key[3])
+
+
+def _used_here(copy: "torch.Tensor") -> "torch.Tensor":
+    """Say that the current stream uses a copy: its memory is not given to others before that has ended."""
+    import torch
+
+    copy.record_stream(torch.cuda.current_stream(copy.device))
+    return copy
 
 
 def _make_room(needed: int, device: str) -> bool:

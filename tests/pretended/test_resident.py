@@ -1,6 +1,5 @@
 """Features that stay on the device: uploaded once for all evaluations, checked as they pass, given back."""
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,4 +212,4 @@ def test_chunk_files_say_how_much_of_them_is_rows(path: Path) -> None:
     files = _opened(path).source.features.chunk_files()  # type: ignore[union-attr]
     assert isinstance(files, ChunkFiles)
     assert files.size == SIZE and files.payload == 64 * DIM * 2 and len(files.paths) == 4
-    assert all(os.path.getsize(file) == files.payload + 4 for file in files.paths)
+    assert all(file.stat().st_size == files.payload + 4 for file in files.paths)

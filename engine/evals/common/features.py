@@ -240,17 +240,10 @@ class Features:
         with device_faults():
             if self.source is not None:
                 return resident_embeddings(self.source.features, device, memory)
-            if device not in self._copies:
-                copy = resident_copy(self.array.nbytes, device, memory, lambda: _copied(self.array, device))
-                if copy is None:
-                    return None
-                self._copies[device] = copy
-            return self._copies[device]
-
-    @cached_property
-    def _copies(self) -> dict[str, Any]:
-        """Copies of a user's array, by device."""
-        return {}
+            copies = self.__dict__.setdefault("_copies", {})  # at once, for several threads
+            return resident_copy(
+                copies, self.array.nbytes, device, memory, lambda: _copied(self.array, device)
+            )
 
     @cached_property
     def labels(self) -> Labels:
