@@ -80,7 +80,7 @@ def _read_all(kvikio: Any, files: ChunkFiles, into: "torch.Tensor") -> bool:
             size = min(files.payload, files.size - start)
             opened.append(kvikio.CuFile(path, "r"))
             reads.append((opened[-1].pread(target[start : start + size], size), size))
-            return all(future.get() == size for future, size in reads)
+        return all(future.get() == size for future, size in reads)
     finally:
         for future, _ in reads:  # none may write to memory that is given back
             _settled(future)
