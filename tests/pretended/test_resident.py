@@ -1,5 +1,7 @@
 """Features that stay on the device: uploaded once for all evaluations, checked as they pass, given back."""
 
+import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +17,12 @@ from engine.kernels.logistic.solver import Options as FitOptions
 from engine.kernels.logistic.solver import fit
 from engine.runtime import bank_uploads, resident
 from engine.runtime.resident import release_resident
+from stores.backends.location import ObjectPath
 from stores.bank.chunk_files import ChunkFiles
 from stores.bank.reader import Bank
-from stores.bank.sealed_files import _Mapped
+from stores.bank.sealed_files import _Fetched, _Mapped
 from stores.errors import BankError
+from tests.contracts.memory_backend import SCHEME, MemoryBackend, registered
 from tests.pretended.streams import Device
 from tests.probe_banks import DIM, FIRST, ROWS, SECOND, make_probe_bank
 from tests.stores.banks import flip
@@ -79,7 +83,9 @@ def test_the_numbers_are_the_banks_and_nothing_waits_but_for_events(
     assert matrix.dtype == torch.float16 and matrix.shape == (ROWS, DIM)
     np.testing.assert_array_equal(matrix.cpu().numpy(), features.array)
     before = [e for e in device.ledger.entries if e.place.startswith("engine")]
-    assert {e.cause for e in before if e.kind == "wait"} == {"event"}
+    pieces = 4 * -(-64 * DIM * 2 // buffer)
+    # Each buffer is waited for before its reuse, and the last copy before others may see the tensor.
+    assert [e.cause for e in before if e.kind == "wait"] == ["event"] * (pieces - 2 + 1)
     assert sum(size for size, _ in _uploads(device)) == SIZE
 
 
@@ -117,6 +123,49 @@ def test_damage_below_the_file_system_is_found_by_the_checksum(
     assert "embank bank repair" in error.value.remedy and error.value.exit_code == 2
     assert not resident._cache
     assert _opened(bank, SECOND).on(PLACE) is not None
+
+
+@pytest.fixture
+def fetched(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectPath]:
+    """The bank in an object store; the folder `cache` is there for copies."""
+    monkeypatch.setenv("EMBANK_CACHE", str(tmp_path / "cache"))
+    storage, root = MemoryBackend(), ObjectPath(SCHEME, "bucket", "bank")
+    for file in path.rglob("*"):
+        if file.is_file():
+            storage.files[root / file.relative_to(path).as_posix()] = file.read_bytes()
+    with registered(storage):
+        yield root
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_bank_in_an_object_store_is_uploaded_once(
+    fetched: ObjectPath, path: Path, device: Device, cache: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not cache:
+        monkeypatch.setenv("EMBANK_CACHE", "")
+    matrices = [Features.from_bank(str(fetched), FIRST).on(PLACE) for _ in range(2)]
+    assert matrices[0] is matrices[1]
+    np.testing.assert_array_equal(matrices[0].cpu().numpy(), _opened(path).array)
+    copies = _uploads(device)
+    assert sum(size for size, _ in copies) == SIZE and all(pinned for _, pinned in copies)
+
+
+def test_a_decayed_copy_of_an_object_is_named_and_fetched_again(
+    fetched: ObjectPath, tmp_path: Path, device: Device
+) -> None:
+    features = Features.from_bank(str(fetched), FIRST)
+    assert features.array.size  # which fetches it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Fetched, "_fill", lambda *_: None)
+        (copy,) = (tmp_path / "cache").glob("banks/*/*resnet18*/embedding/c/0/0")
+        flip(copy)
+        with pytest.raises(BankError, match=r"Chunk 0 .*CRC-32C") as error:
+            features.on(PLACE)
+    remedy = re.match("remove (.*), which holds copies", error.value.remedy)
+    assert remedy
+    shutil.rmtree(remedy[1])
+    again = Features.from_bank(str(fetched), FIRST)
+    np.testing.assert_array_equal(again.on(PLACE).cpu().numpy(), again.array)
 
 
 def test_what_does_not_fit_is_brought_in_parts(
