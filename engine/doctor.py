@@ -58,6 +58,7 @@ def examine(directory: Path = Path()) -> list[Finding]:
         ("store", _store),
         ("faiss", _faiss),
         ("cuml", _cuml),
+        ("kvikio", _kvikio),
         ("dask", _dask),
         ("timm", lambda: _optional("timm", "timm/NAME models", "timm")),
         ("embedded weights", _embedded),
@@ -210,6 +211,20 @@ def _cuml() -> Finding:
     except Exception as error:  # costs one backend of the probe, not the main job
         reason = " ".join(str(error).split())[:160]
         return Finding("cuml", "absent", f"its import fails ({type(error).__name__}: {reason})", remedy)
+
+
+def _kvikio() -> Finding:
+    from engine.runtime import gpudirect
+
+    if reason := gpudirect.unavailable_reason():
+        return Finding(
+            "kvikio",
+            "absent",
+            f"{reason}; a bank's features reach a GPU through the host's memory",
+            "optional, beside a GPU and drives with GPUDirect Storage: pip install kvikio-cu13",
+        )
+    detail = f"kvikio {gpudirect.version()}, GPUDirect Storage: used where a bank's file system has it"
+    return Finding("kvikio", "ok", detail)
 
 
 def _dask() -> Finding:

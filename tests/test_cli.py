@@ -251,6 +251,7 @@ def test_doctor_knows_this_machine() -> None:
     found = embank("doctor", "--json").json
     names = {f["name"]: f for f in found["findings"]}
     assert {"gpu", "driver", "dali", "faiss", "cuml", "dask", "image codecs", "disk", "memory"} <= set(names)
+    assert "kvikio" in names
     assert found["ok"] is True
     for finding in found["findings"]:
         assert finding["status"] == "ok" or finding["detail"]

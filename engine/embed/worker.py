@@ -37,6 +37,7 @@ from engine.runtime import (
     release_cached,
     side_stream,
 )
+from engine.runtime.resident import release_resident
 from stores.bank.amend import amend_chunk
 from stores.bank.commit import Committer
 from stores.bank.contents import contents_of_bank
@@ -279,6 +280,7 @@ class Resident:
         self.decoder.close()
         self.decoder = decoder_of(self.work.rendering, self.work.runtime, self.work.options, self.batch_size)
         gc.collect()  # the failed pass and its error refer to each other
+        release_resident(self.work.runtime.device)
         release_cached(self.work.runtime.device)
 
     def batches(self, task: ChunkTask) -> Iterator[Sequence[int]]:

@@ -146,6 +146,11 @@ class DeviceEvent:
             self._event = torch.cuda.Event()
             self._event.record(torch.cuda.current_stream(device))
 
+    def wait(self) -> None:
+        """Wait until the device has come to this point."""
+        if self._event is not None:
+            self._event.synchronize()
+
     def make_current_stream_wait(self, *tensors: "torch.Tensor") -> None:
         """Make later work of the current stream wait for this point, and keep the tensors' memory for it."""
         if self._event is None:

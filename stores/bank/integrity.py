@@ -106,12 +106,17 @@ def ensure(
     elif broken:
         path, reason = next(iter(broken.items()))
         others = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        raise BankError(
-            f"{describe(path)} of feature {feature} is damaged: {path}: {reason}{others}",
-            "Nothing is evaluated that differs from what was written",
-            f"run `embank bank repair {root}`",
-        )
+        raise damaged(feature, path, f"{reason}{others}", f"run `embank bank repair {root}`")
     remember(root, feature, seal, {**known, **now})
+
+
+def damaged(feature: str, path: str, reason: str, remedy: str) -> BankError:
+    """Return the error that names a damaged file of a sealed feature by its relative path."""
+    return BankError(
+        f"{describe(path)} of feature {feature} is damaged: {path}: {reason}",
+        "Nothing is evaluated that differs from what was written",
+        remedy,
+    )
 
 
 def unverified(

@@ -17,6 +17,7 @@ from stores.backends.base import Backend
 from stores.backends.location import Place, place
 from stores.backends.registry import backend_of
 from stores.bank import columns, document_schemas, documents, integrity, summary
+from stores.bank.chunk_files import ChunkFiles
 from stores.bank.feature_info import FeatureInfo
 from stores.bank.keys import CONTENT_BYTES, STATUS_OK, Failure, FeatureKey
 from stores.bank.layout import MANIFEST, RUN_DOCUMENT, SIDE, FeatureLayout, Grid, images_key
@@ -306,9 +307,29 @@ class FeatureSet:
         return np.equal(self.status, STATUS_OK)
 
     def _map(self, array: str, dtype: np.dtype[Any], tail: tuple[int, ...]) -> npt.NDArray[Any]:
-        layout = self._layout
-        chunks = [layout.chunk_file(array, index) for index in range(layout.grid.chunks)]
-        return self._files.chunks(chunks, layout.payload(array), dtype, tail)[: self.bank.rows]
+        chunks, payload = self._chunks(array), self._layout.payload(array)
+        return self._files.chunks(chunks, payload, dtype, tail)[: self.bank.rows]
+
+    def _chunks(self, array: str) -> builtins.list[str]:
+        return [self._layout.chunk_file(array, index) for index in range(self._layout.grid.chunks)]
+
+    def chunk_files(self) -> ChunkFiles | None:
+        """Return the files of the embeddings, for a reader that copies all of them and their checksums.
+
+        Files that have changed since they were last verified are verified again.
+
+        Returns:
+            None where `array` is memory, which was verified as it arrived.
+
+        Raises:
+            BankError: a chunk is missing or damaged. MachineFault: the storage fails.
+        """
+        chunks, payload = self._chunks("embedding"), self._layout.payload("embedding")
+        at_hand = self._files.local(chunks) if chunks else None
+        if at_hand is None:
+            return None
+        size = payload // self.bank.chunk_rows * self.bank.rows
+        return ChunkFiles(self.name, tuple(chunks), tuple(at_hand[0]), payload, size, at_hand[1])
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:

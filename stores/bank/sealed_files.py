@@ -71,6 +71,18 @@ class SealedFiles(ABC):
             BankError: a chunk is missing or damaged. MachineFault: the storage fails, or the disk is full.
         """
 
+    @abstractmethod
+    def local(self, relatives: Sequence[str]) -> tuple[list[Path], str] | None:
+        """Find chunk files on this machine, and verify those that have changed since they were last verified.
+
+        Returns:
+            Their paths, and what helps where one turns out to be damaged; None where `chunks` gives memory
+            that was verified as it arrived.
+
+        Raises:
+            BankError, MachineFault: as `chunks`.
+        """
+
 
 def sealed_files(
     backend: Backend[Any], root: Place, feature: str, seal: bytes, promises: integrity.Promises
@@ -91,6 +103,12 @@ class _Mapped(SealedFiles):
         self, relatives: Sequence[str], payload: int, dtype: np.dtype[Any], tail: tuple[int, ...]
     ) -> npt.NDArray[Any]:
         return self.backend.map_chunks([self.root / path for path in relatives], payload, dtype, tail)
+
+    def local(self, relatives: Sequence[str]) -> tuple[list[Path], str] | None:
+        self.ensure()
+        paths = [self.backend.local_path(self.root / path) for path in relatives]
+        here = [path for path in paths if path is not None]
+        return (here, f"run `embank bank repair {self.root}`") if len(here) == len(paths) else None
 
 
 class _Fetched(SealedFiles):
@@ -113,16 +131,31 @@ class _Fetched(SealedFiles):
     def chunks(
         self, relatives: Sequence[str], payload: int, dtype: np.dtype[Any], tail: tuple[int, ...]
     ) -> npt.NDArray[Any]:
+        copies = self._copies(relatives)
+        if copies is None:
+            return self._in_memory(relatives, payload, dtype, tail)
+        return map_chunks(copies, payload, dtype, tail)
+
+    def local(self, relatives: Sequence[str]) -> tuple[list[Path], str] | None:
+        copies = self._copies(relatives)
+        if copies is None:
+            return None
+        home = copies[0].parents[relatives[0].count("/")]
+        return copies, f"remove {home}, which holds copies, and run the same command again"
+
+    def _copies(self, relatives: Sequence[str]) -> list[Path] | None:
+        """Fetch what is missing in the cache folder; None where there is none to be trusted."""
         folder = private.cache_folder()
-        if folder is not None:
-            home = folder / "banks" / hashlib.sha256(self.seal).hexdigest()
-            copies = [home / relative for relative in relatives]
-            objection = private.objection_below(folder, copies)
-            if not objection:
-                self._fill(home, relatives)
-                return map_chunks(copies, payload, dtype, tail)
+        if folder is None:
+            return None
+        home = folder / "banks" / hashlib.sha256(self.seal).hexdigest()
+        copies = [home / relative for relative in relatives]
+        objection = private.objection_below(folder, copies)
+        if objection:
             private.distrust_cache(objection)
-        return self._in_memory(relatives, payload, dtype, tail)
+            return None
+        self._fill(home, relatives)
+        return copies
 
     def _in_memory(
         self, relatives: Sequence[str], payload: int, dtype: np.dtype[Any], tail: tuple[int, ...]

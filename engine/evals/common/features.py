@@ -23,6 +23,7 @@ from engine.evals.common.advice import name_column
 from engine.evals.common.labels import Labels, group_codes, label_codes, text_codes
 from engine.evals.common.splits import SplitRows, split_rows
 from engine.kernels.float16 import finite_rows
+from engine.runtime import device_faults
 from stores.bank.image_ids import image_ids
 from stores.bank.layout import COLUMNS, MANIFEST
 from stores.bank.reader import Bank, FeatureSet
@@ -212,6 +213,38 @@ class Features:
         shape = f"{len(self):,} x {self.array.shape[1]} {kind}"
         return f"Features({self.title}{where}: {shape}, {int(self.ok.sum()):,} usable)"
 
+    def on(self, device: str, memory: int | None = None) -> Any:
+        """Return the matrix on a device, where it stays for further evaluations.
+
+        Embeddings of a bank are uploaded once for all evaluations of this process that compute there,
+        whoever opened the bank (`engine.runtime.resident`). A copy of a user's array belongs to this object,
+        and does not follow changes of the array.
+
+        Args:
+            device: `cpu` or `cuda:N`.
+            memory: bytes that the evaluation may take (`Compute.memory`); None for what is free.
+
+        Returns:
+            [N, d] in the stored precision: a torch tensor on the device, shared, so not to be written to;
+            on the CPU the array itself. None where the device has no room.
+
+        Raises:
+            BankError: a chunk is missing or damaged. MachineFault: the storage or the device fails.
+        """
+        if is_torch(self.array) and self.array.device == _torch_device(device):
+            return self.array
+        if device == "cpu":
+            return self.array.detach().cpu() if is_torch(self.array) else self.array
+        from engine.runtime.resident import resident_copy, resident_embeddings
+
+        with device_faults():
+            if self.source is not None:
+                return resident_embeddings(self.source.features, device, memory)
+            copies = self.__dict__.setdefault("_copies", {})  # at once, for several threads
+            return resident_copy(
+                copies, self.array.nbytes, device, memory, lambda: _copied(self.array, device)
+            )
+
     @cached_property
     def labels(self) -> Labels:
         """Codes int64 [N], -1 without a label, and what they stand for."""
@@ -322,6 +355,23 @@ def is_torch(array: Any) -> bool:
     """Return whether an array is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")  # whoever has a tensor has imported it
     return torch is not None and isinstance(array, torch.Tensor)
+
+
+def _torch_device(device: str) -> Any:
+    import torch
+
+    return torch.device(device)
+
+
+def _copied(array: Any, device: str) -> Any:
+    """Copy a user's array or tensor to a CUDA device."""
+    from engine.runtime import upload
+
+    if not is_torch(array):
+        return upload(array, device)
+    array = array.detach()
+    known_to_numpy = array.device.type == "cpu" and str(array.dtype) != "torch.bfloat16"
+    return upload(array.numpy(), device) if known_to_numpy else array.to(device)
 
 
 def _finite(array: Any) -> NDArray[np.bool_]:

@@ -97,7 +97,7 @@ def evaluate_together(
     clock.lap("pools")
     keys = [str(place) for place in range(len(features))]
     predictors = {
-        key: predictor(model.array, protocol.distance, compute)
+        key: predictor(model, protocol.distance, compute)
         for key, model, compute in zip(keys, features, computes, strict=True)
     }
     clock.lap("device")

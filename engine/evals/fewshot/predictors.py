@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.common.compute import Compute
-from engine.evals.common.features import is_torch
+from engine.evals.common.features import Features, is_torch
 from engine.kernels import faiss_library, prototypes
 from engine.kernels.episodes import Episodes
-from engine.runtime import float32_products
+from engine.runtime import float32_products, upload
 
 #: More threads than this bring no further speed.
 _MOST_THREADS = 16
+#: Bytes of features brought to a device at a time where it has no room for all of them.
+_PART_BYTES = 256 << 20
 
 Predictor = Callable[[Episodes], NDArray[np.int16]]
 
@@ -30,11 +32,12 @@ def check_backend_here(compute: Compute) -> None:
         )
 
 
-def predictor(array: Any, distance: str, compute: Compute) -> Predictor:
+def predictor(features: Features, distance: str, compute: Compute) -> Predictor:
     """Return the kernel that classifies queries by these features, which are brought to the device.
 
+    Where the device has no room for all of them, those of a few episodes are brought at a time.
+
     Args:
-        array: [N, d], numpy or torch.
         distance: one of `engine.kernels.prototypes.DISTANCES`.
 
     Raises:
@@ -44,11 +47,14 @@ def predictor(array: Any, distance: str, compute: Compute) -> Predictor:
     check_backend_here(compute)
     if compute.backend == "faiss":
         faiss_library.import_faiss("backend 'faiss'", "use --backend array, which gives the same answers")
-        return partial(_by_faiss, prototypes.as_float(_on_cpu(array)), known)
+        return partial(_by_faiss, prototypes.as_float(_on_cpu(features.array)), known)
     if compute.device == "cpu":
         workers = min(compute.threads, _MOST_THREADS)
-        return partial(_by_array, prototypes.as_float(_on_cpu(array)), known, workers)
-    return partial(_by_device, _on_device(array, compute.device), known)
+        return partial(_by_array, prototypes.as_float(_on_cpu(features.array)), known, workers)
+    resident = features.on(compute.device, compute.memory)
+    if resident is None:
+        return partial(_in_parts, features.array, compute.device, known)
+    return partial(_by_device, resident, known)
 
 
 def _by_array(
@@ -71,8 +77,26 @@ def _on_cpu(array: Any) -> NDArray[Any]:
     return on_host
 
 
-def _on_device(array: Any, device: str) -> Any:
-    """Copy an array to a tensor on the device."""
+def _in_parts(array: Any, device: str, distance: prototypes.Distance, drawn: Episodes) -> NDArray[np.int16]:
+    """Classify a few episodes at a time, with their features alone on the device."""
+    per_episode = (drawn.support[:1].size + drawn.query[:1].size) * array.shape[1] * array.dtype.itemsize
+    step = max(1, _PART_BYTES // max(1, per_episode))
+    answers = []
+    for start in range(0, len(drawn), step):
+        support, query = (rows[start : start + step] for rows in (drawn.support, drawn.query))
+        rows, places = np.unique(np.concatenate([support.ravel(), query.ravel()]), return_inverse=True)
+        near, far = np.split(places.ravel(), [support.size])
+        part = Episodes(
+            drawn.classes[start : start + step], near.reshape(support.shape), far.reshape(query.shape)
+        )
+        answers.append(_by_device(_taken(array, rows, device), distance, part))
+    return np.concatenate(answers)
+
+
+def _taken(array: Any, rows: NDArray[np.intp], device: str) -> Any:
+    """Copy rows to a tensor on the device."""
+    if not is_torch(array):
+        return upload(array, device, rows)
     import torch
 
-    return array.to(device) if is_torch(array) else torch.tensor(array, device=device)
+    return array[torch.from_numpy(rows).to(array.device)].to(device)
