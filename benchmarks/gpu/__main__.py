@@ -43,18 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_plan(checks, 60 * options.minutes - START_S, options, timings))
         return 0
     device = _device(options.device, options.quick)
-    results = Results.begin(options.out, device, options.quick, options.minutes, resume=options.resume)
+    command = list(sys.argv[1:] if arguments is None else arguments)
+    results = Results.begin(
+        options.out, device, options.quick, options.minutes, command, resume=options.resume
+    )
     start_s = START_S if device.startswith("cuda") else 0.0
     remaining_s = 60 * options.minutes - start_s - (time.time() - started)
     print(_plan(results.to_do(checks), remaining_s, options, timings), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     results.write()
     deadline = started + 60 * options.minutes
-    command = [sys.executable, "-m", "benchmarks.gpu", "--worker", "-o", str(options.out.resolve())]
-    command += ["--deadline", str(deadline), "--only", options.only]
-    command += [] if options.timings is None else ["--timings", str(options.timings.resolve())]
+    worker = [sys.executable, "-m", "benchmarks.gpu", "--worker", "-o", str(options.out.resolve())]
+    worker += ["--deadline", str(deadline), "--only", options.only]
+    worker += [] if options.timings is None else ["--timings", str(options.timings.resolve())]
     with _work_folder(options.work) as folder:
-        supervise(options.out, deadline, checks, [*command, "--work", str(folder)])
+        supervise(options.out, deadline, checks, [*worker, "--work", str(folder)])
     print((options.out / "results.md").read_text(encoding="utf-8"))
     return 1 if Results.read(options.out).counts["failed"] else 0
 

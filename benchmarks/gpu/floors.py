@@ -94,7 +94,7 @@ def reading(
 
     Args:
         name, measured, unit: as the attributes of `Reading`.
-        bounds: of the measured work, or of one item of a rate; at least one.
+        bounds: of the measured work, or of one item of a rate; at least one. An amount of 0 was not counted.
         ceilings: name -> amounts a second.
     """
     bounds = tuple(bounds)
@@ -102,6 +102,8 @@ def reading(
     if missing := sorted({bound.ceiling for bound in bounds} - set(ceilings)):
         reason = f"{NOT_MEASURED}: {'; '.join(missing)}"
         return Reading(name, measured, unit, bound_by=reason, formulas=formulas)
+    if uncounted := [bound.formula for bound in bounds if bound.amount <= 0]:
+        return Reading(name, measured, unit, bound_by=f"not counted: {uncounted[0]}", formulas=formulas)
     seconds, by = max((bound.amount / ceilings[bound.ceiling], bound.by) for bound in bounds)
     if unit in _TIMES:
         floor = seconds / _TIMES[unit]

@@ -1,4 +1,4 @@
-"""Packages that checks need: absent ones skip a check, visibly; installed ones that fail to import fail it."""
+"""Packages that checks need: an absent one skips a check, visibly; one that fails to import fails it."""
 
 import importlib
 import importlib.metadata

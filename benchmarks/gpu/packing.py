@@ -42,8 +42,9 @@ class Plan(Generic[C]):
         """Return the plan as Markdown."""
         rows = [["runs", check.kind, check.name, f"{seconds:.0f}"] for check, seconds in self.runs]
         rows += [["left out", check.kind, check.name, f"{seconds:.0f}"] for check, seconds in self.left]
-        head = f"{minutes:g} minutes: {len(self.runs)} checks of {self.seconds:.0f} s, {len(self.left)} left out"
-        return f"{head}. What ends early makes room.\n\n" + markdown_table(["", "kind", "check", "s"], rows)
+        counts = f"{len(self.runs)} checks of {self.seconds:.0f} s, {len(self.left)} left out"
+        head = f"{minutes:g} minutes: {counts}. What ends early makes room.\n\n"
+        return head + markdown_table(["", "kind", "check", "s"], rows)
 
 
 def in_order(checks: Iterable[C]) -> list[C]:
@@ -52,7 +53,7 @@ def in_order(checks: Iterable[C]) -> list[C]:
 
 
 def pack(checks: Sequence[C], seconds: float, expected: Callable[[C], float]) -> Plan[C]:
-    """Take each check in turn that still fits into the time; one that does not fit makes way for smaller ones.
+    """Take each check in turn that still fits; one that does not makes way for smaller ones.
 
     Args:
         checks: in order of value.

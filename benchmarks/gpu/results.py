@@ -1,7 +1,7 @@
 """The suite's results on disk, as JSON and as Markdown; both files are rewritten after every check."""
 
 import json
-import sys
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +34,9 @@ class Results:
     outcomes: list[Outcome] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, folder: Path, device: str, quick: bool, minutes: float, *, resume: bool) -> "Results":
+    def begin(
+        cls, folder: Path, device: str, quick: bool, minutes: float, command: Sequence[str], *, resume: bool
+    ) -> "Results":
         """Return results for a new run on this machine: the first, or with `resume` the next of those there.
 
         Raises:
@@ -44,9 +46,11 @@ class Results:
         if resume and (folder / "results.json").exists():
             results = cls.read(folder)
             if (results.device, results.quick) != (device, quick):
-                raise SystemExit(f"{folder} has results of {results.device}, quick {results.quick}: name another")
+                there = f"{results.device}, {'tiny' if results.quick else 'full'} sizes"
+                raise SystemExit(f"{folder} has results of {there}: name another folder")
         facts = {**machine(), **packages.presence(), "packages": packages.all_versions()}
-        results.runs.append({**facts, "command": sys.argv, "minutes": minutes})
+        words = ["python", "-m", "benchmarks.gpu", *command]
+        results.runs.append({**facts, "command": shlex.join(words), "minutes": minutes})
         return results
 
     @classmethod
@@ -58,6 +62,8 @@ class Results:
     def of_file(cls, file: Path) -> "Results":
         """Read a file, whatever it is called."""
         body = json.loads(file.read_text(encoding="utf-8"))
+        if body.get("schema") != SCHEMA:
+            raise SystemExit(f"{file} is of another version of the suite: name another folder")
         outcomes = [Outcome(**check) for check in body["checks"]]
         return cls(file.parent, body["device"], body["quick"], body["runs"], outcomes)
 
@@ -134,7 +140,8 @@ class Results:
             table = markdown_table(["proof", "result", "found", "limit", "seconds"], rows)
             parts.append("## Against the CPU\n\n" + table)
         if self.readings:
-            parts.append("## Rates and their floors\n\n" + _rates(self.readings))
+            note = "Tiny sizes of small models; the work is stated for full ones.\n\n" if self.quick else ""
+            parts.append("## Rates and their floors\n\n" + note + _rates(self.readings))
         parts += [_measured(o) for o in self.outcomes if o.kind == "measurement" and o.status != "skipped"]
         skipped = [[o.name, o.reason] for o in self.outcomes if o.status == "skipped"]
         if skipped:
@@ -154,7 +161,7 @@ class Results:
         facts = self.runs[number]
         rows = [
             ["run", f"{number + 1} of {len(self.runs)}, {facts['minutes']:g} minutes"],
-            ["command", " ".join(facts["command"])],
+            ["command", facts["command"]],
             ["date", facts["date"]],
             ["commit", facts["commit"]],
             ["device", f"{self.device}: {_devices(facts) or 'no CUDA device'}"],
@@ -165,7 +172,7 @@ class Results:
             rows += [
                 ["driver", facts["driver"] or "none"],
                 ["built for", toolkit or "the CPU"],
-                ["processor", f"{facts['processor']}, {facts['cores']} cores"],
+                ["processor", f"{_processor(facts)}, {facts['memory_bytes'] / 2**30:.0f} GiB"],
                 ["versions", ", ".join(f"{name} {version}" for name, version in _listed(facts).items())],
             ]
         if self.quick:
@@ -174,7 +181,13 @@ class Results:
 
 
 def _devices(facts: dict[str, Any]) -> str:
-    return "; ".join(f"{d['name']}, {d['memory'] / 2**30:.0f} GiB, {d['capability']}" for d in facts["devices"])
+    return "; ".join(
+        f"{d['name']}, {d['memory'] / 2**30:.0f} GiB, {d['capability']}" for d in facts["devices"]
+    )
+
+
+def _processor(facts: dict[str, Any]) -> str:
+    return f"{facts['processor']}, {facts['cores']} cores"
 
 
 def _listed(facts: dict[str, Any]) -> dict[str, str]:
@@ -187,7 +200,7 @@ def _line(facts: dict[str, Any]) -> str:
     torch = facts["versions"].get("torch", "absent")
     return (
         f"{_devices(facts)}; driver {facts['driver'] or 'unknown'}; {toolkit}; torch {torch}; "
-        f"{facts['processor']}, {facts['cores']} cores; commit {facts['commit'][:12]}; {facts['date'][:10]}."
+        f"{_processor(facts)}; commit {facts['commit'][:12]}; {facts['date'][:10]}."
     )
 
 

@@ -107,9 +107,7 @@ class Outcome:
 _CHECKS: dict[str, Check] = {}
 
 
-def proof(
-    name: str, *, seconds: float, rank: int = 50, needs: tuple[str, ...] = ()
-) -> Callable[[Any], Any]:
+def proof(name: str, *, seconds: float, rank: int = 50, needs: tuple[str, ...] = ()) -> Callable[[Any], Any]:
     """Register a function of a Context that checks whether the device computes the same as the CPU.
 
     Raises:

@@ -51,14 +51,11 @@ def _bank(root: Path, rows: int, dim: int) -> Bank:
     embeddings = np.lib.format.open_memmap(root / "whole.npy", "w+", np.float16, (rows, dim))
     bank = written_bank(root / "bank", rows, dim, embeddings)
     embeddings.flush()
-    # Files are stamped only if they are not too recent, which in practice they never are.
-    _settle()
-    verify(bank)
     return bank
 
 
 def written_bank(path: Path, rows: int, dim: int, copy: Any = None) -> Bank:
-    """Write a bank of random float16 features.
+    """Write a bank of random float16 features, and verify it.
 
     Args:
         path: of the bank; its folder exists.
@@ -80,6 +77,9 @@ def written_bank(path: Path, rows: int, dim: int, copy: Any = None) -> Bank:
                 copy[start:stop] = values
             writer.commit(ChunkResult(index, values, np.ones(stop - start, dtype=bool)))
         writer.seal()
+    # Files are stamped only if they are not too recent, which in practice they never are.
+    _settle()
+    verify(bank)
     return bank
 
 

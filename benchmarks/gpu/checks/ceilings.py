@@ -1,4 +1,4 @@
-"""Ceilings of the machine: copies, matrix products, and decoders on their own. Rates are held against them."""
+"""Ceilings of the machine, to hold rates against: copies, matrix products, decoders on their own."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

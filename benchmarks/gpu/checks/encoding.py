@@ -131,19 +131,26 @@ _LARGEST_ERROR = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@proof("encode: products and convolutions have the precision that was chosen, and the same bits again", seconds=5, rank=0)
+@proof(
+    "encode: products and convolutions have the precision that was chosen, and the same bits again",
+    seconds=5,
+    rank=0,
+)
 def precision_flags(context: Context) -> Verdict:
     """Compare a matrix product and a convolution with float64 on the CPU, under the engine's flags."""
     size = context.pick(1024, 64)
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator) for _ in range(2))
-    image, kernel = torch.randn(4, 64, 32, 32, generator=generator), torch.randn(64, 64, 3, 3, generator=generator)
+    image, kernel = (
+        torch.randn(4, 64, 32, 32, generator=generator),
+        torch.randn(64, 64, 3, 3, generator=generator),
+    )
     numbers: dict[str, Any] = {}
     passed = True
     for precision in context.precisions:
         runtime, dtype = context.runtime(precision), _DTYPES[precision]
         fix_flags(runtime)
-        works = {
+        works: dict[str, tuple[Any, ...]] = {
             "product": (torch.matmul, a, b),
             "convolution": (torch.nn.functional.conv2d, image, kernel),
         }

@@ -7,7 +7,17 @@ from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any
 
-from benchmarks.gpu.floors import GEMM, UP, Bound, Reading, host_jpeg, nvjpeg, resnet50_gemm, share_of_stage
+from benchmarks.gpu.floors import (
+    GEMM,
+    UP,
+    Bound,
+    Reading,
+    host_jpeg,
+    nvjpeg,
+    resnet50_gemm,
+    share_of_stage,
+    vit_flop,
+)
 from benchmarks.gpu.suite import Context, Skip, Verdict, measurement
 from benchmarks.gpu.targets import END_TO_END, VIT
 from benchmarks.images import PHOTO, XRAY, ImageClass
@@ -20,7 +30,7 @@ from engine.models.catalog.lookup import ModelSpec
 from engine.models.checkpoints.sources import Seeded
 from engine.runtime import count_copies, device_memory, peak_device_bytes, usable_cores
 
-_SHARE = "efficiency: the slower stage's time over the complete run's; bank, weights and decoder are made in each"
+_SHARE = "efficiency: the slower stage's time over the complete run's, bank, weights and decoder made in each"
 
 
 class _PeakMemory:
@@ -132,13 +142,22 @@ def vit(context: Context) -> Verdict:
 
 
 def _vit_spec(context: Context) -> ModelSpec:
-    """Return timm's ViT-L/14 with weights drawn from a seed, as `random/NAME` does for torchvision's models."""
+    """Return timm's ViT-L/14 with weights drawn from a seed, as `random/NAME` does for torchvision's."""
     architecture, seed = "timm/vit_large_patch14_clip_224", 0
     weights = Seeded().find(architecture, seed)
     layer, notes = architecture_cache.layer(architecture)
     dim = architecture_cache.dimension(architecture, context.side)
     return ModelSpec(
-        "random-vit-l-14", architecture, weights.text, None, weights.sha256, context.recipe, dim, layer, notes, seed
+        "random-vit-l-14",
+        architecture,
+        weights.text,
+        None,
+        weights.sha256,
+        context.recipe,
+        dim,
+        layer,
+        notes,
+        seed,
     )
 
 

@@ -21,6 +21,8 @@ from engine.kernels.whitening import Regularisation, Whitening, agreement, fit_w
 _DIFFERING = 0.02
 #: Largest difference of cosines from float64 on the CPU.
 _LIMITS: dict[Arithmetic, float] = {"float64": 1e-9, "float32": 1e-3}
+#: Arithmetic -> the matrix product that is its ceiling.
+_PRECISIONS: dict[Arithmetic, str] = {"float64": "fp64", "float32": "fp32"}
 
 
 def _picture(side: int) -> torch.Tensor:
@@ -111,7 +113,7 @@ def whitening_rate(context: Context) -> Verdict:
     viewed = made[:split].reshape(images, views, dim)
     numbers: dict[str, Any] = {"images": images, "views": views, "dim": dim}
     readings = []
-    for arithmetic, precision in (("float64", "fp64"), ("float32", "fp32")):
+    for arithmetic, precision in _PRECISIONS.items():
         whitener = fit_whitener(
             moments(made[split:], arithmetic=arithmetic, device=context.device),
             Regularisation(),
@@ -123,13 +125,20 @@ def whitening_rate(context: Context) -> Verdict:
         numbers[arithmetic] = {"ms": 1e3 * seconds.median}
         rows = images * (views + 1)
         bounds = (
-            Bound("gemm", GEMM[precision], 1.0 * rows * dim**2, f"{rows:,} x {dim}^2 flop, triangular, {precision}"),
+            Bound(
+                "gemm",
+                GEMM[precision],
+                1.0 * rows * dim**2,
+                f"{rows:,} x {dim}^2 flop, triangular, {precision}",
+            ),
             Bound("copy", UP, 2.0 * rows * dim, f"{rows:,} x {dim} x 2 bytes to the device"),
         )
         # float64 is the evaluation's arithmetic unless it is told otherwise.
         name = WHITENING.name if arithmetic == "float64" else f"{WHITENING.name} in {arithmetic}"
         readings.append(context.reading(name, 1e3 * seconds.median, "ms", *bounds))
-    return Verdict(numbers, limit="from features on the host; the whitener is fitted before", readings=tuple(readings))
+    return Verdict(
+        numbers, limit="from features on the host; the whitener is fitted before", readings=tuple(readings)
+    )
 
 
 @measurement("invariance: covariance against the matrix product's peak", seconds=30, rank=76)
@@ -138,7 +147,7 @@ def covariance_rate(context: Context) -> Verdict:
     features = _features(8192, dim)[np.arange(rows) % 8192]
     numbers: dict[str, Any] = {"rows": rows, "dim": dim}
     readings = []
-    for arithmetic, precision in (("float64", "fp64"), ("float32", "fp32")):
+    for arithmetic, precision in _PRECISIONS.items():
         run = partial(moments, features, arithmetic=arithmetic, device=context.device)
         seconds = seconds_each(context.device, run, budget_s=context.pick(4.0, 0.1), warm_up=1)
         flop = 2.0 * rows * dim**2

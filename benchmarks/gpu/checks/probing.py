@@ -101,7 +101,7 @@ def sweep_rate(context: Context) -> Verdict:
         "products_tflop_s": fits.flops / 1e12 / max(fits.seconds.get("products", 0.0), 1e-9),
         "converged": int(fits.converged.sum()),
     }
-    bound = Bound("gemm", GEMM["fp32"], fits.flops, "products with the features that the solver counted, fp32")
+    bound = Bound("gemm", GEMM["fp32"], fits.flops, "products that the solver counted, fp32")
     reading = context.reading(SWEEP.name, seconds.median, "s", bound)
     return Verdict(numbers, limit="5 classes, all converged", readings=(reading,))
 

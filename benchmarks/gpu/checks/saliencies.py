@@ -4,8 +4,9 @@ import time
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
 
 from benchmarks.gpu.floors import GEMM, Bound
 from benchmarks.gpu.suite import Context, Verdict, measurement, proof
@@ -67,7 +68,7 @@ def saliency_seconds(context: Context) -> Verdict:
         seconds = time.perf_counter() - start
         few = _few(squares)
         places = int((~few.done).sum())
-        with count_copies(context.device) as copies, FlopCounterMode(display=False) as counter:
+        with count_copies(context.device) as copies, _ConvolutionFlop() as counted:
             occluder.score(_picture(side), few, check=False)
         occluder.close()
         numbers[precision] = {
@@ -75,12 +76,30 @@ def saliency_seconds(context: Context) -> Verdict:
             "places_per_s": squares.count / seconds,
             f"bytes_to_device_of_{places}_places": copies.get("to_device"),
         }
-        flop = counter.get_total_flops() / places * squares.count
-        formula = f"flop that torch counts for {places} places in the middle, times {squares.count}, {precision}"
+        flop = counted.flop / places * squares.count
+        formula = (
+            f"2 x outputs x weights of an output, over the convolutions of {places} places in the middle, base pass included, "
+            f"by place, times {squares.count:,}, {precision}"
+        )
         # float32 is the evaluation's precision unless it is told otherwise.
         name = OCCLUSION.name if precision == "fp32" else f"{OCCLUSION.name} in {precision}"
         readings.append(context.reading(name, seconds, "s", Bound("gemm", GEMM[precision], flop, formula)))
     return Verdict(numbers, limit="pixels to map, weights loaded before", readings=tuple(readings))
+
+
+class _ConvolutionFlop(TorchFunctionMode):
+    """Counts the floating-point operations of this thread's convolutions while the body runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flop = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function; count it if it is a convolution."""
+        result = func(*args, **(kwargs or {}))
+        if func is torch.conv2d:
+            self.flop += 2 * result.numel() * args[1][0].numel()
+        return result
 
 
 def _few(squares: Squares) -> Scores:

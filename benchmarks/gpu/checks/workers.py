@@ -13,7 +13,9 @@ from stores.bank.reader import Bank
 from stores.maintenance.verify import verify
 
 
-@proof("dask: a worker on the device, against this process", seconds=30, rank=16, needs=("dask", "distributed"))
+@proof(
+    "dask: a worker on the device, against this process", seconds=30, rank=16, needs=("dask", "distributed")
+)
 def worker_agrees(context: Context) -> Verdict:
     """Embed with one worker process, which has a GPU of its own where dask-cuda is installed."""
     import shutil
