@@ -14,8 +14,8 @@ from tests.pretended.streams import Device
 
 pytestmark = pytest.mark.slow
 
-#: Parts of names of proofs that need more than torch: DALI, a compiler, another process, cuML, FAISS on CUDA,
-#: kvikio; and of those that are about the bits of cuDNN's arithmetic, of which a pretended device says nothing.
+#: Parts of names of proofs that need more than torch: DALI, a compiler, another process, cuML, FAISS, kvikio;
+#: and of those about the bits of cuDNN's arithmetic, of which a pretended device says nothing.
 _BEYOND = (
     *("DALI", "compiled", "killed", "dask", "cuML", "FAISS", "kvikio"),
     *("row's bits", "the same bits", "bit-identical", "batch size"),

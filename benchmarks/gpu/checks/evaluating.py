@@ -12,6 +12,7 @@ from benchmarks.gpu.suite import Context, Skip, Verdict, measurement, proof
 from benchmarks.gpu.targets import FEWSHOT
 from benchmarks.gpu.timing import per_second, seconds_each
 from benchmarks.speed.common import Spread
+from benchmarks.speed.probe import made_features
 from engine.errors import Refused
 from engine.evals.fewshot.evaluate import Protocol, fewshot
 from engine.evals.neighbours import approximate
@@ -19,8 +20,10 @@ from engine.kernels import neighbours
 from engine.kernels.vectors import Vectors
 
 DISTANCES = ("sqeuclidean", "cosine", "centred")
-#: Index -> least recall at 10 of the clusters below, which overlap.
-_LEAST_RECALL = {"ivf": 0.3, "cagra": 0.5}
+#: Index -> least recall at 10 of features like pooled ReLU outputs.
+_LEAST_RECALL = {"ivf": 0.7, "cagra": 0.7}
+#: Queries of 7,500 that FAISS may answer otherwise: it subtracts squared lengths in float32.
+_FAISS_APART = 3
 
 
 def _features(rows: int, dim: int, classes: int) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
@@ -29,7 +32,12 @@ def _features(rows: int, dim: int, classes: int) -> tuple[NDArray[np.float16], N
     labels = generator.integers(0, classes, rows)
     centres = generator.normal(size=(classes, dim)).astype(np.float32)
     noise = generator.standard_normal((rows, dim), np.float32)
-    return (0.25 * centres[labels] + noise).astype(np.float16), labels
+    return (_nearness(dim) * centres[labels] + noise).astype(np.float16), labels
+
+
+def _nearness(dim: int) -> float:
+    """Return the scale of centres at which about half of the queries are answered right, in any dimension."""
+    return float(0.25 * (32 / dim) ** 0.25)
 
 
 def _sizes(context: Context) -> tuple[NDArray[np.float16], NDArray[np.int64], Protocol]:
@@ -98,14 +106,15 @@ def fewshot_by_faiss(context: Context) -> Verdict:
     queries = options.ways * options.n_query
     differing = float(round(np.abs(truth.per_episode - result.per_episode).sum() * queries))
     numbers = {"on": device, "accuracy": result.accuracy, "queries_apart": differing}
-    return Verdict(numbers, differing <= 1, "at most one query of all episodes apart")
+    return Verdict(
+        numbers, differing <= _FAISS_APART, f"at most {_FAISS_APART} queries of all episodes apart"
+    )
 
 
 @proof("k-NN: recall of approximate indices", seconds=25, rank=32, needs=("faiss",))
 def recall_of_indices(context: Context) -> Verdict:
     """Measure the recall of IVF (on the CPU) and, where FAISS has it, of CAGRA, against the exact search."""
-    features, _ = _features(context.pick(20_000, 600), context.pick(256, 32), 7)
-    base = Vectors(features)
+    base = Vectors(made_features(context.pick(20_000, 600), context.pick(256, 32), 5)[0])
     cagra = hasattr(require("faiss", "FAISS"), "GpuIndexCagra") and context.on_cuda
     numbers: dict[str, Any] = {"ivf": {}, "cagra": {} if cagra else "skipped: no FAISS with cuVS and a GPU"}
     passed = True
@@ -115,7 +124,7 @@ def recall_of_indices(context: Context) -> Verdict:
         numbers[name] = {"recall": share, "sample": sample}
         passed = passed and share >= _LEAST_RECALL[name]
     limits = ", ".join(f"{name} {least:g}" for name, least in _LEAST_RECALL.items())
-    return Verdict(numbers, passed, f"recall at 10 of overlapping clusters: {limits}")
+    return Verdict(numbers, passed, f"recall at 10: {limits}")
 
 
 @measurement("few-shot: 600 episodes of resident features", seconds=10, rank=61)
@@ -142,7 +151,7 @@ def _on_device(device: str, rows: int, dim: int, classes: int) -> tuple[torch.Te
     """Return clusters as `_features` makes them, made on the device, block by block."""
     labels = np.random.default_rng(0).integers(0, classes, rows)
     generator = torch.Generator(device).manual_seed(0)
-    centres = 0.25 * torch.randn(classes, dim, device=device, generator=generator)
+    centres = _nearness(dim) * torch.randn(classes, dim, device=device, generator=generator)
     of = torch.from_numpy(labels).to(device)
     features = torch.empty(rows, dim, dtype=torch.float16, device=device)
     for start in range(0, rows, 16_384):

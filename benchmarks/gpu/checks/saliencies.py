@@ -78,8 +78,8 @@ def saliency_seconds(context: Context) -> Verdict:
         }
         flop = counted.flop / places * squares.count
         formula = (
-            f"2 x outputs x weights of an output, over the convolutions of {places} places in the middle, base pass included, "
-            f"by place, times {squares.count:,}, {precision}"
+            f"2 x outputs x weights of an output, over the convolutions of {places} places in the middle "
+            f"and of the whole image, by place, times {squares.count:,}, {precision}"
         )
         # float32 is the evaluation's precision unless it is told otherwise.
         name = OCCLUSION.name if precision == "fp32" else f"{OCCLUSION.name} in {precision}"
