@@ -194,7 +194,7 @@ def usual_loop(context: Context) -> Verdict:
     return Verdict(numbers, limit=f"Hoped for: {speed.TARGET_GAIN} times the usual loop.")
 
 
-@measurement("end to end: bytes copied and memory held", seconds=20, rank=74)
+@measurement("end to end: bytes copied and memory held", seconds=20, rank=77)
 def traffic(context: Context) -> Verdict:
     """Measure the bytes copied between host and device in a complete run, by all libraries."""
     rows = context.pick(4096, 16)
