@@ -272,7 +272,7 @@ def attempt(check: Check, context: Context) -> Outcome:
         return Outcome(check.name, check.kind, status, round(time.perf_counter() - start, 2), **fields)
 
     remaining_s = context.deadline - time.time()
-    if remaining_s < (needed := context.expected_s(check)):
+    if 0 < (needed := context.expected_s(check)) > remaining_s or (not check.needs and remaining_s < 0):
         return outcome("skipped", reason=f"{max(remaining_s, 0):.0f} s left, {needed:.0f} s needed")
     try:
         for module in check.needs:
