@@ -2,20 +2,22 @@
 
 A check is a function of a `Context`, registered by `proof` (it passes or fails) or `measurement` (it
 reports). Checks are isolated: an error in one is its failure, and the others continue. Results are written
-after every check, because the machine may disappear at any moment.
+after every check, because the machine may disappear at any moment. `packing` chooses the checks.
 """
 
 import gc
 import importlib
-import importlib.util
 import pkgutil
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from benchmarks.gpu import floors, packing
+from benchmarks.gpu.packages import OPTIONAL, Skip, absent_optional, is_installed, require
+from benchmarks.gpu.targets import judged
 from benchmarks.images import ImageClass, manifest_of, write_images
 
 if TYPE_CHECKING:
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
     from engine.runtime import Precision, Runtime
     from stores.manifest.manifest import Manifest
 
+__all__ = ["Check", "Context", "Outcome", "Skip", "Verdict", "attempt", "measurement", "proof", "registered"]
+
 Status = Literal["passed", "failed", "measured", "skipped"]
-
-
-class Skip(Exception):
-    """Raised by a check that does not apply; the message is the reason."""
+#: Most seconds that a proof may declare.
+PROOF_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,16 @@ class Verdict:
     Attributes:
         numbers: JSON values, nested by subject; units are in the names.
         ok: whether a proof has passed; None for a measurement.
-        limit: condition of a proof, or target of a measurement.
+        limit: condition of a proof, or a remark on a measurement.
+        readings: rates with their floors, from `Context.reading`.
+        ceilings: of the machine, name -> bytes, flop or images a second (`floors`).
     """
 
     numbers: dict[str, Any]
     ok: bool | None = None
     limit: str = ""
+    readings: tuple[floors.Reading, ...] = ()
+    ceilings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class Check:
         kind: `proof` or `measurement`.
         run: the function.
         seconds: expected duration on a GPU; the check is not started with less time left.
-        rank: lower ranks run first; proofs are below 50, checks that compile for long come last.
+        rank: order of value among proofs and among measurements; ceilings are in the fifties.
+        needs: import names of optional packages without which it is skipped (`packages.OPTIONAL`).
     """
 
     name: str
@@ -63,16 +70,22 @@ class Check:
     run: "Callable[[Context], Verdict]"
     seconds: float
     rank: int
+    needs: tuple[str, ...] = ()
 
     @property
     def limit_s(self) -> float:
         """Seconds after which the check counts as hanging."""
-        return 60 + 5 * self.seconds
+        return 30 + 3 * self.seconds
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a check, as stored in the results."""
+    """The outcome of a check, as stored in the results.
+
+    Attributes:
+        readings: with `target` and `met` where there is a target.
+        run: number of the run that it is from, in `Results.runs`.
+    """
 
     name: str
     kind: str
@@ -82,6 +95,9 @@ class Outcome:
     limit: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
     trace: str = ""
+    readings: list[dict[str, Any]] = field(default_factory=list)
+    ceilings: dict[str, float] = field(default_factory=dict)
+    run: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields for JSON."""
@@ -91,14 +107,22 @@ class Outcome:
 _CHECKS: dict[str, Check] = {}
 
 
-def proof(name: str, *, seconds: float, rank: int = 50) -> Callable[[Any], Any]:
-    """Register a function of a Context that checks whether the device computes the same as the CPU."""
-    return lambda function: _register(Check(name, "proof", function, seconds, rank))
+def proof(name: str, *, seconds: float, rank: int = 50, needs: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+    """Register a function of a Context that checks whether the device computes the same as the CPU.
+
+    Raises:
+        ValueError: it declares more seconds than a proof may take.
+    """
+    if seconds > PROOF_S:
+        raise ValueError(f"the proof {name!r} takes {seconds:g} s: at most {PROOF_S:g}; cut or split it")
+    return lambda function: _register(Check(name, "proof", function, seconds, rank, needs))
 
 
-def measurement(name: str, *, seconds: float, rank: int = 50) -> Callable[[Any], Any]:
+def measurement(
+    name: str, *, seconds: float, rank: int = 60, needs: tuple[str, ...] = ()
+) -> Callable[[Any], Any]:
     """Register a function of a Context that measures."""
-    return lambda function: _register(Check(name, "measurement", function, seconds, rank))
+    return lambda function: _register(Check(name, "measurement", function, seconds, rank, needs))
 
 
 def _register(check: Check) -> Any:
@@ -109,26 +133,33 @@ def _register(check: Check) -> Any:
 
 
 def registered() -> list[Check]:
-    """Return all checks of `benchmarks.gpu.checks`, in order of rank."""
+    """Return all checks of `benchmarks.gpu.checks`, in order of value."""
     from benchmarks.gpu import checks
 
     for name in sorted(m.name for m in pkgutil.iter_modules(checks.__path__)):
         _import(f"{checks.__name__}.{name}")
-    return sorted(_CHECKS.values(), key=lambda check: check.rank)
+    return packing.in_order(_CHECKS.values())
 
 
 def _import(module: str) -> None:
-    """Import a file of checks; a file that needs an absent package becomes a single skipped check."""
+    """Import a file of checks.
+
+    A file that needs an absent optional package becomes a single skipped check; one whose import fails in any
+    other way, a single failed one.
+    """
+    subject = module.rpartition(".")[2]
     try:
         importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        reason = f"{error.name} is not installed"
+    except Exception as error:  # whatever an import raises
+        failure = Skip(f"{name} is not installed") if (name := absent_optional(error)) else error
+        _CHECKS[subject] = Check(f"{subject}: all of it", "proof", _raising(failure), 0, 0)
 
-        def skipped(_: Context) -> Verdict:
-            raise Skip(reason)
 
-        subject = module.rpartition(".")[2]
-        _CHECKS[subject] = Check(f"{subject}: all of it", "proof", skipped, 0, 0)
+def _raising(error: Exception) -> "Callable[[Context], Verdict]":
+    def run(_: Context) -> Verdict:
+        raise error
+
+    return run
 
 
 @dataclass
@@ -140,17 +171,34 @@ class Context:
         quick: use tiny sizes, to test the suite itself.
         work: folder for images and banks; images are kept between checks and runs.
         deadline: `time.time()` at which the suite ends.
+        ceilings: of the machine, measured by earlier checks: name -> amounts a second.
+        timings: name of a check -> seconds that it took before, which replace the declared ones.
     """
 
     device: str
     quick: bool
     work: Path
     deadline: float
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def on_cuda(self) -> bool:
         """True for a CUDA device."""
         return self.device.startswith("cuda")
+
+    @property
+    def counts(self) -> bool:
+        """True where a measurement is one of the GPU: full sizes on a CUDA device."""
+        return self.on_cuda and not self.quick
+
+    def reading(self, name: str, measured: float, unit: str, *bounds: floors.Bound) -> floors.Reading:
+        """Put a measurement beside its floor; arguments as for `floors.reading`."""
+        return floors.reading(name, measured, unit, bounds, self.ceilings)
+
+    def expected_s(self, check: Check) -> float:
+        """Return the seconds that a check is expected to take."""
+        return expected_s(check, self.quick, self.timings)
 
     @property
     def side(self) -> int:
@@ -201,14 +249,19 @@ class Context:
         paths = [path for kind in kinds for path in self.images(kind, count)]
         return manifest_of(paths, self.work, rows)
 
-    def need(self, module: str, what: str) -> None:
-        """Skip the check if a package is not installed."""
-        try:
-            present = importlib.util.find_spec(module) is not None
-        except ModuleNotFoundError:
-            present = False
-        if not present:
-            raise Skip(f"{what} is not installed")
+
+def expected_s(check: Check, quick: bool, timings: Mapping[str, float]) -> float:
+    """Return the seconds that a check is expected to take; 0 without the packages that it needs.
+
+    Args:
+        quick: at tiny sizes.
+        timings: name of a check -> seconds that it took before.
+    """
+    if not all(map(is_installed, check.needs)):
+        return 0.0
+    if check.name in timings:
+        return 1 + 1.2 * timings[check.name]
+    return min(check.seconds, packing.QUICK_S) if quick else check.seconds
 
 
 def attempt(check: Check, context: Context) -> Outcome:
@@ -219,9 +272,11 @@ def attempt(check: Check, context: Context) -> Outcome:
         return Outcome(check.name, check.kind, status, round(time.perf_counter() - start, 2), **fields)
 
     remaining_s = context.deadline - time.time()
-    if remaining_s < check.seconds:
-        return outcome("skipped", reason=f"{max(remaining_s, 0):.0f} s left, {check.seconds:.0f} s needed")
+    if 0 < (needed := context.expected_s(check)) > remaining_s or (not check.needs and remaining_s < 0):
+        return outcome("skipped", reason=f"{max(remaining_s, 0):.0f} s left, {needed:.0f} s needed")
     try:
+        for module in check.needs:
+            require(module, OPTIONAL[module])
         verdict = check.run(context)
     except Skip as reason:
         return outcome("skipped", reason=str(reason))
@@ -232,10 +287,14 @@ def attempt(check: Check, context: Context) -> Outcome:
         )
     finally:
         _tidy(context.device)
-    if check.kind == "measurement":
-        return outcome("measured", numbers=verdict.numbers, limit=verdict.limit)
     status: Status = "passed" if verdict.ok else "failed"
-    return outcome(status, numbers=verdict.numbers, limit=verdict.limit)
+    return outcome(
+        "measured" if check.kind == "measurement" else status,
+        numbers=verdict.numbers,
+        limit=verdict.limit,
+        readings=[judged(reading.to_dict(), counts=context.counts) for reading in verdict.readings],
+        ceilings=dict(verdict.ceilings),
+    )
 
 
 def _tidy(device: str) -> None:
@@ -256,9 +315,3 @@ def device_works(device: str) -> bool:
         return float((torch.ones(8, device=device) * 2).sum().item()) == 16.0
     except Exception:  # any error means that it does not
         return False
-
-
-def remaining(checks: Iterable[Check], outcomes: Iterable[Outcome]) -> list[Check]:
-    """Return the checks that have no outcome yet."""
-    done = {outcome.name for outcome in outcomes}
-    return [check for check in checks if check.name not in done]

@@ -9,11 +9,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.gpu.results import Results
-from benchmarks.gpu.suite import Check, Context, Outcome, attempt, device_works, remaining
+from benchmarks.gpu.suite import Check, Context, Outcome, attempt, device_works
 from benchmarks.speed.common import ROOT, say, write_json
 
 #: Exit status of a worker whose process has lost the device, so that a new one should continue.
@@ -23,23 +24,30 @@ GRACE_S = 20.0
 _POLL_S = 0.1
 
 
-def work(folder: Path, work_folder: Path, deadline: float, checks: Sequence[Check]) -> int:
-    """Run the checks that have no outcome yet, in this process.
+def work(
+    folder: Path,
+    work_folder: Path,
+    deadline: float,
+    checks: Sequence[Check],
+    timings: Mapping[str, float] | None = None,
+) -> int:
+    """Run the checks that are still to do, in this process.
 
     Args:
         folder: of the results, existing.
         work_folder: for images and banks, existing.
         deadline: `time.time()` at which the suite ends.
         checks: in the order in which they run.
+        timings: name of a check -> seconds that it took before.
 
     Returns:
         0, or `LOST_DEVICE` if a new process should continue.
     """
     results = Results.read(folder)
-    context = Context(results.device, results.quick, work_folder, deadline)
-    for check in remaining(checks, results.outcomes):
+    context = Context(results.device, results.quick, work_folder, deadline, timings=timings or {})
+    for check in results.to_do(checks):
         write_json({"name": check.name, "since": time.time()}, folder / "current.json")
-        outcome = attempt(check, context)
+        outcome = attempt(check, replace(context, ceilings=results.ceilings))
         results.add(outcome)
         say(f"{outcome.status:8} {outcome.seconds:7.1f} s  {check.name}  {outcome.reason}")
         if outcome.status == "failed" and not device_works(results.device):
@@ -55,11 +63,11 @@ def supervise(folder: Path, deadline: float, checks: Sequence[Check], command: S
         folder, deadline, checks: as in `work`.
         command: starts a worker, which calls `work` with the same arguments.
     """
-    while unfinished := remaining(checks, Results.read(folder).outcomes):
+    while unfinished := Results.read(folder).to_do(checks):
         status, reason = _one_worker(folder, deadline, checks, command)
         if status not in (0, LOST_DEVICE):
             _blame(folder, checks, reason)
-        if len(remaining(checks, Results.read(folder).outcomes)) == len(unfinished):
+        if len(Results.read(folder).to_do(checks)) == len(unfinished):
             raise SystemExit(f"the suite's worker does not get going: {reason}")
 
 
@@ -108,8 +116,9 @@ def _blame(folder: Path, checks: Sequence[Check], reason: str) -> None:
     """Record the failure of a check whose process could not."""
     current = _current(folder)
     results = Results.read(folder)
-    if current is None or current[0] in {outcome.name for outcome in results.outcomes}:
+    if current is None:
         return
     name, since = current
-    kind = next(check.kind for check in checks if check.name == name)
-    results.add(Outcome(name, kind, "failed", round(time.time() - since, 1), reason=reason))
+    for check in results.to_do(checks):
+        if check.name == name:
+            results.add(Outcome(name, check.kind, "failed", round(time.time() - since, 1), reason=reason))

@@ -48,22 +48,35 @@ def run(
 
 
 def _bank(root: Path, rows: int, dim: int) -> Bank:
+    embeddings = np.lib.format.open_memmap(root / "whole.npy", "w+", np.float16, (rows, dim))
+    bank = written_bank(root / "bank", rows, dim, embeddings)
+    embeddings.flush()
+    return bank
+
+
+def written_bank(path: Path, rows: int, dim: int, copy: Any = None) -> Bank:
+    """Write a bank of random float16 features, and verify it.
+
+    Args:
+        path: of the bank; its folder exists.
+        rows, dim: of the features.
+        copy: [rows, dim], gets the same numbers; None for no copy.
+    """
     import pandas as pd
 
     names = [f"{row:07d}.png" for row in range(rows)]
-    manifest = Manifest.from_frame(pd.DataFrame({"uri": names, "label": [name[6] for name in names]}), root)
-    bank = open_or_create(root / "bank", manifest)
+    frame = pd.DataFrame({"uri": names, "label": [name[6] for name in names]})
+    bank = open_or_create(path, Manifest.from_frame(frame, path.parent))
     key = FeatureKey("random", "none", "none", "none", "none", "none", "none", bank.image_digest)
-    embeddings = np.lib.format.open_memmap(root / "whole.npy", "w+", np.float16, (rows, dim))
     rng = np.random.default_rng(0)
     with FeatureWriter(bank, key, dim) as writer:
         for index in writer.todo:
             start, stop = writer.bounds(index)
             values = rng.random((stop - start, dim), dtype=np.float32)
-            embeddings[start:stop] = values
+            if copy is not None:
+                copy[start:stop] = values
             writer.commit(ChunkResult(index, values, np.ones(stop - start, dtype=bool)))
         writer.seal()
-    embeddings.flush()
     # Files are stamped only if they are not too recent, which in practice they never are.
     _settle()
     verify(bank)

@@ -4,22 +4,31 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu import suite
+from benchmarks.gpu import packages, suite
 from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.floors import UP, Bound
+from benchmarks.gpu.packing import START_S
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.suite import Check, Context, Skip, Verdict, attempt
 from benchmarks.gpu.supervisor import supervise, work
+from benchmarks.gpu.targets import SWEEP_GAIN, TARGETS, VIT
 from benchmarks.gpu.timing import distance, same_bits
 
 pytestmark = pytest.mark.slow
 
-FACTS = {
+FACTS: dict[str, Any] = {
+    "minutes": 1,
+    "command": "python -m benchmarks.gpu",
+    "packages": {},
+    "memory_bytes": 2**33,
     "devices": [],
     "toolkit": {},
     "driver": "",
@@ -37,7 +46,7 @@ def _check(name: str, run: Any, kind: Any = "proof", seconds: float = 0.0) -> Ch
 
 
 def _results(folder: Path) -> Results:
-    results = Results(folder, "cpu", True, dict(FACTS))
+    results = Results(folder, "cpu", True, [dict(FACTS)])
     results.write()
     return results
 
@@ -51,17 +60,22 @@ PRETENDED = {
     "bank: a run on the device, against a run on the CPU",
     "few-shot: on the device, against numpy on the CPU",
     "k-NN: on the device, against numpy on the CPU",
+    "k-NN: recall of approximate indices",
+    "bank: features from disk to the device, bit for bit",
     "invariance: views made on the device, against the CPU",
     "invariance: covariance and whitening on the device, against the CPU",
     "invariance: the whole evaluation on the device, against the CPU",
 }
+#: Another process, which the tests of executors start, too.
+WORKER_PROOF = "dask: a worker on the device, against this process"
 
 
 @pytest.mark.parametrize("everything", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_every_check_passes_or_measures_on_the_cpu(everything: bool, tmp_path: Path) -> None:
-    results = Results.new(tmp_path, "cpu", quick=True)
+    results = Results.begin(tmp_path, "cpu", True, 60, ["--quick"], resume=False)
     results.write()
-    checks = [check for check in suite.registered() if everything or check.name not in PRETENDED]
+    left = set() if everything else PRETENDED | {WORKER_PROOF}
+    checks = [check for check in suite.registered() if check.name not in left]
     assert work(tmp_path, tmp_path, time.time() + 3600, checks) == 0
     outcomes = {o.name: o for o in Results.read(tmp_path).outcomes}
     assert [(o.name, o.reason, o.trace) for o in outcomes.values() if o.status == "failed"] == []
@@ -71,7 +85,15 @@ def test_every_check_passes_or_measures_on_the_cpu(everything: bool, tmp_path: P
     for outcome in outcomes.values():
         assert outcome.status != "skipped" or outcome.reason
     body = json.loads((tmp_path / "results.json").read_text())
-    assert {"date", "commit", "versions", "driver", "devices"} <= body["machine"].keys()
+    assert {"date", "commit", "versions", "driver", "devices", "toolkit", "packages"} <= body[
+        "machine"
+    ].keys()
+    assert body["machine"]["packages"]["numpy"] == np.__version__
+    readings = {r["name"]: r for o in outcomes.values() for r in o.readings}
+    assert all(readings[target.name]["met"] == "unmeasured" for target in TARGETS if target.name in readings)
+    assert readings.keys() >= {t.name for t in TARGETS} - {VIT.name, SWEEP_GAIN.name}, (
+        "timm is big, cuML absent"
+    )
     text = (tmp_path / "results.md").read_text()
     assert all(name in text for name in outcomes)
 
@@ -108,7 +130,7 @@ def test_a_proof_that_says_no_has_failed(tmp_path: Path) -> None:
 
 
 def test_nothing_starts_that_would_overrun(tmp_path: Path) -> None:
-    context = Context("cpu", True, tmp_path, time.time() + 5)
+    context = Context("cpu", False, tmp_path, time.time() + 5)
     outcome = attempt(_check("long", lambda _: pytest.fail("started"), "measurement", 30), context)
     assert outcome.status == "skipped" and "30 s needed" in outcome.reason
 
@@ -182,17 +204,130 @@ def test_two_files_cannot_use_one_name() -> None:
         suite.proof("ceilings: copy bandwidth", seconds=1)(lambda _: Verdict({}))
 
 
-def test_a_file_of_checks_that_needs_an_absent_package_is_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+#: What a file of checks imports -> how that ends, and a part of the reason.
+IMPORTS = {
+    "import cuml_absent.linear_model\n": ("skipped", "cuML is not installed"),
+    "import half_installed\n": ("failed", "No module named 'cuml_absent'"),
+    "import broken_package\n": ("failed", "numpy has no row_stack"),
+    "from engine.kernels.neighbours import renamed\n": ("failed", "renamed"),
+    "import engine.kernels.moved\n": ("failed", "engine.kernels.moved"),
+    "import a_package_that_nobody_has\n": ("failed", "a_package_that_nobody_has"),
+}
+
+
+@pytest.mark.parametrize("line", IMPORTS)
+def test_a_failed_import_is_a_failure_unless_the_package_is_optional_and_absent(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from benchmarks.gpu import checks
 
-    (tmp_path / "needy.py").write_text("import a_package_that_nobody_has\n")
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "half_installed.py").write_text("import cuml_absent\n")
+    (site / "broken_package.py").write_text("raise AttributeError('numpy has no row_stack')\n")
+    (tmp_path / "needy.py").write_text(line)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setitem(packages.OPTIONAL, "cuml_absent", "cuML")
     monkeypatch.setattr(checks, "__path__", [str(tmp_path)])
     monkeypatch.setattr(suite, "_CHECKS", {})
-    (found,) = suite.registered()
-    outcome = attempt(found, Context("cpu", True, tmp_path, time.time() + 60))
-    assert (outcome.status, outcome.reason) == ("skipped", "a_package_that_nobody_has is not installed")
+    (made,) = suite.registered()
+    outcome = attempt(made, Context("cpu", True, tmp_path, time.time() + 60))
+    status, reason = IMPORTS[line]
+    assert outcome.status == status and reason in outcome.reason
+    assert ("needy.py" in outcome.trace) == (status == "failed")
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(None, "skipped"), ("raise RuntimeError('no libcudart')\n", "failed"), ("", "passed")],
+)
+def test_a_check_skips_without_its_package_and_fails_with_a_broken_one(
+    content: str | None, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content is not None:
+        (tmp_path / f"optional_{status}.py").write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(packages.OPTIONAL, f"optional_{status}", "Something")
+    check = Check("c", "proof", lambda _: Verdict({}, ok=True), 5, 0, (f"optional_{status}",))
+    outcome = attempt(check, Context("cpu", True, tmp_path, time.time() + 60))
+    assert outcome.status == status
+    assert (
+        outcome.reason
+        == {
+            "skipped": "Something is not installed",
+            "failed": "RuntimeError: no libcudart",
+            "passed": "",
+        }[status]
+    )
+    assert suite.expected_s(check, False, {}) == (0 if status == "skipped" else 5)
+
+
+def test_proofs_are_short_and_come_first_ceilings_before_rates() -> None:
+    checks = suite.registered()
+    proofs = [check for check in checks if check.kind == "proof"]
+    rates = [check.name for check in checks if check.kind == "measurement"]
+    assert checks[: len(proofs)] == proofs
+    assert all(0 < check.seconds <= suite.PROOF_S for check in proofs)
+    assert [name.startswith("ceilings:") for name in rates] == [True] * 3 + [False] * (len(rates) - 3)
+    assert len({(check.kind, check.rank) for check in checks}) == len(checks), "the order is said, not chance"
+    with pytest.raises(ValueError, match="at most 30"):
+        suite.proof("too long", seconds=31)(lambda _: Verdict({}))
+
+
+def test_a_resumed_run_repeats_what_was_skipped_or_failed_and_forgets_no_failure(tmp_path: Path) -> None:
+    _results(tmp_path)
+    good, late, bad = (_check(name, lambda _: Verdict({}, ok=True)) for name in ("good", "late", "bad"))
+    bad = replace(bad, run=lambda _: Verdict({}, ok=False), seconds=0.0)
+    slow = replace(late, seconds=500)
+    assert work(tmp_path, tmp_path, time.time() + 1, [good, slow, bad], {"late": 400}) == 0
+    assert [(o.name, o.status) for o in Results.read(tmp_path).outcomes] == [
+        ("good", "passed"),
+        ("late", "skipped"),
+        ("bad", "failed"),
+    ]
+    results = Results.begin(tmp_path, "cpu", True, 5, ["--resume"], resume=True)
+    assert [check.name for check in results.to_do([good, late, bad])] == ["late", "bad"]
+    results.write()
+    assert work(tmp_path, tmp_path, time.time() + 60, [good, late, replace(bad, run=_skip)]) == 0
+    results = Results.read(tmp_path)
+    assert {o.name: (o.status, o.run) for o in results.outcomes} == {
+        "good": ("passed", 0),
+        "late": ("passed", 1),
+        "bad": ("failed", 1),
+    }
+    assert results.to_do([good, late, bad]) == []
+    assert "run | 2 of 2, 5 minutes" in results.markdown()
+    with pytest.raises(SystemExit, match="name another folder"):
+        Results.begin(tmp_path, "cuda:0", True, 5, [], resume=True)
+
+
+def _skip(_: Context) -> Verdict:
+    raise Skip("no time")
+
+
+def test_rates_get_the_ceilings_that_were_measured_before_them(tmp_path: Path) -> None:
+    def ceiling(_: Context) -> Verdict:
+        return Verdict({}, ceilings={UP: 5e9})
+
+    def rate(context: Context) -> Verdict:
+        bound = Bound("copy", UP, 1e9, "1 GB")
+        return Verdict({}, readings=(context.reading("upload", 0.4, "s", bound),))
+
+    _results(tmp_path)
+    checks = [_check("before", rate, "measurement"), _check("c", ceiling, "measurement")]
+    assert work(tmp_path, tmp_path, time.time() + 60, [*checks, _check("after", rate, "measurement")]) == 0
+    before, _, after = Results.read(tmp_path).outcomes
+    assert before.readings[0]["floor"] == "not measured" and UP in before.readings[0]["bound_by"]
+    assert (after.readings[0]["floor"], after.readings[0]["share_of_floor"]) == (0.2, 0.5)
+
+
+def test_the_plan_is_printed_without_a_device_or_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--plan", "--minutes", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("2 minutes: ")
+    lines = [line.split(" | ") for line in printed.splitlines() if line.startswith("| runs")]
+    assert sum(float(line[-1].strip(" |")) for line in lines) <= 120 - START_S
+    assert "| left out | measurement | forward rate: resnet50, compiled | 90 |" in printed
 
 
 def test_distance_sees_exchanged_rows_that_the_plain_cosine_does_not() -> None:

@@ -83,7 +83,7 @@ def _compare(device_features: FeatureSet, cpu_features: FeatureSet) -> dict[str,
     }
 
 
-@proof("bank: a run on the device, against a run on the CPU", seconds=30, rank=30)
+@proof("bank: a run on the device, against a run on the CPU", seconds=30, rank=10)
 def against_cpu(context: Context) -> Verdict:
     truth = Bank.open(_embed(context, "cpu", context.cpu)).features()
     numbers: dict[str, Any] = {}
@@ -100,7 +100,7 @@ def against_cpu(context: Context) -> Verdict:
     return Verdict(numbers, passed, f"3 failed rows, masked alike; least centred cosine: {limits}")
 
 
-@proof("bank: the same run twice is bit-identical", seconds=15, rank=31)
+@proof("bank: the same run twice is bit-identical", seconds=15, rank=18)
 def repeat(context: Context) -> Verdict:
     first, second = (_embed(context, name, context.runtime("bf16")) for name in ("first", "second"))
     differing = differences(second, first)
@@ -109,7 +109,7 @@ def repeat(context: Context) -> Verdict:
     )
 
 
-@proof("bank: a killed run, resumed, is bit-identical to an undisturbed one", seconds=60, rank=32)
+@proof("bank: a killed run, resumed, is bit-identical to an undisturbed one", seconds=30, rank=17)
 def resumed(context: Context) -> Verdict:
     """Kill a run when a third of its chunks are committed, and finish it in another process."""
     from benchmarks.faults import runner
@@ -171,7 +171,7 @@ def _tail(log: Path) -> str:
     return log.read_text(errors="replace")[-500:] if log.exists() else ""
 
 
-@proof("bank: another batch size gives the same features within rounding", seconds=15, rank=33)
+@proof("bank: another batch size gives the same features within rounding", seconds=15, rank=19)
 def batch_sizes(context: Context) -> Verdict:
     numbers: dict[str, Any] = {}
     for precision in context.pick(("fp32", "bf16"), ("fp32",)):

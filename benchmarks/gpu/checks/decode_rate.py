@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from benchmarks import loop
+from benchmarks.gpu.floors import UP, Bound, host_jpeg, nvjpeg
 from benchmarks.gpu.suite import Context, Skip, Verdict, measurement
 from benchmarks.images import FUNDUS, LARGE_XRAY, PHOTO, PNG, XRAY, ImageClass
 from benchmarks.speed.common import Spread
@@ -90,7 +91,26 @@ def _measure(context: Context, kind: ImageClass, rows: int) -> Verdict:
         numbers[name] = {"img/s": images_per_s, "Mpx/s": images_per_s.median * megapixels}
         ratios = [seconds["DataLoader with Pillow"] / seconds[name] for seconds in rounds]
         numbers[name]["times the DataLoader"] = Spread.of(ratios)
-    return Verdict(numbers)
+    readings = [
+        context.reading(f"decode {kind.name} by {name}", numbers[name]["img/s"].median, "img/s", *bounds)
+        for name in contenders
+        if (bounds := _bounds(context, name, kind, numbers["mean file, KB"]))
+    ]
+    return Verdict(numbers, readings=tuple(readings))
+
+
+def _bounds(context: Context, name: str, kind: ImageClass, file_kb: float) -> list[Bound]:
+    """Return the bounds of one image: the bare decoder of its kind of file, and the copy to the device.
+
+    None where no ceiling is like it: PNG, DCT scaling, Pillow; and of kinds that the ceilings leave out.
+    """
+    if kind not in (XRAY, PHOTO) or name not in ("dali", "turbo"):
+        return []
+    nv = name == "dali" and context.on_cuda
+    sent = 1e3 * file_kb if nv else 3.0 * context.side**2
+    what = "the file" if nv else f"{context.side} x {context.side} x 3 bytes"
+    decoder = nvjpeg(kind.name, 0) if name == "dali" else host_jpeg(kind.name)
+    return [Bound("decode", decoder, 1.0, f"one image by {decoder}"), Bound("copy", UP, sent, what)]
 
 
 def _register(kind: ImageClass, rows: int, seconds: float, rank: int) -> None:
@@ -99,8 +119,8 @@ def _register(kind: ImageClass, rows: int, seconds: float, rank: int) -> None:
     )
 
 
-# Numbers of rows such that a round of the slowest contender takes a few seconds on 16 cores.
+# Numbers of rows such that a round of the slowest contender takes some seconds on 16 cores.
 for _rank, (_kind, _rows, _seconds) in enumerate(
-    [(XRAY, 6144, 35), (PHOTO, 4096, 35), (LARGE_XRAY, 768, 45), (FUNDUS, 768, 45), (PNG, 1024, 35)], start=60
+    [(XRAY, 3072, 25), (PHOTO, 2048, 25), (LARGE_XRAY, 384, 30), (FUNDUS, 384, 30), (PNG, 512, 25)], start=70
 ):
     _register(_kind, _rows, _seconds, _rank)

@@ -48,18 +48,17 @@ def _parity(context: Context, name: str, device: str) -> Verdict:
     return Verdict(numbers, passed, f"each image's mean at most {TOLERANCE} of 255, all rows agreed on")
 
 
-@proof("decode: DALI on the device, against Pillow", seconds=25, rank=10)
+@proof("decode: DALI on the device, against Pillow", seconds=25, rank=13, needs=("nvidia.dali",))
 def dali_on_device(context: Context) -> Verdict:
-    context.need("nvidia.dali", "DALI")
     return _parity(context, "dali", context.device)
 
 
-@proof("decode: turbo uploaded to the device, against Pillow", seconds=15, rank=11)
+@proof("decode: turbo uploaded to the device, against Pillow", seconds=15, rank=12)
 def turbo_on_device(context: Context) -> Verdict:
     return _parity(context, "turbo", context.device)
 
 
-@proof("decode: turbo on the device is turbo on the CPU, bit for bit", seconds=5, rank=12)
+@proof("decode: turbo on the device is turbo on the CPU, bit for bit", seconds=5, rank=11)
 def upload(context: Context) -> Verdict:
     count = context.pick(48, 6)
     source = image_source(context.manifest([XRAY, PHOTO], count // 2), EmbedOptions())
@@ -70,7 +69,7 @@ def upload(context: Context) -> Verdict:
     return Verdict({"rows": count, "rows_that_differ": different}, different == 0, "none differs")
 
 
-@proof("decode: bad files fail as in Pillow, and leave their neighbours' bits alone", seconds=10, rank=13)
+@proof("decode: bad files fail as in Pillow, and leave their neighbours' bits alone", seconds=10, rank=14)
 def neighbours(context: Context) -> Verdict:
     good = context.images(PHOTO, context.pick(12, 4))
     sound_file = good[0].read_bytes()
@@ -115,7 +114,7 @@ def _device_decoders(context: Context) -> list[str]:
     return [name for name, reason in available_decoders().items() if not reason and name != "reference"]
 
 
-@proof("decode: pixels do not depend on the batch they are in", seconds=10, rank=14)
+@proof("decode: pixels do not depend on the batch they are in", seconds=10, rank=15)
 def batches(context: Context) -> Verdict:
     count = context.pick(24, 6)
     source = image_source(context.manifest([PHOTO, XRAY], count // 2), EmbedOptions())
