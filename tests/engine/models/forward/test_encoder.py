@@ -159,7 +159,16 @@ def test_a_feature_depends_on_its_image_alone(slug: str, precision: str, folder:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slug", ["torchvision/resnet18", "random/densenet121", LITE])
+@pytest.mark.parametrize(
+    "slug",
+    [
+        LITE,
+        *(
+            pytest.param(s, marks=pytest.mark.thorough)
+            for s in ("torchvision/resnet18", "random/densenet121")
+        ),
+    ],
+)
 def test_a_feature_depends_on_its_image_alone_at_full_size(slug: str, folder: Path) -> None:
     spec = _spec(slug, folder, Recipe())
     pixels = pictures(5, 224)

@@ -57,7 +57,13 @@ PIECES = {
 }
 
 
-@pytest.mark.parametrize("name", PIECES)
+#: Built like another one of these, or by modules that the others have, too.
+ALIKE = ("torchvision/resnet50", "torchvision/mobilenet_v2", "torchvision/googlenet")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.thorough if n in ALIKE else ()) for n in PIECES]
+)
 def test_window_forward_equals_whole_forward_passes(name: str) -> None:
     if name.startswith("timm"):
         pytest.importorskip("timm")
