@@ -69,7 +69,7 @@ def _sums(
 ) -> tuple[torch.Tensor, ...]:
     """Return sums over shifted rows y, float64: y, |y|^2, |y|^2 y, |y|^4 and y y^T."""
     dim = features.shape[1]
-    zeros = {"dtype": torch.float64, "device": device}
+    zeros: dict[str, Any] = {"dtype": torch.float64, "device": device}
     scatter, total, cubes = (torch.zeros(s, **zeros) for s in ((dim, dim), (dim,), (dim,)))
     squares, quartic = torch.zeros((), **zeros), torch.zeros((), **zeros)
     origin = shift.to(dtype)
@@ -142,16 +142,18 @@ def _shrinkage(moments: Moments) -> torch.Tensor:
     return torch.where(none, 0.0, error / torch.where(none, 1.0, spread))
 
 
-def components(moments: Moments, count: int, ddof: int) -> tuple[NDArray[np.float64], torch.Tensor]:
-    """Return eigenvalues of the covariance, float64 [d] of the host, largest first, and a projection.
+def components(moments: Moments, count: int, ddof: int) -> tuple[NDArray[np.float64], torch.Tensor, float]:
+    """Return eigenvalues of the covariance, float64 [d] of the host, largest first; a projection; the trace.
 
     Args:
         count: of components, at most d.
 
     Returns:
-        The projection is float64 [count, d] on the device; rows are eigenvectors over the root of their value.
+        The projection is float64 [count, d] on the device: eigenvectors over the roots of their values.
     """
-    values, vectors = torch.linalg.eigh(moments.covariance(ddof))
+    covariance = moments.covariance(ddof)
+    values, vectors = torch.linalg.eigh(covariance)
     values, vectors = values.flip(0), vectors.flip(1)
     projection = (vectors[:, :count] / values[:count].sqrt()).T.contiguous()
-    return fetched(values)[0], projection
+    known, trace = fetched(values, covariance.trace())
+    return known, projection, float(trace)

@@ -40,7 +40,8 @@ class DeviceWhitening:
         if self._dtype == torch.float64 or not self.whitener.solves:
             return factor.to(self._dtype)
         identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-        return torch.linalg.solve_triangular(factor, identity, upper=False).to(self._dtype)
+        inverse: torch.Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
+        return inverse.to(self._dtype)
 
     def __call__(self, features: Any) -> torch.Tensor:
         """Return whitened deviations [n, rank] on the device, in the arithmetic's dtype.
@@ -52,9 +53,11 @@ class DeviceWhitening:
         # Subtracted in float64, because float32 would lose digits if the mean is far from zero.
         centred = (features.double() - self._mean).to(self._dtype)
         if self.whitener.solves and self._dtype == torch.float64:
-            return torch.linalg.solve_triangular(self._matrix, centred.T, upper=False).T
+            solved: torch.Tensor = torch.linalg.solve_triangular(self._matrix, centred.T, upper=False)
+            return solved.T
         with float32_products():
-            return centred @ self._matrix.T
+            product: torch.Tensor = centred @ self._matrix.T
+        return product
 
     def agreement(self, images: Any, views: Any) -> Agreement:
         """Compute the cosine and distance of every view to its image.

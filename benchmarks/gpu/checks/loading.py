@@ -18,6 +18,7 @@ from benchmarks.speed.common import Spread
 from benchmarks.speed.read import written_bank
 from engine.evals.common.features import Features
 from engine.runtime import synchronize, upload
+from engine.runtime.resident import release_resident
 from stores.bank.reader import Bank
 
 
@@ -33,10 +34,13 @@ def _bank(context: Context, rows: int, dim: int) -> Path:
 
 
 def _load(bank: Path, device: str) -> torch.Tensor:
-    """Open a bank and bring its features to the device, in their stored precision."""
-    features = upload(Features.from_bank(bank).array, device)
+    """Open a bank and bring its features to the device, in their stored precision, chunks checked."""
+    release_resident()
+    features = Features.from_bank(bank)
+    resident = features.on(device) if device.startswith("cuda") else upload(features.array, device)
     synchronize(device)
-    return features
+    assert isinstance(resident, torch.Tensor), "the device has room"
+    return resident
 
 
 @proof("bank: features from disk to the device, bit for bit", seconds=10, rank=20)

@@ -194,11 +194,13 @@ def _products_on_device(
 def defined_rows(*vectors: Any) -> NDArray[np.bool_]:
     """Return which rows [n] are finite in all of some matrices [n, r]: arrays, or tensors on one device."""
     if all(isinstance(matrix, np.ndarray) for matrix in vectors):
-        return np.logical_and.reduce([np.isfinite(matrix).all(axis=1) for matrix in vectors])
-    from engine.runtime import fetched
+        masks = [np.isfinite(matrix).all(axis=1) for matrix in vectors]
+    else:
+        from engine.runtime import fetched
 
-    masks = [matrix.isfinite().all(dim=1) for matrix in vectors]
-    return np.logical_and.reduce(fetched(*masks))
+        masks = fetched(*(matrix.isfinite().all(dim=1) for matrix in vectors))
+    defined: NDArray[np.bool_] = np.logical_and.reduce(masks)
+    return defined
 
 
 def taken(matrix: Any, rows: NDArray[np.intp]) -> Any:

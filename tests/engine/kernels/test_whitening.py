@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf
@@ -11,6 +12,7 @@ from sklearn.covariance import LedoitWolf
 from engine.errors import Refused
 from engine.kernels import whitening
 from engine.kernels.covariance import moments
+from engine.kernels.intervals.cluster_robust import defined_rows, mean_across_groups, taken
 from engine.kernels.whitening import Agreement, Regularisation, Whitening, fit_whitener, whitening_on
 from tests.oracles.invariance_loop import loop
 
@@ -173,16 +175,84 @@ def test_shrinkage_is_written_as_it_is_read() -> None:
         assert str(Regularisation.parse(text)) == text
 
 
+DEVICES = ["cpu:0", pytest.param("cuda:0", marks=pytest.mark.gpu)]
+
+
 @pytest.mark.parametrize("arithmetic", ["float64", "float32"])
-@pytest.mark.parametrize("how", ["ledoit-wolf", "components=9"])
-@pytest.mark.parametrize("device", ["cpu:0", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("how", ["ledoit-wolf", "ridge=0.1", "none", "components=9"])
+@pytest.mark.parametrize("device", DEVICES)
 def test_the_device_route_equals_numpy(device: str, how: str, arithmetic: str) -> None:
+    """Fitted there and fitted here, whitening features of the host and of the device."""
     x = features(300, 20)
     images, views = pairs(4, 6, 20)
-    found = fit_whitener(moments(x), Regularisation.parse(how))
+    there = torch.from_numpy(x).to(device)
+    regularisation, close = Regularisation.parse(how), 1e-10 if arithmetic == "float64" else 2e-5
+    found = fit_whitener(moments(x), regularisation)
     truth = agreement(Whitening(found), images, views)
-    other = agreement(whitening_on(device, found, arithmetic=arithmetic), images, views)
-    np.testing.assert_allclose(other.cosine, truth.cosine, atol=1e-10 if arithmetic == "float64" else 2e-5)
+    rows = np.arange(300)[::-1]
+    sums = moments(there, rows, arithmetic=arithmetic, device=device)
+    fitted = fit_whitener(sums, regularisation, arithmetic=arithmetic)
+    names = ("shrinkage", "condition", "variance")
+    for name in names:
+        assert getattr(fitted, name) == pytest.approx(getattr(found, name), rel=max(500 * close, 1e-6)), name
+    assert (fitted.count, fitted.rank, fitted.method) == (found.count, found.rank, found.method)
+    on_device = torch.from_numpy(images).to(device), torch.from_numpy(views).to(device)
+    for whitener, inputs in ((found, (images, views)), (fitted, on_device)):
+        other = whitening_on(device, whitener, arithmetic=arithmetic).agreement(*inputs)
+        np.testing.assert_allclose(other.cosine, truth.cosine, atol=10 * close)
+        np.testing.assert_allclose(other.distance, truth.distance, rtol=10 * close)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_device_shrinks_as_scikit_learn(device: str) -> None:
+    for n, d in ((30, 50), (200, 8), (40, 1)):
+        x = features(n, d, n)
+        found = fit_whitener(moments(x, device=device), LEDOIT_WOLF).to_host()
+        truth = LedoitWolf().fit(x)
+        assert found.shrinkage == pytest.approx(truth.shrinkage_, abs=1e-9)
+        np.testing.assert_allclose(found.factor @ found.factor.T, truth.covariance_, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(found.mean, x.mean(0), rtol=1e-12)
+        assert found.condition == pytest.approx(np.linalg.cond(truth.covariance_), rel=1e-8)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_device_refuses_what_the_cpu_refuses(device: str) -> None:
+    few, constant = features(10, 20), np.ones((30, 4))
+    flat = np.concatenate([features(60, 3), np.zeros((60, 1))], axis=1)
+    cases = [
+        (few, NONE), (few, Regularisation("components", 10)), (constant, LEDOIT_WOLF), (constant, NONE),
+        (constant, Regularisation("components", 1)), (flat, NONE),
+    ]  # fmt: skip
+    for x, how in cases:
+        with pytest.raises(Refused) as here:
+            fit_whitener(moments(x), how)
+        with pytest.raises(Refused) as there:
+            fit_whitener(moments(x, device=device), how)
+        assert str(there.value) == str(here.value)
+    with pytest.raises(Refused, match="not finite"):
+        moments(np.array([[1.0], [np.nan], [2.0]]), device=device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_pairs_on_a_device_are_the_cpus(device: str) -> None:
+    x = features(60, 7)
+    first, second, groups = np.arange(0, 40), np.arange(20, 60), np.arange(40) // 3
+    found = fit_whitener(moments(x), LEDOIT_WOLF)
+    x[first[3]] = found.mean  # no direction, so no cosine
+    here = whitening_on("cpu", found).compare(x, first, second)
+    there = whitening_on(device, found).compare(torch.from_numpy(x).to(device), first, second)
+    np.testing.assert_allclose(there.cosine, here.cosine, atol=1e-10)
+    np.testing.assert_allclose(there.distance, here.distance, rtol=1e-10)
+    defined = defined_rows(there.first, there.second)
+    assert np.flatnonzero(~defined).tolist() == [3]
+    rows = np.flatnonzero(defined)
+    intervals = [
+        mean_across_groups(taken(one.first, rows), taken(one.second, rows), groups[rows])
+        for one in (here, there)
+    ]
+    assert intervals[1][0].mean == pytest.approx(intervals[0][0].mean, abs=1e-7)
+    assert intervals[1][0].ci95 == pytest.approx(intervals[0][0].ci95, rel=1e-5)
+    assert intervals[1][1] == intervals[0][1]
 
 
 @pytest.mark.parametrize("arithmetic", ["float64", "float32"])
