@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.common.compute import Compute
-from engine.evals.common.features import Features, is_torch
+from engine.evals.common.features import Features
 from engine.evals.common.one_line import counted, within
 from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.result import Metric
@@ -107,12 +107,12 @@ def evaluate(features: Features, options: MultiViewOptions, compute: Compute) ->
     first, second = pairs.first[drawn], pairs.second[drawn]
     groups = _patients(features, first, second)
     halves = _halves(groups[first], options.seed)
-    matrix = _matrix(features, compute)
+    matrix = features.matrix(compute)
     cosine, distance = np.empty(len(first)), np.empty(len(first))
     statistics, unit = [], []
     for half in (0, 1):
         pairs_of_half = np.flatnonzero(halves == half)
-        whitened_by = _statistics(features, matrix, groups, first[pairs_of_half], options, compute)
+        whitened_by = _statistics(features, groups, first[pairs_of_half], options, compute)
         whitening = whitening_on(compute.device, whitened_by.whitener, arithmetic=options.arithmetic)
         compared = whitening.compare(matrix, first[pairs_of_half], second[pairs_of_half])
         cosine[pairs_of_half], distance[pairs_of_half] = compared.cosine, compared.distance
@@ -126,16 +126,8 @@ def evaluate(features: Features, options: MultiViewOptions, compute: Compute) ->
     )  # fmt: skip
 
 
-def _matrix(features: Features, compute: Compute) -> Any:
-    """Return the features [N, d] where they are compared: on the CPU as numpy."""
-    if compute.device != "cpu" or not is_torch(features.array):
-        return features.array
-    return features.array.detach().cpu().numpy()
-
-
 def _statistics(
     features: Features,
-    matrix: Any,
     groups: NDArray[np.int64],
     first: NDArray[np.intp],
     options: MultiViewOptions,
@@ -150,7 +142,9 @@ def _statistics(
             "add images of other patients",
         )
     how, arithmetic = options.regularisation, options.arithmetic
-    return statistics_of(features, rows, how, arithmetic=arithmetic, device=compute.device, matrix=matrix)
+    return statistics_of(
+        features, rows, how, arithmetic=arithmetic, device=compute.device, memory=compute.memory
+    )
 
 
 def _choose(count: int, options: MultiViewOptions) -> NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -67,21 +68,26 @@ def statistics_of(
     *,
     arithmetic: Arithmetic,
     device: str,
-    matrix: Any = None,
+    memory: int | None = None,
 ) -> Statistics:
     """Compute `statistics` of a bank's feature, or of arrays, whose statistics are kept nowhere.
 
     Args:
-        matrix: the features' numbers where they are on the device already; None reads them from `features`.
+        memory: bytes of the device that the features may take (`Features.on`); None for what is free.
 
     Raises:
         Refused: as `engine.kernels.whitening.fit_whitener`.
     """
+
+    def numbers() -> Any:
+        copy = features.on(device, memory)
+        return features.array if copy is None else copy
+
     if features.source is not None:
         bank = features.source.features
-        return statistics(bank, rows, how, arithmetic=arithmetic, device=device, matrix=matrix)
+        return statistics(bank, rows, how, arithmetic=arithmetic, device=device, numbers=numbers)
     start = time.perf_counter()
-    sums = moments(features.array if matrix is None else matrix, rows, arithmetic=arithmetic, device=device)
+    sums = moments(numbers(), rows, arithmetic=arithmetic, device=device)
     return Statistics(
         fit_whitener(sums, how, arithmetic=arithmetic), how, "", (), time.perf_counter() - start
     )
@@ -94,7 +100,7 @@ def statistics(
     *,
     arithmetic: Arithmetic = "float64",
     device: str = "cpu",
-    matrix: Any = None,
+    numbers: Callable[[], Any] | None = None,
 ) -> Statistics:
     """Compute mean and factored covariance of some rows of a feature.
 
@@ -106,7 +112,7 @@ def statistics(
         how: regularisation of the covariance.
         arithmetic: of the products.
         device: of the products. Not part of the key: both sum in float64.
-        matrix: as for `statistics_of`.
+        numbers: gives the matrix [N, d], perhaps on the device, where it is needed; None reads the bank's.
 
     Raises:
         Refused: as `engine.kernels.whitening.fit_whitener`.
@@ -135,8 +141,8 @@ def statistics(
         return Statistics(factored, how, "factor", tuple(damaged), time.perf_counter() - start)
     arrays = _read(features, key, damaged)
     if arrays is None:
-        numbers = features.array if matrix is None else matrix
-        sums = moments(numbers, rows, arithmetic=arithmetic, device=device)
+        matrix = features.array if numbers is None else numbers()
+        sums = moments(matrix, rows, arithmetic=arithmetic, device=device)
     else:
         sums = Moments(len(rows), arrays["mean"], arrays["scatter"], float(arrays["quartic"]))
     factored = fit_whitener(sums, how, arithmetic=arithmetic)  # may refuse, so nothing is kept before
@@ -151,10 +157,8 @@ def statistics(
 
 
 def _whitener_arrays(whitener: Whitener) -> Arrays:
-    numbers = {
-        "shrinkage": whitener.shrinkage, "condition": whitener.condition, "variance": whitener.variance
-    }  # fmt: skip
-    written: Arrays = {name: np.asarray(value) for name, value in numbers.items()}
+    names = ("shrinkage", "condition", "variance")
+    written: Arrays = {name: np.asarray(getattr(whitener, name)) for name in names}
     return {"mean": whitener.mean, "factor": whitener.factor, **written}
 
 

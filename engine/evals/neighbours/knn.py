@@ -95,9 +95,10 @@ def _classify(
     # Indices and distances, the classes and weights made of them, and a copy for sorting.
     needed = len(parts.test) * max(ks) * 8 * 6
     compute.check_memory(needed, f"{max(ks):,} neighbours of {len(parts.test):,} images", "lower --k")
-    base = Vectors(features.array, parts.train)
+    matrix = features.matrix(compute)
+    base = Vectors(matrix, parts.train)
     neighbours = nearest(
-        base if parts.leave_one_out else Vectors(features.array, parts.test),
+        base if parts.leave_one_out else Vectors(matrix, parts.test),
         base,
         max(ks),
         distance=voting.distance,

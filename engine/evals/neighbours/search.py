@@ -144,8 +144,9 @@ def evaluate(features: Features, options: SearchOptions, compute: Compute) -> Se
             f"k is from 1 to {len(rows)} here",
             "choose another --k",
         )
-    vector = _embedded(features, options) if row is None else features.array[row : row + 1]
-    base = resident(Vectors(features.array, rows), compute.device)
+    matrix = features.matrix(compute)
+    vector = _embedded(features, options) if row is None else matrix[row : row + 1]
+    base = resident(Vectors(matrix, rows), compute.device)
     near, about = _search(
         Vectors(vector), base, k, options.distance, options.index, compute.backend, compute.device
     )

@@ -89,7 +89,7 @@ def evaluate_problem(
         array: [N, d], the features as `resident` gave them; None lets it.
     """
     fitting, columns, targets = options.on(compute), problem.columns, problem.targets
-    array = resident(features.array, fitting) if array is None else array
+    array = resident(features, fitting) if array is None else array
     backend = "sklearn" if options.mode == "as-published" else options.backend
     if options.findings:
         chosen_parts = parts(columns, together(targets), features.ok, options.splits)
@@ -146,7 +146,7 @@ def probe(
     (target,), columns = targets_of(taken, settings), Columns.of(taken)
     rows = parts(columns, target.codes, taken.ok, settings.splits, target.classes)
     task = Task(target.column, target.classes, target.codes, rows)
-    return probe_task(resident(features, options), task, options, columns.group, on_progress)
+    return probe_task(resident(taken, options), task, options, columns.group, on_progress)
 
 
 def _split_labels(rows: int, masks: Mapping[str, ArrayLike | None]) -> Labels:
