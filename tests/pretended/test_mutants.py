@@ -66,7 +66,10 @@ def _pixels(module: Any) -> Any:
 
 
 def _host_copy(module: Any) -> Any:
-    return module.HostCopy(torch.tensor(X, device=PLACE) * 2).wait().numpy()
+    copied = module.host_buffer((6,), torch.float32, PLACE)
+    copied.copy_(torch.tensor(X[0], device=PLACE), non_blocking=True)
+    module.DeviceEvent(PLACE).wait()
+    return [module.HostCopy(torch.tensor(X, device=PLACE) * 2).wait().numpy(), copied.numpy().copy()]
 
 
 def _streams(module: Any) -> Any:

@@ -227,15 +227,15 @@ class Features:
 
         Returns:
             [N, d] in the stored precision: a torch tensor on the device, shared, so not to be written to;
-            on the CPU the array itself. None where the device has no room.
+            on the CPU a numpy array. None where the device has no room.
 
         Raises:
             BankError: a chunk is missing or damaged. MachineFault: the storage or the device fails.
         """
+        if device == "cpu":
+            return self.array.detach().cpu().numpy() if is_torch(self.array) else self.array
         if is_torch(self.array) and self.array.device == _torch_device(device):
             return self.array
-        if device == "cpu":
-            return self.array.detach().cpu() if is_torch(self.array) else self.array
         from engine.runtime.resident import resident_copy, resident_embeddings
 
         with device_faults():
