@@ -48,14 +48,14 @@ class ResidentViews:
         self._room -= size
         self._features[views, row] = encoded.to(getattr(torch, str(np.dtype(rounded))))
 
-    def of_rows(self, views: Views, rows: Sequence[int]) -> "Any":
+    def of_rows(self, views: Views, rows: Sequence[int]) -> Any:
         """Return the features [rows, views, d] of rows that have some, in the bank's dtype.
 
         Returns:
             A tensor on the device; a numpy array on the CPU, or where the device has no room for all.
         """
         distinct = list(dict.fromkeys(rows))
-        size = len(rows) * views.count * self._store.features.key.dim * 4
+        size = len(rows) * views.count * self._store.features.dim * 4
         if size > self._most:
             return np.stack([self._read(views, row) for row in rows])
         import torch
