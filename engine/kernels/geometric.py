@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from engine.errors import BadImage
+from engine.kernels.view_parameters import stacked_on, values_on
 
 #: Taps of the blur that smooths a random displacement field.
 _FIELD_TAPS = 17
@@ -54,7 +55,7 @@ class Affine:
 def affine(image: torch.Tensor, views: Sequence[Affine]) -> torch.Tensor:
     """Return the affine views of an image, uint8 [V, H, W, 3]; nearest pixels, black outside."""
     height, width = image.shape[:2]
-    maps = torch.tensor([view.inverse() for view in views], dtype=torch.float32, device=image.device)
+    maps = values_on(image.device, [view.inverse() for view in views])
     x, y = (torch.arange(n, dtype=torch.float32, device=image.device) - (n - 1) / 2 for n in (width, height))
     column, row = (
         maps[:, i, 0, None, None] * x + (maps[:, i, 1, None] * y + maps[:, i, 2, None])[:, :, None]
@@ -76,14 +77,15 @@ def crops(image: torch.Tensor, boxes: Sequence[tuple[float, float, float, float]
     below = max(0, *(bottom - image.shape[0] for _, _, bottom, _ in corners))
     right = max(0, *(right - image.shape[1] for *_, right in corners))
     padded = functional.pad(image, (0, 0, 0, right, 0, below))
-    views = image.new_empty(len(boxes), side, side, 3)
     sizes: dict[tuple[int, int], list[int]] = {}
     for i, (top, left, bottom, end) in enumerate(corners):
         sizes.setdefault((bottom - top, end - left), []).append(i)
+    made = []
     for same_size in sizes.values():
         cut = [padded[corners[i][0] : corners[i][2], corners[i][1] : corners[i][3]] for i in same_size]
-        views[same_size] = resize(torch.stack(cut), side, side)
-    return views
+        made.append(resize(torch.stack(cut), side, side))
+    order = np.argsort([i for same_size in sizes.values() for i in same_size])
+    return torch.cat(made).index_select(0, values_on(image.device, order.tolist(), torch.int64))
 
 
 def resize(
@@ -125,11 +127,12 @@ def deform(image: torch.Tensor, sigmas: Sequence[float], seeds: Sequence[int], r
     """
     height, width = image.shape[:2]
     _needs(image, _FIELD_TAPS // 2 + 1, "deform")
-    positions = torch.stack(
-        [_field(height, width, sigma, seed, reach) for sigma, seed in zip(sigmas, seeds, strict=True)]
-    ).to(image.device)
+    positions = stacked_on(
+        image.device,
+        [_field(height, width, sigma, seed, reach) for sigma, seed in zip(sigmas, seeds, strict=True)],
+    )
     # grid_sample takes -1 to 1 between the centres of the outer pixels, and reflects about these centres.
-    grid = positions * 2 / positions.new_tensor([max(width - 1, 1), max(height - 1, 1)]) - 1
+    grid = positions * 2 / values_on(image.device, [max(width - 1, 1), max(height - 1, 1)]) - 1
     planes = image.permute(2, 0, 1).float().expand(len(grid), -1, -1, -1)
     return to_bytes(
         functional.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
@@ -170,7 +173,7 @@ def gaussian_blur(image: torch.Tensor, sigmas: Sequence[float], taps: int) -> to
         BadImage: the image has at most taps / 2 pixels in one direction.
     """
     _needs(image, taps // 2 + 1, "blur")
-    kernels = _gaussian(taps, torch.tensor(list(sigmas), dtype=torch.float32, device=image.device))
+    kernels = _gaussian(taps, values_on(image.device, sigmas))
     planes = image.permute(2, 0, 1)[:, None].float()
     return to_bytes(_blur(planes, kernels).transpose(0, 1))
 

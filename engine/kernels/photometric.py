@@ -10,13 +10,15 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from engine.kernels.view_parameters import values_on
+
 #: Weights of red, green and blue in a grey level (ITU-R BT.601, rounded as in torchvision).
 _GREY = (0.2989, 0.587, 0.114)
 
 
 def grey(image: torch.Tensor) -> torch.Tensor:
     """Return the grey levels, rounded down, uint8 [H, W, 1]."""
-    return (image.float() * torch.tensor(_GREY, device=image.device)).sum(-1, keepdim=True).to(torch.uint8)
+    return (image.float() * values_on(image.device, _GREY)).sum(-1, keepdim=True).to(torch.uint8)
 
 
 def grayscale(image: torch.Tensor) -> torch.Tensor:
@@ -55,7 +57,7 @@ def sharpness(image: torch.Tensor, factors: Sequence[float]) -> torch.Tensor:
 
 def _blend(image: torch.Tensor, other: torch.Tensor, factors: Sequence[float]) -> torch.Tensor:
     """Return factor * image + (1 - factor) * other for each factor, clipped and rounded down."""
-    pairs = torch.tensor([(f, 1 - f) for f in factors], dtype=torch.float32, device=image.device)
+    pairs = values_on(image.device, [(f, 1 - f) for f in factors])
     share, rest = (pairs[:, i].view(-1, 1, 1, 1) for i in range(2))
     return (share * image.float() + rest * other).clamp_(0, 255).to(torch.uint8)
 
@@ -68,7 +70,7 @@ def hue(image: torch.Tensor, turns: Sequence[float]) -> torch.Tensor:
     safe = torch.where(spread > 0, spread, 1)
     r, g, b = ((value - rgb[..., i]) / safe for i in range(3))
     sixth = torch.where(value == rgb[..., 0], b - g, torch.where(value == rgb[..., 1], 2 + r - b, 4 + g - r))
-    turn = torch.tensor(list(turns), dtype=torch.float32, device=image.device).view(-1, 1, 1)
+    turn = values_on(image.device, turns).view(-1, 1, 1)
     start = (torch.fmod(sixth / 6 + 1, 1) + turn) % 1 * 6
     channels = []
     for offset in (5.0, 3.0, 1.0):  # red, green and blue are the same trapezium of the hue, shifted
@@ -85,20 +87,21 @@ def invert(image: torch.Tensor) -> torch.Tensor:
 
 def posterize(image: torch.Tensor, bits: Sequence[int]) -> torch.Tensor:
     """Keep the highest bits of each value."""
-    masks = torch.tensor([256 - (1 << (8 - int(b))) for b in bits], dtype=torch.uint8, device=image.device)
+    masks = values_on(image.device, [256 - (1 << (8 - int(b))) for b in bits], torch.uint8)
     return image & masks.view(-1, 1, 1, 1)
 
 
 def equalize(image: torch.Tensor) -> torch.Tensor:
     """Equalise the histogram of each channel, as Pillow's `ImageOps.equalize` does."""
     result = torch.empty_like(image)
+    level = torch.arange(256, device=image.device)
     for channel in range(3):
         plane = image[..., channel].long()
         counts = torch.zeros(256, dtype=torch.int64, device=image.device)
         counts.scatter_add_(0, plane.reshape(-1), torch.ones_like(plane.reshape(-1)))
-        last = int(counts.nonzero()[-1])
-        step = int(counts.sum() - counts[last]) // 255
+        # No number is fetched from the device: pixels below the highest level, a step of 0 for a flat channel.
         below = counts.cumsum(0) - counts
-        table = (below + step // 2) // step if step else torch.arange(256, device=image.device)
+        step = below.where(counts > 0, 0).amax() // 255
+        table = torch.where(step > 0, (below + step // 2) // step.clamp(min=1), level)
         result[..., channel] = table.clamp(0, 255)[plane].to(torch.uint8)
     return result[None]

@@ -254,4 +254,9 @@ def find_transform(name: str) -> Transform:
 
 def is_grey(image: torch.Tensor) -> bool:
     """Return True if all pixels of uint8 [H, W, 3] are grey; some transforms leave such images unchanged."""
-    return bool((image == image[..., :1]).all())
+    return bool(grey_flag(image))
+
+
+def grey_flag(image: torch.Tensor) -> torch.Tensor:
+    """Return `is_grey` as a bool tensor [] on the image's device, without waiting for it."""
+    return (image == image[..., :1]).all()

@@ -28,6 +28,7 @@ from engine.kernels.whitening import Whitening, whitening_on
 
 if TYPE_CHECKING:
     from engine.embed.restore import Restored
+    from engine.evals.invariance.resident_views import ResidentViews
     from engine.evals.invariance.view_features import Pass
     from engine.evals.invariance.view_store import ViewFeatures, Views, ViewStore
     from engine.kernels.device_whitening import DeviceWhitening
@@ -125,6 +126,7 @@ class _Measurement:
     whitening: "Whitening | DeviceWhitening"
     backbone: "Restored"
     views: "ViewStore"
+    resident: "ResidentViews"
     made: "Pass"
     reference: "Views"
     present: NDArray[np.intp]
@@ -138,6 +140,7 @@ class _Measurement:
         self.sample: Sample = draw(features.ok, self.groups, options)
 
     def run(self, access: Access, on_progress: OnProgress | None) -> Run:
+        from engine.evals.invariance.resident_views import ResidentViews
         from engine.evals.invariance.view_features import make_views
         from engine.evals.invariance.view_store import REFERENCE, Views, ViewStore
 
@@ -146,24 +149,26 @@ class _Measurement:
         self.reference = Views(REFERENCE, (), options.published, options.batch_norm)
         backbone = self.backbone = access.restore(self.source)
         self.views = ViewStore(self.source.features)
+        self.resident = ResidentViews(self.views, backbone.runtime.device)
         rows = np.unique(self.sample.scored).tolist()
         needed = [(self.reference, row) for row in rows] + [(views, rows[0]) for views in planned]
         if backbone.root is not None or any(self.views.read(views, row) is None for views, row in needed):
             _ = backbone.images  # where they are missing, before anything is computed
         # The images themselves first, and nothing of them in the bank, until nothing can be refused any more.
         self.views.hold()
-        self.made = make_views(self.views, backbone, rows, [self.reference])
+        self.made = make_views(self.views, backbone, rows, [self.reference], resident=self.resident)
         self._check_images()
         if not self.skip_undefined:
             self._refuse_colourless(planned)
         self._whiten()
         self.views.release()
         self.made = self.made.plus(
-            make_views(self.views, backbone, list(self.originals), planned, on_progress)
+            make_views(self.views, backbone, list(self.originals), planned, on_progress, self.resident)
         )
         self._refuse_none_present()
         self.setting = self._setting()
         result = InvarianceResult(tuple(self._score(views) for views in planned))
+        self.resident.drop(self.reference)  # its pictures hold on to the rest of this
         return Run(result, backbone.runtime, self.made.seconds)
 
     def _planned(self) -> "list[Views]":
@@ -234,16 +239,16 @@ class _Measurement:
         from engine.kernels.transforms import find_transform
 
         before = time.perf_counter()
-        stored = {row: self.views.read(views, row) for row in set(self.present.tolist())}
         grey = np.array([self.originals[r].grey for r in self.present.tolist()])
         rows, count = self.present, int(grey.sum())
         if find_transform(views.transform).needs_colour and not self.options.published:
             rows = rows[~grey]
         if not len(rows):
             return self._without_colour(views)
-        features = np.stack([stored[row].features for row in rows.tolist()])  # type: ignore[union-attr]
-        originals = np.stack([self.originals[row].features[0] for row in rows.tolist()])
+        features = self.resident.of_rows(views, rows.tolist())
+        originals = self.resident.of_rows(self.reference, rows.tolist())[:, 0]
         scores = self.whitening.agreement(originals, features)
+        self.resident.drop(views)
         assert scores.cosine.shape == (len(rows), views.count)
         groups = self.groups[rows]
         summary = summarise(scores.cosine, scores.distance, groups, published=self.options.published)

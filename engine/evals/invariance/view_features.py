@@ -1,4 +1,9 @@
-"""Features of transformed images: made in one pass, kept in the bank, resumable image by image."""
+"""Features of transformed images: made in one pass, kept in the bank, resumable image by image.
+
+On a device the host waits for two events of an image in a pass, whatever the number of transforms and views:
+for whether the image is grey, which the decoding stream tells ahead, and, in the thread that writes the bank,
+for its features. It never waits for all of the device.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +15,7 @@ import torch
 from engine.embed.restore import Restored
 from engine.errors import BadImage
 from engine.evals.invariance.batch_norm import BatchNormEncoder
+from engine.evals.invariance.resident_views import ResidentViews
 from engine.evals.invariance.view_pixels import pictures, published_recipe, render
 from engine.evals.invariance.view_store import REFERENCE, Views, ViewStore
 from engine.kernels import transforms
@@ -48,16 +54,23 @@ class Pass:
 class _Decoded:
     row: int
     image: torch.Tensor
+    grey: HostCopy
     ready: DeviceEvent
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """One image's features on their way to the store; None where there is nothing to make views of."""
+    """One image's features on their way to the store.
+
+    Attributes:
+        parts: the transforms, each with its number of views: none where they would leave a grey image as it is.
+        copy: float32 [views, d] of all parts, one after the other; None where there are none.
+    """
 
     row: int
     grey: bool
-    copies: list[tuple[Views, HostCopy | None]]
+    parts: list[tuple[Views, int]]
+    copy: HostCopy | None = None
 
 
 def make_views(
@@ -66,12 +79,14 @@ def make_views(
     rows: Sequence[int],
     wanted: Sequence[Views],
     on_progress: Callable[[PassProgress], None] | None = None,
+    resident: ResidentViews | None = None,
 ) -> Pass:
     """Make sure that the views of the rows are in the store; each image is decoded once for all transforms.
 
     Args:
         rows: of the bank, each once.
         wanted: all with the same `published` and `batch_norm`.
+        resident: holds the new features on the device, too.
 
     Raises:
         MachineFault: disk full, device lost. Finished files are kept, as they are after an interrupt.
@@ -85,7 +100,7 @@ def make_views(
             else:
                 done.stored += views.count
     if todo:
-        _Maker(store, backbone, todo, done, on_progress, start).run()
+        _Maker(store, backbone, todo, done, on_progress, start, resident).run()
     done.seconds = time.perf_counter() - start
     return done
 
@@ -101,7 +116,9 @@ class _Maker:
         done: Pass,
         on_progress: Callable[[PassProgress], None] | None,
         started: float,
+        resident: ResidentViews | None,
     ) -> None:
+        self.resident = resident
         self.store, self.backbone, self.todo, self.done = store, backbone, todo, done
         self.on_progress, self.started, self.last = on_progress, started, 0.0
         self.total = sum(views.count for wanted in todo.values() for views in wanted)
@@ -147,7 +164,8 @@ class _Maker:
                 if isinstance(image, BadImage):
                     self._lose(row, image)
                 else:
-                    yield _Decoded(row, image, DeviceEvent(self.runtime.device))
+                    grey = HostCopy(transforms.grey_flag(image))
+                    yield _Decoded(row, image, grey, DeviceEvent(self.runtime.device))
 
     def _lose(self, row: int, why: BadImage) -> None:
         self.done.failures[row] = why
@@ -157,30 +175,46 @@ class _Maker:
         item.ready.make_current_stream_wait(item.image)
         before = time.perf_counter()
         with device_faults(), torch.no_grad():
-            encoded = _Encoded(item.row, transforms.is_grey(item.image), [])
+            grey, made = bool(item.grey.wait()), []
             for views in self.todo[item.row]:
                 try:
-                    encoded.copies.append((views, self._features(item.image, views, encoded.grey)))
+                    made.append((views, self._features(item.image, views, grey)))
                 except BadImage as error:
                     self._lose(item.row, error.with_traceback(None))
-                    return replace(encoded, copies=[])
+                    return _Encoded(item.row, grey, [])
                 self.stages.second.images += views.count
+            encoded = self._on_their_way(item.row, grey, made)
         self.stages.second.busy_s += time.perf_counter() - before
         return encoded
 
-    def _features(self, image: torch.Tensor, views: Views, grey: bool) -> HostCopy | None:
+    def _features(self, image: torch.Tensor, views: Views, grey: bool) -> torch.Tensor | None:
         if views.transform == REFERENCE:
-            return HostCopy(self.of_image(render(image, views, self.recipe)))
+            return self.of_image(render(image, views, self.recipe))
         if grey and not views.published and transforms.find_transform(views.transform).needs_colour:
             return None
-        return HostCopy(self.of_views(render(image, views, self.recipe)))
+        return self.of_views(render(image, views, self.recipe))
+
+    def _on_their_way(
+        self, row: int, grey: bool, made: list[tuple[Views, torch.Tensor | None]]
+    ) -> _Encoded:
+        """Start one copy of all features of an image to the host."""
+        features = [part for _, part in made if part is not None]
+        if self.resident is not None:
+            for views, part in made:
+                if part is not None:
+                    self.resident.add(views, row, part)
+        parts = [(views, 0 if part is None else len(part)) for views, part in made]
+        return _Encoded(row, grey, parts, HostCopy(torch.cat(features)) if features else None)
 
     def _commit(self, item: _Encoded) -> None:
-        for views, copy in item.copies:
-            none = np.empty((0, self.backbone.spec.dim), np.float32)
-            features = none if copy is None else copy.wait().numpy()
+        every = np.empty((0, self.backbone.spec.dim), np.float32)
+        if item.copy is not None:
+            every = item.copy.wait().numpy()
+        start = 0
+        for views, count in item.parts:
             before = time.perf_counter()
-            self.store.write(views, item.row, features, item.grey)
+            self.store.write(views, item.row, every[start : start + count], item.grey)
+            start += count
             self.done.made += views.count
             self.stages.third.images += views.count
             self.stages.third.busy_s += time.perf_counter() - before

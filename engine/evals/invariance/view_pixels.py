@@ -20,6 +20,7 @@ from engine.kernels.transforms import Frame
 from engine.models import ModelSpec
 from engine.pipeline import StageClock
 from engine.recipes import Recipe
+from engine.runtime import HostCopy, placed
 
 #: Images decoded at a time; pixels of views made at a time.
 _DECODED, _PIXELS = 8, 1 << 22
@@ -63,8 +64,8 @@ def _full_size(
             data = backbone.images.read(row)
             header = sniff(data, recipe, backbone.images.limits)
             picture = pillow.picture(data, header, recipe)
-            pixels = torch.from_numpy(np.array(picture.convert("RGB")))
-            image: torch.Tensor | BadImage = pixels.to(backbone.runtime.torch_device)
+            pixels = np.array(picture.convert("RGB"))
+            image: torch.Tensor | BadImage = placed(pixels, backbone.runtime.device)
         except BadImage as error:
             image = error.with_traceback(None)
         clock.busy_s += time.perf_counter() - before
@@ -132,14 +133,14 @@ def show(
     """
     recipe = published_recipe(backbone.spec) if views.published else backbone.spec.recipe
     drawn = replace(views, parameters=tuple(views.parameters[i] for i in positions))
-    shown: list[NDArray[np.uint8] | str] = []
+    shown: list[HostCopy | str] = []
     for _, image in pictures(backbone, rows, views.published):
         if isinstance(image, BadImage):
             shown.append(image.code)
             continue
         own = render(image, replace(views, transform=REFERENCE, parameters=()), recipe)
-        shown.append(torch.cat([own, render(image, drawn, recipe)]).cpu().numpy())
-    return shown
+        shown.append(HostCopy(torch.cat([own, render(image, drawn, recipe)])))
+    return [one if isinstance(one, str) else one.wait().numpy() for one in shown]
 
 
 def _finish(views: torch.Tensor, recipe: Recipe) -> torch.Tensor:
