@@ -48,10 +48,14 @@ class Identity:
     n_shot: int
     n_query: int
 
+    def key(self, purpose: str) -> bytes:
+        """Return the key of the stream for one purpose, 16 bytes."""
+        parts = [self.seed, self.data_set, self.n_way, self.n_shot, self.n_query, purpose]
+        return hashlib.sha256(f"embank episodes 1 {json.dumps(parts)}".encode("ascii")).digest()[:16]
+
     def stream(self, purpose: str) -> "Stream":
         """Return the stream of random numbers for one purpose, from its start."""
-        parts = [self.seed, self.data_set, self.n_way, self.n_shot, self.n_query, purpose]
-        return Stream(hashlib.sha256(f"embank episodes 1 {json.dumps(parts)}".encode("ascii")).digest()[:16])
+        return Stream(self.key(purpose))
 
 
 class Stream:
@@ -110,6 +114,13 @@ class Sampler:
         self._groups = None if groups is None else fill_singletons(groups)
         if self._groups is not None:
             self._index_groups(self._groups)
+
+    def skip(self, count: int) -> None:
+        """Pass over the next `count` episodes without drawing them."""
+        i = self._identity
+        for stream, each in zip(self._streams, (i.n_way, i.n_way * (i.n_shot + i.n_query)), strict=True):
+            stream.uniform(count, each)
+        self._first += count
 
     def draw(self, count: int) -> Episodes:
         """Draw the next `count` episodes.

@@ -40,8 +40,8 @@ EVALUATIONS: dict[str, Callable[[Features], Any]] = {
     "search": lambda given: search.evaluate(given, SearchOptions(image_id="4", k=5), COMPUTE),
     "audit": lambda given: audit.evaluate(given, AuditOptions(threshold=0.97), COMPUTE),
 }
-#: Waits: for the end of the upload and the result and, of undecided queries, two more; or for counts of pairs,
-#: pairs and digests.
+#: Waits: for the end of the upload and the result and, of undecided queries, two more; or for counts of
+#: pairs, pairs and digests.
 WAITS = {"audit": 4}
 
 

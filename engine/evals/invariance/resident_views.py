@@ -1,7 +1,7 @@
 """View features that stay on the device from the encoder to the cosine, as far as its memory goes.
 
-The bank's copy on disk is written all the same; features of an earlier run are read from it and uploaded, those
-of one transform together.
+The bank's copy on disk is written all the same; features of an earlier run are read from it and uploaded,
+those of one transform together.
 """
 
 from collections.abc import Sequence
