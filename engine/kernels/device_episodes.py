@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, fill_singletons
-from engine.kernels.philox import uniform
+from engine.kernels.philox import Span, uniform
 from engine.runtime import fetched, placed
 
 #: Pairs of steps compared at a time, and rows of supports' patients listed at a time, at most.
@@ -60,11 +60,15 @@ class DeviceSampler:
         """Draw the next `count` episodes. Raises Refused as `Sampler.draw`."""
         i, first = self._identity, self._first
         self._first += count
-        numbers = self._numbers("classes", first, count, i.n_way)
-        every = torch.full((count,), len(self._pools), dtype=torch.int64, device=self._device)
-        classes = without_replacement(numbers, every)
         drawn = i.n_shot + i.n_query
-        numbers = self._numbers("images", first, count, i.n_way * drawn).view(count * i.n_way, drawn)
+        spans = [
+            Span(int.from_bytes(i.key(purpose), "little"), first * each, count * each)
+            for purpose, each in (("classes", i.n_way), ("images", i.n_way * drawn))
+        ]
+        of_classes, of_images = uniform(spans, self._device)
+        every = torch.full((count,), len(self._pools), dtype=torch.int64, device=self._device)
+        classes = without_replacement(of_classes.view(count, i.n_way), every)
+        numbers = of_images.view(count * i.n_way, drawn)
         cells = classes.flatten()
         sizes, starts = self._sizes[cells], self._starts[cells]
         shape = (count, i.n_way, -1)
@@ -76,10 +80,6 @@ class DeviceSampler:
         if query is None:
             return self._on_host(first, count)
         return DeviceEpisodes(classes, self._rows[support].view(shape), self._rows[query].view(shape))
-
-    def _numbers(self, purpose: str, first: int, count: int, each: int) -> torch.Tensor:
-        key = int.from_bytes(self._identity.key(purpose), "little")
-        return uniform(key, first * each, count * each, self._device).view(count, each)
 
     def _on_host(self, first: int, count: int) -> DeviceEpisodes:
         """Draw a block on the CPU, where supports are drawn again until they leave enough queries."""

@@ -5,6 +5,9 @@ block of four outputs depends on the key and on n alone, so all blocks are compu
 are held as int64 of the same bits: sums and products wrap around, and shifts are masked.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,44 +21,62 @@ _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 
 
-def uniform(key: int, start: int, count: int, device: str) -> torch.Tensor:
-    """Return numbers of a stream as `engine.kernels.episodes.Stream.uniform` gives them, float64 in [0, 1).
+@dataclass(frozen=True)
+class Span:
+    """Some outputs of a stream: `count` of them after the first `start`, by its key of 128 bits."""
 
-    Args:
-        key: of 128 bits. start: how many numbers of the stream are passed over. count: how many are returned.
+    key: int
+    start: int
+    count: int
+
+    @property
+    def blocks(self) -> range:
+        """The blocks of four that hold the outputs."""
+        return range(self.start // _WORDS, -(-(self.start + self.count) // _WORDS))
+
+
+def uniform(spans: Sequence[Span], device: str) -> list[torch.Tensor]:
+    """Return numbers of streams as `engine.kernels.episodes.Stream.uniform` gives them, float64 in [0, 1)."""
+    return [((raw >> 11) & ((1 << 53) - 1)).double() * 2.0**-53 for raw in random_raw(spans, device)]
+
+
+def random_raw(spans: Sequence[Span], device: str) -> list[torch.Tensor]:
+    """Return outputs of `numpy.random.Philox(key=key)` for each span, the bits of each as int64 [count].
+
+    All spans are computed together: the number of operations does not depend on how many there are.
     """
-    raw = random_raw(key, start, count, device)
-    return ((raw >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
-
-
-def random_raw(key: int, start: int, count: int, device: str) -> torch.Tensor:
-    """Return outputs of `numpy.random.Philox(key=key)`, the bits of each as int64 [count].
-
-    Args:
-        key, start, count: as for `uniform`; fewer than 2^62 outputs are passed over.
-    """
-    first, last = start // _WORDS, -(-(start + count) // _WORDS)
-    words = torch.zeros(_WORDS, last - first, dtype=torch.int64, device=device)
+    lengths = [len(span.blocks) for span in spans]
     # numpy counts before it computes: its first block has the counter 1.
-    words[0] = torch.arange(first + 1, last + 1, device=device)
-    even, odd = words[0::2], words[1::2]  # counter words 0 and 2, and 1 and 3
-    multipliers, low, high, *keys = placed(_constants(key), device)[..., None]  # [2, 1] each
-    halves = torch.stack([low, high], 1)[..., None]
-    for of_round in keys:
-        even, odd = _high(even, halves).flip(0) ^ odd ^ of_round, (even * multipliers).flip(0)
-    words = torch.stack([even[0], odd[0], even[1], odd[1]], 1).flatten()
-    return words[start - first * _WORDS :][:count]
+    counters = torch.cat([torch.arange(s.blocks.start, s.blocks.stop, device=device) for s in spans]) + 1
+    even = torch.stack([counters, torch.zeros_like(counters)])  # counter words 0 and 2, then 1 and 3
+    odd = torch.zeros_like(even)
+    owner = torch.cat([torch.full((n,), s, dtype=torch.int64, device=device) for s, n in enumerate(lengths)])
+    halves = placed(np.array([[m & _HALF, m >> 32] for m in _MULTIPLIERS], np.int64), device)
+    multipliers = placed(np.array(_MULTIPLIERS, np.uint64).view(np.int64), device)[:, None]
+    for of_round in placed(_round_keys([span.key for span in spans]), device)[..., owner]:
+        even, odd = (
+            _high(even, halves[:, :, None, None]).flip(0) ^ odd ^ of_round,
+            (even * multipliers).flip(0),
+        )
+    words = torch.stack([even[0], odd[0], even[1], odd[1]], 1).split(lengths)
+    skipped = [span.start - _WORDS * span.blocks.start for span in spans]
+    return [
+        block.flatten()[skip : skip + span.count]
+        for block, skip, span in zip(words, skipped, spans, strict=True)
+    ]
 
 
-def _constants(key: int) -> NDArray[np.int64]:
-    """Return the multipliers, their lower and upper halves, and the key of each round, [13, 2]."""
-    rows = [list(_MULTIPLIERS), [m & _HALF for m in _MULTIPLIERS], [m >> 32 for m in _MULTIPLIERS]]
-    words = [key & _WORD, key >> 64 & _WORD]
-    rows += [
-        [word + number * weyl & _WORD for word, weyl in zip(words, _WEYL, strict=True)]
+def _round_keys(keys: Sequence[int]) -> NDArray[np.int64]:
+    """Return the two words of each key in each round, [10, 2, keys]."""
+    words = [[key & _WORD for key in keys], [key >> 64 & _WORD for key in keys]]
+    rounds = [
+        [
+            [word + number * weyl & _WORD for word in of_keys]
+            for of_keys, weyl in zip(words, _WEYL, strict=True)
+        ]
         for number in range(_ROUNDS)
     ]
-    return np.array(rows, np.uint64).view(np.int64)
+    return np.array(rounds, np.uint64).view(np.int64)
 
 
 def _high(words: torch.Tensor, halves: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ A class's prototype is the mean of its support (Snell et al. 2017). Distances, b
 Sums are float32. Of prototypes at exactly the same computed distance, the first class of the episode wins.
 """
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable
@@ -230,35 +231,66 @@ def predict_on_device(
 
     Products must not use TF32 (torch's default, and `engine.runtime.float32_products`).
     """
+    from engine.runtime import fetched, placed
+
+    near, far = (placed(rows, str(features.device)) for rows in (support, query))
+    return fetched(classify_on_device(features, near, far, distance))[0].astype(np.int16)
+
+
+def classify_on_device(features: Any, support: Any, query: Any, distance: Distance = "sqeuclidean") -> Any:
+    """Do the same as `predict_on_device`, with rows and answers on the device, too.
+
+    Features are gathered in their stored precision. Their sums and products are float32: in half precision
+    the differences between prototypes, which decide, would lose most of their digits.
+
+    Args:
+        features: [N, d]. support, query: int64 [E, N, K] and [E, N, Q], rows.
+
+    Returns:
+        int64 [E, N, Q].
+    """
     import torch
 
     (episodes, ways, shots), queries = support.shape, query.shape[2]
-    rows = np.concatenate([support.reshape(episodes, -1), query.reshape(episodes, -1)], axis=1)
-    index = torch.from_numpy(rows).to(features.device)
+    index = torch.cat([support.reshape(episodes, -1), query.reshape(episodes, -1)], dim=1)
     positions = torch.arange(ways, device=features.device)
-    step = max(1, DEVICE_BYTES // (4 * rows.shape[1] * max(features.shape[1], 1)))
+    step = max(1, DEVICE_BYTES // (4 * index.shape[1] * max(features.shape[1], 1)))
     classes = []
     for start in range(0, episodes, step):
-        block = index[start : start + step]
-        drawn = features[block].float()
+        drawn = features[index[start : start + step]].float()
         support_part = drawn[:, : ways * shots].unflatten(1, (ways, shots))
         advantage = episode_advantage(support_part, drawn[:, ways * shots :], distance)
         scores = torch.cat([torch.zeros_like(advantage[..., :1]), advantage], dim=-1)
         # torch's argmax may return any of several equal classes
-        first = torch.where(scores == scores.amax(-1, keepdim=True), positions, ways).amin(-1)
-        classes.append(first.to(torch.int16))
-    return torch.cat(classes).cpu().numpy().reshape(episodes, ways, queries)
+        classes.append(torch.where(scores == scores.amax(-1, keepdim=True), positions, ways).amin(-1))
+    return torch.cat(classes).reshape(episodes, ways, queries)
+
+
+#: What to say where FAISS cannot be used.
+WITHOUT_FAISS = ("backend 'faiss'", "use --backend array, which gives the same answers")
 
 
 def predict_by_faiss(
-    features: NDArray[Any], support: Rows, query: Rows, distance: Distance = "sqeuclidean"
+    features: NDArray[Any],
+    support: Rows,
+    query: Rows,
+    distance: Distance = "sqeuclidean",
+    gpu: int | None = None,
 ) -> NDArray[np.int16]:
-    """Do the same as `predict`, by one exact FAISS search per episode.
+    """Do the same as `predict`, by one exact FAISS search per episode: a check, which shares no product.
+
+    Args:
+        gpu: number of the CUDA device that FAISS searches on; None for the CPU.
 
     Raises:
-        Refused: FAISS is absent, or its import fails.
+        Refused: FAISS is absent, or its import fails, or it cannot use the device.
     """
-    faiss = faiss_library.import_faiss("backend 'faiss'", "use --backend array, which gives the same answers")
+    if gpu is None:
+        faiss = faiss_library.import_faiss(*WITHOUT_FAISS)
+        search = faiss.knn
+    else:
+        faiss = faiss_library.import_faiss_on_gpu(gpu, *WITHOUT_FAISS)
+        search = functools.partial(faiss.knn_gpu, faiss_library.gpu_resources(), device=gpu)
     classes = np.empty(query.shape, np.int16)
     for e in range(len(classes)):
         examples = features[support[e]].astype(np.float32)
@@ -270,6 +302,6 @@ def predict_by_faiss(
         metric = faiss.METRIC_L2
         if distance == "cosine":
             prototypes, metric = _unit(prototypes), faiss.METRIC_INNER_PRODUCT
-        nearest = faiss.knn(queries, np.ascontiguousarray(prototypes), 1, metric=metric)[1]
+        nearest = search(queries, np.ascontiguousarray(prototypes), 1, metric=metric)[1]
         classes[e] = nearest.reshape(query.shape[1:])
     return classes

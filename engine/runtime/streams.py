@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ class HostCopy:
         if self._event is not None:
             self._event.synchronize()
         return self._host
+
+
+def arrived(copies: "Sequence[HostCopy]") -> "list[torch.Tensor]":
+    """Return the host tensors of copies made on one stream, in order: the host waits for the last alone."""
+    if copies:
+        copies[-1].wait()
+    return [copy._host for copy in copies]
 
 
 def fetch(*tensors: "torch.Tensor") -> "list[torch.Tensor]":

@@ -294,7 +294,7 @@ def compute_for(array: Any, device: str, threads: int | None, backend: str) -> C
         array: features [N, d], numpy or torch; other arguments as for `fewshot`.
 
     Raises:
-        Refused: an unknown name or backend, or FAISS on a device.
+        Refused: an unknown name or backend, or FAISS where it is absent or cannot use the device.
     """
     where = device
     if device == "auto":

@@ -1,13 +1,13 @@
 """The kernel that classifies the queries of episodes, on the device of the evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features, is_torch
 from engine.kernels import faiss_library, prototypes
@@ -23,13 +23,39 @@ Predictor = Callable[[Episodes], NDArray[np.int16]]
 
 
 def check_backend_here(compute: Compute) -> None:
-    """Refuse FAISS on a device. Raises Refused."""
-    if compute.backend == "faiss" and compute.device != "cpu":
-        raise Refused(
-            f"backend faiss on {compute.device}",
-            "It searches the few prototypes of an episode on the CPU",
-            "use --backend array on a device, or --device cpu",
-        )
+    """Refuse FAISS where it is absent or cannot use the device. Raises Refused."""
+    if compute.backend != "faiss":
+        return
+    if compute.device == "cpu":
+        faiss_library.import_faiss(*prototypes.WITHOUT_FAISS)
+    else:
+        faiss_library.import_faiss_on_gpu(_number(compute.device), *prototypes.WITHOUT_FAISS)
+
+
+def _number(device: str) -> int:
+    return int(device.partition(":")[2])
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """Features on a device, and their kernel for episodes drawn on the host.
+
+    Attributes:
+        array: tensor [N, d]. device: `cuda:N`. distance: of the prototypes.
+    """
+
+    array: Any
+    device: str
+    distance: prototypes.Distance
+
+    def __call__(self, drawn: Episodes) -> NDArray[np.int16]:
+        return _by_device(self.array, self.distance, drawn)
+
+
+def common_device(predictors: Iterable[Predictor]) -> str | None:
+    """Return the device that the features of all models are on; None if they are not all on one."""
+    devices = {model.device if isinstance(model, Resident) else None for model in predictors}
+    return devices.pop() if len(devices) == 1 else None
 
 
 def predictor(features: Features, distance: str, compute: Compute) -> Predictor:
@@ -41,20 +67,20 @@ def predictor(features: Features, distance: str, compute: Compute) -> Predictor:
         distance: one of `engine.kernels.prototypes.DISTANCES`.
 
     Raises:
-        Refused: FAISS is asked for and is not installed, or on a device.
+        Refused: FAISS is asked for and is not installed, or cannot use the device.
     """
     known = cast(prototypes.Distance, distance)
     check_backend_here(compute)
     if compute.backend == "faiss":
-        faiss_library.import_faiss("backend 'faiss'", "use --backend array, which gives the same answers")
-        return partial(_by_faiss, prototypes.as_float(_on_cpu(features.array)), known)
+        gpu = None if compute.device == "cpu" else _number(compute.device)
+        return partial(_by_faiss, prototypes.as_float(_on_cpu(features.array)), known, gpu)
     if compute.device == "cpu":
         workers = min(compute.threads, _MOST_THREADS)
         return partial(_by_array, prototypes.as_float(_on_cpu(features.array)), known, workers)
     resident = features.on(compute.device, compute.memory)
     if resident is None:
         return partial(_in_parts, features.array, compute.device, known)
-    return partial(_by_device, resident, known)
+    return Resident(resident, compute.device, known)
 
 
 def _by_array(
@@ -68,8 +94,10 @@ def _by_device(array: Any, distance: prototypes.Distance, drawn: Episodes) -> ND
         return prototypes.predict_on_device(array, drawn.support, drawn.query, distance)
 
 
-def _by_faiss(array: NDArray[Any], distance: prototypes.Distance, drawn: Episodes) -> NDArray[np.int16]:
-    return prototypes.predict_by_faiss(array, drawn.support, drawn.query, distance)
+def _by_faiss(
+    array: NDArray[Any], distance: prototypes.Distance, gpu: int | None, drawn: Episodes
+) -> NDArray[np.int16]:
+    return prototypes.predict_by_faiss(array, drawn.support, drawn.query, distance, gpu)
 
 
 def _on_cpu(array: Any) -> NDArray[Any]:

@@ -3,18 +3,20 @@
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.evals.fewshot.options import Protocol
-from engine.evals.fewshot.predictors import Predictor
+from engine.evals.fewshot.predictors import Predictor, Resident, common_device
 from engine.kernels.episodes import Episodes, Rows, Sampler
+from engine.kernels.prototypes import Distance
 
 #: Drawn rows that a block of episodes may have.
-_BLOCK_ROWS = 4_000_000
+BLOCK_ROWS = 4_000_000
 #: Most classes for which a confusion matrix is kept.
-_MOST_CONFUSED = 2000
+MOST_CONFUSED = 2000
 
 
 class Clock:
@@ -42,7 +44,7 @@ class Tally:
 
     def __init__(self, episodes: int, classes: int, rows: int) -> None:
         self.accuracies = np.empty(episodes, np.float64)
-        self.confusion = np.zeros((classes, classes), np.int64) if classes <= _MOST_CONFUSED else None
+        self.confusion = np.zeros((classes, classes), np.int64) if classes <= MOST_CONFUSED else None
         self.correct = np.zeros(rows, np.int64)
 
     def add(self, start: int, drawn: Episodes, predicted: NDArray[np.int16]) -> None:
@@ -63,6 +65,8 @@ class Run:
     """A run that draws episodes block by block and has each model predict them.
 
     Attributes:
+        protocol, pools, data_set, groups, rows: that the episodes are drawn by; groups only if they are kept
+            apart.
         digest: SHA-256 of the drawn rows.
         queries: int64 [rows], how often each row was a query.
         tallies: model -> its counts.
@@ -72,21 +76,29 @@ class Run:
         self, protocol: Protocol, pools: Sequence[Rows], data_set: str, groups: NDArray[np.int64] | None,
         rows: int,
     ) -> None:  # fmt: skip
-        disjoint = groups if protocol.group_disjoint else None
-        self._sampler = Sampler(pools, protocol.identity(data_set), disjoint)
-        self._protocol, self._classes, self._rows = protocol, len(pools), rows
+        self.protocol, self.pools, self.data_set, self.rows = protocol, pools, data_set, rows
+        self.groups = groups if protocol.group_disjoint else None
         self.digest = hashlib.sha256()
-        self.queries = np.zeros(self._rows, np.int64)
+        self.queries = np.zeros(rows, np.int64)
         self.tallies: dict[str, Tally] = {}
 
     def go(self, predictors: Mapping[str, Predictor], clock: Clock) -> None:
-        p = self._protocol
-        self.tallies = {name: Tally(p.episodes, self._classes, self._rows) for name in predictors}
-        step = max(1, _BLOCK_ROWS // (p.ways * (p.n_shot + p.n_query)))
+        """Draw all episodes, and predict and count them."""
+        p = self.protocol
+        self.tallies = {name: Tally(p.episodes, len(self.pools), self.rows) for name in predictors}
+        device = common_device(predictors.values())
+        if device is not None:
+            from engine.evals.fewshot.device_run import go_on_device
+
+            arrays = {name: model.array for name, model in predictors.items() if isinstance(model, Resident)}
+            go_on_device(self, arrays, cast(Distance, p.distance), clock, device)
+            return
+        sampler = Sampler(self.pools, p.identity(self.data_set), self.groups)
+        step = max(1, BLOCK_ROWS // (p.ways * (p.n_shot + p.n_query)))
         for start in range(0, p.episodes, step):
-            drawn = self._sampler.draw(min(step, p.episodes - start))
+            drawn = sampler.draw(min(step, p.episodes - start))
             self.digest.update(drawn.digest_bytes)
-            self.queries += np.bincount(drawn.query.ravel(), minlength=self._rows)
+            self.queries += np.bincount(drawn.query.ravel(), minlength=self.rows)
             clock.lap("sampling")
             for name, predict in predictors.items():
                 predicted = predict(drawn)

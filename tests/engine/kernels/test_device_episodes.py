@@ -10,16 +10,19 @@ from engine.errors import Refused
 from engine.kernels import device_episodes
 from engine.kernels.device_episodes import DeviceSampler
 from engine.kernels.episodes import Identity, Sampler, Stream, without_replacement
-from engine.kernels.philox import random_raw, uniform
+from engine.kernels.philox import Span, random_raw, uniform
 
 
 @settings(max_examples=60, deadline=None)
 @given(key=st.integers(0, 2**128 - 1), start=st.integers(0, 70), count=st.integers(1, 70))
 def test_the_numbers_are_numpys(key: int, start: int, count: int) -> None:
-    truth = np.random.Philox(key=key).random_raw(start + count)[start:]
-    assert random_raw(key, start, count, "cpu").numpy().astype(np.uint64).tolist() == truth.tolist()
-    stream = Stream(key.to_bytes(16, "little"))
-    assert uniform(key, start, count, "cpu").tolist() == stream.uniform(start + count)[start:].tolist()
+    spans = [Span(key, start, count), Span(key // 3, 0, 5)]
+    for span, raw, number in zip(spans, random_raw(spans, "cpu"), uniform(spans, "cpu"), strict=True):
+        end = span.start + span.count
+        truth = np.random.Philox(key=span.key).random_raw(end)[span.start :]
+        assert raw.numpy().astype(np.uint64).tolist() == truth.tolist()
+        stream = Stream(span.key.to_bytes(16, "little"))
+        assert number.tolist() == stream.uniform(end)[span.start :].tolist()
 
 
 @settings(max_examples=60, deadline=None)

@@ -375,9 +375,11 @@ def test_a_run_on_a_device_leaves_the_callers_threads_and_flags_alone(
             cudnn.benchmark, cudnn.deterministic,
         )  # fmt: skip
 
-    real = prototypes.predict_on_device
+    from engine.evals.fewshot import device_run
+
+    real = prototypes.classify_on_device
     monkeypatch.setattr(
-        prototypes, "predict_on_device", lambda *a: (seen.append(matmul.allow_tf32), real(*a))[1]
+        device_run, "classify_on_device", lambda *a: (seen.append(matmul.allow_tf32), real(*a))[1]
     )
     with contextlib.nullcontext() if cuda_available() else pretend():
         found = torch.get_num_threads(), matmul.allow_tf32, cudnn.benchmark

@@ -1,0 +1,83 @@
+"""A few-shot run wholly on a device: episodes, predictions and counts are there, and the counts return.
+
+The host waits twice, however many episodes, images and models there are: for the drawn rows, whose digest it
+computes while the device classifies, and for the counts of all models together. Patients that are kept apart
+cost a wait a block (`engine.kernels.device_episodes`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.evals.fewshot.run import BLOCK_ROWS, MOST_CONFUSED, Clock, Run
+from engine.kernels.device_episodes import DeviceEpisodes, DeviceSampler
+from engine.kernels.prototypes import Distance, classify_on_device
+from engine.runtime import HostCopy, arrived, fetched, float32_products
+
+
+class DeviceTally:
+    """Counts of one model over all episodes, on the device."""
+
+    def __init__(self, classes: int, rows: int, device: str) -> None:
+        zeros: dict[str, Any] = {"dtype": torch.int64, "device": device}
+        self.accuracies: list[torch.Tensor] = []
+        self.confusion = torch.zeros(classes**2 if classes <= MOST_CONFUSED else 0, **zeros)
+        self.correct = torch.zeros(rows, **zeros)
+
+    def add(self, drawn: DeviceEpisodes, predicted: torch.Tensor) -> None:
+        """Count predictions, int64 [E, N, Q]."""
+        ways, queries = predicted.shape[1:]
+        right = predicted == torch.arange(ways, device=predicted.device)[:, None]
+        self.accuracies.append(right.sum((1, 2)).double() / (ways * queries))
+        self.correct.index_add_(0, drawn.query.flatten(), right.flatten().long())
+        if len(self.confusion):
+            classes = drawn.classes[:, :, None].expand(-1, -1, queries)
+            cells = classes * round(len(self.confusion) ** 0.5) + classes.gather(1, predicted)
+            self.confusion.index_add_(0, cells.flatten(), torch.ones_like(cells).flatten())
+
+
+def go_on_device(
+    run: Run, arrays: Mapping[str, torch.Tensor], distance: Distance, clock: Clock, device: str
+) -> None:
+    """Do `Run.go` on a device.
+
+    Args:
+        arrays: model -> features [N, d] there.
+        distance: of `engine.kernels.prototypes`.
+    """
+    p = run.protocol
+    sampler = DeviceSampler(run.pools, p.identity(run.data_set), run.groups, device)
+    tallies = {name: DeviceTally(len(run.pools), run.rows, device) for name in arrays}
+    queries = torch.zeros(run.rows, dtype=torch.int64, device=device)
+    step = max(1, BLOCK_ROWS // (p.ways * (p.n_shot + p.n_query)))
+    copies = []
+    for start in range(0, p.episodes, step):
+        drawn = sampler.draw(min(step, p.episodes - start))
+        copies += [HostCopy(drawn.support.contiguous()), HostCopy(drawn.query.contiguous())]
+        asked = drawn.query.flatten()
+        queries.index_add_(0, asked, torch.ones_like(asked))
+        clock.lap("sampling")
+        for name, array in arrays.items():
+            with float32_products():
+                tallies[name].add(drawn, classify_on_device(array, drawn.support, drawn.query, distance))
+            clock.lap("kernel", name)
+    for rows in arrived(copies):
+        run.digest.update(rows.numpy().astype("<i8").tobytes())
+    clock.lap("digest")
+    _return(run, tallies, queries)
+    clock.lap("counting")
+
+
+def _return(run: Run, tallies: Mapping[str, DeviceTally], queries: torch.Tensor) -> None:
+    """Bring the counts of all models to the host, together."""
+    parts: list[Any] = [queries]
+    for tally in tallies.values():
+        parts += [torch.cat(tally.accuracies), tally.confusion, tally.correct]
+    run.queries, *found = (np.array(part) for part in fetched(*parts))
+    for number, name in enumerate(tallies):
+        into = run.tallies[name]
+        into.accuracies, confusion, into.correct = found[3 * number : 3 * number + 3]
+        if into.confusion is not None:
+            into.confusion = confusion.reshape(into.confusion.shape)
