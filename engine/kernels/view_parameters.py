@@ -1,6 +1,6 @@
 """Parameters of views on their way to the image's device: all views' at once, through page-locked memory.
 
-The host never waits for these uploads. torch gives page-locked memory to others only after the copies from it.
+The host never waits for these uploads: torch reuses page-locked memory only after the copies from it.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,9 @@ import torch
 from engine.runtime import host_buffer, placed, to_device
 
 
-def values_on(device: torch.device, values: Sequence[object], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def values_on(
+    device: torch.device, values: Sequence[object], dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Return numbers, or equally long rows of numbers, as a tensor on a device, without waiting for it."""
     tensor = torch.tensor(values, dtype=dtype)
     return placed(tensor.numpy(), str(device)) if device.type == "cuda" else tensor

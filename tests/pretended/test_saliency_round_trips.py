@@ -1,8 +1,8 @@
 """How often an occlusion map waits for the device: three events an image, whatever the number of places.
 
-The host waits for whether the image's feature is defined, for the last scores, and for those of the sample that
-tells the error. It never waits for the device or a stream, copies nothing in a blocking manner, and uploads the
-picture once. Weights, and the channels' means, are uploaded once for a model.
+The host waits for whether the image's feature is defined, for the last scores, and for those of the sample
+that tells the error. It never waits for the device or a stream, copies nothing in a blocking manner, and
+uploads the picture once. Weights, and the channels' means, are uploaded once for a model.
 """
 
 import numpy as np

@@ -63,7 +63,7 @@ class _Encoded:
     """One image's features on their way to the store.
 
     Attributes:
-        parts: the transforms, each with its number of views: none where they would leave a grey image as it is.
+        parts: the transforms, each with its number of views: none where they would not change a grey image.
         copy: float32 [views, d] of all parts, one after the other; None where there are none.
     """
 
@@ -194,9 +194,7 @@ class _Maker:
             return None
         return self.of_views(render(image, views, self.recipe))
 
-    def _on_their_way(
-        self, row: int, grey: bool, made: list[tuple[Views, torch.Tensor | None]]
-    ) -> _Encoded:
+    def _on_their_way(self, row: int, grey: bool, made: list[tuple[Views, torch.Tensor | None]]) -> _Encoded:
         """Start one copy of all features of an image to the host."""
         features = [part for _, part in made if part is not None]
         if self.resident is not None:

@@ -3,9 +3,9 @@
 Places are taken in blocks of neighbours. All images of a block differ from the one image inside one small
 window only, which is what `engine.models.forward.windowed_forward` needs to skip most of the early layers.
 
-On a device the host waits three times for an image, whatever the number of places: for whether its feature is
-defined, for the last scores, and for those of the sample. Other scores are taken once their copies are known to
-have arrived, so that progress and what is saved lag behind the device by some blocks.
+On a device the host waits three times for an image, whatever the number of places: for whether its feature
+is defined, for the last scores, and for those of the sample. Other scores are taken once their copies are
+known to have arrived, so that progress and what is saved lag behind the device by some blocks.
 """
 
 import copy
