@@ -99,8 +99,7 @@ def equalize(image: torch.Tensor) -> torch.Tensor:
         plane = image[..., channel].long()
         counts = torch.zeros(256, dtype=torch.int64, device=image.device)
         counts.scatter_add_(0, plane.reshape(-1), torch.ones_like(plane.reshape(-1)))
-        # No number is fetched from the device: pixels below the highest level, a step of 0 for a flat
-        # channel.
+        # Not read by the host, which would wait: a flat channel has a step of 0.
         below = counts.cumsum(0) - counts
         step = below.where(counts > 0, 0).amax() // 255
         table = torch.where(step > 0, (below + step // 2) // step.clamp(min=1), level)

@@ -1,7 +1,6 @@
 """Parameters of views on their way to the image's device: all views' at once, through page-locked memory.
 
-The host never waits for these uploads. torch gives page-locked memory to others only after the copies from
-it.
+The host never waits for these uploads: torch reuses page-locked memory only after the copies from it.
 """
 
 from collections.abc import Sequence

@@ -44,17 +44,21 @@ class HostCopy:
 
     Args:
         tensor: any tensor; a CPU tensor is returned without a copy.
+        into: a `host_buffer` of its shape and dtype; None makes one.
+
+    Attributes:
+        host: the copy, undefined before it is complete.
     """
 
-    def __init__(self, tensor: "torch.Tensor") -> None:
+    def __init__(self, tensor: "torch.Tensor", into: "torch.Tensor | None" = None) -> None:
         self._event: Any = None
         if tensor.device.type != "cuda":
-            self._host = tensor
+            self.host = tensor
             return
         import torch
 
-        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        self._host.copy_(tensor, non_blocking=True)
+        self.host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) if into is None else into
+        self.host.copy_(tensor, non_blocking=True)
         self._event = torch.cuda.Event()
         self._event.record(torch.cuda.current_stream(tensor.device))
 
@@ -62,7 +66,12 @@ class HostCopy:
         """Return the host tensor once the copy is complete."""
         if self._event is not None:
             self._event.synchronize()
-        return self._host
+        return self.host
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the copy is known to be complete; never waits."""
+        return self._event is None or bool(self._event.query())
 
 
 def arrived(copies: "Sequence[HostCopy]") -> "list[torch.Tensor]":

@@ -78,6 +78,7 @@ class Event:
     """As `torch.cuda.Event`."""
 
     device_of: "Device"
+    ready = True
 
     def __init__(
         self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
@@ -95,7 +96,11 @@ class Event:
         (stream or self.device_of.current_stream()).wait_event(self)
 
     def query(self) -> bool:
-        return True
+        """True, whereupon the host may read what has arrived; a test may patch `ready`."""
+        if self.ready:
+            merge(self.device_of.host, self.clock)
+            arrive(self._arriving)
+        return self.ready
 
     def synchronize(self) -> None:
         self.device_of.ledger.wait("event")

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.evals.invariance.view_store import Views, ViewStore
 from engine.runtime import free_device_bytes, upload
+from engine.runtime.uploads import torch_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -39,14 +40,9 @@ class ResidentViews:
         Args:
             encoded: float32, made on the current stream, where they will be scored, too.
         """
-        rounded = self._store.features.key.dtype
-        size = encoded.numel() * np.dtype(rounded).itemsize
-        if encoded.device.type != "cuda" or size > self._room:
-            return
-        import torch
-
-        self._room -= size
-        self._features[views, row] = encoded.to(getattr(torch, str(np.dtype(rounded))))
+        rounded = np.dtype(self._store.features.key.dtype)
+        if encoded.device.type == "cuda" and encoded.numel() * rounded.itemsize <= self._room:
+            self._hold(views, row, encoded.to(torch_dtype(rounded)))
 
     def of_rows(self, views: Views, rows: Sequence[int]) -> Any:
         """Return the features [rows, views, d] of rows that have some, in the bank's dtype.
@@ -65,8 +61,15 @@ class ResidentViews:
         if missing:
             stored = np.stack([self._read(views, row) for row in missing])
             uploaded = upload(stored.reshape(-1, stored.shape[-1]), self._device)
-            here |= dict(zip(missing, uploaded.view(*stored.shape), strict=True))
+            for row, features in zip(missing, uploaded.view(*stored.shape), strict=True):
+                here[row] = features
+                if features.nbytes <= self._room:
+                    self._hold(views, row, features)
         return torch.stack([here[row] for row in rows])
+
+    def _hold(self, views: Views, row: int, features: "torch.Tensor") -> None:
+        self._features[views, row] = features
+        self._room -= features.nbytes
 
     def drop(self, views: Views) -> None:
         """Give back the memory of a transform that has been scored."""

@@ -63,8 +63,7 @@ class _Encoded:
     """One image's features on their way to the store.
 
     Attributes:
-        parts: the transforms, each with its number of views: none where they would leave a grey image as it
-            is.
+        parts: the transforms, each with its number of views: none where they would not change a grey image.
         copy: float32 [views, d] of all parts, one after the other; None where there are none.
     """
 

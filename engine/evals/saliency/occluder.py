@@ -2,10 +2,15 @@
 
 Places are taken in blocks of neighbours. All images of a block differ from the one image inside one small
 window only, which is what `engine.models.forward.windowed_forward` needs to skip most of the early layers.
+
+On a device the host waits three times for an image, whatever the number of places: for whether its feature
+is defined, for the last scores, and for those of the sample. Other scores are taken once their copies are
+known to have arrived, so that progress and what is saved lag behind the device by some blocks.
 """
 
 import copy
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
@@ -23,7 +28,7 @@ from engine.models.backbones import architectures
 from engine.models.forward import windowed_forward
 from engine.models.forward.encoder import single_thread_workers
 from engine.normalise import normalise
-from engine.runtime import Runtime, device_faults
+from engine.runtime import HostCopy, Runtime, device_faults, fetched, host_buffer, placed
 
 #: Pixels that a block spans along each axis, and its least and most places: larger blocks need fewer calls of
 #: the early layers, but the window that these compute for all of a block's places grows.
@@ -206,13 +211,17 @@ class Occluder:
         dense.squares = replace(self.squares, stride=1)
         image = self._normalised(pixels)
         base, colour = self._alone(lambda: self.net.base(image)), self._colour(image)
-        rectangles = []
-        for part in parts:
-            values = np.empty((len(part.rows), len(part.columns)))
-            for block, scores in dense._all(base, image, colour, part.cut(dense._step())):
+        rectangles = [np.empty((len(part.rows), len(part.columns))) for part in parts]
+        owners: dict[Block, list[int]] = {}  # rectangles may overlap
+        for number, part in enumerate(parts):
+            for block in part.cut(dense._step()):
+                owners.setdefault(block, []).append(number)
+        for block, scores in dense._all(base, image, colour, list(owners)):
+            for number in owners[block]:
+                part = parts[number]
                 down, across = block.rows.start - part.rows.start, block.columns.start - part.columns.start
-                values[down : down + scores.shape[0], across : across + scores.shape[1]] = scores
-            rectangles.append(values)
+                into = rectangles[number][down : down + scores.shape[0], across : across + scores.shape[1]]
+                into[:] = scores
         return rectangles
 
     def blocks(self) -> list[Block]:
@@ -253,17 +262,23 @@ class Occluder:
     def _in_stream(
         self, base: windowed_forward.Base, image: torch.Tensor, colour: torch.Tensor, todo: list[Block]
     ) -> Iterator[tuple[Block, NDArray[np.float64]]]:
-        """Compute blocks on a device; queue the next one before waiting for the last one's scores."""
-        from engine.runtime import HostCopy
+        """Compute blocks on a device, and wait for the last one's scores alone.
 
-        before: tuple[Block, HostCopy] | None = None
-        for block in todo:
-            copy = HostCopy(self._block(base, image, colour, block))
-            if before is not None:
-                yield before[0], before[1].wait().numpy()
-            before = block, copy
-        if before is not None:
-            yield before[0], before[1].wait().numpy()
+        The device limits how far the host runs ahead: its queue of kernels holds those of a few blocks.
+        """
+        sizes = [len(block.rows) * len(block.columns) for block in todo]
+        buffer = host_buffer((sum(sizes),), torch.float64, self.runtime.device)
+        waiting: deque[tuple[Block, HostCopy]] = deque()
+        for block, into in zip(todo, buffer.split(sizes), strict=True):
+            scores = self._block(base, image, colour, block)
+            waiting.append((block, HostCopy(scores, into.view(scores.shape))))
+            while waiting and waiting[0][1].arrived:
+                block, copied = waiting.popleft()
+                yield block, copied.host.numpy()
+        if waiting:
+            waiting[-1][1].wait()  # and so for all before it
+        for block, copied in waiting:
+            yield block, copied.host.numpy()
 
     def _block(
         self, base: windowed_forward.Base, image: torch.Tensor, colour: torch.Tensor, block: Block
@@ -287,7 +302,7 @@ class Occluder:
         return work() if self._workers is None else self._workers.submit(work).result()
 
     def _normalised(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        batch = torch.from_numpy(np.array(pixels, order="C"))[None].to(self.runtime.torch_device)
+        batch = placed(np.array(pixels, order="C"), self.runtime.device)[None]
         return normalise(batch, self.spec.recipe)
 
     def _colour(self, image: torch.Tensor) -> torch.Tensor:
@@ -296,7 +311,7 @@ class Occluder:
             return image.new_zeros(3)
         if self.fill == "mean":
             return image.double().mean(dim=(0, 2, 3)).float()
-        pixel = torch.tensor(self.fill, dtype=torch.uint8, device=image.device)
+        pixel = placed(np.array(self.fill, np.uint8), str(image.device))
         return normalise(pixel[None, None, None], self.spec.recipe)[0, :, 0, 0]
 
     def _check(self, image: torch.Tensor, colour: torch.Tensor, scores: Scores) -> SampleError:
@@ -309,15 +324,15 @@ class Occluder:
         base = self._exact.base(image)
         count = self.squares.per_axis
         places = np.unique(np.linspace(0, count * count - 1, SAMPLE).round().astype(int))
-        errors = []
+        alone = []
         for place in places.tolist():
             row, column = divmod(place, count)
-            alone = Block(range(row, row + 1), range(column, column + 1))
-            exact_score = float(self._block(base, image, colour, alone))
-            errors.append(abs(exact_score - float(scores.values[row, column])))
+            block = Block(range(row, row + 1), range(column, column + 1))
+            alone.append(self._block(base, image, colour, block).reshape(()))
+        errors = np.abs(fetched(torch.stack(alone))[0] - scores.values.ravel()[places])
         return SampleError(
             len(places),
-            max(errors),
+            float(errors.max()),
             float(np.mean(errors)),
             float(scores.values.mean()),
             float(scores.values.std()),
@@ -346,7 +361,8 @@ def parse_fill(text: str) -> str | tuple[int, int, int]:
 
 
 def _refuse_undefined(feature: torch.Tensor) -> None:
-    if not bool(torch.isfinite(feature).all()):
+    (flags,) = fetched(torch.stack([torch.isfinite(feature).all(), feature.any()]))
+    if not flags[0]:
         raise BadImage("not_finite", "the image's feature has numbers that are not finite")
-    if not bool(feature.any()):
+    if not flags[1]:
         raise BadImage("zero_feature", "the image's feature is zero, so no relative change is defined")
