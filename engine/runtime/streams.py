@@ -74,11 +74,11 @@ class HostCopy:
         return self._event is None or bool(self._event.query())
 
 
-def arrived(copies: "Sequence[HostCopy]") -> "list[torch.Tensor]":
+def all_arrived(copies: "Sequence[HostCopy]") -> "list[torch.Tensor]":
     """Return the host tensors of copies made on one stream, in order: the host waits for the last alone."""
     if copies:
         copies[-1].wait()
-    return [copy._host for copy in copies]
+    return [copy.host for copy in copies]
 
 
 def fetch(*tensors: "torch.Tensor") -> "list[torch.Tensor]":

@@ -77,6 +77,7 @@ def test_waits_do_not_grow_with_the_views_and_are_few_an_image(path: Path, devic
 
 def test_features_of_an_earlier_run_are_uploaded_once_for_a_transform(path: Path, device: Device) -> None:
     """The same numbers, whether features are still on the device, or were read, or had no room there."""
+    _measured(path, device, 4, 5)  # the factor is in the bank from now on
     made, fresh = _measured(path, device, 4, 5)
     stored, again = _measured(path, device, 4, 5, again=True)
     row = 512 * 2

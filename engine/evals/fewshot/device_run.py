@@ -14,7 +14,7 @@ import torch
 from engine.evals.fewshot.run import BLOCK_ROWS, MOST_CONFUSED, Clock, Run
 from engine.kernels.device_episodes import DeviceEpisodes, DeviceSampler
 from engine.kernels.prototypes import Distance, classify_on_device
-from engine.runtime import HostCopy, arrived, fetched, float32_products
+from engine.runtime import HostCopy, all_arrived, fetched, float32_products
 
 
 class DeviceTally:
@@ -63,7 +63,7 @@ def go_on_device(
             with float32_products():
                 tallies[name].add(drawn, classify_on_device(array, drawn.support, drawn.query, distance))
             clock.lap("kernel", name)
-    for rows in arrived(copies):
+    for rows in all_arrived(copies):
         run.digest.update(rows.numpy().astype("<i8").tobytes())
     clock.lap("digest")
     _return(run, tallies, queries)
