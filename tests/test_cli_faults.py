@@ -181,7 +181,7 @@ PLACES: dict[str, tuple[object, str]] = {
 def images_of(place: str, arguments: tuple[Any, ...]) -> int:
     """Images in the batch that a place was given."""
     if place == "copy":
-        return len(arguments[0]._host)
+        return len(arguments[0].host)
     return len(arguments[0] if place == "upload" else arguments[1])
 
 

@@ -152,7 +152,7 @@ def test_a_recipes_numbers_are_uploaded_once(device: Device) -> None:
 
 def test_a_copy_has_arrived_once_somebody_has_waited(device: Device) -> None:
     copy = runtime.HostCopy(there() * 2)
-    assert copy._host.isnan().all()
+    assert copy.host.isnan().all()
     assert copy.wait().tolist() == [2.0, 4.0, 6.0]
     late = there().to("cpu", non_blocking=True)
     assert late.isnan().all()
