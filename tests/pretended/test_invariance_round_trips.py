@@ -81,10 +81,6 @@ def test_features_of_an_earlier_run_are_uploaded_once_for_a_transform(
     path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same numbers, whether features are still on the device, or were read, or had no room there."""
-<<<<<<< HEAD
-    _measured(path, device, 4, 5)  # the factor is in the bank from now on
-    made, fresh = _measured(path, device, 4, 5)
-=======
     sent: list[int] = []
 
     def counted(array: NDArray[np.float16], place: str) -> torch.Tensor:
@@ -94,7 +90,6 @@ def test_features_of_an_earlier_run_are_uploaded_once_for_a_transform(
     monkeypatch.setattr(resident_views, "upload", counted)
     fresh = _measured(path, device, 4, 5)[1]
     assert not sent
->>>>>>> sl
     stored, again = _measured(path, device, 4, 5, again=True)
     # The views by each transform, and the images once for all.
     rows = [len(one.rows) * one.cosine.shape[1] for one in again.transforms]
