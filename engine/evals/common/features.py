@@ -227,13 +227,13 @@ class Features:
 
         Returns:
             [N, d] in the stored precision: a torch tensor on the device, shared, so not to be written to;
-            on the CPU a numpy array. None where the device has no room.
+            on the CPU a numpy array (bfloat16, which numpy lacks, as float32). None where the device has no room.
 
         Raises:
             BankError: a chunk is missing or damaged. MachineFault: the storage or the device fails.
         """
         if device == "cpu":
-            return self.array.detach().cpu().numpy() if is_torch(self.array) else self.array
+            return _numpy(self.array) if is_torch(self.array) else self.array
         if is_torch(self.array) and self.array.device == _torch_device(device):
             return self.array
         from engine.runtime.resident import resident_copy, resident_embeddings
@@ -365,6 +365,11 @@ def is_torch(array: Any) -> bool:
     """Return whether an array is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")  # whoever has a tensor has imported it
     return torch is not None and isinstance(array, torch.Tensor)
+
+
+def _numpy(tensor: Any) -> Any:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
 
 
 def _torch_device(device: str) -> Any:
