@@ -227,7 +227,7 @@ class Features:
 
         Returns:
             [N, d] in the stored precision: a torch tensor on the device, shared, so not to be written to;
-            on the CPU a numpy array (bfloat16, which numpy lacks, as float32). None where the device has no room.
+            on the CPU a numpy array (bfloat16, which numpy lacks, as float32). None without room there.
 
         Raises:
             BankError: a chunk is missing or damaged. MachineFault: the storage or the device fails.
