@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
+from engine.evals.fewshot.device_run import DeviceTally
 from engine.evals.fewshot.evaluate import Options, Protocol, evaluate, evaluate_together
 from engine.kernels.device_episodes import DeviceSampler
 from engine.kernels.episodes import Identity
@@ -89,3 +90,30 @@ def test_six_hundred_episodes_start_few_kernels() -> None:
         drawn = DeviceSampler(pools, Identity(0, "", 5, 5, 15), None, "cpu").draw(600)
         classify_on_device(matrix, drawn.support, drawn.query)
     assert 0 < launches.count <= 320
+
+
+class _Kinds(TorchDispatchMode):
+    """Notes the types of all tensors made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = func(*args, **(kwargs or {}))
+        self.dtypes |= {each.dtype for each in (made,) if isinstance(each, torch.Tensor)}
+        return made
+
+
+def test_counts_are_whole_numbers() -> None:
+    """CUDA multiplies by the reciprocal of a number instead of dividing, which may lose the last bit."""
+    pools = [np.arange(20 * c, 20 * (c + 1)) for c in range(4)]
+    drawn = DeviceSampler(pools, Identity(0, "", 3, 2, 5), None, "cpu").draw(8)
+    tally, predicted = DeviceTally(4, 80, "cpu"), torch.randint(0, 3, (8, 3, 5))
+    with _Kinds() as made:
+        tally.add(drawn, predicted)
+    assert made.dtypes and not any(dtype.is_floating_point for dtype in made.dtypes)
+    right = predicted.numpy() == np.arange(3)[:, None]
+    assert torch.cat(tally.right).tolist() == right.sum((1, 2)).tolist()
+    rows = np.bincount(drawn.query.numpy()[right], minlength=80)
+    assert tally.correct.tolist() == rows.tolist()

@@ -22,7 +22,7 @@ class DeviceTally:
 
     def __init__(self, classes: int, rows: int, device: str) -> None:
         zeros: dict[str, Any] = {"dtype": torch.int64, "device": device}
-        self.accuracies: list[torch.Tensor] = []
+        self.right: list[torch.Tensor] = []  # counts: a GPU divides by a number inexactly, so the host does
         self.confusion = torch.zeros(classes**2 if classes <= MOST_CONFUSED else 0, **zeros)
         self.correct = torch.zeros(rows, **zeros)
 
@@ -30,7 +30,7 @@ class DeviceTally:
         """Count predictions, int64 [E, N, Q]."""
         ways, queries = predicted.shape[1:]
         right = predicted == torch.arange(ways, device=predicted.device)[:, None]
-        self.accuracies.append(right.sum((1, 2)).double() / (ways * queries))
+        self.right.append(right.sum((1, 2)))
         self.correct.index_add_(0, drawn.query.flatten(), right.flatten().long())
         if len(self.confusion):
             classes = drawn.classes[:, :, None].expand(-1, -1, queries)
@@ -74,10 +74,11 @@ def _return(run: Run, tallies: Mapping[str, DeviceTally], queries: torch.Tensor)
     """Bring the counts of all models to the host, together."""
     parts: list[Any] = [queries]
     for tally in tallies.values():
-        parts += [torch.cat(tally.accuracies), tally.confusion, tally.correct]
+        parts += [torch.cat(tally.right), tally.confusion, tally.correct]
     run.queries, *found = (np.array(part) for part in fetched(*parts))
     for number, name in enumerate(tallies):
         into = run.tallies[name]
-        into.accuracies, confusion, into.correct = found[3 * number : 3 * number + 3]
+        right, confusion, into.correct = found[3 * number : 3 * number + 3]
+        into.accuracies = right / (run.protocol.ways * run.protocol.n_query)
         if into.confusion is not None:
             into.confusion = confusion.reshape(into.confusion.shape)

@@ -104,6 +104,38 @@ def test_faiss_and_torch_answer_alike(distance: str) -> None:
     _same(predict_by_faiss(features, e.support, e.query, distance), expected)
 
 
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_faiss_searches_on_the_gpu(distance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrays go into FAISS's search on that device; its arithmetic is that of the CPU here."""
+    faiss = pytest.importorskip("faiss")
+    calls = []
+
+    def knn_gpu(resources: str, xq: np.ndarray, xb: np.ndarray, k: int, *, metric: int, device: int) -> tuple:
+        assert all(x.dtype == np.float32 and x.flags.c_contiguous for x in (xq, xb))
+        calls.append((resources, device))
+        return faiss.knn(xq, xb, k, metric=metric)
+
+    monkeypatch.setattr(faiss, "knn_gpu", knn_gpu, raising=False)
+    monkeypatch.setattr(prototypes.faiss_library, "import_faiss_on_gpu", lambda gpu, *_: faiss)
+    monkeypatch.setattr(prototypes.faiss_library, "gpu_resources", lambda: "resources")
+    features, e = _case(episodes=10)
+    found = predict_by_faiss(features, e.support, e.query, distance, gpu=1)
+    _same(found, loop(features, e.support, e.query, distance))
+    assert calls == [("resources", 1)] * 10
+
+
+@pytest.mark.gpu(needs="faiss")
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_faiss_on_a_gpu_answers_alike(distance: str) -> None:
+    import torch
+
+    if not hasattr(pytest.importorskip("faiss"), "StandardGpuResources"):
+        pytest.skip("FAISS is built for the CPU alone")
+    features, e = _case(n=900, d=512, shape=(5, 20, 15), episodes=60)
+    on_device = predict_on_device(torch.tensor(features, device="cuda:0"), e.support, e.query, distance)
+    _same(predict_by_faiss(features, e.support, e.query, distance, gpu=0), on_device, but=1)
+
+
 def test_torch_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     features, e = _case()
