@@ -48,6 +48,15 @@ class Moments:
         """Return scatter / (n - ddof), float64 [d, d]."""
         return self.scatter / (self.count - ddof)
 
+    def on(self, device: str) -> "Moments":
+        """Return moments of the host on a device, where their factor is then computed."""
+        if device == "cpu":
+            return self
+        from engine.runtime import placed
+
+        parts = (placed(np.asarray(part), device) for part in (self.mean, self.scatter, self.quartic))
+        return Moments(self.count, *parts)
+
     def to_host(self) -> "Moments":
         """Return the same as numpy arrays."""
         if isinstance(self.scatter, np.ndarray):

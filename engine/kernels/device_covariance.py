@@ -2,7 +2,7 @@
 
 Features on the host are streamed through page-locked memory; those that reside on the device are read there.
 Everything stays on the device. The host waits once for moments, to see that they are finite, and once for a
-factor, to see that there is one.
+factor, to see that there is one; torch's eigenvalue decomposition waits for itself besides.
 """
 
 from collections.abc import Iterator

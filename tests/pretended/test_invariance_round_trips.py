@@ -19,7 +19,9 @@ from engine.evals.invariance import resident_views, view_features
 from engine.evals.invariance.evaluate import Access, measure
 from engine.evals.invariance.options import InvarianceOptions
 from engine.evals.invariance.result import InvarianceResult
+from engine.evals.invariance.statistics import statistics
 from engine.kernels.transforms import TRANSFORMS, Frame
+from engine.kernels.whitening import Regularisation
 from engine.runtime import upload
 from stores.bank.layout import SIDE
 from stores.bank.reader import Bank
@@ -103,6 +105,21 @@ def test_features_of_an_earlier_run_are_uploaded_once_for_a_transform(
             np.testing.assert_array_equal(ours.rows, theirs.rows)
             np.testing.assert_allclose(ours.cosine, theirs.cosine, rtol=0, atol=1e-12)
             np.testing.assert_allclose(ours.distance, theirs.distance, rtol=1e-12)
+
+
+def test_a_kept_covariance_is_factored_on_the_device(path: Path, device: Device) -> None:
+    """Another regularisation of the same images: mean and covariance come from the bank."""
+    shutil.rmtree(path / SIDE / "statistics", ignore_errors=True)
+    features = Bank.open(path).features(MODEL)
+    rows, asked = np.arange(16), [Regularisation("ridge", value) for value in (0.25, 0.5)]
+    here = [statistics(features, rows, how) for how in asked]
+    shutil.rmtree(path / SIDE / "statistics")
+    there = [statistics(features, rows, how, device="cuda:0") for how in asked]
+    assert [one.cached for one in there] == ["", "moments"]
+    for ours, truth in zip(there, here, strict=True):
+        assert str(ours.whitener.factor.device) == "cuda:0"
+        np.testing.assert_allclose(ours.whitener.to_host().factor, truth.whitener.factor, atol=1e-10)
+        assert ours.whitener.condition == pytest.approx(truth.whitener.condition, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)

@@ -144,7 +144,8 @@ def statistics(
         matrix = features.array if numbers is None else numbers()
         sums = moments(matrix, rows, arithmetic=arithmetic, device=device)
     else:
-        sums = Moments(len(rows), arrays["mean"], arrays["scatter"], float(arrays["quartic"]))
+        parts = (arrays[name] for name in ("mean", "scatter", "quartic"))
+        sums = Moments(len(rows), *parts).on(device)
     factored = fit_whitener(sums, how, arithmetic=arithmetic)  # may refuse, so nothing is kept before
     if arrays is None:
         kept = sums.to_host()

@@ -179,16 +179,25 @@ def _products_on_device(
 
     from engine.runtime import fetched, placed
 
-    groups = placed(codes, str(first.device))
+    # The first vector of every group, then the second ones, and so on, largest groups first: unlike atomic
+    # additions, such sums have the same bits in every run.
+    largest = np.argsort(-sizes, kind="stable")
+    order = np.argsort(codes, kind="stable")
+    firsts, counts = (np.cumsum(sizes) - sizes)[largest].astype(int), sizes[largest].astype(int)
+    turns = [order[firsts[: np.count_nonzero(counts > j)] + j] for j in range(int(counts[0]))]
+    rows = placed(np.concatenate(turns), str(first.device)).split([len(turn) for turn in turns])
     a, b = (
-        torch.zeros(len(sizes), vectors.shape[1], dtype=torch.float64, device=vectors.device).index_add_(
-            0, groups, vectors.double()
-        )
+        torch.zeros(len(sizes), vectors.shape[1], dtype=torch.float64, device=vectors.device)
         for vectors in (first, second)
     )
+    for turn in rows:
+        a[: len(turn)] += first[turn]
+        b[: len(turn)] += second[turn]
     sum_a, sum_b = a.sum(0), b.sum(0)
-    within, with_others, of_sums = fetched((a * b).sum(1), a @ sum_b + b @ sum_a, sum_a @ sum_b)
-    return within, with_others, float(of_sums)
+    found = fetched((a * b).sum(1), a @ sum_b + b @ sum_a, sum_a @ sum_b)
+    within, with_others = np.empty(len(sizes)), np.empty(len(sizes))
+    within[largest], with_others[largest] = found[:2]
+    return within, with_others, float(found[2])
 
 
 def defined_rows(*vectors: Any) -> NDArray[np.bool_]:

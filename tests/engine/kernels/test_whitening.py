@@ -199,8 +199,10 @@ def test_the_device_route_equals_numpy(device: str, how: str, arithmetic: str) -
     on_device = torch.from_numpy(images).to(device), torch.from_numpy(views).to(device)
     for whitener, inputs in ((found, (images, views)), (fitted, on_device)):
         other = whitening_on(device, whitener, arithmetic=arithmetic).agreement(*inputs)
-        np.testing.assert_allclose(other.cosine, truth.cosine, atol=10 * close)
-        np.testing.assert_allclose(other.distance, truth.distance, rtol=10 * close)
+        # float32 moments are off by its rounding, times what an inversion magnifies.
+        bound = 10 * close if arithmetic == "float64" else np.finfo(np.float32).eps * found.condition + 2e-4
+        np.testing.assert_allclose(other.cosine, truth.cosine, atol=bound)
+        np.testing.assert_allclose(other.distance, truth.distance, rtol=bound)
 
 
 @pytest.mark.parametrize("device", DEVICES)
