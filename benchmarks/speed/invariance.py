@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.speed.common import Spread, finish, interleaved, machine, markdown_table, parser, ratio
-from engine.kernels.covariance import Arithmetic, moments
-from engine.kernels.whitening import Regularisation, fit_whitener, whitening_on
+from engine.kernels.covariance import moments
+from engine.kernels.sample_moments import Arithmetic
+from engine.kernels.whitening import Regularisation, fit_whitener
+from engine.kernels.whitening_place import whitening_on
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("float64", "float32")
 

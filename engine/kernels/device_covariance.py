@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.kernels.covariance import Arithmetic, Moments, block_size, not_finite, sample_rows
+from engine.kernels.sample_moments import Arithmetic, Moments, block_size, not_finite, sample_rows
 from engine.runtime import fetched, float32_products, placed, uploaded_blocks
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.kernels.covariance import Arithmetic
+from engine.kernels.sample_moments import Arithmetic
 from engine.kernels.whitening import Agreement, PairAgreement, Whitener, check_arithmetic
 from engine.runtime import fetched, float32_products, free_device_bytes, placed, upload
 

@@ -7,16 +7,13 @@ Anton et al., J. Imaging 2022, 8, 320: any other square root of S^-1 only rotate
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.kernels.covariance import Arithmetic, Moments
-
-if TYPE_CHECKING:
-    from engine.kernels.device_whitening import DeviceWhitening
+from engine.kernels.sample_moments import Arithmetic, Moments
 
 Method = Literal["ledoit-wolf", "ridge", "components", "none"]
 #: Largest value of the methods that have one.
@@ -249,7 +246,7 @@ def _extremes(covariance: NDArray[np.float64], factor: NDArray[np.float64]) -> t
 
 
 class Whitening:
-    """A `Whitener` applied on the CPU in one arithmetic; `whitening_on` gives that of any device.
+    """A `Whitener` applied on the CPU in one arithmetic; see `engine.kernels.whitening_place`.
 
     Args:
         whitener: mean and factor.
@@ -323,22 +320,6 @@ class Whitening:
             cosine[block] = np.einsum("ij,ij->i", x, y)
             a[block], b[block] = x, y
         return PairAgreement(cosine, distance, a, b)
-
-
-def whitening_on(
-    device: str, whitener: Whitener, *, arithmetic: Arithmetic = "float64"
-) -> "Whitening | DeviceWhitening":
-    """Return what applies a whitener on a device.
-
-    Args:
-        device: `cpu` or `cuda:N`.
-        whitener, arithmetic: as for `Whitening`.
-    """
-    if device == "cpu":
-        return Whitening(whitener, arithmetic=arithmetic)
-    from engine.kernels.device_whitening import DeviceWhitening
-
-    return DeviceWhitening(whitener, arithmetic, device)
 
 
 def check_arithmetic(arithmetic: str) -> None:

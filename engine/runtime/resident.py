@@ -5,11 +5,9 @@ the bank. The least recently used copies are dropped where another does not fit,
 all; the memory is free once no evaluation uses it.
 """
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.runtime.bank_uploads import upload_embeddings
@@ -118,6 +116,4 @@ def _make_room(needed: int, device: str) -> bool:
 
 
 def _key(features: "FeatureSet", device: str) -> _Key:
-    path = features.bank.path
-    bank = os.path.realpath(path) if isinstance(path, Path) else str(path)
-    return bank, features.key.digest, features.seal_digest, device
+    return str(features.bank.path), features.key.digest, features.seal_digest, device

@@ -16,7 +16,8 @@ from engine.evals.common.features import Features
 from engine.evals.invariance.multiview import MultiViewResult, evaluate
 from engine.evals.invariance.options import MultiViewOptions
 from engine.kernels.covariance import moments
-from engine.kernels.whitening import Regularisation, fit_whitener, whitening_on
+from engine.kernels.whitening import Regularisation, fit_whitener
+from engine.kernels.whitening_place import whitening_on
 from tests.pretended.streams import Device
 
 PLACE = "cuda:0"

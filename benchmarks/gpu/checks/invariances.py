@@ -13,9 +13,11 @@ from benchmarks.gpu.floors import GEMM, MEMORY, UP, Bound
 from benchmarks.gpu.suite import Context, Verdict, measurement, proof
 from benchmarks.gpu.targets import WHITENING
 from benchmarks.gpu.timing import per_second, seconds_each
-from engine.kernels.covariance import Arithmetic, moments
+from engine.kernels.covariance import moments
+from engine.kernels.sample_moments import Arithmetic
 from engine.kernels.transforms import TRANSFORMS, Frame
-from engine.kernels.whitening import Regularisation, Whitening, fit_whitener, whitening_on
+from engine.kernels.whitening import Regularisation, Whitening, fit_whitener
+from engine.kernels.whitening_place import whitening_on
 from engine.runtime import upload
 
 #: Share of bytes that may differ from the CPU's views: ties of nearest pixels and of rounding.

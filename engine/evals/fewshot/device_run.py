@@ -6,12 +6,13 @@ cost a wait a block (`engine.kernels.device_episodes`).
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from engine.evals.fewshot.run import BLOCK_ROWS, MOST_CONFUSED, Clock, Run
+from engine.evals.fewshot.predictors import Predictor, Resident
+from engine.evals.fewshot.run import BLOCK_ROWS, MOST_CONFUSED, Clock, Run, Tally
 from engine.kernels.device_episodes import DeviceEpisodes, DeviceSampler
 from engine.kernels.prototypes import Distance, classify_on_device
 from engine.runtime import HostCopy, all_arrived, fetched, float32_products
@@ -38,16 +39,15 @@ class DeviceTally:
             self.confusion.index_add_(0, cells.flatten(), torch.ones_like(cells).flatten())
 
 
-def go_on_device(
-    run: Run, arrays: Mapping[str, torch.Tensor], distance: Distance, clock: Clock, device: str
-) -> None:
+def go_on_device(run: Run, predictors: Mapping[str, Predictor], clock: Clock, device: str) -> None:
     """Do `Run.go` on a device.
 
     Args:
-        arrays: model -> features [N, d] there.
-        distance: of `engine.kernels.prototypes`.
+        predictors: model -> `Resident` features there.
     """
-    p = run.protocol
+    p, distance = run.protocol, cast(Distance, run.protocol.distance)
+    arrays = {name: model.array for name, model in predictors.items() if isinstance(model, Resident)}
+    run.tallies = {name: Tally(p.episodes, len(run.pools), run.rows) for name in arrays}
     sampler = DeviceSampler(run.pools, p.identity(run.data_set), run.groups, device)
     tallies = {name: DeviceTally(len(run.pools), run.rows, device) for name in arrays}
     queries = torch.zeros(run.rows, dtype=torch.int64, device=device)

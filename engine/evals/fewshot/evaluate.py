@@ -26,7 +26,7 @@ from engine.evals.common.predictions import Table, coded
 from engine.evals.common.splits import SplitRows
 from engine.evals.fewshot.options import MODES, Options, Protocol
 from engine.evals.fewshot.pools import PUBLISHED_POOL, pools_of, resolved, too_few
-from engine.evals.fewshot.predictors import check_backend_here, predictor
+from engine.evals.fewshot.predictors import check_backend_here, common_device, predictor
 from engine.evals.fewshot.result import Difference, FewShotResult
 from engine.evals.fewshot.run import Clock, Run
 from engine.kernels import intervals
@@ -101,7 +101,13 @@ def evaluate_together(
         for key, model, compute in zip(keys, features, computes, strict=True)
     }
     clock.lap("device")
-    run.go(predictors, clock)
+    device = common_device(predictors.values())
+    if device is None:
+        run.go(predictors, clock)
+    else:
+        from engine.evals.fewshot.device_run import go_on_device
+
+        go_on_device(run, predictors, clock, device)
     drawable = np.zeros(rows, np.bool_)
     for part in pools.values():
         drawable[part] = True

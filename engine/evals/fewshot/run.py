@@ -3,15 +3,13 @@
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.evals.fewshot.options import Protocol
-from engine.evals.fewshot.predictors import Predictor, Resident, common_device
+from engine.evals.fewshot.predictors import Predictor
 from engine.kernels.episodes import Episodes, Rows, Sampler
-from engine.kernels.prototypes import Distance
 
 #: Drawn rows that a block of episodes may have.
 BLOCK_ROWS = 4_000_000
@@ -86,13 +84,6 @@ class Run:
         """Draw all episodes, and predict and count them."""
         p = self.protocol
         self.tallies = {name: Tally(p.episodes, len(self.pools), self.rows) for name in predictors}
-        device = common_device(predictors.values())
-        if device is not None:
-            from engine.evals.fewshot.device_run import go_on_device
-
-            arrays = {name: model.array for name, model in predictors.items() if isinstance(model, Resident)}
-            go_on_device(self, arrays, cast(Distance, p.distance), clock, device)
-            return
         sampler = Sampler(self.pools, p.identity(self.data_set), self.groups)
         step = max(1, BLOCK_ROWS // (p.ways * (p.n_shot + p.n_query)))
         for start in range(0, p.episodes, step):

@@ -24,7 +24,8 @@ from engine.evals.invariance.result import Invariance, InvarianceResult, Picture
 from engine.evals.invariance.statistics import Statistics, statistics_of
 from engine.evals.invariance.summary import Baseline, Summary, summarise, too_few
 from engine.kernels.intervals.cluster_robust import compact_groups, defined_rows, mean_across_groups, taken
-from engine.kernels.whitening import Whitening, whitening_on
+from engine.kernels.whitening import Whitening
+from engine.kernels.whitening_place import whitening_on
 
 if TYPE_CHECKING:
     from engine.embed.restore import Restored

@@ -22,7 +22,7 @@ from engine.evals.invariance.pairs import Pairs, find_pairs
 from engine.evals.invariance.statistics import Statistics, statistics_of
 from engine.evals.invariance.summary import Baseline, Summary, summarise, too_few
 from engine.kernels.intervals.cluster_robust import compact_groups, defined_rows, mean_across_groups, taken
-from engine.kernels.whitening import whitening_on
+from engine.kernels.whitening_place import whitening_on
 from stores.json_types import JsonObject
 
 __all__ = ["MultiViewResult", "Options", "Pairs", "Result", "evaluate"]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-from engine.kernels.covariance import Arithmetic
+from engine.kernels.sample_moments import Arithmetic
 from engine.kernels.whitening import Regularisation
 from stores.limits import check_seed, check_whole
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.evals.common.features import Features
-from engine.kernels.covariance import Arithmetic, Moments, moments
+from engine.kernels.covariance import moments
+from engine.kernels.sample_moments import Arithmetic, Moments
 from engine.kernels.whitening import Regularisation, Whitener, fit_whitener
 from stores.bank import array_cache, documents
 from stores.bank.reader import FeatureSet

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf
 
 from engine.errors import Refused
-from engine.kernels import covariance
+from engine.kernels import covariance, sample_moments
 from engine.kernels.covariance import moments
 
 
@@ -20,9 +20,9 @@ def features(n: int, d: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(covariance, "_BLOCK_ROWS", 100)
+    monkeypatch.setattr(sample_moments, "_BLOCK_ROWS", 100)
     monkeypatch.setattr(covariance, "_PIECE", 32)
-    monkeypatch.setattr(covariance, "_SAMPLE", 7)  # so that the shift is not the mean
+    monkeypatch.setattr(sample_moments, "_SAMPLE", 7)  # so that the shift is not the mean
 
 
 @pytest.mark.usefixtures("small_blocks")

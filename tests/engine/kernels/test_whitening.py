@@ -13,7 +13,8 @@ from engine.errors import Refused
 from engine.kernels import whitening
 from engine.kernels.covariance import moments
 from engine.kernels.intervals.cluster_robust import defined_rows, mean_across_groups, taken
-from engine.kernels.whitening import Agreement, Regularisation, Whitening, fit_whitener, whitening_on
+from engine.kernels.whitening import Agreement, Regularisation, Whitening, fit_whitener
+from engine.kernels.whitening_place import whitening_on
 from tests.oracles.invariance_loop import loop
 
 NONE, LEDOIT_WOLF = Regularisation("none"), Regularisation()
