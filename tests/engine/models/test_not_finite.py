@@ -45,6 +45,10 @@ NAMES = [
     pytest.param(name, marks=pytest.mark.thorough if name == "torchvision/vgg11_bn" else ())
     for name in ARCHITECTURES
 ]
+#: Every other one of them.
+FEWER = [
+    pytest.param(name, marks=pytest.mark.thorough if at % 2 else ()) for at, name in enumerate(ARCHITECTURES)
+]
 needs_packing = pytest.mark.skipif(not fx_fusion.can_pack(), reason="this torch has no oneDNN convolutions")
 _built: dict[str, nn.Module] = {}
 
@@ -90,7 +94,7 @@ def _images(side: int) -> torch.Tensor:
 
 
 @needs_packing
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FEWER)
 @settings(
     max_examples=4,
     deadline=None,
