@@ -46,3 +46,12 @@ def test_proof(check: suite.Check, work: Path, device: Device) -> None:
         pytest.skip(outcome.reason)
     assert (outcome.status, outcome.reason) == ("passed", ""), outcome.trace or outcome.numbers
     assert device.ledger.size("upload") > 0 or device.ledger.count("wait") > 0, "something ran on the device"
+
+
+@pytest.mark.parametrize("subject", ["few-shot", "k-NN"])
+def test_a_faiss_of_the_cpu_is_no_failure(subject: str, work: Path, device: Device) -> None:
+    if hasattr(pytest.importorskip("faiss"), "StandardGpuResources"):
+        pytest.skip("FAISS with GPU support")
+    check = next(c for c in suite.registered() if c.name.startswith(f"{subject}: FAISS"))
+    outcome = attempt(check, Context("cuda:0", True, work, time.time() + 3600))
+    assert (outcome.status, outcome.reason) == ("skipped", "FAISS is built for the CPU alone here")

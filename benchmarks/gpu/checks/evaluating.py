@@ -13,7 +13,6 @@ from benchmarks.gpu.targets import FEWSHOT
 from benchmarks.gpu.timing import per_second, seconds_each
 from benchmarks.speed.common import Spread
 from benchmarks.speed.probe import made_features
-from engine.errors import Refused
 from engine.evals.fewshot.evaluate import Protocol, fewshot
 from engine.evals.neighbours import approximate
 from engine.kernels import neighbours
@@ -91,21 +90,14 @@ def knn_by_faiss(context: Context) -> Verdict:
 
 @proof("few-shot: FAISS, against numpy on the CPU", seconds=15, rank=31, needs=("faiss",))
 def fewshot_by_faiss(context: Context) -> Verdict:
-    """Compare on the device where FAISS is allowed there, else on the CPU; the numbers say which."""
+    _need_faiss_here(context)
     features, labels, protocol = _sizes(context)
     options = Protocol(episodes=min(protocol.episodes, 100))
     truth = fewshot(features, labels, options, backend="array", device="cpu")
-    device = context.device
-    try:
-        result = fewshot(features, labels, options, backend="faiss", device=device)
-    except Refused as refusal:
-        if context.device == "cpu" or not refusal.found.startswith("backend faiss on"):
-            raise
-        device = "cpu"
-        result = fewshot(features, labels, options, backend="faiss", device=device)
+    result = fewshot(features, labels, options, backend="faiss", device=context.device)
     queries = options.ways * options.n_query
     differing = float(round(np.abs(truth.per_episode - result.per_episode).sum() * queries))
-    numbers = {"on": device, "accuracy": result.accuracy, "queries_apart": differing}
+    numbers = {"accuracy": result.accuracy, "queries_apart": differing}
     return Verdict(
         numbers, differing <= _FAISS_APART, f"at most {_FAISS_APART} queries of all episodes apart"
     )
