@@ -13,7 +13,7 @@ QUICK_S = 2.0
 
 
 class Ranked(Protocol):
-    """What can be packed: a check."""
+    """Say what is needed of a check to pack it."""
 
     @property
     def name(self) -> str: ...
@@ -28,7 +28,7 @@ C = TypeVar("C", bound=Ranked)
 
 @dataclass(frozen=True)
 class Plan(Generic[C]):
-    """What runs in a time, in this order, and what does not; each with its expected seconds."""
+    """List the checks that run in a time, in order, and those left out, each with its expected seconds."""
 
     runs: tuple[tuple[C, float], ...]
     left: tuple[tuple[C, float], ...]

@@ -23,7 +23,11 @@ _PAIRS, _LISTED = 1 << 26, 1 << 26
 
 @dataclass(frozen=True)
 class DeviceEpisodes:
-    """As `Episodes`, int64 tensors on a device: classes [E, N], support [E, N, K], query [E, N, Q]."""
+    """Hold drawn episodes on a device.
+
+    Attributes:
+        classes, support, query: as of `Episodes`, int64 tensors [E, N], [E, N, K] and [E, N, Q].
+    """
 
     classes: torch.Tensor
     support: torch.Tensor

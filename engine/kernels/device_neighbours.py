@@ -23,7 +23,7 @@ from engine.kernels.device_vectors import (
 )
 from engine.kernels.vectors import Distance, Space, Vectors, block_rows
 from engine.runtime import fetched, placed
-from engine.runtime.devices import device_memory
+from engine.runtime.devices import device_memory, device_number
 from engine.runtime.flags import float32_products
 from engine.runtime.streams import Span
 
@@ -230,7 +230,7 @@ class _Search:
     def _routes(self, m: int) -> dict[str, Route]:
         """Return the routes that may be taken, and set the backend where there is but one."""
         routes: dict[str, Route] = {"array": by_product}
-        number = 0 if self.device == "cpu" else int(self.device.partition(":")[2] or 0)
+        number = device_number(self.device)
         fits = min(m + self.excluded, self.size) <= faiss_library.GPU_MAX_NEIGHBOURS
         blocks = -(-len(self.queries) // QUERY_ROWS) * -(-len(self.base) // self.size)
         if self.backend == "faiss" and fits:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.errors import Refused
 from engine.kernels import device_neighbours, faiss_library, topk
 from engine.kernels.vectors import Distance, Space, Vectors, block_rows, exact_distances
+from engine.runtime.devices import device_number
 
 Backend = Literal["auto", "array", "faiss"]
 BACKENDS = ("auto", "array", "faiss")
@@ -69,7 +70,7 @@ def choose_backend(backend: str, device: str = "cpu") -> str:
 
 def _gpu(device: str) -> int | None:
     """Return the number of a CUDA device; None for the CPU."""
-    return None if device == "cpu" else int(device.partition(":")[2] or 0)
+    return None if device == "cpu" else device_number(device)
 
 
 def nearest(

@@ -41,6 +41,11 @@ def device_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def device_number(device: str) -> int:
+    """Return N of `cuda:N`; 0 of `cuda` and `cpu`."""
+    return int(device.partition(":")[2] or 0)
+
+
 def device_like(made_on: str, devices: int | None = None) -> str:
     """Return this machine's counterpart of the device that something was made on.
 

@@ -16,6 +16,7 @@ from engine.evals.probe.solvers import cuml_modules, solve
 from engine.kernels.logistic.objective import measure
 from engine.kernels.logistic.solver import Options, fit, fit_many
 from engine.kernels.standardize import Scaler
+from engine.runtime import device_number
 
 _C = [10.0 ** (6 - 0.25 * i) for i in range(45)]
 
@@ -147,7 +148,7 @@ def _by_cuml(
     model_class, cupy = cuml_modules(device)
     on_host = resident.cpu().numpy()
     scaler = Scaler.of(on_host, np.arange(len(on_host)))
-    with cupy.cuda.Device(int(device.partition(":")[2] or 0)):
+    with cupy.cuda.Device(device_number(device)):
         x = cupy.asarray(((on_host - scaler.mean) / scaler.scale).astype(np.float32), order="F")
         y = cupy.asarray(targets.astype(np.int32))
         model_class(C=values[-1], max_iter=1000).fit(x, y)  # warm

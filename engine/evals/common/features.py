@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import Refused
 from engine.evals.common.advice import name_column
-from engine.evals.common.compute import Compute
 from engine.evals.common.labels import Labels, group_codes, label_codes, text_codes
 from engine.evals.common.splits import SplitRows, split_rows
 from engine.kernels.float16 import finite_rows
@@ -246,13 +245,9 @@ class Features:
                 copies, self.array.nbytes, device, memory, lambda: _copied(self.array, device)
             )
 
-    def matrix(self, compute: Compute) -> Any:
-        """Return the matrix [N, d] on an evaluation's device if there is room (see `on`), else the array.
-
-        Raises:
-            BankError: a chunk is missing or damaged. MachineFault: the storage or the device fails.
-        """
-        copy = self.on(compute.device, compute.memory)
+    def matrix(self, device: str, memory: int | None = None) -> Any:
+        """Return the matrix [N, d] on a device if there is room, else the array; otherwise as `on`."""
+        copy = self.on(device, memory)
         return self.array if copy is None else copy
 
     @cached_property

@@ -56,8 +56,8 @@ def go_on_device(run: Run, predictors: Mapping[str, Predictor], clock: Clock, de
     for start in range(0, p.episodes, step):
         drawn = sampler.draw(min(step, p.episodes - start))
         copies += [HostCopy(drawn.support.contiguous()), HostCopy(drawn.query.contiguous())]
-        asked = drawn.query.flatten()
-        queries.index_add_(0, asked, torch.ones_like(asked))
+        queried = drawn.query.flatten()
+        queries.index_add_(0, queried, torch.ones_like(queried))
         clock.lap("sampling")
         for name, array in arrays.items():
             with float32_products():
@@ -75,10 +75,10 @@ def _return(run: Run, tallies: Mapping[str, DeviceTally], queries: torch.Tensor)
     parts: list[Any] = [queries]
     for tally in tallies.values():
         parts += [torch.cat(tally.right), tally.confusion, tally.correct]
-    run.queries, *found = (np.array(part) for part in fetched(*parts))
+    run.queries, *counts = (np.array(part) for part in fetched(*parts))
     for number, name in enumerate(tallies):
         into = run.tallies[name]
-        right, confusion, into.correct = found[3 * number : 3 * number + 3]
+        right, confusion, into.correct = counts[3 * number : 3 * number + 3]
         into.accuracies = right / (run.protocol.ways * run.protocol.n_query)
         if into.confusion is not None:
             into.confusion = confusion.reshape(into.confusion.shape)

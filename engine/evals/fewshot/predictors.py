@@ -12,7 +12,7 @@ from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features, is_torch
 from engine.kernels import faiss_library, prototypes
 from engine.kernels.episodes import Episodes
-from engine.runtime import float32_products, upload
+from engine.runtime import device_number, float32_products, upload
 
 #: More threads than this bring no further speed.
 _MOST_THREADS = 16
@@ -29,11 +29,7 @@ def check_backend_here(compute: Compute) -> None:
     if compute.device == "cpu":
         faiss_library.import_faiss(*prototypes.WITHOUT_FAISS)
     else:
-        faiss_library.import_faiss_on_gpu(_number(compute.device), *prototypes.WITHOUT_FAISS)
-
-
-def _number(device: str) -> int:
-    return int(device.partition(":")[2])
+        faiss_library.import_faiss_on_gpu(device_number(compute.device), *prototypes.WITHOUT_FAISS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +68,7 @@ def predictor(features: Features, distance: str, compute: Compute) -> Predictor:
     known = cast(prototypes.Distance, distance)
     check_backend_here(compute)
     if compute.backend == "faiss":
-        gpu = None if compute.device == "cpu" else _number(compute.device)
+        gpu = None if compute.device == "cpu" else device_number(compute.device)
         return partial(_by_faiss, prototypes.as_float(_on_cpu(features.array)), known, gpu)
     if compute.device == "cpu":
         workers = min(compute.threads, _MOST_THREADS)

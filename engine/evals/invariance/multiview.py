@@ -107,7 +107,7 @@ def evaluate(features: Features, options: MultiViewOptions, compute: Compute) ->
     first, second = pairs.first[drawn], pairs.second[drawn]
     groups = _patients(features, first, second)
     halves = _halves(groups[first], options.seed)
-    matrix = features.matrix(compute)
+    matrix = features.matrix(compute.device, compute.memory)
     cosine, distance = np.empty(len(first)), np.empty(len(first))
     statistics, unit = [], []
     for half in (0, 1):

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -79,11 +80,7 @@ def statistics_of(
     Raises:
         Refused: as `engine.kernels.whitening.fit_whitener`.
     """
-
-    def numbers() -> Any:
-        copy = features.on(device, memory)
-        return features.array if copy is None else copy
-
+    numbers = partial(features.matrix, device, memory)
     if features.source is not None:
         bank = features.source.features
         return statistics(bank, rows, how, arithmetic=arithmetic, device=device, numbers=numbers)

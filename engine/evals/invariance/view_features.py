@@ -60,7 +60,7 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """One image's features on their way to the store.
+    """Hold one image's features on their way to the store.
 
     Attributes:
         parts: the transforms, each with its number of views: none where they would not change a grey image.

@@ -10,7 +10,7 @@ from engine.kernels import device_vectors, faiss_library
 from engine.kernels.device_vectors import DeviceVectors, pair_distances, prepare, squares_of
 from engine.kernels.neighbours import Neighbours
 from engine.kernels.vectors import Distance, Space, Vectors
-from engine.runtime import fetched, placed
+from engine.runtime import device_number, fetched, placed
 from engine.runtime.flags import float32_products
 from stores.json_types import JsonObject
 
@@ -23,11 +23,6 @@ CAGRA_MAX_NEIGHBOURS, MAX_VISITED = 1024, faiss_library.GPU_MAX_NEIGHBOURS
 _CAGRA_CANDIDATES, _CAGRA_STEP = 64, 32
 #: Neighbours of a vector in the graph that CAGRA begins with: the base has more vectors.
 _CAGRA_DEGREE = 128
-
-
-def number_of(device: str) -> int:
-    """Return N of `cuda:N`."""
-    return int(device.partition(":")[2] or 0)
 
 
 @dataclass(frozen=True)
@@ -59,10 +54,10 @@ class ApproximateOnGpu:
             stored = there.slice(0, len(there))
             rows = self._rows(prepare(self.space, stored)[0], k)
             flat = rows.clamp(min=0).flatten()
-            found = self.base.take(flat) if self.base.resides else self.base.pick(fetched(flat)[0])
+            near_vectors = self.base.take(flat) if self.base.resides else self.base.pick(fetched(flat)[0])
             left = stored.repeat_interleave(k, dim=0)
-            lengths = squares_of(left), squares_of(found)
-            distances = pair_distances(left, found, *lengths, self.space.distance).view(rows.shape)
+            lengths = squares_of(left), squares_of(near_vectors)
+            distances = pair_distances(left, near_vectors, *lengths, self.space.distance).view(rows.shape)
             distances = distances.masked_fill(rows < 0, torch.inf)
             near, far = fetched(rows, distances)
         order = np.lexsort((near, far))
@@ -70,7 +65,7 @@ class ApproximateOnGpu:
 
     def _rows(self, prepared: "torch.Tensor", k: int) -> "torch.Tensor":
         """Return the positions int64 [n, k] that the index finds; -1 where it finds fewer."""
-        gpu = number_of(self.base.device)
+        gpu = device_number(self.base.device)
         with faiss_library.on_gpu(gpu) as faiss:
             if k <= self.candidates or not self.candidates:
                 positions: torch.Tensor = self.index.search(prepared.contiguous(), k)[1]
@@ -109,7 +104,7 @@ def check(name: str, size: int, k: int, device: str) -> None:
                 "use --device cuda, or --index ivf or exact",
             )
         return
-    faiss_library.import_faiss_on_gpu(number_of(device), f"index {name!r}", "use --index exact")
+    faiss_library.import_faiss_on_gpu(device_number(device), f"index {name!r}", "use --index exact")
     most = CAGRA_MAX_NEIGHBOURS if name == "cagra" else faiss_library.GPU_MAX_NEIGHBOURS
     sought = min(k + 1, size)
     if sought > most:
@@ -145,7 +140,7 @@ def build_on_gpu(
         vectors = torch.empty((len(base), base.dim), device=device)
         for start, block in on_device.blocks():
             vectors[start : start + len(block)] = prepare(space, block)[0]
-        gpu = number_of(device)
+        gpu = device_number(device)
         with faiss_library.on_gpu(gpu) as faiss:
             kind = faiss.GpuIndexCagraConfig if name == "cagra" else faiss.GpuIndexIVFFlatConfig
             config = kind()

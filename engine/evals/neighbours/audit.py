@@ -90,7 +90,7 @@ def evaluate(features: Features, options: AuditOptions, compute: Compute) -> Aud
             "see `embank bank show --failures`",
         )
     columns: dict[str, Column] = {name: features.texts(name) for name in COLUMNS}
-    vectors = resident(Vectors(features.matrix(compute), rows), compute.device)
+    vectors = resident(Vectors(features.matrix(compute.device, compute.memory), rows), compute.device)
     tally = PairCounts({name: codes[rows] for name, (codes, _) in columns.items()}, len(rows))
     near = similar_pairs(
         vectors, options.threshold, limit=options.max_pairs, tally=tally, device=compute.device

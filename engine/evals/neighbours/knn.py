@@ -95,7 +95,7 @@ def _classify(
     # Indices and distances, the classes and weights made of them, and a copy for sorting.
     needed = len(parts.test) * max(ks) * 8 * 6
     compute.check_memory(needed, f"{max(ks):,} neighbours of {len(parts.test):,} images", "lower --k")
-    matrix = features.matrix(compute)
+    matrix = features.matrix(compute.device, compute.memory)
     base = Vectors(matrix, parts.train)
     neighbours = nearest(
         base if parts.leave_one_out else Vectors(matrix, parts.test),

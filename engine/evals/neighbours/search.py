@@ -144,7 +144,7 @@ def evaluate(features: Features, options: SearchOptions, compute: Compute) -> Se
             f"k is from 1 to {len(rows)} here",
             "choose another --k",
         )
-    matrix = features.matrix(compute)
+    matrix = features.matrix(compute.device, compute.memory)
     vector = _embedded(features, options) if row is None else matrix[row : row + 1]
     base = resident(Vectors(matrix, rows), compute.device)
     near, about = _search(

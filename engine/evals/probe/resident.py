@@ -22,9 +22,8 @@ def resident(features: Features, options: ProbeOptions) -> Any:
     Returns:
         A tensor [N, d]; or the array itself: on the CPU, for scikit-learn, and where there is no room.
     """
-    on_device = options.device.startswith("cuda") and options.mode == "default"
-    copy = features.on(options.device, options.memory) if on_device and options.backend != "sklearn" else None
-    return features.array if copy is None else copy
+    serves = options.device.startswith("cuda") and options.mode == "default" and options.backend != "sklearn"
+    return features.matrix(options.device, options.memory) if serves else features.array
 
 
 def one_ahead(

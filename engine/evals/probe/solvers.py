@@ -27,6 +27,7 @@ from engine.evals.probe.options import check_backend
 from engine.kernels.logistic.objective import measure
 from engine.kernels.logistic.solver import Fits, Options, fit, fit_many
 from engine.kernels.standardize import Scaler
+from engine.runtime import device_number
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -261,7 +262,7 @@ def _cuml(
     """
     model_class, cupy = cuml_modules(device)
     fits: list[_Found] = []
-    with cupy.cuda.Device(int(device.partition(":")[2] or 0)):
+    with cupy.cuda.Device(device_number(device)):
         there = x if isinstance(x, np.ndarray) else cupy.from_dlpack(x)
         on_device, labels = cupy.asarray(there, order="F"), cupy.asarray(y.astype(np.int32))
         for value in C.tolist():
