@@ -5,6 +5,7 @@ start of a problem and a step's effect on it.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.kernels.logistic.design_matrix import DesignMatrix
-from engine.kernels.logistic.lbfgs import History
+from engine.kernels.logistic.lbfgs import History, KroneckerPreconditioner, Spectrum
 from engine.kernels.logistic.line_search import ridge
 from engine.kernels.logistic.loss import Targets, even_curvature
 from engine.kernels.logistic.state import ActiveSet, Problems, Schedule
@@ -35,6 +36,9 @@ ERROR_WITHOUT = 100.0
 SLOW = 0.1
 #: New blocks are computed once the products with X since the last ones have cost this share of their price.
 BLOCK_BUDGET = 0.1
+
+H = TypeVar("H", bound=History)
+K = TypeVar("K", bound=KroneckerPreconditioner)
 
 
 class ActiveProblems:
@@ -66,6 +70,15 @@ class ActiveProblems:
         outputs = start.shape[1]
         predictors = [start.new_zeros(0, outputs, t.weight.shape[2], dtype=dtype) for t in targets]
         self._active = self._started(none, start, predictors, start.new_zeros(0), predictors, start)
+
+    def _empty(self, spectrum: Spectrum, history: type[H], kronecker: type[K]) -> tuple[H, K]:
+        """Return a history and a preconditioner of no problem yet, of a driver's own classes."""
+        outputs, size = self._all.theta.shape[1:]
+        none = self._all.theta.new_zeros(0, outputs, outputs)
+        return (
+            history(0, outputs * size, MEMORY, self._product_dtype, self._design.device),
+            kronecker(spectrum, len(self._design), self._product_dtype, none),
+        )
 
     @property
     def left(self) -> int:

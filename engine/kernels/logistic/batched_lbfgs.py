@@ -15,7 +15,6 @@ from engine.kernels.logistic.active_problems import (
     BLOCK_BUDGET,
     ERROR_WITHOUT,
     MAX_LAST_GAIN,
-    MEMORY,
     PATIENCE,
     SLOW,
     UNEVEN,
@@ -84,13 +83,8 @@ class _BatchedMinimiser(ActiveProblems):
     ) -> None:
         super().__init__(problems, schedule, design, targets, dtype)
         self._blocks, self._flops_at_blocks = blocks, design.flops
-        start = problems.theta[:0]
-        outputs, size = start.shape[1:]
-        self._history = History(0, outputs * size, MEMORY, self._product_dtype, design.device)
-        self._kronecker = KroneckerPreconditioner(
-            spectrum, len(design), self._product_dtype, start.new_zeros(0, outputs, outputs)
-        )
-        self._assignment = BlockAssignment([], start.device)
+        self._history, self._kronecker = self._empty(spectrum, History, KroneckerPreconditioner)
+        self._assignment = BlockAssignment([], problems.theta.device)
 
     def iterate(self, limits: Limits) -> None:
         """Take one step in all active problems, and start those that are ready."""

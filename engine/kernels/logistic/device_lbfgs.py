@@ -25,7 +25,6 @@ from engine.kernels.logistic.active_problems import (
     BLOCK_BUDGET,
     ERROR_WITHOUT,
     MAX_LAST_GAIN,
-    MEMORY,
     PATIENCE,
     SLOW,
     UNEVEN,
@@ -74,6 +73,7 @@ class _DeviceMinimiser(ActiveProblems):
     """The driver of a CUDA device.
 
     Attributes:
+        _history: pairs of the active set, whose greatest number the host knows.
         _starting: intp, problems that start in the next iteration.
         _turn: iterations since the first problems started.
         _since: iterations since the preconditioners were last made anew.
@@ -83,6 +83,8 @@ class _DeviceMinimiser(ActiveProblems):
         _last_decrement: float64 [problems], at the last reading.
         _flops_at_blocks: `flops` of the design matrix when Hessian blocks were last computed.
     """
+
+    _history: DeviceHistory
 
     def __init__(
         self,
@@ -101,15 +103,8 @@ class _DeviceMinimiser(ActiveProblems):
         self._assigned: dict[int, list[HessianBlock] | None] = {}
         self._plan: Plan | None = None
         self._last_decrement = np.full(len(problems.C), np.inf)
-        start = problems.theta[:0]
-        outputs, size = start.shape[1:]
-        self._history: DeviceHistory = DeviceHistory(
-            0, outputs * size, MEMORY, self._product_dtype, design.device
-        )
-        self._kronecker = DeviceKronecker(
-            spectrum, len(design), self._product_dtype, start.new_zeros(0, outputs, outputs)
-        )
-        self._first = start.new_zeros(0)
+        self._history, self._kronecker = self._empty(spectrum, DeviceHistory, DeviceKronecker)
+        self._first = problems.theta.new_zeros(0)
         self._index: NDArray[np.intp] = np.zeros(0, np.intp)  # of the active set, as `ActiveSet.index`
         self._turn = self._since = 0
         self._starting = self._take_waiting(limits.batch_size)
