@@ -75,7 +75,8 @@ class RandomCrops:
             key=np.array([self.seed, epoch], np.uint64), counter=np.array([0, row, 0, 0], np.uint64)
         )
         # The raw words, because numpy promises that their stream never changes.
-        return (generator.random_raw(_UNIFORMS) >> _UNUSED_BITS) * _ULP
+        words: npt.NDArray[np.uint64] = generator.random_raw(_UNIFORMS)
+        return (words >> _UNUSED_BITS).astype(np.float64) * _ULP
 
     def crop(self, row: int, epoch: int, height: int, width: int) -> Crop:
         """Return the crop of an image of `height` x `width` pixels, as `RandomResizedCrop.get_params` does.

@@ -142,8 +142,8 @@ def _crop_and_resize(pixels: torch.Tensor, crop: Crop, recipe: Recipe) -> np.nda
     """Crop bytes [channels, h, w], resize to the recipe's side, and flip."""
     to = Geometry(recipe.side, recipe.side, 0, 0, recipe.side)
     box = pixels[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    pixels = _rgb(_resize(box, to, recipe, None, None))  # the operator's own scales, as torchvision's
-    return pixels[:, ::-1] if crop.flip else pixels
+    resized = _rgb(_resize(box, to, recipe, None, None))  # with the operator's own scales, as in torchvision
+    return resized[:, ::-1] if crop.flip else resized
 
 
 def _rgb(pixels: torch.Tensor) -> np.ndarray:
@@ -157,7 +157,7 @@ def _resize(
     """Resize bytes [channels, h, w] to the geometry's height and width, by explicit scales if given."""
     if pixels.shape[1:] == (to.height, to.width):
         return pixels
-    resize = _RESIZE[recipe.interpolation]
+    resize: Callable[..., torch.Tensor] = _RESIZE[recipe.interpolation]
     if len(pixels) == 1:
         return _resize_grey(pixels[0], to, resize, down, across)[None]
     return resize(pixels[None], [to.height, to.width], False, down, across)[0]
