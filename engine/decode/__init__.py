@@ -118,7 +118,9 @@ def make_training_decoder(
     Raises:
         Refused: an unknown name, or a decoder that is not available here.
     """
-    full_name = decoder_name(name, device)
+    full_name = decoder_name("turbo" if name == "auto" else name, device)
+    if full_name.startswith("dali"):
+        raise Refused("decoder 'dali'", "It renders no random crops yet", "take turbo")
     from engine.decode import pillow
     from engine.decode import torchvision as turbo
     from engine.decode.training import ThreadedTrainingDecoder
