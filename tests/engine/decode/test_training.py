@@ -37,10 +37,13 @@ MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BIL
 KINDS = [
     ("reference", "cpu"),
     ("turbo", "cpu"),
+    ("dali", "cpu"),
     pytest.param(("turbo", "cuda:0"), marks=pytest.mark.gpu),
+    pytest.param(("dali", "cuda:0"), marks=pytest.mark.gpu(needs="dali")),
 ]
-#: Mean difference of an image from torchvision's pixels, in levels of 255, and the largest of a pixel.
-TOLERANCE = {"reference": (0.5, 64), "turbo": (0.0, 0)}
+#: Mean difference of an image from torchvision's pixels, and the largest of a pixel, in levels of 255. Pillow
+#: rounds between the two passes of a resize, and DALI after them, otherwise; nvJPEG decodes otherwise as well.
+TOLERANCE = {"turbo": (0.0, 0), "reference": (0.15, 3), "dali": (0.4, 8), "dali-mixed": (1.0, 64)}
 
 
 def exif(orientation: int) -> bytes:
