@@ -42,7 +42,7 @@ KINDS = [
     pytest.param(("dali", "cuda:0"), marks=pytest.mark.gpu(needs="dali")),
 ]
 #: Mean difference of an image from torchvision's pixels, and the largest of a pixel, in levels of 255. Pillow
-#: rounds between the two passes of a resize, and DALI after them, otherwise; nvJPEG decodes otherwise as well.
+#: and DALI round at other steps of a resize; nvJPEG also decodes differently.
 TOLERANCE = {"turbo": (0.0, 0), "reference": (0.15, 3), "dali": (0.4, 8), "dali-mixed": (1.0, 64)}
 
 
