@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Self
 
-from engine.decode.dali.graph import CENTRE, CROP, Tail
+from engine.decode.dali.graph import CENTRE, CROP
 from engine.decode.dali.pool import DaliPool
 from engine.decode.dali.views import CentreView, CropView
 from engine.decode.protocol import DecodedBatch, TrainingBatch
@@ -13,26 +12,7 @@ from engine.decode.source import ImageSource
 from engine.recipes import Recipe
 
 
-class _Dali:
-    """What both decoders share: a name and a pool that closes with them."""
-
-    def __init__(self, tail: Tail, recipe: Recipe, *, device: str, threads: int, batch_size: int) -> None:
-        self.name = "dali-mixed" if device.startswith("cuda") else "dali"
-        self._recipe = recipe
-        self._pool = DaliPool(tail, recipe, device=device, threads=threads, batch_size=batch_size)
-
-    def close(self) -> None:
-        """See `DaliPool.close`."""
-        self._pool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-class DaliDecoder(_Dali):
+class DaliDecoder(DaliPool):
     """Decoder of a recipe.
 
     Args:
@@ -48,10 +28,10 @@ class DaliDecoder(_Dali):
     def stream(self, source: ImageSource, batches: Iterable[Sequence[int]]) -> Iterator[DecodedBatch]:
         """See `engine.decode.protocol.Decoder.stream`."""
         view = CentreView(self._recipe)
-        return self._pool.stream(source, ((rows, lambda row: view) for rows in batches))
+        return self.rendered(source, ((rows, lambda row: view) for rows in batches))
 
 
-class DaliTrainingDecoder(_Dali):
+class DaliTrainingDecoder(DaliPool):
     """Decoder of random crops.
 
     Args:
@@ -70,7 +50,7 @@ class DaliTrainingDecoder(_Dali):
 
     def stream(self, source: ImageSource, batches: Iterable[TrainingBatch]) -> Iterator[DecodedBatch]:
         """See `engine.decode.protocol.TrainingDecoder.stream`."""
-        return self._pool.stream(source, ((batch.rows, self._views(batch.epoch)) for batch in batches))
+        return self.rendered(source, ((batch.rows, self._views(batch.epoch)) for batch in batches))
 
     def _views(self, epoch: int) -> Callable[[int], CropView]:
         return lambda row: CropView(self._recipe, partial(self._crops.crop, row, epoch))

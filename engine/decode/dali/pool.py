@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from engine.recipes import Recipe
 
 
 class DaliPool:
-    """Threads that read files, and a DALI pipeline that renders them, with batches in order.
+    """Threads that read files, and a DALI pipeline that renders them; the base of the decoders with DALI.
 
     Args:
         tail: of the pipeline.
@@ -45,11 +46,12 @@ class DaliPool:
     """
 
     def __init__(self, tail: Tail, recipe: Recipe, *, device: str, threads: int, batch_size: int) -> None:
+        self.name = "dali-mixed" if device.startswith("cuda") else "dali"
         self._recipe, self._device, self._threads = recipe, device, threads
         self._graph = Graph(tail, recipe, device, threads, batch_size)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embank-read")
 
-    def stream(
+    def rendered(
         self, source: ImageSource, batches: Iterable[tuple[Sequence[int], Callable[[int], View]]]
     ) -> Iterator[DecodedBatch]:
         """Render batches of rows, by the view of every row, as `engine.decode.protocol.Decoder.stream`."""
@@ -78,6 +80,12 @@ class DaliPool:
         if self._device.startswith("cuda"):  # torch cannot use memory in DALI's pools
             release_memory()
         isolated_process.children.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _read(self, source: ImageSource, row: int, slot: int, view: View) -> "_Row":
         """Read and check one row's file; render it here if DALI does not support its kind."""
