@@ -116,7 +116,7 @@ def make_training_decoder(
         batch_size: rows of a batch, at most.
 
     Raises:
-        Refused: an unknown name, or a decoder that is not available here.
+        Refused: an unknown name, or a decoder that is not available here or renders no crops.
     """
     full_name = decoder_name(name, device)
     if full_name.startswith("dali"):
@@ -128,6 +128,12 @@ def make_training_decoder(
     from engine.decode.training import ThreadedTrainingDecoder
 
     renders = {"reference": pillow.render_crop, "turbo": turbo.render_crop}
+    if full_name not in renders:
+        raise Refused(
+            f"random crops with decoder {full_name!r}",
+            f"Only {', '.join(renders)} and dali have them",
+            "take one",
+        )
     return ThreadedTrainingDecoder(
         full_name, renders[full_name], recipe, crops, device=device, threads=threads
     )

@@ -234,9 +234,12 @@ def test_a_fault_of_the_machine_ends_the_stream(
         list(decoder.stream(source, [TrainingBatch([0], 0)]))
 
 
-def test_names_are_those_of_the_decoders() -> None:
+def test_names_are_those_of_the_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("auto", "turbo", "reference"):
         with make_training_decoder(name, RECIPE, CROPS, device="cpu", threads=1, batch_size=1) as made:
             assert made.name == decoder_name(name, "cpu")
     with pytest.raises(Refused):
         make_training_decoder("fast", RECIPE, CROPS, device="cpu", threads=1, batch_size=1)
+    monkeypatch.setattr("engine.decode.DECODERS", ("turbo", "own"))  # one without a renderer of crops
+    with pytest.raises(Refused, match="random crops with decoder 'own'"):
+        make_training_decoder("own", RECIPE, CROPS, device="cpu", threads=1, batch_size=1)
