@@ -46,6 +46,7 @@ def run(
     data: Path | None = None,
     classes: Sequence[tuple[ImageClass, int]] = CLASSES,
     rounds: int = 5,
+    epochs: int = 4,
     device: str = "cpu",
     batch_size: int = 32,
     threads: int | None = None,
@@ -58,7 +59,8 @@ def run(
     Args:
         data: folder whose sub-folders of images are the classes of one set; None generates `classes`.
         classes: kinds of images, a set each, and number of files of each.
-        rounds: timed epochs of a set.
+        rounds: timed, of all contenders.
+        epochs: over a set in one round: rounds of less than a second would measure a machine's short bursts.
         device: of the pixels; the baseline leaves them in host memory.
         batch_size: of all contenders.
         threads: of each decoder; None takes one per core.
@@ -85,7 +87,7 @@ def run(
         }
         for name, images in _sets(data, classes, Path(folder)):
             say(f"{name}: {len(images.samples)} files")
-            results[name] = _measure(images, opened, rounds, batch_size, workers, most)
+            results[name] = _measure(images, opened, rounds, epochs, batch_size, workers, most)
     return {
         "machine": facts,
         "device": device,
@@ -93,6 +95,7 @@ def run(
         "loader_workers": workers,
         "batch_size": batch_size,
         "rounds": rounds,
+        "epochs": epochs,
         "target_gains": TARGET_GAINS,
         "skipped": skipped,
         "sets": results,
@@ -122,6 +125,7 @@ def _measure(
     images: ImageFolder,
     decoders: dict[str, TrainingDecoder],
     rounds: int,
+    epochs: int,
     batch_size: int,
     workers: int,
     most: int,
@@ -134,10 +138,10 @@ def _measure(
     loader: DataLoader[Any] = DataLoader(
         subset, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
     )
-    contenders: dict[str, Callable[[], None]] = {BASELINE: lambda: _exhaust(loader)}
+    contenders: dict[str, Callable[[], None]] = {BASELINE: lambda: _exhaust(loader, epochs)}
     failed: dict[str, int] = {}
     for name, decoder in decoders.items():
-        contenders[name] = _Epochs(name, decoder, source, batch_size, failed)
+        contenders[name] = _Epochs(name, decoder, source, batch_size, epochs, failed)
     seconds = interleaved(contenders, rounds=rounds)
     sizes = [Image.open(path).size for path in paths]
     return {
@@ -147,7 +151,7 @@ def _measure(
         "failed": failed,
         "contenders": {
             name: {
-                "rate": rate(count, seconds[name]),
+                "rate": rate(count * epochs, seconds[name]),
                 "gain": ratio(seconds[BASELINE], seconds[name]),
                 "seconds": seconds[name],
             }
@@ -157,25 +161,38 @@ def _measure(
 
 
 class _Epochs:
-    """Decoding of one epoch a call, in a new order and with new crops; counts failed rows in `failed`."""
+    """Decoding of some epochs a call, in new orders and with new crops; counts failed rows in `failed`."""
 
     def __init__(
-        self, name: str, decoder: TrainingDecoder, source: ImageSource, size: int, failed: dict[str, int]
+        self,
+        name: str,
+        decoder: TrainingDecoder,
+        source: ImageSource,
+        size: int,
+        epochs: int,
+        failed: dict[str, int],
     ) -> None:
-        self._name, self._decoder, self._source, self._size = name, decoder, source, size
-        self._epochs, self._failed = itertools.count(), failed
+        self._name, self._decoder, self._source = name, decoder, source
+        self._size, self._epochs, self._failed = size, epochs, failed
+        self._numbers = itertools.count()
 
     def __call__(self) -> None:
-        epoch = next(self._epochs)
-        order = torch.randperm(len(self._source), generator=torch.Generator().manual_seed(epoch)).tolist()
-        batches = [TrainingBatch(order[i : i + self._size], epoch) for i in range(0, len(order), self._size)]
+        batches = (
+            batch for epoch in itertools.islice(self._numbers, self._epochs) for batch in self._epoch(epoch)
+        )
         decoded = self._decoder.stream(self._source, batches)
         self._failed[self._name] = sum(len(batch.failures) for batch in decoded)
 
+    def _epoch(self, epoch: int) -> Iterator[TrainingBatch]:
+        order = torch.randperm(len(self._source), generator=torch.Generator().manual_seed(epoch)).tolist()
+        for i in range(0, len(order), self._size):
+            yield TrainingBatch(order[i : i + self._size], epoch)
 
-def _exhaust(batches: Iterable[Any]) -> None:
-    for _ in batches:
-        pass
+
+def _exhaust(loader: Iterable[Any], epochs: int) -> None:
+    for _ in range(epochs):
+        for _ in loader:
+            pass
 
 
 def table(result: dict[str, Any]) -> str:
@@ -188,7 +205,8 @@ def table(result: dict[str, Any]) -> str:
             rows.append([kind, contender, numbers["rate"], gain])
     note = (
         f"Random crops to 224 x 224, {result['threads']} threads, DataLoader with "
-        f"{result['loader_workers']} workers; medians (ranges) of {result['rounds']} epochs taken in turns. "
+        f"{result['loader_workers']} workers; medians (ranges) of {result['rounds']} rounds of "
+        f"{result['epochs']} epochs taken in turns. "
         f"Target gains: {result['target_gains']}. Skipped: {', '.join(result['skipped']) or 'nothing'}.\n"
     )
     return markdown_table(["images", "contender", "img/s", "gain"], rows) + "\n" + note
@@ -199,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser(__doc__.partition("\n")[0])
     options.add_argument("--data", type=Path, help="folder of a sub-folder for every class")
     options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--epochs", type=int, default=4, help="of a round")
     options.add_argument("--device", default="cpu")
     options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--threads", type=int)
@@ -210,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = run(
         data=args.data,
         rounds=args.rounds,
+        epochs=args.epochs,
         device=args.device,
         batch_size=args.batch_size,
         threads=args.threads,

@@ -16,6 +16,7 @@ def test_generated_sets() -> None:
     result = crops.run(
         classes=[(kind, 3) for kind in SMALL],
         rounds=2,
+        epochs=2,
         batch_size=2,
         threads=1,
         workers=0,
@@ -33,7 +34,18 @@ def test_generated_sets() -> None:
 def test_a_folder_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for kind in SMALL:
         write_images(tmp_path / "data", kind, 3)
-    command = ["--data", str(tmp_path / "data"), "--rounds", "1", "--workers", "0", "--decoder", "turbo"]
+    command = [
+        "--data",
+        str(tmp_path / "data"),
+        "--rounds",
+        "1",
+        "--epochs",
+        "1",
+        "--workers",
+        "0",
+        "--decoder",
+        "turbo",
+    ]
     crops.main([*command, "--most", "4", "--json"])
     result = json.loads(capsys.readouterr().out)
     assert result["sets"]["data"]["images"] == 4
