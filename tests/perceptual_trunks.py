@@ -4,6 +4,7 @@ Distances by them test the arithmetic; they are not LPIPS.
 """
 
 import functools
+import warnings
 from pathlib import Path
 
 import torch
@@ -38,7 +39,8 @@ def packages_own(net: str) -> nn.Module:
     """The package's LPIPS as its users build it, with its heads, but with the drawn trunk."""
     import lpips
 
-    module: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    with warnings.catch_warnings(action="ignore"):  # torchvision calls the package's arguments outdated
+        module: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     module.net.load_state_dict(
         {name: drawn(net)["features." + name.split(".", 1)[1]] for name in module.net.state_dict()}
     )

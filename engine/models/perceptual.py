@@ -20,7 +20,7 @@ from engine.errors import Refused, WeightsError
 from engine.models.backbones import architectures
 from engine.models.catalog import lookup
 from engine.models.checkpoints import files, weights
-from engine.models.checkpoints.checkpoint_cache import Published
+from engine.models.checkpoints.checkpoint_cache import Published, cache
 from engine.models.checkpoints.sources import LocatedWeights, TorchvisionDefault
 from engine.runtime import exact_flags
 from stores.json_types import JsonObject
@@ -74,33 +74,52 @@ def available() -> tuple[str, ...]:
     Raises:
         WeightsError: a trunk in a cache is damaged.
     """
-    return tuple(net for net in NETS if _cached(net) is not None)
+    return tuple(net for net in NETS if _in_cache(net) is not None)
 
 
-def find_trunk(net: str, file: Path | None = None) -> Trunk:
-    """Find the weights of a net's trunk: the file, else embank's cache, else torch.hub's.
+def find_trunks(nets: Sequence[str], own: Mapping[str, Path] | None = None) -> tuple[Trunk, ...]:
+    """Find the weights of the nets' trunks: a file, else embank's cache, else torch.hub's.
 
     Args:
-        net: one of `NETS`.
-        file: a state dict of the torchvision network, with or without its classifier.
+        nets: of `NETS`.
+        own: net -> a state dict of the torchvision network, with or without its classifier.
 
     Raises:
-        WeightsError: they are nowhere, or damaged.
+        Refused: a file for a net that is not used.
+        WeightsError: some are nowhere (all of these are named), or damaged.
     """
-    source = _published(net)
-    if file is not None:
-        digest = files.sha256_of(file)
-        published = digest.startswith(source.expected.sha256)
-        return Trunk(net, f"file {file.name}", digest, file, published)
+    own = dict(own or {})
+    if unused := [net for net in own if net not in nets]:
+        raise Refused(f"a trunk for {', '.join(unused)}", "The nets are " + ", ".join(nets), "leave it out")
+    trunks = {net: _own(net, own[net]) if net in own else _in_cache(net) for net in nets}
+    if missing := [net for net, trunk in trunks.items() if trunk is None]:
+        raise _absent(missing)
+    return tuple(trunk for trunk in trunks.values() if trunk is not None)
+
+
+def _own(net: str, file: Path) -> Trunk:
+    digest = files.sha256_of(file)
+    return Trunk(net, f"file {file.name}", digest, file, digest.startswith(_published(net).expected.sha256))
+
+
+def _in_cache(net: str) -> Trunk | None:
     located = _cached(net)
     if located is None or located.path is None:
-        absent = source.absent()
-        raise WeightsError(
-            f"The trunk of LPIPS {net} is not here ({absent.found})",
-            "LPIPS needs the ImageNet weights of its trunks; they are fetched once, on request",
-            f"{absent.remedy}; or --trunk {net}=FILE",
-        )
+        return None
     return Trunk(net, located.text, located.sha256, located.path, True)
+
+
+def _absent(nets: Sequence[str]) -> WeightsError:
+    """Return the error for trunks that are nowhere."""
+    sources = [_published(net) for net in nets]
+    steps = ["convert" if source.source.exists() else "fetch" for source in sources]
+    commands = [f"`embank models {step} {s.name}`" for step, s in zip(steps, sources, strict=True)]
+    return WeightsError(
+        f"The trunk of LPIPS {', '.join(nets)} is neither in {cache()} nor in torch's cache",
+        "LPIPS needs the ImageNet weights of its trunks, which are fetched once, on request",
+        f"{', '.join(commands)}; without a network here, bring {', '.join(s.url for s in sources)} "
+        f"and give --trunk {nets[0]}=FILE",
+    )
 
 
 def _published(net: str) -> Published:
@@ -134,12 +153,7 @@ class PerceptualDistance:
         self, nets: Sequence[str] = NETS, device: str = "cpu", trunks: Mapping[str, Path] | None = None
     ) -> None:
         self.nets, self.device = check_nets(nets), device
-        own = dict(trunks or {})
-        if unused := [net for net in own if net not in self.nets]:
-            raise Refused(
-                f"a trunk for {', '.join(unused)}", "The nets are " + ", ".join(self.nets), "leave it out"
-            )
-        self.trunks = tuple(find_trunk(net, own.get(net)) for net in self.nets)
+        self.trunks = find_trunks(self.nets, trunks)
         self._modules = {trunk.net: _build(trunk).to(device) for trunk in self.trunks}
 
     def distance(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ The trunks are drawn: without a network there are no ImageNet weights here. The 
 """
 
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -160,9 +161,9 @@ def test_mean_is_the_plain_mean(distance: PerceptualDistance) -> None:
 def test_the_smallest_side_is_the_packages(net: str) -> None:
     """One pixel less, and the package's own trunk fails."""
     side = perceptual.MIN_SIDE[net]
-    with torch.device("meta"):
-        import lpips
+    import lpips
 
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):
         oracle = lpips.LPIPS(net=net, pnet_rand=True, pretrained=False, verbose=False)
         oracle.net(torch.empty(1, 3, side, side))
         with pytest.raises(RuntimeError):
@@ -209,6 +210,12 @@ def test_a_missing_trunk_is_refused_with_remedies(net: str, caches: Path) -> Non
     # The remedy's file is the one that the package would have downloaded.
     name = {"alex": "alexnet", "squeeze": "squeezenet1_1", "vgg": "vgg16"}[net]
     assert models.get_model_weights(name)["IMAGENET1K_V1"].url in caught.value.remedy
+
+
+def test_all_missing_trunks_are_named_at_once(caches: Path, files: dict[str, Path]) -> None:
+    with pytest.raises(WeightsError, match="LPIPS squeeze, vgg is") as caught:
+        PerceptualDistance(trunks={"alex": files["alex"]})
+    assert "fetch supervised-squeezenet`, `embank models fetch supervised-vgg16`" in caught.value.remedy
 
 
 def test_trunks_come_from_embanks_cache(
