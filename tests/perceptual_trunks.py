@@ -1,7 +1,4 @@
-"""Trunks of LPIPS with drawn weights in small files: without a network there are no ImageNet weights.
-
-Distances by them test the arithmetic; they are not LPIPS.
-"""
+"""Trunks of LPIPS with drawn weights, and the package's own module with them."""
 
 import functools
 import warnings
@@ -9,24 +6,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision import models
 
-_BUILDERS = {"alex": models.alexnet, "squeeze": models.squeezenet1_1, "vgg": models.vgg16}
+from benchmarks.trunks import drawn_trunk
 
 
 @functools.cache
 def drawn(net: str) -> dict[str, torch.Tensor]:
-    """The convolutions of torchvision's network under its own names, drawn by He's rule from one seed."""
-    with torch.device("meta"):  # the classifiers, which have most of the weights, are never made
-        shapes = {n: t.shape for n, t in _BUILDERS[net](weights=None).state_dict().items()}
-    generator = torch.Generator().manual_seed(len(net))
-    tensors = {name: torch.zeros(shape) for name, shape in shapes.items() if name.startswith("features.")}
-    for tensor in tensors.values():
-        if tensor.ndim == 4:
-            tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
-        else:
-            tensor.normal_(0, 0.1, generator=generator)
-    return tensors
+    return drawn_trunk(net)
 
 
 def saved(net: str, folder: Path) -> Path:
