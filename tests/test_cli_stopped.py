@@ -101,6 +101,10 @@ UNCHANGED = {
     "knn": (["bank", *MODEL, "--model", SECOND], "stores.bank.records:Batch.write"),
     "probe": (["bank", *MODEL, "--values", 2, "--bootstrap", 0], "engine.evals.probe.solvers:solve"),
     "search": (["bank", *MODEL, "--id", "image 1"], "engine.evals.neighbours.search:keep_record"),
+    "perceptual": (
+        ["classes", "classes", "--net", "squeeze", "--trunk", "squeeze=t.csv"],
+        "engine.models.perceptual:find_trunks",
+    ),
     "records ls": (["bank"], "stores.bank.record_index:read_index"),
     "records show": (["bank", "x"], "stores.bank.record_index:record_of"),
     "records export": (["bank", "-o", "r.csv"], "stores.bank.record_index:read_index"),

@@ -286,6 +286,19 @@ saliency {{x}}.parquet --model {NET} --weights {{root}}/other.pth {MAPS} -o new/
 saliency {{x}}.parquet --model random/vit_b_16 {MAPS} -o new/maps
 saliency {{x}}.parquet --model {MODEL} {MAPS}
 saliency {{x}}.parquet --model {MODEL} {MAPS} -o {{root}}/grey.bank
+perceptual {{x}} nowhere
+perceptual {{x}} {{x}}/c0/00.png
+perceptual {{x}} {{x}}/c0 -o new/t.csv
+perceptual {{x}} {{x}} -o new/t.csv
+perceptual {{x}} {{x}} --trunk alex={{root}}/garbage.pth --net alex -o new/t.csv
+perceptual {{x}} {{x}} --trunk alex={{root}}/good.pth --net alex -o new/t.csv
+perceptual {{x}} {{x}} --trunk vgg16={{root}}/good.pth -o new/t.csv
+perceptual {{x}} {{x}} --side 16 -o new/t.csv
+perceptual {{x}} {{x}} --own-size --side 64 -o new/t.csv
+perceptual {{x}} {{x}} --depth deep -o new/t.csv
+perceptual {{x}} {{x}} -o new/t.png
+perceptual {{x}} {{x}} -o mine.csv
+perceptual {{x}} {{x}} -o {{x}}.bank/t.csv
 {VIEWS} -o new/v.png
 {VIEWS} --transform rotation -o mine.png
 {VIEWS} --transform rotation --figure new/f.jpg
@@ -323,6 +336,7 @@ def test_there_are_enough_refusals_of_every_command_that_can_be_refused() -> Non
     seen = {" ".join(line.split()[: 2 if line.split()[0] in groups else 1]) for line in COMMANDS}
     # `doctor` and the two lists take nothing that could be refused.
     own = {"embed", "fewshot", "knn", "probe", "search", "saliency", "invariance", "quickstart", "bench"}
+    own |= {"perceptual"}
     of_banks = {f"bank {verb}" for verb in ("ls", "show", "verify", "repair", "export", "relabel", "audit")}
     of_records = {f"records {verb}" for verb in ("ls", "show", "export")}
     of_manifests = {f"manifest {verb}" for verb in ("folder", "table", "build", "check")}

@@ -91,3 +91,9 @@ class BatchNorm(StrEnum):
 class Products(StrEnum):
     float64 = "float64"
     float32 = "float32"
+
+
+class Net(StrEnum):
+    alex = "alex"
+    squeeze = "squeeze"
+    vgg = "vgg"

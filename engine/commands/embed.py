@@ -10,7 +10,9 @@ from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, Options, 
 from engine.commands.options import (
     AllowOutside,
     AnyPrecision,
+    DepthRule,
     Device,
+    ImagesBatch,
     Json,
     ManifestPath,
     MaxFailed,
@@ -50,14 +52,7 @@ class What(Options):
         ),
     ] = None
     recipe: RecipeWord = None
-    depth: Annotated[
-        str | None,
-        option(
-            WHAT,
-            metavar="RULE",
-            help="For more than 8 bits: scale, voi (DICOM's own window) or window:LOW,HIGH.",
-        ),
-    ] = None
+    depth: DepthRule = None
     deep: Annotated[
         list[str] | None,
         option(
@@ -121,12 +116,7 @@ class Machine(Options):
     device: Device = "auto"
     precision: AnyPrecision = Precision.auto
     decoder: Annotated[Decoder, option(MACHINE, help="Decoder of the images.")] = Decoder.auto
-    batch_size: Annotated[
-        int | None,
-        option(
-            MACHINE, "--batch-size", min=1, help="Images a batch.", show_default="256 on CUDA, 32 on the CPU"
-        ),
-    ] = None
+    batch_size: ImagesBatch = None
     threads: Threads = None
     compile: Annotated[
         bool, option(MACHINE, "--compile", help="Compile the backbone with torch.compile.")

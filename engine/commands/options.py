@@ -80,6 +80,15 @@ RecipeWord = Annotated[
         show_default="that of the weights",
     ),
 ]
+DepthRule = Annotated[
+    str | None,
+    option(
+        WHAT,
+        "--depth",
+        metavar="RULE",
+        help="For more than 8 bits: scale, voi (DICOM's own window) or window:LOW,HIGH.",
+    ),
+]
 Root = Annotated[
     Path | None,
     option(
@@ -248,6 +257,14 @@ Threads = Annotated[
     int | None,
     option(MACHINE, "--threads", min=1, help="CPU threads.", show_default="all usable cores"),
 ]
+
+
+def _batch_size(**settings: Any) -> Any:
+    return option(MACHINE, "--batch-size", min=1, help="Images a batch.", **settings)
+
+
+ImagesBatch = Annotated[int | None, _batch_size(show_default="256 on CUDA, 32 on the CPU")]
+PairsBatch = Annotated[int, _batch_size()]
 Workers = Annotated[
     int,
     option(

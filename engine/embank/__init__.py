@@ -28,6 +28,7 @@ and reasons where they are undefined) and `predictions()` of single images:
 | `probe` | linear probe on arrays | `probe(features, labels, *, train, test, options=ProbeOptions(...))` |
 | `invariance` | invariances, from a bank | `invariance(bank, model, InvarianceOptions(transforms=...))` |
 | `saliency` | occlusion maps, from a bank | `saliency(bank, model, SaliencyOptions(...), *, device, ...)` |
+| `perceptual` | LPIPS of image files | `perceptual(a, b, PerceptualOptions(...), *, device, ...)` |
 | `search` | an image's neighbours in a bank | `search(bank, model, *, image, image_id, k, ...)` |
 | `TorchDataset` | rows and labels for a `DataLoader` | `TorchDataset(features, label, split=...)` |
 | `models`, `datasets` | modules: models, data sets | `models.catalogue()`, `datasets.available()` |
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from engine.evals.neighbours.knn import KnnOptions as KnnOptions
     from engine.evals.neighbours.knn import knn as knn
     from engine.evals.neighbours.search import search as search
+    from engine.evals.perceptual.evaluate import perceptual as perceptual
+    from engine.evals.perceptual.options import PerceptualOptions as PerceptualOptions
     from engine.evals.probe.evaluate import ProbeOptions as ProbeOptions
     from engine.evals.probe.evaluate import probe as probe
     from engine.evals.saliency.bank import saliency_from_bank as saliency
@@ -75,6 +78,7 @@ __all__ = [
     "InvarianceOptions",
     "KnnOptions",
     "Manifest",
+    "PerceptualOptions",
     "ProbeOptions",
     "Protocol",
     "SaliencyOptions",
@@ -87,6 +91,7 @@ __all__ = [
     "invariance",
     "knn",
     "models",
+    "perceptual",
     "probe",
     "saliency",
     "search",
@@ -102,6 +107,7 @@ _HOMES = {
     "InvarianceOptions": ("engine.evals.invariance.options", "InvarianceOptions"),
     "KnnOptions": ("engine.evals.neighbours.knn", "KnnOptions"),
     "Manifest": ("stores.manifest.manifest", "Manifest"),
+    "PerceptualOptions": ("engine.evals.perceptual.options", "PerceptualOptions"),
     "ProbeOptions": ("engine.evals.probe.evaluate", "ProbeOptions"),
     "Protocol": ("engine.evals.fewshot.options", "Protocol"),
     "SaliencyOptions": ("engine.evals.saliency.options", "SaliencyOptions"),
@@ -111,6 +117,7 @@ _HOMES = {
     "fewshot": ("engine.evals.fewshot.evaluate", "fewshot"),
     "invariance": ("engine.evals.invariance.bank", "invariances_from_bank"),
     "knn": ("engine.evals.neighbours.knn", "knn"),
+    "perceptual": ("engine.evals.perceptual.evaluate", "perceptual"),
     "probe": ("engine.evals.probe.evaluate", "probe"),
     "saliency": ("engine.evals.saliency.bank", "saliency_from_bank"),
     "search": ("engine.evals.neighbours.search", "search"),

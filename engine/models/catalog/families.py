@@ -1,11 +1,13 @@
-"""All rows of the catalogue: the families below, the study's models and those beyond it.
+"""All rows of the catalogue: the families below, the study's models, the trunks of LPIPS,
+and those beyond.
 
-A model is added as a row here, in `study` or in `beyond`. No code branches on a slug.
+A model is added as a row here, in `study`, `supervised` or `beyond`. No code branches on a slug.
 """
 
 from engine.models.catalog.beyond import BEYOND
 from engine.models.catalog.entry import POOLINGS, Row
 from engine.models.catalog.study import STUDY
+from engine.models.catalog.supervised import TRUNKS
 from engine.models.checkpoints import sources
 from engine.recipes import Recipe
 
@@ -52,4 +54,4 @@ FAMILIES = (
     ),
 )
 
-ROWS: tuple[Row, ...] = (*FAMILIES, *STUDY, *BEYOND)
+ROWS: tuple[Row, ...] = (*FAMILIES, *STUDY, *TRUNKS, *BEYOND)

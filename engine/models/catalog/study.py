@@ -5,48 +5,17 @@ papers that introduced the architectures, not of these weights.
 """
 
 from engine.models.catalog.entry import Facts, Row, Variant
+from engine.models.catalog.supervised import IMAGENET_TERMS, torchvision_row
 from engine.models.checkpoints import sources
 from engine.models.checkpoints.checkpoint_cache import Expected, Published
 from engine.models.checkpoints.readers import HaikuPickle, TensorFlowCheckpoint, TorchFile
 from engine.recipes import RECIPES
 
 _IMAGENET = RECIPES["imagenet-224"]
-_IMAGENET_TERMS = "weights follow ImageNet's terms (non-commercial research)"
-
-
-def _torchvision(slug: str, name: str, file: str, head: str, top1: float, paper: str) -> Row:
-    """Make the row of a supervised network, whose file name ends in the first digits of its SHA-256."""
-    return Row(
-        slug,
-        f"torchvision/{name}",
-        Published(
-            slug,
-            f"https://download.pytorch.org/models/{file}",
-            file,
-            TorchFile(dropped=(head,)),
-            Expected(sha256=file.removesuffix(".pth").rpartition("-")[2]),
-        ),
-        recipe=_IMAGENET,
-        notes="supervised on ImageNet; torchvision's first weights",
-        facts=Facts(
-            paper,
-            f"torchvision BSD-3-Clause; {_IMAGENET_TERMS}",
-            top1,
-            "torchvision's own evaluation",
-            {
-                "url": "confirmed: torchvision's weights table",
-                "digest": "confirmed: in the file's name",
-                "keys": "confirmed: torchvision's own loader"
-                + ("; the file has the older names of dense layers" if "densenet" in name else ""),
-                "recipe": "confirmed: ImageNet statistics; 224 bicubic is the study's",
-                "top1": "confirmed: torchvision's weights table",
-            },
-        ),
-    )
 
 
 _SUPERVISED = (
-    _torchvision(
+    torchvision_row(
         "supervised-r50",
         "resnet50",
         "resnet50-0676ba61.pth",
@@ -54,7 +23,7 @@ _SUPERVISED = (
         76.130,
         "https://arxiv.org/abs/1512.03385",
     ),
-    _torchvision(
+    torchvision_row(
         "supervised-r18",
         "resnet18",
         "resnet18-f37072fd.pth",
@@ -62,7 +31,7 @@ _SUPERVISED = (
         69.758,
         "https://arxiv.org/abs/1512.03385",
     ),
-    _torchvision(
+    torchvision_row(
         "supervised-d121",
         "densenet121",
         "densenet121-a639ec97.pth",
@@ -91,7 +60,7 @@ _SELF_SUPERVISED = (
         ),
         facts=Facts(
             "https://arxiv.org/abs/2002.05709",
-            f"repository Apache-2.0; {_IMAGENET_TERMS}",
+            f"repository Apache-2.0; {IMAGENET_TERMS}",
             69.1,
             "repository; authors' table of the study 69.3; converted to PyTorch 68.9",
             {
@@ -170,7 +139,7 @@ _SELF_SUPERVISED = (
         ),
         facts=Facts(
             "https://arxiv.org/abs/2006.07733",
-            f"repository (deepmind-research) Apache-2.0; {_IMAGENET_TERMS}",
+            f"repository (deepmind-research) Apache-2.0; {IMAGENET_TERMS}",
             74.3,
             "paper; the repository says about 74.4",
             {

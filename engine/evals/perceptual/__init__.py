@@ -1,0 +1,1 @@
+"""LPIPS of pairs of image files: pairing, rendering, evaluation, result."""
