@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.common import ROOT, Spread, finish, interleaved, machine, markdown_table, parser, ratio
 from engine.evals.fewshot.evaluate import Protocol
-from engine.kernels.episodes import Episodes, Rows, Sampler
+from engine.kernels.codes import Rows
+from engine.kernels.episodes import Episodes, Sampler
 from engine.kernels.prototypes import in_threads, predict, predict_by_faiss, predict_on_device
 from engine.runtime import synchronize, usable_cores
 from stores.backends.location import Place

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.kernels.episodes import Episodes, Identity, Rows, Sampler, fill_singletons
+from engine.kernels.codes import Rows, fill_singletons, in_order
+from engine.kernels.episodes import Episodes, Identity, Sampler
 from engine.kernels.philox import Span, uniform
 from engine.runtime import fetched, placed
 
@@ -98,16 +99,15 @@ class _Patients:
     """Patients of the rows of all pools, to leave those of a support out.
 
     Args:
-        groups: int64 [R], group of each row of the pools, one pool after another.
+        codes: int64 [R], group of each row of the pools, one pool after another: of `fill_singletons`.
         sizes: of the pools.
     """
 
-    def __init__(self, groups: NDArray[np.int64], sizes: NDArray[np.int64], device: str) -> None:
-        codes = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    def __init__(self, codes: NDArray[np.int64], sizes: NDArray[np.int64], device: str) -> None:
         counts = np.bincount(codes)
         self._most, self._device = int(counts.max()), device
         self._group = placed(codes, device)
-        self._members = placed(np.argsort(codes, kind="stable"), device)
+        self._members = placed(in_order(codes), device)
         self._counts, self._firsts = placed(np.stack([counts, np.cumsum(counts) - counts]), device)
         self._class = placed(np.repeat(np.arange(len(sizes)), sizes), device)
 

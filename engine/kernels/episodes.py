@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
-
-Rows = NDArray[np.int64]
+from engine.kernels.codes import Rows, fill_singletons, in_order
 
 #: Draws of an episode's support, at most, until it leaves every class enough queries from other groups.
 TRIES = 50
@@ -155,7 +154,7 @@ class Sampler:
     def _index_groups(self, groups: Rows) -> None:
         """Sort the positions in `_rows` by group, to look up all rows of a group."""
         self._group_of = groups[self._rows]
-        self._by_group = np.argsort(self._group_of, kind="stable")
+        self._by_group = in_order(self._group_of)
         self._group_sizes = np.bincount(self._group_of, minlength=int(groups.max()) + 1)
         self._group_starts = np.cumsum(self._group_sizes) - self._group_sizes
         self._class_of = np.repeat(np.arange(len(self._sizes)), self._sizes)
@@ -258,14 +257,6 @@ class Sampler:
             "No group may be in both support and query of an episode",
             "lower --n-shot or --n-query, or let patients be on both sides with --no-group-disjoint",
         )
-
-
-def fill_singletons(groups: NDArray[np.integer[Any]]) -> Rows:
-    """Return codes int64 [N] in which every row with a negative code is a group of its own."""
-    codes = np.asarray(groups).astype(np.int64)
-    unknown = codes < 0
-    codes[unknown] = int(codes.max(initial=-1)) + 1 + np.arange(int(unknown.sum()))
-    return codes
 
 
 def without_replacement(numbers: NDArray[np.float64], sizes: NDArray[np.integer[Any]]) -> Rows:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import faiss_library
-from engine.kernels.episodes import Rows
+from engine.kernels.codes import Rows
 from engine.kernels.float16 import SCALE, widen
 
 Distance = Literal["sqeuclidean", "cosine", "centred"]

@@ -1,10 +1,12 @@
 """What a few-shot run makes the host wait for: no more for more episodes, images, dimensions or models.
 
-The bound: two waits for results (the drawn rows, and all counts), one for the upload of each model's features
-and, where patients are kept apart, one a block of episodes. A block has 4,000,000 drawn rows.
+The bound: one wait for the drawn rows of each block of episodes and, where patients are kept apart, a second
+one; one for all counts, and one for the upload of each model's features. A block has 4,000,000 drawn rows.
 """
 
+import weakref
 from collections import Counter
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,11 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
+from engine.evals.fewshot import device_run, run
 from engine.evals.fewshot.device_run import DeviceTally
 from engine.evals.fewshot.evaluate import Options, Protocol, evaluate, evaluate_together
 from engine.kernels.device_episodes import DeviceSampler
 from engine.kernels.episodes import Identity
+from engine.kernels.philox import Span, random_raw
 from engine.kernels.prototypes import classify_on_device
+from engine.runtime import HostCopy
 from tests.pretended.streams import Device
 
 PLACE = "cuda:0"
@@ -67,6 +72,33 @@ def test_results_are_the_cpus(distance: str, patients: int | None, device: Devic
         assert np.abs(np.asarray(found.confusion) - np.asarray(truth.confusion)).sum() <= 2
 
 
+class _Counted(HostCopy):
+    """Counts the copies whose page-locked memory is held."""
+
+    held: ClassVar[weakref.WeakSet[HostCopy]] = weakref.WeakSet()
+    most = 0
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        assert self.host.is_pinned()
+        self.held.add(self)
+        _Counted.most = max(_Counted.most, len(self.held))
+
+
+def test_the_rows_of_two_blocks_are_page_locked_at_most(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_run, "HostCopy", _Counted)
+    for module in (run, device_run):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 5 * 8 * 3)  # three episodes
+    before = len(device.ledger.entries)
+    there = evaluate(_features(), _options(20), Compute(PLACE))
+    assert _Counted.most == 4, "supports and queries of two blocks"
+    waits = sum(entry.kind == "wait" for entry in device.ledger.entries[before:])
+    assert waits <= 7 + 2, "blocks; counts and upload"
+    assert there.episodes_digest == evaluate(_features(), _options(20), Compute()).episodes_digest
+
+
 class _Launches(TorchDispatchMode):
     """Counts what would start a kernel: all operations but views and what is on the host alone."""
 
@@ -89,7 +121,13 @@ def test_six_hundred_episodes_start_few_kernels() -> None:
     with _Launches() as launches:
         drawn = DeviceSampler(pools, Identity(0, "", 5, 5, 15), None, "cpu").draw(600)
         classify_on_device(matrix, drawn.support, drawn.query)
-    assert 0 < launches.count <= 320
+    assert 0 < launches.count <= 235
+
+
+def test_a_round_of_philox_starts_thirteen_kernels() -> None:
+    with _Launches() as launches:
+        random_raw([Span(1, 0, 100), Span(2, 0, 100)], "cpu")
+    assert launches.count <= 10 * 13 + 15, "ten rounds; counters and keys before, and the words after"
 
 
 class _Kinds(TorchDispatchMode):

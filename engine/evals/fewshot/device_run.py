@@ -1,10 +1,11 @@
 """A few-shot run wholly on a device: episodes, predictions and counts are there, and the counts return.
 
-The host waits twice, however many episodes, images and models there are: for the drawn rows, whose digest it
-computes while the device classifies, and for the counts of all models together. Patients that are kept apart
-cost a wait a block (`engine.kernels.device_episodes`).
+The host waits for the drawn rows of each block, whose digest it computes while the device goes on with later
+work, and once for the counts of all models together, however many images and models there are. Patients that
+are kept apart cost a further wait a block (`engine.kernels.device_episodes`).
 """
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -16,6 +17,9 @@ from engine.evals.fewshot.run import BLOCK_ROWS, MOST_CONFUSED, Clock, Run, Tall
 from engine.kernels.device_episodes import DeviceEpisodes, DeviceSampler
 from engine.kernels.prototypes import Distance, classify_on_device
 from engine.runtime import HostCopy, all_arrived, fetched, float32_products
+
+#: Blocks whose drawn rows are in page-locked memory at a time.
+_LOCKED = 2
 
 
 class DeviceTally:
@@ -52,10 +56,12 @@ def go_on_device(run: Run, predictors: Mapping[str, Predictor], clock: Clock, de
     tallies = {name: DeviceTally(len(run.pools), run.rows, device) for name in arrays}
     queries = torch.zeros(run.rows, dtype=torch.int64, device=device)
     step = max(1, BLOCK_ROWS // (p.ways * (p.n_shot + p.n_query)))
-    copies = []
+    copies: deque[list[HostCopy]] = deque()
     for start in range(0, p.episodes, step):
         drawn = sampler.draw(min(step, p.episodes - start))
-        copies += [HostCopy(drawn.support.contiguous()), HostCopy(drawn.query.contiguous())]
+        if len(copies) == _LOCKED:  # torch lends the memory of the oldest again
+            _digest(run, copies.popleft())
+        copies.append([HostCopy(drawn.support.contiguous()), HostCopy(drawn.query.contiguous())])
         queried = drawn.query.flatten()
         queries.index_add_(0, queried, torch.ones_like(queried))
         clock.lap("sampling")
@@ -63,11 +69,17 @@ def go_on_device(run: Run, predictors: Mapping[str, Predictor], clock: Clock, de
             with float32_products():
                 tallies[name].add(drawn, classify_on_device(array, drawn.support, drawn.query, distance))
             clock.lap("kernel", name)
-    for rows in all_arrived(copies):
-        run.digest.update(rows.numpy().astype("<i8").tobytes())
+    while copies:
+        _digest(run, copies.popleft())
     clock.lap("digest")
     _return(run, tallies, queries)
     clock.lap("counting")
+
+
+def _digest(run: Run, copies: list[HostCopy]) -> None:
+    """Add the drawn rows of a block to the digest, once they have arrived."""
+    for rows in all_arrived(copies):
+        run.digest.update(rows.numpy().astype("<i8", copy=False).data)
 
 
 def _return(run: Run, tallies: Mapping[str, DeviceTally], queries: torch.Tensor) -> None:

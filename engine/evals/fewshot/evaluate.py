@@ -30,7 +30,7 @@ from engine.evals.fewshot.predictors import check_backend_here, common_device, p
 from engine.evals.fewshot.result import Difference, FewShotResult
 from engine.evals.fewshot.run import Clock, Run
 from engine.kernels import intervals
-from engine.kernels.episodes import fill_singletons
+from engine.kernels.codes import fill_singletons, rows_by_code
 from engine.runtime import Runtime, usable_cores
 from stores.parquet import Column
 
@@ -88,8 +88,9 @@ def evaluate_together(
     clock.lap("labels")
     usable = Usable.of(codes, have, inside)
     patients = known_groups(first.groups, rows, usable.rows)
-    protocol, notes = resolved(options.protocol, patients, codes[usable.rows])
-    pools = pools_of(codes, usable.rows, protocol, first.data_set)
+    classes = rows_by_code(codes, usable.rows)
+    protocol, notes = resolved(options.protocol, patients, [len(part) for part in classes.values()])
+    pools = pools_of(classes, codes, protocol, first.data_set)
     large = {c: part for c, part in pools.items() if len(part) >= protocol.n_shot + protocol.n_query}
     if len(large) < protocol.ways:
         raise too_few(pools, read.names, len(large), protocol, rows, codes, have)
@@ -197,9 +198,8 @@ def _per_patient(
     correct: NDArray[np.int64], queries: NDArray[np.int64], units: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Count correct answers and queries of each patient that was queried, float64 [2, G]."""
-    rows = np.flatnonzero(queries)
-    _, codes = np.unique(units[rows], return_inverse=True)
-    return np.stack([np.bincount(codes, weights=counts[rows]) for counts in (correct, queries)])
+    sums = np.array([np.bincount(units, weights=counts) for counts in (correct, queries)], np.float64)
+    return sums[:, sums[1] > 0]
 
 
 def _check_memory(options: Options, compute: Compute, models: int) -> None:

@@ -9,19 +9,20 @@ from numpy.typing import NDArray
 from engine.errors import Refused
 from engine.evals.common.groups import kept_apart
 from engine.evals.fewshot.options import USUAL_WAYS, Protocol
-from engine.kernels.episodes import Rows, smallest_keys
+from engine.kernels.codes import Rows, rows_by_code
+from engine.kernels.episodes import smallest_keys
 
 #: The study's loop over the shuffled images of a large set ends after index 10,000.
 PUBLISHED_POOL = 10_001
 
 
 def resolved(
-    protocol: Protocol, groups: NDArray[np.int64] | None, codes: NDArray[np.integer]
+    protocol: Protocol, groups: NDArray[np.int64] | None, sizes: Sequence[int]
 ) -> tuple[Protocol, tuple[str, ...]]:
     """Return the protocol with `n_way` and `group_disjoint` decided, and notes on that decision.
 
     Args:
-        codes: labels of the usable rows.
+        sizes: numbers of usable rows of the classes.
     """
     apart, note = kept_apart(
         protocol.group_disjoint,
@@ -31,8 +32,8 @@ def resolved(
     )
     notes, ways = [note] if note else [], protocol.n_way
     if ways is None:
-        need, sizes = protocol.n_shot + protocol.n_query, np.unique(codes, return_counts=True)[1]
-        large = int((sizes >= need).sum())
+        need = protocol.n_shot + protocol.n_query
+        large = sum(size >= need for size in sizes)
         ways = max(2, min(USUAL_WAYS, large))
         if ways < USUAL_WAYS and large >= 2:
             small = "" if large == len(sizes) else f", as {len(sizes) - large} of {len(sizes)} are too small"
@@ -42,25 +43,25 @@ def resolved(
     return replace(protocol, n_way=ways, group_disjoint=apart), tuple(notes)
 
 
-def pools_of(codes: NDArray[np.integer], usable: Rows, protocol: Protocol, data_set: str) -> dict[int, Rows]:
-    """Return the rows of each class that may be drawn, sorted; classes sorted by code."""
-    identity = protocol.identity(data_set)
-    if protocol.published:
-        usable = smallest_keys(identity.stream("pool"), usable, len(codes), PUBLISHED_POOL)
-    here = codes[usable]
-    order = np.argsort(here, kind="stable")
-    classes, starts = np.unique(here[order], return_index=True)
-    pools = (
-        {int(c): usable[part] for c, part in zip(classes, np.split(order, starts[1:]), strict=True)}
-        if len(here)
-        else {}
-    )
-    if protocol.cap is not None:
-        pools = {
-            c: smallest_keys(identity.stream("cap"), rows, len(codes), protocol.cap)
-            for c, rows in pools.items()
-        }
-    return pools
+def pools_of(
+    classes: Mapping[int, Rows], codes: NDArray[np.integer], protocol: Protocol, data_set: str
+) -> Mapping[int, Rows]:
+    """Return the rows of each class that may be drawn, sorted; classes sorted by code.
+
+    Args:
+        classes: the usable rows of each, by `rows_by_code`.
+        codes: int [N], class of every row.
+    """
+    identity, total = protocol.identity(data_set), len(codes)
+    if protocol.published and classes:
+        usable = np.sort(np.concatenate([*classes.values()]))
+        chosen = smallest_keys(identity.stream("pool"), usable, total, PUBLISHED_POOL)
+        classes = rows_by_code(codes, chosen)
+    if protocol.cap is None:
+        return classes
+    return {
+        c: smallest_keys(identity.stream("cap"), rows, total, protocol.cap) for c, rows in classes.items()
+    }
 
 
 def too_few(

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from engine.evals.fewshot.options import Protocol
 from engine.evals.fewshot.predictors import Predictor
-from engine.kernels.episodes import Episodes, Rows, Sampler
+from engine.kernels.codes import Rows
+from engine.kernels.episodes import Episodes, Sampler
 
-#: Drawn rows that a block of episodes may have.
+#: Drawn rows that a block of episodes may have; digests are of one block after another, so it never changes.
 BLOCK_ROWS = 4_000_000
 #: Most classes for which a confusion matrix is kept.
 MOST_CONFUSED = 2000

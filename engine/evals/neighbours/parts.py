@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from engine.errors import Refused
 from engine.evals.common.features import Usable
 from engine.evals.neighbours.options import DEFAULT_K
-from engine.kernels.episodes import fill_singletons
+from engine.kernels.codes import fill_singletons
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels.episodes import fill_singletons
+from engine.kernels.codes import fill_singletons
 from engine.kernels.intervals.episodes import Interval
 from stores.json_types import JsonObject
 

@@ -26,7 +26,7 @@ def count_classes(targets: NDArray[np.integer[Any]]) -> int:
             "check the label column and the rows chosen",
         )
     if len(classes) <= classes[-1]:
-        missing = int(np.setdiff1d(np.arange(classes[-1]), classes)[0])
+        missing = int(np.flatnonzero(classes != np.arange(len(classes)))[0])
         raise Refused(
             f"class {missing} without rows",
             "Every class below the largest needs rows to be fitted",

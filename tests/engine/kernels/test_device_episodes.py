@@ -59,6 +59,18 @@ def test_the_episodes_are_the_cpus(patients: int | None, device: str) -> None:
                 assert np.array_equal(getattr(found, name).cpu().numpy(), getattr(truth, name)), name
 
 
+def test_numbers_of_patients_may_be_large() -> None:
+    rng = np.random.default_rng(4)
+    pools, groups = _pools(rng, 3, 120), rng.integers(-1, 40, 120)
+    identity, large = Identity(0, "", 2, 2, 5), np.where(groups < 0, -5, 2**62 + 10**9 * groups)
+    truth = Sampler(pools, identity, groups).draw(9)
+    for found in (
+        Sampler(pools, identity, large).draw(9),
+        DeviceSampler(pools, identity, large, "cpu").draw(9),
+    ):
+        assert np.array_equal(np.asarray(found.query), truth.query)
+
+
 def test_large_patients_are_left_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_episodes, "_LISTED", 1)
     rng = np.random.default_rng(0)

@@ -11,7 +11,8 @@ from scipy.stats import chisquare
 
 from engine.errors import Refused
 from engine.kernels import episodes
-from engine.kernels.episodes import Identity, Sampler, fill_singletons, smallest_keys, without_replacement
+from engine.kernels.codes import fill_singletons
+from engine.kernels.episodes import Identity, Sampler, smallest_keys, without_replacement
 
 
 def _pools(sizes: list[int]) -> list[np.ndarray]:
@@ -180,11 +181,6 @@ def test_classes_of_one_patient_are_refused_with_numbers() -> None:
     sampler = Sampler([np.arange(10), np.arange(10, 20)], Identity(0, "", 2, 2, 2), np.arange(20) // 10)
     with pytest.raises(Refused, match=r"fewer than 2 query images \(last 0\)"):
         sampler.draw(1)
-
-
-def test_missing_groups_are_alone() -> None:
-    assert len(set(fill_singletons(np.array([-1, 2, -1, 2, 0])).tolist())) == 4
-    assert fill_singletons(np.array([-1, -1])).tolist() == [0, 1]
 
 
 def test_a_cap_keeps_its_choice_when_a_row_is_missing() -> None:
