@@ -36,22 +36,26 @@ class Statistic(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Ratios:
-    """Means over K parts (classes) of ratios of sums over patients: accuracy, balanced accuracy, log loss.
+    """Weighted means over K parts (classes, findings) of ratios of sums over patients.
+
+    Accuracy, balanced accuracy and log loss are such means.
 
     Attributes:
         numerators: float64 [M, G, K].
         denominators: float64 [M or 1, G, K].
+        shares: float64 [K], weights of the parts; they sum to 1.
     """
 
     numerators: Floats
     denominators: Floats
+    shares: Floats
 
     def values(self, weights: Weights) -> Floats:
         """Return the means float64 [M, r]; NaN where a part has no weight."""
         drawn = weights.T.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             ratios = (drawn @ self.numerators) / (drawn @ self.denominators)
-        means: Floats = ratios.mean(axis=2)
+        means: Floats = ratios @ self.shares
         return means
 
 

@@ -48,7 +48,7 @@ def test_replicates_equal_a_loop_over_resampled_patients() -> None:
     areas = Areas(
         [[RankedRows(truth == c, own[:, c], groups, count) for c in range(3)] for own in scores], "auroc"
     )
-    found = replicates([Ratios(sums, rows), areas], resample_weights(count, 100, 5), threads=2)
+    found = replicates([Ratios(sums, rows, np.full(3, 1 / 3)), areas], resample_weights(count, 100, 5), threads=2)
     weights = np.concatenate(list(resample_weights(count, 100, 5)), axis=1)
     assert (weights.sum(axis=0) == count).all()
     for r in range(0, 100, 9):
@@ -82,7 +82,7 @@ def test_bca_is_scipys(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = np.concatenate(list(resample_weights(count, 4000, 0)), axis=1).astype(int)
     resampled = np.array([np.repeat(data, own).mean() for own in weights.T])
     (left_out,) = replicates(
-        [Ratios(data[None, :, None], np.ones((1, count, 1)))], bootstrap.left_out_weights(count)
+        [Ratios(data[None, :, None], np.ones((1, count, 1)), np.ones(1))], bootstrap.left_out_weights(count)
     )
     assert left_out[0] == pytest.approx([np.delete(data, place).mean() for place in range(count)])
     found = interval_of(resampled, float(data.mean()), left_out[0])
@@ -94,7 +94,7 @@ def test_bca_is_scipys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (plain.low, plain.high) == pytest.approx(tuple(np.percentile(resampled, [2.5, 97.5])))
     monkeypatch.setattr(bootstrap, "MOST_LEFT_OUT", 10)
     (parts,) = replicates(
-        [Ratios(data[None, :, None], np.ones((1, count, 1)))], bootstrap.left_out_weights(count)
+        [Ratios(data[None, :, None], np.ones((1, count, 1)), np.ones(1))], bootstrap.left_out_weights(count)
     )
     assert parts[0] == pytest.approx([np.delete(data, range(4 * k, 4 * k + 4)).mean() for k in range(10)])
 
