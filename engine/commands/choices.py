@@ -91,3 +91,22 @@ class BatchNorm(StrEnum):
 class Products(StrEnum):
     float64 = "float64"
     float32 = "float32"
+
+
+class Evaluation(StrEnum):
+    probe = "probe"
+    knn = "knn"
+    fewshot = "fewshot"
+
+
+class Metric(StrEnum):
+    accuracy = "accuracy"
+    mean_per_class = "mean-per-class"
+    auroc = "auroc"
+    average_precision = "average-precision"
+    log_loss = "log-loss"
+
+    @property
+    def field(self) -> str:
+        """What records call it."""
+        return "mean_per_class_accuracy" if self is Metric.mean_per_class else self.name

@@ -89,10 +89,18 @@ def choose(
                 "name records of one kind",
             )
     own = [chosen for chosen in listed if chosen.record.kind == kind]
+    labels = dict.fromkeys(str(chosen.record.asked.get("label")) for chosen in own)
     own = [chosen for chosen in own if label in (None, chosen.record.asked.get("label"))]
     records = [*named, *_latest(own, kind, notes)]
+    if label is not None and not own and not named:
+        known = ", ".join(map(repr, labels)) or "no label"
+        raise Refused(f"label {label!r}", f"The records of {kind} are of {known}", "name one of these")
     if len(records) < 2:
         raise _too_few(kind, records, label)
+    if label is None and own and kind == "probe" and len(labels) > 1:
+        taken = str(records[-1].record.asked.get("label"))
+        others = ", ".join(repr(name) for name in labels if name != taken)
+        notes.append(f"These are the newest records, of label {taken!r}; --label chooses {others}")
     return Choice(kind, tuple(records), _names(records), tuple(notes))
 
 

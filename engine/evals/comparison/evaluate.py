@@ -45,8 +45,8 @@ def compare(
         evaluation: `probe`, `knn` or `fewshot`; None for the only one that two models have records of.
         models: slugs or names; none for all.
         label: column that was probed, where several were.
-        options: of `engine.evals.comparison.options.Options`: `metric`, `each`, `common`, `resamples`, `bca`,
-            `seed`, `alpha`.
+        options: of `engine.evals.comparison.options.Options`: `metric`, `by_finding`, `common`, `resamples`,
+            `bca`, `alpha`, `seed`, `threads`.
 
     Raises:
         Refused: fewer than two models, different images or labels, or a metric that the records lack.
@@ -122,25 +122,25 @@ def _measures(
 ) -> tuple[list[Measure], Queries | None]:
     """Return what is compared: the evaluation's number, and each finding's or class's if requested."""
     if choice.evaluation == "fewshot":
-        _refuse_each(options, "few-shot has one number")
+        _refuse_parts(options, "few-shot has one number")
         queries = queries_of(panel, _episodes(choice, options))
         return [measure_queries(queries, panel)], queries
     if findings:
         tasks = finding_tasks(panel, notes)
-        own = [measure([task], metric, panel, task.name) for task in tasks] if options.each else []
+        own = [measure([task], metric, panel, task.name) for task in tasks] if options.by_finding else []
         return [measure(tasks, metric, panel), *own], None
     scored = metric in ("auroc", "average_precision", "log_loss")
     task = class_task(panel, scored, choice.evaluation == "probe")
-    if not options.each:
+    if not options.by_finding:
         return [measure([task], metric, panel)], None
     if metric not in ("auroc", "average_precision"):
-        _refuse_each(options, "classes are compared by AUROC or average precision")
+        _refuse_parts(options, "classes are compared by AUROC or average precision")
     return [measure([task], metric, panel), *by_class(task, metric, panel)], None
 
 
-def _refuse_each(options: Options, rule: str) -> None:
-    if options.each:
-        raise Refused("--each", rule[0].upper() + rule[1:], "leave it out, or choose --metric auroc")
+def _refuse_parts(options: Options, rule: str) -> None:
+    if options.by_finding:
+        raise Refused("--by-finding", rule[0].upper() + rule[1:], "leave it out, or choose --metric auroc")
 
 
 def _episodes(choice: Choice, options: Options) -> list[Floats] | None:

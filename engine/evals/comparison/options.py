@@ -29,7 +29,7 @@ class Options:
 
     Attributes:
         metric: a key of `WORDS`; None for the evaluation's first in `METRICS`, `auroc` of several findings.
-        each: also compare each finding, or each class by its AUROC or average precision.
+        by_finding: also compare each finding, or each class by its AUROC or average precision.
         common: compare on the images that all models have where these differ.
         resamples: of the patients.
         bca: bias-corrected and accelerated intervals instead of percentiles.
@@ -42,7 +42,7 @@ class Options:
     """
 
     metric: str | None = None
-    each: bool = False
+    by_finding: bool = False
     common: bool = False
     resamples: int = 2000
     bca: bool = False

@@ -191,10 +191,10 @@ class Comparison:
         return f"Comparison({' '.join(self.verdict)})"
 
     def to_dict(self, with_verdict: bool = True) -> JsonObject:
-        """Return `{evaluation, metric, pairs, best, models, verdict, ...}`, and `each` part if requested."""
+        """Return `{evaluation, metric, pairs, best, models, verdict, ...}`, and `findings` if requested."""
         first, *others = self.parts
         body: JsonObject = {**vars(self.setting), **first.to_dict()}
         if others:
-            body["each"] = [{"name": part.name, **part.to_dict()} for part in others]
+            body["findings"] = [{"name": part.name, **part.to_dict()} for part in others]
         body["notes"] = list(self.notes)
         return {**body, "verdict": list(self.verdict)} if with_verdict else body

@@ -48,7 +48,9 @@ def test_replicates_equal_a_loop_over_resampled_patients() -> None:
     areas = Areas(
         [[RankedRows(truth == c, own[:, c], groups, count) for c in range(3)] for own in scores], "auroc"
     )
-    found = replicates([Ratios(sums, rows, np.full(3, 1 / 3)), areas], resample_weights(count, 100, 5), threads=2)
+    found = replicates(
+        [Ratios(sums, rows, np.full(3, 1 / 3)), areas], resample_weights(count, 100, 5), threads=2
+    )
     weights = np.concatenate(list(resample_weights(count, 100, 5)), axis=1)
     assert (weights.sum(axis=0) == count).all()
     for r in range(0, 100, 9):
