@@ -83,15 +83,31 @@ def compare(
     both with the images of a patient together, else the bootstrap's. Models with a letter in common cannot be
     told apart. -o takes a forest plot (.png, .svg or .pdf) or a table of the pairs (.csv, .parquet or .json).
     """
-    from engine.evals.comparison.evaluate import compare as compare_models
     from engine.report import console
     from engine.report.compare_text import print_comparison
-    from engine.runtime import usable_cores
     from stores.outputs import PICTURES
 
     out = output.out
     check_output(out, sources[0], "compare", output.force, kinds=(*PICTURES, ".csv", ".parquet", ".json"))
-    result = compare_models(
+    document = _compared(sources, what, protocol, threads)
+    undone: list[Exception] = []
+    if out:
+        with noting(undone):
+            _write(document, out)
+    written = None if undone else out
+    shown = {**document, "file": written} if out else document
+    show(shown, output.json, lambda: print_comparison(document, written))
+    for error in undone:
+        console.say(f"Not written. {error}")
+    if undone:
+        raise typer.Exit(MachineFault.exit_code)
+
+
+def _compared(sources: list[str], what: What, protocol: Protocol, threads: int | None) -> "JsonObject":
+    from engine.evals.comparison.evaluate import compare
+    from engine.runtime import usable_cores
+
+    result = compare(
         sources,
         what.evaluation.value if what.evaluation else None,
         models=what.model or (),
@@ -105,18 +121,7 @@ def compare(
         seed=protocol.seed,
         threads=threads or usable_cores(),
     )
-    document = result.to_dict()
-    undone: list[Exception] = []
-    if out:
-        with noting(undone):
-            _write(document, out)
-    written = None if undone else out
-    shown = {**document, "file": written} if out else document
-    show(shown, output.json, lambda: print_comparison(document, written))
-    for error in undone:
-        console.say(f"Not written. {error}")
-    if undone:
-        raise typer.Exit(MachineFault.exit_code)
+    return result.to_dict()
 
 
 def _write(document: "JsonObject", out: Path) -> None:

@@ -196,7 +196,7 @@ def _too_few(kind: str, records: Sequence[Chosen], label: str | None) -> Refused
     return Refused(
         f"{len(records)} model{'' if len(records) == 1 else 's'} with a record of {kind}{of_label}{one}",
         "A comparison needs two",
-        f"evaluate another model with the same settings by `embank {kind} BANK --model SLUG`",
+        f"evaluate another model with the same settings by `embank {kind}`",
     )
 
 

@@ -10,7 +10,6 @@ No feature is read and no model fitted: everything comes from the predictions be
 import math
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from engine.evals.comparison.answers import Answers, Panel, align
 from engine.evals.comparison.choose import Choice, Chosen, choose
 from engine.evals.comparison.measures import Measure, by_class, measure, measure_queries
 from engine.evals.comparison.options import Options
-from engine.evals.comparison.pairs import parts_of
+from engine.evals.comparison.pairs import Models, parts_of
 from engine.evals.comparison.result import Comparison, Setting
 from engine.evals.comparison.tasks import Queries, class_task, finding_tasks, queries_of
 from engine.runtime import usable_cores
@@ -33,9 +32,16 @@ def compare(
     sources: str | PathLike[str] | Sequence[str | PathLike[str]],
     evaluation: str | None = None,
     *,
+    metric: str | None = None,
     models: Sequence[str] = (),
     label: str | None = None,
-    **options: Any,
+    by_finding: bool = False,
+    common: bool = False,
+    resamples: int = 2000,
+    bca: bool = False,
+    alpha: float = 0.05,
+    seed: int = 0,
+    threads: int | None = None,
 ) -> Comparison:
     """Compare models by their records of one evaluation on the same images.
 
@@ -43,17 +49,25 @@ def compare(
         sources: a bank or several of the same images, whose latest records are taken; or records, as
             `BANK/records/RECORD`.
         evaluation: `probe`, `knn` or `fewshot`; None for the only one that two models have records of.
+        metric: `accuracy`, `mean_per_class_accuracy`, `auroc`, `average_precision` or `log_loss`; None for
+            the evaluation's own.
         models: slugs or names; none for all.
         label: column that was probed, where several were.
-        options: of `engine.evals.comparison.options.Options`: `metric`, `by_finding`, `common`, `resamples`,
-            `bca`, `alpha`, `seed`, `threads`.
+        by_finding: also compare each finding, or each class by its AUROC or average precision.
+        common: compare on the images that all models have where these differ.
+        resamples: of the patients.
+        bca: bias-corrected and accelerated intervals instead of percentiles.
+        alpha: adjusted p up to which two models can be told apart.
+        seed: of the resamples.
+        threads: of the CPU; None takes all usable cores.
 
     Raises:
         Refused: fewer than two models, different images or labels, or a metric that the records lack.
         BankError: damage.
     """
     several = [sources] if isinstance(sources, str | PathLike) else list(sources)
-    settings = Options(**{"threads": usable_cores(), **options})
+    cores = usable_cores() if threads is None else threads
+    settings = Options(metric, by_finding, common, resamples, bca, alpha, seed, cores)
     return compare_records(choose(several, evaluation, models, label), settings)
 
 
@@ -70,7 +84,12 @@ def compare_records(choice: Choice, options: Options) -> Comparison:
     panel = align([Answers.read(name, chosen) for name, chosen in pairs], options.common)
     notes += panel.notes
     measures, queries = _measures(choice, panel, options, metric, findings, notes)
-    parts = parts_of(choice, panel, measures, options, metric, queries)
+    models = Models(
+        choice.names,
+        tuple(chosen.entry.id for chosen in choice.records),
+        tuple(str(chosen.bank.path) for chosen in choice.records),
+    )
+    parts = parts_of(models, panel, measures, options, metric, queries)
     tests = sum(math.isfinite(pair.p) for part in parts for pair in part.pairs)
     setting = Setting(
         choice.evaluation,

@@ -132,7 +132,7 @@ def _balanced(tasks: Sequence[Task], panel: Panel, name: str) -> Measure:
         parts.append((task, task.right[:, :, None] * one_hot, one_hot[None]))
     alone = [task for task in tasks if np.count_nonzero(task.counts) < 2]
     if len(alone) == len(tasks):
-        return _undefined(panel, name, "only one class occurs among the images compared")
+        return _undefined(tasks, name, "only one class occurs among the images compared")
     return _measure_ratios(panel, parts, name)
 
 
@@ -142,15 +142,15 @@ def _log_loss(tasks: Sequence[Task], panel: Panel, name: str) -> Measure:
         assert task.scores is not None
         impossible = int(np.isin(task.truth, task.unseen).sum())
         if impossible:
-            return _undefined(panel, name, f"{impossible} images are of classes that were not in training")
+            return _undefined(tasks, name, f"{impossible} images are of classes that were not in training")
         true = task.scores[:, np.arange(len(task.truth)), task.truth]
         losses = -np.log(np.clip(true, eps, 1 - eps))
         parts.append((task, losses[:, :, None], np.ones((1, len(task.rows), 1))))
     return _measure_ratios(panel, parts, name)
 
 
-def _undefined(panel: Panel, name: str, reason: str) -> Measure:
-    return Measure(name, np.full(len(panel.answers), math.nan), reason, None)
+def _undefined(tasks: Sequence[Task], name: str, reason: str) -> Measure:
+    return Measure(name, np.full(len(tasks[0].right), math.nan), reason, None)
 
 
 def _areas(
@@ -169,8 +169,8 @@ def _areas(
         parts += [(task, c) for c in wanted if not why[c]]
         reasons += [why[c] for c in wanted]
     if not parts:
-        return _undefined(panel, name, reasons[0])
-    models = len(panel.answers)
+        return _undefined(tasks, name, reasons[0])
+    models = len(tasks[0].right)
     ranked = [[_ranked(task, c, model, panel) for task, c in parts] for model in range(models)]
     left_out = sum(map(bool, reasons))
     partial = f"mean over {len(parts)} of {len(reasons)}: the others lack a class" if left_out else ""

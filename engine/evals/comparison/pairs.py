@@ -1,15 +1,14 @@
 """All pairs of some models: intervals, tests, adjusted p values, and the order of the models."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from engine.evals.comparison.answers import Panel
-from engine.evals.comparison.choose import Choice
 from engine.evals.comparison.measures import Measure
 from engine.evals.comparison.options import SMALLER_IS_BETTER, Options
 from engine.evals.comparison.result import Episodes, Pair, Part, Standing
@@ -72,32 +71,41 @@ def _resampled(measures: Sequence[Measure], panel: Panel, options: Options) -> l
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The models that are compared.
+
+    Attributes:
+        names: all different, at least two.
+        records, banks: where the answers of each come from.
+    """
+
+    names: tuple[str, ...]
+    records: tuple[str, ...]
+    banks: tuple[str, ...]
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The places (a, b) of all pairs, a < b."""
+        return [(a, b) for b in range(len(self.names)) for a in range(b)]
+
+
 def parts_of(
-    choice: Choice,
+    models: Models,
     panel: Panel,
     measures: Sequence[Measure],
     options: Options,
     metric: str,
-    queries: Queries | None,
+    queries: Queries | None = None,
 ) -> list[Part]:
     """Test all pairs of all measures, adjust their p together, and put the models in order."""
-    models = len(choice.names)
-    pairs = [(a, b) for a in range(models) for b in range(a + 1, models)]
     all_resampled = _resampled(measures, panel, options)
-    tested = [[_tested(own, a, b, panel) for a, b in pairs] for own in all_resampled]
-    adjusted = holm([[pair.p for pair in own] for own in tested]) if pairs else np.zeros((len(tested), 0))
+    tested = [[_tested(own, a, b, panel) for a, b in models.pairs] for own in all_resampled]
+    adjusted = holm([[pair.p for pair in own] for own in tested])
     sign = -1.0 if metric in SMALLER_IS_BETTER else 1.0
     return [
-        _part(
-            choice,
-            own,
-            dict(zip(pairs, tests, strict=True)),
-            dict(zip(pairs, holms, strict=True)),
-            sign,
-            options,
-            queries,
-        )
-        for own, tests, holms in zip(all_resampled, tested, adjusted.tolist(), strict=True)
+        _part(models, own, dict(zip(models.pairs, tests, strict=True)), sign, options, queries)
+        for own, tests in zip(all_resampled, _with_holm(tested, adjusted), strict=True)
     ]
 
 
@@ -107,6 +115,14 @@ class _Tested:
     p: float
     test: str
     reason: str
+    p_holm: float = math.nan
+
+
+def _with_holm(tested: Sequence[Sequence[_Tested]], adjusted: Floats) -> list[list[_Tested]]:
+    return [
+        [replace(test, p_holm=p) for test, p in zip(own, holms, strict=True)]
+        for own, holms in zip(tested, adjusted.tolist(), strict=True)
+    ]
 
 
 def _tested(own: _Resampled, a: int, b: int, panel: Panel) -> _Tested:
@@ -123,74 +139,78 @@ def _tested(own: _Resampled, a: int, b: int, panel: Panel) -> _Tested:
 
 
 def _part(
-    choice: Choice,
+    models: Models,
     own: _Resampled,
-    tested: dict[tuple[int, int], _Tested],
-    holms: dict[tuple[int, int], float],
+    tested: Mapping[tuple[int, int], _Tested],
     sign: float,
     options: Options,
     queries: Queries | None,
 ) -> Part:
+    """Put the models in order and describe what can be told apart."""
     values = sign * own.own.values
     order = [int(place) for place in np.argsort(-values, kind="stable")]  # NaN is last
-    models, defined = len(order), np.isfinite(values)[order]
-    different = np.zeros((models, models), np.bool_)
-    pairs = []
-    for i in range(models):
-        for j in range(i + 1, models):
-            key = (min(order[i], order[j]), max(order[i], order[j]))
-            apart = holms[key] <= options.alpha  # False where it is NaN
-            different[i, j] = different[j, i] = apart
-            pairs.append(_pair(choice, own, order[i], order[j], tested[key], holms[key], apart, queries))
-    shown = letters(different)
-    lows, highs = rank_intervals(values[order][:, None] - values[order], different)
+    count, defined = len(order), np.isfinite(values)[order]
+    different, pairs = np.zeros((count, count), np.bool_), []
+    for i in range(count):
+        for j in range(i + 1, count):
+            test = tested[min(order[i], order[j]), max(order[i], order[j])]
+            different[i, j] = different[j, i] = test.p_holm <= options.alpha  # False where it is NaN
+            pairs.append(_pair(models, own, (order[i], order[j]), test, options.alpha, queries))
+    best = [models.names[place] for i, place in enumerate(order) if defined[i] and not different[0, i]]
+    left_out = max((test.interval.left_out for test in tested.values()), default=0)
+    standings = _standings(models, own, order, different, sign)
+    reason = own.own.reason or own.reason
+    return Part(own.own.name, standings, tuple(pairs), tuple(best), reason, left_out)
+
+
+def _standings(
+    models: Models, own: _Resampled, order: list[int], different: NDArray[np.bool_], sign: float
+) -> tuple[Standing, ...]:
+    values = sign * own.own.values[order]
+    lows, highs = rank_intervals(values[:, None] - values, different)
     standings = []
-    for i, place in enumerate(order):
-        interval, chosen = own.interval(place), choice.records[place]
-        ranks = (int(lows[i]), int(highs[i])) if defined[i] else (0, 0)
+    for i, (place, shown) in enumerate(zip(order, letters(different), strict=True)):
+        interval, defined = own.interval(place), math.isfinite(values[i])
         standings.append(
             Standing(
-                choice.names[place],
-                chosen.entry.id,
-                str(chosen.bank.path),
+                models.names[place],
+                models.records[place],
+                models.banks[place],
                 float(own.own.values[place]),
                 interval.low,
                 interval.high,
-                *ranks,
-                shown[i] if defined[i] else "",
+                int(lows[i]) if defined else 0,
+                int(highs[i]) if defined else 0,
+                shown if defined else "",
             )
         )
-    best = [choice.names[place] for i, place in enumerate(order) if defined[i] and not different[0, i]]
-    left_out = max((test.interval.left_out for test in tested.values()), default=0)
-    reason = own.own.reason or own.reason
-    return Part(own.own.name, tuple(standings), tuple(pairs), tuple(best), reason, left_out)
+    return tuple(standings)
 
 
 def _pair(
-    choice: Choice,
+    models: Models,
     own: _Resampled,
-    a: int,
-    b: int,
+    places: tuple[int, int],
     tested: _Tested,
-    adjusted: float,
-    apart: bool,
+    alpha: float,
     queries: Queries | None,
 ) -> Pair:
-    interval = tested.interval
+    """Describe two models, the better one first."""
+    (a, b), interval = places, tested.interval
     low, high = (interval.low, interval.high) if a < b else (-interval.high, -interval.low)
     episodes = None
     if queries is not None and queries.episodes is not None:
         episodes = _over_episodes(queries.episodes[a] - queries.episodes[b])
     return Pair(
-        choice.names[a],
-        choice.names[b],
+        models.names[a],
+        models.names[b],
         float(own.own.values[a] - own.own.values[b]),
         low,
         high,
         tested.p,
-        adjusted,
+        tested.p_holm,
         tested.test,
-        apart,
+        tested.p_holm <= alpha,
         tested.reason,
         episodes,
     )
