@@ -88,7 +88,8 @@ def compare(
     from stores.outputs import PICTURES
 
     out = output.out
-    check_output(out, sources[0], "compare", output.force, kinds=(*PICTURES, ".csv", ".parquet", ".json"))
+    bank = sources[0].partition("/records/")[0]
+    check_output(out, bank, "compare", output.force, kinds=(*PICTURES, ".csv", ".parquet", ".json"))
     document = _compared(sources, what, protocol, threads)
     undone: list[Exception] = []
     if out:
