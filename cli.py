@@ -10,6 +10,7 @@ import typer
 from engine.commands import (
     bank,
     bench,
+    compare,
     datasets,
     embed,
     fewshot,
@@ -51,6 +52,7 @@ command(app, rich_help_panel=EVALUATE)(search.search)
 command(app, rich_help_panel=EVALUATE)(saliency.saliency)
 command(app, rich_help_panel=EVALUATE)(invariance.invariance)
 command(app, rich_help_panel=EVALUATE)(perceptual.perceptual)
+command(app, rich_help_panel=EVALUATE)(compare.compare)
 app.add_typer(manifest.app, name="manifest", rich_help_panel=STORE)
 app.add_typer(bank.app, name="bank", rich_help_panel=STORE)
 app.add_typer(records.app, name="records", rich_help_panel=EVALUATE)

@@ -97,3 +97,22 @@ class Net(StrEnum):
     alex = "alex"
     squeeze = "squeeze"
     vgg = "vgg"
+
+
+class Evaluation(StrEnum):
+    probe = "probe"
+    knn = "knn"
+    fewshot = "fewshot"
+
+
+class Metric(StrEnum):
+    accuracy = "accuracy"
+    mean_per_class = "mean-per-class"
+    auroc = "auroc"
+    average_precision = "average-precision"
+    log_loss = "log-loss"
+
+    @property
+    def field(self) -> str:
+        """What records call it."""
+        return "mean_per_class_accuracy" if self is Metric.mean_per_class else self.name

@@ -29,6 +29,7 @@ and reasons where they are undefined) and `predictions()` of single images:
 | `invariance` | invariances, from a bank | `invariance(bank, model, InvarianceOptions(transforms=...))` |
 | `saliency` | occlusion maps, from a bank | `saliency(bank, model, SaliencyOptions(...), *, device, ...)` |
 | `perceptual` | LPIPS of image files | `perceptual(a, b, PerceptualOptions(...), *, device, ...)` |
+| `compare` | models in pairs, from records | `compare(banks, evaluation, *, metric, models, ...)` |
 | `search` | an image's neighbours in a bank | `search(bank, model, *, image, image_id, k, ...)` |
 | `TorchDataset` | rows and labels for a `DataLoader` | `TorchDataset(features, label, split=...)` |
 | `models`, `datasets` | modules: models, data sets | `models.catalogue()`, `datasets.available()` |
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from engine.evals.common.compute import Compute as Compute
     from engine.evals.common.features import Features as Features
     from engine.evals.common.torch_dataset import TorchDataset as TorchDataset
+    from engine.evals.comparison.evaluate import compare as compare
     from engine.evals.fewshot.evaluate import fewshot as fewshot
     from engine.evals.fewshot.options import Protocol as Protocol
     from engine.evals.invariance.bank import invariances_from_bank as invariance
@@ -84,6 +86,7 @@ __all__ = [
     "SaliencyOptions",
     "TorchDataset",
     "__version__",
+    "compare",
     "datasets",
     "embed",
     "evaluate",
@@ -112,6 +115,7 @@ _HOMES = {
     "Protocol": ("engine.evals.fewshot.options", "Protocol"),
     "SaliencyOptions": ("engine.evals.saliency.options", "SaliencyOptions"),
     "TorchDataset": ("engine.evals.common.torch_dataset", "TorchDataset"),
+    "compare": ("engine.evals.comparison.evaluate", "compare"),
     "embed": ("engine.embed.run", "embed"),
     "evaluate": ("engine.evals.catalogue", "evaluate"),
     "fewshot": ("engine.evals.fewshot.evaluate", "fewshot"),

@@ -78,12 +78,21 @@ def read_predictions(bank: Place | str, word: str, table: str | None = None) -> 
         Refused: no such record or table, or a record without predictions. BankError: a damaged record, or
             the file of the table is missing or not what the record promises.
     """
+    return read_predictions_of(bank, record_of(bank, word), table)
+
+
+def read_predictions_of(bank: Place | str, entry: RecordEntry, table: str | None = None) -> "pa.Table":
+    """Read the predictions of a record that is at hand, as `read_predictions`.
+
+    Args:
+        entry: of a record that can be read.
+    """
     import io
 
     import pyarrow.parquet as pq
 
     root = place(bank)
-    promised = _choose(record_of(bank, word), table)
+    promised = _choose(entry, table)
     if problem := promised.problem(root):
         raise BankError(
             f"{root / promised.path} is {problem if problem == 'missing' else 'damaged'}",

@@ -34,7 +34,7 @@ REPEATED = {
     "--id": {"saliency"},
     "--k": {"knn"},
     "--label": {"probe"},
-    "--model": {"embed", "fewshot", "knn", "probe", "bank relabel"},
+    "--model": {"embed", "fewshot", "knn", "probe", "bank relabel", "compare"},
 }
 #: Options that are something else in these commands: columns of a table, votes, a file for each model.
 OTHERWISE = {

@@ -1,0 +1,139 @@
+"""`embank compare`: which of several models is better, and whether the difference is real."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.commands.checking import check_output
+from engine.commands.choices import Evaluation, Metric
+from engine.commands.declaring import PROTOCOL, WHAT, Options, option
+from engine.commands.options import Force, Json, LabelColumn, MaybeFile, ModelsFilter, Seed, Threads
+from engine.commands.showing import noting, show
+from stores.errors import MachineFault
+
+if TYPE_CHECKING:
+    from stores.json_types import JsonObject
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="BANK|RECORD...", help="Banks, or records as BANK/records/RECORD."),
+]
+
+
+class What(Options):
+    """Options for the records that are compared."""
+
+    evaluation: Annotated[
+        Evaluation | None,
+        option(
+            WHAT,
+            metavar="KIND",
+            help="Evaluation whose records are compared: probe, knn or fewshot.",
+            show_default="the only one that two models have",
+        ),
+    ] = None
+    model: ModelsFilter = None
+    label: LabelColumn = None
+    by_finding: Annotated[
+        bool, option(WHAT, "--by-finding", help="Also compare each finding; or each class, by its AUROC.")
+    ] = False
+    common: Annotated[
+        bool, option(WHAT, "--common", help="Where the images differ, compare on those that all models have.")
+    ] = False
+
+
+class Protocol(Options):
+    """Options for the metric and the statistics."""
+
+    metric: Annotated[
+        Metric | None,
+        option(
+            PROTOCOL,
+            metavar="METRIC",
+            help="accuracy, mean-per-class (balanced accuracy), auroc, average-precision or log-loss.",
+            show_default="auroc of findings; mean-per-class of probes, else accuracy",
+        ),
+    ] = None
+    resamples: Annotated[int, option(PROTOCOL, min=2, help="Resamples of the patients for intervals.")] = 2000
+    bca: Annotated[
+        bool, option(PROTOCOL, "--bca", help="Bias-corrected, accelerated intervals instead of percentiles.")
+    ] = False
+    alpha: Annotated[float, option(PROTOCOL, help="Adjusted p up to which two models can be told apart.")] = (
+        0.05
+    )
+    seed: Seed = 0
+
+
+class Output(Options):
+    """Options for files and printing."""
+
+    out: MaybeFile = None
+    force: Force = False
+    json: Json = False
+
+
+def compare(
+    sources: Sources, what: What, protocol: Protocol, output: Output, threads: Threads = None
+) -> None:
+    """Compare models in pairs, by their records of one evaluation on the same images.
+
+    Of a bank it takes the latest record of each model. Differences have 95 % intervals over patients, and p
+    values that Holm's method adjusts for all pairs shown: DeLong's test for AUROC, McNemar's for accuracy,
+    both with the images of a patient together, else the bootstrap's. Models with a letter in common cannot be
+    told apart. -o takes a forest plot (.png, .svg or .pdf) or a table of the pairs (.csv, .parquet or .json).
+    """
+    from engine.report import console
+    from engine.report.compare_text import print_comparison
+    from stores.outputs import PICTURES
+
+    out = output.out
+    bank = sources[0].partition("/records/")[0]
+    check_output(out, bank, "compare", output.force, kinds=(*PICTURES, ".csv", ".parquet", ".json"))
+    document = _compared(sources, what, protocol, threads)
+    undone: list[Exception] = []
+    if out:
+        with noting(undone):
+            _write(document, out)
+    written = None if undone else out
+    shown = {**document, "file": written} if out else document
+    show(shown, output.json, lambda: print_comparison(document, written))
+    for error in undone:
+        console.say(f"Not written. {error}")
+    if undone:
+        raise typer.Exit(MachineFault.exit_code)
+
+
+def _compared(sources: list[str], what: What, protocol: Protocol, threads: int | None) -> "JsonObject":
+    from engine.evals.comparison.evaluate import compare
+    from engine.runtime import usable_cores
+
+    result = compare(
+        sources,
+        what.evaluation.value if what.evaluation else None,
+        models=what.model or (),
+        label=what.label,
+        metric=protocol.metric.field if protocol.metric else None,
+        by_finding=what.by_finding,
+        common=what.common,
+        resamples=protocol.resamples,
+        bca=protocol.bca,
+        alpha=protocol.alpha,
+        seed=protocol.seed,
+        threads=threads or usable_cores(),
+    )
+    return result.to_dict()
+
+
+def _write(document: "JsonObject", out: Path) -> None:
+    """Write the forest plot, or the table of the pairs."""
+    from stores.outputs import PICTURES
+
+    if out.suffix.lower() in PICTURES:
+        from engine.report.compare_figure import comparison_figure
+
+        comparison_figure(document, out)
+    else:
+        from engine.report.compare_text import write_pairs
+
+        write_pairs(document, out)
