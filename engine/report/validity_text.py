@@ -1,9 +1,10 @@
 """Issues that limit what numbers mean, as they are printed before the numbers."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from engine.report import console, tables
+from engine.report import console
 from engine.report.json_parts import objects
 from stores.json_types import Json
 from stores.manifest.uri_policy import plain
@@ -26,8 +27,17 @@ def print_validity(reports: Sequence[Mapping[str, Any]]) -> None:
             names = models_of.setdefault(one, [])
             names.append(str(report.get("model", "")))
     for line in _lines(models_of, len({str(report.get("model", "")) for report in reports})):
-        for part in tables.wrapped(plain(line), console.width()):
+        for part in _wrapped(plain(line), console.width()):
             console.write(part)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Wrap a line; tables, which know wide characters, are imported only where there may be some."""
+    if text.isascii():
+        return textwrap.wrap(text, max(width, 20), break_on_hyphens=False)
+    from engine.report import tables
+
+    return tables.wrapped(text, width)
 
 
 def _issues(report: Mapping[str, Any]) -> Iterable[tuple[str, str, str, str]]:

@@ -151,10 +151,10 @@ def _duplicates(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.int64
     return np.stack([rows[members].astype(np.int64), number], axis=1)
 
 
-#: Digest of a seal -> the measures of its feature, those that were used last in this process.
-_measured: dict[str, FeatureQuality] = {}
-#: Digest of a seal -> what the bank is to keep, until the next record of the feature is written.
-_unsaved: dict[str, ArrayFile] = {}
+#: Bank and digest of a seal -> the measures of the feature, those that were used last in this process.
+_measured: dict[tuple[str, str], FeatureQuality] = {}
+#: The same -> what the bank is to keep, until the next record of the feature is made.
+_unsaved: dict[tuple[str, str], ArrayFile] = {}
 _MOST = 64
 
 
@@ -172,17 +172,21 @@ def quality_of(features: Features) -> FeatureQuality:
             known[""] = FeatureQuality.of(features.on("cpu"), features.ok)
         return known[""]
     feature = features.source.features
-    seal = feature.seal_digest
-    if seal not in _measured:
+    here = _place(feature)
+    if here not in _measured:
         if len(_measured) >= _MOST:
             _measured.clear()
             _unsaved.clear()
-        _measured[seal] = _of_bank(feature, seal)
-    return _measured[seal]
+        _measured[here] = _of_bank(feature)
+    return _measured[here]
 
 
-def _of_bank(feature: FeatureSet, seal: str) -> FeatureQuality:
-    key: JsonObject = {"quality": VERSION, "feature": feature.key.digest, "seal": seal}
+def _place(feature: FeatureSet) -> tuple[str, str]:
+    return str(feature.bank.path), feature.seal_digest
+
+
+def _of_bank(feature: FeatureSet) -> FeatureQuality:
+    key: JsonObject = {"quality": VERSION, "feature": feature.key.digest, "seal": feature.seal_digest}
     path = f"statistics/{hashlib.sha256(documents.canonical(key)).hexdigest()[:24]}.arrays"
     try:
         arrays = array_cache.read(feature.bank.path, path, key)
@@ -191,7 +195,7 @@ def _of_bank(feature: FeatureSet, seal: str) -> FeatureQuality:
     if arrays is not None:
         return FeatureQuality.from_arrays(arrays)
     quality = FeatureQuality.of(feature.array, feature.ok)
-    _unsaved[seal] = ArrayFile(path, key, quality.to_arrays())
+    _unsaved[_place(feature)] = ArrayFile(path, key, quality.to_arrays())
     return quality
 
 
@@ -199,5 +203,5 @@ def unsaved(features: Features) -> tuple[ArrayFile, ...]:
     """Return, once, the measures that the bank is to keep with the next record of the features."""
     if features.source is None:
         return ()
-    file = _unsaved.pop(features.source.features.seal_digest, None)
+    file = _unsaved.pop(_place(features.source.features), None)
     return () if file is None else (file,)
