@@ -10,11 +10,9 @@ import pytest
 from PIL import Image
 
 import cli
-from engine.evals.probe.selection import NOT_UNIQUE
 from engine.models.catalog import lookup as catalog
 from engine.models.catalog import slugs, suggest
 from engine.models.catalog.families import ROWS
-from engine.report.probe_notes import ProbeNotes
 from tests.command import embank
 
 
@@ -187,19 +185,3 @@ def test_what_is_no_manifest_is_sent_to_the_command_that_has_the_option(tmp_path
     assert embank(*made).code == 0
     checked = embank("manifest", "check", tmp_path / "m.parquet")
     assert "`embank manifest table --group COLUMN`" in checked.out
-
-
-def test_the_note_on_more_features_than_images_is_said_once_and_where_it_matters() -> None:
-    note, grid = f"512 features and 78 train images: {NOT_UNIQUE}", {"C": [0.1, 1.0, 10.0]}
-    weak, strong = {"best_C": 10.0, "sweep": grid}, {"best_C": 1.0, "sweep": grid}
-    notes = ProbeNotes()
-    assert [notes.should_print(note, each) for each in (strong, weak, strong, weak)] == [
-        False,
-        True,
-        False,
-        False,
-    ]
-    assert notes.should_print("another note", strong)
-    assert not ProbeNotes().should_print(note, {"best_C": 1e-5, "sweep": {"C": [1e-9, 1e-5]}})
-    assert not ProbeNotes().should_print(note, {"best_C": 1.0, "sweep": {"C": [1.0]}})
-    assert not ProbeNotes().should_print(note, {"best_C": None})

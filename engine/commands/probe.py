@@ -155,9 +155,6 @@ def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, outp
     drawn = None if undone else out
     shown = [{**result, "plot": drawn} if out else result for result in results]
     show(one_or_all(shown), output.json, lambda: print_probe(results, drawn))
-    for result in results:
-        if not result["converged"]:
-            console.say(f"{result['model']}, {result['label']}: not every fit converged; see the notes.")
     say_undone(batch, undone)
 
 

@@ -16,13 +16,18 @@ EXIT_FAILED_ROWS = 1
 
 
 def show(document: Any, json: bool, text: Callable[[], None]) -> None:
-    """Print a result: as one JSON document, or as `text` prints it."""
-    if not json:
-        text()
-        return
-    from engine.report import console
+    """Print a result: as one JSON document, or as `text` prints it, after its `validity` if it has that."""
+    if json:
+        from engine.report import console
 
-    console.print_json(document)
+        console.print_json(document)
+        return
+    reports = document if isinstance(document, list) else [document]
+    if any(isinstance(report, dict) and report.get("validity") for report in reports):
+        from engine.report.validity_text import print_validity
+
+        print_validity(reports)
+    text()
 
 
 def one_or_all(results: Sequence[Any]) -> Any:

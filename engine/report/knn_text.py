@@ -24,5 +24,3 @@ def print_knn(r: dict[str, Any]) -> None:
     print_splits(r)
     if reason := r["test"].get("auroc_reason"):
         print(f"AUROC: {reason}.")
-    if r["unseen_classes"]:
-        print(f"{r['unseen_classes']} classes are tested but have no image that votes.")

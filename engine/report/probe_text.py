@@ -5,14 +5,12 @@ from typing import Any
 
 from engine.report import console
 from engine.report.console import write as print
-from engine.report.probe_notes import ProbeNotes
 
 
 def print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
     fits = [{**fit, "model": r["model"]} for r in results for fit in (*r.get("findings", ()), r)]
     columns = ["model", "label", "C", "1/C", fits[-1]["select"] + " (val)", "accuracy", "95 %", "balanced"]
     console.print_table([*columns, "AUROC", "converged"], [_probe_row(fit) for fit in fits])
-    notes = ProbeNotes()
     for r in results:
         if "images" in r:
             parts = ", ".join(f"{n:,} {part}" for part, n in r["images"].items())
@@ -22,7 +20,7 @@ def print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
             if fit is not r and "masked" in fit:
                 missing = ", ".join(f"{n:,} {reason}" for reason, n in fit["masked"].items())
                 print(f"  {fit['label']}: missing: {missing}")
-            for note in (note for note in fit.get("notes", ()) if notes.should_print(note, fit)):
+            for note in fit.get("notes", ()):
                 print(f"  {'' if fit is r else fit['label'] + ': '}{note}")
             if reason := fit.get("test", {}).get("auroc_reason"):
                 print(f"  AUROC: {reason}")

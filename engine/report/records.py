@@ -266,6 +266,10 @@ def print_record(entry: RecordEntry, bank: Place | str, figure: Path | None = No
     record = entry.record
     assert record is not None
     console.write(f"{entry.id}: {record.kind}{f' of {entry.model}' * bool(entry.model)}, {record.created}")
+    if record.validity:
+        from engine.report.validity_text import print_validity
+
+        print_validity([{"model": entry.model, "validity": list(record.validity)}])
     if text := result_of(record).text:
         _print_wrapped(text)
     for part, title in _SECTIONS:

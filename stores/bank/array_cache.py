@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,19 @@ from stores.errors import BankError, MachineFault
 
 #: Kinds of numbers that a file may hold.
 DTYPES = document_schemas.NUMBERS
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ArrayFile:
+    """Arrays that a bank is to keep; fields as the arguments of `write`."""
+
+    relative: str
+    key: Mapping[str, Any]
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+    def keep(self, root: Place) -> bool:
+        """Keep them in a bank as `keep` does."""
+        return keep(root, self.relative, self.key, self.arrays)
 
 
 def write(root: Place, relative: str, key: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -168,6 +168,13 @@ VOCABULARY = _members(
     {"schema": _SCHEMA, "columns": _members(dict.fromkeys(COLUMNS, _list(_text)))},
 )
 
+_ISSUE = _members(
+    {
+        **dict.fromkeys(("code", "severity", "sentence", "rule", "remedy", "subject"), _text),
+        "value": lambda value: value is None or isinstance(value, int | float | str),
+    }
+)
+
 RECORD = _members(
     {
         "schema": _SCHEMA,
@@ -175,7 +182,11 @@ RECORD = _members(
         "created": _text,
         **dict.fromkeys(("asked", "used", "metrics", "seconds"), _mapping),
     },
-    {**dict.fromkeys(("versions", "failures", "convergence"), _mapping), "predictions": _TABLES},
+    {
+        **dict.fromkeys(("versions", "failures", "convergence"), _mapping),
+        "predictions": _TABLES,
+        "validity": _list(_ISSUE),
+    },
 )
 
 ARRAYS = _members(

@@ -7,7 +7,7 @@ digests (`stores.bank.predictions`).
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
@@ -17,6 +17,7 @@ from typing import Any
 from stores.backends import files
 from stores.backends.location import Place, place
 from stores.bank import document_schemas, documents
+from stores.bank.array_cache import ArrayFile
 from stores.bank.image_ids import keep_image_ids
 from stores.bank.keys import SCHEMA_VERSION
 from stores.bank.layout import SIDE
@@ -70,11 +71,14 @@ class RunRecord:
         versions: of the packages that can change a number.
         failures: code -> number of rows, or whatever else went wrong.
         convergence: of the solver, where there is one.
+        validity: issues that limit what the numbers mean, `{code, severity, sentence, value, rule, remedy,
+            subject}` each; None where none were looked for, as in records of earlier versions.
         created: UTC, ISO 8601.
         predictions: table -> `{size, sha256, rows}` of its file beside the record (`attached_name`).
         attached: table -> what is written there with the record; a record that was read has none.
         manifest_file: SHA-256 of the manifest's file that the image ids of these tables come from; no part
             of the document.
+        caches: array files that the bank is to keep from now on; no part of the document.
     """
 
     kind: str
@@ -86,9 +90,11 @@ class RunRecord:
     versions: Mapping[str, Json] = field(default_factory=dict)
     failures: Mapping[str, Json] = field(default_factory=dict)
     convergence: Mapping[str, Json] = field(default_factory=dict)
+    validity: Sequence[Json] | None = None
     predictions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     attached: Mapping[str, Attachment] = field(default_factory=dict, compare=False, repr=False)
     manifest_file: str = field(default="", compare=False, repr=False)
+    caches: tuple[ArrayFile, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for member in fields(self):
@@ -98,10 +104,12 @@ class RunRecord:
             object.__setattr__(self, "predictions", {n: _promise(a) for n, a in self.attached.items()})
 
     def to_dict(self) -> JsonObject:
-        """Return the document, less its schema version; `predictions` only where there are any."""
+        """Return the document, less its schema version; `predictions` and `validity` only where there are."""
         body: JsonObject = {name: value for name, value in self.__dict__.items() if name not in _ASIDE}
         if not self.predictions:
             del body["predictions"]
+        if self.validity is None:
+            del body["validity"]
         return body
 
     @classmethod
@@ -135,11 +143,13 @@ class RunRecord:
             raise
         if self.manifest_file:
             keep_image_ids(root, self.manifest_file)
+        for file in self.caches:
+            file.keep(root)
         return path
 
 
 #: Members that are no part of the document.
-_ASIDE = ("attached", "manifest_file")
+_ASIDE = ("attached", "manifest_file", "caches")
 
 
 def _promise(attachment: Attachment) -> JsonObject:
@@ -201,9 +211,10 @@ def together(write: bool = True) -> Iterator[Batch]:
 def keep(record: RunRecord, bank: Place | str, result: MutableMapping[str, Any]) -> None:
     """Write the record of a result that is there already, and must not be lost with it.
 
-    Where the bank cannot be written to, or its disk is full, the result gets `record` None and a
-    `record_reason`. Inside `together` the record waits.
+    The result gets the record's `validity`. Where the bank cannot be written to, or its disk is full, it gets
+    `record` None and a `record_reason`. Inside `together` the record waits.
     """
+    _add_validity(record, result)
     batch = _batch.get()
     if batch is not None:
         batch.waiting.append((record, place(bank), result))
@@ -218,10 +229,16 @@ def not_kept(error: EmbankError, result: MutableMapping[str, Any], record: RunRe
     Args:
         record: without the predictions that could not be made.
     """
+    _add_validity(record, result)
     result.update(record=None, record_reason=error.found)
     if batch := _batch.get():
         batch.lost.append(error)
         batch.made.append(record)
+
+
+def _add_validity(record: RunRecord, result: MutableMapping[str, Any]) -> None:
+    if record.validity is not None:
+        result["validity"] = list(record.validity)
 
 
 def read_all(bank: Place | str) -> list[RunRecord]:

@@ -14,6 +14,7 @@ from engine.evals.probe.evaluate import ProbeOptions
 from engine.evals.probe.parts import SplitOptions
 from stores.manifest.check import check
 from stores.manifest.manifest import Manifest
+from tests.said import codes
 from tests.text_banks import EDGES, MODEL, bank_of
 
 FOLDER = EDGES / "blank-groups"
@@ -71,7 +72,7 @@ def test_evaluations_take_a_missing_group_as_a_patient_of_its_own(bank: Path) ->
         bank, [MODEL], BankProbe(splits=SplitOptions(holdout=False)), ProbeOptions(C=(0.1, 1.0), bootstrap=50)
     )
     assert found["test"]["intervals"]["accuracy"]["groups"] == found["images"]["test"] == 20
-    assert not [note for note in found["notes"] if "patient" in note]
+    assert not [code for code in codes(found) if "patient" in code]
     options = {"k": (20,), "distance": "euclidean"}
     apart = knn_from_bank(bank, MODEL, KnnOptions(**options, group_disjoint=True))
     plain = knn_from_bank(bank, MODEL, KnnOptions(**options, group_disjoint=False))

@@ -11,6 +11,7 @@ from stores.manifest.check import check
 from stores.manifest.manifest import Manifest
 from stores.manifest.problems import CheckReport
 from tests.command import embank
+from tests.said import said
 from tests.text_banks import EDGES, MODEL, as_earlier, bank_of
 
 FOLDER = EDGES / "invisible-differences-groups"
@@ -83,7 +84,7 @@ def test_the_command_prints_the_pairs(tmp_path: Path) -> None:
 def test_audit_and_probe_see_the_leak(name: str, says: str, counts: tuple[int, int], tmp_path: Path) -> None:
     bank = bank_of(Manifest.read(FOLDER / name), tmp_path)
     (found,) = probes_from_bank(str(bank.path), [MODEL], options=ProbeOptions(C=(0.1, 1.0), bootstrap=0))
-    assert any(says in note for note in found["notes"])
+    assert any(says in sentence for sentence in said(found))
     groups = audit(str(bank.path), MODEL).report["groups"]
     assert (groups["across_splits"], groups["across_splits_by_spelling"]) == counts
 

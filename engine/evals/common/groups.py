@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engine.errors import Refused
 from engine.evals.common.advice import name_column
 from engine.evals.common.labels import group_codes
+from engine.evals.common.validity import ValidityIssue, issue
 
 #: Why there is no interval over patients.
 NO_GROUP = "no image names its patient (group)"
@@ -37,8 +38,8 @@ def known_groups(groups: Any, count: int, rows: NDArray[np.intp]) -> NDArray[np.
 
 def kept_apart(
     requested: bool | None, known: bool, *, what: str, published: bool = False
-) -> tuple[bool, str]:
-    """Decide whether patients are kept apart; also return a sentence for the reader, or "".
+) -> tuple[bool, tuple[ValidityIssue, ...]]:
+    """Decide whether patients are kept apart; also return what that means for the numbers.
 
     Args:
         requested: the option; None decides by default.
@@ -56,7 +57,10 @@ def kept_apart(
             f"{name_column('group')}, or leave --group-disjoint out",
         )
     if published:
-        return False, f"As in the study, images of one patient may be {what}"
+        return False, (issue("patients_mixed", f"As in the study, images of one patient may be {what}"),)
     if not known:
-        return False, f"No image names its patient (group): images of one patient may be {what}"
-    return requested is not False, ""
+        text = f"No image names its patient (group): images of one patient may be {what}"
+        return False, (issue("patients_unknown", text),)
+    if requested is False:
+        return False, (issue("patients_mixed", f"Images of one patient may be {what}"),)
+    return True, ()

@@ -1,17 +1,20 @@
 """The writer of evaluations' records, with the same fields of `used` for all evaluations."""
 
 import hashlib
-from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import cast
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.evals.common.compute import Compute
+from engine.evals.common.feature_quality import unsaved
 from engine.evals.common.features import Features
 from engine.evals.common.predictions import Predictions
+from engine.evals.common.validity import ValidityIssue, combined, to_json
+from engine.evals.common.validity_checks import issues_of_features
 from engine.versions import versions
+from stores.bank.array_cache import ArrayFile
 from stores.bank.records import RunRecord, keep, not_kept
 from stores.errors import BankError
 from stores.json_types import Json, JsonObject
@@ -26,11 +29,13 @@ class Part:
         split: the word by which they were requested; None where no split was named.
         rows: how many.
         digest: SHA-256 of the N rows as bits, 1 for each that took part, the lowest bit first.
+        mask: bool [N], these rows; no part of the record.
     """
 
     split: str | None
     rows: int
     digest: str
+    mask: NDArray[np.bool_]
 
     @classmethod
     def of(cls, rows: NDArray[np.integer], total: int, split: str | None = None) -> "Part":
@@ -43,7 +48,11 @@ class Part:
     def of_mask(cls, mask: NDArray[np.bool_], split: str | None = None) -> "Part":
         """Describe a part that is given as a mask, bool [N]."""
         digest = hashlib.sha256(np.packbits(mask, bitorder="little").tobytes()).hexdigest()
-        return cls(split, int(np.count_nonzero(mask)), digest)
+        return cls(split, int(np.count_nonzero(mask)), digest, mask)
+
+    def to_dict(self) -> JsonObject:
+        """Return `{split, rows, digest}`."""
+        return {"split": self.split, "rows": self.rows, "digest": self.digest}
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +116,8 @@ class Used:
 
     def to_dict(self) -> JsonObject:
         """Return all fields."""
-        return cast(JsonObject, asdict(self))
+        plain: JsonObject = {name: getattr(self, name) for name in USED_FIELDS if name != "splits"}
+        return {**plain, "splits": {part: of.to_dict() for part, of in self.splits.items()}}
 
 
 #: Members of `used` that every record of an evaluation has.
@@ -124,6 +134,8 @@ class Outcome:
         failures: reason -> rows that were not used.
         convergence: of the solver, where there is one.
         predictions: of single images.
+        validity: issues that the evaluation knows of; those of features and parts are added to them.
+        patients_apart: whether the evaluation itself kept a patient's images apart.
     """
 
     metrics: Mapping[str, Json]
@@ -131,6 +143,8 @@ class Outcome:
     failures: Mapping[str, Json] = field(default_factory=dict)
     convergence: Mapping[str, Json] = field(default_factory=dict)
     predictions: Predictions | None = None
+    validity: Sequence[ValidityIssue] = ()
+    patients_apart: bool = False
 
 
 def record_of(
@@ -152,7 +166,12 @@ def record_of(
         BankError: predictions name images, and the bank's manifest is damaged.
     """
     manifest_file = features.source.manifest_file if features.source else ""
-    return record_about(kind, lambda: features.image_ids, manifest_file, settings, used, outcome, more_used)
+    rows_of = {part: np.flatnonzero(of.mask) for part, of in used.splits.items()}
+    general = issues_of_features(features, rows_of, patients_apart=outcome.patients_apart)
+    outcome = replace(outcome, validity=combined(outcome.validity, general))
+    return record_about(
+        kind, lambda: features.image_ids, manifest_file, settings, used, outcome, more_used, unsaved(features)
+    )
 
 
 def record_about(
@@ -163,13 +182,17 @@ def record_about(
     used: Used,
     outcome: Outcome,
     more_used: Mapping[str, Json] | None = None,
+    caches: tuple[ArrayFile, ...] = (),
 ) -> RunRecord:
     """Make the record of an evaluation of images that need not be a bank's.
+
+    Its `validity` is what the outcome has: there may be no features to check.
 
     Args:
         image_ids: of all images, called only where predictions name images.
         manifest_file: SHA-256 of the manifest's file in a bank; "" where there is none.
         kind, settings, used, outcome, more_used: as for `record_of`.
+        caches: array files that the bank is to keep with the record.
     """
     predictions = outcome.predictions
     return RunRecord.now(
@@ -181,8 +204,10 @@ def record_about(
         versions=versions(),
         failures=outcome.failures,
         convergence=outcome.convergence,
+        validity=to_json(combined(outcome.validity)),
         attached={} if predictions is None else predictions.attachments(image_ids),
         manifest_file=manifest_file,
+        caches=caches,
     )
 
 
@@ -198,7 +223,8 @@ def keep_record(
     """Write the record of a result in the bank of the features; other arguments as for `record_of`.
 
     Args:
-        report: what the command prints; says so where no record could be kept (`stores.bank.records.keep`).
+        report: what the command prints; it gets the `validity` of the record, and says so where no record
+            could be kept (`stores.bank.records.keep`).
     """
     assert features.source is not None
     try:

@@ -6,6 +6,7 @@ from math import isnan, nan
 from typing import Protocol
 
 from engine.evals.common.predictions import Predictions
+from engine.evals.common.validity import ValidityIssue
 from stores.json_types import JsonObject
 
 
@@ -35,6 +36,10 @@ class Result(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks for the reader, one sentence each."""
+
+    @property
+    def validity(self) -> tuple[ValidityIssue, ...]:
+        """Issues that the evaluation knows of; its record has those of features and parts, too."""
 
     def metrics(self) -> Mapping[str, Metric]:
         """Return the numbers by name, the headline first."""

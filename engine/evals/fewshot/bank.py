@@ -120,5 +120,7 @@ def _record(
         seconds={"total": report["seconds"], **stages},
         failures={name: report[name] for name in _FAILURES},
         predictions=result.predictions(),
+        validity=result.validity,
+        patients_apart=bool(result.protocol.group_disjoint),
     )
     keep_record(report, "fewshot", features, {name: report[name] for name in _ASKED}, used, outcome)

@@ -24,8 +24,9 @@ from engine.evals.common.groups import known_groups
 from engine.evals.common.labels import Labels, label_codes
 from engine.evals.common.predictions import Table, coded
 from engine.evals.common.splits import SplitRows
+from engine.evals.common.validity import ValidityIssue
 from engine.evals.fewshot.options import MODES, Options, Protocol
-from engine.evals.fewshot.pools import PUBLISHED_POOL, pools_of, resolved, too_few
+from engine.evals.fewshot.pools import PUBLISHED_POOL, pool_issues, pools_of, resolved, too_few
 from engine.evals.fewshot.predictors import check_backend_here, common_device, predictor
 from engine.evals.fewshot.result import Difference, FewShotResult
 from engine.evals.fewshot.run import Clock, Run
@@ -89,7 +90,7 @@ def evaluate_together(
     usable = Usable.of(codes, have, inside)
     patients = known_groups(first.groups, rows, usable.rows)
     classes = rows_by_code(codes, usable.rows)
-    protocol, notes = resolved(options.protocol, patients, [len(part) for part in classes.values()])
+    protocol, notes, issues = resolved(options.protocol, patients, [len(part) for part in classes.values()])
     pools = pools_of(classes, codes, protocol, first.data_set)
     large = {c: part for c, part in pools.items() if len(part) >= protocol.n_shot + protocol.n_query}
     if len(large) < protocol.ways:
@@ -112,7 +113,10 @@ def evaluate_together(
     drawable = np.zeros(rows, np.bool_)
     for part in pools.values():
         drawable[part] = True
-    about = _About(first, options, protocol, notes, patients, tuple(large), read, drawable, usable, splits)
+    issues = (*issues, *pool_issues(pools, read.names, protocol))
+    about = _About(
+        first, options, protocol, notes, issues, patients, tuple(large), read, drawable, usable, splits
+    )
     return [
         about.result(run, key, clock, compute.backend) for key, compute in zip(keys, computes, strict=True)
     ]
@@ -126,6 +130,7 @@ class _About:
     options: Options
     protocol: Protocol
     notes: tuple[str, ...]
+    validity: tuple[ValidityIssue, ...]
     patients: NDArray[np.int64] | None
     classes: tuple[int, ...]
     labels: Labels
@@ -170,6 +175,7 @@ class _About:
             episodes_digest=run.digest.hexdigest(),
             per_patient=per_patient,
             notes=self.notes,
+            validity=self.validity,
             bootstrap=boot,
             seconds=clock.of(key),
             images=Table(images, {"": rows}),

@@ -1,6 +1,6 @@
 """The classes and images that episodes are drawn from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.common.groups import kept_apart
+from engine.evals.common.validity import ValidityIssue, issue
 from engine.evals.fewshot.options import USUAL_WAYS, Protocol
 from engine.kernels.codes import Rows, rows_by_code
 from engine.kernels.episodes import smallest_keys
@@ -18,19 +19,19 @@ PUBLISHED_POOL = 10_001
 
 def resolved(
     protocol: Protocol, groups: NDArray[np.int64] | None, sizes: Sequence[int]
-) -> tuple[Protocol, tuple[str, ...]]:
-    """Return the protocol with `n_way` and `group_disjoint` decided, and notes on that decision.
+) -> tuple[Protocol, tuple[str, ...], tuple[ValidityIssue, ...]]:
+    """Return the protocol with `n_way` and `group_disjoint` decided, and notes and issues of that decision.
 
     Args:
         sizes: numbers of usable rows of the classes.
     """
-    apart, note = kept_apart(
+    apart, issues = kept_apart(
         protocol.group_disjoint,
         groups is not None,
         published=protocol.published,
         what="in both support and query of an episode",
     )
-    notes, ways = [note] if note else [], protocol.n_way
+    notes, ways = list[str](), protocol.n_way
     if ways is None:
         need = protocol.n_shot + protocol.n_query
         large = sum(size >= need for size in sizes)
@@ -40,7 +41,7 @@ def resolved(
             notes.append(
                 f"n-way is {ways} and not {USUAL_WAYS}: {large} classes have {need} usable images{small}"
             )
-    return replace(protocol, n_way=ways, group_disjoint=apart), tuple(notes)
+    return replace(protocol, n_way=ways, group_disjoint=apart), tuple(notes), issues
 
 
 def pools_of(
@@ -62,6 +63,27 @@ def pools_of(
     return {
         c: smallest_keys(identity.stream("cap"), rows, total, protocol.cap) for c, rows in classes.items()
     }
+
+
+def pool_issues(
+    pools: Mapping[int, Rows], names: Sequence[str] | None, protocol: Protocol
+) -> Iterator[ValidityIssue]:
+    """Yield issues of classes that are too small to be drawn, or whose episodes hardly differ."""
+    need = protocol.n_shot + protocol.n_query
+    sizes = {code: len(rows) for code, rows in pools.items()}
+    out = [code for code, size in sizes.items() if size < need]
+    if out:
+        text = f"{len(out)} of {len(sizes)} classes have fewer than {need} usable images and are never drawn"
+        yield issue("classes_left_out", text, len(out))
+    scarce = [code for code, size in sizes.items() if need <= size < 2 * need]
+    if scarce:
+        least = min(scarce, key=lambda code: sizes[code])
+        name = str(least) if names is None else repr(names[least])
+        text = (
+            f"{len(scarce)} of {len(sizes) - len(out)} classes drawn have fewer than twice the {need} images "
+            f"of an episode ({name} has {sizes[least]})"
+        )
+        yield issue("small_pools", text, sizes[least])
 
 
 def too_few(

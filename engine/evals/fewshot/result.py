@@ -12,6 +12,7 @@ from engine.evals.common.groups import NO_GROUP
 from engine.evals.common.one_line import counted, within
 from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import ValidityIssue
 from engine.evals.fewshot.options import Protocol
 from engine.kernels import intervals
 from engine.kernels.intervals import Bootstrap
@@ -73,6 +74,7 @@ class FewShotResult:
         usable: images with a label and an embedding in the split, and counts of the others.
         others: split -> its rows that were not used. split_notes: which split each word was matched to.
         backend: that classified the queries.
+        validity: issues of the classes and patients.
     """
 
     protocol: Protocol
@@ -94,6 +96,7 @@ class FewShotResult:
     others: Mapping[str, int] = field(default_factory=dict)
     split_notes: tuple[str, ...] = ()
     backend: str = "array"
+    validity: tuple[ValidityIssue, ...] = ()
 
     def __repr__(self) -> str:
         low, high = self.accuracy - self.ci95, self.accuracy + self.ci95

@@ -81,6 +81,7 @@ def _record(features: Features, run: Run, result: Invariance, start: float) -> N
         },
         failures=setting.failures,
         predictions=result.predictions(),
+        validity=result.validity,
     )
     more_used: JsonObject = {name: report[name] for name in ("transformed", "covariance", "not_reproduced")}
     more_used |= {"rows": sample.scored.tolist(), "precision": runtime.numerics}
@@ -126,6 +127,7 @@ def multiview_from_bank(
         {"total": report["seconds"]},
         failures=left_out,
         predictions=result.predictions(),
+        validity=result.validity,
     )
     settings = {**{name: report[name] for name in _ASKED_OF_PAIRS}, "images": options.images}
     rows: JsonObject = {"first": result.first.tolist(), "second": result.second.tolist()}

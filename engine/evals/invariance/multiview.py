@@ -17,6 +17,7 @@ from engine.evals.common.features import Features
 from engine.evals.common.one_line import counted, within
 from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import ValidityIssue
 from engine.evals.invariance.options import MultiViewOptions
 from engine.evals.invariance.pairs import Pairs, find_pairs
 from engine.evals.invariance.statistics import Statistics, statistics_of
@@ -58,6 +59,11 @@ class MultiViewResult:
     def __repr__(self) -> str:
         cosine, low, high = _shown(self.metrics()["cosine"])
         return f"MultiViewResult(cosine {within(cosine, low, high)}, {counted(len(self.first), 'pair')})"
+
+    @property
+    def validity(self) -> tuple[ValidityIssue, ...]:
+        """Issues of the covariances."""
+        return tuple(one for statistics in self.statistics for one in statistics.validity)
 
     def metrics(self) -> dict[str, Metric]:
         """Return the mean cosine of pairs, and that of different patients."""

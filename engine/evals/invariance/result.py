@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.evals.common.one_line import counted, within
 from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import ValidityIssue
 from engine.evals.invariance.options import InvarianceOptions, Sample
 from engine.evals.invariance.statistics import Statistics
 from engine.evals.invariance.summary import (
@@ -122,6 +123,11 @@ class Invariance:
         return self.views.transform
 
     @property
+    def validity(self) -> tuple[ValidityIssue, ...]:
+        """Issues of the covariance."""
+        return tuple(self.setting.statistics.validity)
+
+    @property
     def reason(self) -> str:
         """Why there is no number; "" where there is."""
         return self.summary.reason
@@ -195,7 +201,7 @@ class Invariance:
 #: Members of a report that are not results.
 _ASIDE = (
     *("model", "feature", "bank", "views_made", "views_kept", "views_damaged", "seconds"),
-    *("record", "record_reason"),
+    *("validity", "record", "record_reason"),
 )
 
 
@@ -218,6 +224,11 @@ class InvarianceResult:
     def notes(self) -> tuple[str, ...]:
         """Remarks for the reader, one sentence each."""
         return self.setting.not_reproduced
+
+    @property
+    def validity(self) -> tuple[ValidityIssue, ...]:
+        """Issues of the covariance, which all transforms share."""
+        return self.transforms[0].validity
 
     def metrics(self) -> dict[str, Metric]:
         """Return `TRANSFORM.cosine` and `TRANSFORM.baseline` of each."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.evals.common.features import Features
+from engine.evals.common.validity import ValidityIssue, issue
 from engine.kernels.covariance import moments
 from engine.kernels.sample_moments import Arithmetic, Moments
 from engine.kernels.whitening import Regularisation, Whitener, fit_whitener
@@ -39,6 +40,16 @@ class Statistics:
     cached: str
     damaged: tuple[str, ...]
     seconds: float
+
+    @property
+    def validity(self) -> Iterator[ValidityIssue]:
+        """Issues of the covariance."""
+        images, dimensions = self.whitener.count, len(self.whitener.mean)
+        if images <= dimensions:
+            text = (
+                f"{dimensions} dimensions and a covariance of {images} images, made invertible by {self.how}"
+            )
+            yield issue("more_dimensions_than_images", text, dimensions)
 
     def numbers(self) -> JsonObject:
         """Return counts, method and condition number, which no cache changes."""

@@ -15,6 +15,7 @@ from engine.evals.common.features import Features
 from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.record import Outcome, Part, Used, keep_record
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import ValidityIssue
 from engine.evals.neighbours.options import MAX_PAIRS, AuditOptions
 from engine.kernels.device_vectors import resident
 from engine.kernels.near_duplicates import PairCounts, Pairs, identical_groups, similar_pairs
@@ -41,12 +42,14 @@ class Audit:
         report: the JSON document.
         columns: name -> (codes, vocabulary) of `COLUMNS`.
         notes: remarks for the reader.
+        validity: issues that it knows of.
     """
 
     pairs: Pairs
     report: JsonObject
     columns: dict[str, Column]
     notes: tuple[str, ...] = ()
+    validity: tuple[ValidityIssue, ...] = ()
 
     def value(self, column: str, row: int) -> str:
         """Return a row's text in a column; empty where missing."""
@@ -70,7 +73,7 @@ class Audit:
 
 
 #: Members of a report that are not results.
-_NAMES = ("model", "feature", "seconds")
+_NAMES = ("model", "feature", "seconds", "validity")
 
 Options = AuditOptions
 Result = Audit

@@ -20,6 +20,7 @@ from engine.evals.common.groups import kept_apart, known_groups
 from engine.evals.common.labels import label_codes
 from engine.evals.common.record import Outcome, Part, Used, keep_record
 from engine.evals.common.splits import SplitRows, have
+from engine.evals.common.validity_checks import class_issues
 from engine.evals.neighbours.options import ClassifyOptions, KnnOptions, Voting
 from engine.evals.neighbours.parts import Parts, allowed_k, keys_of
 from engine.evals.neighbours.result import KnnResult, Scores
@@ -87,7 +88,7 @@ def _classify(
     codes = read.codes
     parts = Parts.of(codes, rows.get("train"), rows.get("test"), features.ok)
     group = known_groups(features.groups, len(codes), np.concatenate([parts.test, parts.train]))
-    apart, note = kept_apart(voting.group_disjoint, group is not None, what="neighbours of each other")
+    apart, issues = kept_apart(voting.group_disjoint, group is not None, what="neighbours of each other")
     group = group if apart else None
     parts = parts if group is None else parts.without_own(group)
     keys = keys_of(parts, group)
@@ -124,9 +125,16 @@ def _classify(
         unseen=len(np.setdiff1d(truth, voters)),
         names=read.names,
         group_disjoint=apart,
-        notes=(note,) if note else (),
+        validity=(*issues, *class_issues(_classes(codes, parts), read.names)),
         scores=Scores(shares[ks[0]], names, codes[parts.test]),
     )
+
+
+def _classes(codes: NDArray[np.int64], parts: Parts) -> dict[str, NDArray[np.int64]]:
+    """Return the classes of each part's images."""
+    if parts.leave_one_out:
+        return {"images": codes[parts.train]}
+    return {"train": codes[parts.train], "test": codes[parts.test]}
 
 
 def _splits(features: Features, options: ClassifyOptions) -> SplitRows:
@@ -202,7 +210,12 @@ def knn_from_bank(
     }
     used = Used.of(features, compute, _used_rows(result, wanted, len(features)), backend=result.backend)
     outcome = Outcome(
-        metrics, {"total": seconds}, failures=dict(result.masked), predictions=result.predictions()
+        metrics,
+        {"total": seconds},
+        failures=dict(result.masked),
+        predictions=result.predictions(),
+        validity=result.validity,
+        patients_apart=result.group_disjoint,
     )
     keep_record(report, "knn", features, {"model": model, **settings}, used, outcome)
     return report

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from engine.evals.common.one_line import counted, number
 from engine.evals.common.predictions import Predictions, class_scores
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import ValidityIssue
 from engine.kernels.metrics import Classification
 from engine.kernels.neighbours import Neighbours
 from stores.json_types import JsonObject
@@ -57,6 +58,7 @@ class KnnResult:
         notes: remarks for the reader, one sentence each.
         scores: of the images tested.
         others: split -> its rows that were not used. split_notes: which split each word was matched to.
+        validity: issues of the classes and patients.
     """
 
     by_k: dict[int, Classification]
@@ -73,6 +75,7 @@ class KnnResult:
     scores: Scores | None = None
     others: Mapping[str, int] = field(default_factory=dict)
     split_notes: tuple[str, ...] = ()
+    validity: tuple[ValidityIssue, ...] = ()
 
     @property
     def backend(self) -> str:

@@ -16,6 +16,7 @@ from engine.evals.common.one_line import counted
 from engine.evals.common.predictions import Predictions, Table
 from engine.evals.common.record import Outcome, Part, Used, keep_record
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import ValidityIssue
 from engine.evals.neighbours.approximate import RECALL_SAMPLE, build, recall
 from engine.evals.neighbours.options import INDEXES, Index, SearchOptions
 from engine.evals.neighbours.query import embed_file, rows_of
@@ -86,6 +87,7 @@ class SearchResult:
         row: of the query, None for a file.
         rows: intp, images that were searched.
         notes: remarks for the reader.
+        validity: issues that it knows of.
     """
 
     query: dict[str, Any]
@@ -94,6 +96,7 @@ class SearchResult:
     row: int | None
     rows: NDArray[np.intp] | None = None
     notes: tuple[str, ...] = ()
+    validity: tuple[ValidityIssue, ...] = ()
 
     def __repr__(self) -> str:
         query = self.query.get("image_id", self.query.get("file"))
@@ -119,7 +122,7 @@ class SearchResult:
 
 
 #: Members of a report that are not results.
-_NAMES = ("model", "feature", "seconds")
+_NAMES = ("model", "feature", "seconds", "validity")
 
 Options = SearchOptions
 Result = SearchResult

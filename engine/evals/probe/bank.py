@@ -247,6 +247,7 @@ def _record(job: _Job, features: Features, entry: JsonObject, settings: JsonObje
         failures={task.task.name: dict(task.task.parts.masked) for task in result.tasks},
         convergence={task.task.name: task.fits for task in result.tasks},
         predictions=result.predictions(),
+        validity=result.validity,
     )
     request: JsonObject = {**{name: entry[name] for name in ("model", "label", "select")}, **settings}
     keep_record(entry, "probe", features, request, used, outcome, {"targets": entry["targets"]})

@@ -10,7 +10,7 @@ validation, and features are standardised by all train images, without their lab
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.evals.common.validity import ValidityIssue, issue
 from engine.evals.probe.fitted import swept
 from engine.evals.probe.options import LowShot, ProbeOptions
 from engine.evals.probe.single import Progress, learn
@@ -120,6 +121,15 @@ class LowShotCurve:
     seed: int
     points: tuple[Shots, ...]
     unconverged: int
+
+    @property
+    def validity(self) -> Iterator[ValidityIssue]:
+        """Issues of the fits."""
+        if self.unconverged:
+            text = (
+                f"{self.unconverged} of {self.seeds * len(self.points)} draws have fits that did not converge"
+            )
+            yield issue("fits_not_converged", text, self.unconverged, subject="low-shot curve")
 
     def to_dict(self) -> JsonObject:
         """Return `{shots, seeds, seed, curve: [{shots, images, best_C, NAME: {...}}], ...}`."""

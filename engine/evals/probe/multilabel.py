@@ -7,7 +7,7 @@ masks.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from engine.errors import Refused
 from engine.evals.common.predictions import Predictions
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import ValidityIssue, issue
+from engine.evals.common.validity_checks import class_issues
 from engine.evals.probe import solvers
 from engine.evals.probe.fitted import Fitted, swept
 from engine.evals.probe.options import ProbeOptions
 from engine.evals.probe.parts import Parts
 from engine.evals.probe.selection import Sweep
-from engine.evals.probe.single import Clock, Progress, examine, notes_on, part_of
+from engine.evals.probe.single import Clock, Progress, constant_issues, examine, fit_issues, part_of
 from engine.evals.probe.targets import Target, together
 from engine.evals.probe.task import ProbeResult, Task, stages_of
 from engine.kernels.standardize import Scaler
@@ -50,14 +52,14 @@ class FindingsResult:
 
     Attributes:
         findings: in the order requested.
-        own_notes: on all of them.
+        own_issues: of the parts and features, which they share.
         seconds: by stage, of all findings together.
         targets: of the findings, in the same order.
         test: intp, test images with at least one finding that is not masked, ascending.
     """
 
     findings: tuple[ProbeResult | Unfit, ...]
-    own_notes: tuple[str, ...]
+    own_issues: tuple[ValidityIssue, ...]
     seconds: Mapping[str, float]
     targets: tuple[Target, ...]
     test: NDArray[np.intp]
@@ -74,13 +76,20 @@ class FindingsResult:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Remarks for the reader, including which findings or metrics the means leave out."""
-        unfit = [finding for finding in self.findings if isinstance(finding, Unfit)]
-        return (
-            *self.own_notes,
-            *(f"{finding.name} is left out: {finding.reason}" for finding in unfit),
-            *self._partial_means.values(),
-        )
+        """Remarks for the reader: which metrics' means leave out findings."""
+        return tuple(self._partial_means.values())
+
+    @property
+    def validity(self) -> tuple[ValidityIssue, ...]:
+        """Issues of all findings, those of one with its name as the subject."""
+        issues = [*self.own_issues]
+        for finding in self.findings:
+            if isinstance(finding, Unfit):
+                text = f"{finding.name} is left out: {finding.reason}"
+                issues.append(issue("findings_left_out", text, finding.name))
+            else:
+                issues += [one.about(finding.task.name) for one in finding.validity]
+        return tuple(issues)
 
     @property
     def _headlines(self) -> list[dict[str, float]]:
@@ -201,14 +210,12 @@ def probe_findings(
         if task.name in unfit:
             results.append(Unfit(task.name, unfit[task.name]))
             continue
-        notes = list(notes_on(features, task, sweeps[task.name], None))
-        own = Clock()
-        results.append(
-            examine(features, task, sweeps[task.name], refits[task.name], groups, options, notes, own)
-        )
+        sweep, refit = sweeps[task.name], refits[task.name]
+        issues = [*_class_issues(task), *fit_issues(features, task, sweep, refit, None)]
+        results.append(examine(features, task, sweep, refit, groups, options, (), issues, Clock()))
     clock.lap("test")
-    notes_on_all = (moments.note,) if moments and moments.constant else ()
-    return FindingsResult(tuple(results), notes_on_all, clock.seconds, tuple(targets), shared_parts.test)
+    shared = (*shared_parts.validity, *(constant_issues(moments) if moments else ()))
+    return FindingsResult(tuple(results), shared, clock.seconds, tuple(targets), shared_parts.test)
 
 
 def _task(target: Target, shared_parts: Parts) -> Task:
@@ -221,8 +228,14 @@ def _task(target: Target, shared_parts: Parts) -> Task:
         target.column,
         target.classes,
         target.codes,
-        replace(shared_parts, **unmasked, notes=(), masked=masked),
+        replace(shared_parts, **unmasked, notes=(), validity=(), masked=masked),
     )
+
+
+def _class_issues(task: Task) -> Iterator[ValidityIssue]:
+    """Yield issues of a finding's positive and negative images in each part."""
+    parts = {part: task.codes[getattr(task.parts, part)] for part in ("train", "val", "test")}
+    return class_issues(parts, task.classes)
 
 
 def _cannot(task: Task) -> str:

@@ -14,7 +14,6 @@ straddle it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,9 +23,10 @@ from engine.errors import Refused
 from engine.evals.common.advice import name_column
 from engine.evals.common.features import Features
 from engine.evals.common.splits import have, others_note, split_rows
+from engine.evals.common.validity import ValidityIssue
+from engine.evals.common.validity_checks import class_issues, patient_issues
 from engine.evals.probe.options import VALIDATION, SplitOptions
 from stores.manifest.cutting import rarest_class, unit_key
-from stores.manifest.spellings import spelling_variants
 
 __all__ = [
     "HOLDOUT",
@@ -93,15 +93,6 @@ class Columns:
         alone = len(self.group_names) + np.arange(len(self.group))
         return np.where(self.group >= 0, self.group, alone)
 
-    @cached_property
-    def spelt(self) -> NDArray[np.int64]:
-        """int64 [N]: one number for all groups whose names differ in spelling only; -1 without a group."""
-        code_of = np.arange(len(self.group_names) + 1)
-        code_of[-1] = -1
-        for places in spelling_variants(self.group_names):
-            code_of[places] = places[0]
-        return np.asarray(code_of[self.group], np.int64)
-
 
 @dataclass(frozen=True)
 class Parts:
@@ -114,6 +105,7 @@ class Parts:
         notes: what a reader of the numbers must know, one sentence each.
         others: split -> its rows that play no part, by name; the empty text stands for rows without a split.
         cut: parts that no split gave; they are cut from the train split.
+        validity: issues of patients in two parts, and of missing and small classes.
     """
 
     train: Rows
@@ -124,6 +116,7 @@ class Parts:
     notes: tuple[str, ...] = field(default=())
     others: dict[str, int] = field(default_factory=dict)
     cut: tuple[str, ...] = ()
+    validity: tuple[ValidityIssue, ...] = ()
 
     @property
     def refit(self) -> Rows:
@@ -145,7 +138,7 @@ def parts(
         labels: [N] class codes, negative where masked; or [N, T] of T findings, a row taking part if any
             of them is not masked.
         ok: bool [N], rows that have an embedding.
-        class_names: for the notes; codes stand in them where there are none.
+        class_names: for the issues; codes stand in them where there are none.
 
     Raises:
         Refused: no train or test part, an empty part, fewer than two classes in train, or a class that all of
@@ -166,8 +159,8 @@ def parts(
         assigned["train"], assigned["val"], note = _validation(assigned["train"], labelled, cutter, options)
         notes.append(note)
     rows_of = _usable(assigned, labelled, ok)
-    unseen = _look(rows_of, labels, class_names, notes) if single else ()
-    _straddling(rows_of, columns, notes)
+    unseen, issues = _look(rows_of, labels, class_names) if single else ((), ())
+    patients = patient_issues(rows_of, columns.group, columns.group_names)
     return Parts(
         rows_of["train"],
         rows_of["val"],
@@ -177,6 +170,7 @@ def parts(
         tuple(notes),
         others,
         cut,
+        (*issues, *patients),
     )
 
 
@@ -319,13 +313,14 @@ def _masked(assigned: dict[str, Rows], labelled: NDArray[np.bool_], ok: NDArray[
 
 
 def _look(
-    rows_of: dict[str, Rows], labels: NDArray[np.integer[Any]], names: Sequence[str], notes: list[str]
-) -> tuple[int, ...]:
-    """Refuse parts that cannot be learnt or tested, and note missing classes.
+    rows_of: dict[str, Rows], labels: NDArray[np.integer[Any]], names: Sequence[str]
+) -> tuple[tuple[int, ...], tuple[ValidityIssue, ...]]:
+    """Refuse parts that cannot be learnt or tested.
 
-    Returns the classes of test rows that were never trained on.
+    Returns the classes of test rows that were never trained on, and issues of missing and small classes.
     """
-    held = {part: set(np.unique(labels[rows]).tolist()) for part, rows in rows_of.items()}
+    codes_of = {part: labels[rows] for part, rows in rows_of.items()}
+    held = {part: set(np.unique(codes).tolist()) for part, codes in codes_of.items()}
     if len(held["train"]) < 2:
         raise Refused(
             f"{len(held['train'])} class among {len(rows_of['train'])} train images",
@@ -333,42 +328,4 @@ def _look(
             "add train images of another class, or choose another split or label column",
         )
     unseen = held["test"] - held["train"] - held["val"]
-    for classes, sentence in (
-        (held["val"] - held["train"], "Train has no image of {}, which validation has: wrong there"),
-        (held["train"] - held["val"], "Validation has no image of {}: C is chosen without"),
-        (held["train"] - held["test"], "Test has no image of {}: means over classes leave it out"),
-        (unseen, "Test has images of {}, but no part trained on has: they count as wrong"),
-    ):
-        if classes:
-            notes.append(sentence.format(_named(classes, names)))
-    return tuple(sorted(unseen))
-
-
-def _named(classes: set[int], names: Sequence[str]) -> str:
-    shown = [repr(names[c]) if len(names) else str(c) for c in sorted(classes)[:5]]
-    remainder = f" and {len(classes) - 5} other classes" if len(classes) > 5 else ""
-    return ", ".join(shown) + remainder
-
-
-def _straddling(rows_of: dict[str, Rows], columns: Columns, notes: list[str]) -> None:
-    """Note how many images of a part belong to a patient of another part."""
-    for part, others in (("test", ("train", "val")), ("val", ("train",))):
-        rows = rows_of[part][columns.group[rows_of[part]] >= 0]
-        other = np.concatenate([columns.group[rows_of[name]] for name in others])
-        both = int(np.isin(columns.group[rows], other).sum())
-        if both:
-            notes.append(
-                f"{both} of {len(rows_of[part])} {part} images belong to a patient (group) of "
-                f"{' or '.join(others)} images"
-            )
-        patients = columns.spelt
-        by_spelling = (
-            int(np.isin(patients[rows], np.concatenate([patients[rows_of[name]] for name in others])).sum())
-            - both
-        )
-        if by_spelling:
-            notes.append(
-                f"{by_spelling} of {len(rows_of[part])} {part} images belong to a patient (group) of "
-                f"{' or '.join(others)} images, if names that differ only in case, leading zeros or a "
-                "trailing .0 are one patient's"
-            )
+    return tuple(sorted(unseen)), tuple(class_issues(codes_of, names))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from engine.evals.common.predictions import Predictions
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import ValidityIssue
 from engine.evals.probe.lowshot import LowShotCurve
 from engine.evals.probe.multilabel import FindingsResult
 from engine.evals.probe.parts import Parts
@@ -43,6 +44,12 @@ class Result:
         """Remarks for the reader, one sentence each."""
         several = isinstance(self.outcome, FindingsResult)
         return (*(self.parts.notes if several else ()), *self.outcome.notes)
+
+    @property
+    def validity(self) -> tuple[ValidityIssue, ...]:
+        """Issues of the parts, the features, the choice of C and the fits."""
+        curve = () if self.low_shot is None else tuple(self.low_shot.validity)
+        return (*self.outcome.validity, *curve)
 
     def metrics(self) -> dict[str, Metric]:
         """Return the headline metrics of the test part, accuracy first; means where there are findings."""

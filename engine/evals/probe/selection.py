@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import Refused
+from engine.evals.common.validity import Severity, ValidityIssue, issue
 from engine.kernels import metrics
 from stores.json_types import JsonObject
 from stores.limits import check_number, check_whole
@@ -88,15 +89,27 @@ class Sweep:
         return len(self.C) > 1 and bool(_tied(self.val_score, self.select).all())
 
     @property
-    def notes(self) -> Iterator[str]:
-        """Remarks that a reader must know about the choice, one sentence each."""
+    def validity(self) -> Iterator[ValidityIssue]:
+        """Issues of the choice and of the fits."""
+        best = float(self.C[self.best])
         if self.flat:
             by = "the largest was taken" if self._same_loss else "chosen by log loss"
-            yield f"Validation {self.select} is the same for all {len(self.C)} values of C: {by}"
+            text = f"Validation {self.select} is the same for all {len(self.C)} values of C: {by}"
+            yield issue("flat_selection", text, float(self.val_score[self.best]))
         if self.constant[self.best]:
-            yield "Every fit scores all validation images alike: a constant classifier"
+            yield issue(
+                "constant_classifier",
+                "Every fit scores all validation images alike: a constant classifier",
+            )
         if self.edge:
-            yield self.edge
+            option = "--c-min" if self.best == 0 else "--c-max"
+            severity: Severity = "note" if self.flat else "warning"
+            remedy = f"widen the grid with {option}"
+            yield issue("grid_edge", self.edge, best, severity=severity, remedy=remedy)
+        stuck = int((~self.converged).sum())
+        if stuck:
+            text = f"{stuck} of {len(self.C)} fits did not converge"
+            yield issue("fits_not_converged", text, stuck)
 
     @property
     def _same_loss(self) -> bool:

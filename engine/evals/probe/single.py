@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.evals.common.validity import Severity, ValidityIssue, issue
 from engine.evals.probe import solvers
 from engine.evals.probe.fitted import Fitted, swept
 from engine.evals.probe.options import ProbeOptions
@@ -42,11 +43,9 @@ def probe_task(
     again = Scaler.of(features, rows) if options.standardise else None
     refit = learn(features, task, rows, [float(sweep.C[sweep.best])], again, options)
     clock.lap("refit")
-    notes = [
-        *notes_on(features, task, sweep, moments),
-        *([f"Validation {select}: {left_out}"] if left_out else []),
-    ]
-    return examine(features, task, sweep, refit, groups, options, notes, clock)
+    notes = [*task.parts.notes, *([f"Validation {select}: {left_out}"] if left_out else [])]
+    issues = [*task.parts.validity, *fit_issues(features, task, sweep, refit, moments)]
+    return examine(features, task, sweep, refit, groups, options, notes, issues, clock)
 
 
 def learn(
@@ -79,18 +78,30 @@ def part_of(on_progress: Progress | None, what: str) -> Callable[[int, int], Non
     return None if on_progress is None else partial(on_progress, what)
 
 
-def notes_on(features: NDArray[Any], task: Task, sweep: Sweep, moments: Scaler | None) -> Iterator[str]:
-    """Yield what a reader must know about the data and the choice, one sentence each."""
-    yield from task.parts.notes
+def fit_issues(
+    features: NDArray[Any], task: Task, sweep: Sweep, refit: Fitted, moments: Scaler | None
+) -> Iterator[ValidityIssue]:
+    """Yield issues of the features that were fitted, of the choice of C, and of the fits."""
     n, d = len(task.parts.train), features.shape[1]
     if n < d:
-        yield f"{d} features and {n} train images: {NOT_UNIQUE}"
-    if moments is not None and moments.constant:
-        yield moments.note
-    yield from sweep.notes
-    stuck = int((~sweep.converged).sum())
-    if stuck:
-        yield f"{stuck} of {len(sweep.C)} fits did not converge"
+        # Regularisation takes care of this, unless the weakest of those tried is best and its C not small.
+        weakest = 0 < sweep.best == len(sweep.C) - 1 and sweep.C[sweep.best] >= 1 and not sweep.flat
+        text = f"{d} features and {n} train images: {NOT_UNIQUE}"
+        yield issue("more_dimensions_than_images", text, d, severity="warning" if weakest else None)
+    if moments is not None:
+        yield from constant_issues(moments)
+    yield from sweep.validity
+    if not refit.fits.converged.all():
+        text = "The fit on train and validation, which is tested, did not converge"
+        yield issue("fits_not_converged", text, 1, severity="error")
+
+
+def constant_issues(moments: Scaler) -> Iterator[ValidityIssue]:
+    """Yield an issue of dimensions that are constant in train, if there are any."""
+    if moments.constant:
+        many = 2 * moments.constant > len(moments.mean)
+        severity: Severity = "warning" if many else "note"
+        yield issue("constant_dimensions", moments.note, moments.constant, severity=severity)
 
 
 def examine(
@@ -101,6 +112,7 @@ def examine(
     groups: NDArray[np.integer[Any]],
     options: ProbeOptions,
     notes: Sequence[str],
+    issues: Sequence[ValidityIssue],
     clock: "Clock",
 ) -> ProbeResult:
     """Test a refit: compute metrics and their intervals."""
@@ -120,7 +132,9 @@ def examine(
             unseen=refit.unseen,
         )
     clock.lap("bootstrap")
-    return ProbeResult(task, sweep, refit, test, intervals, probabilities, tuple(notes), clock.seconds)
+    return ProbeResult(
+        task, sweep, refit, test, intervals, probabilities, tuple(notes), clock.seconds, tuple(issues)
+    )
 
 
 class Clock:

@@ -12,13 +12,14 @@ looser then (2e-9 of the sum) and cannot be set.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.evals.common.validity import Severity, ValidityIssue, issue
 from engine.evals.probe import solvers
 from engine.evals.probe.parts import Parts
 from engine.kernels import metrics
@@ -91,6 +92,19 @@ class Published:
     def best_C(self) -> float:
         """Of the multinomial form, as the study counts it: 1 / weight decay."""
         return 1 / self.sweep[self.best].weight_decay
+
+    @property
+    def validity(self) -> Iterator[ValidityIssue]:
+        """Issues of the choice and of the fits."""
+        if self.best in (0, len(self.sweep) - 1):
+            side = "largest" if self.best == 0 else "smallest"
+            text = f"The chosen C {self.best_C:g} is the {side} of the grid: a better one may lie beyond it"
+            yield issue("grid_edge", text, self.best_C, remedy="choose another grid in the default mode")
+        far = sum(not fit.converged for fit in (*self.sweep, self.final))
+        if far:
+            severity: Severity = "warning" if self.final.converged else "error"
+            remedy = "probe in the default mode, whose fits converge"
+            yield issue("fits_not_converged", self.convergence, far, severity=severity, remedy=remedy)
 
     @property
     def convergence(self) -> str:

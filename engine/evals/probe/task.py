@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from engine.evals.common.one_line import counted, number, within
 from engine.evals.common.predictions import Predictions, class_scores
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import ValidityIssue
 from engine.evals.probe.fitted import Fitted
 from engine.evals.probe.parts import Parts
 from engine.evals.probe.selection import Select, Sweep
@@ -67,6 +68,7 @@ class ProbeResult:
         probabilities: float64 [tests, K], in the order of `task.parts.test`.
         notes: remarks for the reader, one sentence each.
         seconds: by stage.
+        validity: issues of the parts, the features, the choice of C and the fits.
     """
 
     task: Task
@@ -77,6 +79,7 @@ class ProbeResult:
     probabilities: NDArray[np.float64]
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
+    validity: tuple[ValidityIssue, ...] = ()
 
     def __repr__(self) -> str:
         numbers, shown, groups = self.test.headline, [], ""
@@ -182,7 +185,12 @@ class PublishedResult:
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks for the reader, one sentence each."""
-        return (*self.task.parts.notes, self.published.convergence)
+        return (*self.task.parts.notes, *([self.published.convergence] if self.converged else []))
+
+    @property
+    def validity(self) -> tuple[ValidityIssue, ...]:
+        """Issues of the parts, the choice of C and the fits."""
+        return (*self.task.parts.validity, *self.published.validity)
 
     def metrics(self) -> dict[str, Metric]:
         """Return the headline metrics of the test part with their intervals."""

@@ -88,6 +88,7 @@ def _record(report: JsonObject, images: Images, options: SaliencyOptions, runtim
         },
         failures=result.failures,
         predictions=result.predictions(),
+        validity=result.validity,
     )
     settings = {**asdict(options), "ids": list(options.ids), "model": images.title}
     settings["precision"] = runtime.precision

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from engine.evals.common.one_line import counted, number
 from engine.evals.common.predictions import Predictions
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import ValidityIssue, issue
+from engine.evals.common.validity_checks import FEW
 from engine.evals.saliency.errors import SampleError, StrideError
 from engine.evals.saliency.estimate import Estimate
 from engine.evals.saliency.options import SaliencyOptions
@@ -148,6 +150,15 @@ class SaliencyResult:
         """Images without a map."""
         return sum(self.failures.values())
 
+    @property
+    def validity(self) -> tuple[ValidityIssue, ...]:
+        """An issue of images without a map, if there are more than 1 % of them."""
+        if self.failed <= FEW * len(self.items):
+            return ()
+        text = f"{self.failed:,} of {len(self.items):,} images have no map"
+        remedy = "see the reasons beside the images, and repair or leave out these files"
+        return (issue("failed_rows", text, self.failed / len(self.items), remedy=remedy),)
+
     def metrics(self) -> dict[str, Metric]:
         """Return the mean attentive diffusion."""
         if not len(self.values):
@@ -224,4 +235,7 @@ class SaliencyResult:
 
 
 #: Members of a report that are not results.
-_ASIDE = ("model", "computed", "estimate", "places_per_s", "seconds", "files", "record", "record_reason")
+_ASIDE = (
+    *("model", "computed", "estimate", "places_per_s", "seconds", "files"),
+    *("validity", "record", "record_reason"),
+)

@@ -12,6 +12,7 @@ from engine.evals.fewshot.evaluate import PUBLISHED_POOL, Protocol, compare, few
 from engine.kernels import prototypes
 from engine.kernels.episodes import Sampler
 from tests.oracles.fewshot_loop import loop
+from tests.said import codes, said
 
 SMALL = Protocol(n_way=3, n_shot=5, n_query=5, episodes=40)
 
@@ -201,9 +202,8 @@ def test_unknown_patients_are_said_and_change_no_episode() -> None:
     unlabelled = np.where(np.arange(400) < 9, -1, labels)
     for groups in (np.full(400, -1), [None] * 400, [""] * 400):
         assert fewshot(features, labels, SMALL, groups=groups).episodes_digest == plain.episodes_digest
-    assert [note.partition(":")[0] for note in plain.notes] == ["No image names its patient (group)"]
-    (note,) = fewshot(features, unlabelled, SMALL, groups=outside).notes
-    assert note == plain.notes[0]
+    assert [text.partition(":")[0] for text in said(plain)] == ["No image names its patient (group)"]
+    assert said(fewshot(features, unlabelled, SMALL, groups=outside)) == said(plain)
     with pytest.raises(Refused, match="No image that takes part has a group"):
         fewshot(features, labels, Protocol(**SMALL.__dict__ | {"group_disjoint": True}), groups=outside - 4)
 
@@ -215,9 +215,8 @@ def test_as_published_keeps_no_patients_apart_and_says_so() -> None:
     found = fewshot(features, labels, study, groups=np.arange(400) // 4)
     assert (found.episodes_digest, found.ci95) == (plain.episodes_digest, plain.ci95)
     assert found.protocol.group_disjoint is False
-    assert (
-        "As in the study, images of one patient may be in both support and query of an episode" in found.notes
-    )
+    text = "As in the study, images of one patient may be in both support and query of an episode"
+    assert text in said(found)
 
 
 def test_a_missing_group_is_a_patient_of_its_own() -> None:
@@ -226,7 +225,7 @@ def test_a_missing_group_is_a_patient_of_its_own() -> None:
     alone = np.where(groups < 0, 1000 + np.arange(400), groups)
     some, every = (fewshot(features, labels, SMALL, groups=each) for each in (groups, alone))
     assert (some.episodes_digest, some.patients) == (every.episodes_digest, every.patients)
-    assert some.protocol.group_disjoint and some.notes == ()
+    assert some.protocol.group_disjoint and not said(some)
 
 
 def test_patients_that_cannot_be_kept_apart_are_refused_and_the_remedy_works() -> None:
@@ -248,9 +247,10 @@ def test_n_way_is_five_or_the_classes_there_are(classes: int, tiny: int, ways: i
     asked = fewshot(features, labels, Protocol(n_way=ways, n_shot=4, n_query=3, episodes=20))
     assert found.to_dict()["n_way"] == found.protocol.ways == ways
     assert found.episodes_digest == asked.episodes_digest
-    said = [note for note in found.notes if note.startswith(f"n-way is {ways} and not 5")]
-    assert len(said) == (ways < 5) and len(asked.notes) == 1
-    assert [f"as {tiny} of {classes} are too small" in note for note in said] == [tiny > 0] * len(said)
+    noted = [note for note in found.notes if note.startswith(f"n-way is {ways} and not 5")]
+    assert len(noted) == (ways < 5) and not asked.notes
+    assert [f"as {tiny} of {classes} are too small" in note for note in noted] == [tiny > 0] * len(noted)
+    assert codes(asked) == ["patients_unknown", *["classes_left_out"] * (tiny > 0)]
     with pytest.raises(Refused, match=rf"{classes - tiny} of {classes} classes"):
         fewshot(features, labels, Protocol(n_way=classes + 1, n_shot=4, n_query=3, episodes=20))
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.errors import Refused
 from engine.evals.neighbours.knn import KnnOptions, knn
+from tests.said import codes, said
 
 
 def data(n: int = 200, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -45,20 +46,20 @@ def test_copies_of_every_row_make_leave_one_out_perfect() -> None:
         apart = knn(*both, KnnOptions(k=(1,), group_disjoint=asked), groups=groups)
         assert apart.by_k[1].accuracy == pytest.approx(accuracy)
         assert apart.to_dict()["group_disjoint"] is (asked is not False)
-        assert apart.notes == ()
+        assert codes(apart) == ["patients_mixed"] * (asked is False)
 
 
 def test_unknown_patients_are_said_and_a_missing_one_is_alone() -> None:
     x, y = data()
     plain = knn(x, y, KnnOptions(k=(1, 5)))
-    assert [note.partition(":")[0] for note in plain.notes] == ["No image names its patient (group)"]
+    assert [text.partition(":")[0] for text in said(plain)] == ["No image names its patient (group)"]
     unknown = knn(x, y, KnnOptions(k=(1, 5)), groups=np.full(200, -1))
-    assert (unknown.by_k, unknown.notes) == (plain.by_k, plain.notes) and not unknown.group_disjoint
+    assert (unknown.by_k, unknown.validity) == (plain.by_k, plain.validity) and not unknown.group_disjoint
     groups = np.where(np.arange(200) < 100, -1, np.arange(200) // 4)
     alone = np.where(groups < 0, 1000 + np.arange(200), groups)
     for parts in ({}, HALVES):
         some, every = (knn(x, y, KnnOptions(k=(1, 5)), groups=each, **parts) for each in (groups, alone))
-        assert some.by_k == every.by_k and some.notes == ()
+        assert some.by_k == every.by_k and not said(some)
     near = some.neighbours.rows
     known = groups[some.test_rows] >= 0
     assert not (groups[some.train_rows][near] == groups[some.test_rows][:, None])[known].any()

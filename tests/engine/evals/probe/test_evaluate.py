@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from engine.errors import Refused
 from engine.evals.probe.evaluate import ProbeOptions, probe
 from engine.evals.probe.selection import grid
+from tests.said import said
 
 C = grid(1e-3, 1e2, 6)
 PART = np.arange(240) % 4
@@ -122,15 +123,15 @@ def test_of_equal_scores_the_better_log_loss_wins_and_a_flat_grid_is_said(select
     perfect = found.sweep.val_score == 1.0
     assert perfect.sum() > 1 and perfect[1:].all()
     assert found.best_C == C[int(np.where(perfect, losses, np.inf).argmin())] != np.array(C)[perfect].min()
-    said = f"Validation {select} is the same for all 6 values of C: chosen by log loss"
-    assert found.sweep.flat == found.to_dict()["flat"] == (said in found.notes) == bool(perfect.all())
+    flat = f"Validation {select} is the same for all 6 values of C: chosen by log loss"
+    assert found.sweep.flat == found.to_dict()["flat"] == (flat in said(found)) == bool(perfect.all())
 
 
 def test_a_classifier_that_must_be_constant_is_said_to_be() -> None:
     x, y = data(2)
     found = probe(np.ones_like(x), y, **PARTS, options=ProbeOptions(C=C, bootstrap=0, select="auroc"))
     assert found.sweep.constant.all() and found.sweep.flat
-    assert "Every fit scores all validation images alike: a constant classifier" in found.notes
+    assert "Every fit scores all validation images alike: a constant classifier" in said(found)
 
 
 def test_validation_is_cut_from_train_by_patient() -> None:
@@ -173,7 +174,7 @@ def test_a_class_missing_in_train_is_wrong_in_test_and_said() -> None:
     right = whole.probabilities.argmax(axis=1) == y[PARTS["test"]]
     assert found.test.headline["accuracy"] == pytest.approx(right[12:].sum() / 60)
     assert math.isnan(found.test.class_auroc[1]) and math.isnan(found.test.headline["log_loss"])
-    assert any("'1'" in note and "wrong" in note for note in found.notes)
+    assert any("'1'" in sentence and "wrong" in sentence for sentence in said(found))
 
 
 def test_a_class_that_only_validation_has_is_learnt_by_the_refit() -> None:
@@ -182,7 +183,7 @@ def test_a_class_that_only_validation_has_is_learnt_by_the_refit() -> None:
     found = probe(x, y, **PARTS, options=ProbeOptions(C=C, bootstrap=0))
     assert found.refit.known.tolist() == [0, 1, 2, 3]
     assert found.sweep.val_score.max() <= 45 / 60
-    assert any("Train has no image of '9'" in note for note in found.notes)
+    assert any("Train has no image of '9'" in sentence for sentence in said(found))
     with pytest.raises(Refused, match="No log-loss on the 60 validation images: 15 rows"):
         probe(x, y, **PARTS, options=ProbeOptions(C=C, select="log-loss"))
 
@@ -193,7 +194,7 @@ def test_a_validation_part_without_a_class() -> None:
     found = probe(
         x, y, train=PARTS["train"], val=val, test=PARTS["test"], options=ProbeOptions(C=C, select="auroc")
     )
-    assert any("Validation has no image of '2'" in note for note in found.notes)
+    assert any("Validation has no image of '2'" in sentence for sentence in said(found))
     assert any("2 of 3 classes" in note for note in found.notes)
     with pytest.raises(Refused, match="No auroc"):
         probe(
@@ -207,7 +208,7 @@ def test_constant_features_are_counted_and_change_nothing() -> None:
     options = ProbeOptions(C=C, bootstrap=0)
     wider = np.concatenate([x, np.full((240, 2), 3.25, np.float32)], axis=1)
     found = probe(wider, y, **PARTS, options=options)
-    assert any("2 of 10 features are constant" in note for note in found.notes)
+    assert any("2 of 10 features are constant" in sentence for sentence in said(found))
     np.testing.assert_allclose(
         found.probabilities, probe(x, y, **PARTS, options=options).probabilities, atol=5e-4
     )
@@ -218,14 +219,15 @@ def test_more_features_than_rows_is_fine_and_said() -> None:
     wide = np.random.default_rng(0).normal(size=(240, 300)).astype(np.float32)
     wide[:, :8] += x
     found = probe(wide, y, **PARTS, options=ProbeOptions(C=C, bootstrap=0))
-    assert any(note.startswith("300 features and 120 train images") for note in found.notes)
+    (one,) = [one for one in found.validity if one.code == "more_dimensions_than_images"]
+    assert one.sentence.startswith("300 features and 120 train images") and one.severity == "note"
     assert found.converged
 
 
 def test_an_end_of_the_grid_is_said() -> None:
     x, y = data()
     found = probe(x, y, **PARTS, options=ProbeOptions(C=(1e-7, 1e-6), select="log-loss", bootstrap=0))
-    assert any("largest of the grid" in note for note in found.notes)
+    assert any("largest of the grid" in sentence for sentence in said(found))
 
 
 def test_the_result_as_plain_values() -> None:

@@ -14,6 +14,7 @@ from engine.evals.probe.multilabel import Unfit, probe_findings
 from engine.evals.probe.parts import Parts
 from engine.evals.probe.selection import grid
 from engine.evals.probe.targets import Policies, Target, finding_of
+from tests.said import said
 
 C = grid(1e-3, 1e1, 5)
 N = 240
@@ -86,7 +87,9 @@ def test_a_flat_auroc_never_chooses_a_constant_classifier() -> None:
     assert one.test.headline["mean_per_class_accuracy"] == 1.0
     written = found.to_dict()["findings"]
     assert [each["flat"] for each in written] == [False, True]
-    assert "Validation auroc is the same for all 5 values of C: chosen by log loss" in written[1]["notes"]
+    flat = "Validation auroc is the same for all 5 values of C: chosen by log loss"
+    assert [flat in said(each) for each in found.fitted] == [False, True]
+    assert [one.subject for one in found.validity if one.sentence == flat] == ["rare"]
 
 
 def test_what_cannot_be_learnt_chosen_or_tested_is_left_out_with_its_reason() -> None:
@@ -96,7 +99,7 @@ def test_what_cannot_be_learnt_chosen_or_tested_is_left_out_with_its_reason() ->
     targets[3].codes[PARTS.test] = -1
     found = probe_findings(x, targets, PARTS, ProbeOptions(C=C, bootstrap=0), NONE)
     assert [isinstance(each, Unfit) for each in found.findings] == [False, True, True, True, False]
-    notes = "\n".join(found.to_dict()["notes"])
+    notes = "\n".join(said(found))
     assert "finding 1 is left out: 1 of 2 classes among" in notes
     assert "finding 2 is left out: No auroc on the" in notes
     assert "finding 3 is left out: 0 of 2 classes among 0 test images" in notes

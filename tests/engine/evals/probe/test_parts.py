@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from engine.errors import Refused
 from engine.evals.common.features import Features
 from engine.evals.probe.parts import Columns, SplitOptions, parts, published_validation
+from tests.said import said
 
 ORACLES = json.loads((Path(__file__).parents[3] / "oracles/label_tables.json").read_text())
 #: SHA-256 over the validation indices of 134,049 images, one a line (computed apart from this code).
@@ -130,7 +131,7 @@ def test_a_class_of_one_patient_stays_in_train() -> None:
     labels = np.array([0, 0, 0, 1] * 3 + [0, 1])
     found = parts(columns, labels, everything(labels))
     assert set(labels[found.train]) == {0, 1}
-    assert any("Validation has no image of 1" in note for note in found.notes)
+    assert any("Validation has no image of 1" in sentence for sentence in said(found))
 
 
 def test_holdout_cuts_a_test_part_and_then_validation() -> None:
@@ -175,18 +176,18 @@ def test_the_studys_cut_counts_labelled_train_rows_only() -> None:
     assert found.val.tolist() == rows[order[:3]].tolist()
 
 
-def test_patients_in_two_parts_are_noted() -> None:
+def test_patients_in_two_parts_are_said() -> None:
     columns = table(["train", "train", "val", "val", "test", "test"], ["a", "b", "b", "c", "a", "d"])
     found = parts(columns, np.array([0, 1] * 3), np.ones(6, bool))
-    assert "1 of 2 test images belong to a patient (group) of train or val images" in found.notes
-    assert "1 of 2 val images belong to a patient (group) of train images" in found.notes
+    assert "1 of 2 test images belong to a patient (group) of train or val images" in said(found)
+    assert "1 of 2 val images belong to a patient (group) of train images" in said(found)
 
 
 def test_a_class_in_test_alone_is_named_and_counted_as_unseen() -> None:
     columns = table(["train", "train", "val", "val", "test", "test", "test"])
     found = parts(columns, np.array([0, 1, 0, 1, 0, 1, 2]), np.ones(7, bool), class_names=["a", "b", "c"])
     assert found.unseen == (2,)
-    assert any("Test has images of 'c'" in note for note in found.notes)
+    assert any("Test has images of 'c'" in sentence for sentence in said(found))
     assert len(found.test) == 3
 
 
