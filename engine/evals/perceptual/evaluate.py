@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engine import malloc
 from engine.evals.perceptual.images import RenderedPair, batches
 from engine.evals.perceptual.options import PerceptualOptions
 from engine.evals.perceptual.pairs import Pair, find_pairs
@@ -49,10 +50,11 @@ def perceptual(
     fix_flags(runtime)
     metric = PerceptualDistance(options.nets, runtime.device, options.trunks)
     results: list[PairDistance] = []
-    for batch in batches(pairs, options, runtime.threads, allow_outside):
-        results += _distances(metric, batch, pairs.pairs)
-        if on_progress:
-            on_progress(len(results), len(pairs.pairs))
+    with malloc.retain_freed():  # feature maps of a batch are large, and made anew for each
+        for batch in batches(pairs, options, runtime.threads, allow_outside):
+            results += _distances(metric, batch, pairs.pairs)
+            if on_progress:
+                on_progress(len(results), len(pairs.pairs))
     return PerceptualResult(
         results,
         metric.nets,
@@ -74,11 +76,10 @@ def _distances(
         return [PairDistance(pairs[p.index].a, pairs[p.index].b, nothing, reason) for p in batch]
     a, b = (torch.from_numpy(np.stack([getattr(pair, side) for pair in batch])) for side in "ab")
     by_net = metric.distance(a, b)
-    values = {**by_net, "mean": metric.mean(by_net)}
-    numbers = {key: tensor.cpu().tolist() for key, tensor in values.items()}
+    table = torch.stack((*by_net.values(), metric.mean(by_net)), dim=1).cpu()  # one wait for the device
     return [
-        PairDistance(pairs[p.index].a, pairs[p.index].b, {key: numbers[key][i] for key in numbers})
-        for i, p in enumerate(batch)
+        PairDistance(pairs[p.index].a, pairs[p.index].b, dict(zip(nothing, row, strict=True)))
+        for p, row in zip(batch, table.tolist(), strict=True)
     ]
 
 
