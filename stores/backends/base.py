@@ -21,7 +21,7 @@ for a storage without folders, links or a path on this machine), register it for
 (`stores.backends.registry.register`), and let a test class inherit `BackendSuite`.
 """
 
-import os
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -195,7 +195,7 @@ class Backend(ABC, Generic[P]):
 
     def temporary(self, folder: P, owner: str) -> P:
         """Return a fresh name in a folder that shows whose it is."""
-        return folder / f"{owner}{TEMP_MARK}{os.urandom(8).hex()}"
+        return folder / f"{owner}{TEMP_MARK}{secrets.token_hex(8)}"
 
     @abstractmethod
     def create(self, path: P, data: bytes | memoryview, temp: P) -> bool:

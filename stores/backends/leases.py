@@ -16,6 +16,7 @@ the bank sound is exclusive creation, and digests; leases keep workers out of ea
 import contextlib
 import functools
 import os
+import secrets
 import socket
 import threading
 import time
@@ -187,7 +188,7 @@ def _folder(path: ObjectPath) -> ObjectPath:
 
 def _look(path: ObjectPath) -> tuple[float, dict[str, object_requests.State]]:
     """Return the store's time and the other objects beside a lease; remove those that have expired."""
-    mine = _folder(path) / f"ticket~{os.urandom(8).hex()}"
+    mine = _folder(path) / f"ticket~{secrets.token_hex(8)}"
     object_requests.replace(mine, b"what time is it\n")
     try:
         others = object_requests.states(mine.parent)
@@ -225,7 +226,7 @@ def _try(path: ObjectPath) -> tuple[Lease | None, dict[str, Any], float]:
 @contextlib.contextmanager
 def _new_token() -> Iterator[str]:
     """Yield a token for a lease that the body takes; give it up if the body raises."""
-    token = os.urandom(8).hex()
+    token = secrets.token_hex(8)
     _ours.add(token)
     try:
         yield token
@@ -261,7 +262,7 @@ def _require_conditions(path: ObjectPath) -> None:
     """Refuse a store that overwrites where it was told not to: some ignore the condition and say "done"."""
     if (path.scheme, path.bucket) in _trusted:
         return
-    probe = _folder(path) / f"ticket~{os.urandom(8).hex()}"
+    probe = _folder(path) / f"ticket~{secrets.token_hex(8)}"
     try:
         object_requests.replace(probe, b"first")
         state = object_requests.stat_if_there(probe)

@@ -7,6 +7,7 @@ user, not writable by group or others, and no link in the place of a file.
 import contextlib
 import functools
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Iterable
@@ -83,7 +84,7 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         OSError: the disk is full or fails.
     """
-    part = path.with_name(f"{path.name}~{os.urandom(8).hex()}")
+    part = path.with_name(f"{path.name}~{secrets.token_hex(8)}")
     try:
         part.touch(mode=0o600, exist_ok=False)
         part.write_bytes(data)
