@@ -11,6 +11,15 @@ Rows = NDArray[np.int64]
 _SPARE = 4
 
 
+def distinct(codes: NDArray[np.integer[Any]]) -> NDArray[Any]:
+    """Return the distinct codes, sorted, in the type of the codes; any whole numbers."""
+    if len(codes) and codes.min() >= 0 and codes.max() < _SPARE * len(codes):
+        return np.flatnonzero(np.bincount(codes)).astype(codes.dtype)
+    # Without counts np.unique imports numpy.ma, which takes longer than many an evaluation.
+    values: NDArray[Any] = np.unique(codes, return_counts=True)[0]
+    return values
+
+
 def fill_singletons(groups: NDArray[np.integer[Any]]) -> Rows:
     """Return codes int64 [N] in which every row with a negative code is a group of its own.
 

@@ -9,7 +9,7 @@ therefore does not depend on the backend, on block sizes or on threads.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +30,10 @@ MARGIN = 4
 _COMMON_KEY = 16
 #: Bytes of float64 that a thread refines at a time, so that they stay in the cache.
 _REFINE_BYTES = 4 << 20
+#: Bytes that a base may take in float64 to be widened at once instead of for every candidate.
+_WIDE_BYTES = 16 << 20
+#: Multiplications of a search for which FAISS takes longer to import than numpy to compute.
+_FEW_PRODUCTS = 1 << 30
 #: Pairs of undecided queries and base vectors refined in float64 at a time.
 _PAIRS = 1 << 22
 
@@ -51,10 +55,13 @@ class Neighbours:
     backend: str
 
 
-def choose_backend(backend: str, device: str = "cpu") -> str:
-    """Resolve `auto` on the CPU to `faiss` if that is available, else to `array`.
+def choose_backend(backend: str, device: str = "cpu", products: int | None = None) -> str:
+    """Resolve `auto` on the CPU to `faiss` if that is available and worth its import, else to `array`.
 
     On CUDA `auto` stays: there the search itself measures which is faster.
+
+    Args:
+        products: multiplications of all queries' components with the base's; None for many.
 
     Raises:
         Refused: an unknown name, or FAISS is named but absent, cannot be imported or cannot use the device.
@@ -62,7 +69,8 @@ def choose_backend(backend: str, device: str = "cpu") -> str:
     if backend not in BACKENDS:
         raise Refused(f"backend {backend!r}", f"It is one of {', '.join(BACKENDS)}", "choose one")
     if backend == "auto" and device == "cpu":
-        return "array" if faiss_library.unavailable_reason() else "faiss"
+        few = products is not None and products < _FEW_PRODUCTS
+        return "array" if few or faiss_library.unavailable_reason() else "faiss"
     if backend == "faiss":
         topk.require_faiss(_gpu(device))
     return backend
@@ -104,7 +112,7 @@ def nearest(
     Raises:
         Refused: an unknown backend, or FAISS is named and cannot be used.
     """
-    resolved = choose_backend(backend, device)
+    resolved = choose_backend(backend, device, len(queries) * len(base) * base.dim)
     k_requested, k = k, min(k, len(base))
     rows = np.full((len(queries), k_requested), -1, np.int64)
     distances = np.full((len(queries), k_requested), np.inf)
@@ -192,23 +200,36 @@ class _Search:
 
     def _refine(self, stored: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return distances float64 [n, m] of the queries to their candidates; inf where the row is -1."""
-        n, m = rows.shape
+        (n, m), base = rows.shape, self._base_to_refine
         distances = np.full((n, m), np.inf)
-        step = max(1, _REFINE_BYTES // (8 * m * self.base.dim))
+        step = max(1, min(n, _REFINE_BYTES // (8 * m * base.dim)))
 
-        def refine(start: int) -> None:
-            block_rows = rows[start : start + step]
-            vectors = self.base.take(block_rows.clip(min=0).ravel()).astype(np.float64)
-            distances[start : start + step] = exact_distances(
-                stored[start : start + step].astype(np.float64),
-                vectors.reshape(len(block_rows), m, -1),
-                self.space.distance,
-            )
+        def refine(starts: range) -> None:
+            # New memory for every block would cost more than the sums.
+            taken = np.empty((step * m, base.dim), base.array.dtype)
+            wide = taken if taken.dtype == np.float64 else np.empty(taken.shape)
+            for start in starts:
+                block = slice(start, start + step)
+                positions = rows[block].clip(min=0).ravel()
+                base.take_into(positions, taken[: len(positions)])
+                if wide is not taken:
+                    wide[: len(positions)] = taken[: len(positions)]
+                candidates = wide[: len(positions)].reshape(-1, m, base.dim)
+                distances[block] = exact_distances(
+                    stored[block].astype(np.float64), candidates, self.space.distance
+                )
 
         with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(refine, range(0, n, step)))
+            list(pool.map(refine, [range(step * t, n, step * self.threads) for t in range(self.threads)]))
         distances[rows < 0] = np.inf
         return distances
+
+    @cached_property
+    def _base_to_refine(self) -> Vectors:
+        """The base, in float64 if that is small."""
+        if 8 * len(self.base) * self.base.dim > _WIDE_BYTES:
+            return self.base
+        return Vectors(self.base.slice(0, len(self.base)).astype(np.float64))
 
     def _again(
         self,

@@ -56,6 +56,12 @@ class Vectors:
         vectors: NDArray[Any] = self.array[positions if self.rows is None else self.rows[positions]]
         return vectors
 
+    def take_into(self, positions: NDArray[np.intp], out: NDArray[Any]) -> None:
+        """Copy the vectors at these positions, none negative, into an array [n, d] of the stored dtype."""
+        rows = positions if self.rows is None else self.rows[positions]
+        # "raise", the default, would go through another buffer.
+        np.take(self.array, rows, axis=0, out=out, mode="clip")
+
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield (start, vectors) of consecutive blocks, by default of BLOCK_BYTES in float32."""
         size = size or block_rows(self.dim)

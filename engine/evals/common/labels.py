@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.kernels.codes import distinct
 from stores.manifest.measurements import REMEDY, is_measurement
 from stores.manifest.text import cell
 
@@ -82,7 +83,7 @@ def refuse_measured(column: str, codes: NDArray[np.integer[Any]], names: Sequenc
         Refused: they are measurements.
     """
     known = codes[codes >= 0]
-    values = _different(known)
+    values = distinct(known)
     if 2 * len(values) <= len(known):  # before a million numbers become text
         return
     texts = [str(value if names is None else names[value]) for value in values.tolist()]
@@ -92,13 +93,6 @@ def refuse_measured(column: str, codes: NDArray[np.integer[Any]], names: Sequenc
             "A class has several images; a number that differs from image to image is a measurement",
             REMEDY,
         )
-
-
-def _different(codes: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Return the distinct codes, sorted; count them where that is quicker than sorting a million."""
-    if codes.max(initial=0) > 4 * len(codes):
-        return np.unique(codes)
-    return np.flatnonzero(np.bincount(codes))
 
 
 def _encoded(labels: Any, what: str) -> Labels:

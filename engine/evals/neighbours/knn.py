@@ -122,7 +122,7 @@ def _classify(
         predicted=np.stack([names[shares[k].argmax(axis=1)] for k in ks], axis=1),
         masked=parts.masked,
         classes=len(names),
-        unseen=len(np.setdiff1d(truth, voters)),
+        unseen=len(set(truth.tolist()) - set(voters.tolist())),
         names=read.names,
         group_disjoint=apart,
         validity=(*issues, *class_issues(_classes(codes, parts), read.names)),

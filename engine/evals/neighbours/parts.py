@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from engine.errors import Refused
 from engine.evals.common.features import Usable
 from engine.evals.neighbours.options import DEFAULT_K
-from engine.kernels.codes import fill_singletons
+from engine.kernels.codes import distinct, fill_singletons
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Parts:
                     "check the split and label columns (`embank manifest check`) and the failures "
                     "(`embank bank show --failures`)",
                 )
-        classes = np.unique(codes[rows["train"]])
+        classes = distinct(codes[rows["train"]])
         if len(classes) < 2:
             raise Refused(
                 f"{len(classes)} class among the {len(rows['train'])} images that vote",
@@ -65,7 +65,7 @@ class Parts:
 
     def without_own(self, groups: NDArray[np.int64]) -> "Parts":
         """Mask the test rows of a patient who has all images that could vote."""
-        voting = np.unique(groups[self.train])
+        voting = distinct(groups[self.train])
         if len(voting) > 1 or voting[0] < 0:
             return self
         alone = groups[self.test] == voting[0]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.kernels.codes import distinct
 
 
 def count_classes(targets: NDArray[np.integer[Any]]) -> int:
@@ -18,7 +19,7 @@ def count_classes(targets: NDArray[np.integer[Any]]) -> int:
     Raises:
         Refused: fewer than two classes, or a class without rows.
     """
-    classes = np.unique(targets[targets >= 0])
+    classes = distinct(targets[targets >= 0])
     if len(classes) < 2:
         raise Refused(
             f"{len(classes)} class among {int((targets >= 0).sum())} labelled rows",

@@ -131,6 +131,31 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, backend: str, di
     np.testing.assert_array_equal(blocked.distances, whole.distances)
 
 
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_a_base_widened_at_once_has_the_same_distances(
+    monkeypatch: pytest.MonkeyPatch, kind: str, distance: str
+) -> None:
+    base, queries = points(300, 33, 10, kind), points(40, 33, 11, kind)
+    rows = np.random.default_rng(0).permutation(300)[:290]
+    run = partial(nearest, Vectors(queries), Vectors(base, rows), 200, distance=distance, backend="array")
+    at_once = run()
+    monkeypatch.setattr(neighbours, "_WIDE_BYTES", 0)
+    by_candidate = run(threads=2)
+    np.testing.assert_array_equal(at_once.rows, by_candidate.rows)
+    np.testing.assert_array_equal(at_once.distances, by_candidate.distances)
+
+
+def test_few_products_are_not_worth_the_import_of_faiss() -> None:
+    pytest.importorskip("faiss")
+    few = neighbours._FEW_PRODUCTS - 1
+    assert (choose_backend("auto", products=few), choose_backend("auto", products=few + 1)) == (
+        "array",
+        "faiss",
+    )
+    assert (choose_backend("faiss", products=1), choose_backend("array")) == ("faiss", "array")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("groups", [500, 90, 3])
 def test_equal_keys_are_no_neighbours(backend: str, groups: int) -> None:
