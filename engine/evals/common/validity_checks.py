@@ -84,7 +84,7 @@ def _compared(rows_of: Rows) -> bool:
 
 
 def _duplicates(quality: FeatureQuality, rows_of: Rows) -> Iterator[ValidityIssue]:
-    """Yield issues of equal embeddings: between parts, or among all rows that take part."""
+    """Yield issues of equal embeddings: between parts, and within them."""
     rows, sets = quality.duplicates.T
     if not len(rows):
         return
@@ -96,12 +96,12 @@ def _duplicates(quality: FeatureQuality, rows_of: Rows) -> Iterator[ValidityIssu
                 start = f"{count:,} of {len(rows_of[part]):,} {part} images"
                 text = f"{start} have the embedding of {_other(part, rows_of)} image"
                 yield issue("duplicates_across_parts", text, count)
-    here = np.unique(np.concatenate([*rows_of.values(), np.empty(0, np.intp)]))
-    _, sizes = np.unique(sets[np.isin(rows, here)], return_counts=True)
-    again = int((sizes - 1).sum())
+    again, total = 0, sum(map(len, rows_of.values()))
+    for own in rows_of.values():
+        again += int((np.unique(sets[np.isin(rows, own)], return_counts=True)[1] - 1).sum())
     if again:
-        text = f"{again:,} of {len(here):,} images have the embedding of another one"
-        yield issue("duplicate_rows", text, again, severity="warning" if again > FEW * len(here) else None)
+        text = f"{again:,} of {total:,} images have the embedding of another one"
+        yield issue("duplicate_rows", text, again, severity="warning" if again > FEW * total else None)
 
 
 def _near_duplicates(quality: FeatureQuality, rows_of: Rows) -> Iterator[ValidityIssue]:
