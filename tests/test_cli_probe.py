@@ -97,7 +97,7 @@ def test_as_published_says_how_far_from_converged(bank: Bank) -> None:
 
 
 def test_fits_that_did_not_converge_are_said_aloud(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    """scikit-learn may take one iteration only: it does not converge, and everybody must hear."""
+    """scikit-learn may take one iteration only: it does not converge, and that is said first."""
     from engine.evals.probe import solvers
 
     for name in ("_MOST_ITERATIONS", "_MOST_STEPS"):
@@ -105,7 +105,8 @@ def test_fits_that_did_not_converge_are_said_aloud(bank: Bank, monkeypatch: pyte
     ran = probe(bank, "--backend", "sklearn")
     assert ran.code == 0
     assert "NO" in ran.out and "fits did not converge" in ran.out
-    assert "not every fit converged" in ran.err
+    error = "error: The fit on train and validation, which is tested, did not converge"
+    assert ran.out.splitlines()[0] == error, "before the numbers"
     assert read_all(bank.path)[-1].convergence["label"]["refit"]["converged"] is False
 
 

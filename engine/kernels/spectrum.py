@@ -33,7 +33,8 @@ def effective_rank(eigenvalues: NDArray[np.float64]) -> float:
     total = eigenvalues.sum()
     if not total > 0:
         return nan
-    shares = eigenvalues[eigenvalues > 0] / total
+    shares = eigenvalues / total
+    shares = shares[shares > 0]
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 

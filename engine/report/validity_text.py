@@ -68,7 +68,7 @@ def _shortened(code: str, sentences: Sequence[str]) -> Sequence[str]:
     """Return the sentences, or one that lists what they concern if there are many of one code."""
     if len(sentences) <= _IN_FULL:
         return sentences
-    concerned = [text.partition(": ")[0] for text in sentences]
+    concerned = list(dict.fromkeys(text.partition(": ")[0] for text in sentences))
     return [f"{code.replace('_', ' ')} ({len(sentences)}): {_listed(concerned)}"]
 
 

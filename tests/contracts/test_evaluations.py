@@ -20,6 +20,7 @@ from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
 from engine.evals.common.record import USED_FIELDS
 from engine.evals.common.result import Metric
+from engine.evals.common.validity import CODES, SEVERITIES, ValidityIssue
 from engine.evals.probe.options import LowShot, SplitOptions
 from stores.bank.predictions import read_predictions, tables_of
 from stores.bank.reader import Bank
@@ -444,6 +445,24 @@ def test_records_say_the_same_of_what_was_used(kind: str, at: tuple[Path, str, A
     assert (used["device"], used["threads"] >= 1, bool(used["backend"])) == ("cpu", True, True)
     assert used["splits"] and all(set(p) == {"split", "rows", "digest"} for p in used["splits"].values())
     assert all(part["rows"] > 0 and len(part["digest"]) == 64 for part in used["splits"].values())
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_records_and_reports_list_what_limits_their_numbers(kind: str, at: tuple[Path, str, Any]) -> None:
+    bank, model, report = at
+    record = record_of(bank, kind)[1]
+    reports = report.get("transforms", [report])
+    assert record.validity is not None
+    assert all(one["validity"] == list(record.validity) for one in reports)
+    own = run(kind, Features.from_bank(bank, model)).validity
+    assert {one.code for one in own} <= {one["code"] for one in record.validity} <= set(CODES)
+    for one in record.validity:
+        assert set(one) == set(ValidityIssue.__dataclass_fields__) and one["sentence"] and one["remedy"]
+        assert one["severity"] in SEVERITIES and not one["sentence"].endswith(".")
+    graver = [SEVERITIES.index(one["severity"]) for one in record.validity]
+    assert graver == sorted(graver)
+    if kind not in IN_IMAGES:  # 3 of 240 rows have failed, whatever is evaluated
+        assert "failed_rows" in {one["code"] for one in record.validity}
 
 
 @pytest.mark.parametrize("kind", CONVERTED)

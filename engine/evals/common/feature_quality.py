@@ -27,9 +27,9 @@ SPECTRUM_ROWS = 1024
 #: Most products of numbers for comparing all pairs of rows, about 0.2 s on one core.
 PAIR_PRODUCTS = 4_000_000_000
 #: Least cosine, without the common mean, of images that are nearly the same; and most pairs that are kept.
-NEAR, MOST_PAIRS = 0.99, 10_000
+NEAR, MOST_PAIRS = 0.95, 10_000
 #: Features that span fewer dimensions in effect have near pairs by chance.
-PAIRS_RANK = 10.0
+PAIRS_RANK = 20.0
 
 PairsState = Literal["compared", "too many images", "too few effective dimensions", "too many pairs"]
 _STATES: tuple[PairsState, ...] = (

@@ -73,8 +73,8 @@ def _degenerate(quality: FeatureQuality) -> Iterator[ValidityIssue]:
     least = min(LEAST_RANK, quality.dimensions / 2, (quality.sampled - 1) / 4)
     if quality.effective_rank < least:
         text = (
-            f"The embeddings have an effective rank of {quality.effective_rank:.1f}: nearly all of their "
-            "variance lies in few directions"
+            f"The embeddings have an effective rank of {quality.effective_rank:.1f}: their variance lies in "
+            "few directions"
         )
         yield issue("low_effective_rank", text, quality.effective_rank)
 
@@ -84,7 +84,7 @@ def _compared(rows_of: Rows) -> bool:
 
 
 def _duplicates(quality: FeatureQuality, rows_of: Rows) -> Iterator[ValidityIssue]:
-    """Yield issues of equal embeddings: between parts, or among all rows that take part."""
+    """Yield issues of equal embeddings: between parts, and within them."""
     rows, sets = quality.duplicates.T
     if not len(rows):
         return
@@ -96,12 +96,12 @@ def _duplicates(quality: FeatureQuality, rows_of: Rows) -> Iterator[ValidityIssu
                 start = f"{count:,} of {len(rows_of[part]):,} {part} images"
                 text = f"{start} have the embedding of {_other(part, rows_of)} image"
                 yield issue("duplicates_across_parts", text, count)
-    here = np.unique(np.concatenate([*rows_of.values(), np.empty(0, np.intp)]))
-    _, sizes = np.unique(sets[np.isin(rows, here)], return_counts=True)
-    again = int((sizes - 1).sum())
+    again, total = 0, sum(map(len, rows_of.values()))
+    for own in rows_of.values():
+        again += int((np.unique(sets[np.isin(rows, own)], return_counts=True)[1] - 1).sum())
     if again:
-        text = f"{again:,} of {len(here):,} images have the embedding of another one"
-        yield issue("duplicate_rows", text, again, severity="warning" if again > FEW * len(here) else None)
+        text = f"{again:,} of {total:,} images have the embedding of another one"
+        yield issue("duplicate_rows", text, again, severity="warning" if again > FEW * total else None)
 
 
 def _near_duplicates(quality: FeatureQuality, rows_of: Rows) -> Iterator[ValidityIssue]:
@@ -192,15 +192,12 @@ def class_issues(
     if "train" in counts and "test" in counts:
         yield from _missing({part: set(of) for part, of in counts.items()}, names)
     for part, of in counts.items():
-        small = sorted(code for code, count in of.items() if count < SMALL_CLASS)
+        small = {code: count for code, count in of.items() if count < SMALL_CLASS}
         if small:
-            least = min(small, key=lambda code: of[code])
-            which = f"The part {part}" if len(counts) > 1 else "The data"
-            text = (
-                f"{which} has fewer than {SMALL_CLASS} images of {_listed(small, names)}: "
-                f"{of[least]} at least"
-            )
-            yield issue("small_classes", text, of[least])
+            which = f"{part} images" if len(counts) > 1 else "images"
+            listed = _listed(list(small), names, small)
+            text = f"Classes of fewer than {SMALL_CLASS} {which}: {listed}"
+            yield issue("small_classes", text, min(small.values()))
 
 
 def _counted(codes: NDArray[np.integer[Any]]) -> tuple[list[int], list[int]]:
@@ -223,7 +220,13 @@ def _missing(held: Mapping[str, set[int]], names: Sequence[str] | None) -> Itera
             yield issue("missing_classes", text, len(classes))
 
 
-def _listed(classes: Sequence[int], names: Sequence[str] | None) -> str:
-    shown = [repr(names[c]) if names else str(c) for c in classes[:_NAMED]]
+def _listed(
+    classes: Sequence[int], names: Sequence[str] | None, counts: Mapping[int, int] | None = None
+) -> str:
+    """Name the first classes, each with its count if that is given, and count the others."""
+    shown = [
+        (repr(names[c]) if names else str(c)) + (f" ({counts[c]})" if counts else "")
+        for c in classes[:_NAMED]
+    ]
     remainder = f" and {len(classes) - _NAMED} other classes" if len(classes) > _NAMED else ""
     return ", ".join(shown) + remainder
