@@ -75,6 +75,7 @@ class Pace:
         self._updates = self._images = 0
         self._seconds = 0.0
         self._last = time.monotonic()
+        self._estimated = False
 
     def add(self, images: int) -> None:
         """Note an update of so many images. The first of a process is not timed: it warms up."""
@@ -89,10 +90,11 @@ class Pace:
         """Leave out the time since the last update, which was a validation's."""
         self._last = time.monotonic()
 
-    @property
-    def is_timed(self) -> bool:
-        """True after the update at which there is an estimate."""
-        return self._updates == TIMED + 1
+    def take_estimate(self) -> bool:
+        """Return True once, when enough updates were timed for an estimate."""
+        due = self._updates > TIMED and not self._estimated
+        self._estimated = self._estimated or due
+        return due
 
     def progress(self, step: int, loss: float, val_score: float) -> Progress:
         """Describe the run after so many updates."""
