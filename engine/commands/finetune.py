@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from engine.commands.checking import by_model, read_manifest
 from engine.commands.choices import ClassWeight, Mode, Precision, Schedule
-from engine.commands.declaring import OUTPUT, PROTOCOL, Options, option
+from engine.commands.declaring import PROTOCOL, Options, option
 from engine.commands.options import (
     AllowOutside,
     AnyPrecision,
+    BankOut,
     BlankFindings,
     Bootstrap,
     ClassWeightOption,
@@ -30,6 +31,7 @@ from engine.commands.options import (
     SelectScore,
     TestSplit,
     Threads,
+    TrainBatch,
     TrainSplit,
     UncertainFindings,
     ValFraction,
@@ -72,16 +74,6 @@ class Protocol(Options):
 
     mode: ModeOption = Mode.default
     steps: Annotated[int, option(PROTOCOL, min=1, help="Updates of the weights, at most.")] = 5000
-    batch_size: Annotated[
-        int | None,
-        option(
-            PROTOCOL,
-            "--batch-size",
-            min=1,
-            help="Images of an update.",
-            show_default="64; 16 for DenseNets, as published",
-        ),
-    ] = None
     lr: Annotated[float, option(PROTOCOL, help="Learning rate of the first update.")] = 1e-2
     momentum: Annotated[float, option(PROTOCOL, help="Nesterov momentum.")] = 0.9
     weight_decay: Annotated[
@@ -113,7 +105,7 @@ class Protocol(Options):
     max_failed: MaxFailed = 0.01
     seed: Seed = 0
 
-    def options(self, what: What) -> "FinetuneOptions":
+    def options(self, what: What, batch_size: int | None) -> "FinetuneOptions":
         from engine.evals.finetune.options import FinetuneOptions
         from engine.evals.probe.options import SplitOptions
 
@@ -121,7 +113,7 @@ class Protocol(Options):
         return FinetuneOptions(
             mode=self.mode.value,
             steps=self.steps,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -150,6 +142,7 @@ class Protocol(Options):
 class Machine(Options):
     """Options for the machine."""
 
+    batch_size: TrainBatch = None
     device: Device = "auto"
     precision: AnyPrecision = Precision.auto
     threads: Threads = None
@@ -165,14 +158,7 @@ class Machine(Options):
 class Output(Options):
     """Options for files and printing."""
 
-    bank: Annotated[
-        str,
-        option(
-            OUTPUT,
-            metavar="BANK",
-            help="Bank of these images, which keeps checkpoints, weights and records; made if absent.",
-        ),
-    ]
+    bank: BankOut
     out: MaybeFolder = None
     force: Force = False
     json: Json = False
@@ -193,7 +179,7 @@ def finetune(
     from engine.report.finetune_text import print_finetune
     from stores.bank.records import together
 
-    options, runtime = protocol.options(what), machine.runtime(protocol)
+    options, runtime = protocol.options(what, machine.batch_size), machine.runtime(protocol)
     specs = _specs(what, protocol.seed)
     images = read_manifest(manifest, what.root, what.allow_outside)
     _check_copies(what, output)

@@ -309,6 +309,14 @@ Scheduler = Annotated[
     option(MACHINE, "--scheduler", metavar="ADDRESS", help="dask scheduler whose workers share the work."),
 ]
 
+
+def _batch_size(usual: str) -> Any:
+    return option(MACHINE, "--batch-size", min=1, help="Images a batch.", show_default=usual)
+
+
+EmbedBatch = Annotated[int | None, _batch_size("256 on CUDA, 32 on the CPU")]
+TrainBatch = Annotated[int | None, _batch_size("64; 16 for DenseNets, as published")]
+
 # --- output -----------------------------------------------------------------------------------------
 
 
@@ -316,6 +324,15 @@ def _out(metavar: str, **settings: Any) -> Any:
     return option(OUTPUT, "--out", "-o", metavar=metavar, help="Output path; see above.", **settings)
 
 
+BankOut = Annotated[
+    str,
+    option(
+        OUTPUT,
+        "--bank",
+        metavar="BANK",
+        help="Directory of the bank, or its URL (s3://, gs://, az://); made if absent.",
+    ),
+]
 ManifestOut = Annotated[Path, _out("FILE")]
 TableOut = Annotated[Path, _out("FILE")]
 NewBank = Annotated[Path, _out("NEW")]
