@@ -26,7 +26,7 @@ and reasons where they are undefined) and `predictions()` of single images:
 | `fewshot` | prototypes on arrays | `fewshot(features, labels, Protocol(...), *, groups, ok, ...)` |
 | `knn` | neighbours on arrays | `knn(features, labels, KnnOptions(...), *, train, test, groups, ok)` |
 | `probe` | linear probe on arrays | `probe(features, labels, *, train, test, options=ProbeOptions(...))` |
-| `finetune` | backbones trained on | `finetune(manifest, models, bank, FinetuneOptions(...), *, label, ...)` |
+| `finetune` | backbones trained on | `finetune(manifest, models, bank, FinetuneOptions(...), *, ...)` |
 | `invariance` | invariances, from a bank | `invariance(bank, model, InvarianceOptions(transforms=...))` |
 | `saliency` | occlusion maps, from a bank | `saliency(bank, model, SaliencyOptions(...), *, device, ...)` |
 | `search` | an image's neighbours in a bank | `search(bank, model, *, image, image_id, k, ...)` |
