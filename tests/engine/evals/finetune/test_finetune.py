@@ -432,6 +432,6 @@ def test_it_learns_its_images_by_heart(images: Manifest, tmp_path: Path) -> None
         "split": [("train", "val", "test")[row // 32] for row in range(96)],
     }
     copies = Manifest.from_columns(columns, tmp_path / "images")
-    report = train(copies, tmp_path / "bank", steps=30, batch_size=16, validate_every=15, patience=0)
+    report = train(copies, tmp_path / "bank", steps=60, batch_size=16, validate_every=20, patience=0)
     assert report["images"]["train"] == 32
     assert report["val_score"] == report["test"]["accuracy"] == 1.0
