@@ -10,9 +10,10 @@ from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, Options, 
 from engine.commands.options import (
     AllowOutside,
     AnyPrecision,
+    BankOut,
     DepthRule,
     Device,
-    ImagesBatch,
+    EmbedBatch,
     Json,
     ManifestPath,
     MaxFailed,
@@ -116,7 +117,7 @@ class Machine(Options):
     device: Device = "auto"
     precision: AnyPrecision = Precision.auto
     decoder: Annotated[Decoder, option(MACHINE, help="Decoder of the images.")] = Decoder.auto
-    batch_size: ImagesBatch = None
+    batch_size: EmbedBatch = None
     threads: Threads = None
     compile: Annotated[
         bool, option(MACHINE, "--compile", help="Compile the backbone with torch.compile.")
@@ -128,14 +129,7 @@ class Machine(Options):
 class Output(Options):
     """Options for files and printing."""
 
-    bank: Annotated[
-        str,
-        option(
-            OUTPUT,
-            metavar="BANK",
-            help="Directory of the bank, or its URL (s3://, gs://, az://); made if absent.",
-        ),
-    ]
+    bank: BankOut
     chunk_rows: Annotated[
         int | None,
         option(

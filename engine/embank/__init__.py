@@ -26,6 +26,7 @@ and reasons where they are undefined) and `predictions()` of single images:
 | `fewshot` | prototypes on arrays | `fewshot(features, labels, Protocol(...), *, groups, ok, ...)` |
 | `knn` | neighbours on arrays | `knn(features, labels, KnnOptions(...), *, train, test, groups, ok)` |
 | `probe` | linear probe on arrays | `probe(features, labels, *, train, test, options=ProbeOptions(...))` |
+| `finetune` | backbones trained on | `finetune(manifest, models, bank, FinetuneOptions(...), *, ...)` |
 | `invariance` | invariances, from a bank | `invariance(bank, model, InvarianceOptions(transforms=...))` |
 | `saliency` | occlusion maps, from a bank | `saliency(bank, model, SaliencyOptions(...), *, device, ...)` |
 | `perceptual` | LPIPS of image files | `perceptual(a, b, PerceptualOptions(...), *, device, ...)` |
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from engine.evals.comparison.evaluate import compare as compare
     from engine.evals.fewshot.evaluate import fewshot as fewshot
     from engine.evals.fewshot.options import Protocol as Protocol
+    from engine.evals.finetune.bank import finetune as finetune
+    from engine.evals.finetune.options import FinetuneOptions as FinetuneOptions
     from engine.evals.invariance.bank import invariances_from_bank as invariance
     from engine.evals.invariance.options import InvarianceOptions as InvarianceOptions
     from engine.evals.neighbours.knn import KnnOptions as KnnOptions
@@ -77,6 +80,7 @@ __all__ = [
     "EmbankError",
     "FeatureSet",
     "Features",
+    "FinetuneOptions",
     "InvarianceOptions",
     "KnnOptions",
     "Manifest",
@@ -91,6 +95,7 @@ __all__ = [
     "embed",
     "evaluate",
     "fewshot",
+    "finetune",
     "invariance",
     "knn",
     "models",
@@ -107,6 +112,7 @@ _HOMES = {
     "EmbankError": ("stores.errors", "EmbankError"),
     "FeatureSet": ("stores.bank.reader", "FeatureSet"),
     "Features": ("engine.evals.common.features", "Features"),
+    "FinetuneOptions": ("engine.evals.finetune.options", "FinetuneOptions"),
     "InvarianceOptions": ("engine.evals.invariance.options", "InvarianceOptions"),
     "KnnOptions": ("engine.evals.neighbours.knn", "KnnOptions"),
     "Manifest": ("stores.manifest.manifest", "Manifest"),
@@ -119,6 +125,7 @@ _HOMES = {
     "embed": ("engine.embed.run", "embed"),
     "evaluate": ("engine.evals.catalogue", "evaluate"),
     "fewshot": ("engine.evals.fewshot.evaluate", "fewshot"),
+    "finetune": ("engine.evals.finetune.bank", "finetune"),
     "invariance": ("engine.evals.invariance.bank", "invariances_from_bank"),
     "knn": ("engine.evals.neighbours.knn", "knn"),
     "perceptual": ("engine.evals.perceptual.evaluate", "perceptual"),

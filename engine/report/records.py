@@ -20,6 +20,7 @@ _RESULTS: Mapping[str, tuple[str, ...]] = {
     "fewshot": ("accuracy",),
     "knn": ("test.accuracy",),
     "probe": ("test.accuracy", "test.auroc"),
+    "finetune": ("test.accuracy", "test.auroc"),
     "invariance": ("cosine",),
     "saliency": ("mean",),
     "embed": ("ok",),
@@ -66,7 +67,8 @@ def result_of(record: RunRecord) -> Result:
     plain = {leaf.metric: leaf for leaf in leaves(record.metrics) if not leaf.item}
     numbers = {name: leaf for name, leaf in plain.items() if _is_number(leaf.value)}
     names = _RESULTS.get(record.kind, tuple(numbers))
-    if record.kind == "probe" and record.asked.get("multi_label"):
+    several = record.asked.get("multi_label") if record.kind == "probe" else record.asked.get("findings")
+    if record.kind in ("probe", "finetune") and several:
         names = ("test.auroc",)
     name = next((name for name in names if name in numbers), next((n for n in names if n in plain), ""))
     leaf = plain.get(name)
@@ -159,6 +161,7 @@ _DESCRIBE: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
     "fewshot": _fewshot,
     "knn": _knn,
     "probe": _probe,
+    "finetune": _probe,
     "invariance": _invariance,
     "saliency": _saliency,
     "embed": _embed,
