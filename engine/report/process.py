@@ -111,9 +111,12 @@ def _leave_cycles() -> None:
     It stays where something must be taken down in order: what is on a GPU, DALI's threads, or Triton, which
     reports objects in cycles as leaks.
     """
-    torch = sys.modules.get("torch")
-    on_gpu = torch is not None and torch.cuda.is_initialized()
-    if not on_gpu and not any(name in sys.modules for name in ("triton", "nvidia.dali")):
+    if "torch" in sys.modules:
+        from engine.runtime import cuda_in_use
+
+        if cuda_in_use():
+            return
+    if not any(name in sys.modules for name in ("triton", "nvidia.dali")):
         gc.freeze()
 
 

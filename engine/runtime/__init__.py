@@ -8,6 +8,7 @@ from engine.runtime.copies import count_copies
 from engine.runtime.devices import (
     Precision,
     cuda_available,
+    cuda_in_use,
     describe_devices,
     device_count,
     device_like,
@@ -54,6 +55,7 @@ __all__ = [
     "autocast",
     "count_copies",
     "cuda_available",
+    "cuda_in_use",
     "current_stream_handle",
     "describe_devices",
     "device_count",

@@ -32,6 +32,13 @@ def cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
+def cuda_in_use() -> bool:
+    """Return whether this process has begun to use a CUDA device."""
+    import torch
+
+    return bool(torch.cuda.is_initialized())
+
+
 def device_count() -> int:
     """Return the number of CUDA devices usable by torch, which is not imported where there can be none."""
     if not _may_have_cuda():
