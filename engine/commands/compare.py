@@ -30,7 +30,7 @@ class What(Options):
             WHAT,
             metavar="KIND",
             help="Evaluation whose records are compared: probe, knn or fewshot.",
-            show_default="the only one that two models have",
+            show_default="that of the newest records",
         ),
     ] = None
     model: ModelsFilter = None

@@ -115,8 +115,7 @@ def _print_basis(document: Mapping[str, Json]) -> None:
     names = ", ".join(dict.fromkeys(str(pair["test"]) for pair in pairs))
     adjusted = f"; Holm's adjustment for {tests:,.0f} tests" if tests > 1 else ""
     _print_wrapped(
-        f"{document['evaluation']}, {document['task']}: {number(document['images']):,.0f} images of "
-        f"{number(document['units']):,.0f} {document['unit']}; "
+        f"{document['evaluation']}, {document['task']}: {tested_on(document)}; "
         f"{number(document['resamples']):,.0f} resamples, {document['interval']} intervals; "
         f"p by {names}{adjusted}"
     )
@@ -124,6 +123,13 @@ def _print_basis(document: Mapping[str, Json]) -> None:
         _print_wrapped(f"{left_out:,.0f} resamples lack a class and are left out.")
     for reason in dict.fromkeys(str(pair["reason"]) for pair in pairs if "reason" in pair):
         _print_wrapped(f"No number for a pair: {reason}.")
+
+
+def tested_on(document: Mapping[str, Json]) -> str:
+    """Return how many images were tested on, and of how many patients."""
+    images = f"{number(document['images']):,.0f} images"
+    of_patients = f" of {number(document['units']):,.0f} patients"
+    return images + (of_patients if document["unit"] == "patients" else "")
 
 
 def _ranks(rank: Mapping[str, Json]) -> str:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+#: Patients below which percentiles of resamples are known to be too narrow.
+FEW = 15
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -170,6 +173,9 @@ def align(answers: Sequence[Answers], common: bool) -> Panel:
     units[known] = codes
     units[~known] = len(names) + np.arange(int((~known).sum()))
     count = len(names) + int((~known).sum())
+    if 2 <= count < FEW:
+        unit = "patients" if known.any() else "images"
+        notes.append(f"With {count} {unit} intervals come out too narrow; p allows for that")
     return Panel(tuple(answers), tuple(places), units, count, bool(known.any()), tuple(notes))
 
 

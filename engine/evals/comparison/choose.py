@@ -67,20 +67,20 @@ def choose(
 
     Args:
         sources: banks; or records as `BANK/records/RECORD`, by the file's name, the id, or a beginning.
-        evaluation: of `METRICS`; None for the only one that two models have records of.
+        evaluation: of `METRICS`; None for that of the newest records of two models.
         models: slugs or names; none for all.
         label: column that was probed.
 
     Raises:
-        Refused: fewer than two models, records of several evaluations, or no such bank or record.
+        Refused: fewer than two models, named records of several evaluations, or no such bank or record.
         BankError: a record that was named is damaged.
     """
     if evaluation is not None and evaluation not in METRICS:
         known = ", ".join(METRICS)
         raise Refused(f"evaluation {evaluation!r}", f"Those with paired numbers are {known}", "name one")
     named, listed, damaged = _read([fspath(source) for source in sources], models)
-    kind = evaluation or _only_kind(named, listed)
     notes = [f"{damaged} damaged records were left out"] if damaged else []
+    kind = evaluation or _newest_kind(named, listed, notes)
     for chosen in named:
         if chosen.record.kind != kind:
             raise Refused(
@@ -135,28 +135,26 @@ def _read(words: Sequence[str], models: Sequence[str]) -> tuple[list[Chosen], li
     return named, sorted(listed, key=lambda chosen: chosen.entry.order), damaged
 
 
-def _only_kind(named: Sequence[Chosen], listed: Sequence[Chosen]) -> str:
-    """Return the kind of the named records, or the only one that two models have records of."""
+def _newest_kind(named: Sequence[Chosen], listed: Sequence[Chosen], notes: list[str]) -> str:
+    """Return the kind of the named records, or the newest one that two models have records of."""
     if named:
         return named[0].record.kind
-    models: dict[str, set[tuple[str, str]]] = {kind: set() for kind in METRICS}
+    models: dict[str, set[tuple[str, str]]] = {}
     for chosen in listed:
-        if chosen.record.kind in models:
-            models[chosen.record.kind].add((str(chosen.bank.path), chosen.entry.feature))
+        if chosen.record.kind in METRICS:
+            own = models.pop(chosen.record.kind, set())
+            models[chosen.record.kind] = own | {_key(chosen)}  # the newest kind is last
     several = [kind for kind, own in models.items() if len(own) >= 2]
-    if len(several) == 1:
-        return several[0]
     if not several:
         raise Refused(
             "No evaluation has records of two models",
             f"Records of {', '.join(METRICS)} of two models and more are compared",
             "evaluate several models, for instance `embank probe BANK --model A --model B`",
         )
-    raise Refused(
-        f"Records of {', '.join(several)}",
-        "One evaluation is compared at a time",
-        f"choose one with --evaluation, for instance --evaluation {several[0]}",
-    )
+    *others, newest = several
+    if others:
+        notes.append(f"These are the newest records; --evaluation chooses {' or '.join(others)}")
+    return newest
 
 
 def _question(record: RunRecord) -> JsonObject:

@@ -48,7 +48,7 @@ def compare(
     Args:
         sources: a bank or several of the same images, whose latest records are taken; or records, as
             `BANK/records/RECORD`.
-        evaluation: `probe`, `knn` or `fewshot`; None for the only one that two models have records of.
+        evaluation: `probe`, `knn` or `fewshot`; None for that of the newest records of two models.
         metric: `accuracy`, `mean_per_class_accuracy`, `auroc`, `average_precision` or `log_loss`; None for
             the evaluation's own.
         models: slugs or names; none for all.

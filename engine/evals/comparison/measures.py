@@ -186,7 +186,8 @@ def _areas(
         for own in zip(*ranked, strict=True)
     ]
     values = np.mean([part.areas for part in components], axis=0)
-    tested = differences_of(values, mean_covariance(components))
+    freedom = max(panel.count - 1, 1) if panel.patients else None
+    tested = differences_of(values, mean_covariance(components), freedom)
     few = next((part.reason for part in components if part.reason), "")
     few = few.replace(" with ", f" {panel.unit} with ", 1) if few else "the scores do not differ"
     pairs = [(a, b) for a in range(models) for b in range(a + 1, models)]

@@ -142,7 +142,8 @@ def test_auroc_is_tested_by_the_components_of_its_classes(bank: Path) -> None:
         d = influence(own[pair.a]) - influence(own[pair.b])
         sums = np.array([d[groups == g].sum() for g in np.unique(groups)])
         error = math.sqrt(len(sums) / (len(sums) - 1) * float(sums @ sums))
-        assert pair.p == pytest.approx(2 * stats.norm.sf(abs(pair.difference) / error), rel=1e-9)
+        expected = 2 * stats.t.sf(abs(pair.difference) / error, len(sums) - 1)
+        assert pair.p == pytest.approx(expected, rel=1e-9)
         assert pair.test == "delong-obuchowski"
 
 
@@ -253,10 +254,12 @@ def test_what_cannot_be_compared_is_refused(bank: Path, tmp_path: Path) -> None:
         ({"evaluation": "fewshot", "by_finding": True}, "few-shot has one number"),
         ({"evaluation": "knn", "resamples": 1}, "resamples = 1"),
         ({"evaluation": "knn", "alpha": 2.0}, "alpha 2.0"),
-        ({}, "choose one with --evaluation"),
     ):
         with pytest.raises(Refused, match="(?i)" + says.replace("(", r"\(")):
             compare(bank, **words)  # type: ignore[arg-type]
+    newest = compare(bank, resamples=4)
+    assert newest.setting.evaluation == "fewshot"
+    assert any("--evaluation chooses probe or knn" in note for note in newest.notes)
     mixed = [f"{bank}/records/{record_of(bank, kind, FIRST)[0]}" for kind in ("knn", "fewshot")]
     with pytest.raises(Refused, match="Records of one evaluation"):
         compare(mixed)
