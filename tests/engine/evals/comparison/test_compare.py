@@ -186,6 +186,22 @@ def test_findings_are_compared_by_their_mean_and_one_by_one(bank: Path) -> None:
         assert value.value == pytest.approx(stored, abs=1e-12), metric
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_mean_has_the_same_interval_with_its_findings_and_without(bank: Path, metric: str) -> None:
+    for label in ("edema, oedema", "label"):
+        if label == "label" and metric not in ("auroc", "average_precision"):
+            continue
+        words = {"label": label, "metric": metric, "resamples": 20, "bca": metric == "accuracy"}
+        alone = compare(bank, "probe", **words)  # type: ignore[arg-type]
+        beside = compare(bank, "probe", by_finding=True, **words)  # type: ignore[arg-type]
+        assert len(beside.parts) == (3 if "," in label else 4)
+        for first, second in zip(alone.pairs, beside.pairs, strict=True):
+            assert (first.a, first.b, first.difference) == (second.a, second.b, second.difference)
+            assert (first.low, first.high, first.p) == pytest.approx(
+                (second.low, second.high, second.p), rel=1e-6, nan_ok=True
+            )
+
+
 def test_few_shot_is_compared_over_episodes_and_over_patients(bank: Path) -> None:
     result = compare(bank, "fewshot", resamples=300)
     own = tables(bank, "fewshot")
