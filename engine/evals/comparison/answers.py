@@ -203,15 +203,15 @@ def _places(answers: Sequence[Answers], common: bool, notes: list[str]) -> list[
 def _different_images(answers: Sequence[Answers], shared: int) -> Refused:
     first = answers[0]
     other = next((own for own in answers[1:] if set(own.image_ids) != set(first.image_ids)), answers[-1])
-    found = (
+    counts = (
         f"{first.name} was tested on {len(first.rows):,} images and {other.name} on {len(other.rows):,}; "
         f"{shared:,} are common to all models"
     )
     rule = "Models are compared on the same images"
     if not shared:
-        return Refused(found, rule, "choose records of the same images")
+        return Refused(counts, rule, "choose records of the same images")
     return Refused(
-        found, rule, "give --common to compare on these, or evaluate the models again in one command"
+        counts, rule, "give --common to compare on these, or evaluate the models again in one command"
     )
 
 

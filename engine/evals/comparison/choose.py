@@ -1,6 +1,7 @@
 """Choice of the records that are compared: the latest of each model in banks, or those that are named."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike, fspath
 
@@ -9,6 +10,7 @@ from engine.evals.comparison.options import METRICS
 from stores.bank.reader import Bank
 from stores.bank.record_index import RecordEntry, read_index, record_of, select
 from stores.bank.records import FOLDER, RunRecord
+from stores.errors import BankError
 from stores.json_types import Json, JsonObject
 
 #: Evaluation -> settings that make two of its records answers to the same question.
@@ -104,18 +106,29 @@ def choose(
     return Choice(kind, tuple(records), _names(records), tuple(notes))
 
 
+def source_of(word: str) -> tuple[Bank, str]:
+    """Return the bank that a word names, and the record in it; "" where it names the bank alone.
+
+    Raises:
+        BankError: there is no bank.
+    """
+    root, slash, name = word.rpartition(f"/{FOLDER}/")
+    if slash and name.strip("/"):
+        with suppress(BankError):  # a bank may lie in a folder of this name
+            return Bank.open(root), name
+    return Bank.open(word), ""
+
+
 def _read(words: Sequence[str], models: Sequence[str]) -> tuple[list[Chosen], list[Chosen], int]:
     """Return records that are named, those of banks, oldest first, and how many cannot be read."""
     named: list[Chosen] = []
     listed: list[Chosen] = []
     damaged, fitting = 0, set[str]()
     for word in words:
-        root, slash, name = word.rpartition(f"/{FOLDER}/")
-        if slash and name:
-            bank = Bank.open(root)
+        bank, name = source_of(word)
+        if name:
             named.append(Chosen(bank, record_of(bank.path, name)))
             continue
-        bank = Bank.open(word)
         entries = read_index(bank.path)
         damaged += sum(entry.record is None for entry in entries)
         own = {entry.id: entry for entry in entries if not models}

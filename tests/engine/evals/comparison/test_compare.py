@@ -226,7 +226,7 @@ def test_few_shot_is_compared_over_episodes_and_over_patients(bank: Path) -> Non
 
 
 def test_several_banks_and_named_records_give_the_same(bank: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.bank"
+    copy = tmp_path / "records" / "copy.bank"  # a folder of the name that records lie in
     shutil.copytree(bank, copy)
     expected = compare(bank, "knn", models=[FIRST, SECOND], resamples=50)
     records = [f"{bank}/records/{record_of(bank, 'knn', FIRST)[0]}"]
