@@ -8,6 +8,8 @@ import pytest
 from benchmarks.simulations import comparison
 from benchmarks.speed import compare
 
+pytestmark = pytest.mark.slow
+
 
 def test_runs_tiny_and_agrees_with_scikit_learn() -> None:
     result = compare.run(500, 200, 3, 2, 80, repeats=2, by_hand=10, threads=1)
