@@ -104,7 +104,6 @@ def test_refusals_write_nothing(bank: Path, tmp_path: Path) -> None:
         (("--evaluation", "probe", "--metric", "f1"), "It is accuracy, mean-per-class"),
         (("--evaluation", "sorcery"), "It is probe, knn or fewshot"),
         (("--evaluation", "knn"), "0 models with a record of knn"),
-        ((), "One evaluation is compared at a time"),
         (("--evaluation", "fewshot", "-o", tmp_path / "new" / "x.gif"), "It ends in .png"),
         (("--evaluation", "fewshot", "-o", bank / "x.png"), "rule"),
     ):

@@ -245,6 +245,12 @@ records export {{x}}.bank -o {{x}}.bank/r.csv
 records export {{x}}.bank -o into-bank/r.csv
 records export {{x}}.bank -o mine.csv/r.csv
 records export {{x}}.bank -o new/r.csv --kind nothing
+compare nowhere
+compare {{x}}.bank
+compare {{x}}.bank --evaluation fewshot -o new/c.gif
+compare {{x}}.bank --evaluation fewshot -o mine.csv
+compare {{x}}.bank --evaluation fewshot -o {{x}}.bank/c.png
+compare {{x}}.bank/records/nothing -o new/c.png
 fewshot {BANK} --n-way 99
 fewshot {BANK} --n-way 2 --n-shot 99
 fewshot {BANK} --n-way 2 --split exam

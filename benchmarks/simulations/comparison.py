@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     result = run(args.patients, args.resamples, args.nulls, args.families, args.covered)
     for name in ("false_positives", "family_wise", "coverage"):
-        print(f"{name.replace('_', ' ')}, {result['studies'][name]:,} studies")
+        print(f"{name.replace('_', ' ')} (studies: {result['studies'][name]:,})")
         for what, share in result[name].items():
             print(f"  {what}: {share:.4f}")
     if args.json:

@@ -30,7 +30,7 @@ class What(Options):
             WHAT,
             metavar="KIND",
             help="Evaluation whose records are compared: probe, knn or fewshot.",
-            show_default="the only one that two models have",
+            show_default="that of the newest records",
         ),
     ] = None
     model: ModelsFilter = None
@@ -83,13 +83,15 @@ def compare(
     both with the images of a patient together, else the bootstrap's. Models with a letter in common cannot be
     told apart. -o takes a forest plot (.png, .svg or .pdf) or a table of the pairs (.csv, .parquet or .json).
     """
+    from engine.evals.comparison.choose import source_of
     from engine.report import console
     from engine.report.compare_text import print_comparison
     from stores.outputs import PICTURES
 
     out = output.out
-    bank = sources[0].partition("/records/")[0]
-    check_output(out, bank, "compare", output.force, kinds=(*PICTURES, ".csv", ".parquet", ".json"))
+    bank, _ = source_of(sources[0])
+    kinds = (*PICTURES, ".csv", ".parquet", ".json")
+    check_output(out, str(bank.path), "compare", output.force, kinds=kinds)
     document = _compared(sources, what, protocol, threads)
     undone: list[Exception] = []
     if out:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.report.compare_text import HEADINGS
+from engine.report.compare_text import HEADINGS, tested_on
 from engine.report.drawing import save_figure
 from engine.report.json_parts import objects
 from engine.report.record_values import number
@@ -113,7 +113,7 @@ def _rows(document: Mapping[str, Json]) -> tuple[list[Row], str]:
         named = [(pair, f"− {short[str(pair['b'])]}") for pair in pairs if pair["a"] == models[0]]
     rows = [Row.of(pair, _literal(name), sign) for pair, name in named]
     what = f"{document['evaluation']}, {document['task']}"
-    title = f"{what}: {document['images']:,} images of {document['units']:,} {document['unit']}"
+    title = f"{what}: {tested_on(document)}"
     if len(models) > _ALL_PAIRS:
         title = f"{title}\n{short[models[0]]} less each other model"
     if len(models) == 2 and "findings" in document:

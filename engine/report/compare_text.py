@@ -30,10 +30,12 @@ def print_comparison(document: Mapping[str, Json], out: Path | None) -> None:
         _print_wrapped(sentence)
     heading = HEADINGS[str(document["metric"])]
     _print_models(document, heading)
-    _print_pairs(document)
+    if len(objects(document["models"])) > 2:
+        _print_pairs(document)
     if "findings" in document:
         _print_findings(objects(document["findings"]), heading)
     _print_basis(document)
+    _print_episodes(document)
     for note in _texts(document["notes"]):
         _print_wrapped(f"{note}.")
     if reason := document.get("reason"):
@@ -58,7 +60,7 @@ def _print_models(document: Mapping[str, Json], heading: str) -> None:
 
 def _print_pairs(document: Mapping[str, Json]) -> None:
     pairs = objects(document["pairs"])
-    columns = ["model", "against", "difference", "95 %", "p", "Holm p"]
+    columns = ["model", "against", "by", "95 %", "Holm p" if number(document["tests"]) > 1 else "p"]
     smaller = document["metric"] == "log_loss"
     rows = [_pair_row(pair, smaller) for pair in pairs[:_PAIRS]]
     if any("episodes" in pair for pair in pairs):
@@ -68,6 +70,16 @@ def _print_pairs(document: Mapping[str, Json]) -> None:
     console.print_table(columns, rows)
     if len(pairs) > _PAIRS:
         print(f"{len(pairs) - _PAIRS:,} more pairs: -o FILE.csv or --json has all")
+
+
+def _print_episodes(document: Mapping[str, Json]) -> None:
+    """Print the interval of two models' difference over episodes; of more models it is in the table."""
+    (pair, *others) = objects(document["pairs"])
+    if not others and "episodes" in pair:
+        over = members(pair["episodes"])
+        _print_wrapped(
+            f"For these very images: {_bounds(over, '+.3f')} over {number(over['count']):,.0f} episodes"
+        )
 
 
 def _pair_row(pair: JsonObject, smaller: bool) -> list[Any]:
@@ -80,7 +92,6 @@ def _pair_row(pair: JsonObject, smaller: bool) -> list[Any]:
         pair["b"],
         "undefined" if difference != difference else f"{difference:+.3f}",
         _bounds(bounds, "+.3f"),
-        _p(pair["p"]),
         _p(pair["p_holm"]),
     ]
 
@@ -104,8 +115,7 @@ def _print_basis(document: Mapping[str, Json]) -> None:
     names = ", ".join(dict.fromkeys(str(pair["test"]) for pair in pairs))
     adjusted = f"; Holm's adjustment for {tests:,.0f} tests" if tests > 1 else ""
     _print_wrapped(
-        f"{document['evaluation']}, {document['task']}: {number(document['images']):,.0f} images of "
-        f"{number(document['units']):,.0f} {document['unit']}; "
+        f"{document['evaluation']}, {document['task']}: {tested_on(document)}; "
         f"{number(document['resamples']):,.0f} resamples, {document['interval']} intervals; "
         f"p by {names}{adjusted}"
     )
@@ -113,6 +123,13 @@ def _print_basis(document: Mapping[str, Json]) -> None:
         _print_wrapped(f"{left_out:,.0f} resamples lack a class and are left out.")
     for reason in dict.fromkeys(str(pair["reason"]) for pair in pairs if "reason" in pair):
         _print_wrapped(f"No number for a pair: {reason}.")
+
+
+def tested_on(document: Mapping[str, Json]) -> str:
+    """Return how many images were tested on, and of how many patients."""
+    images = f"{number(document['images']):,.0f} images"
+    of_patients = f" of {number(document['units']):,.0f} patients"
+    return images + (of_patients if document["unit"] == "patients" else "")
 
 
 def _ranks(rank: Mapping[str, Json]) -> str:

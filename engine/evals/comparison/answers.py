@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+#: Patients below which percentiles of resamples are known to be too narrow.
+FEW = 15
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -170,6 +173,9 @@ def align(answers: Sequence[Answers], common: bool) -> Panel:
     units[known] = codes
     units[~known] = len(names) + np.arange(int((~known).sum()))
     count = len(names) + int((~known).sum())
+    if 2 <= count < FEW:
+        unit = "patients" if known.any() else "images"
+        notes.append(f"With {count} {unit} intervals come out too narrow; p allows for that")
     return Panel(tuple(answers), tuple(places), units, count, bool(known.any()), tuple(notes))
 
 
@@ -197,15 +203,15 @@ def _places(answers: Sequence[Answers], common: bool, notes: list[str]) -> list[
 def _different_images(answers: Sequence[Answers], shared: int) -> Refused:
     first = answers[0]
     other = next((own for own in answers[1:] if set(own.image_ids) != set(first.image_ids)), answers[-1])
-    found = (
+    counts = (
         f"{first.name} was tested on {len(first.rows):,} images and {other.name} on {len(other.rows):,}; "
         f"{shared:,} are common to all models"
     )
     rule = "Models are compared on the same images"
     if not shared:
-        return Refused(found, rule, "choose records of the same images")
+        return Refused(counts, rule, "choose records of the same images")
     return Refused(
-        found, rule, "give --common to compare on these, or evaluate the models again in one command"
+        counts, rule, "give --common to compare on these, or evaluate the models again in one command"
     )
 
 

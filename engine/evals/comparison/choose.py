@@ -1,6 +1,7 @@
 """Choice of the records that are compared: the latest of each model in banks, or those that are named."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike, fspath
 
@@ -9,6 +10,7 @@ from engine.evals.comparison.options import METRICS
 from stores.bank.reader import Bank
 from stores.bank.record_index import RecordEntry, read_index, record_of, select
 from stores.bank.records import FOLDER, RunRecord
+from stores.errors import BankError
 from stores.json_types import Json, JsonObject
 
 #: Evaluation -> settings that make two of its records answers to the same question.
@@ -67,20 +69,20 @@ def choose(
 
     Args:
         sources: banks; or records as `BANK/records/RECORD`, by the file's name, the id, or a beginning.
-        evaluation: of `METRICS`; None for the only one that two models have records of.
+        evaluation: of `METRICS`; None for that of the newest records of two models.
         models: slugs or names; none for all.
         label: column that was probed.
 
     Raises:
-        Refused: fewer than two models, records of several evaluations, or no such bank or record.
+        Refused: fewer than two models, named records of several evaluations, or no such bank or record.
         BankError: a record that was named is damaged.
     """
     if evaluation is not None and evaluation not in METRICS:
         known = ", ".join(METRICS)
         raise Refused(f"evaluation {evaluation!r}", f"Those with paired numbers are {known}", "name one")
     named, listed, damaged = _read([fspath(source) for source in sources], models)
-    kind = evaluation or _only_kind(named, listed)
     notes = [f"{damaged} damaged records were left out"] if damaged else []
+    kind = evaluation or _newest_kind(named, listed, notes)
     for chosen in named:
         if chosen.record.kind != kind:
             raise Refused(
@@ -104,18 +106,29 @@ def choose(
     return Choice(kind, tuple(records), _names(records), tuple(notes))
 
 
+def source_of(word: str) -> tuple[Bank, str]:
+    """Return the bank that a word names, and the record in it; "" where it names the bank alone.
+
+    Raises:
+        BankError: there is no bank.
+    """
+    root, slash, name = word.rpartition(f"/{FOLDER}/")
+    if slash and name.strip("/"):
+        with suppress(BankError):  # a bank may lie in a folder of this name
+            return Bank.open(root), name
+    return Bank.open(word), ""
+
+
 def _read(words: Sequence[str], models: Sequence[str]) -> tuple[list[Chosen], list[Chosen], int]:
     """Return records that are named, those of banks, oldest first, and how many cannot be read."""
     named: list[Chosen] = []
     listed: list[Chosen] = []
     damaged, fitting = 0, set[str]()
     for word in words:
-        root, slash, name = word.rpartition(f"/{FOLDER}/")
-        if slash and name:
-            bank = Bank.open(root)
+        bank, name = source_of(word)
+        if name:
             named.append(Chosen(bank, record_of(bank.path, name)))
             continue
-        bank = Bank.open(word)
         entries = read_index(bank.path)
         damaged += sum(entry.record is None for entry in entries)
         own = {entry.id: entry for entry in entries if not models}
@@ -135,28 +148,26 @@ def _read(words: Sequence[str], models: Sequence[str]) -> tuple[list[Chosen], li
     return named, sorted(listed, key=lambda chosen: chosen.entry.order), damaged
 
 
-def _only_kind(named: Sequence[Chosen], listed: Sequence[Chosen]) -> str:
-    """Return the kind of the named records, or the only one that two models have records of."""
+def _newest_kind(named: Sequence[Chosen], listed: Sequence[Chosen], notes: list[str]) -> str:
+    """Return the kind of the named records, or the newest one that two models have records of."""
     if named:
         return named[0].record.kind
-    models: dict[str, set[tuple[str, str]]] = {kind: set() for kind in METRICS}
+    models: dict[str, set[tuple[str, str]]] = {}
     for chosen in listed:
-        if chosen.record.kind in models:
-            models[chosen.record.kind].add((str(chosen.bank.path), chosen.entry.feature))
+        if chosen.record.kind in METRICS:
+            own = models.pop(chosen.record.kind, set())
+            models[chosen.record.kind] = own | {_key(chosen)}  # the newest kind is last
     several = [kind for kind, own in models.items() if len(own) >= 2]
-    if len(several) == 1:
-        return several[0]
     if not several:
         raise Refused(
             "No evaluation has records of two models",
             f"Records of {', '.join(METRICS)} of two models and more are compared",
             "evaluate several models, for instance `embank probe BANK --model A --model B`",
         )
-    raise Refused(
-        f"Records of {', '.join(several)}",
-        "One evaluation is compared at a time",
-        f"choose one with --evaluation, for instance --evaluation {several[0]}",
-    )
+    *others, newest = several
+    if others:
+        notes.append(f"These are the newest records; --evaluation chooses {' or '.join(others)}")
+    return newest
 
 
 def _question(record: RunRecord) -> JsonObject:

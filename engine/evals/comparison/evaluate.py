@@ -9,6 +9,7 @@ No feature is read and no model fitted: everything comes from the predictions be
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 
 import numpy as np
@@ -48,7 +49,7 @@ def compare(
     Args:
         sources: a bank or several of the same images, whose latest records are taken; or records, as
             `BANK/records/RECORD`.
-        evaluation: `probe`, `knn` or `fewshot`; None for the only one that two models have records of.
+        evaluation: `probe`, `knn` or `fewshot`; None for that of the newest records of two models.
         metric: `accuracy`, `mean_per_class_accuracy`, `auroc`, `average_precision` or `log_loss`; None for
             the evaluation's own.
         models: slugs or names; none for all.
@@ -147,14 +148,16 @@ def _measures(
     if findings:
         tasks = finding_tasks(panel, notes)
         own = [measure([task], metric, panel, task.name) for task in tasks] if options.by_finding else []
-        return [measure(tasks, metric, panel), *own], None
+        return [replace(measure(tasks, metric, panel), mean_of_others=bool(own)), *own], None
     scored = metric in ("auroc", "average_precision", "log_loss")
     task = class_task(panel, scored, choice.evaluation == "probe")
     if not options.by_finding:
         return [measure([task], metric, panel)], None
     if metric not in ("auroc", "average_precision"):
         _refuse_parts(options, "classes are compared by AUROC or average precision")
-    return [measure([task], metric, panel), *by_class(task, metric, panel)], None
+    mean = len(task.classes) > 2
+    first = replace(measure([task], metric, panel), mean_of_others=mean)
+    return [first, *by_class(task, metric, panel)], None
 
 
 def _refuse_parts(options: Options, rule: str) -> None:

@@ -44,6 +44,7 @@ class Measure:
         reason: why, or what the values leave out; else "".
         statistic: for the bootstrap; None where the metric is undefined.
         tests: of the pairs; None leaves them to the bootstrap.
+        mean_of_others: whether it is the mean of all measures beside it, so that its resamples are, too.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Measure:
     reason: str
     statistic: Statistic | None
     tests: Tests | None = None
+    mean_of_others: bool = False
 
 
 def measure(tasks: Sequence[Task], metric: str, panel: Panel, name: str = "") -> Measure:
@@ -170,34 +172,45 @@ def _areas(
         reasons += [why[c] for c in wanted]
     if not parts:
         return _undefined(tasks, name, reasons[0])
-    models = len(tasks[0].right)
-    ranked = [[_ranked(task, c, model, panel) for task, c in parts] for model in range(models)]
     left_out = sum(map(bool, reasons))
     partial = f"mean over {len(parts)} of {len(reasons)}: the others lack a class" if left_out else ""
-    statistic = Areas(ranked, kind)
+    ranked = [_ranked(task, c, panel) for task, c in parts]
+    statistic = Areas([*zip(*ranked, strict=True)], kind)
     if kind == "average_precision":
-        values = [
-            [average_precision(rows.positive, rows.scores.astype(np.float64)) for rows in own]
-            for own in ranked
-        ]
-        return Measure(name, np.mean(values, axis=1), partial, statistic)
-    components = [
-        Components.of(own[0].positive, np.stack([rows.scores for rows in own]), own[0].units, panel.count)
-        for own in zip(*ranked, strict=True)
-    ]
+        values = np.mean([[_average_precision(rows) for rows in own] for own in ranked], axis=0)
+        return Measure(name, values, partial, statistic)
+    components = [_components(task, c, own, panel) for (task, c), own in zip(parts, ranked, strict=True)]
     values = np.mean([part.areas for part in components], axis=0)
-    tested = differences_of(values, mean_covariance(components))
+    return Measure(name, values, partial, statistic, _delong(values, components, panel))
+
+
+def _delong(values: Floats, components: Sequence[Components], panel: Panel) -> Tests:
+    freedom = max(panel.count - 1, 1) if panel.patients else None
+    tested = differences_of(values, mean_covariance(components), freedom)
     few = next((part.reason for part in components if part.reason), "")
     few = few.replace(" with ", f" {panel.unit} with ", 1) if few else "the scores do not differ"
-    pairs = [(a, b) for a in range(models) for b in range(a + 1, models)]
+    pairs = [(a, b) for b in range(len(values)) for a in range(b)]
     missing = {pair: few for pair in pairs if np.isnan(tested.p[pair])}
-    test = "delong-obuchowski" if panel.patients else "delong"
-    return Measure(name, values, partial, statistic, Tests(test, tested.p, missing))
+    return Tests("delong-obuchowski" if panel.patients else "delong", tested.p, missing)
 
 
-def _ranked(task: Task, c: int, model: int, panel: Panel) -> RankedRows:
+def _components(task: Task, c: int, ranked: Sequence[RankedRows], panel: Panel) -> Components:
+    """Return DeLong's components of a class, which a task keeps for its own measure and for the mean."""
+    if c not in task.components:
+        scores = np.stack([rows.scores for rows in ranked])
+        task.components[c] = Components.of(ranked[0].positive, scores, ranked[0].units, panel.count)
+    return task.components[c]
+
+
+def _ranked(task: Task, c: int, panel: Panel) -> list[RankedRows]:
+    """Return the rows of a class against the rest, for each model."""
     assert task.scores is not None
-    return RankedRows(task.truth == c, task.scores[model, :, c], panel.units[task.rows], panel.count)
+    positive, units = task.truth == c, panel.units[task.rows]
+    return [RankedRows(positive, scores[:, c], units, panel.count) for scores in task.scores]
+
+
+def _average_precision(rows: RankedRows) -> float:
+    return average_precision(rows.positive, rows.scores.astype(np.float64))
 
 
 def measure_queries(own: Queries, panel: Panel) -> Measure:

@@ -1,7 +1,8 @@
 """All pairs of some models: intervals, tests, adjusted p values, and the order of the models."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,18 +58,36 @@ class _Resampled:
 def _resampled(measures: Sequence[Measure], panel: Panel, options: Options) -> list[_Resampled]:
     """Resample the patients once for all measures."""
     few = undefined_reason(panel.count, options.resamples)
-    defined = [own.statistic for own in measures if own.statistic is not None and not few]
+    if few:
+        return [_Resampled(own, None, None, few) for own in measures]
+    first, *others = measures
+    if first.mean_of_others and all(own.statistic is not None for own in (first, *others)):
+        resampled = _drawn(others, panel, options)
+        return [_mean(first, resampled), *resampled]
+    return _drawn(measures, panel, options)
+
+
+def _drawn(measures: Sequence[Measure], panel: Panel, options: Options) -> list[_Resampled]:
+    """Resample each measure that is defined."""
+    defined = [own.statistic for own in measures if own.statistic is not None]
     draws = resample_weights(panel.count, options.resamples, options.seed)
     values = iter(replicates(defined, draws, options.threads) if defined else [])
-    without = None
+    without: Iterator[Floats | None] = itertools.repeat(None)
     if options.bca and defined:
         without = iter(replicates(defined, left_out_weights(panel.count), options.threads))
     return [
-        _Resampled(own, None, None, few or own.reason)
-        if few or own.statistic is None
-        else _Resampled(own, next(values), next(without) if without else None, "")
+        _Resampled(own, None, None, own.reason)
+        if own.statistic is None
+        else _Resampled(own, next(values), next(without), "")
         for own in measures
     ]
+
+
+def _mean(own: Measure, others: Sequence[_Resampled]) -> _Resampled:
+    """Return the resamples of a mean of measures, which are the means of theirs."""
+    resampled = np.mean([other.resampled for other in others if other.resampled is not None], axis=0)
+    left_out = [other.left_out for other in others if other.left_out is not None]
+    return _Resampled(own, resampled, np.mean(left_out, axis=0) if left_out else None, "")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,14 @@
 """What is compared: one task of classes, several findings, or queries of few-shot episodes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Refused
 from engine.evals.comparison.answers import Panel, codes_of
+from engine.kernels.paired.delong import Components
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +25,7 @@ class Task:
         right: bool [M, t].
         scores: float64 [M, t, K]; None where a metric does without.
         unseen: classes that no model could have learnt: their scores are 0.
+        components: class -> its structural components, once they were computed.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Task:
     right: NDArray[np.bool_]
     scores: Floats | None
     unseen: tuple[int, ...] = ()
+    components: dict[int, Components] = field(default_factory=dict)
 
     @property
     def counts(self) -> NDArray[np.int64]:

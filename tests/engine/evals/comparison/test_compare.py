@@ -142,7 +142,8 @@ def test_auroc_is_tested_by_the_components_of_its_classes(bank: Path) -> None:
         d = influence(own[pair.a]) - influence(own[pair.b])
         sums = np.array([d[groups == g].sum() for g in np.unique(groups)])
         error = math.sqrt(len(sums) / (len(sums) - 1) * float(sums @ sums))
-        assert pair.p == pytest.approx(2 * stats.norm.sf(abs(pair.difference) / error), rel=1e-9)
+        expected = 2 * stats.t.sf(abs(pair.difference) / error, len(sums) - 1)
+        assert pair.p == pytest.approx(expected, rel=1e-9)
         assert pair.test == "delong-obuchowski"
 
 
@@ -185,6 +186,22 @@ def test_findings_are_compared_by_their_mean_and_one_by_one(bank: Path) -> None:
         assert value.value == pytest.approx(stored, abs=1e-12), metric
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_mean_has_the_same_interval_with_its_findings_and_without(bank: Path, metric: str) -> None:
+    for label in ("edema, oedema", "label"):
+        if label == "label" and metric not in ("auroc", "average_precision"):
+            continue
+        words = {"label": label, "metric": metric, "resamples": 20, "bca": metric == "accuracy"}
+        alone = compare(bank, "probe", **words)  # type: ignore[arg-type]
+        beside = compare(bank, "probe", by_finding=True, **words)  # type: ignore[arg-type]
+        assert len(beside.parts) == (3 if "," in label else 4)
+        for first, second in zip(alone.pairs, beside.pairs, strict=True):
+            assert (first.a, first.b, first.difference) == (second.a, second.b, second.difference)
+            assert (first.low, first.high, first.p) == pytest.approx(
+                (second.low, second.high, second.p), rel=1e-6, nan_ok=True
+            )
+
+
 def test_few_shot_is_compared_over_episodes_and_over_patients(bank: Path) -> None:
     result = compare(bank, "fewshot", resamples=300)
     own = tables(bank, "fewshot")
@@ -209,7 +226,7 @@ def test_few_shot_is_compared_over_episodes_and_over_patients(bank: Path) -> Non
 
 
 def test_several_banks_and_named_records_give_the_same(bank: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.bank"
+    copy = tmp_path / "records" / "copy.bank"  # a folder of the name that records lie in
     shutil.copytree(bank, copy)
     expected = compare(bank, "knn", models=[FIRST, SECOND], resamples=50)
     records = [f"{bank}/records/{record_of(bank, 'knn', FIRST)[0]}"]
@@ -253,10 +270,12 @@ def test_what_cannot_be_compared_is_refused(bank: Path, tmp_path: Path) -> None:
         ({"evaluation": "fewshot", "by_finding": True}, "few-shot has one number"),
         ({"evaluation": "knn", "resamples": 1}, "resamples = 1"),
         ({"evaluation": "knn", "alpha": 2.0}, "alpha 2.0"),
-        ({}, "choose one with --evaluation"),
     ):
         with pytest.raises(Refused, match="(?i)" + says.replace("(", r"\(")):
             compare(bank, **words)  # type: ignore[arg-type]
+    newest = compare(bank, resamples=4)
+    assert newest.setting.evaluation == "fewshot"
+    assert any("--evaluation chooses probe or knn" in note for note in newest.notes)
     mixed = [f"{bank}/records/{record_of(bank, kind, FIRST)[0]}" for kind in ("knn", "fewshot")]
     with pytest.raises(Refused, match="Records of one evaluation"):
         compare(mixed)
