@@ -19,6 +19,7 @@ from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.bank.reader import Bank, FeatureSet
+from stores.bank.records import read_all, record_files
 from stores.maintenance.verify import verify
 from stores.manifest.manifest import Manifest
 from tests.command import embank
@@ -204,3 +205,13 @@ def test_evaluations_give_what_they_gave_then(kind: str, rel: float, tmp_path: P
         assert set(then.pop("notes")) <= {*now.json["notes"], *said(now.json)}
     _assert_equal(now.json, then, rel)
     assert verify(bank).ok
+
+
+def test_records_of_then_are_read_and_list_no_validity(tmp_path: Path) -> None:
+    shutil.copytree(LATER / "bank", tmp_path / "bank")
+    before = read_all(tmp_path / "bank")
+    assert before and all(record.validity is None for record in before)
+    assert all("validity" not in record.to_dict() for record in before)
+    for path in record_files(tmp_path / "bank"):
+        ran = embank("records", "show", tmp_path / "bank", path.name.removesuffix(".json"))
+        assert ran.code == 0, ran.err

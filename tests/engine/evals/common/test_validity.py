@@ -14,7 +14,7 @@ from engine.evals.common.feature_quality import FeatureQuality, quality_of, unsa
 from engine.evals.common.features import Features
 from engine.evals.common.validity import CODES, SEVERITIES, ValidityIssue, combined, issue
 from engine.evals.common.validity_checks import class_issues, issues_of_features, patient_issues
-from stores.bank.records import read_all
+from stores.bank.records import read_all, record_files
 from stores.bank.writer import open_or_create
 from stores.manifest.manifest import Manifest
 from tests.probe_banks import fill_with
@@ -259,6 +259,30 @@ def test_measures_are_taken_once_and_a_damaged_copy_is_made_again(
     before = file.read_bytes()
     fewshot_from_bank(bank, "random/x", protocol)
     assert file.read_bytes() != before, "and kept again"
+
+
+def test_issues_are_printed_before_the_numbers_by_the_command_and_of_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.command import embank
+
+    monkeypatch.setenv("COLUMNS", "80")
+    x = matrix()
+    x[20] = x[21]
+    bank = bank_of(tmp_path, x)
+    words = ("fewshot", bank, "--model", "random/x", "--n-shot", 13, "--n-query", 10, "--episodes", 3)
+    lines = embank(*words).out.splitlines()
+    assert lines[:4] == [
+        "warning: 2 of 2 classes drawn have fewer than twice the 23 images of an episode",
+        "('b' has 44)",
+        "warning: 1 of 90 images have no embedding",
+        "warning: 1 of 89 images have the embedding of another one",
+    ]
+    assert "accuracy" in lines[4] and max(map(len, lines[:4])) <= 80
+    shown = embank("records", "show", bank, record_files(Path(bank))[0].name.removesuffix(".json"))
+    assert shown.out.index(lines[2]) < shown.out.index("accuracy")
+    document = embank(*words, "--json").json
+    assert [one["code"] for one in document["validity"]] == ["small_pools", "failed_rows", "duplicate_rows"]
 
 
 def test_a_chunk_that_cannot_be_read_is_said_and_not_raised(

@@ -230,6 +230,26 @@ def test_an_end_of_the_grid_is_said() -> None:
     assert any("largest of the grid" in sentence for sentence in said(found))
 
 
+def test_the_weakest_regularisation_of_more_features_than_images_is_a_warning() -> None:
+    """Also the end of the grid: both are notes where all values of C score the same."""
+    x, y = data()
+    wide = np.random.default_rng(0).normal(size=(240, 300)).astype(np.float32)
+    wide[:, :8] += x
+    options = ProbeOptions(C=(1e-6, 1e-5, 1.0), bootstrap=0)
+    found = probe(wide, y, **PARTS, options=options)
+    assert found.best_C == 1.0 and not found.sweep.flat
+    severity = {one.code: one.severity for one in found.validity}
+    assert severity["more_dimensions_than_images"] == severity["grid_edge"] == "warning"
+    (edge,) = [one for one in found.validity if one.code == "grid_edge"]
+    assert (edge.value, edge.remedy) == (1.0, "widen the grid with --c-max")
+    wide[:, :4] = 90.0 * np.eye(4)[y]
+    found = probe(wide, y, **PARTS, options=ProbeOptions(C=(1.0, 10.0), bootstrap=0))
+    assert found.sweep.flat and len({*found.sweep.val_score}) == 1
+    severity = {one.code: one.severity for one in found.validity}
+    assert severity["more_dimensions_than_images"] == severity["grid_edge"] == "note"
+    assert severity["flat_selection"] == "warning"
+
+
 def test_the_result_as_plain_values() -> None:
     x, y = data()
     found = probe(x, y, **PARTS, options=ProbeOptions(C=C, bootstrap=30)).to_dict()
