@@ -1,0 +1,1 @@
+"""Finetuning: a backbone and a linear head trained on together on images, as the study does."""
