@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ModelError
+from engine.errors import ModelError, WeightsError
 from engine.models.backbones import architecture_cache
 from engine.models.catalog import slugs, suggest
 from engine.models.catalog.entry import Row, Variant
 from engine.models.catalog.families import ROWS
 from engine.models.checkpoints import sources
 from engine.models.checkpoints.checkpoint_cache import Published
+from engine.models.checkpoints.lineage import Lineage
 from engine.recipes import Recipe
 from stores.limits import check_seed
 
@@ -31,6 +32,7 @@ class ModelSpec:
         layer: kind of the feature: `gap`, `cls` for a class token, `mean` for a mean of patch tokens, ...
         notes: exact definition of the feature; licence or paper.
         seed: of seeded weights, else None.
+        lineage: of finetuned weights, else None.
     """
 
     slug: str
@@ -43,6 +45,7 @@ class ModelSpec:
     layer: str
     notes: str = ""
     seed: int | None = None
+    lineage: Lineage | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,20 @@ def resolve(
         )
     source = row.source if weights is None else sources.OwnFile(weights)
     notes = entry.notes if weights is None else entry.variant.notes
-    return _spec(slug, entry, recipe, notes, lambda: source.find(entry.architecture, seed))
+    spec = _spec(slug, entry, recipe, notes, lambda: source.find(entry.architecture, seed))
+    if recipe is None and spec.lineage:
+        _refuse_other_recipe(spec, spec.lineage)
+    return spec
+
+
+def _refuse_other_recipe(spec: ModelSpec, lineage: Lineage) -> None:
+    """Refuse finetuned weights under a slug whose preprocessing they were not finetuned with."""
+    if lineage.recipe and lineage.recipe != spec.recipe.to_dict():
+        raise WeightsError(
+            f"{spec.slug} with {spec.weights_source}",
+            f"These weights were finetuned with the preprocessing of {lineage.base}, which is another",
+            f"use --model {lineage.base}, or give the preprocessing with --recipe",
+        )
 
 
 def _spec(
@@ -173,6 +189,7 @@ def _spec(
         layer,
         "; ".join(note for note in (notes, layer_notes) if note),
         weights.seed,
+        weights.lineage,
     )
 
 
@@ -194,12 +211,13 @@ def describe(slug: str, *, weights: Path | None = None) -> dict[str, Any]:
         absent = sources.LocatedWeights(_absent(source), "")
         spec = _spec(slug, entry, None, entry.notes, lambda: cached or absent)
     return {
-        **vars(spec),
+        **{name: value for name, value in vars(spec).items() if name != "lineage"},
         "recipe": spec.recipe.to_dict(),
         "weights_sha256": spec.weights_sha256 or None,
         "variants": {variant.name: variant.notes for variant in entry.row.variants},
         **asdict(entry.row.facts),
         "source": source.facts() if isinstance(source, Published) else source.label,
+        **({"lineage": spec.lineage.to_dict()} if spec.lineage else {}),
     }
 
 
