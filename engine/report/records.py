@@ -22,6 +22,7 @@ _RESULTS: Mapping[str, tuple[str, ...]] = {
     "probe": ("test.accuracy", "test.auroc"),
     "invariance": ("cosine",),
     "saliency": ("mean",),
+    "finetune": ("test.accuracy", "test.auroc"),
     "embed": ("ok",),
     "audit": ("pairs",),
     "relabel": ("named",),
@@ -66,7 +67,7 @@ def result_of(record: RunRecord) -> Result:
     plain = {leaf.metric: leaf for leaf in leaves(record.metrics) if not leaf.item}
     numbers = {name: leaf for name, leaf in plain.items() if _is_number(leaf.value)}
     names = _RESULTS.get(record.kind, tuple(numbers))
-    if record.kind == "probe" and record.asked.get("multi_label"):
+    if record.kind in ("probe", "finetune") and record.asked.get("multi_label"):
         names = ("test.auroc",)
     name = next((name for name in names if name in numbers), next((n for n in names if n in plain), ""))
     leaf = plain.get(name)
@@ -130,6 +131,11 @@ def _saliency(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     return f"attentive diffusion {_with_interval(leaf)}" if leaf else ""
 
 
+def _finetune(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    steps = numbers.get("steps")
+    return _probe(record, numbers, leaf) + (f" after {_with_interval(steps)} steps" if leaf and steps else "")
+
+
 def _embed(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     counts = {name: numbers[name] for name in ("failed", "pending") if name in numbers}
     more = "".join(f", {_with_interval(count)} {name}" for name, count in counts.items() if count.value)
@@ -161,6 +167,7 @@ _DESCRIBE: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
     "probe": _probe,
     "invariance": _invariance,
     "saliency": _saliency,
+    "finetune": _finetune,
     "embed": _embed,
     "audit": _audit,
     "relabel": _relabel,
@@ -259,8 +266,12 @@ def export_predictions(
         console.write(f"{out}: {written['rows']} rows of record {written['record']} ({written['kind']})")
 
 
-def print_record(entry: RecordEntry, bank: Place | str, figure: Path | None = None) -> None:
-    """Print a whole record, but only the beginning of long lists; and where its figure was drawn."""
+def print_record(entry: RecordEntry, bank: Place | str, drawn: Mapping[str, Path] | None = None) -> None:
+    """Print a whole record, but only the beginning of long lists.
+
+    Args:
+        drawn: what was drawn of it, e.g. `figure` -> its file.
+    """
     from engine.report import console
 
     record = entry.record
@@ -282,8 +293,8 @@ def print_record(entry: RecordEntry, bank: Place | str, figure: Path | None = No
         )
         console.write()
     _print_wrapped(f"`embank records show --json` prints every value; the file is {entry.path}")
-    if figure:
-        console.write(f"{figure}: figure of record {entry.id}")
+    for what, path in (drawn or {}).items():
+        console.write(f"{path}: {what} of record {entry.id}")
 
 
 def _print_tables(entry: RecordEntry, bank: Place | str) -> None:
