@@ -2,7 +2,15 @@
 
 import importlib.util
 
-from engine.decode.protocol import FAILURE_CODES, READ_AHEAD, DecodedBatch, Decoder
+from engine.decode.protocol import (
+    FAILURE_CODES,
+    READ_AHEAD,
+    DecodedBatch,
+    Decoder,
+    TrainingBatch,
+    TrainingDecoder,
+)
+from engine.decode.random_crops import RandomCrops
 from engine.decode.source import ImageSource, Limits
 from engine.errors import Refused
 from engine.recipes import Recipe
@@ -15,9 +23,13 @@ __all__ = [
     "Decoder",
     "ImageSource",
     "Limits",
+    "RandomCrops",
+    "TrainingBatch",
+    "TrainingDecoder",
     "available_decoders",
     "decoder_name",
     "make_decoder",
+    "make_training_decoder",
 ]
 
 #: Names that `make_decoder` accepts besides `auto`.
@@ -88,3 +100,32 @@ def make_decoder(
 
     renders = {"reference": pillow.render_row, "turbo": turbo.render, "turbo-dct": turbo.render_dct}
     return ThreadedDecoder(full_name, renders[full_name], recipe, device=device, threads=threads)
+
+
+def make_training_decoder(
+    name: str, recipe: Recipe, crops: RandomCrops, *, device: str, threads: int, batch_size: int
+) -> TrainingDecoder:
+    """Build a decoder of random crops.
+
+    Args:
+        name: as in `make_decoder`.
+        recipe: its side, interpolation, depth and rotation; its own resize and crop do not apply.
+        crops: drawn for every row and epoch.
+        device: `cpu` or `cuda:N`, of the pixels.
+        threads: for decoding.
+        batch_size: rows of a batch, at most.
+
+    Raises:
+        Refused: an unknown name, or a decoder that is not available here.
+    """
+    full_name = decoder_name("turbo" if name == "auto" else name, device)
+    if full_name.startswith("dali"):
+        raise Refused("decoder 'dali'", "It renders no random crops yet", "take turbo")
+    from engine.decode import pillow
+    from engine.decode import torchvision as turbo
+    from engine.decode.training import ThreadedTrainingDecoder
+
+    renders = {"reference": pillow.render_crop, "turbo": turbo.render_crop}
+    return ThreadedTrainingDecoder(
+        full_name, renders[full_name], recipe, crops, device=device, threads=threads
+    )

@@ -12,6 +12,7 @@ from engine.decode.bit_depth import scale_to_bytes
 from engine.decode.formats import dicom, jpeg2000, orientation, png, pnm, tiff
 from engine.decode.formats.header import Header
 from engine.decode.geometry import Geometry, plan
+from engine.decode.random_crops import DrawCrop
 from engine.errors import BadImage
 from engine.recipes import Recipe
 
@@ -40,6 +41,28 @@ def render(data: bytes, header: Header, recipe: Recipe) -> np.ndarray:
 def render_row(data: bytes, header: Header, recipe: Recipe) -> tuple[np.ndarray, bool]:
     """Render in the form that `ThreadedDecoder` needs; nothing counts as a fallback here."""
     return render(data, header, recipe), False
+
+
+def render_crop(data: bytes, header: Header, recipe: Recipe, draw: DrawCrop) -> tuple[np.ndarray, bool]:
+    """Render a crop of one image as torchvision's `resized_crop` and `hflip` do on a Pillow image.
+
+    Args:
+        data, header: as in `render`.
+        recipe: its side, interpolation, depth and rotation.
+        draw: gives the crop for the upright image's height and width.
+
+    Returns:
+        uint8 [side, side, 3], RGB; and False, as in `render_row`.
+
+    Raises:
+        BadImage: as `render`.
+    """
+    image = picture(data, header, recipe)
+    crop = draw(image.height, image.width)
+    image = image.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height))
+    to = Geometry(recipe.side, recipe.side, 0, 0, recipe.side)
+    pixels = resize_and_crop(image, to, recipe)
+    return pixels[:, ::-1] if crop.flip else pixels, False
 
 
 def picture(data: bytes, header: Header, recipe: Recipe) -> Image.Image:

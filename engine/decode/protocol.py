@@ -89,3 +89,35 @@ class Decoder(Protocol):
     def __exit__(self, *error: object) -> None:
         """Close."""
         ...
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Rows to decode with random crops, and the epoch, from 0, that their crops are drawn for."""
+
+    rows: Sequence[int]
+    epoch: int
+
+
+class TrainingDecoder(Protocol):
+    """A renderer of random crops (`engine.decode.random_crops`), with the recipe's side, depth and rotation.
+
+    The recipe's own resize and crop do not apply. Rows fail as under `Decoder`, and a row's pixels depend on
+    the epoch, not on its batch.
+    """
+
+    name: str
+
+    def stream(self, source: "ImageSource", batches: Iterable[TrainingBatch]) -> Iterator[DecodedBatch]:
+        """Decode batches in order, reading ahead by at most `READ_AHEAD` batches; see `Decoder.stream`."""
+        ...
+
+    def close(self) -> None:
+        """Release threads and device memory; may be called twice."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None:
+        """Close."""
+        ...

@@ -1,4 +1,4 @@
-"""A decoder that renders row by row in a pool of threads; `reference` and `turbo` are instances of it."""
+"""Rendering row by row in a pool of threads; the decoders `reference` and `turbo` work so."""
 
 import time
 from collections import deque
@@ -22,6 +22,8 @@ from engine.recipes import Recipe
 #: (file, header, recipe) -> uint8 [side, side, 3], and whether the reference renderer was needed as a
 #: fallback.
 Render = Callable[[bytes, Header, Recipe], tuple[np.ndarray, bool]]
+#: The same of (row, file, header), for a renderer that knows the recipe.
+RowRender = Callable[[int, bytes, Header], tuple[np.ndarray, bool]]
 
 #: Rows of one task of the pool: enough to make its overhead small, few enough to balance the load.
 _ROWS_A_TASK = 4
@@ -39,29 +41,31 @@ class _RowResult:
     first_frame: bool = False
 
 
-class ThreadedDecoder:
-    """Decoder of rows in threads, with batches in order.
+class RowPool:
+    """Threads that render rows, with batches in order.
 
     Args:
-        name: of the decoder, part of the FeatureKey.
-        render: renders one image; called from several threads at once.
+        name: of the decoder, for its threads.
         recipe: to render.
         device: of the pixels; uploads to CUDA go through pinned memory.
         threads: of the pool.
     """
 
-    def __init__(self, name: str, render: Render, recipe: Recipe, *, device: str, threads: int) -> None:
-        self.name = name
-        self._render, self._recipe, self._device = render, recipe, device
-        self._threads = threads
+    def __init__(self, name: str, recipe: Recipe, *, device: str, threads: int) -> None:
+        self._recipe, self._device, self._threads = recipe, device, threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"embank-{name}")
 
-    def stream(self, source: ImageSource, batches: Iterable[Sequence[int]]) -> Iterator[DecodedBatch]:
-        """See `engine.decode.protocol.Decoder.stream`."""
+    def stream(
+        self, source: ImageSource, batches: Iterable[tuple[Sequence[int], RowRender]]
+    ) -> Iterator[DecodedBatch]:
+        """Render batches of rows, one renderer a batch, as `engine.decode.protocol.Decoder.stream` does.
+
+        A renderer is called from several threads at once.
+        """
         pending: deque[_Pending] = deque()
         try:
-            for rows in batches:
-                pending.append(self._start(source, rows))
+            for rows, render in batches:
+                pending.append(self._start(source, rows, render))
                 if len(pending) > READ_AHEAD:
                     yield pending.popleft().wait(self._device, self._threads)
             while pending:
@@ -75,36 +79,37 @@ class ThreadedDecoder:
         self._pool.shutdown(wait=True, cancel_futures=True)
         isolated_process.children.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def _start(self, source: ImageSource, rows: Sequence[int]) -> "_Pending":
+    def _start(self, source: ImageSource, rows: Sequence[int], render: RowRender) -> "_Pending":
         side = self._recipe.side
         pixels = runtime.host_buffer((len(rows), side, side, 3), torch.uint8, self._device)
         slots = pixels.numpy()
         tasks = [
             self._pool.submit(
-                self._render_rows, source, rows, slots, range(i, min(i + _ROWS_A_TASK, len(rows)))
+                self._render_rows, source, rows, render, slots, range(i, min(i + _ROWS_A_TASK, len(rows)))
             )
             for i in range(0, len(rows), _ROWS_A_TASK)
         ]
         return _Pending(rows, pixels, tasks)
 
     def _render_rows(
-        self, source: ImageSource, rows: Sequence[int], slots: np.ndarray, slots_of_task: range
+        self,
+        source: ImageSource,
+        rows: Sequence[int],
+        render: RowRender,
+        slots: np.ndarray,
+        slots_of_task: range,
     ) -> list[_RowResult]:
-        return [self._render_row(source, rows[slot], slots[slot], slot) for slot in slots_of_task]
+        return [self._render_row(source, rows[slot], render, slots[slot], slot) for slot in slots_of_task]
 
-    def _render_row(self, source: ImageSource, row: int, out: np.ndarray, slot: int) -> _RowResult:
+    def _render_row(
+        self, source: ImageSource, row: int, render: RowRender, out: np.ndarray, slot: int
+    ) -> _RowResult:
         size, start = 0, time.perf_counter()
         try:
             data = source.read(row)
             size = len(data)
             header = sniff(data, self._recipe, source.limits)
-            pixels, fallback = self._render(data, header, self._recipe)
+            pixels, fallback = render(row, data, header)
         except BadImage as failure:
             out[...] = 0
             # Without the traceback, which would keep the file's bytes in memory.
@@ -112,6 +117,41 @@ class ThreadedDecoder:
         # numpy copies in this thread, while torch would use its own threads.
         np.copyto(out, pixels)
         return _RowResult(slot, None, fallback, size, time.perf_counter() - start, header.frames > 1)
+
+
+class ThreadedDecoder:
+    """Decoder of rows in threads, with batches in order.
+
+    Args:
+        name: of the decoder, part of the FeatureKey.
+        render: renders one image; called from several threads at once.
+        recipe: to render.
+        device: of the pixels; uploads to CUDA go through pinned memory.
+        threads: of the pool.
+    """
+
+    def __init__(self, name: str, render: Render, recipe: Recipe, *, device: str, threads: int) -> None:
+        self.name = name
+        self._render, self._recipe = render, recipe
+        self._pool = RowPool(name, recipe, device=device, threads=threads)
+
+    def stream(self, source: ImageSource, batches: Iterable[Sequence[int]]) -> Iterator[DecodedBatch]:
+        """See `engine.decode.protocol.Decoder.stream`."""
+
+        def render(row: int, data: bytes, header: Header) -> tuple[np.ndarray, bool]:
+            return self._render(data, header, self._recipe)
+
+        return self._pool.stream(source, ((rows, render) for rows in batches))
+
+    def close(self) -> None:
+        """See `RowPool.close`."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)

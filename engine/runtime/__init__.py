@@ -20,7 +20,15 @@ from engine.runtime.devices import (
     toolkit_versions,
     usable_cores,
 )
-from engine.runtime.flags import autocast, exact_flags, fix_flags, float32_products, plain_flags
+from engine.runtime.flags import (
+    autocast,
+    exact_flags,
+    fix_flags,
+    float32_products,
+    mixed_precision,
+    plain_flags,
+    private_generators,
+)
 from engine.runtime.settings import Runtime
 from engine.runtime.streams import (
     DeviceEvent,
@@ -60,9 +68,11 @@ __all__ = [
     "float32_products",
     "free_device_bytes",
     "host_buffer",
+    "mixed_precision",
     "peak_device_bytes",
     "placed",
     "plain_flags",
+    "private_generators",
     "release_cached",
     "side_stream",
     "synchronize",

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from engine.runtime.devices import device_number
 from engine.runtime.settings import Runtime
 
 
@@ -11,13 +12,30 @@ def autocast(runtime: Runtime) -> Iterator[None]:
     """Run the body in inference mode, with mixed precision unless the runtime's precision is fp32."""
     import torch
 
+    with torch.inference_mode(), mixed_precision(runtime):
+        yield
+
+
+@contextlib.contextmanager
+def mixed_precision(runtime: Runtime) -> Iterator[None]:
+    """Run the body with mixed precision, unless the runtime's precision is fp32; gradients may be taken."""
+    import torch
+
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.precision)
-    with torch.inference_mode():
-        if dtype is None:
+    if dtype is None:
+        yield
+    else:
+        with torch.autocast(runtime.torch_device.type, dtype=dtype):
             yield
-        else:
-            with torch.autocast(runtime.torch_device.type, dtype=dtype):
-                yield
+
+
+@contextlib.contextmanager
+def private_generators(runtime: Runtime) -> Iterator[None]:
+    """Restore torch's global random generators, of the CPU and of the runtime's device, after the body."""
+    import torch
+
+    with torch.random.fork_rng(devices=[device_number(runtime.device)] if runtime.on_cuda else []):
+        yield
 
 
 def fix_flags(runtime: Runtime) -> dict[str, int | bool]:

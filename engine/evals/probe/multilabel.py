@@ -170,8 +170,8 @@ def probe_findings(
         Refused: not one finding can be probed.
     """
     clock, select = Clock(), options.select or "auroc"
-    tasks = [_task(target, shared_parts) for target in targets]
-    unfit = {task.name: reason for task in tasks if (reason := _cannot(task))}
+    tasks = [finding_task(target, shared_parts) for target in targets]
+    unfit = {task.name: reason for task in tasks if (reason := unfit_reason(task))}
     able = [task for task in tasks if task.name not in unfit]
     matrix = together(targets)[:, [task.name not in unfit for task in tasks]]
     moments = Scaler.of(features, shared_parts.train) if options.standardise else None
@@ -211,7 +211,7 @@ def probe_findings(
     return FindingsResult(tuple(results), notes_on_all, clock.seconds, tuple(targets), shared_parts.test)
 
 
-def _task(target: Target, shared_parts: Parts) -> Task:
+def finding_task(target: Target, shared_parts: Parts) -> Task:
     """Return a finding as a task, with the rows of each part that it does not mask."""
     rows = {part: getattr(shared_parts, part) for part in ("train", "val", "test")}
     unmasked = {part: own[target.codes[own] >= 0] for part, own in rows.items()}
@@ -225,7 +225,7 @@ def _task(target: Target, shared_parts: Parts) -> Task:
     )
 
 
-def _cannot(task: Task) -> str:
+def unfit_reason(task: Task) -> str:
     """Return why a finding cannot be learnt or tested, or ""."""
     for part, needed in (("train", 2), ("val", 1), ("test", 1)):
         rows = getattr(task.parts, part)

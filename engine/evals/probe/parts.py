@@ -335,7 +335,7 @@ def _look(
     unseen = held["test"] - held["train"] - held["val"]
     for classes, sentence in (
         (held["val"] - held["train"], "Train has no image of {}, which validation has: wrong there"),
-        (held["train"] - held["val"], "Validation has no image of {}: C is chosen without"),
+        (held["train"] - held["val"], "Validation has no image of {}: the choice is made without"),
         (held["train"] - held["test"], "Test has no image of {}: means over classes leave it out"),
         (unseen, "Test has images of {}, but no part trained on has: they count as wrong"),
     ):
