@@ -13,6 +13,7 @@ from engine.commands import (
     datasets,
     embed,
     fewshot,
+    finetune,
     invariance,
     knn,
     machine,
@@ -46,6 +47,7 @@ command(app, rich_help_panel=STORE)(embed.embed)
 command(app, rich_help_panel=EVALUATE)(fewshot.fewshot)
 command(app, rich_help_panel=EVALUATE)(knn.knn)
 command(app, rich_help_panel=EVALUATE)(probe.probe)
+command(app, rich_help_panel=EVALUATE)(finetune.finetune)
 command(app, rich_help_panel=EVALUATE)(search.search)
 command(app, rich_help_panel=EVALUATE)(saliency.saliency)
 command(app, rich_help_panel=EVALUATE)(invariance.invariance)

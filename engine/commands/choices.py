@@ -71,6 +71,11 @@ class ClassWeight(StrEnum):
     balanced = "balanced"
 
 
+class Schedule(StrEnum):
+    cosine = "cosine"
+    constant = "constant"
+
+
 class Uncertain(StrEnum):
     ignore = "ignore"
     zeros = "zeros"

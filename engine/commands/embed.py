@@ -10,7 +10,9 @@ from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, Options, 
 from engine.commands.options import (
     AllowOutside,
     AnyPrecision,
+    BankOut,
     Device,
+    EmbedBatch,
     Json,
     ManifestPath,
     MaxFailed,
@@ -121,12 +123,7 @@ class Machine(Options):
     device: Device = "auto"
     precision: AnyPrecision = Precision.auto
     decoder: Annotated[Decoder, option(MACHINE, help="Decoder of the images.")] = Decoder.auto
-    batch_size: Annotated[
-        int | None,
-        option(
-            MACHINE, "--batch-size", min=1, help="Images a batch.", show_default="256 on CUDA, 32 on the CPU"
-        ),
-    ] = None
+    batch_size: EmbedBatch = None
     threads: Threads = None
     compile: Annotated[
         bool, option(MACHINE, "--compile", help="Compile the backbone with torch.compile.")
@@ -138,14 +135,7 @@ class Machine(Options):
 class Output(Options):
     """Options for files and printing."""
 
-    bank: Annotated[
-        str,
-        option(
-            OUTPUT,
-            metavar="BANK",
-            help="Directory of the bank, or its URL (s3://, gs://, az://); made if absent.",
-        ),
-    ]
+    bank: BankOut
     chunk_rows: Annotated[
         int | None,
         option(

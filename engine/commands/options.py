@@ -12,7 +12,17 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_click_type
 
-from engine.commands.choices import Backend, BatchNorm, Distance, Mode, Precision, Uncertain
+from engine.commands.choices import (
+    Backend,
+    BatchNorm,
+    Blank,
+    ClassWeight,
+    Distance,
+    Mode,
+    Precision,
+    Select,
+    Uncertain,
+)
 from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, option
 
 
@@ -123,6 +133,23 @@ Split = Annotated[
 ]
 TrainSplit = Annotated[str, option(WHAT, "--train-split", metavar="SPLIT", help="Split to train on.")]
 TestSplit = Annotated[str, option(WHAT, "--test-split", metavar="SPLIT", help="Split to test on.")]
+ValSplit = Annotated[
+    str, option(WHAT, "--val-split", metavar="SPLIT", help="Split to validate on: C, or weights, are chosen.")
+]
+ValFraction = Annotated[
+    float,
+    option(
+        WHAT,
+        "--val-fraction",
+        help="Share of the train patients to validate on, if no split is for that.",
+    ),
+]
+Holdout = Annotated[
+    bool, option(WHAT, "--holdout", help="No test split: hold out a fifth of the train patients.")
+]
+MultiLabel = Annotated[
+    bool, option(WHAT, "--multi-label", help="The columns are findings: learn all of them in one run.")
+]
 FromFile = Annotated[
     Path | None,
     option(WHAT, "--from-file", metavar="FILE", help="The published file, downloaded by other means."),
@@ -190,6 +217,26 @@ UncertainLabels = Annotated[Uncertain | None, _uncertain(*Uncertain)]
 UncertainFindings = Annotated[
     Uncertain | None,
     _uncertain(Uncertain.ignore, Uncertain.zeros, Uncertain.ones, show_default="ignore; zeros as-published"),
+]
+BlankFindings = Annotated[
+    Blank | None,
+    option(
+        PROTOCOL, "--blank", help="Treatment of empty findings.", show_default="ignore; zeros as-published"
+    ),
+]
+SelectScore = Annotated[
+    Select | None,
+    option(
+        PROTOCOL,
+        "--select",
+        metavar="SCORE",
+        help="Validation score that decides: accuracy, mean-per-class, auroc or log-loss.",
+        show_default="accuracy; auroc with --multi-label",
+    ),
+]
+ClassWeightOption = Annotated[
+    ClassWeight,
+    option(PROTOCOL, "--class-weight", help="balanced gives every class the same weight."),
 ]
 Bootstrap = Annotated[
     int,
@@ -262,6 +309,14 @@ Scheduler = Annotated[
     option(MACHINE, "--scheduler", metavar="ADDRESS", help="dask scheduler whose workers share the work."),
 ]
 
+
+def _batch_size(usual: str) -> Any:
+    return option(MACHINE, "--batch-size", min=1, help="Images a batch.", show_default=usual)
+
+
+EmbedBatch = Annotated[int | None, _batch_size("256 on CUDA, 32 on the CPU")]
+TrainBatch = Annotated[int | None, _batch_size("64; 16 for DenseNets, as published")]
+
 # --- output -----------------------------------------------------------------------------------------
 
 
@@ -269,6 +324,15 @@ def _out(metavar: str, **settings: Any) -> Any:
     return option(OUTPUT, "--out", "-o", metavar=metavar, help="Output path; see above.", **settings)
 
 
+BankOut = Annotated[
+    str,
+    option(
+        OUTPUT,
+        "--bank",
+        metavar="BANK",
+        help="Directory of the bank, or its URL (s3://, gs://, az://); made if absent.",
+    ),
+]
 ManifestOut = Annotated[Path, _out("FILE")]
 TableOut = Annotated[Path, _out("FILE")]
 NewBank = Annotated[Path, _out("NEW")]

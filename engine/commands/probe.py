@@ -1,27 +1,34 @@
 """`embank probe`: logistic regression on frozen features."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from engine.commands.checking import check_output
-from engine.commands.choices import Backend, Blank, ClassWeight, Mode, Select
-from engine.commands.declaring import PROTOCOL, WHAT, Options, option
+from engine.commands.choices import Backend, ClassWeight, Mode
+from engine.commands.declaring import PROTOCOL, Options, option
 from engine.commands.options import (
     BankPath,
+    BlankFindings,
     Bootstrap,
+    ClassWeightOption,
     Device,
     Force,
+    Holdout,
     Json,
     LabelColumns,
     MaybeFile,
     Models,
     ModeOption,
+    MultiLabel,
     Scheduler,
     Seed,
+    SelectScore,
     SolverBackend,
     TestSplit,
     TrainSplit,
     UncertainFindings,
+    ValFraction,
+    ValSplit,
     Workers,
 )
 from engine.commands.processes import executor_of, threads_of_each
@@ -38,26 +45,12 @@ class What(Options):
 
     model: Models
     label: LabelColumns = None
-    multi_label: Annotated[
-        bool,
-        option(WHAT, "--multi-label", help="The columns are findings: learn all of them in one run."),
-    ] = False
+    multi_label: MultiLabel = False
     train_split: TrainSplit = "train"
-    val_split: Annotated[str, option(WHAT, "--val-split", metavar="SPLIT", help="Split to choose C on.")] = (
-        "val"
-    )
+    val_split: ValSplit = "val"
     test_split: TestSplit = "test"
-    val_fraction: Annotated[
-        float,
-        option(
-            WHAT,
-            "--val-fraction",
-            help="Share of the train patients to choose C on, if no split is for that.",
-        ),
-    ] = 0.2
-    holdout: Annotated[
-        bool, option(WHAT, "--holdout", help="No test split: hold out a fifth of the train patients.")
-    ] = False
+    val_fraction: ValFraction = 0.2
+    holdout: Holdout = False
 
 
 class Protocol(Options):
@@ -65,10 +58,7 @@ class Protocol(Options):
 
     mode: ModeOption = Mode.default
     uncertain: UncertainFindings = None
-    blank: Annotated[
-        Blank | None,
-        option(PROTOCOL, help="Treatment of empty findings.", show_default="ignore; zeros as-published"),
-    ] = None
+    blank: BlankFindings = None
     c_min: Annotated[
         float, option(PROTOCOL, "--c-min", help="Smallest inverse regularisation C; it regularises most.")
     ] = 1e-5
@@ -77,15 +67,7 @@ class Protocol(Options):
         option(PROTOCOL, "--c-max", help="Largest inverse regularisation C; 1/C is weight decay."),
     ] = 1e6
     values: Annotated[int, option(PROTOCOL, help="Values of C tried, evenly spaced in log C.")] = 45
-    select: Annotated[
-        Select | None,
-        option(
-            PROTOCOL,
-            metavar="SCORE",
-            help="Validation score that chooses C: accuracy, mean-per-class, auroc or log-loss.",
-            show_default="accuracy; auroc with --multi-label",
-        ),
-    ] = None
+    select: SelectScore = None
     standardise: Annotated[
         bool,
         option(
@@ -94,10 +76,7 @@ class Protocol(Options):
             help="By mean and deviation of the rows fitted; --no-standardise keeps features unscaled.",
         ),
     ] = True
-    class_weight: Annotated[
-        ClassWeight,
-        option(PROTOCOL, "--class-weight", help="balanced gives every class the same weight."),
-    ] = ClassWeight.none
+    class_weight: ClassWeightOption = ClassWeight.none
     low_shot: Annotated[
         str | None,
         option(
@@ -191,10 +170,8 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
     mode, seed, uncertain, blank = protocol.mode, protocol.seed, protocol.uncertain, protocol.blank
     policies = None
     if what.multi_label or uncertain or blank:
-        # In the study uncertain cells became 0, like blank ones.
-        usual: Literal["zeros", "ignore"] = "zeros" if mode is Mode.as_published else "ignore"
-        words: tuple[Any, Any] = (uncertain.value if uncertain else usual, blank.value if blank else usual)
-        policies = Policies(*words)
+        words: tuple[Any, Any] = (uncertain and uncertain.value, blank and blank.value)
+        policies = Policies.of(mode.value, *words)
     return BankProbe(
         labels=tuple(what.label or ("label",)),
         multi_label=what.multi_label,

@@ -26,6 +26,7 @@ and reasons where they are undefined) and `predictions()` of single images:
 | `fewshot` | prototypes on arrays | `fewshot(features, labels, Protocol(...), *, groups, ok, ...)` |
 | `knn` | neighbours on arrays | `knn(features, labels, KnnOptions(...), *, train, test, groups, ok)` |
 | `probe` | linear probe on arrays | `probe(features, labels, *, train, test, options=ProbeOptions(...))` |
+| `finetune` | backbones trained on | `finetune(manifest, models, bank, FinetuneOptions(...), *, ...)` |
 | `invariance` | invariances, from a bank | `invariance(bank, model, InvarianceOptions(transforms=...))` |
 | `saliency` | occlusion maps, from a bank | `saliency(bank, model, SaliencyOptions(...), *, device, ...)` |
 | `search` | an image's neighbours in a bank | `search(bank, model, *, image, image_id, k, ...)` |
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from engine.evals.common.torch_dataset import TorchDataset as TorchDataset
     from engine.evals.fewshot.evaluate import fewshot as fewshot
     from engine.evals.fewshot.options import Protocol as Protocol
+    from engine.evals.finetune.bank import finetune as finetune
+    from engine.evals.finetune.options import FinetuneOptions as FinetuneOptions
     from engine.evals.invariance.bank import invariances_from_bank as invariance
     from engine.evals.invariance.options import InvarianceOptions as InvarianceOptions
     from engine.evals.neighbours.knn import KnnOptions as KnnOptions
@@ -72,6 +75,7 @@ __all__ = [
     "EmbankError",
     "FeatureSet",
     "Features",
+    "FinetuneOptions",
     "InvarianceOptions",
     "KnnOptions",
     "Manifest",
@@ -84,6 +88,7 @@ __all__ = [
     "embed",
     "evaluate",
     "fewshot",
+    "finetune",
     "invariance",
     "knn",
     "models",
@@ -99,6 +104,7 @@ _HOMES = {
     "EmbankError": ("stores.errors", "EmbankError"),
     "FeatureSet": ("stores.bank.reader", "FeatureSet"),
     "Features": ("engine.evals.common.features", "Features"),
+    "FinetuneOptions": ("engine.evals.finetune.options", "FinetuneOptions"),
     "InvarianceOptions": ("engine.evals.invariance.options", "InvarianceOptions"),
     "KnnOptions": ("engine.evals.neighbours.knn", "KnnOptions"),
     "Manifest": ("stores.manifest.manifest", "Manifest"),
@@ -109,6 +115,7 @@ _HOMES = {
     "embed": ("engine.embed.run", "embed"),
     "evaluate": ("engine.evals.catalogue", "evaluate"),
     "fewshot": ("engine.evals.fewshot.evaluate", "fewshot"),
+    "finetune": ("engine.evals.finetune.bank", "finetune"),
     "invariance": ("engine.evals.invariance.bank", "invariances_from_bank"),
     "knn": ("engine.evals.neighbours.knn", "knn"),
     "probe": ("engine.evals.probe.evaluate", "probe"),

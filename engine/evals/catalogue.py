@@ -49,6 +49,7 @@ EVALUATIONS = {
         Evaluation(
             "multiview", "engine.evals.invariance.multiview", classifies=False, recorded_as="invariance"
         ),
+        Evaluation("finetune", "engine.evals.finetune.evaluate", opens_images=True),
         Evaluation("saliency", "engine.evals.saliency.evaluate", classifies=False, opens_images=True),
     )
 }

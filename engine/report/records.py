@@ -20,9 +20,9 @@ _RESULTS: Mapping[str, tuple[str, ...]] = {
     "fewshot": ("accuracy",),
     "knn": ("test.accuracy",),
     "probe": ("test.accuracy", "test.auroc"),
+    "finetune": ("test.accuracy", "test.auroc"),
     "invariance": ("cosine",),
     "saliency": ("mean",),
-    "finetune": ("test.accuracy", "test.auroc"),
     "embed": ("ok",),
     "audit": ("pairs",),
     "relabel": ("named",),
@@ -67,7 +67,8 @@ def result_of(record: RunRecord) -> Result:
     plain = {leaf.metric: leaf for leaf in leaves(record.metrics) if not leaf.item}
     numbers = {name: leaf for name, leaf in plain.items() if _is_number(leaf.value)}
     names = _RESULTS.get(record.kind, tuple(numbers))
-    if record.kind in ("probe", "finetune") and record.asked.get("multi_label"):
+    several = record.asked.get("multi_label") if record.kind == "probe" else record.asked.get("findings")
+    if record.kind in ("probe", "finetune") and several:
         names = ("test.auroc",)
     name = next((name for name in names if name in numbers), next((n for n in names if n in plain), ""))
     leaf = plain.get(name)

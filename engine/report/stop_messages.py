@@ -41,6 +41,7 @@ KEPT: Mapping[str, str] = {
     "search": _EVALUATION,
     "invariance": "Features of finished views are kept; run the same command to resume.",
     "saliency": "Finished maps, and the places of the last one, are kept; run the same command to resume.",
+    "finetune": "The last checkpoint and finished weights are kept; run the same command to resume.",
     "records ls": _READS,
     "records show": _READS,
     "records export": "The file is written in one step, the last: run the same command again.",

@@ -33,14 +33,14 @@ SOME_OF: dict[str, type[StrEnum]] = {
 REPEATED = {
     "--id": {"saliency"},
     "--k": {"knn"},
-    "--label": {"probe"},
-    "--model": {"embed", "fewshot", "knn", "probe", "bank relabel"},
+    "--label": {"finetune", "probe"},
+    "--model": {"embed", "fewshot", "finetune", "knn", "probe", "bank relabel"},
 }
 #: Options that are something else in these commands: columns of a table, votes, a file for each model.
 OTHERWISE = {
     "--id": {"manifest table"},
     "--split": {"manifest table"},
-    "--weights": {"embed", "knn"},
+    "--weights": {"embed", "finetune", "knn"},
 }
 
 

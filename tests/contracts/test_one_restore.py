@@ -25,8 +25,13 @@ MAKERS = {
 }
 #: What only whoever makes a new feature, or reads files that are no feature's, needs: the commands of these.
 COMMANDS = ("EmbedOptions", "Limits", "ImageSource", "Provenance")
-#: Not the encoder, but a network of its own for windows of an image; its model comes from `spec_of`.
-ACCEPTED = {("engine/evals/saliency/occluder.py", "load")}
+#: Not the encoder, but a network of its own for windows of an image; its model comes from `spec_of`. And
+#: images that are trained and tested on, which no feature is compared with.
+ACCEPTED = {
+    ("engine/evals/saliency/occluder.py", "load"),
+    ("engine/evals/finetune/examine.py", "make_decoder"),
+    ("engine/evals/finetune/evaluate.py", "decoder_name"),
+}
 
 
 def copies(source: str, makers: frozenset[str] = frozenset(MAKERS)) -> set[str]:

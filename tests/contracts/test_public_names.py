@@ -51,7 +51,9 @@ def test_a_name_is_what_a_type_checker_takes_it_for(name: str) -> None:
 
 
 def test_the_docstring_has_every_name() -> None:
-    options = {"InvarianceOptions", "KnnOptions", "ProbeOptions", "Protocol", "SaliencyOptions"}
+    options = {
+        "FinetuneOptions", "InvarianceOptions", "KnnOptions", "ProbeOptions", "Protocol", "SaliencyOptions",
+    }  # fmt: skip
     rows = [line.split("|")[1] for line in embank.__doc__.splitlines() if line.startswith("|")][2:]
     assert {word for row in rows for word in row.replace("`", "").replace(",", "").split()} == (
         set(embank.__all__) - options - {"__version__"}

@@ -76,11 +76,13 @@ class State:
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> "State":
         """Read what `to_dict` returned."""
-        stopping = dict(body["stopping"])
-        infinite = {"best": -inf, "best_loss": inf}
+        stopping: dict[str, Any] = dict(body["stopping"])
+        for name, infinite in (("best", -inf), ("best_loss", inf)):
+            if stopping[name] is None:
+                stopping[name] = infinite
         return cls(
             body["step"],
-            Stopping(**{n: infinite[n] if v is None else v for n, v in stopping.items()}),
+            Stopping(**stopping),
             Curve.from_dict(body["curve"]),
             body["loss_total"],
             body["loss_count"],

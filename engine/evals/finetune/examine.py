@@ -125,4 +125,3 @@ def nothing_decodable(part: str, failures: dict[int, BadImage]) -> Refused:
         "Images are trained and tested on",
         "check the files with `embank manifest check`, and say where they are with --root",
     )
-

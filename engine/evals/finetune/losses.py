@@ -43,7 +43,9 @@ class Loss:
     weights: torch.Tensor
 
     @classmethod
-    def of(cls, codes: NDArray[np.integer], classes: int, train: NDArray[np.intp], kind: ClassWeight) -> "Loss":
+    def of(
+        cls, codes: NDArray[np.integer], classes: int, train: NDArray[np.intp], kind: ClassWeight
+    ) -> "Loss":
         """Make a loss.
 
         Args:

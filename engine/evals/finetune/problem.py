@@ -1,5 +1,6 @@
 """What a finetuning learns, and from which rows: the same targets and parts as a probe's."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,13 +8,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import Refused
 from engine.evals.finetune.options import FinetuneOptions
 from engine.evals.probe.multilabel import Unfit, finding_task, unfit_reason
 from engine.evals.probe.options import Policies
 from engine.evals.probe.parts import Columns, Parts, parts
 from engine.evals.probe.targets import Target, classes_of, finding_of, together
 from engine.evals.probe.task import Task
-from engine.errors import Refused
 from stores.manifest.manifest import Manifest
 from stores.manifest.text import clean
 
@@ -71,7 +72,9 @@ class Problem:
                 raise _no_finding(unfit)
             return cls(targets, chosen, able, unfit, columns.group, manifest.image_digest, len(ok), True)
         cells = _cells(manifest, label)
-        target = finding_of(label, *cells, options.policies) if options.policies else classes_of(label, *cells)
+        target = (
+            finding_of(label, *cells, options.policies) if options.policies else classes_of(label, *cells)
+        )
         chosen = parts(columns, target.codes, ok, options.splits, target.classes)
         task = Task(target.column, target.classes, target.codes, chosen)
         return cls((target,), chosen, (task,), (), columns.group, manifest.image_digest, len(ok), False)
@@ -101,6 +104,11 @@ class Problem:
     def unseen(self) -> list[int]:
         """Classes that no row trained on has."""
         return [] if self.several else sorted({*range(len(self.tasks[0].classes))} - {*self.known.tolist()})
+
+    def digest(self, rows: NDArray[np.intp]) -> str:
+        """Return the SHA-256 of rows, in order, and their targets."""
+        parts = (rows.astype("<i8"), np.ascontiguousarray(self.codes[rows]).astype("<i8"))
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
     def of_task(self, number: int, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the probabilities of a task's classes, float64 [n, K]; 0 for classes without an output.

@@ -9,8 +9,8 @@ class Stopping:
     """The validations so far, as far as stopping depends on them.
 
     The study's rule: a value strictly below the best one counts, an equal or better one starts the count
-    again, and training stops when it reaches the patience (published code of Anton et al., J. Imaging 2022, 8,
-    320).
+    again, and training stops when it reaches the patience (published code of Anton et al., J. Imaging 2022,
+    8, 320).
 
     Attributes:
         patience: count at which training stops; 0 never stops.

@@ -19,7 +19,7 @@ _WEIGHTS, _MOMENTUM = "weights.", "momentum."
 
 
 class Diverged(EmbankError):
-    """A loss that is not finite: training has ended without a result, and its last sound checkpoint is kept."""
+    """A loss that is not finite: training ended without a result, and its last sound checkpoint is kept."""
 
     exit_code = 1
 
@@ -88,7 +88,7 @@ class Trainer:
             with mixed_precision(self._runtime), _single_values():
                 logits = self.network(images)
             value = self._loss.total(logits, labels) / max(count, 1)
-            self._scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+            self._scaler.scale(value).backward()
             total += value.detach()
         self._scaler.step(self._optimiser)
         self._scaler.update()
@@ -120,6 +120,16 @@ class Trainer:
     def scaler_state(self) -> dict[str, Any]:
         """Return the state of the loss scaling of fp16; empty without it."""
         return dict(self._scaler.state_dict())
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained numbers."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all weights and statistics of the network."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.network.state_dict().values())
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return a copy of all weights and statistics of the network, on the CPU."""

@@ -173,6 +173,15 @@ class Policies:
                     "choose one",
                 )
 
+    @classmethod
+    def of(cls, mode: str, uncertain: Uncertain | None, blank: Blank | None) -> "Policies":
+        """Return policies, those left out as usual: `ignore`, and `zeros` as published.
+
+        In the study uncertain cells became 0, like blank ones.
+        """
+        usual: Literal["zeros", "ignore"] = "zeros" if mode == "as-published" else "ignore"
+        return cls(uncertain or usual, blank or usual)
+
 
 @dataclass(frozen=True)
 class LowShot:
