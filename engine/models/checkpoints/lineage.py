@@ -1,23 +1,32 @@
 """The lineage of finetuned weights: what they were trained from, with what, kept in their own file.
 
-It is one text, JSON, in the metadata of a safetensors file under `embank.lineage`, where any reader of the
-format finds it. Nothing here needs torch.
+It is the member `lineage` of the JSON document that embank's safetensors files have in their metadata under
+`embank`, where any reader of the format finds it. Nothing here needs torch.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from engine.errors import WeightsError
 from engine.models.checkpoints.files import weights_error
 from stores.json_types import Json, JsonObject
 from stores.manifest.uri_policy import plain
 
-#: Key of the lineage among the metadata of a safetensors file.
-KEY = "embank.lineage"
-_TEXTS = ("base", "base_weights_source", "base_weights_sha256", "manifest_digest")
+#: Key of embank's document in the metadata of a safetensors file (the only one: several have no fixed order,
+#: and equal weights are to be equal files), and the member with the lineage.
+KEY, MEMBER = "embank", "lineage"
+_TEXTS = (
+    "base",
+    "architecture",
+    "base_weights_source",
+    "base_weights_sha256",
+    "manifest_digest",
+    "image_digest",
+    "label",
+)
 _OBJECTS = ("options", "recipe", "base_lineage")
 
 
@@ -26,10 +35,12 @@ class Lineage:
     """What finetuned weights were trained from.
 
     Attributes:
-        base: slug of the model that was finetuned.
+        base, architecture: of the model that was finetuned: slug and canonical name.
         base_weights_source, base_weights_sha256: origin of its weights in words, and their SHA-256, as in a
             `ModelSpec`.
-        manifest_digest: of the images and labels.
+        manifest_digest, image_digest: of images and labels, and of the images alone.
+        label: column with the classes, or the columns with findings.
+        classes: of the head's outputs, in their order.
         options: of the finetuning.
         step: updates after which these weights were taken.
         seed: of the head, the order of the images and their crops.
@@ -38,9 +49,13 @@ class Lineage:
     """
 
     base: str
+    architecture: str
     base_weights_source: str
     base_weights_sha256: str
     manifest_digest: str
+    image_digest: str
+    label: str
+    classes: tuple[str, ...]
     options: Mapping[str, Json] = field(hash=False)
     step: int
     seed: int
@@ -48,8 +63,8 @@ class Lineage:
     base_lineage: Mapping[str, Json] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> JsonObject:
-        """Return all fields."""
-        return cast(JsonObject, asdict(self))
+        """Return all fields as JSON values."""
+        return cast(JsonObject, {**asdict(self), "classes": list(self.classes)})
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata of a safetensors file with these weights; equal lineages give equal bytes.
@@ -57,7 +72,7 @@ class Lineage:
         Raises:
             ValueError: a number is not finite, which JSON cannot say.
         """
-        return {KEY: json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)}
+        return {KEY: json.dumps({MEMBER: self.to_dict()}, sort_keys=True, allow_nan=False)}
 
     @property
     def in_words(self) -> str:
@@ -82,9 +97,11 @@ class Lineage:
         for name in _OBJECTS:
             if not isinstance(body.get(name, {}), Mapping):
                 raise ValueError(f"{name} is no object")
-        if "options" not in body:
-            raise ValueError("options are missing")
-        return cls(**{name: body[name] for name in cls.__dataclass_fields__ if name in body})  # type: ignore[arg-type]
+        classes = body.get("classes")
+        if "options" not in body or not isinstance(classes, list):
+            raise ValueError("options or classes are missing")
+        known: dict[str, Any] = {name: body[name] for name in cls.__dataclass_fields__ if name in body}
+        return cls(**{**known, "classes": tuple(map(str, classes))})
 
 
 def lineage_of(path: Path) -> Lineage | None:
@@ -95,11 +112,10 @@ def lineage_of(path: Path) -> Lineage | None:
     Raises:
         WeightsError: its lineage cannot be understood.
     """
-    text = _metadata(path).get(KEY)
-    if text is None:
-        return None
     try:
-        return Lineage.from_dict(json.loads(text))
+        document: Json = json.loads(_metadata(path).get(KEY, "{}"))
+        body = document.get(MEMBER) if isinstance(document, dict) else None
+        return None if body is None else Lineage.from_dict(body)
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
 

@@ -27,9 +27,13 @@ from tests.studies import make_study
 SLUG = "torchvision/shufflenet_v2_x0_5"
 LINEAGE = Lineage(
     base=SLUG,
+    architecture=SLUG,
     base_weights_source="published by torchvision",
     base_weights_sha256="ab" * 32,
     manifest_digest="cd" * 32,
+    image_digest="ef" * 32,
+    label="label",
+    classes=("c0", "c1"),
     options={"mode": "default", "lr": 0.01, "class_weights": None, "crop": {"area": [0.08, 1.0]}},
     step=400,
     seed=7,
@@ -55,7 +59,7 @@ def finetuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_any_reader_of_the_format_finds_it(finetuned: Path) -> None:
     with safe_open(finetuned, framework="pt") as file:
-        body = json.loads(file.metadata()["embank.lineage"])
+        body = json.loads(file.metadata()["embank"])["lineage"]
     assert (body["base"], body["step"], body["seed"]) == (SLUG, 400, 7)
     assert body["options"]["crop"] == {"area": [0.08, 1.0]}
     assert lineage_of(finetuned) == LINEAGE
@@ -100,6 +104,8 @@ def test_models_show_prints_it(finetuned: Path) -> None:
 
 def test_weights_without_lineage_have_none(tmp_path: Path) -> None:
     plain = _save(tmp_path, {"format": "pt"})
+    converted = _save(tmp_path, {KEY: '{"model": "byol"}'}, "converted.safetensors")
+    assert resolve(SLUG, weights=converted).lineage is None
     torch.save(_body().state_dict(), tmp_path / "w.pth")
     assert resolve(SLUG, weights=plain).lineage is None
     assert resolve(SLUG, weights=tmp_path / "w.pth").lineage is None
@@ -110,15 +116,16 @@ def test_weights_without_lineage_have_none(tmp_path: Path) -> None:
     "text",
     [
         "{",
-        "[]",
-        "{}",
+        '{"lineage": []}',
+        '{"lineage": {}}',
         "[" * 100_000,
-        json.dumps({**LINEAGE.to_dict(), "step": "400"}),
-        json.dumps({**LINEAGE.to_dict(), "options": None}),
-        json.dumps({**LINEAGE.to_dict(), "base": 1}),
-        json.dumps({name: value for name, value in LINEAGE.to_dict().items() if name != "options"}),
+        json.dumps({"lineage": {**LINEAGE.to_dict(), "step": "400"}}),
+        json.dumps({"lineage": {**LINEAGE.to_dict(), "options": None}}),
+        json.dumps({"lineage": {**LINEAGE.to_dict(), "base": 1}}),
+        json.dumps({"lineage": {**LINEAGE.to_dict(), "classes": "ab"}}),
+        json.dumps({"lineage": {n: value for n, value in LINEAGE.to_dict().items() if n != "options"}}),
     ],
-    ids=["no JSON", "list", "empty", "deep", "text step", "no options", "base 1", "options missing"],
+    ids=["no JSON", "list", "empty", "deep", "step", "options", "base", "classes", "options missing"],
 )
 def test_a_lineage_that_cannot_be_understood_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="lineage that cannot be understood") as caught:
@@ -129,7 +136,7 @@ def test_a_lineage_that_cannot_be_understood_is_refused(text: str, tmp_path: Pat
 
 
 def test_members_of_later_versions_are_left_out(tmp_path: Path) -> None:
-    body = {**LINEAGE.to_dict(), "of_a_later_version": 1}
+    body = {"lineage": {**LINEAGE.to_dict(), "of_a_later_version": 1}, "more": 1}
     assert lineage_of(_save(tmp_path, {KEY: json.dumps(body)})) == LINEAGE
 
 
@@ -150,7 +157,7 @@ def test_weights_finetuned_with_another_preprocessing_are_refused(tmp_path: Path
 
 
 def test_equal_lineages_give_equal_files(tmp_path: Path) -> None:
-    again = Lineage.from_dict(json.loads(LINEAGE.metadata()[KEY]))
+    again = Lineage.from_dict(json.loads(LINEAGE.metadata()[KEY])["lineage"])
     first, second = (
         _save(tmp_path, a.metadata(), f"{i}.safetensors") for i, a in enumerate((LINEAGE, again))
     )
