@@ -156,6 +156,27 @@ def write_curve(record: RunRecord, out: Path) -> None:
         file.write(table.encode())
 
 
+def scalars(curve: Curve, select: str) -> list[tuple[int, dict[str, float]]]:
+    """Return the step and the scalars of each validation, by their tags in TensorBoard.
+
+    Args:
+        select: score by which the best weights are chosen, a key of `SCORES`.
+    """
+    score = f"score/validation {SCORES.get(select, select)}"
+    return [
+        (
+            point.step,
+            {
+                "loss/train": point.train_loss,
+                "loss/validation": point.val_loss,
+                score: point.val_score,
+                "learning rate": point.lr,
+            },
+        )
+        for point in curve.points
+    ]
+
+
 def draw_learning_curves(records: Sequence[RunRecord]) -> Any:
     """Return the matplotlib figure of `learning_curves_figure`, of at least one record."""
     import matplotlib.pyplot as plt

@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,11 +56,11 @@ class TensorBoardLog:
     """One event file, to which the scalars of steps are appended.
 
     A run that goes on after it was stopped opens a further file in the same folder. TensorBoard then drops
-    what earlier files say of the steps from `step` on, because these are computed again.
+    what earlier files say of the steps from `step` on, because these are written again.
 
     Args:
         folder: of the event files; it and missing parents are made.
-        step: the first step that is still to come; 0 for a new run.
+        step: the first step that will be written.
 
     Raises:
         Refused: as `check_log`. MachineFault: the disk is full or fails.
@@ -123,3 +123,44 @@ class TensorBoardLog:
             "The event files of TensorBoard must be written",
             "free space, or leave the option out, and run the same command again",
         )
+
+
+class RunLogs:
+    """Event files of several runs, a subfolder for each.
+
+    Args:
+        folder: of the subfolders.
+
+    Raises:
+        Refused: as `check_log`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        check_log(folder)
+        self._folder = folder
+        self._logs: dict[str, tuple[TensorBoardLog, int]] = {}
+
+    def show(self, run: str, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Write what is not written yet of a run; at first all of it, so that a resumed run is complete.
+
+        Args:
+            run: name of the subfolder.
+            points: step and scalars of all of the run so far, by rising steps.
+
+        Raises:
+            MachineFault: the disk is full or fails.
+        """
+        log, written = self._logs.get(run) or (TensorBoardLog(self._folder / run), -1)
+        for step, values in points:
+            if step > written:
+                log.add(step, values)
+                written = step
+        self._logs[run] = (log, written)
+
+    def __enter__(self) -> "RunLogs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close all files."""
+        for log, _step in self._logs.values():
+            log.close()

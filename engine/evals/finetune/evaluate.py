@@ -212,7 +212,7 @@ class _Job:
             base_weights_sha256=spec.weights_sha256,
             manifest_digest=manifest.digest,
             image_digest=manifest.image_digest,
-            label=", ".join(target.column for target in self.problem.targets),
+            label=self.problem.label,
             classes=tuple(names),
             options=options,
             step=finished.state.stopping.best_step if self.options.restores_best else finished.state.step,

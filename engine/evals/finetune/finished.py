@@ -54,7 +54,7 @@ class Finished:
             MachineFault: the disk is full or fails; the checkpoint stays, and the same command goes on.
         """
         document: JsonObject = {"lineage": lineage.to_dict()}
-        of_head = {"backbone_sha256": state_sha256(self.backbone), "state": self.state.to_dict()}
+        of_head: JsonObject = {"backbone_sha256": state_sha256(self.backbone), "state": self.state.to_dict()}
         folder.keep(HEAD, self.head, {**document, **of_head})
         folder.keep(WEIGHTS, self.backbone, document)
         folder.remove(CHECKPOINT)
