@@ -194,7 +194,50 @@ def _check_saliency(tables: dict[str, pa.Table], report: dict[str, Any]) -> None
     assert table.column("image_id").to_pylist() == [item["image_id"] for item in report["items"]]
 
 
+#: `invariance_banks` has no splits.
+HELD_OUT = SplitOptions(holdout=True)
+
+
+def _finetune(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.finetune.bank import finetune
+    from engine.evals.finetune.options import FinetuneOptions
+    from engine.runtime import Runtime
+    from tests.engine.evals.invariance_banks import spec
+
+    options = FinetuneOptions(steps=2, batch_size=6, bootstrap=30, splits=HELD_OUT)
+    runtime = Runtime("cpu", "fp32", 1)
+    return finetune(Bank.open(bank).manifest(), [spec()], bank, options, runtime=runtime)[0]
+
+
+def _check_finetune(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    (table,) = tables.values()
+    assert table.num_rows == report["images"]["test"]
+    check_classes(table, report["test"])
+
+
 CASES = {
+    "finetune": Case(
+        {"steps": 2, "batch_size": 6, "bootstrap": 30, "splits": HELD_OUT},
+        [
+            {"steps": 0},
+            {"batch_size": 0},
+            {"lr": float("nan")},
+            {"momentum": 1.0},
+            {"weight_decay": -1.0},
+            {"schedule": "x"},
+            {"select": "x"},
+            {"mode": "x"},
+            {"class_weight": "x"},
+            {"accumulate": 0},
+            {"findings": ("one", "one")},
+            {"mode": "as-published", "schedule": "constant"},
+            {"mode": "as-published", "findings": ("one",)},
+            {"mode": "as-published", "accumulate": 2},
+        ],
+        None,
+        _finetune,
+        _check_finetune,
+    ),
     "probe": Case(
         {"C": (0.01, 0.1, 1.0), "bootstrap": 30},
         [

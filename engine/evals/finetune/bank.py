@@ -119,7 +119,7 @@ def _record(entry: JsonObject, inputs: Inputs, options: FinetuneOptions, runtime
         words = dict.fromkeys(words)
     spec = inputs.spec
     used = Used(
-        feature=spec.slug,
+        feature=inputs.feature,
         title=inputs.title,
         key=inputs.key,
         manifest_digest=manifest.digest,

@@ -24,7 +24,8 @@ class Inputs:
         title: the name shown to users.
         home: the bank.
         label: column with the classes.
-        key: digest of what the bank's feature depends on, if there is one; else None.
+        feature: full name of the bank's feature that the model made; else the slug.
+        key: digest of what that feature depends on; None where there is none.
     """
 
     manifest: Manifest
@@ -32,7 +33,8 @@ class Inputs:
     spec: ModelSpec
     title: str
     home: Place
-    label: str = "label"
+    label: str
+    feature: str
     key: str | None = None
 
     @classmethod
@@ -56,7 +58,9 @@ class Inputs:
         if there is not None:
             refuse_other_labels(there, manifest)
         source = images_listed(manifest, allow_outside=allow_outside)
-        return cls(manifest, source, spec, spec.slug, place(bank), label)
+        made = None if there is None else _feature_of(there, spec)
+        title, feature, key = made or (spec.slug, spec.slug, None)
+        return cls(manifest, source, spec, title, place(bank), label, feature, key)
 
     @classmethod
     def of_feature(cls, source: Source, label: str) -> "Inputs":
@@ -67,8 +71,17 @@ class Inputs:
         """
         bank, feature = source.bank, source.features
         spec, images = spec_of(bank, feature.name), images_of(bank, feature.name)
-        return cls(bank.manifest(), images, spec, feature.title, bank.path, label, source.key)
+        return cls(bank.manifest(), images, spec, feature.title, bank.path, label, feature.name, source.key)
 
     def bank(self) -> Bank:
         """Open the bank, which is made if it is not there."""
         return open_or_create(self.home, self.manifest)
+
+
+def _feature_of(bank: Bank, spec: ModelSpec) -> tuple[str, str, str] | None:
+    """Return title, full name and key of the finished feature that a model made; None without one."""
+    wanted = (spec.slug, spec.weights_sha256, spec.recipe.key_digest)
+    for info in bank.list():
+        if info.sealed and (info.key.model, info.key.weights, info.key.recipe) == wanted:
+            return info.title, info.name, info.key.digest
+    return None

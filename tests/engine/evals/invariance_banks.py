@@ -7,7 +7,7 @@ import pandas as pd
 from PIL import Image
 
 from engine.embed.run import EmbedOptions, embed
-from engine.models import resolve
+from engine.models import ModelSpec, resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.bank.reader import Bank
@@ -25,6 +25,11 @@ def picture(seed: int, side: int = 40, grey: bool = False) -> np.ndarray:
     return np.repeat(values[..., :1], 3, axis=2) if grey else values
 
 
+def spec(recipe: Recipe | None = None) -> ModelSpec:
+    """The model of the bank."""
+    return resolve(MODEL, recipe=recipe or Recipe(size=32, crop=32))
+
+
 def build(root: Path, count: int = 48, *, grey: int = 8, recipe: Recipe | None = None) -> Bank:
     """`count` PNGs, every second patient with two, the first `grey` of them grey; frontals and laterals."""
     images = root / "images"
@@ -40,7 +45,6 @@ def build(root: Path, count: int = 48, *, grey: int = 8, recipe: Recipe | None =
             "view": [("frontal", "lateral")[row % 2] for row in range(count)],
         }
     )
-    spec = resolve(MODEL, recipe=recipe or Recipe(size=32, crop=32))
     manifest = Manifest.from_frame(frame, images)
-    embed(manifest, [spec], root / "bank", runtime=RUNTIME, options=EmbedOptions(decoder="turbo"))
+    embed(manifest, [spec(recipe)], root / "bank", runtime=RUNTIME, options=EmbedOptions(decoder="turbo"))
     return Bank.open(root / "bank")
