@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ModelError, WeightsError
+from engine.errors import ModelError, Refused, WeightsError
 from engine.models.backbones import architecture_cache
 from engine.models.catalog import slugs, suggest
 from engine.models.catalog.entry import Row, Variant
 from engine.models.catalog.families import ROWS
 from engine.models.checkpoints import sources
 from engine.models.checkpoints.checkpoint_cache import Published
-from engine.models.checkpoints.lineage import Lineage
+from engine.models.checkpoints.lineage import Lineage, lineage_of
 from engine.recipes import Recipe
 from stores.limits import check_seed
 
@@ -135,7 +135,7 @@ def resolve(
     Args:
         slug: see `engine.models.catalog.families`, perhaps with `+VARIANT`.
         weights: a state dict of this architecture (PyTorch file or `.safetensors`) instead of the row's.
-        recipe: preprocessing instead of the row's.
+        recipe: preprocessing instead of the row's, and instead of that which finetuned weights name.
         seed: for untrained controls.
 
     Raises:
@@ -151,20 +151,24 @@ def resolve(
         )
     source = row.source if weights is None else sources.OwnFile(weights)
     notes = entry.notes if weights is None else entry.variant.notes
-    spec = _spec(slug, entry, recipe, notes, lambda: source.find(entry.architecture, seed))
-    if recipe is None and spec.lineage:
-        _refuse_other_recipe(spec, spec.lineage)
-    return spec
+    if recipe is None and weights is not None:
+        recipe = _own_recipe(weights)
+    return _spec(slug, entry, recipe, notes, lambda: source.find(entry.architecture, seed))
 
 
-def _refuse_other_recipe(spec: ModelSpec, lineage: Lineage) -> None:
-    """Refuse finetuned weights under a slug whose preprocessing they were not finetuned with."""
-    if lineage.recipe and lineage.recipe != spec.recipe.to_dict():
+def _own_recipe(weights: Path) -> Recipe | None:
+    """Return the preprocessing with which weights were finetuned; None for other weights."""
+    lineage = lineage_of(weights)
+    if lineage is None or not lineage.recipe:
+        return None
+    try:
+        return Recipe.from_dict(lineage.recipe)
+    except Refused as error:
         raise WeightsError(
-            f"{spec.slug} with {spec.weights_source}",
-            f"These weights were finetuned with the preprocessing of {lineage.base}, which is another",
-            f"use --model {lineage.base}, or give the preprocessing with --recipe",
-        )
+            f"{weights} was finetuned with a preprocessing that is not known here ({error.found})",
+            "Finetuned weights are used with the preprocessing that they were trained with",
+            "use the version of embank that wrote the file, or give the preprocessing with --recipe",
+        ) from error
 
 
 def _spec(

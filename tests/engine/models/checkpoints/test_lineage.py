@@ -146,14 +146,17 @@ def test_control_characters_of_a_file_reach_no_terminal(tmp_path: Path) -> None:
     assert "\x1b" not in spec.weights_source
 
 
-def test_weights_finetuned_with_another_preprocessing_are_refused(tmp_path: Path) -> None:
-    """They fit the architecture, but not its pictures; --recipe says that this is meant."""
-    other = replace(find(SLUG).recipe, normalise="none")
-    path = _save(tmp_path, replace(LINEAGE, base="other", recipe=other.to_dict()).metadata())
-    with pytest.raises(WeightsError, match="preprocessing of other") as caught:
-        resolve(SLUG, weights=path)
+def test_weights_bring_the_preprocessing_they_were_finetuned_with(tmp_path: Path) -> None:
+    """It belongs to the weights; --recipe says that another one is meant."""
+    other, third = replace(find(SLUG).recipe, normalise="none"), replace(find(SLUG).recipe, crop=192)
+    path = _save(tmp_path, replace(LINEAGE, recipe=other.to_dict()).metadata())
+    assert resolve(SLUG, weights=path).recipe == other != find(SLUG).recipe
+    assert resolve(SLUG, weights=path, recipe=third).recipe == third
+    unknown = _save(tmp_path, replace(LINEAGE, recipe={"of_a_later_version": 1}).metadata(), "u.safetensors")
+    with pytest.raises(WeightsError, match="preprocessing that is not known here") as caught:
+        resolve(SLUG, weights=unknown)
     assert "--recipe" in caught.value.remedy
-    assert resolve(SLUG, weights=path, recipe=other).recipe == other
+    assert resolve(SLUG, weights=unknown, recipe=third).recipe == third
 
 
 def test_equal_lineages_give_equal_files(tmp_path: Path) -> None:
