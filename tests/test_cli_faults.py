@@ -15,7 +15,7 @@ from PIL import Image
 import cli
 from benchmarks.faults.kill import problems_of
 from engine import runtime
-from engine.decode import dali
+from engine.decode.dali.graph import Graph
 from engine.embed import run as extract
 from engine.embed import worker as chunks
 from engine.evals.invariance import statistics as whiteners
@@ -174,7 +174,7 @@ PLACES: dict[str, tuple[object, str]] = {
     "upload": (runtime, "to_device"),
     "encoder": (encoder.Encoder, "__call__"),
     "copy": (runtime.HostCopy, "wait"),
-    "DALI": (dali._Graph, "feed"),
+    "DALI": (Graph, "feed"),
 }
 
 

@@ -111,21 +111,29 @@ def make_training_decoder(
         name: as in `make_decoder`.
         recipe: its side, interpolation, depth and rotation; its own resize and crop do not apply.
         crops: drawn for every row and epoch.
-        device: `cpu` or `cuda:N`, of the pixels.
+        device: `cpu` or `cuda:N`, of the pixels. DALI also decodes JPEG on it.
         threads: for decoding.
         batch_size: rows of a batch, at most.
 
     Raises:
-        Refused: an unknown name, or a decoder that is not available here.
+        Refused: an unknown name, or a decoder that is not available here or renders no crops.
     """
-    full_name = decoder_name("turbo" if name == "auto" else name, device)
+    full_name = decoder_name(name, device)
     if full_name.startswith("dali"):
-        raise Refused("decoder 'dali'", "It renders no random crops yet", "take turbo")
+        from engine.decode.dali import DaliTrainingDecoder
+
+        return DaliTrainingDecoder(recipe, crops, device=device, threads=threads, batch_size=batch_size)
     from engine.decode import pillow
     from engine.decode import torchvision as turbo
     from engine.decode.training import ThreadedTrainingDecoder
 
     renders = {"reference": pillow.render_crop, "turbo": turbo.render_crop}
+    if full_name not in renders:
+        raise Refused(
+            f"random crops with decoder {full_name!r}",
+            f"Only {', '.join(renders)} and dali have them",
+            "take one",
+        )
     return ThreadedTrainingDecoder(
         full_name, renders[full_name], recipe, crops, device=device, threads=threads
     )

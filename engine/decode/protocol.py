@@ -61,7 +61,21 @@ class DecodedBatch:
     first_frames: int = 0
 
 
-class Decoder(Protocol):
+class Closable(Protocol):
+    """What holds threads or device memory until it is closed, at the end of a `with` block for instance."""
+
+    def close(self) -> None:
+        """Release threads and device memory; may be called twice."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None:
+        """Close."""
+        ...
+
+
+class Decoder(Closable, Protocol):
     """A renderer of a recipe. `name` is part of the FeatureKey: decoders of the same name give equal pixels.
 
     Every decoder first checks files with `engine.decode.formats.sniff`, and leaves rows that it does not
@@ -80,16 +94,6 @@ class Decoder(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Release threads and device memory; may be called twice."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None:
-        """Close."""
-        ...
-
 
 @dataclass(frozen=True)
 class TrainingBatch:
@@ -99,7 +103,7 @@ class TrainingBatch:
     epoch: int
 
 
-class TrainingDecoder(Protocol):
+class TrainingDecoder(Closable, Protocol):
     """A renderer of random crops (`engine.decode.random_crops`), with the recipe's side, depth and rotation.
 
     The recipe's own resize and crop do not apply. Rows fail as under `Decoder`, and a row's pixels depend on
@@ -110,14 +114,4 @@ class TrainingDecoder(Protocol):
 
     def stream(self, source: "ImageSource", batches: Iterable[TrainingBatch]) -> Iterator[DecodedBatch]:
         """Decode batches in order, reading ahead by at most `READ_AHEAD` batches; see `Decoder.stream`."""
-        ...
-
-    def close(self) -> None:
-        """Release threads and device memory; may be called twice."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None:
-        """Close."""
         ...

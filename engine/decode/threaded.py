@@ -42,20 +42,21 @@ class _RowResult:
 
 
 class RowPool:
-    """Threads that render rows, with batches in order.
+    """Threads that render rows, with batches in order; the base of the decoders that work so.
 
     Args:
-        name: of the decoder, for its threads.
+        name: of the decoder.
         recipe: to render.
         device: of the pixels; uploads to CUDA go through pinned memory.
         threads: of the pool.
     """
 
     def __init__(self, name: str, recipe: Recipe, *, device: str, threads: int) -> None:
+        self.name = name
         self._recipe, self._device, self._threads = recipe, device, threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"embank-{name}")
 
-    def stream(
+    def rendered(
         self, source: ImageSource, batches: Iterable[tuple[Sequence[int], RowRender]]
     ) -> Iterator[DecodedBatch]:
         """Render batches of rows, one renderer a batch, as `engine.decode.protocol.Decoder.stream` does.
@@ -78,6 +79,12 @@ class RowPool:
         """Finish running rows, drop waiting ones, and end the threads and idle child processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         isolated_process.children.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _start(self, source: ImageSource, rows: Sequence[int], render: RowRender) -> "_Pending":
         side = self._recipe.side
@@ -119,41 +126,6 @@ class RowPool:
         return _RowResult(slot, None, fallback, size, time.perf_counter() - start, header.frames > 1)
 
 
-class ThreadedDecoder:
-    """Decoder of rows in threads, with batches in order.
-
-    Args:
-        name: of the decoder, part of the FeatureKey.
-        render: renders one image; called from several threads at once.
-        recipe: to render.
-        device: of the pixels; uploads to CUDA go through pinned memory.
-        threads: of the pool.
-    """
-
-    def __init__(self, name: str, render: Render, recipe: Recipe, *, device: str, threads: int) -> None:
-        self.name = name
-        self._render, self._recipe = render, recipe
-        self._pool = RowPool(name, recipe, device=device, threads=threads)
-
-    def stream(self, source: ImageSource, batches: Iterable[Sequence[int]]) -> Iterator[DecodedBatch]:
-        """See `engine.decode.protocol.Decoder.stream`."""
-
-        def render(row: int, data: bytes, header: Header) -> tuple[np.ndarray, bool]:
-            return self._render(data, header, self._recipe)
-
-        return self._pool.stream(source, ((rows, render) for rows in batches))
-
-    def close(self) -> None:
-        """See `RowPool.close`."""
-        self._pool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
 @dataclass(frozen=True)
 class _Pending:
     """A batch in flight."""
@@ -179,3 +151,27 @@ class _Pending:
         """Drop the rows that have not started."""
         for task in self.tasks:
             task.cancel()
+
+
+class ThreadedDecoder(RowPool):
+    """Decoder of rows in threads, with batches in order.
+
+    Args:
+        name: of the decoder, part of the FeatureKey.
+        render: renders one image; called from several threads at once.
+        recipe: to render.
+        device: of the pixels; uploads to CUDA go through pinned memory.
+        threads: of the pool.
+    """
+
+    def __init__(self, name: str, render: Render, recipe: Recipe, *, device: str, threads: int) -> None:
+        super().__init__(name, recipe, device=device, threads=threads)
+        self._render = render
+
+    def stream(self, source: ImageSource, batches: Iterable[Sequence[int]]) -> Iterator[DecodedBatch]:
+        """See `engine.decode.protocol.Decoder.stream`."""
+
+        def render(row: int, data: bytes, header: Header) -> tuple[np.ndarray, bool]:
+            return self._render(data, header, self._recipe)
+
+        return self.rendered(source, ((rows, render) for rows in batches))

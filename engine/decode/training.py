@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Self
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from engine.recipes import Recipe
 CropRender = Callable[[bytes, Header, Recipe, DrawCrop], tuple[np.ndarray, bool]]
 
 
-class ThreadedTrainingDecoder:
+class ThreadedTrainingDecoder(RowPool):
     """Decoder of random crops in threads, with batches in order.
 
     Args:
@@ -32,26 +31,15 @@ class ThreadedTrainingDecoder:
     def __init__(
         self, name: str, render: CropRender, recipe: Recipe, crops: RandomCrops, *, device: str, threads: int
     ) -> None:
-        self.name = name
-        self._render, self._recipe, self._crops = render, recipe, crops
-        self._pool = RowPool(name, recipe, device=device, threads=threads)
+        super().__init__(name, recipe, device=device, threads=threads)
+        self._render, self._crops = render, crops
 
     def stream(self, source: ImageSource, batches: Iterable[TrainingBatch]) -> Iterator[DecodedBatch]:
         """See `engine.decode.protocol.TrainingDecoder.stream`."""
-        return self._pool.stream(source, ((batch.rows, self._renderer(batch.epoch)) for batch in batches))
+        return self.rendered(source, ((batch.rows, self._renderer(batch.epoch)) for batch in batches))
 
     def _renderer(self, epoch: int) -> RowRender:
         def render(row: int, data: bytes, header: Header) -> tuple[np.ndarray, bool]:
             return self._render(data, header, self._recipe, partial(self._crops.crop, row, epoch))
 
         return render
-
-    def close(self) -> None:
-        """See `RowPool.close`."""
-        self._pool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

@@ -150,7 +150,7 @@ def loads_dali(tree: ast.AST) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("finder", "home"), [(cuda_uses, "engine/runtime"), (loads_dali, "engine/decode/dali.py")]
+    ("finder", "home"), [(cuda_uses, "engine/runtime"), (loads_dali, "engine/decode/dali/graph.py")]
 )
 def test_one_place_knows_the_device_library(finder: object, home: str) -> None:
     found = {

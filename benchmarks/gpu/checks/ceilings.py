@@ -127,7 +127,7 @@ class _BareDecoder:
     """A pipeline of DALI that decodes the same files again and again, and does nothing else."""
 
     def __init__(self, context: Context, files: list[bytes], load: int) -> None:
-        from engine.decode import dali
+        from engine.decode.dali import graph as dali
 
         self._device, self._cuda = context.device, context.on_cuda
         self._files = [np.frombuffer(data, np.uint8) for data in files]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.errors import Refused
 from engine.evals.common.record import Outcome, Part, Used, record_about
-from engine.evals.finetune.evaluate import Run, options_document
+from engine.evals.finetune.evaluate import Run, options_document, prepare
 from engine.evals.finetune.evaluate import finetune as run_one
 from engine.evals.finetune.inputs import Inputs
 from engine.evals.finetune.options import FinetuneOptions
@@ -61,12 +61,14 @@ def finetune(
     )
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.read(str(manifest))
     specs = [resolve(model, seed=options.seed) if isinstance(model, str) else model for model in models]
+    _refuse_repetition([spec.slug for spec in specs])
     jobs = [
         Inputs.of_manifest(manifest, spec, bank, label=column, allow_outside=allow_outside)
         for spec in specs
         for column in _columns(options, label)
     ]
-    _refuse_repetition([spec.slug for spec in specs])
+    for job in jobs[: len(jobs) // len(specs)]:  # the columns are the same for all models
+        prepare(job, options, runtime)
     with recorded_together():
         return [_one(job, options, runtime, hooks or Hooks()) for job in jobs]
 

@@ -2,11 +2,12 @@
 
 Each is one safetensors file with a JSON document in its metadata, written under a temporary name, synced and
 renamed: a kill or a full disk at any moment leaves the previous file. The document has the SHA-256 of the
-tensors, so that a damaged file counts as absent.
+tensors and of itself, so that a damaged file counts as absent.
 """
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf, isinf
@@ -23,12 +24,14 @@ from stores.backends import files
 from stores.backends.location import Place
 from stores.bank import documents
 from stores.bank.layout import SIDE
+from stores.errors import MachineFault
 from stores.json_types import Json, JsonObject
 
 FOLDER = "finetune"
 CHECKPOINT, WEIGHTS, HEAD = "checkpoint.safetensors", "weights.safetensors", "head.safetensors"
-#: Member of a file's metadata with the document, and of the document with the digest of the tensors.
-_MEMBER, _DIGEST = "embank", "tensors_sha256"
+#: Member of a file's metadata with the document, and of the document with the digests of the tensors and of
+#: its other members.
+_MEMBER, _DIGEST, _SEAL = "embank", "tensors_sha256", "document_sha256"
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -113,6 +116,24 @@ class RunFolder:
         """Return the path of a file of the run."""
         return self._home / self.relative / name
 
+    def check_room(self, size: int) -> None:
+        """Refuse to start where a checkpoint of so many bytes, and the next beside it, do not fit.
+
+        Raises:
+            MachineFault: the disk is too full; nothing was written. Buckets have room.
+        """
+        local = files.local_path(self._home)
+        if local is None:
+            return
+        needed = size * (1 if files.stat_if_there(self.path(CHECKPOINT)) else 2)
+        free = shutil.disk_usage(local).free
+        if free < needed:
+            raise MachineFault(
+                f"{local} has {free / 1e6:,.0f} MB of free space",
+                f"Checkpoints take {needed / 1e6:,.0f} MB: the last one stays until the next is written",
+                "free space, or choose a bank on another disk, and run the same command again",
+            )
+
     def keep(self, name: str, tensors: Tensors, document: JsonObject) -> None:
         """Write a file in the place of an earlier one, atomically and durably.
 
@@ -142,6 +163,7 @@ def encoded(tensors: Tensors, document: JsonObject, run: str) -> bytes:
         run: digest of the run's settings.
     """
     body = {**document, "run": run, _DIGEST: state_sha256(tensors)}
+    body[_SEAL] = _seal(body)
     metadata = {_MEMBER: json.dumps(body, sort_keys=True)}  # the only one: several have no fixed order
     data: bytes = save(dict(tensors), metadata=metadata)
     return data
@@ -154,8 +176,18 @@ def decoded(data: bytes, run: str) -> tuple[dict[str, torch.Tensor], JsonObject]
         document = document_of(data)
     except (SafetensorError, ValueError, KeyError, RuntimeError):
         return None
-    sound = document.get("run") == run and document.get(_DIGEST) == state_sha256(tensors)
+    sound = (
+        document.get("run") == run
+        and document.get(_SEAL) == _seal(document)
+        and document.get(_DIGEST) == state_sha256(tensors)
+    )
     return (tensors, document) if sound else None
+
+
+def _seal(document: JsonObject) -> str:
+    """Return the SHA-256 of a document without its seal."""
+    body = {name: value for name, value in document.items() if name != _SEAL}
+    return hashlib.sha256(documents.canonical(body)).hexdigest()
 
 
 def document_of(data: bytes) -> JsonObject:

@@ -81,15 +81,7 @@ def finetune(inputs: Inputs, options: FinetuneOptions, runtime: Runtime, hooks: 
         MachineFault: the disk or the device failed; the last checkpoint stays.
     """
     start = time.perf_counter()
-    if options.mode == "as-published" and runtime.precision != "fp32":
-        raise Refused(
-            f"precision {runtime.precision} in mode as-published",
-            "The study computed in float32",
-            "use --precision fp32",
-        )
-    problem = Problem.of(inputs.manifest, inputs.label, options)
-    loss = Loss.of(problem.codes, problem.classes, problem.parts.train, options.class_weight)
-    check_defined(problem, loss, options.score)
+    problem, loss = prepare(inputs, options, runtime)
     settings = _settings(inputs, problem, options, runtime)
     with device_faults(_MEMORY):
         flags: JsonObject = {**fix_flags(runtime)}
@@ -100,6 +92,24 @@ def finetune(inputs: Inputs, options: FinetuneOptions, runtime: Runtime, hooks: 
         result = job.test(finished)
     stages = {"train": trained - start, "test": time.perf_counter() - trained}
     return Run(replace(result, stages=stages), settings, flags, folder)
+
+
+def prepare(inputs: Inputs, options: FinetuneOptions, runtime: Runtime) -> tuple[Problem, Loss]:
+    """Read what is learned from which rows; changes nothing.
+
+    Raises:
+        Refused: as `finetune`, but for what shows only in the images.
+    """
+    if options.mode == "as-published" and runtime.precision != "fp32":
+        raise Refused(
+            f"precision {runtime.precision} in mode as-published",
+            "The study computed in float32",
+            "use --precision fp32",
+        )
+    problem = Problem.of(inputs.manifest, inputs.label, options)
+    loss = Loss.of(problem.codes, problem.classes, problem.parts.train, options.class_weight)
+    check_defined(problem, loss, options.score)
+    return problem, loss
 
 
 @dataclass(frozen=True, eq=False)

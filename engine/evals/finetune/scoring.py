@@ -42,7 +42,13 @@ def score(problem: Problem, loss: Loss, outputs: Outputs, select: Select) -> Sco
     """
     targets = loss.targets(outputs.rows.tolist())
     count = loss.count(targets)
-    total = float(loss.total(outputs.logits, targets)) / count if count else float("nan")
+    if not count:
+        raise Refused(
+            f"Not one of the {len(outputs.rows)} validation images is of a class that train has",
+            "Training is stopped, and weights are chosen, by validation images of the classes learned",
+            "check the label and split columns (`embank manifest check`), or name a split with --val-split",
+        )
+    total = float(loss.total(outputs.logits, targets)) / count
     if not torch.isfinite(outputs.logits).all():
         return Scored(float("nan"), float("nan"), float("nan"))
     probabilities = loss.probabilities(outputs.logits)

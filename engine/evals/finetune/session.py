@@ -99,6 +99,7 @@ class Session:
             KeyboardInterrupt: interrupted; the progress is in the checkpoint.
         """
         with private_generators(self._runtime), self._interruption:
+            self._folder.check_room(self.trainer.bytes * (2 + self._options.restores_best))
             self._resume()
             self._started = time.monotonic()
             try:

@@ -9,7 +9,8 @@ from PIL import Image
 
 pytest.importorskip("nvidia.dali")
 
-from engine.decode import dali
+from engine.decode.dali import DaliDecoder
+from engine.decode.dali.graph import Graph
 from engine.decode.source import ImageSource
 from engine.errors import DeviceLost, MachineFault, OutOfMemory
 from engine.recipes import Recipe
@@ -44,8 +45,8 @@ def source(tmp_path: Path) -> ImageSource:
     return ImageSource(root=tmp_path, uris=[f"{i}.jpg" for i in range(4)])
 
 
-def decoder(device: str = "cpu") -> dali.DaliDecoder:
-    return dali.DaliDecoder(Recipe(size=32, crop=32), device=device, threads=1, batch_size=4)
+def decoder(device: str = "cpu") -> DaliDecoder:
+    return DaliDecoder(Recipe(size=32, crop=32), device=device, threads=1, batch_size=4)
 
 
 def failing(error: Exception) -> object:
@@ -65,7 +66,7 @@ def test_the_machine_is_at_fault(
     kind: type[MachineFault],
     words: str,
 ) -> None:
-    monkeypatch.setattr(dali._Graph, step, failing(error))
+    monkeypatch.setattr(Graph, step, failing(error))
     with decoder() as decode, pytest.raises(MachineFault, match=words) as caught:
         list(decode.stream(source, [range(4)]))
     assert type(caught.value) is kind
@@ -77,18 +78,18 @@ def test_a_pipeline_that_cannot_be_built_is_no_images_fault(
     source: ImageSource, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
     """At first, or again after an image broke one: the reference renderer does not step in."""
-    build = dali._Graph._build
+    build = Graph._build
     built: list[object] = []
 
-    def fragile(graph: dali._Graph) -> object:
+    def fragile(graph: Graph) -> object:
         if first or built:
             raise RuntimeError("a plugin is missing")
         built.append(graph)
         return build(graph)
 
-    monkeypatch.setattr(dali._Graph, "_build", fragile)
+    monkeypatch.setattr(Graph, "_build", fragile)
     if not first:
-        monkeypatch.setattr(dali._Graph, "take", failing(RuntimeError("an image broke it")))
+        monkeypatch.setattr(Graph, "take", failing(RuntimeError("an image broke it")))
     with decoder() as decode, pytest.raises(MachineFault, match="a plugin is missing"):
         list(decode.stream(source, [range(4)]))
 
@@ -96,15 +97,15 @@ def test_a_pipeline_that_cannot_be_built_is_no_images_fault(
 def test_an_images_failure_still_costs_its_row_only(
     source: ImageSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, taken = dali._Graph.take, []
+    take, taken = Graph.take, []
 
-    def first_fails(graph: dali._Graph) -> torch.Tensor:
+    def first_fails(graph: Graph) -> torch.Tensor:
         taken.append(graph)
         if len(taken) == 1:
             raise RuntimeError(PIPELINE + "nvJPEG error (2): NVJPEG_STATUS_BAD_JPEG")
         return take(graph)
 
-    monkeypatch.setattr(dali._Graph, "take", first_fails)
+    monkeypatch.setattr(Graph, "take", first_fails)
     with decoder() as decode:
         (batch,) = decode.stream(source, [range(4)])
     assert batch.failures == {} and batch.fallbacks == 0
