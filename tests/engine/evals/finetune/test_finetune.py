@@ -277,11 +277,10 @@ def test_the_weights_give_the_features_that_the_head_was_trained_on(
     head = load_file(path.with_name("head.safetensors"))
     logits = encoder(batch.pixels) @ head["weight"].T + head["bias"]
     assert logits.softmax(1)[:, 1].numpy() == pytest.approx(table.column("score.b").to_numpy(), abs=1e-4)
-    document = document_of(path.read_bytes())
-    assert (
-        document["base_weights_sha256"] == spec().weights_sha256 and document["step"] == report["best_step"]
-    )
-    assert document["classes"] == ["a", "b"]
+    lineage = lineage_of(path)
+    assert lineage is not None
+    assert (lineage.base_weights_sha256, lineage.step) == (spec().weights_sha256, report["best_step"])
+    assert lineage.classes == ("a", "b")
 
 
 def _sha256(path: Path) -> str:
