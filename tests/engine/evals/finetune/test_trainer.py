@@ -16,7 +16,7 @@ from engine.evals.finetune.network import FinetuneNetwork
 from engine.evals.finetune.options import FinetuneOptions
 from engine.evals.finetune.trainer import Diverged, LossLog, Trainer, learning_rate
 from engine.recipes import IMAGENET_MEAN, IMAGENET_SD, Recipe
-from engine.runtime import Runtime
+from engine.runtime import Runtime, fix_flags
 
 RECIPE, RUNTIME = Recipe(size=8, crop=8), Runtime("cpu", "fp32", 1)
 ROWS, BATCH, STEPS = 30, 6, 5
@@ -176,3 +176,23 @@ def test_one_image_that_leaves_a_batch_norm_one_value_is_refused() -> None:
     trainer = Trainer(net, Loss.of(CODES, 3, TRAIN, "none"), options(batch_size=1), RUNTIME)
     with pytest.raises(Refused, match="single value"):
         trainer.update(0, PIXELS[:1], [0])
+
+
+@pytest.mark.gpu(needs="autograd")  # whose engine finds no pretended device
+@pytest.mark.parametrize("several", [False, True])
+def test_updates_on_a_device_are_those_of_the_cpu(several: bool) -> None:
+    codes = RNG.integers(-1, 2, (ROWS, 2)) if several else CODES
+    loss = Loss.of(codes, 2 if several else 3, TRAIN, "balanced")
+    on_device, here = network(loss.outputs), network(loss.outputs)
+    device = Runtime("cuda:0", "fp32", 1)
+    fix_flags(device)
+    trainer, values = Trainer(on_device, loss, options(accumulate=2), device), []
+    for step in range(STEPS):
+        rows = list(range(step * BATCH, (step + 1) * BATCH))
+        values.append(trainer.update(step, PIXELS[rows].to("cuda:0"), rows))
+    assert [float(value) for value in values] == pytest.approx(
+        trained(here, loss, options(accumulate=2)), rel=1e-4
+    )
+    expected = here.state_dict()
+    for name, tensor in trainer.weights().items():
+        assert torch.allclose(tensor.float(), expected[name].float(), rtol=1e-3, atol=1e-5), name
