@@ -31,6 +31,7 @@ from engine.evals.finetune.progress import Hooks, Progress
 from engine.evals.finetune.trainer import Diverged
 from engine.evals.probe.options import Policies, SplitOptions
 from engine.models import resolve
+from engine.models.checkpoints.lineage import lineage_of
 from engine.models.forward.encoder import build_with_weights, load
 from engine.normalise import normalise_numpy
 from stores.backends import disk
