@@ -51,14 +51,20 @@ class Inputs:
 
         Raises:
             BankError, Refused: the bank has other images or other labels, or the images are not there.
+                A file that differs from the one that the bank was made from raises ChangedImage when it is
+                read.
         """
         there = bank_if_there(bank)
         manifest = as_in_bank(there, with_ids_of(there, manifest)[0])
         refuse_misfit(bank, there, manifest)
         if there is not None:
             refuse_other_labels(there, manifest)
-        source = images_listed(manifest, allow_outside=allow_outside)
         made = None if there is None else _feature_of(there, spec)
+        if there is None:
+            source = images_listed(manifest, allow_outside=allow_outside)
+        else:  # each file is compared with the one that the bank's features were made from
+            name = made[1] if made else None
+            source = images_of(there, name, root=manifest.root, allow_outside=allow_outside)
         title, feature, key = made or (spec.slug, spec.slug, None)
         return cls(manifest, source, spec, title, place(bank), label, feature, key)
 

@@ -20,7 +20,8 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
 from engine.decode import RandomCrops, make_training_decoder
-from engine.errors import MachineFault, Refused
+from engine.embed.run import embed
+from engine.errors import ChangedImage, MachineFault, Refused
 from engine.evals.finetune.bank import finetune
 from engine.evals.finetune.checkpoints import document_of
 from engine.evals.finetune.evaluate import finetune as run
@@ -36,6 +37,7 @@ from engine.models.forward.encoder import build_with_weights, load
 from engine.normalise import normalise_numpy
 from stores.backends import disk
 from stores.bank.predictions import read_predictions
+from stores.bank.reader import Bank
 from stores.bank.records import RunRecord, read_record, record_files
 from stores.manifest.manifest import Manifest
 from tests.engine.evals.finetune.images import RUNTIME, quick, spec, write_images
@@ -319,6 +321,20 @@ def test_images_that_fail_are_counted_and_left_out(images: Manifest, tmp_path: P
     assert report["failures"] == {
         "train": {"unknown_format": 1}, "val": {"unknown_format": 1}, "test": {"unknown_format": 2}
     }  # fmt: skip
+
+
+def test_an_image_that_differs_from_the_banks_is_refused(images: Manifest, tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(images.root, root)
+    manifest = Manifest.from_frame(images.frame, root)
+    embed(manifest, [spec()], tmp_path / "bank", runtime=RUNTIME)
+    report = train(manifest, tmp_path / "bank", steps=2)
+    assert report["failed"] == 0
+    (record,) = (r for r in map(read_record, record_files(tmp_path / "bank")) if r.kind == "finetune")
+    assert record.used["key"] == Bank.open(tmp_path / "bank").features().key.digest
+    shutil.copy(root / "01.png", root / "00.png")  # of the train part
+    with pytest.raises(ChangedImage, match=r"00\.png"):
+        train(manifest, tmp_path / "bank", steps=4)
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_sound_checkpoint(images: Manifest, tmp_path: Path) -> None:
