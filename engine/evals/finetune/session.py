@@ -202,7 +202,7 @@ class Session:
         last = state.curve.points[-1].val_score if state.curve.points else math.nan
         if hooks.on_progress:
             hooks.on_progress(self._pace.progress(state.step, self._log.last, last))
-        if hooks.on_estimate and self._pace.take_estimate():
+        if hooks.on_estimate and state.step < self._options.steps and self._pace.take_estimate():
             hooks.on_estimate(
                 self._pace.estimate(state.step, self.trainer.bytes, self._options.restores_best)
             )
