@@ -35,13 +35,16 @@ def progress_line(progress: "Progress", width: int | None = None) -> str:
 
 def estimate_line(estimate: "Estimate") -> str:
     """Describe the work that is left, the time that it takes, and the disk."""
-    validations = f"{estimate.validations:,} validation{'' if estimate.validations == 1 else 's'}"
+    steps, validations = (_counted(estimate.steps, "more step"), _counted(estimate.validations, "validation"))
     return (
-        f"At most {estimate.steps:,} more step{'' if estimate.steps == 1 else 's'} of {estimate.images:,} "
-        f"images and {validations} of {estimate.val_images:,}: about {duration(estimate.seconds)} on this machine; "
-        f"{estimate.checkpoint_bytes / 1e6:,.0f} MB for checkpoints, "
-        f"{estimate.weights_bytes / 1e6:,.0f} MB for the weights; stopped runs go on where they were"
+        f"At most {steps} of {estimate.images:,} images and {validations} of {estimate.val_images:,}: about "
+        f"{duration(estimate.seconds)} on this machine; {estimate.checkpoint_bytes / 1e6:,.0f} MB for "
+        f"checkpoints, {estimate.weights_bytes / 1e6:,.0f} MB for the weights; stopped runs go on where they were"
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 @contextmanager
