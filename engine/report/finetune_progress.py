@@ -39,7 +39,8 @@ def estimate_line(estimate: "Estimate") -> str:
     return (
         f"At most {steps} of {estimate.images:,} images and {validations} of {estimate.val_images:,}: about "
         f"{duration(estimate.seconds)} on this machine; {estimate.checkpoint_bytes / 1e6:,.0f} MB for "
-        f"checkpoints, {estimate.weights_bytes / 1e6:,.0f} MB for the weights; stopped runs go on where they were"
+        f"checkpoints, {estimate.weights_bytes / 1e6:,.0f} MB for the weights; stopped runs go on where they "
+        "were"
     )
 
 
