@@ -61,6 +61,7 @@ def examine(directory: Path = Path()) -> list[Finding]:
         ("kvikio", _kvikio),
         ("dask", _dask),
         ("timm", lambda: _optional("timm", "timm/NAME models", "timm")),
+        ("tensorboard", lambda: _optional("tensorboard", "live learning curves", "tensorboard")),
         ("embedded weights", _embedded),
     ]
     return [_guarded(name, check) for name, check in checks]

@@ -36,6 +36,14 @@ def check_output(
     check_file(out, kinds or PICTURES, command=command, force=force, inputs=inputs, images=images)
 
 
+def check_curve_table(table: Path | None, bank: str, force: bool) -> None:
+    """Refuse the table of a learning curve where another file is; it may replace an earlier such table."""
+    if table is not None:
+        from engine.report.learning_curves import is_table
+
+        check_output(table, bank, "", force or is_table(table), kinds=(".csv",))
+
+
 def read_manifest(path: Path, root: Path | None, allow_outside: bool = False) -> "Manifest":
     """Read a manifest, and print remarks about it."""
     from engine.report import console

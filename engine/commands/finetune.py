@@ -1,11 +1,14 @@
 """`embank finetune`: train a backbone on with a linear head."""
 
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from engine.commands.checking import by_model, read_manifest
 from engine.commands.choices import ClassWeight, Mode, Precision, Schedule
-from engine.commands.declaring import PROTOCOL, Options, option
+from engine.commands.declaring import OUTPUT, PROTOCOL, Options, option
 from engine.commands.options import (
     AllowOutside,
     AnyPrecision,
@@ -42,10 +45,14 @@ from engine.commands.showing import end_with_failures, noting, one_or_all, say_u
 
 if TYPE_CHECKING:
     from engine.evals.finetune.options import FinetuneOptions
+    from engine.evals.finetune.progress import Hooks, Validation
     from engine.evals.probe.options import Policies
     from engine.models.catalog.lookup import ModelSpec
+    from engine.report.tensorboard_log import RunLogs
     from engine.runtime import Runtime
+    from stores.bank.records import Batch
     from stores.json_types import JsonObject
+    from stores.manifest.manifest import Manifest
 
 
 class What(Options):
@@ -160,6 +167,14 @@ class Output(Options):
 
     bank: BankOut
     out: MaybeFolder = None
+    tensorboard: Annotated[
+        Path | None,
+        option(
+            OUTPUT,
+            metavar="FOLDER",
+            help="Also write event files, which a running TensorBoard shows as training goes on.",
+        ),
+    ] = None
     force: Force = False
     json: Json = False
 
@@ -172,7 +187,7 @@ def finetune(
     Repeat --model for several models, and --label for several columns. Parts are those of `embank probe`.
     By default the weights that scored best on validation are tested; --mode as-published takes the study's
     schedule and the last weights. -o takes the folder for copies of the weights, which `embank embed
-    --weights` reads.
+    --weights` reads, and for learning curves (PNG and CSV).
     """
     from engine.evals.finetune.bank import finetune as run
     from engine.report.finetune_progress import show_progress
@@ -182,8 +197,9 @@ def finetune(
     options, runtime = protocol.options(what, machine.batch_size), machine.runtime(protocol)
     specs = _specs(what, protocol.seed)
     images = read_manifest(manifest, what.root, what.allow_outside)
-    _check_copies(what, output)
-    with terminable(), together() as batch, show_progress() as hooks:
+    _check_files(images, what, output)
+    undone: list[Exception] = []
+    with terminable(), together() as batch, show_progress() as hooks, _event_files(output) as logs:
         results = run(
             images,
             specs,
@@ -192,9 +208,10 @@ def finetune(
             label=what.labels,
             runtime=runtime,
             allow_outside=what.allow_outside,
-            hooks=hooks,
+            hooks=_logging(hooks, logs, what, undone),
         )
-    undone = _copy(results, what, output)
+        _log_all(results, logs, what, undone)
+    _write_files(results, batch, what, output, undone)
     show(one_or_all(results), output.json, lambda: print_finetune(results))
     say_undone(batch, undone)
     end_with_failures(any(_share_failed(result) > protocol.max_failed for result in results))
@@ -212,32 +229,89 @@ def _specs(what: What, seed: int) -> "list[ModelSpec]":
     return [resolve(slug, weights=file, recipe=recipe, seed=seed) for slug, file in pairs]
 
 
-def _check_copies(what: What, output: Output) -> None:
-    """Refuse a folder for copies that must not be written into."""
+def _stem(model: object, label: object, what: What) -> str:
+    """Return the beginning of the names of a run's files."""
+    from engine.evals.finetune.export import stem
+
+    return stem(str(model), str(label), len(what.labels) > 1 and not what.multi_label)
+
+
+def _check_files(images: "Manifest", what: What, output: Output) -> None:
+    """Refuse a folder for files that must not be written into, before anything is computed."""
     if output.out is None:
         return
-    from engine.evals.finetune.export import check_copies, stem
+    from engine.evals.finetune.export import check_copies
+    from engine.report.learning_curves import is_table
+    from stores.outputs import PICTURES, Images, check_file
 
-    several = len(what.labels) > 1 and not what.multi_label
-    stems = [stem(model, label, several) for model in what.model for label in what.labels]
+    stems = [_stem(model, label, what) for model in what.model for label in what.labels]
     check_copies(output.out, stems, force=output.force)
+    for path in (output.out / f"{name}{ending}" for name in stems for ending in (".png", ".csv")):
+        check_file(
+            path,
+            (*PICTURES, ".csv"),
+            command="finetune",
+            force=output.force or is_table(path),
+            images=lambda: Images.of(images),
+        )
 
 
-def _copy(results: "list[JsonObject]", what: What, output: Output) -> list[Exception]:
-    """Copy the weights into the folder, if one was given. Returns why they could not be copied."""
-    undone: list[Exception] = []
+def _write_files(
+    results: "list[JsonObject]", batch: "Batch", what: What, output: Output, undone: list[Exception]
+) -> None:
+    """Copy weights and draw learning curves into the folder, if one was given."""
     if output.out is None:
-        return undone
-    from engine.evals.finetune.export import stem, write_copies
+        return
+    from engine.evals.finetune.export import write_copies
+    from engine.report.learning_curves import learning_curves_figure, table_beside
     from stores.backends.location import place
 
-    several = len(what.labels) > 1 and not what.multi_label
+    for result, record in zip(results, batch.made, strict=True):
+        with noting(undone):
+            name = _stem(result["model"], result["label"], what)
+            paths = write_copies(place(output.bank), str(result["weights"]), output.out, name)
+            figure = learning_curves_figure([record], output.out / f"{name}.png")
+            result["files"] = [str(path) for path in (*paths, figure, table_beside(figure))]
+
+
+def _event_files(output: Output) -> "AbstractContextManager[RunLogs | None]":
+    """Return the event files of TensorBoard, if they were requested."""
+    if output.tensorboard is None:
+        return contextlib.nullcontext()
+    from engine.report.tensorboard_log import RunLogs
+
+    return RunLogs(output.tensorboard)
+
+
+def _logging(hooks: "Hooks", logs: "RunLogs | None", what: What, undone: list[Exception]) -> "Hooks":
+    """Return hooks that also write event files; the first that cannot be written is the last one tried."""
+    if logs is None:
+        return hooks
+    from engine.report.learning_curves import scalars
+
+    def log(validation: "Validation") -> None:
+        if not undone:
+            with noting(undone):
+                name = _stem(validation.model, validation.label, what)
+                logs.show(name, scalars(validation.curve, validation.select))
+
+    return replace(hooks, on_validation=log)
+
+
+def _log_all(
+    results: "list[JsonObject]", logs: "RunLogs | None", what: What, undone: list[Exception]
+) -> None:
+    """Write event files of runs that were finished before, too."""
+    if logs is None or undone:
+        return
+    from engine.evals.finetune.curve import Curve
+    from engine.report.json_parts import members
+    from engine.report.learning_curves import scalars
+
     for result in results:
         with noting(undone):
-            name = stem(str(result["model"]), str(result["label"]), several)
-            paths = write_copies(place(output.bank), str(result["weights"]), output.out, name)
-            result["files"] = [str(path) for path in paths]
-    return undone
+            curve = Curve.from_dict(members(result["curve"]))
+            logs.show(_stem(result["model"], result["label"], what), scalars(curve, str(result["select"])))
 
 
 def _share_failed(result: "JsonObject") -> float:

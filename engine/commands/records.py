@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.commands.checking import check_output
+from engine.commands.checking import check_curve_table, check_output
 from engine.commands.declaring import WHAT, command, option
 from engine.commands.options import BankPath, Force, Json, KindFilter, MaybeFile, ModelFilter, TableOut
 from engine.commands.showing import end_with_failures, show
@@ -54,25 +54,32 @@ def records_show(
 ) -> None:
     """Show one record: settings, inputs, results, the seconds it took, and the versions.
 
-    -o draws the figure of a probe or an invariance again, from the record alone: .png, .svg or .pdf.
+    -o draws the figure of a probe, an invariance or a finetuning again, from the record alone: .png, .svg or
+    .pdf. The numbers of a learning curve are written beside it, as .csv.
     """
     from engine.report import records
     from stores.bank.record_index import record_of
 
     entry = record_of(bank, record)
-    if out:
-        _draw(entry, bank, out, force)
-    document = {"bank": bank, **records.full_dict(entry, bank), **({"figure": out} if out else {})}
-    show(document if json else {}, json, lambda: records.print_record(entry, bank, out))
+    drawn = _draw(entry, bank, out, force) if out else {}
+    document = {"bank": bank, **records.full_dict(entry, bank), **drawn}
+    show(document if json else {}, json, lambda: records.print_record(entry, bank, drawn))
 
 
-def _draw(entry: "RecordEntry", bank: str, out: Path, force: bool) -> None:
-    """Draw the figure of a record; it may replace one that the evaluation drew, as the evaluation may."""
-    from engine.report.record_figures import draw, refuse_undrawable
+def _draw(entry: "RecordEntry", bank: str, out: Path, force: bool) -> dict[str, Path]:
+    """Draw the figure of a record; it may replace one that the evaluation drew, as the evaluation may.
+
+    Returns:
+        `{figure}`, and `table` where numbers are written beside it.
+    """
+    from engine.report.record_figures import draw, refuse_undrawable, table_beside
 
     refuse_undrawable(entry, bank)
     check_output(out, bank, entry.record.kind if entry.record else "", force)
+    table = table_beside(entry, out)
+    check_curve_table(table, bank, force)
     draw(entry, out)
+    return {"figure": out, **({"table": table} if table else {})}
 
 
 Predictions = Annotated[

@@ -41,6 +41,7 @@ def provenance_document(spec: ModelSpec, manifest: Manifest, setup: Setup) -> Js
         "options": options_document(setup.options),
         "runtime": asdict(setup.runtime),
         "versions": dict(versions()),
+        **({"lineage": spec.lineage.to_dict()} if spec.lineage else {}),
     }
 
 

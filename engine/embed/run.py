@@ -304,10 +304,14 @@ class _Pass:
         )
         if embedded:
             self._write_provenance(writer, self.planned.specs[i])
-            self._record(writer.key, report, outcome.tally, outcome.tally.encoders.get(i, {}))
+            lineage = self.planned.specs[i].lineage
+            encoder = outcome.tally.encoders.get(i, {})
+            self._record(writer.key, report, outcome.tally, encoder, lineage.to_dict() if lineage else {})
         return report
 
-    def _record(self, key: FeatureKey, report: EmbedReport, tally: Tally, encoder: JsonObject) -> None:
+    def _record(
+        self, key: FeatureKey, report: EmbedReport, tally: Tally, encoder: JsonObject, lineage: JsonObject
+    ) -> None:
         """Keep a record of the pass in the bank."""
         setup, manifest = self.job.plan.setup, self.job.plan.manifest
         batch_size = setup.options.batch_for(setup.runtime, self.job.bank.chunk_rows)
@@ -322,6 +326,7 @@ class _Pass:
                 "batch_sizes": {str(size): rows for size, rows in sorted(tally.batch_sizes.items())},
                 "device": report.device,
                 "workers": report.workers,
+                **({"lineage": lineage} if lineage else {}),
             },
             metrics={
                 "rows": report.rows,

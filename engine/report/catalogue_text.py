@@ -29,7 +29,17 @@ def print_model(facts: dict[str, Any]) -> None:
             continue
         print(field)
         for name, inner in value.items():
-            print(f"  {name:14} {inner}")
+            _print_member(name, inner)
+
+
+def _print_member(name: str, value: object, indent: str = "  ") -> None:
+    """Print a member of an object, and below it its own members if it is one itself."""
+    if not isinstance(value, dict):
+        print(f"{indent}{name:14} {value}")
+        return
+    print(f"{indent}{name}")
+    for inner, of_inner in value.items():
+        _print_member(inner, of_inner, indent + "  ")
 
 
 def print_datasets(rows: list[dict[str, Any]]) -> None:

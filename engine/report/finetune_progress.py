@@ -35,12 +35,17 @@ def progress_line(progress: "Progress", width: int | None = None) -> str:
 
 def estimate_line(estimate: "Estimate") -> str:
     """Describe the work that is left, the time that it takes, and the disk."""
+    steps, validations = (_counted(estimate.steps, "more step"), _counted(estimate.validations, "validation"))
     return (
-        f"At most {estimate.steps:,} steps of {estimate.images:,} images and {estimate.validations:,} "
-        f"validations of {estimate.val_images:,}: about {duration(estimate.seconds)} on this machine; "
-        f"{estimate.checkpoint_bytes / 1e6:,.0f} MB for checkpoints, "
-        f"{estimate.weights_bytes / 1e6:,.0f} MB for the weights; stopped runs go on where they were"
+        f"At most {steps} of {estimate.images:,} images and {validations} of {estimate.val_images:,}: about "
+        f"{duration(estimate.seconds)} on this machine; {estimate.checkpoint_bytes / 1e6:,.0f} MB for "
+        f"checkpoints, {estimate.weights_bytes / 1e6:,.0f} MB for the weights; stopped runs go on where they "
+        "were"
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 @contextmanager
@@ -64,13 +69,14 @@ def show_progress() -> "Iterator[Hooks]":
 
 def _updater(live: bool) -> "Callable[[Progress], None]":
     interval = 0.25 if live else LINE_EVERY_S
-    last = time.monotonic() - (interval if live else 0)
+    last, shown = time.monotonic() - (interval if live else 0), ""
 
     def update(progress: "Progress") -> None:
-        nonlocal last
-        if time.monotonic() - last < interval and progress.step < progress.steps:
+        nonlocal last, shown
+        over = progress.step >= progress.steps and not math.isnan(progress.val_score)
+        if (time.monotonic() - last < interval and not over) or progress_line(progress) == shown:
             return
-        last = time.monotonic()
+        last, shown = time.monotonic(), progress_line(progress)
         if live:
             line = progress_line(progress, terminal_width() - 1)
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ from stores.bank.record_index import RecordEntry
 from stores.bank.records import RunRecord
 
 #: Kinds of records that have a figure.
-KINDS = ("probe", "invariance")
+KINDS = ("probe", "invariance", "finetune")
 
 
 def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
@@ -27,9 +27,9 @@ def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
     if record.kind not in KINDS:
         raise Refused(
             f"{name} has no figure",
-            f"Figures are drawn of records of {' and '.join(KINDS)}",
+            f"Figures are drawn of records of {', '.join(KINDS[:-1])} and {KINDS[-1]}",
             f"leave -o out to read it, or name a record that `embank records ls {shlex.quote(bank)} --kind "
-            f"{KINDS[0]}` or `--kind {KINDS[1]}` lists",
+            f"{KINDS[0]}`{''.join(f' or `--kind {kind}`' for kind in KINDS[1:])} lists",
         )
     if record.asked.get("transform") == "multi-view":
         raise Refused(
@@ -42,6 +42,10 @@ def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
         from engine.report.probes import sweeps_of
 
         sweeps_of(record, name, remedy)
+    elif record.kind == "finetune":
+        from engine.report.learning_curves import LearningCurve
+
+        LearningCurve.of(record, name, remedy)
     else:
         from engine.report.invariance_figure import Transform
 
@@ -50,8 +54,8 @@ def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
 
 def _command(record: RunRecord, bank: str) -> str:
     """Return the command that makes a record like this one, less its further options."""
-    words = ["embank", record.kind, bank]
     asked = record.asked
+    words = ["embank", record.kind, *(["MANIFEST", "--bank"] if record.kind == "finetune" else []), bank]
     labels = text(asked.get("label")).split(", ") if asked.get("multi_label") else [text(asked.get("label"))]
     for option, values in (
         ("--model", [text(asked.get("model"))]),
@@ -60,6 +64,15 @@ def _command(record: RunRecord, bank: str) -> str:
     ):
         words += [word for value in values if value for word in (option, value)]
     return shlex.join([*words, *["--multi-label"] * bool(asked.get("multi_label"))])
+
+
+def table_beside(entry: RecordEntry, out: Path) -> Path | None:
+    """Return the path of the table that `draw` writes beside the figure; None for figures without one."""
+    if entry.record is None or entry.record.kind != "finetune":
+        return None
+    from engine.report.learning_curves import table_beside
+
+    return table_beside(out)
 
 
 def draw(entry: RecordEntry, out: Path) -> None:
@@ -76,6 +89,10 @@ def draw(entry: RecordEntry, out: Path) -> None:
         from engine.report.probes import probe_figure
 
         probe_figure([entry.record], out)
+    elif entry.record.kind == "finetune":
+        from engine.report.learning_curves import learning_curves_figure
+
+        learning_curves_figure([entry.record], out)
     else:
         from engine.report.invariance_figure import invariance_figure
 

@@ -132,6 +132,11 @@ def _saliency(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     return f"attentive diffusion {_with_interval(leaf)}" if leaf else ""
 
 
+def _finetune(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    steps = numbers.get("steps")
+    return _probe(record, numbers, leaf) + (f" after {_with_interval(steps)} steps" if leaf and steps else "")
+
+
 def _embed(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     counts = {name: numbers[name] for name in ("failed", "pending") if name in numbers}
     more = "".join(f", {_with_interval(count)} {name}" for name, count in counts.items() if count.value)
@@ -161,9 +166,9 @@ _DESCRIBE: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
     "fewshot": _fewshot,
     "knn": _knn,
     "probe": _probe,
-    "finetune": _probe,
     "invariance": _invariance,
     "saliency": _saliency,
+    "finetune": _finetune,
     "embed": _embed,
     "audit": _audit,
     "relabel": _relabel,
@@ -262,8 +267,12 @@ def export_predictions(
         console.write(f"{out}: {written['rows']} rows of record {written['record']} ({written['kind']})")
 
 
-def print_record(entry: RecordEntry, bank: Place | str, figure: Path | None = None) -> None:
-    """Print a whole record, but only the beginning of long lists; and where its figure was drawn."""
+def print_record(entry: RecordEntry, bank: Place | str, drawn: Mapping[str, Path] | None = None) -> None:
+    """Print a whole record, but only the beginning of long lists.
+
+    Args:
+        drawn: what was drawn of it, e.g. `figure` -> its file.
+    """
     from engine.report import console
 
     record = entry.record
@@ -289,8 +298,8 @@ def print_record(entry: RecordEntry, bank: Place | str, figure: Path | None = No
         )
         console.write()
     _print_wrapped(f"`embank records show --json` prints every value; the file is {entry.path}")
-    if figure:
-        console.write(f"{figure}: figure of record {entry.id}")
+    for what, path in (drawn or {}).items():
+        console.write(f"{path}: {what} of record {entry.id}")
 
 
 def _print_tables(entry: RecordEntry, bank: Place | str) -> None:

@@ -15,9 +15,10 @@ from tests.pretended.streams import Device
 pytestmark = pytest.mark.slow
 
 #: Parts of names of proofs that need more than torch: DALI, a compiler, another process, cuML, FAISS, kvikio;
-#: and of those about the bits of cuDNN's arithmetic, of which a pretended device says nothing.
+#: of those with backward passes, which torch queues for devices of a driver; and of those about the bits of
+#: cuDNN's arithmetic, of which a pretended device says nothing.
 _BEYOND = (
-    *("DALI", "compiled", "killed", "dask", "cuML", "FAISS", "kvikio"),
+    *("DALI", "compiled", "killed", "dask", "cuML", "FAISS", "kvikio", "finetune:"),
     *("row's bits", "the same bits", "bit-identical", "batch size"),
 )
 #: What the `gpu` tests of encoders, probes, saliency and LPIPS do on the pretended device in less time.

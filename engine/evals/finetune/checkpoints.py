@@ -164,7 +164,7 @@ def encoded(tensors: Tensors, document: JsonObject, run: str) -> bytes:
     """
     body = {**document, "run": run, _DIGEST: state_sha256(tensors)}
     body[_SEAL] = _seal(body)
-    metadata = {"format": "pt", _MEMBER: json.dumps(body, sort_keys=True)}
+    metadata = {_MEMBER: json.dumps(body, sort_keys=True)}  # the only one: several have no fixed order
     data: bytes = save(dict(tensors), metadata=metadata)
     return data
 

@@ -29,6 +29,7 @@ from engine.evals.finetune.progress import Hooks
 from engine.evals.finetune.result import FinetuneResult, Tested, Training
 from engine.evals.finetune.scoring import check_defined
 from engine.evals.finetune.session import Session
+from engine.models.checkpoints.lineage import Lineage
 from engine.runtime import Runtime, device_faults, fix_flags
 from stores.json_types import JsonObject
 
@@ -207,30 +208,28 @@ class _Job:
             )
         return tuple(notes)
 
-    def _lineage(self, finished: Finished) -> JsonObject:
+    def _lineage(self, finished: Finished) -> Lineage:
         """Return what the finished weights come from, for their file."""
         spec, manifest = self.inputs.spec, self.inputs.manifest
         names = [task.name for task in self.problem.tasks]
         if not self.problem.several:
             names = [self.problem.tasks[0].classes[code] for code in self.problem.known]
         options: JsonObject = options_document(self.options)
-        return {
-            "kind": "finetuned",
-            "base_model": spec.slug,
-            "base_architecture": spec.architecture,
-            "base_weights_sha256": spec.weights_sha256,
-            "base_weights_source": spec.weights_source,
-            "recipe": spec.recipe.to_dict(),
-            "recipe_digest": spec.recipe.digest,
-            "options": options,
-            "manifest_digest": manifest.digest,
-            "image_digest": manifest.image_digest,
-            "label": ", ".join(target.column for target in self.problem.targets),
-            "classes": [*names],
-            "step": finished.state.stopping.best_step if self.options.restores_best else finished.state.step,
-            "seed": self.options.seed,
-            "mode": self.options.mode,
-        }
+        return Lineage(
+            base=spec.slug,
+            architecture=spec.architecture,
+            base_weights_source=spec.weights_source,
+            base_weights_sha256=spec.weights_sha256,
+            manifest_digest=manifest.digest,
+            image_digest=manifest.image_digest,
+            label=self.problem.label,
+            classes=tuple(names),
+            options=options,
+            step=finished.state.stopping.best_step if self.options.restores_best else finished.state.step,
+            seed=self.options.seed,
+            recipe=spec.recipe.to_dict(),
+            base_lineage=spec.lineage.to_dict() if spec.lineage else {},
+        )
 
 
 def options_document(options: FinetuneOptions) -> JsonObject:

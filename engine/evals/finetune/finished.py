@@ -8,6 +8,7 @@ import torch
 from engine.evals.finetune.checkpoints import CHECKPOINT, HEAD, WEIGHTS, RunFolder, State, Tensors
 from engine.evals.finetune.network import FinetuneNetwork, copied
 from engine.models.backbones import architectures
+from engine.models.checkpoints.lineage import Lineage
 from engine.models.checkpoints.weights import state_sha256
 from stores.json_types import JsonObject
 
@@ -38,24 +39,23 @@ class Finished:
     def read(cls, folder: RunFolder) -> "Finished | None":
         """Read the files of a run; None if they are absent, damaged, or do not belong together."""
         backbone, head = folder.read(WEIGHTS), folder.read(HEAD)
-        if backbone is None or head is None or backbone[1].get("head_sha256") != state_sha256(head[0]):
+        if backbone is None or head is None or head[1].get("backbone_sha256") != state_sha256(backbone[0]):
             return None
-        state = backbone[1].get("state")
+        state = head[1].get("state")
         return cls(backbone[0], head[0], State.from_dict(state)) if isinstance(state, dict) else None
 
-    def keep(self, folder: RunFolder, lineage: JsonObject) -> None:
+    def keep(self, folder: RunFolder, lineage: Lineage) -> None:
         """Write the files, and remove the checkpoint.
+
+        Equal weights make an equal file of the backbone: its bytes are part of what their features are known
+        by. What two runs differ in, as their seconds, is beside the head.
 
         Raises:
             MachineFault: the disk is full or fails; the checkpoint stays, and the same command goes on.
         """
-        document = {
-            **lineage,
-            "head": HEAD,
-            "head_sha256": state_sha256(self.head),
-            "state": self.state.to_dict(),
-        }
-        folder.keep(HEAD, self.head, {**lineage, "kind": "head"})
+        document: JsonObject = {"lineage": lineage.to_dict()}
+        of_head: JsonObject = {"backbone_sha256": state_sha256(self.backbone), "state": self.state.to_dict()}
+        folder.keep(HEAD, self.head, {**document, **of_head})
         folder.keep(WEIGHTS, self.backbone, document)
         folder.remove(CHECKPOINT)
 

@@ -45,6 +45,11 @@ class Problem:
     rows: int
     several: bool
 
+    @property
+    def label(self) -> str:
+        """The columns learned, with commas between them."""
+        return ", ".join(target.column for target in self.targets)
+
     @classmethod
     def of(cls, manifest: Manifest, label: str, options: FinetuneOptions) -> "Problem":
         """Read targets and parts from a manifest's columns.

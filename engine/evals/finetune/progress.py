@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from engine.evals.finetune.curve import Curve
 from engine.evals.finetune.options import FinetuneOptions
 from stores.json_types import JsonObject
 
@@ -135,6 +136,22 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """A validation that was just made.
+
+    Attributes:
+        model, label: of the run.
+        select: the score by which the best weights are chosen.
+        curve: all validations of the run so far, those before it was resumed included.
+    """
+
+    model: str
+    label: str
+    select: str
+    curve: Curve
+
+
+@dataclass(frozen=True)
 class Hooks:
     """Callbacks of a run.
 
@@ -142,8 +159,10 @@ class Hooks:
         on_progress: called after every update, and every validation.
         on_estimate: called once the first updates of this process are timed.
         on_note: called with sentences for the reader as they become known, e.g. where a run goes on.
+        on_validation: called after every validation, once its checkpoint is written.
     """
 
     on_progress: Callable[[Progress], None] | None = None
     on_estimate: Callable[[Estimate], None] | None = None
     on_note: Callable[[str], None] | None = None
+    on_validation: Callable[[Validation], None] | None = None

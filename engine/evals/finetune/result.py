@@ -155,7 +155,7 @@ class FinetuneResult:
     @property
     def label(self) -> str:
         """The columns learned, with commas between them."""
-        return ", ".join(target.column for target in self.problem.targets)
+        return self.problem.label
 
     @property
     def failed(self) -> int:

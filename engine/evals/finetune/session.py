@@ -26,7 +26,7 @@ from engine.evals.finetune.network import build_network, copied
 from engine.evals.finetune.options import FinetuneOptions
 from engine.evals.finetune.order import Order
 from engine.evals.finetune.problem import Problem
-from engine.evals.finetune.progress import Hooks, Pace
+from engine.evals.finetune.progress import Hooks, Pace, Validation
 from engine.evals.finetune.scoring import Scored, score
 from engine.evals.finetune.stopping import Stopping
 from engine.evals.finetune.trainer import Diverged, LossLog, Trainer, learning_rate
@@ -189,6 +189,10 @@ class Session:
         if best and self._options.restores_best:
             self._best = self.trainer.weights()
         self._save()
+        if self._hooks.on_validation:
+            self._hooks.on_validation(
+                Validation(self._inputs.title, self._problem.label, self._options.score, self.state.curve)
+            )
         self._pace.skip()
         self._report()
 
@@ -198,7 +202,7 @@ class Session:
         last = state.curve.points[-1].val_score if state.curve.points else math.nan
         if hooks.on_progress:
             hooks.on_progress(self._pace.progress(state.step, self._log.last, last))
-        if hooks.on_estimate and self._pace.take_estimate():
+        if hooks.on_estimate and state.step < self._options.steps and self._pace.take_estimate():
             hooks.on_estimate(
                 self._pace.estimate(state.step, self.trainer.bytes, self._options.restores_best)
             )

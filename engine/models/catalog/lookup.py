@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ModelError
+from engine.errors import ModelError, Refused, WeightsError
 from engine.models.backbones import architecture_cache
 from engine.models.catalog import slugs, suggest
 from engine.models.catalog.entry import Row, Variant
 from engine.models.catalog.families import ROWS
 from engine.models.checkpoints import sources
 from engine.models.checkpoints.checkpoint_cache import Published
+from engine.models.checkpoints.lineage import Lineage, lineage_of
 from engine.recipes import Recipe
 from stores.limits import check_seed
 
@@ -31,6 +32,7 @@ class ModelSpec:
         layer: kind of the feature: `gap`, `cls` for a class token, `mean` for a mean of patch tokens, ...
         notes: exact definition of the feature; licence or paper.
         seed: of seeded weights, else None.
+        lineage: of finetuned weights, else None.
     """
 
     slug: str
@@ -43,6 +45,7 @@ class ModelSpec:
     layer: str
     notes: str = ""
     seed: int | None = None
+    lineage: Lineage | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def resolve(
     Args:
         slug: see `engine.models.catalog.families`, perhaps with `+VARIANT`.
         weights: a state dict of this architecture (PyTorch file or `.safetensors`) instead of the row's.
-        recipe: preprocessing instead of the row's.
+        recipe: preprocessing instead of the row's, and instead of that which finetuned weights name.
         seed: for untrained controls.
 
     Raises:
@@ -148,7 +151,24 @@ def resolve(
         )
     source = row.source if weights is None else sources.OwnFile(weights)
     notes = entry.notes if weights is None else entry.variant.notes
+    if recipe is None and weights is not None:
+        recipe = _own_recipe(weights)
     return _spec(slug, entry, recipe, notes, lambda: source.find(entry.architecture, seed))
+
+
+def _own_recipe(weights: Path) -> Recipe | None:
+    """Return the preprocessing with which weights were finetuned; None for other weights."""
+    lineage = lineage_of(weights)
+    if lineage is None or not lineage.recipe:
+        return None
+    try:
+        return Recipe.from_dict(lineage.recipe)
+    except Refused as error:
+        raise WeightsError(
+            f"{weights} was finetuned with a preprocessing that is not known here ({error.found})",
+            "Finetuned weights are used with the preprocessing that they were trained with",
+            "use the version of embank that wrote the file, or give the preprocessing with --recipe",
+        ) from error
 
 
 def _spec(
@@ -173,6 +193,7 @@ def _spec(
         layer,
         "; ".join(note for note in (notes, layer_notes) if note),
         weights.seed,
+        weights.lineage,
     )
 
 
@@ -194,12 +215,13 @@ def describe(slug: str, *, weights: Path | None = None) -> dict[str, Any]:
         absent = sources.LocatedWeights(_absent(source), "")
         spec = _spec(slug, entry, None, entry.notes, lambda: cached or absent)
     return {
-        **vars(spec),
+        **{name: value for name, value in vars(spec).items() if name != "lineage"},
         "recipe": spec.recipe.to_dict(),
         "weights_sha256": spec.weights_sha256 or None,
         "variants": {variant.name: variant.notes for variant in entry.row.variants},
         **asdict(entry.row.facts),
         "source": source.facts() if isinstance(source, Published) else source.label,
+        **({"lineage": spec.lineage.to_dict()} if spec.lineage else {}),
     }
 
 

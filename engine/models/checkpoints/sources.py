@@ -14,6 +14,7 @@ from engine.errors import WeightsError
 from engine.models.backbones import architecture_cache, configs
 from engine.models.backbones.names import split
 from engine.models.checkpoints import download, files
+from engine.models.checkpoints.lineage import Lineage, lineage_of
 
 _HUB_FILE = "model.safetensors"
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
@@ -28,12 +29,14 @@ class LocatedWeights:
         sha256: of the file; for seeded weights, of the tensors (`weights.state_sha256`).
         path: the file; None for seeded weights.
         seed: of seeded weights, else None.
+        lineage: of finetuned weights, else None.
     """
 
     text: str
     sha256: str
     path: Path | None = None
     seed: int | None = None
+    lineage: Lineage | None = None
 
 
 class Source(Protocol):
@@ -75,7 +78,9 @@ class OwnFile:
         path = self.path
         if namespace == "transformers" and path.is_dir():
             path = configs.weights_in(path, name)
-        return LocatedWeights(f"file {self.path.name}", files.sha256_of(path), path)
+        sha256, lineage = files.sha256_of(path), lineage_of(path)
+        text = f"file {self.path.name}" + (f", {lineage.in_words}" if lineage else "")
+        return LocatedWeights(text, sha256, path, lineage=lineage)
 
     here = find
 

@@ -32,6 +32,7 @@ from engine.evals.finetune.progress import Hooks, Progress
 from engine.evals.finetune.trainer import Diverged
 from engine.evals.probe.options import Policies, SplitOptions
 from engine.models import resolve
+from engine.models.checkpoints.lineage import lineage_of
 from engine.models.forward.encoder import build_with_weights, load
 from engine.normalise import normalise_numpy
 from stores.backends import disk
@@ -281,11 +282,10 @@ def test_the_weights_give_the_features_that_the_head_was_trained_on(
     head = load_file(path.with_name("head.safetensors"))
     logits = encoder(batch.pixels) @ head["weight"].T + head["bias"]
     assert logits.softmax(1)[:, 1].numpy() == pytest.approx(table.column("score.b").to_numpy(), abs=1e-4)
-    document = document_of(path.read_bytes())
-    assert (
-        document["base_weights_sha256"] == spec().weights_sha256 and document["step"] == report["best_step"]
-    )
-    assert document["classes"] == ["a", "b"]
+    lineage = lineage_of(path)
+    assert lineage is not None
+    assert (lineage.base_weights_sha256, lineage.step) == (spec().weights_sha256, report["best_step"])
+    assert lineage.classes == ("a", "b")
 
 
 def _sha256(path: Path) -> str:
