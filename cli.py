@@ -20,6 +20,7 @@ from engine.commands import (
     models,
     perceptual,
     probe,
+    reconstruct,
     records,
     saliency,
     search,
@@ -50,6 +51,7 @@ command(app, rich_help_panel=EVALUATE)(probe.probe)
 command(app, rich_help_panel=EVALUATE)(search.search)
 command(app, rich_help_panel=EVALUATE)(saliency.saliency)
 command(app, rich_help_panel=EVALUATE)(invariance.invariance)
+command(app, rich_help_panel=EVALUATE)(reconstruct.reconstruct)
 command(app, rich_help_panel=EVALUATE)(perceptual.perceptual)
 app.add_typer(manifest.app, name="manifest", rich_help_panel=STORE)
 app.add_typer(bank.app, name="bank", rich_help_panel=STORE)

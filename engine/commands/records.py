@@ -54,7 +54,8 @@ def records_show(
 ) -> None:
     """Show one record: settings, inputs, results, the seconds it took, and the versions.
 
-    -o draws the figure of a probe or an invariance again, from the record alone: .png, .svg or .pdf.
+    -o draws the figure of a probe or an invariance, or the losses of a reconstruction, from the record alone:
+    .png, .svg or .pdf.
     """
     from engine.report import records
     from stores.bank.record_index import record_of

@@ -50,6 +50,9 @@ EVALUATIONS = {
             "multiview", "engine.evals.invariance.multiview", classifies=False, recorded_as="invariance"
         ),
         Evaluation("saliency", "engine.evals.saliency.evaluate", classifies=False, opens_images=True),
+        Evaluation(
+            "reconstruct", "engine.evals.reconstruction.evaluate", classifies=False, opens_images=True
+        ),
     )
 }
 

@@ -22,6 +22,7 @@ _RESULTS: Mapping[str, tuple[str, ...]] = {
     "probe": ("test.accuracy", "test.auroc"),
     "invariance": ("cosine",),
     "saliency": ("mean",),
+    "reconstruct": ("lpips.mean", "loss.mean"),
     "embed": ("ok",),
     "audit": ("pairs",),
     "relabel": ("named",),
@@ -130,6 +131,13 @@ def _saliency(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     return f"attentive diffusion {_with_interval(leaf)}" if leaf else ""
 
 
+def _reconstruct(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    if leaf is None:
+        return ""
+    name = "LPIPS" if leaf.metric.startswith("lpips") else "loss of features"
+    return f"{name} {_with_interval(leaf)}"
+
+
 def _embed(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     counts = {name: numbers[name] for name in ("failed", "pending") if name in numbers}
     more = "".join(f", {_with_interval(count)} {name}" for name, count in counts.items() if count.value)
@@ -161,6 +169,7 @@ _DESCRIBE: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
     "probe": _probe,
     "invariance": _invariance,
     "saliency": _saliency,
+    "reconstruct": _reconstruct,
     "embed": _embed,
     "audit": _audit,
     "relabel": _relabel,

@@ -42,6 +42,8 @@ KEPT: Mapping[str, str] = {
     "invariance": "Features of finished views are kept; run the same command to resume.",
     "saliency": "Finished maps, and the places of the last one, are kept; run the same command to resume.",
     "perceptual": "A table is written in one step, the last: run the same command again.",
+    "reconstruct": "Finished reconstructions, and checkpoints of others, are kept; run the same command "
+    "to resume.",
     "records ls": _READS,
     "records show": _READS,
     "records export": "The file is written in one step, the last: run the same command again.",

@@ -31,14 +31,15 @@ SOME_OF: dict[str, type[StrEnum]] = {
 }
 #: Options that these commands take more than once, and others once.
 REPEATED = {
-    "--id": {"saliency"},
+    "--id": {"saliency", "reconstruct"},
     "--k": {"knn"},
     "--label": {"probe"},
-    "--model": {"embed", "fewshot", "knn", "probe", "bank relabel"},
+    "--model": {"embed", "fewshot", "knn", "probe", "bank relabel", "reconstruct"},
 }
 #: Options that are something else in these commands: columns of a table, votes, a file for each model.
 OTHERWISE = {
     "--id": {"manifest table"},
+    "--seeds": {"reconstruct"},
     "--split": {"manifest table"},
     "--weights": {"embed", "knn"},
 }
