@@ -29,6 +29,7 @@ and reasons where they are undefined) and `predictions()` of single images:
 | `invariance` | invariances, from a bank | `invariance(bank, model, InvarianceOptions(transforms=...))` |
 | `saliency` | occlusion maps, from a bank | `saliency(bank, model, SaliencyOptions(...), *, device, ...)` |
 | `perceptual` | LPIPS of image files | `perceptual(a, b, PerceptualOptions(...), *, device, ...)` |
+| `reconstruct` | images from feature maps | `reconstruct(bank, model, ReconstructionOptions(...), ...)` |
 | `search` | an image's neighbours in a bank | `search(bank, model, *, image, image_id, k, ...)` |
 | `TorchDataset` | rows and labels for a `DataLoader` | `TorchDataset(features, label, split=...)` |
 | `models`, `datasets` | modules: models, data sets | `models.catalogue()`, `datasets.available()` |
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from engine.evals.perceptual.options import PerceptualOptions as PerceptualOptions
     from engine.evals.probe.evaluate import ProbeOptions as ProbeOptions
     from engine.evals.probe.evaluate import probe as probe
+    from engine.evals.reconstruction.bank import reconstruct_from_bank as reconstruct
+    from engine.evals.reconstruction.options import ReconstructionOptions as ReconstructionOptions
     from engine.evals.saliency.bank import saliency_from_bank as saliency
     from engine.evals.saliency.options import SaliencyOptions as SaliencyOptions
     from stores.bank.reader import Bank as Bank
@@ -81,6 +84,7 @@ __all__ = [
     "PerceptualOptions",
     "ProbeOptions",
     "Protocol",
+    "ReconstructionOptions",
     "SaliencyOptions",
     "TorchDataset",
     "__version__",
@@ -93,6 +97,7 @@ __all__ = [
     "models",
     "perceptual",
     "probe",
+    "reconstruct",
     "saliency",
     "search",
 ]
@@ -110,6 +115,7 @@ _HOMES = {
     "PerceptualOptions": ("engine.evals.perceptual.options", "PerceptualOptions"),
     "ProbeOptions": ("engine.evals.probe.evaluate", "ProbeOptions"),
     "Protocol": ("engine.evals.fewshot.options", "Protocol"),
+    "ReconstructionOptions": ("engine.evals.reconstruction.options", "ReconstructionOptions"),
     "SaliencyOptions": ("engine.evals.saliency.options", "SaliencyOptions"),
     "TorchDataset": ("engine.evals.common.torch_dataset", "TorchDataset"),
     "embed": ("engine.embed.run", "embed"),
@@ -119,6 +125,7 @@ _HOMES = {
     "knn": ("engine.evals.neighbours.knn", "knn"),
     "perceptual": ("engine.evals.perceptual.evaluate", "perceptual"),
     "probe": ("engine.evals.probe.evaluate", "probe"),
+    "reconstruct": ("engine.evals.reconstruction.bank", "reconstruct_from_bank"),
     "saliency": ("engine.evals.saliency.bank", "saliency_from_bank"),
     "search": ("engine.evals.neighbours.search", "search"),
 }

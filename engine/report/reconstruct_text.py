@@ -16,7 +16,7 @@ def print_reconstructions(reports: Sequence[JsonObject]) -> None:
 
 def _print_one(r: JsonObject) -> None:
     console.print_table(
-        ["image", "seed", "loss at first", "loss", "LPIPS", "reason"],
+        ["image", "seed", "initial loss", "loss", "LPIPS", "reason"],
         [
             [
                 item["image_id"],

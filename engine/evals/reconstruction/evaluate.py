@@ -20,7 +20,7 @@ from engine.errors import BadImage, Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
 from engine.evals.reconstruction.lane import Protocol
-from engine.evals.reconstruction.options import ReconstructionOptions
+from engine.evals.reconstruction.options import STEPS, ReconstructionOptions
 from engine.evals.reconstruction.pictures import Similarity, encode, ending_for, file_name, reopened
 from engine.evals.reconstruction.progress import Estimate, Hooks
 from engine.evals.reconstruction.result import (
@@ -284,9 +284,11 @@ class _Job:
         return Run(result, tuple(self.rows), self.settings(), {**self.flags}, self.similarity.trunks)
 
     def _notes(self) -> tuple[str, ...]:
-        notes = [self.similarity.reason] if self.similarity.reason else []
-        if self.options.mode == "as-published":
-            notes.append(_SEED_NOTE.format(seed=self.options.seed))
+        if self.options.mode != "as-published":
+            return ()
+        notes = [_SEED_NOTE.format(seed=self.options.seed)]
+        if self.options.steps != STEPS:
+            notes.append(f"The study's command ran {STEPS:,} iterations, this run {self.options.steps:,}.")
         return tuple(notes)
 
     def _interval(self, items: Sequence[Item], name: str) -> Bootstrap | None:

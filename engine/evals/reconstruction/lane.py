@@ -1,7 +1,7 @@
 """Inversion of feature maps by several networks that advance together: the arithmetic of a step."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from engine.evals.reconstruction.generator import Architecture, Generator, draw_noise
-from engine.models.forward.feature_map import FeatureMap
 from engine.runtime import Runtime
 
 
@@ -52,7 +51,7 @@ class Lane:
     minimised, so that the gradient of each is that of its own loss alone.
 
     Args:
-        encode: the frozen backbone.
+        encode: the frozen backbone: images [N, 3, S, S] of 0-1 -> feature maps [N, C, h, w].
         runtime: device and precision; bf16 is mixed, with parameters, Adam and loss in float32.
         protocol: settings.
         pixels: uint8 [N, S, S, 3], of whose feature maps images are made.
@@ -65,7 +64,7 @@ class Lane:
 
     def __init__(
         self,
-        encode: FeatureMap,
+        encode: Callable[[torch.Tensor], torch.Tensor],
         runtime: Runtime,
         protocol: Protocol,
         pixels: NDArray[np.uint8],
