@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from benchmarks.speed.common import Spread
 from engine.runtime import Span, synchronize
@@ -53,6 +55,21 @@ def gemm_rate(device: str, dtype: torch.dtype, size: int, *, budget_s: float) ->
     return per_second(
         2.0 * size**3, seconds_each(device, lambda: torch.matmul(a, b, out=out), budget_s=budget_s)
     )
+
+
+class ConvolutionFlop(TorchFunctionMode):
+    """Counts the floating-point operations of this thread's convolutions while the body runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flop = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function; count it if it is a convolution."""
+        result = func(*args, **(kwargs or {}))
+        if func is torch.conv2d:
+            self.flop += 2 * result.numel() * args[1][0].numel()
+        return result
 
 
 def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -154,7 +154,9 @@ class PerceptualDistance:
     ) -> None:
         self.nets, self.device = check_nets(nets), device
         self.trunks = find_trunks(self.nets, trunks)
-        self._modules = {trunk.net: _build(trunk).to(device) for trunk in self.trunks}
+        # On the CPU convolutions of few channels are up to twice as fast in this order; not measured on CUDA.
+        self._format = torch.channels_last if device == "cpu" else torch.contiguous_format
+        self._modules = {trunk.net: self._placed(_build(trunk)) for trunk in self.trunks}
 
     def distance(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the distances of B pairs of images of one size, as one batch.
@@ -182,11 +184,16 @@ class PerceptualDistance:
         """Return the plain mean of the nets' distances, float32 [B]: the study's number for all three."""
         return torch.stack(tuple(distances.values())).mean(0)
 
+    def _placed(self, module: nn.Module) -> nn.Module:
+        placed: nn.Module = module.to(self.device, memory_format=self._format)  # type: ignore[call-overload]
+        return placed
+
     def _scaled(self, images: torch.Tensor) -> torch.Tensor:
         """Return images as float32 [B, 3, H, W] of -1 to 1 on the device."""
         images = images.to(self.device)
         if images.dtype == torch.uint8 and images.ndim == 4 and images.shape[3] == 3:
-            return images.permute(0, 3, 1, 2).float().div(255).mul(2).sub(1).contiguous()
+            scaled = images.permute(0, 3, 1, 2).float().div(255).mul(2).sub(1)
+            return scaled.contiguous(memory_format=self._format)
         if not (images.is_floating_point() and images.ndim == 4 and images.shape[1] == 3):
             raise Refused(
                 f"images {_form(images)}",
@@ -197,7 +204,7 @@ class PerceptualDistance:
         if images.numel() and not bool(((images >= 0) & (images <= 1)).all()):
             low, high = (float(value) for value in images.aminmax())
             raise Refused(f"images with values of {low:g} to {high:g}", "Floating ones are 0-1", "scale them")
-        return images.float().mul(2).sub(1)
+        return images.float().mul(2).sub(1).contiguous(memory_format=self._format)
 
     def _check_side(self, side: int) -> None:
         needed = max(self.nets, key=lambda net: MIN_SIDE[net])

@@ -10,10 +10,10 @@ import torchvision
 
 from benchmarks.gpu import floors, suite, targets
 from benchmarks.gpu.__main__ import main
-from benchmarks.gpu.checks.saliencies import _ConvolutionFlop
 from benchmarks.gpu.floors import Bound, reading
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.suite import Outcome
+from benchmarks.gpu.timing import ConvolutionFlop
 from tests.docs_check import ROOT
 
 CEILINGS = {"link": 50e9, "product": 40e12}
@@ -57,7 +57,7 @@ def test_without_its_ceiling_a_floor_is_not_measured() -> None:
 def test_the_stated_work_of_networks_is_that_of_their_convolutions_and_products() -> None:
     with torch.device("meta"):
         network = torchvision.models.resnet50().eval()
-        with _ConvolutionFlop() as counted:
+        with ConvolutionFlop() as counted:
             network(torch.empty(1, 3, 224, 224))
     assert counted.flop == pytest.approx(floors.RESNET50_FLOP, rel=1e-3)
     # ViT-L/16 of torchvision: 61.55 billion multiply-adds with its head.

@@ -11,7 +11,7 @@ import embank
 
 ROOT = Path(__file__).parents[2]
 PROMISED = {"Manifest", "Bank", "Features", "embed", "fewshot", "knn", "probe"} | {
-    *("invariance", "saliency", "search", "models", "datasets", "__version__")
+    *("invariance", "saliency", "reconstruct", "search", "models", "datasets", "__version__")
 }
 TREE = ast.parse(Path(inspect.getsourcefile(embank)).read_text())
 

@@ -20,8 +20,8 @@ _BEYOND = (
     *("DALI", "compiled", "killed", "dask", "cuML", "FAISS", "kvikio"),
     *("row's bits", "the same bits", "bit-identical", "batch size"),
 )
-#: What the `gpu` tests of encoders, probes and saliency do on the pretended device already, in less time.
-_TWINS = ("encode:", "probe:", "saliency:")
+#: What the `gpu` tests of encoders, probes, saliency and LPIPS do on the pretended device in less time.
+_TWINS = ("encode:", "probe:", "saliency:", "perceptual:")
 PROOFS = [
     check
     for check in suite.registered()

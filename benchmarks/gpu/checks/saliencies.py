@@ -4,13 +4,12 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.overrides import TorchFunctionMode
 
 from benchmarks.gpu.floors import GEMM, Bound
 from benchmarks.gpu.suite import Context, Verdict, measurement, proof
 from benchmarks.gpu.targets import OCCLUSION
+from benchmarks.gpu.timing import ConvolutionFlop
 from engine.evals.saliency.occluder import Occluder, Scores
 from engine.kernels.occlusion import Squares, accumulate, attentive_diffusion
 from engine.runtime import Precision, count_copies, fix_flags, synchronize
@@ -68,7 +67,7 @@ def saliency_seconds(context: Context) -> Verdict:
         seconds = time.perf_counter() - start
         few = _few(squares)
         places = int((~few.done).sum())
-        with count_copies(context.device) as copies, _ConvolutionFlop() as counted:
+        with count_copies(context.device) as copies, ConvolutionFlop() as counted:
             occluder.score(_picture(side), few, check=False)
         occluder.close()
         numbers[precision] = {
@@ -85,21 +84,6 @@ def saliency_seconds(context: Context) -> Verdict:
         name = OCCLUSION.name if precision == "fp32" else f"{OCCLUSION.name} in {precision}"
         readings.append(context.reading(name, seconds, "s", Bound("gemm", GEMM[precision], flop, formula)))
     return Verdict(numbers, limit="pixels to map, weights loaded before", readings=tuple(readings))
-
-
-class _ConvolutionFlop(TorchFunctionMode):
-    """Counts the floating-point operations of this thread's convolutions while the body runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flop = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the function; count it if it is a convolution."""
-        result = func(*args, **(kwargs or {}))
-        if func is torch.conv2d:
-            self.flop += 2 * result.numel() * args[1][0].numel()
-        return result
 
 
 def _few(squares: Squares) -> Scores:

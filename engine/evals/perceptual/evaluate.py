@@ -74,11 +74,10 @@ def _distances(
         return [PairDistance(pairs[p.index].a, pairs[p.index].b, nothing, reason) for p in batch]
     a, b = (torch.from_numpy(np.stack([getattr(pair, side) for pair in batch])) for side in "ab")
     by_net = metric.distance(a, b)
-    values = {**by_net, "mean": metric.mean(by_net)}
-    numbers = {key: tensor.cpu().tolist() for key, tensor in values.items()}
+    table = torch.stack((*by_net.values(), metric.mean(by_net)), dim=1).cpu()  # one wait for the device
     return [
-        PairDistance(pairs[p.index].a, pairs[p.index].b, {key: numbers[key][i] for key in numbers})
-        for i, p in enumerate(batch)
+        PairDistance(pairs[p.index].a, pairs[p.index].b, dict(zip(nothing, row, strict=True)))
+        for p, row in zip(batch, table.tolist(), strict=True)
     ]
 
 

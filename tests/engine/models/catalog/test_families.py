@@ -86,6 +86,9 @@ def test_cache_folders_are_apart() -> None:
         ("supervised-r50", models.ResNet50_Weights.IMAGENET1K_V1),
         ("supervised-r18", models.ResNet18_Weights.IMAGENET1K_V1),
         ("supervised-d121", models.DenseNet121_Weights.IMAGENET1K_V1),
+        ("supervised-alexnet", models.AlexNet_Weights.IMAGENET1K_V1),
+        ("supervised-squeezenet", models.SqueezeNet1_1_Weights.IMAGENET1K_V1),
+        ("supervised-vgg16", models.VGG16_Weights.IMAGENET1K_V1),
     ],
 )
 def test_supervised_facts_are_torchvisions(slug: str, published: models.WeightsEnum) -> None:

@@ -181,6 +181,7 @@ CONTAINERS: dict[str, Any] = {
     "supervised-r50": dict,
     "supervised-r18": dict,
     "supervised-d121": _dotted,
+    "supervised-squeezenet": dict,
     "mimic-chexpert-lr0.01": _lightning,
     "moco-cxr-r18": lambda s: _moco(s, "fc", False),
     "moco-cxr-d121": lambda s: _moco(s, "classifier", False),
