@@ -52,7 +52,7 @@ def test_a_name_is_what_a_type_checker_takes_it_for(name: str) -> None:
 
 def test_the_docstring_has_every_name() -> None:
     options = {"InvarianceOptions", "KnnOptions", "PerceptualOptions", "ProbeOptions"} | {
-        *("Protocol", "SaliencyOptions")
+        *("Protocol", "ReconstructionOptions", "SaliencyOptions")
     }
     rows = [line.split("|")[1] for line in embank.__doc__.splitlines() if line.startswith("|")][2:]
     assert {word for row in rows for word in row.replace("`", "").replace(",", "").split()} == (
