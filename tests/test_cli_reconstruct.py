@@ -54,7 +54,7 @@ def test_an_estimate_and_progress_say_time_memory_and_loss() -> None:
     assert line == "network 2/3: 30/90 updates, 2.00 a second, loss 0.125, 0:30 left"
 
 
-def test_as_published_writes_files_of_the_source_s_kind(tmp_path: Path) -> None:
+def test_as_published_takes_every_model_at_224_pixels(tmp_path: Path) -> None:
     bank = Path(build(tmp_path, 2, grey=0).path)
     words = ("--model", "all", "--mode", "as-published", "--steps", 1, "--images", 1, "--threads", 1)
     ran = embank("reconstruct", bank, *words, "--device", "cpu", "-o", tmp_path / "out", "--json")

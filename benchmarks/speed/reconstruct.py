@@ -218,9 +218,9 @@ def _table(result: dict[str, Any]) -> str:
     ]
     runtime = result["runtime"]
     head = (
-        f"{result['model']} on {runtime['device']}, {runtime['threads']} threads; {result['networks']} networks "
-        f"at {result['side']} pixels, {result['bytes_of_network'] / 2**20:,.0f} MiB each; first losses within "
-        f"{result['largest_loss_error']:.1e}\n\n"
+        f"{result['model']} on {runtime['device']}, {runtime['threads']} threads; {result['networks']} "
+        f"networks at {result['side']} pixels, {result['bytes_of_network'] / 2**20:,.0f} MiB each; "
+        f"first losses within {result['largest_loss_error']:.1e}\n\n"
     )
     return head + markdown_table(["how", "ms an update of a network", "times as fast as plain"], lines)
 

@@ -109,6 +109,14 @@ class Lane:
         self._adam.step()
         self.step += 1
 
+    def gradients(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return losses [N], and the gradient of each with respect to its network's parameters, [N, P]."""
+        self._adam.zero_grad(set_to_none=True)
+        losses, _ = self.loss()
+        losses.sum().backward()
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
+        return losses.detach().cpu().numpy(), self._flat(gradients)
+
     def check(self) -> NDArray[np.float32]:
         """Look for losses since the last check that are not finite; return the latest ones, [N]."""
         new = self._losses[self.checked : self.step].cpu().numpy()
