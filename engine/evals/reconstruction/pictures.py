@@ -1,7 +1,7 @@
 """Reconstructions as picture files, and their perceptual distance from the originals."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +56,23 @@ def reopened(data: bytes) -> NDArray[np.uint8]:
 class Similarity:
     """LPIPS by the nets whose trunks are on this machine; NaN by the others, with a reason.
 
+    Args:
+        device: `cpu` or `cuda:N`. side: of the images, pixels.
+        trunks: net -> file of its trunk, instead of those in the caches.
+
     Attributes:
         reason: why a net or the mean is not known, with the remedy; "" if all are.
         trunks: facts on the weights in use.
     """
 
-    def __init__(self, device: str, side: int) -> None:
+    def __init__(self, device: str, side: int, trunks: Mapping[str, Path] | None = None) -> None:
         self._distance: perceptual.PerceptualDistance | None = None
         self.reason = ""
         try:
-            here = perceptual.available()
+            here = tuple(trunks) if trunks else perceptual.available()
             nets = [net for net in here if side >= perceptual.MIN_SIDE[net]]
             if nets:
-                self._distance = perceptual.PerceptualDistance(nets, device)
+                self._distance = perceptual.PerceptualDistance(nets, device, trunks)
         except WeightsError as error:
             self.reason = f"LPIPS is not known: {error.found}. Remedy: {error.remedy}"
             return
