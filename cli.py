@@ -22,6 +22,7 @@ from engine.commands import (
     models,
     perceptual,
     probe,
+    reconstruct,
     records,
     saliency,
     search,
@@ -53,6 +54,7 @@ command(app, rich_help_panel=EVALUATE)(finetune.finetune)
 command(app, rich_help_panel=EVALUATE)(search.search)
 command(app, rich_help_panel=EVALUATE)(saliency.saliency)
 command(app, rich_help_panel=EVALUATE)(invariance.invariance)
+command(app, rich_help_panel=EVALUATE)(reconstruct.reconstruct)
 command(app, rich_help_panel=EVALUATE)(perceptual.perceptual)
 command(app, rich_help_panel=EVALUATE)(compare.compare)
 app.add_typer(manifest.app, name="manifest", rich_help_panel=STORE)

@@ -79,6 +79,7 @@ def command(place: Path, name: str) -> list[object]:
         "probe": ["probe", bank, *MODEL, "--device", "cpu", "--low-shot", "1,2"],
         "search": ["search", bank, *MODEL, "--id", "0.png", "--device", "cpu"],
         "saliency": ["saliency", bank, *MODEL, "--device", "cpu", "--images", 1],
+        "reconstruct": ["reconstruct", bank, *MODEL, "--device", "cpu", "--images", 1, "--steps", 1],
         "perceptual": ["perceptual", place, place, "--net", "alex", "--device", "cpu"],
         "invariance": ["invariance", bank, *MODEL, "--device", "cpu", "--transform", "rotation"],
     }[name]

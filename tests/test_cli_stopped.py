@@ -101,6 +101,10 @@ UNCHANGED = {
     "knn": (["bank", *MODEL, "--model", SECOND], "stores.bank.records:Batch.write"),
     "probe": (["bank", *MODEL, "--values", 2, "--bootstrap", 0], "engine.evals.probe.solvers:solve"),
     "search": (["bank", *MODEL, "--id", "image 1"], "engine.evals.neighbours.search:keep_record"),
+    "reconstruct": (
+        ["bank", *MODEL, "--images", 1],
+        "engine.evals.saliency.images:open_images",
+    ),
     "perceptual": (
         ["classes", "classes", "--net", "squeeze", "--trunk", "squeeze=t.csv"],
         "engine.models.perceptual:find_trunks",

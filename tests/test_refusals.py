@@ -292,6 +292,11 @@ saliency {{x}}.parquet --model {NET} --weights {{root}}/other.pth {MAPS} -o new/
 saliency {{x}}.parquet --model random/vit_b_16 {MAPS} -o new/maps
 saliency {{x}}.parquet --model {MODEL} {MAPS}
 saliency {{x}}.parquet --model {MODEL} {MAPS} -o {{root}}/grey.bank
+reconstruct {BANK} --id nobody
+reconstruct {BANK} --steps 1 -o {{x}}.bank
+reconstruct {BANK} --steps 1 -o mine.csv
+reconstruct {BANK} --mode as-published --seeds 2
+reconstruct {BANK} --precision bf16 --device cpu
 perceptual {{x}} nowhere
 perceptual {{x}} {{x}}/c0/00.png
 perceptual {{x}} {{x}}/c0 -o new/t.csv
@@ -342,7 +347,7 @@ def test_there_are_enough_refusals_of_every_command_that_can_be_refused() -> Non
     seen = {" ".join(line.split()[: 2 if line.split()[0] in groups else 1]) for line in COMMANDS}
     # `doctor` and the two lists take nothing that could be refused.
     own = {"embed", "fewshot", "knn", "probe", "search", "saliency", "invariance", "quickstart", "bench"}
-    own |= {"perceptual"}
+    own |= {"perceptual", "reconstruct"}
     of_banks = {f"bank {verb}" for verb in ("ls", "show", "verify", "repair", "export", "relabel", "audit")}
     of_records = {f"records {verb}" for verb in ("ls", "show", "export")}
     of_manifests = {f"manifest {verb}" for verb in ("folder", "table", "build", "check")}

@@ -119,6 +119,7 @@ def _images(default: str) -> Any:
 
 
 ImagesOccluded = Annotated[int | None, _images("8; 1 as-published")]
+ImagesReconstructed = Annotated[int | None, _images("4, or all of fewer")]
 ImagesScored = Annotated[int | None, _images("100, or half of a smaller bank")]
 
 
@@ -299,6 +300,7 @@ def _precision(*words: Precision) -> Any:
 
 
 AnyPrecision = Annotated[Precision, _precision(*Precision)]
+AutoFp32OrBf16 = Annotated[Precision, _precision(Precision.auto, Precision.fp32, Precision.bf16)]
 Fp32OrBf16 = Annotated[Precision, _precision(Precision.fp32, Precision.bf16)]
 Threads = Annotated[
     int | None,

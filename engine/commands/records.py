@@ -54,8 +54,8 @@ def records_show(
 ) -> None:
     """Show one record: settings, inputs, results, the seconds it took, and the versions.
 
-    -o draws the figure of a probe, an invariance or a finetuning again, from the record alone: .png, .svg or
-    .pdf. The numbers of a learning curve are written beside it, as .csv.
+    -o draws the figure of a probe, an invariance or a finetuning again, or the losses of a reconstruction,
+    from the record alone: .png, .svg or .pdf. The numbers of a learning curve are written beside it, as .csv.
     """
     from engine.report import records
     from stores.bank.record_index import record_of

@@ -31,6 +31,7 @@ and reasons where they are undefined) and `predictions()` of single images:
 | `saliency` | occlusion maps, from a bank | `saliency(bank, model, SaliencyOptions(...), *, device, ...)` |
 | `perceptual` | LPIPS of image files | `perceptual(a, b, PerceptualOptions(...), *, device, ...)` |
 | `compare` | models in pairs, from records | `compare(banks, evaluation, *, metric, models, ...)` |
+| `reconstruct` | images from feature maps | `reconstruct(bank, model, ReconstructionOptions(...), ...)` |
 | `search` | an image's neighbours in a bank | `search(bank, model, *, image, image_id, k, ...)` |
 | `TorchDataset` | rows and labels for a `DataLoader` | `TorchDataset(features, label, split=...)` |
 | `models`, `datasets` | modules: models, data sets | `models.catalogue()`, `datasets.available()` |
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
     from engine.evals.perceptual.options import PerceptualOptions as PerceptualOptions
     from engine.evals.probe.evaluate import ProbeOptions as ProbeOptions
     from engine.evals.probe.evaluate import probe as probe
+    from engine.evals.reconstruction.bank import reconstruct_from_bank as reconstruct
+    from engine.evals.reconstruction.options import ReconstructionOptions as ReconstructionOptions
     from engine.evals.saliency.bank import saliency_from_bank as saliency
     from engine.evals.saliency.options import SaliencyOptions as SaliencyOptions
     from stores.bank.reader import Bank as Bank
@@ -87,6 +90,7 @@ __all__ = [
     "PerceptualOptions",
     "ProbeOptions",
     "Protocol",
+    "ReconstructionOptions",
     "SaliencyOptions",
     "TorchDataset",
     "__version__",
@@ -101,6 +105,7 @@ __all__ = [
     "models",
     "perceptual",
     "probe",
+    "reconstruct",
     "saliency",
     "search",
 ]
@@ -119,6 +124,7 @@ _HOMES = {
     "PerceptualOptions": ("engine.evals.perceptual.options", "PerceptualOptions"),
     "ProbeOptions": ("engine.evals.probe.evaluate", "ProbeOptions"),
     "Protocol": ("engine.evals.fewshot.options", "Protocol"),
+    "ReconstructionOptions": ("engine.evals.reconstruction.options", "ReconstructionOptions"),
     "SaliencyOptions": ("engine.evals.saliency.options", "SaliencyOptions"),
     "TorchDataset": ("engine.evals.common.torch_dataset", "TorchDataset"),
     "compare": ("engine.evals.comparison.evaluate", "compare"),
@@ -130,6 +136,7 @@ _HOMES = {
     "knn": ("engine.evals.neighbours.knn", "knn"),
     "perceptual": ("engine.evals.perceptual.evaluate", "perceptual"),
     "probe": ("engine.evals.probe.evaluate", "probe"),
+    "reconstruct": ("engine.evals.reconstruction.bank", "reconstruct_from_bank"),
     "saliency": ("engine.evals.saliency.bank", "saliency_from_bank"),
     "search": ("engine.evals.neighbours.search", "search"),
 }

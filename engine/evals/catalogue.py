@@ -51,6 +51,9 @@ EVALUATIONS = {
         ),
         Evaluation("finetune", "engine.evals.finetune.evaluate", opens_images=True),
         Evaluation("saliency", "engine.evals.saliency.evaluate", classifies=False, opens_images=True),
+        Evaluation(
+            "reconstruct", "engine.evals.reconstruction.evaluate", classifies=False, opens_images=True
+        ),
     )
 }
 

@@ -9,7 +9,7 @@ from stores.bank.record_index import RecordEntry
 from stores.bank.records import RunRecord
 
 #: Kinds of records that have a figure.
-KINDS = ("probe", "invariance", "finetune")
+KINDS = ("probe", "invariance", "finetune", "reconstruct")
 
 
 def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
@@ -29,7 +29,7 @@ def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
             f"{name} has no figure",
             f"Figures are drawn of records of {', '.join(KINDS[:-1])} and {KINDS[-1]}",
             f"leave -o out to read it, or name a record that `embank records ls {shlex.quote(bank)} --kind "
-            f"{KINDS[0]}`{''.join(f' or `--kind {kind}`' for kind in KINDS[1:])} lists",
+            f"{'` or `--kind '.join(KINDS)}` lists",
         )
     if record.asked.get("transform") == "multi-view":
         raise Refused(
@@ -46,6 +46,10 @@ def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
         from engine.report.learning_curves import LearningCurve
 
         LearningCurve.of(record, name, remedy)
+    elif record.kind == "reconstruct":
+        from engine.report.loss_figure import Curves
+
+        Curves.of(record, name, remedy)
     else:
         from engine.report.invariance_figure import Transform
 
@@ -93,6 +97,10 @@ def draw(entry: RecordEntry, out: Path) -> None:
         from engine.report.learning_curves import learning_curves_figure
 
         learning_curves_figure([entry.record], out)
+    elif entry.record.kind == "reconstruct":
+        from engine.report.loss_figure import loss_figure
+
+        loss_figure(entry.record, out)
     else:
         from engine.report.invariance_figure import invariance_figure
 

@@ -23,6 +23,7 @@ _RESULTS: Mapping[str, tuple[str, ...]] = {
     "finetune": ("test.accuracy", "test.auroc"),
     "invariance": ("cosine",),
     "saliency": ("mean",),
+    "reconstruct": ("lpips.mean", "loss.mean"),
     "embed": ("ok",),
     "audit": ("pairs",),
     "relabel": ("named",),
@@ -137,6 +138,13 @@ def _finetune(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     return _probe(record, numbers, leaf) + (f" after {_with_interval(steps)} steps" if leaf and steps else "")
 
 
+def _reconstruct(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    if leaf is None:
+        return ""
+    name = "LPIPS" if leaf.metric.startswith("lpips") else "loss of features"
+    return f"{name} {_with_interval(leaf)}"
+
+
 def _embed(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     counts = {name: numbers[name] for name in ("failed", "pending") if name in numbers}
     more = "".join(f", {_with_interval(count)} {name}" for name, count in counts.items() if count.value)
@@ -169,6 +177,7 @@ _DESCRIBE: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
     "invariance": _invariance,
     "saliency": _saliency,
     "finetune": _finetune,
+    "reconstruct": _reconstruct,
     "embed": _embed,
     "audit": _audit,
     "relabel": _relabel,

@@ -43,6 +43,8 @@ KEPT: Mapping[str, str] = {
     "saliency": "Finished maps, and the places of the last one, are kept; run the same command to resume.",
     "perceptual": "A table is written in one step, the last: run the same command again.",
     "finetune": "The last checkpoint and finished weights are kept; run the same command to resume.",
+    "reconstruct": "Finished reconstructions, and checkpoints of others, are kept; run the same command "
+    "to resume.",
     "records ls": _READS,
     "records show": _READS,
     "records export": "The file is written in one step, the last: run the same command again.",

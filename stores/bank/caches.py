@@ -1,4 +1,4 @@
-"""Caches of a bank, which can be made again: views, occlusion maps, statistics, and copies from buckets.
+"""Caches of a bank, which can be made again: views, occlusion maps, reconstructions, statistics, copies.
 
 Nothing here is covered by a seal, so all of it may go at any time: what is missing is made or fetched again.
 """
@@ -22,8 +22,9 @@ from stores.errors import BankError, Refused
 from stores.json_types import JsonObject
 
 VIEWS, MAPS, STATISTICS, BUCKETS = "views", "saliency", "statistics", "buckets"
+RECONSTRUCTIONS = "reconstructions"
 #: Folders of a bank's side folder that hold caches and nothing else.
-FOLDERS = (VIEWS, MAPS, STATISTICS)
+FOLDERS = (VIEWS, MAPS, RECONSTRUCTIONS, STATISTICS)
 _COPIES = "banks"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
@@ -46,7 +47,7 @@ class Cached:
     """One cached file, or copy of a feature.
 
     Attributes:
-        kind: `views`, `saliency`, `statistics` or `buckets`.
+        kind: `views`, `saliency`, `reconstructions`, `statistics` or `buckets`.
         path: a file; for `buckets` the folder with the copy of one sealed feature.
         bytes: its size.
         used: when it was last written or read, seconds since 1970, as far as the file system says.
@@ -160,7 +161,8 @@ def remove_of_feature(
 
     Args:
         key: of the feature; None if it is lost, then only what lies under its name goes.
-        others: keys of the features that stay. Occlusion maps belong to weights, which they may share.
+        others: keys of the features that stay. Occlusion maps and reconstructions belong to weights, which
+            they may share.
     """
     files.remove_tree(root / SIDE / VIEWS / feature)
     if key is None:
@@ -169,13 +171,14 @@ def remove_of_feature(
     def is_statistic(about: Mapping[str, Any]) -> bool:
         return about.get("feature") == key.digest
 
-    def is_map(about: Mapping[str, Any]) -> bool:
+    def is_of_network(about: Mapping[str, Any]) -> bool:
         return _network_of(about) == _network(key)
 
     _remove_where(root / SIDE / STATISTICS, is_statistic)
     if all(_network(other) != _network(key) for other in others):
-        for name in files.names(root / SIDE / MAPS):
-            _remove_where(root / SIDE / MAPS / name, is_map)
+        for kind in (MAPS, RECONSTRUCTIONS):
+            for name in files.names(root / SIDE / kind):
+                _remove_where(root / SIDE / kind / name, is_of_network)
 
 
 def _network(key: FeatureKey) -> tuple[str, str, str]:

@@ -31,14 +31,15 @@ SOME_OF: dict[str, type[StrEnum]] = {
 }
 #: Options that these commands take more than once, and others once.
 REPEATED = {
-    "--id": {"saliency"},
+    "--id": {"saliency", "reconstruct"},
     "--k": {"knn"},
     "--label": {"finetune", "probe"},
-    "--model": {"embed", "fewshot", "finetune", "knn", "probe", "bank relabel", "compare"},
+    "--model": {"embed", "fewshot", "finetune", "knn", "probe", "bank relabel", "compare", "reconstruct"},
 }
 #: Options that are something else in these commands: columns of a table, votes, a file for each model.
 OTHERWISE = {
     "--id": {"manifest table"},
+    "--seeds": {"reconstruct"},
     "--split": {"manifest table"},
     "--weights": {"embed", "finetune", "knn"},
 }

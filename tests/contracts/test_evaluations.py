@@ -216,6 +216,25 @@ def _check_finetune(tables: dict[str, pa.Table], report: dict[str, Any]) -> None
     check_classes(table, report["test"])
 
 
+def _reconstruct(bank: Path, model: str) -> dict[str, Any]:
+    from engine.evals.reconstruction.bank import reconstruct_from_bank
+    from engine.evals.reconstruction.options import ReconstructionOptions
+
+    options = ReconstructionOptions(steps=1, seeds=1, images=2)
+    return reconstruct_from_bank(bank, model, options, device="cpu", threads=1)
+
+
+def _check_reconstruct(tables: dict[str, pa.Table], report: dict[str, Any]) -> None:
+    images, networks = tables["images"], tables["networks"]
+    losses = networks.column("loss").to_numpy()
+    assert losses.tolist() == [item["loss"] for item in report["items"]] and (losses > 0).all()
+    assert networks.column("seed").to_pylist() == [item["seed"] for item in report["items"]]
+    means = images.column("loss.mean").to_numpy()
+    assert len(means) == report["images"] == 2 and not report["failed"]
+    assert means.mean() == pytest.approx(report["loss"]["mean"], rel=1e-12)
+    assert images.column("image_id").to_pylist() == [image["image_id"] for image in report["by_image"]]
+
+
 CASES = {
     "finetune": Case(
         {"steps": 2, "batch_size": 6, "bootstrap": 30, "splits": HELD_OUT},
@@ -238,6 +257,13 @@ CASES = {
         None,
         _finetune,
         _check_finetune,
+    ),
+    "reconstruct": Case(
+        {"steps": 1, "seeds": 1, "images": 2},
+        [{"mode": "x"}, {"steps": 0}, {"seeds": 0}, {"images": 0}, {"lr": 0.0}, {"seed": -1}],
+        None,
+        _reconstruct,
+        _check_reconstruct,
     ),
     "probe": Case(
         {"C": (0.01, 0.1, 1.0), "bootstrap": 30},

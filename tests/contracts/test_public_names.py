@@ -11,7 +11,7 @@ import embank
 
 ROOT = Path(__file__).parents[2]
 PROMISED = {"Manifest", "Bank", "Features", "embed", "fewshot", "knn", "probe"} | {
-    *("invariance", "saliency", "search", "models", "datasets", "__version__")
+    *("invariance", "saliency", "reconstruct", "search", "models", "datasets", "__version__")
 }
 TREE = ast.parse(Path(inspect.getsourcefile(embank)).read_text())
 
@@ -53,7 +53,7 @@ def test_a_name_is_what_a_type_checker_takes_it_for(name: str) -> None:
 def test_the_docstring_has_every_name() -> None:
     options = {
         *("FinetuneOptions", "InvarianceOptions", "KnnOptions", "PerceptualOptions"),
-        *("ProbeOptions", "Protocol", "SaliencyOptions"),
+        *("ProbeOptions", "Protocol", "ReconstructionOptions", "SaliencyOptions"),
     }
     rows = [line.split("|")[1] for line in embank.__doc__.splitlines() if line.startswith("|")][2:]
     assert {word for row in rows for word in row.replace("`", "").replace(",", "").split()} == (

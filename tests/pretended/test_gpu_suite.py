@@ -23,10 +23,12 @@ _BEYOND = (
 )
 #: What the `gpu` tests of encoders, probes, saliency and LPIPS do on the pretended device in less time.
 _TWINS = ("encode:", "probe:", "saliency:", "perceptual:")
+#: What needs gradients, which the pretended device has not.
+_GRADIENTS = ("reconstruction:",)
 PROOFS = [
     check
     for check in suite.registered()
-    if check.kind == "proof" and not any(word in check.name for word in (*_BEYOND, *_TWINS))
+    if check.kind == "proof" and not any(word in check.name for word in (*_BEYOND, *_TWINS, *_GRADIENTS))
 ]
 
 

@@ -26,6 +26,17 @@ _LEARNED_FROM = {"test": ("train", "val"), "val": ("train",)}
 _NAMED = 5
 
 
+def failed_issues(failed: int, total: int, failure: str) -> Iterator[ValidityIssue]:
+    """Yield an issue of images that an evaluation could not read, if there are more than 1 % of them.
+
+    Args:
+        failure: the sentence's end, after "3 of 40".
+    """
+    if failed > FEW * total:
+        remedy = "see the reasons among the failures, and repair or leave out these files"
+        yield issue("failed_rows", f"{failed:,} of {total:,} {failure}", failed / total, remedy=remedy)
+
+
 def issues_of_features(
     features: Features, rows_of: Rows, *, patients_apart: bool = False
 ) -> Iterator[ValidityIssue]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from engine.evals.common.predictions import Predictions
 from engine.evals.common.result import Metric
 from engine.evals.common.validity import ValidityIssue, issue
-from engine.evals.common.validity_checks import FEW
+from engine.evals.common.validity_checks import failed_issues
 from engine.evals.finetune.curve import Curve
 from engine.evals.finetune.options import FinetuneOptions
 from engine.evals.finetune.problem import Problem
@@ -184,10 +184,7 @@ class FinetuneResult:
             issues.append(issue("findings_left_out", f"{unfit.name} is left out: {unfit.reason}", unfit.name))
         for part, images in self.images.items():
             failed = sum(self.failures.get(part, {}).values())
-            if failed > FEW * images:
-                text = f"{failed:,} of {images:,} {part} images could not be decoded"
-                remedy = "see the reasons in `failures`, and repair or leave out these files"
-                issues.append(issue("failed_rows", text, failed / images, remedy=remedy))
+            issues += failed_issues(failed, images, f"{part} images could not be decoded")
         return tuple(issues)
 
     @property

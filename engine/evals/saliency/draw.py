@@ -1,16 +1,29 @@
 """The images to explain: those named, or a draw; a smaller draw is the beginning of a larger one."""
 
 import hashlib
+from typing import Protocol
 
 import numpy as np
 
 from engine.errors import Refused
-from engine.evals.saliency.options import SaliencyOptions
 from engine.kernels.episodes import Stream
 from stores.manifest.manifest import Manifest
 
 
-def choose(manifest: Manifest, options: SaliencyOptions) -> list[int]:
+class Draw(Protocol):
+    """The options that decide which images are taken; equal ones take the same images in any evaluation."""
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+    @property
+    def images(self) -> int | None: ...
+    @property
+    def wanted(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def choose(manifest: Manifest, options: Draw) -> list[int]:
     """Choose rows of a manifest.
 
     Raises:

@@ -26,7 +26,7 @@ from engine.kernels.occlusion import Squares, occlude, relative_change
 from engine.models import ModelSpec
 from engine.models.backbones import architectures
 from engine.models.forward import windowed_forward
-from engine.models.forward.encoder import single_thread_workers
+from engine.models.forward.encoder import thread_workers
 from engine.normalise import normalise
 from engine.runtime import HostCopy, Runtime, device_faults, fetched, host_buffer, placed
 
@@ -119,7 +119,7 @@ class Occluder:
             self._module, runtime, squares.side, per_image_norm=per_image_norm
         )
         self._exact: windowed_forward.WindowedForward | None = None
-        self._workers = None if runtime.on_cuda else single_thread_workers(runtime.threads)
+        self._workers = None if runtime.on_cuda else thread_workers(runtime.threads)
 
     def close(self) -> None:
         """Stop the threads."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from engine.evals.common.one_line import counted, number
 from engine.evals.common.predictions import Predictions
 from engine.evals.common.result import Metric
-from engine.evals.common.validity import ValidityIssue, issue
-from engine.evals.common.validity_checks import FEW
+from engine.evals.common.validity import ValidityIssue
+from engine.evals.common.validity_checks import failed_issues
 from engine.evals.saliency.errors import SampleError, StrideError
 from engine.evals.saliency.estimate import Estimate
 from engine.evals.saliency.options import SaliencyOptions
@@ -153,11 +153,7 @@ class SaliencyResult:
     @property
     def validity(self) -> tuple[ValidityIssue, ...]:
         """An issue of images without a map, if there are more than 1 % of them."""
-        if self.failed <= FEW * len(self.items):
-            return ()
-        text = f"{self.failed:,} of {len(self.items):,} images have no map"
-        remedy = "see the reasons beside the images, and repair or leave out these files"
-        return (issue("failed_rows", text, self.failed / len(self.items), remedy=remedy),)
+        return tuple(failed_issues(self.failed, len(self.items), "images have no map"))
 
     def metrics(self) -> dict[str, Metric]:
         """Return the mean attentive diffusion."""

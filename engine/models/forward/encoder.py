@@ -109,7 +109,7 @@ class Encoder:
         if reduced:
             round_weights(self._net, _DTYPES[runtime.precision])
         self._net.eval().requires_grad_(False)
-        self._workers = None if runtime.on_cuda else single_thread_workers(runtime.threads)
+        self._workers = None if runtime.on_cuda else thread_workers(runtime.threads)
         self._run: Any = _compile(self._net, runtime) if runtime.compile else self._net
         self._warm_up()
 
@@ -201,16 +201,16 @@ def round_weights(net: nn.Module, dtype: torch.dtype) -> None:
             module.to(dtype)
 
 
-def single_thread_workers(count: int) -> ThreadPoolExecutor:
-    """Start workers in which torch computes on one thread; the caller's own setting is restored."""
+def thread_workers(count: int, threads: int = 1) -> ThreadPoolExecutor:
+    """Start workers in which torch computes on `threads` threads; the caller's own setting is restored."""
     before = torch.get_num_threads()
     started = threading.Barrier(count)
 
     def start() -> None:
         # A thread adopts the process's setting at its first query, after which its own setting persists.
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         torch.get_num_threads()
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         started.wait()
 
     pool = ThreadPoolExecutor(count, thread_name_prefix="encoder", initializer=start)

@@ -13,7 +13,7 @@ import copy
 import functools
 import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,32 +102,59 @@ def _remove_identities(traced: fx.GraphModule) -> None:
             traced.graph.erase_node(node)
 
 
+def fold_norms(module: nn.Module) -> int:
+    """Fold BatchNorms into the convolutions of a backbone itself, whose submodules keep their names.
+
+    The module stays one that gradients flow through, which packed convolutions are not.
+
+    Returns:
+        The number of BatchNorms folded; 0 if the module cannot be traced.
+    """
+    try:
+        graph = _Tracer().trace(module)
+    except Exception:  # as in `rewrite`
+        return 0
+    folded = 0
+    for node, _, conv, norm, activation in list(_foldable(fx.GraphModule(module, graph))):
+        if fold_pair(conv, norm):
+            module.set_submodule(str(node.target), activation)
+            folded += 1
+    return folded
+
+
 def _fold_norms(traced: fx.GraphModule) -> int:
     """Fold every BatchNorm that directly follows a convolution, and return their number."""
-    modules = dict(traced.named_modules())
-    calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     folded = 0
-    for node in list(traced.graph.nodes):
-        norm = _module(node, modules)
-        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
-            continue
-        previous = node.args[0]
-        conv = _module(previous, modules)
-        activation = _activation_of_norm(norm)
-        only_pair = (
-            conv is not None and len(previous.users) == calls[previous.target] == calls[node.target] == 1
-        )
-        if not only_pair or type(conv).__name__ not in _LINEAR or activation is None:
-            continue
-        if not fold_pair(conv, norm):  # type: ignore[arg-type]
+    for node, previous, conv, norm, activation in list(_foldable(traced)):
+        if not fold_pair(conv, norm):
             continue
         if isinstance(activation, nn.Identity):
             node.replace_all_uses_with(previous)
             traced.graph.erase_node(node)
         else:
-            traced.set_submodule(node.target, activation)
+            traced.set_submodule(str(node.target), activation)
         folded += 1
     return folded
+
+
+def _foldable(
+    traced: fx.GraphModule,
+) -> Iterator[tuple[fx.Node, fx.Node, nn.Conv2d, nn.BatchNorm2d, nn.Module]]:
+    """Yield node, node of the convolution, convolution, BatchNorm and its activation, of pairs used once."""
+    modules = dict(traced.named_modules())
+    calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
+    for node in list(traced.graph.nodes):
+        norm = _module(node, modules)
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+            continue
+        previous: Any = node.args[0]
+        conv: Any = _module(previous, modules)
+        activation = _activation_of_norm(norm)
+        only_pair = (
+            conv is not None and len(previous.users) == calls[previous.target] == calls[node.target] == 1
+        )
+        if only_pair and type(conv).__name__ in _LINEAR and activation is not None:
+            yield node, previous, conv, norm, activation
 
 
 def _activation_of_norm(norm: nn.BatchNorm2d) -> nn.Module | None:

@@ -79,6 +79,7 @@ def test_all_caches_go_and_nothing_else(bank: Bank) -> None:
     assert {kind: of["files"] for kind, of in report["removed"].items()} == {
         "views": 2,
         "saliency": 1,
+        "reconstructions": 0,
         "statistics": 1,
         "buckets": 2,
     }
