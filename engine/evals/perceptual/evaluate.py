@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engine import malloc
 from engine.evals.perceptual.images import RenderedPair, batches
 from engine.evals.perceptual.options import PerceptualOptions
 from engine.evals.perceptual.pairs import Pair, find_pairs
@@ -49,10 +50,11 @@ def perceptual(
     fix_flags(runtime)
     metric = PerceptualDistance(options.nets, runtime.device, options.trunks)
     results: list[PairDistance] = []
-    for batch in batches(pairs, options, runtime.threads, allow_outside):
-        results += _distances(metric, batch, pairs.pairs)
-        if on_progress:
-            on_progress(len(results), len(pairs.pairs))
+    with malloc.retain_freed():  # feature maps of a batch are large, and made anew for each
+        for batch in batches(pairs, options, runtime.threads, allow_outside):
+            results += _distances(metric, batch, pairs.pairs)
+            if on_progress:
+                on_progress(len(results), len(pairs.pairs))
     return PerceptualResult(
         results,
         metric.nets,
