@@ -21,6 +21,7 @@ from engine.commands.options import (
     Holdout,
     Json,
     LabelColumns,
+    LearningRate,
     ManifestPath,
     MaxFailed,
     MaybeFolder,
@@ -32,6 +33,7 @@ from engine.commands.options import (
     Root,
     Seed,
     SelectScore,
+    Steps,
     TestSplit,
     Threads,
     TrainBatch,
@@ -80,8 +82,8 @@ class Protocol(Options):
     """Options for the training."""
 
     mode: ModeOption = Mode.default
-    steps: Annotated[int, option(PROTOCOL, min=1, help="Updates of the weights, at most.")] = 5000
-    lr: Annotated[float, option(PROTOCOL, help="Learning rate of the first update.")] = 1e-2
+    steps: Steps = 5000
+    lr: LearningRate = 1e-2
     momentum: Annotated[float, option(PROTOCOL, help="Nesterov momentum.")] = 0.9
     weight_decay: Annotated[
         float, option(PROTOCOL, "--weight-decay", help="Weight decay of all parameters.")

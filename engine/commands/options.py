@@ -248,6 +248,10 @@ ClassWeightOption = Annotated[
     ClassWeight,
     option(PROTOCOL, "--class-weight", help="balanced gives every class the same weight."),
 ]
+Steps = Annotated[int, option(PROTOCOL, "--steps", min=1, help="Updates of the weights, at most.")]
+LearningRate = Annotated[
+    float, option(PROTOCOL, "--lr", metavar="RATE", help="Learning rate of the first update.")
+]
 Bootstrap = Annotated[
     int,
     option(PROTOCOL, "--bootstrap", min=0, help="Resamples of the patients for 95 % intervals; 0 for none."),

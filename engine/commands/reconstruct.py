@@ -13,12 +13,14 @@ from engine.commands.options import (
     ImageIds,
     ImagesReconstructed,
     Json,
+    LearningRate,
     MaxFailed,
     MaybeFolder,
     Models,
     ModeOption,
     Root,
     Seed,
+    Steps,
     Threads,
 )
 from engine.commands.processes import terminable
@@ -51,7 +53,7 @@ class Protocol(Options):
     """Options for the networks."""
 
     mode: ModeOption = Mode.default
-    steps: Annotated[int, option(PROTOCOL, "--steps", min=1, help="Updates of each network.")] = 3000
+    steps: Steps = 3000
     seeds: Annotated[
         int | None,
         option(
@@ -62,9 +64,7 @@ class Protocol(Options):
             show_default="3; 1 as-published",
         ),
     ] = None
-    lr: Annotated[float, option(PROTOCOL, "--lr", metavar="RATE", help="Learning rate of Adam.", min=0)] = (
-        1e-3
-    )
+    lr: LearningRate = 1e-3
     max_failed: MaxFailed = 0.01
     seed: Seed = 0
 

@@ -26,8 +26,9 @@ MAKERS = {
 #: What only whoever makes a new feature, or reads files that are no feature's, needs: the commands of these.
 COMMANDS = ("EmbedOptions", "Limits", "ImageSource", "Provenance")
 #: Not the encoder, but a network of its own for windows of an image; its model comes from `spec_of`. And
-#: images that are trained and tested on, which no feature is compared with.
+#: images that are trained and tested on, or compared with one another, which no feature is compared with.
 ACCEPTED = {
+    ("engine/evals/perceptual/images.py", "ImageSource"),
     ("engine/evals/saliency/occluder.py", "load"),
     ("engine/evals/finetune/examine.py", "make_decoder"),
     ("engine/evals/finetune/evaluate.py", "decoder_name"),
