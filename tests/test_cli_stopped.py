@@ -103,7 +103,7 @@ UNCHANGED = {
     "search": (["bank", *MODEL, "--id", "image 1"], "engine.evals.neighbours.search:keep_record"),
     "reconstruct": (
         ["bank", *MODEL, "--images", 1],
-        "engine.evals.saliency.images:open_images",
+        "engine.evals.common.image_inputs:open_images",
     ),
     "perceptual": (
         ["classes", "classes", "--net", "squeeze", "--trunk", "squeeze=t.csv"],

@@ -28,9 +28,9 @@ from engine.commands.showing import end_with_failures, noting, one_or_all, say_u
 from stores.errors import Refused
 
 if TYPE_CHECKING:
+    from engine.evals.common.image_inputs import Images
     from engine.evals.reconstruction.options import ReconstructionOptions
     from engine.evals.reconstruction.result import Reconstruction
-    from engine.evals.saliency.images import Images
     from engine.report.reconstruct_gallery import Gallery
     from engine.runtime import Runtime
     from stores.json_types import JsonObject
@@ -138,7 +138,7 @@ def _runtime(machine: Machine, protocol: Protocol) -> "Runtime":
 
 
 def _open(bank: str, what: What, protocol: Protocol) -> "list[Images]":
-    from engine.evals.saliency.images import open_images
+    from engine.evals.common.image_inputs import open_images
     from stores.bank.reader import Bank
 
     names = list(dict.fromkeys(what.model))

@@ -30,7 +30,7 @@ from engine.commands.processes import terminable
 from engine.commands.showing import end_with_failures, noting, say_undone, show
 
 if TYPE_CHECKING:
-    from engine.evals.saliency.images import Images
+    from engine.evals.common.image_inputs import Images
     from engine.evals.saliency.options import SaliencyOptions
     from engine.evals.saliency.result import SaliencyMap
     from engine.report.overlays import Gallery
@@ -151,7 +151,7 @@ def saliency(
 
 
 def _open(source: str, what: What, protocol: Protocol, output: Output) -> "Images":
-    from engine.evals.saliency.images import open_images
+    from engine.evals.common.image_inputs import open_images
     from engine.recipes import load_recipe
 
     return open_images(

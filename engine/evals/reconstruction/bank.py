@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.evals.common.image_inputs import Images, open_images
 from engine.evals.common.record import Outcome, Part, Used, record_about
 from engine.evals.reconstruction.evaluate import Hooks, Run, measure
 from engine.evals.reconstruction.options import ReconstructionOptions
 from engine.evals.reconstruction.progress import Progress
 from engine.evals.reconstruction.result import Reconstruction
-from engine.evals.saliency.images import Images, open_images
 from engine.runtime import Runtime
 from stores.bank.records import keep
 from stores.json_types import JsonObject
@@ -30,7 +30,7 @@ def reconstruct(
 
     Args:
         images: which, of what model, and where to keep reconstructions
-            (`engine.evals.saliency.images.open_images`).
+            (`engine.evals.common.image_inputs.open_images`).
         runtime: device, precision, threads.
 
     Returns:
@@ -120,7 +120,7 @@ def reconstruct_from_bank(
         As `reconstruct`.
 
     Raises:
-        Refused, MachineFault: as `engine.evals.saliency.images.open_images` and `reconstruct`.
+        Refused, MachineFault: as `engine.evals.common.image_inputs.open_images` and `reconstruct`.
     """
     options = options or ReconstructionOptions()
     images = open_images(bank, model, weights=weights, seed=options.seed, root=root)

@@ -19,6 +19,8 @@ from engine.decode.pillow import render
 from engine.errors import BadImage, Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
+from engine.evals.common.image_draw import choose, stream
+from engine.evals.common.image_inputs import Images, images_of_feature
 from engine.evals.reconstruction.lane import Protocol
 from engine.evals.reconstruction.options import STEPS, ReconstructionOptions
 from engine.evals.reconstruction.pictures import Similarity, encode, ending_for, file_name, reopened
@@ -33,8 +35,6 @@ from engine.evals.reconstruction.result import (
 )
 from engine.evals.reconstruction.runner import Diverged, Job, Outcome, Runner
 from engine.evals.reconstruction.store import Finished, Store
-from engine.evals.saliency.draw import choose, stream
-from engine.evals.saliency.images import Images, images_of_feature
 from engine.kernels.intervals import Bootstrap, bootstrap_ratio
 from engine.kernels.intervals.cluster_robust import compact_groups
 from engine.models.forward.feature_map import FeatureMap

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.evals.common.image_inputs import Images, open_images
 from engine.evals.common.record import Outcome, Part, Used, record_about
 from engine.evals.saliency.estimate import Estimate
 from engine.evals.saliency.evaluate import Hooks, Progress, Run, measure
-from engine.evals.saliency.images import Images, open_images
 from engine.evals.saliency.options import SaliencyOptions
 from engine.evals.saliency.result import SaliencyMap
 from engine.runtime import Runtime
@@ -32,7 +32,7 @@ def saliency(
     Finished maps are not computed again, and an interrupted one goes on where it was last saved.
 
     Args:
-        images: which, of what model, and where to keep maps (`engine.evals.saliency.images.open_images`).
+        images: which, of what model, and where to keep maps (`engine.evals.common.image_inputs.open_images`).
         runtime: device, precision, threads.
         on_progress, on_map, on_estimate: as `engine.evals.saliency.evaluate.Hooks`.
 
@@ -126,7 +126,7 @@ def saliency_from_bank(
         As `saliency`.
 
     Raises:
-        Refused, MachineFault: as `engine.evals.saliency.images.open_images` and `saliency`.
+        Refused, MachineFault: as `engine.evals.common.image_inputs.open_images` and `saliency`.
     """
     options = options or SaliencyOptions()
     images = open_images(bank, model, weights=weights, seed=options.seed, root=root)

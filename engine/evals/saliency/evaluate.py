@@ -18,10 +18,10 @@ from engine.decode.source import ImageSource
 from engine.errors import BadImage, Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
-from engine.evals.saliency.draw import choose, stream
+from engine.evals.common.image_draw import choose, stream
+from engine.evals.common.image_inputs import Images, images_of_feature
 from engine.evals.saliency.errors import StrideError
 from engine.evals.saliency.estimate import Estimate, estimate
-from engine.evals.saliency.images import Images, images_of_feature
 from engine.evals.saliency.maps import MapFolder, OcclusionMap
 from engine.evals.saliency.occluder import Occluder, Scores
 from engine.evals.saliency.options import CPU_STRIDE, SaliencyOptions

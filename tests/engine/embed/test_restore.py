@@ -16,7 +16,7 @@ from engine import runtime
 from engine.decode.source import Limits
 from engine.embed.restore import Provenance, images_of, restore
 from engine.errors import BankError, Refused
-from engine.evals.saliency.images import open_images
+from engine.evals.common.image_inputs import open_images
 from engine.recipes import Recipe
 from engine.report.sheets import pictures_of
 from engine.runtime import device_like

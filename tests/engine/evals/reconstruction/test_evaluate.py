@@ -16,6 +16,7 @@ from PIL import Image
 from engine.decode.formats.sniff import sniff
 from engine.decode.pillow import render
 from engine.errors import MachineFault, ModelError, Refused
+from engine.evals.common.image_inputs import Images, open_images
 from engine.evals.reconstruction import runner
 from engine.evals.reconstruction.bank import reconstruct
 from engine.evals.reconstruction.evaluate import Hooks, _Job, measure
@@ -25,7 +26,6 @@ from engine.evals.reconstruction.options import ReconstructionOptions
 from engine.evals.reconstruction.pictures import encode, ending_for, reopened
 from engine.evals.reconstruction.progress import Progress
 from engine.evals.reconstruction.result import Reconstruction
-from engine.evals.saliency.images import Images, open_images
 from engine.models.backbones import architectures
 from engine.models.backbones.feature_maps import spatial_map
 from engine.recipes import Recipe

@@ -13,9 +13,9 @@ from torch import nn
 from torchvision import transforms
 
 from engine.errors import Refused
+from engine.evals.common.image_inputs import Images, open_images
 from engine.evals.saliency.bank import saliency
 from engine.evals.saliency.evaluate import Progress, SaliencyMap
-from engine.evals.saliency.images import Images, open_images
 from engine.evals.saliency.occluder import Occluder, Scores, parse_fill
 from engine.evals.saliency.options import SaliencyOptions
 from engine.kernels.occlusion import Squares, accumulate

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import nn
 
 from engine.errors import Refused
+from engine.evals.common.image_inputs import Images, open_images
 from engine.evals.saliency.bank import saliency
 from engine.evals.saliency.estimate import Estimate
-from engine.evals.saliency.images import Images, open_images
 from engine.evals.saliency.occluder import Occluder, Scores
 from engine.evals.saliency.options import CPU_STRIDE, SaliencyOptions
 from engine.evals.saliency.stride_error import stride_error, windows

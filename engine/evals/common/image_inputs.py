@@ -1,4 +1,4 @@
-"""Inputs of saliency: the images of a bank or a manifest, a model, and the folder for the maps."""
+"""Images of a bank or a manifest, a model, and the folder for what is made of them."""
 
 from dataclasses import dataclass
 from pathlib import Path

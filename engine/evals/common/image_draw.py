@@ -1,4 +1,4 @@
-"""The images to explain: those named, or a draw; a smaller draw is the beginning of a larger one."""
+"""The images to take: those named, or a draw; a smaller draw is the beginning of a larger one."""
 
 import hashlib
 from typing import Protocol
