@@ -40,7 +40,7 @@ _STATES: tuple[PairsState, ...] = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FeatureQuality:
     """Measures of the rows that have an embedding.
 
