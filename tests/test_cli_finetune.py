@@ -2,11 +2,14 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
 import embank as public
+from engine.evals.finetune.progress import Progress
+from engine.report import finetune_progress
 from stores.bank.records import read_all
 from tests.command import Ran, embank
 from tests.engine.evals.finetune.images import MODEL, write_images
@@ -90,6 +93,22 @@ def test_a_diverging_run_exits_with_1_and_advises_a_smaller_rate(
 ) -> None:
     ran = run(files, tmp_path / "bank", "--lr", 1000, "--steps", 60, "--schedule", "constant")
     assert ran.code == 1 and "step" in ran.err and "--lr" in ran.err
+
+
+def test_an_interrupted_run_exits_with_130_and_goes_on(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strike(progress: Progress) -> None:
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune_progress, "_updater", lambda live: strike)
+        ran = run(files, tmp_path / "bank")
+    assert ran.code == 130 and "run the same command to resume" in ran.err
+    assert not read_all(tmp_path / "bank")
+    again = run(files, tmp_path / "bank", "--json")
+    assert again.code == 0 and "goes on after step 3" in again.err and again.json["steps"] == 4
 
 
 def test_a_bank_of_other_images_or_labels_is_refused(files: dict[str, Path], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Options of finetuning: the optimiser's, when it stops, what is learned from which rows."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from engine.errors import Refused
@@ -40,7 +40,7 @@ class FinetuneOptions:
         findings: columns that are learned together, one-vs-rest; none learns classes of one column.
         policies: what uncertain and blank cells of findings become; without `findings` they say that the one
             column has the cells of a finding.
-        splits: which rows play which part, as for a probe.
+        splits: which rows play which part, as for a probe; `as-published` cuts as the study did.
 
     Raises:
         Refused: a value out of range, or one that the study's protocol excludes in mode `as-published`.
@@ -80,6 +80,7 @@ class FinetuneOptions:
         check_columns(self.findings)
         if self.mode == "as-published":
             self._refuse_others()
+            object.__setattr__(self, "splits", replace(self.splits, mode=self.mode))
 
     def _check_words(self) -> None:
         for name, value, words in (

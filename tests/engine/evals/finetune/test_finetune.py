@@ -163,7 +163,9 @@ def test_the_same_run_gives_the_same_bits_and_another_seed_others(
     assert not same(weights(tmp_path / "bank", other), weights(bank, report))
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, pytest.param(4, marks=pytest.mark.thorough), 5])
+@pytest.mark.parametrize(
+    "step", [3, *(pytest.param(step, marks=pytest.mark.thorough) for step in (1, 2, 4, 5))]
+)
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(
     step: int, images: Manifest, whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -251,7 +253,7 @@ def test_a_run_that_gets_worse_ends_with_the_weights_that_were_best(images: Mani
 def test_as_published_tests_the_last_weights_and_the_auroc_of_decisions(
     images: Manifest, tmp_path: Path
 ) -> None:
-    options = {"mode": "as-published", "splits": SplitOptions(val="none", mode="as-published")}
+    options = {"mode": "as-published", "splits": SplitOptions(val="none")}
     report = train(images, tmp_path / "bank", **options)
     rows = np.arange(16)
     np.random.RandomState(0).shuffle(rows)
@@ -381,7 +383,7 @@ def test_a_class_that_only_validation_and_test_have_counts_as_wrong(images: Mani
     report = train(_with(images, label=labels), tmp_path / "bank", steps=2)
     per_class = {entry["class"]: entry for entry in report["test"]["per_class"]}
     assert any("Train has no image of 'c'" in note for note in report["notes"])
-    assert "c" not in per_class or per_class["c"]["images"] == 0 or per_class["c"]["accuracy"] == 0
+    assert (per_class["c"]["images"], per_class["c"]["accuracy"]) == (2, 0)
 
 
 def test_without_a_validation_split_patients_of_train_are_cut_off(images: Manifest, tmp_path: Path) -> None:
