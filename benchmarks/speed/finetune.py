@@ -12,6 +12,7 @@ import math
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ from benchmarks.speed.common import (
     ratio,
     say,
 )
+from engine import malloc
 from engine.decode import make_training_decoder
 from engine.decode.protocol import DecodedBatch, TrainingBatch, TrainingDecoder
 from engine.decode.random_crops import RandomCrops
@@ -57,10 +59,10 @@ KINDS = {kind.name: kind for kind in (XRAY, PHOTO, FUNDUS, LARGE_XRAY, PNG)}
 
 
 def run(
-    model: str = "random/resnet18",
+    model: str = "efficientnet-lite0",
     *,
     images: int = 256,
-    kind: ImageClass = XRAY,
+    kind: ImageClass = PNG,
     data: Path | None = None,
     batch_size: int = 32,
     steps: int = 8,
@@ -179,12 +181,18 @@ class Case:
 
     def embank(self) -> None:
         """Make the steps as `embank finetune` does."""
-        losses = [
-            self.trainer.update(step, batch.pixels, self.batches[step].rows)
-            for step, batch in enumerate(self._decoded())
-        ]
+        with self._heap:
+            losses = [
+                self.trainer.update(step, batch.pixels, self.batches[step].rows)
+                for step, batch in enumerate(self._decoded())
+            ]
         float(losses[-1])
         synchronize(self.runtime.device)
+
+    @property
+    def _heap(self) -> AbstractContextManager[None]:
+        """As `engine.evals.finetune.session` has it while it trains."""
+        return contextlib.nullcontext() if self.runtime.on_cuda else malloc.retain_freed()
 
     def _decoded(self) -> Iterator[DecodedBatch]:
         return self.decoder.stream(image_source(self.manifest, EmbedOptions()), self.batches)
@@ -243,16 +251,18 @@ class Case:
         rows = self.batches[0].rows
         pixels = next(iter(self._decoded())).pixels.clone()
         x, y = next(iter(self.loader))
+
+        def steps_alone() -> None:
+            with self._heap:
+                for i in range(self.steps):
+                    float(self.trainer.update(i, pixels, rows))
+
         return {
             "embank, data alone": lambda: [None for _ in self._decoded()],
             "loop, data alone": lambda: [None for _ in self.loader],
-            "embank, steps alone": lambda: [float(self.trainer.update(i, pixels, rows)) for i in self._range],
-            "loop, steps alone": lambda: [float(self._plain_step(x, y)) for _ in self._range],
+            "embank, steps alone": steps_alone,
+            "loop, steps alone": lambda: [float(self._plain_step(x, y)) for _ in range(self.steps)],
         }
-
-    @property
-    def _range(self) -> range:
-        return range(self.steps)
 
     def close(self) -> None:
         """Stop threads and processes."""
@@ -347,9 +357,9 @@ def _table(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     options = parser((__doc__ or "").partition("\n")[0])
-    options.add_argument("--model", default="random/resnet18")
+    options.add_argument("--model", default="efficientnet-lite0")
     options.add_argument("--data", type=Path, help="folder of images; generated ones if left out")
-    options.add_argument("--kind", choices=sorted(KINDS), default=XRAY.name, help="of generated images")
+    options.add_argument("--kind", choices=sorted(KINDS), default=PNG.name, help="of generated images")
     options.add_argument("--images", type=int, default=256)
     options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--steps", type=int, default=8, help="of a round")

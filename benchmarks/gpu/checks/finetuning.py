@@ -154,11 +154,11 @@ def resumes(context: Context) -> Verdict:
 
 @measurement("finetune: images a second", seconds=45, rank=69)
 def rate(context: Context) -> Verdict:
-    name = context.pick("random/resnet50", "random/shufflenet_v2_x0_5")
-    batch = context.pick(64, 4)
+    name = context.pick("random/resnet50", "random/squeezenet1_1")
+    batch = context.pick(64, 2)
     numbers: dict[str, Any] = {"batch": batch}
     readings = []
-    precisions: tuple[Precision, ...] = ("bf16", "fp32")
+    precisions: tuple[Precision, ...] = context.pick(("bf16", "fp32"), ("fp32",))
     for precision in precisions:
         case = _case(context, name, precision, batch)
         pixels = _batch(context, batch).to(context.device)
@@ -167,7 +167,8 @@ def rate(context: Context) -> Verdict:
         warm_up = context.pick(5, 0)
         step = seconds_each(context.device, once, budget_s=context.pick(3.0, 0.0), warm_up=warm_up)
         steps = per_second(batch, step)
-        with_data = seconds_each(context.device, case.embank, budget_s=context.pick(5.0, 0.0), warm_up=1)
+        budget_s = context.pick(5.0, 0.0)
+        with_data = seconds_each(context.device, case.embank, budget_s=budget_s, warm_up=context.pick(1, 0))
         case.close()
         numbers[precision] = {
             "update, img/s": steps,
