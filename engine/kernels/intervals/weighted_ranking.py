@@ -40,7 +40,7 @@ class WeightedRanking:
     def areas(self, weights: Floats) -> tuple[Floats, Floats]:
         """Return AUROC and average precision [r] for row weights [n, r]; NaN where a side has no weight."""
         positive_weights = weights[self.positive]
-        positive_sums, negative_sums = _from_zero(positive_weights), _from_zero(weights[self.negative])
+        positive_sums, negative_sums = from_zero(positive_weights), from_zero(weights[self.negative])
         lower = negative_sums[self.below]
         pairs_won = 0.5 * (lower + negative_sums[self.upto]) if (self.below != self.upto).any() else lower
         true_positives = positive_sums[-1] - positive_sums[self.tied]
@@ -59,7 +59,7 @@ class WeightedRanking:
         return area, np.where(np.isfinite(area), average, np.nan)
 
 
-def _from_zero(weights: Floats) -> Floats:
+def from_zero(weights: Floats) -> Floats:
     """Return the sums [m + 1, r] of the first 0, 1, ... m rows."""
     sums = np.zeros((len(weights) + 1, weights.shape[1]))
     np.cumsum(weights, axis=0, out=sums[1:])
