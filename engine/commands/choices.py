@@ -66,6 +66,11 @@ class Select(StrEnum):
     log_loss = "log-loss"
 
 
+class Threshold(StrEnum):
+    youden = "youden"
+    specificity = "specificity"
+
+
 class ClassWeight(StrEnum):
     none = "none"
     balanced = "balanced"

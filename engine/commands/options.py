@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_click_type
 
-from engine.commands.choices import Backend, BatchNorm, Distance, Mode, Precision, Uncertain
+from engine.commands.choices import Backend, BatchNorm, Distance, Mode, Precision, Threshold, Uncertain
 from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, option
 
 
@@ -132,6 +132,16 @@ Split = Annotated[
 ]
 TrainSplit = Annotated[str, option(WHAT, "--train-split", metavar="SPLIT", help="Split to train on.")]
 TestSplit = Annotated[str, option(WHAT, "--test-split", metavar="SPLIT", help="Split to test on.")]
+StrataColumns = Annotated[
+    list[str] | None,
+    option(
+        WHAT,
+        "--strata",
+        metavar="COLUMN ...",
+        help="Also test in strata: the values of a column, or age:40,60 for parts of one of numbers.",
+        show_default="none",
+    ),
+]
 FromFile = Annotated[
     Path | None,
     option(WHAT, "--from-file", metavar="FILE", help="The published file, downloaded by other means."),
@@ -203,6 +213,24 @@ UncertainFindings = Annotated[
 Bootstrap = Annotated[
     int,
     option(PROTOCOL, "--bootstrap", min=0, help="Resamples of the patients for 95 % intervals; 0 for none."),
+]
+Specificity = Annotated[
+    float,
+    option(
+        PROTOCOL,
+        "--specificity",
+        metavar="SHARE",
+        callback=number,
+        help="Report the sensitivity of two classes or findings at this specificity.",
+    ),
+]
+ThresholdRule = Annotated[
+    Threshold,
+    option(
+        PROTOCOL,
+        "--threshold",
+        help="Rule for the threshold from validation: Youden's index, or --specificity.",
+    ),
 ]
 BatchNormOption = Annotated[
     BatchNorm,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from engine.commands.checking import check_output
-from engine.commands.choices import Backend, Blank, ClassWeight, Mode, Select
+from engine.commands.choices import Backend, Blank, ClassWeight, Mode, Select, Threshold
 from engine.commands.declaring import PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
     BankPath,
@@ -19,7 +19,10 @@ from engine.commands.options import (
     Scheduler,
     Seed,
     SolverBackend,
+    Specificity,
+    StrataColumns,
     TestSplit,
+    ThresholdRule,
     TrainSplit,
     UncertainFindings,
     Workers,
@@ -55,6 +58,7 @@ class What(Options):
             help="Share of the train patients to choose C on, if no split is for that.",
         ),
     ] = 0.2
+    strata: StrataColumns = None
     holdout: Annotated[
         bool, option(WHAT, "--holdout", help="No test split: hold out a fifth of the train patients.")
     ] = False
@@ -108,6 +112,8 @@ class Protocol(Options):
         ),
     ] = None
     seeds: Annotated[int, option(PROTOCOL, help="Draws of --low-shot.")] = 5
+    specificity: Specificity = 0.95
+    threshold: ThresholdRule = Threshold.youden
     bootstrap: Bootstrap = 1000
     seed: Seed = 0
 
@@ -133,7 +139,8 @@ def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, outp
     """Fit logistic probes on frozen features from the bank alone: choose C on validation, refit, test.
 
     Repeat --model for several models, and --label for several columns. Columns are findings with
-    --multi-label, --uncertain or --blank. --mode as-published takes the study's order of the grid, its warm
+    --multi-label, --uncertain or --blank. A temperature and, of two classes, a threshold are taken from the
+    validation scores of the fit on train. --mode as-published takes the study's order of the grid, its warm
     starts and its 100 iterations. -o takes a figure of the validation score against C: .png, .svg or .pdf.
     """
     from engine.evals.probe.bank import probes_from_bank
@@ -173,6 +180,8 @@ def _options(protocol: Protocol, machine: Machine) -> "ProbeOptions":
         backend=machine.backend.value,
         bootstrap=protocol.bootstrap,
         seed=protocol.seed,
+        specificity=protocol.specificity,
+        threshold=protocol.threshold.value,
         device=evaluation_device(machine.device),
         threads=threads_of_each(machine.workers) or usable_cores(),
     )
@@ -183,6 +192,7 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.lowshot import LowShot
     from engine.evals.probe.parts import SplitOptions
+    from engine.evals.probe.stratify import Stratify
     from engine.evals.probe.targets import Policies
 
     mode, seed, uncertain, blank = protocol.mode, protocol.seed, protocol.uncertain, protocol.blank
@@ -206,6 +216,7 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
             mode.value,
         ),
         low_shot=LowShot.parse(protocol.low_shot, protocol.seeds, seed) if protocol.low_shot else None,
+        strata=tuple(map(Stratify.parse, what.strata or ())),
     )
 
 

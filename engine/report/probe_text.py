@@ -5,6 +5,7 @@ from typing import Any
 
 from engine.report import console
 from engine.report.console import write as print
+from engine.report.operating_text import print_operating
 
 
 def print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
@@ -26,6 +27,7 @@ def print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
                 print(f"  AUROC: {reason}")
             if reason := fit.get("test", {}).get("intervals", {}).get("accuracy", {}).get("reason"):
                 print(f"  interval: {reason}")
+    print_operating([fit for fit in fits if "calibration" in fit])
     for r in results:
         _print_low_shot(r)
     if out:

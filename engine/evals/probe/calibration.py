@@ -23,6 +23,8 @@ from stores.json_types import JsonObject
 MEASURES = ("ece", "class_ece", "brier", "log_loss")
 
 
+#: Rise of the log loss, in nats, from which the reader is told.
+_WORSE = 0.01
 #: Truth [n], probabilities [n, K], and the classes that the fit does not know.
 Answers = tuple[Codes, Floats, Sequence[int]]
 
@@ -105,9 +107,9 @@ class Calibration:
 
     @property
     def note(self) -> str:
-        """A sentence where the temperature does not help the refit; "" where it does."""
+        """A sentence where the temperature makes the log loss of the refit worse, or ""."""
         before, after = (scores.log_loss for scores in self.test)
-        if not after > before:
+        if not after > before + _WORSE:
             return ""
         return (
             f"The temperature {self.temperature:.3g} of the fit on train does not suit the refit, whose log "

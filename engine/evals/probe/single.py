@@ -181,6 +181,7 @@ def examine(
     )
     clock.lap("calibrate")
     seconds, about = clock.seconds, (calibration, operating)
+    notes = [*notes, *([calibration.note] if calibration.note else [])]
     return ProbeResult(
         task, sweep, refit, test, intervals, probabilities, *about, tuple(notes), seconds, tuple(issues)
     )

@@ -188,8 +188,8 @@ def in_strata(
 def _too_small(images: int, patients: int) -> str:
     """Return why a stratum is not tested, or ""."""
     if images < SMALLEST:
-        return f"{images} image{'' if images == 1 else 's'}: fewer than {SMALLEST}"
-    return "one patient: fewer than two" if patients < 2 else ""
+        return f"fewer than {SMALLEST} images"
+    return "one patient: an interval needs two" if patients < 2 else ""
 
 
 def _metrics(test: Evaluation, drawn: Mapping[str, Floats], patients: int) -> dict[str, Metric]:
