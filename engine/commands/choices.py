@@ -71,6 +71,14 @@ class Threshold(StrEnum):
     specificity = "specificity"
 
 
+class Plot(StrEnum):
+    selection = "selection"
+    reliability = "reliability"
+    curves = "curves"
+    confusion = "confusion"
+    strata = "strata"
+
+
 class ClassWeight(StrEnum):
     none = "none"
     balanced = "balanced"

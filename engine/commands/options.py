@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_click_type
 
-from engine.commands.choices import Backend, BatchNorm, Distance, Mode, Precision, Threshold, Uncertain
+from engine.commands.choices import Backend, BatchNorm, Distance, Mode, Plot, Precision, Threshold, Uncertain
 from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, option
 
 
@@ -314,6 +314,16 @@ def _out(metavar: str, **settings: Any) -> Any:
     return option(OUTPUT, "--out", "-o", metavar=metavar, help="Output path; see above.", **settings)
 
 
+PlotKind = Annotated[
+    Plot | None,
+    option(
+        OUTPUT,
+        "--plot",
+        metavar="KIND",
+        help="Picture of probes: selection of C, reliability, curves (ROC, PR), confusion, strata.",
+        show_default="selection",
+    ),
+]
 ManifestOut = Annotated[Path, _out("FILE")]
 TableOut = Annotated[Path, _out("FILE")]
 NewBank = Annotated[Path, _out("NEW")]

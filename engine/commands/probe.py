@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from engine.commands.checking import check_output
-from engine.commands.choices import Backend, Blank, ClassWeight, Mode, Select, Threshold
+from engine.commands.choices import Backend, Blank, ClassWeight, Mode, Plot, Select, Threshold
 from engine.commands.declaring import PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
     BankPath,
@@ -16,6 +16,7 @@ from engine.commands.options import (
     MaybeFile,
     Models,
     ModeOption,
+    PlotKind,
     Scheduler,
     Seed,
     SolverBackend,
@@ -29,6 +30,7 @@ from engine.commands.options import (
 )
 from engine.commands.processes import executor_of, threads_of_each
 from engine.commands.showing import noting, one_or_all, say_undone, show
+from stores.errors import Refused
 
 if TYPE_CHECKING:
     from engine.evals.probe.bank import BankProbe
@@ -131,6 +133,7 @@ class Output(Options):
     """Options for files and printing."""
 
     out: MaybeFile = None
+    plot: PlotKind = None
     force: Force = False
     json: Json = False
 
@@ -141,7 +144,7 @@ def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, outp
     Repeat --model for several models, and --label for several columns. Columns are findings with
     --multi-label, --uncertain or --blank. A temperature and, of two classes, a threshold are taken from the
     validation scores of the fit on train. --mode as-published takes the study's order of the grid, its warm
-    starts and its 100 iterations. -o takes a figure of the validation score against C: .png, .svg or .pdf.
+    starts and its 100 iterations. -o takes a picture: .png, .svg or .pdf; --plot says which.
     """
     from engine.evals.probe.bank import probes_from_bank
     from engine.report import console
@@ -150,6 +153,7 @@ def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, outp
 
     out = output.out
     check_output(out, bank, "probe", output.force)
+    kind = _plot(output, what.strata)
     options = _options(protocol, machine)
     wanted = _wanted(what, protocol)
     with (
@@ -158,10 +162,10 @@ def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, outp
         console.probe_progress() as progress,
     ):
         results = probes_from_bank(bank, what.model, wanted, options, executor=executor, on_progress=progress)
-    undone = _draw(batch, out)
+    undone = _draw(batch, out, kind, bank)
     drawn = None if undone else out
     shown = [{**result, "plot": drawn} if out else result for result in results]
-    show(one_or_all(shown), output.json, lambda: print_probe(results, drawn))
+    show(one_or_all(shown), output.json, lambda: print_probe(results, drawn, kind))
     say_undone(batch, undone)
 
 
@@ -220,12 +224,23 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
     )
 
 
-def _draw(batch: "Batch", out: Path | None) -> list[Exception]:
-    """Draw the figure of the records, if there is to be one. Returns why it could not be drawn."""
+def _plot(output: Output, strata: list[str] | None) -> str:
+    """Return the kind of picture. Raises Refused where there could be none."""
+    if output.plot and not output.out:
+        raise Refused(
+            f"--plot {output.plot.value} without -o", "It is a kind of picture", "name its file with -o"
+        )
+    if output.plot is Plot.strata and not strata:
+        raise Refused("--plot strata without --strata", "Strata are columns", "name one with --strata COLUMN")
+    return (output.plot or Plot.selection).value
+
+
+def _draw(batch: "Batch", out: Path | None, kind: str, bank: str) -> list[Exception]:
+    """Draw the picture of the records, if there is to be one. Returns why it could not be drawn."""
     undone: list[Exception] = []
     if out:
-        from engine.report.probes import probe_figure
+        from engine.report.probe_plots.draw import draw_probes
 
         with noting(undone):
-            probe_figure(batch.made, out)
+            draw_probes(batch.made, out, kind, bank)
     return undone

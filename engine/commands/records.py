@@ -7,7 +7,16 @@ import typer
 
 from engine.commands.checking import check_output
 from engine.commands.declaring import WHAT, command, option
-from engine.commands.options import BankPath, Force, Json, KindFilter, MaybeFile, ModelFilter, TableOut
+from engine.commands.options import (
+    BankPath,
+    Force,
+    Json,
+    KindFilter,
+    MaybeFile,
+    ModelFilter,
+    PlotKind,
+    TableOut,
+)
 from engine.commands.showing import end_with_failures, show
 from stores.errors import Refused
 
@@ -50,29 +59,38 @@ RecordId = Annotated[
 
 @command(app, "show")
 def records_show(
-    bank: BankPath, record: RecordId, out: MaybeFile = None, force: Force = False, json: Json = False
+    bank: BankPath,
+    record: RecordId,
+    out: MaybeFile = None,
+    plot: PlotKind = None,
+    force: Force = False,
+    json: Json = False,
 ) -> None:
     """Show one record: settings, inputs, results, the seconds it took, and the versions.
 
-    -o draws the figure of a probe or an invariance again, from the record alone: .png, .svg or .pdf.
+    -o draws the figure of a probe or an invariance again, from the record alone: .png, .svg or .pdf. --plot
+    takes another picture of a probe, from the record and the predictions beside it.
     """
     from engine.report import records
     from stores.bank.record_index import record_of
 
     entry = record_of(bank, record)
+    kind = plot.value if plot else None
+    if kind and not out:
+        raise Refused(f"--plot {kind} without -o", "It is a kind of picture", "name its file with -o")
     if out:
-        _draw(entry, bank, out, force)
+        _draw(entry, bank, out, force, kind)
     document = {"bank": bank, **records.full_dict(entry, bank), **({"figure": out} if out else {})}
     show(document if json else {}, json, lambda: records.print_record(entry, bank, out))
 
 
-def _draw(entry: "RecordEntry", bank: str, out: Path, force: bool) -> None:
+def _draw(entry: "RecordEntry", bank: str, out: Path, force: bool, plot: str | None) -> None:
     """Draw the figure of a record; it may replace one that the evaluation drew, as the evaluation may."""
     from engine.report.record_figures import draw, refuse_undrawable
 
-    refuse_undrawable(entry, bank)
+    refuse_undrawable(entry, bank, plot)
     check_output(out, bank, entry.record.kind if entry.record else "", force)
-    draw(entry, out)
+    draw(entry, out, bank, plot)
 
 
 Predictions = Annotated[
