@@ -143,3 +143,32 @@ def test_strata_that_cannot_be_made_are_refused() -> None:
     with pytest.raises(Refused, match="once"):
         embank.evaluate("probe", table, C=(0.1,), strata=(Stratify("seen"), Stratify("seen")))
     assert Stratify.parse("a:b") == Stratify("a:b") and Stratify.parse("a:1").word == "a:1"
+
+
+def test_the_order_of_the_grid_does_not_matter() -> None:
+    x, y = data(3)
+    grid = (1.0, 0.1, 1e-4)
+    found = [
+        probe(x, y, **PARTS, options=ProbeOptions(C=C, bootstrap=0, select="log-loss"))
+        for C in (grid, grid[::-1])
+    ]
+    assert found[0].best_C == found[1].best_C
+    temperatures = [one.calibration.temperature for one in found]
+    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-3)
+    alone = predicted(x, y, PARTS["train"], found[0].best_C)[PARTS["val"]]
+    loss = found[0].calibration.validation[0].log_loss
+    assert loss == pytest.approx(oracle.log_loss(y[PARTS["val"]], alone), rel=1e-3)
+
+
+def test_means_over_other_classes_are_not_compared() -> None:
+    x, y = data(3)
+    place = np.where(y == 2, "a", np.where(np.arange(N) // 6 % 2, "a", "b"))
+    splits = np.array(["train", "val", "test"])[PART]
+    table = embank.Features.from_arrays(x, y, groups=PATIENTS, splits=splits, findings={"place": place})
+    result = embank.evaluate("probe", table, C=(0.1,), bootstrap=20, strata=(Stratify("place"),))
+    (strata,) = result.outcome.strata
+    assert "2 of 3 classes" in strata.strata[1].metrics["auroc"].reason
+    assert not math.isnan(strata.strata[1].metrics["auroc"].value)
+    assert strata.gaps["accuracy"].strata == 2
+    for name in ("auroc", "mean_per_class_accuracy"):
+        assert strata.gaps[name].strata == 1 and math.isnan(strata.gaps[name].value)
