@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels.intervals.cluster_robust import student_t
-from engine.kernels.intervals.weighted_ranking import from_zero
 from engine.kernels.metrics import Floats
 from stores.json_types import JsonObject
 
 #: The 97.5th percentile of the normal distribution.
 _Z = 1.959963984540054
 #: Rounding that a share of false positives may exceed its limit by.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def at_specificity(positive: NDArray[np.bool_], scores: Floats, specificity: flo
     if reason := one_sided(positive):
         return Point.undefined(reason)
     roc = Roc.of(positive, scores)
-    last = int((roc.false_positive_rate <= 1 - specificity + _ROUNDING).sum()) - 1
+    last = int((roc.false_positive_rate <= 1 - specificity + ROUNDING).sum()) - 1
     if last < 0:
         return Point(math.inf, 0.0, 1.0)
     # Of points with this sensitivity the one with the highest threshold has the fewest false positives.
@@ -96,8 +95,8 @@ def youden(positive: NDArray[np.bool_], scores: Floats) -> Point:
         return Point.undefined(reason)
     roc = Roc.of(positive, scores)
     index = roc.sensitivity - roc.false_positive_rate
-    best = int(np.argmax(index >= index.max() - _ROUNDING))
-    if index[best] <= _ROUNDING:
+    best = int(np.argmax(index >= index.max() - ROUNDING))
+    if index[best] <= ROUNDING:
         return Point.undefined("no threshold does better than chance")
     return _point(roc, best)
 
@@ -171,54 +170,3 @@ def _wilson(share: float, n: float) -> tuple[float, float]:
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-@dataclass(frozen=True)
-class WeightedSensitivity:
-    """The largest sensitivity at a specificity, for many row weights at once; sorted once.
-
-    Attributes:
-        positive, negative: rows, by descending score.
-        alarms, hits: [m], negatives and positives with at least each distinct score of a positive; other
-            thresholds add false positives alone.
-        specificity: that is kept.
-    """
-
-    positive: NDArray[np.intp]
-    negative: NDArray[np.intp]
-    alarms: NDArray[np.intp]
-    hits: NDArray[np.intp]
-    specificity: float
-
-    @classmethod
-    def of(cls, positive: NDArray[np.bool_], scores: Floats, specificity: float) -> "WeightedSensitivity":
-        """Sort [n] rows by score."""
-        order = np.argsort(-scores, kind="stable")
-        p, n = order[positive[order]], order[~positive[order]]
-        thresholds = np.unique(-scores[p])
-        alarms, hits = (np.searchsorted(-scores[rows], thresholds, "right") for rows in (n, p))
-        return cls(p, n, alarms, hits, specificity)
-
-    def values(self, weights: Floats) -> Floats:
-        """Return the sensitivity [r] for row weights [n, r]; NaN where a side has no weight."""
-        positive = weights[self.positive]
-        total = positive.sum(axis=0)
-        others = weights.sum(axis=0) - total
-        limit = (1 - self.specificity) * others + _ROUNDING
-        allowed = (self._false_positives(weights, limit) <= limit).sum(axis=0)
-        ends = np.concatenate([[0], self.hits])[allowed]
-        reached = from_zero(positive)[ends, np.arange(len(ends))]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(others > 0, reached / total, np.nan)
-
-    def _false_positives(self, weights: Floats, limit: Floats) -> Floats:
-        """Return the weight of negatives at the highest thresholds, [m, r], until limits [r] are exceeded.
-
-        Few negatives reach the highest thresholds, and only these matter.
-        """
-        rows = len(self.negative)
-        for size in (int(3 * (1 - self.specificity) * rows) + 64, rows):
-            sums = from_zero(weights[self.negative[:size]])
-            if size >= rows or (sums[-1] > limit).all():
-                break
-        return sums[self.alarms[self.alarms < len(sums)]]

@@ -13,7 +13,7 @@ from engine.kernels.intervals.bootstrap import undefined_reason
 from engine.kernels.intervals.cluster_robust import compact_groups
 from engine.kernels.intervals.weighted_ranking import WeightedRanking
 from engine.kernels.metrics import CALIBRATION_BINS, Codes, Evaluation, Floats, bin_of
-from engine.kernels.operating_points import WeightedSensitivity, at_specificity
+from engine.kernels.operating_points import at_specificity
 from stores.json_types import JsonObject
 
 #: Name of the largest sensitivity at a specificity.
@@ -132,7 +132,7 @@ class MetricTables:
         classes: number of classes that occur.
         rankings: one for each class in the headline's mean AUROC and mean average precision.
         loss: whether log loss is defined.
-        sensitivity: at a specificity, where it is wanted.
+        specificity: at which the sensitivity is wanted.
     """
 
     groups: NDArray[np.int64]
@@ -140,7 +140,7 @@ class MetricTables:
     classes: int
     rankings: list[WeightedRanking]
     loss: bool
-    sensitivity: WeightedSensitivity | None = None
+    specificity: float | None = None
 
     @classmethod
     def of(
@@ -172,11 +172,8 @@ class MetricTables:
         np.add.at(sums, groups, np.concatenate(columns, axis=1))
         ranked_classes = [1] if classes == 2 else [int(c) for c in occurring if c not in unseen]
         rankings = [WeightedRanking.of(truth == c, probabilities[:, c]) for c in ranked_classes]
-        sensitivity = None
-        if specificity is not None:
-            sensitivity = WeightedSensitivity.of(truth == 1, probabilities[:, 1], specificity)
         known = not np.isin(truth, list(unseen)).any()
-        return cls(groups, sums, len(occurring), rankings, known, sensitivity)
+        return cls(groups, sums, len(occurring), rankings, known, specificity)
 
     def metrics(self, drawn: Floats) -> dict[str, Floats]:
         """Return every metric [r] for resamples given as counts of each group, [r, groups]."""
@@ -186,10 +183,11 @@ class MetricTables:
         with np.errstate(invalid="ignore", divide="ignore"):
             recall = (correct / rows_by_class).mean(axis=1)  # NaN where a class is missing
         weights = np.ascontiguousarray(drawn.T)[self.groups]
-        areas = np.array([ranking.areas(weights) for ranking in self.rankings])
-        auroc, precision = areas.mean(axis=0) if len(areas) else np.full((2, len(drawn)), np.nan)
+        areas = np.array([ranking.areas(weights, self.specificity) for ranking in self.rankings])
+        means = areas.mean(axis=0) if len(areas) else np.full((3, len(drawn)), np.nan)
+        auroc, precision = means[:2]
         total = rows[:, 0]
-        more = {} if self.sensitivity is None else {SENSITIVITY: self.sensitivity.values(weights)}
+        more = {} if self.specificity is None else {SENSITIVITY: means[2]}
         with np.errstate(
             invalid="ignore"
         ):  # no row may have been drawn, where these are a part of the groups

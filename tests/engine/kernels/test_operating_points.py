@@ -10,9 +10,9 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from engine.kernels.intervals.cluster_robust import ratio_interval
+from engine.kernels.intervals.weighted_ranking import WeightedRanking
 from engine.kernels.operating_points import (
     Roc,
-    WeightedSensitivity,
     at_specificity,
     one_sided,
     proportion,
@@ -74,7 +74,7 @@ def test_weighted_sensitivities_are_those_of_repeated_rows(
 ) -> None:
     positive, score = scored(*case)
     weights = np.random.default_rng(seed).integers(0, 4, (len(score), 6)).astype(float)
-    found = WeightedSensitivity.of(positive, score, specificity).values(weights)
+    found = WeightedRanking.of(positive, score).areas(weights, specificity)[2]
     for r in range(6):
         again = np.repeat(np.arange(len(score)), weights[:, r].astype(int))
         if one_sided(positive[again]):
@@ -83,20 +83,6 @@ def test_weighted_sensitivities_are_those_of_repeated_rows(
             assert found[r] == pytest.approx(
                 at_specificity(positive[again], score[again], specificity).sensitivity
             )
-
-
-def test_many_negatives_are_ranked_only_where_it_matters() -> None:
-    rng = np.random.default_rng(0)
-    positive = np.arange(3000) < 200
-    score = rng.normal(0, 1, 3000) + positive
-    score[rng.integers(200, 3000, 40)] = 9.0
-    weights = rng.integers(0, 3, (3000, 5)).astype(float)
-    weights[200:, 4] = 0  # few negatives are left, all with low scores
-    weights[200:, 4][score[200:] < -2] = 1
-    found = WeightedSensitivity.of(positive, score, 0.95).values(weights)
-    for r in range(5):
-        again = np.repeat(np.arange(3000), weights[:, r].astype(int))
-        assert found[r] == at_specificity(positive[again], score[again], 0.95).sensitivity
 
 
 @settings(deadline=None, max_examples=25)
