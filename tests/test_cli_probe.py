@@ -88,6 +88,21 @@ def test_findings(bank: Bank) -> None:
     assert "mean" in printed and "oedema" in printed
 
 
+def test_calibration_thresholds_and_strata(bank: Bank) -> None:
+    words = ("--label", "oedema", "--strata", "edema", "--specificity", 0.8, "--threshold", "specificity")
+    found = probe(bank, *words, "--json").json
+    assert {"before", "after"} == set(found["calibration"]["ece"])
+    assert found["operating"]["sensitivity_at_specificity"]["specificity"] == found["specificity"] == 0.8
+    assert found["operating"]["threshold"]["rule"] == found["threshold"] == "specificity"
+    assert found["stratify"] == ["edema"] and found["strata"][0]["column"] == "edema"
+    record = read_all(bank.path)[-1]
+    assert record.metrics["strata"] == found["strata"] and record.asked["stratify"] == ["edema"]
+    printed = probe(bank, *words).out
+    for text in ("Calibration on test", "PPV", "sens. at 0.8", "oedema by edema", "gap of accuracy"):
+        assert text in printed
+    assert max(map(len, printed[printed.index("Calibration") :].splitlines())) <= 80
+
+
 def test_as_published_says_how_far_from_converged(bank: Bank) -> None:
     words = ("--model", FIRST, "--mode", "as-published", "--device", "cpu", "--bootstrap", 0)
     ran = embank("probe", bank.path, *words)

@@ -66,6 +66,19 @@ class Select(StrEnum):
     log_loss = "log-loss"
 
 
+class Threshold(StrEnum):
+    youden = "youden"
+    specificity = "specificity"
+
+
+class Plot(StrEnum):
+    selection = "selection"
+    reliability = "reliability"
+    curves = "curves"
+    confusion = "confusion"
+    strata = "strata"
+
+
 class ClassWeight(StrEnum):
     none = "none"
     balanced = "balanced"

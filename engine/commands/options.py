@@ -19,8 +19,10 @@ from engine.commands.choices import (
     ClassWeight,
     Distance,
     Mode,
+    Plot,
     Precision,
     Select,
+    Threshold,
     Uncertain,
 )
 from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, option
@@ -160,6 +162,16 @@ Holdout = Annotated[
 MultiLabel = Annotated[
     bool, option(WHAT, "--multi-label", help="The columns are findings: learn all of them in one run.")
 ]
+StrataColumns = Annotated[
+    list[str] | None,
+    option(
+        WHAT,
+        "--strata",
+        metavar="COLUMN ...",
+        help="Also test in strata: the values of a column, or age:40,60 for parts of one of numbers.",
+        show_default="none",
+    ),
+]
 FromFile = Annotated[
     Path | None,
     option(WHAT, "--from-file", metavar="FILE", help="The published file, downloaded by other means."),
@@ -256,6 +268,24 @@ Bootstrap = Annotated[
     int,
     option(PROTOCOL, "--bootstrap", min=0, help="Resamples of the patients for 95 % intervals; 0 for none."),
 ]
+Specificity = Annotated[
+    float,
+    option(
+        PROTOCOL,
+        "--specificity",
+        metavar="SHARE",
+        callback=number,
+        help="Report the sensitivity of two classes or findings at this specificity.",
+    ),
+]
+ThresholdRule = Annotated[
+    Threshold,
+    option(
+        PROTOCOL,
+        "--threshold",
+        help="Rule for the threshold from validation: Youden's index, or --specificity.",
+    ),
+]
 BatchNormOption = Annotated[
     BatchNorm,
     option(
@@ -347,6 +377,16 @@ BankOut = Annotated[
         "--bank",
         metavar="BANK",
         help="Directory of the bank, or its URL (s3://, gs://, az://); made if absent.",
+    ),
+]
+PlotKind = Annotated[
+    Plot | None,
+    option(
+        OUTPUT,
+        "--plot",
+        metavar="KIND",
+        help="Picture of probes: selection of C, reliability, curves (ROC, PR), confusion, strata.",
+        show_default="selection",
     ),
 ]
 ManifestOut = Annotated[Path, _out("FILE")]

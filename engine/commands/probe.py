@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from engine.commands.checking import check_output
-from engine.commands.choices import Backend, ClassWeight, Mode
+from engine.commands.choices import Backend, ClassWeight, Mode, Plot, Threshold
 from engine.commands.declaring import PROTOCOL, Options, option
 from engine.commands.options import (
     BankPath,
@@ -20,11 +20,15 @@ from engine.commands.options import (
     Models,
     ModeOption,
     MultiLabel,
+    PlotKind,
     Scheduler,
     Seed,
     SelectScore,
     SolverBackend,
+    Specificity,
+    StrataColumns,
     TestSplit,
+    ThresholdRule,
     TrainSplit,
     UncertainFindings,
     ValFraction,
@@ -33,6 +37,7 @@ from engine.commands.options import (
 )
 from engine.commands.processes import executor_of, threads_of_each
 from engine.commands.showing import noting, one_or_all, say_undone, show
+from stores.errors import Refused
 
 if TYPE_CHECKING:
     from engine.evals.probe.bank import BankProbe
@@ -50,6 +55,7 @@ class What(Options):
     val_split: ValSplit = "val"
     test_split: TestSplit = "test"
     val_fraction: ValFraction = 0.2
+    strata: StrataColumns = None
     holdout: Holdout = False
 
 
@@ -87,6 +93,8 @@ class Protocol(Options):
         ),
     ] = None
     seeds: Annotated[int, option(PROTOCOL, help="Draws of --low-shot.")] = 5
+    specificity: Specificity = 0.95
+    threshold: ThresholdRule = Threshold.youden
     bootstrap: Bootstrap = 1000
     seed: Seed = 0
 
@@ -104,6 +112,7 @@ class Output(Options):
     """Options for files and printing."""
 
     out: MaybeFile = None
+    plot: PlotKind = None
     force: Force = False
     json: Json = False
 
@@ -112,8 +121,9 @@ def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, outp
     """Fit logistic probes on frozen features from the bank alone: choose C on validation, refit, test.
 
     Repeat --model for several models, and --label for several columns. Columns are findings with
-    --multi-label, --uncertain or --blank. --mode as-published takes the study's order of the grid, its warm
-    starts and its 100 iterations. -o takes a figure of the validation score against C: .png, .svg or .pdf.
+    --multi-label, --uncertain or --blank. A temperature and, of two classes, a threshold are taken from the
+    validation scores of the fit on train. --mode as-published takes the study's order of the grid, its warm
+    starts and its 100 iterations. -o takes a picture: .png, .svg or .pdf; --plot says which.
     """
     from engine.evals.probe.bank import probes_from_bank
     from engine.report import console
@@ -122,6 +132,7 @@ def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, outp
 
     out = output.out
     check_output(out, bank, "probe", output.force)
+    kind = _plot(output, what.strata)
     options = _options(protocol, machine)
     wanted = _wanted(what, protocol)
     with (
@@ -130,10 +141,10 @@ def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, outp
         console.probe_progress() as progress,
     ):
         results = probes_from_bank(bank, what.model, wanted, options, executor=executor, on_progress=progress)
-    undone = _draw(batch, out)
+    undone = _draw(batch, out, kind, bank)
     drawn = None if undone else out
     shown = [{**result, "plot": drawn} if out else result for result in results]
-    show(one_or_all(shown), output.json, lambda: print_probe(results, drawn))
+    show(one_or_all(shown), output.json, lambda: print_probe(results, drawn, kind))
     say_undone(batch, undone)
 
 
@@ -152,6 +163,8 @@ def _options(protocol: Protocol, machine: Machine) -> "ProbeOptions":
         backend=machine.backend.value,
         bootstrap=protocol.bootstrap,
         seed=protocol.seed,
+        specificity=protocol.specificity,
+        threshold=protocol.threshold.value,
         device=evaluation_device(machine.device),
         threads=threads_of_each(machine.workers) or usable_cores(),
     )
@@ -162,6 +175,7 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.lowshot import LowShot
     from engine.evals.probe.parts import SplitOptions
+    from engine.evals.probe.stratify import Stratify
     from engine.evals.probe.targets import Policies
 
     mode, seed, uncertain, blank = protocol.mode, protocol.seed, protocol.uncertain, protocol.blank
@@ -183,15 +197,27 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
             mode.value,
         ),
         low_shot=LowShot.parse(protocol.low_shot, protocol.seeds, seed) if protocol.low_shot else None,
+        strata=tuple(map(Stratify.parse, what.strata or ())),
     )
 
 
-def _draw(batch: "Batch", out: Path | None) -> list[Exception]:
-    """Draw the figure of the records, if there is to be one. Returns why it could not be drawn."""
+def _plot(output: Output, strata: list[str] | None) -> str:
+    """Return the kind of picture. Raises Refused where there could be none."""
+    if output.plot and not output.out:
+        raise Refused(
+            f"--plot {output.plot.value} without -o", "It is a kind of picture", "name its file with -o"
+        )
+    if output.plot is Plot.strata and not strata:
+        raise Refused("--plot strata without --strata", "Strata are columns", "name one with --strata COLUMN")
+    return (output.plot or Plot.selection).value
+
+
+def _draw(batch: "Batch", out: Path | None, kind: str, bank: str) -> list[Exception]:
+    """Draw the picture of the records, if there is to be one. Returns why it could not be drawn."""
     undone: list[Exception] = []
     if out:
-        from engine.report.probes import probe_figure
+        from engine.report.probe_plots.draw import draw_probes
 
         with noting(undone):
-            probe_figure(batch.made, out)
+            draw_probes(batch.made, out, kind, bank)
     return undone

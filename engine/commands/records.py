@@ -7,7 +7,16 @@ import typer
 
 from engine.commands.checking import check_curve_table, check_output
 from engine.commands.declaring import WHAT, command, option
-from engine.commands.options import BankPath, Force, Json, KindFilter, MaybeFile, ModelFilter, TableOut
+from engine.commands.options import (
+    BankPath,
+    Force,
+    Json,
+    KindFilter,
+    MaybeFile,
+    ModelFilter,
+    PlotKind,
+    TableOut,
+)
 from engine.commands.showing import end_with_failures, show
 from stores.errors import Refused
 
@@ -50,23 +59,32 @@ RecordId = Annotated[
 
 @command(app, "show")
 def records_show(
-    bank: BankPath, record: RecordId, out: MaybeFile = None, force: Force = False, json: Json = False
+    bank: BankPath,
+    record: RecordId,
+    out: MaybeFile = None,
+    plot: PlotKind = None,
+    force: Force = False,
+    json: Json = False,
 ) -> None:
     """Show one record: settings, inputs, results, the seconds it took, and the versions.
 
     -o draws the figure of a probe, an invariance or a finetuning again, or the losses of a reconstruction,
     from the record alone: .png, .svg or .pdf. The numbers of a learning curve are written beside it, as .csv.
+    --plot takes another picture of a probe, from the record and the predictions beside it.
     """
     from engine.report import records
     from stores.bank.record_index import record_of
 
     entry = record_of(bank, record)
-    drawn = _draw(entry, bank, out, force) if out else {}
+    kind = plot.value if plot else None
+    if kind and not out:
+        raise Refused(f"--plot {kind} without -o", "It is a kind of picture", "name its file with -o")
+    drawn = _draw(entry, bank, out, force, kind) if out else {}
     document = {"bank": bank, **records.full_dict(entry, bank), **drawn}
     show(document if json else {}, json, lambda: records.print_record(entry, bank, drawn))
 
 
-def _draw(entry: "RecordEntry", bank: str, out: Path, force: bool) -> dict[str, Path]:
+def _draw(entry: "RecordEntry", bank: str, out: Path, force: bool, plot: str | None) -> dict[str, Path]:
     """Draw the figure of a record; it may replace one that the evaluation drew, as the evaluation may.
 
     Returns:
@@ -74,11 +92,11 @@ def _draw(entry: "RecordEntry", bank: str, out: Path, force: bool) -> dict[str, 
     """
     from engine.report.record_figures import draw, refuse_undrawable, table_beside
 
-    refuse_undrawable(entry, bank)
+    refuse_undrawable(entry, bank, plot)
     check_output(out, bank, entry.record.kind if entry.record else "", force)
     table = table_beside(entry, out)
     check_curve_table(table, bank, force)
-    draw(entry, out)
+    draw(entry, out, bank, plot)
     return {"figure": out, **({"table": table} if table else {})}
 
 

@@ -5,9 +5,15 @@ from typing import Any
 
 from engine.report import console
 from engine.report.console import write as print
+from engine.report.operating_text import print_operating
 
 
-def print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
+def print_probe(results: list[dict[str, Any]], out: Path | None, plot: str = "selection") -> None:
+    """Print the results of probes.
+
+    Args:
+        out: where a picture was drawn; plot: its kind.
+    """
     fits = [{**fit, "model": r["model"]} for r in results for fit in (*r.get("findings", ()), r)]
     columns = ["model", "label", "C", "1/C", fits[-1]["select"] + " (val)", "accuracy", "95 %", "balanced"]
     console.print_table([*columns, "AUROC", "converged"], [_probe_row(fit) for fit in fits])
@@ -26,10 +32,13 @@ def print_probe(results: list[dict[str, Any]], out: Path | None) -> None:
                 print(f"  AUROC: {reason}")
             if reason := fit.get("test", {}).get("intervals", {}).get("accuracy", {}).get("reason"):
                 print(f"  interval: {reason}")
+    print_operating([fit for fit in fits if "calibration" in fit])
     for r in results:
         _print_low_shot(r)
     if out:
-        print(f"{out}: validation score against C")
+        from engine.report.probe_plots.draw import WORDS
+
+        print(f"{out}: {WORDS[plot]}")
 
 
 def _probe_row(r: dict[str, Any]) -> list[Any]:

@@ -12,11 +12,12 @@ from stores.bank.records import RunRecord
 KINDS = ("probe", "invariance", "finetune", "reconstruct")
 
 
-def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
+def refuse_undrawable(entry: RecordEntry, bank: str, plot: str | None = None) -> None:
     """Refuse a record that has no figure, or lacks a part of it, as one of an earlier version may.
 
     Args:
         bank: as the user named it.
+        plot: kind of picture of a probe (`engine.report.probe_plots.draw.WORDS`); None for the usual one.
 
     Raises:
         Refused: naming the record.
@@ -38,10 +39,12 @@ def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
             "leave -o out to read its numbers",
         )
     remedy = f"run the evaluation again: `{_command(record, bank)}`, with the options of that run"
+    if plot is not None and record.kind != "probe":
+        raise Refused(f"--plot {plot} of {name}", "It names pictures of probes", "leave --plot out")
     if record.kind == "probe":
-        from engine.report.probes import sweeps_of
+        from engine.report.probe_plots.draw import refuse_lacking_plot
 
-        sweeps_of(record, name, remedy)
+        refuse_lacking_plot(entry, plot or "selection", bank, name, remedy)
     elif record.kind == "finetune":
         from engine.report.learning_curves import LearningCurve
 
@@ -79,20 +82,21 @@ def table_beside(entry: RecordEntry, out: Path) -> Path | None:
     return table_beside(out)
 
 
-def draw(entry: RecordEntry, out: Path) -> None:
+def draw(entry: RecordEntry, out: Path, bank: str, plot: str | None = None) -> None:
     """Draw the figure of a record that `refuse_undrawable` lets through, as its evaluation drew it.
 
     Args:
         out: PNG, SVG or PDF by its ending, written atomically; missing folders are made.
+        bank, plot: as there.
 
     Raises:
         Refused: the folder is not writable. MachineFault: the disk is full or fails.
     """
     assert entry.record is not None
     if entry.record.kind == "probe":
-        from engine.report.probes import probe_figure
+        from engine.report.probe_plots.draw import draw_probes
 
-        probe_figure([entry.record], out)
+        draw_probes([entry.record], out, plot or "selection", bank, entry)
     elif entry.record.kind == "finetune":
         from engine.report.learning_curves import learning_curves_figure
 

@@ -12,10 +12,17 @@ from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
 from engine.evals.common.record import Outcome, Part, Used, keep_record
 from engine.evals.probe.evaluate import ProbeOptions, Problem, Progress, evaluate_problem
-from engine.evals.probe.options import LowShot, Options, Policies, SplitOptions, check_combination
+from engine.evals.probe.options import (
+    LowShot,
+    Options,
+    Policies,
+    SplitOptions,
+    check_combination,
+)
 from engine.evals.probe.parts import Columns
 from engine.evals.probe.resident import one_ahead
 from engine.evals.probe.result import Result
+from engine.evals.probe.stratify import Stratify, check_strata
 from engine.evals.probe.targets import targets_of
 from engine.executors import Executor
 from stores.bank.reader import Bank
@@ -35,9 +42,10 @@ class BankProbe:
             columns of classes.
         splits: which rows play which part.
         low_shot: also draw low-shot curves.
+        strata: also test in strata of the test images.
 
     Raises:
-        Refused: a low-shot curve of several findings.
+        Refused: a column of strata named twice, or a low-shot curve of several findings.
     """
 
     labels: tuple[str, ...] = ("label",)
@@ -45,9 +53,11 @@ class BankProbe:
     policies: Policies | None = None
     splits: SplitOptions = field(default_factory=SplitOptions)
     low_shot: LowShot | None = None
+    strata: tuple[Stratify, ...] = ()
 
     def __post_init__(self) -> None:
         check_combination("default", self.multi_label, self.low_shot)
+        check_strata(self.strata)
 
     @property
     def runs(self) -> list[tuple[str, ...]]:
@@ -58,7 +68,12 @@ class BankProbe:
         """Return the options of one run."""
         findings = run if self.multi_label else ()
         return Options.of(
-            fitting, findings=findings, policies=self.policies, splits=self.splits, low_shot=self.low_shot
+            fitting,
+            findings=findings,
+            policies=self.policies,
+            splits=self.splits,
+            low_shot=self.low_shot,
+            strata=self.strata,
         )
 
 
@@ -222,6 +237,7 @@ def _settings(wanted: BankProbe, fitting: ProbeOptions, backend: str) -> JsonObj
         "multi_label": wanted.multi_label,
         "policies": asdict(wanted.policies) if wanted.policies else None,
         "splits": asdict(wanted.splits),
+        "stratify": [by.word for by in wanted.strata],
     }
 
 

@@ -9,9 +9,9 @@ over the weight decay 1 / C. Two classes are one logistic regression. The multin
 vectors, the study's, at C equals it at 2 C: the study's C is half of the C here.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,14 +22,15 @@ from engine.evals.common.features import Features
 from engine.evals.common.labels import Labels
 from engine.evals.probe.as_published import probe_published
 from engine.evals.probe.lowshot import low_shot
-from engine.evals.probe.multilabel import probe_findings
+from engine.evals.probe.multilabel import Unfit, probe_findings
 from engine.evals.probe.options import Options, ProbeOptions, SplitOptions
 from engine.evals.probe.parts import Columns, parts
 from engine.evals.probe.resident import resident
 from engine.evals.probe.result import Result
 from engine.evals.probe.single import Progress, probe_task
+from engine.evals.probe.strata import Division, in_strata
 from engine.evals.probe.targets import Target, targets_of, together
-from engine.evals.probe.task import ProbeResult, Task
+from engine.evals.probe.task import ProbeResult, PublishedResult, Task
 
 __all__ = [
     "Options",
@@ -91,22 +92,47 @@ def evaluate_problem(
     fitting, columns, targets = options.on(compute), problem.columns, problem.targets
     array = resident(features, fitting) if array is None else array
     backend = "sklearn" if options.mode == "as-published" else options.backend
+    divisions = [Division.of(features, by) for by in options.strata]
     if options.findings:
         chosen_parts = parts(columns, together(targets), features.ok, options.splits)
         findings = probe_findings(array, targets, chosen_parts, fitting, columns.group, on_progress)
+        own = [
+            finding if isinstance(finding, Unfit) else _divided(finding, divisions, fitting, columns)
+            for finding in findings.findings
+        ]
+        findings = replace(findings, findings=tuple(own))
         return Result(findings, chosen_parts, targets, backend)
     (target,) = targets
     chosen_parts = parts(columns, target.codes, features.ok, options.splits, target.classes)
     task = Task(target.column, target.classes, target.codes, chosen_parts)
     if options.mode == "as-published":
         published = probe_published(array, task, fitting, columns.group, on_progress)
+        published = _divided(published, divisions, fitting, columns)
         return Result(published, chosen_parts, targets, backend)
     result = probe_task(array, task, fitting, columns.group, on_progress)
+    result = _divided(result, divisions, fitting, columns)
     curve = None
     if options.low_shot is not None:
         draws = (options.low_shot, features.data_set)
         curve = low_shot(array, task, fitting, *draws, on_progress)
     return Result(result, chosen_parts, targets, backend, curve)
+
+
+Tested = TypeVar("Tested", ProbeResult, PublishedResult)
+
+
+def _divided(
+    result: Tested, divisions: Sequence[Division], fitting: ProbeOptions, columns: Columns
+) -> Tested:
+    """Return a result with its metrics in strata."""
+    rows, seed = result.task.parts.test, fitting.seed
+    truth, groups = result.task.codes[rows], columns.group[rows]
+    answers = (rows, truth, result.probabilities, groups)
+    strata = tuple(
+        in_strata(one, *answers, resamples=fitting.bootstrap, seed=seed, unseen=result.unseen)
+        for one in divisions
+    )
+    return replace(result, strata=strata)
 
 
 def probe(

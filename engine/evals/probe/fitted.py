@@ -51,6 +51,15 @@ class Fitted:
         return of_all_classes
 
 
+def chosen_probabilities(
+    fitted: Fitted, features: NDArray[Any], rows: NDArray[np.intp], sweep: Sweep
+) -> NDArray[np.float64]:
+    """Return the class probabilities of the chosen fit, float64 [n, K], for rows of the features."""
+    which = int(np.argsort(fitted.fits.C)[sweep.best])
+    (probabilities,) = fitted.probabilities(features, rows, [which])
+    return np.asarray(probabilities, np.float64)
+
+
 def swept(
     fitted: Fitted,
     features: NDArray[Any],

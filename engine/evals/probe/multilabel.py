@@ -24,7 +24,15 @@ from engine.evals.probe.fitted import Fitted, swept
 from engine.evals.probe.options import ProbeOptions
 from engine.evals.probe.parts import Parts
 from engine.evals.probe.selection import Sweep
-from engine.evals.probe.single import Clock, Progress, constant_issues, examine, fit_issues, part_of
+from engine.evals.probe.single import (
+    Clock,
+    Progress,
+    TrainFit,
+    constant_issues,
+    examine,
+    fit_issues,
+    part_of,
+)
 from engine.evals.probe.targets import Target, together
 from engine.evals.probe.task import ProbeResult, Task, stages_of
 from engine.kernels.standardize import Scaler
@@ -190,12 +198,15 @@ def probe_findings(
         fits = _fit(features, matrix, shared_parts.train, options.C, moments, options, on_progress)
     clock.lap("sweep")
     sweeps: dict[str, Sweep] = {}
+    train_fits: dict[str, TrainFit] = {}
     for task, fitted in zip(able, fits, strict=True):
         rows = task.parts.val
         try:
             sweeps[task.name], _ = swept(fitted, features, rows, task.codes[rows], select)
         except Refused as error:
             unfit[task.name] = error.found
+            continue
+        train_fits[task.name] = TrainFit.of(fitted, features, task, sweeps[task.name])
     clock.lap("validate")
     if not sweeps:
         raise Refused(
@@ -212,7 +223,8 @@ def probe_findings(
             continue
         sweep, refit = sweeps[task.name], refits[task.name]
         issues = [*finding_issues(task), *fit_issues(features, task, sweep, refit, None)]
-        results.append(examine(features, task, sweep, refit, groups, options, (), issues, Clock()))
+        about = (train_fits[task.name], groups, options)
+        results.append(examine(features, task, sweep, refit, *about, (), issues, Clock()))
     clock.lap("test")
     shared = (*shared_parts.validity, *(constant_issues(moments) if moments else ()))
     return FindingsResult(tuple(results), shared, clock.seconds, tuple(targets), shared_parts.test)

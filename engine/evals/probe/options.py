@@ -6,11 +6,14 @@ from typing import Literal, get_args
 from engine.errors import Refused
 from engine.evals.common.compute import Compute
 from engine.evals.probe.selection import C_LIMITS, MAX_VALUES, SELECT, VALUES, Select, grid
+from engine.evals.probe.stratify import Stratify, check_strata
 from stores import limits
 
 ClassWeight = Literal["none", "balanced"]
 Uncertain = Literal["ignore", "zeros", "ones"]
 Blank = Literal["ignore", "zeros"]
+#: How a threshold is chosen on validation.
+Rule = Literal["youden", "specificity"]
 
 #: Solvers of the probe; all minimise the same objective.
 BACKENDS = ("batched", "sklearn", "cuml")
@@ -37,6 +40,9 @@ class Fitting:
         backend: `batched`, `sklearn` or `cuml`; all minimise the same objective.
         bootstrap: resamples of the test patients (or images) for intervals; 0 for none.
         seed: of whatever is drawn.
+        specificity: at which the sensitivity of two classes is reported.
+        threshold: rule by which that of two classes is chosen on validation: `youden` has the largest sum of
+            sensitivity and specificity, `specificity` the largest sensitivity at the one above.
 
     Raises:
         Refused: a value out of range.
@@ -50,6 +56,8 @@ class Fitting:
     backend: str = "batched"
     bootstrap: int = 1000
     seed: int = 0
+    specificity: float = 0.95
+    threshold: Rule = "youden"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backend", OLD_BACKENDS.get(self.backend, self.backend))
@@ -60,6 +68,14 @@ class Fitting:
             raise Refused(f"class weight {self.class_weight!r}", "It is none or balanced", "choose one")
         if self.mode not in ("default", "as-published"):
             raise Refused(f"mode {self.mode!r}", "It is default or as-published", "choose one")
+        if self.threshold not in get_args(Rule):
+            raise Refused(
+                f"threshold {self.threshold!r}", f"It is one of {', '.join(get_args(Rule))}", "choose one"
+            )
+        if not 0 < self.specificity < 1:
+            raise Refused(
+                f"specificity {self.specificity:g}", "It lies between 0 and 1", "give a share, e.g. 0.95"
+            )
         limits.check_resamples(self.bootstrap)
         limits.check_seed(self.seed)
         limits.check_whole("values of C", len(self.C), 1, MAX_VALUES, f"the study took {VALUES}")
@@ -234,6 +250,7 @@ class Options(Fitting):
             they say that the features' own labels are the cells of one finding.
         splits: which rows play which part.
         low_shot: also draw low-shot curves.
+        strata: also test in strata of the test images.
 
     Raises:
         Refused: a value out of range, a column named twice, or options that exclude one another.
@@ -243,10 +260,12 @@ class Options(Fitting):
     policies: Policies | None = None
     splits: SplitOptions = field(default_factory=SplitOptions)
     low_shot: LowShot | None = None
+    strata: tuple[Stratify, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_columns(self.findings)
+        check_strata(self.strata)
         check_combination(self.mode, bool(self.findings), self.low_shot)
 
     @classmethod
@@ -258,6 +277,7 @@ class Options(Fitting):
         policies: Policies | None = None,
         splits: SplitOptions | None = None,
         low_shot: LowShot | None = None,
+        strata: tuple[Stratify, ...] = (),
     ) -> "Options":
         """Return options with this way of fitting; its device, threads and memory belong to `Compute`."""
         shared = {member.name: getattr(fitting, member.name) for member in fields(Fitting)}
@@ -267,6 +287,7 @@ class Options(Fitting):
             policies=policies,
             splits=splits or SplitOptions(),
             low_shot=low_shot,
+            strata=strata,
         )
 
     def on(self, compute: Compute) -> ProbeOptions:

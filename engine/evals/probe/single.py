@@ -1,7 +1,8 @@
 """One task: sweep C on train, choose on validation, refit on both, test."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 
 from engine.evals.common.validity import Severity, ValidityIssue, issue
 from engine.evals.probe import solvers
-from engine.evals.probe.fitted import Fitted, swept
+from engine.evals.probe.calibration import Calibration
+from engine.evals.probe.fitted import Fitted, chosen_probabilities, swept
+from engine.evals.probe.operating import OperatingPoints
 from engine.evals.probe.options import ProbeOptions
 from engine.evals.probe.selection import NOT_UNIQUE, Sweep
 from engine.evals.probe.task import ProbeResult, Task
-from engine.kernels.intervals.metrics_bootstrap import Percentiles, bootstrap_metrics
+from engine.kernels.intervals.metrics_bootstrap import SENSITIVITY, Percentiles, bootstrap_metrics
 from engine.kernels.metrics import Evaluation
 from engine.kernels.standardize import Scaler
 
@@ -38,6 +41,7 @@ def probe_task(
     clock.lap("sweep")
     truth = task.codes[task.parts.val]
     sweep, left_out = swept(fitted, features, task.parts.val, truth, select)
+    train_fit = TrainFit.of(fitted, features, task, sweep)
     clock.lap("validate")
     rows = np.sort(task.parts.refit)
     again = Scaler.of(features, rows) if options.standardise else None
@@ -45,7 +49,7 @@ def probe_task(
     clock.lap("refit")
     notes = [*task.parts.notes, *([f"Validation {select}: {left_out}"] if left_out else [])]
     issues = [*task.parts.validity, *fit_issues(features, task, sweep, refit, moments)]
-    return examine(features, task, sweep, refit, groups, options, notes, issues, clock)
+    return examine(features, task, sweep, refit, train_fit, groups, options, notes, issues, clock)
 
 
 def learn(
@@ -104,24 +108,50 @@ def constant_issues(moments: Scaler) -> Iterator[ValidityIssue]:
         yield issue("constant_dimensions", moments.note, moments.constant, severity=severity)
 
 
+@dataclass(frozen=True, eq=False)
+class TrainFit:
+    """The fit on the train part alone at the chosen C.
+
+    Attributes:
+        truth: [n] classes of the validation part.
+        probabilities: float64 [n, K], on it.
+        tested: float64 [tests, K], on the test part.
+        unseen: classes that the fit does not know.
+    """
+
+    truth: NDArray[np.integer[Any]]
+    probabilities: NDArray[np.float64]
+    tested: NDArray[np.float64]
+    unseen: list[int]
+
+    @classmethod
+    def of(cls, fitted: Fitted, features: NDArray[Any], task: Task, sweep: Sweep) -> "TrainFit":
+        """Compute the probabilities of the chosen fit."""
+        parts = task.parts
+        val, test = (chosen_probabilities(fitted, features, rows, sweep) for rows in (parts.val, parts.test))
+        return cls(task.codes[parts.val], val, test, fitted.unseen)
+
+
 def examine(
     features: NDArray[Any],
     task: Task,
     sweep: Sweep,
     refit: Fitted,
+    train_fit: TrainFit,
     groups: NDArray[np.integer[Any]],
     options: ProbeOptions,
     notes: Sequence[str],
     issues: Sequence[ValidityIssue],
     clock: "Clock",
 ) -> ProbeResult:
-    """Test a refit: compute metrics and their intervals."""
+    """Test a refit: compute metrics, their intervals, calibration and operating points."""
     rows = task.parts.test
     truth = task.codes[rows]
     probabilities = refit.probabilities(features, rows)[0]
     test = Evaluation.of(truth, probabilities, unseen=refit.unseen)
     clock.lap("test")
-    intervals: Mapping[str, Percentiles] = {}
+    two = probabilities.shape[1] == 2
+    intervals: dict[str, Percentiles] = {}
     if options.bootstrap:
         intervals = bootstrap_metrics(
             truth,
@@ -130,10 +160,30 @@ def examine(
             resamples=options.bootstrap,
             seed=options.seed,
             unseen=refit.unseen,
+            specificity=options.specificity if two else None,
         )
     clock.lap("bootstrap")
+    val = (train_fit.truth, train_fit.probabilities)
+    operating = None
+    if two:
+        operating = OperatingPoints.of(
+            val,
+            (truth, probabilities),
+            groups[rows],
+            specificity=options.specificity,
+            rule=options.threshold,
+            interval=intervals.pop(SENSITIVITY, None),
+        )
+    calibration = Calibration.of(
+        (*val, train_fit.unseen),
+        (truth, probabilities, refit.unseen),
+        (truth, train_fit.tested, train_fit.unseen),
+    )
+    clock.lap("calibrate")
+    seconds, about = clock.seconds, (calibration, operating)
+    notes = [*notes, *([calibration.note] if calibration.note else [])]
     return ProbeResult(
-        task, sweep, refit, test, intervals, probabilities, tuple(notes), clock.seconds, tuple(issues)
+        task, sweep, refit, test, intervals, probabilities, *about, tuple(notes), seconds, tuple(issues)
     )
 
 

@@ -1,7 +1,7 @@
 """The task of a probe and its result, in one form for fits made here and by the study's loop."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,19 @@ from engine.evals.common.one_line import counted, number, within
 from engine.evals.common.predictions import Predictions, class_scores
 from engine.evals.common.result import Metric
 from engine.evals.common.validity import ValidityIssue
+from engine.evals.probe.calibration import Calibration
 from engine.evals.probe.fitted import Fitted
+from engine.evals.probe.operating import OperatingPoints
 from engine.evals.probe.parts import Parts
 from engine.evals.probe.selection import Select, Sweep
+from engine.evals.probe.strata import Strata
 from engine.evals.probe.study_protocol import Published, PublishedFit
 from engine.kernels.intervals.metrics_bootstrap import Percentiles
 from engine.kernels.metrics import Evaluation
 from stores.json_types import JsonObject
+
+#: Why the study's loop has no temperature.
+NOT_SCALED = "the study scaled no probabilities: probe in the default mode"
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,12 @@ class ProbeResult:
         test: metrics on the test part.
         intervals: 95 % percentile intervals of the headline metrics, by name; empty without bootstrap.
         probabilities: float64 [tests, K], in the order of `task.parts.test`.
+        calibration: before and after temperature scaling.
+        operating: sensitivity, specificity and predictive values; None with more than two classes.
         notes: remarks for the reader, one sentence each.
         seconds: by stage.
         validity: issues of the parts, the features, the choice of C and the fits.
+        strata: metrics in strata of the test images.
     """
 
     task: Task
@@ -77,9 +86,12 @@ class ProbeResult:
     test: Evaluation
     intervals: Mapping[str, Percentiles]
     probabilities: NDArray[np.float64]
+    calibration: Calibration
+    operating: OperatingPoints | None
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
     validity: tuple[ValidityIssue, ...] = ()
+    strata: tuple[Strata, ...] = ()
 
     def __repr__(self) -> str:
         numbers, shown, groups = self.test.headline, [], ""
@@ -93,6 +105,11 @@ class ProbeResult:
             f"ProbeResult({self.task.name!r}: {', '.join(shown)}; {groups}C = {self.best_C:g}{converged}; "
             f"{counted(len(self.task.parts.test), 'image')} tested, {len(self.task.classes):,} classes)"
         )
+
+    @property
+    def unseen(self) -> list[int]:
+        """Classes that no row trained on had."""
+        return self.refit.unseen
 
     @property
     def best_C(self) -> float:
@@ -145,6 +162,9 @@ class ProbeResult:
             "objective": float(self.refit.fits.objective[0]),
             "refit": self._refit,
             "sweep": self.sweep.to_dict(),
+            "calibration": self.calibration.to_dict(),
+            **({"operating": self.operating.to_dict()} if self.operating else {}),
+            **strata_of(self.strata),
             **self.task.facts,
             "notes": [*self.notes],
             "stages": stages_of(self.seconds),
@@ -159,18 +179,29 @@ class PublishedResult:
         task: what was learnt.
         select: the validation score that C was chosen by.
         published: the loop's fits and probabilities.
-        intervals: as of `ProbeResult`.
+        intervals, strata: as of `ProbeResult`.
     """
 
     task: Task
     select: Select
     published: Published
     intervals: Mapping[str, Percentiles]
+    strata: tuple[Strata, ...] = ()
 
     def __repr__(self) -> str:
         accuracy = number(self.published.test.headline["accuracy"])
         converged = "" if self.converged else ", not all fits converged"
         return f"PublishedResult({self.task.name!r}: accuracy {accuracy}; C = {self.best_C:g}{converged})"
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """float64 [tests, K], in the order of `task.parts.test`."""
+        return self.published.probabilities
+
+    @property
+    def unseen(self) -> list[int]:
+        """Classes that no row trained on had."""
+        return [*self.published.unseen]
 
     @property
     def best_C(self) -> float:
@@ -240,6 +271,8 @@ class PublishedResult:
                 **by_name,
             },
             "convergence": loop.convergence,
+            "calibration": {"temperature": math.nan, "reason": NOT_SCALED},
+            **strata_of(self.strata),
             **self.task.facts,
             "notes": [*self.notes],
             "stages": stages_of(loop.seconds),
@@ -283,6 +316,11 @@ def metrics_of(test: Evaluation, intervals: Mapping[str, Percentiles]) -> dict[s
         reason = reasons.get(name, "") or ("" if interval is None else interval.reason)
         metrics[name] = Metric(value, low, high, reason)
     return metrics
+
+
+def strata_of(strata: Sequence[Strata]) -> JsonObject:
+    """Return `{strata}` if there are any."""
+    return {"strata": [own.to_dict() for own in strata]} if strata else {}
 
 
 def tested(test: Evaluation, task: Task, intervals: Mapping[str, Percentiles]) -> JsonObject:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels.metrics import Floats
+from engine.kernels.operating_points import ROUNDING
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,12 @@ class WeightedRanking:
         below, upto = (np.searchsorted(scores[n], scores[p], side) for side in ("left", "right"))
         return cls(p, n, below, upto, np.searchsorted(scores[p], scores[p], "left"))
 
-    def areas(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Return AUROC and average precision [r] for row weights [n, r]; NaN where a side has no weight."""
+    def areas(self, weights: Floats, specificity: float | None = None) -> tuple[Floats, ...]:
+        """Return AUROC and average precision [r] for row weights [n, r]; NaN where a side has no weight.
+
+        Args:
+            specificity: also return the largest sensitivity [r] at it, 0 where no positive reaches it.
+        """
         positive_weights = weights[self.positive]
         positive_sums, negative_sums = _from_zero(positive_weights), _from_zero(weights[self.negative])
         lower = negative_sums[self.below]
@@ -56,7 +61,15 @@ class WeightedRanking:
                 positive_sums[-1] * negative_sums[-1]
             )
             average = np.einsum("ir,ir->r", positive_weights, precision) / positive_sums[-1]
-        return area, np.where(np.isfinite(area), average, np.nan)
+        defined = np.isfinite(area)
+        areas = area, np.where(defined, average, np.nan)
+        if specificity is None:
+            return areas
+        # Thresholds between scores of positives only add false positives.
+        limit = (1 - specificity) * negative_sums[-1] + ROUNDING
+        hits = np.where(false_positives <= limit, true_positives, 0.0).max(axis=0, initial=0.0)
+        with np.errstate(invalid="ignore"):
+            return *areas, np.where(defined, hits / positive_sums[-1], np.nan)
 
 
 def _from_zero(weights: Floats) -> Floats:
