@@ -9,6 +9,7 @@ from engine.commands.declaring import PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
     BankPath,
     Bootstrap,
+    Controls,
     Device,
     Force,
     Json,
@@ -108,6 +109,7 @@ class Protocol(Options):
         ),
     ] = None
     seeds: Annotated[int, option(PROTOCOL, help="Draws of --low-shot.")] = 5
+    controls: Controls = False
     bootstrap: Bootstrap = 1000
     seed: Seed = 0
 
@@ -206,6 +208,7 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
             mode.value,
         ),
         low_shot=LowShot.parse(protocol.low_shot, protocol.seeds, seed) if protocol.low_shot else None,
+        controls=protocol.controls,
     )
 
 
