@@ -67,31 +67,22 @@ def knn(
     """
     from engine.evals.neighbours.knn import knn_from_bank
     from engine.report import console
+    from engine.report.controls_text import print_controls
     from engine.report.evaluation_text import print_notes
     from engine.report.knn_text import print_knn
     from stores.bank.records import together
 
     options = _options(protocol, backend, device)
     parts = {"train_split": what.train_split, "test_split": what.test_split}
-    alone = protocol.leave_one_out
+    more: Any = {**parts, "leave_one_out": protocol.leave_one_out, "controls": protocol.controls}
     with together() as batch, console.probe_progress() as progress:
-        results = [
-            knn_from_bank(
-                bank,
-                model,
-                options,
-                **parts,
-                leave_one_out=alone,
-                controls=protocol.controls,
-                progress=progress(model),
-            )
-            for model in what.model
-        ]
+        results = [knn_from_bank(bank, m, options, **more, progress=progress(m)) for m in what.model]
 
     def text() -> None:
         for result in results:
             print_knn(result)
         print_notes(results)
+        print_controls(results)
 
     show(one_or_all(results), json, text)
     say_undone(batch)

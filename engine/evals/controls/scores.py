@@ -132,7 +132,7 @@ class Below:
     @property
     def sentence(self) -> str:
         """Both numbers in words."""
-        return f"{WORDS[self.metric]} {self.value:.3f} ({TITLES[self.control]}: {self.control_value:.3f})"
+        return f"{WORDS[self.metric]} {self.value:.3f} against {self.control_value:.3f}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,11 @@ class Controls:
         issues = []
         for subject in dict.fromkeys(one.finding for one in own):
             of = [one for one in own if one.finding == subject]
-            text = f"The model is below a control: {', '.join(one.sentence for one in of)}"
+            clauses = []
+            for name in dict.fromkeys(one.control for one in of):
+                numbers = ", ".join(one.sentence for one in of if one.control == name)
+                clauses.append(f"below {TITLES[name]} in {numbers}")
+            text = f"The model is {'; '.join(clauses)}"
             issues.append(issue("below_control", text, len(of), subject=subject))
         return tuple(issues)
 

@@ -16,7 +16,7 @@ from stores.json_types import Json
 #: Beginnings of the slugs of untrained networks, for features whose provenance is lost.
 _SLUGS = ("random/", "random-")
 #: Namespace of architectures -> that of their untrained networks in the catalogue.
-_NAMESPACES = {"torchvision": "random/", "timm": "random/timm/"}
+_NAMESPACES = {"torchvision": "random/", "timm": "random-timm/"}
 
 
 @dataclass(frozen=True, eq=False)
