@@ -102,20 +102,13 @@ def _missing(source: Source) -> Refused:
     reason = f"The bank has no untrained network of {architecture}"
     if not slug:
         return Refused(reason, "The catalogue has none either", "none is known")
-    words = ["embank", "embed", str(bank / MANIFEST), *_as_made(source), "--model", slug, "--bank", str(bank)]
+    words = ["embank", "embed", str(bank / MANIFEST), "--model", slug, *_as_made(source), "--bank", str(bank)]
     return Refused(
         reason, "Controls embed nothing by themselves", f"run `{' '.join(map(shlex.quote, words))}`"
     )
 
 
 def _as_made(source: Source) -> list[str]:
-    """Return the options that repeat how the model's features were made, as far as they have a name."""
-    try:
-        made = source.bank.provenance(source.features.name)
-    except BankError:
-        return []
-    words: list[str] = []
-    if isinstance(made.get("root"), str):
-        words += ["--root", str(made["root"])]
+    """Return the option that repeats the preprocessing of the model's features, if that has a name."""
     recipe = source.features.key.recipe
-    return words + next((["--recipe", name] for name, one in RECIPES.items() if one.key_digest == recipe), [])
+    return next((["--recipe", name] for name, one in RECIPES.items() if one.key_digest == recipe), [])
