@@ -8,6 +8,7 @@ from engine.commands.declaring import PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
     BankPath,
     Bootstrap,
+    Controls,
     Device,
     GroupDisjoint,
     Json,
@@ -51,6 +52,7 @@ class Protocol(Options):
         bool, option(PROTOCOL, "--patient-disjoint", hidden=True, help="Old name of --group-disjoint.")
     ] = False
     bootstrap: Bootstrap = 0
+    controls: Controls = False
 
     def of_episodes(self, cap: int | None) -> "FewShotProtocol":
         from engine.evals.fewshot.evaluate import Protocol
@@ -87,11 +89,12 @@ def fewshot(
     # Before numpy is imported: the kernel runs its own threads, each of which calls single-threaded products.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from engine.evals.fewshot.bank import fewshots_from_bank
+    from engine.report import console
     from engine.report.fewshot_text import print_fewshot
     from stores.bank.records import together
 
     episodes = protocol.of_episodes(what.cap)
-    with together() as batch:
+    with together() as batch, console.probe_progress() as progress:
         results = fewshots_from_bank(
             bank,
             what.model,
@@ -100,6 +103,8 @@ def fewshot(
             backend=backend.value,
             device=device,
             bootstrap=protocol.bootstrap,
+            controls=protocol.controls,
+            progress=progress,
         )
     show(one_or_all(results), json, lambda: print_fewshot(results))
     say_undone(batch)

@@ -6,6 +6,7 @@ from engine.commands.choices import Backend, Distance, Votes
 from engine.commands.declaring import PROTOCOL, Options, option
 from engine.commands.options import (
     BankPath,
+    Controls,
     Device,
     GroupDisjoint,
     Json,
@@ -48,6 +49,7 @@ class Protocol(Options):
         bool, option(PROTOCOL, "--leave-one-out", help="Classify every image by all others.")
     ] = False
     group_disjoint: GroupDisjoint = None
+    controls: Controls = False
 
 
 def knn(
@@ -64,20 +66,23 @@ def knn(
     neighbours, of which the first is the headline.
     """
     from engine.evals.neighbours.knn import knn_from_bank
+    from engine.report import console
+    from engine.report.controls_text import print_controls
     from engine.report.evaluation_text import print_notes
     from engine.report.knn_text import print_knn
     from stores.bank.records import together
 
     options = _options(protocol, backend, device)
     parts = {"train_split": what.train_split, "test_split": what.test_split}
-    alone = protocol.leave_one_out
-    with together() as batch:
-        results = [knn_from_bank(bank, m, options, **parts, leave_one_out=alone) for m in what.model]
+    more: Any = {**parts, "leave_one_out": protocol.leave_one_out, "controls": protocol.controls}
+    with together() as batch, console.probe_progress() as progress:
+        results = [knn_from_bank(bank, m, options, **more, progress=progress(m)) for m in what.model]
 
     def text() -> None:
         for result in results:
             print_knn(result)
         print_notes(results)
+        print_controls(results)
 
     show(one_or_all(results), json, text)
     say_undone(batch)

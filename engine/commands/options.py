@@ -129,6 +129,15 @@ def _id(**settings: Any) -> Any:
     return option(WHAT, "--id", help="Id of an image.", **settings)
 
 
+Controls = Annotated[
+    bool,
+    option(
+        PROTOCOL,
+        "--controls",
+        help="Also evaluate what knows nothing, or little: untrained network, image statistics, metadata, "
+        "shuffled labels, majority class, chance.",
+    ),
+]
 ImageId = Annotated[str | None, _id(metavar="ID")]
 ImageIds = Annotated[list[str] | None, _id(metavar="ID ...")]
 

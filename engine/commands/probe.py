@@ -11,6 +11,7 @@ from engine.commands.options import (
     BlankFindings,
     Bootstrap,
     ClassWeightOption,
+    Controls,
     Device,
     Force,
     Holdout,
@@ -95,6 +96,7 @@ class Protocol(Options):
     seeds: Annotated[int, option(PROTOCOL, help="Draws of --low-shot.")] = 5
     specificity: Specificity = 0.95
     threshold: ThresholdRule = Threshold.youden
+    controls: Controls = False
     bootstrap: Bootstrap = 1000
     seed: Seed = 0
 
@@ -198,6 +200,7 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
         ),
         low_shot=LowShot.parse(protocol.low_shot, protocol.seeds, seed) if protocol.low_shot else None,
         strata=tuple(map(Stratify.parse, what.strata or ())),
+        controls=protocol.controls,
     )
 
 

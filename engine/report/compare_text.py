@@ -7,6 +7,7 @@ from typing import Any
 from engine.report import console, tables
 from engine.report.console import write as print
 from engine.report.json_parts import members, objects
+from engine.report.marks import LEGEND, MARK
 from engine.report.record_values import number
 from stores.json_types import Json, JsonObject
 from stores.manifest.uri_policy import plain
@@ -48,7 +49,7 @@ def _print_models(document: Mapping[str, Json], heading: str) -> None:
     rows = [
         [
             model["model"],
-            _undefined(model["value"]),
+            _below(model),
             _bounds(model, ".3f"),
             _ranks(members(model["rank"])),
             model["letters"],
@@ -56,6 +57,14 @@ def _print_models(document: Mapping[str, Json], heading: str) -> None:
         for model in objects(document["models"])
     ]
     console.print_table(["model", heading, "95 %", "rank", "group"], rows)
+    if any(model.get("below_control") for model in objects(document["models"])):
+        print(f"{LEGEND}.")
+
+
+def _below(model: JsonObject) -> Any:
+    """Return a model's number, with a mark if its record has a control above it."""
+    value = _undefined(model["value"])
+    return f"{value}{MARK}" if model.get("below_control") else value
 
 
 def _print_pairs(document: Mapping[str, Json]) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from engine.report import console
 from engine.report.console import write as print
+from engine.report.controls_text import print_controls
+from engine.report.marks import marked
 from engine.report.operating_text import print_operating
 
 
@@ -14,7 +16,7 @@ def print_probe(results: list[dict[str, Any]], out: Path | None, plot: str = "se
     Args:
         out: where a picture was drawn; plot: its kind.
     """
-    fits = [{**fit, "model": r["model"]} for r in results for fit in (*r.get("findings", ()), r)]
+    fits = [fit for r in results for fit in _fits(r)]
     columns = ["model", "label", "C", "1/C", fits[-1]["select"] + " (val)", "accuracy", "95 %", "balanced"]
     console.print_table([*columns, "AUROC", "converged"], [_probe_row(fit) for fit in fits])
     for r in results:
@@ -35,10 +37,18 @@ def print_probe(results: list[dict[str, Any]], out: Path | None, plot: str = "se
     print_operating([fit for fit in fits if "calibration" in fit])
     for r in results:
         _print_low_shot(r)
+    print_controls(results)
     if out:
         from engine.report.probe_plots.draw import WORDS
 
         print(f"{out}: {WORDS[plot]}")
+
+
+def _fits(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the findings of a result, if any, and the result, each with what its row says."""
+    common = {"model": r["model"], "below_control": r.get("below_control")}
+    findings = [{**one, **common, "finding": one["label"]} for one in r.get("findings", ())]
+    return [*findings, {**r, "finding": ""}]
 
 
 def _probe_row(r: dict[str, Any]) -> list[Any]:
@@ -52,14 +62,14 @@ def _probe_row(r: dict[str, Any]) -> list[Any]:
         "" if mean else f"{r['best_C']:.3g}",
         "" if mean else f"{r['weight_decay']:.3g}",
         r["val_score"],
-        test["accuracy"],
+        marked(test["accuracy"], r, "accuracy", r["finding"]),
         ""
         if not interval
         else "undefined"
         if "reason" in interval
         else f"{interval['low']:.3f}-{interval['high']:.3f}",
-        test["mean_per_class_accuracy"],
-        test["auroc"],
+        marked(test["mean_per_class_accuracy"], r, "mean_per_class_accuracy", r["finding"]),
+        marked(test["auroc"], r, "auroc", r["finding"]),
         "yes" if r["converged"] else "NO",
     ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from engine.errors import Refused
+from engine.report.marks import LEGEND, MARK, mark
 from stores.backends.location import Place, place
 from stores.bank import predictions
 from stores.bank.predictions import broken_tables
@@ -91,37 +92,46 @@ def _describe(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     return "" if leaf is None else f"{leaf.metric.replace('.', ' ')} {_with_interval(leaf)}"
 
 
-def _with_interval(leaf: Leaf) -> str:
-    """Format a number with its interval, or the reason why it is undefined."""
+def _with_interval(leaf: Leaf, sign: str = "") -> str:
+    """Format a number, with a sign after it, and its interval; or the reason why it is undefined."""
     if not _is_number(leaf.value):
         return f"undefined: {leaf.reason}" if leaf.reason else "undefined"
     text = f"{leaf.value:,}" if isinstance(leaf.value, int) else f"{leaf.value:.3f}"
+    text += sign
     if leaf.low is None or leaf.high is None:
         return text
     return f"{text} ({leaf.low:.3f}-{leaf.high:.3f})"
 
 
-def _symmetric(leaf: Leaf) -> str:
+def _symmetric(leaf: Leaf, sign: str = "") -> str:
     if not _is_number(leaf.value) or leaf.high is None:
-        return _with_interval(leaf)
-    return f"{leaf.value:.3f} ± {leaf.high - leaf.value:.3f}"
+        return _with_interval(leaf, sign)
+    return f"{leaf.value:.3f}{sign} ± {leaf.high - leaf.value:.3f}"
+
+
+def _sign(record: RunRecord, leaf: Leaf) -> str:
+    """Return the mark of a number that is below a control."""
+    return mark(record.metrics, leaf.metric.removeprefix("test."))
 
 
 def _fewshot(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     task = f"{record.asked.get('n_way')}-way {record.asked.get('n_shot')}-shot"
-    return f"{task} accuracy {_symmetric(leaf)}" if leaf else task
+    return f"{task} accuracy {_symmetric(leaf, _sign(record, leaf))}" if leaf else task
 
 
 def _knn(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     alone = ", leave one out" if record.asked.get("leave_one_out") else ""
-    return f"accuracy {_with_interval(leaf)} at k = {record.metrics.get('k')}{alone}" if leaf else ""
+    if leaf is None:
+        return ""
+    return f"accuracy {_with_interval(leaf, _sign(record, leaf))} at k = {record.metrics.get('k')}{alone}"
 
 
 def _probe(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     if leaf is None:
         return ""
     label = str(record.asked.get("label", ""))
-    return f"{label}: test {'AUROC' if leaf.metric.endswith('auroc') else 'accuracy'} {_with_interval(leaf)}"
+    metric = "AUROC" if leaf.metric.endswith("auroc") else "accuracy"
+    return f"{label}: test {metric} {_with_interval(leaf, _sign(record, leaf))}"
 
 
 def _invariance(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
@@ -224,14 +234,18 @@ def print_list(entries: Sequence[RecordEntry]) -> None:
     """Print a table with a row for each record, unreadable ones included."""
     from engine.report import console
 
-    rows = []
+    rows: list[list[str]] = []
+    below = False
     for entry in entries:
         if entry.record is None:
             rows.append([entry.id, "", "unreadable", "", entry.path])
             continue
         record = entry.record
         rows.append([entry.id, _minute(record.created), record.kind, entry.model, result_of(record).text])
+        below = below or MARK in rows[-1][-1]
     console.print_table(["record", "created (UTC)", "kind", "model", "result"], rows)
+    if below:
+        console.write(f"{LEGEND}; `embank records show` names it.")
 
 
 def _minute(created: str) -> str:

@@ -23,7 +23,7 @@ _LONGEST_WORD = 24
 #: Number of rows from which the widths of prose columns are estimated.
 _SAMPLE = 200
 _DIGITS = r"[-+−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?%?|[-+−]?(?:inf|nan)"
-_NUMBER = re.compile(rf"(?:{_DIGITS})(?:\s*(?:±|-|–|\+/-|/|x|to)\s*(?:{_DIGITS}))*")
+_NUMBER = re.compile(rf"(?:{_DIGITS})†?(?:\s*(?:±|-|–|\+/-|/|x|to)\s*(?:{_DIGITS}))*")
 #: Pieces of a word that is too long: it may be broken after a sign, never inside a number.
 _PIECE = re.compile(r"[\d.,]*\d|[^\W\d_]+|.", re.DOTALL)
 

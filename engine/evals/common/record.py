@@ -136,6 +136,7 @@ class Outcome:
         predictions: of single images.
         validity: issues that the evaluation knows of; those of features and parts are added to them.
         patients_apart: whether the evaluation itself kept a patient's images apart.
+        caches: array files that the bank is to keep with the record.
     """
 
     metrics: Mapping[str, Json]
@@ -145,6 +146,7 @@ class Outcome:
     predictions: Predictions | None = None
     validity: Sequence[ValidityIssue] = ()
     patients_apart: bool = False
+    caches: tuple[ArrayFile, ...] = ()
 
 
 def record_of(
@@ -169,8 +171,9 @@ def record_of(
     rows_of = {part: np.flatnonzero(of.mask) for part, of in used.splits.items()}
     general = issues_of_features(features, rows_of, patients_apart=outcome.patients_apart)
     outcome = replace(outcome, validity=combined(outcome.validity, general))
+    caches = (*unsaved(features), *outcome.caches)
     return record_about(
-        kind, lambda: features.image_ids, manifest_file, settings, used, outcome, more_used, unsaved(features)
+        kind, lambda: features.image_ids, manifest_file, settings, used, outcome, more_used, caches
     )
 
 

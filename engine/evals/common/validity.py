@@ -144,6 +144,11 @@ CODES: Mapping[str, Code] = {
         "Validation scores differ between values of C, so that they can decide",
         "choose by another score, or take a larger validation part",
     ),
+    "below_control": Code(
+        "error",
+        "A model beats what is reached without it: untrained network, image statistics, metadata, chance",
+        "check the weights, the preprocessing and the labels; look for what the control gives away",
+    ),
     "constant_classifier": Code(
         "error",
         "A classifier tells images apart",

@@ -21,10 +21,11 @@ from engine.evals.comparison.choose import Choice, Chosen, choose
 from engine.evals.comparison.measures import Measure, by_class, measure, measure_queries
 from engine.evals.comparison.options import Options
 from engine.evals.comparison.pairs import Models, parts_of
-from engine.evals.comparison.result import Comparison, Setting
+from engine.evals.comparison.result import Comparison, Part, Setting
 from engine.evals.comparison.tasks import Queries, class_task, finding_tasks, queries_of
 from engine.runtime import usable_cores
 from stores.bank.predictions import read_predictions_of
+from stores.json_types import Json, JsonObject
 
 Floats = NDArray[np.float64]
 
@@ -91,6 +92,7 @@ def compare_records(choice: Choice, options: Options) -> Comparison:
         tuple(str(chosen.bank.path) for chosen in choice.records),
     )
     parts = parts_of(models, panel, measures, options, metric, queries)
+    parts = [_beside_controls(part, metric, choice) for part in parts]
     tests = sum(math.isfinite(pair.p) for part in parts for pair in part.pairs)
     setting = Setting(
         choice.evaluation,
@@ -106,6 +108,26 @@ def compare_records(choice: Choice, options: Options) -> Comparison:
         tests,
     )
     return Comparison(setting, tuple(parts), tuple(dict.fromkeys(notes)))
+
+
+def _beside_controls(part: Part, metric: str, choice: Choice) -> Part:
+    """Return a part whose models say which control is above them, where their records have controls."""
+    below = {
+        chosen.entry.id: {
+            (one["metric"], one["finding"]): str(one["control"])
+            for one in _objects(chosen.record.metrics.get("below_control"))
+        }
+        for chosen in choice.records
+    }
+    standings = tuple(
+        replace(standing, below_control=below[standing.record].get((metric, part.name), ""))
+        for standing in part.standings
+    )
+    return replace(part, standings=standings)
+
+
+def _objects(value: Json) -> list[JsonObject]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _task(chosen: Chosen) -> str:

@@ -75,6 +75,7 @@ class Standing:
         value: of the metric, with its 95 % interval (low, high) over patients or images.
         rank_low, rank_high: interval of its rank, 1 the best; both 0 where the value is undefined.
         letters: models with a letter in common cannot be told apart.
+        below_control: name of the control that its record has a better number of; "" where there is none.
     """
 
     model: str
@@ -86,6 +87,7 @@ class Standing:
     rank_low: int
     rank_high: int
     letters: str
+    below_control: str = ""
 
     def to_dict(self) -> JsonObject:
         """Return all fields, `rank` as `{low, high}`; null where the value is undefined."""

@@ -1,9 +1,9 @@
 """Few-shot from the bank: features in, record out. No image is opened."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import Refused
 from engine.evals.common.compute import Compute
@@ -14,6 +14,12 @@ from engine.evals.fewshot.options import Options, Protocol
 from engine.evals.fewshot.result import FewShotResult
 from stores.bank.reader import Bank
 from stores.json_types import JsonObject
+
+if TYPE_CHECKING:
+    from engine.evals.controls.evaluate import ControlsReport
+
+#: Called with (what, done, to do).
+Progress = Callable[[str, int, int], None]
 
 
 def fewshot_from_bank(bank: Path | str, model: str, protocol: Protocol, **options: Any) -> JsonObject:
@@ -31,12 +37,16 @@ def fewshots_from_bank(
     device: str = "auto",
     threads: int | None = None,
     bootstrap: int = 0,
+    controls: bool = False,
+    progress: Callable[[str], Progress] | None = None,
 ) -> list[JsonObject]:
     """Run a few-shot protocol on models' sealed features, all on the same episodes, and keep RunRecords.
 
     Args:
         models: slugs or feature names.
         split: take images of this split only; None for all.
+        controls: also evaluate the controls (`engine.evals.controls`).
+        progress: of the controls, called with a model; gives what is called with (what, done, to do).
         backend, device, threads, bootstrap: as for `engine.evals.fewshot.evaluate.fewshot`.
 
     Returns:
@@ -70,13 +80,31 @@ def fewshots_from_bank(
             "backend": backend,
             "device": device,
         }
+        own = None
+        if controls:
+            own = _controls(features, options, result, compute, progress)
+            report |= own.to_dict()
         report["seconds"] = round(time.perf_counter() - start, 4)
         stages: JsonObject = {"open": round(opened, 6), **result.seconds}
         before = time.perf_counter()
-        _record(report, stages, features, compute, options, result)
+        _record(report, stages, features, compute, options, result, own)
         report["stages"] = {**stages, "record": round(time.perf_counter() - before, 6)}
         reports.append(report)
     return reports
+
+
+def _controls(
+    features: Features,
+    options: Options,
+    result: FewShotResult,
+    compute: Compute,
+    progress: Callable[[str], Progress] | None,
+) -> "ControlsReport":
+    # Imported here: a study without them starts sooner.
+    from engine.evals.controls.evaluate import controls_of
+
+    shown = progress(features.title) if progress else None
+    return controls_of("fewshot", features, options, result, compute, seed=options.seed, progress=shown)
 
 
 def _paired(
@@ -110,6 +138,7 @@ def _record(
     compute: Compute,
     options: Options,
     result: FewShotResult,
+    controls: "ControlsReport | None",
 ) -> None:
     """Keep a RunRecord of the evaluation in the bank."""
     assert result.drawable is not None
@@ -120,7 +149,8 @@ def _record(
         seconds={"total": report["seconds"], **stages},
         failures={name: report[name] for name in _FAILURES},
         predictions=result.predictions(),
-        validity=result.validity,
+        validity=(*result.validity, *(controls.validity if controls else ())),
         patients_apart=bool(result.protocol.group_disjoint),
+        caches=controls.caches if controls else (),
     )
     keep_record(report, "fewshot", features, {name: report[name] for name in _ASKED}, used, outcome)

@@ -5,7 +5,7 @@ Exact neighbours, ordered by (distance, row); votes uniform or weighted by exp(s
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from stores.json_types import JsonObject
 
 __all__ = ["KnnOptions", "KnnResult", "Options", "Result", "evaluate", "knn", "knn_from_bank"]
 
+#: Called with (what, done, to do).
+Progress = Callable[[str, int, int], None]
 Options = ClassifyOptions
 Result = KnnResult
 
@@ -169,6 +171,8 @@ def knn_from_bank(
     train_split: str = "train",
     test_split: str = "test",
     leave_one_out: bool = False,
+    controls: bool = False,
+    progress: Progress | None = None,
 ) -> JsonObject:
     """Classify by nearest neighbours in a model's sealed features; keep a RunRecord.
 
@@ -176,6 +180,8 @@ def knn_from_bank(
         model: slug or feature name.
         train_split, test_split: values of the split column.
         leave_one_out: ignore the splits; every image is classified by all others.
+        controls: also evaluate the controls (`engine.evals.controls`).
+        progress: of the controls, called with (what, done, to do).
 
     Returns:
         `{model, test: {accuracy, mean_per_class_accuracy, auroc}, by_k, ..., seconds}`, fractions.
@@ -185,6 +191,12 @@ def knn_from_bank(
     features = Features.from_bank(bank, model)
     wanted, compute = ClassifyOptions.of(options, train_split, test_split, leave_one_out), _compute(options)
     result = evaluate(features, wanted, compute)
+    own = None
+    if controls:
+        # Imported here: a command without them starts sooner.
+        from engine.evals.controls.evaluate import controls_of
+
+        own = controls_of("knn", features, wanted, result, compute, progress=progress)
     seconds = round(time.perf_counter() - start, 4)
     splits: JsonObject = {f"{part}_split": word for part, word in wanted.splits.items()}
     settings: JsonObject = {
@@ -199,6 +211,7 @@ def knn_from_bank(
         **result.to_dict(),
         "other_splits": dict(result.others),
         "split_notes": list(result.split_notes),
+        **(own.to_dict() if own else {}),
     }
     shown = ("distance", "weights", "temperature", "group_disjoint", "leave_one_out", *splits)
     report: JsonObject = {
@@ -214,8 +227,9 @@ def knn_from_bank(
         {"total": seconds},
         failures=dict(result.masked),
         predictions=result.predictions(),
-        validity=result.validity,
+        validity=(*result.validity, *(own.validity if own else ())),
         patients_apart=result.group_disjoint,
+        caches=own.caches if own else (),
     )
     keep_record(report, "knn", features, {"model": model, **settings}, used, outcome)
     return report

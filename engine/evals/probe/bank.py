@@ -11,6 +11,7 @@ from engine.errors import EmbankError, Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
 from engine.evals.common.record import Outcome, Part, Used, keep_record
+from engine.evals.controls.evaluate import ControlsReport, controls_of
 from engine.evals.probe.evaluate import ProbeOptions, Problem, Progress, evaluate_problem
 from engine.evals.probe.options import (
     LowShot,
@@ -43,6 +44,7 @@ class BankProbe:
         splits: which rows play which part.
         low_shot: also draw low-shot curves.
         strata: also test in strata of the test images.
+        controls: also evaluate the controls (`engine.evals.controls`).
 
     Raises:
         Refused: a column of strata named twice, or a low-shot curve of several findings.
@@ -54,6 +56,7 @@ class BankProbe:
     splits: SplitOptions = field(default_factory=SplitOptions)
     low_shot: LowShot | None = None
     strata: tuple[Stratify, ...] = ()
+    controls: bool = False
 
     def __post_init__(self) -> None:
         check_combination("default", self.multi_label, self.low_shot)
@@ -182,8 +185,15 @@ class _Job:
             **settings,
             **result.to_dict(),
         }
+        controls = None
+        if self.wanted.controls:
+            seed = self.fitting.seed
+            controls = controls_of(
+                "probe", features, self.options, result, self.compute, seed=seed, progress=progress
+            )
+            entry |= controls.to_dict()
         entry["seconds"] = round(time.perf_counter() - start, 4)
-        _record(self, features, entry, settings, result)
+        _record(self, features, entry, settings, result, controls)
         return entry
 
 
@@ -245,7 +255,14 @@ def _settings(wanted: BankProbe, fitting: ProbeOptions, backend: str) -> JsonObj
 _APART = ("feature", "seconds", "stages", "masked", "targets")
 
 
-def _record(job: _Job, features: Features, entry: JsonObject, settings: JsonObject, result: Result) -> None:
+def _record(
+    job: _Job,
+    features: Features,
+    entry: JsonObject,
+    settings: JsonObject,
+    result: Result,
+    controls: ControlsReport | None,
+) -> None:
     splits, total = job.wanted.splits, len(features)
     words: dict[str, str | None] = {"train": splits.train, "val": splits.val, "test": splits.test}
     words |= dict.fromkeys(result.parts.cut, splits.train)  # no split of their own
@@ -263,7 +280,8 @@ def _record(job: _Job, features: Features, entry: JsonObject, settings: JsonObje
         failures={task.task.name: dict(task.task.parts.masked) for task in result.tasks},
         convergence={task.task.name: task.fits for task in result.tasks},
         predictions=result.predictions(),
-        validity=result.validity,
+        validity=(*result.validity, *(controls.validity if controls else ())),
+        caches=controls.caches if controls else (),
     )
     request: JsonObject = {**{name: entry[name] for name in ("model", "label", "select")}, **settings}
     keep_record(entry, "probe", features, request, used, outcome, {"targets": entry["targets"]})

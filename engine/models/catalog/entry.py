@@ -79,6 +79,12 @@ class Row:
         return slug.removeprefix(namespace + "/") if slug.startswith(namespace + "/") else None
 
 
+#: Variants of convolutional networks that have the architectures of other checkpoints.
+PADDINGS = (
+    Variant("same", "same", notes="TensorFlow's SAME padding in strided convolutions and max-pools"),
+    Variant("samepool", "samepool", notes="TensorFlow's SAME padding in max-pools alone"),
+    Variant("grey", "grey", notes="first convolution of one channel, the mean of the three"),
+)
 #: Variants of transformers: how the tokens become one feature.
 POOLINGS = (
     Variant("cls", "cls", notes="class token after the last norm"),

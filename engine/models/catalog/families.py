@@ -5,7 +5,7 @@ A model is added as a row here, in `study`, `supervised` or `beyond`. No code br
 """
 
 from engine.models.catalog.beyond import BEYOND
-from engine.models.catalog.entry import POOLINGS, Row
+from engine.models.catalog.entry import PADDINGS, POOLINGS, Row
 from engine.models.catalog.study import STUDY
 from engine.models.catalog.supervised import TRUNKS
 from engine.models.checkpoints import sources
@@ -38,6 +38,15 @@ FAMILIES = (
         sources.Seeded(),
         notes="untrained control: torchvision's initialisation from --seed",
         takes_file=False,
+        variants=PADDINGS,
+    ),
+    Row(
+        "random-timm/NAME",
+        "timm/{name}",
+        sources.Seeded(),
+        notes="untrained control: timm's initialisation from --seed",
+        takes_file=False,
+        variants=POOLINGS,
     ),
     Row(
         "efficientnet-lite0",

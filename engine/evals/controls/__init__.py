@@ -1,0 +1,1 @@
+"""Controls: what an evaluation scores without the model; a model must beat it to mean anything."""
