@@ -31,6 +31,7 @@ from engine.commands.options import (
     ValSplit,
     Workers,
 )
+from engine.commands.probe_validation import Validation, external_of
 from engine.commands.processes import executor_of, threads_of_each
 from engine.commands.showing import noting, one_or_all, say_undone, show
 
@@ -108,32 +109,44 @@ class Output(Options):
     json: Json = False
 
 
-def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, output: Output) -> None:
+def probe(
+    bank: BankPath,
+    what: What,
+    validation: Validation,
+    protocol: Protocol,
+    machine: Machine,
+    output: Output,
+) -> None:
     """Fit logistic probes on frozen features from the bank alone: choose C on validation, refit, test.
 
     Repeat --model for several models, and --label for several columns. Columns are findings with
     --multi-label, --uncertain or --blank. --mode as-published takes the study's order of the grid, its warm
-    starts and its 100 iterations. -o takes a figure of the validation score against C: .png, .svg or .pdf.
+    starts and its 100 iterations. --external tests the probe on other banks, too. -o takes a figure of the
+    validation score against C: .png, .svg or .pdf.
     """
     from engine.evals.probe.bank import probes_from_bank
+    from engine.evals.probe.matrix import probe_matrix
     from engine.report import console
-    from engine.report.probe_text import print_probe
+    from engine.report.external_text import with_banks
     from stores.bank.records import together
 
     out = output.out
     check_output(out, bank, "probe", output.force)
     options = _options(protocol, machine)
-    wanted = _wanted(what, protocol)
+    wanted = _wanted(what, validation, protocol)
+    run = probe_matrix if validation.matrix else probes_from_bank
     with (
         together() as batch,
         executor_of(machine.workers, machine.scheduler, machine.device) as executor,
         console.probe_progress() as progress,
     ):
-        results = probes_from_bank(bank, what.model, wanted, options, executor=executor, on_progress=progress)
+        results = run(bank, what.model, wanted, options, executor=executor, on_progress=progress)
     undone = _draw(batch, out)
     drawn = None if undone else out
     shown = [{**result, "plot": drawn} if out else result for result in results]
-    show(one_or_all(shown), output.json, lambda: print_probe(results, drawn))
+    if validation.matrix and not output.json:
+        shown = with_banks(shown)
+    show(one_or_all(shown), output.json, lambda: _print(results, shown, drawn))
     say_undone(batch, undone)
 
 
@@ -157,7 +170,7 @@ def _options(protocol: Protocol, machine: Machine) -> "ProbeOptions":
     )
 
 
-def _wanted(what: What, protocol: Protocol) -> "BankProbe":
+def _wanted(what: What, validation: Validation, protocol: Protocol) -> "BankProbe":
     """Return which labels are learned from which rows."""
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.lowshot import LowShot
@@ -183,7 +196,19 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
             mode.value,
         ),
         low_shot=LowShot.parse(protocol.low_shot, protocol.seeds, seed) if protocol.low_shot else None,
+        external=external_of(validation),
     )
+
+
+def _print(results: list[dict[str, Any]], shown: list[dict[str, Any]], drawn: Path | None) -> None:
+    from engine.report.external_text import print_external, print_matrix
+    from engine.report.probe_text import print_probe
+
+    print_probe(shown, drawn)
+    if "bank" in results[0]:
+        print_matrix(results)
+    else:
+        print_external(results)
 
 
 def _draw(batch: "Batch", out: Path | None) -> list[Exception]:
