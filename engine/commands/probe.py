@@ -36,6 +36,7 @@ from engine.commands.options import (
     ValSplit,
     Workers,
 )
+from engine.commands.probe_validation import Validation, external_of
 from engine.commands.processes import executor_of, threads_of_each
 from engine.commands.showing import noting, one_or_all, say_undone, show
 from stores.errors import Refused
@@ -119,34 +120,46 @@ class Output(Options):
     json: Json = False
 
 
-def probe(bank: BankPath, what: What, protocol: Protocol, machine: Machine, output: Output) -> None:
+def probe(
+    bank: BankPath,
+    what: What,
+    validation: Validation,
+    protocol: Protocol,
+    machine: Machine,
+    output: Output,
+) -> None:
     """Fit logistic probes on frozen features from the bank alone: choose C on validation, refit, test.
 
     Repeat --model for several models, and --label for several columns. Columns are findings with
     --multi-label, --uncertain or --blank. A temperature and, of two classes, a threshold are taken from the
     validation scores of the fit on train. --mode as-published takes the study's order of the grid, its warm
-    starts and its 100 iterations. -o takes a picture: .png, .svg or .pdf; --plot says which.
+    starts and its 100 iterations. --external tests the probe on other banks, too. -o takes a picture: .png,
+    .svg or .pdf; --plot says which.
     """
     from engine.evals.probe.bank import probes_from_bank
+    from engine.evals.probe.matrix import probe_matrix
     from engine.report import console
-    from engine.report.probe_text import print_probe
+    from engine.report.external_text import with_banks
     from stores.bank.records import together
 
     out = output.out
     check_output(out, bank, "probe", output.force)
     kind = _plot(output, what.strata)
     options = _options(protocol, machine)
-    wanted = _wanted(what, protocol)
+    wanted = _wanted(what, validation, protocol)
+    run = probe_matrix if validation.matrix else probes_from_bank
     with (
         together() as batch,
         executor_of(machine.workers, machine.scheduler, machine.device) as executor,
         console.probe_progress() as progress,
     ):
-        results = probes_from_bank(bank, what.model, wanted, options, executor=executor, on_progress=progress)
+        results = run(bank, what.model, wanted, options, executor=executor, on_progress=progress)
     undone = _draw(batch, out, kind, bank)
     drawn = None if undone else out
     shown = [{**result, "plot": drawn} if out else result for result in results]
-    show(one_or_all(shown), output.json, lambda: print_probe(results, drawn, kind))
+    if validation.matrix and not output.json:
+        shown = with_banks(shown)
+    show(one_or_all(shown), output.json, lambda: _print(results, shown, drawn, kind))
     say_undone(batch, undone)
 
 
@@ -172,7 +185,7 @@ def _options(protocol: Protocol, machine: Machine) -> "ProbeOptions":
     )
 
 
-def _wanted(what: What, protocol: Protocol) -> "BankProbe":
+def _wanted(what: What, validation: Validation, protocol: Protocol) -> "BankProbe":
     """Return which labels are learned from which rows."""
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.lowshot import LowShot
@@ -201,6 +214,7 @@ def _wanted(what: What, protocol: Protocol) -> "BankProbe":
         low_shot=LowShot.parse(protocol.low_shot, protocol.seeds, seed) if protocol.low_shot else None,
         strata=tuple(map(Stratify.parse, what.strata or ())),
         controls=protocol.controls,
+        external=external_of(validation),
     )
 
 
@@ -213,6 +227,17 @@ def _plot(output: Output, strata: list[str] | None) -> str:
     if output.plot is Plot.strata and not strata:
         raise Refused("--plot strata without --strata", "Strata are columns", "name one with --strata COLUMN")
     return (output.plot or Plot.selection).value
+
+
+def _print(results: list[dict[str, Any]], shown: list[dict[str, Any]], drawn: Path | None, kind: str) -> None:
+    from engine.report.external_text import print_external, print_matrix
+    from engine.report.probe_text import print_probe
+
+    print_probe(shown, drawn, kind)
+    if "bank" in results[0]:
+        print_matrix(results)
+    else:
+        print_external(results)
 
 
 def _draw(batch: "Batch", out: Path | None, kind: str, bank: str) -> list[Exception]:

@@ -13,6 +13,7 @@ from engine.evals.common.features import Features
 from engine.evals.common.record import Outcome, Part, Used, keep_record
 from engine.evals.controls.evaluate import ControlsReport, controls_of
 from engine.evals.probe.evaluate import ProbeOptions, Problem, Progress, evaluate_problem
+from engine.evals.probe.external import Destination, External, ExternalTest, destinations, external_tests
 from engine.evals.probe.options import (
     LowShot,
     Options,
@@ -25,6 +26,7 @@ from engine.evals.probe.resident import one_ahead
 from engine.evals.probe.result import Result
 from engine.evals.probe.stratify import Stratify, check_strata
 from engine.evals.probe.targets import targets_of
+from engine.evals.probe.task import ProbeResult
 from engine.executors import Executor
 from stores.bank.reader import Bank
 from stores.bank.records import RunRecord, keep, not_kept
@@ -45,6 +47,7 @@ class BankProbe:
         low_shot: also draw low-shot curves.
         strata: also test in strata of the test images.
         controls: also evaluate the controls (`engine.evals.controls`).
+        external: other banks that the probes are tested on.
 
     Raises:
         Refused: a column of strata named twice, or a low-shot curve of several findings.
@@ -57,6 +60,7 @@ class BankProbe:
     low_shot: LowShot | None = None
     strata: tuple[Stratify, ...] = ()
     controls: bool = False
+    external: External = field(default_factory=External)
 
     def __post_init__(self) -> None:
         check_combination("default", self.multi_label, self.low_shot)
@@ -116,15 +120,17 @@ def probes_from_bank(
         raise Refused(f"models {list(models)}", "Each model is named once", "drop the repetition")
     jobs = [_Job(store, name, run, wanted, options) for name in names for run in wanted.runs]
     problems = _problems(jobs)
+    elsewhere = {(job.name, job.run): job.destinations for job in jobs}  # refused before the first fit
     if executor:
         return _by_workers(executor, bank, jobs)
     with recorded_together():
-        return _one_by_one(jobs, problems, options, on_progress)
+        return _one_by_one(jobs, problems, elsewhere, options, on_progress)
 
 
 def _one_by_one(
     jobs: Sequence["_Job"],
     problems: Mapping[tuple[str, ...], Problem],
+    elsewhere: Mapping[tuple[str, tuple[str, ...]], Sequence[Destination]],
     options: ProbeOptions,
     on_progress: Callable[[str], Progress] | None,
 ) -> list[JsonObject]:
@@ -134,7 +140,7 @@ def _one_by_one(
         by_model.setdefault(job.name, []).append(job)
     of_models = one_ahead([partial(getattr, own[0], "features") for own in by_model.values()], options)
     return [
-        job.do(problems[job.run], on_progress, array)
+        job.do(problems[job.run], elsewhere[job.name, job.run], on_progress, array)
         for own, (_, array) in zip(by_model.values(), of_models, strict=True)
         for job in own
     ]
@@ -172,12 +178,25 @@ class _Job:
         label = "label" if self.wanted.multi_label else self.run[0]
         return Features.from_bank(self.store, self.name, label=label)
 
-    def do(self, problem: Problem, on_progress: Callable[[str], Progress] | None, array: Any) -> JsonObject:
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        label = "label" if self.wanted.multi_label else self.run[0]
+        return destinations(self.store, self.name, label, self.options, self.wanted.external)
+
+    def do(
+        self,
+        problem: Problem,
+        elsewhere: Sequence[Destination],
+        on_progress: Callable[[str], Progress] | None,
+        array: Any,
+    ) -> JsonObject:
         """Probe, and keep a record; the array is of the model's features, as `resident` gives it."""
         start = time.perf_counter()
         features = self.features
         progress = on_progress(f"{features.title}, {', '.join(self.run)}") if on_progress else None
         result = evaluate_problem(features, problem, self.options, self.compute, progress, array)
+        fitted, device = [one for one in result.tasks if isinstance(one, ProbeResult)], self.fitting
+        tests = [test for to in elsewhere for test in external_tests(features, fitted, to, device)]
         settings = _settings(self.wanted, self.fitting, result.backend)
         entry: JsonObject = {
             "model": features.title,
@@ -192,8 +211,10 @@ class _Job:
                 "probe", features, self.options, result, self.compute, seed=seed, progress=progress
             )
             entry |= controls.to_dict()
+        if tests:
+            entry["external"] = [test.to_dict() for test in tests]
         entry["seconds"] = round(time.perf_counter() - start, 4)
-        _record(self, features, entry, settings, result, controls)
+        _record(self, features, entry, settings, result, controls, tests)
         return entry
 
 
@@ -242,6 +263,8 @@ def _settings(wanted: BankProbe, fitting: ProbeOptions, backend: str) -> JsonObj
     if fitting.mode == "as-published":
         settings["standardise"] = False
     del settings["C"], settings["select"], settings["memory"]
+    if wanted.external.banks:
+        settings["external_validation"] = wanted.external.settings()
     return {
         **settings,
         "multi_label": wanted.multi_label,
@@ -262,6 +285,7 @@ def _record(
     settings: JsonObject,
     result: Result,
     controls: ControlsReport | None,
+    tests: Sequence[ExternalTest],
 ) -> None:
     splits, total = job.wanted.splits, len(features)
     words: dict[str, str | None] = {"train": splits.train, "val": splits.val, "test": splits.test}
@@ -280,7 +304,11 @@ def _record(
         failures={task.task.name: dict(task.task.parts.masked) for task in result.tasks},
         convergence={task.task.name: task.fits for task in result.tasks},
         predictions=result.predictions(),
-        validity=(*result.validity, *(controls.validity if controls else ())),
+        validity=(
+            *result.validity,
+            *(controls.validity if controls else ()),
+            *(one for test in tests for one in test.validity),
+        ),
         caches=controls.caches if controls else (),
     )
     request: JsonObject = {**{name: entry[name] for name in ("model", "label", "select")}, **settings}
