@@ -1,8 +1,8 @@
 """Whether the gaps between strata and the proportions at a threshold keep their promises.
 
-Patients have one to five images, a part of whose scores they share. Images fall into strata by chance, so that
-one patient may have images in several, and no stratum differs from another: a gap that is told apart from 0 is a
-false positive. Everything but the scores is what `embank probe` does.
+Patients have one to five images, a part of whose scores they share. Images fall into strata by chance, so
+that one patient may have images in several, and no stratum differs from another: a gap that is told apart
+from 0 is a false positive. Everything but the scores is what `embank probe` does.
 
     python -m benchmarks.simulations.strata
 """
