@@ -90,7 +90,16 @@ def test_findings(bank: Bank) -> None:
 
 
 def test_calibration_thresholds_and_strata(bank: Bank) -> None:
-    words = ("--label", "oedema", "--strata", "edema", "--specificity", 0.8, "--threshold", "specificity")
+    words = (
+        "--label",
+        "oedema",
+        "--strata",
+        "edema",
+        "--specificity",
+        0.8,
+        "--threshold-rule",
+        "specificity",
+    )
     found = probe(bank, *words, "--json").json
     assert {"before", "after"} == set(found["calibration"]["ece"])
     assert found["operating"]["sensitivity_at_specificity"]["specificity"] == found["specificity"] == 0.8
