@@ -11,6 +11,7 @@ from PIL import Image
 
 import cli
 from stores.bank.reader import Bank
+from stores.bank.record_table import leaves
 from stores.bank.records import read_all
 from tests.command import Ran, embank
 from tests.probe_banks import FIRST, SECOND, make_probe_bank
@@ -89,7 +90,16 @@ def test_findings(bank: Bank) -> None:
 
 
 def test_calibration_thresholds_and_strata(bank: Bank) -> None:
-    words = ("--label", "oedema", "--strata", "edema", "--specificity", 0.8, "--threshold", "specificity")
+    words = (
+        "--label",
+        "oedema",
+        "--strata",
+        "edema",
+        "--specificity",
+        0.8,
+        "--threshold-rule",
+        "specificity",
+    )
     found = probe(bank, *words, "--json").json
     assert {"before", "after"} == set(found["calibration"]["ece"])
     assert found["operating"]["sensitivity_at_specificity"]["specificity"] == found["specificity"] == 0.8
@@ -97,6 +107,10 @@ def test_calibration_thresholds_and_strata(bank: Bank) -> None:
     assert found["stratify"] == ["edema"] and found["strata"][0]["column"] == "edema"
     record = read_all(bank.path)[-1]
     assert record.metrics["strata"] == found["strata"] and record.asked["stratify"] == ["edema"]
+    exported = {(leaf.metric, leaf.item): leaf for leaf in leaves(record.metrics)}
+    first = max(found["strata"][0]["strata"], key=lambda stratum: stratum["images"])
+    leaf = exported["strata.strata.accuracy", f"0 | {first['stratum']}"]
+    assert (leaf.value, leaf.low) == (first["accuracy"], first["intervals"]["accuracy"]["low"])
     printed = probe(bank, *words).out
     for text in ("Calibration on test", "PPV", "sens. at 0.8", "oedema by edema", "gap of accuracy"):
         assert text in printed

@@ -291,7 +291,7 @@ ThresholdRule = Annotated[
     Threshold,
     option(
         PROTOCOL,
-        "--threshold",
+        "--threshold-rule",
         help="Rule for the threshold from validation: Youden's index, or --specificity.",
     ),
 ]
