@@ -118,7 +118,7 @@ class _Maker:
 
     def _metadata(self) -> Control:
         features, columns = metadata_of(self.case.features, self.case.learned)
-        return Control("metadata", self.case.run(features), ", ".join(columns))
+        return Control("metadata", self.case.run(features), f"columns {', '.join(columns)}")
 
     def _shuffled(self) -> Control:
         repeats = []

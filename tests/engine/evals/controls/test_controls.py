@@ -130,7 +130,7 @@ def test_a_probe_of_metadata_is_scikit_learns(probed: dict[str, dict[str, Any]])
     expected = log_loss(LABEL[test], oracle.predict_proba(x[test]))
     assert metadata["log_loss"] == pytest.approx(expected, rel=1e-4)
     assert metadata["accuracy"] == oracle.score(x[test], LABEL[test]) == 1.0
-    assert metadata["detail"] == "Patient_Age, Site"
+    assert metadata["detail"] == "columns Patient_Age, Site"
 
 
 def test_rare_categories_share_one_and_no_column_is_refused() -> None:
