@@ -69,7 +69,7 @@ class ControlsReport:
 
     @property
     def validity(self) -> tuple[ValidityIssue, ...]:
-        """An issue for the evaluation and each finding with a number below a control."""
+        """Issues of numbers below a control, and not told from one."""
         return self.controls.validity
 
     def to_dict(self) -> JsonObject:
