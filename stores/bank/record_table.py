@@ -29,7 +29,12 @@ COLUMNS: Mapping[str, str] = {
     "settings": "string",
 }
 #: Members by which the objects of a list are told apart, and what stands before the value.
-_NAMING = {"image_id": "", "label": "", "class": "", "model": "", "k": "k=", "shots": "shots=", "row": "row="}
+_NAMING = {
+    **dict.fromkeys(("image_id", "label", "class", "model", "name"), ""),
+    "k": "k=",
+    "shots": "shots=",
+    "row": "row=",
+}
 #: Values whose interval is the member `ci95` beside them.
 _SYMMETRIC = ("accuracy", "cosine", "mean", "difference")
 _JOIN = " | "

@@ -24,7 +24,7 @@ from engine.errors import Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
 from engine.evals.controls import evaluate as module
-from engine.evals.controls.cases import permuted
+from engine.evals.controls.cases import case_of, permuted
 from engine.evals.controls.columns import MOST_CATEGORIES, metadata_of, standardised
 from engine.evals.controls.evaluate import controls_of
 from engine.evals.controls.images import statistics_of
@@ -179,6 +179,23 @@ def test_shuffled_labels_are_near_chance_where_the_model_knows_them(bank: Bank) 
     assert shuffled["range"]["accuracy"]["low"] < shuffled["accuracy"] < shuffled["range"]["accuracy"]["high"]
     assert 0.2 < shuffled["accuracy"] < 0.5 and shuffled["repeats"] == 5
     assert "difference" not in shuffled
+
+
+@pytest.mark.parametrize("findings", [(), ("edema", "oedema")])
+def test_a_probe_learns_shuffled_labels_and_is_tested_on_its_own(
+    bank: Bank, findings: tuple[str, ...]
+) -> None:
+    features, options = Features.from_bank(bank, KNOWING), Options.of(FITTING, findings=findings)
+    result = probe.evaluate(features, options, CPU)
+    shuffled = case_of("probe", features, options, result, CPU).shuffled(0)
+    names = findings or ("label",)
+    before = np.stack([features.column(name).codes for name in names], axis=1)
+    after = np.stack([shuffled.column(name).codes for name in names], axis=1)
+    for part in ("train", "val"):
+        rows = getattr(result.parts, part)
+        assert sorted(before[rows].tolist()) == sorted(after[rows].tolist()), "an image's findings together"
+        assert (before[rows] != after[rows]).any()
+    assert (before[result.parts.test] == after[result.parts.test]).all()
 
 
 # Untrained networks
