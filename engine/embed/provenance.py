@@ -142,3 +142,26 @@ def _is_text(value: object) -> bool:
 def _is_weights(value: object) -> bool:
     """Return whether a value can be the path of weights: a file, or one that has moved, but no device."""
     return _is_text(value) and (not Path(str(value)).exists() or Path(str(value)).is_file())
+
+
+def recipe_of(bank: Bank, feature: str) -> Recipe:
+    """Return the preprocessing of a feature, by its full name. Raises BankError as `Provenance.of`."""
+    return Provenance.of(bank, feature).recipe
+
+
+#: Beginnings of the slugs of untrained networks, for features whose provenance is lost.
+_UNTRAINED = ("random/", "random-")
+
+
+def is_untrained(bank: Bank, feature: str, slug: str) -> bool:
+    """Return whether the weights of a feature were drawn from a seed, by its provenance or else its slug.
+
+    Args:
+        feature: its full name.
+        slug: of its model.
+    """
+    try:
+        made = bank.provenance(feature)
+    except BankError:
+        made = {}
+    return made["weights_path"] is None if "weights_path" in made else slug.startswith(_UNTRAINED)

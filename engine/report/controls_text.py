@@ -66,7 +66,7 @@ def _remarks(controls: Sequence[JsonObject]) -> list[str]:
         spread = members(members(control.get("range")).get("accuracy"))
         more = f", accuracy {number(spread['low']):.3f}-{number(spread['high']):.3f}" if spread else ""
         if detail := control.get("detail"):
-            lines.append(f"{control['title']}: of {detail}{more}.")
+            lines.append(f"{control['title']}: {detail}{more}.")
     return lines
 
 

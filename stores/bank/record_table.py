@@ -30,11 +30,7 @@ COLUMNS: Mapping[str, str] = {
 }
 #: Members by which the objects of a list are told apart, and what stands before the value.
 _NAMING = {
-    "image_id": "",
-    "label": "",
-    "class": "",
-    "stratum": "",
-    "model": "",
+    **dict.fromkeys(("image_id", "label", "class", "stratum", "model", "name"), ""),
     "k": "k=",
     "shots": "shots=",
     "row": "row=",

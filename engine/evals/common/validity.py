@@ -149,6 +149,11 @@ CODES: Mapping[str, Code] = {
         "A model beats what is reached without it: untrained network, image statistics, metadata, chance",
         "check the weights, the preprocessing and the labels; look for what the control gives away",
     ),
+    "not_told_from_control": Code(
+        "warning",
+        "The paired difference between a model and what is reached without it lies above 0",
+        "test on more patients",
+    ),
     "constant_classifier": Code(
         "error",
         "A classifier tells images apart",

@@ -69,7 +69,7 @@ class ControlsReport:
 
     @property
     def validity(self) -> tuple[ValidityIssue, ...]:
-        """An issue for the evaluation and each finding with a number below a control."""
+        """Issues of numbers below a control, and not told from one."""
         return self.controls.validity
 
     def to_dict(self) -> JsonObject:
@@ -118,7 +118,7 @@ class _Maker:
 
     def _metadata(self) -> Control:
         features, columns = metadata_of(self.case.features, self.case.learned)
-        return Control("metadata", self.case.run(features), ", ".join(columns))
+        return Control("metadata", self.case.run(features), f"columns {', '.join(columns)}")
 
     def _shuffled(self) -> Control:
         repeats = []

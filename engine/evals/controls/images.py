@@ -85,9 +85,9 @@ def statistics_of(features: Features, threads: int, progress: Progress | None = 
 
 def _key(source: Source) -> JsonObject:
     """Return what the statistics depend on: the images, and how a file becomes levels from 0 to 255."""
-    from engine.embed.provenance import Provenance
+    from engine.embed.provenance import recipe_of
 
-    recipe = Provenance.of(source.bank, source.features.name).recipe
+    recipe = recipe_of(source.bank, source.features.name)
     return {
         "image_statistics": VERSION,
         "images": source.features.key.images,
@@ -102,11 +102,11 @@ def _computed(source: Source, threads: int, progress: Progress | None) -> Floats
     # Decoders are imported where images are read, which happens once for a bank.
     from engine.decode import isolated_process, pillow
     from engine.decode.formats.sniff import sniff
-    from engine.embed.provenance import Provenance
+    from engine.embed.provenance import recipe_of
     from engine.embed.restore import images_of
 
     bank, name = source.bank, source.features.name
-    recipe, images = Provenance.of(bank, name).recipe, images_of(bank, name)
+    recipe, images = recipe_of(bank, name), images_of(bank, name)
     values = np.full((bank.rows, LENGTH), np.nan)
 
     def read(rows: range) -> None:

@@ -161,9 +161,9 @@ class Controls:
 
     @property
     def validity(self) -> tuple[ValidityIssue, ...]:
-        """An issue for the evaluation and each finding with a number below a control."""
+        """Issues of numbers below a control, of the evaluation and each finding, and not told from one."""
         own = self.below
-        issues = []
+        issues = [*self._not_told()]
         for subject in dict.fromkeys(one.finding for one in own):
             of = [one for one in own if one.finding == subject]
             clauses = []
@@ -173,6 +173,18 @@ class Controls:
             text = f"The model is {'; '.join(clauses)}"
             issues.append(issue("below_control", text, len(of), subject=subject))
         return tuple(issues)
+
+    def _not_told(self) -> Iterator[ValidityIssue]:
+        """Yield an issue of the controls above which the accuracy is, but not beyond its interval."""
+        clauses = []
+        for control in self.controls:
+            value, interval = control.difference or (math.nan, None)
+            if interval is not None and value >= 0 and interval.low <= 0:
+                bounds = f"{interval.low:+.3f} to {interval.high:+.3f}"
+                clauses.append(f"{TITLES[control.name]} ({value:+.3f}, 95 % {bounds})")
+        if clauses:
+            text = f"The accuracy of the model cannot be told from that of {', '.join(clauses)}"
+            yield issue("not_told_from_control", text, len(clauses))
 
     def to_dict(self) -> JsonObject:
         """Return `{controls, below_control}`."""

@@ -1,20 +1,16 @@
 """The untrained network of a feature's architecture, as a feature of the same bank."""
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.errors import BankError, Refused
+from engine.embed.provenance import is_untrained
+from engine.errors import Refused
 from engine.evals.common.features import Features, Source
 from engine.evals.controls.columns import with_array
 from engine.recipes import RECIPES
 from stores.bank.feature_info import FeatureInfo
 from stores.bank.layout import MANIFEST
-from stores.bank.reader import Bank
-from stores.json_types import Json
 
-#: Beginnings of the slugs of untrained networks, for features whose provenance is lost.
-_SLUGS = ("random/", "random-")
 #: Namespace of architectures -> that of their untrained networks in the catalogue.
 _NAMESPACES = {"torchvision": "random/", "timm": "random-timm/"}
 
@@ -67,21 +63,6 @@ def untrained_of(features: Features) -> Untrained:
     alike = best.key.recipe == key.recipe
     note = "" if alike else "its preprocessing differs from the model's"
     return Untrained(with_array(features, theirs.title, theirs.array, theirs.ok), theirs.name, note)
-
-
-def is_untrained(bank: Bank, feature: str, slug: str) -> bool:
-    """Return whether the weights of a feature were drawn from a seed, by its provenance or else its slug.
-
-    Args:
-        feature: its full name; slug: of its model.
-    """
-    try:
-        made: Mapping[str, Json] = bank.provenance(feature)
-    except BankError:
-        made = {}
-    if "weights_path" in made:
-        return made["weights_path"] is None
-    return slug.startswith(_SLUGS)
 
 
 def _likeness(info: FeatureInfo, source: Source) -> tuple[bool, ...]:

@@ -23,7 +23,8 @@ from sklearn.preprocessing import StandardScaler, label_binarize
 from engine.errors import Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
-from engine.evals.controls.cases import permuted
+from engine.evals.controls import evaluate as module
+from engine.evals.controls.cases import case_of, permuted
 from engine.evals.controls.columns import MOST_CATEGORIES, metadata_of, standardised
 from engine.evals.controls.evaluate import controls_of
 from engine.evals.controls.images import statistics_of
@@ -35,7 +36,8 @@ from engine.evals.neighbours.knn import knn_from_bank
 from engine.evals.neighbours.options import ClassifyOptions, KnnOptions
 from engine.evals.probe import evaluate as probe
 from engine.evals.probe.bank import BankProbe, probes_from_bank
-from engine.evals.probe.options import Options, Policies, ProbeOptions
+from engine.evals.probe.options import Options, Policies, ProbeOptions, SplitOptions
+from engine.kernels.intervals.cluster_robust import ClusterInterval
 from stores.bank.reader import Bank
 from stores.bank.records import read_all
 from tests.command import embank
@@ -88,7 +90,8 @@ def test_a_class_that_is_not_learned_is_never_guessed() -> None:
     x = np.random.default_rng(0).normal(size=(24, 3))
     features, options = Features.from_arrays(x, labels, splits=split), ClassifyOptions(k=(1,))
     result = knn.evaluate(features, options, CPU)
-    controls = {one.name: one for one in controls_of("knn", features, options, result, CPU).controls.controls}
+    of = controls_of("knn", features, options, result, CPU).controls
+    controls = {one.name: one for one in of.controls}
     majority, chance = controls["majority_class"].scores, controls["chance"].scores
     assert majority is not None and chance is not None
     assert majority.metrics["accuracy"] == 0.5
@@ -130,7 +133,7 @@ def test_a_probe_of_metadata_is_scikit_learns(probed: dict[str, dict[str, Any]])
     expected = log_loss(LABEL[test], oracle.predict_proba(x[test]))
     assert metadata["log_loss"] == pytest.approx(expected, rel=1e-4)
     assert metadata["accuracy"] == oracle.score(x[test], LABEL[test]) == 1.0
-    assert metadata["detail"] == "Patient_Age, Site"
+    assert metadata["detail"] == "columns Patient_Age, Site"
 
 
 def test_rare_categories_share_one_and_no_column_is_refused() -> None:
@@ -176,6 +179,23 @@ def test_shuffled_labels_are_near_chance_where_the_model_knows_them(bank: Bank) 
     assert shuffled["range"]["accuracy"]["low"] < shuffled["accuracy"] < shuffled["range"]["accuracy"]["high"]
     assert 0.2 < shuffled["accuracy"] < 0.5 and shuffled["repeats"] == 5
     assert "difference" not in shuffled
+
+
+@pytest.mark.parametrize("findings", [(), ("edema", "oedema")])
+def test_a_probe_learns_shuffled_labels_and_is_tested_on_its_own(
+    bank: Bank, findings: tuple[str, ...]
+) -> None:
+    features, options = Features.from_bank(bank, KNOWING), Options.of(FITTING, findings=findings)
+    result = probe.evaluate(features, options, CPU)
+    shuffled = case_of("probe", features, options, result, CPU).shuffled(0)
+    names = findings or ("label",)
+    before = np.stack([features.column(name).codes for name in names], axis=1)
+    after = np.stack([shuffled.column(name).codes for name in names], axis=1)
+    for part in ("train", "val"):
+        rows = getattr(result.parts, part)
+        assert sorted(before[rows].tolist()) == sorted(after[rows].tolist()), "an image's findings together"
+        assert (before[rows] != after[rows]).any()
+    assert (before[result.parts.test] == after[result.parts.test]).all()
 
 
 # Untrained networks
@@ -293,6 +313,40 @@ def test_the_difference_of_few_shot_is_that_of_paired_results(bank: Bank) -> Non
     value, interval = untrained.difference
     assert value == pytest.approx(expected.mean)
     assert (interval.low, interval.high) == pytest.approx((expected.patients.low, expected.patients.high))
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "codes"),
+    [(0.1, -0.01, ["not_told_from_control"]), (0.1, 0.01, []), (-0.1, -0.2, []), (0.1, np.nan, [])],
+)
+def test_a_difference_that_may_be_none_is_a_warning(value: float, low: float, codes: list[str]) -> None:
+    interval = ClusterInterval(low, low + 0.2, 9)
+    control = Control("metadata", Scores({}, 9), difference=(value, interval))
+    issues = Controls(Scores({}, 9), (control,)).validity
+    assert [one.code for one in issues] == codes
+    assert not issues or "metadata alone (+0.100, 95 % -0.010 to +0.190)" in issues[0].sentence
+
+
+@pytest.mark.gpu
+def test_controls_of_a_gpu_are_those_of_the_cpu(bank: Bank) -> None:
+    features, options = Features.from_bank(bank, KNOWING), ClassifyOptions(k=(5,))
+    by_device = []
+    for compute in (CPU, Compute("cuda:0", backend="array")):
+        result = knn.evaluate(features, options, compute)
+        by_device.append(controls_of("knn", features, options, result, compute).to_dict())
+    assert by_device[0]["below_control"] == by_device[1]["below_control"]
+    for ours, theirs in zip(*(of["controls"] for of in by_device), strict=True):
+        assert ours.get("accuracy") == theirs.get("accuracy")
+        assert ours.get("auroc") == pytest.approx(theirs.get("auroc"), abs=1e-9)
+
+
+def test_the_studys_loop_has_controls(bank: Bank) -> None:
+    options = ProbeOptions(mode="as-published", bootstrap=0)
+    wanted = BankProbe(splits=SplitOptions(mode="as-published"), controls=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "REPEATS", 1)
+        (report,) = probes_from_bank(bank.path, [KNOWING], wanted, options)
+    assert {one["name"] for one in report["controls"] if "accuracy" in one} >= {"metadata", "untrained"}
 
 
 def test_parts_are_the_models_own_where_they_were_cut(bank: Bank) -> None:
