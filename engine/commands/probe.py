@@ -31,13 +31,14 @@ from engine.commands.options import (
     ValSplit,
     Workers,
 )
-from engine.commands.probe_validation import Validation, external_of
+from engine.commands.probe_validation import Validation, external_of, folds_of
 from engine.commands.processes import executor_of, threads_of_each
 from engine.commands.showing import noting, one_or_all, say_undone, show
 
 if TYPE_CHECKING:
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.evaluate import ProbeOptions
+    from engine.evals.probe.fold_options import Folds
     from stores.bank.records import Batch
 
 
@@ -121,8 +122,8 @@ def probe(
 
     Repeat --model for several models, and --label for several columns. Columns are findings with
     --multi-label, --uncertain or --blank. --mode as-published takes the study's order of the grid, its warm
-    starts and its 100 iterations. --external tests the probe on other banks, too. -o takes a figure of the
-    validation score against C: .png, .svg or .pdf.
+    starts and its 100 iterations. --external tests the probe on other banks, too; --folds cross-validates. -o
+    takes a figure of the validation score against C: .png, .svg or .pdf.
     """
     from engine.evals.probe.bank import probes_from_bank
     from engine.evals.probe.matrix import probe_matrix
@@ -133,7 +134,7 @@ def probe(
     out = output.out
     check_output(out, bank, "probe", output.force)
     options = _options(protocol, machine)
-    wanted = _wanted(what, validation, protocol)
+    wanted = _wanted(what, validation, protocol, folds_of(validation, out))
     run = probe_matrix if validation.matrix else probes_from_bank
     with (
         together() as batch,
@@ -170,7 +171,7 @@ def _options(protocol: Protocol, machine: Machine) -> "ProbeOptions":
     )
 
 
-def _wanted(what: What, validation: Validation, protocol: Protocol) -> "BankProbe":
+def _wanted(what: What, validation: Validation, protocol: Protocol, folds: "Folds | None") -> "BankProbe":
     """Return which labels are learned from which rows."""
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.lowshot import LowShot
@@ -197,13 +198,18 @@ def _wanted(what: What, validation: Validation, protocol: Protocol) -> "BankProb
         ),
         low_shot=LowShot.parse(protocol.low_shot, protocol.seeds, seed) if protocol.low_shot else None,
         external=external_of(validation),
+        folds=folds,
     )
 
 
 def _print(results: list[dict[str, Any]], shown: list[dict[str, Any]], drawn: Path | None) -> None:
     from engine.report.external_text import print_external, print_matrix
+    from engine.report.folds_text import print_folds
     from engine.report.probe_text import print_probe
 
+    if "folds" in results[0]:
+        print_folds(results)
+        return
     print_probe(shown, drawn)
     if "bank" in results[0]:
         print_matrix(results)

@@ -13,6 +13,7 @@ from engine.evals.common.features import Features
 from engine.evals.common.record import Outcome, Part, Used, keep_record
 from engine.evals.probe.evaluate import ProbeOptions, Problem, Progress, evaluate_problem
 from engine.evals.probe.external import Destination, External, ExternalTest, destinations, external_tests
+from engine.evals.probe.fold_options import Folds, check_folds
 from engine.evals.probe.options import LowShot, Options, Policies, SplitOptions, check_combination
 from engine.evals.probe.parts import Columns
 from engine.evals.probe.resident import one_ahead
@@ -38,9 +39,10 @@ class BankProbe:
         splits: which rows play which part.
         low_shot: also draw low-shot curves.
         external: other banks that the probes are tested on.
+        folds: test every image by cross-validation, whatever its split.
 
     Raises:
-        Refused: a low-shot curve of several findings.
+        Refused: a low-shot curve of several findings, or folds with options that they exclude.
     """
 
     labels: tuple[str, ...] = ("label",)
@@ -49,9 +51,12 @@ class BankProbe:
     splits: SplitOptions = field(default_factory=SplitOptions)
     low_shot: LowShot | None = None
     external: External = field(default_factory=External)
+    folds: Folds | None = None
 
     def __post_init__(self) -> None:
         check_combination("default", self.multi_label, self.low_shot)
+        others = {"--multi-label": self.multi_label, "--external": bool(self.external.banks)}
+        check_folds(self.folds, others)
 
     @property
     def runs(self) -> list[tuple[str, ...]]:
@@ -62,7 +67,12 @@ class BankProbe:
         """Return the options of one run."""
         findings = run if self.multi_label else ()
         return Options.of(
-            fitting, findings=findings, policies=self.policies, splits=self.splits, low_shot=self.low_shot
+            fitting,
+            findings=findings,
+            policies=self.policies,
+            splits=self.splits,
+            low_shot=self.low_shot,
+            folds=self.folds,
         )
 
 
@@ -240,6 +250,8 @@ def _settings(wanted: BankProbe, fitting: ProbeOptions, backend: str) -> JsonObj
     del settings["C"], settings["select"], settings["memory"]
     if wanted.external.banks:
         settings["external_validation"] = wanted.external.settings()
+    if wanted.folds:
+        settings["cross_validation"] = asdict(wanted.folds)
     return {
         **settings,
         "multi_label": wanted.multi_label,
@@ -266,6 +278,8 @@ def _record(
     if not features.split_names:
         words = dict.fromkeys(words)
     parts = {part: Part.of(getattr(result.parts, part), total, word) for part, word in words.items()}
+    if job.wanted.folds:
+        parts = {"images": Part.of(result.parts.test, total)}
     used = Used.of(features, job.compute, parts, backend=result.backend, seed=job.fitting.seed)
     if job.wanted.multi_label:
         used = replace(used, label=", ".join(target.column for target in result.targets))
@@ -278,6 +292,7 @@ def _record(
         convergence={task.task.name: task.fits for task in result.tasks},
         predictions=result.predictions(),
         validity=[*result.validity, *(one for test in tests for one in test.validity)],
+        patients_apart=job.wanted.folds is not None,
     )
     request: JsonObject = {**{name: entry[name] for name in ("model", "label", "select")}, **settings}
     keep_record(entry, "probe", features, request, used, outcome, {"targets": entry["targets"]})

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from engine.errors import Refused
 from engine.evals.common.compute import Compute
+from engine.evals.probe.fold_options import Folds, check_folds
 from engine.evals.probe.selection import C_LIMITS, MAX_VALUES, SELECT, VALUES, Select, grid
 from stores import limits
 
@@ -234,6 +235,7 @@ class Options(Fitting):
             they say that the features' own labels are the cells of one finding.
         splits: which rows play which part.
         low_shot: also draw low-shot curves.
+        folds: test every image by cross-validation, whatever its split.
 
     Raises:
         Refused: a value out of range, a column named twice, or options that exclude one another.
@@ -243,11 +245,29 @@ class Options(Fitting):
     policies: Policies | None = None
     splits: SplitOptions = field(default_factory=SplitOptions)
     low_shot: LowShot | None = None
+    folds: Folds | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_columns(self.findings)
         check_combination(self.mode, bool(self.findings), self.low_shot)
+        self._check_folds()
+
+    def _check_folds(self) -> None:
+        if self.folds is None:
+            return
+        splits = self.splits
+        others = {
+            "--mode as-published": self.mode == "as-published",
+            "--multi-label": bool(self.findings),
+            "--low-shot": self.low_shot is not None,
+            "--holdout": splits.holdout,
+            "--train-split": splits.train != "train",
+            "--val-split": splits.val != "val",
+            "--test-split": splits.test != "test",
+        }
+        check_folds(self.folds, others)
+        limits.check_seed(splits.seed + self.folds.repeats - 1)
 
     @classmethod
     def of(
@@ -258,6 +278,7 @@ class Options(Fitting):
         policies: Policies | None = None,
         splits: SplitOptions | None = None,
         low_shot: LowShot | None = None,
+        folds: Folds | None = None,
     ) -> "Options":
         """Return options with this way of fitting; its device, threads and memory belong to `Compute`."""
         shared = {member.name: getattr(fitting, member.name) for member in fields(Fitting)}
@@ -267,6 +288,7 @@ class Options(Fitting):
             policies=policies,
             splits=splits or SplitOptions(),
             low_shot=low_shot,
+            folds=folds,
         )
 
     def on(self, compute: Compute) -> ProbeOptions:
