@@ -49,12 +49,29 @@ def test_a_matrix_has_a_row_and_a_column_a_bank(banks: tuple[Bank, Bank]) -> Non
     assert f"{FIRST} of elsewhere: " in ran.out, "whose issue it is"
 
 
+def test_folds_have_a_table_of_means_and_one_of_all_predictions(banks: tuple[Bank, Bank]) -> None:
+    ran = probe(banks[0], "--folds", 3)
+    assert ran.code == 0, ran.err
+    over, pooled = ran.out.split("Mean ± standard deviation over 3 folds")[1].split(
+        "Predictions of all folds"
+    )
+    found = read_all(banks[0].path)[-1].metrics
+    accuracy = found["folds"]["metrics"]["accuracy"]
+    assert f"{accuracy['mean']:.3f} ± {accuracy['sd']:.3f}" in over
+    assert f"{found['test']['auroc']:.3f} (" in pooled and "whatever their split" in pooled
+    assert probe(banks[0], "--folds", 3, "--json").json["folds"] == found["folds"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (("--external", "nowhere"), "is not a bank"),
         (("--external-split", "test"), "without --external"),
         (("--matrix",), "--external"),
+        (("--repeats", 2), "without --folds"),
+        (("--folds", 90), "90 of 80 patients"),
+        (("--folds", 2, "--external", "other.bank"), "--folds with --external"),
+        (("--folds", 2, "-o", "picture.png"), "-o picture.png with --folds"),
     ],
 )
 def test_refused_with_a_remedy(banks: tuple[Bank, Bank], words: tuple[object, ...], says: str) -> None:

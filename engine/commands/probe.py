@@ -36,7 +36,7 @@ from engine.commands.options import (
     ValSplit,
     Workers,
 )
-from engine.commands.probe_validation import Validation, external_of
+from engine.commands.probe_validation import Validation, external_of, folds_of
 from engine.commands.processes import executor_of, threads_of_each
 from engine.commands.showing import noting, one_or_all, say_undone, show
 from stores.errors import Refused
@@ -44,6 +44,7 @@ from stores.errors import Refused
 if TYPE_CHECKING:
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.evaluate import ProbeOptions
+    from engine.evals.probe.fold_options import Folds
     from stores.bank.records import Batch
 
 
@@ -133,8 +134,8 @@ def probe(
     Repeat --model for several models, and --label for several columns. Columns are findings with
     --multi-label, --uncertain or --blank. A temperature and, of two classes, a threshold are taken from the
     validation scores of the fit on train. --mode as-published takes the study's order of the grid, its warm
-    starts and its 100 iterations. --external tests the probe on other banks, too. -o takes a picture: .png,
-    .svg or .pdf; --plot says which.
+    starts and its 100 iterations. --external tests the probe on other banks, too; --folds cross-validates. -o
+    takes a picture: .png, .svg or .pdf; --plot says which.
     """
     from engine.evals.probe.bank import probes_from_bank
     from engine.evals.probe.matrix import probe_matrix
@@ -146,7 +147,7 @@ def probe(
     check_output(out, bank, "probe", output.force)
     kind = _plot(output, what.strata)
     options = _options(protocol, machine)
-    wanted = _wanted(what, validation, protocol)
+    wanted = _wanted(what, validation, protocol, folds_of(validation, out))
     run = probe_matrix if validation.matrix else probes_from_bank
     with (
         together() as batch,
@@ -185,7 +186,7 @@ def _options(protocol: Protocol, machine: Machine) -> "ProbeOptions":
     )
 
 
-def _wanted(what: What, validation: Validation, protocol: Protocol) -> "BankProbe":
+def _wanted(what: What, validation: Validation, protocol: Protocol, folds: "Folds | None") -> "BankProbe":
     """Return which labels are learned from which rows."""
     from engine.evals.probe.bank import BankProbe
     from engine.evals.probe.lowshot import LowShot
@@ -215,6 +216,7 @@ def _wanted(what: What, validation: Validation, protocol: Protocol) -> "BankProb
         strata=tuple(map(Stratify.parse, what.strata or ())),
         controls=protocol.controls,
         external=external_of(validation),
+        folds=folds,
     )
 
 
@@ -231,8 +233,12 @@ def _plot(output: Output, strata: list[str] | None) -> str:
 
 def _print(results: list[dict[str, Any]], shown: list[dict[str, Any]], drawn: Path | None, kind: str) -> None:
     from engine.report.external_text import print_external, print_matrix
+    from engine.report.folds_text import print_folds
     from engine.report.probe_text import print_probe
 
+    if "folds" in results[0]:
+        print_folds(results)
+        return
     print_probe(shown, drawn, kind)
     if "bank" in results[0]:
         print_matrix(results)

@@ -1,15 +1,17 @@
 """Options of `embank probe` for tests beyond one split: other banks, and folds."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from engine.commands.declaring import WHAT, Options, option
+from engine.commands.declaring import PROTOCOL, WHAT, Options, option
 
 if TYPE_CHECKING:
     from engine.evals.probe.external import External
+    from engine.evals.probe.fold_options import Folds
 
 
 class Validation(Options):
-    """Options for external validation."""
+    """Options for external validation and cross-validation."""
 
     external: Annotated[
         list[str] | None,
@@ -28,6 +30,19 @@ class Validation(Options):
     matrix: Annotated[
         bool, option(WHAT, "--matrix", help="Also fit on each --external bank, and test on all others.")
     ] = False
+    folds: Annotated[
+        int | None,
+        option(
+            PROTOCOL,
+            "--folds",
+            min=2,
+            help="Cross-validate by patient, stratified by class: all labelled images, whatever their split.",
+            show_default="none",
+        ),
+    ] = None
+    repeats: Annotated[
+        int, option(PROTOCOL, "--repeats", min=1, help="Cut --folds so often, each time with the next seed.")
+    ] = 1
 
 
 def external_of(validation: Validation) -> "External":
@@ -42,3 +57,25 @@ def external_of(validation: Validation) -> "External":
             "name one with --external BANK, or leave it out",
         )
     return External(tuple(validation.external or ()), validation.external_split)
+
+
+def folds_of(validation: Validation, out: Path | None) -> "Folds | None":
+    """Return how to cross-validate; None to use the splits.
+
+    Raises:
+        Refused: repeats without folds, or a figure of them.
+    """
+    from engine.errors import Refused
+    from engine.evals.probe.fold_options import Folds
+
+    if validation.folds is None:
+        if validation.repeats > 1:
+            raise Refused(
+                f"--repeats {validation.repeats} without --folds", "Folds are repeated", "add --folds 5"
+            )
+        return None
+    if out is not None:
+        raise Refused(
+            f"-o {out} with --folds", "The figure is of one sweep, and each fold has its own", "leave -o out"
+        )
+    return Folds(validation.folds, validation.repeats)

@@ -18,13 +18,19 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Codes = NDArray[np.integer[Any]]
 Numbers = NDArray[np.int64]
+
+
+class Ids(Protocol):
+    """The ids of images by row."""
+
+    def __getitem__(self, index: int, /) -> str: ...
 
 
 def unit_key(seed: int, purpose: str, kind: str, name: str) -> int:
@@ -79,7 +85,7 @@ class Units:
     @classmethod
     def of(
         cls,
-        image_ids: Sequence[str],
+        image_ids: Ids,
         groups: tuple[Codes, Sequence[str]],
         labels: tuple[Codes, Sequence[str]] | None,
         seed: int,
@@ -88,7 +94,7 @@ class Units:
         """Make the units of a manifest's columns.
 
         Args:
-            image_ids: [rows], unique.
+            image_ids: [rows], unique; those of rows without a group are read.
             groups, labels: codes [rows], -1 where a cell is empty, and vocabulary; labels None for a cut that
                 is not stratified.
             seed, purpose: as for `unit_key`.

@@ -36,8 +36,10 @@ REPEATED = {
     "--label": {"finetune", "probe"},
     "--model": {"embed", "fewshot", "finetune", "knn", "probe", "bank relabel", "compare", "reconstruct"},
 }
-#: Options that are something else in these commands: columns of a table, votes, a file for each model.
+#: Options that are something else in these commands: columns of a table, votes, a file for each model, folds
+#: to test on.
 OTHERWISE = {
+    "--folds": {"probe"},
     "--id": {"manifest table"},
     "--seeds": {"reconstruct"},
     "--split": {"manifest table"},

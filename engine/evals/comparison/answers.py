@@ -171,8 +171,9 @@ def align(answers: Sequence[Answers], common: bool) -> Panel:
     names, codes = np.unique(patients[known].astype(str), return_inverse=True)
     units = np.empty(len(patients), np.int64)
     units[known] = codes
-    units[~known] = len(names) + np.arange(int((~known).sum()))
-    count = len(names) + int((~known).sum())
+    alone, codes = np.unique(answers[0].rows[places[0]][~known], return_inverse=True)  # perhaps repeated
+    units[~known] = len(names) + codes
+    count = len(names) + len(alone)
     if 2 <= count < FEW:
         unit = "patients" if known.any() else "images"
         notes.append(f"With {count} {unit} intervals come out too narrow; p allows for that")

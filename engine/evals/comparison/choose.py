@@ -15,7 +15,7 @@ from stores.json_types import Json, JsonObject
 
 #: Evaluation -> settings that make two of its records answers to the same question.
 _QUESTION: Mapping[str, tuple[str, ...]] = {
-    "probe": ("label", "multi_label", "policies", "splits", "mode"),
+    "probe": ("label", "multi_label", "policies", "splits", "mode", "cross_validation"),
     "knn": ("k", "leave_one_out", "train_split", "test_split", "group_disjoint"),
     "fewshot": ("n_way", "n_shot", "n_query", "episodes", "split", "mode", "group_disjoint", "seed"),
 }

@@ -14,13 +14,8 @@ from engine.evals.common.record import Outcome, Part, Used, keep_record
 from engine.evals.controls.evaluate import ControlsReport, controls_of
 from engine.evals.probe.evaluate import ProbeOptions, Problem, Progress, evaluate_problem
 from engine.evals.probe.external import Destination, External, ExternalTest, destinations, external_tests
-from engine.evals.probe.options import (
-    LowShot,
-    Options,
-    Policies,
-    SplitOptions,
-    check_combination,
-)
+from engine.evals.probe.fold_options import Folds, check_folds
+from engine.evals.probe.options import LowShot, Options, Policies, SplitOptions, check_combination
 from engine.evals.probe.parts import Columns
 from engine.evals.probe.resident import one_ahead
 from engine.evals.probe.result import Result
@@ -48,9 +43,11 @@ class BankProbe:
         strata: also test in strata of the test images.
         controls: also evaluate the controls (`engine.evals.controls`).
         external: other banks that the probes are tested on.
+        folds: test every image by cross-validation, whatever its split.
 
     Raises:
-        Refused: a column of strata named twice, or a low-shot curve of several findings.
+        Refused: a column of strata named twice, a low-shot curve of several findings, or folds with options
+            that they exclude.
     """
 
     labels: tuple[str, ...] = ("label",)
@@ -61,10 +58,18 @@ class BankProbe:
     strata: tuple[Stratify, ...] = ()
     controls: bool = False
     external: External = field(default_factory=External)
+    folds: Folds | None = None
 
     def __post_init__(self) -> None:
         check_combination("default", self.multi_label, self.low_shot)
         check_strata(self.strata)
+        others = {
+            "--multi-label": self.multi_label,
+            "--external": bool(self.external.banks),
+            "--strata": bool(self.strata),
+            "--controls": self.controls,
+        }
+        check_folds(self.folds, others)
 
     @property
     def runs(self) -> list[tuple[str, ...]]:
@@ -81,6 +86,7 @@ class BankProbe:
             splits=self.splits,
             low_shot=self.low_shot,
             strata=self.strata,
+            folds=self.folds,
         )
 
 
@@ -265,6 +271,8 @@ def _settings(wanted: BankProbe, fitting: ProbeOptions, backend: str) -> JsonObj
     del settings["C"], settings["select"], settings["memory"]
     if wanted.external.banks:
         settings["external_validation"] = wanted.external.settings()
+    if wanted.folds:
+        settings["cross_validation"] = asdict(wanted.folds)
     return {
         **settings,
         "multi_label": wanted.multi_label,
@@ -293,6 +301,8 @@ def _record(
     if not features.split_names:
         words = dict.fromkeys(words)
     parts = {part: Part.of(getattr(result.parts, part), total, word) for part, word in words.items()}
+    if job.wanted.folds:
+        parts = {"images": Part.of(result.parts.test, total)}
     used = Used.of(features, job.compute, parts, backend=result.backend, seed=job.fitting.seed)
     if job.wanted.multi_label:
         used = replace(used, label=", ".join(target.column for target in result.targets))
@@ -310,6 +320,7 @@ def _record(
             *(one for test in tests for one in test.validity),
         ),
         caches=controls.caches if controls else (),
+        patients_apart=job.wanted.folds is not None,
     )
     request: JsonObject = {**{name: entry[name] for name in ("model", "label", "select")}, **settings}
     keep_record(entry, "probe", features, request, used, outcome, {"targets": entry["targets"]})

@@ -21,6 +21,7 @@ from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
 from engine.evals.common.labels import Labels
 from engine.evals.probe.as_published import probe_published
+from engine.evals.probe.folds import probe_folds
 from engine.evals.probe.lowshot import low_shot
 from engine.evals.probe.multilabel import Unfit, probe_findings
 from engine.evals.probe.options import Options, ProbeOptions, SplitOptions
@@ -103,6 +104,11 @@ def evaluate_problem(
         findings = replace(findings, findings=tuple(own))
         return Result(findings, chosen_parts, targets, backend)
     (target,) = targets
+    if options.folds is not None:
+        folds = probe_folds(
+            array, target, features.ok, columns, options.folds, options.splits, fitting, on_progress
+        )
+        return Result(folds, folds.task.parts, targets, backend)
     chosen_parts = parts(columns, target.codes, features.ok, options.splits, target.classes)
     task = Task(target.column, target.classes, target.codes, chosen_parts)
     if options.mode == "as-published":

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from engine.errors import Refused
 from engine.evals.common.compute import Compute
+from engine.evals.probe.fold_options import Folds, check_folds
 from engine.evals.probe.selection import C_LIMITS, MAX_VALUES, SELECT, VALUES, Select, grid
 from engine.evals.probe.stratify import Stratify, check_strata
 from stores import limits
@@ -251,6 +252,7 @@ class Options(Fitting):
         splits: which rows play which part.
         low_shot: also draw low-shot curves.
         strata: also test in strata of the test images.
+        folds: test every image by cross-validation, whatever its split.
 
     Raises:
         Refused: a value out of range, a column named twice, or options that exclude one another.
@@ -261,12 +263,31 @@ class Options(Fitting):
     splits: SplitOptions = field(default_factory=SplitOptions)
     low_shot: LowShot | None = None
     strata: tuple[Stratify, ...] = ()
+    folds: Folds | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_columns(self.findings)
         check_strata(self.strata)
         check_combination(self.mode, bool(self.findings), self.low_shot)
+        self._check_folds()
+
+    def _check_folds(self) -> None:
+        if self.folds is None:
+            return
+        splits = self.splits
+        others = {
+            "--mode as-published": self.mode == "as-published",
+            "--multi-label": bool(self.findings),
+            "--low-shot": self.low_shot is not None,
+            "--strata": bool(self.strata),
+            "--holdout": splits.holdout,
+            "--train-split": splits.train != "train",
+            "--val-split": splits.val != "val",
+            "--test-split": splits.test != "test",
+        }
+        check_folds(self.folds, others)
+        limits.check_seed(splits.seed + self.folds.repeats - 1)
 
     @classmethod
     def of(
@@ -278,6 +299,7 @@ class Options(Fitting):
         splits: SplitOptions | None = None,
         low_shot: LowShot | None = None,
         strata: tuple[Stratify, ...] = (),
+        folds: Folds | None = None,
     ) -> "Options":
         """Return options with this way of fitting; its device, threads and memory belong to `Compute`."""
         shared = {member.name: getattr(fitting, member.name) for member in fields(Fitting)}
@@ -288,6 +310,7 @@ class Options(Fitting):
             splits=splits or SplitOptions(),
             low_shot=low_shot,
             strata=strata,
+            folds=folds,
         )
 
     def on(self, compute: Compute) -> ProbeOptions:

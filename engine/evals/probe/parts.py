@@ -14,7 +14,7 @@ straddle it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from engine.evals.common.splits import have, others_note, split_rows
 from engine.evals.common.validity import ValidityIssue
 from engine.evals.common.validity_checks import class_issues, patient_issues
 from engine.evals.probe.options import VALIDATION, SplitOptions
-from stores.manifest.cutting import rarest_class, unit_key
+from stores.manifest.cutting import Ids, rarest_class, unit_key
 
 __all__ = [
     "HOLDOUT",
@@ -42,12 +42,6 @@ Rows = NDArray[np.intp]
 
 #: Default share of a test part that is cut off.
 HOLDOUT = 0.2
-
-
-class Ids(Protocol):
-    """The ids of images by row."""
-
-    def __getitem__(self, index: int, /) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from engine.evals.common.predictions import Predictions
 from engine.evals.common.result import Metric
 from engine.evals.common.validity import ValidityIssue
+from engine.evals.probe.fold_result import FoldsResult
 from engine.evals.probe.lowshot import LowShotCurve
 from engine.evals.probe.multilabel import FindingsResult
 from engine.evals.probe.parts import Parts
@@ -18,14 +19,14 @@ class Result:
     """Result of a probe.
 
     Attributes:
-        outcome: of the one task, of the study's loop on it, or of several findings.
+        outcome: of the one task, of the study's loop on it, of its folds, or of several findings.
         parts: rows of each part.
         targets: what was learned.
         backend: that solved.
         low_shot: the curve, if one was requested.
     """
 
-    outcome: ProbeResult | PublishedResult | FindingsResult
+    outcome: ProbeResult | PublishedResult | FoldsResult | FindingsResult
     parts: Parts
     targets: tuple[Target, ...]
     backend: str
@@ -35,7 +36,7 @@ class Result:
         return f"Result({self.outcome!r})"
 
     @property
-    def tasks(self) -> list[ProbeResult | PublishedResult]:
+    def tasks(self) -> list[ProbeResult | PublishedResult | FoldsResult]:
         """The one task, or the findings that have a result."""
         return [*self.outcome.fitted] if isinstance(self.outcome, FindingsResult) else [self.outcome]
 
