@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EmbankError, Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
 from engine.evals.common.record import Outcome, Part, Used, keep_record
-from engine.evals.controls.evaluate import ControlsReport, controls_of
 from engine.evals.probe.evaluate import ProbeOptions, Problem, Progress, evaluate_problem
 from engine.evals.probe.options import LowShot, Options, Policies, SplitOptions, check_combination
 from engine.evals.probe.parts import Columns
@@ -23,6 +22,9 @@ from stores.bank.reader import Bank
 from stores.bank.records import RunRecord, keep, not_kept
 from stores.bank.records import together as recorded_together
 from stores.json_types import JsonObject
+
+if TYPE_CHECKING:
+    from engine.evals.controls.evaluate import ControlsReport
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,9 @@ class _Job:
         }
         controls = None
         if self.wanted.controls:
+            # Imported here: a probe without them starts sooner.
+            from engine.evals.controls.evaluate import controls_of
+
             seed = self.fitting.seed
             controls = controls_of(
                 "probe", features, self.options, result, self.compute, seed=seed, progress=progress
@@ -245,7 +250,7 @@ def _record(
     entry: JsonObject,
     settings: JsonObject,
     result: Result,
-    controls: ControlsReport | None,
+    controls: "ControlsReport | None",
 ) -> None:
     splits, total = job.wanted.splits, len(features)
     words: dict[str, str | None] = {"train": splits.train, "val": splits.val, "test": splits.test}
