@@ -140,7 +140,6 @@ def probe(
     from engine.evals.probe.bank import probes_from_bank
     from engine.evals.probe.matrix import probe_matrix
     from engine.report import console
-    from engine.report.external_text import with_banks
     from stores.bank.records import together
 
     out = output.out
@@ -156,11 +155,7 @@ def probe(
     ):
         results = run(bank, what.model, wanted, options, executor=executor, on_progress=progress)
     undone = _draw(batch, out, kind, bank)
-    drawn = None if undone else out
-    shown = [{**result, "plot": drawn} if out else result for result in results]
-    if validation.matrix and not output.json:
-        shown = with_banks(shown)
-    show(one_or_all(shown), output.json, lambda: _print(results, shown, drawn, kind))
+    _show(results, output, None if undone else out, kind)
     say_undone(batch, undone)
 
 
@@ -229,6 +224,20 @@ def _plot(output: Output, strata: list[str] | None) -> str:
     if output.plot is Plot.strata and not strata:
         raise Refused("--plot strata without --strata", "Strata are columns", "name one with --strata COLUMN")
     return (output.plot or Plot.selection).value
+
+
+def _show(results: list[dict[str, Any]], output: Output, drawn: Path | None, kind: str) -> None:
+    """Print the results, those of a matrix with their banks' names.
+
+    Args:
+        drawn: the picture, if there is one; kind: what it shows.
+    """
+    from engine.report.external_text import with_banks
+
+    shown = [{**result, "plot": drawn} for result in results] if output.out else results
+    if "bank" in results[0] and not output.json:
+        shown = with_banks(shown)
+    show(one_or_all(shown), output.json, lambda: _print(results, shown, drawn, kind))
 
 
 def _print(results: list[dict[str, Any]], shown: list[dict[str, Any]], drawn: Path | None, kind: str) -> None:

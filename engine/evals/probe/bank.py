@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EmbankError, Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
 from engine.evals.common.record import Outcome, Part, Used, keep_record
-from engine.evals.controls.evaluate import ControlsReport, controls_of
 from engine.evals.probe.evaluate import ProbeOptions, Problem, Progress, evaluate_problem
 from engine.evals.probe.external import Destination, External, ExternalTest, destinations, external_tests
 from engine.evals.probe.fold_options import Folds, check_folds
@@ -27,6 +26,9 @@ from stores.bank.reader import Bank
 from stores.bank.records import RunRecord, keep, not_kept
 from stores.bank.records import together as recorded_together
 from stores.json_types import JsonObject
+
+if TYPE_CHECKING:
+    from engine.evals.controls.evaluate import ControlsReport
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,9 @@ class _Job:
         }
         controls = None
         if self.wanted.controls:
+            # Imported here: a probe without them starts sooner.
+            from engine.evals.controls.evaluate import controls_of
+
             seed = self.fitting.seed
             controls = controls_of(
                 "probe", features, self.options, result, self.compute, seed=seed, progress=progress
@@ -292,7 +297,7 @@ def _record(
     entry: JsonObject,
     settings: JsonObject,
     result: Result,
-    controls: ControlsReport | None,
+    controls: "ControlsReport | None",
     tests: Sequence[ExternalTest],
 ) -> None:
     splits, total = job.wanted.splits, len(features)
