@@ -36,6 +36,8 @@ MORE = [
     "torchvision/mobilenet_v3_small",
     "torchvision/convnext_tiny",
     "torchvision/swin_t",
+    "supervised-alexnet",
+    "supervised-squeezenet",
 ]
 MODELS = [*FAMILIES[:2], *(pytest.param(slug, marks=pytest.mark.slow) for slug in (*FAMILIES[2:], *MORE))]
 #: Where layer norms and products of matrices stand for convolutions, and where activations are unlike.
@@ -102,7 +104,9 @@ def test_every_architecture_of_the_catalogue_is_tested() -> None:
     tested = {lookup.find(slug).architecture.partition("+")[0] for slug in [*FAMILIES, *MORE]}
     rows = {row.architecture.partition("+")[0] for row in lookup.ROWS if "{name}" not in row.architecture}
     # Transformers take one size or are large: a small one is tested below, and in test_huggingface.py.
-    assert {a for a in rows if not a.startswith(("transformers/", "timm/vit_"))} <= tested
+    # VGG-16 is as large, and built like AlexNet.
+    others = ("transformers/", "timm/vit_", "torchvision/vgg16")
+    assert {a for a in rows if not a.startswith(others)} <= tested
 
 
 @pytest.mark.slow
@@ -189,7 +193,8 @@ def test_bf16_is_as_close_as_autocast(slug: str, folder: Path) -> None:
     exact = _exact(spec, pixels)
     found = load(spec, Runtime(precision="bf16", threads=2))(pixels)
     assert found.dtype == torch.float32
-    assert not torch.equal(found, found.bfloat16().float())  # the last pooling kept its bits
+    if slug != "supervised-alexnet":  # ends in a product, not in a pooling, which keeps its bits
+        assert not torch.equal(found, found.bfloat16().float())
     stock = _plain(spec, pixels, torch.bfloat16)
     assert 1 - cosine(found, exact) < 2 * (1 - cosine(stock, exact))
 
