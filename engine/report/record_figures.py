@@ -31,6 +31,12 @@ def refuse_undrawable(entry: RecordEntry, bank: str) -> None:
             f"leave -o out to read it, or name a record that `embank records ls {shlex.quote(bank)} --kind "
             f"{KINDS[0]}` or `--kind {KINDS[1]}` lists",
         )
+    if record.asked.get("cross_validation"):
+        raise Refused(
+            f"{name} is cross-validated and has no figure",
+            "The figure of a probe shows one sweep of C, and each fold has its own",
+            "leave -o out to read its numbers",
+        )
     if record.asked.get("transform") == "multi-view":
         raise Refused(
             f"{name} compares pairs of stored views and has no figure",
