@@ -60,6 +60,9 @@ def test_folds_have_a_table_of_means_and_one_of_all_predictions(banks: tuple[Ban
     assert f"{accuracy['mean']:.3f} ± {accuracy['sd']:.3f}" in over
     assert f"{found['test']['auroc']:.3f} (" in pooled and "whatever their split" in pooled
     assert probe(banks[0], "--folds", 3, "--json").json["folds"] == found["folds"]
+    record = embank("records", "ls", banks[0].path, "--json").json["records"][-1]["record"]
+    shown = embank("records", "show", banks[0].path, record, "-o", "picture.png")
+    assert shown.code == 2 and "cross-validated" in shown.err
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ def refuse_undrawable(entry: RecordEntry, bank: str, plot: str | None = None) ->
             f"leave -o out to read it, or name a record that `embank records ls {shlex.quote(bank)} --kind "
             f"{'` or `--kind '.join(KINDS)}` lists",
         )
+    if record.asked.get("cross_validation"):
+        raise Refused(
+            f"{name} is cross-validated and has no figure",
+            "The figure of a probe shows one sweep of C, and each fold has its own",
+            "leave -o out to read its numbers",
+        )
     if record.asked.get("transform") == "multi-view":
         raise Refused(
             f"{name} compares pairs of stored views and has no figure",

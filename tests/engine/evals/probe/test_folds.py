@@ -1,9 +1,11 @@
 """Cross-validation: the manifest's folds, scikit-learn's classifier on them, and plain means over them."""
 
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
@@ -28,9 +30,12 @@ from engine.evals.probe.selection import grid
 from stores.bank.predictions import read_predictions
 from stores.bank.reader import Bank
 from stores.bank.records import read_all, record_files
+from stores.bank.writer import open_or_create
+from stores.manifest.manifest import Manifest
 from stores.manifest.split import CutOptions, split_manifest
 from tests.one_by_one import OneByOne
-from tests.probe_banks import FIRST, SECOND, make_probe_bank
+from tests.probe_banks import FIRST, SECOND, fill_with, make_probe_bank
+from tests.stores.banks import make_key
 
 C = grid(1e-2, 1e1, 3)
 OPTIONS = ProbeOptions(C=C, bootstrap=20)
@@ -66,6 +71,7 @@ def test_the_folds_are_the_manifest_s_and_every_image_is_tested_once_a_repeat(ba
         own = found.repeat == repeat
         np.testing.assert_array_equal(found.rows[own], usable)
         np.testing.assert_array_equal(found.fold[own], manifest_folds(bank, 4, repeat)[usable])
+    assert found.repeat.tolist() == sorted(found.repeat)
     assert (found.fold[found.repeat == 0] != found.fold[found.repeat == 1]).any()
     patients = texts(bank, "group")
     for one in found.by_fold:
@@ -193,6 +199,22 @@ def test_models_are_compared_by_patients_over_their_folds(bank: Bank) -> None:
     assert (found.setting.units, found.setting.unit) == (len(patients), "patients")
     difference = first["test"]["accuracy"] - second["test"]["accuracy"]
     assert abs(found.pairs[0].difference) == pytest.approx(abs(difference))
+
+
+def test_an_image_without_a_patient_is_one_unit_of_a_comparison(tmp_path: Path) -> None:
+    """However often it was tested."""
+    rows = np.arange(40)
+    frame = pd.DataFrame(
+        {"image_id": [f"image {row}" for row in rows], "label": np.where(rows % 2, "a", "b")}
+    )
+    frame["uri"] = frame["image_id"] + ".png"
+    bank = open_or_create(tmp_path / "bank", Manifest.from_frame(frame, tmp_path), chunk_rows=64)
+    for seed, model in enumerate((FIRST, SECOND)):
+        features = np.random.default_rng(seed).normal(size=(40, 3)).astype(np.float32)
+        fill_with(bank, make_key(bank.image_digest, model=model), features)
+    probes_from_bank(bank.path, [FIRST, SECOND], BankProbe(folds=Folds(2, 3)), OPTIONS)
+    found = compare(bank.path, "probe", metric="accuracy", resamples=100)
+    assert (found.setting.units, found.setting.unit) == (40, "images")
 
 
 def test_workers_give_the_same(bank: Bank) -> None:
