@@ -20,7 +20,7 @@ def print_folds(results: Sequence[Mapping[str, Any]]) -> None:
     rows = [[one["model"], one["label"], *(_over(one, metric) for metric in _METRICS)] for one in results]
     console.print_table(columns, rows, title=f"Mean ± standard deviation over {count} folds")
     rows = [[one["model"], one["label"], *(_pooled(one, metric) for metric in _METRICS)] for one in results]
-    console.print_table(columns, rows, title="Predictions of all folds together, 95 % over patients")
+    console.print_table(columns, rows, title="Predictions of all folds together, with 95 % intervals")
     for one in results:
         _print_facts(one)
 
