@@ -109,7 +109,7 @@ class ProbeCase:
 
     def run(self, features: Features) -> Scores:
         splits = type(self.options.splits)(*_PARTS, mode=self.options.splits.mode)
-        options = replace(self.options, splits=splits, low_shot=None, bootstrap=0)
+        options = replace(self.options, splits=splits, low_shot=None, strata=(), bootstrap=0)
         return self._scores(_evaluate("probe", features, options, self.compute))
 
     def shuffled(self, seed: int) -> Features:

@@ -1,21 +1,17 @@
 """Reconstruction of the images of a bank, with a record."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from engine.evals.common.image_inputs import Images, open_images
-from engine.evals.common.record import Outcome, Part, Used, record_about
+from engine.evals.common.image_record import keep_image_record
+from engine.evals.common.record import Outcome
 from engine.evals.reconstruction.evaluate import Hooks, Run, measure
 from engine.evals.reconstruction.options import ReconstructionOptions
 from engine.evals.reconstruction.progress import Progress
 from engine.evals.reconstruction.result import Reconstruction
 from engine.runtime import Runtime
-from stores.bank.records import keep
 from stores.json_types import JsonObject
-from stores.parquet import Texts
 
 #: Members of a report that are metrics.
 _METRICS = ("items", "lpips", "loss", "by_image", "curves", "notes", "failed")
@@ -51,27 +47,13 @@ def _record(
     report: JsonObject, images: Images, options: ReconstructionOptions, runtime: Runtime, run: Run
 ) -> None:
     """Keep a RunRecord in the bank."""
-    result, manifest = run.result, images.manifest
-    used = Used(
-        feature=images.feature,
-        title=images.title,
-        key=images.key,
-        manifest_digest=manifest.digest,
-        image_digest=manifest.image_digest,
-        label=None,
-        splits={"images": Part.of(np.array(run.rows, np.intp), len(manifest))},
-        device=runtime.device,
-        backend="array",
-        threads=runtime.threads,
-        seed=options.seed,
-    )
+    result = run.result
     more_used: JsonObject = {
         **run.settings,
         "reconstructions": result.setting.key,
         "shape": list(result.setting.shape),
         "side": result.setting.side,
         "noise": result.setting.noise,
-        "weights_source": images.spec.weights_source,
         "flags": run.flags,
         "lpips_trunks": list(run.trunks),
         "abreast": result.work.abreast,
@@ -84,13 +66,7 @@ def _record(
         predictions=result.predictions(),
         validity=result.validity,
     )
-    settings = {**asdict(options), "ids": list(options.ids), "model": images.title}
-    settings["precision"] = runtime.precision
-    ids = manifest.image_ids
-    record = record_about(
-        "reconstruct", lambda: Texts.of(ids), images.manifest_file, settings, used, outcome, more_used
-    )
-    keep(record, images.home, report)
+    keep_image_record("reconstruct", report, images, run.rows, options, runtime, outcome, more_used)
 
 
 def reconstruct_from_bank(

@@ -1,21 +1,17 @@
 """Saliency of the images of a bank or of a manifest, with a record."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from engine.evals.common.image_inputs import Images, open_images
-from engine.evals.common.record import Outcome, Part, Used, record_about
+from engine.evals.common.image_record import keep_image_record
+from engine.evals.common.record import Outcome
 from engine.evals.saliency.estimate import Estimate
 from engine.evals.saliency.evaluate import Hooks, Progress, Run, measure
 from engine.evals.saliency.options import SaliencyOptions
 from engine.evals.saliency.result import SaliencyMap
 from engine.runtime import Runtime
-from stores.bank.records import keep
 from stores.json_types import JsonObject
-from stores.parquet import Texts
 
 
 def saliency(
@@ -56,26 +52,11 @@ _METRICS = ("items", "mean", "sd", "min", "max", "interval", "notes", "places", 
 
 def _record(report: JsonObject, images: Images, options: SaliencyOptions, runtime: Runtime, run: Run) -> None:
     """Keep a RunRecord, in the bank or in the folder of the maps."""
-    result, manifest = run.result, images.manifest
-    rows = np.array(run.rows, np.intp)
-    used = Used(
-        feature=images.feature,
-        title=images.title,
-        key=images.key,
-        manifest_digest=manifest.digest,
-        image_digest=manifest.image_digest,
-        label=None,
-        splits={"images": Part.of(rows, len(manifest))},
-        device=runtime.device,
-        backend="array",
-        threads=runtime.threads,
-        seed=options.seed,
-    )
+    result = run.result
     more_used: JsonObject = {
         **run.settings,
         "maps": result.setting.key,
         "side": result.setting.squares.side,
-        "weights_source": images.spec.weights_source,
         "flags": run.flags,
         "network": run.network,
     }
@@ -90,13 +71,7 @@ def _record(report: JsonObject, images: Images, options: SaliencyOptions, runtim
         predictions=result.predictions(),
         validity=result.validity,
     )
-    settings = {**asdict(options), "ids": list(options.ids), "model": images.title}
-    settings["precision"] = runtime.precision
-    ids = manifest.image_ids
-    record = record_about(
-        "saliency", lambda: Texts.of(ids), images.manifest_file, settings, used, outcome, more_used
-    )
-    keep(record, images.home, report)
+    keep_image_record("saliency", report, images, run.rows, options, runtime, outcome, more_used)
 
 
 def saliency_from_bank(

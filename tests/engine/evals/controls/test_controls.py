@@ -37,6 +37,7 @@ from engine.evals.neighbours.options import ClassifyOptions, KnnOptions
 from engine.evals.probe import evaluate as probe
 from engine.evals.probe.bank import BankProbe, probes_from_bank
 from engine.evals.probe.options import Options, Policies, ProbeOptions, SplitOptions
+from engine.evals.probe.stratify import Stratify
 from engine.kernels.intervals.cluster_robust import ClusterInterval
 from stores.bank.reader import Bank
 from stores.bank.records import read_all
@@ -82,6 +83,12 @@ def test_majority_and_chance_are_scikit_learns_dummies(probed: dict[str, dict[st
     assert chance["log_loss"] == pytest.approx(log_loss(truth, uniform))
     assert (chance["accuracy"], chance["mean_per_class_accuracy"]) == pytest.approx((1 / 3, 1 / 3))
     assert (chance["images"], chance["auroc"]) == (test.sum(), 0.5)
+
+
+def test_strata_are_the_models_alone(bank: Bank, probed: dict[str, dict[str, Any]]) -> None:
+    wanted = BankProbe(controls=True, strata=(Stratify.parse("Site"),))
+    (report,) = probes_from_bank(bank.path, [NOISE], wanted, FITTING)
+    assert report["strata"] and report["controls"] == probed["report"]["controls"]
 
 
 def test_a_class_that_is_not_learned_is_never_guessed() -> None:
