@@ -172,6 +172,28 @@ def _refuse_existing(
         raise Refused(f"{path} exists", f"An output replaces {rule}", "choose another name, or add --force")
 
 
+def refuse_in_folder(path: Path, ours: bool, images: Images, force: bool) -> None:
+    """Refuse to replace a file of a folder of pictures.
+
+    Args:
+        path: exists.
+        ours: the same command wrote it.
+        images: never replaced.
+        force: replace other files.
+
+    Raises:
+        Refused: an image, a folder, or a file of another origin.
+    """
+    if path.is_file() and images.contain(path, thorough=force or not ours):
+        raise Refused(f"{path} is one of the images", "An output replaces no image", "choose another folder")
+    if path.is_dir() or not (force or ours):
+        raise Refused(
+            f"{path} exists",
+            "An output replaces only a picture that the same command drew",
+            "choose another folder" + ("" if path.is_dir() else ", or add --force"),
+        )
+
+
 def refuse_twice(*paths: Path | None) -> None:
     """Refuse two outputs under one name. Raises Refused."""
     real = [os.path.realpath(path) for path in paths if path is not None]

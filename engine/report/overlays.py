@@ -16,12 +16,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import Refused
 from engine.evals.saliency.evaluate import SaliencyMap
 from engine.report import text_drawing
 from engine.report.drawing import save_picture
 from engine.report.text_drawing import LINE
-from stores.outputs import Images, new_file, written_by
+from stores.outputs import Images, new_file, refuse_in_folder, written_by
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -275,16 +274,7 @@ def refuse_other_files(folder: Path, images: Images, *, force: bool = False) -> 
         if not (path.name == "sheet.png" or re.fullmatch(r"\d{3,}-.*\.(png|npy)", path.name)):
             continue
         ours = written_by(path.with_suffix(".png"), "saliency")
-        if path.is_file() and images.contain(path, thorough=force or not ours):
-            raise Refused(
-                f"{path} is one of the images", "An output replaces no image", "choose another folder"
-            )
-        if path.is_dir() or not (force or ours):
-            raise Refused(
-                f"{path} exists",
-                "An output replaces only a picture that the same command drew",
-                "choose another folder" + ("" if path.is_dir() else ", or add --force"),
-            )
+        refuse_in_folder(path, ours, images, force)
 
 
 class Gallery:
