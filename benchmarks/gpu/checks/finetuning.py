@@ -127,7 +127,7 @@ def update_agrees(context: Context) -> Verdict:
     return Verdict(numbers, passed, limit)
 
 
-@proof("finetune: a resumed run has the same bits", seconds=20, rank=24)
+@proof("finetune: a resumed run has the same bits", seconds=20, rank=27)
 def resumes(context: Context) -> Verdict:
     runtime, pixels = context.runtime("fp32"), _batch(context, context.pick(16, 4)).to(context.device)
     fix_flags(runtime)

@@ -26,7 +26,7 @@ def _pairs(context: Context, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return a, b
 
 
-@proof("perceptual: LPIPS on the device, against the CPU", seconds=10, rank=24)
+@proof("perceptual: LPIPS on the device, against the CPU", seconds=10, rank=28)
 def perceptual_agrees(context: Context) -> Verdict:
     a, b = _pairs(context, context.pick(8, 2))
     expected = _built(context, "cpu").distance(a, b)
@@ -52,7 +52,7 @@ def _relative(values: torch.Tensor, expected: torch.Tensor) -> float:
     return float(((values.cpu() - expected).abs() / expected).max())
 
 
-@measurement("perceptual: LPIPS of pairs by all nets", seconds=15, rank=74)
+@measurement("perceptual: LPIPS of pairs by all nets", seconds=15, rank=81)
 def perceptual_rate(context: Context) -> Verdict:
     count = context.pick(64, 2)
     metric = _built(context, context.device)

@@ -61,7 +61,7 @@ def reconstruction_agrees(context: Context) -> Verdict:
     return Verdict(numbers, ok, limit)
 
 
-@measurement("reconstruction: updates of networks, one at a time and in batches", seconds=40, rank=76)
+@measurement("reconstruction: updates of networks, one at a time and in batches", seconds=40, rank=82)
 def reconstruction_rate(context: Context) -> Verdict:
     numbers: dict[str, Any] = {}
     readings = []
