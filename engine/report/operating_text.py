@@ -19,7 +19,7 @@ def print_operating(fits: Sequence[Fit]) -> None:
     """Print tables of calibration, operating points and strata, each where there is anything to show."""
     scaled = [fit for fit in fits if at(fit, "calibration.ece") is not None]
     if scaled:
-        title = "Calibration on test, before > after temperature T from validation"
+        title = "Calibration on test, before → after temperature T from validation"
         columns = ["model", "label", "T", "ECE", "Brier", "log loss"]
         console.print_table(columns, [_calibration(fit) for fit in scaled], title=title)
     _print_reasons(scaled, "calibration.reason", "no temperature: ")

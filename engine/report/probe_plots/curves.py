@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves of probes, with bands over patients."""
+"""ROC and precision-recall curves of probes, with bands over patients, or images where none is known."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +72,8 @@ def _draw_row(part: Any, row: Sequence[Answers]) -> None:
     if not several_models and len(labels) == 1:
         rest = f"{rest}, {row[0].label}"
     square(roc, "1 - specificity", "sensitivity", rest)
-    bands = "bands: 95 % over patients" if banded and any(own.resamples > 1 for own in row) else ""
+    units = "patients" if any((own.groups >= 0).any() for own in row) else "images"
+    bands = f"bands: 95 % over {units}" if banded and any(own.resamples > 1 for own in row) else ""
     square(precision, "recall (sensitivity)", "precision (PPV)", bands)
     legend_below(part, handles, 2)
 

@@ -57,5 +57,5 @@ def _draw(axes: Any, fit: Fit) -> None:
     before, after = (number(at(fit.body, f"calibration.{error}.{side}")) for side in ("before", "after"))
     temperature = number(at(fit.body, "calibration.temperature"))
     text = f"ECE {before:.3f}"
-    text += f" > {after:.3f}\nT = {temperature:.3g}" if temperature == temperature else "\nno temperature"
+    text += f" → {after:.3f}\nT = {temperature:.3g}" if temperature == temperature else "\nno temperature"
     axes.text(0.03, 0.97, text, transform=axes.transAxes, fontsize=7, va="top")
