@@ -411,6 +411,7 @@ ProbePlot = Annotated[
 ]
 ComparisonPlot = Annotated[Plot | None, _plot(Plot.forest, Plot.ranking, show_default="forest")]
 ManifestOut = Annotated[Path, _out("FILE")]
+PictureOut = Annotated[Path, _out("FILE")]
 TableOut = Annotated[Path, _out("FILE")]
 NewBank = Annotated[Path, _out("NEW")]
 MaybeFile = Annotated[Path | None, _out("FILE")]
