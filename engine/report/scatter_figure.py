@@ -18,6 +18,8 @@ _MARKERS = "osD^vPX"
 #: Distinct numbers from which a column of numbers is drawn with a colour bar.
 _SCALE = 12
 _NAME = 28
+#: Smallest and largest area of a point, square points.
+_SIZES = (4, 26)
 
 
 def scatter_figure(
@@ -49,17 +51,23 @@ def draw_scatter(coordinates: NDArray[np.float64], cells: Sequence[str], report:
     """Return the matplotlib figure of `scatter_figure`."""
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(7.0, 5.6), layout="constrained")
+    across, up = np.ptp(coordinates, axis=0)
+    height = 0.6 + 5.2 * float(np.clip(up / across if across else 1.0, 0.4, 1.1))
+    figure = plt.figure(figsize=(7.0, height), layout="constrained")
     axes = figure.subplots()
-    size = float(np.clip(4000 / len(coordinates), 4, 26))
+    size = float(np.clip(4000 / len(coordinates), *_SIZES))
     scale = _numbers(cells)
     if scale is not None:
         _draw_scale(figure, axes, coordinates, scale, text(report.get("column")), size)
     else:
         _draw_groups(axes, coordinates, cells, size)
-    if cells:
+    if axes.get_legend_handles_labels()[0]:
         title = None if scale is not None else literal(clipped(text(report.get("column")), _NAME))
-        figure.legend(title=title, fontsize=7, title_fontsize=7, frameon=False, loc="outside right upper")
+        legend: Any = figure.legend(
+            title=title, fontsize=7, title_fontsize=7, frameon=False, loc="outside right upper"
+        )
+        for handle in legend.legend_handles:
+            handle.set_sizes([_SIZES[1]])
     shares = numbers(report.get("explained"))
     for axis, place in ((axes.xaxis, 0), (axes.yaxis, 1)):
         name = f"PC {place + 1} ({shares[place]:.1%} of the variance)" if len(shares) else f"UMAP {place + 1}"
@@ -141,7 +149,7 @@ def _points(
         linewidths=0.7 if marker == "x" else 0,
         alpha=0.75,
         zorder=1 if colour == GREY else 2,
-        label=label,
+        label=f" {label}" if label.startswith("_") else label,  # Matplotlib hides those that begin so
         rasterized=len(coordinates) > 2000,
     )
 

@@ -86,7 +86,21 @@ def test_many_numbers_get_a_colour_bar() -> None:
     missing, ages = axes.collections
     np.testing.assert_array_equal(missing.get_offsets(), coordinates[-1:])
     np.testing.assert_array_equal(ages.get_array(), np.arange(29))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["missing (1)"]
     assert bar.get_ylabel() == "age" and "30 of 90 images" in axes.get_title("left")
+    plt.close(figure)
+
+
+def test_values_that_matplotlib_would_read_otherwise() -> None:
+    coordinates = np.random.default_rng(0).normal(size=(5, 2))
+    report = {"model": "m", "column": "c", "images": 5, "of": 5, "explained": [0.5, 0.2]}
+    figure = draw_scatter(coordinates, ["_a", "_a", "$x$", "", ""], report)
+    texts = [text.get_text().strip() for text in figure.legends[0].get_texts()]
+    assert texts == ["_a (2)", r"\$x\$ (1)", "missing (2)"]
+    plt.close(figure)
+    figure = draw_scatter(coordinates, [], report)
+    assert not figure.legends and len(figure.axes[0].collections[0].get_offsets()) == 5
     plt.close(figure)
 
 
