@@ -74,6 +74,7 @@ def command(place: Path, name: str) -> list[object]:
             place / "s.parquet",
         ],
         "bank audit": ["bank", "audit", bank, *MODEL, "--device", "cpu"],
+        "bank scatter": ["bank", "scatter", bank, *MODEL, "-o", place / "new.png"],
         "fewshot": ["fewshot", bank, *MODEL, *few],
         "knn": ["knn", bank, *MODEL, "--leave-one-out", "--device", "cpu"],
         "probe": ["probe", bank, *MODEL, "--device", "cpu", "--low-shot", "1,2"],

@@ -98,6 +98,13 @@ def test_the_forest_plot_shows_each_pair(bank: Path, tmp_path: Path) -> None:
     comparison_figure({**document, "pairs": [undefined]}, tmp_path / "none.pdf")
 
 
+def test_the_ranking_by_the_command(bank: Path, tmp_path: Path) -> None:
+    out = tmp_path / "figures" / "ranking.svg"
+    ran = embank("compare", bank, "--evaluation", "fewshot", *FAST, "-o", out, "--plot", "ranking")
+    assert ran.code == 0 and "ranking, and the sets" in " ".join(ran.out.split()), ran.err
+    assert "embank compare" in out.read_text()
+
+
 def test_refusals_write_nothing(bank: Path, tmp_path: Path) -> None:
     before = sorted(path.name for path in bank.rglob("*"))
     for words, says in (
@@ -106,6 +113,15 @@ def test_refusals_write_nothing(bank: Path, tmp_path: Path) -> None:
         (("--evaluation", "knn"), "0 models with a record of knn"),
         (("--evaluation", "fewshot", "-o", tmp_path / "new" / "x.gif"), "It ends in .png"),
         (("--evaluation", "fewshot", "-o", bank / "x.png"), "rule"),
+        (("--evaluation", "fewshot", "--plot", "ranking"), "--plot ranking without -o"),
+        (
+            ("--evaluation", "fewshot", "--plot", "ranking", "-o", tmp_path / "new" / "x.csv"),
+            "kind of picture",
+        ),
+        (
+            ("--evaluation", "fewshot", "--plot", "strata", "-o", tmp_path / "new" / "x.png"),
+            "forest or ranking",
+        ),
     ):
         ran = embank("compare", bank, *words)
         assert ran.code == 2 and says in ran.err, ran.err

@@ -15,6 +15,7 @@ COMMANDS = (
     ("bank", "repair"),
     ("bank", "export", "--model", "torchvision/resnet18", "-o", "out"),
     ("bank", "audit", "--model", "torchvision/resnet18"),
+    ("bank", "scatter", "--model", "torchvision/resnet18", "-o", "out/x.png"),
     ("bank", "relabel", "m.csv", "-o", "out"),
     ("records", "ls"),
     ("records", "show", "x"),

@@ -46,6 +46,7 @@ DRAWERS = {
     "probe": ("probe", "-o", "--values 2 --bootstrap 0 --device cpu"),
     "search": ("search", "-o", "--id c0/00.png -k 3"),
     "bank audit": ("bank audit", "--sheet", "--threshold 0.5"),
+    "bank scatter": ("bank scatter", "-o", ""),
     "invariance": ("invariance", "-o", "--transform rotation --views 4 --images 4 --device cpu"),
     "figure": ("invariance", "--figure", "--transform rotation --views 4 --images 4 --device cpu"),
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.commands.bank_scatter import bank_scatter
 from engine.commands.checking import check_output, read_manifest
 from engine.commands.choices import ExportFormat
 from engine.commands.declaring import OUTPUT, PROTOCOL, WHAT, Options, command, option
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from stores.json_types import JsonObject
 
 app = typer.Typer(
-    help="Stores of embeddings: show, verify, repair, relabel, rename, remove, export.", no_args_is_help=True
+    help="Stores of embeddings: show, draw, verify, repair, relabel, rename, remove, export.",
+    no_args_is_help=True,
 )
 
 
@@ -245,6 +247,9 @@ def bank_relabel(
     with terminable(), console.transfer_progress(target) as update:
         report = relabel(bank, labels, target, features=model, on_progress=update)
     show(report, json, lambda: print_relabel(report))
+
+
+command(app, "scatter")(bank_scatter)
 
 
 class AuditOutput(Options):

@@ -77,6 +77,14 @@ class Plot(StrEnum):
     curves = "curves"
     confusion = "confusion"
     strata = "strata"
+    low_shot = "low-shot"
+    forest = "forest"
+    ranking = "ranking"
+
+
+class Projection(StrEnum):
+    pca = "pca"
+    umap = "umap"
 
 
 class ClassWeight(StrEnum):

@@ -6,11 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.commands.checking import check_output
-from engine.commands.choices import Evaluation, Metric
+from engine.commands.choices import Evaluation, Metric, Plot
 from engine.commands.declaring import PROTOCOL, WHAT, Options, option
-from engine.commands.options import Force, Json, LabelColumn, MaybeFile, ModelsFilter, Seed, Threads
+from engine.commands.options import (
+    ComparisonPlot,
+    Force,
+    Json,
+    LabelColumn,
+    MaybeFile,
+    ModelsFilter,
+    Seed,
+    Threads,
+)
 from engine.commands.showing import noting, show
-from stores.errors import MachineFault
+from stores.errors import MachineFault, Refused
 
 if TYPE_CHECKING:
     from stores.json_types import JsonObject
@@ -69,6 +78,7 @@ class Output(Options):
     """Options for files and printing."""
 
     out: MaybeFile = None
+    plot: ComparisonPlot = None
     force: Force = False
     json: Json = False
 
@@ -81,7 +91,9 @@ def compare(
     Of a bank it takes the latest record of each model. Differences have 95 % intervals over patients, and p
     values that Holm's method adjusts for all pairs shown: DeLong's test for AUROC, McNemar's for accuracy,
     both with the images of a patient together, else the bootstrap's. Models with a letter in common cannot be
-    told apart. -o takes a forest plot (.png, .svg or .pdf) or a table of the pairs (.csv, .parquet or .json).
+    told apart. -o takes a picture (.png, .svg or .pdf) or a table of the pairs (.csv, .parquet or .json).
+    --plot says which picture: forest (the differences) or ranking (the models, and the sets that cannot be
+    told apart).
     """
     from engine.evals.comparison.choose import source_of
     from engine.report import console
@@ -92,14 +104,15 @@ def compare(
     bank, _ = source_of(sources[0])
     kinds = (*PICTURES, ".csv", ".parquet", ".json")
     check_output(out, str(bank.path), "compare", output.force, kinds=kinds)
+    plot = _plot(output)
     document = _compared(sources, what, protocol, threads)
     undone: list[Exception] = []
     if out:
         with noting(undone):
-            _write(document, out)
+            _write(document, out, plot)
     written = None if undone else out
     shown = {**document, "file": written} if out else document
-    show(shown, output.json, lambda: print_comparison(document, written))
+    show(shown, output.json, lambda: print_comparison(document, written, plot))
     for error in undone:
         console.say(f"Not written. {error}")
     if undone:
@@ -127,15 +140,33 @@ def _compared(sources: list[str], what: What, protocol: Protocol, threads: int |
     return result.to_dict()
 
 
-def _write(document: "JsonObject", out: Path) -> None:
-    """Write the forest plot, or the table of the pairs."""
+def _plot(output: Output) -> str:
+    """Return the kind of picture. Raises Refused where there could be none."""
     from stores.outputs import PICTURES
 
-    if out.suffix.lower() in PICTURES:
-        from engine.report.compare_figure import comparison_figure
+    if output.plot and (output.out is None or output.out.suffix.lower() not in PICTURES):
+        where = f"with -o {output.out}" if output.out else "without -o"
+        raise Refused(
+            f"--plot {output.plot.value} {where}",
+            "It is a kind of picture",
+            f"name its file with -o, ending in {', '.join(PICTURES)}",
+        )
+    return (output.plot or Plot.forest).value
 
-        comparison_figure(document, out)
-    else:
+
+def _write(document: "JsonObject", out: Path, plot: str) -> None:
+    """Write the picture, or the table of the pairs."""
+    from stores.outputs import PICTURES
+
+    if out.suffix.lower() not in PICTURES:
         from engine.report.compare_text import write_pairs
 
         write_pairs(document, out)
+    elif plot == Plot.ranking:
+        from engine.report.ranking_figure import ranking_figure
+
+        ranking_figure(document, out)
+    else:
+        from engine.report.compare_figure import comparison_figure
+
+        comparison_figure(document, out)

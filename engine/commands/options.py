@@ -388,17 +388,30 @@ BankOut = Annotated[
         help="Directory of the bank, or its URL (s3://, gs://, az://); made if absent.",
     ),
 ]
-PlotKind = Annotated[
+
+
+def _plot(*words: Plot, **settings: Any) -> Any:
+    kind = some_of(*words)
+    return option(
+        OUTPUT, "--plot", click_type=kind, metavar="KIND", help="Kind of picture; see above.", **settings
+    )
+
+
+ProbePlot = Annotated[
     Plot | None,
-    option(
-        OUTPUT,
-        "--plot",
-        metavar="KIND",
-        help="Picture of probes: selection of C, reliability, curves (ROC, PR), confusion, strata.",
+    _plot(
+        Plot.selection,
+        Plot.reliability,
+        Plot.curves,
+        Plot.confusion,
+        Plot.strata,
+        Plot.low_shot,
         show_default="selection",
     ),
 ]
+ComparisonPlot = Annotated[Plot | None, _plot(Plot.forest, Plot.ranking, show_default="forest")]
 ManifestOut = Annotated[Path, _out("FILE")]
+PictureOut = Annotated[Path, _out("FILE")]
 TableOut = Annotated[Path, _out("FILE")]
 NewBank = Annotated[Path, _out("NEW")]
 MaybeFile = Annotated[Path | None, _out("FILE")]

@@ -21,7 +21,7 @@ from engine.commands.options import (
     Models,
     ModeOption,
     MultiLabel,
-    PlotKind,
+    ProbePlot,
     Scheduler,
     Seed,
     SelectScore,
@@ -116,7 +116,7 @@ class Output(Options):
     """Options for files and printing."""
 
     out: MaybeFile = None
-    plot: PlotKind = None
+    plot: ProbePlot = None
     force: Force = False
     json: Json = False
 
@@ -135,7 +135,8 @@ def probe(
     --multi-label, --uncertain or --blank. A temperature and, of two classes, a threshold are taken from the
     validation scores of the fit on train. --mode as-published takes the study's order of the grid, its warm
     starts and its 100 iterations. --external tests the probe on other banks, too; --folds cross-validates. -o
-    takes a picture: .png, .svg or .pdf; --plot says which.
+    takes a picture (.png, .svg, .pdf); --plot says which: selection of C, reliability, curves (ROC and
+    precision-recall), confusion, strata or low-shot.
     """
     from engine.evals.probe.bank import probes_from_bank
     from engine.evals.probe.matrix import probe_matrix
@@ -144,7 +145,7 @@ def probe(
 
     out = output.out
     check_output(out, bank, "probe", output.force)
-    kind = _plot(output, what.strata)
+    kind = _plot(output, what.strata, protocol.low_shot)
     options = _options(protocol, machine)
     wanted = _wanted(what, validation, protocol, folds_of(validation, out))
     run = probe_matrix if validation.matrix else probes_from_bank
@@ -215,7 +216,7 @@ def _wanted(what: What, validation: Validation, protocol: Protocol, folds: "Fold
     )
 
 
-def _plot(output: Output, strata: list[str] | None) -> str:
+def _plot(output: Output, strata: list[str] | None, low_shot: str | None) -> str:
     """Return the kind of picture. Raises Refused where there could be none."""
     if output.plot and not output.out:
         raise Refused(
@@ -223,6 +224,12 @@ def _plot(output: Output, strata: list[str] | None) -> str:
         )
     if output.plot is Plot.strata and not strata:
         raise Refused("--plot strata without --strata", "Strata are columns", "name one with --strata COLUMN")
+    if output.plot is Plot.low_shot and not low_shot:
+        raise Refused(
+            "--plot low-shot without --low-shot",
+            "The curve is over numbers of images per class",
+            "name them with --low-shot 1,2,5",
+        )
     return (output.plot or Plot.selection).value
 
 

@@ -14,7 +14,7 @@ from engine.commands.options import (
     KindFilter,
     MaybeFile,
     ModelFilter,
-    PlotKind,
+    ProbePlot,
     TableOut,
 )
 from engine.commands.showing import end_with_failures, show
@@ -62,7 +62,7 @@ def records_show(
     bank: BankPath,
     record: RecordId,
     out: MaybeFile = None,
-    plot: PlotKind = None,
+    plot: ProbePlot = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -70,7 +70,8 @@ def records_show(
 
     -o draws the figure of a probe, an invariance or a finetuning again, or the losses of a reconstruction,
     from the record alone: .png, .svg or .pdf. The numbers of a learning curve are written beside it, as .csv.
-    --plot takes another picture of a probe, from the record and the predictions beside it.
+    --plot takes another picture of a probe, from the record and the predictions beside it: selection of C,
+    reliability, curves (ROC, precision-recall), confusion, strata or low-shot.
     """
     from engine.report import records
     from stores.bank.record_index import record_of

@@ -21,12 +21,18 @@ HEADINGS = {
     "average_precision": "average precision",
     "log_loss": "log loss",
 }
+#: Kind of picture -> what it shows.
+PLOTS = {"forest": "forest plot", "ranking": "ranking, and the sets that cannot be told apart"}
 #: Pairs that are printed.
 _PAIRS = 45
 
 
-def print_comparison(document: Mapping[str, Json], out: Path | None) -> None:
-    """Print the verdict, the models with ranks and letters, the pairs, and what the numbers rest on."""
+def print_comparison(document: Mapping[str, Json], out: Path | None, plot: str = "forest") -> None:
+    """Print the verdict, the models with ranks and letters, the pairs, and what the numbers rest on.
+
+    Args:
+        out: file that was written; plot: a key of `PLOTS`, if it is a picture.
+    """
     for sentence in _texts(document["verdict"]):
         _print_wrapped(sentence)
     heading = HEADINGS[str(document["metric"])]
@@ -42,7 +48,7 @@ def print_comparison(document: Mapping[str, Json], out: Path | None) -> None:
     if reason := document.get("reason"):
         _print_wrapped(f"{heading}: {reason}.")
     if out:
-        print(f"{out}: {'forest plot' if out.suffix.lower() in PICTURES else 'all pairs'}")
+        print(f"{out}: {PLOTS[plot] if out.suffix.lower() in PICTURES else 'all pairs'}")
 
 
 def _print_models(document: Mapping[str, Json], heading: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 import cli
-from engine.commands.choices import Backend, Distance, Precision, Uncertain
+from engine.commands.choices import Backend, Distance, Plot, Precision, Uncertain
 from engine.commands.declaring import MACHINE, OUTPUT, PROTOCOL, WHAT, Options, command, expanded, option
 from tests.command import Ran, embank
 
@@ -26,6 +26,7 @@ _OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][a-z-]*(?<!-)")
 SOME_OF: dict[str, type[StrEnum]] = {
     "--backend": Backend,
     "--distance": Distance,
+    "--plot": Plot,
     "--precision": Precision,
     "--uncertain": Uncertain,
 }

@@ -9,6 +9,7 @@ from engine.report.drawing import save_figure
 from engine.report.probe_plots.confusion import draw_confusion
 from engine.report.probe_plots.curves import draw_curves
 from engine.report.probe_plots.fits import Fit, answers_of, fits_of
+from engine.report.probe_plots.low_shot import draw_low_shot
 from engine.report.probe_plots.reliability import draw_reliability
 from engine.report.probe_plots.strata import draw_strata
 from engine.report.probes import probe_figure, sweeps_of
@@ -38,6 +39,12 @@ PLOTS: Mapping[str, Plot] = {
     "reliability": Plot("reliability before and after", "calibration.bins", _AGAIN, draw_reliability),
     "confusion": Plot("confusion matrices", "test.confusion_matrix", "run the probe again", draw_confusion),
     "strata": Plot("strata", "strata", "run the probe again with --strata COLUMN", draw_strata),
+    "low-shot": Plot(
+        "low-shot curves",
+        "low_shot.curve",
+        "run the probe again with --low-shot COUNTS, e.g. 1,2,5,10",
+        draw_low_shot,
+    ),
 }
 #: Kind -> what it shows, all kinds.
 WORDS = {

@@ -6,12 +6,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from engine.errors import Refused
 from engine.report.probe_plots.confusion import draw_confusion
 from engine.report.probe_plots.curves import draw_curves
-from engine.report.probe_plots.draw import PLOTS, draw_probes
+from engine.report.probe_plots.draw import draw_probes
 from engine.report.probe_plots.fits import answers_of, fits_of
+from engine.report.probe_plots.low_shot import draw_low_shot
 from engine.report.probe_plots.reliability import draw_reliability
 from engine.report.probe_plots.strata import draw_strata
 from stores.bank.reader import Bank
@@ -82,6 +84,36 @@ def test_confusion_matrices_and_strata_are_those_of_the_record(bank: Bank) -> No
     plt.close(figure)
 
 
+def test_low_shot_curves_are_those_of_the_records(tmp_path: Path) -> None:
+    bank = make_probe_bank(tmp_path)
+    words = ("--values", 2, "--device", "cpu", "--bootstrap", 0, "--low-shot", "1,4", "--seeds", 3)
+    models, out = ("--model", FIRST, "--model", SECOND), tmp_path / "curves.png"
+    ran = embank("probe", bank.path, *words, *models, "--plot", "low-shot", "-o", out)
+    assert ran.code == 0 and "low-shot curves" in ran.out, ran.err
+    entries = read_index(bank.path)
+    again = embank(
+        "records", "show", bank.path, entries[1].id, "--plot", "low-shot", "-o", tmp_path / "one.svg"
+    )
+    assert again.code == 0, again.err
+    records = [entry.record for entry in entries if entry.record]
+    figure = draw_low_shot(fits_of(records, "low_shot.curve", "again"))
+    for axes, metric in zip(figure.axes, ("accuracy", "auroc"), strict=True):
+        for bars, record in zip(axes.containers, records, strict=True):
+            line, _, (spans,) = bars
+            for x, y, span, point in zip(
+                line.get_xdata(), line.get_ydata(), spans.get_segments(),
+                record.metrics["low_shot"]["curve"], strict=True,
+            ):  # fmt: skip
+                values = point[metric]["values"]
+                half = stats.t.ppf(0.975, 2) * stats.sem(values)
+                assert x == pytest.approx(point["shots"], rel=0.05) and y == pytest.approx(np.mean(values))
+                np.testing.assert_allclose(span[:, 1], [np.mean(values) - half, np.mean(values) + half])
+        assert axes.get_xscale() == "log"
+        at_all = [line.get_ydata()[0] for line in axes.get_lines() if len(line.get_xdata()) == 1]
+        assert at_all == [record.metrics["test"][metric] for record in records]
+    plt.close(figure)
+
+
 @pytest.mark.slow
 def test_pictures_by_the_command_and_again_from_the_record(bank: Bank, tmp_path: Path) -> None:
     usual = ("--values", 2, "--device", "cpu", "--bootstrap", 20, "--label", "oedema", "--strata", "view")
@@ -89,7 +121,7 @@ def test_pictures_by_the_command_and_again_from_the_record(bank: Bank, tmp_path:
     ran = embank("probe", bank.path, *usual, *models, "--plot", "curves", "-o", tmp_path / "both.png")
     assert ran.code == 0 and "ROC" in ran.out, ran.err
     record = read_index(bank.path)[2].id
-    for kind in ("selection", "curves", *PLOTS):
+    for kind in ("selection", "curves", "reliability", "confusion", "strata"):
         out = tmp_path / f"{kind}.png"
         again = embank("records", "show", bank.path, record, "--plot", kind, "-o", out)
         assert again.code == 0, again.err
@@ -111,6 +143,9 @@ def test_what_cannot_be_drawn_is_refused(bank: Bank, tmp_path: Path) -> None:
         ("probe", bank.path, "--model", FIRST, "--plot", "strata", "-o", out),
         ("probe", bank.path, "--model", FIRST, "--plot", "curves"),
         ("records", "show", bank.path, entry.id, "--plot", "strata", "-o", out),
+        ("probe", bank.path, "--model", FIRST, "--plot", "low-shot", "-o", out),
+        ("records", "show", bank.path, entry.id, "--plot", "low-shot", "-o", out),
+        ("records", "show", bank.path, entry.id, "--plot", "forest", "-o", out),
         ("records", "show", bank.path, entry.id, "--plot", "curves"),
     ):
         ran = embank(*words)

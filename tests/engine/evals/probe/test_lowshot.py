@@ -1,5 +1,7 @@
 """Low-shot curves: which images are drawn, and that a draw is probed as scikit-learn would."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,10 +12,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from engine.errors import Refused
+from engine.evals.common.features import Features
+from engine.evals.probe.bank import BankProbe, probes_from_bank
 from engine.evals.probe.evaluate import ProbeOptions, Task
 from engine.evals.probe.lowshot import LowShot, draw, low_shot, numbers
-from engine.evals.probe.parts import Parts
+from engine.evals.probe.parts import Columns, Parts, SplitOptions, parts
 from engine.evals.probe.selection import grid
+from tests.probe_banks import DIM, FAILED, FIRST, SECOND, fill_with, make_probe_bank
+from tests.stores.banks import make_key
 
 C = grid(1e-3, 1e1, 3)
 
@@ -54,6 +60,33 @@ def test_numbers_depend_on_seed_and_data_set_alone() -> None:
     raw = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(4)
     np.testing.assert_array_equal(numbers(4, 3, "some set"), (raw >> np.uint64(11)) / 2.0**53)
     assert numbers(9, 0, "a").tolist() != numbers(9, 0, "b").tolist() != numbers(9, 1, "b").tolist()
+
+
+def test_all_models_of_a_bank_learn_from_the_same_draws(tmp_path: Path) -> None:
+    """Twins of one model get the same curve; where rows failed, draws lose these and gain as many others."""
+    bank = make_probe_bank(tmp_path)  # FIRST and SECOND failed in the same rows
+    first = Features.from_bank(bank, FIRST)
+    fill_with(bank, make_key(bank.image_digest, model="twin"), np.float32(first.array), FAILED)
+    any_features = np.random.default_rng(9).normal(size=(len(first), DIM)).astype(np.float32)
+    fill_with(bank, make_key(bank.image_digest, model="complete"), any_features)
+    wanted = BankProbe(low_shot=LowShot((1, 4), seeds=3))
+    own, twin, other = probes_from_bank(
+        bank.path, [FIRST, "twin", SECOND], wanted, ProbeOptions(C=C, bootstrap=0, threads=1)
+    )
+    assert own["low_shot"]["curve"] == twin["low_shot"]["curve"] != other["low_shot"]["curve"]
+    draws = {}
+    for model in (FIRST, SECOND, "complete"):
+        features = Features.from_bank(bank, model)
+        codes = features.labels.codes
+        rows = parts(Columns.of(features), codes, features.ok, SplitOptions()).train
+        draws[model] = [
+            draw(codes, rows, 8, numbers(len(features), seed, features.data_set)) for seed in range(4)
+        ]
+    for one, same, more in zip(draws[FIRST], draws[SECOND], draws["complete"], strict=True):
+        assert one.tolist() == same.tolist()
+        lost = set(more.tolist()) - set(one.tolist())
+        assert lost <= set(FAILED) and len(set(one.tolist()) - set(more.tolist())) == len(lost)
+    assert any(set(more.tolist()) & set(FAILED) for more in draws["complete"])
 
 
 def test_a_curve_is_scikit_learns() -> None:

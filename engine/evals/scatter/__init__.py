@@ -1,0 +1,1 @@
+"""Embeddings in the plane: what a scatter plot of a bank shows."""
