@@ -37,11 +37,13 @@ REPEATED = {
     "--label": {"finetune", "probe"},
     "--model": {"embed", "fewshot", "finetune", "knn", "probe", "bank relabel", "compare", "reconstruct"},
 }
-#: Options that are something else in these commands: columns of a table, votes, a file for each model.
+#: Options that are something else in these commands: columns of a table, votes, a similarity, a file for each
+#: model.
 OTHERWISE = {
     "--id": {"manifest table"},
     "--seeds": {"reconstruct"},
     "--split": {"manifest table"},
+    "--threshold": {"bank audit"},
     "--weights": {"embed", "finetune", "knn"},
 }
 
