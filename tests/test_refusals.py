@@ -226,6 +226,7 @@ bank relabel {{x}}.bank {{root}}/labels.parquet -o taken
 bank relabel {{x}}.bank {{root}}/strangers.parquet -o new
 bank relabel {{root}}/flawed.bank {{root}}/labels.parquet -o new
 bank relabel {{x}}.bank {{root}}/labels.parquet -o new --model nothing
+bank scatter {BANK} --split nowhere -o new/scatter.png
 bank audit {BANK} --threshold 2 -o new/pairs.csv
 bank audit {BANK} -o new/pairs.png
 bank audit {BANK} -o mine.csv
