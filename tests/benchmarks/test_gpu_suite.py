@@ -68,8 +68,9 @@ PRETENDED = {
 }
 #: Another process, which the tests of executors start, too.
 WORKER_PROOF = "dask: a worker on the device, against this process"
-#: Of updates, which tests/engine/evals/finetune compares with plain torch loops.
+#: Of updates, which tests/engine/evals compares with plain torch loops.
 UPDATE_PROOFS = {
+    "reconstruction: a batch on the device, against each network alone and the CPU",
     "finetune: an update on the device, against the CPU and float64",
     "finetune: a resumed run has the same bits",
 }
