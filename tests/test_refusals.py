@@ -293,6 +293,13 @@ saliency {{x}}.parquet --model {NET} --weights {{root}}/other.pth {MAPS} -o new/
 saliency {{x}}.parquet --model random/vit_b_16 {MAPS} -o new/maps
 saliency {{x}}.parquet --model {MODEL} {MAPS}
 saliency {{x}}.parquet --model {MODEL} {MAPS} -o {{root}}/grey.bank
+finetune {{x}}.parquet --model {MODEL} --bank {{x}}.bank --lr 0 --device cpu
+finetune {{x}}.parquet --model {MODEL} --bank {{x}}.bank --label nothing --device cpu
+finetune {{x}}.parquet --model {MODEL} --bank new.bank --mode as-published --accumulate 2 --device cpu
+finetune {{root}}/labels.parquet --model {MODEL} --bank new.bank --device cpu
+finetune {{x}}.parquet --model {NET} --weights {{root}}/garbage.pth --bank new.bank --device cpu
+finetune {{x}}.parquet --model {MODEL} --bank {{root}}/grey.bank --device cpu
+finetune {{x}}.parquet --model {MODEL} --bank new.bank --device cpu -o {{x}}.bank
 reconstruct {BANK} --id nobody
 reconstruct {BANK} --steps 1 -o {{x}}.bank
 reconstruct {BANK} --steps 1 -o mine.csv
@@ -348,8 +355,9 @@ def test_there_are_enough_refusals_of_every_command_that_can_be_refused() -> Non
     seen = {" ".join(line.split()[: 2 if line.split()[0] in groups else 1]) for line in COMMANDS}
     # `doctor` and the two lists take nothing that could be refused.
     own = {"embed", "fewshot", "knn", "probe", "search", "saliency", "invariance", "quickstart", "bench"}
-    own |= {"perceptual", "reconstruct"}
+    own |= {"compare", "finetune", "perceptual", "reconstruct"}
     of_banks = {f"bank {verb}" for verb in ("ls", "show", "verify", "repair", "export", "relabel", "audit")}
+    of_banks.add("bank scatter")
     of_records = {f"records {verb}" for verb in ("ls", "show", "export")}
     of_manifests = {f"manifest {verb}" for verb in ("folder", "table", "build", "check")}
     of_models = {f"models {verb}" for verb in ("show", "fetch", "convert")}

@@ -35,6 +35,8 @@ KEPT: Mapping[str, str] = {
     "bank relabel": "The old bank is unchanged; what the new one has taken over is kept. "
     "Run the same command to resume.",
     "bank audit": _EVALUATION,
+    "bank scatter": "A picture is written in one step, the last: run the same command again.",
+    "compare": "Records are only read, and an output is written in one step: run the same command again.",
     "fewshot": _EVALUATION,
     "knn": _EVALUATION,
     "probe": _EVALUATION,

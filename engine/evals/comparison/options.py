@@ -54,6 +54,7 @@ class Options:
         if self.metric is not None and self.metric not in WORDS:
             raise Refused(f"metric {self.metric!r}", f"It is one of {', '.join(WORDS)}", "name one of these")
         limits.check_whole("resamples", self.resamples, 2, 10_000_000)
+        limits.check_seed(self.seed)
         limits.check_whole("threads", self.threads, 1, limits.MAX_THREADS)
         if not 0 < self.alpha < 1:
             raise Refused(f"alpha {self.alpha}", "It lies between 0 and 1", "take 0.05, which is usual")
