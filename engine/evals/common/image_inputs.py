@@ -28,7 +28,7 @@ class Images:
         source: their files.
         spec: the model.
         title: the name shown to users: in a bank the title of its feature, else the slug.
-        home: folder for maps and records: the bank, or one of the user's choice.
+        home: folder for what is made of them, and records: the bank, or one of the user's choice.
         feature: full name of the bank's feature that the model made; else the slug.
         key: digest of what that feature depends on; None where there is none.
         manifest_file: SHA-256 of the bank's manifest; "" where there is no bank.
@@ -64,11 +64,11 @@ def open_images(
         weights, recipe, seed: as `models.resolve` takes them, each instead of the bank's or the catalogue's.
         root: folder of the images, where they have moved; see `engine.embed.restore`.
         allow_outside: accept paths and links that lead out of the root.
-        home: where to keep maps and records; needed with a manifest.
+        home: where to keep what is made of them, and records; needed with a manifest.
 
     Raises:
-        Refused: no bank or manifest there, no images where they should be, no place to keep maps, or weights
-            that are not the bank's.
+        Refused: no bank or manifest there, no images where they should be, no place to keep
+            what is made of them, or weights that are not the bank's.
     """
     where = place(path)
     local = files.local_path(where)

@@ -19,8 +19,9 @@ from engine.decode.pillow import render
 from engine.errors import BadImage, Refused
 from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
-from engine.evals.common.image_draw import choose, stream
+from engine.evals.common.image_draw import choose
 from engine.evals.common.image_inputs import Images, images_of_feature
+from engine.evals.common.image_interval import interval_of_images
 from engine.evals.reconstruction.lane import Protocol
 from engine.evals.reconstruction.options import STEPS, ReconstructionOptions
 from engine.evals.reconstruction.pictures import Similarity, encode, ending_for, file_name, reopened
@@ -35,8 +36,6 @@ from engine.evals.reconstruction.result import (
 )
 from engine.evals.reconstruction.runner import Diverged, Job, Outcome, Runner
 from engine.evals.reconstruction.store import Finished, Store
-from engine.kernels.intervals import Bootstrap, bootstrap_ratio
-from engine.kernels.intervals.cluster_robust import compact_groups
 from engine.models.forward.feature_map import FeatureMap
 from engine.recipes import Recipe
 from engine.runtime import Runtime, fix_flags
@@ -47,8 +46,6 @@ __all__ = ["Hooks", "Options", "Reconstruction", "Result", "evaluate", "measure"
 Options = ReconstructionOptions
 Result = ReconstructionResult
 
-#: Bootstrap samples of the intervals.
-RESAMPLES = 2000
 #: Counts up when a change of the arithmetic changes reconstructions.
 VERSION = 1
 #: The study's preprocessing, alike for every model: values of 0-1.
@@ -279,7 +276,10 @@ class _Job:
             self.estimate.to_dict() if self.estimate else None,
             time.perf_counter() - self.start,
         )
-        intervals = {name: self._interval(items, name) for name in ("lpips", "loss")}
+        intervals = {
+            name: interval_of_images(self.images.manifest, *means(items, name), self.options.seed)
+            for name in ("lpips", "loss")
+        }
         result = ReconstructionResult(tuple(items), setting, work, intervals, self._notes())
         return Run(result, tuple(self.rows), self.settings(), {**self.flags}, self.similarity.trunks)
 
@@ -290,13 +290,3 @@ class _Job:
         if self.options.steps != STEPS:
             notes.append(f"The study's command ran {STEPS:,} iterations, this run {self.options.steps:,}.")
         return tuple(notes)
-
-    def _interval(self, items: Sequence[Item], name: str) -> Bootstrap | None:
-        """Return the interval of a mean over patients, or images without any; None of fewer than two."""
-        rows, values = means(items, name)
-        groups = compact_groups(self.images.manifest.codes("group")[0])[rows] if rows else np.zeros(0)
-        if len(set(groups.tolist())) < 2:
-            return None
-        groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
-        numbers = stream("interval", self.options.seed, self.images.manifest.image_digest)
-        return bootstrap_ratio(values, np.ones(len(values)), groups, RESAMPLES, numbers)

@@ -20,6 +20,7 @@ from engine.evals.common.compute import Compute
 from engine.evals.common.features import Features
 from engine.evals.common.image_draw import choose, stream
 from engine.evals.common.image_inputs import Images, images_of_feature
+from engine.evals.common.image_interval import interval_of_images
 from engine.evals.saliency.errors import StrideError
 from engine.evals.saliency.estimate import Estimate, estimate
 from engine.evals.saliency.maps import MapFolder, OcclusionMap
@@ -28,8 +29,7 @@ from engine.evals.saliency.options import CPU_STRIDE, SaliencyOptions
 from engine.evals.saliency.progress import Hooks, Progress
 from engine.evals.saliency.result import Item, SaliencyMap, SaliencyResult, Setting
 from engine.evals.saliency.stride_error import stride_error
-from engine.kernels.intervals import Bootstrap, bootstrap_ratio
-from engine.kernels.intervals.cluster_robust import compact_groups
+from engine.kernels.intervals import Bootstrap
 from engine.kernels.occlusion import Squares, accumulate, attentive_diffusion
 from engine.recipes import Recipe
 from engine.runtime import Runtime, fix_flags
@@ -40,8 +40,6 @@ __all__ = ["Hooks", "Options", "Progress", "Result", "SaliencyMap", "evaluate", 
 Options = SaliencyOptions
 Result = SaliencyResult
 
-#: Bootstrap samples of the interval.
-RESAMPLES = 2000
 #: Seconds between two savings of a map that is not finished.
 SAVE_EVERY_S = 20.0
 #: What the study did, beyond the settings that `as-published` fixes.
@@ -318,15 +316,11 @@ class _Job:
         return tuple(notes)
 
     def _interval(self, items: tuple[Item, ...]) -> Bootstrap | None:
-        """Return the interval of the mean over patients, or images without any; None of fewer than two."""
         measured = [item for item in items if np.isfinite(item.diffusion)]
         values = np.array([item.diffusion for item in measured])
-        groups = compact_groups(self.images.manifest.codes("group")[0])[[item.row for item in measured]]
-        if len(set(groups.tolist())) < 2:
-            return None
-        groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
-        numbers = stream("interval", self.options.seed, self.images.manifest.image_digest)
-        return bootstrap_ratio(values, np.ones(len(values)), groups, RESAMPLES, numbers)
+        return interval_of_images(
+            self.images.manifest, [item.row for item in measured], values, self.options.seed
+        )
 
 
 def _render(source: ImageSource, row: int, recipe: Recipe, size: int) -> tuple[str, NDArray[np.uint8]]:
