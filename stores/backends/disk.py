@@ -113,17 +113,34 @@ def _read_descriptor(descriptor: int) -> bytes:
     return b"".join(pieces)
 
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
 def write_new(path: Path, data: bytes | memoryview) -> None:
     """Create `path`, which must not exist, and fsync its bytes. Interrupted, it leaves a torn file."""
     with faults(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        _fill(os.open(path, _NEW, 0o666), data)
+
+
+def create_new(path: Path, data: bytes | memoryview) -> bool:
+    """Create `path` as `write_new` does, and return True; return False where something is there."""
+    with faults(path):
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(path, _NEW, 0o666)
+        except FileExistsError:
+            return False
+        _fill(descriptor, data)
+        return True
+
+
+def _fill(descriptor: int, data: bytes | memoryview) -> None:
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def discard(path: Path) -> None:

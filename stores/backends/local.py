@@ -266,10 +266,7 @@ class LocalBackend(Backend[Path]):
 def _create_without_links(path: Path, data: bytes | memoryview) -> bool:
     # Some file systems have no hard links. O_EXCL keeps creation exclusive; what a crash tears here has no
     # marker (or is a marker that fails its own digest), so the next start removes it.
-    if os.path.lexists(path):
-        return False
-    disk.write_new(path, data)
-    return True
+    return disk.create_new(path, data)
 
 
 def _sync(path: Path, flags: int) -> None:
