@@ -298,6 +298,7 @@ finetune {{x}}.parquet --model {MODEL} --bank {{x}}.bank --label nothing --devic
 finetune {{x}}.parquet --model {MODEL} --bank new.bank --mode as-published --accumulate 2 --device cpu
 finetune {{root}}/labels.parquet --model {MODEL} --bank new.bank --device cpu
 finetune {{x}}.parquet --model {NET} --weights {{root}}/garbage.pth --bank new.bank --device cpu
+finetune {{x}}.parquet --model {MODEL} --model {NET} --weights {NET}={{root}}/garbage.pth --bank new.bank
 finetune {{x}}.parquet --model {MODEL} --bank {{root}}/grey.bank --device cpu
 finetune {{x}}.parquet --model {MODEL} --bank new.bank --device cpu -o {{x}}.bank
 reconstruct {BANK} --id nobody

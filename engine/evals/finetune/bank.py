@@ -12,6 +12,7 @@ from engine.evals.finetune.inputs import Inputs
 from engine.evals.finetune.options import FinetuneOptions
 from engine.evals.finetune.progress import Hooks
 from engine.models import ModelSpec, resolve
+from engine.models.forward.encoder import build_with_weights
 from engine.runtime import Runtime
 from stores.bank.layout import MANIFEST
 from stores.bank.records import keep
@@ -69,6 +70,8 @@ def finetune(
     ]
     for job in jobs[: len(jobs) // len(specs)]:  # the columns are the same for all models
         prepare(job, options, runtime)
+    for spec in specs[1:]:  # refused before the first model is trained
+        build_with_weights(spec)
     with recorded_together():
         return [_one(job, options, runtime, hooks or Hooks()) for job in jobs]
 

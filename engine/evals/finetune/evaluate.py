@@ -82,11 +82,12 @@ def finetune(inputs: Inputs, options: FinetuneOptions, runtime: Runtime, hooks: 
     """
     start = time.perf_counter()
     problem, loss = prepare(inputs, options, runtime)
+    network = build_network(inputs.spec, loss.outputs, options.seed)  # may be refused before a bank is made
     settings = _settings(inputs, problem, options, runtime)
     with device_faults(_MEMORY):
         flags: JsonObject = {**fix_flags(runtime)}
         folder = RunFolder(inputs.bank().path, settings)
-        job = _Job(inputs, problem, options, runtime, loss, folder, hooks or Hooks())
+        job = _Job(inputs, problem, options, runtime, loss, network, folder, hooks or Hooks())
         finished = job.finished()
         trained = time.perf_counter()
         result = job.test(finished)
@@ -121,6 +122,7 @@ class _Job:
     options: FinetuneOptions
     runtime: Runtime
     loss: Loss
+    network: FinetuneNetwork
     folder: RunFolder
     hooks: Hooks
 
@@ -131,10 +133,12 @@ class _Job:
             if self.hooks.on_note:
                 self.hooks.on_note(f"{self.inputs.title} was trained with these settings before")
             return there
-        session = Session(self.inputs, self.problem, self.options, self.runtime, self.folder, self.hooks)
+        session = Session(
+            self.inputs, self.problem, self.options, self.runtime, self.network, self.folder, self.hooks
+        )
         try:
             session.train()
-            finished = Finished.of(session.trainer.network, session.state)
+            finished = Finished.of(self.network, session.state)
         finally:
             session.close()
         finished.keep(self.folder, self._lineage(finished))
@@ -142,7 +146,7 @@ class _Job:
 
     def test(self, finished: Finished) -> FinetuneResult:
         """Test the finished weights."""
-        network = build_network(self.inputs.spec, self.loss.outputs, self.options.seed)
+        network = self.network
         finished.fill(network)
         network.to(self.runtime.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         examiner = Examiner(self.inputs.source, self.inputs.spec.recipe, self.runtime)

@@ -23,7 +23,7 @@ from engine.evals.finetune.examine import Examiner, nothing_decodable
 from engine.evals.finetune.inputs import Inputs
 from engine.evals.finetune.interruption import Interrupted, Interruption
 from engine.evals.finetune.losses import Loss
-from engine.evals.finetune.network import build_network, copied
+from engine.evals.finetune.network import FinetuneNetwork, copied
 from engine.evals.finetune.options import FinetuneOptions
 from engine.evals.finetune.order import Order
 from engine.evals.finetune.problem import Problem
@@ -47,6 +47,7 @@ class Session:
         inputs: images, model, bank.
         problem: what is learned, from which rows.
         options, runtime: as of the run.
+        network: with the weights that training starts from; it is trained in place.
         folder: for its checkpoints.
         hooks: called as it goes.
 
@@ -63,6 +64,7 @@ class Session:
         problem: Problem,
         options: FinetuneOptions,
         runtime: Runtime,
+        network: FinetuneNetwork,
         folder: RunFolder,
         hooks: Hooks,
     ) -> None:
@@ -72,7 +74,7 @@ class Session:
         loss = Loss.of(problem.codes, problem.classes, problem.parts.train, options.class_weight)
         self._loss = loss
         self.batch_size = options.batch_for(spec.architecture)
-        self.trainer = Trainer(build_network(spec, loss.outputs, options.seed), loss, options, runtime)
+        self.trainer = Trainer(network, loss, options, runtime)
         self._interruption = Interruption()
         self.examiner = Examiner(inputs.source, spec.recipe, runtime, between=self._between)
         self._train = {*problem.parts.train.tolist()}
