@@ -47,8 +47,8 @@ def proportion_coverage(studies: int, share: float, patients: int = 60, seed: in
     for _ in range(studies):
         units = np.repeat(np.arange(patients), random.integers(1, 6, patients))
         rates = random.beta(4 * share, 4 * (1 - share), patients)
-        found = proportion(random.random(len(units)) < rates[units], units)
-        covered += found.low <= share <= found.high
+        interval = proportion(random.random(len(units)) < rates[units], units)
+        covered += interval.low <= share <= interval.high
     return covered / studies
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.report.compare_text import HEADINGS, tested_on
-from engine.report.drawing import save_figure
+from engine.report.drawing import draw_figure
 from engine.report.json_parts import objects
 from engine.report.record_values import number
 from engine.report.tables import shortened
@@ -62,15 +62,7 @@ def comparison_figure(document: Mapping[str, Json], out: Path) -> Path:
     Raises:
         Refused: the folder is not writable.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure = draw_comparison(document)
-    save_figure(figure, out, "compare", dpi=150)
-    plt.close(figure)
-    return out
+    return draw_figure(lambda: draw_comparison(document), out, "compare", dpi=150)
 
 
 def draw_comparison(document: Mapping[str, Json]) -> Any:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,3 +82,27 @@ def save_figure(figure: Any, out: Path, command: str, dpi: int = 130) -> None:
         figure.savefig(buffer, dpi=dpi, format=kind, metadata=metadata[kind])
     with new_file(out) as file:
         file.write(buffer.getvalue())
+
+
+def draw_figure(draw: Callable[[], Any], out: Path, command: str, dpi: int = 130) -> Path:
+    """Draw a matplotlib figure without a display, write it, and forget it.
+
+    Args:
+        draw: returns the figure.
+        out, command, dpi: as for `save_figure`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        Refused, MachineFault: as `save_figure`, or as `draw`.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure = draw()
+    save_figure(figure, out, command, dpi)
+    plt.close(figure)
+    return out

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.report.drawing import save_figure
+from engine.report.drawing import draw_figure
 from engine.report.record_values import at, number, numbers, refuse_lacking, text
 from stores.bank.records import RunRecord
 from stores.manifest.uri_policy import plain
@@ -119,15 +119,7 @@ def invariance_figure(records: Sequence[RunRecord], out: Path) -> Path:
     Raises:
         Refused: a record lacks what is drawn, or the folder is not writable.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure = draw_invariances(records)
-    save_figure(figure, out, "invariance", dpi=110)
-    plt.close(figure)
-    return out
+    return draw_figure(lambda: draw_invariances(records), out, "invariance", dpi=110)
 
 
 def draw_invariances(records: Sequence[RunRecord]) -> Any:

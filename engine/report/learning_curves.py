@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.errors import Refused
 from engine.evals.finetune.curve import Curve
 from engine.report.console import clipped
-from engine.report.drawing import save_figure
+from engine.report.drawing import draw_figure
 from engine.report.json_parts import members
 from engine.report.record_values import at, number, refuse_lacking, text
 from stores.bank.records import RunRecord
@@ -117,14 +117,7 @@ def learning_curves_figure(records: Sequence[RunRecord], out: Path) -> Path:
     Raises:
         Refused: a record lacks what is drawn, or the folder is not writable. MachineFault: the disk is full.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure = draw_learning_curves(records)
-    save_figure(figure, out, "finetune", dpi=130)
-    plt.close(figure)
+    draw_figure(lambda: draw_learning_curves(records), out, "finetune", dpi=130)
     if len(records) == 1:
         write_curve(records[0], table_beside(out))
     return out

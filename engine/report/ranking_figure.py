@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from engine.report.compare_text import HEADINGS, tested_on
-from engine.report.drawing import save_figure
+from engine.report.drawing import draw_figure
 from engine.report.json_parts import members, objects
 from engine.report.marks import LEGEND, MARK
 from engine.report.probe_plots.style import COLOURS, GREY, GRID, literal, tidy
@@ -60,15 +60,7 @@ def ranking_figure(document: Mapping[str, Json], out: Path) -> Path:
     Raises:
         Refused: the folder is not writable.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure = draw_ranking(document)
-    save_figure(figure, out, "compare", dpi=150)
-    plt.close(figure)
-    return out
+    return draw_figure(lambda: draw_ranking(document), out, "compare", dpi=150)
 
 
 def draw_ranking(document: Mapping[str, Json]) -> Any:

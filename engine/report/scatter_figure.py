@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.report.console import clipped, write
-from engine.report.drawing import save_figure
+from engine.report.drawing import draw_figure
 from engine.report.probe_plots.style import COLOURS, GREY, literal, tidy
 from engine.report.record_values import number, numbers, text
 from stores.json_types import Json
@@ -36,15 +36,7 @@ def scatter_figure(
     Raises:
         Refused: the folder is not writable.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure = draw_scatter(coordinates, cells, report)
-    save_figure(figure, out, "bank scatter", dpi=150)
-    plt.close(figure)
-    return out
+    return draw_figure(lambda: draw_scatter(coordinates, cells, report), out, "bank scatter", dpi=150)
 
 
 def draw_scatter(coordinates: NDArray[np.float64], cells: Sequence[str], report: Mapping[str, Json]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from engine.evals.common.image_draw import Draw
 from engine.evals.common.image_inputs import Images
 from engine.evals.common.record import Outcome, Part, Used, record_about
 from engine.runtime import Runtime
@@ -14,15 +15,10 @@ from stores.json_types import Json, JsonObject
 from stores.parquet import Texts
 
 
-class DrawOptions(Protocol):
+class DrawOptions(Draw, Protocol):
     """Options of an evaluation of some images, a frozen dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def ids(self) -> tuple[str, ...]: ...
-    @property
-    def seed(self) -> int: ...
 
 
 def keep_image_record(

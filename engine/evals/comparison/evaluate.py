@@ -132,12 +132,12 @@ def _objects(value: Json) -> list[JsonObject]:
 
 def _task(chosen: Chosen) -> str:
     """Say what a record is about."""
-    asked = chosen.record.asked
+    request = chosen.record.asked
     if chosen.record.kind == "fewshot":
-        return f"{asked.get('n_way')}-way {asked.get('n_shot')}-shot"
+        return f"{request.get('n_way')}-way {request.get('n_shot')}-shot"
     if chosen.record.kind == "knn":
         return f"k = {chosen.record.metrics.get('k')}"
-    return str(asked.get("label", ""))
+    return str(request.get("label", ""))
 
 
 #: Settings that may differ between records without a word.

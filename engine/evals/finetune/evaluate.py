@@ -163,7 +163,7 @@ class _Job:
             scores = self.problem.of_task(number, probabilities[places])
             tested.append(Tested.of(self.problem, of_rows, scores, self.options))
         failures = self._failures(finished, {row: bad.code for row, bad in outputs.failures.items()})
-        training = self._training(finished, network)
+        training = self._training(finished)
         return FinetuneResult(
             self.problem, tuple(tested), training, self.options, failures, self._notes(training)
         )
@@ -179,7 +179,7 @@ class _Job:
             of_part["val" if row in val else "train"][code] += 1
         return {part: dict(sorted(codes.items())) for part, codes in of_part.items()}
 
-    def _training(self, finished: Finished, network: FinetuneNetwork) -> Training:
+    def _training(self, finished: Finished) -> Training:
         state, options = finished.state, self.options
         points = state.curve.points
         tested = state.stopping.best_step if options.restores_best else points[-1].step
@@ -194,7 +194,7 @@ class _Job:
             curve=state.curve,
             stopped=state.step < options.steps,
             batch_size=batch,
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            parameters=sum(parameter.numel() for parameter in self.network.parameters()),
             seconds=state.seconds,
             run=self.folder.digest,
             weights=f"{self.folder.relative}/{Finished.WEIGHTS}",

@@ -83,21 +83,21 @@ class Examiner:
         training = network.training
         network.eval()
         logits: list[torch.Tensor] = []
-        kept: list[int] = []
+        decoded: list[int] = []
         failures: dict[int, BadImage] = {}
         try:
             for batch in self._rendered(rows, part):
                 self._between()
                 good = [slot for slot in range(len(batch.rows)) if slot not in batch.failures]
                 failures |= {batch.rows[slot]: failure for slot, failure in batch.failures.items()}
-                kept += [batch.rows[slot] for slot in good]
+                decoded += [batch.rows[slot] for slot in good]
                 with autocast(self._runtime):
                     logits.append(network(batch.pixels).float().cpu()[good])
         finally:
             network.train(training)
-        if not kept:
+        if not decoded:
             raise nothing_decodable(part, failures)
-        return Outputs(np.array(kept, np.intp), torch.cat(logits), failures)
+        return Outputs(np.array(decoded, np.intp), torch.cat(logits), failures)
 
     def _rendered(self, rows: NDArray[np.intp], part: str) -> Iterator[DecodedBatch]:
         if part in self._held:

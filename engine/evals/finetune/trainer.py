@@ -122,11 +122,6 @@ class Trainer:
         return dict(self._scaler.state_dict())
 
     @property
-    def parameters(self) -> int:
-        """Number of trained numbers."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
-
-    @property
     def bytes(self) -> int:
         """Bytes of all weights and statistics of the network."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.network.state_dict().values())

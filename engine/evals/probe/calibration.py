@@ -101,9 +101,9 @@ class Calibration:
         rows = np.isin(truth, known)  # others have probability 0, whatever the temperature
         with np.errstate(divide="ignore"):
             logits = np.log(probabilities[rows][:, known])
-        found = temperature(logits, np.searchsorted(known, truth[rows]))
-        sides = [(Scores.of(*part), _after(*part, found.value)) for part in (val, test, train_fit)]
-        return cls(found.value, found.reason, int(rows.sum()), *sides)
+        fitted = temperature(logits, np.searchsorted(known, truth[rows]))
+        sides = [(Scores.of(*part), _after(*part, fitted.value)) for part in (val, test, train_fit)]
+        return cls(fitted.value, fitted.reason, int(rows.sum()), *sides)
 
     @property
     def note(self) -> str:

@@ -1,16 +1,14 @@
 """Inversion of feature maps by several networks that advance together: the arithmetic of a step."""
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from engine.evals.reconstruction.generator import Architecture, Generator, draw_noise
-from engine.runtime import Runtime
+from engine.runtime import Runtime, mixed_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +78,7 @@ class Lane:
         self._adam = torch.optim.Adam(self._parameters, lr=protocol.lr, fused=True)
         self._losses = torch.full((protocol.updates, len(seeds)), torch.nan, device=device)
         self.step, self.stopped, self.checked = 0, dict[int, int](), 0
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), mixed_precision(self._runtime):
             images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)
             self._target = encode(images.contiguous()).float()
 
@@ -89,13 +87,9 @@ class Lane:
         """N."""
         return len(self._noise)
 
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        reduced = self._runtime.precision == "bf16"
-        return torch.autocast(self._runtime.torch_device.type, dtype=torch.bfloat16, enabled=reduced)
-
     def loss(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the loss of each network, float32 [N], and its image [N, 3, S, S]."""
-        with self._precision():
+        with mixed_precision(self._runtime):
             images = self._generator(self._noise)[:, :, : self.side, : self.side]
             features = self._encode(images)
         return (features.float() - self._target).square().flatten(1).mean(1), images
