@@ -140,5 +140,5 @@ class Metric(StrEnum):
 
     @property
     def field(self) -> str:
-        """What records call it."""
+        """Name in records."""
         return "mean_per_class_accuracy" if self is Metric.mean_per_class else self.name

@@ -62,7 +62,7 @@ class DecodedBatch:
 
 
 class Closable(Protocol):
-    """What holds threads or device memory until it is closed, at the end of a `with` block for instance."""
+    """Holder of threads or device memory until it is closed, for instance at the end of a `with` block."""
 
     def close(self) -> None:
         """Release threads and device memory; may be called twice."""

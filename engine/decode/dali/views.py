@@ -1,4 +1,4 @@
-"""How a row's pixels come from its image: what DALI is given, what the reference renderer does instead."""
+"""Views of a row's image: its input to DALI, and the reference renderer's output instead."""
 
 from dataclasses import dataclass
 from typing import Protocol

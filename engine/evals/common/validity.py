@@ -18,7 +18,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Code:
-    """What a code stands for.
+    """Meaning of a code.
 
     Attributes:
         severity: the usual one. `error`: the numbers are no evidence; `warning`: they may mislead; `note`:

@@ -1,4 +1,4 @@
-"""What the models answered on the same images, read from the predictions beside their records."""
+"""Answers of the models on the same images, read from the predictions beside their records."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,7 +121,7 @@ class Panel:
 
     @property
     def unit(self) -> str:
-        """What was resampled: patients or images."""
+        """Units of the resamples: patients or images."""
         return "patients" if self.patients else "images"
 
     def column(self, model: int, name: str) -> Any:
