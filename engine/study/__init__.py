@@ -1,0 +1,1 @@
+"""Studies: one file says what is embedded and evaluated; a run makes what is missing."""
