@@ -8,54 +8,78 @@ from engine.evals.comparison.choose import Choice, Chosen, question_of
 from engine.evals.comparison.evaluate import compare_records
 from engine.evals.comparison.options import METRICS, Options
 from engine.runtime import usable_cores
-from engine.study.ledger import Ledger
+from engine.study.ledger import Ledger, of_cell
 from engine.study.study import Cell
 from engine.versions import versions
 from stores.backends.location import Place
 from stores.bank.reader import Bank
 from stores.bank.record_index import RecordEntry, text_of
 from stores.bank.records import RunRecord
-from stores.errors import EmbankError, Refused
+from stores.errors import EmbankError, MachineFault, Refused
 from stores.json_types import Json, JsonObject
 
 KIND = "compare"
 
 
-def compare_cells(
-    ledger: Ledger, cell: Cell, compared: Sequence[Cell], threads: int | None
-) -> list[RunRecord]:
-    """Compare the models of cells that are done: one record for each label that they have records of.
+def compared_cells(cell: Cell, cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Return the cells whose models a comparison compares, in the order of the study."""
+    models, kind = cell.options.get("models"), cell.options.get("evaluation")
+    return tuple(
+        one
+        for one in cells
+        if (one.dataset, one.evaluation, one.mode, one.seed)
+        == (cell.dataset, cell.evaluation, cell.mode, cell.seed)
+        and one.kind == kind
+        and (not isinstance(models, list) or one.model in models)
+        and ("label" not in cell.options or one.options.get("label") == cell.options["label"])
+    )
+
+
+def compare_cell(ledger: Ledger | None, cell: Cell, cells: Sequence[Cell], threads: int | None) -> RunRecord:
+    """Compare the models of cells that are done, on the images that all of them have.
 
     Args:
-        ledger: of the bank.
+        ledger: of the bank; None where there is none.
         cell: the comparison.
-        compared: cells of its evaluation, one a model.
+        cells: `compared_cells`.
         threads: of the CPU; None takes all usable cores.
 
     Raises:
         Refused: fewer than two models are done, or what `engine.evals.comparison` refuses.
         BankError: damage.
     """
-    done = [(one, ledger.records(one)) for one in compared]
-    by_label: dict[str, list[RecordEntry]] = {}
-    for one, entries in done:
-        for entry in entries:
-            by_label.setdefault(_label(entry), []).append(replace(entry, model=one.model))
-    if not any(len(entries) > 1 for entries in by_label.values()):
-        count = sum(bool(entries) for _, entries in done)
+    done = [(one.model, ledger.record(one) if ledger else None) for one in cells]
+    entries = [replace(entry, model=model) for model, entry in done if entry is not None]
+    if ledger is None or len(entries) < 2:
         raise Refused(
-            f"{count} of {len(compared)} models have a result of {cell.evaluation}",
+            f"{len(entries)} of {len(cells)} models have a result of {cell.evaluation}",
             "A comparison needs two",
             "see why the others have none (`embank study status`), and run the study again",
         )
+    metric = text_of(cell.options.get("metric")) or None
+    options = Options(metric=metric, common=True, threads=threads or usable_cores())
     settings: JsonObject = {"evaluation": cell.evaluation, "mode": cell.mode, "seed": cell.seed}
-    options = Options(metric=text_of(cell.options.get("metric")) or None, threads=threads or usable_cores())
-    basis: JsonObject = {"records": {**ledger.basis(compared)}}
-    return [
-        _record(ledger.bank, entries, options, settings, basis)
-        for entries in by_label.values()
-        if len(entries) > 1
-    ]
+    own = _record(ledger.bank, entries, options, settings, {"records": {**ledger.basis(cells)}})
+    return of_cell(own, cell)
+
+
+def compared(
+    ledger: Ledger | None, cell: Cell, cells: Sequence[Cell], threads: int | None
+) -> RunRecord | EmbankError:
+    """Compare as `compare_cell` does, and return what is wrong instead of raising it.
+
+    Args:
+        ledger: None where there is no bank, and so no result.
+
+    Raises:
+        MachineFault: the storage failed.
+    """
+    try:
+        return compare_cell(ledger, cell, cells, threads)
+    except MachineFault:
+        raise
+    except EmbankError as error:
+        return error
 
 
 def comparison_records(bank: Place | str, entries: Sequence[RecordEntry]) -> list[RecordEntry]:

@@ -1,9 +1,8 @@
 """What a bank's records say of a study's cells: which are done, and by which records.
 
-A record of a cell carries `used.cell`, the cell's digest, and `used.cell_part`, e.g. `1/3`: some evaluations
-keep several records (one a transform, one a label). A cell is done if all parts are there and were made from
-the feature and the manifest that the bank has today. There is no other ledger: a run that is killed leaves a
-cell done or missing.
+A record of a cell carries `used.cell`, the cell's digest. The cell is done if such a record is there that was
+made from the feature and the manifest that the bank has today. There is no other ledger: a run that is killed
+leaves a cell done or missing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,32 +60,22 @@ class Ledger:
             own.setdefault(text_of(_used(entry).get("cell")), []).append(entry)
         return {digest: tuple(entries) for digest, entries in own.items()}
 
-    def parts(self, cell: Cell) -> dict[int, RecordEntry]:
-        """Return the records of a cell that are valid today by their number, the newest of each."""
-        valid = (entry for entry in self._of_cells.get(cell.digest, ()) if self._holds(entry, cell))
-        return {part_of(_used(entry))[0]: entry for entry in valid}
-
-    def records(self, cell: Cell, compared: Sequence[Cell] = ()) -> tuple[RecordEntry, ...]:
-        """Return the records of a cell in order; none unless it is done.
+    def record(self, cell: Cell, compared: Sequence[Cell] = ()) -> RecordEntry | None:
+        """Return the newest record of a cell that is valid today; None unless the cell is done.
 
         Args:
             compared: of a comparison, the cells whose records it compares; it is done only if it is of the
                 very records that they have today.
         """
-        parts = self.parts(cell)
-        if not parts:
-            return ()
-        count = max(part_of(_used(entry))[1] for entry in parts.values())
-        if set(parts) != set(range(1, count + 1)):
-            return ()
-        if compared and any(_used(entry).get("records") != self.basis(compared) for entry in parts.values()):
-            return ()
-        return tuple(parts[number] for number in sorted(parts))
+        valid = [entry for entry in self._of_cells.get(cell.digest, ()) if self._holds(entry, cell)]
+        if not valid or (compared and _used(valid[-1]).get("records") != self.basis(compared)):
+            return None
+        return valid[-1]
 
     def basis(self, cells: Iterable[Cell]) -> dict[str, Json]:
-        """Return model -> names of its records, of the cells that are done: what a comparison is of."""
-        own = ((cell.model, self.records(cell)) for cell in cells)
-        return {model: [entry.name for entry in entries] for model, entries in own if entries}
+        """Return model -> file of its record, of the cells that are done: what a comparison is of."""
+        own = ((cell.model, self.record(cell)) for cell in cells)
+        return {model: entry.name for model, entry in own if entry is not None}
 
     def _holds(self, entry: RecordEntry, cell: Cell) -> bool:
         """Return whether a record was made from the manifest and the feature that the bank has today."""
@@ -96,15 +85,9 @@ class Ledger:
         return not cell.model or used.get("key") == self.features.get(cell.model)
 
 
-def part_of(used: Mapping[str, Json]) -> tuple[int, int]:
-    """Return the number of a record among those of its cell, from 1, and how many these are."""
-    number, _, count = text_of(used.get("cell_part")).partition("/")
-    return (int(number), int(count)) if number.isdecimal() and count.isdecimal() else (1, 1)
-
-
-def of_cell(record: RunRecord, cell: Cell, number: int, count: int) -> RunRecord:
-    """Return a record that says what cell it is of, and which part of its records it is."""
-    return replace(record, used={**record.used, "cell": cell.digest, "cell_part": f"{number}/{count}"})
+def of_cell(record: RunRecord, cell: Cell) -> RunRecord:
+    """Return a record that says what cell it is of."""
+    return replace(record, used={**record.used, "cell": cell.digest})
 
 
 def _used(entry: RecordEntry) -> Mapping[str, Json]:

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.study.folder import LOCK
 from stores.backends import locks
 from stores.backends.base import Lock
 from stores.backends.location import place
 from stores.errors import Refused
 
-LOCK = "lock"
 #: Tries, and seconds between them: a look at the lock (`is_running`) holds it for an instant.
 _TRIES, _PAUSE_S = 3, 0.05
 
