@@ -101,7 +101,7 @@ def test_every_option_of_every_kind_reaches_the_command(study: Any, tmp_path: Pa
             assert name == "compare" and plain(values["model"]) == cell.options["models"]
             continue
         if cell.kind == "finetune":
-            assert values["manifest"] == tmp_path / "a bank" / "manifest.parquet"
+            assert Path(values["manifest"]) == tmp_path / "a bank" / "manifest.parquet"
         else:
             assert values.get("bank", values.get("source")) == str(tmp_path / "a bank")
             assert plain(values["model"]) in (cell.model, [cell.model])
