@@ -12,9 +12,9 @@ from stores.bank.records import RunRecord
 from stores.json_types import Json
 
 #: Kinds in the order of the page.
-KINDS = ("probe", "knn", "fewshot", "finetune", "invariance", "multiview", "saliency", "reconstruct")
+KINDS = ("probe", "fewshot", "knn", "finetune", "invariance", "multiview", "saliency", "reconstruct")
 #: Kinds that say how well a model tells classes apart.
-CLASSIFYING = ("probe", "knn", "fewshot", "finetune")
+CLASSIFYING = ("probe", "fewshot", "knn", "finetune")
 #: Settings of the machine, which answer no question.
 _MACHINE = ("model", "mode", "device", "threads", "backend", "scheduler", "workers", "batch_size", "decoder")
 #: Settings whose value says enough without their name.

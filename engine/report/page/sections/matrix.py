@@ -93,21 +93,17 @@ def _places(results: Sequence[Result], key: tuple[str, str], dataset: str) -> li
     for one in results:
         if (one.kind, one.protocol) == key:
             by_mode.setdefault(one.mode, {})[one.model] = one
-    places = []
-    for mode, own in by_mode.items():
-        word = next((one.number.word for one in own.values() if one.number), "")
-        subject = dataset or key[1]
-        if len(by_mode) > 1:
-            group, title = (
-                (subject, _MODES.get(mode, mode))
-                if dataset
-                else (f"{subject}, {word}", _MODES.get(mode, mode))
-            )
-        else:
-            published = "" if mode == "default" else f", {_MODES.get(mode, mode)}"
-            group, title = "", (subject if dataset else f"{subject}, {word}") + published
-        places.append(_Place(group, title, word, own))
-    return places
+    return [_place(mode, own, key[1], dataset, len(by_mode) > 1) for mode, own in by_mode.items()]
+
+
+def _place(mode: str, own: Mapping[str, Result], protocol: str, dataset: str, both: bool) -> _Place:
+    word = next((one.number.word for one in own.values() if one.number), "")
+    published = f", {_MODES.get(mode, mode)}" if mode != "default" else ""
+    if not dataset:
+        return _Place(protocol, f"{word}{published}", "", own)
+    if both:
+        return _Place(dataset, _MODES.get(mode, mode), word, own)
+    return _Place("", f"{dataset}{published}", word, own)
 
 
 def _table(

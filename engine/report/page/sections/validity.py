@@ -67,12 +67,10 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     blocks: list[Block] = [Paragraph(_summary(results, issues))]
     blocks += _unchecked(results)
     blocks += _gaps(page)
-    for severity in ("error", "warning"):
-        codes = dict.fromkeys(issue.code for issue in issues if issue.severity == severity)
-        blocks += [
-            _box([i for i in issues if (i.code, i.severity) == (code, severity)], len(results))
-            for code in codes
-        ]
+    if problems := _problems(results, issues):
+        blocks.append(problems)
+    if issues:
+        blocks.append(_codes(results, issues))
     if issues:
         blocks.append(Details("issues", f"All {len(issues):,} issues, by result", (_table(issues),)))
     return (Section("validity", "Is it valid?", tuple(blocks)),)
@@ -119,25 +117,55 @@ def _gaps(page: PageInput) -> list[Block]:
     return blocks
 
 
-def _box(issues: Sequence[Issue], count: int) -> Paragraph:
-    first = issues[0]
-    results = list({id(issue.result): issue.result for issue in issues}.values())
-    sentences = list(dict.fromkeys(issue.sentence for issue in issues))
-    example = (
-        sentences[0]
-        if len(sentences) == 1
-        else f"For instance, {results[0].model}, {results[0].protocol}: {sentences[0]}"
-    )
-    text = (
-        f"{first.title}, in {len(results):,} of {count:,} results ({_places(results)}). {example}. "
-        f"What should hold: {_lower(first.rule)}. What to do: {first.remedy}."
-    )
-    return Paragraph(text, _TONES[first.severity])
+def _problems(results: Sequence[Result], issues: Sequence[Issue]) -> Paragraph | None:
+    """Return the box that says which results are no evidence."""
+    grave = [issue for issue in issues if issue.severity == "error"]
+    if not grave:
+        return None
+    concerned = {id(issue.result) for issue in grave}
+    codes = _by_code(grave)
+    words = [f"{own[0].title.lower()} ({_places(_results(own))})" for own in codes.values()]
+    text = f"{len(concerned):,} of {len(results):,} results are no evidence: {'; '.join(words)}."
+    return Paragraph(text, "error")
 
 
-def _lower(sentence: str) -> str:
-    """Return a sentence as it goes on after a colon; abbreviations stay."""
-    return sentence if sentence[1:2].isupper() else sentence[:1].lower() + sentence[1:]
+def _by_code(issues: Sequence[Issue]) -> dict[tuple[str, str], list[Issue]]:
+    codes: dict[tuple[str, str], list[Issue]] = {}
+    for issue in issues:
+        codes.setdefault((issue.severity, issue.code), []).append(issue)
+    return codes
+
+
+def _results(issues: Sequence[Issue]) -> list[Result]:
+    return list({id(issue.result): issue.result for issue in issues}.values())
+
+
+def _codes(results: Sequence[Result], issues: Sequence[Issue]) -> DataTable:
+    """Return a row for each code: how often, where, what should hold and what to do."""
+    columns = (
+        Column("issue"),
+        Column("severity"),
+        Column("results", numeric=True, hint="How many have it"),
+        Column("where"),
+        Column("what should hold"),
+        Column("what to do"),
+    )
+    rows = []
+    for (severity, _), own in _by_code(issues).items():
+        concerned = _results(own)
+        first = own[0]
+        rows.append(
+            (
+                Value(first.title, reason=f"For instance, {concerned[0].model}: {first.sentence}"),
+                Value(_PLURALS[severity], tone=_TONES[severity]),
+                Value(f"{len(concerned):,}", float(len(concerned))),
+                Value(_places(concerned)),
+                Value(first.rule),
+                Value(first.remedy),
+            )
+        )
+    caption = f"Issues of {len(results):,} results, the gravest first."
+    return DataTable("table-issues", caption, columns, tuple(rows))
 
 
 def _places(results: Sequence[Result]) -> str:
