@@ -1,8 +1,8 @@
 """Our own numbers by the paper's names of metrics: from the records of a bank or of a study's folder.
 
-Percent where the metric ends in `_pct`. `ci95` is the half width of the record's 95 % interval, half its length
-where it is not symmetric; `low` and `high` are its ends. Data sets are called as the bank's file, or as the
-study calls them; models by the catalogue's slug.
+Percent where the metric ends in `_pct`. `ci95` is the half width of the record's 95 % interval, half its
+length where it is not symmetric; `low` and `high` are its ends. Data sets are called as the bank's file, or
+as the study calls them; models by the catalogue's slug.
 """
 
 import math
