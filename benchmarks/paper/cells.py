@@ -27,8 +27,8 @@ RULE = (
     "Ours and theirs count as equal within their intervals (yes) if they differ by at most the root of the "
     "sum of the squared half widths of both 95 % intervals, since the variances of independent estimates "
     "add up (Altman, Bland, BMJ 326 (2003) 219, doi:10.1136/bmj.326.7382.219); where only one has an "
-    "interval, if they differ by at most its half width; where none has, it is unknown. The paper's intervals are over "
-    "episodes: they do not cover other images, splits or seeds."
+    "interval, if they differ by at most its half width; where none has, it is unknown. The paper's "
+    "intervals are over episodes: they do not cover other images, splits or seeds."
 )
 _HINT = "ours - theirs, with the root of the sum of the squared half widths"
 _TONES: Mapping[str, Tone] = {"no": "warning", "yes": "good"}
