@@ -19,7 +19,7 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     Raises:
         MachineFault: I/O error.
     """
-    ours = ours_of((source.name, source.bank, source.entries) for source in page.sources)
+    ours = ours_of(page.sources)
     context = Context.of(page, ours)
     blocks: list[Block] = [Paragraph(summary(context))]
     absent = [name for name in FACTS if not context.has(name)]

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from benchmarks.paper.effects import effect
-from benchmarks.paper.ours import best_variants, dataset_of, ours_of, values_of, with_best_variants
+from benchmarks.paper.ours import best_variants, ours_of, values_of, with_best_variants
+from benchmarks.paper.sources import dataset_of
 from benchmarks.paper.values import Value, Values
 from engine.errors import Refused
+from engine.report.page.inputs import Source
 from stores.backends.location import place
 from stores.bank.predictions import read_predictions
 from stores.bank.record_index import RecordEntry
@@ -107,7 +109,12 @@ def test_a_study_without_banks_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "name, dataset",
-    [("chexpert.bank", "chexpert"), ("chexpert.as-published.bank", "chexpert"), ("chestx", "chestx")],
+    [
+        ("chexpert.bank", "chexpert"),
+        ("chexpert.as-published.bank", "chexpert"),
+        ("bach.as-published-few-shot.bank", "bach"),
+        ("chestx", "chestx"),
+    ],
 )
 def test_banks_are_named_after_data_sets(name, dataset):
     assert dataset_of(name) == dataset
@@ -122,7 +129,7 @@ def made(kind: str, asked: dict, metrics: dict, model: str = "byol", number: int
 
 
 def ours(*entries: RecordEntry, dataset: str = "bach"):
-    return ours_of([(dataset, place("/nowhere/x.bank"), entries)])
+    return ours_of([Source(dataset, place("/nowhere/x.bank"), entries)])
 
 
 def test_every_kind_has_the_papers_metric():
