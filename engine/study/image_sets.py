@@ -13,6 +13,8 @@ from engine.recipes import Recipe
 from engine.study.kinds import KINDS_BY_NAME
 from engine.study.study import Cell, DataSet, Study
 
+#: Folders below a study's own that a run writes manifests, images and banks to.
+MADE = ("datasets", "images", "banks")
 #: Sets that the study's few-shot code resized to 257 x 257 without regard to shape, bilinearly: 224 x 1.15.
 _STRETCHED = ("bach", "cifar10", "ichallenge-amd", "ichallenge-pm", "montgomery", "shenzhen")
 _STRETCHED_SIDE = 257 / 224

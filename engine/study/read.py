@@ -9,6 +9,7 @@ from engine.errors import Refused
 from engine.study import schema
 from engine.study.cells import options_for
 from engine.study.document import read_document
+from engine.study.image_sets import MADE
 from engine.study.read_datasets import read_dataset, strata_of
 from engine.study.read_evaluations import Defaults, check_options, read_evaluation
 from engine.study.read_models import read_models
@@ -60,7 +61,7 @@ def read_study(path: Path, root: Path | None = None) -> Study:
         evaluations=_evaluations(values, datasets, models),
         embed=_embed(values["embed"]) if "embed" in values else {},
     )
-    _refuse_own_banks(study, values["datasets"])
+    _refuse_own_files(study, values["datasets"])
     _refuse_bad_overrides(study, values["datasets"])
     return study
 
@@ -110,17 +111,20 @@ def _embed(value: Value) -> dict[str, Json]:
     return embed
 
 
-def _refuse_own_banks(study: Study, value: Value) -> None:
-    """Refuse a data set whose bank or manifest is one that the study would make: it would wait for itself."""
+def _refuse_own_files(study: Study, value: Value) -> None:
+    """Refuse a data set that is read from what the study makes of it: it would wait for itself."""
     home = study.root / study.name
-    for name, entry in _named(value).items():
-        data = next(data for data in study.datasets if data.name == name)
+    entries = _named(value)
+    for data in study.datasets:
         for key, path in (("bank", data.bank), ("manifest", data.manifest), ("folder", data.folder)):
-            if path is not None and path.is_relative_to(home):
-                member = entry.members().get(key, entry)
-                raise member.refused(
-                    f"{home} is where the study itself writes, so {name} would be made from itself",
-                    "name what was there before the study, or give the study another name",
+            if path is not None and any(path.is_relative_to(home / made) for made in MADE):
+                raise (
+                    entries[data.name]
+                    .members()[key]
+                    .refused(
+                        f"{home} is where the study itself writes, so {data.name} would be made from itself",
+                        "name what was there before the study, or give the study another name",
+                    )
                 )
 
 
