@@ -57,7 +57,7 @@ def compare_cell(ledger: Ledger | None, cell: Cell, cells: Sequence[Cell], threa
             "see why the others have none (`embank study status`), and run the study again",
         )
     metric = text_of(cell.options.get("metric")) or None
-    options = Options(metric=metric, common=True, threads=threads or usable_cores())
+    options = Options(metric=metric, common=True, seed=cell.seed, threads=threads or usable_cores())
     settings: JsonObject = {"evaluation": cell.evaluation, "mode": cell.mode, "seed": cell.seed}
     own = _record(ledger.bank, entries, options, settings, {"records": {**ledger.basis(cells)}})
     return of_cell(own, cell)

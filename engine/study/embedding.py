@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.executors import SERIAL, Executor
 from engine.study.evaluating import Machine
+from engine.study.image_sets import ImageSet
 from engine.study.study import Model
 from stores.errors import EmbankError, MachineFault, Refused
 from stores.json_types import Json
@@ -36,10 +37,13 @@ class Embedding:
     executor: Executor = SERIAL
     on_progress: "Callable[[PassProgress], None] | None" = None
 
-    def embed(self, manifest: Manifest, models: Sequence[Model], bank: Path) -> dict[str, EmbankError]:
+    def embed(
+        self, images: ImageSet, manifest: Manifest, models: Sequence[Model], bank: Path
+    ) -> dict[str, EmbankError]:
         """Embed a manifest with models; what the bank has already is not computed again.
 
         Args:
+            images: that the manifest is of.
             models: their names become those of the features.
             bank: made if absent.
 
@@ -53,7 +57,7 @@ class Embedding:
         specs: dict[Model, ModelSpec] = {}
         for model in models:
             try:
-                specs[model] = self.spec(model)
+                specs[model] = self.spec(model, images)
             except MachineFault:
                 raise
             except EmbankError as error:
@@ -62,7 +66,7 @@ class Embedding:
             errors |= self._together(manifest, specs, bank)
         return errors
 
-    def spec(self, model: Model) -> "ModelSpec":
+    def spec(self, model: Model, images: ImageSet) -> "ModelSpec":
         """Resolve a model with its weights and preprocessing. Raises Refused: no such model or weights."""
         from engine.models import resolve
         from engine.recipes import load_recipe
@@ -71,7 +75,7 @@ class Embedding:
         seed: Any = self.settings.get("seed", 0)
         spec = resolve(model.slug, weights=model.weights, recipe=recipe, seed=seed)
         side: Any = self.settings.get("side")
-        return spec if side is None else replace(spec, recipe=spec.recipe.at(side))
+        return replace(spec, recipe=images.recipe(spec.recipe, side))
 
     def _together(
         self, manifest: Manifest, specs: "Mapping[Model, ModelSpec]", bank: Path

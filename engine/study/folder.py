@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from engine.study.study import DataSet, Study
+from engine.study.study import Study
 from stores.errors import Refused
 from stores.manifest.atomic_file import atomic_file
 from stores.outputs import check_folder, make_folder
@@ -101,32 +101,6 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def manifest_of(directory: Path, dataset: DataSet, mode: str) -> Path:
-    """Return the path of a data set's manifest, as the study makes it."""
-    return directory / "datasets" / f"{dataset.name}{_mark(dataset, mode)}.parquet"
-
-
-def images_of(directory: Path, dataset: DataSet) -> Path:
-    """Return the folder of the images of a data set that embank writes itself."""
-    return directory / "images" / dataset.name
-
-
-def bank_of(directory: Path, dataset: DataSet, mode: str) -> Path:
-    """Return the bank of a data set's cells of a mode."""
-    if dataset.bank is not None:
-        return dataset.bank
-    return directory / "banks" / f"{dataset.name}{_mark(dataset, mode)}.bank"
-
-
 def make(folder: Path) -> None:
     """Make a folder of the study. Raises Refused, MachineFault."""
     make_folder(folder)
-
-
-def _mark(dataset: DataSet, mode: str) -> str:
-    """Return what tells the files of a mode apart where the mode changes the data set's manifest."""
-    if mode == "default" or dataset.builtin is None:
-        return ""
-    from engine import datasets
-
-    return f".{mode}" if mode in datasets.load(dataset.builtin).facts.modes else ""

@@ -4,11 +4,9 @@ A run may be stopped at any moment. A cell's record is written in one step as so
 embedding commits chunks, and long evaluations keep their own checkpoints; the next run goes on there.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.executors import SERIAL, Executor
@@ -18,14 +16,15 @@ from engine.study.comparing import compared, compared_cells
 from engine.study.embedding import Embedding
 from engine.study.evaluating import Machine, evaluated
 from engine.study.failures import Failure
+from engine.study.features import Supply
 from engine.study.folder import Note
+from engine.study.image_sets import ImageSet, bank_of, image_set_of
 from engine.study.ledger import Ledger
 from engine.study.locking import only_run
-from engine.study.manifests import read_manifest
 from engine.study.progress import Hooks, note_nothing, note_running
-from engine.study.study import Cell, DataSet, Model, Study
+from engine.study.study import Cell, Study
 from stores.bank.records import RunRecord
-from stores.errors import BankError, EmbankError, MachineFault
+from stores.errors import BankError, EmbankError
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,7 @@ def run_study(
 class _Place:
     """A bank of the study, and the cells whose records it keeps."""
 
-    dataset: DataSet
-    mode: str
+    images: ImageSet
     bank: Path
     cells: tuple[Cell, ...]
 
@@ -108,7 +106,9 @@ class _Run:
         self, study: Study, directory: Path, machine: Machine, executor: Executor, hooks: Hooks, note: Note
     ) -> None:
         self.study, self.directory = study, directory
-        self.machine, self.executor, self.hooks, self.note = machine, executor, hooks, note
+        self.machine, self.executor, self.hooks = machine, executor, hooks
+        embedding = Embedding(study.embed, machine, executor, hooks.on_embed)
+        self.supply = Supply(study, directory, embedding, note, lambda what: self._now([], what))
         self.cells = cells_of(study)
         self.places = list(_places(study, directory, self.cells))
         self.made = 0
@@ -150,7 +150,9 @@ class _Run:
         """Make the cells of a bank: its manifest, its features, evaluations, and then comparisons."""
         alone = [cell for cell in cells if cell.kind != COMPARE]
         others = [cell for cell in place.cells if cell.kind == COMPARE and cell.digest not in impossible]
-        errors = self._embed(place, alone)
+        named = {cell.model for cell in alone}
+        models = [model for model in self.study.models if model.name in named]
+        errors = self.supply.provide(place.images, models) if models else {}
         ready = [cell for cell in alone if cell.model not in errors]
         for cell in alone:
             if cell.model in errors:
@@ -158,36 +160,6 @@ class _Run:
         self._evaluate(place.bank, ready)
         still = {cell.digest for cell in self._pending(place)}  # new results make a comparison out of date
         self._compare(place, [cell for cell in others if cell.digest in still])
-
-    def _embed(self, place: _Place, cells: Sequence[Cell]) -> dict[str, EmbankError]:
-        """Embed the models that the bank lacks. Returns name of a model -> why it has no features."""
-        named = {cell.model for cell in cells}
-        models = [model for model in self.study.models if model.name in named]
-        digest = _digest(self.study, place.dataset)
-        lacking = self._lacking(place, models)
-        if place.dataset.bank is not None:
-            return {model.name: _absent(place.bank, model) for model in lacking}
-        if not lacking and self.note.embedded.get(place.bank.name) == digest:
-            return {}
-        self._now([], f"embedding {place.dataset.name}")
-        embedding = Embedding(self.study.embed, self.machine, self.executor, self.hooks.on_embed)
-        try:
-            manifest = read_manifest(place.dataset, place.mode, self.directory)
-            errors = embedding.embed(manifest, models, place.bank)
-        except MachineFault:
-            raise
-        except EmbankError as error:
-            return dict.fromkeys(named, error)
-        if not errors:
-            self.note = replace(self.note, embedded={**self.note.embedded, place.bank.name: digest})
-            self.note.write(self.directory)
-        return errors
-
-    def _lacking(self, place: _Place, models: Sequence[Model]) -> list[Model]:
-        if not place.bank.exists():
-            return list(models)
-        features = Ledger.of(place.bank).features
-        return [model for model in models if model.name not in features]
 
     def _evaluate(self, bank: Path, cells: Sequence[Cell]) -> None:
         """Evaluate cells in order, or spread over workers; each record is kept as soon as it is there."""
@@ -236,25 +208,8 @@ class _Run:
 
 def _places(study: Study, directory: Path, cells: Sequence[Cell]) -> Iterator[_Place]:
     """Group cells by the bank that keeps their records."""
-    datasets = {dataset.name: dataset for dataset in study.datasets}
     own: dict[Path, list[Cell]] = {}
     for cell in cells:
-        own.setdefault(folder.bank_of(directory, datasets[cell.dataset], cell.mode), []).append(cell)
+        own.setdefault(bank_of(directory, study, cell), []).append(cell)
     for bank, of_bank in own.items():
-        yield _Place(datasets[of_bank[0].dataset], of_bank[0].mode, bank, tuple(of_bank))
-
-
-def _digest(study: Study, dataset: DataSet) -> str:
-    """Return the digest of all that a study file says about a bank's features."""
-    models = [[model.name, model.slug, str(model.weights), model.recipe] for model in study.models]
-    files = [dataset.builtin, str(dataset.folder), str(dataset.manifest), str(dataset.root)]
-    body = [models, files, dict(dataset.build), dict(study.embed)]
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _absent(bank: Path, model: Model) -> EmbankError:
-    return BankError(
-        f"{model.name} is not in {bank}",
-        "A bank that a study names is evaluated as it is",
-        "run `embank embed` for this model, or give the data set's manifest in place of its bank",
-    )
+        yield _Place(image_set_of(study, of_bank[0]), bank, tuple(of_bank))
