@@ -26,12 +26,18 @@ def write_csv(table: DataTable, out: Path) -> None:
     lines.writerow(heads)
     for row in table.rows:
         cells: list[str] = []
-        for value, has_interval in zip(row, spans, strict=True):
-            cells.append(value.text if value.number is None else _number(value.number))
+        for value, column, has_interval in zip(row, table.columns, spans, strict=True):
+            cells.append(_cell(value, column))
             cells += [_number(value.low), _number(value.high)] if has_interval else []
         lines.writerow(cells)
     with new_file(out) as file:
         file.write(text.getvalue().encode())
+
+
+def _cell(value: Value, column: Column) -> str:
+    if value.number is not None:
+        return _number(value.number)
+    return "" if column.numeric else value.text
 
 
 def _title(column: Column) -> str:
