@@ -86,10 +86,8 @@ class Supply:
         return errors
 
     def _lacking(self, bank: Path, models: Sequence[Model]) -> list[Model]:
-        if not bank.exists():
-            return list(models)
-        features = Ledger.of(bank).features
-        return [model for model in models if model.name not in features]
+        ledger = Ledger.if_there(bank)
+        return [model for model in models if ledger is None or model.name not in ledger.features]
 
     def _digest(self, images: ImageSet) -> str:
         """Return the digest of all that the study file says about a bank's features."""

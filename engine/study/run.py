@@ -134,9 +134,9 @@ class _Run:
 
     def _pending(self, place: _Place) -> list[Cell]:
         """Return the cells of a bank that are not done; all of them where there is no bank yet."""
-        if not place.bank.exists():
+        ledger = Ledger.if_there(place.bank)
+        if ledger is None:
             return list(place.cells)
-        ledger = Ledger.of(place.bank)
         return [cell for cell in place.cells if ledger.record(cell, self._compared(cell)) is None]
 
     def _compared(self, cell: Cell) -> tuple[Cell, ...]:
@@ -177,7 +177,7 @@ class _Run:
         """Compare models, by the records that are there now."""
         for cell in cells:
             self._now([cell])
-            ledger = Ledger.of(place.bank) if place.bank.exists() else None
+            ledger = Ledger.if_there(place.bank)
             self._end(place.bank, cell, compared(ledger, cell, self._compared(cell), self.machine.threads))
 
     def _end(self, bank: Path, cell: Cell, outcome: RunRecord | EmbankError) -> None:
