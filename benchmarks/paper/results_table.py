@@ -158,7 +158,10 @@ def _label(model: str, row: Sequence[Number | None]) -> str:
 
 
 def _best(column: Sequence[Number | None], models: Sequence[str], which: str) -> float:
-    """Return the best number of a column, NaN where there is nothing to choose from; a "best variant" counts where its checkpoints have no rows."""
+    """Return the best number of a column, NaN where there is no choice.
+
+    A "best variant" counts where its checkpoints have no rows.
+    """
     counted = [
         cell.value
         for cell, model in zip(column, models, strict=True)
