@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.report import tables
+from stores.json_types import JsonObject
 from stores.manifest.uri_policy import plain
 
 #: State of a cell -> its mark in the grid.
@@ -82,3 +83,26 @@ def print_failures(failures: Sequence[str]) -> None:
 
     for failure in failures:
         console.say(f"Failed: {failure}")
+
+
+def print_grid(cells: Sequence[GridCell], what: str = "") -> None:
+    """Print the grid of a study on stdout, and what is being done besides cells."""
+    from engine.report import console
+
+    lines = grid_lines(cells, console.width())
+    print("", *lines, "", counts(cells), LEGEND, *([plain(what)] if what else []), sep="\n")
+
+
+def print_outcome(document: JsonObject) -> None:
+    """Print what a run has left behind; the report's path is the last line."""
+    from engine.report import console
+
+    failed = document["failed"]
+    counted = [f"{document[name]:,} {name}" for name in ("done", "impossible") if document[name]]
+    if isinstance(failed, list) and failed:
+        counted.append(f"{len(failed):,} failed")
+    seconds = document["seconds"]
+    took = console.duration(seconds) if isinstance(seconds, float) else "?"
+    console.write(f"{document['cells']:,} cells: {', '.join(counted)}; {document['made']:,} made in {took}")
+    if document["report"]:
+        console.write(str(document["report"]))
