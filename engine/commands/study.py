@@ -92,7 +92,12 @@ def study_run(
 
 
 def _show_plan(study: "Study", directory: Path, json: bool) -> None:
-    """Show what there is to do."""
+    """Show what there is to do, how long it takes and how much disk."""
+    from engine.report.plan_text import print_plan
+    from engine.study.plan import plan
+
+    document = plan(study, directory).to_dict()
+    show(document, json, lambda: print_plan(document))
 
 
 def _run(study: "Study", directory: Path, file: Path, machine: Machine) -> "StudyOutcome":
