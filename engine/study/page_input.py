@@ -48,10 +48,9 @@ def _sources(study: Study, states: Sequence[CellStatus]) -> tuple[Source, ...]:
     )
 
 
-def _gap(state: CellStatus) -> Gap:
-    cell, failure = state.cell, state.failure
+def _gap(status: CellStatus) -> Gap:
+    cell, failure = status.cell, status.failure
+    reason, remedy = status.reason or "it has not been made yet", status.remedy or "run the study again"
     if failure is not None:
         reason, remedy = f"{failure.value}. {failure.rule}", failure.remedy
-    else:
-        reason, remedy = state.reason, "run the study"
-    return Gap(cell.dataset, cell.model, cell.evaluation, cell.mode, cell.seed, state.state, reason, remedy)
+    return Gap(cell.dataset, cell.model, cell.evaluation, cell.mode, cell.seed, status.state, reason, remedy)
