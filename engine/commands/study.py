@@ -33,8 +33,8 @@ Folder = Annotated[
     option(
         OUTPUT,
         "--dir",
-        metavar="DIR",
-        help="Folder of the study: its banks and its report.",
+        metavar="FOLDER",
+        help="Folder for all files made.",
         show_default="the study's name",
     ),
 ]

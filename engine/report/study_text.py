@@ -74,7 +74,7 @@ def counts(cells: Iterable[GridCell]) -> str:
     """Return how many cells are in each state, in words."""
     states = [cell.state for cell in cells]
     parts = [f"{states.count(state):,} {state}" for state in MARKS if state in states]
-    return f"{len(states):,} cells: {', '.join(parts)}" if states else "no cells"
+    return f"{_cells(len(states))}: {', '.join(parts)}"
 
 
 def print_failures(failures: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ def print_outcome(document: JsonObject) -> None:
         counted.append(f"{len(failed):,} failed")
     seconds = document["seconds"]
     took = console.duration(seconds) if isinstance(seconds, float) else "?"
-    console.write(f"{document['cells']:,} cells: {', '.join(counted)}; {document['made']:,} made in {took}")
+    console.write(f"{_cells(document['cells'])}: {', '.join(counted)}; {document['made']:,} made in {took}")
     if document["report"]:
         console.write(str(document["report"]))
 
@@ -119,17 +119,23 @@ def plan_sentences(document: JsonObject) -> list[str]:
     totals, passes = document["totals"], document["passes"]
     assert isinstance(totals, dict) and isinstance(passes, list)
     counted = [f"{totals[state]:,} {state}" for state in MARKS if totals.get(state)]
-    sentences = [f"{totals['cells']:,} cells: {', '.join(counted)}"]
+    sentences = [f"{_cells(totals['cells'])}: {', '.join(counted)}"]
     seconds, size = totals["seconds"], totals["bytes"]
     if isinstance(seconds, int | float) and isinstance(size, int | float) and (seconds or size):
         how = "by rates measured here" if totals["measured"] else "by a table, roughly"
-        what = f"{len(passes):,} decode passes, " if passes else ""
+        what = f"{len(passes):,} decode pass{'es' * (len(passes) > 1)}, " if passes else ""
         sentences.append(
             f"To do: {what}about {console.duration(seconds)} ({how}), {size / 1e6:,.1f} MB of disk"
         )
     if totals.get("lacking"):
-        sentences.append(f"{totals['lacking']:,} cells lack data or weights, which have to be fetched first")
-    return [*sentences, *map(str, document["notes"] if isinstance(document["notes"], list) else [])]
+        sentences.append(
+            f"{_cells(totals['lacking'])} without data or weights, which have to be fetched first"
+        )
+    return sentences
+
+
+def _cells(count: object) -> str:
+    return f"{count:,} cell{'s' * (count != 1)}" if isinstance(count, int) else "no cells"
 
 
 def say_plan(document: JsonObject) -> None:
@@ -147,7 +153,8 @@ def print_plan(document: JsonObject, cells: Sequence[GridCell]) -> None:
     from engine.report import console
 
     print("", *grid_lines(cells, console.width()), "", LEGEND, "", sep="\n")
-    for sentence in plan_sentences(document):
+    notes = document["notes"] if isinstance(document["notes"], list) else []
+    for sentence in [*plan_sentences(document), *map(str, notes)]:
         console.write(f"{sentence}.")
     rows = document["cells"] if isinstance(document["cells"], list) else []
     reasons = {(row["reason"], row["remedy"]) for row in rows if isinstance(row, dict) and row["reason"]}
