@@ -92,13 +92,11 @@ def study_run(
 
 
 def _show_plan(study: "Study", directory: Path, json: bool) -> None:
-    """Show what there is to do."""
-    from engine.report import study_text
+    """Show what there is to do, how long it takes and how much disk."""
+    from engine.report.plan_text import print_plan
 
-    planned = _plan(study, directory)
-    document = planned.to_dict()
-    cells = [_grid_cell(one) for one in planned.cells]
-    show(document, json, lambda: study_text.print_plan(document, cells))
+    document = _plan(study, directory).to_dict()
+    show(document, json, lambda: print_plan(document))
 
 
 def _plan(study: "Study", directory: Path) -> "Plan":
@@ -109,14 +107,16 @@ def _plan(study: "Study", directory: Path) -> "Plan":
 
 def _run(study: "Study", directory: Path, file: Path, machine: Machine) -> "StudyOutcome":
     """Run a study, with its progress on stderr."""
-    from engine.report import console, study_text
+    from engine.report import console
+    from engine.report.plan_text import total
     from engine.report.study_progress import study_progress
     from engine.study.evaluating import Machine as Where
     from engine.study.progress import Hooks
     from engine.study.run import run_study
 
     planned = _plan(study, directory)
-    study_text.say_plan(planned.to_dict())
+    if planned.todo:
+        console.say(total(planned.to_dict()))
     expected = {one.cell.digest: one.seconds for one in planned.cells if one.state in _OPEN}
     grid = {one.cell.digest: _grid_cell(one) for one in planned.cells}
     labels = {one.cell.digest: one.cell.label for one in planned.cells}
