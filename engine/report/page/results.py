@@ -57,7 +57,7 @@ def results_of(page: PageInput) -> tuple[Result, ...]:
     plain = [
         _result(source, entry, page) for source in page.sources for entry in source.entries if _has(entry)
     ]
-    return tuple(sorted(_told_apart(plain), key=_order(page)))
+    return tuple(sorted(_disambiguated(plain), key=_order(page)))
 
 
 def _has(entry: RecordEntry) -> bool:
@@ -90,7 +90,7 @@ def title_of(record: RunRecord) -> str:
     return {"saliency": "saliency", "reconstruct": "reconstruction"}.get(record.kind, record.kind)
 
 
-def _told_apart(results: Sequence[Result]) -> list[Result]:
+def _disambiguated(results: Sequence[Result]) -> list[Result]:
     """Add to the protocols of one name the settings in which they differ."""
     groups: dict[tuple[str, str, str], dict[str, Mapping[str, Json]]] = {}
     for one in results:
