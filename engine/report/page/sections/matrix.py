@@ -74,7 +74,7 @@ def _tables(
             own = [one for one in results if one.dataset == dataset]
             places = [place for key in protocols for place in _places(own, key, "")]
             caption = f"{dataset}: {', '.join(dict.fromkeys(p for _, p in protocols))}. {_OVER}"
-            yield _table(f"table-{name}-{anchor(dataset)}", caption, places, models, comparisons, page.gaps)
+            yield _table(anchor(f"table-{name}-{dataset}"), caption, places, models, comparisons, page.gaps)
         return
     for key in protocols:
         places = [
@@ -84,7 +84,7 @@ def _tables(
         ]
         word = next((p.hint for p in places), "")
         caption = f"{key[1][:1].upper()}{key[1][1:]}: {word} of each data set. {_OVER}"
-        yield _table(f"table-{name}-{anchor(key[1])}", caption, places, models, comparisons, page.gaps)
+        yield _table(anchor(f"table-{name}-{key[1]}"), caption, places, models, comparisons, page.gaps)
 
 
 def _places(results: Sequence[Result], key: tuple[str, str], dataset: str) -> list[_Place]:
