@@ -69,7 +69,7 @@ def evidence_of(page: PageInput, *kinds: str) -> tuple[Evidence, ...]:
             one = Evidence(source, entry, record, model)
             settings = json.dumps(dict(record.asked), sort_keys=True)
             rank = order.get(model, len(order))
-            gathered.append(((position, rank, model, record.kind, one.mode, settings), one))
+            gathered.append(((position, rank, model, record.kind, one.mode != "default", settings), one))
     return tuple(one for _, one in sorted(gathered, key=lambda pair: pair[0]))
 
 
