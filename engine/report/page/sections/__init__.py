@@ -1,1 +1,1 @@
-"""The sections of a page, one subject a file: `sections(page, options)` returns what there is to show."""
+"""Sections of the page: each module has `sections(page, options)`, empty where nothing is to show."""
