@@ -6,7 +6,17 @@ from typing import Protocol
 from engine.report.page.blocks import Page, Section
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.render import render_page
-from engine.report.page.sections import about
+from engine.report.page.sections import (
+    about,
+    cells,
+    certificates,
+    failures,
+    invariance_gallery,
+    neighbours,
+    reconstruction_gallery,
+    saliency_gallery,
+    worst_errors,
+)
 
 
 class SectionModule(Protocol):
@@ -16,7 +26,17 @@ class SectionModule(Protocol):
 
 
 #: The sections in the order of the page, the validity box first.
-SECTIONS: tuple[SectionModule, ...] = (about,)
+SECTIONS: tuple[SectionModule, ...] = (
+    invariance_gallery,
+    saliency_gallery,
+    reconstruction_gallery,
+    worst_errors,
+    neighbours,
+    certificates,
+    failures,
+    cells,
+    about,
+)
 
 
 def page_of(page: PageInput, options: PageOptions, further: Iterable[Section] = ()) -> Page:

@@ -84,12 +84,12 @@ def _row(
     return (
         Value(cell.model or "all"),
         Value(cell.label),
-        Value("–", reason="nothing is drawn") if seed is None else Value(str(seed), seed),
-        Value(key[:_DIGITS] or "–", reason="" if key else "no features of a bank"),
+        Value("–") if seed is None else Value(str(seed), seed),
+        Value(key[:_DIGITS] or "–"),
         Value(device or "–"),
         Value(versions[_text_of(cell.record.versions)][0]),
         *([Value(cell.entry.id)] if options.timings else []),
-        Value(command or "–", reason="" if command else "no single command makes it"),
+        Value(command or "–"),
     )
 
 
@@ -103,5 +103,9 @@ def _software(versions: Mapping[str, tuple[str, Mapping[str, Json]]]) -> Details
         (Value(name), Value(described or "not recorded")) for described, (name, _) in versions.items()
     )
     columns = (Column("set"), Column("versions"))
-    table = DataTable("table-versions", "Versions of all packages that can change a number.", columns, rows)
-    return Details("details-versions", f"Versions ({len(rows)} set{'s' * (len(rows) != 1)})", (table,))
+    table = DataTable(
+        "table-version-sets", "Versions of all packages that can change a number.", columns, rows
+    )
+    return Details(
+        "details-version-sets", f"Sets of versions ({len(rows)} set{'s' * (len(rows) != 1)})", (table,)
+    )
