@@ -12,11 +12,15 @@ from engine.report.page.sections import (
     certificates,
     failures,
     invariance_gallery,
+    matrix,
     neighbours,
+    protocols,
     reconstruction_gallery,
     saliency_gallery,
+    validity,
     worst_errors,
 )
+from engine.report.page.sections.verdict import verdict
 
 
 class SectionModule(Protocol):
@@ -27,6 +31,9 @@ class SectionModule(Protocol):
 
 #: The sections in the order of the page, the validity box first.
 SECTIONS: tuple[SectionModule, ...] = (
+    validity,
+    matrix,
+    protocols,
     invariance_gallery,
     saliency_gallery,
     reconstruction_gallery,
@@ -48,7 +55,8 @@ def page_of(page: PageInput, options: PageOptions, further: Iterable[Section] = 
         further: sections from elsewhere, which stand before the last section.
     """
     own = [section for module in SECTIONS for section in module.sections(page, options)]
-    return Page(page.title, sections=(*own[:-1], *further, *own[-1:]), made=about.made(page, options))
+    sections = (*own[:-1], *further, *own[-1:])
+    return Page(page.title, verdict(page, options), sections, about.made(page, options))
 
 
 def report_html(page: PageInput, options: PageOptions, further: Iterable[Section] = ()) -> bytes:

@@ -8,8 +8,8 @@ from engine.report.page.budget import Group, budget_of
 from engine.report.page.evidence import Evidence, evidence_of
 from engine.report.page.galleries import cut_galleries, privacy_note
 from engine.report.page.inputs import PageInput, PageOptions, Source
-from engine.report.page.numbers import number_value
 from engine.report.page.thumbnails import BankImages, NoPicture, jpeg, placeholder
+from engine.report.page.values import number_value
 from engine.report.record_values import number, text
 
 _CAPTION = (
@@ -86,7 +86,7 @@ def _with_interval(cell: Evidence | None, name: str) -> Value:
     value, half = number(cell.record.metrics.get(name)), number(cell.record.metrics.get(interval))
     if value != value or half != half:
         return number_value(value, reason=text(cell.record.metrics.get("reason")))
-    return Value(f"{value:.3f} ± {half:.3f}", value, value - half, value + half)
+    return Value(f"{value:.3f} ± {half:.3f}".replace("-", "−"), value, value - half, value + half)
 
 
 def _groups(source: Source, cells: tuple[Evidence, ...]) -> list[tuple[str, Group]]:

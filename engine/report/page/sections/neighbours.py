@@ -8,8 +8,8 @@ from engine.report.page.budget import Group, budget_of
 from engine.report.page.evidence import Evidence, evidence_of
 from engine.report.page.galleries import cut_galleries, picture_of, privacy_note
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.numbers import number_value
 from engine.report.page.thumbnails import BankImages
+from engine.report.page.values import number_value
 from engine.report.record_values import at, number, text
 from stores.bank.predictions import read_predictions_of
 from stores.bank.reader import Bank

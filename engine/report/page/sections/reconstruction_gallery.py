@@ -7,9 +7,9 @@ from engine.report.page.budget import Group, budget_of
 from engine.report.page.evidence import Evidence, evidence_of
 from engine.report.page.galleries import cut_galleries, picture_of, privacy_note
 from engine.report.page.inputs import PageInput, PageOptions, Source
-from engine.report.page.numbers import interval_value, number_value
 from engine.report.page.stored_pictures import StoredItem, items_of
 from engine.report.page.thumbnails import BankImages
+from engine.report.page.values import interval_value, number_value
 from engine.report.record_values import at, number, text
 
 #: Most images of a data set, and reconstructions of one by one model, that are shown.
