@@ -80,11 +80,11 @@ class Comparison:
         """Evaluation and task in a few words, e.g. `2-way 5-shot`."""
         task = str(self.record.metrics.get("task") or "")
         if self.kind == "fewshot":
-            return f"{task} classification"
+            return task
         if self.kind == "knn":
-            return f"k-NN ({task})"
-        word = {"probe": "the linear probe", "finetune": "finetuning"}.get(self.kind, self.kind)
-        return word if task in ("", "label") else f"{word} of {task}"
+            return f"{task.rpartition(' ')[2]}-NN"
+        word = {"probe": "linear probe", "finetune": "finetuning"}.get(self.kind, self.kind)
+        return word if task in ("", "label") else f"{word}: {task}"
 
     @cached_property
     def best(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from stores.bank.records import RunRecord
 from stores.json_types import Json
 
 #: Stands after a number that a control could as well have reached by chance.
-NOT_TOLD = "‡"
+UNCERTAIN = "‡"
 #: Metric -> its name in sentences.
 WORDS: Mapping[str, str] = {
     "accuracy": "accuracy",
@@ -54,7 +54,7 @@ class Number:
         reason: why it is undefined; else "".
         below: name of a control that is better; "" where none is.
         control: value of that control.
-        not_told: why it cannot be told from a control; "" where it can, or nothing is known.
+        uncertain: why it cannot be told from a control; "" where it can, or nothing is known.
     """
 
     metric: str
@@ -64,7 +64,7 @@ class Number:
     reason: str = ""
     below: str = ""
     control: float | None = None
-    not_told: str = ""
+    uncertain: str = ""
 
     @property
     def word(self) -> str:
@@ -105,7 +105,7 @@ def _beside_controls(number: Number, record: RunRecord) -> Number:
             return replace(number, below=name, control=finite(one.get("control_value")))
     for one in objects(list(record.validity or [])):
         if one.get("code") == "not_told_from_control":
-            return replace(number, not_told=str(one.get("sentence")))
+            return replace(number, uncertain=str(one.get("sentence")))
     return number
 
 
@@ -160,6 +160,6 @@ def _limits(number: Number) -> tuple[str, str, bool]:
     if number.below:
         reached = f", which reaches {decimal(number.control)}" if number.control is not None else ""
         return MARK, f"Below a control, {number.below}{reached}", True
-    if number.not_told:
-        return NOT_TOLD, number.not_told, False
+    if number.uncertain:
+        return UNCERTAIN, number.uncertain, False
     return "", "", False

@@ -12,9 +12,9 @@ from stores.bank.records import RunRecord
 from stores.json_types import Json
 
 #: Kinds in the order of the page.
-KINDS = ("probe", "knn", "fewshot", "finetune", "invariance", "multiview", "saliency", "reconstruct")
+KINDS = ("probe", "fewshot", "knn", "finetune", "invariance", "multiview", "saliency", "reconstruct")
 #: Kinds that say how well a model tells classes apart.
-CLASSIFYING = ("probe", "knn", "fewshot", "finetune")
+CLASSIFYING = ("probe", "fewshot", "knn", "finetune")
 #: Settings of the machine, which answer no question.
 _MACHINE = ("model", "mode", "device", "threads", "backend", "scheduler", "workers", "batch_size", "decoder")
 #: Settings whose value says enough without their name.
@@ -57,7 +57,7 @@ def results_of(page: PageInput) -> tuple[Result, ...]:
     plain = [
         _result(source, entry, page) for source in page.sources for entry in source.entries if _has(entry)
     ]
-    return tuple(sorted(_told_apart(plain), key=_order(page)))
+    return tuple(sorted(_disambiguated(plain), key=_order(page)))
 
 
 def _has(entry: RecordEntry) -> bool:
@@ -90,7 +90,7 @@ def title_of(record: RunRecord) -> str:
     return {"saliency": "saliency", "reconstruct": "reconstruction"}.get(record.kind, record.kind)
 
 
-def _told_apart(results: Sequence[Result]) -> list[Result]:
+def _disambiguated(results: Sequence[Result]) -> list[Result]:
     """Add to the protocols of one name the settings in which they differ."""
     groups: dict[tuple[str, str, str], dict[str, Mapping[str, Json]]] = {}
     for one in results:

@@ -9,7 +9,7 @@ from engine.report.page.anchors import anchor
 from engine.report.page.blocks import Block, Column, DataTable, Details, Section, Value
 from engine.report.page.comparisons import Comparison, comparisons_of
 from engine.report.page.inputs import Gap, PageInput, PageOptions
-from engine.report.page.numbers import NOT_TOLD, WORDS, Number, decimal, finite, number_at, value_of
+from engine.report.page.numbers import UNCERTAIN, WORDS, Number, decimal, finite, number_at, value_of
 from engine.report.page.results import CLASSIFYING, Result, comparison_for, models_of, results_of
 
 #: Up to so many data sets there is one table for each; with more, one for each protocol.
@@ -27,11 +27,11 @@ _MODES = {"default": "default", "as-published": "as published"}
 _NOTES = {
     "strong": "Bold: the models that cannot be told from the best of their column, after Holm's adjustment.",
     MARK: f"{MARK} Below a control: no evidence for the model.",
-    NOT_TOLD: f"{NOT_TOLD} Not told from a control: the paired difference does not lie above 0.",
+    UNCERTAIN: f"{UNCERTAIN} Not told from a control: the paired difference does not lie above 0.",
 }
 _OVER = (
-    "In brackets: 95 % intervals over patients (images where none are known); of few-shot accuracies over "
-    "episodes."
+    "In brackets: 95\u00a0% intervals over patients (images where none are known); of few-shot accuracies "
+    "over episodes."
 )
 
 
@@ -93,21 +93,17 @@ def _places(results: Sequence[Result], key: tuple[str, str], dataset: str) -> li
     for one in results:
         if (one.kind, one.protocol) == key:
             by_mode.setdefault(one.mode, {})[one.model] = one
-    places = []
-    for mode, own in by_mode.items():
-        word = next((one.number.word for one in own.values() if one.number), "")
-        subject = dataset or key[1]
-        if len(by_mode) > 1:
-            group, title = (
-                (subject, _MODES.get(mode, mode))
-                if dataset
-                else (f"{subject}, {word}", _MODES.get(mode, mode))
-            )
-        else:
-            published = "" if mode == "default" else f", {_MODES.get(mode, mode)}"
-            group, title = "", (subject if dataset else f"{subject}, {word}") + published
-        places.append(_Place(group, title, word, own))
-    return places
+    return [_place(mode, own, key[1], dataset, len(by_mode) > 1) for mode, own in by_mode.items()]
+
+
+def _place(mode: str, own: Mapping[str, Result], protocol: str, dataset: str, both: bool) -> _Place:
+    word = next((one.number.word for one in own.values() if one.number), "")
+    published = f", {_MODES.get(mode, mode)}" if mode != "default" else ""
+    if not dataset:
+        return _Place(protocol, f"{word}{published}", "", own)
+    if both:
+        return _Place(dataset, _MODES.get(mode, mode), word, own)
+    return _Place("", f"{dataset}{published}", word, own)
 
 
 def _table(
@@ -127,7 +123,7 @@ def _table(
     rows += _controls(places)
     shown = [value for row in rows for value in row]
     notes = [_NOTES["strong"]] if any(value.strong for value in shown) else []
-    notes += [_NOTES[mark] for mark in (MARK, NOT_TOLD) if any(mark in value.text for value in shown)]
+    notes += [_NOTES[mark] for mark in (MARK, UNCERTAIN) if any(mark in value.text for value in shown)]
     return DataTable(name, caption, columns, tuple(rows), tuple(notes))
 
 

@@ -18,7 +18,7 @@ _WORDS = {
     "finetune": "All weights are trained on; the weights of the best validation score are tested",
     "invariance": "Similarity of an image's features to those of its transformed views, after whitening",
     "multiview": "Similarity of the features of several views of one patient",
-    "saliency": "How the feature changes when a square of the image is hidden; the share of the image that matters",
+    "saliency": "How the feature changes when a square of the image is hidden",
     "reconstruct": "An image is optimised until its features match; how alike it is to the original",
 }
 #: Settings that have columns of their own, or say nothing of the protocol.

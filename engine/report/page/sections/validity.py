@@ -67,14 +67,12 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     blocks: list[Block] = [Paragraph(_summary(results, issues))]
     blocks += _unchecked(results)
     blocks += _gaps(page)
-    for severity in ("error", "warning"):
-        codes = dict.fromkeys(issue.code for issue in issues if issue.severity == severity)
-        blocks += [
-            _box([i for i in issues if (i.code, i.severity) == (code, severity)], len(results))
-            for code in codes
-        ]
+    blocks += _boxes(results, issues)
     if issues:
-        blocks.append(Details("issues", f"All {len(issues):,} issues, by result", (_table(issues),)))
+        table = _codes(results, issues)
+        kinds = f"{len(table.rows)} kinds of issue: where they are, what should hold, what to do"
+        blocks.append(Details("issues", kinds, (table,)))
+        blocks.append(Details("every-issue", f"All {len(issues):,} issues, by result", (_table(issues),)))
     return (Section("validity", "Is it valid?", tuple(blocks)),)
 
 
@@ -119,25 +117,59 @@ def _gaps(page: PageInput) -> list[Block]:
     return blocks
 
 
-def _box(issues: Sequence[Issue], count: int) -> Paragraph:
-    first = issues[0]
-    results = list({id(issue.result): issue.result for issue in issues}.values())
-    sentences = list(dict.fromkeys(issue.sentence for issue in issues))
-    example = (
-        sentences[0]
-        if len(sentences) == 1
-        else f"For instance, {results[0].model}, {results[0].protocol}: {sentences[0]}"
-    )
-    text = (
-        f"{first.title}, in {len(results):,} of {count:,} results ({_places(results)}). {example}. "
-        f"What should hold: {_lower(first.rule)}. What to do: {first.remedy}."
-    )
-    return Paragraph(text, _TONES[first.severity])
+def _boxes(results: Sequence[Result], issues: Sequence[Issue]) -> list[Block]:
+    """Return a box for the results that are no evidence, and one for those that may mislead."""
+    blocks: list[Block] = []
+    for severity, say in (("error", "are no evidence"), ("warning", "may mislead")):
+        own = [issue for issue in issues if issue.severity == severity]
+        codes = _by_code(own).values()
+        if severity == "error":
+            words = [f"{one[0].title.lower()} ({_places(_results(one))})" for one in codes]
+        else:
+            words = [f"{one[0].title.lower()} ({len(_results(one))})" for one in codes]
+        if own:
+            text = f"{len(_results(own)):,} of {len(results):,} results {say}: {'; '.join(words)}."
+            blocks.append(Paragraph(text, _TONES[severity]))
+    return blocks
 
 
-def _lower(sentence: str) -> str:
-    """Return a sentence as it goes on after a colon; abbreviations stay."""
-    return sentence if sentence[1:2].isupper() else sentence[:1].lower() + sentence[1:]
+def _by_code(issues: Sequence[Issue]) -> dict[tuple[str, str], list[Issue]]:
+    codes: dict[tuple[str, str], list[Issue]] = {}
+    for issue in issues:
+        codes.setdefault((issue.severity, issue.code), []).append(issue)
+    return codes
+
+
+def _results(issues: Sequence[Issue]) -> list[Result]:
+    return list({id(issue.result): issue.result for issue in issues}.values())
+
+
+def _codes(results: Sequence[Result], issues: Sequence[Issue]) -> DataTable:
+    """Return a row for each code: how often, where, what should hold and what to do."""
+    columns = (
+        Column("issue"),
+        Column("severity"),
+        Column("results", numeric=True, hint="How many have it"),
+        Column("where"),
+        Column("what should hold"),
+        Column("what to do"),
+    )
+    rows = []
+    for (severity, _), own in _by_code(issues).items():
+        concerned = _results(own)
+        first = own[0]
+        rows.append(
+            (
+                Value(first.title, reason=f"For instance, {concerned[0].model}: {first.sentence}"),
+                Value(_PLURALS[severity], tone=_TONES[severity]),
+                Value(f"{len(concerned):,}", float(len(concerned))),
+                Value(_places(concerned)),
+                Value(first.rule),
+                Value(first.remedy),
+            )
+        )
+    caption = f"Issues of {len(results):,} results, the gravest first."
+    return DataTable("table-issues", caption, columns, tuple(rows))
 
 
 def _places(results: Sequence[Result]) -> str:

@@ -8,6 +8,7 @@ from engine.report.page.comparisons import Comparison, Pair, comparisons_of
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.numbers import bounds, decimal, finite, p_value
 from engine.report.page.results import CLASSIFYING, Result, models_of, results_of
+from engine.report.page.sections.lead import below_control, lead, listed
 
 #: Fewer patients or images than this are said to be few.
 _FEW = 200
@@ -24,15 +25,10 @@ def verdict(page: PageInput, options: PageOptions) -> tuple[Paragraph, ...]:
     if not comparisons:
         return (Paragraph(_nothing(page, results)), *_gaps(page))
     leading = [one for one in comparisons if one.mode == "default"] or comparisons
-    datasets = dict.fromkeys(one.dataset for one in leading)
-    if len(datasets) > 1:
-        first, rest = Paragraph(_summary(leading, len(datasets))), leading
-    else:
-        first, rest = Paragraph(_sentence(leading[0])), leading[1:]
-    more = [Paragraph(_sentence(one)) for one in rest[:_SENTENCES]]
-    if len(rest) > _SENTENCES:
-        more.append(Paragraph(f"{len(rest) - _SENTENCES} further comparisons follow below."))
-    return (first, *more, *_doubts(leading, results), *_gaps(page))
+    more = [Paragraph(_sentence(one, page)) for one in leading[:_SENTENCES]]
+    if len(leading) > _SENTENCES:
+        more.append(Paragraph(f"{len(leading) - _SENTENCES} further comparisons follow below."))
+    return (Paragraph(lead(leading)), *more, *_doubts(leading, results), *_gaps(page))
 
 
 def _nothing(page: PageInput, results: Sequence[Result]) -> str:
@@ -48,86 +44,62 @@ def _nothing(page: PageInput, results: Sequence[Result]) -> str:
     )
 
 
-def _summary(comparisons: Sequence[Comparison], datasets: int) -> str:
-    """Say which models are among the best, over several data sets."""
-    total = len(comparisons)
-    among = Counter(name for one in comparisons for name in one.best)
-    alone = Counter(one.best[0] for one in comparisons if len(one.best) == 1)
-    order = sorted(among, key=lambda name: (-among[name], -alone[name], name))
-    first = order[0]
-    equals = [name for name in order if among[name] == among[first] and alone[name] == alone[first]]
-    where = f"{total} comparisons on {datasets} data sets"
-    if not alone and all(len(one.best) == len(one.standings) for one in comparisons):
-        return f"In none of {where} can any model be told from the best one."
-    if len(equals) > 1:
-        head = f"{_listed(equals)} are each among the best in {among[first]} of {where}"
-    else:
-        lone = f", alone in {alone[first]}" if alone[first] else ", never alone"
-        head = f"{first} is among the best in {among[first]} of {where}{lone}"
-    others = [name for name in order if name not in equals][:2]
-    tail = "; ".join(f"{name} in {among[name]}" for name in others)
+def _sentence(one: Comparison, page: PageInput) -> str:
+    """Say what came out of one comparison."""
+    head = (
+        f"{one.dataset}, {one.task}"
+        if len({source.name for source in page.sources}) > 1
+        else _capital(one.task)
+    )
+    head += f" ({one.word}{', as published' if one.mode != 'default' else ''})"
+    best, count = one.best, len(one.standings)
+    if count == 2:
+        return f"{head}: {_of_pair(one.pairs[0], one)}" if one.pairs else f"{head}: nothing to compare."
+    if len(best) == count:
+        behind = _behind(one, -1, "even the last")
+        return f"{head}: no model can be told from the leader, {best[0]}, {_value(one)}{behind}."
+    if len(best) == 1:
+        return f"{head}: {best[0]} is the best of {count}, {_value(one)}{_behind(one, 1, 'the next')}."
     return (
-        f"{head}{f'; {tail}' if tail else ''}. Among the best are models that cannot be told from the first."
+        f"{head}: {best[0]}, {_value(one)}, and {listed(best[1:])} cannot be told apart"
+        f"{_behind(one, len(best), 'the next')}."
     )
 
 
-def _sentence(one: Comparison) -> str:
-    """Say what came out of one comparison."""
-    on = f"On {one.dataset}, by {one.word} of {one.task}"
-    on += ", as published" if one.mode != "default" else ""
-    best, count = one.best, len(one.standings)
-    if count == 2:
-        return f"{on}: {_of_pair(one.pairs[0], one)}" if one.pairs else f"{on}: nothing to compare."
-    value = _value(one)
-    if len(best) == count:
-        return (
-            f"{on}, none of {count} models can be told from the first, {best[0]} ({value}): {_closest(one)}"
-        )
-    if len(best) == 1:
-        head = f"{on}, {best[0]} is the best of {count} models ({value}), and can be told from each"
-    else:
-        head = (
-            f"{on}, {best[0]} leads {count} models ({value}), but {_listed(best[1:])} cannot be told from it"
-        )
-    return f"{head}. {_next(one)}"
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _value(one: Comparison) -> str:
     first = one.standings[0]
     low, high = finite(first.get("low")), finite(first.get("high"))
-    within = f", 95 % interval {bounds(low, high)}" if low is not None else ""
+    within = f" ({bounds(low, high)})" if low is not None else ""
     return f"{decimal(finite(first.get('value')))}{within}"
 
 
-def _next(one: Comparison) -> str:
-    """Compare the best with the best of those that can be told from it."""
-    names = [str(standing.get("model")) for standing in one.standings]
-    worse = next((name for name in names if name not in one.best), None)
-    pair = one.pair(one.best[0], worse) if worse else None
-    return _of_pair(pair, one) if pair else ""
-
-
-def _closest(one: Comparison) -> str:
-    pair = one.pair(str(one.standings[0].get("model")), str(one.standings[-1].get("model")))
-    return f"even {_difference(pair, one)}" if pair else "their differences are undefined."
+def _behind(one: Comparison, place: int, which: str) -> str:
+    """Say by how much a model is behind the leader."""
+    if place >= 0:  # of those that can be told from the leader, the best
+        names = [str(standing.get("model")) for standing in one.standings]
+        name = next((name for name in names if name not in one.best), "")
+    else:
+        name = str(one.standings[place].get("model"))
+    pair = one.pair(one.best[0], name)
+    if pair is None or pair.difference is None:
+        return ""
+    return f"; {which}, {name}, is behind by {_by(pair, one)}"
 
 
 def _of_pair(pair: Pair, one: Comparison) -> str:
     if pair.difference is None:
         return f"{pair.better} and {pair.worse} cannot be compared: {pair.reason or 'undefined'}."
     if pair.different:
-        return f"{pair.better} is better than {pair.worse} by {_by(pair, one)}."
+        return f"{pair.better}, {_value(one)}, is better than {pair.worse} by {_by(pair, one)}."
     return f"{pair.better} and {pair.worse} cannot be told apart: they differ by {_by(pair, one)}."
 
 
-def _difference(pair: Pair, one: Comparison) -> str:
-    if pair.difference is None:
-        return f"{pair.worse} cannot be compared: {pair.reason or 'undefined'}."
-    return f"the last, {pair.worse}, differs by {_by(pair, one)}."
-
-
 def _by(pair: Pair, one: Comparison) -> str:
-    within = f"95 % interval {bounds(pair.low, pair.high)}" if pair.low is not None else "no interval"
+    within = f"95\u00a0% interval {bounds(pair.low, pair.high)}" if pair.low is not None else "no interval"
     adjusted = "Holm-adjusted " if len(one.pairs) > 1 and pair.p_holm is not None else ""
     over = f"{one.units:,} {one.unit}"
     return f"{decimal(pair.difference)} ({within} over {over}, {adjusted}{p_value(pair.p_holm)})"
@@ -144,20 +116,18 @@ def _doubts(comparisons: Sequence[Comparison], results: Sequence[Result]) -> lis
 
 
 def _controls(comparisons: Sequence[Comparison]) -> list[Paragraph]:
-    below = [one for one in comparisons if one.standings[0].get("below_control")]
+    below = [one for one in comparisons if below_control(one)]
     if not below:
         return []
-    names = [f"{one.best[0]} ({one.dataset}, {one.task}) is below {_control(one)}" for one in below[:_NAMED]]
+    names = [
+        f"{one.best[0]} ({one.dataset}, {one.task}) is below {below_control(one)}" for one in below[:_NAMED]
+    ]
     more = f", and so on in {len(below) - _NAMED} more" if len(below) > _NAMED else ""
     text = (
         f"In {len(below)} of {len(comparisons)} comparisons even the leading model is below a control: "
         f"{'; '.join(names)}{more}. There the ranking is no evidence for any model."
     )
     return [Paragraph(text, "error")]
-
-
-def _control(one: Comparison) -> str:
-    return str(one.standings[0].get("below_control")).replace("_", " ")
 
 
 def _problems(comparisons: Sequence[Comparison], results: Sequence[Result]) -> list[Paragraph]:
@@ -178,7 +148,7 @@ def _problems(comparisons: Sequence[Comparison], results: Sequence[Result]) -> l
         and "not_told_from_control" in _codes(one, "warning")
     ]
     if leaders:
-        names = _listed([f"{one.model} ({one.dataset}, {one.protocol})" for one in leaders])
+        names = listed([f"{one.model} ({one.dataset}, {one.protocol})" for one in leaders])
         text = f"Not shown to be better than a control, e.g. image statistics, though it leads: {names}."
         paragraphs.append(Paragraph(text, "warning"))
     return paragraphs
@@ -213,7 +183,7 @@ def _untrained(comparisons: Sequence[Comparison]) -> list[Paragraph]:
     if not leaders:
         return []
     verb = "is an untrained network" if len(leaders) == 1 else "are untrained networks"
-    text = f"{_listed(list(leaders))} {verb}. Where one leads, pretraining has not been shown to help."
+    text = f"{listed(list(leaders))} {verb}. Where one leads, pretraining has not been shown to help."
     return [Paragraph(text, "warning")]
 
 
@@ -224,10 +194,3 @@ def _gaps(page: PageInput) -> list[Paragraph]:
     return [
         Paragraph(f"{open_cells:,} results are missing or failed: the verdict covers the others.", "warning")
     ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) > _NAMED:
-        return f"{', '.join(names[: _NAMED - 1])} and {len(names) - _NAMED + 1} others"
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
