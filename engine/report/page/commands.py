@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.report.record_values import at, number, numbers, text
 from stores.bank.records import RunRecord
@@ -164,7 +164,7 @@ _MULTI_VIEW = (
 )
 
 
-def command_of(record: RunRecord, bank: str) -> str:
+def command_of(record: RunRecord, bank: str, *, ids: bool = True) -> str:
     """Return the command line that computes a record again; "" for kinds without one.
 
     Options that have their default are left out.
@@ -172,7 +172,10 @@ def command_of(record: RunRecord, bank: str) -> str:
     Args:
         record: of an evaluation or a comparison.
         bank: as the command is to name it.
+        ids: whether ids of images are named; they may name patients, and are `ID` otherwise.
     """
+    if not ids and record.asked.get("ids"):
+        record = replace(record, asked={**record.asked, "ids": ["ID"]})
     kind = record.kind
     if kind == "invariance":
         return shlex.join([*_invariance(record, bank), *_device(record)])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.report.page.inputs import PageInput, Source
+from engine.report.page.results import title_of
 from engine.report.record_values import number, text
 from stores.bank.reader import Bank
 from stores.bank.record_index import RecordEntry
@@ -22,12 +23,14 @@ class Evidence:
         entry: of the record, which can be read.
         record: of the entry.
         model: name on the page; "" for kinds without a model.
+        title: of the evaluation, e.g. `5-way 20-shot`.
     """
 
     source: Source
     entry: RecordEntry
     record: RunRecord
     model: str
+    title: str
 
     @property
     def mode(self) -> str:
@@ -42,14 +45,8 @@ class Evidence:
 
     @property
     def label(self) -> str:
-        """What the evaluation is of, e.g. `invariance to rotation`, `probe of edema, as-published`."""
-        asked = self.record.asked
-        words = [self.record.kind]
-        if transform := text(asked.get("transform")):
-            words.append(f"to {transform}")
-        if self.record.kind in ("probe", "finetune", "compare") and (label := text(asked.get("label"))):
-            words.append(f"of {label}")
-        return " ".join(words) + f", {self.mode}" * (self.mode != "default")
+        """The evaluation in a few words, e.g. `linear probe: edema, as published`."""
+        return self.title + ", as published" * (self.mode != "default")
 
 
 def evidence_of(page: PageInput, *kinds: str) -> tuple[Evidence, ...]:
@@ -66,7 +63,8 @@ def evidence_of(page: PageInput, *kinds: str) -> tuple[Evidence, ...]:
             if record is None or (kinds and record.kind not in kinds):
                 continue
             model = "" if record.kind == "compare" else entry.model or text(record.used.get("title"))
-            one = Evidence(source, entry, record, model)
+            title = page.evaluations.get(entry.id) or title_of(record)
+            one = Evidence(source, entry, record, model, title)
             settings = json.dumps(dict(record.asked), sort_keys=True)
             rank = order.get(model, len(order))
             gathered.append(((position, rank, model, record.kind, one.mode != "default", settings), one))

@@ -13,7 +13,7 @@ from stores.bank.reader import Bank
 from stores.errors import BankError
 
 #: Most views of a transform that are shown.
-_MOST = 6
+_MOST = 5
 
 
 def views_of(cell: Evidence, images: BankImages, row: int) -> list[tuple[str, Pixels]]:

@@ -23,4 +23,5 @@ def interval_value(value: float, low: float, high: float, reason: str = "", form
 
 
 def _text(value: float, form: str) -> str:
-    return form.format(value).replace("-", "−")
+    text = form.format(value)
+    return f"−{text[1:]}" if text.startswith("-") else text

@@ -79,7 +79,9 @@ def _row(
 ) -> tuple[Value, ...]:
     used, seed = cell.record.used, cell.seed
     key = text(used.get("key"))
-    command = page.commands.get(cell.entry.id) or command_of(cell.record, _bank_of(cell))
+    command = page.commands.get(cell.entry.id) or command_of(
+        cell.record, _bank_of(cell), ids=options.thumbnails
+    )
     device = " ".join(filter(None, (text(used.get("device")), text(used.get("precision")))))
     return (
         Value(cell.model or "all"),

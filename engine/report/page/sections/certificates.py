@@ -1,33 +1,34 @@
 """Parity certificates: what the fast path costs against Pillow's pixels and the plain model in float32."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from engine.report.page.blocks import Column, DataTable, Paragraph, Section, Value
 from engine.report.page.evidence import UsedFeature, used_features
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.values import number_value
 from engine.report.record_values import at, number, text
 
 _COLUMNS = (
     Column("data set"),
     Column("model"),
     Column("images", numeric=True, hint="measured, evenly spaced over the data set"),
-    Column("decoder", hint="that the features were made with"),
-    Column("precision", hint="number format in which the backbone computed"),
+    Column("made with", hint="decoder, and number format in which the backbone computed"),
     Column("mean", numeric=True, hint="absolute difference of the pixels, levels of 255", group="pixels"),
     Column("largest", numeric=True, hint="absolute difference of the pixels, levels of 255", group="pixels"),
-    Column("lowest cosine", numeric=True, hint="of the embeddings to the truth", group="embeddings"),
-    Column("lowest centred cosine", numeric=True, hint="after subtracting the mean", group="embeddings"),
+    Column("1 − cosine", numeric=True, hint="of the worst image to the truth", group="embeddings"),
+    Column("centred", numeric=True, hint="1 − cosine after subtracting the mean", group="embeddings"),
     Column(
-        "largest relative error",
+        "relative error",
         numeric=True,
-        hint="length of the difference over the length of the truth",
+        hint="length of the difference over the length of the truth, of the worst image",
         group="embeddings",
     ),
 )
 _CAPTION = (
     "Each certificate compares the run's own features with those of Pillow's pixels through the plain model "
-    "in float32, on a sample of the data set's images. A cosine of 1 is perfect."
+    "in float32, on a sample of the data set's images; 0 is perfect."
 )
 
 
@@ -61,13 +62,11 @@ def _certificate(one: UsedFeature) -> Mapping[str, Any] | None:
 def _row(one: UsedFeature) -> tuple[Value, ...]:
     body = dict(_certificate(one) or {})
     passed = at(body, "pixels.passed")
-    worst = number(at(body, "embedding.min_cosine"))
     return (
         Value(one.source.name),
         Value(one.model),
         _number(number(body.get("n")), "{:,.0f}"),
-        Value(text(body.get("decoder"))),
-        Value(text(body.get("precision"))),
+        Value(", ".join(filter(None, (text(body.get("decoder")), text(body.get("precision")))))),
         _number(number(at(body, "pixels.mean")), "{:.3g}"),
         Value(
             f"{number(at(body, 'pixels.max')):.0f}",
@@ -75,14 +74,12 @@ def _row(one: UsedFeature) -> tuple[Value, ...]:
             tone="warning" if passed is False else None,
             reason="beyond the bounds that decoders are held to" if passed is False else "",
         ),
-        _number(worst, "{:.7f}", tone_below=0.999),
-        _number(number(at(body, "embedding.min_centred_cosine")), "{:.7f}", tone_below=0.99),
+        _number(1 - number(at(body, "embedding.min_cosine")), "{:.1e}", tone_above=1e-3),
+        _number(1 - number(at(body, "embedding.min_centred_cosine")), "{:.1e}", tone_above=1e-2),
         _number(number(at(body, "embedding.max_relative_error")), "{:.2g}"),
     )
 
 
-def _number(value: float, form: str, tone_below: float | None = None) -> Value:
-    if value != value:
-        return Value("–", reason="no image of the sample gives a number")
-    low = tone_below is not None and value < tone_below
-    return Value(form.format(value), value, tone="warning" if low else None)
+def _number(value: float, form: str, tone_above: float | None = None) -> Value:
+    shown = number_value(value, form, "no image of the sample gives a number")
+    return replace(shown, tone="warning") if tone_above is not None and value > tone_above else shown

@@ -24,10 +24,9 @@ _COLUMNS = (
     Column("evaluation"),
     Column("predictions", numeric=True, hint="of test images; of findings, one for each that is known"),
     Column("errors", numeric=True),
-    Column("confident errors", numeric=True, hint=f"with a probability of at least {CONFIDENT:g}"),
-    Column("highest probability", numeric=True, hint="of an error; of k-NN, its share of the votes"),
-    Column("truth", hint="of the error with the highest probability", group="worst error"),
-    Column("predicted", hint="of the error with the highest probability", group="worst error"),
+    Column("confident", numeric=True, hint=f"errors with a probability of at least {CONFIDENT:g}"),
+    Column("worst", numeric=True, hint="highest probability of an error; of k-NN, its share of the votes"),
+    Column("worst error", hint="classes of the error with the highest probability"),
 )
 _CAPTION = (
     "Errors on test images and how sure the model was. Confident errors may be wrong labels: look at the "
@@ -76,13 +75,17 @@ def _row(one: _Judged) -> tuple[Value, ...]:
     cell, mistakes = one.cell, one.mistakes
     names = (Value(cell.source.name), Value(cell.model), Value(cell.label))
     if mistakes.reason:
-        return (*names, *(Value("–", reason=mistakes.reason if i == 0 else "") for i in range(6)))
+        return (*names, *(Value("–", reason=mistakes.reason if i == 0 else "") for i in range(5)))
     numbers = (mistakes.predictions, mistakes.errors, mistakes.confident)
     counted = tuple(number_value(float(number), "{:,.0f}") for number in numbers)
     if not mistakes.worst:
-        return (*names, *counted, *(Value("–") for _ in range(3)))
+        return (*names, *counted, Value("–"), Value("none"))
     worst = mistakes.worst[0]
-    return (*names, *counted, number_value(worst.probability), Value(worst.truth), Value(worst.predicted))
+    return (*names, *counted, number_value(worst.probability), Value(_confused(worst)))
+
+
+def _confused(mistake: Mistake) -> str:
+    return f"{mistake.truth} taken for {mistake.predicted}"
 
 
 def _notes(judged: Sequence[_Judged]) -> tuple[str, ...]:
@@ -103,7 +106,7 @@ def _shelves(page: PageInput, judged: Sequence[_Judged]) -> list[tuple[str, list
     for one in judged:
         cell = one.cell
         if chosen.get((cell.source.name, cell.model)) is one:
-            title = f"{cell.source.name}, {cell.model}: most confident errors of the {cell.label}"
+            title = f"{cell.source.name}, {cell.model}: most confident errors, {cell.label}"
             own = images[cell.source.name]
             groups: list[tuple[str, Group]] = [
                 ("", partial(_pictures, own, cell, mistake)) for mistake in one.mistakes.worst
@@ -113,7 +116,7 @@ def _shelves(page: PageInput, judged: Sequence[_Judged]) -> list[tuple[str, list
 
 
 def _pictures(images: BankImages, cell: Evidence, mistake: Mistake) -> tuple[Picture, ...]:
-    title = f"{mistake.truth} taken for {mistake.predicted}, {mistake.probability:.3f}; {mistake.image_id}"
+    title = f"{_confused(mistake)}, {mistake.probability:.3f}; {mistake.image_id}"
     alt = f"Image {mistake.image_id}: {mistake.truth}, predicted {mistake.predicted}"
     make = partial(images.whole, cell.entry.feature, mistake.row)
     return (picture_of(title, make, alt),)
