@@ -88,7 +88,7 @@ _OPTIONS: Mapping[str, tuple[_Option, ...]] = {
         *_SPLITS,
         _Option("--strata", "asked.stratify"),
         *_FINDINGS,
-        _Option("--select", "asked.select", "accuracy"),
+        _Option("--select", "select"),
         _Option("--class-weight", "asked.class_weight", "none"),
         _Option("--specificity", "asked.specificity", 0.95),
         _Option("--threshold-rule", "asked.threshold", "youden"),
@@ -181,7 +181,9 @@ def command_of(record: RunRecord, bank: str, *, ids: bool = True) -> str:
         return shlex.join([*_invariance(record, bank), *_device(record)])
     if kind not in _OPTIONS:
         return ""
-    body: dict[str, Json] = {**record.to_dict(), "multi_label": bool(_findings(record))}
+    findings, select = bool(_findings(record)), record.asked.get("select")
+    body: dict[str, Json] = {**record.to_dict(), "multi_label": findings}
+    body["select"] = None if select == ("auroc" if findings else "accuracy") else select
     words = ["embank", *(["bank"] if kind == "audit" else []), kind]
     words += ["MANIFEST", "--bank", bank] if kind == "finetune" else [bank]
     words += _compared(record) if kind == "compare" else _subject(record)
