@@ -141,6 +141,14 @@ _OPTIONS: Mapping[str, tuple[_Option, ...]] = {
         _Option("--threshold", "asked.threshold", 0.99),
         _Option("--max-pairs", "asked.max_pairs", 10000),
     ),
+    "embed": (
+        _Option("--decoder", "asked.decoder", "auto"),
+        _Option("--dct", "asked.dct", False),
+        _Option("--dtype", "asked.dtype", "float16"),
+        _Option("--batch-size", "asked.batch_size"),
+        _Option("--allow-outside", "asked.allow_outside", False),
+        _Option("--max-pixels", "asked.limits.max_pixels", 64_000_000),
+    ),
     "compare": (
         _Option("--resamples", "asked.resamples", 2000),
         _Option("--alpha", "asked.alpha", 0.05),
@@ -170,7 +178,7 @@ def command_of(record: RunRecord, bank: str, *, ids: bool = True) -> str:
     Options that have their default are left out.
 
     Args:
-        record: of an evaluation or a comparison.
+        record: of an evaluation, a comparison or an embedding run.
         bank: as the command is to name it.
         ids: whether ids of images are named; they may name patients, and are `ID` otherwise.
     """
@@ -185,7 +193,7 @@ def command_of(record: RunRecord, bank: str, *, ids: bool = True) -> str:
     body: dict[str, Json] = {**record.to_dict(), "multi_label": findings}
     body["select"] = None if select == ("auroc" if findings else "accuracy") else select
     words = ["embank", *(["bank"] if kind == "audit" else []), kind]
-    words += ["MANIFEST", "--bank", bank] if kind == "finetune" else [bank]
+    words += ["MANIFEST", "--bank", bank] if kind in ("finetune", "embed") else [bank]
     words += _compared(record) if kind == "compare" else _subject(record)
     words += [word for option in _OPTIONS[kind] for word in option.words(body)]
     words += _grid(record) if kind == "probe" else []

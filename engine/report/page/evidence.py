@@ -63,12 +63,19 @@ def evidence_of(page: PageInput, *kinds: str) -> tuple[Evidence, ...]:
             if record is None or (kinds and record.kind not in kinds):
                 continue
             model = "" if record.kind == "compare" else entry.model or text(record.used.get("title"))
-            title = page.evaluations.get(entry.id) or title_of(record)
+            title = page.evaluations.get(entry.id) or _title(record)
             one = Evidence(source, entry, record, model, title)
             settings = json.dumps(dict(record.asked), sort_keys=True)
             rank = order.get(model, len(order))
             gathered.append(((position, rank, model, record.kind, one.mode != "default", settings), one))
     return tuple(one for _, one in sorted(gathered, key=lambda pair: pair[0]))
+
+
+def _title(record: RunRecord) -> str:
+    if record.kind == "compare":
+        compared = text(record.asked.get("evaluation")) or text(record.asked.get("kind"))
+        return f"comparison of models: {compared}"
+    return {"embed": "embedding", "audit": "audit"}.get(record.kind) or title_of(record)
 
 
 @dataclass(frozen=True)

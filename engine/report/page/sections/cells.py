@@ -1,5 +1,6 @@
 """What made each number: key, seed, device, versions, record, and the command that computes it again."""
 
+import shlex
 from collections.abc import Mapping
 
 from engine.report.page.blocks import Block, Column, DataTable, Details, Paragraph, Section, Value
@@ -78,8 +79,9 @@ def _row(
     versions: Mapping[str, tuple[str, Mapping[str, Json]]],
 ) -> tuple[Value, ...]:
     used, seed = cell.record.used, cell.seed
-    key = text(used.get("key"))
-    command = page.commands.get(cell.entry.id) or command_of(
+    # The key of an embedding run is spelled out in its record; the feature's name ends in its digest.
+    key = text(used.get("key")) or cell.entry.feature.rpartition(".")[2]
+    command = _local(page.commands.get(cell.entry.id, ""), _bank_of(cell)) or command_of(
         cell.record, _bank_of(cell), ids=options.thumbnails
     )
     device = " ".join(filter(None, (text(used.get("device")), text(used.get("precision")))))
@@ -90,7 +92,7 @@ def _row(
         Value(key[:_DIGITS] or "–"),
         Value(device or "–"),
         Value(versions[_text_of(cell.record.versions)][0]),
-        *([Value(cell.entry.id)] if options.timings else []),
+        *([Value(cell.entry.id or "–")] if options.timings else []),
         Value(command or "–"),
     )
 
@@ -98,6 +100,15 @@ def _row(
 def _bank_of(cell: Evidence) -> str:
     """Return the bank's own name: the folder that it lies in differs from machine to machine."""
     return str(cell.source.bank).rstrip("/").rpartition("/")[2]
+
+
+def _local(command: str, bank: str) -> str:
+    """Return a command with the bank's own name instead of its path."""
+    words = []
+    for word in shlex.split(command):
+        _, path, rest = word.partition(f"/{bank}")
+        words.append(bank + rest if path and rest[:1] in ("", "/") else word)
+    return shlex.join(words)
 
 
 def _software(versions: Mapping[str, tuple[str, Mapping[str, Json]]]) -> Details:

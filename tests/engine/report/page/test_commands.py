@@ -44,6 +44,7 @@ ASKED: Mapping[str, dict[str, Any]] = {
         "seed": 2,
     },
     "audit": {"threshold": 0.5, "max_pairs": 3},
+    "embed": {"decoder": "turbo", "dtype": "float32", "batch_size": 3, "allow_outside": True},
     "invariance": {
         "transform": "rotation", "images": 20, "views": 7, "arithmetic": "float32", "batch_norm": "train",
         "mode": "as-published", "seed": 6,
@@ -101,7 +102,8 @@ def test_the_command_line_reads_what_the_record_was_asked(kind: str) -> None:
 @pytest.mark.parametrize("kind", [*commands._OPTIONS, "invariance"])
 def test_what_is_left_out_is_the_default_of_the_command_line(kind: str) -> None:
     options = commands._OPTIONS.get(kind, commands._TRANSFORM)
-    bare = {"finetune": "embank finetune M --bank B --model m", "audit": "embank bank audit B --model m"}
+    bare = {kind: f"embank {kind} M --bank B --model m" for kind in ("finetune", "embed")}
+    bare["audit"] = "embank bank audit B --model m"
     got = _parsed(bare.get(kind, f"embank {kind} B" + " --model m" * (kind != "compare")))
     for option in options:
         if option.default is not None:
@@ -145,5 +147,5 @@ def test_image_ids_are_left_out_on_request() -> None:
 
 
 def test_kinds_without_a_command_have_none() -> None:
-    record = RunRecord.now("embed", asked={}, used={}, metrics={}, seconds={})
+    record = RunRecord.now("relabel", asked={}, used={}, metrics={}, seconds={})
     assert command_of(record, "b") == ""
