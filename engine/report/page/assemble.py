@@ -6,7 +6,20 @@ from typing import Protocol
 from engine.report.page.blocks import Page, Section
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.render import render_page
-from engine.report.page.sections import about, matrix, protocols, validity
+from engine.report.page.sections import (
+    about,
+    cells,
+    certificates,
+    failures,
+    invariance_gallery,
+    matrix,
+    neighbours,
+    protocols,
+    reconstruction_gallery,
+    saliency_gallery,
+    validity,
+    worst_errors,
+)
 from engine.report.page.sections.verdict import verdict
 
 
@@ -17,7 +30,20 @@ class SectionModule(Protocol):
 
 
 #: The sections in the order of the page, the validity box first.
-SECTIONS: tuple[SectionModule, ...] = (validity, matrix, protocols, about)
+SECTIONS: tuple[SectionModule, ...] = (
+    validity,
+    matrix,
+    protocols,
+    invariance_gallery,
+    saliency_gallery,
+    reconstruction_gallery,
+    worst_errors,
+    neighbours,
+    certificates,
+    failures,
+    cells,
+    about,
+)
 
 
 def page_of(page: PageInput, options: PageOptions, further: Iterable[Section] = ()) -> Page:
