@@ -1,0 +1,129 @@
+"""Charts of rows: a name, and one or several points with intervals, over a common axis.
+
+A name stands above its row, so that names are legible on a phone.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from engine.report.page.svg import legend, marks
+from engine.report.page.svg.curves import WIDE, Dimension
+from engine.report.page.svg.element import Markup, drawing, joined
+from engine.report.page.svg.frame import TICK_SIZE, Axis, bottom_axis
+from engine.report.page.svg.looks import Look
+from engine.report.page.svg.scale import Scale
+from engine.report.page.svg.words import clipped, fitted, label, width_of
+
+#: Height of a name, of a point below it, and of the space below a row.
+_NAME, _POINT, _SPACE = 15.0, 11.0, 6.0
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point with its interval.
+
+    Attributes:
+        value: NaN where undefined. low, high: ends of its interval; NaN where there is none.
+        look: how it is drawn.
+        reason: why it is undefined.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    look: Look = field(default_factory=Look)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row.
+
+    Attributes:
+        name: above it. dots: below one another.
+        aside: text at the right of the name, e.g. a number.
+        strong: whether the name is emphasised.
+    """
+
+    name: str
+    dots: tuple[Dot, ...]
+    aside: str = ""
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class RowsPanel:
+    """A chart of rows.
+
+    Attributes:
+        identity: of the drawing, unique on the page.
+        heading: above it; "" for none. note: a line below the heading.
+        description: what a person who cannot see it is told.
+        rows: from above.
+        x: the axis; zero: whether a line marks 0.
+        series: names and looks of a key; none where rows have one dot each.
+        width: units.
+    """
+
+    identity: str
+    heading: str
+    description: str
+    rows: tuple[Row, ...]
+    x: Dimension
+    zero: bool = False
+    note: str = ""
+    series: tuple[tuple[str, Look], ...] = ()
+    width: float = WIDE
+
+
+def draw_rows(panel: RowsPanel) -> Markup:
+    """Return the drawing of a chart of rows."""
+    top = 17.0 * bool(panel.heading) + 15.0 * bool(panel.note) + 3
+    heights = [_NAME + _POINT * max(len(row.dots), 1) + _SPACE for row in panel.rows]
+    bottom = top + sum(heights)
+    values = [v for row in panel.rows for dot in row.dots for v in (dot.value, dot.low, dot.high)]
+    scale = panel.x.scale([*values, *([0.0] if panel.zero else [])], 9, panel.width - 9, True)
+    parts = [_words(panel), bottom_axis(Axis(scale, panel.x.title, panel.x.ticks), top, bottom)]
+    if panel.zero:
+        parts.append(marks.rule(scale(0), top, scale(0), bottom, "zero"))
+    names = _names(panel)
+    for row, height in zip(panel.rows, heights, strict=True):
+        parts.append(_drawn(row, names[row.name], scale, top, panel.width))
+        top += height
+    below = bottom + 19 + 15 * bool(panel.x.title)
+    if panel.series:
+        entries = [legend.Entry(name, look, lined=False) for name, look in panel.series]
+        key, height = legend.key(entries, 0, panel.width, below)
+        parts.append(key)
+        below += height
+    return drawing(panel.identity, panel.width, below, panel.heading, panel.description, joined(*parts))
+
+
+def _words(panel: RowsPanel) -> Markup:
+    heading = label(0, 13, clipped(panel.heading, panel.width), "heading") if panel.heading else ""
+    y = 11 + 17 * bool(panel.heading)
+    note = label(0, y, clipped(panel.note, panel.width, TICK_SIZE), "note") if panel.note else ""
+    return joined(heading, note)
+
+
+def _names(panel: RowsPanel) -> dict[str, str]:
+    room = panel.width - max((width_of(row.aside) for row in panel.rows), default=0.0) - 12
+    return fitted([row.name for row in panel.rows], max(room, 60.0))
+
+
+def _drawn(row: Row, name: str, scale: Scale, top: float, width: float) -> Markup:
+    parts = [label(0, top + 12, name, "strong" if row.strong else None)]
+    if row.aside:
+        parts.append(label(width, top + 12, row.aside, "soft", "end"))
+    low, high = sorted((scale.start, scale.end))
+    for place, dot in enumerate(row.dots):
+        y = top + _NAME + _POINT * (place + 0.5)
+        if not math.isfinite(dot.value):
+            text = f"undefined{f': {dot.reason}' if dot.reason else ''}"
+            parts.append(label(low, y + 4, clipped(text, high - low, TICK_SIZE), "note"))
+            continue
+        ends = [min(max(scale(end), low), high) for end in (dot.low, dot.high)]
+        if not math.isnan(dot.low) and not math.isnan(dot.high):
+            parts.append(marks.interval(*ends, y, dot.look))
+        parts.append(marks.points([(scale(dot.value), y)], dot.look))
+    return joined(*parts)
