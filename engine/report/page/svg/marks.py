@@ -91,7 +91,8 @@ def interval(low: float, high: float, y: float, look: Look, cap: float = 0.0) ->
 def upright(places: Iterable[tuple[float, float, float]], look: Look) -> Markup:
     """Return upright intervals (x, low, high) with caps."""
     path = "".join(
-        f"M{number(x)} {number(low)}V{number(high)}M{number(x - 2.5)} {number(low)}h5M{number(x - 2.5)} {number(high)}h5"
+        f"M{number(x)} {number(low)}V{number(high)}"
+        f"M{number(x - 2.5)} {number(low)}h5M{number(x - 2.5)} {number(high)}h5"
         for x, low, high in places
         if all(map(math.isfinite, (x, low, high)))
     )

@@ -122,8 +122,8 @@ def _drawn(row: Row, name: str, scale: Scale, top: float, width: float) -> Marku
             text = f"undefined{f': {dot.reason}' if dot.reason else ''}"
             parts.append(label(low, y + 4, clipped(text, high - low, TICK_SIZE), "note"))
             continue
-        ends = [min(max(scale(end), low), high) for end in (dot.low, dot.high)]
+        first, last = (min(max(scale(end), low), high) for end in (dot.low, dot.high))
         if not math.isnan(dot.low) and not math.isnan(dot.high):
-            parts.append(marks.interval(*ends, y, dot.look))
+            parts.append(marks.interval(first, last, y, dot.look))
         parts.append(marks.points([(scale(dot.value), y)], dot.look))
     return joined(*parts)
