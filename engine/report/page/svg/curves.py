@@ -11,7 +11,7 @@ from engine.report.page.svg.element import Markup, drawing, group, joined
 from engine.report.page.svg.frame import TICK_SIZE, Axis, bottom_axis, left_axis
 from engine.report.page.svg.looks import Look
 from engine.report.page.svg.scale import Scale, scale_of
-from engine.report.page.svg.words import clipped, label
+from engine.report.page.svg.words import BOLD, clipped, label
 
 #: Widths of panels in units: about a phone, and half of it.
 WIDE, NARROW = 340.0, 172.0
@@ -92,9 +92,10 @@ class Panel:
         x, y: axes.
         width, height: of the whole panel and of the plot, units.
         note: a line below the heading, e.g. numbers.
-        keyed: whether a key or names at the ends are drawn.
+        keyed: whether names are drawn; beside: at the ends of lines where they fit, else in a key.
         guides: straight lines behind, (x1, y1, x2, y2) in numbers.
         levels: y of dotted lines from side to side, in numbers.
+        bars, outlines: boxes from the bottom, (x from, x to, y), filled and as outlines, in numbers.
     """
 
     identity: str
@@ -107,8 +108,11 @@ class Panel:
     height: float = 190.0
     note: str = ""
     keyed: bool = True
+    beside: bool = True
     guides: tuple[tuple[float, float, float, float], ...] = ()
     levels: tuple[float, ...] = ()
+    bars: tuple[tuple[float, float, float], ...] = ()
+    outlines: tuple[tuple[float, float, float], ...] = ()
 
 
 def draw(panel: Panel) -> Markup:
@@ -117,7 +121,7 @@ def draw(panel: Panel) -> Markup:
     top = head + 7
     bottom = top + panel.height
     named = [series.name for series in panel.series if series.name] if panel.keyed else []
-    besides = bool(named) and panel.width >= WIDE and legend.fits_beside(named)
+    besides = panel.beside and bool(named) and panel.width >= WIDE and legend.fits_beside(named)
     y = Axis(panel.y.scale(_upright(panel), bottom, top, True), ticks=panel.y.ticks)
     left = y.labels_width + 8
     right = panel.width - (legend.MARGIN if besides else 8)
@@ -127,10 +131,12 @@ def draw(panel: Panel) -> Markup:
         _words(panel, left),
         left_axis(y, left, right),
         bottom_axis(x, top, bottom),
+        _boxes(panel.bars, "bar", x.scale, y.scale),
+        _boxes(panel.outlines, "bar-outline", x.scale, y.scale),
         _guides(panel, x.scale, y.scale),
         group(joined(*(_drawn(series, x.scale, y.scale) for series in reversed(panel.series)))),
     ]
-    below = bottom + 19 + 15 * bool(panel.x.title)
+    below = bottom + 21 + 17 * bool(panel.x.title)
     entries = [_entry(series, x.scale, y.scale) for series in panel.series if series.name and panel.keyed]
     if besides:
         parts.append(legend.beside(entries, right + 10, top, bottom))
@@ -152,7 +158,7 @@ def _words(panel: Panel, left: float) -> Markup:
     parts, y = [], 0.0
     if panel.heading:
         y += 13
-        parts.append(label(0, y, clipped(panel.heading, panel.width), "heading"))
+        parts.append(label(0, y, clipped(panel.heading, panel.width * BOLD), "heading"))
         y += 4
     if panel.note:
         y += 11
@@ -161,6 +167,11 @@ def _words(panel: Panel, left: float) -> Markup:
     if panel.y.title:
         parts.append(label(0, y + 11, clipped(panel.y.title, panel.width, TICK_SIZE), "axis-title"))
     return joined(*parts)
+
+
+def _boxes(boxes: Sequence[tuple[float, float, float]], class_: str, x: Scale, y: Scale) -> Markup:
+    areas = ((x(first) + 0.5, y(up), x(last) - x(first) - 1, y.start - y(up)) for first, last, up in boxes)
+    return marks.bars(areas, class_)
 
 
 def _guides(panel: Panel, x: Scale, y: Scale) -> Markup:

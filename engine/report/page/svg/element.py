@@ -88,7 +88,7 @@ def drawing(identity: str, width: float, height: float, title: str, description:
     )
     size = f"{number(width)} {number(height)}"
     start = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" id="{identity}" viewBox="0 0 {size}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" id="{identity}" viewBox="0 0 {size}" '
         f'role="img" aria-labelledby="{identity}-title {identity}-desc">'
     )
     return Markup(f"{start}{head}{content}</svg>")
@@ -102,4 +102,4 @@ def panels(drawings: "list[Markup]", class_: str = "") -> Markup:
     """
     if len(drawings) == 1:
         return drawings[0]
-    return Markup(f'<div class="{f"chart-panels {class_}".strip()}">{"".join(drawings)}</div>')
+    return Markup(f'<div class="{f"plots {class_}".strip()}">{"".join(drawings)}</div>')

@@ -58,10 +58,10 @@ def bottom_axis(axis: Axis, top: float, bottom: float, baseline: bool = True) ->
         left, right = number(min(scale.start, scale.end)), number(max(scale.start, scale.end))
         parts.append(element("path", d=f"M{left} {number(bottom)}H{right}", class_="axis"))
     if axis.labelled:
-        parts += [label(scale(at), bottom + 14, text, "tick", "middle") for at, text in marks]
+        parts += [label(scale(at), bottom + 16, text, "tick", "middle") for at, text in marks]
     if axis.title:
         middle, room = (scale.start + scale.end) / 2, abs(scale.end - scale.start) + 60
-        below = bottom + (29 if axis.labelled else 15)
+        below = bottom + (31 if axis.labelled else 16)
         parts.append(label(middle, below, clipped(axis.title, room, TICK_SIZE), "axis-title", "middle"))
     return joined(*parts)
 

@@ -12,7 +12,7 @@ from engine.report.page.svg.element import Markup, drawing, joined
 from engine.report.page.svg.frame import TICK_SIZE, Axis, bottom_axis
 from engine.report.page.svg.looks import Look
 from engine.report.page.svg.scale import Scale
-from engine.report.page.svg.words import clipped, fitted, label, width_of
+from engine.report.page.svg.words import BOLD, clipped, fitted, label, width_of
 
 #: Height of a name, of a point below it, and of the space below a row.
 _NAME, _POINT, _SPACE = 15.0, 11.0, 6.0
@@ -43,12 +43,14 @@ class Row:
         name: above it. dots: below one another.
         aside: text at the right of the name, e.g. a number.
         strong: whether the name is emphasised.
+        under: heading that it stands under, with the rows before that have the same; "" for none.
     """
 
     name: str
     dots: tuple[Dot, ...]
     aside: str = ""
     strong: bool = False
+    under: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,11 @@ class RowsPanel:
 def draw_rows(panel: RowsPanel) -> Markup:
     """Return the drawing of a chart of rows."""
     top = 17.0 * bool(panel.heading) + 15.0 * bool(panel.note) + 3
-    heights = [_NAME + _POINT * max(len(row.dots), 1) + _SPACE for row in panel.rows]
+    begins = _begins(panel.rows)
+    heights = [
+        _NAME * (1 + begin) + _POINT * max(len(row.dots), 1) + _SPACE
+        for row, begin in zip(panel.rows, begins, strict=True)
+    ]
     bottom = top + sum(heights)
     values = [v for row in panel.rows for dot in row.dots for v in (dot.value, dot.low, dot.high)]
     scale = panel.x.scale([*values, *([0.0] if panel.zero else [])], 9, panel.width - 9, True)
@@ -87,10 +93,12 @@ def draw_rows(panel: RowsPanel) -> Markup:
     if panel.zero:
         parts.append(marks.rule(scale(0), top, scale(0), bottom, "zero"))
     names = _names(panel)
-    for row, height in zip(panel.rows, heights, strict=True):
-        parts.append(_drawn(row, names[row.name], scale, top, panel.width))
+    for row, height, begin in zip(panel.rows, heights, begins, strict=True):
+        if begin:
+            parts.append(label(0, top + 12, clipped(row.under, panel.width), "halo soft"))
+        parts.append(_drawn(row, names[row.name], scale, top + _NAME * begin, panel.width))
         top += height
-    below = bottom + 19 + 15 * bool(panel.x.title)
+    below = bottom + 21 + 17 * bool(panel.x.title)
     if panel.series:
         entries = [legend.Entry(name, look, lined=False) for name, look in panel.series]
         key, height = legend.key(entries, 0, panel.width, below)
@@ -99,8 +107,14 @@ def draw_rows(panel: RowsPanel) -> Markup:
     return drawing(panel.identity, panel.width, below, panel.heading, panel.description, joined(*parts))
 
 
+def _begins(rows: tuple[Row, ...]) -> list[bool]:
+    """Return for each row whether its heading stands before it."""
+    before = ["", *(row.under for row in rows)]
+    return [bool(row.under) and row.under != last for row, last in zip(rows, before, strict=False)]
+
+
 def _words(panel: RowsPanel) -> Markup:
-    heading = label(0, 13, clipped(panel.heading, panel.width), "heading") if panel.heading else ""
+    heading = label(0, 13, clipped(panel.heading, panel.width * BOLD), "heading") if panel.heading else ""
     y = 11 + 17 * bool(panel.heading)
     note = label(0, y, clipped(panel.note, panel.width, TICK_SIZE), "note") if panel.note else ""
     return joined(heading, note)
@@ -112,9 +126,9 @@ def _names(panel: RowsPanel) -> dict[str, str]:
 
 
 def _drawn(row: Row, name: str, scale: Scale, top: float, width: float) -> Markup:
-    parts = [label(0, top + 12, name, "strong" if row.strong else None)]
+    parts = [label(0, top + 12, name, "halo strong" if row.strong else "halo")]
     if row.aside:
-        parts.append(label(width, top + 12, row.aside, "soft", "end"))
+        parts.append(label(width, top + 12, row.aside, "halo soft", "end"))
     low, high = sorted((scale.start, scale.end))
     for place, dot in enumerate(row.dots):
         y = top + _NAME + _POINT * (place + 0.5)

@@ -1,7 +1,7 @@
 """Ticks of linear and logarithmic axes, and their labels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 #: Leading digits of the step between ticks.
 _STEPS = (1, 2, 5)
@@ -24,15 +24,27 @@ def linear_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
 
 def nice_bounds(low: float, high: float, most: int = 6) -> tuple[float, float]:
     """Return a range outwards to the next ticks. Arguments as for `linear_ticks`, low < high."""
-    lead, power = _step(low, high, most)
-    indices = _indices(low, high, lead, power)
-    first, last = indices[0], indices[-1]
-    while _multiple(first, lead, power) > low:
-        first -= 1
-    while _multiple(last, lead, power) < high:
-        last += 1
-    bounds = _multiple(first, lead, power), _multiple(last, lead, power)
-    return bounds if all(map(math.isfinite, bounds)) else (low, high)
+    for lead, power in _steps_from(*_step(low, high, most)):
+        indices = _indices(low, high, lead, power)
+        first, last = indices[0], indices[-1]
+        while _multiple(first, lead, power) > low:
+            first -= 1
+        while _multiple(last, lead, power) < high:
+            last += 1
+        bounds = _multiple(first, lead, power), _multiple(last, lead, power)
+        if not all(map(math.isfinite, bounds)):
+            break
+        if last - first < max(most, 3):
+            return bounds
+    return low, high
+
+
+def _steps_from(lead: int, power: int) -> Iterator[tuple[int, int]]:
+    """Yield a step and all larger ones."""
+    while power < 308:
+        yield lead, power
+        place = _STEPS.index(lead) + 1
+        lead, power = (_STEPS[place], power) if place < len(_STEPS) else (1, power + 1)
 
 
 def _step(low: float, high: float, most: int) -> tuple[int, int]:
