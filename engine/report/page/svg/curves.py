@@ -124,7 +124,7 @@ def draw(panel: Panel) -> Markup:
     besides = panel.beside and bool(named) and panel.width >= WIDE and legend.fits_beside(named)
     y = Axis(panel.y.scale(_upright(panel), bottom, top, True), ticks=panel.y.ticks)
     left = y.labels_width + 8
-    right = panel.width - (legend.MARGIN if besides else 8)
+    right = panel.width - (legend.MARGIN if besides else 15)
     across = [value for series in panel.series for value in series.x]
     x = Axis(panel.x.scale(across, left, right, False), panel.x.title, panel.x.ticks)
     parts = [

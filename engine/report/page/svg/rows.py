@@ -88,7 +88,7 @@ def draw_rows(panel: RowsPanel) -> Markup:
     ]
     bottom = top + sum(heights)
     values = [v for row in panel.rows for dot in row.dots for v in (dot.value, dot.low, dot.high)]
-    scale = panel.x.scale([*values, *([0.0] if panel.zero else [])], 9, panel.width - 9, True)
+    scale = panel.x.scale([*values, *([0.0] if panel.zero else [])], 12, panel.width - 12, True)
     parts = [_words(panel), bottom_axis(Axis(scale, panel.x.title, panel.x.ticks), top, bottom)]
     if panel.zero:
         parts.append(marks.rule(scale(0), top, scale(0), bottom, "zero"))
