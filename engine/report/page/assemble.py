@@ -6,7 +6,8 @@ from typing import Protocol
 from engine.report.page.blocks import Page, Section
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.render import render_page
-from engine.report.page.sections import about
+from engine.report.page.sections import about, matrix, protocols, validity
+from engine.report.page.sections.verdict import verdict
 
 
 class SectionModule(Protocol):
@@ -16,7 +17,7 @@ class SectionModule(Protocol):
 
 
 #: The sections in the order of the page, the validity box first.
-SECTIONS: tuple[SectionModule, ...] = (about,)
+SECTIONS: tuple[SectionModule, ...] = (validity, matrix, protocols, about)
 
 
 def page_of(page: PageInput, options: PageOptions, further: Iterable[Section] = ()) -> Page:
@@ -28,7 +29,8 @@ def page_of(page: PageInput, options: PageOptions, further: Iterable[Section] = 
         further: sections from elsewhere, which stand before the last section.
     """
     own = [section for module in SECTIONS for section in module.sections(page, options)]
-    return Page(page.title, sections=(*own[:-1], *further, *own[-1:]), made=about.made(page, options))
+    sections = (*own[:-1], *further, *own[-1:])
+    return Page(page.title, verdict(page, options), sections, about.made(page, options))
 
 
 def report_html(page: PageInput, options: PageOptions, further: Iterable[Section] = ()) -> bytes:

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.report.page.inputs import PageInput
+from engine.report.page.results import title_of
 from engine.report.page.svg.looks import COLOURS, Look
 from engine.report.record_values import at, text
 from stores.backends.location import Place
@@ -13,7 +14,7 @@ from stores.bank.records import RunRecord
 from stores.json_types import Json
 
 #: Settings that do not change what is measured, or that a chart has an axis for.
-_ASIDE = frozenset(("model", "device", "backend", "threads", "bootstrap", "policies", "feature"))
+_ASIDE = frozenset(("model", "device", "backend", "threads", "bootstrap", "policies", "feature", "memory"))
 #: Mode -> its name.
 MODES = {"default": "default mode", "as-published": "as published"}
 
@@ -45,8 +46,9 @@ class Group:
         kind: of the evaluation.
         mode: `default` or `as-published`; never both in one group.
         label: column that was learned; "" for none.
+        protocol: what was asked, in a few words, e.g. `linear probe`.
         seed: 0 where there is none.
-        setting: what tells it from other groups of the same data set, mode and label, in words; "" if
+        setting: what tells it from other groups of the same data set, mode and protocol, in words; "" if
             nothing does.
         members: in the order of the page's models, a record each.
     """
@@ -56,15 +58,16 @@ class Group:
     kind: str
     mode: str
     label: str
+    protocol: str
     seed: int
     setting: str
     members: tuple[Member, ...]
 
     @property
     def title(self) -> str:
-        """Data set, label, mode and setting."""
-        words = [self.dataset, self.label, MODES.get(self.mode, self.mode), self.setting]
-        return ", ".join(word for word in words if word)
+        """Data set, protocol, mode and setting."""
+        words = [self.protocol, MODES.get(self.mode, self.mode), self.setting]
+        return f"{self.dataset}: {', '.join(word for word in words if word)}"
 
 
 def groups_of(page: PageInput, kind: str) -> list[Group]:
@@ -79,17 +82,24 @@ def groups_of(page: PageInput, kind: str) -> list[Group]:
     for source in page.sources:
         settings: dict[str, dict[str, Json]] = {}
         members: dict[str, dict[str, Member]] = {}
+        protocols: dict[str, str] = {}
         for entry in source.entries:
             if entry.record is None or entry.record.kind != kind:
                 continue
-            asked = {name: value for name, value in entry.record.asked.items() if name not in _ASIDE}
-            key = json.dumps(asked, sort_keys=True)
+            asked = _settings(entry.record)
+            name = page.evaluations.get(entry.id, "")
+            key = json.dumps([name, asked], sort_keys=True)
+            protocols[key] = name or title_of(entry.record)
             settings[key] = asked
             members.setdefault(key, {})[entry.model] = Member(entry.model, entry)
         ordered = sorted(settings, key=lambda key: (_mode(settings[key]) != "default", key))
         for key in ordered:
-            alike = [settings[other] for other in ordered if _same(settings[other], settings[key])]
             own = settings[key]
+            alike = [
+                settings[other]
+                for other in ordered
+                if (_mode(settings[other]), protocols[other]) == (_mode(own), protocols[key])
+            ]
             groups.append(
                 Group(
                     source.name,
@@ -97,12 +107,19 @@ def groups_of(page: PageInput, kind: str) -> list[Group]:
                     kind,
                     _mode(own),
                     text(own.get("label")),
+                    protocols[key],
                     _seed(own),
                     _words(own, alike),
                     tuple(_in_order(page, members[key])),
                 )
             )
     return groups
+
+
+def _settings(record: RunRecord) -> dict[str, Json]:
+    """Return the settings that are not empty; empty ones say nothing, and earlier versions lack some."""
+    asked = {name: value for name, value in record.asked.items() if name not in _ASIDE}
+    return {name: value for name, value in asked.items() if value not in (None, [], False, "")}
 
 
 def _mode(asked: dict[str, Json]) -> str:
@@ -114,12 +131,8 @@ def _seed(asked: dict[str, Json]) -> int:
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else 0
 
 
-def _same(a: dict[str, Json], b: dict[str, Json]) -> bool:
-    return (_mode(a), text(a.get("label"))) == (_mode(b), text(b.get("label")))
-
-
 def _words(own: dict[str, Json], alike: Sequence[dict[str, Json]]) -> str:
-    """Return the settings in which groups of one data set, mode and label differ."""
+    """Return the settings in which groups of one data set, mode and protocol differ."""
     names = sorted({name for other in alike for name in other if other.get(name) != own.get(name)})
     return ", ".join(f"{name.replace('_', ' ')} {_short(own.get(name))}" for name in names)
 
@@ -142,7 +155,7 @@ def first_seeds(groups: Sequence[Group]) -> tuple[list[Group], str]:
     chosen: dict[tuple[str, ...], Group] = {}
     for group in groups:
         words = [word for word in group.setting.split(", ") if not word.startswith("seed ")]
-        key = (group.dataset, group.mode, group.label, *words)
+        key = (group.dataset, group.mode, group.protocol, *words)
         if key not in chosen or group.seed < chosen[key].seed:
             chosen[key] = group
     left_out = len(groups) - len(chosen)
@@ -177,23 +190,10 @@ def partition(
         chosen = tuple(member for member in group.members if fits(member.record))
         others = [member.model for member in group.members if not fits(member.record)]
         if chosen:
-            with_part.append(_with(group, chosen))
+            with_part.append(replace(group, members=chosen))
         if others:
             notes.append(f"{group.title}: not drawn of {', '.join(others)}: {lack} in the record. {remedy}.")
     return with_part, tuple(notes)
-
-
-def _with(group: Group, members: tuple[Member, ...]) -> Group:
-    return Group(
-        group.dataset,
-        group.bank,
-        group.kind,
-        group.mode,
-        group.label,
-        group.seed,
-        group.setting,
-        members,
-    )
 
 
 def looks_for(page: PageInput, models: Sequence[str], best: Iterable[str] = ()) -> dict[str, Look]:

@@ -1,16 +1,18 @@
 """Paired comparisons: which models can be told apart, by how much, and how sure that is."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.report.compare_text import HEADINGS, tested_on
+from engine.report.compare_text import tested_on
 from engine.report.json_parts import members, objects
 from engine.report.marks import LEGEND, MARK
 from engine.report.page.blocks import Block, Chart, Column, DataTable, Details, Paragraph, Section, Value
+from engine.report.page.cells import difference_cell, p_cell, score_cell, signed
+from engine.report.page.comparisons import Comparison, comparisons_of
 from engine.report.page.groups import MODES
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.numbers import difference_cell, p_cell, score_cell, signed
+from engine.report.page.numbers import SMALLER_IS_BETTER
 from engine.report.page.svg.curves import WIDE, Dimension
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look
@@ -26,39 +28,39 @@ _APART, _ALIKE = Look(0), Look(None, hollow=True)
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A comparison, as its record has it.
+class Compared:
+    """A comparison as it is drawn.
 
     Attributes:
-        dataset: its name.
-        body: as `embank compare --json` prints it.
-        mode: of the records that were compared. seed: of these.
+        comparison: with the record.
         several_seeds: whether comparisons of other seeds are on the page.
     """
 
-    dataset: str
-    body: JsonObject
-    mode: str
-    seed: int
+    comparison: Comparison
     several_seeds: bool = False
+
+    @property
+    def body(self) -> Mapping[str, Json]:
+        """The comparison, as `embank compare --json` prints it."""
+        return self.comparison.record.metrics
 
     @property
     def metric(self) -> str:
         """Name of the metric."""
-        return HEADINGS.get(text(self.body.get("metric")), text(self.body.get("metric")))
+        return self.comparison.word
 
     @property
     def sign(self) -> float:
         """-1 where smaller values are better, so that a positive difference always means better."""
-        return -1.0 if self.body.get("metric") == "log_loss" else 1.0
+        return -1.0 if self.comparison.metric in SMALLER_IS_BETTER else 1.0
 
     @property
     def title(self) -> str:
         """Data set, evaluation, task, metric and mode."""
-        words = [text(self.body.get("evaluation")), text(self.body.get("task")), self.metric]
-        words.append(MODES.get(self.mode, self.mode))
-        words += [f"seed {self.seed}"] * self.several_seeds
-        return f"{self.dataset}: {', '.join(word for word in words if word)}"
+        mode = self.comparison.mode
+        words = [self.comparison.task, self.metric, MODES.get(mode, mode)]
+        words += [f"seed {self.comparison.record.asked.get('seed')}"] * self.several_seeds
+        return f"{self.comparison.dataset}: {', '.join(word for word in words if word)}"
 
     @property
     def models(self) -> list[JsonObject]:
@@ -75,7 +77,7 @@ class Comparison:
 
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     """Return the section, or none where nothing was compared."""
-    comparisons = list(_comparisons(page))
+    comparisons = _drawn(page)
     if not comparisons:
         return ()
     lead = Paragraph(
@@ -91,28 +93,20 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     return (Section("comparisons", "Paired comparisons", tuple(blocks)),)
 
 
-def _is_first(comparisons: list[Comparison], place: int) -> bool:
+def _is_first(comparisons: list[Compared], place: int) -> bool:
     """Return whether a comparison is the first one of its data set."""
-    return comparisons[place].dataset not in {one.dataset for one in comparisons[:place]}
+    before = {one.comparison.dataset for one in comparisons[:place]}
+    return comparisons[place].comparison.dataset not in before
 
 
-def _comparisons(page: PageInput) -> Iterator[Comparison]:
-    for source in page.sources:
-        own = []
-        for entry in source.entries:
-            record = entry.record
-            if record is None or record.kind != "compare" or not _drawable(record.metrics):
-                continue
-            seed = record.asked.get("seed")
-            mode = text(record.asked.get("mode")) or "default"
-            own.append(
-                Comparison(source.name, dict(record.metrics), mode, seed if isinstance(seed, int) else 0)
-            )
-        seeds = len({one.seed for one in own}) > 1
-        yield from (
-            Comparison(one.dataset, one.body, one.mode, one.seed, seeds)
-            for one in sorted(own, key=lambda one: (one.mode != "default", one.seed))
-        )
+def _drawn(page: PageInput) -> list[Compared]:
+    """Return the comparisons in the order of data sets, the default mode first."""
+    places = {source.name: place for place, source in enumerate(page.sources)}
+    own = [one for one in comparisons_of(page) if _drawable(one.record.metrics)]
+    ordered = sorted(own, key=lambda one: (places.get(one.dataset, 0), one.mode != "default"))
+    seeds = {(one.dataset, str(one.record.asked.get("seed"))) for one in own}
+    several = len(seeds) > len({dataset for dataset, _ in seeds})
+    return [Compared(one, several) for one in ordered]
 
 
 def _drawable(body: Mapping[str, Json]) -> bool:
@@ -121,7 +115,7 @@ def _drawable(body: Mapping[str, Json]) -> bool:
     )
 
 
-def _blocks(comparison: Comparison, identity: str) -> tuple[Block, ...]:
+def _blocks(comparison: Compared, identity: str) -> tuple[Block, ...]:
     body = comparison.body
     drawings = [
         draw_rows(_standings(comparison, f"plot-{identity}-models")),
@@ -142,7 +136,7 @@ def _blocks(comparison: Comparison, identity: str) -> tuple[Block, ...]:
     return chart, Details(f"{identity}-numbers", "Numbers of this comparison", tuple(tables))
 
 
-def _basis(comparison: Comparison) -> str:
+def _basis(comparison: Compared) -> str:
     """Return what the numbers rest on."""
     body = comparison.body
     tests = dict.fromkeys(text(pair.get("test")) for pair in objects(body["pairs"]) if pair.get("test"))
@@ -153,7 +147,7 @@ def _basis(comparison: Comparison) -> str:
     return f"On {tested_on(body)}. Intervals: 95 % over {body.get('unit')}, {resamples}, not adjusted{by}."
 
 
-def _standings(comparison: Comparison, identity: str) -> RowsPanel:
+def _standings(comparison: Compared, identity: str) -> RowsPanel:
     models = comparison.models[:_ROWS]
     best = set(_texts(comparison.body.get("best")))
     rows = []
@@ -187,7 +181,7 @@ def _ranks(model: JsonObject) -> str:
     return f"#{low:.0f}" if low == high else f"#{low:.0f}–{high:.0f}"
 
 
-def _forest(comparison: Comparison, identity: str) -> RowsPanel:
+def _forest(comparison: Compared, identity: str) -> RowsPanel:
     pairs = comparison.pairs[:_ROWS]
     against_best = len(comparison.models) > _ALL_PAIRS
     rows = [_pair_row(comparison, pair, not against_best) for pair in pairs]
@@ -203,7 +197,7 @@ def _forest(comparison: Comparison, identity: str) -> RowsPanel:
     )
 
 
-def _pair_row(comparison: Comparison, pair: JsonObject, grouped: bool) -> Row:
+def _pair_row(comparison: Compared, pair: JsonObject, grouped: bool) -> Row:
     difference, low, high = _oriented(comparison, pair)
     apart = pair.get("different") is True
     p = number(pair.get("p_holm"))
@@ -215,14 +209,14 @@ def _pair_row(comparison: Comparison, pair: JsonObject, grouped: bool) -> Row:
     return Row(text(pair.get("b")), (dot,), " · ".join(words), apart, under)
 
 
-def _oriented(comparison: Comparison, pair: JsonObject) -> tuple[float, float, float]:
+def _oriented(comparison: Compared, pair: JsonObject) -> tuple[float, float, float]:
     """Return the difference and its interval, above 0 where the first model is better."""
     sign = comparison.sign
     ends = sign * number(pair.get("low")), sign * number(pair.get("high"))
     return sign * number(pair.get("difference")), min(ends), max(ends)
 
 
-def _models_table(comparison: Comparison, identity: str) -> DataTable:
+def _models_table(comparison: Compared, identity: str) -> DataTable:
     best = set(_texts(comparison.body.get("best")))
     columns = (
         Column("model"),
@@ -248,7 +242,7 @@ def _models_table(comparison: Comparison, identity: str) -> DataTable:
     return DataTable(f"table-{identity}-models", caption, columns, tuple(rows))
 
 
-def _pairs_table(comparison: Comparison, identity: str) -> DataTable:
+def _pairs_table(comparison: Compared, identity: str) -> DataTable:
     columns = (
         Column("model"),
         Column("against"),
@@ -274,7 +268,7 @@ def _pairs_table(comparison: Comparison, identity: str) -> DataTable:
     return DataTable(f"table-{identity}-pairs", caption, columns, rows)
 
 
-def _findings_table(comparison: Comparison, identity: str) -> DataTable:
+def _findings_table(comparison: Compared, identity: str) -> DataTable:
     columns = (
         Column("finding or class"),
         Column("best"),

@@ -1,10 +1,10 @@
 """Confusion matrices of probes: which class is taken for which."""
 
 from engine.report.page.blocks import Chart, Column, DataTable, Details, Paragraph, Section, Value
+from engine.report.page.cells import count_cell, number_cell
 from engine.report.page.fits import Fit, fits_of, lacking
 from engine.report.page.groups import Group, first_seeds, groups_of
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.numbers import count_cell, number_cell
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.heat import HeatMap, draw_heat_map, shares_of
 from engine.report.record_values import at, numbers

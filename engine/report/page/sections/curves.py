@@ -12,9 +12,9 @@ from engine.kernels.metrics import auroc, average_precision
 from engine.kernels.operating_points import one_sided
 from engine.report.page.answers import Answers, answers_of
 from engine.report.page.blocks import Block, Chart, Column, DataTable, Details, Paragraph, Section, Value
+from engine.report.page.cells import count_cell, number_cell
 from engine.report.page.groups import Group, first_seeds, groups_of, looks_for
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.numbers import count_cell, number_cell
 from engine.report.page.svg.curves import Dimension, Panel, Series, draw, stepped
 from engine.report.page.svg.element import Markup, panels
 from engine.report.page.svg.looks import Look

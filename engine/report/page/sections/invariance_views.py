@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from engine.report.invariance_figure import LABELS, undefined
 from engine.report.page.blocks import Block, Chart, Column, DataTable, Paragraph, Section, Value
+from engine.report.page.cells import compact, score_cell
 from engine.report.page.groups import MODES, Group, Member, groups_of, looks_for
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.numbers import compact, score_cell
 from engine.report.page.svg.curves import Dimension, Panel, Series, draw
 from engine.report.page.svg.element import Markup, panels
 from engine.report.page.svg.looks import Look

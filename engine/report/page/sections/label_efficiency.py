@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from engine.report.json_parts import members, objects
 from engine.report.page.blocks import Chart, Column, DataTable, Paragraph, Section, Value
+from engine.report.page.cells import score_cell
 from engine.report.page.groups import Group, Member, groups_of, having, looks_for
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.numbers import score_cell
 from engine.report.page.svg.curves import Dimension, Panel, Series, draw
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from engine.report.json_parts import objects
 from engine.report.page.blocks import Block, Chart, Column, DataTable, Paragraph, Section, Value
+from engine.report.page.cells import compact, count_cell, number_cell
 from engine.report.page.groups import Group, Member, groups_of, having
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.numbers import compact, count_cell, number_cell
 from engine.report.page.sections.selection import SCORES
 from engine.report.page.svg.curves import Dimension, Panel, Series, draw
 from engine.report.page.svg.element import panels

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.report.page.blocks import Block, Chart, Column, DataTable, Paragraph, Section, Value
+from engine.report.page.cells import compact, count_cell
 from engine.report.page.groups import Group, Member, groups_of, partition
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.numbers import compact, count_cell
 from engine.report.page.svg.curves import NARROW, WIDE, Dimension, Panel, Series, draw
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look

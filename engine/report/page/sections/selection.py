@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 
 from engine.report.page.blocks import Chart, Column, DataTable, Details, Paragraph, Section, Value
+from engine.report.page.cells import compact, count_cell, number_cell
 from engine.report.page.fits import Fit, fits_of, lacking
 from engine.report.page.groups import Group, first_seeds, groups_of
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.numbers import compact, count_cell, number_cell
 from engine.report.page.svg.curves import NARROW, Dimension, Panel, Series, draw
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from engine.report.json_parts import members, objects
 from engine.report.page.blocks import Block, Chart, Column, DataTable, Details, Paragraph, Section, Value
+from engine.report.page.cells import count_cell, score_cell
 from engine.report.page.fits import Fit, fits_of
 from engine.report.page.groups import Group, first_seeds, groups_of, looks_for
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.numbers import count_cell, score_cell
 from engine.report.page.svg.curves import Dimension
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look
