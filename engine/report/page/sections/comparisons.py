@@ -13,6 +13,7 @@ from engine.report.page.comparisons import Comparison, comparisons_of
 from engine.report.page.groups import MODES
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.numbers import SMALLER_IS_BETTER
+from engine.report.page.room import fitting
 from engine.report.page.svg.curves import WIDE, Dimension
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look
@@ -21,6 +22,8 @@ from engine.report.page.svg.words import clipped
 from engine.report.record_values import number, text
 from stores.json_types import Json, JsonObject
 
+#: Share of the page for the tables of models and of pairs each.
+_TABLED = 0.06
 #: Rows of a chart, models up to which all pairs are shown, and comparisons that stand open on the page.
 _ROWS, _ALL_PAIRS, _OPEN = 40, 5, 6
 #: Filled, of models that can be told apart; open, of those that cannot.
@@ -87,7 +90,7 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     )
     blocks: list[Block] = [lead]
     for place, comparison in enumerate(comparisons, 1):
-        own = _blocks(comparison, f"comparison-{place}")
+        own = _blocks(comparison, f"comparison-{place}", options, len(comparisons))
         closed = len(comparisons) > _OPEN and not _is_first(comparisons, place - 1)
         blocks += [Details(f"comparison-{place}-more", comparison.title, own)] if closed else own
     return (Section("comparisons", "Paired comparisons", tuple(blocks)),)
@@ -115,7 +118,7 @@ def _drawable(body: Mapping[str, Json]) -> bool:
     )
 
 
-def _blocks(comparison: Compared, identity: str) -> tuple[Block, ...]:
+def _blocks(comparison: Compared, identity: str, options: PageOptions, count: int) -> tuple[Block, ...]:
     body = comparison.body
     drawings = [
         draw_rows(_standings(comparison, f"plot-{identity}-models")),
@@ -129,10 +132,17 @@ def _blocks(comparison: Compared, identity: str) -> tuple[Block, ...]:
         basis.append("Of many models the pairs with the best one are shown.")
     notes = [" ".join(verdict)] * bool(verdict) + [" ".join(basis)]
     alt = " ".join(verdict) or f"Values and paired differences of {len(comparison.models)} models."
-    chart = Chart(identity, comparison.title, panels(drawings), alt, notes=tuple(notes))
-    tables = [_models_table(comparison, identity), _pairs_table(comparison, identity)]
+    tables = [fitting(_models_table(comparison, identity), options, _TABLED, count)]
+    pairs = _pairs_table(comparison, identity)
+    if fitting(pairs, options, _TABLED, count) is pairs:
+        tables.append(pairs)
+    else:
+        notes.append(
+            "To keep the page small it has no table of pairs; `embank compare -o FILE.csv` writes it."
+        )
     if isinstance(body.get("findings"), list) and body["findings"]:
-        tables.append(_findings_table(comparison, identity))
+        tables.append(fitting(_findings_table(comparison, identity), options, _TABLED, count))
+    chart = Chart(identity, comparison.title, panels(drawings), alt, notes=tuple(notes))
     return chart, Details(f"{identity}-numbers", "Numbers of this comparison", tuple(tables))
 
 

@@ -5,13 +5,16 @@ from engine.report.page.cells import count_cell, number_cell
 from engine.report.page.fits import Fit, fits_of, lacking
 from engine.report.page.groups import Group, first_seeds, groups_of
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.room import best_fits, fitting, left_out_note, notes_of, panels_each
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.heat import HeatMap, draw_heat_map, shares_of
 from engine.report.record_values import at, numbers
 
 _NEEDS = "test.confusion_matrix"
-#: Panels of a chart, and classes up to which a table has all counts.
-_PANELS, _TABLED = 40, 4
+#: Share of the page for drawings and for tables, and bytes of a panel of three classes.
+_DRAWN, _TABLED, _SIZE = 0.06, 0.04, 3100
+#: Classes up to which a table has all counts.
+_COUNTED = 4
 
 
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
@@ -25,27 +28,27 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
         "row. The stronger the colour of a cell, the larger its share: a good model has a strong diagonal."
     )
     notes = [*lacking(groups, _NEEDS, "Run the probe again"), *([seeds] if seeds else [])]
-    charts = tuple(_chart(group, place) for place, group in enumerate(drawn, 1))
+    charts = tuple(_chart(group, place, len(drawn), options) for place, group in enumerate(drawn, 1))
     more = Details("confusion-all", f"Confusion matrices ({len(charts)} charts)", charts)
     return (Section("confusion", "Confusion", (lead, more, *map(Paragraph, notes))),)
 
 
-def _chart(group: Group, place: int) -> Chart:
+def _chart(group: Group, place: int, charts: int, options: PageOptions) -> Chart:
     identity = f"confusion-{place}"
     fits = fits_of(group, _NEEDS)
-    shown = fits[:_PANELS]
+    classes = max(len(_counts(fit)) for fit in fits)
+    size = _SIZE + 90 * max(min(classes, 30) ** 2 - 9, 0)
+    shown = best_fits(fits, panels_each(options, _DRAWN, charts, size))
     drawings = [
         draw_heat_map(_heat_map(fit, f"plot-{identity}-{count}")) for count, fit in enumerate(shown, 1)
     ]
-    left_out = len(fits) - len(shown)
-    notes = (f"The first {len(shown)} of {len(fits)} fits are drawn.",) if left_out else ()
     return Chart(
         identity,
         f"{group.title}: confusion on the test images",
         panels(drawings),
         f"Confusion matrices of {len(shown)} fits. {_worst(shown)}",
-        _table(group, fits, identity),
-        notes,
+        fitting(_table(group, fits, identity), options, _TABLED, charts),
+        notes_of(left_out_note(len(shown), len(fits))),
     )
 
 
@@ -90,7 +93,7 @@ def _table(group: Group, fits: list[Fit], identity: str) -> DataTable:
     """Return the counts of small matrices, and of larger ones the recall of each class."""
     columns = [Column("model"), Column("true class"), Column("images", True), Column("recall", True)]
     names = list(dict.fromkeys(name for fit in fits for name in _names(fit)))
-    small = len(names) <= _TABLED
+    small = len(names) <= _COUNTED
     columns += [Column(f"as {name}", True) for name in names] if small else []
     rows = []
     for fit in fits:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,16 @@ from engine.report.page.blocks import Block, Chart, Column, DataTable, Details, 
 from engine.report.page.cells import count_cell, number_cell
 from engine.report.page.groups import Group, first_seeds, groups_of, looks_for
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.room import fitting, panels_each
 from engine.report.page.svg.curves import Dimension, Panel, Series, draw, stepped
 from engine.report.page.svg.element import Markup, panels
 from engine.report.page.svg.looks import Look
 from engine.report.page.svg.thin import thinned
 
-#: Curves of a panel, and classes of a chart.
+#: Curves of a panel, and classes of a chart, at most.
 _CURVES, _CLASSES = 8, 4
+#: Share of the page for drawings and for tables, and bytes of both drawings of a class.
+_DRAWN, _TABLED, _SIZE = 0.07, 0.03, 8000
 _TICKS = ((0.0, "0"), (0.2, "0.2"), (0.4, "0.4"), (0.6, "0.6"), (0.8, "0.8"), (1.0, "1"))
 #: Side of a plot in units, at most, and how far a left-out corner may be from the line.
 _SIDE, _TOLERANCE = 300.0, 0.3
@@ -55,7 +58,10 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
         classes, missing = answers_of(group)
         notes += missing
         if classes:
-            blocks.append(_chart(page, group, classes, f"curves-{place}"))
+            most = min(_CLASSES, panels_each(options, _DRAWN, len(groups), _SIZE) - 1)
+            chart = _chart(page, group, classes, f"curves-{place}", most)
+            assert chart.table is not None
+            blocks.append(replace(chart, table=fitting(chart.table, options, _TABLED, len(groups))))
     if not blocks and not notes:
         return ()
     lead = Paragraph(
@@ -71,10 +77,12 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     return (Section("curves", "ROC and precision-recall", (lead, *charts, *said)),)
 
 
-def _chart(page: PageInput, group: Group, classes: dict[str, list[Answers]], identity: str) -> Chart:
+def _chart(
+    page: PageInput, group: Group, classes: dict[str, list[Answers]], identity: str, most: int
+) -> Chart:
     areas = {name: [_Areas.of(answers) for answers in own] for name, own in classes.items()}
     names = sorted(areas, key=lambda name: -max(int(one.answers.positive.sum()) for one in areas[name]))
-    shown = [name for name in areas if name in set(names[:_CLASSES])]
+    shown = [name for name in areas if name in set(names[:most])]
     drawings: list[Markup] = []
     for place, name in enumerate(shown, 1):
         drawings += _pair(page, areas[name], name, f"plot-{identity}-{place}")

@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.report.invariance_figure import LABELS, undefined
 from engine.report.page.blocks import Block, Chart, Column, DataTable, Paragraph, Section, Value
 from engine.report.page.cells import compact, score_cell
 from engine.report.page.groups import MODES, Group, Member, groups_of, looks_for
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.room import fitting
 from engine.report.page.svg.curves import Dimension, Panel, Series, draw
 from engine.report.page.svg.element import Markup, panels
 from engine.report.page.svg.looks import Look
 from engine.report.page.svg.rows import Dot, Row, RowsPanel, draw_rows
 from engine.report.record_values import at, number, numbers, text
 
+#: Share of the page for tables.
+_TABLED = 0.04
 #: Ticks of an axis of degrees.
 _DEGREES = tuple((float(value), f"{value}°") for value in range(0, 361, 90))
 
@@ -56,8 +59,11 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
         "transform changes nothing. Dotted: mean cosine of different images, which says nothing is left."
     )
     blocks: list[Block] = [lead]
-    for place, sharing in enumerate(_together(groups), 1):
-        blocks.append(_chart(page, sharing, f"invariance-views-{place}"))
+    together = _together(groups)
+    for place, sharing in enumerate(together, 1):
+        chart = _chart(page, sharing, f"invariance-views-{place}")
+        table = fitting(chart.table, options, _TABLED, len(together)) if chart.table else None
+        blocks.append(replace(chart, table=table))
     return (Section("invariance-views", "Invariance", tuple(blocks)),)
 
 

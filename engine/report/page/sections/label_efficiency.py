@@ -8,6 +8,7 @@ from engine.report.page.blocks import Chart, Column, DataTable, Paragraph, Secti
 from engine.report.page.cells import score_cell
 from engine.report.page.groups import Group, Member, groups_of, having, looks_for
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.room import fitting
 from engine.report.page.svg.curves import Dimension, Panel, Series, draw
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look
@@ -18,6 +19,8 @@ from stores.json_types import JsonObject
 METRICS = {"accuracy": "accuracy", "auroc": "AUROC"}
 #: Factor from the largest number of images to the place of all images.
 _ALL = 2.2
+#: Share of the page for tables.
+_TABLED = 0.03
 _REMEDY = "Run the probe with --low-shot COUNTS, e.g. 1,2,5,10"
 
 
@@ -28,7 +31,7 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     if not drawn:
         return ()
     drawn, notes = having(drawn, "low_shot.curve", _REMEDY)
-    charts = [_chart(page, group, place, drawn) for place, group in enumerate(drawn, 1)]
+    charts = [_chart(page, group, place, drawn, options) for place, group in enumerate(drawn, 1)]
     lead = Paragraph(
         "How good a probe is when it learns from few labelled images of each class. A curve that is higher "
         "at the left needs fewer labels."
@@ -36,7 +39,7 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     return (Section("label-efficiency", "Label efficiency", (lead, *charts, *map(Paragraph, notes))),)
 
 
-def _chart(page: PageInput, group: Group, place: int, drawn: Sequence[Group]) -> Chart:
+def _chart(page: PageInput, group: Group, place: int, drawn: Sequence[Group], options: PageOptions) -> Chart:
     identity = f"label-efficiency-{place}"
     best = sorted(group.members, key=lambda member: -_last(member))
     looks = looks_for(page, [m.model for m in group.members], [m.model for m in best])
@@ -52,7 +55,8 @@ def _chart(page: PageInput, group: Group, place: int, drawn: Sequence[Group]) ->
     )
     muted = sum(look.place is None for look in looks.values())
     notes = (f"The {len(looks) - muted} best models have colours; {muted} others are grey.",) if muted else ()
-    return Chart(identity, title, panels(drawings), _alt(group), _table(group, identity), notes)
+    table = fitting(_table(group, identity), options, _TABLED, len(drawn))
+    return Chart(identity, title, panels(drawings), _alt(group), table, notes)
 
 
 def _last(member: Member) -> float:

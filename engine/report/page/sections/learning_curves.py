@@ -8,6 +8,7 @@ from engine.report.page.blocks import Block, Chart, Column, DataTable, Paragraph
 from engine.report.page.cells import compact, count_cell, number_cell
 from engine.report.page.groups import Group, Member, groups_of, having
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.room import fitting
 from engine.report.page.sections.selection import SCORES
 from engine.report.page.svg.curves import Dimension, Panel, Series, draw
 from engine.report.page.svg.element import panels
@@ -15,8 +16,10 @@ from engine.report.page.svg.looks import Look
 from engine.report.record_values import at, number, text
 
 _NEEDS = "curve.points"
-#: Points up to which a line has marks, and rows of a table.
-_MARKS, _ROWS = 30, 400
+#: Points up to which a line has marks.
+_MARKS = 30
+#: Share of the page for tables.
+_TABLED = 0.03
 
 
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
@@ -28,13 +31,13 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
         "Loss and validation score of finetunings over their steps. The ring marks the weights that were "
         "tested. A training loss that falls while the validation loss rises says that the network overfits."
     )
-    charts = [_chart(group, place) for place, group in enumerate(groups, 1)]
+    charts = [_chart(group, place, options, len(groups)) for place, group in enumerate(groups, 1)]
     blocks: list[Block] = [lead, *charts] if charts else []
     blocks += map(Paragraph, notes)
     return (Section("learning-curves", "Learning curves of finetunings", tuple(blocks)),)
 
 
-def _chart(group: Group, place: int) -> Chart:
+def _chart(group: Group, place: int, options: PageOptions, charts: int) -> Chart:
     identity = f"learning-curves-{place}"
     score = " or ".join(
         dict.fromkeys(SCORES.get(s := text(m.record.metrics.get("select")), s) for m in group.members)
@@ -50,7 +53,7 @@ def _chart(group: Group, place: int) -> Chart:
         f"{group.title}: losses and validation {score} over steps",
         panels(drawings),
         f"Learning curves of {len(group.members)} finetunings. {_results(group)}",
-        _table(group, identity, score),
+        fitting(_table(group, identity, score), options, _TABLED, charts),
         (_results(group), "Losses share one scale, scores another."),
     )
 
@@ -149,6 +152,4 @@ def _table(group: Group, identity: str, score: str) -> DataTable:
                 )
             )
     caption = f"{group.title}: the validations of each finetuning."
-    left_out = len(rows) - _ROWS
-    notes = (f"{left_out:,} later rows are left out.",) if left_out > 0 else ()
-    return DataTable(f"table-{identity}", caption, columns, tuple(rows[:_ROWS]), notes)
+    return DataTable(f"table-{identity}", caption, columns, tuple(rows))

@@ -8,6 +8,7 @@ from engine.report.page.blocks import Block, Chart, Column, DataTable, Paragraph
 from engine.report.page.cells import compact, count_cell
 from engine.report.page.groups import Group, Member, groups_of, partition
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.room import fitting
 from engine.report.page.svg.curves import NARROW, WIDE, Dimension, Panel, Series, draw
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look
@@ -15,6 +16,8 @@ from engine.report.record_values import at, number, numbers
 from stores.bank.records import RunRecord
 from stores.json_types import Json
 
+#: Share of the page for tables.
+_TABLED = 0.02
 #: Curves of a panel, and models from which panels are narrow.
 _CURVES, _NARROW = 30, 3
 
@@ -68,7 +71,9 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     )
     if not groups and not notes:
         return ()
-    blocks: list[Block] = [_chart(group, place) for place, group in enumerate(groups, 1)]
+    blocks: list[Block] = [
+        _chart(group, place, options, len(groups)) for place, group in enumerate(groups, 1)
+    ]
     if blocks:
         lead = (
             "An image is sought whose feature map equals that of the original. Grey: each image and seed; "
@@ -79,7 +84,7 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     return (Section("losses", "Losses of reconstructions", tuple(blocks)),)
 
 
-def _chart(group: Group, place: int) -> Chart:
+def _chart(group: Group, place: int, options: PageOptions, charts: int) -> Chart:
     identity = f"losses-{place}"
     losses = {member.model: Losses.of(member.record) for member in group.members}
     values = tuple(v for one in losses.values() for curve in (*one.curves, one.mean) for v in curve)
@@ -98,7 +103,7 @@ def _chart(group: Group, place: int) -> Chart:
         f"{group.title}: mean squared error of the feature map over updates",
         panels(drawings, "small" if narrow else ""),
         f"Losses of reconstructions of {len(losses)} models. {_ends(group.members)}",
-        _table(group, losses, identity),
+        fitting(_table(group, losses, identity), options, _TABLED, charts),
         tuple(notes),
     )
 

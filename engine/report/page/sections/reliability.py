@@ -10,14 +10,15 @@ from engine.report.page.cells import number_cell
 from engine.report.page.fits import Fit, fits_of, lacking
 from engine.report.page.groups import Group, first_seeds, groups_of
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.room import best_fits, fitting, left_out_note, notes_of, panels_each
 from engine.report.page.svg.curves import NARROW, Dimension, Panel, Series, draw
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look
 from engine.report.record_values import at, number, numbers
 
 _NEEDS = "calibration.bins"
-#: Panels of a chart.
-_PANELS = 40
+#: Share of the page for drawings and for tables, and bytes of a panel.
+_DRAWN, _TABLED, _SIZE = 0.06, 0.03, 3000
 _TICKS = ((0.0, "0"), (0.5, "0.5"), (1.0, "1"))
 _SIDES = {"before": "as fitted", "after": "after scaling"}
 
@@ -34,17 +35,17 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
         "scores. Bars: share of the test images in each bin after scaling; outlines: before."
     )
     notes = lacking([group for group in groups if group.mode == "default"], _NEEDS, "Run the probe again")
-    charts = [_chart(group, place) for place, group in enumerate(drawn, 1)]
+    charts = [_chart(group, place, len(drawn), options) for place, group in enumerate(drawn, 1)]
     more = Details("reliability-all", f"Reliability diagrams ({len(charts)} charts)", tuple(charts))
     extra = [*notes, *([seeds] if seeds else [])]
     blocks = (lead, *(charts if len(charts) <= 3 else (more,)), *map(Paragraph, extra))
     return (Section("reliability", "Reliability of probabilities", blocks),)
 
 
-def _chart(group: Group, place: int) -> Chart:
+def _chart(group: Group, place: int, charts: int, options: PageOptions) -> Chart:
     identity = f"reliability-{place}"
     fits = fits_of(group, _NEEDS)
-    shown = fits[:_PANELS]
+    shown = best_fits(fits, panels_each(options, _DRAWN, charts, _SIZE))
     drawings = [draw(_panel(fit, f"plot-{identity}-{count}")) for count, fit in enumerate(shown, 1)]
     errors = [(number(at(fit.body, f"{_error(fit)}.after")), fit.title) for fit in shown]
     finite = [pair for pair in errors if math.isfinite(pair[0])]
@@ -52,15 +53,14 @@ def _chart(group: Group, place: int) -> Chart:
     images = "/".join(sorted({f"{number(at(fit.body, 'images.test')):,.0f}" for fit in shown} - {"nan"}))
     notes = [_axes(fits[0]) + (f" On {images} test images." if images else "")]
     notes.append("ECE: expected calibration error as fitted → after scaling; T: the temperature.")
-    if len(fits) > len(shown):
-        notes.append(f"The first {len(shown)} of {len(fits)} fits are drawn; the table has all.")
+    notes.append(left_out_note(len(shown), len(fits)))
     return Chart(
         identity,
         f"{group.title}: reliability",
         panels(drawings, "small"),
         f"Reliability diagrams of {len(shown)} fits before and after temperature scaling.{best}",
-        _table(group, fits, identity),
-        tuple(notes),
+        fitting(_table(group, fits, identity), options, _TABLED, charts),
+        notes_of(notes),
     )
 
 

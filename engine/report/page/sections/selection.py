@@ -8,6 +8,7 @@ from engine.report.page.cells import compact, count_cell, number_cell
 from engine.report.page.fits import Fit, fits_of, lacking
 from engine.report.page.groups import Group, first_seeds, groups_of
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.room import best_fits, fitting, left_out_note, notes_of, panels_each
 from engine.report.page.svg.curves import NARROW, Dimension, Panel, Series, draw
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look
@@ -20,8 +21,8 @@ SCORES = {
     "auroc": "AUROC",
     "log-loss": "log loss",
 }
-#: Panels of a chart.
-_PANELS = 40
+#: Share of the page for drawings and for tables, and bytes of a panel.
+_DRAWN, _TABLED, _SIZE = 0.06, 0.03, 2600
 _NEEDS = "sweep.val_score"
 
 
@@ -37,16 +38,16 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
         "the choice matters little; a ring at an edge, that the grid may be too narrow."
     )
     notes = [*lacking(groups, _NEEDS, "Run the probe again"), *([seeds] if seeds else [])]
-    charts = [_chart(group, place) for place, group in enumerate(drawn, 1)]
+    charts = [_chart(group, place, len(drawn), options) for place, group in enumerate(drawn, 1)]
     more = Details("selection-all", f"Validation score against C ({len(charts)} charts)", tuple(charts))
     blocks = (lead, *(charts if len(charts) <= 4 else (more,)), *map(Paragraph, notes))
     return (Section("selection", "Choice of the regularisation", blocks),)
 
 
-def _chart(group: Group, place: int) -> Chart:
+def _chart(group: Group, place: int, charts: int, options: PageOptions) -> Chart:
     identity = f"selection-{place}"
     fits = fits_of(group, _NEEDS)
-    shown = fits[:_PANELS]
+    shown = best_fits(fits, panels_each(options, _DRAWN, charts, _SIZE))
     score = SCORES.get(text(fits[0].body.get("select")), text(fits[0].body.get("select")))
     across = tuple(v for fit in shown for v in numbers(at(fit.body, "sweep.C")) if math.isfinite(v))
     up = tuple(v for fit in shown for v in numbers(at(fit.body, _NEEDS)))
@@ -58,15 +59,14 @@ def _chart(group: Group, place: int) -> Chart:
     notes = [
         f"Upwards: validation {score}{f' on {images} images' if images else ''}, one scale for all panels."
     ]
-    if len(fits) > len(shown):
-        notes.append(f"The first {len(shown)} of {len(fits)} fits are drawn; the table has all.")
+    notes.append(left_out_note(len(shown), len(fits)))
     return Chart(
         identity,
         f"{group.title}: validation {score} against C",
         panels(drawings, "small"),
         f"Validation {score} against C for {len(shown)} fits. {_edges(fits)}",
-        _table(group, fits, identity, score),
-        tuple(notes),
+        fitting(_table(group, fits, identity, score), options, _TABLED, charts),
+        notes_of(notes),
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.report.json_parts import members, objects
 from engine.report.page.blocks import Block, Chart, Column, DataTable, Details, Paragraph, Section, Value
@@ -10,6 +10,7 @@ from engine.report.page.cells import count_cell, score_cell
 from engine.report.page.fits import Fit, fits_of
 from engine.report.page.groups import Group, first_seeds, groups_of, looks_for
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.room import fitting
 from engine.report.page.svg.curves import Dimension
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look
@@ -22,6 +23,8 @@ from stores.json_types import JsonObject
 METRICS = {"auroc": "AUROC", "accuracy": "accuracy"}
 #: Strata and models of a panel, and charts that stand open on the page.
 _STRATA, _MODELS, _OPEN = 24, 8, 4
+#: Share of the page for tables.
+_TABLED = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Divided:
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     """Return the section, or none without probes that were tested in strata."""
     groups, seeds = first_seeds(groups_of(page, "probe"))
-    charts: list[Block] = []
+    charts: list[Chart] = []
     for group in groups:
         for one in _divided(group):
             charts.append(_chart(page, group, one, f"strata-{len(charts) + 1}"))
@@ -56,10 +59,15 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
         "The same test images, divided by what is known of them. A model that is good on all images can be "
         "bad in a stratum; and where intervals overlap, a difference between strata may be chance."
     )
+    charts = [
+        replace(one, table=fitting(one.table, options, _TABLED, len(charts))) if one.table else one
+        for one in charts
+    ]
+    blocks: list[Block] = list(charts)
     if len(charts) > _OPEN:
-        charts = [Details("strata-all", f"Scores in strata ({len(charts)} charts)", tuple(charts))]
+        blocks = [Details("strata-all", f"Scores in strata ({len(charts)} charts)", tuple(blocks))]
     notes = [Paragraph(seeds)] if seeds else []
-    return (Section("strata", "Strata of the test images", (lead, *charts, *notes)),)
+    return (Section("strata", "Strata of the test images", (lead, *blocks, *notes)),)
 
 
 def _divided(group: Group) -> list[Divided]:

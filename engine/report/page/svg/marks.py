@@ -77,24 +77,12 @@ def crosses(places: Places, look: Look) -> Markup:
     return element("path", d=path, class_=f"cross {look.colour}") if path else Markup("")
 
 
-def interval(low: float, high: float, y: float, look: Look, cap: float = 0.0) -> Markup:
-    """Return a horizontal interval, with caps of a height; nothing where an end is undefined."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return Markup("")
-    path = f"M{number(low)} {number(y)}H{number(high)}"
-    if cap:
-        ends = "".join(f"M{number(x)} {number(y - cap / 2)}v{number(cap)}" for x in (low, high))
-        path += ends
-    return element("path", d=path, class_=f"interval {look.colour}")
-
-
-def upright(places: Iterable[tuple[float, float, float]], look: Look) -> Markup:
-    """Return upright intervals (x, low, high) with caps."""
+def intervals(places: Iterable[tuple[float, float, float]], look: Look) -> Markup:
+    """Return horizontal intervals (low, high, y); nothing where an end is undefined."""
     path = "".join(
-        f"M{number(x)} {number(low)}V{number(high)}"
-        f"M{number(x - 2.5)} {number(low)}h5M{number(x - 2.5)} {number(high)}h5"
-        for x, low, high in places
-        if all(map(math.isfinite, (x, low, high)))
+        f"M{number(low)} {number(y)}H{number(high)}"
+        for low, high, y in places
+        if all(map(math.isfinite, (low, high, y)))
     )
     return element("path", d=path, class_=f"interval {look.colour}") if path else Markup("")
 

@@ -92,12 +92,15 @@ def draw_rows(panel: RowsPanel) -> Markup:
     parts = [_words(panel), bottom_axis(Axis(scale, panel.x.title, panel.x.ticks), top, bottom)]
     if panel.zero:
         parts.append(marks.rule(scale(0), top, scale(0), bottom, "zero"))
-    names = _names(panel)
+    names, drawn = _names(panel), _Marks(scale)
     for row, height, begin in zip(panel.rows, heights, begins, strict=True):
         if begin:
             parts.append(label(0, top + 12, clipped(row.under, panel.width), "halo soft"))
-        parts.append(_drawn(row, names[row.name], scale, top + _NAME * begin, panel.width))
+        parts.append(_texts(row, names[row.name], top + _NAME * begin, panel.width))
+        for place, dot in enumerate(row.dots):
+            drawn.add(dot, top + _NAME * (1 + begin) + _POINT * (place + 0.5))
         top += height
+    parts.append(drawn.drawing())
     below = bottom + 21 + 17 * bool(panel.x.title)
     if panel.series:
         entries = [legend.Entry(name, look, lined=False) for name, look in panel.series]
@@ -125,19 +128,34 @@ def _names(panel: RowsPanel) -> dict[str, str]:
     return fitted([row.name for row in panel.rows], max(room, 60.0))
 
 
-def _drawn(row: Row, name: str, scale: Scale, top: float, width: float) -> Markup:
-    parts = [label(0, top + 12, name, "halo strong" if row.strong else "halo")]
-    if row.aside:
-        parts.append(label(width, top + 12, row.aside, "halo soft", "end"))
-    low, high = sorted((scale.start, scale.end))
-    for place, dot in enumerate(row.dots):
-        y = top + _NAME + _POINT * (place + 0.5)
+def _texts(row: Row, name: str, top: float, width: float) -> Markup:
+    aside = label(width, top + 12, row.aside, "halo soft", "end") if row.aside else ""
+    return joined(label(0, top + 12, name, "halo strong" if row.strong else "halo"), aside)
+
+
+class _Marks:
+    """Points and intervals, drawn together by their looks, so that files are small."""
+
+    def __init__(self, scale: Scale) -> None:
+        self._scale = scale
+        self._points: dict[Look, list[tuple[float, float]]] = {}
+        self._intervals: dict[Look, list[tuple[float, float, float]]] = {}
+        self._notes: list[Markup] = []
+
+    def add(self, dot: Dot, y: float) -> None:
+        """Add a point at a height; an undefined one becomes a text."""
+        low, high = sorted((self._scale.start, self._scale.end))
         if not math.isfinite(dot.value):
             text = f"undefined{f': {dot.reason}' if dot.reason else ''}"
-            parts.append(label(low, y + 4, clipped(text, high - low, TICK_SIZE), "note"))
-            continue
-        first, last = (min(max(scale(end), low), high) for end in (dot.low, dot.high))
+            self._notes.append(label(low, y + 4, clipped(text, high - low, TICK_SIZE), "note"))
+            return
+        self._points.setdefault(dot.look, []).append((self._scale(dot.value), y))
         if not math.isnan(dot.low) and not math.isnan(dot.high):
-            parts.append(marks.interval(first, last, y, dot.look))
-        parts.append(marks.points([(scale(dot.value), y)], dot.look))
-    return joined(*parts)
+            ends = [min(max(self._scale(end), low), high) for end in (dot.low, dot.high)]
+            self._intervals.setdefault(dot.look, []).append((ends[0], ends[1], y))
+
+    def drawing(self) -> Markup:
+        """Return all marks, intervals below points."""
+        intervals = (marks.intervals(places, look) for look, places in self._intervals.items())
+        points = (marks.points(places, look) for look, places in self._points.items())
+        return joined(*intervals, *points, *self._notes)
