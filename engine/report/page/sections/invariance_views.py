@@ -12,10 +12,12 @@ from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.room import fitting
 from engine.report.page.svg.curves import Dimension, Panel, Series, draw
 from engine.report.page.svg.element import Markup, panels
-from engine.report.page.svg.looks import Look
+from engine.report.page.svg.looks import COLOURS, Look
 from engine.report.page.svg.rows import Dot, Row, RowsPanel, draw_rows
 from engine.report.record_values import at, number, numbers, text
 
+#: Curves of a panel up to which bands are drawn.
+_BANDS = 4
 #: Share of the page for tables.
 _TABLED = 0.04
 #: Ticks of an axis of degrees.
@@ -84,18 +86,37 @@ def _transform(group: Group) -> str:
 
 def _chart(page: PageInput, groups: Sequence[Group], identity: str) -> Chart:
     models = list(dict.fromkeys(member.model for group in groups for member in group.members))
-    looks = looks_for(page, models)
+    shown = _best(groups, models)
+    looks = looks_for(page, shown)
     title = f"{groups[0].dataset}, {MODES.get(groups[0].mode, groups[0].mode)}: invariance to transforms"
     drawings: list[Markup] = [draw_rows(_overview(groups, looks, title, f"plot-{identity}-all"))]
     for count, group in enumerate(groups, 1):
-        views = {member.model: View.of(member) for member in group.members}
+        views = {member.model: View.of(member) for member in group.members if member.model in looks}
         if any(view.values for view in views.values()):
             drawings.append(draw(_panel(group, views, looks, f"plot-{identity}-{count}")))
     images = sorted({number(m.record.metrics.get("n")) for group in groups for m in group.members})
     tested = "/".join(f"{count:,.0f}" for count in images if math.isfinite(count))
-    over = "intervals and bands: 95 % over patients, or images where none is known"
-    notes = (f"On {tested or 'no'} images; {over}.",)
-    return Chart(identity, title, panels(drawings), _alt(groups), _table(groups, title, identity), notes)
+    over = (
+        f"intervals{' and bands' * (len(shown) <= _BANDS)}: 95 % over patients, or images where none is known"
+    )
+    notes = [f"On {tested or 'no'} images; {over}."]
+    if len(shown) < len(models):
+        notes.append(f"The {len(shown)} most invariant of {len(models)} models are drawn; the table has all.")
+    return Chart(
+        identity, title, panels(drawings), _alt(groups), _table(groups, title, identity), tuple(notes)
+    )
+
+
+def _best(groups: Sequence[Group], models: Sequence[str]) -> list[str]:
+    """Return the models to draw, in their order: those with the highest mean cosine over transforms."""
+    cosines: dict[str, list[float]] = {model: [] for model in models}
+    for group in groups:
+        for member in group.members:
+            value = number(member.record.metrics.get("cosine"))
+            cosines[member.model] += [value] if math.isfinite(value) else []
+    means = {model: math.fsum(own) / len(own) if own else -math.inf for model, own in cosines.items()}
+    best = sorted(models, key=lambda model: -means[model])[:COLOURS]
+    return [model for model in models if model in best]
 
 
 def _alt(groups: Sequence[Group]) -> str:
@@ -122,7 +143,8 @@ def _dot(member: Member, look: Look) -> Dot:
 def _overview(groups: Sequence[Group], looks: dict[str, Look], title: str, identity: str) -> RowsPanel:
     rows = []
     for group in groups:
-        dots = tuple(_dot(member, looks[member.model]) for member in group.members)
+        drawn = (member for member in group.members if member.model in looks)
+        dots = tuple(_dot(member, looks[member.model]) for member in drawn)
         rows.append(Row(_transform(group), dots))
     return RowsPanel(
         identity,
@@ -137,7 +159,8 @@ def _overview(groups: Sequence[Group], looks: dict[str, Look], title: str, ident
 def _panel(group: Group, views: dict[str, View], looks: dict[str, Look], identity: str) -> Panel:
     names = at(group.members[0].record.metrics, "by_view.names")
     parameter = text(names[0]) if isinstance(names, list) and names else ""
-    series = [_series(model, view, looks[model]) for model, view in views.items() if view.values]
+    banded = len(views) <= _BANDS
+    series = [_series(model, view, looks[model], banded) for model, view in views.items() if view.values]
     levels = [number(m.record.metrics.get("baseline")) for m in group.members]
     floor = tuple(v for v in (*levels, *(y for one in series for y in one.low)) if math.isfinite(v))
     degrees = parameter == "degrees"
@@ -157,14 +180,14 @@ def _panel(group: Group, views: dict[str, View], looks: dict[str, Look], identit
     )
 
 
-def _series(model: str, view: View, look: Look) -> Series:
+def _series(model: str, view: View, look: Look, banded: bool) -> Series:
     pairs = list(zip(view.cosine, view.half, strict=True))
     return Series(
         model if look.place is not None else "",
         view.values,
         view.cosine,
-        tuple(mean - half for mean, half in pairs),
-        tuple(mean + half for mean, half in pairs),
+        tuple(mean - half for mean, half in pairs) if banded else (),
+        tuple(mean + half for mean, half in pairs) if banded else (),
         look,
         marked=look.place is not None and len(view.values) <= 30,
     )

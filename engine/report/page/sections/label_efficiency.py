@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engine.report.json_parts import members, objects
 from engine.report.page.blocks import Chart, Column, DataTable, Paragraph, Section, Value
@@ -21,6 +22,10 @@ METRICS = {"accuracy": "accuracy", "auroc": "AUROC"}
 _ALL = 2.2
 #: Share of the page for tables.
 _TABLED = 0.03
+_BANDS = "Bands: 95 % Student intervals over the draws."
+_NO_BANDS = "Intervals over the draws are in the table."
+#: Curves up to which bands are drawn.
+_MOST_BANDS = 4
 _REMEDY = "Run the probe with --low-shot COUNTS, e.g. 1,2,5,10"
 
 
@@ -48,15 +53,20 @@ def _chart(page: PageInput, group: Group, place: int, drawn: Sequence[Group], op
     over = "/".join(f"{count:g}" for count in draws)
     images = sorted({number(at(m.record.metrics, "images.test")) for m in group.members})
     tested = "/".join(f"{count:,.0f}" for count in images)
-    title = (
-        f"{group.title}: test score against labelled images per class, on {tested} test images. Means over "
-        f"{over} draws of the labelled images, the same for all models; bands: 95 % Student intervals over "
-        "the draws. Points at the right: trained on all images."
-    )
-    muted = sum(look.place is None for look in looks.values())
-    notes = (f"The {len(looks) - muted} best models have colours; {muted} others are grey.",) if muted else ()
+    notes = [
+        f"Means over {over} draws of the labelled images, the same for all models, on {tested} test images. "
+        f"Points at the right: trained on all images. {_BANDS if _banded(looks) else _NO_BANDS}"
+    ]
+    if muted := sum(look.place is None for look in looks.values()):
+        notes.append(f"The {len(looks) - muted} best models have colours; {muted} others are grey.")
+    title = f"{group.title}: test score against labelled images per class"
     table = fitting(_table(group, identity), options, _TABLED, len(drawn))
-    return Chart(identity, title, panels(drawings), _alt(group), table, notes)
+    return Chart(identity, title, panels(drawings), _alt(group), table, tuple(notes))
+
+
+def _banded(looks: dict[str, Look]) -> bool:
+    """Return whether bands are drawn; of many curves they would hide one another."""
+    return len(looks) <= _MOST_BANDS
 
 
 def _last(member: Member) -> float:
@@ -76,7 +86,9 @@ def _panel(group: Group, metric: str, looks: dict[str, Look], identity: str, dra
     series: list[Series] = []
     for member in group.members:
         look = looks[member.model]
-        series += [_curve(member, metric, look), _trained_on_all(member, metric, look, end)]
+        curve = _curve(member, metric, look)
+        curve = curve if _banded(looks) else replace(curve, low=(), high=())
+        series += [curve, _trained_on_all(member, metric, look, end)]
     values = tuple(v for other in drawn for m in other.members for v in _ends(m, metric))
     name = METRICS[metric]
     return Panel(

@@ -13,7 +13,7 @@ Anchor = Literal["start", "middle", "end"]
 #: Size of ordinary text in units, as `charts.css` has it.
 SIZE = 12.0
 #: Share of a width that a text may take by `width_of` where it is bold.
-BOLD = 0.93
+BOLD = 0.86
 #: Widths of characters as a share of the size, rounded up over the usual sans-serif faces.
 _NARROW, _WIDE, _USUAL = 0.34, 0.9, 0.585
 _NARROWS, _WIDES = frozenset("iljtfrI.,:;'|!()[]/ "), frozenset("mwMW@%—")
