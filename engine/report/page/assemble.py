@@ -1,6 +1,7 @@
 """The page from records: the verdict, then every section that has something to show."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from engine.report.page.blocks import Page, Section
@@ -54,8 +55,8 @@ SECTIONS: tuple[SectionModule, ...] = (
     invariance_views,
     invariance_gallery,
     saliency_gallery,
-    losses,
     reconstruction_gallery,
+    losses,
     worst_errors,
     neighbours,
     protocols,
@@ -75,8 +76,19 @@ def page_of(page: PageInput, options: PageOptions, further: Iterable[Section] = 
         further: sections from elsewhere, which stand before the last section.
     """
     own = [section for module in SECTIONS for section in module.sections(page, options)]
-    sections = (*own[:-1], *further, *own[-1:])
+    sections = _joined([*own[:-1], *further, *own[-1:]])
     return Page(page.title, verdict(page, options), sections, about.made(page, options))
+
+
+def _joined(sections: Iterable[Section]) -> tuple[Section, ...]:
+    """Return the sections, neighbours of one title as one."""
+    joined: list[Section] = []
+    for one in sections:
+        if joined and joined[-1].title == one.title:
+            joined[-1] = replace(joined[-1], blocks=(*joined[-1].blocks, *one.blocks))
+        else:
+            joined.append(one)
+    return tuple(joined)
 
 
 def report_html(page: PageInput, options: PageOptions, further: Iterable[Section] = ()) -> bytes:
