@@ -37,6 +37,7 @@ KEPT: Mapping[str, str] = {
     "bank audit": _EVALUATION,
     "bank scatter": "A picture is written in one step, the last: run the same command again.",
     "compare": "Records are only read, and an output is written in one step: run the same command again.",
+    "report": "Records are only read, and each file is written in one step: run the same command again.",
     "fewshot": _EVALUATION,
     "knn": _EVALUATION,
     "probe": _EVALUATION,
