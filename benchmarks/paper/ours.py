@@ -1,32 +1,31 @@
 """Our own numbers by the paper's names of metrics: from the records of a bank or of a study's folder.
 
-Percent where the metric ends in `_pct`. `ci95` is the half width of the record's 95 % interval, half its length
-where it is not symmetric; `low` and `high` are its ends. Data sets are called as the bank's file, or as the
-study calls them; models by the catalogue's slug.
+Percent where the metric ends in `_pct`. `ci95` is the half width of the record's 95 % interval, half its
+length where it is not symmetric; `low` and `high` are its ends. Data sets are called as the bank's file, or
+as the study calls them; models by the catalogue's slug.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from benchmarks.paper.discrepancies import largest
 from benchmarks.paper.names import DIFFUSION, INVARIANCES, LPIPS, LPIPS_MEAN, VARIANTS
+from benchmarks.paper.sources import read_sources
 from benchmarks.paper.values import Value, Values
-from engine.errors import Refused
 from engine.report.json_parts import members, objects
+from engine.report.page.inputs import Source
 from engine.report.record_values import at, number, text
-from stores.backends.location import Place, place
+from stores.backends.location import Place
 from stores.bank.reader import Bank
-from stores.bank.record_index import RecordEntry, read_index
+from stores.bank.record_index import RecordEntry
 from stores.bank.records import RunRecord
 from stores.errors import BankError
 from stores.json_types import Json, JsonObject
 
 MODES = ("default", "as-published")
-#: Ending of a study's bank that only mode `as-published` uses.
-_PUBLISHED_BANK = ".as-published"
 #: Transform -> metric; those without one are not in the paper.
 _TRANSFORMS = {
     "rotation": INVARIANCES["rotation"],
@@ -114,65 +113,28 @@ def with_best_variants(values: Values) -> Values:
     return Values([*values, *(v for v in best if (v.model, v.dataset, v.metric) not in taken)])
 
 
-# --- where records lie ------------------------------------------------------------------------------------
+# --- records ----------------------------------------------------------------------------------------------
 
 
 def values_of(where: Path | str, datasets: Mapping[str, str] | None = None) -> Ours:
-    """Read the values of a bank, or of all banks of a study's folder.
-
-    Args:
-        where: a bank, or a folder with `banks/NAME.bank`.
-        datasets: name of a bank's file without its ending -> the data set's name in the paper.
-
-    Raises:
-        Refused: there is no bank. BankError: its own documents are damaged. MachineFault: I/O error.
-    """
-    return ours_of(
-        ((datasets or {}).get(name, name), bank, read_index(bank)) for name, bank in banks_of(where)
-    )
+    """Read the values of a bank or of a study's folder; arguments and errors as `sources.read_sources`."""
+    return ours_of(read_sources(where, datasets))
 
 
-def banks_of(where: Path | str) -> tuple[tuple[str, Place], ...]:
-    """Return the data sets of a bank or of a study's folder, with their banks.
-
-    Raises:
-        Refused: there is none.
-    """
-    folder = Path(where) / "banks"
-    if not folder.is_dir():
-        return ((dataset_of(Path(where).name), Bank.open(where).path),)
-    banks = sorted(folder.glob("*.bank"))
-    if not banks:
-        raise Refused(
-            f"{folder} has no bank",
-            "A study keeps a bank for each of its data sets there",
-            f"run the study first: `embank study run {folder.parent / 'study.yaml'}`",
-        )
-    return tuple((dataset_of(bank.name), place(bank)) for bank in banks)
-
-
-def dataset_of(bank: str) -> str:
-    """Return the data set that a bank's file is named after."""
-    return bank.removesuffix(".bank").removesuffix(_PUBLISHED_BANK)
-
-
-def ours_of(sources: Iterable[tuple[str, Place, Sequence[RecordEntry]]]) -> Ours:
+def ours_of(sources: Iterable[Source]) -> Ours:
     """Take the values of records.
 
     Of two records of one value the one by the paper's own protocol counts, else the later one.
-
-    Args:
-        sources: data set, its bank, and entries, oldest first.
     """
     best: dict[tuple[str, str, str, str, int], Measured] = {}
-    for dataset, bank, entries in sources:
-        slugs = _slugs(bank)
-        for entry in entries:
+    for source in sources:
+        slugs = slugs_of(source.bank)
+        for entry in source.entries:
             if entry.record is None:
                 continue
             model = slugs.get(entry.feature, entry.model).removesuffix("+paper")
             for value in _values(entry.record):
-                own = _owned(value, model, dataset, Origin(bank, entry))
+                own = _owned(value, model, source.name, Origin(source.bank, entry))
                 key = (own.model, own.dataset, own.metric, own.mode, own.seed)
                 if key not in best or _rank(own) >= _rank(best[key]):
                     best[key] = own
@@ -201,8 +163,8 @@ def _rank(value: Measured) -> tuple[bool, bool]:
     return record.asked.get("label") in (None, "label"), not value.reason
 
 
-def _slugs(bank: Place) -> dict[str, str]:
-    """Map features to their slugs, where a slug has one feature; a name tells others apart."""
+def slugs_of(bank: Place) -> dict[str, str]:
+    """Map features to their slugs, where a slug has one feature; names tell others apart."""
     try:
         infos = Bank.open(bank).list()
     except BankError:

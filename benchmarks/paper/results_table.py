@@ -158,7 +158,10 @@ def _label(model: str, row: Sequence[Number | None]) -> str:
 
 
 def _best(column: Sequence[Number | None], models: Sequence[str], which: str) -> float:
-    """Return the best number of a column, NaN where there is nothing to choose from; a "best variant" counts where its checkpoints have no rows."""
+    """Return the best number of a column, NaN where there is no choice.
+
+    A "best variant" counts where its checkpoints have no rows.
+    """
     counted = [
         cell.value
         for cell, model in zip(column, models, strict=True)
@@ -204,6 +207,8 @@ def _notes(cells: Sequence[Sequence[Number | None]], models: Sequence[str]) -> t
         if cell is not None
         for note in notes_of(cell)
     ]
+    if not models:
+        notes.append("There is no value: none of the paper's data sets was measured by this protocol.")
     if any(_is_view(model, row) for model, row in zip(models, cells, strict=True)):
         notes.append(
             "A row of several checkpoints (best variant) is the largest value of each cell: it is no model, "
