@@ -133,7 +133,7 @@ def missing(figure: str, what: str) -> Refused:
     return Refused(
         f"{figure} of these values",
         f"It needs {what}",
-        "run these evaluations first, or leave the folder out for the published values",
+        "run these evaluations first, or leave `--from` out for the published values",
     )
 
 

@@ -34,11 +34,12 @@ def caption(values: Values) -> str:
     counts = sorted({one.n for one in shown(values).values()})
     here = present(values, FEW_SHOT, "figure 3")
     over = len(models_of(values, MODELS))
+    n = " or ".join(map(str, counts))
     return (
         "Figure 3. Few-shot accuracy of the self-supervised ImageNet models, scaled on each data set to 0 "
         f"for the lowest and 1 for the highest of {over} models. Boxes: quartiles; line: median; "
-        f"whiskers: extremes; points: data sets (n = {' or '.join(map(str, counts))}). {absent(FEW_SHOT, here)} "
-        f"The drawing stored with the authors' code has further tasks. {provenance(values)}"
+        f"whiskers: extremes; points: data sets (n = {n}). {absent(FEW_SHOT, here)} The drawing stored with "
+        f"the authors' code has further tasks. {provenance(values)}"
     )
 
 

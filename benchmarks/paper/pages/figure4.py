@@ -44,7 +44,7 @@ def caption(values: Values) -> str:
     return (
         "Figure 4. Accuracy, scaled on each task to 0 for the lowest and 1 for the highest of "
         f"{len(models_of(values, MODELS))} models. Markers: each model's mean over tasks, of those with all "
-        "tasks. Bars: mean over the group's models, with one standard deviation (divisor n - 1). "
+        "tasks. Bars: mean over the group's models, with one standard deviation (divisor n−1). "
         f"{' '.join(parts)} {left} {provenance(values)}"
     )
 
