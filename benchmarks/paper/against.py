@@ -1,11 +1,13 @@
 """The section of the report that sets our numbers beside the paper's (`embank report --against paper`)."""
 
 import math
+from dataclasses import replace
 
 from benchmarks.paper.cells import RULE, Comparison, Context, comparison_table
 from benchmarks.paper.method_effects import effects_on, methods_block
 from benchmarks.paper.ours import MODES, ours_of
 from benchmarks.paper.results_table import FACTS, Place
+from benchmarks.paper.sources import of_dataset
 from benchmarks.paper.values import published_tables
 from engine.report.page.blocks import Block, Paragraph, Section
 from engine.report.page.inputs import PageInput, PageOptions
@@ -19,6 +21,7 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     Raises:
         MachineFault: I/O error.
     """
+    page = replace(page, sources=tuple(map(of_dataset, page.sources)))
     ours = ours_of(page.sources)
     context = Context.of(page, ours)
     blocks: list[Block] = [Paragraph(summary(context))]
@@ -60,7 +63,7 @@ def summary(context: Context) -> str:
 
 
 def _here(context: Context) -> str:
-    datasets = ", ".join(source.name for source in context.page.sources) or "none"
+    datasets = ", ".join(dict.fromkeys(source.name for source in context.page.sources)) or "none"
     models = ", ".join(dict.fromkeys(value.model for value in context.ours.values)) or "none"
     return (
         f"It takes the paper's data sets, models and protocols; here are data sets: {datasets}; "

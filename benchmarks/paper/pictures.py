@@ -159,9 +159,10 @@ def _candidates(sources: Iterable[Source], kind: Kind, mode: str) -> Iterator[Ca
 
 
 def _nothing(sources: Sequence[Source], kind: Kind, mode: str, models: Sequence[str]) -> Refused:
-    bank = str(sources[0].bank) if sources else "BANK"
-    model = models[0] if models else "all"
-    words = ["embank", kind, bank, "--model", model, *(["--mode", mode] if mode != "default" else [])]
+    bank = sources[0].bank
+    titles = [info.title for info in Bank.open(bank).list()]
+    model = next((title for title in (*models, *titles) if title in titles), "MODEL")
+    words = ["embank", kind, str(bank), "--model", model, *(["--mode", mode] if mode != "default" else [])]
     of = f" of {' or '.join(models)}" if models else ""
     return Refused(
         f"no {_WHAT[kind]}{of} in mode {mode}",

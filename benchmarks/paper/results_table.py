@@ -207,6 +207,8 @@ def _notes(cells: Sequence[Sequence[Number | None]], models: Sequence[str]) -> t
         if cell is not None
         for note in notes_of(cell)
     ]
+    if not models:
+        notes.append("There is no value: none of the paper's data sets was measured by this protocol.")
     if any(_is_view(model, row) for model, row in zip(models, cells, strict=True)):
         notes.append(
             "A row of several checkpoints (best variant) is the largest value of each cell: it is no model, "

@@ -2,24 +2,27 @@
 
 A module has `TITLE: str`, and `draw(values: Values, out: Path) -> None` (PNG, SVG or PDF by the ending) or
 `table(values: Values) -> DataTable`, or both. `points(values: Values) -> DataTable` gives what a figure
-shows, point by point. `published() -> Values`, if the module has it, gives the published values that it is
-drawn from where no study is given; the default is the authors' stored results for figures, their tables for
-tables.
+shows, point by point. `show(sources, out, mode, root)` draws a figure of pictures from the banks of a study
+(`benchmarks.paper.picture_figures`). `published() -> Values`, if the module has it, gives the published values
+that it is drawn from where no study is given; the default is the authors' stored results for figures, their
+tables for tables.
 """
 
 import ast
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.paper.values import Values, published_results, published_tables
 from engine.errors import Refused
 from engine.report.page.blocks import DataTable
+from engine.report.page.inputs import Source
 
 Draw = Callable[[Values, Path], object]
 Tabulate = Callable[[Values], DataTable]
+Show = Callable[[Sequence[Source], Path, str, Path | None], object]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class PaperPage:
         table: returns its numbers; None where it has none.
         points: returns every point that is drawn; None where the table has all.
         published: returns the values as published.
+        show: draws a figure of a study's pictures; None for others.
     """
 
     name: str
@@ -41,6 +45,7 @@ class PaperPage:
     table: Tabulate | None
     points: Tabulate | None
     published: Callable[[], Values]
+    show: Show | None = None
 
 
 def titles() -> dict[str, str]:
@@ -88,4 +93,5 @@ def page(name: str) -> PaperPage:
         getattr(module, "table", None),
         getattr(module, "points", None),
         getattr(module, "published", default),
+        getattr(module, "show", None),
     )
