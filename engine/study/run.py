@@ -11,11 +11,12 @@ from pathlib import Path
 
 from engine.executors import SERIAL, Executor
 from engine.study import failures, folder
-from engine.study.cells import COMPARE, cells_of
-from engine.study.comparing import compared, compared_cells
+from engine.study.cells import COMPARE, cells_of, compared_cells
+from engine.study.comparing import compared
 from engine.study.embedding import Embedding
 from engine.study.evaluating import Machine, evaluated
 from engine.study.failures import Failure
+from engine.study.feasible import impossible
 from engine.study.features import Supply
 from engine.study.folder import Note
 from engine.study.image_sets import ImageSet, bank_of, image_set_of
@@ -143,8 +144,9 @@ class _Run:
         return compared_cells(cell, self.cells) if cell.kind == COMPARE else ()
 
     def _impossible(self, cells: Sequence[Cell]) -> dict[str, str]:
-        """Return which cells their data set cannot have, and why."""
-        return {}
+        """Return which of these cells their data set cannot have, and why."""
+        whys = impossible(self.study, self.directory, self.cells)
+        return {cell.digest: whys[cell.digest].reason for cell in cells if cell.digest in whys}
 
     def _make(self, place: _Place, cells: Sequence[Cell], impossible: Collection[str]) -> None:
         """Make the cells of a bank: its manifest, its features, evaluations, and then comparisons."""
