@@ -37,6 +37,17 @@ class Experiment:
         return f"{dataset_label(self.dataset)}, {PROTOCOL_LABELS[self.protocol]}"
 
 
+def listed(experiments: Iterable[Experiment]) -> str:
+    """Return e.g. `few-shot on BACH and iC-PM, linear on EyePACS`."""
+    by_protocol: dict[str, list[str]] = {}
+    for experiment in experiments:
+        by_protocol.setdefault(experiment.protocol, []).append(dataset_label(experiment.dataset))
+    return ", ".join(
+        f"{PROTOCOL_LABELS[protocol]} on {' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))}"
+        for protocol, names in by_protocol.items()
+    )
+
+
 def few_shots(datasets: Iterable[str]) -> tuple[Experiment, ...]:
     """Return the few-shot experiments on data sets."""
     return tuple(Experiment("few_shot", dataset) for dataset in datasets)
@@ -122,14 +133,14 @@ def missing(figure: str, what: str) -> Refused:
     return Refused(
         f"{figure} of these values",
         f"It needs {what}",
-        "run these evaluations first, or leave the folder out for the published values",
+        "run these evaluations first, or leave `--from` out for the published values",
     )
 
 
 def absent(wanted: Sequence[Experiment], here: Sequence[Experiment]) -> str:
     """Return a sentence about experiments that are not shown, or nothing."""
-    left = [experiment.label for experiment in wanted if experiment not in here]
-    return f"Not there: {'; '.join(left)}." if left else ""
+    left = [experiment for experiment in wanted if experiment not in here]
+    return f"No values: {listed(left)}." if left else ""
 
 
 def provenance(values: Values) -> str:

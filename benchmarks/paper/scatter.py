@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper.labels import place_labels
-from benchmarks.paper.names import MODELS, dataset_label, model_label
+from benchmarks.paper.names import MODELS
+from benchmarks.paper.relation_words import correlation_words
 from benchmarks.paper.relations import Relation
 from benchmarks.paper.style import caption as write_caption
 from benchmarks.paper.style import code, colour, draw_points, finish, model_handles, new_figure
-from engine.report.page.blocks import Column, DataTable, Value
 from engine.report.probe_plots.style import GREY, literal
-from engine.report.statistics import Correlation
 
 _ACROSS = 4
 
@@ -147,50 +146,6 @@ def _published_line(axes: Any, relation: Relation) -> None:
     axes.plot(places, slope * places + level, color="#444444", linewidth=1.0, linestyle=(0, (4, 2)), zorder=3)
 
 
-def about(relations: Sequence[Relation]) -> str:
-    """Return sentences about n, lines, bars and p of several panels, for a caption."""
-    counts = [relation.correlation.n for relation in relations]
-    smallest, largest = min(counts), max(counts)
-    n = (
-        f"n = {smallest} models"
-        if smallest == largest
-        else f"n = {smallest} to {largest} models, see the panels"
-    )
-    if any(relation.correlation.left_out for relation in relations):
-        n += "; the others lack one of the numbers"
-    p = min((one.correlation.p_adjusted for one in relations), default=math.nan)
-    omitted = [
-        f" Dashed ({relation.title}): as the authors fitted it, without "
-        f"{', '.join(model_label(model) for model in _dropped(relation))}; the paper does not say so."
-        for relation in relations
-        if relation.published is not None
-    ]
-    return (
-        f"{n}. Lines: least squares, with pointwise 95 % bands. Bars: 95 % intervals, where given. p: Student's t, "
-        f"not adjusted; Holm's adjustment for {len(relations)} panels leaves {p_text(p)} as the smallest."
-        f"{''.join(omitted)}"
-    )
-
-
-def correlation_words(result: Correlation) -> str:
-    """Return e.g. `r = −0.72, p = 0.0055, n = 13`."""
-    if math.isnan(result.r):
-        return f"r undefined ({result.reason}), n = {result.n}"
-    return f"r = {signed(result.r)}, p = {p_text(result.p)}, n = {result.n}"
-
-
-def p_text(p: float) -> str:
-    """Return p with two digits that count."""
-    if math.isnan(p):
-        return ""
-    return f"{p:.2f}" if p >= 0.095 else f"{p:.2g}"
-
-
-def signed(number: float) -> str:
-    """Return a number with two decimals and a minus sign that is not a hyphen."""
-    return f"{number:.2f}".replace("-", "−")
-
-
 def _words(relation: Relation) -> str:
     words = correlation_words(relation.correlation)
     if relation.published is not None:
@@ -199,120 +154,3 @@ def _words(relation: Relation) -> str:
         line = relation.weighted.line
         return f"{words}; χ²/ν = {line.reduced_chi2:.1f}, ν = {line.dof}"
     return words
-
-
-# --- tables -------------------------------------------------------------------------------------------------
-
-
-def statistics_table(identity: str, caption: str, relations: Sequence[Relation]) -> DataTable:
-    """Return a row for each panel: n, r with its interval, p, p after Holm, r without one model, left out."""
-    weighted = any(relation.weighted is not None for relation in relations)
-    columns = (
-        Column("panel"),
-        Column("n", numeric=True, hint="models that have both numbers"),
-        Column("r", numeric=True, hint="Pearson's correlation; interval by Fisher's z"),
-        Column("p", numeric=True, hint="two-sided, Student's t with n - 2 degrees of freedom"),
-        Column("p (Holm)", numeric=True, hint="adjusted for all panels of the figure"),
-        Column("r without one", hint="smallest and largest r without one model"),
-        Column("most influential", hint="the model without which r differs most"),
-        Column("r without it", numeric=True),
-        Column("p without it", numeric=True),
-        *(_WEIGHTED if weighted else ()),
-        Column("left out", hint="models without one of the numbers"),
-    )
-    rows = tuple(_row(relation, weighted) for relation in relations)
-    published = [
-        f"{relation.title}: {correlation_words(relation.published)} without "
-        f"{', '.join(model_label(model) for model in _dropped(relation))}, "
-        f"which the authors' plotting script drops and the paper does not mention."
-        for relation in relations
-        if relation.published is not None
-    ]
-    return DataTable(identity, caption, columns, rows, tuple(published))
-
-
-_WEIGHTED = (
-    Column(
-        "slope",
-        numeric=True,
-        hint="of the line weighted by the spread of the three LPIPS; a unit of x is 100 %",
-    ),
-    Column("intercept", numeric=True),
-    Column("χ²/ν", numeric=True, hint="reduced chi-square, n - 2 degrees of freedom, ImageNet models"),
-)
-
-
-def _dropped(relation: Relation) -> tuple[str, ...]:
-    assert relation.published is not None
-    return tuple(model for model in relation.models if model not in relation.published.models)
-
-
-def _row(relation: Relation, weighted: bool) -> tuple[Value, ...]:
-    result = relation.correlation
-    low, high = result.r_range
-    other = result.most_influential
-    return (
-        Value(relation.title),
-        Value(str(result.n), result.n),
-        _number(result.r, "{:.2f}", result.low, result.high, result.reason),
-        _number(result.p, "", reason=result.reason),
-        _number(result.p_adjusted, "", reason=result.reason),
-        Value(f"{signed(low)} to {signed(high)}" if not math.isnan(low) else "–"),
-        Value(model_label(other.model) if other else "–"),
-        _number(other.r if other else math.nan, "{:.2f}"),
-        _number(other.p if other else math.nan, ""),
-        *(_weighted_cells(relation) if weighted else ()),
-        Value(", ".join(f"{model_label(one.name)} ({one.reason})" for one in result.left_out) or "–"),
-    )
-
-
-def _weighted_cells(relation: Relation) -> tuple[Value, ...]:
-    if relation.weighted is None:
-        return (Value("–"),) * 3
-    line = relation.weighted.line
-    return (
-        _with_error(line.slope, line.slope_se, line.reason),
-        _with_error(line.intercept, line.intercept_se, line.reason),
-        _number(line.reduced_chi2, "{:.2f}", reason=line.reason),
-    )
-
-
-def _with_error(value: float, error: float, reason: str) -> Value:
-    if math.isnan(value):
-        return Value("–", reason=reason)
-    return Value(f"{signed(value)} ± {error:.2f}", value, reason=reason)
-
-
-def _number(
-    value: float, form: str, low: float = math.nan, high: float = math.nan, reason: str = ""
-) -> Value:
-    """Return a cell; without a form the number is a p value."""
-    if math.isnan(value):
-        return Value("–", reason=reason)
-    text = form.format(value).replace("-", "−") if form else p_text(value)
-    ends = (None, None) if math.isnan(low) else (low, high)
-    return Value(text, value, *ends)
-
-
-def points_table(identity: str, caption: str, relations: Sequence[Relation]) -> DataTable:
-    """Return a row for each point: panel, model, x, y, and the half widths of their bars."""
-    columns = (
-        Column("panel"),
-        Column("data set"),
-        Column("model"),
-        *(Column(name, numeric=True) for name in ("x", "y", "x ±", "y ±")),
-    )
-    rows = tuple(
-        (
-            Value(relation.title),
-            Value(dataset_label(relation.key.rpartition(":")[2])),
-            Value(model),
-            *(
-                Value(f"{numbers[model]:g}", numbers[model]) if model in numbers else Value("")
-                for numbers in (relation.x, relation.y, relation.x_error, relation.y_error)
-            ),
-        )
-        for relation in relations
-        for model in relation.models
-    )
-    return DataTable(identity, caption, columns, rows)

@@ -1,10 +1,11 @@
 """How figures of the paper look: colours and markers of models, captions, axes."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmarks.paper.names import MIMIC_CHEXPERT, MOCO_CXR, SSL, SUPERVISED, group_of, model_label
+from engine.report.probe_plots.style import COLOURS as OKABE
 from engine.report.probe_plots.style import GREY, GRID, literal
 
 #: One hue a group, which people with any colour vision tell apart; within a group from dark to light.
@@ -16,7 +17,7 @@ COLOURS = {
     "": GREY,
 }
 _SHADES = {
-    **dict(zip(SSL, ("#08306B", "#0B4F9E", "#2878BD", "#4FA0D8", "#8CC5EA"), strict=True)),
+    **dict(zip(SSL, ("#08306B", "#0B55A5", "#2E86C8", "#55A9DF", "#86C3EA"), strict=True)),
     **dict(zip(SUPERVISED, ("#8A3500", "#D55E00", "#F6A04D"), strict=True)),
     **dict(zip(MIMIC_CHEXPERT, ("#00503A", "#009E73", "#6CCBAE"), strict=True)),
     **dict(zip(MOCO_CXR, ("#6E2163", "#C77DBA"), strict=True)),
@@ -126,6 +127,50 @@ def draw_points(
             linewidths=0.5,
             zorder=4,
         )
+
+
+def pale(colour: str) -> str:
+    """Return a light tint of a colour `#RRGGBB`."""
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - (255 - part) * 0.3):02X}" for part in (red, green, blue))
+
+
+def legend_of_groups(figure: Any, groups: Iterable[str], models: Sequence[str]) -> None:
+    """Draw a legend of bars and of the models' markers, at the right."""
+    from matplotlib.patches import Patch
+
+    bars = [
+        Patch(facecolor=pale(COLOURS[group]), edgecolor=COLOURS[group], label=f"{group}, mean")
+        for group in groups
+    ]
+    handles = [*bars, *model_handles(models)]
+    figure.legend(handles=handles, fontsize=7.5, frameon=False, loc="outside right upper")
+
+
+def legend_of_models(figure: Any, models: Sequence[str]) -> None:
+    """Draw a legend of the models' markers, at the right."""
+    figure.legend(handles=model_handles(models), fontsize=7.5, frameon=False, loc="outside right upper")
+
+
+def jitter(axes: Any, places: Sequence[tuple[int, float]], index: int, label: str) -> None:
+    """Draw a small marker of a data set at each place, beside those of the others.
+
+    Args:
+        places: x and y of each.
+        index: of the data set, which gives marker, colour and offset.
+    """
+    shapes = "osD^v<>p*X"
+    axes.scatter(
+        [across + (index % 8 - 3.5) * 0.055 for across, _ in places],
+        [up for _, up in places],
+        s=24,
+        marker=shapes[index % len(shapes)],
+        color=(*OKABE, GREY)[index % (len(OKABE) + 1)],
+        edgecolors="white",
+        linewidths=0.5,
+        zorder=4,
+        label=literal(label),
+    )
 
 
 def save(draw: Any, out: Any, page: str) -> None:
