@@ -1,11 +1,14 @@
 """Ours beside theirs: differences, the rule of intervals, reasons of missing cells, effects and notes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.paper.against import sections
-from benchmarks.paper.cells import Comparison, kind_of
+from benchmarks.paper.cells import Comparison, Context, kind_of
+from benchmarks.paper.ours import ours_of
+from benchmarks.paper.results_table import Place
 from benchmarks.paper.values import Value as Number
 from benchmarks.paper.values import published_tables
 from engine.report.page.blocks import Block, DataTable, Details, Paragraph
@@ -80,7 +83,7 @@ def test_cells_stand_beside_the_printed_ones_in_both_modes():
 def test_all_cells_of_a_measured_table_are_listed_and_missing_ones_say_why():
     gaps = (
         Gap("bach", "swav", "fewshot", "default", 0, "failed", "weights are gone"),
-        Gap("bach", "pirl", "few-shot episodes", "default", 0, "impossible", "another evaluation"),
+        Gap("bach", "pirl", "linear", "default", 0, "impossible", "another evaluation"),
     )
     blocks = blocks_of(
         page(("bach", [few("byol", 0.84, 0.005)]), gaps=gaps, models=("byol", "swav", "moco-v2"))
@@ -95,6 +98,30 @@ def test_all_cells_of_a_measured_table_are_listed_and_missing_ones_say_why():
     assert reasons["CheXpert", "BYOL"] == "no data: CheXpert is not among the data sets"
     assert rows["BACH", "BYOL"]["as-published ours"].reason.startswith("missing: no result of fewshot")
     assert any(isinstance(b, Paragraph) and b.text.startswith("No cell of Table 4, ") for b in blocks)
+
+
+@pytest.mark.parametrize(
+    "evaluation, metric",
+    [
+        ("fewshot", "few_shot_2way_20shot_accuracy_pct"),
+        ("linear", "linear_accuracy_pct"),
+        ("probe", "linear_accuracy_pct"),
+        ("rotation", "rotation_invariance_cosine"),
+        ("h-flip", "hflip_invariance_cosine"),
+        ("LPIPS", "lpips_alex"),
+        ("saliency", "attentive_diffusion"),
+    ],
+)
+def test_gaps_are_known_by_the_names_of_evaluations(evaluation, metric):
+    dataset = "chexpert"
+    gap = Gap(dataset, "byol", evaluation, "default", 0, "failed", "the disk was full")
+    given = page((dataset, [few("swav", 0.5, 0.01)]), gaps=(gap,))
+    context = Context.of(given, ours_of(given.sources))
+    assert context.why_missing("default", "byol", Place(dataset, metric, 2)) == "failed: the disk was full"
+    assert context.why_missing("as-published", "byol", Place(dataset, metric, 2)).startswith("missing")
+    other = "saliency" if evaluation != "saliency" else "audit"
+    elsewhere = Context.of(page(*[(dataset, [])], gaps=(replace(gap, evaluation=other),)), context.ours)
+    assert elsewhere.why_missing("default", "byol", Place(dataset, metric, 2)).startswith("missing")
 
 
 def test_notes_stand_beside_the_cells_that_are_doubted():
