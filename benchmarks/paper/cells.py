@@ -99,9 +99,8 @@ class Context:
             return f"no data: {dataset_label(place.dataset)} is not among the data sets"
         kind = kind_of(place.metric)
         for gap in self.page.gaps:
-            if (gap.dataset, gap.model, gap.mode) == (place.dataset, model, mode) and _is_of(
-                gap, place.metric
-            ):
+            own = (gap.dataset, gap.model, gap.mode) == (place.dataset, model, mode)
+            if own and _is_of(gap, place.metric):
                 return f"{gap.state}: {gap.reason}"
         if model not in {value.model for value in self.ours.values} | set(self.page.models):
             return f"missing: no result of {model_label(model)}"
@@ -111,7 +110,7 @@ class Context:
 def _is_of(gap: Gap, metric: str) -> bool:
     """Return whether a gap's evaluation, which is called as its study likes, measures a metric."""
     name = gap.evaluation.lower().replace("-", "").replace("_", "")
-    words = (kind_of(metric), metric.removeprefix("few_").partition("_")[0])
+    words = (kind_of(metric), metric.partition("_")[0])
     return any(word in name for word in words)
 
 
