@@ -99,7 +99,8 @@ def log_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
 
 
 def _within(values: Sequence[float], low: float, high: float) -> tuple[float, ...]:
-    return tuple(value for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9))
+    inside = (value for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9))
+    return tuple(value for value in inside if math.isfinite(value))
 
 
 def tick_labels(ticks: Sequence[float]) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def test_bounds_end_with_ticks(low: float, width: float, most: int) -> None:
     ("low", "high", "most", "labels"),
     [
         (1e-5, 1e6, 4, ("10⁻⁵", "10⁻²", "10¹", "10⁴")),
-        (0.9, 1200, 6, ("1", "10", "100", "1000")),
+        (0.9, 1200, 6, ("1", "10", "100", "1,000")),
         (1, 60, 6, ("1", "2", "5", "10", "20", "50")),
         (0.002, 0.03, 6, ("0.002", "0.005", "0.01", "0.02")),
     ],
@@ -86,7 +86,7 @@ def test_logarithmic_ticks(low: float, high: float, most: int, labels: tuple[str
     assert log_labels(log_ticks(low, high, most)) == labels
 
 
-@given(low=st.floats(1e-300, 1e300), factor=st.floats(1.01, 1e12), most=st.integers(2, 12))
+@given(low=st.floats(1e-300, 1e290), factor=st.floats(1.01, 1e12), most=st.integers(2, 12))
 def test_logarithmic_ticks_rise_within_their_range(low: float, factor: float, most: int) -> None:
     ticks = log_ticks(low, low * factor, most)
     assert ticks
