@@ -131,10 +131,10 @@ def bounds(low: float | None, high: float | None, digits: int = 3) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Return a p value: `p = 0.012`, `p < 0.001`."""
+    """Return a p value: `p = 0.012`, `p < 0.001`; its spaces do not break."""
     if p is None:
         return "no p value"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}"
 
 
 def value_of(number: Number | None, *, strong: bool = False) -> Value:

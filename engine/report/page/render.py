@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from engine.report.page import tables
 from engine.report.page.anchors import anchor, distinct
@@ -71,6 +71,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "anchor": anchor,
+        "breaking": _breaking,
         "data_uri": _data_uri,
         "drawing": _drawing,
         "heads": tables.heads,
@@ -84,6 +85,12 @@ def _environment() -> Environment:
 def _final(value: Any) -> Any:
     """Return what a template prints: plain texts in a printable form, markup as it is."""
     return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _breaking(text: str) -> Markup:
+    """Return a name that may be broken after its slashes and underscores."""
+    body = str(escape(shown(text)))
+    return Markup(body.replace("/", "/<wbr>").replace("_", "_<wbr>"))
 
 
 def _sources(ending: str) -> str:
