@@ -49,7 +49,7 @@ def report(
     page, byte for byte.
     """
     from engine.report.page_text import print_report
-    from engine.study.reporting import report as write
+    from engine.study.report import report as write
 
     made = write(
         source,

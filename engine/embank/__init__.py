@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from engine.evals.reconstruction.options import ReconstructionOptions as ReconstructionOptions
     from engine.evals.saliency.bank import saliency_from_bank as saliency
     from engine.evals.saliency.options import SaliencyOptions as SaliencyOptions
-    from engine.study.reporting import report as report
+    from engine.study.report import report as report
     from stores.bank.reader import Bank as Bank
     from stores.bank.reader import FeatureSet as FeatureSet
     from stores.errors import EmbankError as EmbankError
@@ -140,7 +140,7 @@ _HOMES = {
     "perceptual": ("engine.evals.perceptual.evaluate", "perceptual"),
     "probe": ("engine.evals.probe.evaluate", "probe"),
     "reconstruct": ("engine.evals.reconstruction.bank", "reconstruct_from_bank"),
-    "report": ("engine.study.reporting", "report"),
+    "report": ("engine.study.report", "report"),
     "saliency": ("engine.evals.saliency.bank", "saliency_from_bank"),
     "search": ("engine.evals.neighbours.search", "search"),
 }

@@ -15,7 +15,7 @@ def print_report(document: Mapping[str, Json]) -> None:
     """Print gaps, sizes and the path.
 
     Args:
-        document: of `engine.study.reporting.Report.to_dict`.
+        document: of `engine.study.report.Report.to_dict`.
     """
     gaps = objects(document.get("gaps") or [])
     for gap in gaps[:_LISTED]:

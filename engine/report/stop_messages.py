@@ -51,6 +51,8 @@ KEPT: Mapping[str, str] = {
     "records ls": _READS,
     "records show": _READS,
     "records export": "The file is written in one step, the last: run the same command again.",
+    "study run": "Finished cells, committed chunks and checkpoints are kept; run the same command to go on.",
+    "study status": _READS,
     "models list": _READS,
     "models show": _READS,
     "models fetch": "Downloaded bytes are kept; run the same command to resume.",

@@ -120,6 +120,35 @@ def study_progress(
         yield progress
 
 
+@contextlib.contextmanager
+def watch() -> Iterator[Callable[[Sequence[GridCell], str], None]]:
+    """Yield a function that shows a grid in place of the one before, or where it cannot, counts in a line."""
+    if not sys.stderr.isatty():
+        last = ""
+
+        def say(cells: Sequence[GridCell], what: str) -> None:
+            nonlocal last
+            line = "; ".join(filter(None, (counts(cells), what)))
+            if line != last:
+                console.say(line)
+            last = line
+
+        yield say
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    terminal = Console(stderr=True)
+    with Live(console=terminal, auto_refresh=False, transient=True) as live:
+
+        def draw(cells: Sequence[GridCell], what: str) -> None:
+            lines = grid_lines(_shown(cells, max(terminal.height - _OTHERS, 4)), terminal.width)
+            live.update(Text("\n".join([*lines, "", counts(cells), LEGEND, what])), refresh=True)
+
+        yield draw
+
+
 def _picture(progress: StudyProgress, width: int, height: int) -> Any:
     from rich.text import Text
 

@@ -35,6 +35,12 @@ class Supply:
     note: Note
     say_what: Callable[[str], None] = lambda _: None
 
+    def manifest(self, images: ImageSet) -> None:
+        """See that a built-in data set has its manifest. Raises as `read_manifest`."""
+        if images.data.builtin is not None and not images.manifest(self.directory).is_file():
+            self.say_what(f"indexing {images.name}")
+            read_manifest(images, self.directory)
+
     def provide(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
         """See that a bank has finished features of models.
 
@@ -86,10 +92,8 @@ class Supply:
         return errors
 
     def _lacking(self, bank: Path, models: Sequence[Model]) -> list[Model]:
-        if not bank.exists():
-            return list(models)
-        features = Ledger.of(bank).features
-        return [model for model in models if model.name not in features]
+        ledger = Ledger.if_there(bank)
+        return [model for model in models if ledger is None or model.name not in ledger.features]
 
     def _digest(self, images: ImageSet) -> str:
         """Return the digest of all that the study file says about a bank's features."""

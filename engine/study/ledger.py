@@ -11,7 +11,8 @@ from functools import cached_property
 
 from engine.study.study import Cell
 from stores.backends import files
-from stores.backends.location import Place
+from stores.backends.location import Place, place
+from stores.bank.layout import RUN_DOCUMENT
 from stores.bank.names import Roster
 from stores.bank.reader import Bank
 from stores.bank.record_index import RecordEntry, read_index, text_of
@@ -27,17 +28,28 @@ class Ledger:
     Attributes:
         bank: today's.
         entries: of all records that are of cells, and can be read, oldest first.
+        embedded: records of embedding, oldest first.
     """
 
     bank: Bank
     entries: tuple[RecordEntry, ...]
+    embedded: tuple[RecordEntry, ...] = ()
 
     @classmethod
     def of(cls, path: Place | str) -> "Ledger":
         """Read a bank's records. Raises BankError: there is no bank."""
         bank = Bank.open(path)
-        readable = (entry for entry in read_index(bank.path) if entry.record is not None)
-        return cls(bank, tuple(entry for entry in readable if text_of(_used(entry).get("cell"))))
+        readable = [entry for entry in read_index(bank.path) if entry.record is not None]
+        return cls(
+            bank,
+            tuple(entry for entry in readable if text_of(_used(entry).get("cell"))),
+            tuple(entry for entry in readable if entry.record is not None and entry.record.kind == "embed"),
+        )
+
+    @classmethod
+    def if_there(cls, path: Place | str) -> "Ledger | None":
+        """Read as `of` does; None where there is no bank yet. Raises BankError: it is damaged."""
+        return None if files.stat_if_there(place(path) / RUN_DOCUMENT) is None else cls.of(path)
 
     @cached_property
     def features(self) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """The page from records: the verdict, then every section that has something to show."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from engine.report.page.blocks import Page, Section
@@ -10,13 +11,23 @@ from engine.report.page.sections import (
     about,
     cells,
     certificates,
+    comparisons,
+    confusion,
+    curves,
     failures,
     invariance_gallery,
+    invariance_views,
+    label_efficiency,
+    learning_curves,
+    losses,
     matrix,
     neighbours,
     protocols,
     reconstruction_gallery,
+    reliability,
     saliency_gallery,
+    selection,
+    strata,
     validity,
     worst_errors,
 )
@@ -33,12 +44,22 @@ class SectionModule(Protocol):
 SECTIONS: tuple[SectionModule, ...] = (
     validity,
     matrix,
-    protocols,
+    comparisons,
+    strata,
+    label_efficiency,
+    selection,
+    curves,
+    reliability,
+    confusion,
+    learning_curves,
+    invariance_views,
     invariance_gallery,
     saliency_gallery,
     reconstruction_gallery,
+    losses,
     worst_errors,
     neighbours,
+    protocols,
     certificates,
     failures,
     cells,
@@ -55,8 +76,19 @@ def page_of(page: PageInput, options: PageOptions, further: Iterable[Section] = 
         further: sections from elsewhere, which stand before the last section.
     """
     own = [section for module in SECTIONS for section in module.sections(page, options)]
-    sections = (*own[:-1], *further, *own[-1:])
+    sections = _joined([*own[:-1], *further, *own[-1:]])
     return Page(page.title, verdict(page, options), sections, about.made(page, options))
+
+
+def _joined(sections: Iterable[Section]) -> tuple[Section, ...]:
+    """Return the sections, neighbours of one title as one."""
+    joined: list[Section] = []
+    for one in sections:
+        if joined and joined[-1].title == one.title:
+            joined[-1] = replace(joined[-1], blocks=(*joined[-1].blocks, *one.blocks))
+        else:
+            joined.append(one)
+    return tuple(joined)
 
 
 def report_html(page: PageInput, options: PageOptions, further: Iterable[Section] = ()) -> bytes:

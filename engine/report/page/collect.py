@@ -1,19 +1,15 @@
 """The records of a bank that a page shows: of each question the latest answer of each model."""
 
-import json
 from collections.abc import Iterable, Sequence
 
 from engine.report.page.inputs import Gap, Source
+from engine.report.page.settings import key_of, settings_of
 from stores.backends.location import Place, place
 from stores.bank.reader import Bank
 from stores.bank.record_index import RecordEntry, read_index
-from stores.bank.records import RunRecord
-from stores.json_types import Json
 
 #: Kinds of records that no page shows: they answer questions about single images, or change labels.
 _ASIDE = ("search", "relabel")
-#: Settings of the machine, which answer no question.
-_MACHINE = ("model", "device", "threads", "backend", "scheduler", "workers", "batch_size", "memory")
 
 
 def bank_source(bank: Place | str) -> tuple[Source, tuple[Gap, ...]]:
@@ -39,18 +35,10 @@ def latest(entries: Iterable[RecordEntry]) -> list[RecordEntry]:
     for entry in entries:
         assert entry.record is not None
         if entry.record.kind not in _ASIDE:
-            key = entry.record.kind, entry.feature or entry.model, _question(entry.record)
+            key = entry.record.kind, entry.feature or entry.model, key_of(settings_of(entry.record))
             newest.pop(key, None)
             newest[key] = entry
     return list(newest.values())
-
-
-def _question(record: RunRecord) -> str:
-    """Return the settings that make two records answers to one question; empty ones say nothing."""
-    asked: dict[str, Json] = {name: value for name, value in record.asked.items() if name not in _MACHINE}
-    return json.dumps(
-        {name: v for name, v in asked.items() if v not in (None, [], False, "")}, sort_keys=True
-    )
 
 
 def unreadable(dataset: str, entries: Sequence[RecordEntry]) -> tuple[Gap, ...]:
