@@ -170,7 +170,7 @@ def _newest_kind(named: Sequence[Chosen], listed: Sequence[Chosen], notes: list[
     return newest
 
 
-def _question(record: RunRecord) -> JsonObject:
+def question_of(record: RunRecord) -> JsonObject:
     """Return the settings that make records comparable."""
     return {name: record.asked.get(name) for name in _QUESTION[record.kind]}
 
@@ -179,11 +179,11 @@ def _latest(listed: Sequence[Chosen], kind: str, notes: list[str]) -> list[Chose
     """Return the latest record of each model among those with the settings of the newest."""
     if not listed:
         return []
-    newest = _question(listed[-1].record)
-    alike = {_key(chosen): chosen for chosen in listed if _question(chosen.record) == newest}
+    newest = question_of(listed[-1].record)
+    alike = {_key(chosen): chosen for chosen in listed if question_of(chosen.record) == newest}
     others = {_key(chosen): chosen for chosen in listed if _key(chosen) not in alike}
     for chosen in others.values():
-        own = _question(chosen.record)
+        own = question_of(chosen.record)
         differ = [name for name in newest if own[name] != newest[name]]
         notes.append(
             f"{chosen.entry.model} was left out: its record has {differ[0]} {_shown(own[differ[0]])} where "
