@@ -67,7 +67,7 @@ def _print_legend(models: Sequence[JsonObject], document: Mapping[str, Json]) ->
         machine = ", ".join(machines)
         _print_wrapped(
             f"img/s: of the encoder alone, on {machine}, from this bank's embed records; rates within "
-            f"{number(document['margin']):.0%} count as equal."
+            f"{100 * number(document['margin']):g} % count as equal."
         )
     for reason, names in _grouped(models, "img_per_s_reason").items():
         _print_wrapped(f"No rate of {names}: {reason}.")
