@@ -26,6 +26,7 @@ from engine.commands import (
     records,
     saliency,
     search,
+    study,
 )
 from engine.commands.declaring import GENERAL, command, option
 from engine.commands.options import number
@@ -60,6 +61,7 @@ command(app, rich_help_panel=EVALUATE)(compare.compare)
 app.add_typer(manifest.app, name="manifest", rich_help_panel=STORE)
 app.add_typer(bank.app, name="bank", rich_help_panel=STORE)
 app.add_typer(records.app, name="records", rich_help_panel=EVALUATE)
+app.add_typer(study.app, name="study", rich_help_panel=EVALUATE)
 app.add_typer(models.app, name="models", rich_help_panel=CATALOGUES)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=CATALOGUES)
 

@@ -30,6 +30,7 @@ class DataSet:
         name: on the page; names its bank below the study's folder.
         builtin: name of an adapter of `engine.datasets`; None where `manifest` or `bank` is given.
         folder: of the adapter's files; None for sets that are written by embank itself.
+        build: options of the adapter (`embank manifest build -O`).
         manifest: a manifest's file; None where `builtin` or `bank` is given.
         root: folder that the manifest's URIs are relative to; None for what the manifest says.
         bank: an existing bank, evaluated where it is; None for a bank of the study.
@@ -52,6 +53,7 @@ class DataSet:
     domain: str = ""
     options: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     line: int = 0
+    build: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class Study:
         title: of its page.
         root: folder of the file; no path of the file leads out of it.
         datasets, models, evaluations: in the order of the file.
-        embed: options of `engine.embed.options.EmbedOptions`, and `side`: of the input in pixels.
+        embed: as `engine.study.schema.EMBED`: options of `engine.embed.options.EmbedOptions` by name, and
+            `side` (of the input in pixels), `precision`, `seed`, `max_failed`, `certify`.
     """
 
     name: str
@@ -135,7 +138,10 @@ class Cell:
         model: name; "" for a comparison, and for kinds without a model.
         kind: one of `KINDS`, or `compare`.
         mode, seed: as the evaluation's.
-        options: all options, those of the data set applied; keys as in `Evaluation.options`, and `controls`.
+        options: all options, those of the data set applied; keys as in `Evaluation.options`, `controls` where
+            controls are to be made, and for probes and finetuning `label` (a list) and `strata`. Of a
+            comparison: `evaluation` (the kind), `metric` (None for the usual one), `models` and, for probes,
+            `label`.
     """
 
     dataset: str
@@ -153,7 +159,15 @@ class Cell:
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
     @property
+    def part(self) -> str:
+        """What tells cells of one evaluation, model, mode and seed apart: a transform or a label column."""
+        values = self.options.get("transforms", self.options.get("label"))
+        names = ", ".join(map(str, values)) if isinstance(values, list) else ""
+        return "" if names == "label" else names
+
+    @property
     def label(self) -> str:
         """Name for people, e.g. `digits / resnet50 / fewshot, as-published, seed 1`."""
-        words = [self.evaluation, self.mode * (self.mode != "default"), f"seed {self.seed}" * (self.seed > 0)]
+        what = f"comparison of {self.evaluation}" if self.kind == "compare" else self.evaluation
+        words = [what, self.part, self.mode * (self.mode != "default"), f"seed {self.seed}" * (self.seed > 0)]
         return " / ".join(filter(None, (self.dataset, self.model, ", ".join(filter(None, words)))))

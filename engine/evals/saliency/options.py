@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from engine.errors import Refused
-from engine.evals.saliency.occluder import parse_fill
+from engine.evals.saliency.fill import parse_fill
 from stores.limits import check_seed, check_whole
 
 MODES = ("default", "as-published")

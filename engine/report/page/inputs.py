@@ -59,6 +59,7 @@ class PageInput:
         gaps: of a study, e.g. cells that failed.
         study: the study file's text; "" for a plain bank.
         commands: record id -> the command that makes it again.
+        evaluations: record id -> name of the study's evaluation; empty for a plain bank.
         facts: more facts of the study for its footer.
     """
 
@@ -69,6 +70,7 @@ class PageInput:
     gaps: tuple[Gap, ...] = ()
     study: str = ""
     commands: Mapping[str, str] = field(default_factory=dict)
+    evaluations: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Json] = field(default_factory=dict)
 
 

@@ -16,7 +16,8 @@ from engine.errors import Refused
 from engine.evals.common.image_inputs import Images, open_images
 from engine.evals.saliency.bank import saliency
 from engine.evals.saliency.evaluate import Progress, SaliencyMap
-from engine.evals.saliency.occluder import Occluder, Scores, parse_fill
+from engine.evals.saliency.fill import parse_fill
+from engine.evals.saliency.occluder import Occluder, Scores
 from engine.evals.saliency.options import SaliencyOptions
 from engine.kernels.occlusion import Squares, accumulate
 from engine.models import resolve

@@ -1,0 +1,1 @@
+"""Sections of the page: each module has `sections(page, options)`, empty where nothing is to show."""

@@ -1,0 +1,215 @@
+"""The results: models by data set, protocol and mode, with intervals and controls."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from engine.report.json_parts import members, objects
+from engine.report.marks import MARK
+from engine.report.page.anchors import anchor
+from engine.report.page.blocks import Block, Column, DataTable, Details, Section, Value
+from engine.report.page.comparisons import Comparison, comparisons_of
+from engine.report.page.inputs import Gap, PageInput, PageOptions
+from engine.report.page.numbers import NOT_TOLD, WORDS, Number, decimal, finite, number_at, value_of
+from engine.report.page.results import CLASSIFYING, Result, comparison_for, models_of, results_of
+
+#: Up to so many data sets there is one table for each; with more, one for each protocol.
+_BY_DATASET = 2
+#: Metrics in the table of all metrics.
+_METRICS = (
+    "accuracy",
+    "mean_per_class_accuracy",
+    "auroc",
+    "average_precision",
+    "log_loss",
+    "calibration_error",
+)
+_MODES = {"default": "default", "as-published": "as published"}
+_NOTES = {
+    "strong": "Bold: the models that cannot be told from the best of their column, after Holm's adjustment.",
+    MARK: f"{MARK} Below a control: no evidence for the model.",
+    NOT_TOLD: f"{NOT_TOLD} Not told from a control: the paired difference does not lie above 0.",
+}
+_OVER = (
+    "In brackets: 95 % intervals over patients (images where none are known); of few-shot accuracies over "
+    "episodes."
+)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A column: its group, its title, and the results below it."""
+
+    group: str
+    title: str
+    hint: str
+    results: Mapping[str, Result]
+
+
+def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
+    """Return the matrix of classification, and that of the other numbers."""
+    results = results_of(page)
+    if not results:
+        return ()
+    comparisons = comparisons_of(page)
+    classifying = [one for one in results if one.kind in CLASSIFYING]
+    others = [one for one in results if one.kind not in CLASSIFYING and one.number is not None]
+    made = []
+    if classifying:
+        blocks: list[Block] = [*_tables(page, classifying, comparisons, "results"), _all_metrics(classifying)]
+        made.append(Section("results", "Results", tuple(blocks)))
+    if others:
+        tables = tuple(_tables(page, others, comparisons, "behaviour"))
+        made.append(Section("behaviour", "Invariance, saliency, reconstruction", tables))
+    return tuple(made)
+
+
+def _tables(
+    page: PageInput, results: Sequence[Result], comparisons: Sequence[Comparison], name: str
+) -> Iterable[DataTable]:
+    datasets = list(dict.fromkeys(one.dataset for one in results))
+    protocols = list(dict.fromkeys((one.kind, one.protocol) for one in results))
+    models = models_of(page, results)
+    if len(datasets) <= _BY_DATASET:
+        for dataset in datasets:
+            own = [one for one in results if one.dataset == dataset]
+            places = [place for key in protocols for place in _places(own, key, "")]
+            caption = f"{dataset}: {', '.join(dict.fromkeys(p for _, p in protocols))}. {_OVER}"
+            yield _table(f"table-{name}-{anchor(dataset)}", caption, places, models, comparisons, page.gaps)
+        return
+    for key in protocols:
+        places = [
+            place
+            for dataset in datasets
+            for place in _places([one for one in results if one.dataset == dataset], key, dataset)
+        ]
+        word = next((p.hint for p in places), "")
+        caption = f"{key[1][:1].upper()}{key[1][1:]}: {word} of each data set. {_OVER}"
+        yield _table(f"table-{name}-{anchor(key[1])}", caption, places, models, comparisons, page.gaps)
+
+
+def _places(results: Sequence[Result], key: tuple[str, str], dataset: str) -> list[_Place]:
+    """Return the columns of one protocol, one for each mode."""
+    by_mode: dict[str, dict[str, Result]] = {}
+    for one in results:
+        if (one.kind, one.protocol) == key:
+            by_mode.setdefault(one.mode, {})[one.model] = one
+    return [_place(mode, own, key[1], dataset, len(by_mode) > 1) for mode, own in by_mode.items()]
+
+
+def _place(mode: str, own: Mapping[str, Result], protocol: str, dataset: str, both: bool) -> _Place:
+    word = next((one.number.word for one in own.values() if one.number), "")
+    published = f", {_MODES.get(mode, mode)}" if mode != "default" else ""
+    if not dataset:
+        return _Place(protocol, f"{word}{published}", "", own)
+    if both:
+        return _Place(dataset, _MODES.get(mode, mode), word, own)
+    return _Place("", f"{dataset}{published}", word, own)
+
+
+def _table(
+    name: str,
+    caption: str,
+    places: Sequence[_Place],
+    models: Sequence[str],
+    comparisons: Sequence[Comparison],
+    gaps: Sequence[Gap],
+) -> DataTable:
+    columns = (Column("model"), *(Column(p.title, True, p.hint, p.group) for p in places))
+    rows = [
+        (Value(model), *(_value(p.results.get(model), model, p, comparisons, gaps) for p in places))
+        for model in models
+        if any(model in p.results for p in places)
+    ]
+    rows += _controls(places)
+    shown = [value for row in rows for value in row]
+    notes = [_NOTES["strong"]] if any(value.strong for value in shown) else []
+    notes += [_NOTES[mark] for mark in (MARK, NOT_TOLD) if any(mark in value.text for value in shown)]
+    return DataTable(name, caption, columns, tuple(rows), tuple(notes))
+
+
+def _value(
+    one: Result | None, model: str, place: _Place, comparisons: Sequence[Comparison], gaps: Sequence[Gap]
+) -> Value:
+    if one is None:
+        return _gap(model, place, gaps)
+    comparison = comparison_for(one, comparisons)
+    number, strong = one.number, False
+    if number is not None and comparison is not None and comparison.metric == number.metric:
+        strong = one.model in comparison.best and len(comparison.best) < len(comparison.standings)
+        number = _with_interval(number, comparison, one.model)
+    return value_of(number, strong=strong)
+
+
+def _with_interval(number: Number, comparison: Comparison, model: str) -> Number:
+    """Return a number that its record has no interval of with that of the comparison."""
+    standing = comparison.standing(model)
+    if number.low is not None or finite(standing.get("value")) != number.value:
+        return number
+    return replace(number, low=finite(standing.get("low")), high=finite(standing.get("high")))
+
+
+def _gap(model: str, place: _Place, gaps: Sequence[Gap]) -> Value:
+    """Return an empty cell, with the reason where the study has one."""
+    others = list(place.results.values())
+    for gap in gaps:
+        if others and (gap.dataset, gap.model, gap.evaluation, gap.mode) == (
+            others[0].dataset,
+            model,
+            others[0].protocol,
+            others[0].mode,
+        ):
+            return Value(gap.state, reason=gap.reason, tone="error" if gap.state == "failed" else None)
+    return Value("–")
+
+
+def _controls(places: Sequence[_Place]) -> list[tuple[Value, ...]]:
+    """Return a row for each control that a record has numbers of."""
+    titles: dict[str, str] = {}
+    cells: dict[tuple[str, int], list[float]] = {}
+    for index, place in enumerate(places):
+        for one in place.results.values():
+            metric = one.number.metric if one.number else ""
+            for control in objects(one.record.metrics.get("controls") or []):
+                value = finite(control.get(metric))
+                if not control.get("missing") and value is not None:
+                    titles[str(control["name"])] = str(control["title"])
+                    cells.setdefault((str(control["name"]), index), []).append(value)
+    return [
+        (
+            Value(f"control: {title}", tone="note"),
+            *(_control(cells.get((name, i), [])) for i in range(len(places))),
+        )
+        for name, title in titles.items()
+    ]
+
+
+def _control(values: Sequence[float]) -> Value:
+    if not values:
+        return Value("–")
+    low, high = min(values), max(values)
+    if low == high:
+        return Value(decimal(high), high, tone="note")
+    reason = "Lowest and highest beside the models of the column, whose images or episodes differ"
+    return Value(f"{decimal(low)}–{decimal(high)}", high, reason=reason, tone="note")
+
+
+def _all_metrics(results: Sequence[Result]) -> Details:
+    names = [m for m in _METRICS if any(_metric(one, m).value is not None for one in results)]
+    several = len({one.dataset for one in results}) > 1
+    heads = ["data set"] * several + ["evaluation", "mode", "model"]
+    columns = tuple(map(Column, heads)) + tuple(Column(WORDS[m], numeric=True) for m in names)
+    rows = []
+    for one in results:
+        head = [one.dataset] * several + [one.protocol, _MODES.get(one.mode, one.mode), one.model]
+        rows.append((*map(Value, head), *(_bare(_metric(one, m)) for m in names)))
+    caption = f"All metrics of every result, {len(rows):,} in all. {_OVER}"
+    return Details("all-metrics", "All metrics", (DataTable("table-metrics", caption, columns, tuple(rows)),))
+
+
+def _metric(one: Result, metric: str) -> Number:
+    nested = isinstance(members(one.record.metrics.get("test")).get(metric), int | float)
+    return number_at(one.record, f"test.{metric}" if nested else metric, metric)
+
+
+def _bare(number: Number) -> Value:
+    return Value("–") if number.value is None else value_of(number)

@@ -1,0 +1,223 @@
+"""Evaluation of one cell: its options, a call of its kind's evaluation, and the records that come of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from engine import faults
+from engine.errors import OutOfMemory
+from engine.study.ledger import of_cell
+from engine.study.options import options_of
+from engine.study.study import Cell
+from stores.bank.records import RunRecord, together
+from stores.errors import EmbankError, MachineFault, Refused
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a study is computed; small, and pickled for worker processes.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: of embedding and finetuning, `auto`, `fp32`, `bf16` or `fp16`.
+        threads: of the CPU for each process; None takes all usable cores.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    @property
+    def cores(self) -> int:
+        """Threads as a number."""
+        from engine.runtime import usable_cores
+
+        return self.threads or usable_cores()
+
+    @property
+    def evaluation_device(self) -> str:
+        """Return `cpu` or `cuda:N`, for evaluations from the bank alone."""
+        from engine.evals.common.compute import evaluation_device
+
+        return evaluation_device(self.device)
+
+
+def evaluate(bank: Path, cell: Cell, machine: Machine) -> RunRecord:
+    """Evaluate a cell and return its record, which is not written.
+
+    Args:
+        bank: with the feature of the cell's model.
+
+    Raises:
+        EmbankError: as the evaluation of the cell's kind, or because the record could not be made.
+    """
+    with together(write=False) as batch:
+        _CALLS[cell.kind](bank, cell, machine)
+    if batch.lost:
+        raise batch.lost[0]
+    if len(batch.waiting) != 1:
+        raise Refused(
+            f"{len(batch.waiting)} results", "A cell is one number with its details", "split its options"
+        )
+    return of_cell(batch.waiting[0][0], cell)
+
+
+def evaluated(bank: Path, cell: Cell, machine: Machine) -> RunRecord | EmbankError:
+    """Evaluate a cell as `evaluate` does, and return what is wrong with this cell instead of raising it.
+
+    Raises:
+        MachineFault: of the machine, which other cells would meet as well; too little memory is no such.
+    """
+    try:
+        return evaluate(bank, cell, machine)
+    except OutOfMemory as error:
+        return error
+    except MachineFault:
+        raise
+    except EmbankError as error:
+        return error
+    except OSError:
+        raise
+    except Exception as error:
+        return _translated(error)
+
+
+def _translated(error: Exception) -> EmbankError:
+    """Return the error of a cell for what no evaluation should raise. Raises a fault of the device."""
+    from engine.report.process import unexpected
+
+    fault = faults.translate(error)
+    if fault is not None and not isinstance(fault, OutOfMemory):
+        raise fault from error
+    return fault or unexpected(error)
+
+
+def _options(cell: Cell) -> Any:
+    return options_of(cell.kind, cell.options, cell.mode, cell.seed)
+
+
+def _labels(cell: Cell) -> tuple[str, ...]:
+    """Return the columns to learn."""
+    given = cell.options.get("label")
+    columns = tuple(map(str, given)) if isinstance(given, list) else (str(given),) if given else ()
+    return columns or ("label",)
+
+
+def _fewshot(bank: Path, cell: Cell, machine: Machine) -> None:
+    from engine.evals.fewshot.bank import fewshots_from_bank
+
+    options = _options(cell)
+    fewshots_from_bank(
+        bank,
+        [cell.model],
+        options.protocol,
+        split=options.split,
+        bootstrap=options.bootstrap,
+        device=machine.device,
+        threads=machine.cores,
+        controls=bool(cell.options.get("controls")),
+    )
+
+
+def _knn(bank: Path, cell: Cell, machine: Machine) -> None:
+    from engine.evals.neighbours.knn import KnnOptions, knn_from_bank
+    from engine.evals.neighbours.options import Voting
+
+    options = _options(cell)
+    voting = {field.name: getattr(options, field.name) for field in fields(Voting)}
+    knn_from_bank(
+        bank,
+        cell.model,
+        KnnOptions(**voting, device=machine.evaluation_device, threads=machine.cores),
+        train_split=options.train_split,
+        test_split=options.test_split,
+        leave_one_out=options.leave_one_out,
+        controls=bool(cell.options.get("controls")),
+    )
+
+
+def _probe(bank: Path, cell: Cell, machine: Machine) -> None:
+    from engine.evals.common.compute import Compute
+    from engine.evals.probe.bank import BankProbe, probes_from_bank
+
+    options = _options(cell)
+    request = BankProbe(
+        labels=_labels(cell),
+        multi_label=bool(options.findings),
+        policies=options.policies,
+        splits=options.splits,
+        low_shot=options.low_shot,
+        strata=options.strata,
+        controls=bool(cell.options.get("controls")),
+        folds=options.folds,
+    )
+    fitting = options.on(Compute(machine.evaluation_device, machine.cores))
+    probes_from_bank(bank, [cell.model], request, fitting)
+
+
+def _finetune(bank: Path, cell: Cell, machine: Machine) -> None:
+    from engine.embed.restore import spec_of
+    from engine.evals.finetune.bank import finetune
+    from engine.runtime import Runtime
+    from stores.bank.reader import Bank
+
+    store = Bank.open(bank)
+    spec = spec_of(store, store.features(cell.model).name)
+    published = cell.mode == "as-published" and machine.precision == "auto"
+    precision = "fp32" if published else machine.precision
+    runtime = Runtime.resolve(machine.device, precision, machine.threads, cell.seed)
+    finetune(store.manifest(), [spec], bank, _options(cell), label=_labels(cell), runtime=runtime)
+
+
+def _invariance(bank: Path, cell: Cell, machine: Machine) -> None:
+    from engine.evals.invariance.bank import invariances_from_bank
+
+    invariances_from_bank(bank, cell.model, _options(cell), device=machine.device)
+
+
+def _multiview(bank: Path, cell: Cell, machine: Machine) -> None:
+    from engine.evals.invariance.bank import multiview_from_bank
+
+    multiview_from_bank(bank, cell.model, _options(cell), device=machine.evaluation_device)
+
+
+def _saliency(bank: Path, cell: Cell, machine: Machine) -> None:
+    from engine.evals.saliency.bank import saliency_from_bank
+
+    options = _options(cell)
+    saliency_from_bank(bank, cell.model, options, device=machine.device, threads=machine.threads)
+
+
+def _reconstruct(bank: Path, cell: Cell, machine: Machine) -> None:
+    from engine.evals.reconstruction.bank import reconstruct_from_bank
+
+    options = _options(cell)
+    reconstruct_from_bank(bank, cell.model, options, device=machine.device, threads=machine.threads)
+
+
+def _audit(bank: Path, cell: Cell, machine: Machine) -> None:
+    from engine.evals.neighbours.audit import audit
+
+    options = _options(cell)
+    audit(
+        bank,
+        cell.model,
+        threshold=options.threshold,
+        max_pairs=options.max_pairs,
+        device=machine.evaluation_device,
+    )
+
+
+#: Kind -> function that evaluates a cell of it, and keeps its records.
+_CALLS: Mapping[str, Callable[[Path, Cell, Machine], None]] = {
+    "fewshot": _fewshot,
+    "knn": _knn,
+    "probe": _probe,
+    "finetune": _finetune,
+    "invariance": _invariance,
+    "multiview": _multiview,
+    "saliency": _saliency,
+    "reconstruct": _reconstruct,
+    "audit": _audit,
+}

@@ -1,0 +1,129 @@
+"""Features of a study's models: a data set's manifest and bank, made or taken over where they are missing."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine import datasets
+from engine.study import folder
+from engine.study.embedding import Embedding
+from engine.study.folder import Note
+from engine.study.image_sets import ImageSet
+from engine.study.ledger import Ledger
+from engine.study.study import Model, Study
+from stores.bank.reader import Bank
+from stores.errors import BankError, EmbankError, MachineFault
+from stores.manifest.manifest import Manifest
+
+
+@dataclass
+class Supply:
+    """What makes the features that evaluations need.
+
+    Attributes:
+        study, directory: the study and its folder.
+        embedding: how, and by whom.
+        note: of the folder; kept up to date.
+        say_what: told what is being done.
+    """
+
+    study: Study
+    directory: Path
+    embedding: Embedding
+    note: Note
+    say_what: Callable[[str], None] = lambda _: None
+
+    def provide(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
+        """See that a bank has finished features of models.
+
+        Args:
+            images: of the bank.
+            models: that will be evaluated.
+
+        Returns:
+            Name of a model -> why it has no feature there; empty if all have.
+
+        Raises:
+            MachineFault: the disk is full, or a device is lost; what is finished is kept.
+        """
+        bank = images.bank(self.directory)
+        lacking = self._lacking(bank, models)
+        if images.data.bank is not None:
+            return {model.name: _absent(bank, model) for model in lacking}
+        digest = self._digest(images)
+        if not lacking and self.note.embedded.get(images.name) == digest:
+            return {}
+        try:
+            errors = self._relabel(images, models) if images.relabels else self._embed(images, models)
+        except MachineFault:
+            raise
+        except EmbankError as error:
+            return {model.name: error for model in models}
+        if not errors:
+            self.note = replace(self.note, embedded={**self.note.embedded, images.name: digest})
+            self.note.write(self.directory)
+        return errors
+
+    def _embed(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
+        """Embed all models in one run, which shares decode passes."""
+        self.say_what(f"embedding {images.name}")
+        manifest = read_manifest(images, self.directory)
+        return self.embedding.embed(images, manifest, models, images.bank(self.directory))
+
+    def _relabel(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
+        """Take over the features of the data set's own bank, under the labels and splits of a mode."""
+        from engine.embed.relabel import relabel
+
+        own = ImageSet(images.data)
+        errors = self.provide(own, models)
+        names = [model.name for model in models if model.name not in errors]
+        if names:
+            self.say_what(f"relabelling {images.name}")
+            manifest = read_manifest(images, self.directory)
+            relabel(own.bank(self.directory), manifest, images.bank(self.directory), features=names)
+        return errors
+
+    def _lacking(self, bank: Path, models: Sequence[Model]) -> list[Model]:
+        ledger = Ledger.if_there(bank)
+        return [model for model in models if ledger is None or model.name not in ledger.features]
+
+    def _digest(self, images: ImageSet) -> str:
+        """Return the digest of all that the study file says about a bank's features."""
+        models = [[one.name, one.slug, str(one.weights), one.recipe] for one in self.study.models]
+        data = images.data
+        files = [data.builtin, str(data.folder), str(data.manifest), str(data.root), images.build]
+        body = [models, files, dict(self.study.embed)]
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _absent(bank: Path, model: Model) -> EmbankError:
+    return BankError(
+        f"{model.name} is not in {bank}",
+        "A bank that a study names is evaluated as it is",
+        "run `embank embed` for this model, or give the data set's manifest in place of its bank",
+    )
+
+
+def read_manifest(images: ImageSet, directory: Path) -> Manifest:
+    """Return the manifest of an image set; that of a built-in data set is made once, in the study's folder.
+
+    Args:
+        directory: of the study.
+
+    Raises:
+        Refused: missing or malformed files. MachineFault: the disk is full or fails.
+    """
+    data = images.data
+    if data.bank is not None:
+        return Bank.open(data.bank).manifest()
+    path = images.manifest(directory)
+    if data.manifest is not None:
+        return Manifest.read(path, root=data.root)
+    if not path.is_file():
+        assert data.builtin is not None
+        manifest = datasets.build(data.builtin, images.folder(directory), images.mode, images.build)
+        folder.make(path.parent)
+        manifest.write(path)
+    return Manifest.read(path)
