@@ -12,6 +12,7 @@ from engine.study.options import options_of
 from engine.study.study import Cell
 from stores.bank.records import RunRecord, together
 from stores.errors import EmbankError, MachineFault, Refused
+from stores.limits import MAX_THREADS, check_whole
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,18 @@ class Machine:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: of embedding and finetuning, `auto`, `fp32`, `bf16` or `fp16`.
         threads: of the CPU for each process; None takes all usable cores.
+
+    Raises:
+        Refused: a number of threads out of range.
     """
 
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            check_whole("threads", self.threads, 1, MAX_THREADS)
 
     @property
     def cores(self) -> int:

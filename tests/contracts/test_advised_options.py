@@ -102,6 +102,7 @@ WHERE: dict[str, tuple[str, ...]] = {
         "search",
         "bank audit",
         "records export",
+        "report",
     ),
 }
 

@@ -46,7 +46,11 @@ def _nothing(page: PageInput, results: Sequence[Result]) -> str:
 
 def _sentence(one: Comparison, page: PageInput) -> str:
     """Say what came out of one comparison."""
-    head = f"{one.dataset}, {one.task}" if len(page.sources) > 1 else _capital(one.task)
+    head = (
+        f"{one.dataset}, {one.task}"
+        if len({source.name for source in page.sources}) > 1
+        else _capital(one.task)
+    )
     head += f" ({one.word}{', as published' if one.mode != 'default' else ''})"
     best, count = one.best, len(one.standings)
     if count == 2:
@@ -95,7 +99,7 @@ def _of_pair(pair: Pair, one: Comparison) -> str:
 
 
 def _by(pair: Pair, one: Comparison) -> str:
-    within = f"95 % interval {bounds(pair.low, pair.high)}" if pair.low is not None else "no interval"
+    within = f"95\u00a0% interval {bounds(pair.low, pair.high)}" if pair.low is not None else "no interval"
     adjusted = "Holm-adjusted " if len(one.pairs) > 1 and pair.p_holm is not None else ""
     over = f"{one.units:,} {one.unit}"
     return f"{decimal(pair.difference)} ({within} over {over}, {adjusted}{p_value(pair.p_holm)})"
