@@ -60,6 +60,22 @@ class StageClock:
         """Images per second of work, waiting excluded; NaN before any work."""
         return self.images / self.busy_s if self.busy_s > 0 else float("nan")
 
+    def add(self, other: "StageClock") -> None:
+        """Add another clock's images and seconds."""
+        self.images += other.images
+        self.busy_s += other.busy_s
+        self.waiting_s += other.waiting_s
+        self.blocked_s += other.blocked_s
+
+    def since(self, earlier: "StageClock") -> "StageClock":
+        """Return what this clock has measured after an earlier state of it."""
+        return StageClock(
+            self.images - earlier.images,
+            self.busy_s - earlier.busy_s,
+            self.waiting_s - earlier.waiting_s,
+            self.blocked_s - earlier.blocked_s,
+        )
+
     def to_dict(self) -> StageReport:
         """Return the clock for JSON, rounded."""
         return {

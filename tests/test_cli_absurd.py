@@ -79,6 +79,7 @@ def command(place: Path, name: str) -> list[object]:
         "bank audit": ["bank", "audit", bank, *MODEL, "--device", "cpu"],
         "bank scatter": ["bank", "scatter", bank, *MODEL, "-o", place / "new.png"],
         "compare": ["compare", bank],
+        "models choose": ["models", "choose", bank, "--device", "cpu"],
         "fewshot": ["fewshot", bank, *MODEL, *few],
         "finetune": ["finetune", *embed[1:], "--steps", 1, "--batch-size", 4],
         "knn": ["knn", bank, *MODEL, "--leave-one-out", "--device", "cpu"],

@@ -270,6 +270,14 @@ compare {{x}}.bank --evaluation fewshot -o new/c.gif
 compare {{x}}.bank --evaluation fewshot -o mine.csv
 compare {{x}}.bank --evaluation fewshot -o {{x}}.bank/c.png
 compare {{x}}.bank/records/nothing -o new/c.png
+models choose nowhere
+models choose {{x}}.bank --model nothing
+models choose {{x}}.bank --label nothing --device cpu
+models choose {{x}}.bank --evaluation fewshot
+models choose {{x}}.bank --evaluation knn --metric log-loss
+models choose {{x}}.bank --device cpu -o new/c.gif
+models choose {{x}}.bank --device cpu -o mine.csv
+models choose {{x}}.bank --device cpu -o {{x}}.bank/c.png
 fewshot {BANK} --n-way 99
 fewshot {BANK} --n-way 2 --n-shot 99
 fewshot {BANK} --n-way 2 --split exam

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.commands.checking import check_output
-from engine.commands.choices import Evaluation, Metric, Plot
+from engine.commands.choices import Plot
+from engine.commands.comparing import Alpha, ComparedEvaluation, ComparedMetric, Resamples
 from engine.commands.declaring import PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
     ComparisonPlot,
@@ -33,15 +34,7 @@ Sources = Annotated[
 class What(Options):
     """Options for the records that are compared."""
 
-    evaluation: Annotated[
-        Evaluation | None,
-        option(
-            WHAT,
-            metavar="KIND",
-            help="Evaluation whose records are compared: probe, knn or fewshot.",
-            show_default="that of the newest records",
-        ),
-    ] = None
+    evaluation: ComparedEvaluation = None
     model: ModelsFilter = None
     label: LabelColumn = None
     by_finding: Annotated[
@@ -55,22 +48,12 @@ class What(Options):
 class Protocol(Options):
     """Options for the metric and the statistics."""
 
-    metric: Annotated[
-        Metric | None,
-        option(
-            PROTOCOL,
-            metavar="METRIC",
-            help="accuracy, mean-per-class (balanced accuracy), auroc, average-precision or log-loss.",
-            show_default="auroc of findings; mean-per-class of probes, else accuracy",
-        ),
-    ] = None
-    resamples: Annotated[int, option(PROTOCOL, min=2, help="Resamples of the patients for intervals.")] = 2000
+    metric: ComparedMetric = None
+    resamples: Resamples = 2000
     bca: Annotated[
         bool, option(PROTOCOL, "--bca", help="Bias-corrected, accelerated intervals instead of percentiles.")
     ] = False
-    alpha: Annotated[float, option(PROTOCOL, help="Adjusted p up to which two models can be told apart.")] = (
-        0.05
-    )
+    alpha: Alpha = 0.05
     seed: Seed = 0
 
 

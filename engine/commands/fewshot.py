@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Annotated
 
+from engine.commands.all_models import models_of
 from engine.commands.choices import Backend, Distance, Mode
 from engine.commands.declaring import PROTOCOL, WHAT, Options, option
 from engine.commands.options import (
@@ -83,8 +84,8 @@ def fewshot(
 ) -> None:
     """Measure prototype few-shot accuracy with 95 % intervals, from the bank alone; compare models in pairs.
 
-    Repeat --model for several models. --mode as-published uses the study's pool of images and its interval.
-    --device auto is the CPU, which has finished before a GPU would have started.
+    Repeat --model for several models, or give all. --mode as-published uses the study's pool of images and
+    its interval. --device auto is the CPU, which has finished before a GPU would have started.
     """
     # Before numpy is imported: the kernel runs its own threads, each of which calls single-threaded products.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -97,7 +98,7 @@ def fewshot(
     with together() as batch, console.probe_progress() as progress:
         results = fewshots_from_bank(
             bank,
-            what.model,
+            models_of(bank, what.model),
             episodes,
             split=what.split,
             backend=backend.value,

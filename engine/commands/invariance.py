@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from engine.commands.all_models import models_of, refuse_weights_of_several
 from engine.commands.checking import check_output
 from engine.commands.choices import BatchNorm, Mode, Products
 from engine.commands.declaring import OUTPUT, PROTOCOL, WHAT, Options, option
@@ -15,8 +16,8 @@ from engine.commands.options import (
     ImagesScored,
     Json,
     MaybeFile,
+    Models,
     ModeOption,
-    OneModel,
     Root,
     Seed,
 )
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 class What(Options):
     """Options for images and comparisons."""
 
-    model: OneModel
+    model: Models
     transform: Annotated[
         list[str] | None,
         option(WHAT, metavar="NAME ...", help="One of the study's 18, or all."),
@@ -104,8 +105,8 @@ def invariance(
 ) -> None:
     """Measure how alike features stay under transforms. Run it again to resume; view features are kept.
 
-    Repeat --transform for several. --mode as-published does as the study's code. -o takes a contact sheet of
-    views: .png, .svg or .pdf.
+    Repeat --transform for several, and --model, or give all. --mode as-published does as the study's code. -o
+    takes a contact sheet of views of one model: .png, .svg or .pdf.
     """
     from engine.report.invariance_text import print_invariances
     from stores.bank.records import together
@@ -115,16 +116,35 @@ def invariance(
         check_output(path, bank, "invariance", output.force, inputs=(what.weights,), root=what.root)
     refuse_twice(output.out, output.figure)
     _refuse_both(what, protocol, output)
+    models = _models(bank, what, output)
     undone: list[Exception] = []
     with together() as batch:
         if what.multi_view:
-            reports = [_multi_view(bank, what, protocol, device)]
+            reports = [[_multi_view(bank, model, what, protocol, device)] for model in models]
         else:
-            results = _transformed(bank, what, protocol, device)
-            undone = _draw(results, batch, output)
-            reports = [result.report for result in results]
-    show(one_or_all(reports), output.json, lambda: print_invariances(reports))
+            results = [_transformed(bank, model, what, protocol, device) for model in models]
+            undone = _draw(results[0], batch, output)
+            reports = [[result.report for result in own] for own in results]
+
+    def text() -> None:
+        for own in reports:
+            print_invariances(own)
+
+    show(one_or_all([report for own in reports for report in own]), output.json, text)
     say_undone(batch, undone)
+
+
+def _models(bank: str, what: What, output: Output) -> list[str]:
+    """Return the models, and refuse files that are of one for several."""
+    models = models_of(bank, what.model)
+    refuse_weights_of_several(what.weights, models)
+    if len(models) > 1 and (output.out or output.figure):
+        raise Refused(
+            f"{'-o' if output.out else '--figure'} with {len(models)} models",
+            "A picture of views is of one model",
+            "leave it out, or run the command once for each model",
+        )
+    return models
 
 
 def _refuse_both(what: What, protocol: Protocol, output: Output) -> None:
@@ -143,7 +163,7 @@ def _refuse_both(what: What, protocol: Protocol, output: Output) -> None:
         )
 
 
-def _multi_view(bank: str, what: What, protocol: Protocol, device: str) -> "JsonObject":
+def _multi_view(bank: str, model: str, what: What, protocol: Protocol, device: str) -> "JsonObject":
     from engine.evals.common.compute import evaluation_device
     from engine.evals.invariance.bank import multiview_from_bank
     from engine.evals.invariance.options import MultiViewOptions
@@ -155,10 +175,10 @@ def _multi_view(bank: str, what: What, protocol: Protocol, device: str) -> "Json
     asked = protocol.measure(what.images)
     asked["regularisation"] = Regularisation.parse(asked["regularisation"] or "ledoit-wolf")
     options = MultiViewOptions(pair=names, same_label=what.same_label, **asked)
-    return multiview_from_bank(bank, what.model, options, device=evaluation_device(device))
+    return multiview_from_bank(bank, model, options, device=evaluation_device(device))
 
 
-def _transformed(bank: str, what: What, protocol: Protocol, device: str) -> "list[Invariance]":
+def _transformed(bank: str, model: str, what: What, protocol: Protocol, device: str) -> "list[Invariance]":
     from engine.evals.invariance.bank import invariances_from_bank
     from engine.evals.invariance.options import InvarianceOptions
     from engine.kernels.transforms import TRANSFORMS
@@ -180,7 +200,7 @@ def _transformed(bank: str, what: What, protocol: Protocol, device: str) -> "lis
         progress: Any = update
         return invariances_from_bank(
             bank,
-            what.model,
+            model,
             options,
             weights=what.weights,
             root=what.root,

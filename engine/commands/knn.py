@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+from engine.commands.all_models import models_of
 from engine.commands.choices import Backend, Distance, Votes
 from engine.commands.declaring import PROTOCOL, Options, option
 from engine.commands.options import (
@@ -62,8 +63,8 @@ def knn(
 ) -> None:
     """Classify by nearest neighbours: accuracy, balanced accuracy and AUROC, from the bank alone.
 
-    The images of the train split vote. Repeat --model for several models, and -k for several numbers of
-    neighbours, of which the first is the headline.
+    The images of the train split vote. Repeat --model for several models, or give all, and -k for several
+    numbers of neighbours, of which the first is the headline.
     """
     from engine.evals.neighbours.knn import knn_from_bank
     from engine.report import console
@@ -75,8 +76,9 @@ def knn(
     options = _options(protocol, backend, device)
     parts = {"train_split": what.train_split, "test_split": what.test_split}
     more: Any = {**parts, "leave_one_out": protocol.leave_one_out, "controls": protocol.controls}
+    models = models_of(bank, what.model)
     with together() as batch, console.probe_progress() as progress:
-        results = [knn_from_bank(bank, m, options, **more, progress=progress(m)) for m in what.model]
+        results = [knn_from_bank(bank, m, options, **more, progress=progress(m)) for m in models]
 
     def text() -> None:
         for result in results:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from engine.commands.declaring import command
+from engine.commands.models_choose import models_choose
 from engine.commands.options import ConvertedOut, Force, FromFile, Json, Slug, Weights
 from engine.commands.processes import terminable
 from engine.commands.showing import show
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from stores.json_types import JsonObject
 
 app = typer.Typer(help="The catalogue of backbones.", no_args_is_help=True)
+
+
+command(app, "choose")(models_choose)
 
 
 @command(app, "list")

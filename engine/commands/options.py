@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_click_type
 
+from engine.commands.all_models import filter_of
 from engine.commands.choices import (
     Backend,
     BatchNorm,
@@ -69,8 +70,8 @@ def _model(**settings: Any) -> Any:
 
 OneModel = Annotated[str, _model(metavar="SLUG")]
 Models = Annotated[list[str], _model(metavar="SLUG ...")]
-ModelFilter = Annotated[str | None, _model(metavar="SLUG", show_default="all")]
-ModelsFilter = Annotated[list[str] | None, _model(metavar="SLUG ...", show_default="all")]
+ModelFilter = Annotated[str | None, _model(metavar="SLUG", show_default="all", callback=filter_of)]
+ModelsFilter = Annotated[list[str] | None, _model(metavar="SLUG ...", show_default="all", callback=filter_of)]
 
 
 def _weights(**settings: Any) -> Any:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from engine.commands.all_models import models_of
 from engine.commands.checking import check_output
 from engine.commands.choices import Backend, ClassWeight, Mode, Plot, Threshold
 from engine.commands.declaring import PROTOCOL, Options, option
@@ -131,7 +132,7 @@ def probe(
 ) -> None:
     """Fit logistic probes on frozen features from the bank alone: choose C on validation, refit, test.
 
-    Repeat --model for several models, and --label for several columns. Columns are findings with
+    Repeat --model for several models, or give all, and --label for several columns. Columns are findings with
     --multi-label, --uncertain or --blank. A temperature and, of two classes, a threshold are taken from the
     validation scores of the fit on train. --mode as-published takes the study's order of the grid, its warm
     starts and its 100 iterations. --external tests the probe on other banks, too; --folds cross-validates. -o
@@ -148,13 +149,14 @@ def probe(
     kind = _plot(output, what.strata, protocol.low_shot)
     options = _options(protocol, machine)
     wanted = _wanted(what, validation, protocol, folds_of(validation, out))
+    models = models_of(bank, what.model)
     run = probe_matrix if validation.matrix else probes_from_bank
     with (
         together() as batch,
         executor_of(machine.workers, machine.scheduler, machine.device) as executor,
         console.probe_progress() as progress,
     ):
-        results = run(bank, what.model, wanted, options, executor=executor, on_progress=progress)
+        results = run(bank, models, wanted, options, executor=executor, on_progress=progress)
     undone = _draw(batch, out, kind, bank)
     _show(results, output, None if undone else out, kind)
     say_undone(batch, undone)

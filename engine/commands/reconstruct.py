@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated
 
+from engine.commands.all_models import models_of, refuse_weights_of_several
 from engine.commands.choices import Mode, Precision
 from engine.commands.declaring import PROTOCOL, Options, option
 from engine.commands.options import (
@@ -25,7 +26,6 @@ from engine.commands.options import (
 )
 from engine.commands.processes import terminable
 from engine.commands.showing import end_with_failures, noting, one_or_all, say_undone, show
-from stores.errors import Refused
 
 if TYPE_CHECKING:
     from engine.evals.common.image_inputs import Images
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from engine.report.reconstruct_gallery import Gallery
     from engine.runtime import Runtime
     from stores.json_types import JsonObject
-
-#: In place of a model: every finished feature of the bank.
-EVERY = "all"
 
 
 class What(Options):
@@ -139,19 +136,9 @@ def _runtime(machine: Machine, protocol: Protocol) -> "Runtime":
 
 def _open(bank: str, what: What, protocol: Protocol) -> "list[Images]":
     from engine.evals.common.image_inputs import open_images
-    from stores.bank.reader import Bank
 
-    names = list(dict.fromkeys(what.model))
-    if EVERY in names:
-        names = [info.name for info in Bank.open(bank).list() if info.sealed]
-        if not names:
-            raise Refused(f"{bank} has no finished feature", "all stands for these", "name a model")
-    if what.weights is not None and len(names) > 1:
-        raise Refused(
-            f"--weights {what.weights} for {len(names)} models",
-            "A file holds the weights of one",
-            "run the command once for each model",
-        )
+    names = models_of(bank, list(dict.fromkeys(what.model)))
+    refuse_weights_of_several(what.weights, names)
     return [
         open_images(bank, name, weights=what.weights, seed=protocol.seed, root=what.root) for name in names
     ]
@@ -163,7 +150,8 @@ def _galleries(
     """Return the folders of pictures, if requested, one for each model; refuse other files there."""
     if not output.out:
         return [None for _ in every]
-    from engine.report.reconstruct_gallery import About, Gallery, folder_for, refuse_other_files
+    from engine.report.drawing import folder_for
+    from engine.report.reconstruct_gallery import About, Gallery, refuse_other_files
     from stores.outputs import Images, check_folder
 
     check_folder(output.out)

@@ -1,10 +1,10 @@
 """`embank saliency`: occlusion maps."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.commands.all_models import models_of, refuse_weights_of_several
 from engine.commands.choices import BatchNorm, Mode, Precision
 from engine.commands.declaring import OUTPUT, PROTOCOL, Options, option
 from engine.commands.options import (
@@ -18,8 +18,8 @@ from engine.commands.options import (
     Json,
     MaxFailed,
     MaybeFolder,
+    Models,
     ModeOption,
-    OneModel,
     RecipeWord,
     Root,
     Seed,
@@ -27,7 +27,7 @@ from engine.commands.options import (
     Weights,
 )
 from engine.commands.processes import terminable
-from engine.commands.showing import end_with_failures, noting, say_undone, show
+from engine.commands.showing import end_with_failures, noting, one_or_all, say_undone, show
 
 if TYPE_CHECKING:
     from engine.evals.common.image_inputs import Images
@@ -45,7 +45,7 @@ BankOrManifest = Annotated[
 class What(Options):
     """Options for images and the model."""
 
-    model: OneModel
+    model: Models
     weights: Weights = None
     recipe: RecipeWord = None
     images: ImagesOccluded = None
@@ -120,9 +120,10 @@ def saliency(
 ) -> None:
     """Compute occlusion maps and attentive diffusion. Run it again to resume; finished maps are kept.
 
-    Images are drawn by --seed, or named by --id, which may be repeated. --mode as-published uses one image
-    and the study's settings. --precision bf16 is faster; its error is measured and recorded. -o takes the
-    folder for overlays (PNG) and maps (npy); it is needed with a manifest.
+    Repeat --model for several models, or give all of a bank. Images are drawn by --seed, or named by --id,
+    which may be repeated. --mode as-published uses one image and the study's settings. --precision bf16 is
+    faster; its error is measured and recorded. -o takes the folder for overlays (PNG) and maps (npy), with a
+    folder in it for each of several models; it is needed with a manifest.
     """
     from engine.report.saliency_text import print_saliency
     from engine.runtime import Runtime
@@ -130,65 +131,83 @@ def saliency(
 
     options = protocol.options(what)
     runtime = Runtime.resolve(machine.device, machine.precision.value, machine.threads, protocol.seed)
-    images = _open(source, what, protocol, output)
-    gallery = _gallery(images, options, runtime, output)
+    every = _open(source, what, protocol, output)
+    galleries = _galleries(every, options, runtime, output)
     undone: list[Exception] = []
+    reports: list[JsonObject] = []
+    with terminable(), together() as batch:
+        for images, gallery in zip(every, galleries, strict=True):
+            reports.append(_run(images, options, runtime, gallery, undone))
+
+    def text() -> None:
+        for report in reports:
+            print_saliency(report)
+
+    show(one_or_all(reports), output.json, text)
+    say_undone(batch, undone)
+    counts = [(int(str(report["failed"])), int(str(report["images"]))) for report in reports]
+    end_with_failures(any(failed > protocol.max_failed * images for failed, images in counts))
+
+
+def _open(source: str, what: What, protocol: Protocol, output: Output) -> "list[Images]":
+    from engine.evals.common.image_inputs import open_images
+    from engine.recipes import load_recipe
+
+    models = models_of(source, what.model)
+    refuse_weights_of_several(what.weights, models)
+    return [
+        open_images(
+            source,
+            model,
+            weights=what.weights,
+            recipe=load_recipe(what.recipe) if what.recipe else None,
+            seed=protocol.seed,
+            root=what.root,
+            allow_outside=what.allow_outside,
+            home=output.out,
+        )
+        for model in models
+    ]
+
+
+def _galleries(
+    every: "list[Images]", options: "SaliencyOptions", runtime: "Runtime", output: Output
+) -> "list[Gallery | None]":
+    """Return the folders of overlays, if requested, one for each model; refuse other files there."""
+    if not output.out:
+        return [None for _ in every]
+    from engine.report.drawing import folder_for
+    from engine.report.overlays import About, Gallery, refuse_other_files
+    from stores.outputs import Images, check_folder
+
+    check_folder(output.out)
+    stride = options.on(runtime.on_cuda).stride or 1
+    folders = [folder_for(output.out, images.title) if len(every) > 1 else output.out for images in every]
+    for folder, images in zip(folders, every, strict=True):
+        refuse_other_files(folder, Images.of(images.manifest), force=output.force)
+    return [
+        Gallery(folder, About(images.title, stride, options.size), shared=output.shared_scale)
+        for folder, images in zip(folders, every, strict=True)
+    ]
+
+
+def _run(
+    images: "Images",
+    options: "SaliencyOptions",
+    runtime: "Runtime",
+    gallery: "Gallery | None",
+    undone: list[Exception],
+) -> "JsonObject":
+    from engine.evals.saliency.bank import saliency as run
+    from engine.report import saliency_progress
 
     def add(image: "SaliencyMap") -> None:
         with noting(undone):
             if gallery and not undone:
                 gallery.add(image)
 
-    with terminable(), together() as batch:
-        report = _run(images, options, runtime, add)
-    if gallery:
-        with noting(undone):
-            gallery.finish()
-        report["files"] = [str(path) for path in gallery.files]
-    show(report, output.json, lambda: print_saliency(report))
-    say_undone(batch, undone)
-    end_with_failures(int(str(report["failed"])) > protocol.max_failed * int(str(report["images"])))
-
-
-def _open(source: str, what: What, protocol: Protocol, output: Output) -> "Images":
-    from engine.evals.common.image_inputs import open_images
-    from engine.recipes import load_recipe
-
-    return open_images(
-        source,
-        what.model,
-        weights=what.weights,
-        recipe=load_recipe(what.recipe) if what.recipe else None,
-        seed=protocol.seed,
-        root=what.root,
-        allow_outside=what.allow_outside,
-        home=output.out,
-    )
-
-
-def _gallery(
-    images: "Images", options: "SaliencyOptions", runtime: "Runtime", output: Output
-) -> "Gallery | None":
-    """Return the folder of overlays, if one was requested; refuse one with other files in it."""
-    if not output.out:
-        return None
-    from engine.report.overlays import About, Gallery, refuse_other_files
-    from stores.outputs import Images, check_folder
-
-    check_folder(output.out)
-    refuse_other_files(output.out, Images.of(images.manifest), force=output.force)
-    stride = options.on(runtime.on_cuda).stride or 1
-    return Gallery(output.out, About(images.title, stride, options.size), shared=output.shared_scale)
-
-
-def _run(
-    images: "Images", options: "SaliencyOptions", runtime: "Runtime", add: "Callable[[SaliencyMap], None]"
-) -> "JsonObject":
-    from engine.evals.saliency.bank import saliency as run
-    from engine.report import saliency_progress
-
     with saliency_progress.show_progress() as update:
-        return run(
+        report = run(
             images,
             options,
             runtime=runtime,
@@ -196,3 +215,8 @@ def _run(
             on_map=add,
             on_estimate=saliency_progress.say_estimate,
         )
+    if gallery:
+        with noting(undone):
+            gallery.finish()
+        report["files"] = [str(path) for path in gallery.files]
+    return report

@@ -31,6 +31,7 @@ and reasons where they are undefined) and `predictions()` of single images:
 | `saliency` | occlusion maps, from a bank | `saliency(bank, model, SaliencyOptions(...), *, device, ...)` |
 | `perceptual` | LPIPS of image files | `perceptual(a, b, PerceptualOptions(...), *, device, ...)` |
 | `compare` | models in pairs, from records | `compare(banks, evaluation, *, metric, models, ...)` |
+| `choose_model` | which model for some data | `choose_model(bank, label, *, evaluation, metric, ...)` |
 | `report` | the page of a bank or a study | `report(bank, "report.html", *, tables, thumbnails, ...)` |
 | `reconstruct` | images from feature maps | `reconstruct(bank, model, ReconstructionOptions(...), ...)` |
 | `search` | an image's neighbours in a bank | `search(bank, model, *, image, image_id, k, ...)` |
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from engine.evals.reconstruction.options import ReconstructionOptions as ReconstructionOptions
     from engine.evals.saliency.bank import saliency_from_bank as saliency
     from engine.evals.saliency.options import SaliencyOptions as SaliencyOptions
+    from engine.evals.tradeoff.evaluate import choose_model as choose_model
     from engine.study.report import report as report
     from stores.bank.reader import Bank as Bank
     from stores.bank.reader import FeatureSet as FeatureSet
@@ -96,6 +98,7 @@ __all__ = [
     "SaliencyOptions",
     "TorchDataset",
     "__version__",
+    "choose_model",
     "compare",
     "datasets",
     "embed",
@@ -130,6 +133,7 @@ _HOMES = {
     "ReconstructionOptions": ("engine.evals.reconstruction.options", "ReconstructionOptions"),
     "SaliencyOptions": ("engine.evals.saliency.options", "SaliencyOptions"),
     "TorchDataset": ("engine.evals.common.torch_dataset", "TorchDataset"),
+    "choose_model": ("engine.evals.tradeoff.evaluate", "choose_model"),
     "compare": ("engine.evals.comparison.evaluate", "compare"),
     "embed": ("engine.embed.run", "embed"),
     "evaluate": ("engine.evals.catalogue", "evaluate"),

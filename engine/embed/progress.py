@@ -20,6 +20,7 @@ class Tally:
         batch_sizes: images encoded in batches of each size.
         first_frames: images that are the first of several frames in their file (GIF).
         encoders: position of each model that was used -> how its encoder computes.
+        encoding: position of each model -> the clock of its encoder alone, where several share a pass.
     """
 
     rows: int = 0
@@ -28,6 +29,7 @@ class Tally:
     stages: Clocks = field(default_factory=new_clocks)
     batch_sizes: Counter[int] = field(default_factory=Counter)
     encoders: dict[int, JsonObject] = field(default_factory=dict)
+    encoding: dict[int, StageClock] = field(default_factory=dict)
 
     def add(self, part: "Tally") -> None:
         """Add a part, of this process or another; clocks add up over processes."""
@@ -37,24 +39,21 @@ class Tally:
         self.batch_sizes.update(part.batch_sizes)
         self.encoders |= part.encoders
         for clock, clock_of_part in zip(self.stages, part.stages, strict=True):
-            clock.images += clock_of_part.images
-            clock.busy_s += clock_of_part.busy_s
-            clock.waiting_s += clock_of_part.waiting_s
-            clock.blocked_s += clock_of_part.blocked_s
+            clock.add(clock_of_part)
+        for position, clock_of_part in part.encoding.items():
+            self.encoding.setdefault(position, StageClock()).add(clock_of_part)
 
     def since(self, earlier: "Tally") -> "Tally":
         """Return the part that has been done after an earlier state of this tally."""
         sizes = Counter(self.batch_sizes)
         sizes.subtract(earlier.batch_sizes)
         first, second, third = (
-            StageClock(
-                now.images - then.images,
-                now.busy_s - then.busy_s,
-                now.waiting_s - then.waiting_s,
-                now.blocked_s - then.blocked_s,
-            )
-            for now, then in zip(self.stages, earlier.stages, strict=True)
+            now.since(then) for now, then in zip(self.stages, earlier.stages, strict=True)
         )
+        encoding = {
+            position: clock.since(earlier.encoding.get(position, StageClock()))
+            for position, clock in self.encoding.items()
+        }
         return Tally(
             self.rows - earlier.rows,
             self.failed - earlier.failed,
@@ -62,6 +61,7 @@ class Tally:
             (first, second, third),
             Counter({size: count for size, count in sizes.items() if count}),
             dict(self.encoders),
+            encoding,
         )
 
 

@@ -305,14 +305,13 @@ class _Pass:
         if embedded:
             self._write_provenance(writer, self.planned.specs[i])
             lineage = self.planned.specs[i].lineage
-            encoder = outcome.tally.encoders.get(i, {})
-            self._record(writer.key, report, outcome.tally, encoder, lineage.to_dict() if lineage else {})
+            self._record(writer.key, report, outcome.tally, i, lineage.to_dict() if lineage else {})
         return report
 
     def _record(
-        self, key: FeatureKey, report: EmbedReport, tally: Tally, encoder: JsonObject, lineage: JsonObject
+        self, key: FeatureKey, report: EmbedReport, tally: Tally, position: int, lineage: JsonObject
     ) -> None:
-        """Keep a record of the pass in the bank."""
+        """Keep a record of the pass in the bank, for the model at a position of the pass."""
         setup, manifest = self.job.plan.setup, self.job.plan.manifest
         batch_size = setup.options.batch_for(setup.runtime, self.job.bank.chunk_rows)
         RunRecord.now(
@@ -322,7 +321,7 @@ class _Pass:
                 "feature": report.feature,
                 "key": key.to_dict(),
                 "manifest_digest": manifest.digest,
-                "encoder": encoder,
+                "encoder": tally.encoders.get(position, {}),
                 "batch_sizes": {str(size): rows for size, rows in sorted(tally.batch_sizes.items())},
                 "device": report.device,
                 "workers": report.workers,
@@ -336,12 +335,26 @@ class _Pass:
                 "failures": report.failures,
                 **({"first_frames": tally.first_frames} if tally.first_frames else {}),
             },
-            seconds={"total": report.seconds, "stages": report.stages},
+            seconds={"total": report.seconds, "stages": report.stages, **_encoding(tally, position)},
             versions=versions(),
         ).write(self.job.bank.path)
 
     def _write_provenance(self, writer: FeatureWriter, spec: ModelSpec) -> None:
         writer.write_provenance(provenance_document(spec, self.job.plan.manifest, self.job.plan.setup))
+
+
+def _encoding(tally: Tally, position: int) -> JsonObject:
+    """Return `encode`: images, rate and seconds of one model's encoder alone; stages are of all models."""
+    clock = tally.encoding.get(position)
+    if clock is None:
+        return {}
+    return {
+        "encode": {
+            "images": clock.images,
+            "img_per_s": round(clock.img_per_s, 3),
+            "busy_s": round(clock.busy_s, 4),
+        }
+    }
 
 
 def _withdraw(root: Place, feature: str) -> None:

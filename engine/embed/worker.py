@@ -24,7 +24,7 @@ from engine.embed.progress import Reporter, Tally
 from engine.errors import BankError, OutOfMemory
 from engine.executors import Local
 from engine.models import ModelSpec
-from engine.pipeline import Stages
+from engine.pipeline import StageClock, Stages
 from engine.recipes import Recipe
 from engine.runtime import (
     DeviceEvent,
@@ -170,12 +170,13 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """An encoded batch on its way to the bank."""
+    """An encoded batch on its way to the bank; `spans` are of each model's encoder, `span` is of all."""
 
     task: ChunkTask
     batch: DecodedBatch
     copies: dict[int, HostCopy]
     span: Span
+    spans: dict[int, Span]
 
 
 #: Advice on how embedding needs less memory.
@@ -355,10 +356,15 @@ class _Attempt:
         decoded.ready.make_current_stream_wait(batch.pixels)
         span = Span(self._device)
         pixels = self._resident.fixed_shape(batch.pixels)
-        copies = {i: HostCopy(self._encoders[i](pixels)[: len(batch.rows)]) for i in task.models}
+        copies, spans = {}, {}
+        for i in task.models:
+            spans[i] = Span(self._device)
+            features = self._encoders[i](pixels)
+            spans[i].stop()
+            copies[i] = HostCopy(features[: len(batch.rows)])
         span.stop()
         self._stages.second.images += len(batch.rows)
-        return _Encoded(task, batch, copies, span)
+        return _Encoded(task, batch, copies, span, spans)
 
     def _collect(self, encoded: _Encoded) -> None:
         tally, count = self._reporter.tally, self.counts[encoded.task]
@@ -386,6 +392,10 @@ class _Collector:
         _, encoding, committing = self._tally.stages
         arrays = {i: copy.wait().numpy() for i, copy in encoded.copies.items()}
         encoding.busy_s += encoded.span.seconds
+        for i, span in encoded.spans.items():
+            own = self._tally.encoding.setdefault(i, StageClock())
+            own.images += len(encoded.batch.rows)
+            own.busy_s += span.seconds_passed
         clock = time.perf_counter()
         start, stop = self._work.bounds(encoded.task.chunk)
         for i, array in arrays.items():

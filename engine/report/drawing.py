@@ -26,6 +26,11 @@ _SVG = """<?xml version="1.0" encoding="utf-8" standalone="no"?>
 """
 
 
+def folder_for(out: Path, title: str) -> Path:
+    """Return the folder of the pictures of one of several models."""
+    return out / "".join(c if c.isalnum() or c in "-_.+" else "-" for c in title)[-100:]
+
+
 def save_picture(image: "Image", out: Path, command: str) -> None:
     """Write pixels atomically; an SVG contains them as a PNG.
 

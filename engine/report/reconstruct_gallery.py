@@ -50,11 +50,6 @@ class About:
         ]
 
 
-def folder_for(out: Path, title: str) -> Path:
-    """Return the folder of one of several models."""
-    return out / "".join(c if c.isalnum() or c in "-_.+" else "-" for c in title)[-100:]
-
-
 def refuse_other_files(folder: Path, images: Images, *, force: bool = False) -> None:
     """Refuse a folder that contains files a `Gallery` would replace, unless a gallery wrote them.
 

@@ -46,6 +46,8 @@ WHERE: dict[str, tuple[str, ...]] = {
     "engine/datasets": ("manifest build",),
     "engine/evals/invariance/batch_norm.py": ("invariance", "saliency"),
     "engine/evals/comparison": ("compare",),
+    "engine/evals/tradeoff": ("models choose",),
+    "engine/commands/models_choose.py": ("models choose",),
     "engine/evals/fewshot": ("fewshot",),
     "engine/evals/finetune": ("finetune",),
     "engine/evals/probe/fitted.py": ("probe",),

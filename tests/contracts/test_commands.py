@@ -35,7 +35,8 @@ REPEATED = {
     "--id": {"saliency", "reconstruct"},
     "--k": {"knn"},
     "--label": {"finetune", "probe"},
-    "--model": {"embed", "fewshot", "finetune", "knn", "probe", "bank relabel", "compare", "reconstruct"},
+    "--model": {"embed", "fewshot", "finetune", "knn", "probe", "bank relabel", "compare", "reconstruct"}
+    | {"models choose", "invariance", "saliency"},
 }
 #: Options that are something else in these commands: columns of a table, votes, a file for each model, folds
 #: to test on.

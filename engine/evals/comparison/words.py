@@ -15,12 +15,12 @@ def verdict_of(document: Mapping[str, Json]) -> tuple[str, ...]:
     Args:
         document: of `engine.evals.comparison.result.Comparison.to_dict`.
     """
-    models, pairs = _objects(document["models"]), _objects(document["pairs"])
+    models, pairs = objects(document["models"]), objects(document["pairs"])
     best = [str(name) for name in _list(document["best"])]
     if not best:
         return (f"{_word(document)} is undefined for every model: {document.get('reason')}.",)
     if len(models) == 2:
-        return (_of_pair(pairs[0], document),)
+        return (pair_sentence(pairs[0], document),)
     word = _word(document)
     if len(best) == 1:
         first = f"{best[0]} has the best {word} of {len(models)} models, and can be told from all others."
@@ -28,15 +28,21 @@ def verdict_of(document: Mapping[str, Json]) -> tuple[str, ...]:
         first = f"None of the {len(models)} models can be told from the one with the best {word}, {best[0]}."
     else:
         first = (
-            f"{best[0]} has the best {word} of {len(models)} models; {_listed(best[1:])} cannot be told "
+            f"{best[0]} has the best {word} of {len(models)} models; {listed(best[1:])} cannot be told "
             "from it."
         )
     second = next((pair for pair in pairs if pair["a"] == best[0] and pair["b"] not in best), None)
     closest = second or pairs[0]
-    return first, _of_pair(closest, document)
+    return first, pair_sentence(closest, document)
 
 
-def _of_pair(pair: JsonObject, document: Mapping[str, Json]) -> str:
+def pair_sentence(pair: JsonObject, document: Mapping[str, Json]) -> str:
+    """Return a sentence on two models: which is better, by how much, and whether that is real.
+
+    Args:
+        pair: of the document's `pairs`.
+        document: of a comparison; its metric, images, units and number of tests are read.
+    """
     word, over = _word(document), f"{document['units']:,} {document['unit']}"
     difference, p = pair["difference"], pair["p_holm"]
     if not isinstance(difference, float) or difference != difference:
@@ -79,7 +85,8 @@ def _p(value: Json) -> str:
     return "below 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names as in a sentence; of many the first few, and how many others."""
     if len(names) > _NAMED:
         return f"{', '.join(names[: _NAMED - 1])} and {len(names) - _NAMED + 1} others"
     *first, last = names
@@ -90,5 +97,6 @@ def _list(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
 
 
-def _objects(value: Json) -> list[JsonObject]:
+def objects(value: Json) -> list[JsonObject]:
+    """Return the objects of a list."""
     return [item for item in _list(value) if isinstance(item, dict)]

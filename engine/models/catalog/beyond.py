@@ -38,6 +38,7 @@ BEYOND = (
                 top1,
                 "paper, linear evaluation (distilled)",
                 {**_HUB, "recipe": "unverified: preprocessor_config.json"},
+                commercial_use=True,
             ),
         )
         for name, top1 in (("small", 81.1), ("base", 84.5), ("large", 86.3))
@@ -67,6 +68,7 @@ BEYOND = (
                 **_HUB,
                 "recipe": "confirmed: 518 pixels (37 x 37 patches, model's page); unverified: mean, sd",
             },
+            commercial_use=False,
         ),
     ),
     Row(

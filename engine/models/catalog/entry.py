@@ -18,6 +18,7 @@ class Facts:
     Attributes:
         paper: link.
         licence: of code and weights, as far as known.
+        commercial_use: whether `licence` permits it; None where it says nothing definite.
         top1: ImageNet accuracy by linear evaluation (or of the supervised network), percent; None if unknown.
         top1_note: whose number it is, and other published ones.
         sources: fact -> its source, beginning with the status.
@@ -28,6 +29,7 @@ class Facts:
     top1: float | None = None
     top1_note: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
+    commercial_use: bool | None = None
 
 
 @dataclass(frozen=True)

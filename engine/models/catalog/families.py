@@ -5,11 +5,13 @@ A model is added as a row here, in `study`, `supervised` or `beyond`. No code br
 """
 
 from engine.models.catalog.beyond import BEYOND
-from engine.models.catalog.entry import PADDINGS, POOLINGS, Row
+from engine.models.catalog.entry import PADDINGS, POOLINGS, Facts, Row
 from engine.models.catalog.study import STUDY
-from engine.models.catalog.supervised import TRUNKS
+from engine.models.catalog.supervised import IMAGENET_TERMS, TRUNKS
 from engine.models.checkpoints import sources
 from engine.recipes import RECIPES
+
+_SEEDED = Facts(licence="none needed: nothing is downloaded", commercial_use=True)
 
 FAMILIES = (
     Row(
@@ -39,6 +41,7 @@ FAMILIES = (
         notes="untrained control: torchvision's initialisation from --seed",
         takes_file=False,
         variants=PADDINGS,
+        facts=_SEEDED,
     ),
     Row(
         "random-timm/NAME",
@@ -47,6 +50,7 @@ FAMILIES = (
         notes="untrained control: timm's initialisation from --seed",
         takes_file=False,
         variants=POOLINGS,
+        facts=_SEEDED,
     ),
     Row(
         "efficientnet-lite0",
@@ -59,6 +63,7 @@ FAMILIES = (
         ),
         recipe=RECIPES["lite-256-224"],
         notes="EfficientNet-Lite0, ImageNet, 1,280 features; https://github.com/tensorflow/tpu, Apache-2.0",
+        facts=Facts(licence=f"repository Apache-2.0; {IMAGENET_TERMS}", commercial_use=False),
     ),
 )
 

@@ -71,6 +71,7 @@ _SELF_SUPERVISED = (
                 "checkpoint's name": "inferred: model.ckpt-STEP beside an exported graph",
                 "top1": "confirmed: google-research/simclr",
             },
+            commercial_use=False,
         ),
     ),
     Row(
@@ -97,6 +98,7 @@ _SELF_SUPERVISED = (
                 "recipe": "confirmed: facebookresearch/moco main_lincls.py",
                 "top1": "confirmed: facebookresearch/moco",
             },
+            commercial_use=False,
         ),
     ),
     Row(
@@ -121,6 +123,7 @@ _SELF_SUPERVISED = (
                 "recipe": "confirmed: facebookresearch/swav eval_linear.py",
                 "top1": "confirmed: facebookresearch/swav",
             },
+            commercial_use=False,
         ),
     ),
     Row(
@@ -151,6 +154,7 @@ _SELF_SUPERVISED = (
                 "recipe": "confirmed: byol/utils/dataset.py",
                 "top1": "confirmed: the paper",
             },
+            commercial_use=False,
         ),
     ),
     Row(
@@ -254,7 +258,9 @@ _CONTROL = Row(
     recipe=_IMAGENET,
     notes="untrained control: torchvision's initialisation from --seed",
     takes_file=False,
-    facts=Facts("https://arxiv.org/abs/1512.03385", "none needed: nothing is downloaded"),
+    facts=Facts(
+        "https://arxiv.org/abs/1512.03385", "none needed: nothing is downloaded", commercial_use=True
+    ),
 )
 
 STUDY = (*_SELF_SUPERVISED, *_SUPERVISED, *_MEDICAL, _CONTROL)

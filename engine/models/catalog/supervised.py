@@ -43,6 +43,7 @@ def torchvision_row(
                 "recipe": "confirmed: ImageNet statistics; 224 bicubic is the study's",
                 "top1": "confirmed: torchvision's weights table",
             },
+            commercial_use=False,
         ),
     )
 

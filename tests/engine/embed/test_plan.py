@@ -11,7 +11,7 @@ from engine.embed.options import EmbedOptions
 from engine.embed.plan import ChunkTask, Plan, Setup, chunks_to_do, group_by_rendering, rows_to_retry
 from engine.embed.progress import Reporter, Tally, Watch
 from engine.models import ModelSpec, resolve
-from engine.pipeline import PassProgress
+from engine.pipeline import PassProgress, StageClock
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.bank.keys import Failure
@@ -81,6 +81,7 @@ def test_reported_parts_add_up() -> None:
             clock.busy_s += 0.5 * i
             clock.waiting_s += 0.25 * i
             clock.blocked_s += 0.125
+        tally.encoding.setdefault(i % 2, StageClock()).busy_s += 0.75 * i
         reporter.send()
     tally.rows -= 4  # to be done again
     tally.encoders = {0: {"precision": "fp32"}}
@@ -91,6 +92,7 @@ def test_reported_parts_add_up() -> None:
     assert total == tally
     assert [part.rows for part in parts] == [1, 2, 3, 4, -4, 0]
     assert parts[1].batch_sizes == Counter({4: 2})
+    assert [part.encoding[0].busy_s for part in parts[1:5]] == [1.5, 0, 3, 0]
 
 
 def test_progress_is_shown_now_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

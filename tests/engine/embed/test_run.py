@@ -24,6 +24,7 @@ from engine.models import resolve
 from engine.recipes import Recipe
 from engine.runtime import Runtime
 from stores.bank.reader import Bank
+from stores.bank.records import read_all
 from stores.manifest.manifest import Manifest
 
 SMALL = replace(Recipe(), size=40, crop=32)
@@ -162,6 +163,12 @@ def test_models_with_one_recipe_share_one_decode_pass(
     shared = Bank.open(tmp_path / "bank")
     name = Bank.open(bank).list()[0].name
     np.testing.assert_array_equal(shared.features(name).array, Bank.open(bank).features(name).array)
+    records = {record.used["feature"]: record.seconds for record in read_all(tmp_path / "bank")}
+    first, second = (records[report.feature] for report in (reports[0], reports[2]))
+    assert first["stages"] == second["stages"], "the clocks of the pass"
+    assert first["encode"]["images"] == second["encode"]["images"] == N
+    alone = [seconds["encode"]["busy_s"] for seconds in (first, second)]
+    assert min(alone) > 0 and sum(alone) <= first["stages"]["encode"]["busy_s"] + 2e-4
 
 
 def test_a_finished_bank_is_not_computed_again(
