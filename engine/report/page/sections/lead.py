@@ -35,7 +35,11 @@ def lead(comparisons: Sequence[Comparison]) -> str:
     sound = [one for one in comparisons if not below_control(one)]
     if not sound:
         return f"{where}, nothing is evidence for a model: even the leaders are below a control."
-    return f"{where}, {_of_one(sound[0]) if len(sound) == 1 else _of_several(sound)}."
+    left_out = len(comparisons) - len(sound)
+    verb = "is" if left_out == 1 else "are"
+    more = f" {left_out} more {verb} no evidence, since the leader is below a control."
+    sentence = _of_one(sound[0]) if len(sound) == 1 else _of_several(sound)
+    return f"{where}, {sentence}.{more * (left_out > 0)}"
 
 
 def _of_one(one: Comparison) -> str:
@@ -64,10 +68,11 @@ def _of_several(sound: Sequence[Comparison]) -> str:
     if top == (total, total):
         return f"{first[0]} is better than every other model in all {total} comparisons"
     if len(first) == 1 and top[0] == total and top[1]:
+        rest = total - top[1]
+        others = f"the other {rest}" if rest > 1 else "the other"
         return (
-            f"{first[0]} is best supported: better than every other model in {top[1]} of {total} comparisons, "
-            f"and not told from the leader in the other{' ' * (total - top[1] > 1)}"
-            f"{total - top[1] if total - top[1] > 1 else ''}"
+            f"{first[0]} is best supported: better than every other model in {top[1]} of {total} "
+            f"comparisons, and not told from the leader in {others}"
         )
     verb = "is" if len(first) == 1 else "are each"
     if top[0] == total:

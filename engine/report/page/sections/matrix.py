@@ -30,8 +30,8 @@ _NOTES = {
     NOT_TOLD: f"{NOT_TOLD} Not told from a control: the paired difference does not lie above 0.",
 }
 _OVER = (
-    "In brackets: 95 % intervals over patients (images where none are known); of few-shot accuracies over "
-    "episodes."
+    "In brackets: 95\u00a0% intervals over patients (images where none are known); of few-shot accuracies "
+    "over episodes."
 )
 
 

@@ -67,12 +67,12 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     blocks: list[Block] = [Paragraph(_summary(results, issues))]
     blocks += _unchecked(results)
     blocks += _gaps(page)
-    if problems := _problems(results, issues):
-        blocks.append(problems)
+    blocks += _boxes(results, issues)
     if issues:
-        blocks.append(_codes(results, issues))
-    if issues:
-        blocks.append(Details("issues", f"All {len(issues):,} issues, by result", (_table(issues),)))
+        table = _codes(results, issues)
+        kinds = f"{len(table.rows)} kinds of issue: where they are, what should hold, what to do"
+        blocks.append(Details("issues", kinds, (table,)))
+        blocks.append(Details("every-issue", f"All {len(issues):,} issues, by result", (_table(issues),)))
     return (Section("validity", "Is it valid?", tuple(blocks)),)
 
 
@@ -117,16 +117,20 @@ def _gaps(page: PageInput) -> list[Block]:
     return blocks
 
 
-def _problems(results: Sequence[Result], issues: Sequence[Issue]) -> Paragraph | None:
-    """Return the box that says which results are no evidence."""
-    grave = [issue for issue in issues if issue.severity == "error"]
-    if not grave:
-        return None
-    concerned = {id(issue.result) for issue in grave}
-    codes = _by_code(grave)
-    words = [f"{own[0].title.lower()} ({_places(_results(own))})" for own in codes.values()]
-    text = f"{len(concerned):,} of {len(results):,} results are no evidence: {'; '.join(words)}."
-    return Paragraph(text, "error")
+def _boxes(results: Sequence[Result], issues: Sequence[Issue]) -> list[Block]:
+    """Return a box for the results that are no evidence, and one for those that may mislead."""
+    blocks: list[Block] = []
+    for severity, say in (("error", "are no evidence"), ("warning", "may mislead")):
+        own = [issue for issue in issues if issue.severity == severity]
+        codes = _by_code(own).values()
+        if severity == "error":
+            words = [f"{one[0].title.lower()} ({_places(_results(one))})" for one in codes]
+        else:
+            words = [f"{one[0].title.lower()} ({len(_results(one))})" for one in codes]
+        if own:
+            text = f"{len(_results(own)):,} of {len(results):,} results {say}: {'; '.join(words)}."
+            blocks.append(Paragraph(text, _TONES[severity]))
+    return blocks
 
 
 def _by_code(issues: Sequence[Issue]) -> dict[tuple[str, str], list[Issue]]:

@@ -95,7 +95,7 @@ def _of_pair(pair: Pair, one: Comparison) -> str:
 
 
 def _by(pair: Pair, one: Comparison) -> str:
-    within = f"95 % interval {bounds(pair.low, pair.high)}" if pair.low is not None else "no interval"
+    within = f"95\u00a0% interval {bounds(pair.low, pair.high)}" if pair.low is not None else "no interval"
     adjusted = "Holm-adjusted " if len(one.pairs) > 1 and pair.p_holm is not None else ""
     over = f"{one.units:,} {one.unit}"
     return f"{decimal(pair.difference)} ({within} over {over}, {adjusted}{p_value(pair.p_holm)})"
