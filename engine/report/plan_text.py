@@ -18,7 +18,6 @@ def print_plan(document: JsonObject) -> None:
         document: `engine.study.plan.Plan.to_dict()`.
     """
     cells, passes = objects(document["cells"]), objects(document["passes"])
-    totals = members(document["totals"])
     if passes:
         console.print_table(
             ["embed", "models", "images", "MB", "time"], [_pass(one) for one in passes], "To embed"
@@ -31,7 +30,7 @@ def print_plan(document: JsonObject) -> None:
     _print_reasons("Cannot be made", [cell for cell in cells if cell["state"] == "impossible"])
     _print_reasons("Failed last time", [c for c in cells if c["state"] == "failed" and not c["lacks"]])
     _print_fetch(objects(document["to_fetch"]))
-    print(_total(totals))
+    print(total(document))
     for note in _texts(document["notes"]):
         print(f"{note}.")
 
@@ -86,8 +85,9 @@ def _print_fetch(whys: Sequence[JsonObject]) -> None:
     console.print_table(["lacking", "remedy"], rows, "To fetch first")
 
 
-def _total(totals: JsonObject) -> str:
-    """Return the plan in a sentence or two."""
+def total(document: JsonObject) -> str:
+    """Return a plan in a sentence or two."""
+    totals = members(document["totals"])
     parts = [f"{_number(totals[state]):,.0f} {state}" for state in _STATES if totals[state]]
     seconds, size = _number(totals["seconds"]), _number(totals["bytes"])
     all_seconds, all_size = _number(totals["seconds_of_all"]), _number(totals["bytes_of_all"])

@@ -1,4 +1,4 @@
-"""A study on the terminal: a grid of its cells by state, its plan in a sentence, and its failures."""
+"""A study on the terminal: a grid of its cells by state, what a run has left behind, and failures."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def counts(cells: Iterable[GridCell]) -> str:
     """Return how many cells are in each state, in words."""
     states = [cell.state for cell in cells]
     parts = [f"{states.count(state):,} {state}" for state in MARKS if state in states]
-    return f"{len(states):,} cells: {', '.join(parts)}" if states else "no cells"
+    return f"{_cells(len(states))}: {', '.join(parts)}"
 
 
 def print_failures(failures: Sequence[str]) -> None:
@@ -103,6 +103,10 @@ def print_outcome(document: JsonObject) -> None:
         counted.append(f"{len(failed):,} failed")
     seconds = document["seconds"]
     took = console.duration(seconds) if isinstance(seconds, float) else "?"
-    console.write(f"{document['cells']:,} cells: {', '.join(counted)}; {document['made']:,} made in {took}")
+    console.write(f"{_cells(document['cells'])}: {', '.join(counted)}; {document['made']:,} made in {took}")
     if document["report"]:
         console.write(str(document["report"]))
+
+
+def _cells(count: object) -> str:
+    return f"{count:,} cell{'s' * (count != 1)}" if isinstance(count, int) else "no cells"

@@ -1,6 +1,7 @@
 """What the page of a study is made from: the records of its cells, and the cells that have none."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.report.page.inputs import Gap, PageInput, Source
@@ -29,6 +30,7 @@ def page_input(study: Study, directory: Path) -> PageInput:
         gaps=tuple(_gap(state) for state in states if state.entry is None),
         study=copy.read_text("utf-8") if copy.is_file() else "",
         commands={s.entry.id: command_of(study, s.cell, s.bank) for s in states if s.entry is not None},
+        evaluations={s.entry.id: s.cell.evaluation for s in states if s.entry is not None},
     )
 
 
@@ -41,17 +43,22 @@ def _sources(study: Study, states: Sequence[CellStatus]) -> tuple[Source, ...]:
         name = image_set_of(study, state.cell).name
         banks.setdefault(name, state)
         if state.entry is not None:
-            own.setdefault(name, []).append(state.entry)
+            model = state.cell.model or state.entry.model
+            own.setdefault(name, []).append(replace(state.entry, model=model))
     return tuple(
-        Source(name, place(banks[name].bank), tuple(entries), domains[banks[name].cell.dataset])
+        Source(
+            banks[name].cell.dataset,
+            place(banks[name].bank),
+            tuple(entries),
+            domains[banks[name].cell.dataset],
+        )
         for name, entries in own.items()
     )
 
 
-def _gap(state: CellStatus) -> Gap:
-    cell, failure = state.cell, state.failure
+def _gap(status: CellStatus) -> Gap:
+    cell, failure = status.cell, status.failure
+    reason, remedy = status.reason or "it has not been made yet", status.remedy or "run the study again"
     if failure is not None:
         reason, remedy = f"{failure.value}. {failure.rule}", failure.remedy
-    else:
-        reason, remedy = state.reason, "run the study"
-    return Gap(cell.dataset, cell.model, cell.evaluation, cell.mode, cell.seed, state.state, reason, remedy)
+    return Gap(cell.dataset, cell.model, cell.evaluation, cell.mode, cell.seed, status.state, reason, remedy)

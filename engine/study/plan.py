@@ -50,6 +50,11 @@ class PlannedCell:
     measured: bool = False
     lacks: bool = False
 
+    @property
+    def sentence(self) -> str:
+        """Why it cannot be made, in one line."""
+        return f"{self.cell.label}: {self.reason}. Remedy: {self.remedy}."
+
     def to_dict(self) -> JsonObject:
         """Return all fields, the cell's as well but for its options."""
         cell = self.cell
