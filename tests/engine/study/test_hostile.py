@@ -208,7 +208,7 @@ MANY = settings(FEW, max_examples=3000)
 
 
 @FEW
-@given(st.dictionaries(st.sampled_from(["datasets", "models", "evaluations", "embed", "seeds"]), VALUES))
+@given(st.dictionaries(st.sampled_from(["datasets", "evaluations", "embed", "seeds", "strata"]), VALUES))
 def test_made_up_studies_are_read_or_refused(tmp_path: Path, body: dict[str, object]) -> None:
     lines = {"datasets": "[digits]", "models": "[simclr-v1]", "evaluations": "[fewshot]"}
     lines |= {key: spelt(value) for key, value in body.items()}
