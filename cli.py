@@ -24,6 +24,7 @@ from engine.commands import (
     probe,
     reconstruct,
     records,
+    report,
     saliency,
     search,
     study,
@@ -58,6 +59,7 @@ command(app, rich_help_panel=EVALUATE)(invariance.invariance)
 command(app, rich_help_panel=EVALUATE)(reconstruct.reconstruct)
 command(app, rich_help_panel=EVALUATE)(perceptual.perceptual)
 command(app, rich_help_panel=EVALUATE)(compare.compare)
+command(app, rich_help_panel=EVALUATE)(report.report)
 app.add_typer(manifest.app, name="manifest", rich_help_panel=STORE)
 app.add_typer(bank.app, name="bank", rich_help_panel=STORE)
 app.add_typer(records.app, name="records", rich_help_panel=EVALUATE)

@@ -113,7 +113,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def make_work(root: Path) -> None:
     work = root / "work"
     work.mkdir()
-    for name in ("mine.png", "mine.svg", "mine.pdf", "mine.csv", "mine.parquet", "mine.safetensors"):
+    for name in (
+        "mine.png",
+        "mine.svg",
+        "mine.pdf",
+        "mine.csv",
+        "mine.parquet",
+        "mine.safetensors",
+        "mine.html",
+    ):
         (work / name).write_bytes(b"mine")
     (work / "folder.png").mkdir()
     (work / "taken").mkdir()
@@ -346,6 +354,14 @@ quickstart --dir mine.csv
 quickstart --dir {{x}}.bank
 quickstart --dir into-bank/quick
 bench nothing
+report absent.bank -o new/r.html
+report {{root}}/work -o new/r.html
+report {{x}}.bank -o new/r.pdf
+report {{x}}.bank -o {{x}}.bank/r.html
+report {{x}}.bank -o mine.html
+report {{x}}.bank -o new/r.html --tables {{x}}.bank/tables
+report {{x}}.bank -o new/r.html --tables mine.csv
+report {{x}}.bank -o new/r.html --against nothing
 """
 COMMANDS = [line for line in CASES.splitlines() if line]
 
@@ -356,7 +372,7 @@ def test_there_are_enough_refusals_of_every_command_that_can_be_refused() -> Non
     seen = {" ".join(line.split()[: 2 if line.split()[0] in groups else 1]) for line in COMMANDS}
     # `doctor` and the two lists take nothing that could be refused.
     own = {"embed", "fewshot", "knn", "probe", "search", "saliency", "invariance", "quickstart", "bench"}
-    own |= {"compare", "finetune", "perceptual", "reconstruct"}
+    own |= {"compare", "finetune", "perceptual", "reconstruct", "report"}
     of_banks = {f"bank {verb}" for verb in ("ls", "show", "verify", "repair", "export", "relabel", "audit")}
     of_banks.add("bank scatter")
     of_records = {f"records {verb}" for verb in ("ls", "show", "export")}

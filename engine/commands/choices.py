@@ -142,3 +142,7 @@ class Metric(StrEnum):
     def field(self) -> str:
         """Name in records."""
         return "mean_per_class_accuracy" if self is Metric.mean_per_class else self.name
+
+
+class Against(StrEnum):
+    paper = "paper"

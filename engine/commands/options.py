@@ -413,6 +413,7 @@ ComparisonPlot = Annotated[Plot | None, _plot(Plot.forest, Plot.ranking, show_de
 ManifestOut = Annotated[Path, _out("FILE")]
 PictureOut = Annotated[Path, _out("FILE")]
 TableOut = Annotated[Path, _out("FILE")]
+PageOut = Annotated[Path, _out("FILE")]
 NewBank = Annotated[Path, _out("NEW")]
 MaybeFile = Annotated[Path | None, _out("FILE")]
 ConvertedOut = Annotated[Path | None, _out("FILE", show_default="where `embed` looks for it")]

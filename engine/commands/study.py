@@ -13,11 +13,9 @@ from engine.commands.processes import executor_of, terminable, threads_of_each
 from engine.commands.showing import end_with_failures, show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from engine.report.study_text import GridCell
+    from engine.study.plan import Plan, PlannedCell
     from engine.study.run import StudyOutcome
-    from engine.study.status import CellStatus
     from engine.study.study import Study
     from stores.json_types import JsonObject
 
@@ -40,6 +38,8 @@ Folder = Annotated[
         show_default="the study's name",
     ),
 ]
+#: States of cells that a run tries.
+_OPEN = ("missing", "failed", "running")
 #: Seconds between two looks of `--follow`.
 _LOOK_S = 1.0
 
@@ -93,20 +93,33 @@ def study_run(
 
 def _show_plan(study: "Study", directory: Path, json: bool) -> None:
     """Show what there is to do."""
+    from engine.report import study_text
+
+    planned = _plan(study, directory)
+    document = planned.to_dict()
+    cells = [_grid_cell(one) for one in planned.cells]
+    show(document, json, lambda: study_text.print_plan(document, cells))
+
+
+def _plan(study: "Study", directory: Path) -> "Plan":
+    from engine.study.plan import plan
+
+    return plan(study, directory)
 
 
 def _run(study: "Study", directory: Path, file: Path, machine: Machine) -> "StudyOutcome":
     """Run a study, with its progress on stderr."""
-    from engine.report import console
+    from engine.report import console, study_text
     from engine.report.study_progress import study_progress
     from engine.study.evaluating import Machine as Where
     from engine.study.progress import Hooks
     from engine.study.run import run_study
 
-    before = _states(study, directory)
-    expected = {state.cell.digest: 1.0 for state in before if state.state not in ("done", "impossible")}
-    grid = {state.cell.digest: _grid_cell(state) for state in before}
-    labels = {state.cell.digest: state.cell.label for state in before}
+    planned = _plan(study, directory)
+    study_text.say_plan(planned.to_dict())
+    expected = {one.cell.digest: one.seconds for one in planned.cells if one.state in _OPEN}
+    grid = {one.cell.digest: _grid_cell(one) for one in planned.cells}
+    labels = {one.cell.digest: one.cell.label for one in planned.cells}
     where = Where(
         machine.device, machine.precision.value, machine.threads or threads_of_each(machine.workers)
     )
@@ -123,17 +136,11 @@ def _run(study: "Study", directory: Path, file: Path, machine: Machine) -> "Stud
         return run_study(study, directory, file=file, machine=where, executor=executor, hooks=hooks)
 
 
-def _states(study: "Study", directory: Path) -> "Sequence[CellStatus]":
-    from engine.study.status import states_of
-
-    return states_of(study, directory)
-
-
-def _grid_cell(state: "CellStatus") -> "GridCell":
+def _grid_cell(planned: "PlannedCell") -> "GridCell":
     from engine.report.study_text import GridCell
 
-    cell = state.cell
-    return GridCell(cell.dataset, cell.model, cell.evaluation, state.state)
+    cell = planned.cell
+    return GridCell(cell.dataset, cell.model, cell.evaluation, planned.state)
 
 
 def _report(study: "Study", directory: Path) -> Path:
@@ -172,15 +179,10 @@ def study_status(
     own, directory = _named(study, dir)
     if follow:
         _follow(own, directory)
-    states = _states(own, directory)
-    cells = [_grid_cell(state) for state in states]
-    document = {
-        "study": own.name,
-        "directory": str(directory),
-        "cells": [_cell_document(state) for state in states],
-    }
-    show(document, json, lambda: study_text.print_grid(cells, _what(directory)))
-    study_text.print_failures([state.failure.sentence for state in states if state.failure])
+    planned = _plan(own, directory)
+    cells = [_grid_cell(one) for one in planned.cells]
+    show(planned.to_dict(), json, lambda: study_text.print_grid(cells, _what(directory)))
+    study_text.print_failures([one.sentence for one in planned.cells if one.state == "failed"])
 
 
 def _named(word: str, directory: Path | None) -> "tuple[Study, Path]":
@@ -196,15 +198,6 @@ def _named(word: str, directory: Path | None) -> "tuple[Study, Path]":
     return study, directory or Path(study.name)
 
 
-def _cell_document(state: "CellStatus") -> "JsonObject":
-    cell, failure = state.cell, state.failure
-    body: JsonObject = {name: getattr(cell, name) for name in ("dataset", "model", "evaluation", "kind")}
-    body |= {"part": cell.part, "mode": cell.mode, "seed": cell.seed, "state": state.state}
-    body |= {"record": state.entry.id if state.entry else None, "bank": str(state.bank)}
-    reason = f"{failure.value}. {failure.rule}" if failure else state.reason or None
-    return {**body, "reason": reason, "remedy": failure.remedy if failure else None}
-
-
 def _what(directory: Path) -> str:
     from engine.study.progress import running
 
@@ -218,5 +211,5 @@ def _follow(study: "Study", directory: Path) -> None:
 
     with watch() as draw:
         while holder_of(directory) is not None:
-            draw([_grid_cell(state) for state in _states(study, directory)], _what(directory))
+            draw([_grid_cell(one) for one in _plan(study, directory).cells], _what(directory))
             time.sleep(_LOOK_S)

@@ -31,6 +31,7 @@ and reasons where they are undefined) and `predictions()` of single images:
 | `saliency` | occlusion maps, from a bank | `saliency(bank, model, SaliencyOptions(...), *, device, ...)` |
 | `perceptual` | LPIPS of image files | `perceptual(a, b, PerceptualOptions(...), *, device, ...)` |
 | `compare` | models in pairs, from records | `compare(banks, evaluation, *, metric, models, ...)` |
+| `report` | the page of a bank or a study | `report(bank, "report.html", *, tables, thumbnails, ...)` |
 | `reconstruct` | images from feature maps | `reconstruct(bank, model, ReconstructionOptions(...), ...)` |
 | `search` | an image's neighbours in a bank | `search(bank, model, *, image, image_id, k, ...)` |
 | `TorchDataset` | rows and labels for a `DataLoader` | `TorchDataset(features, label, split=...)` |
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from engine.evals.reconstruction.options import ReconstructionOptions as ReconstructionOptions
     from engine.evals.saliency.bank import saliency_from_bank as saliency
     from engine.evals.saliency.options import SaliencyOptions as SaliencyOptions
+    from engine.study.report import report as report
     from stores.bank.reader import Bank as Bank
     from stores.bank.reader import FeatureSet as FeatureSet
     from stores.errors import EmbankError as EmbankError
@@ -106,6 +108,7 @@ __all__ = [
     "perceptual",
     "probe",
     "reconstruct",
+    "report",
     "saliency",
     "search",
 ]
@@ -137,6 +140,7 @@ _HOMES = {
     "perceptual": ("engine.evals.perceptual.evaluate", "perceptual"),
     "probe": ("engine.evals.probe.evaluate", "probe"),
     "reconstruct": ("engine.evals.reconstruction.bank", "reconstruct_from_bank"),
+    "report": ("engine.study.report", "report"),
     "saliency": ("engine.evals.saliency.bank", "saliency_from_bank"),
     "search": ("engine.evals.neighbours.search", "search"),
 }

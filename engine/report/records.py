@@ -28,6 +28,7 @@ _RESULTS: Mapping[str, tuple[str, ...]] = {
     "embed": ("ok",),
     "audit": ("pairs",),
     "relabel": ("named",),
+    "compare": (),
 }
 #: Nested objects that tables leave out; `--json` has them.
 _DETAILS = ("intervals", "refit", "stages", "error", "sweep", "reliability")
@@ -179,6 +180,12 @@ def _search(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
     return f"{len(rows) if isinstance(rows, list) else 0} neighbours" + (f" of {image}" if image else "")
 
 
+def _compare(record: RunRecord, numbers: Numbers, leaf: Leaf | None) -> str:
+    best, metric = record.metrics.get("best"), str(record.asked.get("metric", "")).replace("_", " ")
+    names = ", ".join(map(str, best)) if isinstance(best, list) else ""
+    return f"{record.asked.get('evaluation')}, {metric}: best {names or 'undefined'}"
+
+
 #: Kind -> function that describes the result.
 _DESCRIBE: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
     "fewshot": _fewshot,
@@ -192,6 +199,7 @@ _DESCRIBE: Mapping[str, Callable[[RunRecord, Numbers, Leaf | None], str]] = {
     "audit": _audit,
     "relabel": _relabel,
     "search": _search,
+    "compare": _compare,
 }
 
 

@@ -1,6 +1,6 @@
 """The cells of a study: every number that its file asks for, without looking at any data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 
 from engine.study.kinds import KINDS_BY_NAME, Kind
@@ -70,3 +70,17 @@ def _parts(
             yield {**options, "transforms": [transform]}
         return
     yield options
+
+
+def compared_cells(cell: Cell, cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Return the cells whose models a comparison compares, in the order of the study."""
+    models, kind = cell.options.get("models"), cell.options.get("evaluation")
+    return tuple(
+        one
+        for one in cells
+        if (one.dataset, one.evaluation, one.mode, one.seed)
+        == (cell.dataset, cell.evaluation, cell.mode, cell.seed)
+        and one.kind == kind
+        and (not isinstance(models, list) or one.model in models)
+        and ("label" not in cell.options or one.options.get("label") == cell.options["label"])
+    )

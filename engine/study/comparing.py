@@ -21,20 +21,6 @@ from stores.json_types import Json, JsonObject
 KIND = "compare"
 
 
-def compared_cells(cell: Cell, cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Return the cells whose models a comparison compares, in the order of the study."""
-    models, kind = cell.options.get("models"), cell.options.get("evaluation")
-    return tuple(
-        one
-        for one in cells
-        if (one.dataset, one.evaluation, one.mode, one.seed)
-        == (cell.dataset, cell.evaluation, cell.mode, cell.seed)
-        and one.kind == kind
-        and (not isinstance(models, list) or one.model in models)
-        and ("label" not in cell.options or one.options.get("label") == cell.options["label"])
-    )
-
-
 def compare_cell(ledger: Ledger | None, cell: Cell, cells: Sequence[Cell], threads: int | None) -> RunRecord:
     """Compare the models of cells that are done, on the images that all of them have.
 

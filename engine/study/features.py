@@ -35,6 +35,12 @@ class Supply:
     note: Note
     say_what: Callable[[str], None] = lambda _: None
 
+    def manifest(self, images: ImageSet) -> None:
+        """See that a built-in data set has its manifest. Raises as `read_manifest`."""
+        if images.data.builtin is not None and not images.manifest(self.directory).is_file():
+            self.say_what(f"indexing {images.name}")
+            read_manifest(images, self.directory)
+
     def provide(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
         """See that a bank has finished features of models.
 

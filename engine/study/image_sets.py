@@ -5,6 +5,7 @@ learned, and for few-shot the pool of images and, on small sets, how they are re
 second or third bank. Everything else is computed from the data set's own bank.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,6 +112,26 @@ def image_set_of(study: Study, cell: Cell) -> ImageSet:
 def bank_of(directory: Path, study: Study, cell: Cell) -> Path:
     """Return the bank that a cell's record lies in."""
     return image_set_of(study, cell).bank(directory)
+
+
+def banks_of(directory: Path, study: Study, cells: Sequence[Cell]) -> list[Path]:
+    """Return `bank_of` of each of many cells."""
+    images = images_by_cell(study, cells)
+    return [one.bank(directory) for one in images]
+
+
+def images_by_cell(study: Study, cells: Sequence[Cell]) -> list[ImageSet]:
+    """Return `image_set_of` of each of many cells; cells of one evaluation and mode share theirs."""
+    data = {one.name: one for one in study.datasets}
+    sets: dict[tuple[str, str, str], ImageSet] = {}
+    shared = []
+    for cell in cells:
+        kind = str(cell.options["evaluation"]) if cell.kind == "compare" else cell.kind
+        key = (cell.dataset, kind, cell.mode)
+        if key not in sets:
+            sets[key] = image_set(data[cell.dataset], kind, cell.mode)
+        shared.append(sets[key])
+    return shared
 
 
 def image_sets(study: Study) -> tuple[ImageSet, ...]:

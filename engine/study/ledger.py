@@ -28,17 +28,23 @@ class Ledger:
     Attributes:
         bank: today's.
         entries: of all records that are of cells, and can be read, oldest first.
+        embedded: records of embedding, oldest first.
     """
 
     bank: Bank
     entries: tuple[RecordEntry, ...]
+    embedded: tuple[RecordEntry, ...] = ()
 
     @classmethod
     def of(cls, path: Place | str) -> "Ledger":
         """Read a bank's records. Raises BankError: there is no bank."""
         bank = Bank.open(path)
-        readable = (entry for entry in read_index(bank.path) if entry.record is not None)
-        return cls(bank, tuple(entry for entry in readable if text_of(_used(entry).get("cell"))))
+        readable = [entry for entry in read_index(bank.path) if entry.record is not None]
+        return cls(
+            bank,
+            tuple(entry for entry in readable if text_of(_used(entry).get("cell"))),
+            tuple(entry for entry in readable if entry.record is not None and entry.record.kind == "embed"),
+        )
 
     @classmethod
     def if_there(cls, path: Place | str) -> "Ledger | None":

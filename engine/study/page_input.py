@@ -29,6 +29,7 @@ def page_input(study: Study, directory: Path) -> PageInput:
         gaps=tuple(_gap(state) for state in states if state.entry is None),
         study=copy.read_text("utf-8") if copy.is_file() else "",
         commands={s.entry.id: command_of(study, s.cell, s.bank) for s in states if s.entry is not None},
+        evaluations={s.entry.id: s.cell.evaluation for s in states if s.entry is not None},
     )
 
 
@@ -43,15 +44,19 @@ def _sources(study: Study, states: Sequence[CellStatus]) -> tuple[Source, ...]:
         if state.entry is not None:
             own.setdefault(name, []).append(state.entry)
     return tuple(
-        Source(name, place(banks[name].bank), tuple(entries), domains[banks[name].cell.dataset])
+        Source(
+            banks[name].cell.dataset,
+            place(banks[name].bank),
+            tuple(entries),
+            domains[banks[name].cell.dataset],
+        )
         for name, entries in own.items()
     )
 
 
-def _gap(state: CellStatus) -> Gap:
-    cell, failure = state.cell, state.failure
+def _gap(status: CellStatus) -> Gap:
+    cell, failure = status.cell, status.failure
+    reason, remedy = status.reason or "it has not been made yet", status.remedy or "run the study again"
     if failure is not None:
         reason, remedy = f"{failure.value}. {failure.rule}", failure.remedy
-    else:
-        reason, remedy = state.reason, "run the study"
-    return Gap(cell.dataset, cell.model, cell.evaluation, cell.mode, cell.seed, state.state, reason, remedy)
+    return Gap(cell.dataset, cell.model, cell.evaluation, cell.mode, cell.seed, status.state, reason, remedy)

@@ -7,6 +7,7 @@ from engine.models.backbones import architecture_cache
 from engine.models.catalog import lookup
 from engine.recipes import RECIPES
 from engine.study import schema
+from engine.study.estimate import ARCHITECTURES
 from engine.study.place import inside
 from engine.study.study import Model
 from engine.study.values import Value, suggestion
@@ -61,7 +62,8 @@ def _slug(value: Value) -> str:
     slug = value.text()
     try:
         entry = lookup.find(slug)
-        if entry.row.slug.endswith("/NAME"):  # a name of a library's, which its own list knows
+        known = entry.architecture.partition("+")[0] in ARCHITECTURES
+        if entry.row.slug.endswith("/NAME") and not known:  # a name of a library's, which its own list has
             architecture_cache.layer(entry.architecture)
     except ModelError as error:
         rule = error.rule if len(error.rule) < 200 else "It is a slug of `embank models list`"

@@ -5,26 +5,28 @@ embedding commits chunks, and long evaluations keep their own checkpoints; the n
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.executors import SERIAL, Executor
 from engine.study import failures, folder
-from engine.study.cells import COMPARE, cells_of
-from engine.study.comparing import compared, compared_cells
+from engine.study.cells import COMPARE, cells_of, compared_cells
+from engine.study.comparing import compared
 from engine.study.embedding import Embedding
 from engine.study.evaluating import Machine, evaluated
 from engine.study.failures import Failure
+from engine.study.feasible import Why, impossible
 from engine.study.features import Supply
 from engine.study.folder import Note
 from engine.study.image_sets import ImageSet, bank_of, image_set_of
+from engine.study.kinds import KINDS_BY_NAME
 from engine.study.ledger import Ledger
 from engine.study.locking import only_run
 from engine.study.progress import Hooks, note_nothing, note_running
 from engine.study.study import Cell, Study
 from stores.bank.records import RunRecord
-from stores.errors import BankError, EmbankError
+from stores.errors import BankError, EmbankError, MachineFault
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class StudyOutcome:
         cells: that the study has.
         made: cells that this run has made.
         failures: of the cells that have no result, in the order of the study.
-        impossible: digest of a cell that its data set cannot have -> why.
+        impossible: digest of a cell that its data set cannot have -> why; of those not done before.
         seconds: of this run.
     """
 
@@ -44,7 +46,7 @@ class StudyOutcome:
     cells: int
     made: int
     failures: tuple[Failure, ...]
-    impossible: Mapping[str, str]
+    impossible: Mapping[str, Why]
     seconds: float
 
     @property
@@ -112,23 +114,21 @@ class _Run:
         self.cells = cells_of(study)
         self.places = list(_places(study, directory, self.cells))
         self.made = 0
+        self.impossible: dict[str, Why] = {}
         self.failed: dict[str, Failure] = {}
 
     def run(self) -> StudyOutcome:
         """Go through the banks; the cells of one are done before those of the next."""
         started = time.monotonic()
-        pending = {place.bank: self._pending(place) for place in self.places}
-        impossible = self._impossible([cell for own in pending.values() for cell in own])
         for place in self.places:
-            cells = [cell for cell in pending[place.bank] if cell.digest not in impossible]
-            if cells:
-                self._make(place, cells, impossible)
+            if cells := self._pending(place):
+                self._make(place, cells)
         return StudyOutcome(
             self.directory,
             len(self.cells),
             self.made,
             tuple(self.failed[cell.digest] for cell in self.cells if cell.digest in self.failed),
-            impossible,
+            self.impossible,
             time.monotonic() - started,
         )
 
@@ -142,24 +142,41 @@ class _Run:
     def _compared(self, cell: Cell) -> tuple[Cell, ...]:
         return compared_cells(cell, self.cells) if cell.kind == COMPARE else ()
 
-    def _impossible(self, cells: Sequence[Cell]) -> dict[str, str]:
-        """Return which cells their data set cannot have, and why."""
-        return {}
-
-    def _make(self, place: _Place, cells: Sequence[Cell], impossible: Collection[str]) -> None:
+    def _make(self, place: _Place, cells: Sequence[Cell]) -> None:
         """Make the cells of a bank: its manifest, its features, evaluations, and then comparisons."""
-        alone = [cell for cell in cells if cell.kind != COMPARE]
-        others = [cell for cell in place.cells if cell.kind == COMPARE and cell.digest not in impossible]
-        named = {cell.model for cell in alone}
+        try:
+            self.supply.manifest(place.images)
+        except MachineFault:
+            raise
+        except EmbankError as error:
+            for cell in cells:
+                self._fail(cell, error)
+            return
+        own = {cell.digest for cell in cells}
+        whys = impossible(self.study, self.directory, place.cells)
+        self.impossible |= {digest: why for digest, why in whys.items() if digest in own}
+        alone = [cell for cell in cells if cell.kind != COMPARE and cell.digest not in self.impossible]
+        self._evaluate(place.bank, self._embed(place, sorted(alone, key=self._turn)))
+        still = [
+            cell for cell in self._pending(place) if cell.kind == COMPARE
+        ]  # also those out of date by now
+        self._compare(place, [cell for cell in still if cell.digest not in self.impossible])
+
+    def _turn(self, cell: Cell) -> tuple[bool, int]:
+        """Return when a cell's turn is: first what needs no image, then model by model."""
+        opens = KINDS_BY_NAME[cell.kind].opens_images
+        names = [model.name for model in self.study.models]
+        return opens, names.index(cell.model) if opens else 0
+
+    def _embed(self, place: _Place, cells: Sequence[Cell]) -> list[Cell]:
+        """See that the bank has the features of cells; returns the cells whose features are there."""
+        named = {cell.model for cell in cells}
         models = [model for model in self.study.models if model.name in named]
         errors = self.supply.provide(place.images, models) if models else {}
-        ready = [cell for cell in alone if cell.model not in errors]
-        for cell in alone:
+        for cell in cells:
             if cell.model in errors:
                 self._fail(cell, errors[cell.model])
-        self._evaluate(place.bank, ready)
-        still = {cell.digest for cell in self._pending(place)}  # new results make a comparison out of date
-        self._compare(place, [cell for cell in others if cell.digest in still])
+        return [cell for cell in cells if cell.model not in errors]
 
     def _evaluate(self, bank: Path, cells: Sequence[Cell]) -> None:
         """Evaluate cells in order, or spread over workers; each record is kept as soon as it is there."""

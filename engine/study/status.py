@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.study import folder
-from engine.study.cells import COMPARE, cells_of
-from engine.study.comparing import compared_cells
+from engine.study.cells import COMPARE, cells_of, compared_cells
 from engine.study.failures import Failure, failures_of
-from engine.study.image_sets import bank_of
+from engine.study.feasible import Why, impossible
+from engine.study.image_sets import banks_of
 from engine.study.ledger import Ledger
 from engine.study.progress import State, running
 from engine.study.read import read_study
@@ -28,6 +28,7 @@ class CellStatus:
         entry: its record, if it is done.
         failure: why it failed last time; None for other states.
         reason: why it is impossible; "" for other states.
+        remedy: of an impossible cell.
     """
 
     cell: Cell
@@ -36,10 +37,17 @@ class CellStatus:
     entry: RecordEntry | None = None
     failure: Failure | None = None
     reason: str = ""
+    remedy: str = ""
 
 
-def states_of(study: Study, directory: Path) -> tuple[CellStatus, ...]:
+def states_of(
+    study: Study, directory: Path, ledgers: dict[Path, Ledger | None] | None = None
+) -> tuple[CellStatus, ...]:
     """Return the state of each cell of a study, in its order.
+
+    Args:
+        study: whose cells; directory: its folder, perhaps absent.
+        ledgers: of banks that have been read; those of others are added.
 
     Raises:
         BankError: a bank is damaged.
@@ -47,11 +55,12 @@ def states_of(study: Study, directory: Path) -> tuple[CellStatus, ...]:
     cells = cells_of(study)
     failures = failures_of(directory, {cell.digest: cell for cell in cells})
     now, _ = running(directory)
-    ledgers: dict[Path, Ledger | None] = {}
+    whys = impossible(study, directory, cells)
+    read: dict[Path, Ledger | None] = {} if ledgers is None else ledgers
+    banks = banks_of(directory, study, cells)
     return tuple(
-        _state(cell, cells, bank, _ledger(ledgers, bank), failures, now)
-        for cell in cells
-        for bank in (bank_of(directory, study, cell),)
+        _state(cell, cells, bank, _ledger(read, bank), failures, now, whys)
+        for cell, bank in zip(cells, banks, strict=True)
     )
 
 
@@ -68,11 +77,14 @@ def _state(
     ledger: Ledger | None,
     failures: Mapping[str, Failure],
     now: frozenset[str],
+    whys: Mapping[str, Why],
 ) -> CellStatus:
     compared = compared_cells(cell, cells) if cell.kind == COMPARE else ()
     entry = ledger.record(cell, compared) if ledger else None
     if entry is not None:
         return CellStatus(cell, "done", bank, entry)
+    if (why := whys.get(cell.digest)) is not None:
+        return CellStatus(cell, "impossible", bank, reason=why.reason, remedy=why.remedy)
     if cell.digest in now:
         return CellStatus(cell, "running", bank)
     failure = failures.get(cell.digest)

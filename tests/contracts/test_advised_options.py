@@ -100,6 +100,7 @@ WHERE: dict[str, tuple[str, ...]] = {
         "search",
         "bank audit",
         "records export",
+        "report",
     ),
 }
 

@@ -12,7 +12,7 @@ from stores.bank.records import RunRecord
 from stores.json_types import Json
 
 #: Stands after a number that a control could as well have reached by chance.
-NOT_TOLD = "‡"
+UNCERTAIN = "‡"
 #: Metric -> its name in sentences.
 WORDS: Mapping[str, str] = {
     "accuracy": "accuracy",
@@ -54,7 +54,7 @@ class Number:
         reason: why it is undefined; else "".
         below: name of a control that is better; "" where none is.
         control: value of that control.
-        not_told: why it cannot be told from a control; "" where it can, or nothing is known.
+        uncertain: why it cannot be told from a control; "" where it can, or nothing is known.
     """
 
     metric: str
@@ -64,7 +64,7 @@ class Number:
     reason: str = ""
     below: str = ""
     control: float | None = None
-    not_told: str = ""
+    uncertain: str = ""
 
     @property
     def word(self) -> str:
@@ -105,7 +105,7 @@ def _beside_controls(number: Number, record: RunRecord) -> Number:
             return replace(number, below=name, control=finite(one.get("control_value")))
     for one in objects(list(record.validity or [])):
         if one.get("code") == "not_told_from_control":
-            return replace(number, not_told=str(one.get("sentence")))
+            return replace(number, uncertain=str(one.get("sentence")))
     return number
 
 
@@ -131,10 +131,10 @@ def bounds(low: float | None, high: float | None, digits: int = 3) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Return a p value: `p = 0.012`, `p < 0.001`."""
+    """Return a p value: `p = 0.012`, `p < 0.001`; its spaces do not break."""
     if p is None:
         return "no p value"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}"
 
 
 def value_of(number: Number | None, *, strong: bool = False) -> Value:
@@ -160,6 +160,6 @@ def _limits(number: Number) -> tuple[str, str, bool]:
     if number.below:
         reached = f", which reaches {decimal(number.control)}" if number.control is not None else ""
         return MARK, f"Below a control, {number.below}{reached}", True
-    if number.not_told:
-        return NOT_TOLD, number.not_told, False
+    if number.uncertain:
+        return UNCERTAIN, number.uncertain, False
     return "", "", False

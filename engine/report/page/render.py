@@ -10,17 +10,20 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from engine.report.page import tables
 from engine.report.page.anchors import anchor, distinct
 from engine.report.page.blocks import Block, Chart, DataTable, Details, Page, Picture, Section
 from engine.report.page.texts import parts_of, shown
 
+#: By which a page is known to be one.
+GENERATOR = '<meta name="generator" content="embank report">'
 _TEMPLATES = "templates"
 _TONES = {"good": "Good", "note": "Note", "warning": "Caution", "error": "Problem"}
 
@@ -30,18 +33,31 @@ def render_page(page: Page) -> bytes:
 
     Ids that occur twice are told apart by a number; links lead to the first.
     """
-    sections = distinct(page.sections)
+    page = unique(page)
+    sections = page.sections
     style, script = _sources(".css"), _sources(".js")
     document = _environment().get_template("page.html")
     text = document.render(
         page=page,
         sections=sections,
+        generator=Markup(GENERATOR),
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),
         data=Markup(_data(sections)),
     )
     return (text + "\n").encode()
+
+
+def unique(page: Page) -> Page:
+    """Return the page with valid ids that occur once."""
+    return replace(page, sections=distinct(page.sections))
+
+
+def tables_of(page: Page) -> Iterable[DataTable]:
+    """Go through the tables of a page, with the ids that they have there."""
+    for section in unique(page).sections:
+        yield from _tables(section.blocks)
 
 
 @functools.cache
@@ -55,6 +71,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "anchor": anchor,
+        "breaking": _breaking,
         "data_uri": _data_uri,
         "drawing": _drawing,
         "heads": tables.heads,
@@ -68,6 +85,12 @@ def _environment() -> Environment:
 def _final(value: Any) -> Any:
     """Return what a template prints: plain texts in a printable form, markup as it is."""
     return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _breaking(text: str) -> Markup:
+    """Return a name that may be broken after its slashes and underscores."""
+    body = str(escape(shown(text)))
+    return Markup(body.replace("/", "/<wbr>").replace("_", "_<wbr>"))
 
 
 def _sources(ending: str) -> str:

@@ -1,22 +1,21 @@
 """Main numbers of all records, by data set, protocol, mode and model."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from engine.report.page.comparisons import Comparison
 from engine.report.page.inputs import PageInput, Source
 from engine.report.page.numbers import Number, main_number
+from engine.report.page.settings import key_of, settings_of
 from stores.bank.record_index import RecordEntry
 from stores.bank.records import RunRecord
-from stores.json_types import Json
+from stores.json_types import Json, JsonObject
 
 #: Kinds in the order of the page.
 KINDS = ("probe", "fewshot", "knn", "finetune", "invariance", "multiview", "saliency", "reconstruct")
 #: Kinds that say how well a model tells classes apart.
 CLASSIFYING = ("probe", "fewshot", "knn", "finetune")
-#: Settings of the machine, which answer no question.
-_MACHINE = ("model", "mode", "device", "threads", "backend", "scheduler", "workers", "batch_size", "decoder")
 #: Settings whose value says enough without their name.
 _PLAIN = ("label", "transform")
 #: Settings that a title names at most.
@@ -57,7 +56,7 @@ def results_of(page: PageInput) -> tuple[Result, ...]:
     plain = [
         _result(source, entry, page) for source in page.sources for entry in source.entries if _has(entry)
     ]
-    return tuple(sorted(_told_apart(plain), key=_order(page)))
+    return tuple(sorted(_disambiguated(plain), key=_order(page)))
 
 
 def _has(entry: RecordEntry) -> bool:
@@ -90,41 +89,30 @@ def title_of(record: RunRecord) -> str:
     return {"saliency": "saliency", "reconstruct": "reconstruction"}.get(record.kind, record.kind)
 
 
-def _told_apart(results: Sequence[Result]) -> list[Result]:
+def _disambiguated(results: Sequence[Result]) -> list[Result]:
     """Add to the protocols of one name the settings in which they differ."""
-    groups: dict[tuple[str, str, str], dict[str, Mapping[str, Json]]] = {}
+    groups: dict[tuple[str, str, str], dict[str, JsonObject]] = {}
     for one in results:
         settings = _settings(one.record)
-        groups.setdefault((one.kind, one.protocol, one.mode), {})[_text(settings)] = settings
+        groups.setdefault((one.kind, one.protocol, one.mode), {})[key_of(settings)] = settings
     suffixes = {key: _suffixes(list(group.values())) for key, group in groups.items() if len(group) > 1}
     return [
-        replace(one, protocol=one.protocol + suffixes[key][_text(_settings(one.record))])
+        replace(one, protocol=one.protocol + suffixes[key][key_of(_settings(one.record))])
         if (key := (one.kind, one.protocol, one.mode)) in suffixes
         else one
         for one in results
     ]
 
 
-def _settings(record: RunRecord) -> dict[str, Json]:
-    """Return the settings that answer a question, without those that are empty."""
-    body: dict[str, Json] = {}
-    for name, value in record.asked.items():
-        if name == "splits" and isinstance(value, dict):
-            body |= {f"{part} part": inner for part, inner in value.items() if part not in ("mode", "seed")}
-        elif name not in _MACHINE:
-            body[name] = value
-    return {name: value for name, value in body.items() if value not in (None, [], False, "")}
+def _settings(record: RunRecord) -> JsonObject:
+    return {name: value for name, value in settings_of(record).items() if name != "mode"}
 
 
-def _text(settings: Mapping[str, Json]) -> str:
-    return json.dumps(settings, sort_keys=True)
-
-
-def _suffixes(group: Sequence[Mapping[str, Json]]) -> dict[str, str]:
+def _suffixes(group: Sequence[JsonObject]) -> dict[str, str]:
     names = list(dict.fromkeys(name for settings in group for name in settings))
     differing = [name for name in names if len({json.dumps(own.get(name)) for own in group}) > 1]
     shown = sorted(differing, key=lambda name: (name not in _PLAIN, name != "seed"))[:_NAMED]
-    return {_text(own): "".join(_words(name, own.get(name)) for name in shown) for own in group}
+    return {key_of(own): "".join(_words(name, own.get(name)) for name in shown) for own in group}
 
 
 def _words(name: str, value: Json) -> str:

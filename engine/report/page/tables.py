@@ -15,6 +15,8 @@ from engine.report.page.texts import shown
 from stores.bank.export import spreadsheet_safe
 from stores.json_types import Json, JsonObject
 
+#: First line of a LaTeX table.
+TEX_FIRST = "% Made by embank report; needs \\usepackage{booktabs}."
 #: Character -> LaTeX.
 TEX: JsonObject = {
     "\\": r"\textbackslash{}",
@@ -173,7 +175,7 @@ def tex_of(table: DataTable) -> str:
     kinds = "".join("r" if column.numeric else "l" for column in table.columns)
     spans = heads(table)
     lines = [
-        "% Needs \\usepackage{booktabs}.",
+        TEX_FIRST,
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escaped(table.caption)}}}",

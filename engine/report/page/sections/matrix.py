@@ -9,7 +9,7 @@ from engine.report.page.anchors import anchor
 from engine.report.page.blocks import Block, Column, DataTable, Details, Section, Value
 from engine.report.page.comparisons import Comparison, comparisons_of
 from engine.report.page.inputs import Gap, PageInput, PageOptions
-from engine.report.page.numbers import NOT_TOLD, WORDS, Number, decimal, finite, number_at, value_of
+from engine.report.page.numbers import UNCERTAIN, WORDS, Number, decimal, finite, number_at, value_of
 from engine.report.page.results import CLASSIFYING, Result, comparison_for, models_of, results_of
 
 #: Up to so many data sets there is one table for each; with more, one for each protocol.
@@ -27,7 +27,7 @@ _MODES = {"default": "default", "as-published": "as published"}
 _NOTES = {
     "strong": "Bold: the models that cannot be told from the best of their column, after Holm's adjustment.",
     MARK: f"{MARK} Below a control: no evidence for the model.",
-    NOT_TOLD: f"{NOT_TOLD} Not told from a control: the paired difference does not lie above 0.",
+    UNCERTAIN: f"{UNCERTAIN} Not told from a control: the paired difference does not lie above 0.",
 }
 _OVER = (
     "In brackets: 95\u00a0% intervals over patients (images where none are known); of few-shot accuracies "
@@ -74,7 +74,7 @@ def _tables(
             own = [one for one in results if one.dataset == dataset]
             places = [place for key in protocols for place in _places(own, key, "")]
             caption = f"{dataset}: {', '.join(dict.fromkeys(p for _, p in protocols))}. {_OVER}"
-            yield _table(f"table-{name}-{anchor(dataset)}", caption, places, models, comparisons, page.gaps)
+            yield _table(anchor(f"table-{name}-{dataset}"), caption, places, models, comparisons, page.gaps)
         return
     for key in protocols:
         places = [
@@ -84,7 +84,7 @@ def _tables(
         ]
         word = next((p.hint for p in places), "")
         caption = f"{key[1][:1].upper()}{key[1][1:]}: {word} of each data set. {_OVER}"
-        yield _table(f"table-{name}-{anchor(key[1])}", caption, places, models, comparisons, page.gaps)
+        yield _table(anchor(f"table-{name}-{key[1]}"), caption, places, models, comparisons, page.gaps)
 
 
 def _places(results: Sequence[Result], key: tuple[str, str], dataset: str) -> list[_Place]:
@@ -123,7 +123,7 @@ def _table(
     rows += _controls(places)
     shown = [value for row in rows for value in row]
     notes = [_NOTES["strong"]] if any(value.strong for value in shown) else []
-    notes += [_NOTES[mark] for mark in (MARK, NOT_TOLD) if any(mark in value.text for value in shown)]
+    notes += [_NOTES[mark] for mark in (MARK, UNCERTAIN) if any(mark in value.text for value in shown)]
     return DataTable(name, caption, columns, tuple(rows), tuple(notes))
 
 

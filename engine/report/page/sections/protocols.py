@@ -7,6 +7,7 @@ from engine.report.page.blocks import Column, DataTable, Section, Value
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.numbers import finite
 from engine.report.page.results import Result, results_of
+from engine.report.page.settings import says_something
 from stores.bank.records import RunRecord
 from stores.json_types import Json
 
@@ -114,11 +115,9 @@ def _count(value: float | None) -> Value:
 
 def _settings(record: RunRecord) -> str:
     shown = [(name, value) for name, value in record.asked.items() if name not in _LEFT_OUT]
-    return ", ".join(f"{name.replace('_', ' ')} {_word(value)}" for name, value in shown if _says(value))
-
-
-def _says(value: Json) -> bool:
-    return value not in (None, [], {}, False, "")
+    return ", ".join(
+        f"{name.replace('_', ' ')} {_word(value)}" for name, value in shown if says_something(value)
+    )
 
 
 def _word(value: Json) -> str:
@@ -126,6 +125,8 @@ def _word(value: Json) -> str:
         return " ".join(map(_word, value))
     if isinstance(value, dict):
         return (
-            "(" + ", ".join(f"{name} {_word(inner)}" for name, inner in value.items() if _says(inner)) + ")"
+            "("
+            + ", ".join(f"{name} {_word(inner)}" for name, inner in value.items() if says_something(inner))
+            + ")"
         )
     return "yes" if value is True else str(value)

@@ -85,9 +85,9 @@ def _summary(results: Sequence[Result], issues: Sequence[Issue]) -> str:
     }
     words = [f"{_PLURALS[s]}s in {count:,}" for s, count in concerned.items() if count]
     if not words:
-        return f"{checked:,} results were checked, and no issue found."
+        return f"{checked:,} results were checked, and no issue was seen."
     if not concerned["error"] and not concerned["warning"]:
-        return f"{checked:,} results were checked: no problem and no caution found, {words[0]}. {_MEANING}"
+        return f"{checked:,} results were checked: no problem and no caution, {words[0]}. {_MEANING}"
     return f"{checked:,} results were checked: {', '.join(words)} of them. {_MEANING}"
 
 
@@ -109,7 +109,8 @@ def _gaps(page: PageInput) -> list[Block]:
     if failed:
         first = failed[0]
         where = ", ".join(filter(None, (first.dataset, first.model, first.evaluation)))
-        text = f"{len(failed):,} result(s) could not be made or read. {where}: {first.reason}."
+        what = "result" if len(failed) == 1 else "results"
+        text = f"{len(failed):,} {what} could not be made or read. {where}: {first.reason}."
         blocks.append(Paragraph(text, "error"))
     if missing:
         text = f"{len(missing):,} results of the study are not made yet: what is said here may change."

@@ -46,7 +46,11 @@ def _nothing(page: PageInput, results: Sequence[Result]) -> str:
 
 def _sentence(one: Comparison, page: PageInput) -> str:
     """Say what came out of one comparison."""
-    head = f"{one.dataset}, {one.task}" if len(page.sources) > 1 else _capital(one.task)
+    head = (
+        f"{one.dataset}, {one.task}"
+        if len({source.name for source in page.sources}) > 1
+        else _capital(one.task)
+    )
     head += f" ({one.word}{', as published' if one.mode != 'default' else ''})"
     best, count = one.best, len(one.standings)
     if count == 2:

@@ -77,7 +77,7 @@
     });
     const groups = spans.flatMap((s) => (s.group ? [`\\multicolumn{${s.to - s.from + 1}}{c}{${tex(s.group)}}`] : Array(s.to - s.from + 1).fill("")));
     const rules = spans.filter((s) => s.group).map((s) => `\\cmidrule(lr){${s.from + 1}-${s.to + 1}}`);
-    return ["% Needs \\usepackage{booktabs}.", "\\begin{table}", "\\centering", `\\caption{${tex(table.caption)}}`, `\\label{${id}}`,
+    return ["% Made by embank report; needs \\usepackage{booktabs}.", "\\begin{table}", "\\centering", `\\caption{${tex(table.caption)}}`, `\\label{${id}}`,
       `\\begin{tabular}{${table.columns.map((c) => (c.numeric ? "r" : "l")).join("")}}`, "\\toprule",
       ...(rules.length ? [groups.join(" & ") + " \\\\", rules.join(" ")] : []),
       table.columns.map((c) => tex(c.title)).join(" & ") + " \\\\", "\\midrule",
