@@ -42,14 +42,17 @@ class RelationFigure:
         return panels
 
     def caption(self, values: Values) -> str:
-        """Return what is shown, n, and where the values are from."""
-        panels = self.shown(values)
+        """Return what is shown, n, and where the values are from. Raises Refused if values are lacking."""
+        return self._caption(values, self.shown(values))
+
+    def _caption(self, values: Values, panels: Sequence[Relation]) -> str:
         words = about(panels) if len(panels) > 1 else alone(panels[0])
         return f"Figure {self.name[6:].upper()}. {self.content} {words} {provenance(values)}"
 
     def draw(self, values: Values, out: Path) -> None:
         """Draw the figure. Raises Refused if values are lacking."""
-        panels, caption = self.shown(values), self.caption(values)
+        panels = self.shown(values)
+        caption = self._caption(values, panels)
         if len(panels) == 1:
             save(lambda: draw_one(panels[0], caption), out, self.name)
         else:
@@ -57,8 +60,10 @@ class RelationFigure:
 
     def table(self, values: Values) -> DataTable:
         """Return the correlations. Raises Refused if values are lacking."""
-        return statistics_table(self.name, self.caption(values), self.shown(values))
+        panels = self.shown(values)
+        return statistics_table(self.name, self._caption(values, panels), panels)
 
     def points(self, values: Values) -> DataTable:
         """Return the points. Raises Refused if values are lacking."""
-        return points_table(f"{self.name}-points", self.caption(values), self.shown(values))
+        panels = self.shown(values)
+        return points_table(f"{self.name}-points", self._caption(values, panels), panels)
