@@ -23,7 +23,7 @@ from engine.report.record_values import number, text
 from stores.json_types import Json, JsonObject
 
 #: Share of the page for the tables of models and of pairs each.
-_TABLED = 0.06
+_TABLED = 0.04
 #: Rows of a chart, models up to which all pairs are shown, and comparisons that stand open on the page.
 _ROWS, _ALL_PAIRS, _OPEN = 40, 5, 6
 #: Filled, of models that can be told apart; open, of those that cannot.
@@ -132,17 +132,15 @@ def _blocks(comparison: Compared, identity: str, options: PageOptions, count: in
         basis.append("Of many models the pairs with the best one are shown.")
     notes = [" ".join(verdict)] * bool(verdict) + [" ".join(basis)]
     alt = " ".join(verdict) or f"Values and paired differences of {len(comparison.models)} models."
-    tables = [fitting(_models_table(comparison, identity), options, _TABLED, count)]
-    pairs = _pairs_table(comparison, identity)
-    if fitting(pairs, options, _TABLED, count) is pairs:
-        tables.append(pairs)
-    else:
-        notes.append(
-            "To keep the page small it has no table of pairs; `embank compare -o FILE.csv` writes it."
-        )
+    tables = [_models_table(comparison, identity), _pairs_table(comparison, identity)]
+    if any(fitting(table, options, _TABLED, count) is not table for table in tables):
+        tables = []
+        notes.append("To keep the page small it has no tables of these; `embank compare -o` writes them.")
     if isinstance(body.get("findings"), list) and body["findings"]:
         tables.append(fitting(_findings_table(comparison, identity), options, _TABLED, count))
     chart = Chart(identity, comparison.title, panels(drawings), alt, notes=tuple(notes))
+    if not tables:
+        return (chart,)
     return chart, Details(f"{identity}-numbers", "Numbers of this comparison", tuple(tables))
 
 
