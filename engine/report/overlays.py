@@ -1,9 +1,6 @@
 """Pictures of occlusion maps, drawn with Pillow: the image, the map over it, the map alone, a colour bar.
 
 They show images and maps, which no record has, and so take results of evaluations.
-
-Colours are viridis, which is perceptually uniform and safe for red-green colour blindness. In the overlay
-they are more transparent the lower a value is, so that the anatomy stays visible.
 """
 
 import re
@@ -19,45 +16,19 @@ from numpy.typing import NDArray
 from engine.evals.saliency.evaluate import SaliencyMap
 from engine.report import text_drawing
 from engine.report.drawing import save_picture
+from engine.report.map_colours import OUTLINED, Scale, blended, colours, eroded, outline
 from engine.report.text_drawing import LINE
 from stores.outputs import Images, new_file, refuse_in_folder, written_by
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Opacity of the overlay's colour at the upper end of the scale; it falls linearly to 0 at the lower end.
-ALPHA = 0.6
-#: Share of the pixels, those with the highest values, that the outline encloses.
-OUTLINED = 0.1
 #: Margin, width of the colour bar, and room for its numbers, in pixels.
 MARGIN, BAR, NUMBERS = 12, 14, 62
 #: Approximate side of a panel in pixels: in the picture of a single image, and on a sheet.
 LARGE, SMALL = 448, 224
 _PAPER, _INK, _SOFT = "#ffffff", "#222222", "#5a5a5a"
 _PANELS = ("image", "map over the image", "map")
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The values at the ends of the colour bar."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, *maps: NDArray[np.float64]) -> "Scale":
-        """Make the scale from the smallest value of all maps to the largest."""
-        return cls(min(float(m.min()) for m in maps), max(float(m.max()) for m in maps))
-
-    def union(self, other: "Scale") -> "Scale":
-        """Return the smallest scale that includes both."""
-        return Scale(min(self.low, other.low), max(self.high, other.high))
-
-    def share(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the positions of values on the scale, 0 to 1; all 0 if the scale has a single value."""
-        if self.high <= self.low:
-            return np.zeros_like(values)
-        return ((values - self.low) / (self.high - self.low)).clip(0, 1)
 
 
 @dataclass(frozen=True)
@@ -88,14 +59,6 @@ class About:
         ]
 
 
-def colours(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Map shares [...] of 0 to 1 to matplotlib's `viridis`: RGB float64 [..., 3] of 0 to 255."""
-    from matplotlib import colormaps
-
-    rgb: NDArray[np.float64] = np.asarray(colormaps["viridis"](shares))[..., :3] * 255
-    return rgb
-
-
 def blend(result: SaliencyMap, scale: Scale | None = None) -> NDArray[np.uint8]:
     """Blend the map's colours into the image, with an opacity of at most `ALPHA`.
 
@@ -106,26 +69,7 @@ def blend(result: SaliencyMap, scale: Scale | None = None) -> NDArray[np.uint8]:
     Returns:
         uint8 [M, M, 3].
     """
-    return _blend(result.pixels, (scale or Scale.of(result.map)).share(result.map))
-
-
-def _blend(pixels: NDArray[np.uint8], shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    alpha = ALPHA * shares[..., None]
-    blended = (1 - alpha) * pixels.astype(np.float64) + alpha * colours(shares)
-    return np.rint(blended).clip(0, 255).astype(np.uint8)
-
-
-def outline(map: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return the pixels just inside the border of the area of highest values; none in a constant map."""
-    highest = map > np.quantile(map, 1 - OUTLINED)
-    return highest & ~_eroded(highest)
-
-
-def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the pixels that are set and whose four neighbours are; pixels beyond the border count as set."""
-    padded = np.pad(mask, 1, constant_values=True)
-    sides = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return np.asarray(np.logical_and.reduce((mask, *sides)))
+    return blended(result.pixels, (scale or Scale.of(result.map)).share(result.map))
 
 
 def panels(result: SaliencyMap, scale: Scale, side: int) -> list[NDArray[np.uint8]]:
@@ -139,9 +83,9 @@ def panels(result: SaliencyMap, scale: Scale, side: int) -> list[NDArray[np.uint
     zoom = max(1, round(side / result.map.shape[0]))
     pixels, map = _enlarge(result.pixels, zoom), _enlarge_map(result.map, zoom)
     shares = scale.share(map)
-    overlaid = _blend(pixels, shares)
+    overlaid = blended(pixels, shares)
     line = outline(map)
-    overlaid[~_eroded(~line)] = 0  # a black border shows the white line on bright bones
+    overlaid[~eroded(~line)] = 0  # a black border shows the white line on bright bones
     overlaid[line] = 255
     return [pixels, overlaid, np.rint(colours(shares)).astype(np.uint8)]
 

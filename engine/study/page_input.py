@@ -1,6 +1,7 @@
 """What the page of a study is made from: the records of its cells, and the cells that have none."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.report.page.inputs import Gap, PageInput, Source
@@ -42,7 +43,8 @@ def _sources(study: Study, states: Sequence[CellStatus]) -> tuple[Source, ...]:
         name = image_set_of(study, state.cell).name
         banks.setdefault(name, state)
         if state.entry is not None:
-            own.setdefault(name, []).append(state.entry)
+            model = state.cell.model or state.entry.model
+            own.setdefault(name, []).append(replace(state.entry, model=model))
     return tuple(
         Source(
             banks[name].cell.dataset,

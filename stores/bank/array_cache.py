@@ -86,6 +86,20 @@ def read(root: Place, relative: str, key: Mapping[str, Any]) -> dict[str, npt.ND
     Raises:
         BrokenDocument: the bytes are not those that were written, or those of another key.
     """
+    stored = read_stored(root, relative)
+    if stored is None:
+        return None
+    if stored.key != json.loads(documents.canonical(dict(key))):
+        raise broken(root / SIDE / relative)
+    return dict(stored.arrays)
+
+
+def read_stored(root: Place, relative: str) -> ArrayFile | None:
+    """Read the arrays that `write` stored, with their key; return None if there is no such file.
+
+    Raises:
+        BrokenDocument: the bytes are not those that were written.
+    """
     path = root / SIDE / relative
     data = files.read_if_there(path)
     if data is None:
@@ -93,8 +107,6 @@ def read(root: Place, relative: str, key: Mapping[str, Any]) -> dict[str, npt.ND
     end = data.find(b"\n") + 1
     head = documents.decode(data[:end], path)
     if not document_schemas.ARRAYS(head):
-        raise broken(path)
-    if head["key"] != json.loads(documents.canonical(dict(key))):
         raise broken(path)
     arrays, view = {}, memoryview(data)[end:]
     for name in sorted(head["arrays"]):
@@ -106,7 +118,7 @@ def read(root: Place, relative: str, key: Mapping[str, Any]) -> dict[str, npt.ND
         arrays[name] = np.frombuffer(part, np.dtype(about["dtype"]).newbyteorder("<")).reshape(about["shape"])
     if len(view):
         raise broken(path)
-    return arrays
+    return ArrayFile(relative, head["key"], arrays)
 
 
 def broken(path: Place) -> documents.BrokenDocument:

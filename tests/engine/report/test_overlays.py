@@ -10,8 +10,8 @@ from PIL import Image
 from engine.evals.saliency.estimate import Estimate, estimate
 from engine.evals.saliency.evaluate import Progress, SaliencyMap
 from engine.report import overlays, saliency_progress
+from engine.report.map_colours import ALPHA
 from engine.report.overlays import (
-    ALPHA,
     BAR,
     LARGE,
     MARGIN,

@@ -14,16 +14,12 @@ _READING = (
     "Numbers are rounded for reading. The CSV files that the buttons give have them in full precision.",
     "This file makes no request: it has everything in it, and its content security policy forbids the rest.",
 )
-#: Packages whose version is named first.
-_FIRST = ("embank", "python", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 
 
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     """Return the section."""
     blocks: list[Block] = [Paragraph(text) for text in _READING]
-    blocks.append(_sources(page, options))
-    if versions := _versions(page):
-        blocks.append(Details("versions", "Versions of packages", (versions,)))
+    blocks.append(_sources(page))
     if page.study:
         blocks.append(Details("study-file", "The study file", (Command(page.study.rstrip("\n")),)))
     return (Section("about", "About this page", tuple(blocks)),)
@@ -53,7 +49,7 @@ def _count(page: PageInput) -> int:
     return sum(1 for _ in _records(page))
 
 
-def _sources(page: PageInput, options: PageOptions) -> DataTable:
+def _sources(page: PageInput) -> DataTable:
     columns = (
         Column("data set"),
         Column("records", numeric=True),
@@ -82,16 +78,3 @@ def _source_row(source: Source) -> tuple[Value, ...]:
 def _digests(values: Iterable[Json]) -> Value:
     digests = sorted({value[:12] for value in values if isinstance(value, str) and value})
     return Value(", ".join(digests) or "–")
-
-
-def _versions(page: PageInput) -> DataTable | None:
-    versions: dict[str, set[str]] = {}
-    for record in _records(page):
-        for name, version in record.versions.items():
-            versions.setdefault(name, set()).add(str(version))
-    names = [*(n for n in _FIRST if n in versions), *sorted(set(versions) - set(_FIRST))]
-    if not names:
-        return None
-    rows = tuple((Value(name), Value(", ".join(sorted(versions[name])))) for name in names)
-    caption = "Packages that can change a number, as the records name them; several where records differ."
-    return DataTable("table-versions", caption, (Column("package"), Column("version")), rows)

@@ -36,8 +36,9 @@ def lead(comparisons: Sequence[Comparison]) -> str:
     if not sound:
         return f"{where}, nothing is evidence for a model: even the leaders are below a control."
     left_out = len(comparisons) - len(sound)
-    verb = "is" if left_out == 1 else "are"
-    more = f" {left_out} more {verb} no evidence, since the leader is below a control."
+    more = " One more comparison is no evidence: its leader is below a control."
+    if left_out > 1:
+        more = f" {left_out} more comparisons are no evidence: their leaders are below a control."
     sentence = _of_one(sound[0]) if len(sound) == 1 else _of_several(sound)
     return f"{where}, {sentence}.{more * (left_out > 0)}"
 

@@ -1,4 +1,4 @@
-"""The results: models by data set, protocol and mode, with intervals and controls."""
+"""The results of classification: models by data set, protocol and mode, with intervals and controls."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,25 +46,16 @@ class _Place:
 
 
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
-    """Return the matrix of classification, and that of the other numbers."""
-    results = results_of(page)
+    """Return the section; other numbers, e.g. invariances, have their own."""
+    results = [one for one in results_of(page) if one.kind in CLASSIFYING]
     if not results:
         return ()
-    comparisons = comparisons_of(page)
-    classifying = [one for one in results if one.kind in CLASSIFYING]
-    others = [one for one in results if one.kind not in CLASSIFYING and one.number is not None]
-    made = []
-    if classifying:
-        blocks: list[Block] = [*_tables(page, classifying, comparisons, "results"), _all_metrics(classifying)]
-        made.append(Section("results", "Results", tuple(blocks)))
-    if others:
-        tables = tuple(_tables(page, others, comparisons, "behaviour"))
-        made.append(Section("behaviour", "Invariance, saliency, reconstruction", tables))
-    return tuple(made)
+    blocks: list[Block] = [*_tables(page, results, comparisons_of(page)), _all_metrics(results)]
+    return (Section("results", "Results", tuple(blocks)),)
 
 
 def _tables(
-    page: PageInput, results: Sequence[Result], comparisons: Sequence[Comparison], name: str
+    page: PageInput, results: Sequence[Result], comparisons: Sequence[Comparison]
 ) -> Iterable[DataTable]:
     datasets = list(dict.fromkeys(one.dataset for one in results))
     protocols = list(dict.fromkeys((one.kind, one.protocol) for one in results))
@@ -74,7 +65,7 @@ def _tables(
             own = [one for one in results if one.dataset == dataset]
             places = [place for key in protocols for place in _places(own, key, "")]
             caption = f"{dataset}: {', '.join(dict.fromkeys(p for _, p in protocols))}. {_OVER}"
-            yield _table(anchor(f"table-{name}-{dataset}"), caption, places, models, comparisons, page.gaps)
+            yield _table(anchor(f"table-results-{dataset}"), caption, places, models, comparisons, page.gaps)
         return
     for key in protocols:
         places = [
@@ -84,7 +75,7 @@ def _tables(
         ]
         word = next((p.hint for p in places), "")
         caption = f"{key[1][:1].upper()}{key[1][1:]}: {word} of each data set. {_OVER}"
-        yield _table(anchor(f"table-{name}-{key[1]}"), caption, places, models, comparisons, page.gaps)
+        yield _table(anchor(f"table-results-{key[1]}"), caption, places, models, comparisons, page.gaps)
 
 
 def _places(results: Sequence[Result], key: tuple[str, str], dataset: str) -> list[_Place]:

@@ -13,14 +13,16 @@ from stores.json_types import Json
 
 #: Kind -> what it does.
 _WORDS = {
-    "probe": "Logistic regression on frozen features; its regularisation is chosen on the validation part",
-    "knn": "Nearest neighbours of each test image among the training images",
-    "fewshot": "Episodes of a few labelled images of each class; the nearest class prototype decides",
-    "finetune": "All weights are trained on; the weights of the best validation score are tested",
-    "invariance": "Similarity of an image's features to those of its transformed views, after whitening",
-    "multiview": "Similarity of the features of several views of one patient",
-    "saliency": "How the feature changes when a square of the image is hidden",
-    "reconstruct": "An image is optimised until its features match; how alike it is to the original",
+    "probe": "Linear probe: logistic regression on frozen features; its regularisation is chosen on the "
+    "validation part.",
+    "fewshot": "Few-shot: episodes of a few labelled images of each class; the nearest prototype decides.",
+    "knn": "k-NN: the nearest training images of each test image decide.",
+    "finetune": "Finetuning: all weights are trained on; those of the best validation score are tested.",
+    "invariance": "Invariance: similarity of an image's features to those of its views, whitened.",
+    "multiview": "Multi-view: similarity of the features of several views of one patient, whitened.",
+    "saliency": "Saliency: how the feature changes when a square of the image is hidden.",
+    "reconstruct": "Reconstruction: an image is optimised until its features match; how alike it is to the "
+    "original.",
 }
 #: Settings that have columns of their own, or say nothing of the protocol.
 _LEFT_OUT = frozenset(
@@ -70,7 +72,7 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
         "What each evaluation did. Where the models of a row differ in a number, it is that of the first."
     )
     kinds = dict.fromkeys(one.kind for own in groups.values() for one in own)
-    notes = tuple(f"{kind}: {_WORDS[kind]}." for kind in kinds if kind in _WORDS)
+    notes = tuple(_WORDS[kind] for kind in kinds if kind in _WORDS)
     table = DataTable("table-protocols", caption, columns, rows, notes)
     return (Section("protocols", "What was done", (table,)),)
 

@@ -114,10 +114,9 @@ def test_a_cell_that_failed_says_so() -> None:
     assert rows["vgg"][2].text == "–"
 
 
-def test_other_numbers_have_a_section_of_their_own() -> None:
+def test_numbers_of_other_kinds_are_no_results() -> None:
     asked, metrics = {"transform": "h_flip", "mode": "default"}, {"cosine": 0.82, "ci95": 0.01, "n": 20}
-    only = sections(page(entry_of("invariance", "vgg", asked, metrics)), OPTIONS)
-    assert [one.id for one in only] == ["behaviour"]
+    assert not sections(page(entry_of("invariance", "vgg", asked, metrics)), OPTIONS)
     assert not sections(page(), OPTIONS)
 
 

@@ -1,0 +1,213 @@
+"""Records that belong into one chart: of one data set, evaluation, mode and setting, a model each."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from engine.report.page.inputs import PageInput
+from engine.report.page.results import title_of
+from engine.report.page.svg.looks import COLOURS, Look
+from engine.report.record_values import at, text
+from stores.backends.location import Place
+from stores.bank.record_index import RecordEntry
+from stores.bank.records import RunRecord
+from stores.json_types import Json
+
+#: Settings that do not change what is measured, or that a chart has an axis for.
+_ASIDE = frozenset(("model", "device", "backend", "threads", "bootstrap", "policies", "feature", "memory"))
+#: Mode -> its name.
+MODES = {"default": "default mode", "as-published": "as published"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """The record of one model.
+
+    Attributes:
+        model: name. entry: with the record, which can be read.
+    """
+
+    model: str
+    entry: RecordEntry
+
+    @property
+    def record(self) -> RunRecord:
+        """The record."""
+        assert self.entry.record is not None  # `groups_of` takes no others
+        return self.entry.record
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records of one setting.
+
+    Attributes:
+        dataset: its name. bank: where the records lie.
+        kind: of the evaluation.
+        mode: `default` or `as-published`; never both in one group.
+        label: column that was learned; "" for none.
+        protocol: what was asked, in a few words, e.g. `linear probe`.
+        seed: 0 where there is none.
+        setting: what tells it from other groups of the same data set, mode and protocol, in words; "" if
+            nothing does.
+        members: in the order of the page's models, a record each.
+    """
+
+    dataset: str
+    bank: Place
+    kind: str
+    mode: str
+    label: str
+    protocol: str
+    seed: int
+    setting: str
+    members: tuple[Member, ...]
+
+    @property
+    def title(self) -> str:
+        """Data set, protocol, mode and setting."""
+        words = [self.protocol, MODES.get(self.mode, self.mode), self.setting]
+        return f"{self.dataset}: {', '.join(word for word in words if word)}"
+
+
+def groups_of(page: PageInput, kind: str) -> list[Group]:
+    """Return the records of a kind in groups, in the order of data sets, modes and settings.
+
+    Of several records of one model and setting the last one counts.
+
+    Args:
+        kind: of evaluation, e.g. `probe`.
+    """
+    groups: list[Group] = []
+    for source in page.sources:
+        settings: dict[str, dict[str, Json]] = {}
+        members: dict[str, dict[str, Member]] = {}
+        protocols: dict[str, str] = {}
+        for entry in source.entries:
+            if entry.record is None or entry.record.kind != kind:
+                continue
+            asked = _settings(entry.record)
+            name = page.evaluations.get(entry.id, "")
+            key = json.dumps([name, asked], sort_keys=True)
+            protocols[key] = name or title_of(entry.record)
+            settings[key] = asked
+            members.setdefault(key, {})[entry.model] = Member(entry.model, entry)
+        ordered = sorted(settings, key=lambda key: (_mode(settings[key]) != "default", key))
+        for key in ordered:
+            own = settings[key]
+            alike = [
+                settings[other]
+                for other in ordered
+                if (_mode(settings[other]), protocols[other]) == (_mode(own), protocols[key])
+            ]
+            groups.append(
+                Group(
+                    source.name,
+                    source.bank,
+                    kind,
+                    _mode(own),
+                    text(own.get("label")),
+                    protocols[key],
+                    _seed(own),
+                    _words(own, alike),
+                    tuple(_in_order(page, members[key])),
+                )
+            )
+    return groups
+
+
+def _settings(record: RunRecord) -> dict[str, Json]:
+    """Return the settings that are not empty; empty ones say nothing, and earlier versions lack some."""
+    asked = {name: value for name, value in record.asked.items() if name not in _ASIDE}
+    return {name: value for name, value in asked.items() if value not in (None, [], False, "")}
+
+
+def _mode(asked: dict[str, Json]) -> str:
+    return text(asked.get("mode")) or "default"
+
+
+def _seed(asked: dict[str, Json]) -> int:
+    seed = asked.get("seed")
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else 0
+
+
+def _words(own: dict[str, Json], alike: Sequence[dict[str, Json]]) -> str:
+    """Return the settings in which groups of one data set, mode and protocol differ."""
+    names = sorted({name for other in alike for name in other if other.get(name) != own.get(name)})
+    return ", ".join(f"{name.replace('_', ' ')} {_short(own.get(name))}" for name in names)
+
+
+def _short(value: Json) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_short(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_short, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _in_order(page: PageInput, members: dict[str, Member]) -> Iterator[Member]:
+    places = {model: place for place, model in enumerate(page.models)}
+    yield from sorted(members.values(), key=lambda one: (places.get(one.model, len(places)), one.model))
+
+
+def first_seeds(groups: Sequence[Group]) -> tuple[list[Group], str]:
+    """Return the groups of the smallest seed of each setting, and a note about the others; "" if none."""
+    chosen: dict[tuple[str, ...], Group] = {}
+    for group in groups:
+        words = [word for word in group.setting.split(", ") if not word.startswith("seed ")]
+        key = (group.dataset, group.mode, group.protocol, *words)
+        if key not in chosen or group.seed < chosen[key].seed:
+            chosen[key] = group
+    left_out = len(groups) - len(chosen)
+    note = "Only the smallest seed of each setting is drawn; the table of all cells has the others."
+    return list(chosen.values()), note if left_out else ""
+
+
+def having(groups: Sequence[Group], path: str, remedy: str) -> tuple[list[Group], tuple[str, ...]]:
+    """Return the groups with the members whose metrics have something, and notes that name the others.
+
+    Args:
+        path: dotted, within the metrics.
+        remedy: how to make a record that has it.
+    """
+    return partition(
+        groups, lambda record: at(record.metrics, path) is not None, f"no metrics.{path}", remedy
+    )
+
+
+def partition(
+    groups: Sequence[Group], fits: Callable[[RunRecord], bool], lack: str, remedy: str
+) -> tuple[list[Group], tuple[str, ...]]:
+    """Return the groups with the members that fit, and a note for each group about the others.
+
+    Args:
+        fits: whether a record can be drawn.
+        lack: what others have, for the note.
+        remedy: what to do about it.
+    """
+    with_part, notes = [], []
+    for group in groups:
+        chosen = tuple(member for member in group.members if fits(member.record))
+        others = [member.model for member in group.members if not fits(member.record)]
+        if chosen:
+            with_part.append(replace(group, members=chosen))
+        if others:
+            notes.append(f"{group.title}: not drawn of {', '.join(others)}: {lack} in the record. {remedy}.")
+    return with_part, tuple(notes)
+
+
+def looks_for(page: PageInput, models: Sequence[str], best: Iterable[str] = ()) -> dict[str, Look]:
+    """Return the look of each model in a chart.
+
+    Where the page has few models, a model looks alike in all charts. Of more than there are colours the
+    best ones of a chart are coloured, the others muted.
+
+    Args:
+        models: of the chart. best: the best of them first.
+    """
+    if 0 < len(page.models) <= COLOURS and set(models) <= set(page.models):
+        return {model: Look(page.models.index(model)) for model in models}
+    if len(models) <= COLOURS:
+        return {model: Look(place) for place, model in enumerate(models)}
+    coloured = [model for model in best if model in models][: COLOURS - 2] or list(models)[: COLOURS - 2]
+    return {model: Look(coloured.index(model) if model in coloured else None) for model in models}
