@@ -7,6 +7,7 @@ from benchmarks.paper.names import dataset_label, model_label
 from benchmarks.paper.relation_words import correlation_words, dropped, p_text, signed
 from benchmarks.paper.relations import Relation
 from engine.report.page.blocks import Column, DataTable, Value
+from engine.report.statistics import LeftOut, reasons_of
 
 _WEIGHTED = (
     Column(
@@ -28,7 +29,8 @@ def statistics_table(identity: str, caption: str, relations: Sequence[Relation])
         Column("r", numeric=True, hint="Pearson's correlation; interval by Fisher's z"),
         Column("p", numeric=True, hint="two-sided, Student's t with n - 2 degrees of freedom"),
         Column("p (Holm)", numeric=True, hint="adjusted for all panels of the figure"),
-        Column("r without one", hint="smallest and largest r without one model"),
+        Column("lowest r", numeric=True, hint="the smallest r without one model"),
+        Column("highest r", numeric=True, hint="the largest r without one model"),
         Column("most influential", hint="the model without which r differs most"),
         Column("r without it", numeric=True),
         Column("p without it", numeric=True),
@@ -50,18 +52,20 @@ def _row(relation: Relation, weighted: bool) -> tuple[Value, ...]:
     result = relation.correlation
     low, high = result.r_range
     other = result.most_influential
+    labelled = [LeftOut(model_label(one.name), one.reason) for one in result.left_out]
     return (
         Value(relation.title),
         Value(str(result.n), result.n),
         _number(result.r, "{:.2f}", result.low, result.high, result.reason),
         _number(result.p, "", reason=result.reason),
         _number(result.p_adjusted, "", reason=result.reason),
-        Value(f"{signed(low)} to {signed(high)}" if not math.isnan(low) else "–"),
+        _number(low, "{:.2f}"),
+        _number(high, "{:.2f}"),
         Value(model_label(other.model) if other else "–"),
         _number(other.r if other else math.nan, "{:.2f}"),
         _number(other.p if other else math.nan, ""),
         *(_weighted_cells(relation) if weighted else ()),
-        Value(", ".join(f"{model_label(one.name)} ({one.reason})" for one in result.left_out) or "–"),
+        Value(reasons_of(labelled) or "–"),
     )
 
 

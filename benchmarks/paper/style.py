@@ -41,6 +41,8 @@ _CODES = {
     "moco-cxr-d121": "C-d121",
 }
 _DPI = 150
+#: Characters of a name beside a point.
+_LONGEST = 12
 #: Characters of a caption that fit into an inch.
 _PER_INCH = 17.5
 _CAPTION = 7.5
@@ -57,8 +59,9 @@ def marker(model: str) -> str:
 
 
 def code(model: str) -> str:
-    """Return a short name that stands beside a point; the first letters of models that the paper has not."""
-    return _CODES.get(model, model.rpartition("/")[2][:8])
+    """Return a short name that stands beside a point; of models that the paper has not the last part."""
+    last = model.rpartition("/")[2]
+    return _CODES.get(model, last if len(last) <= _LONGEST else f"{last[: _LONGEST - 1]}…")
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.paper.against import sections
 from benchmarks.paper.cells import Comparison, Context, kind_of
-from benchmarks.paper.names import dataset_label, model_label
+from benchmarks.paper.names import VARIANTS, dataset_label, model_label
 from benchmarks.paper.ours import ours_of
 from benchmarks.paper.results_table import Place
 from benchmarks.paper.values import Value as Number
@@ -195,3 +195,58 @@ def test_the_section_names_no_record():
 def test_every_metric_has_a_kind_of_evaluation():
     kinds = {kind_of(cell.metric) for cell in published_tables()}
     assert kinds == {"fewshot", "probe", "finetune", "invariance", "multiview", "reconstruct", "saliency"}
+
+
+def entry_of(cell: Number) -> RecordEntry:
+    """Return a record whose number is a printed cell plus 1 (percent) or plus 0.1."""
+    kind = kind_of(cell.metric)
+    value = (cell.value + 1) / 100 if cell.metric.endswith("pct") else cell.value + 0.1
+    asked: dict[str, object] = {"seed": 0, "mode": "default"}
+    metrics: dict[str, object] = {"cosine": value, "ci95": None, "n": 100}
+    if kind == "fewshot":
+        n_way = 5 if "5way" in cell.metric else 2
+        asked |= {"n_way": n_way, "n_shot": 20, "n_query": 15, "episodes": 600}
+        metrics = {"accuracy": value, "ci95": 0.005}
+    elif kind in ("probe", "finetune"):
+        metrics = {"test": {"accuracy": value, "mean_per_class_accuracy": value}, "images": {"test": 9}}
+    elif kind == "saliency":
+        metrics = {"items": [{"attentive_diffusion": value, "stride": 1}], "mean": value}
+    else:
+        word = cell.metric.partition("_")[0]
+        asked["transform"] = {"hflip": "h_flip", "multiview": "multi-view"}.get(word, word)
+    kind = "invariance" if kind == "multiview" else kind
+    return documented(kind, asked, metrics, cell.model)
+
+
+def documented(kind: str, asked: dict, metrics: dict, model: str) -> RecordEntry:
+    """Return an entry; a row of several checkpoints is measured by one of them."""
+    record = RunRecord(kind, asked, {}, metrics, {}, "2026-01-01T00:00:00+00:00")
+    return RecordEntry("x", "records/x.json", record, None, VARIANTS.get(model, (model,))[0])
+
+
+def test_all_536_cells_are_compared():
+    by_dataset: dict[str, list[RecordEntry]] = {}
+    lpips: dict[tuple[str, str], dict[str, float]] = {}
+    for cell in published_tables():
+        if cell.metric.startswith("lpips"):  # three metrics of one record
+            net = cell.metric.removeprefix("lpips_")
+            lpips.setdefault((cell.dataset, cell.model), {})[net] = cell.value + 0.1
+        else:
+            by_dataset.setdefault(cell.dataset, []).append(entry_of(cell))
+    for (dataset, model), distances in lpips.items():
+        metrics = {"items": [{"image_id": "a", "lpips": distances}]}
+        by_dataset[dataset].append(documented("reconstruct", {"steps": 3000}, metrics, model))
+    blocks = blocks_of(page(*by_dataset.items()))
+    assert isinstance(blocks[0], Paragraph) and "mode default: 536 of 536 cells measured" in blocks[0].text
+    differences = []
+    for block in blocks:
+        if isinstance(block, DataTable) and block.id.endswith("-against"):
+            step = 1 if block.id in ("paper-table-3-against", "paper-table-4-against") else 0.1
+            heads = [f"{column.group} {column.title}".strip() for column in block.columns]
+            rows = [dict(zip(heads, row, strict=True)) for row in block.rows]
+            printed = [row for row in rows if row["theirs"].reason != "the authors' stored result"]
+            differences += [
+                row["default difference"].number / step for row in printed if row["theirs"].number
+            ]
+    assert len(differences) == 536
+    assert differences == pytest.approx([1.0] * 536)
