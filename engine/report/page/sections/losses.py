@@ -106,7 +106,7 @@ def _chart(group: Group, place: int, options: PageOptions, charts: int) -> Chart
         f"{group.title}: mean squared error of the feature map over updates",
         panels(drawings, "small" if narrow else ""),
         f"Losses of reconstructions of {len(losses)} models. {_ends(group.members)}",
-        fitting(_table(group, losses, identity), options, _TABLED, charts),
+        fitting(_table(group, losses, identity, options.thumbnails), options, _TABLED, charts),
         tuple(notes),
     )
 
@@ -145,7 +145,8 @@ def _panel(
     )
 
 
-def _table(group: Group, losses: dict[str, Losses], identity: str) -> DataTable:
+def _table(group: Group, losses: dict[str, Losses], identity: str, named: bool) -> DataTable:
+    """Return the losses as a table; images have their ids where `named`, else numbers, for patients' sake."""
     columns = (
         Column("model"),
         Column("image and seed"),
@@ -154,7 +155,7 @@ def _table(group: Group, losses: dict[str, Losses], identity: str) -> DataTable:
         Column("loss at last", True),
         Column("smallest loss", True),
     )
-    rows = []
+    rows, numbered = [], dict[str, str]()
     for model, one in losses.items():
         for name, curve in zip(one.names, one.curves, strict=True):
             finite = [value for value in curve if math.isfinite(value)]
@@ -162,6 +163,9 @@ def _table(group: Group, losses: dict[str, Losses], identity: str) -> DataTable:
             shown = (*ends, min(finite, default=math.nan))
             cells = (Value(compact(v), number(v) if math.isfinite(v) else None) for v in shown)
             updates = one.updates[-1] if one.updates else math.nan
-            rows.append((Value(model), Value(name), count_cell(updates), *cells))
+            image, _, seed = name.rpartition(", ")
+            numbered.setdefault(image, image if named else f"image {len(numbered) + 1}")
+            network = f"{numbered[image]}, {seed}"
+            rows.append((Value(model), Value(network), count_cell(updates), *cells))
     caption = f"{group.title}: mean squared error of the feature map of each image and seed."
     return DataTable(f"table-{identity}", caption, columns, tuple(rows))
