@@ -97,3 +97,9 @@ def test_of_too_many_models_the_best_are_drawn() -> None:
     assert headings == [f"m{i:02d}" for i in range(30 - len(headings), 30)]
     assert 2 <= len(headings) < 30
     assert any("best of 30" in note for note in one.notes)
+
+
+def test_cross_validations_have_no_single_sweep_and_are_not_said_to_lack_one() -> None:
+    folds = entry_of("probe", "folds", {"cross_validation": {"k": 5}}, {"test": {}})
+    (section,) = sections(page(entry_of("probe", "new", {}, body()), folds), PageOptions())
+    assert not any("folds" in block.text for block in section.blocks if isinstance(block, Paragraph))
