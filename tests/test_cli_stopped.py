@@ -119,7 +119,7 @@ UNCHANGED = {
     "datasets list": ([], "engine.datasets:load"),
     "datasets show": (["digits"], "engine.datasets:load"),
     "doctor": ([], "engine.doctor:examine"),
-    "quickstart": ([], "engine.quickstart:run"),
+    "quickstart": ([], "engine.study.run:run_study"),
     "bench": (["knn"], "benchmarks.speed:subjects"),
 }
 

@@ -405,7 +405,7 @@ def test_there_are_enough_refusals_of_every_command_that_can_be_refused() -> Non
     of_banks.add("bank scatter")
     of_records = {f"records {verb}" for verb in ("ls", "show", "export")}
     of_manifests = {f"manifest {verb}" for verb in ("folder", "table", "build", "check")}
-    of_models = {f"models {verb}" for verb in ("show", "fetch", "convert")}
+    of_models = {f"models {verb}" for verb in ("show", "fetch", "convert", "choose")}
     assert seen == own | of_banks | of_records | of_manifests | of_models | {"datasets show"}
 
 

@@ -7,8 +7,7 @@ import typer
 
 from engine.commands.declaring import OUTPUT, option
 from engine.commands.options import Json
-from engine.commands.processes import terminable
-from engine.commands.showing import say_undone, show
+from engine.commands.showing import end_with_failures, show
 from stores.errors import MachineFault
 
 Folder = Annotated[Path, option(OUTPUT, "--dir", metavar="FOLDER", help="Folder for all files made.")]
@@ -26,14 +25,19 @@ def doctor(json: Json = False) -> None:
 
 
 def quickstart(dir: Folder = Path("quickstart"), json: Json = False) -> None:
-    """Run the main job on real pictures with real weights, offline: manifest, embed, evaluate."""
-    from engine.quickstart import run
-    from engine.report import console
-    from engine.report.machine_text import print_quickstart
-    from stores.bank.records import together
+    """Run the study quick.yaml, which ships with embank, on real pictures with real weights, offline.
 
-    with console.embed_progress(quiet=json) as update, terminable(), together() as batch:
-        result = run(dir, on_progress=update, say=console.say)
-    tables = (result.fewshot, result.probes)
-    show(result.to_dict(), json, lambda: print_quickstart(tables, result.paths))
-    say_undone(batch)
+    Run it again to go on. It ends in the report of the study; the path of its page is the last line printed.
+    """
+    from engine.commands.study import Machine, document_of, run_shown
+    from engine.quickstart import quickstart as first_run
+    from engine.report.machine_text import print_quickstart
+    from engine.report.study_text import print_failures
+
+    run = first_run()
+    outcome = run_shown(run.study, dir, run.file, Machine())
+    document = document_of(run.study, outcome, run.report(dir))
+    document["verdict"] = list(run.verdict(dir))
+    print_failures([failure.sentence for failure in outcome.failures])
+    show(document, json, lambda: print_quickstart(document))
+    end_with_failures(bool(outcome.failures))

@@ -84,8 +84,8 @@ def study_run(
     if estimate:
         _show_plan(study, directory, output.json)
         return
-    outcome = _run(study, directory, path, machine)
-    document = _document(study, outcome, None if output.no_report else _report(study, directory))
+    outcome = run_shown(study, directory, path, machine)
+    document = document_of(study, outcome, None if output.no_report else _report(study, directory))
     study_text.print_failures([failure.sentence for failure in outcome.failures])
     show(document, output.json, lambda: study_text.print_outcome(document))
     end_with_failures(bool(outcome.failures))
@@ -105,7 +105,7 @@ def _plan(study: "Study", directory: Path) -> "Plan":
     return plan(study, directory)
 
 
-def _run(study: "Study", directory: Path, file: Path, machine: Machine) -> "StudyOutcome":
+def run_shown(study: "Study", directory: Path, file: Path, machine: Machine) -> "StudyOutcome":
     """Run a study, with its progress on stderr."""
     from engine.report import console
     from engine.report.plan_text import total
@@ -149,7 +149,7 @@ def _report(study: "Study", directory: Path) -> Path:
     return write_report(study, directory)
 
 
-def _document(study: "Study", outcome: "StudyOutcome", report: Path | None) -> "JsonObject":
+def document_of(study: "Study", outcome: "StudyOutcome", report: Path | None) -> "JsonObject":
     """Return what `--json` prints."""
     return {
         "study": study.name,

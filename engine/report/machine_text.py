@@ -1,10 +1,13 @@
 """What `embank doctor` and `embank quickstart` print."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
-from engine.report import console
+from engine.report import console, tables
 from engine.report.console import write as print
+from engine.report.study_text import print_outcome
+from stores.json_types import JsonObject
+from stores.manifest.uri_policy import plain
 
 _MARKS = {"ok": "ok", "absent": "--", "broken": "!!"}
 
@@ -21,22 +24,18 @@ def print_examination(report: Mapping[str, Any]) -> None:
         print("The main job cannot run: fix the lines marked !!.")
 
 
-class Table(Protocol):
-    """A table of the quickstart."""
+def print_quickstart(document: JsonObject) -> None:
+    """Print the verdict of the first run, what to do next, and what `embank study run` prints."""
+    verdict = document["verdict"]
+    for sentence in verdict if isinstance(verdict, list) else ():
+        _print_wrapped(str(sentence))
+    _print_wrapped(
+        f"Everything is in {document['directory']}; run it again, and nothing is made twice. Next: your own "
+        "images, see `embank embed --help` and `embank study run --help`."
+    )
+    print_outcome(document)
 
-    @property
-    def title(self) -> str: ...
-    @property
-    def columns(self) -> Sequence[str]: ...
-    @property
-    def rows(self) -> Sequence[Sequence[Any]]: ...
 
-
-def print_quickstart(tables: Sequence[Table], paths: Mapping[str, str]) -> None:
-    """Print the tables of the quickstart, where everything lies, and what to do next."""
-    for table in tables:
-        console.print_table(table.columns, table.rows, title=table.title)
-    for what, path in paths.items():
-        print(f"{what:12} {path}")
-    print()
-    print("Run it again: nothing is embedded twice. Next: your own images, see `embank embed --help`.")
+def _print_wrapped(text: str) -> None:
+    for line in tables.wrapped(plain(text), console.width()):
+        print(line)

@@ -1,126 +1,89 @@
-"""The first run, on the smaller embedded set: real pictures, real weights, judged by what they must show."""
+"""The first run: real pictures and real weights, judged by what they must show; and the shipped study."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from engine import models, quickstart
-from engine.errors import Refused
-from engine.evals.probe.selection import grid
-from engine.quickstart import MODELS, PROBED, PROTOCOLS, run
-from stores.bank.reader import Bank
-from stores.bank.records import RunRecord, read_all, together
-from stores.bank.writer import open_or_create
-from stores.manifest.manifest import Manifest
-from tests.probe_banks import fill_with
-from tests.stores.banks import make_key
+from engine.study.cells import cells_of
+from engine.study.run import run_study
+from engine.study.study import KINDS
+from stores.bank.records import read_all
+from tests.command import embank
 
-pytestmark = pytest.mark.slow
+PRETRAINED, UNTRAINED = "efficientnet-lite0", "random/resnet18"
+
+
+def of_tiles() -> quickstart.Quickstart:
+    """The few-shot part of the first run, on the smaller data set."""
+    run = quickstart.quickstart()
+    study = run.study
+    sets = tuple(one for one in study.datasets if one.name == "tiles")
+    few = tuple(replace(one, datasets=("tiles",)) for one in study.evaluations if one.kind == "fewshot")
+    return replace(run, study=replace(study, datasets=sets, evaluations=few))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("quickstart")
-    result = run(folder, sets=("tiles",))
-    scores = {row[1]: (row[6], row[7], row[5]) for row in result.fewshot.rows}
-    assert set(scores) == set(MODELS)
-    # ImageNet features must tell fundus, histology and phase contrast apart, and better than an untrained net
-    (pretrained, ci, chance), (untrained, _, _) = scores[MODELS[0]], scores[MODELS[1]]
-    assert pretrained - ci > 0.9 > untrained > chance
-    assert all(Path(path).exists() for path in result.paths.values())
+    folder, run = tmp_path_factory.mktemp("quickstart") / "first", of_tiles()
+    outcome = run_study(run.study, folder, file=run.file)
+    assert outcome.failures == () and not outcome.impossible
     return folder
 
 
-def test_the_picture_is_one(made: Path) -> None:
-    with Image.open(made / "quickstart.png") as picture:
-        picture.load()
-        assert min(picture.size) > 400
-        assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 1000
+@pytest.mark.slow
+def test_it_shows_what_pretraining_is_worth(made: Path) -> None:
+    scores = {
+        str(record.asked["model"]): record.metrics
+        for record in read_all(made / "banks" / "tiles.bank")
+        if record.kind == "fewshot"
+    }
+    pretrained, untrained = scores[PRETRAINED], scores[UNTRAINED]
+    # ImageNet features must tell fundus, histology and phase contrast apart, better than an untrained net.
+    assert pretrained["accuracy"] - pretrained["ci95"] > 0.9 > untrained["accuracy"] > 1 / 3
+    run = of_tiles()
+    assert any(f"{PRETRAINED}" in sentence and "better" in sentence for sentence in run.verdict(made))
+    page = run.report(made)
+    assert page == made / "report.html" and PRETRAINED in page.read_text("utf-8")
 
 
-def test_running_it_again_embeds_nothing(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_running_it_again_loads_no_model(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(models, "load", refuse)
-    again = run(made, sets=("tiles",))
-    assert len(again.fewshot.rows) == len(MODELS)
-    assert again.probes.rows == ()  # the tiles have no test part
+    run = of_tiles()
+    assert run_study(run.study, made, file=run.file).made == 0
 
 
-def test_every_protocol_has_its_data_set() -> None:
+def test_the_shipped_study_is_of_two_models_on_pictures_that_packages_ship() -> None:
     from engine import datasets
 
-    assert set(PROBED) <= set(PROTOCOLS) <= set(datasets.available())
+    study = quickstart.quickstart().study
+    assert [model.slug for model in study.models] == [PRETRAINED, UNTRAINED]
+    assert all(datasets.load(one.name).facts.embedded for one in study.datasets)
+    assert {one.kind for one in study.evaluations} <= set(KINDS)
+    assert len(cells_of(study)) == len({cell.digest for cell in cells_of(study)}) > 10
 
 
-@pytest.fixture(scope="module")
-def pixels(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    """A bank of the first 500 digits whose features are their 64 pixels, under the names of both models."""
-    root, digits = tmp_path_factory.mktemp("pixels"), load_digits()
-    columns = {
-        "image_id": [f"digit-{i:04d}" for i in range(500)],
-        "uri": [f"{i}.png" for i in range(500)],
-        "label": [str(label) for label in digits.target[:500]],
-    }
-    bank = open_or_create(root / "bank", Manifest.from_columns(columns, root), chunk_rows=512)
-    for model in MODELS:
-        fill_with(bank, make_key(bank.image_digest, model=model), digits.data[:500].astype(np.float32))
-    return bank
-
-
-@pytest.fixture(scope="module")
-def probed(pixels: Bank) -> tuple[list[Any], list[RunRecord]]:
-    """What the probes return, and their records."""
-    with together() as batch:
-        results = quickstart.probe(pixels.path)
-    return results, batch.made
-
-
-def test_the_probe_of_the_quickstart_is_scikit_learns(
-    pixels: Bank, probed: tuple[list[Any], list[RunRecord]]
+def test_the_command_ends_with_the_path_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, _ = probed
-    table = quickstart.probe_table([{"set": "digits", **each} for each in found])
-    rows = table.to_dicts()
-    assert [row["model"] for row in rows] == list(MODELS)
-    assert rows[0]["train"] + rows[0]["val"] + rows[0]["test"] == 500 and rows[0]["converged"]
-    assert found[0]["sweep"]["C"] == list(grid())
-    # The same parts by scikit-learn, from the record's own cut.
-    from engine.evals.common.features import Features
-    from engine.evals.probe.parts import Columns, SplitOptions, parts
-
-    codes = pixels.column("label")[0]
-    columns = Columns.of(Features.from_bank(pixels, MODELS[0]))
-    cut = parts(columns, codes, np.ones(500, bool), SplitOptions(holdout=True))
-    digits = load_digits()
-    scaler = StandardScaler().fit(digits.data[cut.refit])
-    model = LogisticRegression(C=rows[0]["best C"], tol=1e-9, max_iter=20_000)
-    model.fit(scaler.transform(digits.data[cut.refit]), digits.target[cut.refit])
-    expected = model.score(scaler.transform(digits.data[cut.test]), digits.target[cut.test])
-    assert rows[0]["accuracy"] == pytest.approx(expected, abs=0.011)  # one image of a hundred
-    assert expected > 0.9
-    assert [record.kind for record in read_all(pixels.path)] == ["probe", "probe"]
-
-
-def test_the_picture_is_drawn_again_from_the_records(
-    probed: tuple[list[Any], list[RunRecord]], made: Path, tmp_path: Path
-) -> None:
-    from engine.report.quickstart_figure import overview
-
-    banks, drawn = {"tiles": made / "tiles.bank"}, (made / "quickstart.png").read_bytes()
-    out = tmp_path / "picture.png"
-    fewshot = [one for one in read_all(banks["tiles"]) if one.kind == "fewshot"][: len(MODELS)]
-    assert overview({"tiles": fewshot}, banks, made, MODELS[0], out).read_bytes() == drawn
-    records = {"tiles": fewshot, "digits": probed[1]}
-    assert overview(records, banks, made, MODELS[0], out).read_bytes() != drawn
-    lacking = replace(fewshot[0], metrics={})
-    with pytest.raises(Refused, match=r"no metrics\.accuracy"):
-        overview({"tiles": [lacking]}, banks, made, MODELS[0], out)
+    """A study of its own in place of the shipped one, which takes a minute."""
+    small = tmp_path / "small.yaml"
+    small.write_text(
+        "study: small\ndatasets: [tiles]\nmodels: [random/squeezenet1_1, random/shufflenet_v2_x0_5]\n"
+        "embed: {side: 32}\ncontrols: false\n"
+        "evaluations:\n  fewshot: {n_way: 3, n_shot: 2, n_query: 2, episodes: 5, group_disjoint: false}\n"
+    )
+    monkeypatch.setattr(quickstart, "shipped", lambda: {quickstart.STUDY: small})
+    ran = embank("quickstart", "--dir", tmp_path / "first")
+    assert ran.code == 0, ran.err
+    lines = ran.out.splitlines()
+    assert lines[-1] == str(tmp_path / "first" / "report.html") and Path(lines[-1]).is_file()
+    assert "random/squeezenet1_1" in lines[0] + lines[1]
+    again = json.loads(embank("quickstart", "--dir", tmp_path / "first", "--json").out)
+    assert again["made"] == 0 and again["report"] == lines[-1] and again["verdict"]
