@@ -23,7 +23,7 @@ from engine.study.passes import EmbedPass, Images, embed_passes, images_of
 from engine.study.progress import State
 from engine.study.status import CellStatus, states_of
 from engine.study.study import Cell, Study
-from engine.study.supplies import blocked_by_images, blocked_by_weights
+from engine.study.supplies import blocked_by_images, blocked_by_weights, lpips_lacks
 from stores.bank.record_index import RecordEntry
 from stores.json_types import JsonObject
 
@@ -204,7 +204,8 @@ class _Planner:
             for status in states
             if status.entry is not None
         ]
-        return rates_of((entry for one in self.images.values() for entry in one.embedded), timed)
+        embedded = (entry for one in self.images.values() for entry in one.embedded)
+        return rates_of(embedded, timed, self.side)
 
     def cell(self, status: CellStatus) -> PlannedCell:
         """Plan one cell."""
@@ -258,6 +259,8 @@ class _Planner:
         models = {cell.model for cell in lacking}
         whys = [self.no_images[name] for name in names]
         whys += [self.no_weights[model.name] for model in self.study.models if model.name in models]
+        if any(one.cell.kind == "reconstruct" and one.state in ("missing", "failed") for one in cells):
+            whys += lpips_lacks()
         return tuple(dict.fromkeys(why for why in whys if why is not None))
 
     def notes(self, cells: Sequence[PlannedCell], passes: Sequence[EmbedPass]) -> list[str]:
