@@ -3,13 +3,13 @@
 import math
 from dataclasses import replace
 
-from benchmarks.paper.cells import RULE, Comparison, Context, comparison_table
+from benchmarks.paper.cells import RULE, Comparison, Context, comparison_table, missing_table
 from benchmarks.paper.method_effects import effects_on, methods_block
 from benchmarks.paper.ours import MODES, ours_of
 from benchmarks.paper.results_table import FACTS, Place
 from benchmarks.paper.sources import of_dataset
 from benchmarks.paper.values import published_tables
-from engine.report.page.blocks import Block, Paragraph, Section
+from engine.report.page.blocks import Block, Details, Paragraph, Section
 from engine.report.page.inputs import PageInput, PageOptions
 
 _PAPER = "Anton et al. (J. Imaging 2022, 8, 320, doi:10.3390/jimaging8120320, CC BY 4.0)"
@@ -31,12 +31,20 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     for name in FACTS:
         effects = effects_on(name, ours)
         if name not in absent:
-            blocks.append(comparison_table(name, context))
+            blocks += [comparison_table(name, context), *_missing(name, context)]
         if effects or name not in absent:
             blocks.append(methods_block(name, effects))
     if 0 < len(absent) < len(FACTS):
         blocks.append(Paragraph(f"No cell of {', '.join(absent)} was measured. {_here(context)}"))
     return (Section("against-paper", "Against the paper", tuple(blocks)),)
+
+
+def _missing(name: str, context: Context) -> list[Block]:
+    table = missing_table(name, context)
+    if table is None:
+        return []
+    title = f"{name}: {len(table.rows)} cells without a number of ours, and why"
+    return [Details(f"{table.id}-cells", title, (table,))]
 
 
 def summary(context: Context) -> str:

@@ -99,15 +99,19 @@ class Context:
             return f"no data: {dataset_label(place.dataset)} is not among the data sets"
         kind = kind_of(place.metric)
         for gap in self.page.gaps:
-            if _is_of(gap, mode, model, place.dataset, kind):
+            own = (gap.dataset, gap.model, gap.mode) == (place.dataset, model, mode)
+            if own and _is_of(gap, place.metric):
                 return f"{gap.state}: {gap.reason}"
         if model not in {value.model for value in self.ours.values} | set(self.page.models):
             return f"missing: no result of {model_label(model)}"
         return f"missing: no result of {kind} in mode {mode}"
 
 
-def _is_of(gap: Gap, mode: str, model: str, dataset: str, kind: str) -> bool:
-    return (gap.dataset, gap.model, gap.mode) == (dataset, model, mode) and kind in gap.evaluation
+def _is_of(gap: Gap, metric: str) -> bool:
+    """Return whether a gap's evaluation, which is called as its study likes, measures a metric."""
+    name = gap.evaluation.lower().replace("-", "").replace("_", "")
+    words = (kind_of(metric), metric.partition("_")[0])
+    return any(word in name for word in words)
 
 
 def kind_of(metric: str) -> str:
@@ -122,13 +126,17 @@ def kind_of(metric: str) -> str:
 
 
 def comparison_table(name: str, context: Context) -> DataTable:
-    """Return a table of the paper with a row for each of its cells, and for checkpoints that we measured.
+    """Return the cells of a table of the paper that we measured, a row each, ours beside theirs.
 
     Theirs are the printed cells, and of single checkpoints the authors' stored results.
     """
     notes: list[str] = []
     grouped = any(place.group for place in places_of(name))
-    rows = tuple(_row(place, model, grouped, context, notes) for place, model in _cells(name, context))
+    rows = tuple(
+        _row(place, model, grouped, context, notes)
+        for place, model in _cells(name, context)
+        if _is_measured(place, model, context)
+    )
     columns = [Column("data set"), Column("model"), *([Column("measured")] if grouped else [])]
     columns.append(Column("theirs", numeric=True))
     for mode in MODES:
@@ -147,6 +155,49 @@ def comparison_table(name: str, context: Context) -> DataTable:
     return DataTable(f"{table_id(name)}-against", caption, tuple(columns), rows, tuple(notes))
 
 
+def missing_table(name: str, context: Context) -> DataTable | None:
+    """Return the cells of a table that we did not measure in any mode, and why; None if we measured all."""
+    grouped = any(place.group for place in places_of(name))
+    rows = tuple(
+        (
+            *_heads(place, model, grouped),
+            _theirs(_published(place, model), place),
+            *(Value(_why(mode, model, place, context)) for mode in MODES),
+        )
+        for place, model in _cells(name, context)
+        if not _is_measured(place, model, context)
+    )
+    if not rows:
+        return None
+    columns = (
+        *(Column("data set"), Column("model"), *([Column("measured")] if grouped else [])),
+        Column("theirs", numeric=True),
+        *(Column(mode, group="why ours is missing") for mode in MODES),
+    )
+    caption = f"{name}: the {len(rows)} cells without a number of ours."
+    return DataTable(f"{table_id(name)}-missing", caption, columns, rows)
+
+
+def _is_measured(place: Place, model: str, context: Context) -> bool:
+    values = (context.get(mode, model, place) for mode in MODES)
+    return any(value is not None and math.isfinite(value.value) for value in values)
+
+
+def _why(mode: str, model: str, place: Place, context: Context) -> str:
+    ours = context.get(mode, model, place)
+    return context.why_missing(mode, model, place) if ours is None else ours.reason
+
+
+def _published(place: Place, model: str) -> Number | None:
+    key = (model, place.dataset, place.metric)
+    return published_tables().get(*key) or published_results().get(*key)
+
+
+def _heads(place: Place, model: str, grouped: bool) -> tuple[Value, ...]:
+    group = (Value(place.group),) if grouped else ()
+    return (Value(place.title), Value(model_label(model)), *group)
+
+
 def _cells(name: str, context: Context) -> list[tuple[Place, str]]:
     printed = {(cell.dataset, cell.metric, cell.model) for cell in published_tables() if cell.source == name}
     return [
@@ -159,15 +210,13 @@ def _cells(name: str, context: Context) -> list[tuple[Place, str]]:
 
 
 def _row(place: Place, model: str, grouped: bool, context: Context, notes: list[str]) -> tuple[Value, ...]:
-    key = (model, place.dataset, place.metric)
-    theirs = published_tables().get(*key) or published_results().get(*key)
+    theirs = _published(place, model)
     sentences = [note.sentence for note in notes_of(theirs)] if theirs else []
     marks = []
     for sentence in sentences:
         notes.append(f"{len(notes) + 1}. {model_label(model)}, {dataset_label(place.dataset)}: {sentence}.")
         marks.append(str(len(notes)))
-    cells = [Value(place.title), Value(model_label(model)), *([Value(place.group)] if grouped else [])]
-    cells.append(_theirs(theirs, place))
+    cells = [*_heads(place, model, grouped), _theirs(theirs, place)]
     for mode in MODES:
         cells += _ours(mode, model, place, theirs, context)
     return (*cells, Value(", ".join(marks), reason=" ".join(sentences)))
@@ -186,8 +235,8 @@ def _theirs(theirs: Number | None, place: Place) -> Value:
 def _ours(mode: str, model: str, place: Place, theirs: Number | None, context: Context) -> list[Value]:
     ours = context.get(mode, model, place)
     if ours is None or not math.isfinite(ours.value):
-        why = context.why_missing(mode, model, place) if ours is None else ours.reason
-        return [Value(NOTHING, reason=why), Value(NOTHING), Value(NOTHING), Value(NOTHING, reason=why)]
+        why = _why(mode, model, place, context)
+        return [Value(NOTHING, reason=why), Value(NOTHING), Value(NOTHING), Value(NOTHING)]
     comparison = Comparison.of(ours, theirs)
     count = Value(f"{ours.n:,} {ours.over}", float(ours.n)) if ours.n else Value(NOTHING)
     shown = [cell_value(ours, place), count]

@@ -8,6 +8,7 @@ subtracted. The interval of paired differences is cluster-robust, over patients 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from benchmarks.paper.ours import Measured
 from engine.kernels.intervals.cluster_robust import compact_groups, ratio_interval
 from engine.report.record_values import text
 from stores.backends.location import Place
+from stores.bank.layout import MANIFEST
 from stores.bank.predictions import read_predictions_of
 from stores.bank.reader import Bank
 from stores.errors import BankError, MachineFault, Refused
@@ -103,22 +105,23 @@ def _read(value: Measured) -> _Units | None:
     if not entry.record.predictions:
         return None
 
-    def columns(table: str) -> dict[str, list[object]]:
+    def columns(table: str, *names: str) -> dict[str, list[object]]:
         assert value.origin is not None
-        body: dict[str, list[object]] = read_predictions_of(value.origin.bank, entry, table).to_pydict()
-        return body
+        body = read_predictions_of(value.origin.bank, entry, table)
+        own: dict[str, list[object]] = body.select([n for n in names if n in body.column_names]).to_pydict()
+        return own
 
     if metric.startswith("few_shot"):
-        episodes = columns("episodes")
+        episodes = columns("episodes", "episode", "accuracy")
         names = tuple(map(str, episodes["episode"]))
         drawn = text(entry.record.metrics.get("episodes_digest"))
         return _Units(names, 100 * _floats(episodes["accuracy"]), "episodes", drawn)
     if metric.endswith("accuracy_pct"):
-        return _classified(columns(""), "mean_per_class" in metric)
+        return _classified(columns("", "image_id", "truth", "predicted"), "mean_per_class" in metric)
     if metric in INVARIANCES.values():
-        return _by_image(columns("images"), "cosine")
+        return _by_image(columns("images", "image_id", "cosine"), "cosine")
     if metric == DIFFUSION:
-        return _by_image(columns(""), metric)
+        return _by_image(columns("", "image_id", metric), metric)
     return None
 
 
@@ -148,13 +151,16 @@ def _by_image(table: Mapping[str, list[object]], column: str) -> _Units | None:
 def _groups(value: Measured, names: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the patients of images; an image without one, or of another manifest, is its own patient."""
     assert value.origin is not None
-    patients = _patients(value.origin.bank)
+    bank = Bank.open(value.origin.bank)
+    patients = _patients(bank.path, bank.files[MANIFEST])
     codes: dict[str, int] = {}
     numbers = [codes.setdefault(patients[name], len(codes)) if patients.get(name) else -1 for name in names]
     return compact_groups(np.array(numbers, np.int64))
 
 
-def _patients(bank: Place) -> dict[str, str]:
+@lru_cache(maxsize=4)
+def _patients(bank: Place, digest: str) -> dict[str, str]:
+    """Map images to patients, once for the manifest of this SHA-256."""
     manifest = Bank.open(bank).manifest()
     if not manifest.has("group"):
         return {}

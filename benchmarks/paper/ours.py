@@ -84,10 +84,12 @@ class Ours:
             seed: of the evaluation; None takes the lowest that each value has.
         """
         cells: dict[tuple[str, str, str], Measured] = {}
-        for value in sorted(self.values, key=lambda value: value.seed, reverse=True):
+        for value in self.values:
             if value.mode == mode and seed in (None, value.seed):
-                cells[value.model, value.dataset, value.metric] = value
-        return Values(value for value in self.values if value in cells.values())
+                key = (value.model, value.dataset, value.metric)
+                if key not in cells or value.seed < cells[key].seed:
+                    cells[key] = value
+        return Values(cells.values())
 
 
 def best_variants(values: Values) -> Values:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from textwrap import fill
+from textwrap import wrap
 
 from engine.report.console import print_table, write
 from engine.report.page.blocks import Column, DataTable, Page, Section, Value
@@ -63,10 +63,15 @@ def _title(column: Column) -> str:
 def print_data_table(table: DataTable) -> None:
     """Print a table and its notes on stdout."""
     rows = [[_shown(value) for value in row] for row in table.rows]
-    write(fill(table.caption, USUAL))
+    _write_wrapped(table.caption)
     print_table([_title(column) for column in table.columns], rows)
     for note in table.notes:
-        write(fill(note, USUAL))
+        _write_wrapped(note)
+
+
+def _write_wrapped(text: str) -> None:
+    for line in wrap(text, USUAL):
+        write(line)
 
 
 def _shown(value: Value) -> str:

@@ -145,6 +145,8 @@ def family(model: str) -> str:
 
 def _whose(cells: Sequence[Sequence[Number | None]]) -> str:
     modes = {cell.mode for row in cells for cell in row if isinstance(cell, Measured)}
+    if not any(cell for row in cells for cell in row):
+        return "without values"
     return f"ours in mode {' and '.join(sorted(modes))}" if modes else "as published"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.paper.names import DATASET_LABELS, DATASETS
 from engine.errors import Refused
 from engine.report.page.inputs import Source
 from engine.study.folder import COPY, read_note
@@ -54,7 +55,11 @@ def _of_study(folder: Path) -> tuple[tuple[Source, ...], dict[str, str]]:
     """Return the sources of a study, and its data sets' names in `engine.datasets`."""
     note = read_note(folder)
     study = read_study(folder / COPY, Path(note.root) if note else None)
-    names = {data.name: data.builtin for data in study.datasets if data.builtin}
+    names = {
+        data.name: data.builtin
+        for data in study.datasets
+        if data.builtin in DATASETS and data.name not in DATASET_LABELS
+    }
     return tuple(map(of_dataset, page_input(study, folder).sources)), names
 
 

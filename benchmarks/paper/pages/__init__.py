@@ -3,9 +3,9 @@
 A module has `TITLE: str`, and `draw(values: Values, out: Path) -> None` (PNG, SVG or PDF by the ending) or
 `table(values: Values) -> DataTable`, or both. `points(values: Values) -> DataTable` gives what a figure
 shows, point by point. `show(sources, out, mode, root)` draws a figure of pictures from the banks of a study
-(`benchmarks.paper.picture_figures`). `published() -> Values`, if the module has it, gives the published values
-that it is drawn from where no study is given; the default is the authors' stored results for figures, their
-tables for tables.
+(`benchmarks.paper.picture_figures`). `published() -> Values`, if the module has it, gives the published
+values that it is drawn from where no study is given; the default is the authors' stored results for figures,
+their tables for tables.
 """
 
 import ast

@@ -172,6 +172,18 @@ def test_missing_images_fail_their_data_set_alone(tmp_path: Path, made: Path) ->
     assert len(failures_of(tmp_path / "study", cells)) == 8
 
 
+def test_failures_of_cells_that_the_study_no_longer_has_go(folder: Path) -> None:
+    file, text = folder / "killed.yaml", (folder / "killed.yaml").read_text()
+    many = "  many: {kind: fewshot, n_way: 2, n_shot: 900, n_query: 2, episodes: 20, controls: false}\n"
+    file.write_text(text + many)
+    assert (
+        len(run(file, folder / "study")[1].failures) == len(list(folder.glob("study/failures/*.json"))) == 3
+    )
+    file.write_text(text)
+    assert run(file, folder / "study")[1].failures == ()
+    assert not list(folder.glob("study/failures/*.json"))
+
+
 def test_a_bank_that_a_study_names_is_evaluated_where_it_is(folder: Path) -> None:
     file = folder / "bank.yaml"
     (folder / "study" / "banks" / "set0.bank").rename(folder / "own.bank")

@@ -1,4 +1,4 @@
-"""Studies that ship: paper.yaml has every number of the paper's tables, quick.yaml lacks nothing."""
+"""Studies that ship with embank: paper.yaml has all of the paper's numbers, quick.yaml lacks nothing."""
 
 import resource
 import subprocess
