@@ -16,7 +16,7 @@ from engine.study.estimate import (
     table_seconds,
 )
 from engine.study.feasible import Why
-from engine.study.image_sets import images_by_cell
+from engine.study.image_sets import images_by_cell, refuse_own_files
 from engine.study.kinds import KINDS_BY_NAME
 from engine.study.ledger import Ledger
 from engine.study.passes import EmbedPass, Images, embed_passes, images_of
@@ -162,8 +162,10 @@ def plan(study: Study, directory: Path) -> Plan:
         directory: of its results, perhaps absent.
 
     Raises:
-        BankError: a bank is damaged. MachineFault: I/O error.
+        Refused: a data set is read from what the study makes. BankError: a bank is damaged.
+        MachineFault: I/O error.
     """
+    refuse_own_files(study, directory)
     ledgers: dict[Path, Ledger | None] = {}
     states = states_of(study, directory, ledgers)
     planner = _Planner(study, states, images_of(study, directory, ledgers))

@@ -91,6 +91,7 @@ TOP = {
     "  own: {bank: s/banks/own.bank}": ("  digits: {domain: out}", "made from itself"),
     "  own: {bank: a.bank, manifest: m.csv}": ("  digits: {domain: out}", "bank"),
     "  own: {manifest: m.csv, folder: f}": ("  digits: {domain: out}", "folder"),
+    "  digits: {folder: f}": ("  digits: {domain: out}", "itself"),
     "  chexpert: {folder: f, build: {labl: x}}": ("  digits: {domain: out}", "labl"),
     "  chexpert: {folder: f, build: {uncertain: maybe}}": ("  digits: {domain: out}", "maybe"),
     "  digits: {strata: ['age:60,40']}": ("  digits: {domain: out}", "strata"),

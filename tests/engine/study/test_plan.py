@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import Refused
 from engine.report.plan_text import print_plan
 from engine.study.cells import cells_of
 from engine.study.estimate import ARCHITECTURES, Estimate, cell_estimate, pass_estimate, rates_of
@@ -198,3 +199,12 @@ def test_lpips_lacks_the_weights_of_its_trunks(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setenv("EMBANK_CACHE", str(tmp_path))
     assert [why.remedy for why in lpips_lacks()] == [f"run `embank models fetch {s}`" for s in SLUGS.values()]
+
+
+def test_a_study_is_not_planned_into_what_it_reads(folder: Path) -> None:
+    text = "study: other\ndatasets: {own: {bank: study/banks/set0.bank}}\nmodels: [random/resnet18]\n"
+    (folder / "other.yaml").write_text(f"{text}evaluations: [audit]\n", "utf-8")
+    study = read_study(folder / "other.yaml")
+    assert {one.state for one in plan(study, folder / "other").cells} == {"missing"}
+    with pytest.raises(Refused, match="own is read from"):
+        plan(study, folder / "study")
