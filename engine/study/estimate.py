@@ -92,9 +92,9 @@ def rates_of(
     decode: list[float] = []
     for stages, slugs in _passes(embedded):
         table = sum(_table_forward(slug, side) for slug in slugs)
-        if (rate := _each(stages.get("encode"))) is not None and table > 0:
+        if (rate := _busy_seconds(stages.get("encode"))) is not None and table > 0:
             forward.append(rate / table)
-        if (rate := _each(stages.get("decode"))) is not None:
+        if (rate := _busy_seconds(stages.get("decode"))) is not None:
             decode.append(rate)
     ratios: dict[tuple[str, str], list[float]] = {}
     for cell, entry, table in timed:
@@ -132,7 +132,7 @@ def _table_forward(slug: str, side: int) -> float:
         return 0.0
 
 
-def _each(stage: object) -> float | None:
+def _busy_seconds(stage: object) -> float | None:
     """Return the busy seconds an image of a stage."""
     members = _object(stage)
     busy, images = members.get("busy_s"), members.get("images")

@@ -127,8 +127,8 @@ evaluations:
     study = read_study(path)
     whys = impossible(study, tmp_path / "s", cells_of(study))
     cells = {cell.digest: cell for cell in cells_of(study)}
-    found = {(cells[digest].dataset, cells[digest].evaluation, cells[digest].mode) for digest in whys}
-    assert found == {
+    unable = {(cells[digest].dataset, cells[digest].evaluation, cells[digest].mode) for digest in whys}
+    assert unable == {
         ("tiles", "fewshot", "default"),  # three classes
         ("tiles", "fewshot", "as-published"),
         ("tiles", "large", "default"),  # one of them has 64 pictures
