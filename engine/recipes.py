@@ -243,6 +243,8 @@ RECIPES: Mapping[str, Recipe] = {
     # DINOv2's and DINOv3's image processors in transformers.
     "imagenet-256-224": Recipe(size=256, crop=224),
     "imagenet-exact-224-bilinear": Recipe(resize="exact", crop=None, interpolation="bilinear"),
+    # EfficientNet-Lite's own evaluation: a central crop of 224/256, bicubic, (x - 127) / 128 of 0-255.
+    "lite-256-224": Recipe(size=256, crop=224, mean=(127 / 255,) * 3, sd=(128 / 255,) * 3),
     # RAD-DINO: grey statistics of chest X-rays.
     "rad-dino-518": Recipe(size=518, crop=518, mean=(0.5307,) * 3, sd=(0.2583,) * 3),
     # torchxrayvision: maps 0-255 to -1024 to 1024, i.e. (p / 255 - 1/2) / (1 / 2048).

@@ -38,6 +38,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{i}.png,{'ab'[i % 2]},{('train', 'train', 'val', 'test')[i // 2 % 4]},p{i // 2}")
     (place / "t.csv").write_text("\n".join(rows))
     (place / "recipe.json").write_text(json.dumps({"size": 32, "crop": 32}))
+    (place / "s.yaml").write_text(
+        "{study: s, datasets: {m: {bank: bank}}, models: [random/squeezenet1_1], evaluations: [audit]}"
+    )
     columns = ["--uri", "path", "--label", "finding", "--split", "split", "--group", "patient"]
     words = [
         "manifest",
@@ -85,6 +88,7 @@ def command(place: Path, name: str) -> list[object]:
         "reconstruct": ["reconstruct", bank, *MODEL, "--device", "cpu", "--images", 1, "--steps", 1],
         "perceptual": ["perceptual", place, place, "--net", "alex", "--device", "cpu"],
         "invariance": ["invariance", bank, *MODEL, "--device", "cpu", "--transform", "rotation"],
+        "study run": ["study", "run", place / "s.yaml", "--dir", place / "s", "--device", "cpu"],
     }[name]
 
 

@@ -133,12 +133,22 @@ def make_work(root: Path) -> None:
     (work / "into-bank").symlink_to(root / "x.bank")
     (work / "dangling.png").symlink_to("nowhere.png")
     (work / "data").mkdir()
+    (work / "x.yaml").write_text(STUDY)
+    (work / "typo.yaml").write_text(STUDY.replace("[audit]", "[audits]"))
+    (work / "out.yaml").write_text(STUDY.replace("x.parquet", "../x.parquet"))
+    (work / "y").mkdir()
+    (work / "y" / "mine.txt").write_bytes(b"mine")
     (work / "data" / "labels.csv").write_text("file,label\na.png,x\n")
     (work / "data" / "fundus").write_text("a file where a folder of tiles would be")
     ran = embank("probe", root / "x.bank", "--model", MODEL, *SMALL.split(), "-o", work / "probe.png")
     assert ran.code == 0, ran.err
 
 
+STUDY = """study: x
+datasets: {x: {manifest: x.parquet}}
+models: [random/squeezenet1_1]
+evaluations: [audit]
+"""
 SMALL = "--values 2 --bootstrap 0 --device cpu"
 EMBED = "embed {x}.parquet --recipe {root}/recipe.json --device cpu --threads 1"
 BANK = "{x}.bank --model random/squeezenet1_1"
@@ -351,6 +361,15 @@ models convert tiny --from-file {{root}}/good.pth -o mine.safetensors
 models convert tiny --from-file {{root}}/good.pth -o {{x}}.bank/embank.safetensors --force
 datasets show nothing
 quickstart --dir mine.csv
+study run absent.yaml
+study run typo.yaml
+study run out.yaml
+study run x.yaml --dir y
+study run x.yaml --dir mine.csv
+study run x.yaml --dir {{x}}.bank/study
+study run x.yaml --workers 1 --scheduler tcp://127.0.0.1:9
+study status absent.yaml
+study status y
 quickstart --dir {{x}}.bank
 quickstart --dir into-bank/quick
 bench nothing
@@ -368,11 +387,12 @@ COMMANDS = [line for line in CASES.splitlines() if line]
 
 def test_there_are_enough_refusals_of_every_command_that_can_be_refused() -> None:
     assert len(set(COMMANDS)) == len(COMMANDS) >= 80
-    groups = {"manifest", "bank", "records", "models", "datasets"}
+    groups = {"manifest", "bank", "records", "models", "datasets", "study"}
     seen = {" ".join(line.split()[: 2 if line.split()[0] in groups else 1]) for line in COMMANDS}
     # `doctor` and the two lists take nothing that could be refused.
     own = {"embed", "fewshot", "knn", "probe", "search", "saliency", "invariance", "quickstart", "bench"}
     own |= {"compare", "finetune", "perceptual", "reconstruct", "report"}
+    own |= {f"study {verb}" for verb in ("run", "status")}
     of_banks = {f"bank {verb}" for verb in ("ls", "show", "verify", "repair", "export", "relabel", "audit")}
     of_banks.add("bank scatter")
     of_records = {f"records {verb}" for verb in ("ls", "show", "export")}

@@ -145,7 +145,7 @@ def _paints(file: Path, repeats: int) -> dict[str, Spread | None]:
     """Return the seconds from the navigation to the first paints of a file in Chromium."""
     names = ("first-paint", "first-contentful-paint")
     program = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    paints: dict[str, list[float]] = {name: [] for name in names}
     if program is not None:
         try:
             from playwright.sync_api import sync_playwright
@@ -161,9 +161,9 @@ def _paints(file: Path, repeats: int) -> dict[str, Spread | None]:
                 page.wait_for_timeout(20)
                 entries = page.evaluate(_ENTRIES)
             for name, start in entries:
-                found[name].append(start / 1000)
+                paints[name].append(start / 1000)
             browser.close()
-    return {name.replace("-", "_"): Spread.of(times) if times else None for name, times in found.items()}
+    return {name.replace("-", "_"): Spread.of(times) if times else None for name, times in paints.items()}
 
 
 def _table(result: dict[str, Any]) -> str:

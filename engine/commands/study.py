@@ -33,8 +33,8 @@ Folder = Annotated[
     option(
         OUTPUT,
         "--dir",
-        metavar="DIR",
-        help="Folder of the study: its banks and its report.",
+        metavar="FOLDER",
+        help="Folder for all files made.",
         show_default="the study's name",
     ),
 ]
@@ -92,13 +92,11 @@ def study_run(
 
 
 def _show_plan(study: "Study", directory: Path, json: bool) -> None:
-    """Show what there is to do."""
-    from engine.report import study_text
+    """Show what there is to do, how long it takes and how much disk."""
+    from engine.report.plan_text import print_plan
 
-    planned = _plan(study, directory)
-    document = planned.to_dict()
-    cells = [_grid_cell(one) for one in planned.cells]
-    show(document, json, lambda: study_text.print_plan(document, cells))
+    document = _plan(study, directory).to_dict()
+    show(document, json, lambda: print_plan(document))
 
 
 def _plan(study: "Study", directory: Path) -> "Plan":
@@ -109,14 +107,16 @@ def _plan(study: "Study", directory: Path) -> "Plan":
 
 def _run(study: "Study", directory: Path, file: Path, machine: Machine) -> "StudyOutcome":
     """Run a study, with its progress on stderr."""
-    from engine.report import console, study_text
+    from engine.report import console
+    from engine.report.plan_text import total
     from engine.report.study_progress import study_progress
     from engine.study.evaluating import Machine as Where
     from engine.study.progress import Hooks
     from engine.study.run import run_study
 
     planned = _plan(study, directory)
-    study_text.say_plan(planned.to_dict())
+    if planned.todo:
+        console.say(total(planned.to_dict()))
     expected = {one.cell.digest: one.seconds for one in planned.cells if one.state in _OPEN}
     grid = {one.cell.digest: _grid_cell(one) for one in planned.cells}
     labels = {one.cell.digest: one.cell.label for one in planned.cells}
@@ -129,7 +129,7 @@ def _run(study: "Study", directory: Path, file: Path, machine: Machine) -> "Stud
         study_progress(grid, labels, expected) as progress,
     ):
         hooks = Hooks(
-            say=console.say,
+            on_work=progress.on_work,
             on_state=lambda cell, state: progress.on_state(cell.digest, state),
             on_embed=progress.on_embed,
         )

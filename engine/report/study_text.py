@@ -1,4 +1,4 @@
-"""A study on the terminal: a grid of its cells by state, its plan in a sentence, and its failures."""
+"""A study on the terminal: a grid of its cells by state, what a run has left behind, and failures."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def counts(cells: Iterable[GridCell]) -> str:
     """Return how many cells are in each state, in words."""
     states = [cell.state for cell in cells]
     parts = [f"{states.count(state):,} {state}" for state in MARKS if state in states]
-    return f"{len(states):,} cells: {', '.join(parts)}" if states else "no cells"
+    return f"{_cells(len(states))}: {', '.join(parts)}"
 
 
 def print_failures(failures: Sequence[str]) -> None:
@@ -103,57 +103,10 @@ def print_outcome(document: JsonObject) -> None:
         counted.append(f"{len(failed):,} failed")
     seconds = document["seconds"]
     took = console.duration(seconds) if isinstance(seconds, float) else "?"
-    console.write(f"{document['cells']:,} cells: {', '.join(counted)}; {document['made']:,} made in {took}")
+    console.write(f"{_cells(document['cells'])}: {', '.join(counted)}; {document['made']:,} made in {took}")
     if document["report"]:
         console.write(str(document["report"]))
 
 
-def plan_sentences(document: JsonObject) -> list[str]:
-    """Return what a run has to do: cells, decode passes, time and disk.
-
-    Args:
-        document: of `engine.study.plan.Plan.to_dict`.
-    """
-    from engine.report import console
-
-    totals, passes = document["totals"], document["passes"]
-    assert isinstance(totals, dict) and isinstance(passes, list)
-    counted = [f"{totals[state]:,} {state}" for state in MARKS if totals.get(state)]
-    sentences = [f"{totals['cells']:,} cells: {', '.join(counted)}"]
-    seconds, size = totals["seconds"], totals["bytes"]
-    if isinstance(seconds, int | float) and isinstance(size, int | float) and (seconds or size):
-        how = "by rates measured here" if totals["measured"] else "by a table, roughly"
-        what = f"{len(passes):,} decode passes, " if passes else ""
-        sentences.append(
-            f"To do: {what}about {console.duration(seconds)} ({how}), {size / 1e6:,.1f} MB of disk"
-        )
-    if totals.get("lacking"):
-        sentences.append(f"{totals['lacking']:,} cells lack data or weights, which have to be fetched first")
-    return [*sentences, *map(str, document["notes"] if isinstance(document["notes"], list) else [])]
-
-
-def say_plan(document: JsonObject) -> None:
-    """Say on stderr what a run has to do, where there is anything."""
-    from engine.report import console
-
-    totals = document["totals"]
-    if isinstance(totals, dict) and any(totals.get(state) for state in ("missing", "failed", "running")):
-        for sentence in plan_sentences(document):
-            console.say(f"{sentence}.")
-
-
-def print_plan(document: JsonObject, cells: Sequence[GridCell]) -> None:
-    """Print the plan of a study: the grid, and what a run has to do."""
-    from engine.report import console
-
-    print("", *grid_lines(cells, console.width()), "", LEGEND, "", sep="\n")
-    for sentence in plan_sentences(document):
-        console.write(f"{sentence}.")
-    rows = document["cells"] if isinstance(document["cells"], list) else []
-    reasons = {(row["reason"], row["remedy"]) for row in rows if isinstance(row, dict) and row["reason"]}
-    for reason, remedy in sorted(map(_texts, reasons)):
-        console.write(f"{reason}. Remedy: {remedy}.")
-
-
-def _texts(pair: tuple[object, object]) -> tuple[str, str]:
-    return str(pair[0]), str(pair[1])
+def _cells(count: object) -> str:
+    return f"{count:,} cell{'s' * (count != 1)}" if isinstance(count, int) else "no cells"

@@ -55,18 +55,26 @@ def image_facts(images: ImageSet, manifest: Path | None) -> ImageFacts:
     if builtin is None:
         return ImageFacts({}, columns, "view" in columns if columns else None)
     views = "view" in columns if columns else builtin in _WITH_VIEWS
-    return ImageFacts(_classes(images, builtin), columns, views)
+    classes = {label: count for label, count in counts_of(images).items() if label}
+    return ImageFacts(classes, columns, views)
 
 
-def _classes(images: ImageSet, builtin: str) -> Mapping[str, int]:
-    """Return the counts that the adapter promises of the complete set."""
-    data_set = datasets.load(builtin)
+def counts_of(images: ImageSet) -> Mapping[str, int]:
+    """Return the images that the adapter promises of the complete set: label -> number, "" for unlabelled.
+
+    Empty where that is unknown, as for the user's own images.
+    """
+    if images.data.builtin is None:
+        return {}
+    data_set = datasets.load(images.data.builtin)
     expected = getattr(data_set, "expected", None)
     try:
-        counts = expected(images.mode, **images.build) if expected else data_set.facts.classes
+        counts: Mapping[str, int] = (
+            expected(images.mode, **images.build) if expected else data_set.facts.classes
+        )
     except Refused:  # of options that only the files can decide about
         return {}
-    return {label: count for label, count in counts.items() if label}
+    return counts
 
 
 def columns_of(manifest: Path) -> tuple[str, ...]:
@@ -107,7 +115,8 @@ def impossible(study: Study, directory: Path, cells: Sequence[Cell]) -> dict[str
     for cell in cells:
         if cell.kind == COMPARE and possible[_compared(cell)] < 2:
             whys[cell.digest] = Why(
-                f"Fewer than two models can have {cell.evaluation} on {cell.dataset}", "see why above"
+                f"Fewer than two models can have {cell.evaluation} on {cell.dataset}",
+                "see why the models cannot",
             )
     return whys
 

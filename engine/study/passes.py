@@ -10,7 +10,7 @@ from engine.errors import Refused
 from engine.models.catalog import lookup
 from engine.recipes import Recipe, load_recipe
 from engine.study.estimate import Estimate, Rates, dimension_of, pass_estimate
-from engine.study.feasible import Why, image_facts, manifest_there
+from engine.study.feasible import Why, counts_of, manifest_there
 from engine.study.image_sets import ImageSet, image_set, image_sets
 from engine.study.ledger import Ledger
 from engine.study.study import Model, Study
@@ -100,11 +100,10 @@ def _rows(images: ImageSet, directory: Path) -> int | None:
             return int(parquet.read_metadata(manifest).num_rows)
         except (OSError, ArrowException):
             return None
-    classes = image_facts(images, None).classes
-    if classes:
-        return sum(classes.values())
     builtin = images.data.builtin
-    return datasets.load(builtin).facts.images or None if builtin else None
+    if builtin is None:
+        return None
+    return sum(counts_of(images).values()) or datasets.load(builtin).facts.images or None
 
 
 def embed_passes(
@@ -132,11 +131,8 @@ def embed_passes(
         groups = [able] if one.images.relabels else _renderings(able, one.images, study)
         made = [_pass(study, one, group, rates, no_images[name]) for group in groups if group]
         if unable:
-            fetch = Why(
-                f"The weights of {len(unable)} models are not here",
-                "; ".join(why.remedy for model in unable if (why := no_weights[model.name])),
-            )
-            made.append(_pass(study, one, unable, rates, fetch))
+            fetch = Why("Their weights are not here", "fetch them (`embank models fetch SLUG`)")
+            made.append(_pass(study, one, unable, rates, no_images[name] or fetch))
         passes += made
     return tuple(passes)
 

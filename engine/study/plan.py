@@ -84,6 +84,7 @@ class Plan:
         study: what is planned; directory: where.
         cells: all, in the order of the study.
         passes: of embedding, in the order in which they run.
+        to_fetch: what data sets and models lack, each once.
         notes: remarks for the reader.
     """
 
@@ -91,6 +92,7 @@ class Plan:
     directory: Path
     cells: tuple[PlannedCell, ...]
     passes: tuple[EmbedPass, ...]
+    to_fetch: tuple[Why, ...] = ()
     notes: tuple[str, ...] = ()
 
     def count(self, state: State) -> int:
@@ -107,16 +109,19 @@ class Plan:
         """Cells whose data or weights have to be fetched first."""
         return tuple(one for one in self.cells if one.lacks)
 
-    @property
-    def seconds(self) -> float:
-        """Estimate of what a run takes now: embedding, and the cells that it tries."""
-        passes = sum(one.seconds for one in self.passes if not one.reason)
-        return passes + sum(one.seconds for one in self.todo)
+    def seconds(self, everything: bool = False) -> float:
+        """Return an estimate of what a run takes: embedding, and the cells that it tries.
 
-    @property
-    def bytes(self) -> int:
-        """Bytes that embedding adds to the disk now."""
-        return sum(one.bytes for one in self.passes if not one.reason)
+        Args:
+            everything: count what lacks data or weights as well.
+        """
+        passes = sum(one.seconds for one in self.passes if everything or not one.reason)
+        cells = (one for one in self.cells if one.state in ("missing", "failed"))
+        return passes + sum(one.seconds for one in cells if everything or not one.lacks)
+
+    def bytes(self, everything: bool = False) -> int:
+        """Return the bytes that embedding adds to the disk; `everything` as for `seconds`."""
+        return sum(one.bytes for one in self.passes if everything or not one.reason)
 
     @property
     def measured(self) -> bool:
@@ -125,7 +130,7 @@ class Plan:
         return all((*passes, *(one.measured for one in self.todo)))
 
     def to_dict(self) -> JsonObject:
-        """Return `{study, directory, cells, passes, totals, notes}`."""
+        """Return `{study, directory, totals, to_fetch, passes, cells, notes}`."""
         states: tuple[State, ...] = ("done", "missing", "failed", "running", "impossible")
         return {
             "study": self.study.name,
@@ -134,10 +139,13 @@ class Plan:
                 "cells": len(self.cells),
                 **{state: self.count(state) for state in states},
                 "lacking": len(self.lacking),
-                "seconds": self.seconds,
-                "bytes": self.bytes,
+                "seconds": self.seconds(),
+                "bytes": self.bytes(),
+                "seconds_of_all": self.seconds(everything=True),
+                "bytes_of_all": self.bytes(everything=True),
                 "measured": self.measured,
             },
+            "to_fetch": [{"reason": why.reason, "remedy": why.remedy} for why in self.to_fetch],
             "passes": [one.to_dict() for one in self.passes],
             "cells": [one.to_dict() for one in self.cells],
             "notes": list(self.notes),
@@ -161,7 +169,7 @@ def plan(study: Study, directory: Path) -> Plan:
     planner = _Planner(study, states, images_of(study, directory, ledgers))
     cells = tuple(planner.cell(status) for status in states)
     passes = embed_passes(study, planner.images, planner.rates, planner.no_images, planner.no_weights)
-    return Plan(study, directory, cells, passes, tuple(planner.notes(cells, passes)))
+    return Plan(study, directory, cells, passes, planner.to_fetch(cells), tuple(planner.notes(cells, passes)))
 
 
 class _Planner:
@@ -242,6 +250,15 @@ class _Planner:
         if len(able) >= 2:
             return None
         return next((why for name in names if (why := self.no_weights[name]) is not None), None)
+
+    def to_fetch(self, cells: Sequence[PlannedCell]) -> tuple[Why, ...]:
+        """Return what cells lack that are to be made: files of data sets, then weights of models."""
+        lacking = [one.cell for one in cells if one.lacks]
+        names = dict.fromkeys(self.sets[cell.digest] for cell in lacking)
+        models = {cell.model for cell in lacking}
+        whys = [self.no_images[name] for name in names]
+        whys += [self.no_weights[model.name] for model in self.study.models if model.name in models]
+        return tuple(dict.fromkeys(why for why in whys if why is not None))
 
     def notes(self, cells: Sequence[PlannedCell], passes: Sequence[EmbedPass]) -> list[str]:
         """Return remarks on the plan as a whole."""

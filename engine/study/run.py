@@ -11,8 +11,9 @@ from pathlib import Path
 
 from engine.executors import SERIAL, Executor
 from engine.study import failures, folder
+from engine.study.attempts import attempt
 from engine.study.cells import COMPARE, cells_of, compared_cells
-from engine.study.comparing import compared
+from engine.study.comparing import compare_cell
 from engine.study.embedding import Embedding
 from engine.study.evaluating import Machine, evaluated
 from engine.study.failures import Failure
@@ -26,7 +27,7 @@ from engine.study.locking import only_run
 from engine.study.progress import Hooks, note_nothing, note_running
 from engine.study.study import Cell, Study
 from stores.bank.records import RunRecord
-from stores.errors import BankError, EmbankError, MachineFault
+from stores.errors import BankError, EmbankError
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class _Run:
         self.study, self.directory = study, directory
         self.machine, self.executor, self.hooks = machine, executor, hooks
         embedding = Embedding(study.embed, machine, executor, hooks.on_embed)
-        self.supply = Supply(study, directory, embedding, note, lambda what: self._now([], what))
+        self.supply = Supply(study, directory, embedding, note, self._work)
         self.cells = cells_of(study)
         self.places = list(_places(study, directory, self.cells))
         self.made = 0
@@ -144,11 +145,8 @@ class _Run:
 
     def _make(self, place: _Place, cells: Sequence[Cell]) -> None:
         """Make the cells of a bank: its manifest, its features, evaluations, and then comparisons."""
-        try:
-            self.supply.manifest(place.images)
-        except MachineFault:
-            raise
-        except EmbankError as error:
+        error = attempt(self.supply.manifest, place.images)
+        if error is not None:
             for cell in cells:
                 self._fail(cell, error)
             return
@@ -194,8 +192,8 @@ class _Run:
         """Compare models, by the records that are there now."""
         for cell in cells:
             self._now([cell])
-            ledger = Ledger.if_there(place.bank)
-            self._end(place.bank, cell, compared(ledger, cell, self._compared(cell), self.machine.threads))
+            ledger, own = Ledger.if_there(place.bank), self._compared(cell)
+            self._end(place.bank, cell, attempt(compare_cell, ledger, cell, own, self.machine.threads))
 
     def _end(self, bank: Path, cell: Cell, outcome: RunRecord | EmbankError) -> None:
         """Keep the record of a cell, or why it has none. Raises MachineFault: it cannot be written."""
@@ -216,11 +214,16 @@ class _Run:
         failures.keep(self.directory, failure)
         self.hooks.on_state(cell, "failed")
 
-    def _now(self, cells: Sequence[Cell], what: str = "") -> None:
-        """Say what is being done, to this process and to others."""
-        note_running(self.directory, cells, what)
+    def _now(self, cells: Sequence[Cell]) -> None:
+        """Say which cells are being made, to this process and to others."""
+        note_running(self.directory, cells)
         for cell in cells:
             self.hooks.on_state(cell, "running")
+
+    def _work(self, what: str) -> None:
+        """Say that something is done that is no cell."""
+        note_running(self.directory, [], what)
+        self.hooks.on_work(what)
 
 
 def _places(study: Study, directory: Path, cells: Sequence[Cell]) -> Iterator[_Place]:

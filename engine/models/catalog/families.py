@@ -9,7 +9,7 @@ from engine.models.catalog.entry import PADDINGS, POOLINGS, Row
 from engine.models.catalog.study import STUDY
 from engine.models.catalog.supervised import TRUNKS
 from engine.models.checkpoints import sources
-from engine.recipes import Recipe
+from engine.recipes import RECIPES
 
 FAMILIES = (
     Row(
@@ -57,8 +57,7 @@ FAMILIES = (
             "models/efficientnet-lite0-57934424.pth",
             "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         ),
-        # As the original's evaluation: a central crop of 224/256, bicubic, (x - 127) / 128 of 0-255.
-        recipe=Recipe(size=256, crop=224, mean=(127 / 255,) * 3, sd=(128 / 255,) * 3),
+        recipe=RECIPES["lite-256-224"],
         notes="EfficientNet-Lite0, ImageNet, 1,280 features; https://github.com/tensorflow/tpu, Apache-2.0",
     ),
 )

@@ -61,7 +61,8 @@ class Compared:
         """Data set, evaluation, task, metric and mode."""
         mode = self.comparison.mode
         words = [self.comparison.task, self.metric, MODES.get(mode, mode)]
-        words += [f"seed {self.comparison.record.asked.get('seed')}"] * self.several_seeds
+        seed = self.comparison.record.asked.get("seed")
+        words += [f"seed {seed}"] * (self.several_seeds and seed is not None)
         return f"{self.comparison.dataset}: {', '.join(word for word in words if word)}"
 
     @property
@@ -106,7 +107,7 @@ def _drawn(page: PageInput) -> list[Compared]:
     places = {source.name: place for place, source in enumerate(page.sources)}
     own = [one for one in comparisons_of(page) if _drawable(one.record.metrics)]
     ordered = sorted(own, key=lambda one: (places.get(one.dataset, 0), one.mode != "default"))
-    seeds = {(one.dataset, str(one.record.asked.get("seed"))) for one in own}
+    seeds = {(one.dataset, str(seed)) for one in own if (seed := one.record.asked.get("seed")) is not None}
     several = len(seeds) > len({dataset for dataset, _ in seeds})
     return [Compared(one, several) for one in ordered]
 
