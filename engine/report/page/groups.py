@@ -215,9 +215,16 @@ def looks_for(page: PageInput, models: Sequence[str], best: Iterable[str] = ()) 
     Args:
         models: of the chart. best: the best of them first.
     """
-    if 0 < len(page.models) <= COLOURS and set(models) <= set(page.models):
-        return {model: Look(page.models.index(model)) for model in models}
+    every = _models(page)
+    if len(every) <= COLOURS and set(models) <= set(every):
+        return {model: Look(every.index(model)) for model in models}
     if len(models) <= COLOURS:
         return {model: Look(place) for place, model in enumerate(models)}
     coloured = [model for model in best if model in models][: COLOURS - 2] or list(models)[: COLOURS - 2]
     return {model: Look(coloured.index(model) if model in coloured else None) for model in models}
+
+
+def _models(page: PageInput) -> list[str]:
+    """Return all models of a page, those that it names first."""
+    evaluated = {entry.model for source in page.sources for entry in source.entries} - {""}
+    return list(dict.fromkeys((*page.models, *sorted(evaluated))))
