@@ -193,5 +193,9 @@ def _gaps(page: PageInput) -> list[Paragraph]:
     if not open_cells:
         return []
     return [
-        Paragraph(f"{open_cells:,} results are missing or failed: the verdict covers the others.", "warning")
+        Paragraph(
+            f"{open_cells:,} result{'s are' if open_cells > 1 else ' is'} missing or failed: the verdict "
+            "covers the others.",
+            "warning",
+        )
     ]
