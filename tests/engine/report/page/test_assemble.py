@@ -1,4 +1,4 @@
-"""The order of the page: validity before any result, sections from elsewhere before the last, one of a title."""
+"""The order of the page: validity before any result, what comes from elsewhere before the last section."""
 
 from dataclasses import replace
 
