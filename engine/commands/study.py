@@ -129,7 +129,7 @@ def run_shown(study: "Study", directory: Path, file: Path, machine: Machine) -> 
         study_progress(grid, labels, expected) as progress,
     ):
         hooks = Hooks(
-            say=console.say,
+            on_work=progress.on_work,
             on_state=lambda cell, state: progress.on_state(cell.digest, state),
             on_embed=progress.on_embed,
         )

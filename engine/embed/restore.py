@@ -224,6 +224,11 @@ def _spec_of(made: Provenance, weights: Path | None, recipe: Recipe) -> ModelSpe
     return spec
 
 
+def recipe_of(bank: Bank, feature: str) -> Recipe:
+    """Return the preprocessing of a feature, by its full name. Raises BankError: the provenance is lost."""
+    return Provenance.of(bank, feature).recipe
+
+
 # --- images -------------------------------------------------------------------------------------------
 
 

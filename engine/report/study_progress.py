@@ -54,6 +54,14 @@ class StudyProgress:
             self.status = ""
         self._show(key, state)
 
+    def on_work(self, what: str) -> None:
+        """Take what is done besides cells."""
+        self.status = what
+        if self.draw:
+            self.draw(self)
+        else:
+            console.say(what)
+
     def on_embed(self, progress: "PassProgress") -> None:
         """Take the progress of a decode pass."""
         self.status = console.progress_line(progress)

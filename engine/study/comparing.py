@@ -15,7 +15,7 @@ from stores.backends.location import Place
 from stores.bank.reader import Bank
 from stores.bank.record_index import RecordEntry, text_of
 from stores.bank.records import RunRecord
-from stores.errors import EmbankError, MachineFault, Refused
+from stores.errors import EmbankError, Refused
 from stores.json_types import Json, JsonObject
 
 KIND = "compare"
@@ -47,25 +47,6 @@ def compare_cell(ledger: Ledger | None, cell: Cell, cells: Sequence[Cell], threa
     settings: JsonObject = {"evaluation": cell.evaluation, "mode": cell.mode, "seed": cell.seed}
     own = _record(ledger.bank, entries, options, settings, {"records": {**ledger.basis(cells)}})
     return of_cell(own, cell)
-
-
-def compared(
-    ledger: Ledger | None, cell: Cell, cells: Sequence[Cell], threads: int | None
-) -> RunRecord | EmbankError:
-    """Compare as `compare_cell` does, and return what is wrong instead of raising it.
-
-    Args:
-        ledger: None where there is no bank, and so no result.
-
-    Raises:
-        MachineFault: the storage failed.
-    """
-    try:
-        return compare_cell(ledger, cell, cells, threads)
-    except MachineFault:
-        raise
-    except EmbankError as error:
-        return error
 
 
 def comparison_records(bank: Place | str, entries: Sequence[RecordEntry]) -> list[RecordEntry]:

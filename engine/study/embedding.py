@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.executors import SERIAL, Executor
+from engine.study.attempts import attempt
 from engine.study.evaluating import Machine
 from engine.study.image_sets import ImageSet
 from engine.study.study import Model
-from stores.errors import EmbankError, MachineFault, Refused
+from stores.errors import EmbankError
 from stores.json_types import Json
 from stores.manifest.manifest import Manifest
 
@@ -56,12 +57,11 @@ class Embedding:
         errors: dict[str, EmbankError] = {}
         specs: dict[Model, ModelSpec] = {}
         for model in models:
-            try:
-                specs[model] = self.spec(model, images)
-            except MachineFault:
-                raise
-            except EmbankError as error:
-                errors[model.name] = error
+            spec = attempt(self.spec, model, images)
+            if isinstance(spec, EmbankError):
+                errors[model.name] = spec
+            else:
+                specs[model] = spec
         if specs:
             errors |= self._together(manifest, specs, bank)
         return errors
@@ -80,18 +80,17 @@ class Embedding:
     def _together(
         self, manifest: Manifest, specs: "Mapping[Model, ModelSpec]", bank: Path
     ) -> dict[str, EmbankError]:
-        """Embed all models at once; where that is refused, one by one, so that one spoils no other."""
-        try:
-            self._run(manifest, specs, bank)
-        except Refused as error:
-            if len(specs) == 1:
-                return {model.name: error for model in specs}
-            return {
-                name: own
-                for model, spec in specs.items()
-                for name, own in self._together(manifest, {model: spec}, bank).items()
-            }
-        return {}
+        """Embed all models at once; where that fails, one by one, so that one spoils no other."""
+        error = attempt(self._run, manifest, specs, bank)
+        if error is None:
+            return {}
+        if len(specs) == 1:
+            return {model.name: error for model in specs}
+        return {
+            name: own
+            for model, spec in specs.items()
+            for name, own in self._together(manifest, {model: spec}, bank).items()
+        }
 
     def _run(self, manifest: Manifest, specs: "Mapping[Model, ModelSpec]", bank: Path) -> None:
         from engine.embed.run import embed

@@ -5,13 +5,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from engine import faults
-from engine.errors import OutOfMemory
+from engine.study.attempts import attempt
 from engine.study.ledger import of_cell
 from engine.study.options import options_of
 from engine.study.study import Cell
 from stores.bank.records import RunRecord, together
-from stores.errors import EmbankError, MachineFault, Refused
+from stores.errors import EmbankError, Refused
 from stores.limits import MAX_THREADS, check_whole
 
 
@@ -72,33 +71,8 @@ def evaluate(bank: Path, cell: Cell, machine: Machine) -> RunRecord:
 
 
 def evaluated(bank: Path, cell: Cell, machine: Machine) -> RunRecord | EmbankError:
-    """Evaluate a cell as `evaluate` does, and return what is wrong with this cell instead of raising it.
-
-    Raises:
-        MachineFault: of the machine, which other cells would meet as well; too little memory is no such.
-    """
-    try:
-        return evaluate(bank, cell, machine)
-    except OutOfMemory as error:
-        return error
-    except MachineFault:
-        raise
-    except EmbankError as error:
-        return error
-    except OSError:
-        raise
-    except Exception as error:
-        return _translated(error)
-
-
-def _translated(error: Exception) -> EmbankError:
-    """Return the error of a cell for what no evaluation should raise. Raises a fault of the device."""
-    from engine.report.process import unexpected
-
-    fault = faults.translate(error)
-    if fault is not None and not isinstance(fault, OutOfMemory):
-        raise fault from error
-    return fault or unexpected(error)
+    """Evaluate a cell as `evaluate` does; return the errors of this cell alone (`engine.study.attempts`)."""
+    return attempt(evaluate, bank, cell, machine)
 
 
 def _options(cell: Cell) -> Any:

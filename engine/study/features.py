@@ -8,13 +8,14 @@ from pathlib import Path
 
 from engine import datasets
 from engine.study import folder
+from engine.study.attempts import attempt
 from engine.study.embedding import Embedding
 from engine.study.folder import Note
 from engine.study.image_sets import ImageSet
 from engine.study.ledger import Ledger
 from engine.study.study import Model, Study
 from stores.bank.reader import Bank
-from stores.errors import BankError, EmbankError, MachineFault
+from stores.errors import BankError, EmbankError
 from stores.manifest.manifest import Manifest
 
 
@@ -61,12 +62,9 @@ class Supply:
         digest = self._digest(images)
         if not lacking and self.note.embedded.get(images.name) == digest:
             return {}
-        try:
-            errors = self._relabel(images, models) if images.relabels else self._embed(images, models)
-        except MachineFault:
-            raise
-        except EmbankError as error:
-            return {model.name: error for model in models}
+        errors = attempt(self._relabel if images.relabels else self._embed, images, models)
+        if isinstance(errors, EmbankError):
+            return {model.name: errors for model in models}
         if not errors:
             self.note = replace(self.note, embedded={**self.note.embedded, images.name: digest})
             self.note.write(self.directory)

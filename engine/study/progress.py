@@ -24,12 +24,12 @@ class Hooks:
     """Functions that a run calls as it goes; each does nothing by default.
 
     Attributes:
-        say: takes sentences about the run.
+        on_work: called with what the run does besides cells, e.g. `embedding digits`.
         on_state: called with a cell and its new state.
         on_embed: called during decode passes.
     """
 
-    say: Callable[[str], None] = lambda _: None
+    on_work: Callable[[str], None] = lambda _: None
     on_state: Callable[[Cell, State], None] = lambda _, __: None
     on_embed: "Callable[[PassProgress], None] | None" = None
 

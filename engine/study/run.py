@@ -11,22 +11,23 @@ from pathlib import Path
 
 from engine.executors import SERIAL, Executor
 from engine.study import failures, folder
+from engine.study.attempts import attempt
 from engine.study.cells import COMPARE, cells_of, compared_cells
-from engine.study.comparing import compared
+from engine.study.comparing import compare_cell
 from engine.study.embedding import Embedding
 from engine.study.evaluating import Machine, evaluated
 from engine.study.failures import Failure
 from engine.study.feasible import Why, impossible
 from engine.study.features import Supply
 from engine.study.folder import Note
-from engine.study.image_sets import ImageSet, bank_of, image_set_of
+from engine.study.image_sets import ImageSet, bank_of, image_set_of, refuse_own_files
 from engine.study.kinds import KINDS_BY_NAME
 from engine.study.ledger import Ledger
 from engine.study.locking import only_run
 from engine.study.progress import Hooks, note_nothing, note_running
 from engine.study.study import Cell, Study
 from stores.bank.records import RunRecord
-from stores.errors import BankError, EmbankError, MachineFault
+from stores.errors import BankError, EmbankError
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def run_study(
         Refused: a folder that is not this study's, or in which another run is at work; nothing was changed.
         MachineFault: a full disk, a lost device; finished cells are kept.
     """
+    refuse_own_files(study, directory)
     folder.check(directory, study)
     folder.make(directory)
     with only_run(directory):
@@ -110,7 +112,7 @@ class _Run:
         self.study, self.directory = study, directory
         self.machine, self.executor, self.hooks = machine, executor, hooks
         embedding = Embedding(study.embed, machine, executor, hooks.on_embed)
-        self.supply = Supply(study, directory, embedding, note, lambda what: self._now([], what))
+        self.supply = Supply(study, directory, embedding, note, self._work)
         self.cells = cells_of(study)
         self.places = list(_places(study, directory, self.cells))
         self.made = 0
@@ -123,6 +125,7 @@ class _Run:
         for place in self.places:
             if cells := self._pending(place):
                 self._make(place, cells)
+        failures.forget_others(self.directory, self.failed)
         return StudyOutcome(
             self.directory,
             len(self.cells),
@@ -144,11 +147,8 @@ class _Run:
 
     def _make(self, place: _Place, cells: Sequence[Cell]) -> None:
         """Make the cells of a bank: its manifest, its features, evaluations, and then comparisons."""
-        try:
-            self.supply.manifest(place.images)
-        except MachineFault:
-            raise
-        except EmbankError as error:
+        error = attempt(self.supply.manifest, place.images)
+        if error is not None:
             for cell in cells:
                 self._fail(cell, error)
             return
@@ -157,9 +157,8 @@ class _Run:
         self.impossible |= {digest: why for digest, why in whys.items() if digest in own}
         alone = [cell for cell in cells if cell.kind != COMPARE and cell.digest not in self.impossible]
         self._evaluate(place.bank, self._embed(place, sorted(alone, key=self._turn)))
-        still = [
-            cell for cell in self._pending(place) if cell.kind == COMPARE
-        ]  # also those out of date by now
+        # Again, because new records put comparisons out of date.
+        still = [cell for cell in self._pending(place) if cell.kind == COMPARE]
         self._compare(place, [cell for cell in still if cell.digest not in self.impossible])
 
     def _turn(self, cell: Cell) -> tuple[bool, int]:
@@ -194,8 +193,8 @@ class _Run:
         """Compare models, by the records that are there now."""
         for cell in cells:
             self._now([cell])
-            ledger = Ledger.if_there(place.bank)
-            self._end(place.bank, cell, compared(ledger, cell, self._compared(cell), self.machine.threads))
+            ledger, own = Ledger.if_there(place.bank), self._compared(cell)
+            self._end(place.bank, cell, attempt(compare_cell, ledger, cell, own, self.machine.threads))
 
     def _end(self, bank: Path, cell: Cell, outcome: RunRecord | EmbankError) -> None:
         """Keep the record of a cell, or why it has none. Raises MachineFault: it cannot be written."""
@@ -216,11 +215,16 @@ class _Run:
         failures.keep(self.directory, failure)
         self.hooks.on_state(cell, "failed")
 
-    def _now(self, cells: Sequence[Cell], what: str = "") -> None:
-        """Say what is being done, to this process and to others."""
-        note_running(self.directory, cells, what)
+    def _now(self, cells: Sequence[Cell]) -> None:
+        """Say which cells are being made, to this process and to others."""
+        note_running(self.directory, cells)
         for cell in cells:
             self.hooks.on_state(cell, "running")
+
+    def _work(self, what: str) -> None:
+        """Say that something is done that is no cell."""
+        note_running(self.directory, [], what)
+        self.hooks.on_work(what)
 
 
 def _places(study: Study, directory: Path, cells: Sequence[Cell]) -> Iterator[_Place]:

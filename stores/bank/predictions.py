@@ -89,7 +89,7 @@ def read_predictions_of(bank: Place | str, entry: RecordEntry, table: str | None
     """
     import io
 
-    import pyarrow.parquet as pq
+    from pyarrow.parquet import ParquetFile
 
     root = place(bank)
     promised = _choose(entry, table)
@@ -99,7 +99,8 @@ def read_predictions_of(bank: Place | str, entry: RecordEntry, table: str | None
             "The predictions beside a record are those that it was made with",
             f"run the same evaluation again; `embank bank repair {root}` sets the damaged record aside",
         )
-    return pq.read_table(io.BytesIO(files.read(root / promised.path)))
+    # Several times as fast as `read_table`, where tables are small: a page reads hundreds.
+    return ParquetFile(io.BytesIO(files.read(root / promised.path))).read(use_threads=promised.rows > 100_000)
 
 
 def _choose(entry: RecordEntry, table: str | None) -> PredictionTable:

@@ -74,7 +74,8 @@ class Chart:
     Attributes:
         id: unique on the page.
         title: caption.
-        svg: an `<svg>` element without script, made by `engine.report.page.svg`, which escapes its texts.
+        svg: an `<svg>` element without script, or several in a `<div>`, made by `engine.report.page.svg`,
+            which escapes its texts.
         alt: what a person who cannot see it is told: what is drawn, and what it shows.
         table: the numbers that are drawn; None where a table of the section has them.
         notes: below the chart.

@@ -207,6 +207,7 @@ def _subject(record: RunRecord) -> list[str]:
     if record.kind not in ("probe", "finetune"):
         return words
     columns = _findings(record) or [text(record.asked.get("label"))]
+    columns = [] if columns == ["label"] else columns
     return words + [word for column in columns if column for word in ("--label", column)]
 
 

@@ -1,7 +1,7 @@
 """The records of a page one by one, in an order that does not depend on when they were made."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.report.page.inputs import PageInput, Source
@@ -10,7 +10,7 @@ from engine.report.record_values import number, text
 from stores.bank.reader import Bank
 from stores.bank.record_index import RecordEntry
 from stores.bank.records import RunRecord
-from stores.bank.summary import FeatureDescription
+from stores.bank.summary import FeatureDescription, describe
 from stores.errors import BankError
 
 
@@ -101,16 +101,29 @@ def used_features(page: PageInput, *, failures: bool = False) -> Iterator[UsedFe
     Args:
         failures: with its failed rows, for which all markers are read.
     """
-    of_source: dict[str, dict[str, Evidence]] = {}
+    of_source: dict[int, dict[str, Evidence]] = {}
     for one in evidence_of(page):
         if one.entry.feature:
-            of_source.setdefault(one.source.name, {}).setdefault(one.entry.feature, one)
+            of_source.setdefault(id(one.source), {}).setdefault(one.entry.feature, one)
     for features in of_source.values():
-        for feature, one in features.items():
-            try:
-                bank = Bank.open(one.source.bank)
-                if feature not in bank.select():
-                    continue  # e.g. a model that was finetuned without having been embedded
-                yield UsedFeature(one.source, one.model, bank.describe(feature, failures=failures))
-            except BankError as error:
-                yield UsedFeature(one.source, one.model, None, error.found)
+        yield from _described(features, failures)
+
+
+def _described(features: Mapping[str, Evidence], failures: bool) -> Iterator[UsedFeature]:
+    """Describe features of one bank."""
+    source = next(iter(features.values())).source
+    try:
+        bank = Bank.open(source.bank)
+        there = set(bank.select())
+    except BankError as error:
+        yield UsedFeature(source, "", None, error.found)
+        return
+    for feature, one in features.items():
+        if feature not in there:
+            continue  # e.g. a model that was finetuned without having been embedded
+        try:
+            description = describe(bank.path, feature, one.model, failures=failures)
+        except BankError as error:
+            yield UsedFeature(source, one.model, None, error.found)
+            continue
+        yield UsedFeature(source, one.model, description)

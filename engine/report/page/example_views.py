@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.embed.provenance import Provenance
+from engine.embed.restore import recipe_of
 from engine.errors import BadImage, Refused
 from engine.report.page.evidence import Evidence
 from engine.report.page.thumbnails import BankImages, NoPicture, Pixels
@@ -36,7 +36,7 @@ def views_of(cell: Evidence, images: BankImages, row: int) -> list[tuple[str, Pi
 
     feature = cell.entry.feature
     try:
-        recipe = Provenance.of(Bank.open(cell.source.bank), feature).recipe
+        recipe = recipe_of(Bank.open(cell.source.bank), feature)
         transform = find_transform(str(cell.record.asked.get("transform")))
     except (BankError, Refused):
         raise NoPicture("it cannot be made again") from None

@@ -42,10 +42,18 @@ def _fits(member: Member) -> list[Fit]:
 
 
 def lacking(groups: Sequence[Group], path: str, remedy: str) -> tuple[str, ...]:
-    """Return a note for each group whose records have nothing at a dotted path of their metrics."""
+    """Return a note for each group whose records have nothing at a dotted path of their metrics.
+
+    Cross-validations are no lack: they have several fits for each model, which no record has one by one.
+    """
     notes = []
     for group in groups:
-        models = [m.model for m in group.members if not any(at(f.body, path) is not None for f in _fits(m))]
+        models = [
+            member.model
+            for member in group.members
+            if not member.record.asked.get("cross_validation")
+            and not any(at(fit.body, path) is not None for fit in _fits(member))
+        ]
         if models:
             names = ", ".join(models)
             notes.append(f"{group.title}: not drawn of {names}: no metrics.{path} in the record. {remedy}.")

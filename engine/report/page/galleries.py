@@ -14,7 +14,7 @@ def privacy_note(what: str) -> Paragraph:
         what: is left out, e.g. `Maps over the images`.
     """
     return Paragraph(
-        f"{what} and image ids are left out, since they may show who the patients are: "
+        f"{what} are left out, with the images' ids: patients may be recognised by them. "
         "`embank report` with --thumbnails shows them.",
         tone="note",
     )

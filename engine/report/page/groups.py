@@ -119,7 +119,11 @@ def groups_of(page: PageInput, kind: str) -> list[Group]:
 def _settings(record: RunRecord) -> dict[str, Json]:
     """Return the settings that are not empty; empty ones say nothing, and earlier versions lack some."""
     asked = {name: value for name, value in record.asked.items() if name not in _ASIDE}
-    return {name: value for name, value in asked.items() if value not in (None, [], False, "")}
+    return {name: value for name, value in asked.items() if not _is_empty(value)}
+
+
+def _is_empty(value: Json) -> bool:
+    return value is None or value is False or value in ([], "")  # 0 is a value, e.g. a seed
 
 
 def _mode(asked: dict[str, Json]) -> str:

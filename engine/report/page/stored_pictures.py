@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.embed.provenance import Provenance
+from engine.embed.restore import recipe_of
 from engine.recipes import Recipe
 from engine.report.map_colours import Scale, blended
 from engine.report.page.evidence import Evidence
@@ -129,7 +129,7 @@ class StoredItem:
         if not feature:
             raise NoPicture("the bank has no such features")
         try:
-            return Provenance.of(Bank.open(self.cell.source.bank), feature).recipe
+            return recipe_of(Bank.open(self.cell.source.bank), feature)
         except BankError:
             raise NoPicture("the bank has no such features") from None
 

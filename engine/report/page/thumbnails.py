@@ -41,9 +41,9 @@ class BankImages:
 
     source: Source
     _files: "dict[str, ImageSource | NoPicture]" = field(default_factory=dict, repr=False)
-    _whole: dict[tuple[str, int], Pixels | NoPicture] = field(default_factory=dict, repr=False)
+    _reduced_images: dict[tuple[str, int], Pixels | NoPicture] = field(default_factory=dict, repr=False)
 
-    def whole(self, feature: str, row: int) -> Pixels:
+    def uncropped(self, feature: str, row: int) -> Pixels:
         """Return an image, uncropped and reduced: uint8 [H, W, 3], its longer side `SIDE`.
 
         Args:
@@ -54,12 +54,12 @@ class BankImages:
             NoPicture: it is missing, unreadable or has changed. MachineFault: the storage failed.
         """
         place = feature, row
-        if place not in self._whole:
+        if place not in self._reduced_images:
             try:
-                self._whole[place] = self._reduced(feature, row)
+                self._reduced_images[place] = self._reduced(feature, row)
             except NoPicture as reason:
-                self._whole[place] = reason
-        outcome = self._whole[place]
+                self._reduced_images[place] = reason
+        outcome = self._reduced_images[place]
         if isinstance(outcome, NoPicture):
             raise outcome
         return outcome
@@ -86,7 +86,7 @@ class BankImages:
             sha256: of the file that is wanted; "" takes what the bank's digests admit.
 
         Raises:
-            NoPicture: as `whole`; or the file is another one. MachineFault: the storage failed.
+            NoPicture: as `uncropped`; or the file is another one. MachineFault: the storage failed.
         """
         from engine.decode.formats.sniff import sniff
         from engine.decode.pillow import render

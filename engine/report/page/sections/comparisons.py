@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.report.compare_text import tested_on
 from engine.report.json_parts import members, objects
 from engine.report.marks import LEGEND, MARK
 from engine.report.page.blocks import Block, Chart, Column, DataTable, Details, Paragraph, Section, Value
@@ -23,7 +22,7 @@ from engine.report.record_values import number, text
 from stores.json_types import Json, JsonObject
 
 #: Share of the page for the tables of models and of pairs each.
-_TABLED = 0.06
+_TABLED = 0.04
 #: Rows of a chart, models up to which all pairs are shown, and comparisons that stand open on the page.
 _ROWS, _ALL_PAIRS, _OPEN = 40, 5, 6
 #: Filled, of models that can be told apart; open, of those that cannot.
@@ -62,7 +61,8 @@ class Compared:
         """Data set, evaluation, task, metric and mode."""
         mode = self.comparison.mode
         words = [self.comparison.task, self.metric, MODES.get(mode, mode)]
-        words += [f"seed {self.comparison.record.asked.get('seed')}"] * self.several_seeds
+        seed = self.comparison.record.asked.get("seed")
+        words += [f"seed {seed}"] * (self.several_seeds and seed is not None)
         return f"{self.comparison.dataset}: {', '.join(word for word in words if word)}"
 
     @property
@@ -73,7 +73,7 @@ class Compared:
     @property
     def pairs(self) -> list[JsonObject]:
         """The pairs to show: all, or of many models those with the best one."""
-        pairs = objects(self.body["pairs"])
+        pairs = objects(self.body["pairs"]) if self.body["pairs"] else []
         best = self.models[0].get("model")
         return pairs if len(self.models) <= _ALL_PAIRS else [pair for pair in pairs if pair.get("a") == best]
 
@@ -107,7 +107,7 @@ def _drawn(page: PageInput) -> list[Compared]:
     places = {source.name: place for place, source in enumerate(page.sources)}
     own = [one for one in comparisons_of(page) if _drawable(one.record.metrics)]
     ordered = sorted(own, key=lambda one: (places.get(one.dataset, 0), one.mode != "default"))
-    seeds = {(one.dataset, str(one.record.asked.get("seed"))) for one in own}
+    seeds = {(one.dataset, str(seed)) for one in own if (seed := one.record.asked.get("seed")) is not None}
     several = len(seeds) > len({dataset for dataset, _ in seeds})
     return [Compared(one, several) for one in ordered]
 
@@ -128,33 +128,39 @@ def _blocks(comparison: Compared, identity: str, options: PageOptions, count: in
     basis = [_basis(comparison), *(f"{note}." for note in _texts(body.get("notes")))]
     if any(model.get("below_control") for model in comparison.models):
         basis.append(f"{LEGEND}.")
-    if len(comparison.pairs) < len(objects(body["pairs"])):
+    if len(comparison.pairs) < len(_list(body["pairs"])):
         basis.append("Of many models the pairs with the best one are shown.")
     notes = [" ".join(verdict)] * bool(verdict) + [" ".join(basis)]
     alt = " ".join(verdict) or f"Values and paired differences of {len(comparison.models)} models."
-    tables = [fitting(_models_table(comparison, identity), options, _TABLED, count)]
-    pairs = _pairs_table(comparison, identity)
-    if fitting(pairs, options, _TABLED, count) is pairs:
-        tables.append(pairs)
-    else:
-        notes.append(
-            "To keep the page small it has no table of pairs; `embank compare -o FILE.csv` writes it."
-        )
+    tables = [_models_table(comparison, identity), _pairs_table(comparison, identity)]
+    if any(fitting(table, options, _TABLED, count) is not table for table in tables):
+        tables = []
+        notes.append("To keep the page small it has no tables of these; `embank compare -o` writes them.")
     if isinstance(body.get("findings"), list) and body["findings"]:
         tables.append(fitting(_findings_table(comparison, identity), options, _TABLED, count))
     chart = Chart(identity, comparison.title, panels(drawings), alt, notes=tuple(notes))
+    if not tables:
+        return (chart,)
     return chart, Details(f"{identity}-numbers", "Numbers of this comparison", tuple(tables))
 
 
 def _basis(comparison: Compared) -> str:
-    """Return what the numbers rest on."""
+    """Return what the numbers rest on, as far as the record says."""
     body = comparison.body
-    tests = dict.fromkeys(text(pair.get("test")) for pair in objects(body["pairs"]) if pair.get("test"))
-    count = number(body.get("tests"))
-    adjusted = f", adjusted by Holm's method for {count:,.0f} tests" if count > 1 else ""
-    by = f"; p by {', '.join(tests)}{adjusted}" if tests else ""
-    resamples = f"{number(body.get('resamples')):,.0f} resamples ({body.get('interval')})"
-    return f"On {tested_on(body)}. Intervals: 95 % over {body.get('unit')}, {resamples}, not adjusted{by}."
+    pairs = objects(body["pairs"]) if body["pairs"] else []
+    tests = dict.fromkeys(text(pair.get("test")) for pair in pairs if pair.get("test"))
+    images, units, resamples, count = (
+        number(body.get(name)) for name in ("images", "units", "resamples", "tests")
+    )
+    patients = body.get("unit") == "patients"
+    words = [f"On {images:,.0f} images"] if math.isfinite(images) else []
+    words += [f"{'of' if words else 'On'} {units:,.0f} patients"] if patients and math.isfinite(units) else []
+    over = f"Intervals: 95 % over {comparison.comparison.unit}"
+    over += f", {resamples:,.0f} resamples ({body.get('interval')})" if math.isfinite(resamples) else ""
+    over += ", not adjusted"
+    over += f"; p by {', '.join(tests)}" if tests else ""
+    over += f", adjusted by Holm's method for {count:,.0f} tests" if tests and count > 1 else ""
+    return f"{' '.join(words)}. {over}." if words else f"{over}."
 
 
 def _standings(comparison: Compared, identity: str) -> RowsPanel:
@@ -195,7 +201,8 @@ def _forest(comparison: Compared, identity: str) -> RowsPanel:
     pairs = comparison.pairs[:_ROWS]
     against_best = len(comparison.models) > _ALL_PAIRS
     rows = [_pair_row(comparison, pair, not against_best) for pair in pairs]
-    heading = f"{clipped(text(pairs[0].get('a')), WIDE - 90)} minus …" if against_best else "Differences"
+    best = clipped(text(comparison.models[0].get("model")), WIDE - 90)
+    heading = f"{best} minus …" if against_best else "Differences"
     return RowsPanel(
         identity,
         heading,
@@ -304,6 +311,10 @@ def _findings_table(comparison: Compared, identity: str) -> DataTable:
 
 def _scores(model: JsonObject) -> tuple[float, float, float]:
     return number(model.get("value")), number(model.get("low")), number(model.get("high"))
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
 
 
 def _texts(value: Json) -> list[str]:

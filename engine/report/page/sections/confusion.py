@@ -12,7 +12,7 @@ from engine.report.record_values import at, numbers
 
 _NEEDS = "test.confusion_matrix"
 #: Share of the page for drawings and for tables, and bytes of a panel of three classes.
-_DRAWN, _TABLED, _SIZE = 0.06, 0.04, 3100
+_DRAWN, _TABLED, _SIZE = 0.045, 0.02, 3100
 #: Classes up to which a table has all counts.
 _COUNTED = 4
 

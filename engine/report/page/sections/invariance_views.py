@@ -19,7 +19,7 @@ from engine.report.record_values import at, number, numbers, text
 #: Curves of a panel up to which bands are drawn.
 _BANDS = 4
 #: Share of the page for tables.
-_TABLED = 0.04
+_TABLED = 0.025
 #: Ticks of an axis of degrees.
 _DEGREES = tuple((float(value), f"{value}°") for value in range(0, 361, 90))
 

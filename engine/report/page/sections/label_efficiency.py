@@ -21,7 +21,7 @@ METRICS = {"accuracy": "accuracy", "auroc": "AUROC"}
 #: Factor from the largest number of images to the place of all images.
 _ALL = 2.2
 #: Share of the page for tables.
-_TABLED = 0.03
+_TABLED = 0.02
 _BANDS = "Bands: 95 % Student intervals over the draws."
 _NO_BANDS = "Intervals over the draws are in the table."
 #: Curves up to which bands are drawn.

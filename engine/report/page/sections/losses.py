@@ -8,7 +8,7 @@ from engine.report.page.blocks import Block, Chart, Column, DataTable, Paragraph
 from engine.report.page.cells import compact, count_cell
 from engine.report.page.groups import Group, Member, groups_of, partition
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.room import fitting
+from engine.report.page.room import fitting, panels_each
 from engine.report.page.svg.curves import NARROW, WIDE, Dimension, Panel, Series, draw
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.looks import Look
@@ -17,9 +17,11 @@ from stores.bank.records import RunRecord
 from stores.json_types import Json
 
 #: Share of the page for tables.
-_TABLED = 0.02
-#: Curves of a panel, and models from which panels are narrow.
+_TABLED = 0.01
+#: Curves of a panel, at most, and models from which panels are narrow.
 _CURVES, _NARROW = 30, 3
+#: Share of the page for curves, and bytes of one.
+_DRAWN, _SIZE = 0.02, 500
 
 
 @dataclass(frozen=True)
@@ -90,20 +92,21 @@ def _chart(group: Group, place: int, options: PageOptions, charts: int) -> Chart
     values = tuple(v for one in losses.values() for curve in (*one.curves, one.mean) for v in curve)
     updates = tuple(update + 1 for one in losses.values() for update in one.updates)
     narrow = len(losses) >= _NARROW
+    most = min(_CURVES, panels_each(options, _DRAWN, charts * len(losses), _SIZE))
     drawings = [
-        draw(_panel(model, one, f"plot-{identity}-{count}", (updates, values), narrow))
+        draw(_panel(model, one, f"plot-{identity}-{count}", (updates, values), narrow, most))
         for count, (model, one) in enumerate(losses.items(), 1)
     ]
     networks = "/".join(sorted({f"{len(one.curves)}" for one in losses.values()}))
     notes = [f"One scale for all panels; {networks} images and seeds a model."]
-    if any(len(one.curves) > _CURVES for one in losses.values()):
-        notes.append(f"The first {_CURVES} curves of each model are drawn; means are of all.")
+    if any(len(one.curves) > most for one in losses.values()):
+        notes.append(f"The first {most} curves of each model are drawn; means are of all.")
     return Chart(
         identity,
         f"{group.title}: mean squared error of the feature map over updates",
         panels(drawings, "small" if narrow else ""),
         f"Losses of reconstructions of {len(losses)} models. {_ends(group.members)}",
-        fitting(_table(group, losses, identity), options, _TABLED, charts),
+        fitting(_table(group, losses, identity, options.thumbnails), options, _TABLED, charts),
         tuple(notes),
     )
 
@@ -123,10 +126,11 @@ def _panel(
     identity: str,
     shared: tuple[tuple[float, ...], tuple[float, ...]],
     narrow: bool,
+    most: int,
 ) -> Panel:
     x = tuple(update + 1 for update in losses.updates)
     mean = Series("", x, losses.mean, look=Look(0))
-    curves = [Series("", x, curve, look=Look(None, dash="thin")) for curve in losses.curves[:_CURVES]]
+    curves = [Series("", x, curve, look=Look(None, dash="thin")) for curve in losses.curves[:most]]
     updates, values = shared
     return Panel(
         identity,
@@ -141,7 +145,8 @@ def _panel(
     )
 
 
-def _table(group: Group, losses: dict[str, Losses], identity: str) -> DataTable:
+def _table(group: Group, losses: dict[str, Losses], identity: str, named: bool) -> DataTable:
+    """Return the losses as a table; images have their ids where `named`, else numbers, for patients' sake."""
     columns = (
         Column("model"),
         Column("image and seed"),
@@ -150,7 +155,7 @@ def _table(group: Group, losses: dict[str, Losses], identity: str) -> DataTable:
         Column("loss at last", True),
         Column("smallest loss", True),
     )
-    rows = []
+    rows, numbered = [], dict[str, str]()
     for model, one in losses.items():
         for name, curve in zip(one.names, one.curves, strict=True):
             finite = [value for value in curve if math.isfinite(value)]
@@ -158,6 +163,9 @@ def _table(group: Group, losses: dict[str, Losses], identity: str) -> DataTable:
             shown = (*ends, min(finite, default=math.nan))
             cells = (Value(compact(v), number(v) if math.isfinite(v) else None) for v in shown)
             updates = one.updates[-1] if one.updates else math.nan
-            rows.append((Value(model), Value(name), count_cell(updates), *cells))
+            image, _, seed = name.rpartition(", ")
+            numbered.setdefault(image, image if named else f"image {len(numbered) + 1}")
+            network = f"{numbered[image]}, {seed}"
+            rows.append((Value(model), Value(network), count_cell(updates), *cells))
     caption = f"{group.title}: mean squared error of the feature map of each image and seed."
     return DataTable(f"table-{identity}", caption, columns, tuple(rows))

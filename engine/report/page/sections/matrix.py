@@ -11,10 +11,12 @@ from engine.report.page.comparisons import Comparison, comparisons_of
 from engine.report.page.inputs import Gap, PageInput, PageOptions
 from engine.report.page.numbers import UNCERTAIN, WORDS, Number, decimal, finite, number_at, value_of
 from engine.report.page.results import CLASSIFYING, Result, comparison_for, models_of, results_of
+from engine.report.page.room import fitting
 
 #: Up to so many data sets there is one table for each; with more, one for each protocol.
 _BY_DATASET = 2
-#: Metrics in the table of all metrics.
+#: Share of the page that the table of all metrics may take, and its metrics.
+_SHARE = 0.15
 _METRICS = (
     "accuracy",
     "mean_per_class_accuracy",
@@ -50,7 +52,7 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     results = [one for one in results_of(page) if one.kind in CLASSIFYING]
     if not results:
         return ()
-    blocks: list[Block] = [*_tables(page, results, comparisons_of(page)), _all_metrics(results)]
+    blocks: list[Block] = [*_tables(page, results, comparisons_of(page)), _all_metrics(results, options)]
     return (Section("results", "Results", tuple(blocks)),)
 
 
@@ -184,7 +186,7 @@ def _control(values: Sequence[float]) -> Value:
     return Value(f"{decimal(low)}–{decimal(high)}", high, reason=reason, tone="note")
 
 
-def _all_metrics(results: Sequence[Result]) -> Details:
+def _all_metrics(results: Sequence[Result], options: PageOptions) -> Details:
     names = [m for m in _METRICS if any(_metric(one, m).value is not None for one in results)]
     several = len({one.dataset for one in results}) > 1
     heads = ["data set"] * several + ["evaluation", "mode", "model"]
@@ -194,7 +196,8 @@ def _all_metrics(results: Sequence[Result]) -> Details:
         head = [one.dataset] * several + [one.protocol, _MODES.get(one.mode, one.mode), one.model]
         rows.append((*map(Value, head), *(_bare(_metric(one, m)) for m in names)))
     caption = f"All metrics of every result, {len(rows):,} in all. {_OVER}"
-    return Details("all-metrics", "All metrics", (DataTable("table-metrics", caption, columns, tuple(rows)),))
+    table = DataTable("table-metrics", caption, columns, tuple(rows))
+    return Details("all-metrics", "All metrics", (fitting(table, options, _SHARE, 1),))
 
 
 def _metric(one: Result, metric: str) -> Number:

@@ -36,12 +36,12 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     blocks: list[Block] = []
     if audits:
         blocks.append(DataTable("table-audit", _CAPTION, _COLUMNS, tuple(map(_row, audits))))
-    shelves = _shelves(page, audits, searches)
-    if shelves and options.thumbnails:
-        budget = budget_of("neighbours", page, options)
-        blocks += cut_galleries("gallery-neighbours", shelves, budget, "pairs and queries", joined=True)
-    elif shelves:
-        blocks.append(privacy_note("Images of near-duplicates and neighbours"))
+    if any(promise["rows"] for cell in (*audits, *searches) for promise in cell.record.predictions.values()):
+        if options.thumbnails:
+            shelves, budget = _shelves(page, audits, searches), budget_of("neighbours", page, options)
+            blocks += cut_galleries("gallery-neighbours", shelves, budget, "pairs and hits", joined=True)
+        else:
+            blocks.append(privacy_note("Images of near-duplicates and neighbours"))
     return (Section("neighbours", "Near-duplicates and neighbours", tuple(blocks)),) if blocks else ()
 
 
@@ -114,7 +114,7 @@ def _pair(
         row, image_id = int(pair[f"row{ending}"]), str(pair[f"image_id{ending}"])
         split = f", {splits[row]}" if row < len(splits) and splits[row] else ""
         title = f"pair {place}, cosine {pair['similarity']:.4f}: {image_id}{split}"
-        make = partial(images.whole, cell.entry.feature, row)
+        make = partial(images.uncropped, cell.entry.feature, row)
         pictures.append(picture_of(title, make, f"Image {image_id} of pair {place}"))
     return tuple(pictures)
 
@@ -122,5 +122,5 @@ def _pair(
 def _hit(images: BankImages, cell: Evidence, hit: dict[str, Any]) -> tuple[Picture, ...]:
     row, image_id = int(hit["row"]), str(hit["image_id"])
     words = [f"{name} {hit[name]:.4g}" for name in ("rank", "distance") if name in hit]
-    make = partial(images.whole, cell.entry.feature, row)
+    make = partial(images.uncropped, cell.entry.feature, row)
     return (picture_of(f"{', '.join(words)}: {image_id}", make, f"Image {image_id}"),)

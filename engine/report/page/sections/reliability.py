@@ -18,7 +18,7 @@ from engine.report.record_values import at, number, numbers
 
 _NEEDS = "calibration.bins"
 #: Share of the page for drawings and for tables, and bytes of a panel.
-_DRAWN, _TABLED, _SIZE = 0.06, 0.03, 3000
+_DRAWN, _TABLED, _SIZE = 0.045, 0.02, 3000
 _TICKS = ((0.0, "0"), (0.5, "0.5"), (1.0, "1"))
 _SIDES = {"before": "as fitted", "after": "after scaling"}
 

@@ -22,7 +22,7 @@ SCORES = {
     "log-loss": "log loss",
 }
 #: Share of the page for drawings and for tables, and bytes of a panel.
-_DRAWN, _TABLED, _SIZE = 0.06, 0.03, 2600
+_DRAWN, _TABLED, _SIZE = 0.045, 0.02, 2600
 _NEEDS = "sweep.val_score"
 
 

@@ -24,7 +24,7 @@ METRICS = {"auroc": "AUROC", "accuracy": "accuracy"}
 #: Strata and models of a panel, and charts that stand open on the page.
 _STRATA, _MODELS, _OPEN = 24, 8, 4
 #: Share of the page for tables.
-_TABLED = 0.05
+_TABLED = 0.03
 
 
 @dataclass(frozen=True)

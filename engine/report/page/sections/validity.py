@@ -8,6 +8,7 @@ from engine.report.json_parts import objects
 from engine.report.page.blocks import Block, Column, DataTable, Details, Paragraph, Section, Tone, Value
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.results import Result, results_of
+from engine.report.page.room import fitting
 
 #: Severity -> tone, the gravest first.
 _TONES: dict[str, Tone] = {"error": "error", "warning": "warning", "note": "note"}
@@ -15,6 +16,8 @@ _PLURALS = {"error": "problem", "warning": "caution", "note": "note"}
 _MEANING = (
     "A problem means that the number is no evidence; a caution, that it may mislead; a note is good to know."
 )
+#: Share of the page that the list of all issues may take.
+_SHARE = 0.08
 #: Places that a box names.
 _NAMED = 4
 
@@ -70,9 +73,10 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     blocks += _boxes(results, issues)
     if issues:
         table = _codes(results, issues)
+        every = fitting(_table(issues), options, _SHARE, 1)
         kinds = f"{len(table.rows)} kinds of issue: where they are, what should hold, what to do"
         blocks.append(Details("issues", kinds, (table,)))
-        blocks.append(Details("every-issue", f"All {len(issues):,} issues, by result", (_table(issues),)))
+        blocks.append(Details("every-issue", f"All {len(issues):,} issues, by result", (every,)))
     return (Section("validity", "Is it valid?", tuple(blocks)),)
 
 

@@ -12,8 +12,8 @@ from engine.report.page.sections.lead import below_control, lead, listed
 
 #: Fewer patients or images than this are said to be few.
 _FEW = 200
-#: Comparisons that are put into sentences; more are in the section of comparisons.
-_SENTENCES = 5
+#: Comparisons that are put into sentences, and how many if there are more: all have a section of their own.
+_SENTENCES, _OF_MANY = 5, 3
 #: Models that a sentence names; more are counted.
 _NAMED = 4
 
@@ -25,9 +25,10 @@ def verdict(page: PageInput, options: PageOptions) -> tuple[Paragraph, ...]:
     if not comparisons:
         return (Paragraph(_nothing(page, results)), *_gaps(page))
     leading = [one for one in comparisons if one.mode == "default"] or comparisons
-    more = [Paragraph(_sentence(one, page)) for one in leading[:_SENTENCES]]
-    if len(leading) > _SENTENCES:
-        more.append(Paragraph(f"{len(leading) - _SENTENCES} further comparisons follow below."))
+    shown = len(leading) if len(leading) <= _SENTENCES else _OF_MANY
+    more = [Paragraph(_sentence(one, page)) for one in leading[:shown]]
+    if shown < len(leading):
+        more.append(Paragraph(f"{len(leading) - shown} further comparisons follow below."))
     return (Paragraph(lead(leading)), *more, *_doubts(leading, results), *_gaps(page))
 
 
@@ -192,5 +193,9 @@ def _gaps(page: PageInput) -> list[Paragraph]:
     if not open_cells:
         return []
     return [
-        Paragraph(f"{open_cells:,} results are missing or failed: the verdict covers the others.", "warning")
+        Paragraph(
+            f"{open_cells:,} result{'s are' if open_cells > 1 else ' is'} missing or failed: the verdict "
+            "covers the others.",
+            "warning",
+        )
     ]

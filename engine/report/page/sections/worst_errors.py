@@ -118,5 +118,5 @@ def _shelves(page: PageInput, judged: Sequence[_Judged]) -> list[tuple[str, list
 def _pictures(images: BankImages, cell: Evidence, mistake: Mistake) -> tuple[Picture, ...]:
     title = f"{_confused(mistake)}, {mistake.probability:.3f}; {mistake.image_id}"
     alt = f"Image {mistake.image_id}: {mistake.truth}, predicted {mistake.predicted}"
-    make = partial(images.whole, cell.entry.feature, mistake.row)
+    make = partial(images.uncropped, cell.entry.feature, mistake.row)
     return (picture_of(title, make, alt),)

@@ -100,6 +100,6 @@ def panels(drawings: "list[Markup]", class_: str = "") -> Markup:
     Args:
         class_: `small` for narrow ones.
     """
-    if len(drawings) == 1:
-        return drawings[0]
+    if len(drawings) == 1 and not class_:
+        return drawings[0]  # it may be as wide as the page; a narrow one would be enlarged
     return Markup(f'<div class="{f"plots {class_}".strip()}">{"".join(drawings)}</div>')

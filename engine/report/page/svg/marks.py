@@ -6,9 +6,12 @@ from typing import TypeAlias
 
 from engine.report.page.svg.element import Markup, element, number
 from engine.report.page.svg.looks import Look
+from engine.report.page.svg.thin import thinned
 
 #: Places (x, y) in units; one that is NaN is left out, and leaves a gap in a line.
 Places: TypeAlias = Sequence[tuple[float, float]]
+#: Corners from which lines are thinned.
+_LONG = 30
 
 
 def runs(places: Iterable[tuple[float, ...]]) -> list[list[tuple[float, ...]]]:
@@ -27,8 +30,11 @@ def _path(places: Iterable[tuple[float, ...]]) -> str:
 
 
 def line(places: Places, look: Look, class_: str = "") -> Markup:
-    """Return a line through places; a single one between gaps becomes a dot."""
-    parts = runs(places)
+    """Return a line through places; a single one between gaps becomes a dot.
+
+    Of long lines, corners are left out that could not be seen.
+    """
+    parts = [thinned(part) if len(part) > _LONG else part for part in runs(places)]
     path = "".join(_path(part) + ("h0" if len(part) == 1 else "") for part in parts)
     classes = " ".join(word for word in ("line", look.colour, look.dash, class_) if word)
     return element("path", d=path, class_=classes) if path else Markup("")

@@ -80,7 +80,7 @@ class RowsPanel:
 
 def draw_rows(panel: RowsPanel) -> Markup:
     """Return the drawing of a chart of rows."""
-    top = 17.0 * bool(panel.heading) + 15.0 * bool(panel.note) + 3
+    top = 17.0 * bool(panel.heading) + 15.0 * bool(panel.note) + 5
     begins = _begins(panel.rows)
     heights = [
         _NAME * (1 + begin) + _POINT * max(len(row.dots), 1) + _SPACE

@@ -101,9 +101,9 @@ def _around(value: float) -> tuple[float, float]:
 def _log_scale(numbers: list[float], start: float, end: float, nice: bool, most: int) -> Scale:
     low, high = (min(numbers), max(numbers)) if numbers else (1.0, 10.0)
     if not low < high:
-        low, high = max(low / 2, 5e-324), min(high * 2, 1.7e308)
+        low, high = max(low / 2, 5e-324), max(min(high * 2, 1.79e308), high)
     if nice:
         margin = 0.03 * (math.log(high) - math.log(low))
-        low = math.exp(max(math.log(low) - margin, -744.0))
-        high = math.exp(min(math.log(high) + margin, 709.7))
+        low = min(math.exp(max(math.log(low) - margin, -744.0)), low)
+        high = max(math.exp(min(math.log(high) + margin, 709.7)), high)
     return Scale(low, high, start, end, True, most)

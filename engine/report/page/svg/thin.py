@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def thinned(places: Sequence[tuple[float, float]], tolerance: float = 0.3) -> list[tuple[float, float]]:
+def thinned(places: Sequence[tuple[float, ...]], tolerance: float = 0.3) -> list[tuple[float, ...]]:
     """Return the corners of a line from which no left-out corner is farther than a tolerance.
 
     Ramer, Computer Graphics and Image Processing 1 (1972) 244; Douglas and Peucker, Cartographica 10 (1973)

@@ -23,7 +23,7 @@ def linear_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
 
 
 def nice_bounds(low: float, high: float, most: int = 6) -> tuple[float, float]:
-    """Return a range outwards to the next ticks. Arguments as for `linear_ticks`, low < high."""
+    """Return a range outwards to ticks, which are its ends. Arguments as for `linear_ticks`, low < high."""
     for lead, power in _steps_from(*_step(low, high, most)):
         indices = _indices(low, high, lead, power)
         first, last = indices[0], indices[-1]
@@ -34,7 +34,8 @@ def nice_bounds(low: float, high: float, most: int = 6) -> tuple[float, float]:
         bounds = _multiple(first, lead, power), _multiple(last, lead, power)
         if not all(map(math.isfinite, bounds)):
             break
-        if last - first < max(most, 3):
+        ticks = linear_ticks(*bounds, most)
+        if (ticks[0], ticks[-1]) == bounds:
             return bounds
     return low, high
 
@@ -98,7 +99,8 @@ def log_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
 
 
 def _within(values: Sequence[float], low: float, high: float) -> tuple[float, ...]:
-    return tuple(value for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9))
+    inside = (value for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9))
+    return tuple(value for value in inside if math.isfinite(value))
 
 
 def tick_labels(ticks: Sequence[float]) -> tuple[str, ...]:

@@ -147,7 +147,9 @@
     const links = new Map(all(".contents a").map((a) => [a.hash.slice(1), a]));
     const seen = new IntersectionObserver((entries) => entries.filter((e) => e.isIntersecting).forEach((e) => {
       links.forEach((a) => a.removeAttribute("aria-current"));
-      links.get(e.target.id)?.setAttribute("aria-current", "true");
+      const link = links.get(e.target.id), list = link?.closest("ol");
+      link?.setAttribute("aria-current", "true");
+      if (list && list.scrollWidth > list.clientWidth) list.scrollLeft = link.offsetLeft - list.clientWidth / 3;
     }), { rootMargin: "-10% 0px -75% 0px" });
     all("section.part").forEach((section) => seen.observe(section));
     // Everything is printed, also what is folded away on the screen.

@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 from engine.report.page.blocks import Gallery, Paragraph, Picture
 from engine.report.page.budget import budget_of, evenly, size_of
 from engine.report.page.galleries import cut_galleries
-from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.inputs import PageInput, PageOptions, Source
 from engine.report.page.render import render_page
+from stores.backends.location import place
+from stores.bank.record_index import RecordEntry
+from stores.bank.records import RunRecord
 
 
 def _picture(size: int) -> Picture:
@@ -70,3 +73,10 @@ def test_the_size_of_pictures_is_at_least_what_they_take_on_the_page() -> None:
 def test_kinds_share_the_bytes_alike() -> None:
     page = PageInput("p", ())
     assert budget_of("errors", page, PageOptions(max_bytes=1_000_000)) == 500_000
+    record = RunRecord.now("saliency", asked={}, used={}, metrics={}, seconds={})
+    entries = tuple(RecordEntry(f"{number}", "", record) for number in range(150))
+    page = PageInput("p", (Source("s", place("bank"), entries),))
+    two_kinds = [budget_of(kind, page, PageOptions(max_bytes=1_000_000)) for kind in ("errors", "saliency")]
+    # 150 records leave 0.95 - 0.6 MB: a half for each of the two kinds, all of it for the only one.
+    assert two_kinds == [175_000, 350_000]
+    assert budget_of("saliency", page, PageOptions(max_bytes=100_000)) == 5_000

@@ -264,4 +264,7 @@ def test_certificates_failures_and_cells(study: Path) -> None:
     assert not {entry.id for entry in page.sources[0].entries} & {
         v.text for row in without[0].rows for v in row
     }
-    assert str(study) not in report_html(page, SHOWN).decode()
+    bank = study / "bank"
+    commands = {page.sources[0].entries[0].id: f"embank finetune {bank}/manifest.parquet --bank '{bank}'"}
+    data = report_html(replace(page, commands=commands), SHOWN).decode()
+    assert str(study) not in data and "embank finetune bank/manifest.parquet --bank bank" in data

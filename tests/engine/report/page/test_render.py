@@ -151,6 +151,7 @@ def test_the_policy_admits_the_own_style_and_script_and_nothing_else(word: str) 
     }
     kinds = [a.get("type") for tag, a in reader.elements if tag == "script"]
     assert kinds == [None, "application/json"] and json.loads(data)["tables"]
+    assert not set(data) & set("<>&"), "nothing that could end the element, or begin a comment"
     assert not re.search(r"https?://|@import|url\(", style + script)
 
 

@@ -157,4 +157,4 @@ def test_without_a_comparison_nothing_is_claimed() -> None:
 def test_missing_cells_limit_the_verdict() -> None:
     gap = Gap("xrays", "vgg", "probe", "default", 0, "failed", "no disk")
     last = sentences(replace(two(True), gaps=(gap,)))[-1]
-    assert last == "1 results are missing or failed: the verdict covers the others."
+    assert last == "1 result is missing or failed: the verdict covers the others."

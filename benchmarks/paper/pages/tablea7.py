@@ -1,0 +1,12 @@
+"""Table A7 of the paper."""
+
+from benchmarks.paper.results_table import results_table
+from benchmarks.paper.values import Values
+from engine.report.page.blocks import DataTable
+
+TITLE = "attentive diffusion of occlusion maps"
+
+
+def table(values: Values) -> DataTable:
+    """Return the table."""
+    return results_table("Table A7", values)
