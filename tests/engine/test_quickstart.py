@@ -44,7 +44,9 @@ def test_it_shows_what_pretraining_is_worth(made: Path) -> None:
     # ImageNet features must tell fundus, histology and phase contrast apart, better than an untrained net.
     assert pretrained["accuracy"] - pretrained["ci95"] > 0.9 > untrained["accuracy"] > 1 / 3
     run = of_tiles()
-    assert any(f"{PRETRAINED}" in sentence and "better" in sentence for sentence in run.verdict(made))
+    # Four pictures were cut into the tiles: what the models differ by is no evidence, and the page says so.
+    (sentence,) = [one for one in run.verdict(made) if "3-way 5-shot (accuracy)" in one]
+    assert f"{PRETRAINED} and {UNTRAINED} cannot be told apart" in sentence and "over 4 patients" in sentence
     page = run.report(made)
     assert page == made / "report.html" and PRETRAINED in page.read_text("utf-8")
 

@@ -36,6 +36,12 @@ class Options:
                 f"Those with paired numbers are {', '.join(METRICS)}",
                 "choose one of these",
             )
+        if self.evaluation != "probe" and self.label != "label":
+            raise Refused(
+                f"label {self.label!r} with {self.evaluation}",
+                "Only probes learn another column than label",
+                "leave --evaluation out, or make it the bank's label with `embank bank relabel`",
+            )
         if self.mode not in ("default", "as-published"):
             raise Refused(f"mode {self.mode!r}", "It is default or as-published", "choose one of these")
         if not (math.isfinite(self.margin) and 0 <= self.margin <= 1):

@@ -189,6 +189,8 @@ def test_what_cannot_be_probed_says_how_it_could_be(bank: Path) -> None:
     with pytest.raises(Refused, match="nothing") as refused:
         choose_model(bank, "nothing", **QUICK)
     assert f"`embank probe {bank} --model all --label nothing`" in refused.value.remedy
+    with pytest.raises(Refused, match="Only probes learn another column"):
+        choose_model(bank, "edema", evaluation="knn", **QUICK)
     for refusing in ({"evaluation": "embed"}, {"margin": 2.0}, {"mode": "paper"}, {"metric": "speed"}):
         with pytest.raises(Refused):
             choose_model(bank, **{**QUICK, **refusing})
