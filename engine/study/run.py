@@ -181,8 +181,9 @@ class _Run:
         """Evaluate cells in order, or spread over workers; each record is kept as soon as it is there."""
         waiting = list(cells)
         abreast = max(1, self.executor.workers)
-        where = bank.absolute() if self.executor.workers else bank
-        tasks = [(where, cell, self.machine) for cell in cells]
+        elsewhere = self.executor.workers > 0
+        where, more = (bank.absolute(), ()) if elsewhere else (bank, (self.hooks.on_detail,))
+        tasks = [(where, cell, self.machine, *more) for cell in cells]
         self._now(waiting[:abreast])
         for position, outcome in self.executor.run(evaluated, tasks):
             waiting.remove(cells[position])
