@@ -28,10 +28,10 @@ TIMEOUT_S = 1800.0
 #: Networks of a few milliseconds at `SIDE` pixels.
 NETWORKS = ("squeezenet1_1", "resnet18", "shufflenet_v2_x0_5", "mnasnet0_5", "mobilenet_v3_small", "resnet34")
 SIDE, IMAGES = 32, 24
-#: Members of records that depend on the moment, or on names made of it.
+#: Members of records that depend on the moment, on names made of it, or on what earlier runs had computed.
 VOLATILE = frozenset(
     {"created", "seconds", "record", "records", "compared", "estimated", "stages", "trained_seconds"}
-    | {"places_per_s", "img_per_s", "rate", "duration"}
+    | {"places_per_s", "img_per_s", "views_kept", "views_made"}
 )
 EVALUATIONS = """
   fewshot: {n_way: 2, n_shot: 2, n_query: 2, episodes: 20}

@@ -131,6 +131,7 @@ def _run(study: "Study", directory: Path, file: Path, machine: Machine) -> "Stud
         hooks = Hooks(
             on_work=progress.on_work,
             on_state=lambda cell, state: progress.on_state(cell.digest, state),
+            on_detail=progress.on_detail,
             on_embed=progress.on_embed,
         )
         return run_study(study, directory, file=file, machine=where, executor=executor, hooks=hooks)

@@ -25,7 +25,7 @@ def print_plan(document: JsonObject) -> None:
     console.print_table(
         ["evaluation", "cells", "done", "to do", "lacking", "failed", "n/a", "time"],
         [_evaluation(name, own) for name, own in _by(cells, "evaluation").items()],
-        "To evaluate (cells; lacking: data or weights are not here; n/a: the data set cannot have it)",
+        "To evaluate (lacking: data or weights to fetch; n/a: the set cannot have it)",
     )
     _print_reasons("Cannot be made", [cell for cell in cells if cell["state"] == "impossible"])
     _print_reasons("Failed last time", [c for c in cells if c["state"] == "failed" and not c["lacks"]])

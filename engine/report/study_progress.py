@@ -29,7 +29,7 @@ class StudyProgress:
         passes: shows decode passes where there is no grid.
         made: cells that have ended; past: seconds that they were expected to take.
         status: of a running decode pass.
-        started: `time.monotonic()`.
+        started, said: `time.monotonic()`, now and when the last line of a cell was printed.
     """
 
     cells: dict[str, GridCell]
@@ -41,6 +41,7 @@ class StudyProgress:
     past: float = 0.0
     status: str = ""
     started: float = field(default_factory=time.monotonic)
+    said: float = field(default_factory=time.monotonic)
     _begun: dict[str, float] = field(default_factory=dict)
 
     def on_state(self, key: str, state: str) -> None:
@@ -61,6 +62,15 @@ class StudyProgress:
             self.draw(self)
         else:
             console.say(what)
+
+    def on_detail(self, line: str) -> None:
+        """Take a line on how far the running cell is."""
+        self.status = line
+        if self.draw:
+            self.draw(self)
+        elif time.monotonic() - self.said >= console.LINE_EVERY_S:
+            self.said = time.monotonic()
+            console.say(line)
 
     def on_embed(self, progress: "PassProgress") -> None:
         """Take the progress of a decode pass."""

@@ -50,17 +50,26 @@ class Machine:
         return evaluation_device(self.device)
 
 
-def evaluate(bank: Path, cell: Cell, machine: Machine) -> RunRecord:
+#: Takes a line on how far an evaluation is.
+Tell = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def evaluate(bank: Path, cell: Cell, machine: Machine, tell: Tell = _silent) -> RunRecord:
     """Evaluate a cell and return its record, which is not written.
 
     Args:
         bank: with the feature of the cell's model.
+        tell: takes lines on its progress.
 
     Raises:
         EmbankError: as the evaluation of the cell's kind, or because the record could not be made.
     """
     with together(write=False) as batch:
-        _CALLS[cell.kind](bank, cell, machine)
+        _CALLS[cell.kind](bank, cell, machine, tell)
     if batch.lost:
         raise batch.lost[0]
     if len(batch.waiting) != 1:
@@ -70,9 +79,13 @@ def evaluate(bank: Path, cell: Cell, machine: Machine) -> RunRecord:
     return of_cell(batch.waiting[0][0], cell)
 
 
-def evaluated(bank: Path, cell: Cell, machine: Machine) -> RunRecord | EmbankError:
+def evaluated(bank: Path, cell: Cell, machine: Machine, tell: Tell = _silent) -> RunRecord | EmbankError:
     """Evaluate a cell as `evaluate` does; return the errors of this cell alone (`engine.study.attempts`)."""
-    return attempt(evaluate, bank, cell, machine)
+    return attempt(evaluate, bank, cell, machine, tell)
+
+
+def _counting(tell: Tell) -> Callable[[str, int, int], None]:
+    return lambda what, done, todo: tell(f"{what} {done:,}/{todo:,}")
 
 
 def _options(cell: Cell) -> Any:
@@ -86,7 +99,7 @@ def _labels(cell: Cell) -> tuple[str, ...]:
     return columns or ("label",)
 
 
-def _fewshot(bank: Path, cell: Cell, machine: Machine) -> None:
+def _fewshot(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.fewshot.bank import fewshots_from_bank
 
     options = _options(cell)
@@ -99,10 +112,11 @@ def _fewshot(bank: Path, cell: Cell, machine: Machine) -> None:
         device=machine.device,
         threads=machine.cores,
         controls=bool(cell.options.get("controls")),
+        progress=lambda _: _counting(tell),
     )
 
 
-def _knn(bank: Path, cell: Cell, machine: Machine) -> None:
+def _knn(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.neighbours.knn import KnnOptions, knn_from_bank
     from engine.evals.neighbours.options import Voting
 
@@ -116,10 +130,11 @@ def _knn(bank: Path, cell: Cell, machine: Machine) -> None:
         test_split=options.test_split,
         leave_one_out=options.leave_one_out,
         controls=bool(cell.options.get("controls")),
+        progress=_counting(tell),
     )
 
 
-def _probe(bank: Path, cell: Cell, machine: Machine) -> None:
+def _probe(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.common.compute import Compute
     from engine.evals.probe.bank import BankProbe, probes_from_bank
 
@@ -135,12 +150,14 @@ def _probe(bank: Path, cell: Cell, machine: Machine) -> None:
         folds=options.folds,
     )
     fitting = options.on(Compute(machine.evaluation_device, machine.cores))
-    probes_from_bank(bank, [cell.model], request, fitting)
+    probes_from_bank(bank, [cell.model], request, fitting, on_progress=lambda _: _counting(tell))
 
 
-def _finetune(bank: Path, cell: Cell, machine: Machine) -> None:
+def _finetune(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.embed.restore import spec_of
     from engine.evals.finetune.bank import finetune
+    from engine.evals.finetune.progress import Hooks
+    from engine.report.finetune_progress import progress_line
     from engine.runtime import Runtime
     from stores.bank.reader import Bank
 
@@ -149,36 +166,59 @@ def _finetune(bank: Path, cell: Cell, machine: Machine) -> None:
     published = cell.mode == "as-published" and machine.precision == "auto"
     precision = "fp32" if published else machine.precision
     runtime = Runtime.resolve(machine.device, precision, machine.threads, cell.seed)
-    finetune(store.manifest(), [spec], bank, _options(cell), label=_labels(cell), runtime=runtime)
+    hooks = Hooks(on_progress=lambda progress: tell(progress_line(progress)))
+    options, labels = _options(cell), _labels(cell)
+    finetune(store.manifest(), [spec], bank, options, label=labels, runtime=runtime, hooks=hooks)
 
 
-def _invariance(bank: Path, cell: Cell, machine: Machine) -> None:
+def _invariance(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.invariance.bank import invariances_from_bank
+    from engine.report.console import progress_line
 
-    invariances_from_bank(bank, cell.model, _options(cell), device=machine.device)
+    invariances_from_bank(
+        bank,
+        cell.model,
+        _options(cell),
+        device=machine.device,
+        on_progress=lambda progress: tell(progress_line(progress)),
+    )
 
 
-def _multiview(bank: Path, cell: Cell, machine: Machine) -> None:
+def _multiview(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.invariance.bank import multiview_from_bank
 
     multiview_from_bank(bank, cell.model, _options(cell), device=machine.evaluation_device)
 
 
-def _saliency(bank: Path, cell: Cell, machine: Machine) -> None:
+def _saliency(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.saliency.bank import saliency_from_bank
+    from engine.report.saliency_progress import saliency_line
 
-    options = _options(cell)
-    saliency_from_bank(bank, cell.model, options, device=machine.device, threads=machine.threads)
+    saliency_from_bank(
+        bank,
+        cell.model,
+        _options(cell),
+        device=machine.device,
+        threads=machine.threads,
+        on_progress=lambda progress: tell(saliency_line(progress)),
+    )
 
 
-def _reconstruct(bank: Path, cell: Cell, machine: Machine) -> None:
+def _reconstruct(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.reconstruction.bank import reconstruct_from_bank
+    from engine.report.reconstruct_progress import reconstruction_line
 
-    options = _options(cell)
-    reconstruct_from_bank(bank, cell.model, options, device=machine.device, threads=machine.threads)
+    reconstruct_from_bank(
+        bank,
+        cell.model,
+        _options(cell),
+        device=machine.device,
+        threads=machine.threads,
+        on_progress=lambda progress: tell(reconstruction_line(progress)),
+    )
 
 
-def _audit(bank: Path, cell: Cell, machine: Machine) -> None:
+def _audit(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.neighbours.audit import audit
 
     options = _options(cell)
@@ -192,7 +232,7 @@ def _audit(bank: Path, cell: Cell, machine: Machine) -> None:
 
 
 #: Kind -> function that evaluates a cell of it, and keeps its records.
-_CALLS: Mapping[str, Callable[[Path, Cell, Machine], None]] = {
+_CALLS: Mapping[str, Callable[[Path, Cell, Machine, Tell], None]] = {
     "fewshot": _fewshot,
     "knn": _knn,
     "probe": _probe,

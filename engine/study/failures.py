@@ -1,7 +1,7 @@
 """Failures of a study's cells: one small document each, which goes when the cell succeeds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,6 +55,14 @@ def keep(directory: Path, failure: Failure) -> None:
 def forget(directory: Path, cell: Cell) -> None:
     """Remove the failure of a cell that has a result now."""
     (directory / FOLDER / f"{cell.digest}.json").unlink(missing_ok=True)
+
+
+def forget_others(directory: Path, failed: Collection[str]) -> None:
+    """Remove the failures of all cells but these (digests), such as those that a study no longer has."""
+    folder = directory / FOLDER
+    for path in folder.glob("*.json") if folder.is_dir() else ():
+        if path.stem not in failed:
+            path.unlink(missing_ok=True)
 
 
 def failures_of(directory: Path, cells: Mapping[str, Cell]) -> dict[str, Failure]:

@@ -53,8 +53,8 @@ def image_facts(images: ImageSet, manifest: Path | None) -> ImageFacts:
     columns = columns_of(manifest) if manifest is not None else ()
     builtin = images.data.builtin
     if builtin is None:
-        return ImageFacts({}, columns, "view" in columns if columns else None)
-    views = "view" in columns if columns else builtin in _WITH_VIEWS
+        return ImageFacts({}, columns, None if manifest is None else _has_views(manifest, columns))
+    views = builtin in _WITH_VIEWS
     classes = {label: count for label, count in counts_of(images).items() if label}
     return ImageFacts(classes, columns, views)
 
@@ -88,6 +88,21 @@ def columns_of(manifest: Path) -> tuple[str, ...]:
         return tuple(parquet.read_schema(manifest).names)
     except (OSError, ValueError):
         return ()
+
+
+def _has_views(manifest: Path, columns: Sequence[str]) -> bool | None:
+    """Return whether images are of two views or more; None where that is not known without reading it all."""
+    if columns and "view" not in columns:
+        return False
+    if not columns or manifest.suffix.lower() == ".csv":
+        return None
+    from pyarrow import parquet
+
+    try:
+        values = parquet.read_table(manifest, columns=["view"])["view"].unique().to_pylist()
+    except (OSError, ValueError):
+        return None
+    return len([value for value in values if value]) > 1
 
 
 def impossible(study: Study, directory: Path, cells: Sequence[Cell]) -> dict[str, Why]:

@@ -67,12 +67,18 @@ def check(directory: Path, study: Study) -> None:
             f"The study {study.name!r} has its own",
             "name another folder with --dir",
         )
-    if note is None and not _FIRST.issuperset(path.name for path in directory.iterdir()):
+    strangers = {path.name for path in directory.iterdir() if not _is_temporary(path.name)} - _FIRST
+    if note is None and strangers:
         raise Refused(
             f"{directory} holds something else",
             "A study is made in a new or empty folder, or goes on in its own",
             "name another folder with --dir",
         )
+
+
+def _is_temporary(name: str) -> bool:
+    """Return whether a file is a document that a killed run was writing."""
+    return name.startswith((f".{COPY}.", f".{NOTE}.")) and name.endswith(".tmp")
 
 
 def prepare(directory: Path, study: Study, file: Path) -> Note:

@@ -26,11 +26,13 @@ class Hooks:
     Attributes:
         on_work: called with what the run does besides cells, e.g. `embedding digits`.
         on_state: called with a cell and its new state.
+        on_detail: called with a line on how far the running cell is, where this process evaluates it.
         on_embed: called during decode passes.
     """
 
     on_work: Callable[[str], None] = lambda _: None
     on_state: Callable[[Cell, State], None] = lambda _, __: None
+    on_detail: Callable[[str], None] = lambda _: None
     on_embed: "Callable[[PassProgress], None] | None" = None
 
 

@@ -40,7 +40,7 @@ def read_dataset(name: str, value: Value, root: Path, strata: tuple[str, ...]) -
         ("root", "manifest", paths.get("manifest")),
     ):
         if key in values and other is None:
-            raise values[key].refused(f"It goes with {needed}", f"remove it, or name a {needed}", " ")
+            raise values[key].refused(f"It goes with {needed}", f"remove it, or name a {needed}", "")
     return DataSet(
         name=name,
         builtin=builtin,
@@ -80,22 +80,22 @@ def _builtin(name: str, value: Value, values: Mapping[str, Value]) -> str | None
     given = [key for key in ("builtin", "manifest", "bank") if key in values]
     if len(given) > 1:
         raise value.refused(
-            f"{' and '.join(given)} name its images, and one of them does", "remove the others", " "
+            f"{' and '.join(given)} name its images, and one of them does", "remove the others", ""
         )
     known = datasets.available()
     if not given and name not in known:
         hint = suggestion(name, known)
         raise value.refused(
             f"It is one of {', '.join(known)}, or has a manifest, a bank or a builtin",
-            f"{hint} Or add manifest: FILE" if hint else "add manifest: FILE (`embank manifest folder`)",
-            " ",
+            f"{hint}, or add manifest: FILE" if hint else "add manifest: FILE (`embank manifest folder`)",
+            "",
         )
     if given and given != ["builtin"]:
         return None
     builtin = values["builtin"].word(known) if given else name
     if not datasets.load(builtin).facts.embedded and "folder" not in values:
         raise value.refused(
-            f"{builtin} is read from a folder", f"add folder: PATH (`embank datasets show {builtin}`)", " "
+            f"{builtin} is read from a folder", f"add folder: PATH (`embank datasets show {builtin}`)", ""
         )
     return builtin
 

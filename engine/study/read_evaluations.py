@@ -84,8 +84,8 @@ def _kind(name: str, value: Value) -> Kind:
         hint = suggestion(name, KINDS_BY_NAME)
         raise value.refused(
             f"It is called after its kind ({', '.join(KINDS_BY_NAME)}), or has one",
-            f"{hint} Or add kind: KIND" if hint else "add kind: KIND",
-            " ",
+            f"{hint}, or add kind: KIND" if hint else "add kind: KIND",
+            "",
         )
     return KINDS_BY_NAME[name]
 
@@ -135,7 +135,7 @@ def _options(kind: Kind, value: Value, values: Mapping[str, Value]) -> dict[str,
 
 def _transforms(value: Value, given: Value | None) -> list[Json]:
     if given is None:
-        raise value.refused("It names its transforms", "add transforms: [rotation, h_flip], or all", " ")
+        raise value.refused("It names its transforms", "add transforms: [rotation, h_flip], or all", "")
     if [item.node.text for item in given.items()] == ["all"]:
         return [*TRANSFORMS]
     return [*given.unique(lambda item: item.word(TRANSFORMS))]

@@ -40,7 +40,7 @@ def _model(item: Value, root: Path) -> Model:
         return Model(slug, slug, line=item.line)
     values = item.members(schema.names(schema.MODEL))
     if "model" not in values:
-        raise item.refused("It names a model", "add model: SLUG (`embank models list`)", " ")
+        raise item.refused("It names a model", "add model: SLUG (`embank models list`)", "")
     slug = _slug(values["model"])
     weights = inside(values["weights"], root) if "weights" in values else None
     if weights is not None and not lookup.find(slug).row.takes_file:

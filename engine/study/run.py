@@ -124,6 +124,7 @@ class _Run:
         for place in self.places:
             if cells := self._pending(place):
                 self._make(place, cells)
+        failures.forget_others(self.directory, self.failed)
         return StudyOutcome(
             self.directory,
             len(self.cells),
@@ -155,9 +156,8 @@ class _Run:
         self.impossible |= {digest: why for digest, why in whys.items() if digest in own}
         alone = [cell for cell in cells if cell.kind != COMPARE and cell.digest not in self.impossible]
         self._evaluate(place.bank, self._embed(place, sorted(alone, key=self._turn)))
-        still = [
-            cell for cell in self._pending(place) if cell.kind == COMPARE
-        ]  # also those out of date by now
+        # Again, because new records put comparisons out of date.
+        still = [cell for cell in self._pending(place) if cell.kind == COMPARE]
         self._compare(place, [cell for cell in still if cell.digest not in self.impossible])
 
     def _turn(self, cell: Cell) -> tuple[bool, int]:
@@ -180,8 +180,9 @@ class _Run:
         """Evaluate cells in order, or spread over workers; each record is kept as soon as it is there."""
         waiting = list(cells)
         abreast = max(1, self.executor.workers)
-        where = bank.absolute() if self.executor.workers else bank
-        tasks = [(where, cell, self.machine) for cell in cells]
+        elsewhere = self.executor.workers > 0
+        where, more = (bank.absolute(), ()) if elsewhere else (bank, (self.hooks.on_detail,))
+        tasks = [(where, cell, self.machine, *more) for cell in cells]
         self._now(waiting[:abreast])
         for position, outcome in self.executor.run(evaluated, tasks):
             waiting.remove(cells[position])

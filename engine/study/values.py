@@ -37,9 +37,10 @@ class Value:
     node: Node
     line: int
 
-    def refused(self, rule: str, remedy: str, shown: str = "") -> Refused:
-        """Return an error about this value, which names it where it is short."""
-        text = shown or (f" = {self.node.text[:60]}" if self.node.text else "")
+    def refused(self, rule: str, remedy: str, shown: str | None = None) -> Refused:
+        """Return an error about this value; `shown` stands in place of the value's own text."""
+        own = f" = {self.node.text[:60]}" if self.node.text else ""
+        text = own if shown is None else shown
         return Refused(f"{self.file}, line {self.line}: {self.path}{text}", rule, remedy)
 
     def members(self, known: Sequence[str] | None = None) -> "dict[str, Value]":
@@ -65,10 +66,10 @@ class Value:
                 raise child.refused(
                     f"It is one of {', '.join(sorted(known))}" if known else "There are no keys here",
                     suggestion(key, known) or "remove it",
-                    " ",
+                    "",
                 )
             if key in values:
-                raise child.refused("A key stands once", "remove one of the two", " ")
+                raise child.refused("A key stands once", "remove one of the two", "")
             values[key] = child
         return values
 
@@ -167,14 +168,14 @@ def check_name(name: str, value: Value) -> str:
         raise value.refused(
             f"{name[:60]!r} names files: letters, digits, - and _, at most 64, the first no sign",
             "choose such a name",
-            " ",
+            "",
         )
     if name.lower() in _DEVICES:
-        raise value.refused(f"{name} is no file's name on some systems", "choose another name", " ")
+        raise value.refused(f"{name} is no file's name on some systems", "choose another name", "")
     return name
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return a question that names the words most like one; "" if none is."""
+    """Return the advice to write the words most like one; "" if none is."""
     near = close_matches(word[:100].lower(), known)
-    return f"did you mean {either_of(near)}?" if near else ""
+    return f"write {either_of(near)}, if that is meant" if near else ""

@@ -243,8 +243,9 @@ class _Job:
         self._fresh += 1
         assert error is not None
         finished = OcclusionMap(accumulate(scores.values, self.squares), error)
-        self.folder.keep(digest, finished)
+        # Before the map: a finished map is not opened again, and would never have its error.
         self._measure_stride(occluder, digest, pixels, finished.map)
+        self.folder.keep(digest, finished)
         return finished
 
     def _reckon(self, occluder: Occluder, pixels: NDArray[np.uint8], scores: Scores) -> None:

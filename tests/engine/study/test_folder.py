@@ -12,10 +12,10 @@ import pytest
 from engine.errors import Refused
 from engine.study import failures
 from engine.study.failures import Failure, failures_of
-from engine.study.folder import Note, read_note
+from engine.study.folder import Note, check, read_note
 from engine.study.locking import holder_of, only_run
 from engine.study.progress import note_nothing, note_running, running
-from engine.study.study import Cell
+from engine.study.study import Cell, Study
 
 CELL = Cell("digits", "resnet50", "fewshot", "fewshot", "default", 0)
 HOLD = """
@@ -69,6 +69,20 @@ def test_a_failure_is_kept_until_its_cell_succeeds(tmp_path: Path) -> None:
     failures.forget(tmp_path, CELL)
     failures.forget(tmp_path, CELL)
     assert failures_of(tmp_path, cells) == {}
+
+
+def test_a_folder_in_which_a_run_was_stopped_at_once_is_its_own(tmp_path: Path) -> None:
+    study = Study("x", "x", tmp_path, (), (), ())
+    for name in ("lock", "study.yaml", ".study.json.12.tmp"):
+        (tmp_path / name).touch()
+    check(tmp_path, study)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(Refused, match="something else"):
+        check(tmp_path, study)
+    (tmp_path / "mine.txt").unlink()
+    Note("y", "/").write(tmp_path)
+    with pytest.raises(Refused, match="study 'y'"):
+        check(tmp_path, study)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"study": "a", "root": "b", "embedded": 1}', "\x00"])

@@ -131,17 +131,21 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
 def test_weights_that_cannot_be_read_fail_their_cells_alone(tmp_path: Path) -> None:
     file = study_file(tmp_path, 1)
     text = file.read_text()
-    model = "  - {model: torchvision/squeezenet1_1, name: mine, weights: mine.pth}\n"
-    file.write_text(text.replace("models:\n", f"models:\n{model}"))
-    (tmp_path / "mine.pth").write_bytes(b"\x80\x02garbage" * 99)
+    model = "  - {model: torchvision/squeezenet1_NUMBER, name: NAME, weights: NAME.pth}\n"
+    mine, hollow = (
+        model.replace("NAME", name).replace("NUMBER", n) for name, n in (("mine", "1"), ("hollow", "0"))
+    )
+    file.write_text(text.replace("models:\n", f"models:\n{mine}{hollow}"))
+    (tmp_path / "mine.pth").write_bytes(b"\x80\x02garbage" * 99)  # refused when it is read
+    state = models.squeezenet1_0(weights=None).state_dict()
+    state["features.0.bias"] *= float("nan")
+    torch.save(state, tmp_path / "hollow.pth")  # refused when it is to embed
     study, outcome = run(file, tmp_path / "study")
     failed = {failure.label for failure in outcome.failures}
+    kinds = ("fewshot", "knn", "audit")
     assert failed == {
-        "set0 / mine / fewshot",
-        "set0 / mine / knn",
-        "set0 / mine / audit",
-        "set0 / comparison of fewshot",
-        "set0 / comparison of knn",
+        *(f"set0 / {name} / {kind}" for name in ("mine", "hollow") for kind in kinds),
+        *(f"set0 / comparison of {kind}" for kind in kinds[:2]),
     }
     assert outcome.made == 3
     documents = list((tmp_path / "study" / "failures").glob("*.json"))
@@ -151,8 +155,9 @@ def test_weights_that_cannot_be_read_fail_their_cells_alone(tmp_path: Path) -> N
     torch.manual_seed(0)
     torch.save(models.squeezenet1_1(weights=None).state_dict(), tmp_path / "mine.pth")
     _, outcome = run(file, tmp_path / "study")
-    assert (outcome.made, outcome.failures) == (5, ())
-    assert not list((tmp_path / "study" / "failures").glob("*.json"))
+    assert outcome.made == 5, "and comparisons of those that are there"
+    assert {failure.label for failure in outcome.failures} == {f"set0 / hollow / {kind}" for kind in kinds}
+    assert len(list((tmp_path / "study" / "failures").glob("*.json"))) == 3
 
 
 def test_missing_images_fail_their_data_set_alone(tmp_path: Path, made: Path) -> None:
@@ -170,6 +175,18 @@ def test_missing_images_fail_their_data_set_alone(tmp_path: Path, made: Path) ->
     assert all(failure.exit_code == 2 for failure in outcome.failures)
     cells = {state.cell.digest: state.cell for state in states_of(study, tmp_path / "study")}
     assert len(failures_of(tmp_path / "study", cells)) == 8
+
+
+def test_failures_of_cells_that_the_study_no_longer_has_go(folder: Path) -> None:
+    file, text = folder / "killed.yaml", (folder / "killed.yaml").read_text()
+    many = "  many: {kind: fewshot, n_way: 2, n_shot: 900, n_query: 2, episodes: 20, controls: false}\n"
+    file.write_text(text + many)
+    assert (
+        len(run(file, folder / "study")[1].failures) == len(list(folder.glob("study/failures/*.json"))) == 3
+    )
+    file.write_text(text)
+    assert run(file, folder / "study")[1].failures == ()
+    assert not list(folder.glob("study/failures/*.json"))
 
 
 def test_a_bank_that_a_study_names_is_evaluated_where_it_is(folder: Path) -> None:

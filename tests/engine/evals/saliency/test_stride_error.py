@@ -1,6 +1,7 @@
 """The stated distance of a strided map from the exact one, against whole exact maps."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,20 @@ def test_the_default_on_the_cpu_says_its_stride_and_its_distance(images: Images)
         path.unlink()  # as earlier versions left it
     unknown = saliency(images, SaliencyOptions(), runtime=CPU)["stride_error"]
     assert np.isnan(unknown["mean_error"]) and unknown["reason"] and json.dumps(unknown)
+
+
+def test_a_run_that_is_stopped_while_it_measures_measures_again(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    expected = saliency(replace(images, home=images.home / "whole"), SaliencyOptions(), runtime=CPU)
+    monkeypatch.setattr("engine.evals.saliency.evaluate.stride_error", stop)
+    with pytest.raises(KeyboardInterrupt):
+        saliency(images, SaliencyOptions(), runtime=CPU)
+    monkeypatch.undo()
+    assert saliency(images, SaliencyOptions(), runtime=CPU)["stride_error"] == expected["stride_error"]
 
 
 def test_exact_maps_have_no_distance_and_are_pointed_out(images: Images) -> None:
