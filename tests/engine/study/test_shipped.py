@@ -94,6 +94,11 @@ def test_what_is_not_here_is_listed_with_what_to_fetch(
     # CheXpert: 223,414 rows (tests/engine/datasets), float16, models of 2048, 512 and 1024 features.
     own = next(one for one in planned.passes if one.dataset == "chexpert")
     assert own.bytes == 223_414 * 2 * (6 * 2048 + 2 * 512 + 5 * 1024)
+    # Other labels alone take no second pass; the few-shot pool of another resizing does.
+    others = {one.dataset: one for one in planned.passes}
+    assert others["chexpert.as-published"].takes_over and others["chexpert.as-published"].bytes == 0
+    assert others["chexpert.as-published-few-shot"].images == 10_001
+    assert not others["shenzhen.as-published-few-shot"].takes_over
 
 
 def test_nothing_of_the_quick_study_is_lacking_or_impossible(tmp_path: Path) -> None:
