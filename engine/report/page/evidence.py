@@ -63,7 +63,7 @@ def evidence_of(page: PageInput, *kinds: str) -> tuple[Evidence, ...]:
             if record is None or (kinds and record.kind not in kinds):
                 continue
             model = "" if record.kind == "compare" else entry.model or text(record.used.get("title"))
-            title = page.evaluations.get(entry.id) or _title(record)
+            title = page.own_name(entry) or _title(record)
             one = Evidence(source, entry, record, model, title)
             settings = json.dumps(dict(record.asked), sort_keys=True)
             rank = order.get(model, len(order))

@@ -100,7 +100,7 @@ def _groups_of_source(page: PageInput, source: Source, kind: str) -> list[Group]
     for entry in source.entries:
         if entry.record is None or entry.record.kind != kind:
             continue
-        settings, name = _settings(entry.record), page.evaluations.get(entry.id, "")
+        settings, name = _settings(entry.record), page.own_name(entry)
         key = json.dumps([name, settings], sort_keys=True)
         group = opened.setdefault(key, _Open(settings, name or title_of(entry.record), {}))
         group.members[entry.model] = Member(entry.model, entry)

@@ -73,6 +73,11 @@ class PageInput:
     evaluations: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Json] = field(default_factory=dict)
 
+    def own_name(self, entry: RecordEntry) -> str:
+        """Return the name that a study gave an evaluation; "" where it is only that of its kind."""
+        name = self.evaluations.get(entry.id, "")
+        return "" if entry.record is not None and name == entry.record.kind else name
+
 
 @dataclass(frozen=True)
 class PageOptions:

@@ -66,7 +66,7 @@ def _has(entry: RecordEntry) -> bool:
 def _result(source: Source, entry: RecordEntry, page: PageInput) -> Result:
     assert entry.record is not None
     record = entry.record
-    title = page.evaluations.get(entry.id) or title_of(record)
+    title = page.own_name(entry) or title_of(record)
     mode = str(record.asked.get("mode") or _DEFAULT)
     return Result(source.name, entry.model, record.kind, title, mode, main_number(record), entry)
 

@@ -26,8 +26,8 @@ _CURVES, _CLASSES = 8, 4
 #: Share of the page for drawings and for tables, and bytes of both drawings of a class.
 _DRAWN, _TABLED, _SIZE = 0.07, 0.03, 8000
 _TICKS = ((0.0, "0"), (0.2, "0.2"), (0.4, "0.4"), (0.6, "0.6"), (0.8, "0.8"), (1.0, "1"))
-#: Side of a plot in units, at most, and how far a left-out corner may be from the line.
-_SIDE, _TOLERANCE = 300.0, 0.3
+#: Width of a panel and side of its plot in units, and how far a left-out corner may be from the line.
+_WIDTH, _SIDE, _TOLERANCE = 260.0, 210.0, 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def _chart(
     return Chart(
         identity,
         f"{group.title}: ROC and precision-recall curves on the test images",
-        panels(drawings),
+        panels(drawings, "medium"),
         _alt(areas, shown),
         _table(group, areas, identity),
         tuple(notes),
@@ -151,7 +151,8 @@ def _panel(
         tuple(series),
         Dimension(across, also=(0.0, 1.0), fixed=True, ticks=_TICKS),
         Dimension(up, also=(0.0, 1.0), fixed=True, ticks=_TICKS),
-        height=290.0,
+        width=_WIDTH,
+        height=_SIDE,
         note=note,
         guides=(guide,),
         beside=False,

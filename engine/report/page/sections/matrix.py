@@ -97,7 +97,7 @@ def _tables(page: _Page, results: Sequence[Result]) -> Iterable[DataTable]:
         for dataset in datasets:
             own = [one for one in results if one.dataset == dataset]
             places = [place for key in protocols for place in _places(own, key, "")]
-            caption = f"{dataset}: {', '.join(dict.fromkeys(p for _, p in protocols))}. {_OVER}"
+            caption = f"{dataset}: {', '.join(dict.fromkeys(one.protocol for one in own))}. {_OVER}"
             yield _table(anchor(f"table-results-{dataset}"), caption, places, page)
         return
     for key in protocols:

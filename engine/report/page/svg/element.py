@@ -98,7 +98,7 @@ def panels(drawings: "list[Markup]", class_: str = "") -> Markup:
     """Return drawings that stand beside one another as the page's width allows.
 
     Args:
-        class_: `small` for narrow ones.
+        class_: `small` for narrow ones, `medium` for squares.
     """
     if len(drawings) == 1 and not class_:
         return drawings[0]  # it may be as wide as the page; a narrow one would be enlarged
