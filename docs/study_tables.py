@@ -6,6 +6,7 @@ from pathlib import Path
 from engine.study import schema
 from engine.study.document import MAX_BYTES, MAX_DEPTH
 from engine.study.kinds import KINDS_BY_NAME, TRANSFORMS, Kind, Option
+from engine.study.read import MAX_CELLS
 from engine.study.schema import Key
 
 PAGE = Path(__file__).parent / "reference" / "study-file.md"
@@ -13,11 +14,11 @@ PAGE = Path(__file__).parent / "reference" / "study-file.md"
 _BEGIN, _END = "<!-- table: {} -->", "<!-- end -->"
 _TAKES = {
     "text": "text",
-    "whole": "whole number",
+    "integer": "whole number",
     "number": "number",
     "switch": "true or false",
     "texts": "list of texts",
-    "wholes": "list of whole numbers",
+    "integers": "list of whole numbers",
     "numbers": "list of numbers",
 }
 
@@ -30,7 +31,7 @@ def tables() -> dict[str, str]:
     made["kinds"] = _of_kinds()
     made |= {kind.name: _of_options(kind.options) for kind in KINDS_BY_NAME.values()}
     made["limits"] = (
-        f"A file has at most {MAX_BYTES:,} bytes and {MAX_DEPTH} levels.\n\n"
+        f"A file has at most {MAX_BYTES:,} bytes, {MAX_DEPTH} levels and {MAX_CELLS:,} cells.\n\n"
         f"Transforms: {', '.join(f'`{name}`' for name in TRANSFORMS)}."
     )
     return made

@@ -28,6 +28,24 @@ def cells_of(study: Study) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
+def count_cells(study: Study, most: int) -> int:
+    """Return the number of cells without making them; stops counting above `most`."""
+    count = 0
+    for evaluation in study.evaluations:
+        names = frozenset(evaluation.datasets)
+        models = len(evaluation.models)
+        own = models + (evaluation.compare and models > 1)
+        for data in study.datasets:
+            if data.name not in names:
+                continue
+            kind = KINDS_BY_NAME[evaluation.kind]
+            parts = sum(1 for _ in _parts(kind, options_for(evaluation, data), data, evaluation))
+            count += own * parts * len(evaluation.modes) * len(evaluation.seeds)
+            if count > most:
+                return count
+    return count
+
+
 def options_for(evaluation: Evaluation, data: DataSet) -> dict[str, Json]:
     """Return the options of an evaluation on a data set, whose own replace them."""
     return {**evaluation.options, **data.options.get(evaluation.kind, {})}

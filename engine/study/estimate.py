@@ -15,16 +15,18 @@ from stores.json_types import JsonObject
 
 #: What the table below was measured on.
 MACHINE = "2 cores of an AMD EPYC, no GPU"
-#: Architecture -> (seconds a forward pass of one image at 224 pixels in float32, length of the feature).
+#: Architecture -> (seconds a forward pass of one image at 224 pixels in float32, length of the feature). The
+#: first two while 120 X-rays were embedded (n = 1, November 2026, torch 2.15); the others by their ratio to
+#: these in processor time (batches of 8, least of 4).
 ARCHITECTURES = {
-    "torchvision/resnet18": (0.0134, 512),
-    "torchvision/resnet50": (0.029, 2048),
-    "torchvision/densenet121": (0.030, 1024),
     "timm/tf_efficientnet_lite0": (0.0079, 1280),
-    "torchvision/shufflenet_v2_x0_5": (0.0028, 1024),
+    "torchvision/resnet18": (0.0134, 512),
+    "torchvision/resnet50": (0.0282, 2048),
+    "torchvision/densenet121": (0.0240, 1024),
+    "torchvision/shufflenet_v2_x0_5": (0.0019, 1024),
 }
-#: Seconds to decode an image.
-DECODE = 0.009
+#: Seconds to decode one of these X-rays.
+DECODE = 0.0087
 #: Views of transforms that fix their number.
 _FIXED_VIEWS = {"h_flip": 2, "v_flip": 2, "grayscale": 2, "invert": 2, "equalize": 2, "posterize": 7}
 #: Longest time that is estimated: a year.
@@ -36,12 +38,12 @@ class Rates:
     """What was measured in the records of a study's banks.
 
     Attributes:
-        forward: model -> median seconds an image of the encoder.
+        forward: measured seconds of encoders by the table's, median over passes; None without any.
         decode: median seconds an image; None where nothing was measured.
         cells: (kind, model) -> median of measured seconds by those of the table; model "" is over all.
     """
 
-    forward: Mapping[str, float] = field(default_factory=dict)
+    forward: float | None = None
     decode: float | None = None
     cells: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
@@ -76,21 +78,23 @@ def forward_seconds(model: Model, side: int) -> float:
     return known[0] * (side / 224) ** 2
 
 
-def rates_of(embedded: Iterable[RecordEntry], timed: Iterable[tuple[Cell, RecordEntry, float]]) -> Rates:
+def rates_of(
+    embedded: Iterable[RecordEntry], timed: Iterable[tuple[Cell, RecordEntry, float]], side: int
+) -> Rates:
     """Collect the rates of records.
 
     Args:
         embedded: records of embedding.
         timed: cells that are done, their records, and the table's seconds for each.
+        side: of the inputs in pixels.
     """
-    forward: dict[str, list[float]] = {}
+    forward: list[float] = []
     decode: list[float] = []
-    for entry in embedded:
-        assert entry.record is not None
-        stages = _object(entry.record.seconds.get("stages"))
-        if (rate := _each(stages.get("encode"))) is not None:
-            forward.setdefault(str(entry.record.asked.get("model")), []).append(rate)
-        if (rate := _each(stages.get("decode"))) is not None:
+    for stages, slugs in _passes(embedded):
+        table = sum(_table_forward(slug, side) for slug in slugs)
+        if (rate := _busy_seconds(stages.get("encode"))) is not None and table > 0:
+            forward.append(rate / table)
+        if (rate := _busy_seconds(stages.get("decode"))) is not None:
             decode.append(rate)
     ratios: dict[tuple[str, str], list[float]] = {}
     for cell, entry, table in timed:
@@ -100,13 +104,35 @@ def rates_of(embedded: Iterable[RecordEntry], timed: Iterable[tuple[Cell, Record
             for model in (cell.model, ""):
                 ratios.setdefault((cell.kind, model), []).append(total / table)
     return Rates(
-        {model: median(values) for model, values in forward.items()},
+        median(forward) if forward else None,
         median(decode) if decode else None,
         {key: median(values) for key, values in ratios.items()},
     )
 
 
-def _each(stage: object) -> float | None:
+def _passes(embedded: Iterable[RecordEntry]) -> list[tuple[JsonObject, list[str]]]:
+    """Return the stages of each decode pass, and the models that shared it: their records say the same."""
+    passes: list[tuple[JsonObject, list[str]]] = []
+    for entry in embedded:
+        assert entry.record is not None
+        stages, slug = _object(entry.record.seconds.get("stages")), str(entry.record.asked.get("model"))
+        same = [slugs for other, slugs in passes if other == stages]
+        if same:
+            same[0].append(slug)
+        elif stages:
+            passes.append((stages, [slug]))
+    return passes
+
+
+def _table_forward(slug: str, side: int) -> float:
+    """Return the table's seconds an image of a model; 0 for one that is not known here."""
+    try:
+        return forward_seconds(Model(slug, slug), side)
+    except Refused:
+        return 0.0
+
+
+def _busy_seconds(stage: object) -> float | None:
     """Return the busy seconds an image of a stage."""
     members = _object(stage)
     busy, images = members.get("busy_s"), members.get("images")
@@ -122,11 +148,9 @@ def _object(value: object) -> JsonObject:
 def pass_estimate(models: Iterable[Model], images: int, side: int | None, rates: Rates) -> Estimate:
     """Estimate one decode pass that embeds images with several models, by the slower of its stages."""
     decode = rates.decode if rates.decode is not None else DECODE
-    encode, measured = 0.0, rates.decode is not None
-    for model in models:
-        own = rates.forward.get(model.slug)
-        measured = measured and own is not None
-        encode += own if own is not None else forward_seconds(model, side or 224)
+    encode = sum(forward_seconds(model, side or 224) for model in models)
+    measured = rates.decode is not None and rates.forward is not None
+    encode *= rates.forward if rates.forward is not None else 1.0
     return Estimate(min(images * max(decode, encode), _LONGEST), measured)
 
 

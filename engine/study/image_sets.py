@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine import datasets
+from engine.errors import Refused
 from engine.recipes import Recipe
 from engine.study.kinds import KINDS_BY_NAME
 from engine.study.study import Cell, DataSet, Study
@@ -152,3 +153,23 @@ def image_sets(study: Study) -> tuple[ImageSet, ...]:
 def _has_pool(builtin: str) -> bool:
     """Return whether the adapter knows the study's few-shot pool."""
     return any(option.name == "evaluation" for option in datasets.load(builtin).facts.options)
+
+
+def refuse_own_files(study: Study, directory: Path) -> None:
+    """Refuse a data set that is read from what the study makes of it: it would wait for itself.
+
+    Args:
+        directory: of the study.
+
+    Raises:
+        Refused: naming the data set.
+    """
+    home = directory.resolve()
+    for data in study.datasets:
+        for path in (data.bank, data.manifest, data.folder):
+            if path is not None and any(path.is_relative_to(home / made) for made in MADE):
+                raise Refused(
+                    f"{data.name} is read from {path}",
+                    f"{home} is where the study itself writes, so {data.name} would be made from itself",
+                    "name what was there before the study, or another folder with --dir",
+                )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: What an option takes: one value, a list of them, or true or false.
-Type = Literal["text", "whole", "number", "switch", "texts", "wholes", "numbers"]
+Type = Literal["text", "integer", "number", "switch", "texts", "integers", "numbers"]
 
 #: Names of `engine.kernels.transforms.TRANSFORMS`, which imports torch.
 TRANSFORMS = (
@@ -103,8 +103,8 @@ _GROUP_DISJOINT = Option(
 _TRAIN = Option("train_split", "text", "split to train on; `train`")
 _VAL = Option("val_split", "text", "split to validate on; `val`")
 _TEST = Option("test_split", "text", "split to test on; `test`")
-_BOOTSTRAP = Option("bootstrap", "whole", "resamples of the patients for intervals; 0 for none")
-_IMAGES = Option("images", "whole", "how many, drawn by the seed")
+_BOOTSTRAP = Option("bootstrap", "integer", "resamples of the patients for intervals; 0 for none")
+_IMAGES = Option("images", "integer", "how many, drawn by the seed")
 _IDS = Option("ids", "texts", "these images instead", flag="--id")
 _BATCH_NORM = Option("batch_norm", "text", "`eval`, or `train` (as-published only)")
 _REGULARISATION = Option(
@@ -133,13 +133,13 @@ _ALL = (
         "fewshot",
         ("fewshot",),
         (
-            Option("n_way", "whole", "classes an episode; 5, or all if they are fewer"),
-            Option("n_shot", "whole", "support images a class; 20"),
-            Option("n_query", "whole", "query images a class; 15"),
-            Option("episodes", "whole", "how many; 600"),
+            Option("n_way", "integer", "classes an episode; 5, or all if they are fewer"),
+            Option("n_shot", "integer", "support images a class; 20"),
+            Option("n_query", "integer", "query images a class; 15"),
+            Option("episodes", "integer", "how many; 600"),
             Option("distance", "text", "`sqeuclidean`, `cosine` or `centred`"),
             _GROUP_DISJOINT,
-            Option("cap", "whole", "most images of a class; all"),
+            Option("cap", "integer", "most images of a class; all"),
             Option("split", "text", "images of this split only; all"),
             _BOOTSTRAP,
         ),
@@ -151,7 +151,7 @@ _ALL = (
         "knn",
         ("knn",),
         (
-            Option("k", "wholes", "numbers of neighbours, of which the first is the headline", flag="-k"),
+            Option("k", "integers", "numbers of neighbours, of which the first is the headline", flag="-k"),
             Option("distance", "text", "`cosine` or `euclidean`"),
             Option("weights", "text", "of the votes: `uniform` or `temperature`"),
             Option("temperature", "number", "T of the weights exp(similarity / T); 0.07"),
@@ -174,14 +174,14 @@ _ALL = (
             *_LEARNING,
             Option("c_min", "number", "smallest inverse regularisation C; 1e-5"),
             Option("c_max", "number", "largest inverse regularisation C; 1e6"),
-            Option("values", "whole", "values of C tried; 45"),
+            Option("values", "integer", "values of C tried; 45"),
             Option("standardise", "switch", "by the rows fitted; true", off="--no-standardise"),
-            Option("low_shot", "wholes", "also train on these numbers of images per class", comma=True),
-            Option("low_shot_draws", "whole", "draws of `low_shot`; 5", flag="--seeds"),
+            Option("low_shot", "integers", "also train on these numbers of images per class", comma=True),
+            Option("low_shot_draws", "integer", "draws of `low_shot`; 5", flag="--seeds"),
             Option("specificity", "number", "at which sensitivity is reported; 0.95"),
             Option("threshold", "text", "`youden` or `specificity`", flag="--threshold-rule"),
-            Option("folds", "whole", "cross-validate instead"),
-            Option("repeats", "whole", "of `folds`; 1"),
+            Option("folds", "integer", "cross-validate instead"),
+            Option("repeats", "integer", "of `folds`; 1"),
         ),
         controls=True,
         labels=True,
@@ -196,15 +196,15 @@ _ALL = (
         ("finetune",),
         (
             *_LEARNING,
-            Option("steps", "whole", "updates of the weights, at most; 5000"),
-            Option("batch_size", "whole", "images of an update; 64, and 16 for DenseNets"),
+            Option("steps", "integer", "updates of the weights, at most; 5000"),
+            Option("batch_size", "integer", "images of an update; 64, and 16 for DenseNets"),
             Option("lr", "number", "learning rate of the first update; 0.01"),
             Option("momentum", "number", "Nesterov's; 0.9"),
             Option("weight_decay", "number", "of all parameters; 1e-8"),
             Option("schedule", "text", "`cosine` or `constant`"),
-            Option("validate_every", "whole", "updates between two validations; 200"),
-            Option("patience", "whole", "validations below the best one after which training stops; 3"),
-            Option("accumulate", "whole", "parts that a batch is cut into; 1"),
+            Option("validate_every", "integer", "updates between two validations; 200"),
+            Option("patience", "integer", "validations below the best one after which training stops; 3"),
+            Option("accumulate", "integer", "parts that a batch is cut into; 1"),
         ),
         labels=True,
         classifies=True,
@@ -218,7 +218,7 @@ _ALL = (
         (
             Option("transforms", "texts", "a cell for each; `all` for the study's 18", flag="--transform"),
             _IMAGES,
-            Option("views", "whole", "of each image, where a transform does not fix it; 256"),
+            Option("views", "integer", "of each image, where a transform does not fix it; 256"),
             _REGULARISATION,
             _ARITHMETIC,
             _BATCH_NORM,
@@ -231,7 +231,7 @@ _ALL = (
         ("invariance", "--multi-view"),
         (
             Option("pair", "texts", "two values of the column `view`; the only two", comma=True),
-            Option("images", "whole", "pairs drawn by the seed; all"),
+            Option("images", "integer", "pairs drawn by the seed; all"),
             Option("same_label", "switch", "pairs of one label only"),
             _REGULARISATION,
             _ARITHMETIC,
@@ -244,8 +244,8 @@ _ALL = (
         (
             _IMAGES,
             _IDS,
-            Option("size", "whole", "side of the square in pixels; 10"),
-            Option("stride", "whole", "step of the square in pixels; 8 on the CPU, 1 on a GPU"),
+            Option("size", "integer", "side of the square in pixels; 10"),
+            Option("stride", "integer", "step of the square in pixels; 8 on the CPU, 1 on a GPU"),
             Option("fill", "text", "`0` after normalisation, `mean`, or `R,G,B`"),
             _BATCH_NORM,
         ),
@@ -257,8 +257,8 @@ _ALL = (
         (
             _IMAGES,
             _IDS,
-            Option("steps", "whole", "updates of a network; 3000"),
-            Option("networks", "whole", "for each image, of different seeds; 3", flag="--seeds"),
+            Option("steps", "integer", "updates of a network; 3000"),
+            Option("networks", "integer", "for each image, of different seeds; 3", flag="--seeds"),
             Option("lr", "number", "learning rate; 0.001"),
         ),
         opens_images=True,
@@ -268,7 +268,7 @@ _ALL = (
         ("bank", "audit"),
         (
             Option("threshold", "number", "least cosine similarity of near-duplicates; 0.99"),
-            Option("max_pairs", "whole", "most pairs listed; 10000"),
+            Option("max_pairs", "integer", "most pairs listed; 10000"),
         ),
         modes=False,
         seeds=False,

@@ -16,14 +16,14 @@ from engine.study.estimate import (
     table_seconds,
 )
 from engine.study.feasible import Why
-from engine.study.image_sets import images_by_cell
+from engine.study.image_sets import images_by_cell, refuse_own_files
 from engine.study.kinds import KINDS_BY_NAME
 from engine.study.ledger import Ledger
 from engine.study.passes import EmbedPass, Images, embed_passes, images_of
 from engine.study.progress import State
 from engine.study.status import CellStatus, states_of
 from engine.study.study import Cell, Study
-from engine.study.supplies import blocked_by_images, blocked_by_weights
+from engine.study.supplies import blocked_by_images, blocked_by_weights, lpips_lacks
 from stores.bank.record_index import RecordEntry
 from stores.json_types import JsonObject
 
@@ -162,8 +162,10 @@ def plan(study: Study, directory: Path) -> Plan:
         directory: of its results, perhaps absent.
 
     Raises:
-        BankError: a bank is damaged. MachineFault: I/O error.
+        Refused: a data set is read from what the study makes. BankError: a bank is damaged.
+        MachineFault: I/O error.
     """
+    refuse_own_files(study, directory)
     ledgers: dict[Path, Ledger | None] = {}
     states = states_of(study, directory, ledgers)
     planner = _Planner(study, states, images_of(study, directory, ledgers))
@@ -204,7 +206,8 @@ class _Planner:
             for status in states
             if status.entry is not None
         ]
-        return rates_of((entry for one in self.images.values() for entry in one.embedded), timed)
+        embedded = (entry for one in self.images.values() for entry in one.embedded)
+        return rates_of(embedded, timed, self.side)
 
     def cell(self, status: CellStatus) -> PlannedCell:
         """Plan one cell."""
@@ -258,6 +261,8 @@ class _Planner:
         models = {cell.model for cell in lacking}
         whys = [self.no_images[name] for name in names]
         whys += [self.no_weights[model.name] for model in self.study.models if model.name in models]
+        if any(one.cell.kind == "reconstruct" and one.state in ("missing", "failed") for one in cells):
+            whys += lpips_lacks()
         return tuple(dict.fromkeys(why for why in whys if why is not None))
 
     def notes(self, cells: Sequence[PlannedCell], passes: Sequence[EmbedPass]) -> list[str]:

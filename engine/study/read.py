@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.errors import Refused
 from engine.study import schema
-from engine.study.cells import options_for
+from engine.study.cells import count_cells, options_for
 from engine.study.document import read_document
 from engine.study.image_sets import MADE
 from engine.study.read_datasets import read_dataset, strata_of
@@ -18,6 +18,8 @@ from engine.study.values import Value, check_name
 from stores.json_types import Json
 from stores.limits import check_number, check_whole
 
+#: Most cells of a study, a hundred times those of `paper.yaml`; and most entries of a mapping.
+MAX_CELLS, _MAX_ENTRIES = 100_000, 1000
 _NEEDED = {
     "study": "study: NAME",
     "datasets": "datasets: [digits], for instance",
@@ -61,6 +63,7 @@ def read_study(path: Path, root: Path | None = None) -> Study:
         evaluations=_evaluations(values, datasets, models),
         embed=_embed(values["embed"]) if "embed" in values else {},
     )
+    _refuse_too_many(study, values["evaluations"])
     _refuse_own_files(study, values["datasets"])
     _refuse_bad_overrides(study, values["datasets"])
     return study
@@ -78,6 +81,8 @@ def _named(value: Value) -> dict[str, Value]:
         entries = {name: item.empty() for name, item in zip(names, bare, strict=True)}
     if not entries:
         raise value.refused("It has at least one", "add one")
+    if len(entries) > _MAX_ENTRIES:
+        raise value.refused(f"It has at most {_MAX_ENTRIES:,} entries", "make several studies")
     lower: dict[str, str] = {}
     for name, entry in entries.items():
         if (other := lower.setdefault(name.lower(), name)) != name:
@@ -109,6 +114,15 @@ def _embed(value: Value) -> dict[str, Json]:
         except Refused as error:
             raise entry.refused(error.rule, error.remedy) from error
     return embed
+
+
+def _refuse_too_many(study: Study, value: Value) -> None:
+    """Refuse more cells than could ever be made, before they fill the memory."""
+    if count_cells(study, MAX_CELLS) > MAX_CELLS:
+        raise value.refused(
+            f"A study has at most {MAX_CELLS:,} cells",
+            "name fewer data sets, models or seeds, or make several studies",
+        )
 
 
 def _refuse_own_files(study: Study, value: Value) -> None:

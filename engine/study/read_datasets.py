@@ -93,7 +93,10 @@ def _builtin(name: str, value: Value, values: Mapping[str, Value]) -> str | None
     if given and given != ["builtin"]:
         return None
     builtin = values["builtin"].word(known) if given else name
-    if not datasets.load(builtin).facts.embedded and "folder" not in values:
+    embedded = datasets.load(builtin).facts.embedded
+    if embedded and "folder" in values:
+        raise values["folder"].refused(f"embank writes the images of {builtin} itself", "remove folder")
+    if not embedded and "folder" not in values:
         raise value.refused(
             f"{builtin} is read from a folder", f"add folder: PATH (`embank datasets show {builtin}`)", ""
         )

@@ -112,7 +112,7 @@ def _modes(value: Value) -> tuple[str, ...]:
 
 def _seeds(value: Value) -> tuple[int, ...]:
     def seed(item: Value) -> int:
-        number = item.whole()
+        number = item.integer()
         try:
             check_seed(number)
         except Refused as error:

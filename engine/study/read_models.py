@@ -5,6 +5,7 @@ from pathlib import Path
 from engine.errors import ModelError, Refused
 from engine.models.backbones import architecture_cache
 from engine.models.catalog import lookup
+from engine.models.catalog.families import ROWS
 from engine.recipes import RECIPES
 from engine.study import schema
 from engine.study.estimate import ARCHITECTURES
@@ -60,6 +61,7 @@ def _model(item: Value, root: Path) -> Model:
 def _slug(value: Value) -> str:
     """Return a slug that `engine.models.resolve` accepts."""
     slug = value.text()
+    _refuse_misspelt(slug, value)
     try:
         entry = lookup.find(slug)
         known = entry.architecture.partition("+")[0] in ARCHITECTURES
@@ -71,6 +73,15 @@ def _slug(value: Value) -> str:
     except (ValueError, OSError) as error:  # a name that the library or the cache cannot take
         raise value.refused("It is a slug of `embank models list`", "choose one") from error
     return slug
+
+
+def _refuse_misspelt(slug: str, value: Value) -> None:
+    """Refuse a slug that is nearly one of the catalogue's; looking up the libraries' names takes seconds."""
+    plain = slug.partition("+")[0]
+    if any(row.name_in(plain) is not None for row in ROWS):
+        return
+    if hint := suggestion(plain, (row.slug for row in ROWS if not row.slug.endswith("/NAME"))):
+        raise value.refused("It is a slug of `embank models list`", hint)
 
 
 def _name(value: Value, slug: str) -> str:

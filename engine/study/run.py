@@ -20,7 +20,7 @@ from engine.study.failures import Failure
 from engine.study.feasible import Why, impossible
 from engine.study.features import Supply
 from engine.study.folder import Note
-from engine.study.image_sets import ImageSet, bank_of, image_set_of
+from engine.study.image_sets import ImageSet, bank_of, image_set_of, refuse_own_files
 from engine.study.kinds import KINDS_BY_NAME
 from engine.study.ledger import Ledger
 from engine.study.locking import only_run
@@ -82,6 +82,7 @@ def run_study(
         Refused: a folder that is not this study's, or in which another run is at work; nothing was changed.
         MachineFault: a full disk, a lost device; finished cells are kept.
     """
+    refuse_own_files(study, directory)
     folder.check(directory, study)
     folder.make(directory)
     with only_run(directory):

@@ -74,17 +74,17 @@ EVALUATION = (
 
 #: Options of embedding: those of `embank embed` that can change features or what is stored.
 EMBED = (
-    Option("side", "whole", "side of every model's input in pixels; that of the weights' preprocessing"),
+    Option("side", "integer", "side of every model's input in pixels; that of the weights' preprocessing"),
     Option("dtype", "text", "of stored embeddings: `float16` or `float32`"),
     Option("precision", "text", "in which the backbone computes: `auto`, `fp32`, `bf16` or `fp16`"),
     Option("decoder", "text", "`auto`, `dali`, `turbo` or `reference`"),
     Option("dct", "switch", "let the JPEG decoder scale"),
-    Option("batch_size", "whole", "images a forward pass"),
-    Option("chunk_rows", "whole", "rows a chunk of a new bank"),
-    Option("max_pixels", "whole", "largest image decoded"),
+    Option("batch_size", "integer", "images a forward pass"),
+    Option("chunk_rows", "integer", "rows a chunk of a new bank"),
+    Option("max_pixels", "integer", "largest image decoded"),
     Option("max_failed", "number", "largest share of images that may fail; 0.01"),
     Option("certify", "switch", "measure the runs against Pillow and the plain model in fp32"),
-    Option("seed", "whole", "of the weights of `random/NAME`"),
+    Option("seed", "integer", "of the weights of `random/NAME`"),
 )
 #: Words of the options of embedding.
 EMBED_WORDS = {

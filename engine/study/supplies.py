@@ -51,3 +51,10 @@ def blocked_by_weights(model: Model) -> Why | None:
         command = "fetch" if present == "no" else "convert"
         return Why(f"The weights of {slug} are not here", f"run `embank models {command} {slug}`")
     return Why(f"{model.slug} has no weights here ({source.label})", "name a file with weights: in the study")
+
+
+def lpips_lacks() -> tuple[Why, ...]:
+    """Return the weights that LPIPS of reconstructions lacks here; without them its values are NaN."""
+    slugs = ("supervised-alexnet", "supervised-squeezenet", "supervised-vgg16")
+    whys = (blocked_by_weights(Model(slug, slug)) for slug in slugs)
+    return tuple(why for why in whys if why is not None)

@@ -103,7 +103,7 @@ class Value:
         """Return a name that files and folders can have; of a mapping's value see `check_name`."""
         return check_name(self.text(), self)
 
-    def whole(self) -> int:
+    def integer(self) -> int:
         """Return a whole number."""
         value = self.node.value
         if isinstance(value, bool) or not isinstance(value, int):
@@ -154,8 +154,8 @@ class Value:
 _READERS: Mapping[str, Callable[[Value], bool | int | float | str]] = {
     "text": Value.text,
     "texts": Value.text,
-    "whole": Value.whole,
-    "wholes": Value.whole,
+    "integer": Value.integer,
+    "integers": Value.integer,
     "number": Value.number,
     "numbers": Value.number,
     "switch": Value.switch,

@@ -1,6 +1,7 @@
 """Study files from an untrusted source: nothing but a refusal comes of them, with file and line."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import Refused
+from engine.study.cells import cells_of, count_cells
 from engine.study.document import MAX_BYTES, MAX_DEPTH, read_document
 from engine.study.read import read_study
 
@@ -91,10 +93,12 @@ TOP = {
     "  own: {bank: s/banks/own.bank}": ("  digits: {domain: out}", "made from itself"),
     "  own: {bank: a.bank, manifest: m.csv}": ("  digits: {domain: out}", "bank"),
     "  own: {manifest: m.csv, folder: f}": ("  digits: {domain: out}", "folder"),
+    "  digits: {folder: f}": ("  digits: {domain: out}", "itself"),
     "  chexpert: {folder: f, build: {labl: x}}": ("  digits: {domain: out}", "labl"),
     "  chexpert: {folder: f, build: {uncertain: maybe}}": ("  digits: {domain: out}", "maybe"),
     "  digits: {strata: ['age:60,40']}": ("  digits: {domain: out}", "strata"),
     "  digits: {options: {fewshot: {n_way: 1}}}": ("  digits: {domain: out}", "n_way"),
+    "models: [efficientnet-lite1]": ("models: [efficientnet-lite0]", "efficientnet-lite0, if that"),
     "models: [resnet-50]": ("models: [efficientnet-lite0]", "resnet-50"),
     "models: [torchvision/resnet999]": ("models: [efficientnet-lite0]", "resnet999"),
     "models: [efficientnet-lite0, efficientnet-lite0]": ("models: [efficientnet-lite0]", "this name"),
@@ -171,6 +175,24 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read_document(tmp_path)
     with pytest.raises(Refused, match="not there"):
         read_document(tmp_path / "absent.yaml")
+
+
+def test_a_bomb_of_cells_is_refused_before_it_goes_off(tmp_path: Path) -> None:
+    seeds = ", ".join(map(str, range(1000)))
+    evaluations = "".join(f"  e{i}: {{kind: invariance, transforms: all}}\n" for i in range(900))
+    text = GOOD.replace("  fewshot: {n_way: 5}\n", evaluations) + f"seeds: [{seeds}]\n"
+    start = time.process_time()
+    with pytest.raises(Refused, match="at most 100,000 cells"):
+        read_study(written(tmp_path, text))
+    assert time.process_time() - start < 10
+
+
+def test_cells_are_counted_as_they_are_made(tmp_path: Path) -> None:
+    text = GOOD.replace("[efficientnet-lite0]", "[efficientnet-lite0, simclr-v1]") + "seeds: [0, 1]\n"
+    text = text.replace("out}", "out, label: [a, b]}") + "modes: [default, as-published]\n"
+    for extra in ("knn:", "probe:", "invariance: {transforms: all}", "probe: {multi_label: true}"):
+        study = read_study(written(tmp_path, text.replace("n_way: 5}", f"n_way: 5}}\n  {extra}")))
+        assert count_cells(study, 10_000) == len(cells_of(study))
 
 
 #: Words of study files, and some that are none.

@@ -5,11 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import Refused
 from engine.report.plan_text import print_plan
+from engine.study.cells import cells_of
+from engine.study.estimate import ARCHITECTURES, Estimate, cell_estimate, pass_estimate, rates_of
 from engine.study.feasible import impossible
 from engine.study.plan import Plan, plan
 from engine.study.read import read_study
+from engine.study.study import Cell, Model
+from engine.study.supplies import lpips_lacks
 from stores.bank.reader import Bank
+from stores.bank.record_index import RecordEntry
+from stores.bank.records import RunRecord
 from tests.engine.study.drawn import run, study_file
 
 #: With one evaluation that fails when it is evaluated, and one that the set cannot have.
@@ -118,12 +125,10 @@ evaluations:
     path = tmp_path / "s.yaml"
     path.write_text(text, "utf-8")
     study = read_study(path)
-    from engine.study.cells import cells_of
-
     whys = impossible(study, tmp_path / "s", cells_of(study))
     cells = {cell.digest: cell for cell in cells_of(study)}
-    found = {(cells[digest].dataset, cells[digest].evaluation, cells[digest].mode) for digest in whys}
-    assert found == {
+    unable = {(cells[digest].dataset, cells[digest].evaluation, cells[digest].mode) for digest in whys}
+    assert unable == {
         ("tiles", "fewshot", "default"),  # three classes
         ("tiles", "fewshot", "as-published"),
         ("tiles", "large", "default"),  # one of them has 64 pictures
@@ -146,3 +151,60 @@ def test_the_plan_fits_80_columns_and_says_the_totals(made: Path, capsys: pytest
     assert table and max(map(len, table)) <= 80
     assert "12 cells: 8 done, 2 failed, 2 impossible." in text
     assert "Failed last time:" in text and "Cannot be made:" in text
+
+
+def embedded(slug: str, encode: float, decode: float) -> RecordEntry:
+    """Return a record of 100 images embedded in a pass of these busy seconds."""
+    stages = {"encode": {"busy_s": encode, "images": 100}, "decode": {"busy_s": decode, "images": 100}}
+    record = RunRecord.now("embed", asked={"model": slug}, used={}, metrics={}, seconds={"stages": stages})
+    return RecordEntry(slug, "records/x.json", record)
+
+
+def test_a_pass_is_estimated_by_passes_like_it() -> None:
+    models = [Model(slug, slug) for slug in ("random/resnet18", "random/resnet50")]
+    # A record's times are of its whole pass, which both models shared: 8 s of encoding, not 16.
+    both = [embedded(model.slug, encode=8.0, decode=2.0) for model in models]
+    rates = rates_of(both, (), 224)
+    assert pass_estimate(models, 1000, None, rates) == Estimate(pytest.approx(80.0), True)
+    # Decoding is the slower stage of a small network.
+    slow = rates_of([embedded("random/resnet18", encode=1.0, decode=2.0)], (), 224)
+    assert pass_estimate(models[:1], 1000, None, slow) == Estimate(pytest.approx(20.0), True)
+    assert not pass_estimate(models, 1000, None, rates_of((), (), 224)).measured
+
+
+def test_a_cell_is_estimated_by_its_kind_and_model_before_its_kind() -> None:
+    def knn(model: str, seconds: float) -> tuple[Cell, RecordEntry, float]:
+        cell = Cell("set", model, "knn", "knn", "default", 0)
+        record = RunRecord.now("knn", asked={}, used={}, metrics={}, seconds={"total": seconds})
+        return cell, RecordEntry(model, "records/x.json", record), 2.0  # seconds by the table
+
+    rates = rates_of((), [knn("a", 4.0), knn("a", 8.0), knn("b", 20.0)], 224)
+    # Medians of 2, 4 and 10 times the table's.
+    assert cell_estimate(knn("a", 0.0)[0], 10.0, rates) == Estimate(30.0, True)
+    assert cell_estimate(knn("c", 0.0)[0], 10.0, rates) == Estimate(40.0, True)
+    other = Cell("set", "a", "audit", "audit", "default", 0)
+    assert cell_estimate(other, 10.0, rates) == Estimate(10.0, False)
+
+
+@pytest.mark.slow
+def test_lengths_of_features_that_are_known_without_torch_are_those_of_the_networks() -> None:
+    from engine.models.backbones import architectures
+
+    for name, (_, length) in ARCHITECTURES.items():
+        assert architectures.dimension(name, 224) == length
+
+
+def test_lpips_lacks_the_weights_of_its_trunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.models.perceptual import SLUGS
+
+    monkeypatch.setenv("EMBANK_CACHE", str(tmp_path))
+    assert [why.remedy for why in lpips_lacks()] == [f"run `embank models fetch {s}`" for s in SLUGS.values()]
+
+
+def test_a_study_is_not_planned_into_what_it_reads(folder: Path) -> None:
+    text = "study: other\ndatasets: {own: {bank: study/banks/set0.bank}}\nmodels: [random/resnet18]\n"
+    (folder / "other.yaml").write_text(f"{text}evaluations: [audit]\n", "utf-8")
+    study = read_study(folder / "other.yaml")
+    assert {one.state for one in plan(study, folder / "other").cells} == {"missing"}
+    with pytest.raises(Refused, match="own is read from"):
+        plan(study, folder / "study")

@@ -6,6 +6,7 @@ import pytest
 
 from engine.errors import Refused
 from engine.study.cells import cells_of
+from engine.study.place import study_file
 from engine.study.read import read_study
 
 STUDY = """\
@@ -66,3 +67,16 @@ def test_an_unknown_option_is_refused_with_its_line_and_the_one_that_is_meant(tm
         read_study(written(tmp_path, STUDY.replace("n-way", "n_wya")))
     assert error.value.found == "study.yaml, line 12: evaluations.fewshot.n_wya"
     assert error.value.remedy == "write n_way, if that is meant"
+
+
+def test_a_file_is_found_by_its_path_and_a_shipped_one_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped, root = study_file("quick.yaml")
+    assert (shipped.parent.name, root) == ("shipped", tmp_path)
+    assert study_file("quick")[0] == shipped
+    own = written(tmp_path, STUDY).rename(tmp_path / "quick.yaml")
+    assert study_file("quick.yaml") == (own.relative_to(tmp_path), tmp_path)
+    with pytest.raises(Refused, match=r"paper\.yaml"):
+        study_file("absent.yaml")
