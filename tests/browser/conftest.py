@@ -99,8 +99,18 @@ def _page_input(bank: Path) -> PageInput:
     return PageInput(f"{BROKEN_OUT} {LONG}", sources, gaps=(gap,), study=f"study: {HOSTILE}\n")
 
 
+@pytest.fixture(scope="session")
+def program() -> str:
+    """Return the browser; what needs it, or what is opened in it, is skipped where there is none."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on PATH")
+    return path
+
+
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+def report(program: str, tmp_path_factory: pytest.TempPathFactory) -> Report:
     root = tmp_path_factory.mktemp("report")
     page, options = _page_input(_bank(root)), PageOptions(thumbnails=True)
     path = root / "report.html"
@@ -127,13 +137,11 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def open_page() -> Iterator[Open]:
+def open_page(program: str) -> Iterator[Open]:
     """Give a context manager that opens a file: `open_page(path, width=1440, **settings)`."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on PATH")
-    with playwright.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
 
         @contextmanager

@@ -130,6 +130,18 @@ def test_columns_sort_by_keyboard(report: Report, open_page: Open) -> None:
         assert _first_column(opened, table.id) == before
 
 
+def test_the_table_of_cells_filters(report: Report, open_page: Open) -> None:
+    table = _table(report, "table-cells-1")
+    wanted = [row[1].text for row in table.rows if "saliency" in " ".join(value.text for value in row)]
+    assert 0 < len(wanted) < len(table.rows)
+    with open_page(report.path) as opened:
+        opened.page.evaluate(_OPEN_ALL)
+        opened.page.locator(f"#{table.id} [data-filter]").fill("SALIENCY")
+        shown = opened.page.locator(f"#{table.id} tbody tr:visible > :nth-child(2)").all_inner_texts()
+        assert shown == wanted
+        assert f"{len(wanted)} of {len(table.rows)} rows" in opened.page.locator("#said").inner_text()
+
+
 def test_csv_has_every_cell_in_full_precision(report: Report, open_page: Open) -> None:
     table = _table(report, "table-errors")
     with open_page(report.path) as opened:

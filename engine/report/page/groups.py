@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from engine.report.page.inputs import PageInput
+from engine.report.page.inputs import PageInput, Source
 from engine.report.page.results import title_of
 from engine.report.page.svg.looks import COLOURS, Look
 from engine.report.record_values import at, text
@@ -78,60 +78,66 @@ def groups_of(page: PageInput, kind: str) -> list[Group]:
     Args:
         kind: of evaluation, e.g. `probe`.
     """
-    groups: list[Group] = []
-    for source in page.sources:
-        settings: dict[str, dict[str, Json]] = {}
-        members: dict[str, dict[str, Member]] = {}
-        protocols: dict[str, str] = {}
-        for entry in source.entries:
-            if entry.record is None or entry.record.kind != kind:
-                continue
-            asked = _settings(entry.record)
-            name = page.evaluations.get(entry.id, "")
-            key = json.dumps([name, asked], sort_keys=True)
-            protocols[key] = name or title_of(entry.record)
-            settings[key] = asked
-            members.setdefault(key, {})[entry.model] = Member(entry.model, entry)
-        ordered = sorted(settings, key=lambda key: (_mode(settings[key]) != "default", key))
-        for key in ordered:
-            own = settings[key]
-            alike = [
-                settings[other]
-                for other in ordered
-                if (_mode(settings[other]), protocols[other]) == (_mode(own), protocols[key])
-            ]
-            groups.append(
-                Group(
-                    source.name,
-                    source.bank,
-                    kind,
-                    _mode(own),
-                    text(own.get("label")),
-                    protocols[key],
-                    _seed(own),
-                    _words(own, alike),
-                    tuple(_in_order(page, members[key])),
-                )
-            )
-    return groups
+    return [group for source in page.sources for group in _groups_of_source(page, source, kind)]
+
+
+@dataclass
+class _Open:
+    """A group to which members are added."""
+
+    settings: dict[str, Json]
+    protocol: str
+    members: dict[str, Member]
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Mode and protocol."""
+        return _mode(self.settings), self.protocol
+
+
+def _groups_of_source(page: PageInput, source: Source, kind: str) -> list[Group]:
+    opened: dict[str, _Open] = {}
+    for entry in source.entries:
+        if entry.record is None or entry.record.kind != kind:
+            continue
+        settings, name = _settings(entry.record), page.evaluations.get(entry.id, "")
+        key = json.dumps([name, settings], sort_keys=True)
+        group = opened.setdefault(key, _Open(settings, name or title_of(entry.record), {}))
+        group.members[entry.model] = Member(entry.model, entry)
+    ordered = [opened[key] for key in sorted(opened, key=lambda key: (opened[key].name[0] != "default", key))]
+    return [
+        Group(
+            source.name,
+            source.bank,
+            kind,
+            _mode(own.settings),
+            text(own.settings.get("label")),
+            own.protocol,
+            _seed(own.settings),
+            _words(own.settings, [other.settings for other in ordered if other.name == own.name]),
+            tuple(_in_order(page, own.members)),
+        )
+        for own in ordered
+    ]
 
 
 def _settings(record: RunRecord) -> dict[str, Json]:
     """Return the settings that are not empty; empty ones say nothing, and earlier versions lack some."""
-    asked = {name: value for name, value in record.asked.items() if name not in _ASIDE}
-    return {name: value for name, value in asked.items() if not _is_empty(value)}
+    return {
+        name: value for name, value in record.asked.items() if name not in _ASIDE and not _is_empty(value)
+    }
 
 
 def _is_empty(value: Json) -> bool:
     return value is None or value is False or value in ([], "")  # 0 is a value, e.g. a seed
 
 
-def _mode(asked: dict[str, Json]) -> str:
-    return text(asked.get("mode")) or "default"
+def _mode(settings: dict[str, Json]) -> str:
+    return text(settings.get("mode")) or "default"
 
 
-def _seed(asked: dict[str, Json]) -> int:
-    seed = asked.get("seed")
+def _seed(settings: dict[str, Json]) -> int:
+    seed = settings.get("seed")
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else 0
 
 
@@ -209,9 +215,16 @@ def looks_for(page: PageInput, models: Sequence[str], best: Iterable[str] = ()) 
     Args:
         models: of the chart. best: the best of them first.
     """
-    if 0 < len(page.models) <= COLOURS and set(models) <= set(page.models):
-        return {model: Look(page.models.index(model)) for model in models}
+    every = _models(page)
+    if len(every) <= COLOURS and set(models) <= set(every):
+        return {model: Look(every.index(model)) for model in models}
     if len(models) <= COLOURS:
         return {model: Look(place) for place, model in enumerate(models)}
     coloured = [model for model in best if model in models][: COLOURS - 2] or list(models)[: COLOURS - 2]
     return {model: Look(coloured.index(model) if model in coloured else None) for model in models}
+
+
+def _models(page: PageInput) -> list[str]:
+    """Return all models of a page, those that it names first."""
+    evaluated = {entry.model for source in page.sources for entry in source.entries} - {""}
+    return list(dict.fromkeys((*page.models, *sorted(evaluated))))

@@ -63,7 +63,8 @@ def test_cells_without_a_number_say_so_in_their_place(folder: Path) -> None:
     (section,) = sections(page, PageOptions())
     table = section.blocks[0]
     assert [column.group for column in table.columns] == ["", "few, seed 0", "few, seed 1"]
-    assert [row[0].text for row in table.rows] == ["other", FIRST]
+    assert [row[0].text for row in table.rows] == ["other", FIRST, "absent"]
+    assert [value.text for value in table.rows[2][1:]] == ["failed", "failed"]
 
 
 def test_the_page_of_a_folder_is_written_and_again_the_same(folder: Path, tmp_path: Path) -> None:

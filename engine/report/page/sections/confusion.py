@@ -61,7 +61,8 @@ def _names(fit: Fit) -> tuple[str, ...]:
 def _counts(fit: Fit) -> tuple[tuple[float, ...], ...]:
     """Return the matrix; cells that a row lacks are 0."""
     rows = at(fit.body, _NEEDS)
-    matrix = [[value if value >= 0 else 0.0 for value in numbers(row).tolist()] for row in rows or []]  # type: ignore[union-attr]
+    counts = [numbers(row).tolist() for row in rows] if isinstance(rows, list) else []
+    matrix = [[value if value >= 0 else 0.0 for value in row] for row in counts]
     size = len(matrix)
     return tuple(tuple([*row, *[0.0] * size][:size]) for row in matrix)
 

@@ -27,7 +27,8 @@ _METRICS = (
 )
 _MODES = {"default": "default", "as-published": "as published"}
 _NOTES = {
-    "strong": "Bold: the models that cannot be told from the best of their column, after Holm's adjustment.",
+    "strong": "Bold: the models that cannot be told from the best of their column, after Holm's adjustment; "
+    "none where no model can.",
     MARK: f"{MARK} Below a control: no evidence for the model.",
     UNCERTAIN: f"{UNCERTAIN} Not told from a control: the paired difference does not lie above 0.",
 }
@@ -47,27 +48,57 @@ class _Place:
     results: Mapping[str, Result]
 
 
+@dataclass(frozen=True)
+class _Page:
+    """What cells need of the page.
+
+    Attributes:
+        models: in order, those without a result included.
+        comparisons: of models.
+        gaps: (data set, model, evaluation, mode, seed) -> the cell of a study that has no number.
+        evaluations: record id -> name of its evaluation.
+    """
+
+    models: tuple[str, ...]
+    comparisons: Sequence[Comparison]
+    gaps: Mapping[tuple[str, str, str, str, int], Gap]
+    evaluations: Mapping[str, str]
+
+    @classmethod
+    def of(cls, page: PageInput, results: Sequence[Result]) -> "_Page":
+        """Take what cells need."""
+        gaps = {(g.dataset, g.model, g.evaluation, g.mode, g.seed): g for g in page.gaps if g.model}
+        named = [*models_of(page, results), *(gap.model for gap in gaps.values())]
+        order = {name: place for place, name in enumerate(page.models)}
+        models = sorted(set(named), key=lambda name: (order.get(name, len(order)), name))
+        return cls(tuple(models), comparisons_of(page), gaps, page.evaluations)
+
+    def gap(self, model: str, place: _Place) -> Gap | None:
+        """Return the gap of a model in a column, whose other results say what column it is."""
+        other = next(iter(place.results.values()))
+        seed = finite(other.record.asked.get("seed"))
+        evaluation = self.evaluations.get(other.entry.id, "")
+        return self.gaps.get((other.dataset, model, evaluation, other.mode, int(seed or 0)))
+
+
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     """Return the section; other numbers, e.g. invariances, have their own."""
     results = [one for one in results_of(page) if one.kind in CLASSIFYING]
     if not results:
         return ()
-    blocks: list[Block] = [*_tables(page, results, comparisons_of(page)), _all_metrics(results, options)]
+    blocks: list[Block] = [*_tables(_Page.of(page, results), results), _all_metrics(results, options)]
     return (Section("results", "Results", tuple(blocks)),)
 
 
-def _tables(
-    page: PageInput, results: Sequence[Result], comparisons: Sequence[Comparison]
-) -> Iterable[DataTable]:
+def _tables(page: _Page, results: Sequence[Result]) -> Iterable[DataTable]:
     datasets = list(dict.fromkeys(one.dataset for one in results))
     protocols = list(dict.fromkeys((one.kind, one.protocol) for one in results))
-    models = models_of(page, results)
     if len(datasets) <= _BY_DATASET:
         for dataset in datasets:
             own = [one for one in results if one.dataset == dataset]
             places = [place for key in protocols for place in _places(own, key, "")]
             caption = f"{dataset}: {', '.join(dict.fromkeys(p for _, p in protocols))}. {_OVER}"
-            yield _table(anchor(f"table-results-{dataset}"), caption, places, models, comparisons, page.gaps)
+            yield _table(anchor(f"table-results-{dataset}"), caption, places, page)
         return
     for key in protocols:
         places = [
@@ -77,7 +108,7 @@ def _tables(
         ]
         word = next((p.hint for p in places), "")
         caption = f"{key[1][:1].upper()}{key[1][1:]}: {word} of each data set. {_OVER}"
-        yield _table(anchor(f"table-results-{key[1]}"), caption, places, models, comparisons, page.gaps)
+        yield _table(anchor(f"table-results-{key[1]}"), caption, places, page)
 
 
 def _places(results: Sequence[Result], key: tuple[str, str], dataset: str) -> list[_Place]:
@@ -99,19 +130,12 @@ def _place(mode: str, own: Mapping[str, Result], protocol: str, dataset: str, bo
     return _Place("", f"{dataset}{published}", word, own)
 
 
-def _table(
-    name: str,
-    caption: str,
-    places: Sequence[_Place],
-    models: Sequence[str],
-    comparisons: Sequence[Comparison],
-    gaps: Sequence[Gap],
-) -> DataTable:
+def _table(name: str, caption: str, places: Sequence[_Place], page: _Page) -> DataTable:
     columns = (Column("model"), *(Column(p.title, True, p.hint, p.group) for p in places))
     rows = [
-        (Value(model), *(_value(p.results.get(model), model, p, comparisons, gaps) for p in places))
-        for model in models
-        if any(model in p.results for p in places)
+        (Value(model), *(_value(model, place, page) for place in places))
+        for model in page.models
+        if any(model in place.results or page.gap(model, place) for place in places)
     ]
     rows += _controls(places)
     shown = [value for row in rows for value in row]
@@ -120,12 +144,14 @@ def _table(
     return DataTable(name, caption, columns, tuple(rows), tuple(notes))
 
 
-def _value(
-    one: Result | None, model: str, place: _Place, comparisons: Sequence[Comparison], gaps: Sequence[Gap]
-) -> Value:
+def _value(model: str, place: _Place, page: _Page) -> Value:
+    one = place.results.get(model)
     if one is None:
-        return _gap(model, place, gaps)
-    comparison = comparison_for(one, comparisons)
+        gap = page.gap(model, place)
+        if gap is None:
+            return Value("–")
+        return Value(gap.state, reason=gap.reason, tone="error" if gap.state == "failed" else None)
+    comparison = comparison_for(one, page.comparisons)
     number, strong = one.number, False
     if number is not None and comparison is not None and comparison.metric == number.metric:
         strong = one.model in comparison.best and len(comparison.best) < len(comparison.standings)
@@ -139,20 +165,6 @@ def _with_interval(number: Number, comparison: Comparison, model: str) -> Number
     if number.low is not None or finite(standing.get("value")) != number.value:
         return number
     return replace(number, low=finite(standing.get("low")), high=finite(standing.get("high")))
-
-
-def _gap(model: str, place: _Place, gaps: Sequence[Gap]) -> Value:
-    """Return an empty cell, with the reason where the study has one."""
-    others = list(place.results.values())
-    for gap in gaps:
-        if others and (gap.dataset, gap.model, gap.evaluation, gap.mode) == (
-            others[0].dataset,
-            model,
-            others[0].protocol,
-            others[0].mode,
-        ):
-            return Value(gap.state, reason=gap.reason, tone="error" if gap.state == "failed" else None)
-    return Value("–")
 
 
 def _controls(places: Sequence[_Place]) -> list[tuple[Value, ...]]:

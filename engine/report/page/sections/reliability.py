@@ -109,7 +109,7 @@ def _panel(fit: Fit, identity: str) -> Panel:
 def _series(fit: Fit, side: str, look: Look) -> Series:
     count = numbers(at(fit.body, f"{_NEEDS}.{side}.count"))
     x, y = (numbers(at(fit.body, f"{_NEEDS}.{side}.{part}")) for part in ("probability", "frequency"))
-    filled = np.flatnonzero(count > 0)
+    filled = np.flatnonzero(count[: min(len(x), len(y))] > 0)
     return Series("", tuple(x[filled].tolist()), tuple(y[filled].tolist()), look=look, marked=True)
 
 

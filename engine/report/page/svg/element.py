@@ -69,7 +69,7 @@ def group(content: str, class_: str | None = None) -> Markup:
 
 
 def drawing(identity: str, width: float, height: float, title: str, description: str, content: str) -> Markup:
-    """Return a whole `<svg>` element, which screen readers announce by its title and description.
+    """Return an `<svg>` element, which screen readers announce by its title and description.
 
     Args:
         identity: unique on the page, of letters, digits and hyphens.

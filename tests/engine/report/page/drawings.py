@@ -78,8 +78,8 @@ class Drawing:
     def spans(self, *classes: str) -> list[tuple[float, float, float]]:
         """Return (low, high, y) of horizontal intervals."""
         paths = "".join(one.get("d", "") for one in self.elements(*classes))
-        found = re.findall(r"M(-?[\d.]+) (-?[\d.]+)H(-?[\d.]+)", paths)
-        return [(float(low), float(high), float(y)) for low, y, high in found]
+        spans = re.findall(r"M(-?[\d.]+) (-?[\d.]+)H(-?[\d.]+)", paths)
+        return [(float(low), float(high), float(y)) for low, y, high in spans]
 
     def boxes(self) -> Iterator[tuple[float, float, float, float, str]]:
         """Return (left, top, right, bottom, text) of texts, with the width of usual letters."""

@@ -68,6 +68,13 @@ def test_few_models_look_alike_in_all_charts() -> None:
     assert looks_for(given, ["c"])["c"] == looks_for(given, ["a", "b", "c"])["c"]
 
 
+def test_models_look_alike_where_the_page_names_none() -> None:
+    given = page(
+        *(entry_of(kind, name, {}, {}) for kind, name in (("knn", "a"), ("probe", "a"), ("probe", "b")))
+    )
+    assert looks_for(given, ["b"])["b"] == looks_for(given, ["a", "b"])["b"]
+
+
 def test_of_many_models_the_best_have_colours() -> None:
     names = [f"m{i}" for i in range(20)]
     looks = looks_for(page(models=tuple(names)), names, ["m19", "m3"])

@@ -103,15 +103,20 @@ def test_models_stand_in_the_order_of_the_study_and_others_by_name() -> None:
     assert [row[0].text for row in own.rows] == ["zeta", "beta", "alpha", "last"]
 
 
-def test_a_cell_that_failed_says_so() -> None:
+def test_a_cell_that_failed_says_so_in_its_row_and_column() -> None:
     entry = probe("vgg", 0.8)
-    gap = Gap("xrays", "densenet", "own name", "default", 0, "failed", "out of memory")
-    given = page(entry, fewshot("densenet", 0.7, 0.01), gaps=(gap,), evaluations={entry.id: "own name"})
+    gaps = (
+        Gap("xrays", "densenet", "own name", "default", 0, "failed", "out of memory"),
+        Gap("xrays", "densenet", "own name", "default", 1, "missing", "of another seed"),
+        Gap("xrays", "", "own name", "default", 0, "failed", "a comparison"),
+    )
+    given = page(entry, fewshot("vgg", 0.7, 0.01), gaps=gaps, evaluations={entry.id: "own name"})
     (own,) = tables(given)
     rows = {row[0].text: row for row in own.rows}
+    assert set(rows) == {"densenet", "vgg"}
     assert [c.group for c in own.columns] == ["", "own name", "2-way 5-shot"]
     assert (rows["densenet"][1].text, rows["densenet"][1].reason) == ("failed", "out of memory")
-    assert rows["vgg"][2].text == "–"
+    assert rows["densenet"][2].text == "–"
 
 
 def test_numbers_of_other_kinds_are_no_results() -> None:

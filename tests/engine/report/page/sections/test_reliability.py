@@ -104,3 +104,11 @@ def test_earlier_records_are_named() -> None:
     old = entry_of("probe", "old", {"label": "label", "mode": "default"}, {"test": {}})
     (section,) = sections(page(probe("lite"), old), PageOptions())
     assert any("old" in block.text for block in section.blocks if isinstance(block, Paragraph))
+
+
+@pytest.mark.parametrize("part", ["count", "frequency", "probability"])
+@pytest.mark.parametrize("odd", [None, [], [0.5], "x", {}])
+def test_bins_of_unlike_lengths_do_not_stop_the_page(part: str, odd: Json) -> None:
+    bins = {**binned(PROBABILITY, TRUTH), part: odd}
+    calibration: Json = {"bins": {"before": bins, "after": binned(PROBABILITY, TRUTH)}, "temperature": 1.0}
+    drawn(probe("lite", calibration=calibration))

@@ -34,8 +34,8 @@ XYZ = np.array(
 def variables(css: str, dark: bool) -> dict[str, str]:
     """Return the colours of one scheme: those of the first block, and those that the dark one replaces."""
     light, _, rest = css.partition("prefers-color-scheme: dark")
-    found = dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", light))
-    return found | dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", rest)) if dark else found
+    colours = dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", light))
+    return colours | dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", rest)) if dark else colours
 
 
 SCHEMES = {
