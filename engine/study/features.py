@@ -27,7 +27,7 @@ class Supply:
         study, directory: the study and its folder.
         embedding: how, and by whom.
         note: of the folder; kept up to date.
-        say_what: told what is being done.
+        say_what: takes what is being done, e.g. `embedding digits`.
     """
 
     study: Study
