@@ -1,1 +1,1 @@
-"""Measurements: throughput (`speed`), injected faults (`faults`) and the paths on a GPU (`gpu`)."""
+"""Measurements: `speed`, injected `faults`, `simulations`, paths on a `gpu`, and the pages of the `paper`."""

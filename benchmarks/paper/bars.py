@@ -9,7 +9,7 @@ from benchmarks.paper.names import dataset_label
 from benchmarks.paper.style import COLOURS, draw_points, finish, pale
 from engine.report.page.blocks import Column, DataTable, Value
 from engine.report.probe_plots.style import literal
-from engine.report.statistics import Box, GroupMean
+from engine.report.statistics import Box, GroupMean, reasons_of
 
 _WIDTH = 0.8
 
@@ -161,7 +161,7 @@ def means_table(
                 _number(mean.sd, mean.reason),
                 Value(str(mean.n), mean.n),
                 Value(", ".join(mean.models) or "–"),
-                Value(", ".join(f"{one.name} ({one.reason})" for one in mean.left_out) or "–"),
+                Value(reasons_of(mean.left_out) or "–"),
             )
             for place, group, mean in rows
         ),
@@ -196,7 +196,7 @@ def boxes_table(identity: str, caption: str, boxes: Mapping[str, Box]) -> DataTa
                     )
                 ),
                 Value(str(one.n), one.n),
-                Value(", ".join(f"{left.name} ({left.reason})" for left in one.left_out) or "–"),
+                Value(reasons_of(one.left_out) or "–"),
             )
             for name, one in boxes.items()
         ),

@@ -7,6 +7,7 @@ from benchmarks.paper.names import dataset_label, model_label
 from benchmarks.paper.relation_words import correlation_words, dropped, p_text, signed
 from benchmarks.paper.relations import Relation
 from engine.report.page.blocks import Column, DataTable, Value
+from engine.report.statistics import LeftOut, reasons_of
 
 _WEIGHTED = (
     Column(
@@ -50,6 +51,7 @@ def _row(relation: Relation, weighted: bool) -> tuple[Value, ...]:
     result = relation.correlation
     low, high = result.r_range
     other = result.most_influential
+    labelled = [LeftOut(model_label(one.name), one.reason) for one in result.left_out]
     return (
         Value(relation.title),
         Value(str(result.n), result.n),
@@ -61,7 +63,7 @@ def _row(relation: Relation, weighted: bool) -> tuple[Value, ...]:
         _number(other.r if other else math.nan, "{:.2f}"),
         _number(other.p if other else math.nan, ""),
         *(_weighted_cells(relation) if weighted else ()),
-        Value(", ".join(f"{model_label(one.name)} ({one.reason})" for one in result.left_out) or "–"),
+        Value(reasons_of(labelled) or "–"),
     )
 
 

@@ -17,6 +17,8 @@ from benchmarks.paper.values import Values
 from engine.kernels.summaries import mean_sd
 from engine.report.statistics import Correlation, LineFit, Numbers, adjusted, correlate, fit_line
 
+#: Top-1 accuracy in percent of the supervised models' weights, by torchvision; the authors list others.
+WEIGHTS_TOP1 = {"supervised-r50": 76.130, "supervised-r18": 69.758, "supervised-d121": 74.434}
 #: What the authors' fit of one panel leaves out, without saying so in the paper.
 OMITTED = {"multiview:chexpert": {"mimic-chexpert-lr0.01": "dropped by the authors' plotting script"}}
 

@@ -6,14 +6,16 @@ out; n is never smaller without a word. References are in `engine.kernels.summar
 
 from engine.report.statistics.boxes import Box, box
 from engine.report.statistics.correlation import Correlation, Without, adjusted, correlate
+from engine.report.statistics.intervals import GroupInterval, group_interval
 from engine.report.statistics.lines import LineFit, fit_line
 from engine.report.statistics.means import GroupMean, group_mean, means_by_domain
-from engine.report.statistics.named import LeftOut, Numbers, n_of
+from engine.report.statistics.named import LeftOut, Numbers, n_of, reasons_of
 from engine.report.statistics.scaling import Scaled, scale
 
 __all__ = [
     "Box",
     "Correlation",
+    "GroupInterval",
     "GroupMean",
     "LeftOut",
     "LineFit",
@@ -24,8 +26,10 @@ __all__ = [
     "box",
     "correlate",
     "fit_line",
+    "group_interval",
     "group_mean",
     "means_by_domain",
     "n_of",
+    "reasons_of",
     "scale",
 ]

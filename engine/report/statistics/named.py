@@ -56,12 +56,16 @@ def array(numbers: Numbers, names: Sequence[str]) -> NDArray[np.float64]:
     return np.array([numbers[name] for name in names], np.float64)
 
 
+def reasons_of(left_out: Sequence[LeftOut]) -> str:
+    """Return names by their reason, e.g. `byol, swav (no accuracy); pirl (outlier)`; "" for none."""
+    reasons: dict[str, list[str]] = {}
+    for one in left_out:
+        reasons.setdefault(one.reason, []).append(one.name)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+
+
 def n_of(n: int, left_out: Sequence[LeftOut], what: str = "models") -> str:
     """Return n in words, e.g. `n = 9 of 10 models; without byol (no accuracy)`."""
     if not left_out:
         return f"n = {n} {what}"
-    reasons: dict[str, list[str]] = {}
-    for one in left_out:
-        reasons.setdefault(one.reason, []).append(one.name)
-    parts = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
-    return f"n = {n} of {n + len(left_out)} {what}; without {'; '.join(parts)}"
+    return f"n = {n} of {n + len(left_out)} {what}; without {reasons_of(left_out)}"

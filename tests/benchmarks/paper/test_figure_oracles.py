@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from benchmarks.paper import relations, scaled
 from benchmarks.paper.experiments import MANY_SHOT_OUT, Experiment, metric_of, models_of
 from benchmarks.paper.names import DATASETS, IMAGENET_MODELS, LPIPS, MIMIC_CHEXPERT, SSL, SUPERVISED
-from benchmarks.paper.pages import figure2, figure4, figure5, figure9
+from benchmarks.paper.pages import figure2, figure4, figure5, figure9, figurea1
 from benchmarks.paper.relations import Relation
 from benchmarks.paper.values import PUBLISHED, published_results
 from engine.kernels.summaries import FiveNumbers
@@ -226,6 +227,31 @@ def test_the_headline_correlation_is_that_of_nine_models() -> None:
     assert influence.r == panel.published.r
     others = [one.r for one in panel.correlation.leave_one_out if one.model != influence.model]
     assert max(others) < 0.5  # no other model's omission makes it
+
+
+def test_the_documentation_says_what_is_computed() -> None:
+    text = (Path(__file__).parents[3] / "docs/explanation/statistics.md").read_text()
+    text = " ".join(text.split())
+    values, chexpert = published_results(), Experiment("few_shot", "chexpert")
+    panel = relations.invariance(values, "multiview", chexpert)
+    ten, nine = panel.correlation, panel.published
+    assert nine is not None
+    others = [one.r for one in ten.leave_one_out if one.model != "mimic-chexpert-lr0.01"]
+    linear, finetuned = (
+        relations.invariance(values, "multiview", Experiment(protocol, "chexpert")).correlation.r
+        for protocol in ("linear", "finetune")
+    )
+    panels = figurea1.FIGURE.shown(values)
+    smallest = min(one.correlation.p_adjusted for one in panels)
+    for words in (
+        f"reports r = {nine.r:.2f} (p = {nine.p:.4f})",
+        f"all ten that were measured r = {ten.r:.2f} (p = {ten.p:.2f}), with a 95 % interval from "
+        f"{ten.low:.2f} to {ten.high:.2f}",
+        f"r stays between {min(others):.2f} and {max(others):.2f}",
+        f"r = {linear:.2f}, after finetuning r = {finetuned:.2f}",
+        f"none of its {len(panels)} correlations remains (smallest p = {smallest:.2f})",
+    ):
+        assert words in text
 
 
 def test_groups_are_the_papers() -> None:

@@ -7,12 +7,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks.paper import scaled
 from benchmarks.paper.__main__ import main
 from benchmarks.paper.experiments import Experiment, absent, listed, metric_of, transfers
 from benchmarks.paper.labels import place_labels
-from benchmarks.paper.names import MODELS
+from benchmarks.paper.names import MODELS, SSL, SUPERVISED
 from benchmarks.paper.pages import (
     figure2,
     figure4,
@@ -26,7 +27,7 @@ from benchmarks.paper.pages import (
     titles,
 )
 from benchmarks.paper.relation_words import p_text
-from benchmarks.paper.relations import OMITTED
+from benchmarks.paper.relations import OMITTED, WEIGHTS_TOP1
 from benchmarks.paper.scatter import draw_one, draw_panels
 from benchmarks.paper.values import Value, Values, published_results
 from engine.errors import Refused
@@ -187,7 +188,9 @@ def test_correlations_state_their_influence() -> None:
     assert cells["r"].low is not None and cells["r"].low < 0 < (cells["r"].high or 0)
     assert cells["most influential"].text == "MIMIC-CheXpert (lr 0.01)"
     assert cells["r without it"].text == "0.82" and cells["p without it"].text == "0.0068"
-    assert "MIMIC-CheXpert (lr 0.1) (no cosine)" in cells["left out"].text
+    assert cells["left out"].text == (
+        "MIMIC-CheXpert (lr 0.1), MIMIC-CheXpert (lr 1.0), MoCo-CXR (r18) (no cosine)"
+    )
     p, adjusted = ([row[names.index(name)].number or 0 for row in table.rows] for name in ("p", "p (Holm)"))
     assert min(adjusted) == pytest.approx(min(1, 17 * min(p)))
     assert "without MIMIC-CheXpert (lr 0.01)" in table.notes[0]
@@ -217,6 +220,29 @@ def test_accuracies_on_imagenet_are_the_authors_where_a_study_has_none() -> None
     without = Values(one for one in part() if one.metric != "imagenet_top1_pct")
     ours, theirs = figurea4.FIGURE.shown(without), figurea4.FIGURE.shown(part())
     assert [one.correlation.r for one in ours] == [one.correlation.r for one in theirs]
+
+
+def test_accuracies_of_the_weights_are_torchvisions() -> None:
+    from torchvision.models import DenseNet121_Weights, ResNet18_Weights, ResNet50_Weights
+
+    weights = {"r50": ResNet50_Weights, "r18": ResNet18_Weights, "d121": DenseNet121_Weights}
+    top1 = {
+        f"supervised-{name}": one.IMAGENET1K_V1.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+        for name, one in weights.items()
+    }
+    assert top1 == WEIGHTS_TOP1
+    results, experiment = published_results(), Experiment("few_shot", "chexpert")
+    models = [*SSL, *SUPERVISED]
+    listed_top1 = {model: results.get(model, "imagenet", "imagenet_top1_pct") for model in models}
+    x = [top1.get(model, one.value if one else math.nan) for model, one in listed_top1.items()]
+    y = [
+        one.value
+        for model in models
+        if (one := results.get(model, "chexpert", metric_of(results, experiment)))
+    ]
+    corrected = figurea4.corrected(results)["CheXpert, few-shot"]
+    assert (corrected.r, corrected.p) == pytest.approx(tuple(stats.pearsonr(x, y)))
+    assert f"r = {corrected.r:.2f}".replace("-", "−") in figurea4.table(results).notes[-1]
 
 
 def test_experiments_in_words() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ FEW = "few_shot_2way_3shot_accuracy_pct"
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     """Lay out a study's folder with one bank, and few-shot and probe records of both modes."""
-    root = make_study(tmp_path_factory.mktemp("paper") / "study", 32)
+    root = make_study(
+        tmp_path_factory.mktemp("paper") / "study", 31
+    )  # whose test part has 4 and 3 images of its classes
     (root / "banks").mkdir()
     bank = (root / "bank").rename(root / "banks" / "montgomery.bank")
     for mode in ("default", "as-published"):
@@ -90,6 +93,35 @@ def test_the_effect_of_the_mode_is_paired_on_the_same_images(study):
 
     half = t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences))
     assert measured.high - measured.difference == pytest.approx(half, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_effect_on_balanced_accuracy_is_the_mean_over_classes(study):
+    bank, ours = study / "banks" / "montgomery.bank", values_of(study)
+    metric = "linear_mean_per_class_accuracy_pct"
+    first, second = (ours.of(mode).get(MODEL, "montgomery", metric) for mode in ("default", "as-published"))
+    scores = []
+    for value in (first, second):
+        table = read_predictions(bank, value.record).to_pandas()
+        assert table.truth.value_counts().tolist() == [4, 3]
+        scores.append(100 * (table.truth == table.predicted).groupby(table.truth).mean().mean())
+    measured = effect(first, second)
+    assert (measured.n, measured.over) == (7, "images")
+    assert measured.difference == pytest.approx(scores[1] - scores[0])
+    # Independent images with fixed weights: those of the mean over classes, 7 / (2 x images of the class).
+    assert measured.low <= measured.difference <= measured.high
+
+
+@pytest.mark.slow
+def test_other_episodes_are_not_paired(study, tmp_path):
+    bank = tmp_path / "montgomery.bank"
+    shutil.copytree(study / "banks" / "montgomery.bank", bank)
+    few = ("--n-way", 2, "--n-shot", 3, "--n-query", 2, "--episodes", 20, "--seed", 1)
+    assert embank("fewshot", bank, "--model", MODEL, *few, "--device", "cpu").code == 0
+    first, second = (values_of(bank).of(seed=seed).get(MODEL, "montgomery", FEW) for seed in (0, 1))
+    measured = effect(first, second)
+    assert not measured.paired and measured.reason == "other episodes"
+    assert measured.high - measured.low == pytest.approx(2 * np.hypot(first.ci95, second.ci95))
 
 
 @pytest.mark.slow

@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from engine.kernels.episodes import Identity
 from engine.report.statistics import (
     LeftOut,
     adjusted,
     box,
     correlate,
     fit_line,
+    group_interval,
     group_mean,
     means_by_domain,
     n_of,
@@ -104,6 +106,23 @@ def test_means_of_groups() -> None:
     assert one.mean == 1 and math.isnan(one.sd) and "needs 2" in one.reason
     none = group_mean(X, ("e",))
     assert math.isnan(none.mean) and none.reason == "no value" and none.n == 0
+
+
+def test_intervals_of_means_say_who_entered() -> None:
+    result = group_interval(X, MODELS, name="accuracy")
+    half = 1.96 * stats.sem([1, 2, 4, 3])
+    assert (result.low, result.high) == pytest.approx((2.5 - half, 2.5 + half))
+    assert (result.kind, result.n, result.left_out) == ("normal", 4, (LeftOut("e", "no accuracy"),))
+    stream = Identity(0, "models", 2, 1, 1).stream("bootstrap")
+    drawn = group_interval(X, MODELS, resamples=400, stream=stream)
+    numbers = Identity(0, "models", 2, 1, 1).stream("bootstrap").uniform(400, 4)
+    means = np.array([1, 2, 4, 3])[(numbers * 4).astype(int)].mean(axis=1)
+    assert (drawn.low, drawn.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    assert (drawn.kind, drawn.models) == ("bootstrap", ("a", "b", "c", "d"))
+    one = group_interval(X, ("a",), resamples=9, stream=stream)
+    assert one.mean == 1 and math.isnan(one.low) and one.reason.startswith("1 model to draw from")
+    with pytest.raises(ValueError, match="stream"):
+        group_interval(X, MODELS, resamples=9)
 
 
 def test_means_by_domain_need_every_experiment() -> None:
