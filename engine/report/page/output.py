@@ -1,12 +1,12 @@
 """The files of a page: the page itself, and each of its tables as CSV and LaTeX."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.report.page import tables
 from engine.report.page.assemble import page_of
-from engine.report.page.blocks import DataTable, Page, Section
+from engine.report.page.blocks import DataTable, Section
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.render import GENERATOR, render_page, tables_of
 from stores import outputs
@@ -15,6 +15,8 @@ from stores.bank.reader import Bank
 from stores.outputs import Images
 
 ENDINGS = (".html",)
+#: Size of a page that leaves nothing out.
+_UNLIMITED = 1 << 50
 #: Bytes in which a file says that it was made here.
 _HEAD = 2048
 
@@ -53,8 +55,9 @@ class Output:
             Refused: a table's file is there already and of another origin; nothing was written.
             MachineFault: the disk is full or fails.
         """
+        further = tuple(further)
         made = page_of(page, options, further)
-        files = self._tables(made)
+        files = self._tables(page, options, further)
         self._check_tables(files)
         document = render_page(made)
         for path, text in files.items():
@@ -64,11 +67,13 @@ class Output:
             file.write(document)
         return len(document), tuple(files)
 
-    def _tables(self, page: Page) -> dict[Path, str]:
-        """Return file -> contents."""
+    def _tables(
+        self, page: PageInput, options: PageOptions, further: tuple[Section, ...]
+    ) -> dict[Path, str]:
+        """Return file -> contents. Tables that the page shows in part are complete here."""
         if self.tables is None:
             return {}
-        own: list[DataTable] = list(tables_of(page))
+        own: list[DataTable] = list(tables_of(page_of(page, replace(options, max_bytes=_UNLIMITED), further)))
         return {
             self.tables / f"{table.id}.{ending}": write(table)
             for table in own

@@ -34,7 +34,7 @@ def fitting(table: DataTable, options: PageOptions, share: float, tables: int) -
     if len(table.rows) <= most:
         return table
     left_out = len(table.rows) - most
-    note = f"To keep the page small {left_out:,} rows are left out; `embank records export` has them."
+    note = f"To keep the page small {left_out:,} rows are left out; `embank report --tables` writes them all."
     return replace(table, rows=table.rows[:most], notes=(*table.notes, note))
 
 
