@@ -165,3 +165,16 @@ def is_untrained(bank: Bank, feature: str, slug: str) -> bool:
     except BankError:
         made = {}
     return made["weights_path"] is None if "weights_path" in made else slug.startswith(_UNTRAINED)
+
+
+def has_own_weights(bank: Bank, feature: str) -> bool:
+    """Return whether a feature's weights are a file that the user gave, or were trained on from others.
+
+    Args:
+        feature: its full name.
+
+    Raises:
+        BankError: the provenance is missing or damaged.
+    """
+    body = bank.provenance(feature)
+    return str(body.get("weights_source", "")).startswith("file ") or bool(body.get("lineage"))

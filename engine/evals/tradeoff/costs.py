@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.embed.provenance import has_own_weights
 from engine.errors import ModelError
 from engine.evals.tradeoff.pareto import Costs
 from engine.models.catalog.lookup import find
@@ -133,11 +134,10 @@ def _licence(bank: Bank, info: FeatureInfo) -> tuple[str, bool | None]:
     The catalogue knows nothing of weights that the user gave, nor of imported features.
     """
     try:
-        provenance = bank.provenance(info.name)
+        if has_own_weights(bank, info.name):
+            return "", None
         facts = find(info.key.model).row.facts
     except (BankError, ModelError):
-        return "", None
-    if str(provenance.get("weights_source", "")).startswith("file ") or provenance.get("lineage"):
         return "", None
     return facts.licence, facts.commercial_use
 
