@@ -38,7 +38,7 @@ SIDE, IMAGES = 32, 24
 #: Members of records that depend on the moment, on names made of it, or on what earlier runs had computed.
 VOLATILE = frozenset(
     {"created", "seconds", "record", "records", "compared", "estimated", "stages", "trained_seconds"}
-    | {"places_per_s", "img_per_s", "views_kept", "views_made"}
+    | {"places_per_s", "img_per_s", "views_kept", "views_made", "cached"}
 )
 EVALUATIONS = """
   fewshot: {n_way: 2, n_shot: 2, n_query: 2, episodes: 20}
