@@ -55,6 +55,8 @@ KEPT: Mapping[str, str] = {
     "study status": _READS,
     "models list": _READS,
     "models show": _READS,
+    "models choose": "Records are written once all that lack are computed, and an output in one step. "
+    "Run the same command again.",
     "models fetch": "Downloaded bytes are kept; run the same command to resume.",
     "models convert": "A converted file is written in one step: run the same command again.",
     "datasets list": _READS,
