@@ -41,7 +41,7 @@ def _second_map(device: Device, occluder: Occluder) -> tuple[list[Entry], Scores
     return device.ledger.entries[before:], scores, deliveries
 
 
-@pytest.mark.parametrize("ready", [True, False])
+@pytest.mark.parametrize("ready", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_waits_do_not_grow_with_the_places(
     device: Device, ready: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

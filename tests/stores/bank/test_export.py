@@ -136,7 +136,7 @@ def killed_at(touch: int, bank: Bank, out: Path, several: bool) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("several", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_an_export_killed_anywhere_can_be_repeated(quick_path: Path, several: bool) -> None:
     bank = make_bank(quick_path / "bank", 40, DIM, 16)
     make_bank(quick_path / "bank", 40, DIM, 16, layer="other")
