@@ -7,10 +7,10 @@ from engine.report.json_parts import members, objects
 from engine.report.marks import MARK
 from engine.report.page.anchors import anchor
 from engine.report.page.blocks import Block, Column, DataTable, Details, Section, Value
-from engine.report.page.comparisons import Comparison, comparisons_of
+from engine.report.page.comparisons import Comparison, comparison_for, comparisons_of
 from engine.report.page.inputs import Gap, PageInput, PageOptions
 from engine.report.page.numbers import UNCERTAIN, WORDS, Number, decimal, finite, number_at, value_of
-from engine.report.page.results import CLASSIFYING, Result, comparison_for, models_of, results_of
+from engine.report.page.results import CLASSIFYING, Result, models_of, results_of
 from engine.report.page.room import fitting
 
 #: Up to so many data sets there is one table for each; with more, one for each protocol.
