@@ -62,7 +62,8 @@ class Compared:
         mode = self.comparison.mode
         words = [self.comparison.task, self.metric, MODES.get(mode, mode)]
         seed = self.comparison.record.asked.get("seed")
-        words += [f"seed {seed}"] * (self.several_seeds and seed is not None)
+        named = f"seed {seed}" in self.comparison.task
+        words += [f"seed {seed}"] * (self.several_seeds and seed is not None and not named)
         return f"{self.comparison.dataset}: {', '.join(word for word in words if word)}"
 
     @property

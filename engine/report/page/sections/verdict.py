@@ -8,7 +8,7 @@ from engine.report.page.comparisons import Comparison, Pair, comparisons_of
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.numbers import bounds, decimal, finite, p_value
 from engine.report.page.results import CLASSIFYING, Result, models_of, results_of
-from engine.report.page.sections.lead import below_control, lead, listed
+from engine.report.page.sections.lead import below_control, codes_of, lead, listed, no_evidence
 
 #: Fewer patients or images than this are said to be few.
 _FEW = 200
@@ -26,10 +26,10 @@ def verdict(page: PageInput, options: PageOptions) -> tuple[Paragraph, ...]:
         return (Paragraph(_nothing(page, results)), *_gaps(page))
     leading = [one for one in comparisons if one.mode == "default"] or comparisons
     shown = len(leading) if len(leading) <= _SENTENCES else _OF_MANY
-    more = [Paragraph(_sentence(one, page)) for one in leading[:shown]]
+    more = [_paragraph(one, page, results) for one in leading[:shown]]
     if shown < len(leading):
         more.append(Paragraph(f"{len(leading) - shown} further comparisons follow below."))
-    return (Paragraph(lead(leading)), *more, *_doubts(leading, results), *_gaps(page))
+    return (Paragraph(lead(leading, results)), *more, *_doubts(leading, shown, results), *_gaps(page))
 
 
 def _nothing(page: PageInput, results: Sequence[Result]) -> str:
@@ -65,6 +65,13 @@ def _sentence(one: Comparison, page: PageInput) -> str:
         f"{head}: {best[0]}, {_value(one)}, and {listed(best[1:])} cannot be told apart"
         f"{_behind(one, len(best), 'the next')}."
     )
+
+
+def _paragraph(one: Comparison, page: PageInput, results: Sequence[Result]) -> Paragraph:
+    reason = no_evidence(one, results)
+    if reason:
+        return Paragraph(f"{_sentence(one, page)} This is no evidence: {reason}.", "error")
+    return Paragraph(_sentence(one, page))
 
 
 def _capital(text: str) -> str:
@@ -106,10 +113,14 @@ def _by(pair: Pair, one: Comparison) -> str:
     return f"{decimal(pair.difference)} ({within} over {over}, {adjusted}{p_value(pair.p_holm)})"
 
 
-def _doubts(comparisons: Sequence[Comparison], results: Sequence[Result]) -> list[Paragraph]:
-    """Say what stands against believing it: controls, problems, few images, untrained networks."""
+def _doubts(comparisons: Sequence[Comparison], shown: int, results: Sequence[Result]) -> list[Paragraph]:
+    """Say what stands against believing it: controls, problems, few images, untrained networks.
+
+    Args:
+        shown: comparisons with a sentence of their own, which says whether they are evidence.
+    """
     return [
-        *_controls(comparisons),
+        *(_controls(comparisons) if shown < len(comparisons) else ()),
         *_problems(comparisons, results),
         *_few(comparisons),
         *_untrained(comparisons),
@@ -136,7 +147,7 @@ def _problems(comparisons: Sequence[Comparison], results: Sequence[Result]) -> l
     compared = [
         one for one in results if any(c.dataset == one.dataset and c.has(one.entry) for c in comparisons)
     ]
-    codes = Counter(code for one in compared for code in _codes(one, "error") if code != "below_control")
+    codes = Counter(code for one in compared for code in codes_of(one, "error") if code != "below_control")
     paragraphs = []
     if codes:
         words = ", ".join(f"{code.replace('_', ' ')} ({count})" for code, count in codes.most_common())
@@ -146,18 +157,13 @@ def _problems(comparisons: Sequence[Comparison], results: Sequence[Result]) -> l
         one
         for one in compared
         if any(c.has(one.entry) and c.best[0] == one.model for c in comparisons)
-        and "not_told_from_control" in _codes(one, "warning")
+        and "not_told_from_control" in codes_of(one, "warning")
     ]
     if leaders:
         names = listed([f"{one.model} ({one.dataset}, {one.protocol})" for one in leaders])
         text = f"Not shown to be better than a control, e.g. image statistics, though it leads: {names}."
         paragraphs.append(Paragraph(text, "warning"))
     return paragraphs
-
-
-def _codes(one: Result, severity: str) -> set[str]:
-    issues = [issue for issue in one.record.validity or [] if isinstance(issue, dict)]
-    return {str(issue.get("code")) for issue in issues if issue.get("severity") == severity}
 
 
 def _few(comparisons: Sequence[Comparison]) -> list[Paragraph]:

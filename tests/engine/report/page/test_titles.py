@@ -21,7 +21,12 @@ COLUMNS = ["edema", "effusion", "mass", "nodule"]
         ("fewshot", {"n_way": 5, "n_shot": 20}, {}, "5-way 20-shot"),
         ("knn", {"leave_one_out": True}, {"k": 3}, "3-NN, leave one out"),
         ("probe", {"label": "label"}, {}, "linear probe"),
-        ("probe", {"label": "edema", "cross_validation": {"folds": 5}}, {}, "linear probe, cross-validated: edema"),
+        (
+            "probe",
+            {"label": "edema", "cross_validation": {"folds": 5}},
+            {},
+            "linear probe, cross-validated: edema",
+        ),
         (
             "probe",
             {"label": ", ".join(COLUMNS), "multi_label": True},
@@ -34,7 +39,7 @@ COLUMNS = ["edema", "effusion", "mass", "nodule"]
         ("audit", {}, {}, "audit"),
         ("compare", {"evaluation": "probe"}, {}, "comparison of models: probe"),
     ],
-)  # fmt: skip
+)
 def test_titles(kind: str, asked: JsonObject, metrics: JsonObject, title: str) -> None:
     record = entry_of(kind, "a", asked, metrics).record
     assert record is not None
