@@ -59,16 +59,14 @@ def test_settings_in_words(value: Json, words: str) -> None:
 
 
 def test_batch_sizes_tell_finetunings_apart_and_nothing_else() -> None:
-    of_kind = {
-        kind: [entry_of(kind, "a", {"batch_size": size}, {}) for size in (8, 16)] for kind in ("finetune", "embed")
-    }  # fmt: skip
-    assert len(latest(of_kind["finetune"])) == 2
-    assert len(latest(of_kind["embed"])) == 1
-    given = page(*of_kind["finetune"])
-    assert [one.protocol for one in results_of(given)] == [
-        "finetuning, batch size 16",
-        "finetuning, batch size 8",
-    ]
+    finetunings, embeddings = (
+        [entry_of(kind, "a", {"batch_size": size}, {}) for size in (8, 16)] for kind in ("finetune", "embed")
+    )
+    assert len(latest(finetunings)) == 2
+    assert len(latest(embeddings)) == 1
+    given = page(*finetunings)
+    names = [one.protocol for one in results_of(given)]
+    assert names == ["finetuning, batch size 16", "finetuning, batch size 8"]
     assert len(groups_of(given, "finetune")) == 2
 
 
