@@ -45,3 +45,14 @@ def test_the_latest_answer_to_each_question_is_shown() -> None:
     model = asked(fewshot("densenet", 0.5, 0.1), "model")
     every = [old, other, published, model, new]
     assert [entry.id for entry in latest(every)] == ["other", "published", "model", "new"]
+
+
+def test_a_page_of_many_records_keeps_to_its_bytes_and_says_what_it_leaves_out() -> None:
+    given = page(*(probe(f"group/model-{number:03}", 0.5 + number / 1000) for number in range(120)))
+    complete = report_html(given, OPTIONS)
+    most = len(complete) * 2 // 3
+    cut = report_html(given, PageOptions(max_bytes=most))
+    assert len(cut) <= most < len(complete) <= OPTIONS.max_bytes
+    assert b"To keep the page small" in cut
+    assert b"To keep the page small" not in complete
+    assert cut == report_html(given, PageOptions(max_bytes=most))
