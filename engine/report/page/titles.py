@@ -23,7 +23,7 @@ def title_of(record: RunRecord) -> str:
         folds = ", cross-validated" if asked.get("cross_validation") else ""
         return f"{_LEARNED[record.kind]}{folds}{_label(record)}"
     if record.kind in ("invariance", "multiview"):
-        return f"invariance: {str(asked.get('transform', 'views')).replace('_', ' ')}"
+        return f"invariance: {asked.get('transform', 'views')}"
     if record.kind == "compare":
         return f"comparison of models: {text(asked.get('evaluation')) or text(asked.get('kind'))}"
     return _NAMES.get(record.kind, record.kind)

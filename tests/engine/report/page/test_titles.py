@@ -34,7 +34,7 @@ COLUMNS = ["edema", "effusion", "mass", "nodule"]
             "linear probe of 4 findings",
         ),
         ("finetune", {"label": None}, {}, "finetuning"),
-        ("invariance", {"transform": "h_flip"}, {}, "invariance: h flip"),
+        ("invariance", {"transform": "h_flip"}, {}, "invariance: h_flip"),
         ("embed", {}, {}, "embedding"),
         ("audit", {}, {}, "audit"),
         ("compare", {"evaluation": "probe"}, {}, "comparison of models: probe"),
