@@ -36,9 +36,16 @@ def _nothing(page: PageInput, results: Sequence[Result]) -> str:
     own = [one for one in results if one.kind in CLASSIFYING]
     models = models_of(page, own)
     if not models:
-        return "No record here says how well a model tells classes apart: there is nothing to compare."
+        readable = " that can be read" if any(gap.state == "failed" for gap in page.gaps) else ""
+        return (
+            f"No record{readable} says how well a model tells classes apart: there is nothing to compare. "
+            "`embank fewshot`, `knn`, `probe` and `finetune` make such records."
+        )
     if len(models) == 1:
-        return f"There are results of one model, {models[0]}: whether another is better is not known."
+        return (
+            f"There are results of one model, {models[0]}: whether another is better is not known. To "
+            "compare it, evaluate a second model in the same way."
+        )
     return (
         f"There are results of {len(models)} models, but no comparison of two on the same images: none is "
         "shown to be better."

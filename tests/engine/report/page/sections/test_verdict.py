@@ -193,12 +193,17 @@ def test_modes_are_not_mixed() -> None:
     assert "as published" in sentences(page(*entries, own))[1]
 
 
-def test_without_a_comparison_nothing_is_claimed() -> None:
+def test_without_a_comparison_nothing_is_claimed_and_what_to_do_is_said() -> None:
     assert sentences(page()) == [
-        "No record here says how well a model tells classes apart: there is nothing to compare."
+        "No record says how well a model tells classes apart: there is nothing to compare. `embank fewshot`, "
+        "`knn`, `probe` and `finetune` make such records."
     ]
+    damaged = Gap("xrays", "", "record 12ab34cd", "", 0, "failed", "It is damaged")
+    first, *_ = sentences(replace(page(), gaps=(damaged,)))
+    assert first.startswith("No record that can be read says how well")
     assert sentences(page(probe("vgg", 0.7))) == [
-        "There are results of one model, vgg: whether another is better is not known."
+        "There are results of one model, vgg: whether another is better is not known. To compare it, evaluate "
+        "a second model in the same way."
     ]
     (only,) = sentences(page(probe("vgg", 0.7), fewshot("densenet", 0.8, 0.01)))
     assert "no comparison of two on the same images" in only
