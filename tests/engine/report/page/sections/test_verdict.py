@@ -202,8 +202,8 @@ def test_without_a_comparison_nothing_is_claimed_and_what_to_do_is_said() -> Non
     first, *_ = sentences(replace(page(), gaps=(damaged,)))
     assert first.startswith("No record that can be read says how well")
     assert sentences(page(probe("vgg", 0.7))) == [
-        "There are results of one model, vgg: whether another is better is not known. To compare it, evaluate "
-        "a second model in the same way."
+        "There are results of one model, vgg: whether another is better is not known. To compare it, "
+        "evaluate a second model in the same way."
     ]
     (only,) = sentences(page(probe("vgg", 0.7), fewshot("densenet", 0.8, 0.01)))
     assert "no comparison of two on the same images" in only
