@@ -32,14 +32,15 @@ def settings_of(record: RunRecord) -> JsonObject:
 
 
 def words_of(name: str, value: Json) -> str:
-    """Return a setting in words, e.g. `seed 1`, `external validation banks b.bank`, `no cap`."""
+    """Return a setting in words, e.g. `seed 1`, `external validation b.bank`, `no cap`."""
     words = name.replace("_", " ")
     return f"{words} {_plain(value)}" if says_something(value) else f"no {words}"
 
 
 def _plain(value: Json) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{name} {_plain(inner)}" for name, inner in value.items() if says_something(inner))
+        own = {name: _plain(inner) for name, inner in value.items() if says_something(inner)}
+        return "; ".join(own.values() if len(own) == 1 else (f"{name} {text}" for name, text in own.items()))
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
     return str(value)

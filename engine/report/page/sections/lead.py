@@ -19,9 +19,9 @@ def below_control(one: Comparison) -> str:
 
 
 #: Code of a validity issue that flatters all models of a comparison, each in its own way -> what it says.
-_LEAKS: Mapping[str, str] = {
-    "patients_across_parts": "patients are both learned from and tested on",
-    "duplicates_across_parts": "images are both learned from and tested on",
+LEAKS: Mapping[str, str] = {
+    "patients_across_parts": "some patients are in both the training and the test images",
+    "duplicates_across_parts": "some images are in both the training and the test set",
 }
 
 
@@ -40,7 +40,7 @@ def no_evidence(one: Comparison, results: Iterable[Result]) -> str:
     if control := below_control(one):
         return f"the leader is below a control, {control}"
     own = [result for result in results if result.dataset == one.dataset and one.has(result.entry)]
-    for code, words in _LEAKS.items():
+    for code, words in LEAKS.items():
         if any(code in codes_of(result, "error") for result in own):
             return words
     leading = [result for result in own if result.model == one.best[0]]

@@ -1,14 +1,14 @@
 """The verdict: which model is better, whether that is real, and what stands against believing it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from engine.report.page.blocks import Paragraph
 from engine.report.page.comparisons import Comparison, Pair, comparisons_of
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.numbers import bounds, decimal, finite, p_value
 from engine.report.page.results import CLASSIFYING, Result, models_of, results_of
-from engine.report.page.sections.lead import below_control, codes_of, lead, listed, no_evidence
+from engine.report.page.sections.lead import LEAKS, below_control, codes_of, lead, listed, no_evidence
 
 #: Fewer patients or images than this are said to be few.
 _FEW = 200
@@ -128,7 +128,7 @@ def _doubts(comparisons: Sequence[Comparison], shown: int, results: Sequence[Res
     """
     return [
         *(_controls(comparisons) if shown < len(comparisons) else ()),
-        *_problems(comparisons, results),
+        *_problems(comparisons, results, () if shown < len(comparisons) else LEAKS),
         *_few(comparisons),
         *_untrained(comparisons),
     ]
@@ -149,12 +149,20 @@ def _controls(comparisons: Sequence[Comparison]) -> list[Paragraph]:
     return [Paragraph(text, "error")]
 
 
-def _problems(comparisons: Sequence[Comparison], results: Sequence[Result]) -> list[Paragraph]:
-    """Say that compared results have problems other than controls, and that leaders are not told from one."""
+def _problems(
+    comparisons: Sequence[Comparison], results: Sequence[Result], said: Collection[str]
+) -> list[Paragraph]:
+    """Say that compared results have problems other than controls, and that leaders are not told from one.
+
+    Args:
+        said: codes that the sentences of the comparisons say.
+    """
     compared = [
         one for one in results if any(c.dataset == one.dataset and c.has(one.entry) for c in comparisons)
     ]
-    codes = Counter(code for one in compared for code in codes_of(one, "error") if code != "below_control")
+    codes = Counter(
+        code for one in compared for code in codes_of(one, "error") if code not in ("below_control", *said)
+    )
     paragraphs = []
     if codes:
         words = ", ".join(f"{code.replace('_', ' ')} ({count})" for code, count in codes.most_common())

@@ -51,7 +51,8 @@ def test_titles(kind: str, asked: JsonObject, metrics: JsonObject, title: str) -
     [
         (0, "seed 0"),
         (None, "no seed"),
-        ({"banks": ["a.bank", "b.bank"], "split": None}, "seed banks a.bank, b.bank"),
+        ({"banks": ["a.bank", "b.bank"], "split": None}, "seed a.bank, b.bank"),
+        ({"folds": 5, "repeats": 2}, "seed folds 5; repeats 2"),
     ],
 )
 def test_settings_in_words(value: Json, words: str) -> None:

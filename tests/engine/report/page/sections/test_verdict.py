@@ -114,8 +114,8 @@ def test_leaders_below_controls_are_counted_where_not_all_have_a_sentence() -> N
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("patients_across_parts", "patients are both learned from and tested on"),
-        ("duplicates_across_parts", "images are both learned from and tested on"),
+        ("patients_across_parts", "some patients are in both the training and the test images"),
+        ("duplicates_across_parts", "some images are in both the training and the test set"),
     ],
 )
 def test_a_winner_of_a_test_that_leaks_is_not_called_better(code: str, reason: str) -> None:
@@ -165,12 +165,18 @@ def test_a_leader_that_is_not_told_from_a_control_is_doubted() -> None:
     ]
 
 
-def test_problems_of_what_was_compared_are_said() -> None:
-    grave = [issue("patients_across_parts", "error")]
-    entries = [probe("densenet", 0.9, validity=grave), probe("vgg", 0.7, validity=grave)]
+def test_problems_of_what_was_compared_are_said_once() -> None:
+    grave = [issue("constant_classifier", "error"), issue("patients_across_parts", "error")]
+    entries = [probe("densenet", 0.9), probe("vgg", 0.7, validity=grave)]
     own = comparison(entries, [0.9, 0.7], ["densenet"], [("densenet", "vgg", 0.2, 0.1, 0.3, 0.001, True)])
-    doubt = [one.text for one in verdict(page(*entries, own), OPTIONS) if one.tone == "error"][-1]
-    assert doubt.startswith("Some of the numbers compared are no evidence: patients across parts (2).")
+    sentence, doubt = [one.text for one in verdict(page(*entries, own), OPTIONS) if one.tone == "error"]
+    assert "some patients are in both" in sentence
+    assert doubt.startswith("Some of the numbers compared are no evidence: constant classifier (1).")
+    own_page = page(*entries, own).sources[0]
+    many = PageInput("all", tuple(replace(own_page, name=f"set {number}") for number in range(6)))
+    assert (
+        "patients across parts (6)" in [one.text for one in verdict(many, OPTIONS) if one.tone == "error"][-1]
+    )
 
 
 def test_few_images_hide_differences() -> None:
