@@ -109,3 +109,11 @@ def test_records_of_earlier_versions_may_lack_parts(lost: str) -> None:
     assert entry.record is not None
     body = {name: value for name, value in entry.record.metrics.items() if name != lost}
     drawn(entry_of("invariance", "lite", {"transform": "rotation"}, body))
+
+
+@pytest.mark.parametrize(("ci95", "tone"), [(0.02, None), (0.1, "warning")])
+def test_a_cosine_whose_interval_reaches_the_baseline_is_coloured(ci95: float, tone: str | None) -> None:
+    given = page(invariance("lite", cosine=0.5, ci95=ci95, baseline=0.45, baseline_ci95=0.01))
+    blocks = [block for section in gallery(given, PageOptions()) for block in section.blocks]
+    table = next(block for block in blocks if isinstance(block, DataTable))
+    assert table.rows[0][1].tone == tone
