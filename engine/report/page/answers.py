@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.report.page.groups import Group, Member
+from engine.report.page.repeats import first_repeat
 from stores.bank.predictions import read_predictions_of
 from stores.errors import EmbankError
 
@@ -33,8 +34,9 @@ def answers_of(group: Group) -> tuple[dict[str, list[Answers]], tuple[str, ...]]
     """Read the predictions of a group's records.
 
     Returns:
-        Class or finding -> answers of each model that has some; of two classes the second one only. And
-        notes about records without predictions, or with damaged ones.
+        Class or finding -> answers of each model that has some; of two classes the second one only, of
+        several repeats of a cross-validation the first one only. And notes about records without
+        predictions, or with damaged ones.
     """
     classes: dict[str, list[Answers]] = {}
     notes = []
@@ -43,7 +45,7 @@ def answers_of(group: Group) -> tuple[dict[str, list[Answers]], tuple[str, ...]]
             notes.append(f"{group.title}: no predictions lie beside the record of {member.model}.")
             continue
         try:
-            table = read_predictions_of(group.bank, member.entry)
+            table = first_repeat(read_predictions_of(group.bank, member.entry))
             own = list(_answers(member, table))
         except EmbankError as error:
             notes.append(f"{group.title}: no curve of {member.model}: {error.found}.")

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from engine.report.page.blocks import Page, Section
+from engine.report.page.cutting import within
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.render import render_page
+from engine.report.page.room import room_for
 from engine.report.page.sections import (
     about,
     cells,
@@ -14,6 +15,7 @@ from engine.report.page.sections import (
     comparisons,
     confusion,
     curves,
+    external,
     failures,
     invariance_gallery,
     invariance_views,
@@ -46,6 +48,7 @@ SECTIONS: tuple[SectionModule, ...] = (
     matrix,
     comparisons,
     strata,
+    external,
     label_efficiency,
     selection,
     curves,
@@ -75,6 +78,7 @@ def page_of(page: PageInput, options: PageOptions, further: Iterable[Section] = 
         options: how the page is made.
         further: sections from elsewhere, which stand before the last section.
     """
+    options = replace(options, room=room_for(page))
     own = [section for module in SECTIONS for section in module.sections(page, options)]
     sections = _joined([*own[:-1], *further, *own[-1:]])
     return Page(page.title, verdict(page, options), sections, about.made(page, options))
@@ -92,5 +96,6 @@ def _joined(sections: Iterable[Section]) -> tuple[Section, ...]:
 
 
 def report_html(page: PageInput, options: PageOptions, further: Iterable[Section] = ()) -> bytes:
-    """Return the page of some records as an HTML document; arguments as for `page_of`."""
-    return render_page(page_of(page, options, further))
+    """Return the page of some records as an HTML document within its bytes; arguments as for `page_of`."""
+    _, document = within(page_of(page, options, further), options.max_bytes)
+    return document

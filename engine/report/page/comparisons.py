@@ -1,12 +1,14 @@
 """Records of kind `compare`: which models were compared on what, and what came out."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from engine.report.json_parts import members, objects
 from engine.report.page.inputs import PageInput
 from engine.report.page.numbers import SMALLER_IS_BETTER, WORDS, finite
+from engine.report.page.results import Result, results_of
+from engine.report.page.titles import task_of
 from stores.bank.record_index import RecordEntry
 from stores.bank.records import RunRecord
 from stores.json_types import Json, JsonObject
@@ -44,10 +46,12 @@ class Comparison:
     Attributes:
         dataset: name.
         entry: the record; its id is empty where it was made for the page.
+        title: of the evaluation whose records were compared; "" where none of these is on the page.
     """
 
     dataset: str
     entry: RecordEntry
+    title: str = ""
 
     @property
     def record(self) -> RunRecord:
@@ -78,13 +82,7 @@ class Comparison:
     @property
     def task(self) -> str:
         """Evaluation and task in a few words, e.g. `2-way 5-shot`."""
-        task = str(self.record.metrics.get("task") or "")
-        if self.kind == "fewshot":
-            return task
-        if self.kind == "knn":
-            return f"{task.rpartition(' ')[2]}-NN"
-        word = {"probe": "linear probe", "finetune": "finetuning"}.get(self.kind, self.kind)
-        return word if task in ("", "label") else f"{word}: {task}"
+        return self.title or task_of(self.record)
 
     @cached_property
     def best(self) -> tuple[str, ...]:
@@ -140,15 +138,26 @@ class Comparison:
 
 
 def comparisons_of(page: PageInput) -> tuple[Comparison, ...]:
-    """Return all comparisons, probes first, default mode first, in the order of data sets."""
+    """Return all comparisons, probes first, default mode first, in the order of data sets.
+
+    They have the names that their evaluations have in the tables of results.
+    """
     return tuple(sorted(_all(page), key=lambda one: (_rank(one.kind), one.mode != "default")))
 
 
 def _all(page: PageInput) -> Iterator[Comparison]:
+    results = results_of(page)
     for source in page.sources:
+        own = [one for one in results if one.dataset == source.name]
         for entry in source.entries:
             if entry.record is not None and entry.record.kind == KIND:
-                yield Comparison(source.name, entry)
+                plain = Comparison(source.name, entry)
+                yield replace(plain, title=next((one.protocol for one in own if plain.has(one.entry)), ""))
+
+
+def comparison_for(one: Result, comparisons: Sequence[Comparison]) -> Comparison | None:
+    """Return the comparison that a record took part in."""
+    return next((c for c in comparisons if c.dataset == one.dataset and c.has(one.entry)), None)
 
 
 def _rank(kind: str) -> int:

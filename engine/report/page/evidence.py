@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.report.page.inputs import PageInput, Source
-from engine.report.page.results import title_of
+from engine.report.page.titles import title_of
 from engine.report.record_values import number, text
 from stores.bank.reader import Bank
 from stores.bank.record_index import RecordEntry
@@ -63,19 +63,12 @@ def evidence_of(page: PageInput, *kinds: str) -> tuple[Evidence, ...]:
             if record is None or (kinds and record.kind not in kinds):
                 continue
             model = "" if record.kind == "compare" else entry.model or text(record.used.get("title"))
-            title = page.own_name(entry) or _title(record)
+            title = page.own_name(entry) or title_of(record)
             one = Evidence(source, entry, record, model, title)
             settings = json.dumps(dict(record.asked), sort_keys=True)
             rank = order.get(model, len(order))
             gathered.append(((position, rank, model, record.kind, one.mode != "default", settings), one))
     return tuple(one for _, one in sorted(gathered, key=lambda pair: pair[0]))
-
-
-def _title(record: RunRecord) -> str:
-    if record.kind == "compare":
-        compared = text(record.asked.get("evaluation")) or text(record.asked.get("kind"))
-        return f"comparison of models: {compared}"
-    return {"embed": "embedding", "audit": "audit"}.get(record.kind) or title_of(record)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,18 @@
 """Records that belong into one chart: of one data set, evaluation, mode and setting, a model each."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from engine.report.page.inputs import PageInput, Source
-from engine.report.page.results import title_of
+from engine.report.page.settings import key_of, settings_of, words_of
 from engine.report.page.svg.looks import COLOURS, Look
+from engine.report.page.titles import title_of
 from engine.report.record_values import at, text
 from stores.backends.location import Place
 from stores.bank.record_index import RecordEntry
 from stores.bank.records import RunRecord
 from stores.json_types import Json
 
-#: Settings that do not change what is measured, or that a chart has an axis for.
-_ASIDE = frozenset(("model", "device", "backend", "threads", "bootstrap", "policies", "feature", "memory"))
 #: Mode -> its name.
 MODES = {"default": "default mode", "as-published": "as published"}
 
@@ -100,8 +98,8 @@ def _groups_of_source(page: PageInput, source: Source, kind: str) -> list[Group]
     for entry in source.entries:
         if entry.record is None or entry.record.kind != kind:
             continue
-        settings, name = _settings(entry.record), page.own_name(entry)
-        key = json.dumps([name, settings], sort_keys=True)
+        settings, name = settings_of(entry.record), page.own_name(entry)
+        key = f"{name}\n{key_of(settings)}"
         group = opened.setdefault(key, _Open(settings, name or title_of(entry.record), {}))
         group.members[entry.model] = Member(entry.model, entry)
     ordered = [opened[key] for key in sorted(opened, key=lambda key: (opened[key].name[0] != "default", key))]
@@ -121,17 +119,6 @@ def _groups_of_source(page: PageInput, source: Source, kind: str) -> list[Group]
     ]
 
 
-def _settings(record: RunRecord) -> dict[str, Json]:
-    """Return the settings that are not empty; empty ones say nothing, and earlier versions lack some."""
-    return {
-        name: value for name, value in record.asked.items() if name not in _ASIDE and not _is_empty(value)
-    }
-
-
-def _is_empty(value: Json) -> bool:
-    return value is None or value is False or value in ([], "")  # 0 is a value, e.g. a seed
-
-
 def _mode(settings: dict[str, Json]) -> str:
     return text(settings.get("mode")) or "default"
 
@@ -144,15 +131,7 @@ def _seed(settings: dict[str, Json]) -> int:
 def _words(own: dict[str, Json], alike: Sequence[dict[str, Json]]) -> str:
     """Return the settings in which groups of one data set, mode and protocol differ."""
     names = sorted({name for other in alike for name in other if other.get(name) != own.get(name)})
-    return ", ".join(f"{name.replace('_', ' ')} {_short(own.get(name))}" for name in names)
-
-
-def _short(value: Json) -> str:
-    if isinstance(value, dict):
-        return "; ".join(f"{name} {_short(inner)}" for name, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_short, value)) or "none"
-    return "none" if value is None else str(value)
+    return ", ".join(words_of(name, own.get(name)) for name in names)
 
 
 def _in_order(page: PageInput, members: dict[str, Member]) -> Iterator[Member]:

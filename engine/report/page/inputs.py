@@ -88,9 +88,11 @@ class PageOptions:
             same bytes.
         thumbnails: whether single images are shown (worst errors, neighbours); off, since patients' images
             may be recognised.
-        max_bytes: most bytes of the page; galleries are cut to fit, and say so.
+        max_bytes: most bytes of the page; tables, charts and galleries are cut to fit, and say so.
+        room: by how much the shares of charts and tables are larger than those of a page of many records.
     """
 
     timings: bool = True
     thumbnails: bool = False
     max_bytes: int = 5_000_000
+    room: float = 1.0

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.report.page import tables
-from engine.report.page.assemble import page_of
+from engine.report.page.assemble import page_of, report_html
 from engine.report.page.blocks import DataTable, Section
 from engine.report.page.inputs import PageInput, PageOptions
-from engine.report.page.render import GENERATOR, render_page, tables_of
+from engine.report.page.render import GENERATOR, tables_of
 from stores import outputs
 from stores.backends.location import Place
 from stores.bank.reader import Bank
@@ -56,10 +56,9 @@ class Output:
             MachineFault: the disk is full or fails.
         """
         further = tuple(further)
-        made = page_of(page, options, further)
         files = self._tables(page, options, further)
         self._check_tables(files)
-        document = render_page(made)
+        document = report_html(page, options, further)
         for path, text in files.items():
             with outputs.new_file(path) as file:
                 file.write(text.encode("utf-8", "surrogatepass"))

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.report.page.evidence import Evidence
+from engine.report.page.repeats import first_repeat
 from stores.bank.predictions import read_predictions_of
 from stores.errors import BankError, Refused
 
@@ -39,7 +40,8 @@ class Mistakes:
     """The errors of a record's predictions.
 
     Attributes:
-        predictions: number of predictions; of findings, one for each that is known.
+        predictions: number of predictions; of findings, one for each that is known; of several repeats of a
+            cross-validation, those of the first.
         errors: number of those that are wrong.
         confident: number of errors with a probability of at least `CONFIDENT`.
         worst: the errors with the highest probabilities, of ties the first rows.
@@ -62,7 +64,7 @@ def mistakes_of(cell: Evidence, most: int) -> Mistakes:
     if not cell.record.predictions:
         return Mistakes(reason="the record has no predictions")
     try:
-        table = read_predictions_of(cell.source.bank, cell.entry)
+        table = first_repeat(read_predictions_of(cell.source.bank, cell.entry))
     except (BankError, Refused) as error:
         return Mistakes(reason=error.found)
     names = table.column_names

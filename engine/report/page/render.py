@@ -54,6 +54,14 @@ def unique(page: Page) -> Page:
     return replace(page, sections=distinct(page.sections))
 
 
+def size_of(block: Block) -> int:
+    """Return about how many bytes a block takes on a page, the data of its tables included."""
+    macros: Any = _environment().get_template("blocks.html").module
+    data = (tables.document(table) for table in _tables([block]))
+    written = sum(len(json.dumps(one, separators=(",", ":"))) for one in data)
+    return len(str(macros.block(block)).encode()) + written
+
+
 def tables_of(page: Page) -> Iterable[DataTable]:
     """Go through the tables of a page, with the ids that they have there."""
     for section in unique(page).sections:

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from engine.report.page.comparisons import Comparison
 from engine.report.page.inputs import PageInput, Source
 from engine.report.page.numbers import Number, main_number
-from engine.report.page.settings import key_of, settings_of
+from engine.report.page.settings import key_of, settings_of, words_of
+from engine.report.page.titles import title_of
 from stores.bank.record_index import RecordEntry
 from stores.bank.records import RunRecord
 from stores.json_types import Json, JsonObject
@@ -56,7 +56,7 @@ def results_of(page: PageInput) -> tuple[Result, ...]:
     plain = [
         _result(source, entry, page) for source in page.sources for entry in source.entries if _has(entry)
     ]
-    return tuple(sorted(_disambiguated(plain), key=_order(page)))
+    return tuple(sorted(_disambiguated(plain), key=_Order(page)))
 
 
 def _has(entry: RecordEntry) -> bool:
@@ -69,24 +69,6 @@ def _result(source: Source, entry: RecordEntry, page: PageInput) -> Result:
     title = page.own_name(entry) or title_of(record)
     mode = str(record.asked.get("mode") or _DEFAULT)
     return Result(source.name, entry.model, record.kind, title, mode, main_number(record), entry)
-
-
-def title_of(record: RunRecord) -> str:
-    """Return what a record was asked, in a few words."""
-    asked = record.asked
-    if record.kind == "fewshot":
-        return f"{asked.get('n_way')}-way {asked.get('n_shot')}-shot"
-    if record.kind == "knn":
-        alone = ", leave one out" if asked.get("leave_one_out") else ""
-        return f"{record.metrics.get('k')}-NN{alone}"
-    if record.kind in ("probe", "finetune"):
-        word = "linear probe" if record.kind == "probe" else "finetuning"
-        folds = ", cross-validated" if asked.get("cross_validation") else ""
-        label = asked.get("label")
-        return f"{word}{folds}" if label in (None, "label") else f"{word}{folds}: {label}"
-    if record.kind in ("invariance", "multiview"):
-        return f"invariance: {str(asked.get('transform', 'views')).replace('_', ' ')}"
-    return {"saliency": "saliency", "reconstruct": "reconstruction"}.get(record.kind, record.kind)
 
 
 def _disambiguated(results: Sequence[Result]) -> list[Result]:
@@ -116,12 +98,8 @@ def _suffixes(group: Sequence[JsonObject]) -> dict[str, str]:
 
 
 def _words(name: str, value: Json) -> str:
-    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
-    return f", {text}" if name in _PLAIN else f", {name.replace('_', ' ')} {text}"
-
-
-def _order(page: PageInput) -> "_Order":
-    return _Order(page)
+    plain = name in _PLAIN and isinstance(value, str)
+    return f", {value if plain else words_of(name, value)}"
 
 
 class _Order:
@@ -147,8 +125,3 @@ def models_of(page: PageInput, results: Iterable[Result]) -> tuple[str, ...]:
     """Return the models that have results, in the order of the page."""
     order = {name: place for place, name in enumerate(page.models)}
     return tuple(sorted({one.model for one in results}, key=lambda name: (order.get(name, len(order)), name)))
-
-
-def comparison_for(one: Result, comparisons: Sequence[Comparison]) -> Comparison | None:
-    """Return the comparison that a record took part in."""
-    return next((c for c in comparisons if c.dataset == one.dataset and c.has(one.entry)), None)

@@ -1,15 +1,26 @@
-"""How much of a page a section may take: panels and rows that fit, and what is left out."""
+"""How much of a page a section may take: panels and rows that fit, and what is left out.
+
+Shares are estimates; `engine.report.page.cutting` measures the page.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from engine.report.page.blocks import DataTable
 from engine.report.page.fits import Fit
-from engine.report.page.inputs import PageOptions
+from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.record_values import at, number
 
 #: Fewest panels of a chart and rows of a table, however little room there is.
 _PANELS, _ROWS = 2, 12
+#: Records of a page whose charts and tables have their shares and no more, and how much more others have.
+_MANY, _MOST = 1_000, 8.0
+
+
+def room_for(page: PageInput) -> float:
+    """Return the factor for the shares of a page's charts and tables: 1 where there are many records."""
+    records = sum(len(source.entries) for source in page.sources)
+    return min(max(_MANY / max(records, 1), 1.0), _MOST)
 
 
 def panels_each(options: PageOptions, share: float, charts: int, size: int) -> int:
@@ -19,7 +30,7 @@ def panels_each(options: PageOptions, share: float, charts: int, size: int) -> i
         share: of the page's largest size that all of them may take.
         size: of a panel with its numbers, bytes.
     """
-    return max(_PANELS, int(options.max_bytes * share / max(charts, 1) / size))
+    return max(_PANELS, int(options.max_bytes * options.room * share / max(charts, 1) / size))
 
 
 def fitting(table: DataTable, options: PageOptions, share: float, tables: int) -> DataTable:
@@ -30,11 +41,19 @@ def fitting(table: DataTable, options: PageOptions, share: float, tables: int) -
         tables: how many there are.
     """
     size = 190 * max(len(table.columns), 1)  # a cell is on the page twice, for reading and for CSV files
-    most = max(_ROWS, int(options.max_bytes * share / max(tables, 1) / size))
+    most = max(_ROWS, int(options.max_bytes * options.room * share / max(tables, 1) / size))
     if len(table.rows) <= most:
         return table
+    return first_rows(table, most)
+
+
+def first_rows(table: DataTable, most: int) -> DataTable:
+    """Return a table with its first rows, and a note about those that are left out."""
     left_out = len(table.rows) - most
-    note = f"To keep the page small {left_out:,} rows are left out; `embank report --tables` writes them all."
+    if left_out <= 0:
+        return table
+    what = "1 row is" if left_out == 1 else f"{left_out:,} rows are"
+    note = f"To keep the page small {what} left out; `embank report --tables` writes them all."
     return replace(table, rows=table.rows[:most], notes=(*table.notes, note))
 
 

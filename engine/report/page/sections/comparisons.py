@@ -1,6 +1,7 @@
 """Paired comparisons: which models can be told apart, by how much, and how sure that is."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from engine.report.page.svg.words import clipped
 from engine.report.record_values import number, text
 from stores.json_types import Json, JsonObject
 
+#: A hyphen that stands for a minus sign.
+_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 #: Share of the page for the tables of models and of pairs each.
 _TABLED = 0.04
 #: Rows of a chart, models up to which all pairs are shown, and comparisons that stand open on the page.
@@ -62,7 +65,8 @@ class Compared:
         mode = self.comparison.mode
         words = [self.comparison.task, self.metric, MODES.get(mode, mode)]
         seed = self.comparison.record.asked.get("seed")
-        words += [f"seed {seed}"] * (self.several_seeds and seed is not None)
+        named = f"seed {seed}" in self.comparison.task
+        words += [f"seed {seed}"] * (self.several_seeds and seed is not None and not named)
         return f"{self.comparison.dataset}: {', '.join(word for word in words if word)}"
 
     @property
@@ -124,7 +128,7 @@ def _blocks(comparison: Compared, identity: str, options: PageOptions, count: in
         draw_rows(_standings(comparison, f"plot-{identity}-models")),
         draw_rows(_forest(comparison, f"plot-{identity}-pairs")),
     ]
-    verdict = _texts(body.get("verdict"))
+    verdict = [_MINUS.sub("\u2212", sentence) for sentence in _texts(body.get("verdict"))]
     basis = [_basis(comparison), *(f"{note}." for note in _texts(body.get("notes")))]
     if any(model.get("below_control") for model in comparison.models):
         basis.append(f"{LEGEND}.")

@@ -5,6 +5,7 @@ from engine.report.page.cells import count_cell, number_cell
 from engine.report.page.fits import Fit, fits_of, lacking
 from engine.report.page.groups import Group, first_seeds, groups_of
 from engine.report.page.inputs import PageInput, PageOptions
+from engine.report.page.repeats import repeats_of
 from engine.report.page.room import best_fits, fitting, left_out_note, notes_of, panels_each
 from engine.report.page.svg.element import panels
 from engine.report.page.svg.heat import HeatMap, draw_heat_map, shares_of
@@ -48,8 +49,14 @@ def _chart(group: Group, place: int, charts: int, options: PageOptions) -> Chart
         panels(drawings),
         f"Confusion matrices of {len(shown)} fits. {_worst(shown)}",
         fitting(_table(group, fits, identity), options, _TABLED, charts),
-        notes_of(left_out_note(len(shown), len(fits))),
+        notes_of(_repeated(group), left_out_note(len(shown), len(fits))),
     )
+
+
+def _repeated(group: Group) -> str:
+    """Say that images count several times, where a cross-validation has repeats."""
+    repeats = repeats_of(group.members[0].record)
+    return f"Each image counts {repeats} times: the cross-validation has {repeats} repeats." * (repeats > 1)
 
 
 def _names(fit: Fit) -> tuple[str, ...]:

@@ -25,6 +25,10 @@ from engine.report.page.svg.thin import thinned
 _CURVES, _CLASSES = 8, 4
 #: Share of the page for drawings and for tables, and bytes of both drawings of a class.
 _DRAWN, _TABLED, _SIZE = 0.07, 0.03, 8000
+_FOLDS = (
+    "Cross-validated: each image is scored once, by the probe of a fold that did not learn from it; of "
+    "several repeats the first is drawn. Scores of different probes are ranked together."
+)
 _TICKS = ((0.0, "0"), (0.2, "0.2"), (0.4, "0.4"), (0.6, "0.6"), (0.8, "0.8"), (1.0, "1"))
 #: Width of a panel and side of its plot in units, and how far a left-out corner may be from the line.
 _WIDTH, _SIDE, _TOLERANCE = 260.0, 210.0, 0.3
@@ -87,6 +91,8 @@ def _chart(
     for place, name in enumerate(shown, 1):
         drawings += _pair(page, areas[name], name, f"plot-{identity}-{place}")
     notes = []
+    if group.members[0].record.asked.get("cross_validation"):
+        notes.append(_FOLDS)
     if len(shown) < len(areas):
         notes.append(f"The {len(shown)} classes with most positive images are drawn; the table has all.")
     if any(len(own) > _CURVES for own in areas.values()):

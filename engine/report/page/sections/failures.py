@@ -23,7 +23,7 @@ _LEFT_OUT = {
 
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     """Return the ledger; it is there also where nothing failed, and says so."""
-    if not page.sources and not page.gaps:
+    if not any(source.entries for source in page.sources) and not page.gaps:
         return ()
     blocks: list[Block] = [*_gaps(page.gaps), *_rows(page), *_left_out(page)]
     unreadable = [

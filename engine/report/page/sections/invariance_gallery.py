@@ -1,6 +1,6 @@
 """Invariance: cosines of transforms and models beside baselines, and views of an image on request."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from engine.report.page.blocks import Block, Column, DataTable, Details, Picture, Section, Value
@@ -8,6 +8,7 @@ from engine.report.page.budget import Group, budget_of
 from engine.report.page.evidence import Evidence, evidence_of
 from engine.report.page.galleries import cut_galleries, privacy_note
 from engine.report.page.inputs import PageInput, PageOptions, Source
+from engine.report.page.results import results_of
 from engine.report.page.thumbnails import BankImages, NoPicture, jpeg, placeholder
 from engine.report.page.values import number_value
 from engine.report.record_values import number, text
@@ -26,9 +27,10 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     if not cells:
         return ()
     blocks: list[Block] = []
+    names = {(one.dataset, one.entry.name): one.protocol for one in results_of(page)}
     for position, source in enumerate(page.sources, start=1):
         own = [cell for cell in cells if cell.source is source]
-        blocks += _tables(own, position) if own else []
+        blocks += _tables(own, names, position) if own else []
     shelves = [(source.name, _groups(source, cells)) for source in page.sources]
     if options.thumbnails and any(groups for _, groups in shelves):
         budget = budget_of("invariance", page, options)
@@ -38,12 +40,17 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     return (Section("invariance", "Invariance", tuple(blocks)),)
 
 
-def _tables(cells: Sequence[Evidence], position: int) -> list[Block]:
-    """Return transforms x models of one data set: cosines, and folded away their baselines."""
+def _tables(cells: Sequence[Evidence], names: Mapping[tuple[str, str], str], position: int) -> list[Block]:
+    """Return transforms x models of one data set: cosines, and folded away their baselines.
+
+    Args:
+        names: (data set, name of a record) -> its evaluation, with settings where several have one transform.
+    """
     models = list(dict.fromkeys(cell.model for cell in cells))
     lines: dict[tuple[bool, str], dict[str, Evidence]] = {}
     for cell in cells:
-        place = (cell.mode != "default", _transform(cell))
+        name = names[cell.source.name, cell.entry.name].removeprefix("invariance: ")
+        place = (cell.mode != "default", name + f", {cell.mode}" * (cell.mode != "default"))
         lines.setdefault(place, {}).setdefault(cell.model, cell)
     columns = (Column("transform"), *(Column(model, numeric=True) for model in models))
     cosines, baselines = [], []
@@ -58,11 +65,6 @@ def _tables(cells: Sequence[Evidence], position: int) -> list[Block]:
     )
     folded = Details(f"details-invariance-{position}", f"Baselines on {dataset}", (below,))
     return [table, folded]
-
-
-def _transform(cell: Evidence) -> str:
-    name = text(cell.record.asked.get("transform")) or "invariance"
-    return name + f", {cell.mode}" * (cell.mode != "default")
 
 
 def _cosine(cell: Evidence | None) -> Value:

@@ -193,25 +193,23 @@ def _series(model: str, view: View, look: Look, banded: bool) -> Series:
     )
 
 
-def _table(groups: Sequence[Group], title: str, identity: str) -> DataTable:
+def _table(groups: Sequence[Group], title: str, identity: str) -> DataTable | None:
+    """Return the cosine at each parameter; means and baselines are in a table of their own on the page."""
     columns = (
         Column("model"),
         Column("transform"),
-        Column("parameter", True, "Of the transform; empty: mean over all views"),
+        Column("parameter", True, "Of the transform, e.g. degrees"),
         Column("cosine", True, "Mean over images, with its 95 % interval"),
-        Column("different images", True, "Mean cosine of different images"),
     )
     rows = []
     for group in groups:
         for member in group.members:
-            dot, view = _dot(member, Look()), View.of(member)
-            name, baseline = _transform(group), number(member.record.metrics.get("baseline"))
-            base = Value(f"{baseline:.3f}", baseline) if math.isfinite(baseline) else Value("")
-            total = score_cell(dot.value, dot.low, dot.high, reason=dot.reason)
-            rows.append((Value(member.model), Value(name), Value(""), total, base))
+            view = View.of(member)
             for value, cosine, half in zip(view.values, view.cosine, view.half, strict=True):
                 parameter = Value(compact(value, 4), value if math.isfinite(value) else None)
                 score = score_cell(cosine, cosine - half, cosine + half)
-                rows.append((Value(member.model), Value(name), parameter, score, base))
-    caption = f"{title}: mean cosine of whitened features before and after each transform."
+                rows.append((Value(member.model), Value(_transform(group)), parameter, score))
+    if not rows:
+        return None
+    caption = f"{title}: mean cosine of whitened features before and after each transform, by its parameter."
     return DataTable(f"table-{identity}", caption, columns, tuple(rows))

@@ -1,9 +1,10 @@
-"""The first sentence of the verdict: which model is better, over all comparisons."""
+"""The first sentence of the verdict: which model is better, over all comparisons that are evidence."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from engine.report.page.comparisons import Comparison
+from engine.report.page.results import Result
 
 #: Models that a sentence names; more are counted.
 _NAMED = 4
@@ -17,6 +18,36 @@ def below_control(one: Comparison) -> str:
     return str(name or "").replace("_", " ")
 
 
+#: Code of a validity issue that flatters all models of a comparison, each in its own way -> what it says.
+LEAKS: Mapping[str, str] = {
+    "patients_across_parts": "some patients are in both the training and the test images",
+    "duplicates_across_parts": "some images are in both the training and the test set",
+}
+
+
+def codes_of(one: Result, severity: str) -> set[str]:
+    """Return the codes of a result's validity issues, without those of other banks and single findings."""
+    issues = [issue for issue in one.record.validity or [] if isinstance(issue, dict)]
+    return {str(i.get("code")) for i in issues if i.get("severity") == severity and not i.get("subject")}
+
+
+def no_evidence(one: Comparison, results: Iterable[Result]) -> str:
+    """Return why a comparison is no evidence for its leader; "" if it is.
+
+    It is none where something leaks into the test of any of its models, and where the number of the leader
+    is none itself, e.g. below a control.
+    """
+    if control := below_control(one):
+        return f"the leader is below a control, {control}"
+    own = [result for result in results if result.dataset == one.dataset and one.has(result.entry)]
+    for code, words in LEAKS.items():
+        if any(code in codes_of(result, "error") for result in own):
+            return words
+    leading = [result for result in own if result.model == one.best[0]]
+    codes = sorted({code for result in leading for code in codes_of(result, "error")} - {"below_control"})
+    return f"the leader's number is not to be trusted: {codes[0].replace('_', ' ')}" if codes else ""
+
+
 def listed(names: Sequence[str]) -> str:
     """Return names as a sentence lists them."""
     if len(names) > _NAMED:
@@ -25,22 +56,32 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def lead(comparisons: Sequence[Comparison]) -> str:
-    """Return the sentence.
+def lead(comparisons: Sequence[Comparison], results: Sequence[Result]) -> str:
+    """Return the sentence; comparisons that are no evidence do not count.
 
-    Comparisons whose leader is below a control are no evidence, and do not count.
+    Args:
+        results: that were compared, and others.
     """
-    datasets = list(dict.fromkeys(one.dataset for one in comparisons))
+    reasons = [no_evidence(one, results) for one in comparisons]
+    sound = [one for one, reason in zip(comparisons, reasons, strict=True) if not reason]
+    datasets = list(dict.fromkeys(one.dataset for one in sound or comparisons))
     where = f"On {datasets[0]}" if len(datasets) == 1 else f"Over {len(datasets)} data sets"
-    sound = [one for one in comparisons if not below_control(one)]
+    against = list(dict.fromkeys(reason for reason in reasons if reason))
     if not sound:
-        return f"{where}, nothing is evidence for a model: even the leaders are below a control."
-    left_out = len(comparisons) - len(sound)
-    more = " One more comparison is no evidence: its leader is below a control."
-    if left_out > 1:
-        more = f" {left_out} more comparisons are no evidence: their leaders are below a control."
+        return f"{where}, nothing is evidence for a model: {_joined(against)}."
     sentence = _of_one(sound[0]) if len(sound) == 1 else _of_several(sound)
-    return f"{where}, {sentence}.{more * (left_out > 0)}"
+    return f"{where}, {sentence}.{_left_out(len(comparisons) - len(sound), against)}"
+
+
+def _left_out(count: int, against: Sequence[str]) -> str:
+    if not count:
+        return ""
+    what = "One more comparison is" if count == 1 else f"{count} more comparisons are"
+    return f" {what} no evidence: {_joined(against)}."
+
+
+def _joined(reasons: Sequence[str]) -> str:
+    return reasons[0] if len(reasons) == 1 else f"{', '.join(reasons[:-1])}; or {reasons[-1]}"
 
 
 def _of_one(one: Comparison) -> str:

@@ -1,5 +1,6 @@
 """The results of classification: models by data set, protocol and mode, with intervals and controls."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,10 +8,10 @@ from engine.report.json_parts import members, objects
 from engine.report.marks import MARK
 from engine.report.page.anchors import anchor
 from engine.report.page.blocks import Block, Column, DataTable, Details, Section, Value
-from engine.report.page.comparisons import Comparison, comparisons_of
+from engine.report.page.comparisons import Comparison, comparison_for, comparisons_of
 from engine.report.page.inputs import Gap, PageInput, PageOptions
 from engine.report.page.numbers import UNCERTAIN, WORDS, Number, decimal, finite, number_at, value_of
-from engine.report.page.results import CLASSIFYING, Result, comparison_for, models_of, results_of
+from engine.report.page.results import CLASSIFYING, Result, models_of, results_of
 from engine.report.page.room import fitting
 
 #: Up to so many data sets there is one table for each; with more, one for each protocol.
@@ -97,7 +98,7 @@ def _tables(page: _Page, results: Sequence[Result]) -> Iterable[DataTable]:
         for dataset in datasets:
             own = [one for one in results if one.dataset == dataset]
             places = [place for key in protocols for place in _places(own, key, "")]
-            caption = f"{dataset}: {', '.join(dict.fromkeys(one.protocol for one in own))}. {_OVER}"
+            caption = f"{dataset}: {'; '.join(dict.fromkeys(one.protocol for one in own))}. {_OVER}"
             yield _table(anchor(f"table-results-{dataset}"), caption, places, page)
         return
     for key in protocols:
@@ -162,7 +163,10 @@ def _value(model: str, place: _Place, page: _Page) -> Value:
 def _with_interval(number: Number, comparison: Comparison, model: str) -> Number:
     """Return a number that its record has no interval of with that of the comparison."""
     standing = comparison.standing(model)
-    if number.low is not None or finite(standing.get("value")) != number.value:
+    value = finite(standing.get("value"))
+    if number.low is not None or None in (value, number.value):
+        return number
+    if not math.isclose(value or 0.0, number.value or 0.0, rel_tol=1e-9):  # means are of other findings
         return number
     return replace(number, low=finite(standing.get("low")), high=finite(standing.get("high")))
 

@@ -21,8 +21,8 @@ from stores.json_types import JsonObject
 
 #: Metric -> its name; a panel each.
 METRICS = {"auroc": "AUROC", "accuracy": "accuracy"}
-#: Strata and models of a panel, and charts that stand open on the page.
-_STRATA, _MODELS, _OPEN = 24, 8, 4
+#: Strata and models of a panel, charts that stand open on the page, and those that a note names.
+_STRATA, _MODELS, _OPEN, _NAMED = 24, 8, 4, 4
 #: Share of the page for tables.
 _TABLED = 0.03
 
@@ -50,10 +50,14 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     """Return the section, or none without probes that were tested in strata."""
     groups, seeds = first_seeds(groups_of(page, "probe"))
     charts: list[Chart] = []
+    too_small: list[str] = []
     for group in groups:
         for one in _divided(group):
-            charts.append(_chart(page, group, one, f"strata-{len(charts) + 1}"))
-    if not charts:
+            if any(_has(one, metric) for metric in METRICS):
+                charts.append(_chart(page, group, one, f"strata-{len(charts) + 1}"))
+            else:
+                too_small.append(_title(group, one))
+    if not charts and not too_small:
         return ()
     lead = Paragraph(
         "The same test images, divided by what is known of them. A model that is good on all images can be "
@@ -67,6 +71,10 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     if len(charts) > _OPEN:
         blocks = [Details("strata-all", f"Scores in strata ({len(charts)} charts)", tuple(blocks))]
     notes = [Paragraph(seeds)] if seeds else []
+    if too_small:
+        more = f"; and {len(too_small) - _NAMED} more" if len(too_small) > _NAMED else ""
+        named = "; ".join(too_small[:_NAMED])
+        notes.append(Paragraph(f"No stratum has enough images for a score: {named}{more}.", "note"))
     return (Section("strata", "Strata of the test images", (lead, *blocks, *notes)),)
 
 
@@ -82,8 +90,12 @@ def _divided(group: Group) -> list[Divided]:
     return [Divided(column, finding, tuple(fits)) for (column, finding), fits in parts.items()]
 
 
+def _title(group: Group, one: Divided) -> str:
+    return f"{group.title}{f', {one.finding}' if one.finding else ''}: by {one.column}"
+
+
 def _chart(page: PageInput, group: Group, one: Divided, identity: str) -> Chart:
-    title = f"{group.title}{f', {one.finding}' if one.finding else ''}: by {one.column}"
+    title = _title(group, one)
     models = [fit.member.model for fit, _, _ in one.fits][:_MODELS]
     looks = looks_for(page, models)
     drawn = [name for name in METRICS if _has(one, name)]
@@ -106,9 +118,8 @@ def _chart(page: PageInput, group: Group, one: Divided, identity: str) -> Chart:
 
 
 def _has(one: Divided, metric: str) -> bool:
-    """Return whether a metric is defined somewhere; the first one is drawn anyway."""
-    defined = any(math.isfinite(number(s.get(metric))) for _, strata, _ in one.fits for s in strata.values())
-    return defined or metric == "auroc"
+    """Return whether a metric is defined in any stratum."""
+    return any(math.isfinite(number(s.get(metric))) for _, strata, _ in one.fits for s in strata.values())
 
 
 def _panel(one: Divided, metric: str, title: str, looks: dict[str, Look], identity: str) -> RowsPanel:

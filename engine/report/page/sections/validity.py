@@ -82,6 +82,8 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
 
 def _summary(results: Sequence[Result], issues: Sequence[Issue]) -> str:
     checked = sum(one.record.validity is not None for one in results)
+    if not results:
+        return "There are no results to check."
     if not checked:
         return "None of the results was checked."
     concerned = {

@@ -1,14 +1,14 @@
 """The verdict: which model is better, whether that is real, and what stands against believing it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from engine.report.page.blocks import Paragraph
 from engine.report.page.comparisons import Comparison, Pair, comparisons_of
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.numbers import bounds, decimal, finite, p_value
 from engine.report.page.results import CLASSIFYING, Result, models_of, results_of
-from engine.report.page.sections.lead import below_control, lead, listed
+from engine.report.page.sections.lead import LEAKS, below_control, codes_of, lead, listed, no_evidence
 
 #: Fewer patients or images than this are said to be few.
 _FEW = 200
@@ -26,19 +26,26 @@ def verdict(page: PageInput, options: PageOptions) -> tuple[Paragraph, ...]:
         return (Paragraph(_nothing(page, results)), *_gaps(page))
     leading = [one for one in comparisons if one.mode == "default"] or comparisons
     shown = len(leading) if len(leading) <= _SENTENCES else _OF_MANY
-    more = [Paragraph(_sentence(one, page)) for one in leading[:shown]]
+    more = [_paragraph(one, page, results) for one in leading[:shown]]
     if shown < len(leading):
         more.append(Paragraph(f"{len(leading) - shown} further comparisons follow below."))
-    return (Paragraph(lead(leading)), *more, *_doubts(leading, results), *_gaps(page))
+    return (Paragraph(lead(leading, results)), *more, *_doubts(leading, shown, results), *_gaps(page))
 
 
 def _nothing(page: PageInput, results: Sequence[Result]) -> str:
     own = [one for one in results if one.kind in CLASSIFYING]
     models = models_of(page, own)
     if not models:
-        return "No record here says how well a model tells classes apart: there is nothing to compare."
+        readable = " that can be read" if any(gap.state == "failed" for gap in page.gaps) else ""
+        return (
+            f"No record{readable} says how well a model tells classes apart: there is nothing to compare. "
+            "`embank fewshot`, `knn`, `probe` and `finetune` make such records."
+        )
     if len(models) == 1:
-        return f"There are results of one model, {models[0]}: whether another is better is not known."
+        return (
+            f"There are results of one model, {models[0]}: whether another is better is not known. To "
+            "compare it, evaluate a second model in the same way."
+        )
     return (
         f"There are results of {len(models)} models, but no comparison of two on the same images: none is "
         "shown to be better."
@@ -65,6 +72,13 @@ def _sentence(one: Comparison, page: PageInput) -> str:
         f"{head}: {best[0]}, {_value(one)}, and {listed(best[1:])} cannot be told apart"
         f"{_behind(one, len(best), 'the next')}."
     )
+
+
+def _paragraph(one: Comparison, page: PageInput, results: Sequence[Result]) -> Paragraph:
+    reason = no_evidence(one, results)
+    if reason:
+        return Paragraph(f"{_sentence(one, page)} This is no evidence: {reason}.", "error")
+    return Paragraph(_sentence(one, page))
 
 
 def _capital(text: str) -> str:
@@ -106,11 +120,15 @@ def _by(pair: Pair, one: Comparison) -> str:
     return f"{decimal(pair.difference)} ({within} over {over}, {adjusted}{p_value(pair.p_holm)})"
 
 
-def _doubts(comparisons: Sequence[Comparison], results: Sequence[Result]) -> list[Paragraph]:
-    """Say what stands against believing it: controls, problems, few images, untrained networks."""
+def _doubts(comparisons: Sequence[Comparison], shown: int, results: Sequence[Result]) -> list[Paragraph]:
+    """Say what stands against believing it: controls, problems, few images, untrained networks.
+
+    Args:
+        shown: comparisons with a sentence of their own, which says whether they are evidence.
+    """
     return [
-        *_controls(comparisons),
-        *_problems(comparisons, results),
+        *(_controls(comparisons) if shown < len(comparisons) else ()),
+        *_problems(comparisons, results, () if shown < len(comparisons) else LEAKS),
         *_few(comparisons),
         *_untrained(comparisons),
     ]
@@ -131,12 +149,20 @@ def _controls(comparisons: Sequence[Comparison]) -> list[Paragraph]:
     return [Paragraph(text, "error")]
 
 
-def _problems(comparisons: Sequence[Comparison], results: Sequence[Result]) -> list[Paragraph]:
-    """Say that compared results have problems other than controls, and that leaders are not told from one."""
+def _problems(
+    comparisons: Sequence[Comparison], results: Sequence[Result], said: Collection[str]
+) -> list[Paragraph]:
+    """Say that compared results have problems other than controls, and that leaders are not told from one.
+
+    Args:
+        said: codes that the sentences of the comparisons say.
+    """
     compared = [
         one for one in results if any(c.dataset == one.dataset and c.has(one.entry) for c in comparisons)
     ]
-    codes = Counter(code for one in compared for code in _codes(one, "error") if code != "below_control")
+    codes = Counter(
+        code for one in compared for code in codes_of(one, "error") if code not in ("below_control", *said)
+    )
     paragraphs = []
     if codes:
         words = ", ".join(f"{code.replace('_', ' ')} ({count})" for code, count in codes.most_common())
@@ -146,18 +172,13 @@ def _problems(comparisons: Sequence[Comparison], results: Sequence[Result]) -> l
         one
         for one in compared
         if any(c.has(one.entry) and c.best[0] == one.model for c in comparisons)
-        and "not_told_from_control" in _codes(one, "warning")
+        and "not_told_from_control" in codes_of(one, "warning")
     ]
     if leaders:
         names = listed([f"{one.model} ({one.dataset}, {one.protocol})" for one in leaders])
         text = f"Not shown to be better than a control, e.g. image statistics, though it leads: {names}."
         paragraphs.append(Paragraph(text, "warning"))
     return paragraphs
-
-
-def _codes(one: Result, severity: str) -> set[str]:
-    issues = [issue for issue in one.record.validity or [] if isinstance(issue, dict)]
-    return {str(issue.get("code")) for issue in issues if issue.get("severity") == severity}
 
 
 def _few(comparisons: Sequence[Comparison]) -> list[Paragraph]:

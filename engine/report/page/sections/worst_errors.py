@@ -10,6 +10,7 @@ from engine.report.page.evidence import Evidence, evidence_of
 from engine.report.page.galleries import cut_galleries, picture_of, privacy_note
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.predictions import CONFIDENT, Mistake, Mistakes, mistakes_of
+from engine.report.page.repeats import repeats_of
 from engine.report.page.thumbnails import BankImages
 from engine.report.page.values import number_value
 from engine.report.record_values import text
@@ -89,9 +90,12 @@ def _confused(mistake: Mistake) -> str:
 
 
 def _notes(judged: Sequence[_Judged]) -> tuple[str, ...]:
+    notes = []
     if any(one.cell.record.kind == "knn" for one in judged):
-        return ("A share of the votes of k-NN is no calibrated probability.",)
-    return ()
+        notes.append("A share of the votes of k-NN is no calibrated probability.")
+    if any(repeats_of(one.cell.record) > 1 for one in judged):
+        notes.append("Of a cross-validation with several repeats the first one counts.")
+    return tuple(notes)
 
 
 def _shelves(page: PageInput, judged: Sequence[_Judged]) -> list[tuple[str, list[tuple[str, Group]]]]:

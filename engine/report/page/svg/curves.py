@@ -141,7 +141,7 @@ def draw(panel: Panel) -> Markup:
     if besides:
         parts.append(legend.beside(entries, right + 10, top, bottom))
     elif entries:
-        names, height = legend.key(entries, left, panel.width - left, below)
+        names, height = legend.key(entries, 0, panel.width, below)
         parts.append(names)
         below += height
     title = panel.heading or panel.y.title

@@ -90,13 +90,14 @@ def draw_rows(panel: RowsPanel) -> Markup:
     values = [v for row in panel.rows for dot in row.dots for v in (dot.value, dot.low, dot.high)]
     scale = panel.x.scale([*values, *([0.0] if panel.zero else [])], 12, panel.width - 12, True)
     parts = [_words(panel), bottom_axis(Axis(scale, panel.x.title, panel.x.ticks), top, bottom)]
-    if panel.zero:
-        parts.append(marks.rule(scale(0), top, scale(0), bottom, "zero"))
     names, drawn = _names(panel), _Marks(scale)
     for row, height, begin in zip(panel.rows, heights, begins, strict=True):
         if begin:
             parts.append(label(0, top + 12, clipped(row.under, panel.width), "halo soft"))
         parts.append(_texts(row, names[row.name], top + _NAME * begin, panel.width))
+        if panel.zero:  # beside the points alone: names stand above them
+            below_name = top + _NAME * (1 + begin)
+            parts.append(marks.rule(scale(0), below_name, scale(0), top + height - 2, "zero"))
         for place, dot in enumerate(row.dots):
             drawn.add(dot, top + _NAME * (1 + begin) + _POINT * (place + 0.5))
         top += height

@@ -5,7 +5,7 @@ from dataclasses import replace
 from engine.report.page.assemble import page_of, report_html
 from engine.report.page.blocks import Paragraph, Section
 from engine.report.page.collect import latest
-from engine.report.page.inputs import PageOptions
+from engine.report.page.inputs import Gap, PageOptions
 from stores.bank.record_index import RecordEntry
 from tests.page_records import fewshot, page, probe
 
@@ -45,3 +45,28 @@ def test_the_latest_answer_to_each_question_is_shown() -> None:
     model = asked(fewshot("densenet", 0.5, 0.1), "model")
     every = [old, other, published, model, new]
     assert [entry.id for entry in latest(every)] == ["other", "published", "model", "new"]
+
+
+def test_a_page_of_many_records_keeps_to_its_bytes_and_says_what_it_leaves_out() -> None:
+    given = page(*(probe(f"group/model-{number:03}", 0.5 + number / 1000) for number in range(120)))
+    complete = report_html(given, OPTIONS)
+    most = len(complete) * 2 // 3
+    cut = report_html(given, PageOptions(max_bytes=most))
+    assert len(cut) <= most < len(complete) <= OPTIONS.max_bytes
+    assert b"To keep the page small" in cut
+    assert b"To keep the page small" not in complete
+    assert cut == report_html(given, PageOptions(max_bytes=most))
+
+
+def test_an_empty_bank_claims_nothing() -> None:
+    made = page_of(page(), OPTIONS)
+    assert [section.id for section in made.sections] == ["about"]
+
+
+def test_of_damaged_records_alone_nothing_counts_as_checked() -> None:
+    gap = Gap("xrays", "", "record 12ab34cd", "", 0, "failed", "It is damaged")
+    made = page_of(replace(page(), gaps=(gap,)), OPTIONS)
+    validity = made.sections[0]
+    assert validity.blocks[0] == Paragraph("There are no results to check.")
+    assert isinstance(validity.blocks[1], Paragraph)
+    assert validity.blocks[1].tone == "error"

@@ -5,6 +5,7 @@ import math
 import pyarrow as pa
 
 from engine.report.page.predictions import _of_classes, _of_findings
+from engine.report.page.repeats import first_repeat
 
 NAN = math.nan
 
@@ -55,3 +56,10 @@ def test_errors_of_findings_leave_out_what_is_not_known() -> None:
 def test_without_probabilities_there_is_a_reason() -> None:
     table = pa.table({"row": [0], "image_id": ["a"], "truth": ["x"], "predicted": ["y"]})
     assert _of_classes(table, 1).reason == "the predictions have no probabilities"
+
+
+def test_of_several_repeats_the_first_counts() -> None:
+    table = pa.table({"row": [0, 1, 0, 1], "repeat": [1, 1, 2, 2]})
+    assert first_repeat(table).column("row").to_pylist() == [0, 1]
+    assert first_repeat(table.select(["row"])).num_rows == 4
+    assert first_repeat(table.slice(0, 0)).num_rows == 0

@@ -16,14 +16,14 @@ from engine.report.page.inputs import PageInput, PageOptions, Source
 from engine.report.page.sections.curves import sections
 from stores.bank.record_index import RecordEntry
 from stores.bank.records import Attachment, RunRecord
-from stores.json_types import JsonObject
+from stores.json_types import Json, JsonObject
 from tests.engine.report.page.drawings import Drawing, drawings
 
 Values = NDArray[Any]
 
 
 def predicted(
-    bank: Path, model: str, columns: dict[str, Values], metrics: "JsonObject | None" = None
+    bank: Path, model: str, columns: dict[str, Values], metrics: "JsonObject | None" = None, **asked: Json
 ) -> RecordEntry:
     """Write a record with predictions beside it."""
     data = io.BytesIO()
@@ -31,7 +31,7 @@ def predicted(
     rows = len(next(iter(columns.values())))
     record = RunRecord(
         "probe",
-        {"model": model, "label": "label"},
+        {"model": model, "label": "label", **asked},
         {},
         metrics or {},
         {},
@@ -167,3 +167,17 @@ def test_thousands_of_images_take_few_bytes(tmp_path: Path) -> None:
     truth, score = answers(6, 20_000)
     chart, _ = drawn(tmp_path, predicted(tmp_path, "lite", two_classes(truth, score)))
     assert len(chart.svg) < 12_000
+
+
+def test_an_image_of_several_repeats_counts_once(tmp_path: Path) -> None:
+    truth, first = answers(3, n=40)
+    columns = two_classes(np.tile(truth, 2), np.concatenate([first, 1 - first]))
+    columns["repeat"] = np.repeat([0, 1], 40)
+    chart, _ = drawn(
+        tmp_path, predicted(tmp_path, "lite", columns, cross_validation={"folds": 5, "repeats": 2})
+    )
+    assert chart.table is not None
+    (row,) = chart.table.rows
+    assert (row[2].number, row[3].number) == (truth.sum(), 40)
+    assert row[4].number == pytest.approx(roc_auc_score(truth, first), abs=1e-12)
+    assert any("each image is scored once" in note for note in chart.notes)

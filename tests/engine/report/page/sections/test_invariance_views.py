@@ -2,8 +2,9 @@
 
 import pytest
 
-from engine.report.page.blocks import Chart
+from engine.report.page.blocks import Chart, DataTable
 from engine.report.page.inputs import PageOptions
+from engine.report.page.sections.invariance_gallery import sections as gallery
 from engine.report.page.sections.invariance_views import sections
 from stores.bank.record_index import RecordEntry
 from stores.json_types import Json
@@ -13,7 +14,9 @@ from tests.page_records import entry_of, page
 DEGREES, COSINES, HALF = (180.0, 45.0, 90.0), (0.3, 0.8, 0.5), (0.02, 0.01, 0.03)
 
 
-def invariance(model: str, transform: str = "rotation", mode: str = "default", **parts: Json) -> RecordEntry:
+def invariance(
+    model: str, transform: str = "rotation", mode: str = "default", seed: int = 0, **parts: Json
+) -> RecordEntry:
     by_view: Json = {
         "names": ["degrees"],
         "parameters": [[value] for value in DEGREES],
@@ -28,7 +31,9 @@ def invariance(model: str, transform: str = "rotation", mode: str = "default", *
         "baseline": 0.1,
         "by_view": by_view,
     }
-    return entry_of("invariance", model, {"transform": transform, "mode": mode}, {**body, **parts})
+    return entry_of(
+        "invariance", model, {"transform": transform, "mode": mode, "seed": seed}, {**body, **parts}
+    )
 
 
 def drawn(*entries: RecordEntry) -> tuple[Chart, list[Drawing]]:
@@ -61,10 +66,24 @@ def test_all_transforms_stand_in_one_chart() -> None:
 
 
 def test_too_few_images_are_undefined_with_a_reason() -> None:
-    chart, (overview, *_) = drawn(invariance("lite", cosine=None, n=1, reason="too few images"))
+    _, (overview, *_) = drawn(invariance("lite", cosine=None, n=1, reason="too few images"))
     assert "undefined: rests on 1 image" in overview.texts("note")
-    assert chart.table is not None
-    assert chart.table.rows[0][3].text == "undefined"
+
+
+def test_means_of_all_transforms_and_settings_are_in_one_table() -> None:
+    entries = (
+        invariance("lite", cosine=0.5, ci95=0.01),
+        invariance("lite", cosine=None, reason="too few images", seed=7),
+        invariance("lite", "h_flip", cosine=0.9, ci95=0.01),
+    )
+    blocks = [block for section in gallery(page(*entries), PageOptions()) for block in section.blocks]
+    table = next(block for block in blocks if isinstance(block, DataTable))
+    cells = {row[0].text: (row[1].text, row[1].reason) for row in table.rows}
+    assert cells == {
+        "rotation, seed 0": ("0.500 ± 0.010", ""),
+        "rotation, seed 7": ("–", "too few images"),
+        "h_flip": ("0.900 ± 0.010", ""),
+    }
 
 
 def test_modes_have_charts_each() -> None:
@@ -90,3 +109,11 @@ def test_records_of_earlier_versions_may_lack_parts(lost: str) -> None:
     assert entry.record is not None
     body = {name: value for name, value in entry.record.metrics.items() if name != lost}
     drawn(entry_of("invariance", "lite", {"transform": "rotation"}, body))
+
+
+@pytest.mark.parametrize(("ci95", "tone"), [(0.02, None), (0.1, "warning")])
+def test_a_cosine_whose_interval_reaches_the_baseline_is_coloured(ci95: float, tone: str | None) -> None:
+    given = page(invariance("lite", cosine=0.5, ci95=ci95, baseline=0.45, baseline_ci95=0.01))
+    blocks = [block for section in gallery(given, PageOptions()) for block in section.blocks]
+    table = next(block for block in blocks if isinstance(block, DataTable))
+    assert table.rows[0][1].tone == tone

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from engine.report.page.blocks import DataTable, Details, Section
 from engine.report.page.inputs import Gap, PageInput, PageOptions
 from engine.report.page.sections.matrix import sections
@@ -132,3 +134,18 @@ def test_all_metrics_are_listed_as_recorded() -> None:
     assert isinstance(own, DataTable)
     assert [c.title for c in own.columns] == ["evaluation", "mode", "model", "accuracy", "balanced accuracy"]
     assert [(v.number, v.low, v.high) for v in own.rows[0][3:]] == [(0.8, None, None), (0.8, 0.7, 0.9)]
+
+
+@pytest.mark.parametrize(("off", "interval"), [(1e-15, True), (0.01, False)])
+def test_an_interval_is_of_the_same_number_but_for_rounding(off: float, interval: bool) -> None:
+    """Means over findings are summed in another order by a comparison; other findings give another mean."""
+    entries = [probe("a", 0.7), probe("b", 0.6)]
+    entries = [
+        replace(one, record=replace(one.record, metrics={"test": {"mean_per_class_accuracy": value}}))
+        for one, value in zip(entries, (0.7, 0.6), strict=True)
+        if one.record is not None
+    ]
+    own = comparison(entries, [0.7 + off, 0.6 + off], ["a"], [("a", "b", 0.1, 0.05, 0.2, 0.01, True)])
+    (section,) = sections(page(*entries, own), PageOptions())
+    table = next(block for block in section.blocks if isinstance(block, DataTable))
+    assert [(row[1].low is not None) for row in table.rows] == [interval, interval]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.report.page.blocks import Chart
+from engine.report.page.blocks import Chart, Paragraph
 from engine.report.page.inputs import PageOptions
 from engine.report.page.sections.strata import sections
 from stores.bank.record_index import RecordEntry
@@ -98,3 +98,10 @@ def test_columns_have_charts_each() -> None:
 )
 def test_odd_strata_do_not_stop_the_page(strata: Json) -> None:
     assert not sections(page(entry_of("probe", "lite", {}, {"strata": strata})), PageOptions())
+
+
+def test_strata_without_any_score_are_named_and_not_drawn() -> None:
+    (section,) = sections(page(probe("lite", stratum("AP", None), stratum("PA", None))), PageOptions())
+    assert not any(isinstance(block, Chart) for block in section.blocks)
+    said = [block.text for block in section.blocks if isinstance(block, Paragraph)]
+    assert said[-1] == "No stratum has enough images for a score: xrays: linear probe, default mode: by view."

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from engine.report.page.inputs import Gap, PageInput, PageOptions
 from engine.report.page.sections.verdict import verdict
 from tests.page_records import comparison, fewshot, issue, page, probe
@@ -96,10 +98,58 @@ def test_models_that_win_here_and_there_are_no_best_throughout() -> None:
 
 
 def test_a_leader_below_a_control_is_no_evidence() -> None:
-    first, *rest = verdict(two(True, below="image_statistics"), OPTIONS)
-    assert first.text == "On xrays, nothing is evidence for a model: even the leaders are below a control."
-    (doubt,) = [one for one in rest if one.tone == "error"]
-    assert "densenet (xrays, linear probe) is below image statistics" in doubt.text
+    first, second = verdict(two(True, below="image_statistics"), OPTIONS)
+    reason = "the leader is below a control, image statistics."
+    assert first.text == f"On xrays, nothing is evidence for a model: {reason}"
+    assert second.text.endswith(f"This is no evidence: {reason}")
+    assert second.tone == "error"
+
+
+def test_leaders_below_controls_are_counted_where_not_all_have_a_sentence() -> None:
+    own = two(True, below="image_statistics").sources[0]
+    many = PageInput("all", tuple(replace(own, name=f"set {number}") for number in range(6)))
+    assert any("In 6 of 6 comparisons even the leading model is below" in one for one in sentences(many))
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("patients_across_parts", "some patients are in both the training and the test images"),
+        ("duplicates_across_parts", "some images are in both the training and the test set"),
+    ],
+)
+def test_a_winner_of_a_test_that_leaks_is_not_called_better(code: str, reason: str) -> None:
+    """Also where the leak is in the record of another model than the winner."""
+    entries = [probe("densenet", 0.9), probe("vgg", 0.7, validity=[issue(code, "error")])]
+    own = comparison(entries, [0.9, 0.7], ["densenet"], [("densenet", "vgg", 0.2, 0.1, 0.3, 0.001, True)])
+    first, second, *_ = sentences(page(*entries, own))
+    assert first == f"On xrays, nothing is evidence for a model: {reason}."
+    assert second.endswith(f"This is no evidence: {reason}.")
+
+
+def test_only_the_leaders_other_problems_count() -> None:
+    pair = ("densenet", "vgg", 0.2, 0.1, 0.3, 0.001, True)
+    grave = [issue("constant_classifier", "error")]
+    entries = [probe("densenet", 0.9), probe("vgg", 0.7, validity=grave)]
+    first, *_ = sentences(page(*entries, comparison(entries, [0.9, 0.7], ["densenet"], [pair])))
+    assert first == "On xrays, densenet is better than vgg."
+    entries = [probe("densenet", 0.9, validity=grave), probe("vgg", 0.7)]
+    first, *_ = sentences(page(*entries, comparison(entries, [0.9, 0.7], ["densenet"], [pair])))
+    assert first.endswith("the leader's number is not to be trusted: constant classifier.")
+    other = [{**issue("patients_across_parts", "error"), "subject": "other.bank"}]
+    entries = [probe("densenet", 0.9, validity=other), probe("vgg", 0.7)]
+    first, *_ = sentences(page(*entries, comparison(entries, [0.9, 0.7], ["densenet"], [pair])))
+    assert first == "On xrays, densenet is better than vgg."
+
+
+def test_a_comparison_without_evidence_stands_beside_a_sound_one() -> None:
+    sound, leaking = two(True), two(False, below="chance")
+    sources = (replace(sound.sources[0], name="one"), replace(leaking.sources[0], name="two"))
+    first, *_ = sentences(PageInput("all", sources))
+    assert first == (
+        "On one, densenet is better than vgg. One more comparison is no evidence: the leader is "
+        "below a control, chance."
+    )
 
 
 def test_a_leader_that_is_not_told_from_a_control_is_doubted() -> None:
@@ -115,12 +165,18 @@ def test_a_leader_that_is_not_told_from_a_control_is_doubted() -> None:
     ]
 
 
-def test_problems_of_what_was_compared_are_said() -> None:
-    grave = [issue("patients_across_parts", "error")]
-    entries = [probe("densenet", 0.9, validity=grave), probe("vgg", 0.7, validity=grave)]
+def test_problems_of_what_was_compared_are_said_once() -> None:
+    grave = [issue("constant_classifier", "error"), issue("patients_across_parts", "error")]
+    entries = [probe("densenet", 0.9), probe("vgg", 0.7, validity=grave)]
     own = comparison(entries, [0.9, 0.7], ["densenet"], [("densenet", "vgg", 0.2, 0.1, 0.3, 0.001, True)])
-    (doubt,) = [one.text for one in verdict(page(*entries, own), OPTIONS) if one.tone == "error"]
-    assert doubt.startswith("Some of the numbers compared are no evidence: patients across parts (2).")
+    sentence, doubt = [one.text for one in verdict(page(*entries, own), OPTIONS) if one.tone == "error"]
+    assert "some patients are in both" in sentence
+    assert doubt.startswith("Some of the numbers compared are no evidence: constant classifier (1).")
+    own_page = page(*entries, own).sources[0]
+    many = PageInput("all", tuple(replace(own_page, name=f"set {number}") for number in range(6)))
+    assert (
+        "patients across parts (6)" in [one.text for one in verdict(many, OPTIONS) if one.tone == "error"][-1]
+    )
 
 
 def test_few_images_hide_differences() -> None:
@@ -143,12 +199,17 @@ def test_modes_are_not_mixed() -> None:
     assert "as published" in sentences(page(*entries, own))[1]
 
 
-def test_without_a_comparison_nothing_is_claimed() -> None:
+def test_without_a_comparison_nothing_is_claimed_and_what_to_do_is_said() -> None:
     assert sentences(page()) == [
-        "No record here says how well a model tells classes apart: there is nothing to compare."
+        "No record says how well a model tells classes apart: there is nothing to compare. `embank fewshot`, "
+        "`knn`, `probe` and `finetune` make such records."
     ]
+    damaged = Gap("xrays", "", "record 12ab34cd", "", 0, "failed", "It is damaged")
+    first, *_ = sentences(replace(page(), gaps=(damaged,)))
+    assert first.startswith("No record that can be read says how well")
     assert sentences(page(probe("vgg", 0.7))) == [
-        "There are results of one model, vgg: whether another is better is not known."
+        "There are results of one model, vgg: whether another is better is not known. To compare it, "
+        "evaluate a second model in the same way."
     ]
     (only,) = sentences(page(probe("vgg", 0.7), fewshot("densenet", 0.8, 0.01)))
     assert "no comparison of two on the same images" in only
