@@ -9,6 +9,7 @@ from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.render import render_page
 from engine.report.page.sections import (
     about,
+    across,
     cells,
     certificates,
     comparisons,
@@ -44,6 +45,7 @@ class SectionModule(Protocol):
 SECTIONS: tuple[SectionModule, ...] = (
     validity,
     matrix,
+    across,
     comparisons,
     strata,
     label_efficiency,
