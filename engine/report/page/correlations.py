@@ -57,7 +57,7 @@ def correlation_table(
     notes = notes_of(
         "A correlation over few models can hang on one of them, and models that share data or code are not "
         "independent: p is then too small.",
-        f"{few} pairs with fewer than {_LEAST} models are left out." if few else "",
+        f"Pairs of evaluations with fewer than {_LEAST} models, which are left out: {few}." if few else "",
     )
     return DataTable("table-correlations", caption, columns, rows, notes)
 
@@ -73,8 +73,7 @@ def _pairs(dataset: str, tasks: Sequence[Task]) -> Iterator[tuple[Task, Task]]:
 
 
 def _correlation(dataset: str, x: Task, y: Task, models: Sequence[str]) -> Correlation:
-    names = (_name(x, dataset), _name(y, dataset))
-    return correlate(x.numbers(dataset), y.numbers(dataset), models, names=names)
+    return correlate(x.numbers(dataset), y.numbers(dataset), models, names=(x.protocol, y.protocol))
 
 
 def _name(task: Task, dataset: str) -> str:

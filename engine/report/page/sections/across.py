@@ -1,7 +1,7 @@
 """Models across data sets: scaled results with means by domain and group, and correlations over models."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.report.marks import MARK
@@ -107,29 +107,27 @@ def _scaling(page: PageInput, task: Task, models: Sequence[str]) -> _Scaling | N
     return _Scaling(task, datasets, entered, left_out, tuple(skipped))
 
 
-def _lacking(page: PageInput, task: Task, model: str, wanted: Mapping[str, Mapping[str, float]]) -> str:
-    """Return on which data sets a model has no value, and why as far as that is known."""
-    own = [one for by_model in task.results.values() for one in by_model.values()]
-    evaluations = {page.evaluations.get(one.entry.id) for one in own}
-    words = []
-    for name, numbers in wanted.items():
-        if model in numbers:
-            continue
-        one = task.results[name].get(model)
-        if one is not None and one.number is not None:
-            why = one.number.reason or f"judged by {one.number.word}"
-        else:
-            why = next(
-                (
-                    gap.state
-                    for gap in page.gaps
-                    if (gap.dataset, gap.model, gap.mode) == (name, model, task.mode)
-                    and gap.evaluation in evaluations
-                ),
-                "not evaluated",
-            )
-        words.append(f"{name}: {why}")
-    return f"no value on {', '.join(words)}"
+def _lacking(page: PageInput, task: Task, model: str, wanted: Iterable[str]) -> str:
+    """Return why a model has no value, and on which data sets."""
+    reasons: dict[str, list[str]] = {}
+    for name in wanted:
+        if model not in task.numbers(name):
+            reasons.setdefault(_why(page, task, model, name), []).append(name)
+    return "; ".join(f"{why} on {', '.join(names)}" for why, names in reasons.items())
+
+
+def _why(page: PageInput, task: Task, model: str, dataset: str) -> str:
+    """Return why a model has no value on a data set, as far as it is known."""
+    one = task.results[dataset].get(model)
+    if one is not None and one.number is not None:
+        return one.number.reason or f"judged by {one.number.word}"
+    evaluations = {page.evaluations.get(own.entry.id) for of in task.results.values() for own in of.values()}
+    states = (
+        gap.state
+        for gap in page.gaps
+        if (gap.dataset, gap.model, gap.mode) == (dataset, model, task.mode) and gap.evaluation in evaluations
+    )
+    return next(states, "not evaluated")
 
 
 def _scaled_blocks(page: PageInput, scalings: Sequence[_Scaling], options: PageOptions) -> Iterator[Block]:
