@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,21 +202,48 @@ def test_what_cannot_be_probed_says_how_it_could_be(bank: Path) -> None:
             choose_model(bank, **{**QUICK, **refusing})
 
 
-def set_validity(bank: Path, models: tuple[str, ...], code: str, below: bool = False) -> None:
-    """Give the probes of models an error, as a record has it."""
-    issue = ValidityIssue(code, "error", f"{code} it is", 1, "a rule", "a remedy").to_dict()
+def rewrite(bank: Path, models: tuple[str, ...], change: Callable[[RunRecord], RunRecord]) -> None:
+    """Put changed probes of models in the place of those that are there."""
     for entry in read_index(Bank.open(bank).path):
         if entry.record is None or entry.record.kind != "probe" or entry.model not in models:
             continue
-        metrics = dict(entry.record.metrics)
-        if below:
-            part: JsonObject = {"metric": "mean_per_class_accuracy", "finding": "", "control": "metadata"}
-            metrics["below_control"] = [{**part, "control_value": 1.0, "value": 0.5}]
-        path = replace(entry.record, validity=[issue], metrics=metrics).write(bank)
+        path = change(entry.record).write(bank)
         for table in entry.record.predictions:
             attached = bank / "records" / attached_name(entry.name, table)
             attached.rename(bank / "records" / attached_name(path.name, table))
         (bank / entry.path).unlink()
+
+
+def set_validity(bank: Path, models: tuple[str, ...], code: str, below: bool = False) -> None:
+    """Give the probes of models an error, as a record has it."""
+    issue = ValidityIssue(code, "error", f"{code} it is", 1, "a rule", "a remedy").to_dict()
+    part: JsonObject = {"metric": "mean_per_class_accuracy", "finding": "", "control": "metadata"}
+    of_control: JsonObject = (
+        {"below_control": [{**part, "control_value": 1.0, "value": 0.5}]} if below else {}
+    )
+    rewrite(
+        bank,
+        models,
+        lambda record: replace(record, validity=[issue], metrics={**record.metrics, **of_control}),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: replace(record, used={**record.used, "manifest_digest": "0" * 64}),
+        lambda record: replace(record, used={**record.used, "key": "0" * 64}),
+        lambda record: replace(record, asked={**record.asked, "mode": "as-published"}),
+        lambda record: replace(record, asked={**record.asked, "multi_label": True}),
+    ],
+    ids=["other labels", "another feature", "another mode", "findings"],
+)
+def test_records_of_something_else_do_not_count(bank: Path, change: Callable[[RunRecord], RunRecord]) -> None:
+    rewrite(bank, (SECOND,), change)
+    (other,) = [e.id for e in read_index(Bank.open(bank).path) if e.model == SECOND and "-probe-" in e.path]
+    choice = choose_model(bank, **QUICK)
+    assert len(choice.candidates) == 3, "it was probed again"
+    assert other not in {candidate.standing.record for candidate in choice.candidates}
 
 
 def test_a_model_whose_numbers_are_no_evidence_is_not_judged(bank: Path) -> None:
@@ -257,13 +285,18 @@ def test_a_model_without_a_value_is_not_judged(made: Path) -> None:
 
 def test_a_refused_choice_leaves_nothing_behind(bank: Path) -> None:
     """Of two models one can be probed, and is not: the other has no finished embedding."""
-    for record in (bank / "records").glob("*-probe-*.json"):
-        record.unlink()
     store = Bank.open(bank)
     key = make_key(store.image_digest, model="swav")
     fill_with(store, key, np.zeros((ROWS, DIM), np.float32), failed=tuple(range(ROWS)))
     with FeatureWriter(store, make_key(store.image_digest, model="byol"), DIM):
         pass
+    notes = choose_model(bank, models=(), **QUICK).notes
+    assert {note for note in notes if "is not judged" in note} == {
+        "swav is not judged: no image has an embedding",
+        "byol is not judged: its embedding is not finished",
+    }
+    for record in (bank / "records").glob("*-probe-*"):
+        record.unlink()
     before = sorted(path.name for path in (bank / "records").iterdir())
     for model in ("swav", "byol"):
         with pytest.raises(EmbankError):
