@@ -155,9 +155,7 @@ def _why_not_judged(standing: Standing, issues: Sequence[JsonObject], undefined:
     return f"its numbers are no evidence: {grave[0].get('sentence')}" if grave else ""
 
 
-def orders_of(
-    names: Sequence[str], comparison: Comparison
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def orders_of(names: Sequence[str], comparison: Comparison) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which models are better than others, and which were tested and cannot be told apart.
 
     Returns:

@@ -22,8 +22,7 @@ def verdict_of(document: Mapping[str, Json]) -> tuple[str, ...]:
     of_pairs = verdict_of_pairs(document)[:1] if len(models) > 1 else ()
     judged = [model for model in models if not model.get("reason")]
     if not judged:
-        reasons = dict.fromkeys(str(model["reason"]) for model in models)
-        return (f"There is no choice yet. Of every model: {'; '.join(reasons)}.", *of_pairs)
+        return ("There is no choice yet: the numbers of no model are evidence.", *of_pairs)
     sentences = (
         *_of_set(members, judged, models),
         *of_pairs,

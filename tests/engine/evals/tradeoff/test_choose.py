@@ -192,9 +192,12 @@ def test_neighbours_are_judged_by_their_records(bank: Path) -> None:
 
 
 def test_what_cannot_be_probed_says_how_it_could_be(bank: Path) -> None:
-    with pytest.raises(Refused, match="nothing") as refused:
+    with pytest.raises(Refused, match="has no column 'nothing'") as refused:
         choose_model(bank, "nothing", **QUICK)
-    assert f"`embank probe {bank} --model all --label nothing`" in refused.value.remedy
+    assert refused.value.remedy == "choose one of them"
+    with pytest.raises(Refused) as refused:
+        choose_model(bank, "split", **QUICK)
+    assert f"`embank probe {bank} --model all --label split`" in refused.value.remedy
     with pytest.raises(Refused, match="Only probes learn another column"):
         choose_model(bank, "edema", evaluation="knn", **QUICK)
     for refusing in ({"evaluation": "embed"}, {"margin": 2.0}, {"mode": "paper"}, {"metric": "speed"}):
@@ -262,7 +265,7 @@ def test_a_model_whose_numbers_are_no_evidence_is_not_judged(bank: Path) -> None
     set_validity(bank, (WORSE,), "not_finite_rows")
     choice = choose_model(bank, **QUICK)
     assert choice.members == () and choice.verdict[0].startswith(
-        "There is no choice yet. Of every model: its"
+        "There is no choice yet: the numbers of no model are evidence."
     )
     ran = run("models", "choose", bank, "--device", "cpu", "--resamples", 200, "-o", bank.parent / "none.svg")
     assert ran.code == 0 and "There is no choice yet" in ran.out and "error: " in ran.out, ran.err
