@@ -26,8 +26,10 @@ from engine.report.statistics import (
     scale,
 )
 
-#: Share of the page for the tables, and tables of scaled results that stand open on it.
-_SHARE, _OPEN = 0.04, 2
+#: Share of the page for the tables.
+_SHARE = 0.04
+#: Up to so many evaluations, and correlations, their tables stand open on the page.
+_OPEN, _ROWS = 2, 10
 _LEAD = (
     "Scaled values compare the models of this study with one another, and say nothing beyond it: 0 is the "
     "lowest value of the named models on a data set and 1 the highest, however close the two are. They "
@@ -76,7 +78,10 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     blocks = list(_scaled_blocks(page, scalings, options))
     correlations = correlation_table([source.name for source in page.sources], tasks, models)
     if correlations is not None:
-        blocks.append(fitting(correlations, options, _SHARE, 1))
+        table = fitting(correlations, options, _SHARE, 1)
+        title = f"Correlations over models ({len(correlations.rows)})"
+        closed = len(correlations.rows) > _ROWS
+        blocks.append(Details("across-correlations", title, (table,)) if closed else table)
     if not blocks:
         return ()
     lead = [Paragraph(_LEAD)] if scalings else []
