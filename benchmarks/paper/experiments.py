@@ -150,4 +150,22 @@ def provenance(values: Values) -> str:
         return "Published values: results of all checkpoints that the authors stored with their code."
     if all(source.startswith("Table ") for source in sources):
         return f"Published values, as printed in {', '.join(sources)}."
-    return f"Our own values, from {len(sources)} records."
+    return " ".join([f"Our own values, from {len(sources)} records.", *deviations(values)])
+
+
+def deviations(values: Values) -> list[str]:
+    """Return in which metrics and settings our own values are not the paper's, a sentence each."""
+    others: dict[str, list[Experiment]] = {}
+    for experiment in transfers(values):
+        metric = metric_of(values, experiment)
+        if metric != transfer(experiment.protocol, experiment.dataset):
+            others.setdefault(_task(metric), []).append(experiment)
+    said = [f"Not the paper's metric: {task}, of {listed(own)}." for task, own in others.items()]
+    settings = dict.fromkeys(one.reason for one in values if one.reason and math.isfinite(one.value))
+    return [*said, *([f"Settings of some values: {'; '.join(settings)}."] if settings else [])]
+
+
+def _task(metric: str) -> str:
+    """Return what a metric measures in a few words, e.g. `2-way 5-shot accuracy`."""
+    words = metric.removesuffix("_pct").removeprefix("few_shot_").replace("_", " ")
+    return words.replace("way ", "-way ").replace("shot ", "-shot ")

@@ -78,11 +78,11 @@ def models_choose(
 ) -> None:
     """Say which models of a bank are worth a choice for a label: evidence in pairs, beside the costs.
 
-    Models without a record are probed first. The answer is a set: a model is left out only if one of the set
-    costs no more (images encoded a second in this bank's embed records, length and bytes of a feature,
-    licence), and is either better after Holm's adjustment, or cannot be told apart and is cheaper. -o takes a
-    picture (.png, .svg or .pdf) of the metric against the rate, or a table of the models (.csv, .parquet or
-    .json).
+    Models without a record are probed first. The answer is a set: a model is left out if a member costs no
+    more (images encoded a second in this bank's embed records, length and bytes of a feature, licence), and
+    is either better after Holm's adjustment, or cannot be told apart and is cheaper. Models whose numbers are
+    no evidence are not judged. -o takes a picture (.png, .svg or .pdf) of the metric against the rate, or a
+    table of the models (.csv, .parquet or .json).
     """
     from engine.report import console
     from engine.report.choice_text import print_choice

@@ -10,23 +10,30 @@ from engine.report.console import write as print
 from engine.report.json_parts import objects
 from engine.report.marks import LEGEND, MARK
 from engine.report.record_values import number, text
+from engine.report.validity_text import print_validity
 from stores.json_types import Json, JsonObject
 from stores.manifest.uri_policy import plain
 from stores.outputs import PICTURES
 
+#: What the set is, where a model is left out of it.
+RULE = (
+    "A model is left out of the set if a member costs no more in anything, and is either better or cannot be "
+    "told from it and costs less. No member replaces another."
+)
 _COMMERCIAL = {True: "yes", False: "no", None: "unclear"}
 
 
 def print_choice(document: Mapping[str, Json], out: Path | None) -> None:
-    """Print the verdict, the models with evidence and costs, and what the numbers rest on.
+    """Print what limits the numbers, the verdict, the models with evidence and costs, and what all rests on.
 
     Args:
         document: as `--json` prints it.
         out: file that was written.
     """
+    models = objects(document["models"])
+    print_validity(models)
     for sentence in _texts(document["verdict"]):
         _print_wrapped(sentence)
-    models = objects(document["models"])
     _print_models(models, document)
     _print_legend(models, document)
     for note in _texts(document["notes"]):
@@ -62,6 +69,8 @@ def _print_models(models: Sequence[JsonObject], document: Mapping[str, Json]) ->
 def _print_legend(models: Sequence[JsonObject], document: Mapping[str, Json]) -> None:
     if any(model.get("below_control") for model in models):
         print(f"{LEGEND}.")
+    if any(model["replaced_by"] for model in models):
+        _print_wrapped(RULE)
     machines = dict.fromkeys(text(m["measured_on"]) for m in models if "img_per_s_reason" not in m)
     if machines:
         machine = ", ".join(machines)
@@ -109,7 +118,7 @@ def _choice(model: JsonObject, places: Mapping[str, int]) -> str:
     if model["in_set"]:
         return "yes"
     by = _texts(model["replaced_by"])
-    return f"no: {' or '.join(str(places[name]) for name in by)} instead" if by else "no value"
+    return f"no: {' or '.join(str(places[name]) for name in by)} instead" if by else "not judged"
 
 
 def _texts(value: Json) -> list[str]:

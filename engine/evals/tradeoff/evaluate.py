@@ -19,7 +19,7 @@ from engine.evals.common.compute import evaluation_device
 from engine.evals.comparison.evaluate import compare_records
 from engine.evals.comparison.options import SMALLER_IS_BETTER
 from engine.evals.comparison.options import Options as ComparisonOptions
-from engine.evals.comparison.result import Comparison, Pair
+from engine.evals.comparison.result import Comparison, Pair, Standing
 from engine.evals.probe.evaluate import ProbeOptions, Progress
 from engine.evals.tradeoff.costs import ModelCosts, costs_of
 from engine.evals.tradeoff.evidence import Evidence, evidence_of
@@ -30,6 +30,7 @@ from engine.runtime import usable_cores
 from stores.bank.feature_info import FeatureInfo
 from stores.bank.reader import Bank
 from stores.bank.record_index import read_index
+from stores.json_types import Json, JsonObject
 
 
 def choose_model(
@@ -109,32 +110,56 @@ def _features(bank: Bank, models: Sequence[str]) -> tuple[tuple[FeatureInfo, ...
 def _candidates(
     evidence: Evidence, comparison: Comparison, costs: Sequence[ModelCosts], margin: float
 ) -> tuple[Candidate, ...]:
-    """Return the models, the best first; those without a value are in no set, unless none has one."""
-    by_title = {info.title: (info.name, cost) for info, cost in zip(evidence.features, costs, strict=True)}
+    """Return the models, the best first.
+
+    Models without a value, or whose record has an error of validity, are not judged: the set may be empty.
+    """
+    own = {
+        info.title: (info.name, cost, _issues(chosen.record.validity))
+        for info, cost, chosen in zip(evidence.features, costs, evidence.choice.records, strict=True)
+    }
     standings = comparison.parts[0].standings
-    valued = [standing for standing in standings if math.isfinite(standing.value)]
-    judged = valued or list(standings)
-    names = [standing.model for standing in judged]
-    better, alike = told(names, comparison)
-    pareto = pareto_set(better, alike, [by_title[name][1].costs for name in names], margin)
+    undefined = comparison.parts[0].reason or "see its record"
+    barred = {one.model: _why_not_judged(one, own[one.model][2], undefined) for one in standings}
+    names = [one.model for one in standings if not barred[one.model]]
+    better, alike = orders_of(names, comparison)
+    pareto = pareto_set(better, alike, [own[name][1].costs for name in names], margin)
     candidates = []
     for standing in standings:
-        feature, cost = by_title[standing.model]
-        if standing.model not in names:
-            reason = f"its value is undefined: {comparison.parts[0].reason or 'see its record'}"
-            candidates.append(Candidate(standing, feature, cost, False, (), reason))
+        feature, cost, issues = own[standing.model]
+        reason = barred[standing.model]
+        if reason:
+            candidates.append(Candidate(standing, feature, cost, False, (), reason, issues))
             continue
         place = names.index(standing.model)
         by = tuple(names[other] for other in pareto.replaced_by[place])
-        candidates.append(Candidate(standing, feature, cost, bool(pareto.members[place]), by))
+        candidates.append(
+            Candidate(standing, feature, cost, bool(pareto.members[place]), by, validity=issues)
+        )
     return tuple(candidates)
 
 
-def told(names: Sequence[str], comparison: Comparison) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which models are told better than others, and which were tested and cannot be told apart.
+def _issues(validity: Sequence[Json] | None) -> tuple[JsonObject, ...]:
+    return tuple(one for one in validity or () if isinstance(one, dict))
+
+
+def _why_not_judged(standing: Standing, issues: Sequence[JsonObject], undefined: str) -> str:
+    """Return why a model's value is no evidence; "" if it is.
+
+    A record names a control that is better in any metric; only the metric that is judged by counts.
+    """
+    if not math.isfinite(standing.value):
+        return f"its value is undefined: {undefined}"
+    errors = [one for one in issues if one.get("severity") == "error"]
+    grave = [one for one in errors if one.get("code") != "below_control" or standing.below_control]
+    return f"its numbers are no evidence: {grave[0].get('sentence')}" if grave else ""
+
+
+def orders_of(names: Sequence[str], comparison: Comparison) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which models are better than others, and which were tested and cannot be told apart.
 
     Returns:
-        bool [M, M] each: a (rows) is told better than b (columns); a and b are alike, symmetric.
+        bool [M, M] each: a (rows) is better than b (columns) by the test; a and b are alike, symmetric.
     """
     place = {name: i for i, name in enumerate(names)}
     better = np.zeros((len(names), len(names)), np.bool_)

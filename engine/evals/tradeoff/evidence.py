@@ -131,6 +131,7 @@ def _probe(
     on_progress: Callable[[str], Progress] | None,
 ) -> None:
     """Probe features and keep the records; a refusal says how to probe otherwise."""
+    bank.manifest().column(options.label)  # other options of the probe would not mend an unknown column
     wanted = BankProbe((options.label,), splits=SplitOptions(mode=options.mode))
     try:
         with together() as batch:

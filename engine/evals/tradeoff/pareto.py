@@ -1,12 +1,15 @@
 """The Pareto set of models by paired evidence and costs.
 
-A model *replaces* another if it is known to be at least as cheap in every cost, and either
+A model is left out of the set if a member costs no more in anything and is either better by the adjusted
+test, or cannot be told from it and costs less in something. No member replaces another in this way.
 
-* it is told better (the comparison's adjusted test tells the two apart, and its value is the better one), or
+In detail: a model *replaces* another if it is known to be at least as cheap in every cost, and either
+
+* it is better (the comparison's adjusted test tells the two apart, and its value is the better one), or
 * the two were tested and cannot be told apart, and it is known to be cheaper in at least one cost.
 
-The set is the kernel of this relation (von Neumann and Morgenstern's stable set): no member replaces another
-member, and every model that is left out is replaced by a member. The undominated models alone would not do,
+The set is the kernel of this relation (von Neumann and Morgenstern's stable set, Theory of Games and Economic
+Behavior, 1944, section 4.5). The models that nothing replaces would not do alone,
 because "cannot be told apart" is not transitive: A may replace B and B replace C while nothing tells A from
 C, or C is even told better than A. C then stays in, since no model of the set can stand for it.
 
@@ -62,7 +65,7 @@ def pareto_set(better: Bools, alike: Bools, costs: Sequence[Costs], margin: floa
     """Return the Pareto set of M models, as this module defines it.
 
     Args:
-        better: bool [M, M], whether a (rows) is told better than b (columns); never both ways.
+        better: bool [M, M], whether a (rows) is better than b (columns) by the test; never both ways.
         alike: bool [M, M], symmetric: whether a and b were tested, and cannot be told apart.
         costs: of each model.
         margin: rates that differ by no more than this share count as equal.
@@ -98,16 +101,22 @@ def kernel(replaces: Bools) -> Pareto:
     """Return the kernel of a relation, bool [M, M]: a (rows) replaces b (columns).
 
     The models of a cycle that nothing outside replaces are members together.
+
+    Raises:
+        RuntimeError: a round decides on no model, which a correct round cannot.
     """
     count = len(replaces)
     members, remaining = np.zeros(count, np.bool_), np.ones(count, np.bool_)
     while remaining.any():
+        before = int(remaining.sum())
         among = replaces & remaining[:, None] & remaining
         top = remaining & ~among.any(axis=0)
         if not top.any():
             top = remaining & _in_top_cycles(among)
         members |= top
         remaining &= ~(top | replaces[top].any(axis=0))
+        if int(remaining.sum()) >= before:
+            raise RuntimeError("a round of the kernel decided on no model")
     by = [
         () if members[b] else tuple(np.flatnonzero(members & replaces[:, b]).tolist()) for b in range(count)
     ]

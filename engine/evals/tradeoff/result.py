@@ -18,7 +18,8 @@ class Candidate:
         costs: what it costs.
         member: whether it is in the Pareto set.
         replaced_by: members that are at least as cheap, and told better or not told apart and cheaper.
-        reason: why a model without a value is left out; else "".
+        reason: why a model is not judged, e.g. its value is undefined; else "".
+        validity: issues of its record, as they stand there.
     """
 
     standing: Standing
@@ -27,6 +28,7 @@ class Candidate:
     member: bool
     replaced_by: tuple[str, ...]
     reason: str = ""
+    validity: tuple[JsonObject, ...] = ()
 
     def to_dict(self) -> JsonObject:
         """Return all fields; `reason` where there is one."""
@@ -36,6 +38,7 @@ class Candidate:
             **self.costs.to_dict(),
             "in_set": self.member,
             "replaced_by": list(self.replaced_by),
+            "validity": list(self.validity),
         }
         return {**body, "reason": self.reason} if self.reason else body
 

@@ -19,20 +19,33 @@ def verdict_of(document: Mapping[str, Json]) -> tuple[str, ...]:
     if all(_undefined(model) for model in models):
         reason = document.get("reason")
         return (f"{WORDS[str(document['metric'])]} is undefined for every model: {reason}.",)
-    told = verdict_of_pairs(document)[:1] if len(models) > 1 else ()
+    of_pairs = verdict_of_pairs(document)[:1] if len(models) > 1 else ()
+    judged = [model for model in models if not model.get("reason")]
+    if not judged:
+        return ("There is no choice yet: the numbers of no model are evidence.", *of_pairs)
     sentences = (
-        _of_set(members, len(models)),
-        *told,
-        *_of_best(models[0], document),
+        *_of_set(members, judged, models),
+        *of_pairs,
+        *_of_best(judged[0], document),
         *_of_trade(members, document),
         *_of_licences(members),
     )
     return tuple(dict.fromkeys(sentences))
 
 
-def _of_set(members: Sequence[JsonObject], count: int) -> str:
-    names = [str(model["model"]) for model in members]
+def _of_set(
+    members: Sequence[JsonObject], judged: Sequence[JsonObject], models: Sequence[JsonObject]
+) -> tuple[str, ...]:
+    """Say what the set is, and which models are not judged."""
+    names, count = [str(model["model"]) for model in members], len(judged)
+    barred = [str(model["model"]) for model in models if model.get("reason")]
+    return (_of_judged(names, count, bool(barred)), *_of_barred(barred))
+
+
+def _of_judged(names: Sequence[str], count: int, barred: bool) -> str:
     if count == 1:
+        if barred:
+            return f"There is nothing to choose from: {names[0]} is the only model that can be judged."
         return f"There is one model, {names[0]}, and nothing to choose from: embed others into the bank."
     if len(names) == 1:
         others = "the other model" if count == 2 else f"each of the {count - 1} other models"
@@ -43,6 +56,12 @@ def _of_set(members: Sequence[JsonObject], count: int) -> str:
         f"The choice is among {len(names)} of {count} models: {listed(names)}. Each other one is replaced by "
         "one of these."
     )
+
+
+def _of_barred(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (f"Not judged: {listed(names)}, whose numbers are no evidence.",)
 
 
 def _another(count: int) -> str:

@@ -10,6 +10,7 @@ from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.room import room_for
 from engine.report.page.sections import (
     about,
+    across,
     cells,
     certificates,
     comparisons,
@@ -46,6 +47,7 @@ class SectionModule(Protocol):
 SECTIONS: tuple[SectionModule, ...] = (
     validity,
     matrix,
+    across,
     comparisons,
     strata,
     external,

@@ -1,6 +1,7 @@
 """The quantitative figures: what is drawn, what captions say, and what is refused."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -280,3 +281,14 @@ def test_the_command_draws_and_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["figure1"]) == 2
     assert main([]) == 0
     assert "few-shot accuracy on CheXpert against attentive diffusion" in capsys.readouterr().out
+
+
+def test_captions_say_where_our_own_values_are_not_measured_as_the_papers() -> None:
+    shots = figurea2.FIGURE.caption(own())
+    assert "Not the paper's metric: 3-way 5-shot accuracy, of few-shot on mine." in shots
+    settings = Values(replace(one, reason="episodes 50 (the paper's: 600)") for one in own())
+    assert "Settings of some values: episodes 50 (the paper's: 600)." in figurea2.FIGURE.caption(settings)
+    usual = Values(
+        replace(one, metric=one.metric.replace("3way_5shot", "2way_20shot"), dataset="bach") for one in own()
+    )
+    assert "Not the paper's metric" not in figurea2.FIGURE.caption(usual)

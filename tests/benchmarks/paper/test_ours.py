@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.paper.effects import effect
-from benchmarks.paper.ours import best_variants, ours_of, values_of, with_best_variants
+from benchmarks.paper.ours import best_variants, ours_of, slugs_of, values_of, with_best_variants
 from benchmarks.paper.sources import dataset_of
 from benchmarks.paper.values import Value, Values
 from engine.errors import Refused
@@ -19,6 +19,8 @@ from stores.bank.predictions import read_predictions
 from stores.bank.record_index import RecordEntry
 from stores.bank.records import RunRecord
 from tests.command import embank
+from tests.probe_banks import DIM, FIRST, ROWS, SECOND, fill_with, make_probe_bank
+from tests.stores.banks import make_key
 from tests.studies import MODEL, make_study
 
 FEW = "few_shot_2way_3shot_accuracy_pct"
@@ -247,3 +249,36 @@ def test_best_variants_are_the_largest_of_each_cell_and_say_of_which():
     }
     assert "mimic-chexpert-lr1.0" in best.get("mimic-chexpert", "bach", "m").reason
     assert len(with_best_variants(values)) == len(rows) + 2
+
+
+def test_models_count_by_their_slug_unless_two_features_share_it(tmp_path: Path) -> None:
+    bank = make_probe_bank(tmp_path)
+    features = np.zeros((ROWS, DIM), np.float32)
+    keys = [
+        make_key(bank.image_digest, model="supervised-r50+paper"),
+        make_key(bank.image_digest, model=SECOND, weights="1" * 64),
+    ]
+    for key in keys:
+        fill_with(bank, key, features)
+    names = [info.name for info in bank.list()]
+    slugs = slugs_of(bank.path)
+    assert {slugs[name] for name in names if name in slugs} == {FIRST, "supervised-r50+paper"}
+    entries = tuple(
+        RecordEntry(
+            f"{number:08x}",
+            f"records/{number}.json",
+            RunRecord.now(
+                kind="fewshot",
+                asked={"n_way": 2, "n_shot": 3, "mode": "default"},
+                used={"feature": name},
+                metrics={"accuracy": 0.5, "ci95": 0.1},
+                seconds={},
+            ),
+            None,
+            f"name {number}",
+        )
+        for number, name in enumerate(names)
+    )
+    models = {value.model for value in ours_of([Source("bach", bank.path, entries)]).values}
+    shared = {entry.model for entry in entries if entry.feature not in slugs}
+    assert len(shared) == 2 and models == {FIRST, "supervised-r50", *shared}

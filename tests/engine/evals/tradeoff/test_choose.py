@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,20 @@ import numpy as np
 import pytest
 
 import embank
-from engine.errors import Refused
+from engine.errors import EmbankError, Refused
+from engine.evals.common.validity import ValidityIssue
 from engine.evals.comparison.result import Comparison, Pair, Part, Setting
 from engine.evals.neighbours.knn import KnnOptions, knn_from_bank
 from engine.evals.probe.bank import BankProbe, probes_from_bank
 from engine.evals.probe.options import ProbeOptions, SplitOptions
-from engine.evals.tradeoff.evaluate import choose_model, told
+from engine.evals.tradeoff.evaluate import choose_model, orders_of
 from engine.evals.tradeoff.words import verdict_of
 from stores.bank import documents
 from stores.bank.reader import Bank
-from stores.bank.records import RunRecord, read_all
+from stores.bank.record_index import read_index
+from stores.bank.records import RunRecord, attached_name, read_all
+from stores.bank.writer import FeatureWriter
+from stores.json_types import JsonObject
 from tests.command import embank as run
 from tests.probe_banks import DIM, FIRST, ROWS, SECOND, fill_with, make_probe_bank
 from tests.stores.banks import make_key
@@ -97,7 +103,7 @@ def test_what_is_told_follows_the_metric_and_needs_a_test() -> None:
     expected = {"log_loss": ("a", "b"), "auroc": ("b", "a")}
     for metric, winner in expected.items():
         setting = Setting("probe", metric, "label", 9, 9, "images", 200, 0, "percentile", 0.05, 3)
-        better, alike = told("abcd", Comparison(setting, (Part("", (), tuple(pairs), ()),)))
+        better, alike = orders_of("abcd", Comparison(setting, (Part("", (), tuple(pairs), ()),)))
         assert [("abcd"[i], "abcd"[j]) for i, j in np.argwhere(better)] == [winner]
         assert {frozenset(("abcd"[i], "abcd"[j])) for i, j in np.argwhere(alike)} == {
             frozenset("ac"),
@@ -186,9 +192,12 @@ def test_neighbours_are_judged_by_their_records(bank: Path) -> None:
 
 
 def test_what_cannot_be_probed_says_how_it_could_be(bank: Path) -> None:
-    with pytest.raises(Refused, match="nothing") as refused:
+    with pytest.raises(Refused, match="has no column 'nothing'") as refused:
         choose_model(bank, "nothing", **QUICK)
-    assert f"`embank probe {bank} --model all --label nothing`" in refused.value.remedy
+    assert refused.value.remedy == "choose one of them"
+    with pytest.raises(Refused) as refused:
+        choose_model(bank, "split", **QUICK)
+    assert f"`embank probe {bank} --model all --label split`" in refused.value.remedy
     with pytest.raises(Refused, match="Only probes learn another column"):
         choose_model(bank, "edema", evaluation="knn", **QUICK)
     for refusing in ({"evaluation": "embed"}, {"margin": 2.0}, {"mode": "paper"}, {"metric": "speed"}):
@@ -196,12 +205,110 @@ def test_what_cannot_be_probed_says_how_it_could_be(bank: Path) -> None:
             choose_model(bank, **{**QUICK, **refusing})
 
 
-def test_models_without_a_value_are_in_no_set_unless_none_has_one(made: Path) -> None:
+def rewrite(bank: Path, models: tuple[str, ...], change: Callable[[RunRecord], RunRecord]) -> None:
+    """Put changed probes of models in the place of those that are there."""
+    for entry in read_index(Bank.open(bank).path):
+        if entry.record is None or entry.record.kind != "probe" or entry.model not in models:
+            continue
+        path = change(entry.record).write(bank)
+        for table in entry.record.predictions:
+            attached = bank / "records" / attached_name(entry.name, table)
+            attached.rename(bank / "records" / attached_name(path.name, table))
+        (bank / entry.path).unlink()
+
+
+def set_validity(bank: Path, models: tuple[str, ...], code: str, below: bool = False) -> None:
+    """Give the probes of models an error, as a record has it."""
+    issue = ValidityIssue(code, "error", f"{code} it is", 1, "a rule", "a remedy").to_dict()
+    part: JsonObject = {"metric": "mean_per_class_accuracy", "finding": "", "control": "metadata"}
+    of_control: JsonObject = (
+        {"below_control": [{**part, "control_value": 1.0, "value": 0.5}]} if below else {}
+    )
+    rewrite(
+        bank,
+        models,
+        lambda record: replace(record, validity=[issue], metrics={**record.metrics, **of_control}),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: replace(record, used={**record.used, "manifest_digest": "0" * 64}),
+        lambda record: replace(record, used={**record.used, "key": "0" * 64}),
+        lambda record: replace(record, asked={**record.asked, "mode": "as-published"}),
+        lambda record: replace(record, asked={**record.asked, "multi_label": True}),
+    ],
+    ids=["other labels", "another feature", "another mode", "findings"],
+)
+def test_records_of_something_else_do_not_count(bank: Path, change: Callable[[RunRecord], RunRecord]) -> None:
+    rewrite(bank, (SECOND,), lambda record: replace(change(record), created="2999-01-01T00:00:00+00:00"))
+    (other,) = [e.id for e in read_index(Bank.open(bank).path) if e.model == SECOND and "-probe-" in e.path]
+    choice = choose_model(bank, **QUICK)
+    assert len(choice.candidates) == 3, "it was probed again"
+    assert other not in {candidate.standing.record for candidate in choice.candidates}
+
+
+def test_a_model_whose_numbers_are_no_evidence_is_not_judged(bank: Path) -> None:
+    """The best model would be in the set, and replace the worst one if it were faster."""
+    set_validity(bank, (SECOND,), "patients_across_parts")
+    choice = choose_model(bank, **QUICK)
+    (best,) = [one for one in choice.candidates if one.standing.model == SECOND]
+    assert not best.member and best.reason == "its numbers are no evidence: patients_across_parts it is"
+    assert best.to_dict()["validity"] == list(best.validity) != []
+    assert choice.members == (FIRST,)
+    assert choice.verdict[0].startswith(f"Take {FIRST}: it costs no more than the other model")
+    assert choice.verdict[1] == f"Not judged: {SECOND}, whose numbers are no evidence."
+    set_validity(bank, (FIRST,), "not_finite_rows")
+    choice = choose_model(bank, **QUICK)
+    assert choice.members == (WORSE,) and f"{WORSE} is the only model that can be judged" in choice.verdict[0]
+    set_validity(bank, (WORSE,), "not_finite_rows")
+    choice = choose_model(bank, **QUICK)
+    assert choice.members == () and choice.verdict[0].startswith(
+        "There is no choice yet: the numbers of no model are evidence."
+    )
+    ran = run("models", "choose", bank, "--device", "cpu", "--resamples", 200, "-o", bank.parent / "none.svg")
+    assert ran.code == 0 and "There is no choice yet" in ran.out and "error: " in ran.out, ran.err
+
+
+def test_a_control_counts_where_it_is_better_in_the_metric_that_is_judged(bank: Path) -> None:
+    set_validity(bank, (SECOND,), "below_control")
+    assert choose_model(bank, **QUICK).members == (SECOND, FIRST), "it is below one in another metric alone"
+    set_validity(bank, (SECOND,), "below_control", below=True)
+    assert choose_model(bank, **QUICK).members == (FIRST,)
+
+
+def test_a_model_without_a_value_is_not_judged(made: Path) -> None:
     document = choose_model(made, **QUICK).to_dict()
     models: Any = document["models"]
     for model in models:
         model["value"] = math.nan
     assert "undefined for every model" in verdict_of({**document, "reason": "one class"})[0]
+
+
+def test_a_refused_choice_leaves_nothing_behind(bank: Path) -> None:
+    """Of two models one can be probed, and is not: the other has no finished embedding."""
+    store = Bank.open(bank)
+    key = make_key(store.image_digest, model="swav")
+    fill_with(store, key, np.zeros((ROWS, DIM), np.float32), failed=tuple(range(ROWS)))
+    with FeatureWriter(store, make_key(store.image_digest, model="byol"), DIM):
+        pass
+    notes = choose_model(bank, models=(), **QUICK).notes
+    assert {note for note in notes if "is not judged" in note} == {
+        "swav is not judged: no image has an embedding",
+        "byol is not judged: its embedding is not finished",
+    }
+    for record in (bank / "records").glob("*-probe-*"):
+        record.unlink()
+    before = sorted(path.name for path in (bank / "records").iterdir())
+    for model in ("swav", "byol"):
+        with pytest.raises(EmbankError):
+            choose_model(bank, models=[FIRST, model], **QUICK)
+    with pytest.raises(Refused):
+        choose_model(bank, metric="attentive_diffusion", **QUICK)
+    with pytest.raises(Refused):
+        choose_model(bank, alpha=2.0, **QUICK)
+    assert sorted(path.name for path in (bank / "records").iterdir()) == before
 
 
 def test_the_command_prints_draws_and_writes(
@@ -213,7 +320,9 @@ def test_the_command_prints_draws_and_writes(
     assert ran.code == 0, ran.err
     lines = ran.out.splitlines()
     assert max(len(line) for line in lines if " " in line and str(tmp_path) not in line) <= 80
-    assert lines[0].startswith("The choice is among 2 of 3 models")
+    assert lines[0].startswith("warning: ") and "3 of 240 images have no embedding" in lines[0]
+    assert any(line.startswith("The choice is among 2 of 3 models") for line in lines)
+    assert "A model is left out of the set if a member costs no more in anything" in ran.out
     assert any("no: 2 instead" in line for line in lines)
     svg = (tmp_path / "new" / "choice.svg").read_text()
     assert "images encoded a second" in svg.replace("<!-- ", "") and "models choose" in svg
