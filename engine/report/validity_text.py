@@ -49,12 +49,12 @@ def _issues(report: Mapping[str, Any]) -> Iterable[tuple[str, str, str, str]]:
 
 
 def _lines(models_of: Mapping[tuple[str, str, str, str], list[str]], models: int) -> Iterable[str]:
-    by_code: dict[tuple[str, str], list[str]] = {}
+    by_code: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for (severity, code, subject, sentence), names in models_of.items():
         distinct = list(dict.fromkeys(names))
         whose = [] if len(distinct) == models else [_listed(distinct)]
         start = ", ".join([*whose, *([subject] if subject else [])])
-        by_code.setdefault((severity, code), []).append(f"{start}: {sentence}" if start else sentence)
+        by_code.setdefault((severity, code), []).append((start, sentence))
     for severity in ("error", "warning"):
         for (level, code), sentences in by_code.items():
             if level == severity:
@@ -64,12 +64,16 @@ def _lines(models_of: Mapping[tuple[str, str, str, str], list[str]], models: int
         yield f"note: {', '.join(dict.fromkeys(notes))}"
 
 
-def _shortened(code: str, sentences: Sequence[str]) -> Sequence[str]:
-    """Return the sentences, or one that lists what they concern if there are many of one code."""
-    if len(sentences) <= _IN_FULL:
-        return sentences
-    concerned = list(dict.fromkeys(text.partition(": ")[0] for text in sentences))
-    return [f"{code.replace('_', ' ')} ({len(sentences)}): {_listed(concerned)}"]
+def _shortened(code: str, issues: Sequence[tuple[str, str]]) -> Sequence[str]:
+    """Return the issues of a code as sentences, or one sentence that lists what they concern if they are many.
+
+    Args:
+        issues: (what it concerns, sentence); the former is empty for an issue of all models.
+    """
+    if len(issues) <= _IN_FULL:
+        return [f"{start}: {sentence}" if start else sentence for start, sentence in issues]
+    concerned = list(dict.fromkeys(start or "all models" for start, _ in issues))
+    return [f"{code.replace('_', ' ')} ({len(issues)}): {_listed(concerned)}"]
 
 
 def _listed(names: Sequence[str]) -> str:
