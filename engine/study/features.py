@@ -15,7 +15,9 @@ from engine.study.image_sets import ImageSet
 from engine.study.ledger import Ledger
 from engine.study.study import Model, Study
 from stores.bank.reader import Bank
+from stores.bank.writer import as_in_bank, bank_if_there, refuse_misfit, refuse_other_labels
 from stores.errors import BankError, EmbankError
+from stores.manifest.ids import with_ids_of
 from stores.manifest.manifest import Manifest
 
 
@@ -59,22 +61,33 @@ class Supply:
         lacking = self._lacking(bank, models)
         if images.data.bank is not None:
             return {model.name: _absent(bank, model) for model in lacking}
-        digest = self._digest(images)
-        if not lacking and self.note.embedded.get(images.name) == digest:
+        if not lacking and not self.changed(images):
             return {}
         errors = attempt(self._relabel if images.relabels else self._embed, images, models)
         if isinstance(errors, EmbankError):
             return {model.name: errors for model in models}
         if not errors:
-            self.note = replace(self.note, embedded={**self.note.embedded, images.name: digest})
+            embedded = {**self.note.embedded, images.name: self._digest(images)}
+            self.note = replace(self.note, embedded=embedded)
             self.note.write(self.directory)
         return errors
+
+    def changed(self, images: ImageSet) -> bool:
+        """Return whether manifest or study file have changed since a bank's features were made.
+
+        A manifest that is not there any more is no change: what was made of it is still right.
+        """
+        data = images.data
+        if data.bank is not None or (data.manifest is not None and not data.manifest.is_file()):
+            return False
+        return self.note.embedded.get(images.name) != self._digest(images)
 
     def _embed(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
         """Embed all models in one run, which shares decode passes."""
         self.say_what(f"embedding {images.name}")
-        manifest = read_manifest(images, self.directory)
-        return self.embedding.embed(images, manifest, models, images.bank(self.directory))
+        manifest, bank = read_manifest(images, self.directory), images.bank(self.directory)
+        refuse_other_manifest(bank, manifest)
+        return self.embedding.embed(images, manifest, models, bank)
 
     def _relabel(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
         """Take over the features of the data set's own bank, under the labels and splits of a mode."""
@@ -110,6 +123,28 @@ def _absent(bank: Path, model: Model) -> EmbankError:
         "A bank that a study names is evaluated as it is",
         "run `embank embed` for this model, or give the data set's manifest in place of its bank",
     )
+
+
+def refuse_other_manifest(path: Path, manifest: Manifest) -> None:
+    """Refuse a manifest that is not the one that a bank was made from; nothing without a bank.
+
+    Raises:
+        BankError: other images, labels, splits or groups; or the bank is damaged.
+    """
+    bank = bank_if_there(path)
+    if bank is None:
+        return
+    named = as_in_bank(bank, with_ids_of(bank, manifest)[0])
+    try:
+        refuse_misfit(path, bank, named)
+        refuse_other_labels(bank, named)
+    except BankError as error:
+        raise BankError(
+            error.found,
+            "The numbers of a study are of the images and labels that its banks were made with",
+            "put the former manifest back, name another folder with --dir, or remove the bank, so that its "
+            "cells are made again",
+        ) from error
 
 
 def read_manifest(images: ImageSet, directory: Path) -> Manifest:

@@ -67,7 +67,9 @@ class Output:
             file.write(document)
         return len(document), tuple(files)
 
-    def _tables(self, page: PageInput, options: PageOptions, further: tuple[Section, ...]) -> dict[Path, str]:
+    def _tables(
+        self, page: PageInput, options: PageOptions, further: tuple[Section, ...]
+    ) -> dict[Path, str]:
         """Return file -> contents. Tables that the page shows in part are complete here."""
         if self.tables is None:
             return {}

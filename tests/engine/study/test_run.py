@@ -20,6 +20,7 @@ from engine.study.read import read_study
 from engine.study.status import states_of
 from engine.study.study import Cell
 from stores.bank.records import together
+from stores.manifest.manifest import Manifest
 from tests.engine.study.drawn import run, study_file
 
 LABELS = [
@@ -75,6 +76,45 @@ def test_a_second_run_makes_nothing(folder: Path) -> None:
     after = {path: path.stat().st_mtime_ns for path in (folder / "study").rglob("*") if path.is_file()}
     lock = folder / "study" / "lock"
     assert {path for path in after if after[path] != before.get(path)} <= {lock} and len(after) == len(before)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "what"),
+    [
+        ("side: 32", "side: 48", "recipe"),
+        ("side: 32", "side: 32, dtype: float32", "dtype"),
+        ("decoder: reference", "decoder: turbo", "decoder"),
+    ],
+)
+def test_other_features_than_those_of_a_finished_study_are_noticed(
+    folder: Path, before: str, after: str, what: str
+) -> None:
+    file, text = folder / "killed.yaml", (folder / "killed.yaml").read_text()
+    file.write_text(text.replace(before, after))
+    study, outcome = run(file, folder / "study")
+    assert outcome.made == 0 and len(outcome.failures) == 6, "of all cells but comparisons"
+    assert all(f"was made with another {what}" in failure.value for failure in outcome.failures)
+    assert [state.state for state in states_of(study, folder / "study")].count("failed") == 6
+    features = list((folder / "study" / "banks" / "set0.bank").glob("random-*"))
+    assert len(features) == 2, "nothing was embedded"
+    file.write_text(text)
+    study, outcome = run(file, folder / "study")
+    assert (outcome.made, outcome.done) == (0, 8)
+    assert {state.state for state in states_of(study, folder / "study")} == {"done"}
+
+
+def test_another_manifest_of_a_finished_study_is_noticed(folder: Path) -> None:
+    manifest = folder / "set0.parquet"
+    frame = Manifest.read(manifest).frame
+    frame["label"] = ["ab"[row % 3 == 0] for row in range(len(frame))]
+    manifest.unlink()
+    assert run(folder / "killed.yaml", folder / "study")[1].failures == (), "what is made is still right"
+    Manifest.from_frame(frame, folder / "set0").write(manifest)
+    _, outcome = run(folder / "killed.yaml", folder / "study")
+    assert len(outcome.failures) == 6 and "other labels" in outcome.failures[0].value
+    shutil.rmtree(folder / "study" / "banks" / "set0.bank")  # as the remedy says
+    _, outcome = run(folder / "killed.yaml", folder / "study")
+    assert (outcome.made, outcome.failures) == (8, ())
 
 
 def test_an_added_evaluation_is_all_that_is_made(folder: Path) -> None:
