@@ -17,6 +17,7 @@ from engine.study.failures import failures_of
 from engine.study.ledger import Ledger
 from engine.study.progress import Hooks, State
 from engine.study.read import read_study
+from engine.study.reporting import write_report
 from engine.study.status import states_of
 from engine.study.study import Cell
 from stores.bank.records import together
@@ -250,3 +251,16 @@ def test_a_folder_of_something_else_is_refused(folder: Path) -> None:
         run(folder / "other.yaml", folder / "study")
     with pytest.raises(Refused, match="holds something else"):
         run(folder / "killed.yaml", folder)
+
+
+def test_the_report_is_made_again_when_a_reason_changes(folder: Path) -> None:
+    file = folder / "killed.yaml"
+    many = "  many: {kind: fewshot, n_way: 2, n_shot: 900, n_query: 2, episodes: 20, controls: false}\n"
+    file.write_text(file.read_text() + many)
+    study, _ = run(file, folder / "study")
+    report = write_report(study, folder / "study")
+    made = report.stat().st_mtime_ns
+    assert write_report(study, folder / "study").stat().st_mtime_ns == made
+    path = next(folder.glob("study/failures/*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "value": "quite another reason"}))
+    assert "quite another reason" in write_report(study, folder / "study").read_text()
