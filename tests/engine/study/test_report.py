@@ -71,11 +71,11 @@ def test_cells_without_a_number_say_so_in_their_place(folder: Path) -> None:
 
 
 def test_paths_below_a_folder_are_relative_to_it() -> None:
-    homes = (Path("made/study"), Path("/home/me/made/study"), Path("/home/me"))
+    homes = (Path("made/study"), Path("/srv/me/made/study"), Path("/srv/me"))
     for text, wanted in (
-        ("/home/me/made/study/banks/x.bank is no bank", "banks/x.bank is no bank"),
-        ("made/study/banks/x.bank, /home/me/x.parquet", "banks/x.bank, x.parquet"),
-        ("/else/made/study/x, /home/men/x, in /home/me", "/else/made/study/x, /home/men/x, in /home/me"),
+        ("/srv/me/made/study/banks/x.bank is no bank", "banks/x.bank is no bank"),
+        ("made/study/banks/x.bank, /srv/me/x.parquet", "banks/x.bank, x.parquet"),
+        ("/else/made/study/x, /srv/men/x, in /srv/me", "/else/made/study/x, /srv/men/x, in /srv/me"),
     ):
         assert relative(text, homes) == wanted
     assert relative("./x /y", (Path(),)) == "./x /y"
