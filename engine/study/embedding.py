@@ -193,8 +193,9 @@ def finished_keys(bank: Path) -> dict[str, FeatureKey]:
 
 
 def _made_otherwise(model: Model, bank: Path, changed: Sequence[str]) -> Refused:
+    words = ["other weights" if name == "weights" else f"another {name}" for name in changed]
     return Refused(
-        f"{model.name} in {bank} was made with another {' and another '.join(changed)}",
+        f"{model.name} in {bank} was made with {' and '.join(words)}",
         "A study has one feature of each model, and all its numbers are of it",
-        "take back what was changed in the study file, or name another folder with --dir",
+        "take back the change, or name another folder with --dir",
     )

@@ -73,12 +73,13 @@ class Supply:
         return errors
 
     def changed(self, images: ImageSet) -> bool:
-        """Return whether manifest or study file have changed since a bank's features were made.
+        """Return whether manifest, weights or study file have changed since a bank's features were made.
 
-        A manifest that is not there any more is no change: what was made of it is still right.
+        A file that is not there any more is no change: what was made of it is still right.
         """
         data = images.data
-        if data.bank is not None or (data.manifest is not None and not data.manifest.is_file()):
+        named = [data.manifest, *self._model_files()]
+        if data.bank is not None or not all(path is None or path.exists() for path in named):
             return False
         return self.note.embedded.get(images.name) != self._digest(images)
 
@@ -107,14 +108,28 @@ class Supply:
         return [model for model in models if ledger is None or model.name not in ledger.features]
 
     def _digest(self, images: ImageSet) -> str:
-        """Return the digest of all that the study file says about a bank's features."""
-        models = [[one.name, one.slug, str(one.weights), one.recipe] for one in self.study.models]
+        """Return the digest of what the study file, and files it names, say of a bank's features."""
+        models = [
+            [one.name, one.slug, self._at(one.weights), self._at(one.recipe)] for one in self.study.models
+        ]
         data = images.data
-        files = [data.builtin, str(data.folder), str(data.manifest), str(data.root), images.build]
+        paths = map(self._at, (data.folder, data.manifest, data.root))
+        files: list[object] = [data.builtin, *paths, images.build]
+        states = [path.stat() for path in self._model_files() if path.exists()]
+        files += [[state.st_size, state.st_mtime_ns] for state in states]  # hashed if either has changed
         if data.manifest is not None and data.manifest.is_file():  # another manifest meets the bank's checks
             files.append(hashlib.sha256(data.manifest.read_bytes()).hexdigest())
         body = [models, files, dict(self.study.embed)]
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def _model_files(self) -> list[Path]:
+        """Return the weights and recipes that the study file names."""
+        files = [Path(word) for one in self.study.models for word in (one.weights, one.recipe) if word]
+        return [path for path in files if path.is_absolute()]  # a recipe may be the name of one
+
+    def _at(self, path: Path | str | None) -> str:
+        """Return a path relative to the study file's folder: a study that is moved is still the same."""
+        return str(path).removeprefix(f"{self.study.root}/")
 
 
 def _absent(bank: Path, model: Model) -> EmbankError:

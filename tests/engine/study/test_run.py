@@ -70,7 +70,7 @@ def test_each_cell_has_one_record_of_the_evaluation_itself(made: Path) -> None:
 
 
 def test_a_second_run_makes_nothing(folder: Path) -> None:
-    run(folder / "killed.yaml", folder / "study")  # notes that the folder has moved
+    run(folder / "killed.yaml", folder / "study")  # notes that paths start elsewhere now
     before = {path: path.stat().st_mtime_ns for path in (folder / "study").rglob("*") if path.is_file()}
     _, outcome = run(folder / "killed.yaml", folder / "study")
     assert (outcome.made, outcome.done) == (0, 8)
@@ -102,6 +102,20 @@ def test_other_features_than_those_of_a_finished_study_are_noticed(
     study, outcome = run(file, folder / "study")
     assert (outcome.made, outcome.done) == (0, 8)
     assert {state.state for state in states_of(study, folder / "study")} == {"done"}
+
+
+def test_other_weights_under_the_same_name_are_noticed(tmp_path: Path) -> None:
+    file, weights = study_file(tmp_path, 0), tmp_path / "mine.pth"
+    model = "  - {model: torchvision/squeezenet1_1, name: mine, weights: mine.pth}\n"
+    file.write_text(file.read_text().replace("models:\n", f"models:\n{model}"))
+    for seed, failed in ((0, 0), (1, 3)):
+        torch.manual_seed(seed)
+        torch.save(models.squeezenet1_1(weights=None).state_dict(), weights)
+        _, outcome = run(file, tmp_path / "study")
+        assert len(outcome.failures) == failed
+    assert all("made with other weights" in failure.value for failure in outcome.failures)
+    weights.unlink()
+    assert run(file, tmp_path / "study")[1].failures == ()
 
 
 def test_another_manifest_of_a_finished_study_is_noticed(folder: Path) -> None:
