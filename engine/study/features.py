@@ -39,10 +39,23 @@ class Supply:
     say_what: Callable[[str], None] = lambda _: None
 
     def manifest(self, images: ImageSet) -> None:
-        """See that a built-in data set has its manifest. Raises as `read_manifest`."""
-        if images.data.builtin is not None and not images.manifest(self.directory).is_file():
+        """See that a built-in data set has the manifest of today's study file. Raises as `read_manifest`."""
+        data = images.data
+        if data.builtin is None:
+            return
+        path, name = images.manifest(self.directory), images.manifest(self.directory).name
+        digest = _digest_of([data.builtin, self._at(data.folder), images.build])
+        known = self.note.embedded.get(name)
+        if not path.is_file() or known not in (None, digest):
             self.say_what(f"indexing {images.name}")
+            path.unlink(missing_ok=True)
             read_manifest(images, self.directory)
+        if known != digest:
+            self._keep(name, digest)
+
+    def _keep(self, name: str, digest: str) -> None:
+        self.note = replace(self.note, embedded={**self.note.embedded, name: digest})
+        self.note.write(self.directory)
 
     def provide(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
         """See that a bank has finished features of models.
@@ -67,9 +80,7 @@ class Supply:
         if isinstance(errors, EmbankError):
             return {model.name: errors for model in models}
         if not errors:
-            embedded = {**self.note.embedded, images.name: self._digest(images)}
-            self.note = replace(self.note, embedded=embedded)
-            self.note.write(self.directory)
+            self._keep(images.name, self._digest(images))
         return errors
 
     def changed(self, images: ImageSet) -> bool:
@@ -95,6 +106,7 @@ class Supply:
         from engine.embed.relabel import relabel
 
         own = ImageSet(images.data)
+        self.manifest(own)
         errors = self.provide(own, models)
         names = [model.name for model in models if model.name not in errors]
         if names:
@@ -119,8 +131,7 @@ class Supply:
         files += [[state.st_size, state.st_mtime_ns] for state in states]  # hashed if either has changed
         if data.manifest is not None and data.manifest.is_file():  # another manifest meets the bank's checks
             files.append(hashlib.sha256(data.manifest.read_bytes()).hexdigest())
-        body = [models, files, dict(self.study.embed)]
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        return _digest_of([models, files, dict(self.study.embed)])
 
     def _model_files(self) -> list[Path]:
         """Return the weights and recipes that the study file names."""
@@ -130,6 +141,10 @@ class Supply:
     def _at(self, path: Path | str | None) -> str:
         """Return a path relative to the study file's folder: a study that is moved is still the same."""
         return str(path).removeprefix(f"{self.study.root}/")
+
+
+def _digest_of(body: list[object]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _absent(bank: Path, model: Model) -> EmbankError:

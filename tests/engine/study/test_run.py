@@ -118,6 +118,24 @@ def test_other_weights_under_the_same_name_are_noticed(tmp_path: Path) -> None:
     assert run(file, tmp_path / "study")[1].failures == ()
 
 
+def test_another_folder_of_a_finished_study_is_noticed(tmp_path: Path) -> None:
+    file = study_file(tmp_path, 1)
+    for folder, count in (("first", 16), ("second", 12)):
+        for row in range(count):
+            target = tmp_path / folder / "train" / "ab"[row % 2]
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / "set0" / f"{row}.png", target)
+    text = file.read_text().replace("{manifest: set0.parquet}", "{builtin: imagefolder, folder: first}")
+    file.write_text(text)
+    assert run(file, tmp_path / "study")[1].failures == ()
+    file.write_text(text.replace("folder: first", "folder: second"))
+    _, outcome = run(file, tmp_path / "study")
+    assert len(outcome.failures) == 3 and "set0.bank" in outcome.failures[0].value
+    file.write_text(text)
+    _, outcome = run(file, tmp_path / "study")
+    assert (outcome.made, outcome.done) == (0, 3)
+
+
 def test_another_manifest_of_a_finished_study_is_noticed(folder: Path) -> None:
     manifest = folder / "set0.parquet"
     frame = Manifest.read(manifest).frame
