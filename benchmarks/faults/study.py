@@ -262,16 +262,16 @@ def records_of(file: Path, folder: Path) -> dict[str, list[str]]:
         for bank in sorted({bank_of(Path(FOLDER), study, cell) for cell in cells.values()}):
             for entry in Ledger.of(bank).entries:
                 assert entry.record is not None
-                body = _still(entry.record.to_dict())
+                body = still(entry.record.to_dict())
                 own[cells[str(entry.record.used["cell"])].label].append(json.dumps(body, sort_keys=True))
     return own
 
 
-def _still(value: Json) -> Json:
+def still(value: Json) -> Json:
     """Return a value without members that depend on the moment."""
     if isinstance(value, dict):
-        return {name: _still(member) for name, member in value.items() if name not in VOLATILE}
-    return [_still(member) for member in value] if isinstance(value, list) else value
+        return {name: still(member) for name, member in value.items() if name not in VOLATILE}
+    return [still(member) for member in value] if isinstance(value, list) else value
 
 
 def difference(own: str, truth: str) -> str:

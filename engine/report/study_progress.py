@@ -51,7 +51,7 @@ class StudyProgress:
             self._begun.setdefault(key, time.monotonic())
         else:
             self.made += 1
-            self.past += self.expected.get(key, 0.0)
+            self.past += self.expected.setdefault(key, 0.0)  # a cell that was done, and is out of date
             self.status = ""
         self._show(key, state)
 
@@ -84,8 +84,9 @@ class StudyProgress:
         if self.draw:
             self.draw(self)
         elif state != "running":
-            seconds = time.monotonic() - self._begun.get(key, time.monotonic())
-            console.say(f"{self.labels[key]}: {state} in {seconds:.1f} s ({self.pace})")
+            begun = self._begun.get(key)
+            took = "" if begun is None else f" in {time.monotonic() - begun:.1f} s"
+            console.say(f"{self.labels[key]}: {state}{took} ({self.pace})")
 
     @property
     def pace(self) -> str:

@@ -7,7 +7,9 @@ from dataclasses import replace
 from engine.evals.comparison.choose import Choice, Chosen, question_of
 from engine.evals.comparison.evaluate import compare_records
 from engine.evals.comparison.options import METRICS, Options
+from engine.evals.comparison.words import objects
 from engine.runtime import usable_cores
+from engine.study.cells import COMPARE
 from engine.study.ledger import Ledger, of_cell
 from engine.study.study import Cell
 from engine.versions import versions
@@ -17,8 +19,6 @@ from stores.bank.record_index import RecordEntry, text_of
 from stores.bank.records import RunRecord
 from stores.errors import EmbankError, Refused
 from stores.json_types import Json, JsonObject
-
-KIND = "compare"
 
 
 def compare_cell(ledger: Ledger | None, cell: Cell, cells: Sequence[Cell], threads: int | None) -> RunRecord:
@@ -61,7 +61,7 @@ def comparison_records(bank: Place | str, entries: Sequence[RecordEntry]) -> lis
         cannot be compared, e.g. records of different images, is left out.
     """
     store = Bank.open(bank)
-    answered = {_names_compared(entry) for entry in entries if _kind(entry) == KIND}
+    answered = {_names_compared(entry) for entry in entries if _kind(entry) == COMPARE}
     made = []
     for own in _questions(entries):
         names = frozenset(entry.name for entry in own)
@@ -120,8 +120,11 @@ def _record(
         **more_used,
     }
     seconds: JsonObject = {"total": round(time.perf_counter() - start, 4)}
+    metrics = result.to_dict()
+    for standing in objects(metrics["models"]):
+        del standing["bank"]  # the record's own, wherever it is taken
     return RunRecord.now(
-        KIND, asked=asked, used=used, metrics=result.to_dict(), seconds=seconds, versions=versions()
+        COMPARE, asked=asked, used=used, metrics=metrics, seconds=seconds, versions=versions()
     )
 
 

@@ -37,8 +37,9 @@ _WORDS: "dict[str, bool | None]" = {
     "False": False,
     "FALSE": False,
 }
-#: Categories of Unicode that nobody sees: controls, formats, surrogates, private, unassigned, separators.
-_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+#: Categories of Unicode that nobody sees: controls, formats, surrogates, private, unassigned, separators; and
+#: spaces, of which only the plain one separates words in YAML.
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs")
 
 Scalar: TypeAlias = bool | int | float | str | None
 
@@ -170,14 +171,15 @@ def _refuse_invisible(text: str, name: str, line: int, also: str = "") -> None:
     if text.isascii() and text.isprintable():
         return
     for character in text:
-        if character in also or unicodedata.category(character) not in _INVISIBLE:
+        category = unicodedata.category(character)
+        if character == " " or character in also or category not in _INVISIBLE:
             continue
         raise refused(
             name,
             line,
-            f"invisible character U+{ord(character):04X}",
+            f"{'space' if category == 'Zs' else 'invisible character'} U+{ord(character):04X}",
             "A study file says what can be seen",
-            "remove the character",
+            "write a plain space" if category == "Zs" else "remove the character",
         )
 
 

@@ -9,8 +9,10 @@ from engine.executors import SERIAL, Executor
 from engine.study.attempts import attempt
 from engine.study.evaluating import Machine
 from engine.study.image_sets import ImageSet
+from engine.study.ledger import Ledger
 from engine.study.study import Model
-from stores.errors import EmbankError
+from stores.bank.keys import FeatureKey
+from stores.errors import EmbankError, Refused
 from stores.json_types import Json
 from stores.manifest.manifest import Manifest
 
@@ -41,7 +43,7 @@ class Embedding:
     def embed(
         self, images: ImageSet, manifest: Manifest, models: Sequence[Model], bank: Path
     ) -> dict[str, EmbankError]:
-        """Embed a manifest with models; what the bank has already is not computed again.
+        """Embed a manifest with the models whose features a bank lacks.
 
         Args:
             images: that the manifest is of.
@@ -49,7 +51,8 @@ class Embedding:
             bank: made if absent.
 
         Returns:
-            Name of a model -> why it has no features; empty if all have.
+            Name of a model -> why it has no features, or others than the study file asks for; empty if all
+            have theirs.
 
         Raises:
             MachineFault: the disk is full, or a device is lost; committed chunks are kept.
@@ -62,9 +65,35 @@ class Embedding:
                 errors[model.name] = spec
             else:
                 specs[model] = spec
-        if specs:
-            errors |= self._together(manifest, specs, bank)
-        return errors
+        there = finished_keys(bank)
+        for model in [model for model in specs if model.name in there]:
+            if changed := self._changed(there[model.name], specs[model]):
+                del specs[model]
+                errors[model.name] = _made_otherwise(model, bank, changed)
+            elif not self.settings.get("certify"):  # which measures a feature that is there as well
+                del specs[model]
+        return errors | (self._together(manifest, specs, bank) if specs else {})
+
+    def _changed(self, made: FeatureKey, spec: "ModelSpec") -> list[str]:
+        """Return what a feature was made with that is not what the study file says of it now.
+
+        Precision and decoder count only where the file names them: by default they are the machine's.
+        """
+        options, runtime = self.options(), self.runtime()
+        wanted = {
+            "weights": spec.weights_sha256,
+            "architecture": spec.architecture,
+            "layer": spec.layer,
+            "recipe": spec.recipe.key_digest,
+            "dtype": options.dtype,
+        }
+        if self.settings.get("precision", "auto") != "auto":
+            wanted["precision"] = runtime.numerics
+        if options.decoder != "auto":
+            from engine.decode import decoder_name
+
+            wanted["decoder"] = self.executor.ask(decoder_name, options.decoder, runtime.device, options.dct)
+        return [name for name, value in wanted.items() if getattr(made, name) != value]
 
     def spec(self, model: Model, images: ImageSet) -> "ModelSpec":
         """Resolve a model with its weights and preprocessing. Raises Refused: no such model or weights."""
@@ -125,7 +154,7 @@ class Embedding:
         from engine.decode.source import Limits
         from engine.embed.options import EmbedOptions
 
-        names = ("decoder", "dct", "dtype", "batch_size", "chunk_rows", "allow_outside")
+        names = ("decoder", "dct", "dtype", "batch_size", "chunk_rows")
         given: Any = {name: self.settings[name] for name in names if name in self.settings}
         most: Any = self.settings.get("max_pixels")
         return EmbedOptions(**given, limits=Limits() if most is None else Limits(max_pixels=most))
@@ -151,3 +180,22 @@ class Embedding:
         here = Runtime.resolve(own.device, own.precision, own.threads, seed)
         for spec, report in zip(specs.values(), reports, strict=True):
             certify(manifest, spec, bank, runtime=here, options=self.options(), feature=report.feature)
+
+
+def finished_keys(bank: Path) -> dict[str, FeatureKey]:
+    """Return word by which a model can be named -> key of its finished feature; empty without a bank.
+
+    Raises:
+        BankError: the bank is damaged.
+    """
+    ledger = Ledger.if_there(bank)
+    return {} if ledger is None else dict(ledger.keys)
+
+
+def _made_otherwise(model: Model, bank: Path, changed: Sequence[str]) -> Refused:
+    words = ["other weights" if name == "weights" else f"another {name}" for name in changed]
+    return Refused(
+        f"{model.name} in {bank} was made with {' and '.join(words)}",
+        "A study has one feature of each model, and all its numbers are of it",
+        "take back the change, or name another folder with --dir",
+    )

@@ -1,6 +1,7 @@
 """Evaluation of one cell: its options, a call of its kind's evaluation, and the records that come of it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def evaluate(bank: Path, cell: Cell, machine: Machine, tell: Tell = _silent) -> 
     Raises:
         EmbankError: as the evaluation of the cell's kind, or because the record could not be made.
     """
-    with together(write=False) as batch:
+    with _blas_threads(machine.cores), together(write=False) as batch:
         _CALLS[cell.kind](bank, cell, machine, tell)
     if batch.lost:
         raise batch.lost[0]
@@ -77,6 +78,18 @@ def evaluate(bank: Path, cell: Cell, machine: Machine, tell: Tell = _silent) -> 
             f"{len(batch.waiting)} results", "A cell is one number with its details", "split its options"
         )
     return of_cell(batch.waiting[0][0], cell)
+
+
+def _blas_threads(count: int) -> AbstractContextManager[object]:
+    """Let numpy's BLAS compute with `count` threads: the last bits of a sum depend on their number.
+
+    Elsewhere it takes all cores, and in dask's worker processes one, whatever `Machine.threads` says.
+    """
+    import scipy.linalg  # noqa: F401 - which has a BLAS of its own, limited only if it is loaded
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn needs it
+
+    limits: AbstractContextManager[object] = threadpool_limits(count, user_api="blas")
+    return limits
 
 
 def evaluated(bank: Path, cell: Cell, machine: Machine, tell: Tell = _silent) -> RunRecord | EmbankError:
@@ -180,6 +193,7 @@ def _invariance(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
         cell.model,
         _options(cell),
         device=machine.device,
+        threads=machine.threads,
         on_progress=lambda progress: tell(progress_line(progress)),
     )
 
@@ -187,7 +201,9 @@ def _invariance(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
 def _multiview(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.invariance.bank import multiview_from_bank
 
-    multiview_from_bank(bank, cell.model, _options(cell), device=machine.evaluation_device)
+    multiview_from_bank(
+        bank, cell.model, _options(cell), device=machine.evaluation_device, threads=machine.threads
+    )
 
 
 def _saliency(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:

@@ -159,10 +159,10 @@ def why_impossible(cell: Cell, facts: ImageFacts) -> Why | None:
         facts: of its image set.
     """
     options = cell.options
+    kind = KINDS_BY_NAME[cell.kind]
     refusal = _refusal(cell.kind, _hashable(options), cell.mode, cell.seed)
     if refusal is not None:
-        return Why(f"{refusal.found}: {refusal.rule}", refusal.remedy)
-    kind = KINDS_BY_NAME[cell.kind]
+        return Why(kind.as_in_file(f"{refusal.found}: {refusal.rule}"), kind.as_in_file(refusal.remedy))
     if kind.name == "multiview" and facts.views is False:
         return Why(
             f"{cell.dataset} has one view of each image, or says of none which it is",

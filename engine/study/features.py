@@ -15,7 +15,9 @@ from engine.study.image_sets import ImageSet
 from engine.study.ledger import Ledger
 from engine.study.study import Model, Study
 from stores.bank.reader import Bank
+from stores.bank.writer import as_in_bank, bank_if_there, refuse_misfit, refuse_other_labels
 from stores.errors import BankError, EmbankError
+from stores.manifest.ids import with_ids_of
 from stores.manifest.manifest import Manifest
 
 
@@ -37,10 +39,23 @@ class Supply:
     say_what: Callable[[str], None] = lambda _: None
 
     def manifest(self, images: ImageSet) -> None:
-        """See that a built-in data set has its manifest. Raises as `read_manifest`."""
-        if images.data.builtin is not None and not images.manifest(self.directory).is_file():
+        """See that a built-in data set has the manifest of today's study file. Raises as `read_manifest`."""
+        data = images.data
+        if data.builtin is None:
+            return
+        path, name = images.manifest(self.directory), images.manifest(self.directory).name
+        digest = _digest_of([data.builtin, self._at(data.folder), images.build])
+        known = self.note.embedded.get(name)
+        if not path.is_file() or known not in (None, digest):
             self.say_what(f"indexing {images.name}")
+            path.unlink(missing_ok=True)
             read_manifest(images, self.directory)
+        if known != digest:
+            self._keep(name, digest)
+
+    def _keep(self, name: str, digest: str) -> None:
+        self.note = replace(self.note, embedded={**self.note.embedded, name: digest})
+        self.note.write(self.directory)
 
     def provide(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
         """See that a bank has finished features of models.
@@ -59,28 +74,39 @@ class Supply:
         lacking = self._lacking(bank, models)
         if images.data.bank is not None:
             return {model.name: _absent(bank, model) for model in lacking}
-        digest = self._digest(images)
-        if not lacking and self.note.embedded.get(images.name) == digest:
+        if not lacking and not self.changed(images):
             return {}
         errors = attempt(self._relabel if images.relabels else self._embed, images, models)
         if isinstance(errors, EmbankError):
             return {model.name: errors for model in models}
         if not errors:
-            self.note = replace(self.note, embedded={**self.note.embedded, images.name: digest})
-            self.note.write(self.directory)
+            self._keep(images.name, self._digest(images))
         return errors
+
+    def changed(self, images: ImageSet) -> bool:
+        """Return whether manifest, weights or study file have changed since a bank's features were made.
+
+        A file that is not there any more is no change: what was made of it is still right.
+        """
+        data = images.data
+        named = [data.manifest, *self._model_files()]
+        if data.bank is not None or not all(path is None or path.exists() for path in named):
+            return False
+        return self.note.embedded.get(images.name) != self._digest(images)
 
     def _embed(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
         """Embed all models in one run, which shares decode passes."""
         self.say_what(f"embedding {images.name}")
-        manifest = read_manifest(images, self.directory)
-        return self.embedding.embed(images, manifest, models, images.bank(self.directory))
+        manifest, bank = read_manifest(images, self.directory), images.bank(self.directory)
+        refuse_other_manifest(bank, manifest)
+        return self.embedding.embed(images, manifest, models, bank)
 
     def _relabel(self, images: ImageSet, models: Sequence[Model]) -> dict[str, EmbankError]:
         """Take over the features of the data set's own bank, under the labels and splits of a mode."""
         from engine.embed.relabel import relabel
 
         own = ImageSet(images.data)
+        self.manifest(own)
         errors = self.provide(own, models)
         names = [model.name for model in models if model.name not in errors]
         if names:
@@ -94,14 +120,31 @@ class Supply:
         return [model for model in models if ledger is None or model.name not in ledger.features]
 
     def _digest(self, images: ImageSet) -> str:
-        """Return the digest of all that the study file says about a bank's features."""
-        models = [[one.name, one.slug, str(one.weights), one.recipe] for one in self.study.models]
+        """Return the digest of what the study file, and files it names, say of a bank's features."""
+        models = [
+            [one.name, one.slug, self._at(one.weights), self._at(one.recipe)] for one in self.study.models
+        ]
         data = images.data
-        files = [data.builtin, str(data.folder), str(data.manifest), str(data.root), images.build]
+        paths = map(self._at, (data.folder, data.manifest, data.root))
+        files: list[object] = [data.builtin, *paths, images.build]
+        states = [path.stat() for path in self._model_files() if path.exists()]
+        files += [[state.st_size, state.st_mtime_ns] for state in states]  # hashed if either has changed
         if data.manifest is not None and data.manifest.is_file():  # another manifest meets the bank's checks
             files.append(hashlib.sha256(data.manifest.read_bytes()).hexdigest())
-        body = [models, files, dict(self.study.embed)]
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        return _digest_of([models, files, dict(self.study.embed)])
+
+    def _model_files(self) -> list[Path]:
+        """Return the weights and recipes that the study file names."""
+        files = [Path(word) for one in self.study.models for word in (one.weights, one.recipe) if word]
+        return [path for path in files if path.is_absolute()]  # a recipe may be the name of one
+
+    def _at(self, path: Path | str | None) -> str:
+        """Return a path relative to the study file's folder: a study that is moved is still the same."""
+        return str(path).removeprefix(f"{self.study.root}/")
+
+
+def _digest_of(body: list[object]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _absent(bank: Path, model: Model) -> EmbankError:
@@ -110,6 +153,28 @@ def _absent(bank: Path, model: Model) -> EmbankError:
         "A bank that a study names is evaluated as it is",
         "run `embank embed` for this model, or give the data set's manifest in place of its bank",
     )
+
+
+def refuse_other_manifest(path: Path, manifest: Manifest) -> None:
+    """Refuse a manifest that is not the one that a bank was made from; nothing without a bank.
+
+    Raises:
+        BankError: other images, labels, splits or groups; or the bank is damaged.
+    """
+    bank = bank_if_there(path)
+    if bank is None:
+        return
+    named = as_in_bank(bank, with_ids_of(bank, manifest)[0])
+    try:
+        refuse_misfit(path, bank, named)
+        refuse_other_labels(bank, named)
+    except BankError as error:
+        raise BankError(
+            error.found,
+            "The numbers of a study are of the images and labels that its banks were made with",
+            "put the former manifest back, name another folder with --dir, or remove the bank, so that its "
+            "cells are made again",
+        ) from error
 
 
 def read_manifest(images: ImageSet, directory: Path) -> Manifest:

@@ -24,7 +24,8 @@ class Note:
     Attributes:
         study: its name.
         root: folder that the paths of the study file are relative to.
-        embedded: name of a bank -> digest of how its models were embedded.
+        embedded: name of a bank -> digest of how its models were embedded; and name of a manifest's file ->
+            digest of how it was built.
         reported: digest of what the report was made from; "" before the first.
     """
 

@@ -1,5 +1,6 @@
 """The kinds of evaluation: their options in a study file, and the commands that make their cells again."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,6 +93,16 @@ class Kind:
     def option(self, name: str) -> Option | None:
         """Return the option of this name; None if there is none."""
         return next((option for option in self.options if option.name == name), None)
+
+    def as_in_file(self, advice: str) -> str:
+        """Return advice to users of the command line with options as a study file has them.
+
+        Commands, which stand between backticks, stay as they are.
+        """
+        names = {"--mode": "modes", "--seed": "seeds", "--strata": "strata", "--label": "label"}
+        names |= {option.off: f"{option.name}: false" for option in self.options}
+        names |= {option.written: option.name for option in self.options}
+        return re.sub(r"`[^`]*`|--[a-z][a-z-]*", lambda match: names.get(match[0], match[0]), advice)
 
 
 _GROUP_DISJOINT = Option(

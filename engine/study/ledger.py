@@ -12,6 +12,7 @@ from functools import cached_property
 from engine.study.study import Cell
 from stores.backends import files
 from stores.backends.location import Place, place
+from stores.bank.keys import FeatureKey
 from stores.bank.layout import RUN_DOCUMENT
 from stores.bank.names import Roster
 from stores.bank.reader import Bank
@@ -51,17 +52,22 @@ class Ledger:
         """Read as `of` does; None where there is no bank yet. Raises BankError: it is damaged."""
         return None if files.stat_if_there(place(path) / RUN_DOCUMENT) is None else cls.of(path)
 
-    @cached_property
+    @property
     def features(self) -> Mapping[str, str]:
         """Word by which a model can be named -> digest of the key of its finished feature."""
-        words: dict[str, str] = {}
+        return {word: key.digest for word, key in self.keys.items()}
+
+    @cached_property
+    def keys(self) -> Mapping[str, FeatureKey]:
+        """Word by which a model can be named -> key of its finished feature."""
+        words: dict[str, FeatureKey] = {}
         roster = Roster.of(self.bank.path)
         for entry in roster.entries:
             if entry.key is None or files.stat_if_there(seal_path(self.bank.path, entry.feature)) is None:
                 continue
             for word in (entry.slug, roster.title(entry.feature), entry.name):
                 if word is not None:
-                    words[word] = entry.key.digest
+                    words[word] = entry.key
         return words
 
     @cached_property
@@ -94,7 +100,12 @@ class Ledger:
         used = _used(entry)
         if used.get("manifest_digest") != self.bank.manifest_digest:
             return False
-        return not cell.model or used.get("key") == self.features.get(cell.model)
+        return not cell.model or self._is_todays(cell.model, used.get("key"))
+
+    def _is_todays(self, model: str, digest: Json) -> bool:
+        """Return whether a digest is that of the key of a model's finished feature."""
+        key = self.keys.get(model)
+        return key is not None and key.digest == digest
 
 
 def of_cell(record: RunRecord, cell: Cell) -> RunRecord:

@@ -1,5 +1,6 @@
 """What the page of a study is made from: the records of its cells, and the cells that have none."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +22,13 @@ def page_input(study: Study, directory: Path) -> PageInput:
         BankError: a bank is damaged.
     """
     states = states_of(study, directory)
-    copy = directory / folder.COPY
+    copy, homes = directory / folder.COPY, (directory, directory.absolute(), directory.resolve(), study.root)
     return PageInput(
         title=study.title,
         sources=_sources(study, states),
         models=tuple(model.name for model in study.models),
         groups={model.name: model.group for model in study.models if model.group},
-        gaps=tuple(_gap(state) for state in states if state.entry is None),
+        gaps=tuple(_gap(state, homes) for state in states if state.entry is None),
         study=copy.read_text("utf-8") if copy.is_file() else "",
         commands={s.entry.id: command_of(study, s.cell, s.bank) for s in states if s.entry is not None},
         evaluations={s.entry.id: s.cell.evaluation for s in states if s.entry is not None},
@@ -56,9 +57,17 @@ def _sources(study: Study, states: Sequence[CellStatus]) -> tuple[Source, ...]:
     )
 
 
-def _gap(status: CellStatus) -> Gap:
+def _gap(status: CellStatus, homes: Sequence[Path]) -> Gap:
     cell, failure = status.cell, status.failure
     reason, remedy = status.reason or "it has not been made yet", status.remedy or "run the study again"
     if failure is not None:
         reason, remedy = f"{failure.value}. {failure.rule}", failure.remedy
+    reason, remedy = relative(reason, homes), relative(remedy, homes)
     return Gap(cell.dataset, cell.model, cell.evaluation, cell.mode, cell.seed, status.state, reason, remedy)
+
+
+def relative(text: str, homes: Sequence[Path]) -> str:
+    """Return a text whose paths below any of some folders are relative to it, so that no page has them."""
+    names = sorted({str(home) for home in homes} - {"."}, key=len, reverse=True)
+    home = "|".join(map(re.escape, names))
+    return re.sub(rf"(?<![\w./-])(?:{home})/", "", text) if home else text

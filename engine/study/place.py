@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from engine.errors import Refused
-from engine.study.values import Value
+from engine.study.values import Value, suggestion
 
 #: Folder of the studies that ship with embank.
 _SHIPPED = "shipped"
@@ -37,7 +37,7 @@ def study_file(word: str) -> tuple[Path, Path]:
     raise Refused(
         f"{word} is not there",
         f"A study is a file, or one of {', '.join(known)}, which ship with embank",
-        "name another file",
+        suggestion(word, known) or "name another file",
     )
 
 

@@ -49,6 +49,8 @@ def read_study(path: Path, root: Path | None = None) -> Study:
     for key, remedy in _NEEDED.items():
         if key not in values:
             raise Refused(f"{path.name}: no key {key}", "A study has one", f"add {remedy}")
+        if values[key].node.kind == "nothing":
+            raise values[key].refused("It has a value", f"write {remedy}")
     strata = strata_of(values["strata"]) if "strata" in values else ()
     datasets = tuple(
         read_dataset(name, value, root, strata) for name, value in _named(values["datasets"]).items()
@@ -76,6 +78,9 @@ def _named(value: Value) -> dict[str, Value]:
         for name, entry in entries.items():
             check_name(name, entry)
     else:
+        for item in value.items():
+            if item.node.kind == "mapping":
+                raise item.refused("A list has names alone", "write NAME: {...} in lines without dashes")
         names = value.unique(Value.name)
         bare = (replace(item, path=f"{value.path}.{item.node.text}") for item in value.items())
         entries = {name: item.empty() for name, item in zip(names, bare, strict=True)}

@@ -71,7 +71,7 @@ def strata_of(value: Value) -> tuple[str, ...]:
     try:
         check_strata(tuple(map(Stratify.parse, words)))
     except Refused as error:
-        raise value.refused(error.rule, error.remedy) from error
+        raise value.refused(error.rule, KINDS_BY_NAME["probe"].as_in_file(error.remedy)) from error
     return words
 
 

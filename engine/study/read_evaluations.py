@@ -158,11 +158,13 @@ def check_options(evaluation: Evaluation, place: Value) -> None:
             return
         errors.append((mode, error))
     mode, error = errors[0]
+    written = KINDS_BY_NAME[evaluation.kind].as_in_file
+    rule, remedy = written(error.rule), written(error.remedy)
     for name, value in place.members().items():  # the one without which the others are accepted is named
         others = {key: given for key, given in evaluation.options.items() if key != name.replace("-", "_")}
         if len(others) < len(evaluation.options) and _refusal(evaluation.kind, others, mode) is None:
-            raise value.refused(error.rule, error.remedy) from error
-    raise place.refused(f"{error.found}: {error.rule}", error.remedy) from error
+            raise value.refused(rule, remedy) from error
+    raise place.refused(f"{written(error.found)}: {rule}", remedy) from error
 
 
 def _refusal(kind: str, options: Mapping[str, Json], mode: str) -> Refused | None:

@@ -26,7 +26,7 @@ def read_models(value: Value, root: Path) -> tuple[Model, ...]:
     for item in value.items():
         model = _model(item, root)
         if (other := models.setdefault(model.name, model)) is not model:
-            raise item.refused(f"Line {other.line} has a model of this name", "give one of them a name")
+            raise item.refused(f"Line {other.line} has a model of this name", "give one of them another name")
         identity = (model.slug, model.weights, model.recipe)
         if (other := same.setdefault(identity, model)) is not model:
             raise item.refused(f"Line {other.line} is the same model", "remove one of them")

@@ -123,8 +123,8 @@ class _Run:
         """Go through the banks; the cells of one are done before those of the next."""
         started = time.monotonic()
         for place in self.places:
-            if cells := self._pending(place):
-                self._make(place, cells)
+            if self.supply.changed(place.images) or self._pending(place):
+                self._make(place)
         failures.forget_others(self.directory, self.failed)
         return StudyOutcome(
             self.directory,
@@ -145,8 +145,13 @@ class _Run:
     def _compared(self, cell: Cell) -> tuple[Cell, ...]:
         return compared_cells(cell, self.cells) if cell.kind == COMPARE else ()
 
-    def _make(self, place: _Place, cells: Sequence[Cell]) -> None:
-        """Make the cells of a bank: its manifest, its features, evaluations, and then comparisons."""
+    def _make(self, place: _Place) -> None:
+        """Make the cells of a bank: its manifest, its features, evaluations, and then comparisons.
+
+        Where manifest or study file have changed since its features were made, cells that are done fail as
+        well unless these are still the features that are asked for.
+        """
+        changed, cells = self.supply.changed(place.images), self._pending(place)
         error = attempt(self.supply.manifest, place.images)
         if error is not None:
             for cell in cells:
@@ -155,8 +160,10 @@ class _Run:
         own = {cell.digest for cell in cells}
         whys = impossible(self.study, self.directory, place.cells)
         self.impossible |= {digest: why for digest, why in whys.items() if digest in own}
-        alone = [cell for cell in cells if cell.kind != COMPARE and cell.digest not in self.impossible]
-        self._evaluate(place.bank, self._embed(place, sorted(alone, key=self._turn)))
+        named = place.cells if changed else cells
+        alone = [cell for cell in named if cell.kind != COMPARE and cell.digest not in self.impossible]
+        able = self._embed(place, sorted(alone, key=self._turn))
+        self._evaluate(place.bank, [cell for cell in able if cell.digest in own])
         # Again, because new records put comparisons out of date.
         still = [cell for cell in self._pending(place) if cell.kind == COMPARE]
         self._compare(place, [cell for cell in still if cell.digest not in self.impossible])

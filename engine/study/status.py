@@ -81,13 +81,13 @@ def _state(
 ) -> CellStatus:
     compared = compared_cells(cell, cells) if cell.kind == COMPARE else ()
     entry = ledger.record(cell, compared) if ledger else None
-    if entry is not None:
+    failure = failures.get(cell.digest)
+    if entry is not None and failure is None:  # both: what it was made from has changed since
         return CellStatus(cell, "done", bank, entry)
     if (why := whys.get(cell.digest)) is not None:
         return CellStatus(cell, "impossible", bank, reason=why.reason, remedy=why.remedy)
     if cell.digest in now:
         return CellStatus(cell, "running", bank)
-    failure = failures.get(cell.digest)
     return CellStatus(cell, "failed" if failure else "missing", bank, None, failure)
 
 

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from engine.evals.finetune.checkpoints import CHECKPOINT, HEAD, WEIGHTS, RunFolder, State, Tensors
-from engine.evals.finetune.network import FinetuneNetwork, copied
+from engine.evals.finetune.network import FinetuneNetwork, copied, load_own
 from engine.models.backbones import architectures
 from engine.models.checkpoints.lineage import Lineage
 from engine.models.checkpoints.weights import state_sha256
@@ -61,6 +59,5 @@ class Finished:
 
     def fill(self, network: FinetuneNetwork) -> None:
         """Put the weights into a network."""
-        with torch.no_grad():
-            architectures.body(network.backbone).load_state_dict(dict(self.backbone), strict=True)
-            network.head.load_state_dict(dict(self.head), strict=True)
+        load_own(architectures.body(network.backbone), self.backbone)
+        load_own(network.head, self.head)

@@ -1,5 +1,6 @@
 """The network of finetuning: a backbone with its weights, and a linear head."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
@@ -50,6 +51,18 @@ def build_network(spec: ModelSpec, outputs: int, seed: int) -> FinetuneNetwork:
         torch.default_generator.manual_seed(seed)
         head = nn.Linear(spec.dim, outputs)
     return FinetuneNetwork(backbone.requires_grad_(True), head, spec.recipe)
+
+
+def load_own(module: nn.Module, tensors: Tensors) -> None:
+    """Replace all tensors of a module by those that its `state_dict` gave once.
+
+    A mapping of tensors has lost the versions of the layers, without which some networks refuse it (MNASNet)
+    and others convert it as if it were old. The module's own are put back.
+    """
+    state = OrderedDict(tensors)
+    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    with torch.no_grad():
+        module.load_state_dict(state, strict=True)
 
 
 def copied(tensors: Tensors) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from engine.errors import EmbankError, Refused
 from engine.evals.finetune.losses import Loss
-from engine.evals.finetune.network import Tensors, copied
+from engine.evals.finetune.network import Tensors, copied, load_own
 from engine.evals.finetune.options import FinetuneOptions
 from engine.runtime import Runtime, mixed_precision
 
@@ -132,8 +132,7 @@ class Trainer:
 
     def load_weights(self, weights: Tensors) -> None:
         """Replace all weights and statistics of the network."""
-        with torch.no_grad():
-            self.network.load_state_dict(dict(weights), strict=True)
+        load_own(self.network, weights)
 
 
 def _seed(seed: int, step: int) -> int:

@@ -24,6 +24,7 @@ def invariances_from_bank(
     weights: Path | None = None,
     root: Path | None = None,
     device: str = "auto",
+    threads: int | None = None,
     on_progress: OnProgress | None = None,
     skip_undefined: bool = False,
 ) -> list[Invariance]:
@@ -32,6 +33,7 @@ def invariances_from_bank(
     Args:
         model: slug or feature name.
         weights, root, device: as for `engine.embed.restore.restore`.
+        threads: of the CPU; None takes all usable cores.
         on_progress: called during a pass over the images.
         skip_undefined: leave out transforms that the images cannot have, with a reason in the report,
             instead of refusing.
@@ -41,7 +43,7 @@ def invariances_from_bank(
     """
     start = time.perf_counter()
     features = Features.from_bank(bank, model)
-    access = Access(weights, root, device)
+    access = Access(weights, root, device, threads)
     run = measure(features, options, access, on_progress=on_progress, skip_undefined=skip_undefined)
     with together():
         for result in run.result.transforms:
@@ -90,13 +92,19 @@ def _record(features: Features, run: Run, result: Invariance, start: float) -> N
 
 
 def multiview_from_bank(
-    bank: Path | str, model: str, options: MultiViewOptions, *, device: str = "cpu"
+    bank: Path | str,
+    model: str,
+    options: MultiViewOptions,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
 ) -> JsonObject:
     """Compare pairs of views; keeps a RunRecord, and the cosine of each pair beside it. Opens no image.
 
     Args:
         model: slug or feature name.
         device: of the products, `cpu` or `cuda:N`.
+        threads: of the CPU; None takes all usable cores.
 
     Returns:
         `{model, transform: "multi-view", cosine, ci95, baseline, n, ...}`; the interval is over patients, the
@@ -106,7 +114,7 @@ def multiview_from_bank(
         Refused: as `engine.evals.invariance.multiview.evaluate`.
     """
     start = time.perf_counter()
-    features, compute = Features.from_bank(bank, model), Compute.resolve(device)
+    features, compute = Features.from_bank(bank, model), Compute.resolve(device, threads)
     result = multiview.evaluate(features, options, compute)
     covariance: list[Json] = [statistics.to_dict() for statistics in result.statistics]
     report: JsonObject = {

@@ -43,6 +43,7 @@ def test_a_comparison_is_that_of_the_command(folder: Path, kind: str) -> None:
     bank = bank_of(folder)
     by_hand = compare([bank], kind, common=True).to_dict()
     entries = [e for e in read_index(bank) if e.record is not None and e.record.kind == COMPARE]
+    assert str(folder) not in str([e.record for e in entries]), "a bank may be moved, and sent to others"
     record = next(e.record for e in entries if e.record is not None and e.record.asked["kind"] == kind)
     assert without_names(record.metrics) == without_names(by_hand)
     assert record.asked["models"] == ["random/squeezenet1_1", "random/resnet18"]

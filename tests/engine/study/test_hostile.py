@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine.errors import Refused
 from engine.study.cells import cells_of, count_cells
 from engine.study.document import MAX_BYTES, MAX_DEPTH, read_document
+from engine.study.kinds import KINDS_BY_NAME
 from engine.study.read import read_study
 
 GOOD = """\
@@ -41,6 +42,7 @@ HOSTILE = {
     "unclosed": ("  fewshot: {n_way: 5", 7, "did not find"),
     "tab": ("\tfewshot: {}", 6, "character"),
     "invisible character": ("  few\u200bshot: {}", 6, "U+200B"),
+    "space that is none": ("  fewshot: {n_way:\u00a05}", 6, "U+00A0"),
     "escaped NUL": ('  fewshot: {split: "a\\0b"}', 6, "U+0000"),
     "right-to-left": ("  fewshot: {split: a\u202eb}", 6, "U+202E"),
     "unknown kind": ("  fewshto: {}", 6, "fewshto"),
@@ -253,3 +255,26 @@ def test_spoilt_studies_are_read_or_refused(tmp_path: Path, data: st.DataObject)
 @given(st.binary(max_size=200) | VALUES.map(spelt).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes_are_read_or_refused(tmp_path: Path, data: bytes) -> None:
     _only_refuses(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("  finetune: {steps: 0}", "the study took steps 5000"),
+        ("  multiview: {regularisation: ridge}", "e.g. regularisation ridge=1e-3"),
+        ("  saliency: {modes: [as-published], stride: 7}", "leave these options out, or use modes default"),
+        ("  fewshot: {n_shot: 30, cap: 20}", "raise cap, or lower n_shot or n_query"),
+        ("  - fewshot: {n_way: 5}", "write NAME: {...} in lines without dashes"),
+        ("", "write evaluations: [fewshot], for instance"),
+    ],
+)
+def test_remedies_name_what_stands_in_a_study_file(tmp_path: Path, line: str, remedy: str) -> None:
+    with pytest.raises(Refused) as error:
+        read_study(written(tmp_path, GOOD.replace("  fewshot: {n_way: 5}", line)))
+    assert error.value.remedy == remedy and error.value.found.startswith("study.yaml, line ")
+
+
+def test_commands_in_remedies_stay_as_they_are() -> None:
+    advice = "add --n-way 2, or run `embank fewshot BANK --n-way 2` (--device cpu)"
+    written_so = "add n_way 2, or run `embank fewshot BANK --n-way 2` (--device cpu)"
+    assert KINDS_BY_NAME["fewshot"].as_in_file(advice) == written_so

@@ -6,6 +6,7 @@ import pytest
 
 from engine.report.page.inputs import PageOptions
 from engine.report.page.sections.matrix import sections
+from engine.study.page_input import relative
 from engine.study.report import input_of, report
 from stores.bank.record_index import read_index
 from stores.errors import EmbankError
@@ -60,11 +61,24 @@ def test_cells_without_a_number_say_so_in_their_place(folder: Path) -> None:
         ("absent", 0, "failed"),
         ("absent", 1, "failed"),
     }
+    assert str(folder.parent) not in str(page.gaps), "the page of another folder says the same"
+    assert any("is not in bank." in gap.reason for gap in page.gaps)
     (section,) = sections(page, PageOptions())
     table = section.blocks[0]
     assert [column.group for column in table.columns] == ["", "few, seed 0", "few, seed 1"]
     assert [row[0].text for row in table.rows] == ["other", FIRST, "absent"]
     assert [value.text for value in table.rows[2][1:]] == ["failed", "failed"]
+
+
+def test_paths_below_a_folder_are_relative_to_it() -> None:
+    homes = (Path("made/study"), Path("/srv/me/made/study"), Path("/srv/me"))
+    for text, wanted in (
+        ("/srv/me/made/study/banks/x.bank is no bank", "banks/x.bank is no bank"),
+        ("made/study/banks/x.bank, /srv/me/x.parquet", "banks/x.bank, x.parquet"),
+        ("/else/made/study/x, /srv/men/x, in /srv/me", "/else/made/study/x, /srv/men/x, in /srv/me"),
+    ):
+        assert relative(text, homes) == wanted
+    assert relative("./x /y", (Path(),)) == "./x /y"
 
 
 def test_the_page_of_a_folder_is_written_and_again_the_same(folder: Path, tmp_path: Path) -> None:

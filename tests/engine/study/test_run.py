@@ -17,9 +17,11 @@ from engine.study.failures import failures_of
 from engine.study.ledger import Ledger
 from engine.study.progress import Hooks, State
 from engine.study.read import read_study
+from engine.study.reporting import write_report
 from engine.study.status import states_of
 from engine.study.study import Cell
 from stores.bank.records import together
+from stores.manifest.manifest import Manifest
 from tests.engine.study.drawn import run, study_file
 
 LABELS = [
@@ -68,13 +70,84 @@ def test_each_cell_has_one_record_of_the_evaluation_itself(made: Path) -> None:
 
 
 def test_a_second_run_makes_nothing(folder: Path) -> None:
-    run(folder / "killed.yaml", folder / "study")  # notes that the folder has moved
+    run(folder / "killed.yaml", folder / "study")  # notes that paths start elsewhere now
     before = {path: path.stat().st_mtime_ns for path in (folder / "study").rglob("*") if path.is_file()}
     _, outcome = run(folder / "killed.yaml", folder / "study")
     assert (outcome.made, outcome.done) == (0, 8)
     after = {path: path.stat().st_mtime_ns for path in (folder / "study").rglob("*") if path.is_file()}
     lock = folder / "study" / "lock"
     assert {path for path in after if after[path] != before.get(path)} <= {lock} and len(after) == len(before)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "what"),
+    [
+        ("side: 32", "side: 48", "recipe"),
+        ("side: 32", "side: 32, dtype: float32", "dtype"),
+        ("decoder: reference", "decoder: turbo", "decoder"),
+    ],
+)
+def test_other_features_than_those_of_a_finished_study_are_noticed(
+    folder: Path, before: str, after: str, what: str
+) -> None:
+    file, text = folder / "killed.yaml", (folder / "killed.yaml").read_text()
+    file.write_text(text.replace(before, after))
+    study, outcome = run(file, folder / "study")
+    assert outcome.made == 0 and len(outcome.failures) == 6, "of all cells but comparisons"
+    assert all(f"was made with another {what}" in failure.value for failure in outcome.failures)
+    assert [state.state for state in states_of(study, folder / "study")].count("failed") == 6
+    features = list((folder / "study" / "banks" / "set0.bank").glob("random-*"))
+    assert len(features) == 2, "nothing was embedded"
+    file.write_text(text)
+    study, outcome = run(file, folder / "study")
+    assert (outcome.made, outcome.done) == (0, 8)
+    assert {state.state for state in states_of(study, folder / "study")} == {"done"}
+
+
+def test_other_weights_under_the_same_name_are_noticed(tmp_path: Path) -> None:
+    file, weights = study_file(tmp_path, 0), tmp_path / "mine.pth"
+    model = "  - {model: torchvision/squeezenet1_1, name: mine, weights: mine.pth}\n"
+    file.write_text(file.read_text().replace("models:\n", f"models:\n{model}"))
+    for seed, failed in ((0, 0), (1, 3)):
+        torch.manual_seed(seed)
+        torch.save(models.squeezenet1_1(weights=None).state_dict(), weights)
+        _, outcome = run(file, tmp_path / "study")
+        assert len(outcome.failures) == failed
+    assert all("made with other weights" in failure.value for failure in outcome.failures)
+    weights.unlink()
+    assert run(file, tmp_path / "study")[1].failures == ()
+
+
+def test_another_folder_of_a_finished_study_is_noticed(tmp_path: Path) -> None:
+    file = study_file(tmp_path, 1)
+    for folder, count in (("first", 16), ("second", 12)):
+        for row in range(count):
+            target = tmp_path / folder / "train" / "ab"[row % 2]
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / "set0" / f"{row}.png", target)
+    text = file.read_text().replace("{manifest: set0.parquet}", "{builtin: imagefolder, folder: first}")
+    file.write_text(text)
+    assert run(file, tmp_path / "study")[1].failures == ()
+    file.write_text(text.replace("folder: first", "folder: second"))
+    _, outcome = run(file, tmp_path / "study")
+    assert len(outcome.failures) == 3 and "set0.bank" in outcome.failures[0].value
+    file.write_text(text)
+    _, outcome = run(file, tmp_path / "study")
+    assert (outcome.made, outcome.done) == (0, 3)
+
+
+def test_another_manifest_of_a_finished_study_is_noticed(folder: Path) -> None:
+    manifest = folder / "set0.parquet"
+    frame = Manifest.read(manifest).frame
+    frame["label"] = ["ab"[row % 3 == 0] for row in range(len(frame))]
+    manifest.unlink()
+    assert run(folder / "killed.yaml", folder / "study")[1].failures == (), "what is made is still right"
+    Manifest.from_frame(frame, folder / "set0").write(manifest)
+    _, outcome = run(folder / "killed.yaml", folder / "study")
+    assert len(outcome.failures) == 6 and "other labels" in outcome.failures[0].value
+    shutil.rmtree(folder / "study" / "banks" / "set0.bank")  # as the remedy says
+    _, outcome = run(folder / "killed.yaml", folder / "study")
+    assert (outcome.made, outcome.failures) == (8, ())
 
 
 def test_an_added_evaluation_is_all_that_is_made(folder: Path) -> None:
@@ -210,3 +283,16 @@ def test_a_folder_of_something_else_is_refused(folder: Path) -> None:
         run(folder / "other.yaml", folder / "study")
     with pytest.raises(Refused, match="holds something else"):
         run(folder / "killed.yaml", folder)
+
+
+def test_the_report_is_made_again_when_a_reason_changes(folder: Path) -> None:
+    file = folder / "killed.yaml"
+    many = "  many: {kind: fewshot, n_way: 2, n_shot: 900, n_query: 2, episodes: 20, controls: false}\n"
+    file.write_text(file.read_text() + many)
+    study, _ = run(file, folder / "study")
+    report = write_report(study, folder / "study")
+    made = report.stat().st_mtime_ns
+    assert write_report(study, folder / "study").stat().st_mtime_ns == made
+    path = next(folder.glob("study/failures/*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "value": "quite another reason"}))
+    assert "quite another reason" in write_report(study, folder / "study").read_text()

@@ -196,3 +196,19 @@ def test_updates_on_a_device_are_those_of_the_cpu(several: bool) -> None:
     expected = here.state_dict()
     for name, tensor in trainer.weights().items():
         assert torch.allclose(tensor.float(), expected[name].float(), rtol=1e-3, atol=1e-5), name
+
+
+def test_networks_whose_layers_have_versions_take_their_own_weights_back() -> None:
+    """MNASNet refuses a state without its version, and converts one of version 1."""
+    from torchvision.models import mnasnet0_5
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        first, other = (
+            FinetuneNetwork(mnasnet0_5(weights=None, num_classes=4), nn.Linear(4, 2), RECIPE)
+            for _ in range(2)
+        )
+    trainer = Trainer(other, Loss.of(CODES, 3, TRAIN, "none"), options(), RUNTIME)
+    trainer.load_weights(dict(first.state_dict()))
+    for (name, own), wanted in zip(other.state_dict().items(), first.state_dict().values(), strict=True):
+        assert torch.equal(own, wanted), name
