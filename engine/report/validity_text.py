@@ -65,7 +65,7 @@ def _lines(models_of: Mapping[tuple[str, str, str, str], list[str]], models: int
 
 
 def _shortened(code: str, issues: Sequence[tuple[str, str]]) -> Sequence[str]:
-    """Return the issues of a code as sentences, or one sentence that lists what they concern if they are many.
+    """Return the issues of a code as sentences; many as one sentence that lists what they concern.
 
     Args:
         issues: (what it concerns, sentence); the former is empty for an issue of all models.

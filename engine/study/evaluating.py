@@ -86,7 +86,7 @@ def _blas_threads(count: int) -> AbstractContextManager[object]:
     Elsewhere it takes all cores, and in dask's worker processes one, whatever `Machine.threads` says.
     """
     import scipy.linalg  # noqa: F401 - which has a BLAS of its own, limited only if it is loaded
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn needs it
+    from threadpoolctl import threadpool_limits
 
     limits: AbstractContextManager[object] = threadpool_limits(count, user_api="blas")
     return limits

@@ -58,6 +58,9 @@ def test_many_issues_of_one_code_are_one_line_that_names_what_they_concern(
         "warning: grid edge (9): finding 0, finding 1, finding 2, finding 3, finding 4,",
         "finding 5 and 3 more",
     ]
+    three = [issue("small_classes", f"Classes of fewer than 10 test images: {name}") for name in "abc"]
+    assert printed(capsys, ("m", three)) == ["warning: small classes (3): all models"]
+    assert printed(capsys, ("m", three), ("other", [])) == ["warning: small classes (3): m"]
 
 
 def test_hostile_names_cannot_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from engine.report.marks import MARK
 from engine.report.page.blocks import Block, Column, DataTable, Details, Paragraph, Section, Value
-from engine.report.page.comparisons import Comparison, comparisons_of
+from engine.report.page.comparisons import Comparison, comparison_for, comparisons_of
 from engine.report.page.correlations import correlation_table
 from engine.report.page.groups import MODES
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.numbers import UNCERTAIN, decimal
-from engine.report.page.results import CLASSIFYING, comparison_for
+from engine.report.page.results import CLASSIFYING
 from engine.report.page.room import fitting, notes_of
 from engine.report.page.sections.lead import listed
 from engine.report.page.tasks import Task, all_models, tasks_of
