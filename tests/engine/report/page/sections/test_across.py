@@ -179,7 +179,7 @@ def test_correlations_are_those_of_scipy_within_a_mode_and_need_four_models() ->
     ]
     table = tables(study(entries))["table-correlations"]
     rows = {(row[0].text, row[2].text, row[3].text): row for row in table.rows}
-    x, flips = "linear probe (balanced accuracy)", "invariance: h flip (cosine similarity)"
+    x, flips = "linear probe (balanced accuracy)", "invariance: h_flip (cosine similarity)"
     assert set(rows) == {
         ("xrays", x, "2-way 5-shot (accuracy)"),
         ("xrays", flips, x),
