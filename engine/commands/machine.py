@@ -38,6 +38,6 @@ def quickstart(dir: Folder = Path("quickstart"), json: Json = False) -> None:
     outcome = run_shown(run.study, dir, run.file, Machine())
     document = document_of(run.study, outcome, run.report(dir))
     document["verdict"] = list(run.verdict(dir))
-    print_failures([failure.sentence for failure in outcome.failures])
+    print_failures([(failure.label, failure.why) for failure in outcome.failures])
     show(document, json, lambda: print_quickstart(document))
     end_with_failures(bool(outcome.failures))

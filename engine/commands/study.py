@@ -86,7 +86,7 @@ def study_run(
         return
     outcome = run_shown(study, directory, path, machine)
     document = document_of(study, outcome, None if output.no_report else _report(study, directory))
-    study_text.print_failures([failure.sentence for failure in outcome.failures])
+    study_text.print_failures([(failure.label, failure.why) for failure in outcome.failures])
     show(document, output.json, lambda: study_text.print_outcome(document))
     end_with_failures(bool(outcome.failures))
 
@@ -183,7 +183,8 @@ def study_status(
     planned = _plan(own, directory)
     cells = [_grid_cell(one) for one in planned.cells]
     show(planned.to_dict(), json, lambda: study_text.print_grid(cells, _what(directory)))
-    study_text.print_failures([one.sentence for one in planned.cells if one.state == "failed"])
+    failed = [one for one in planned.cells if one.state == "failed"]
+    study_text.print_failures([(one.cell.label, one.why) for one in failed])
 
 
 def _named(word: str, directory: Path | None) -> "tuple[Study, Path]":

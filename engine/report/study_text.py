@@ -77,12 +77,22 @@ def counts(cells: Iterable[GridCell]) -> str:
     return f"{_cells(len(states))}: {', '.join(parts)}"
 
 
-def print_failures(failures: Sequence[str]) -> None:
-    """Say on stderr which cells failed, and why."""
+def print_failures(failures: Sequence[tuple[str, str]]) -> None:
+    """Say on stderr which cells failed, and why; cells that failed for one reason share a line.
+
+    Args:
+        failures: (cell, why it failed), of all cells.
+    """
     from engine.report import console
 
-    for failure in failures:
-        console.say(f"Failed: {failure}")
+    cells_of: dict[str, list[str]] = {}
+    for cell, why in failures:
+        cells_of.setdefault(why, []).append(cell)
+    for why, cells in cells_of.items():
+        more = (
+            f" and {len(cells) - 1} more cells" if len(cells) > 2 else f" and {cells[1]}" if cells[1:] else ""
+        )
+        console.say(f"Failed: {cells[0]}{more}: {why}")
 
 
 def print_grid(cells: Sequence[GridCell], what: str = "") -> None:

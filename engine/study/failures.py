@@ -38,9 +38,9 @@ class Failure:
         return cls(cell.digest, cell.label, error.found, error.rule, error.remedy, error.exit_code)
 
     @property
-    def sentence(self) -> str:
-        """The failure in one line."""
-        return f"{self.label}: {self.value}. {self.rule}. Remedy: {self.remedy}."
+    def why(self) -> str:
+        """Why it failed and what to do, in one line."""
+        return f"{self.value}. {self.rule}. Remedy: {self.remedy}."
 
 
 def keep(directory: Path, failure: Failure) -> None:

@@ -51,9 +51,9 @@ class PlannedCell:
     lacks: bool = False
 
     @property
-    def sentence(self) -> str:
-        """Why it cannot be made, in one line."""
-        return f"{self.cell.label}: {self.reason}. Remedy: {self.remedy}."
+    def why(self) -> str:
+        """Why it cannot be made and what to do, in one line."""
+        return f"{self.reason}. Remedy: {self.remedy}."
 
     def to_dict(self) -> JsonObject:
         """Return all fields, the cell's as well but for its options."""

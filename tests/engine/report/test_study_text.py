@@ -3,7 +3,7 @@
 import pytest
 
 from engine.report.study_progress import StudyProgress
-from engine.report.study_text import MARKS, GridCell, counts, grid_lines, mark
+from engine.report.study_text import MARKS, GridCell, counts, grid_lines, mark, print_failures
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,13 @@ def test_time_left_follows_the_estimates() -> None:
     progress.started -= 20
     progress.on_state("a", "done")  # 20 s for what was to take 1 s: 9 s more of the kind take 180 s
     assert progress.pace.startswith("1 of 3, 3.0 a minute, 3:0")
+
+
+def test_cells_that_failed_for_one_reason_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_failures([("a / m / knn", "no file."), ("b / m / knn", "k = 99."), ("a / n / knn", "no file.")])
+    assert capsys.readouterr().err.splitlines() == [
+        "Failed: a / m / knn and a / n / knn: no file.",
+        "Failed: b / m / knn: k = 99.",
+    ]
+    print_failures([(f"a / {model} / knn", "no file.") for model in "mno"])
+    assert capsys.readouterr().err == "Failed: a / m / knn and 2 more cells: no file.\n"

@@ -59,7 +59,7 @@ def test_a_failure_is_kept_until_its_cell_succeeds(tmp_path: Path) -> None:
     failure = Failure.of(CELL, Refused("k = 99", "It is at most 9", "lower it"))
     failures.keep(tmp_path, failure)
     assert failures_of(tmp_path, cells) == {CELL.digest: failure}
-    assert failure.sentence == "digits / resnet50 / fewshot: k = 99. It is at most 9. Remedy: lower it."
+    assert failure.why == "k = 99. It is at most 9. Remedy: lower it."
     assert failures_of(tmp_path, {}) == {}, "of a cell that the study does not have any more"
     path = tmp_path / "failures" / f"{CELL.digest}.json"
     assert json.loads(path.read_text())["exit_code"] == 2

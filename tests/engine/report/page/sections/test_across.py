@@ -198,7 +198,7 @@ def test_correlations_are_those_of_scipy_within_a_mode_and_need_four_models() ->
         without = [stats.pearsonr(np.delete(u, i), np.delete(v, i)).statistic for i in range(n)]
         assert (row[8].number, row[9].number) == pytest.approx((min(without), max(without)))
         assert row[8].reason == f"Without {MODELS[int(np.argmin(without))]}"
-        assert row[10].text == ("all 5" if n == 5 else "a, b, c, d; without e (no invariance: h flip)")
+        assert row[10].text == ("all 5" if n == 5 else "a, b, c, d; without e (no invariance: h_flip)")
         p.append(expected.pvalue)
     order = np.argsort(p)
     holm = np.empty(3)
