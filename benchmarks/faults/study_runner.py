@@ -63,4 +63,4 @@ def _child(file: str, folder: str, log: str) -> None:
     outcome = run_study(study, directory, file=Path(file), machine=Machine("cpu", "fp32", 1))
     write_report(study, directory)
     if outcome.failures:
-        raise SystemExit("\n".join(failure.sentence for failure in outcome.failures))
+        raise SystemExit("\n".join(f"{failure.label}: {failure.why}" for failure in outcome.failures))
