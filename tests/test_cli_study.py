@@ -117,7 +117,8 @@ def test_ctrl_c_says_what_is_kept(folder: Path) -> None:
             running = embank("study", "status", "long", "--json").json["cells"]
         process.send_signal(signal.SIGINT)
         err = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and "Finished cells" in err and "Traceback" not in err
+    assert process.returncode == 130, err
+    assert "Finished cells" in err and "Traceback" not in err
     assert refused.code == 2 and f"process {process.pid}" in refused.err
     assert sum(cell["state"] == "running" for cell in running) == 1
     with contextlib.chdir(folder):
