@@ -98,11 +98,22 @@ def prepared() -> Iterator[None]:
         stopped = isinstance(error, SystemExit) and error.code == EXIT_INTERRUPTED
         if stopped or _interrupted or isinstance(error, KeyboardInterrupt):
             say_stopped()
+            _forget_interrupt()
             raise SystemExit(EXIT_INTERRUPTED) from error
         sys.stdout.flush()
         raise
     finally:
         sys.stdout = before
+
+
+def _forget_interrupt() -> None:
+    """Let `python -m` end with the exit code that it is given.
+
+    CPython notes a KeyboardInterrupt that leaves code of a string, such as what `dataclass` makes of a class,
+    as one that nobody handles, and then ends the process by SIGINT whatever its exit code. Evaluating another
+    string removes the note (`run_eval_code_obj` in Python/pythonrun.c).
+    """
+    eval("None")
 
 
 def _leave_cycles() -> None:
