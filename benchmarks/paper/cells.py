@@ -65,7 +65,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Context:
-    """What ours are, and why some are not there.
+    """Our values, and the gaps of the study that they come from.
 
     Attributes:
         page: with the data sets and gaps of a study.

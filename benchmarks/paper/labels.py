@@ -14,7 +14,7 @@ _DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, 
 
 @dataclass(frozen=True)
 class Label:
-    """Where a label stands.
+    """The place of a label.
 
     Attributes:
         x, y: offset from its point, in points of type.

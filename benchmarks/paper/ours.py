@@ -206,35 +206,35 @@ def _symmetric(value: float, half: float) -> JsonObject:
     return {"low": value - half, "high": value + half} if math.isfinite(half) else {}
 
 
-def _other(asked: Mapping[str, Json], **usual: Json) -> str:
+def _other(settings: Mapping[str, Json], **usual: Json) -> str:
     """Say which settings are not the paper's."""
     return ", ".join(
-        f"{name} {asked[name]} (the paper's: {own})"
+        f"{name} {settings[name]} (the paper's: {own})"
         for name, own in usual.items()
-        if name in asked and asked[name] != own
+        if name in settings and settings[name] != own
     )
 
 
 def _fewshot(record: RunRecord) -> Iterator[Measured]:
-    asked, metrics = record.asked, record.metrics
-    ways, shots = asked.get("n_way"), asked.get("n_shot")
+    settings, metrics = record.asked, record.metrics
+    ways, shots = settings.get("n_way"), settings.get("n_shot")
     accuracy, half = number(metrics.get("accuracy")), number(metrics.get("ci95"))
-    episodes = asked.get("episodes")
+    episodes = settings.get("episodes")
     yield _made(
         f"few_shot_{ways}way_{shots}shot_accuracy_pct",
         accuracy,
         _symmetric(accuracy, half),
         episodes if isinstance(episodes, int) else 0,
         "episodes",
-        _other(asked, n_query=15, episodes=600, distance="sqeuclidean"),
+        _other(settings, n_query=15, episodes=600, distance="sqeuclidean"),
         scale=100,
     )
 
 
 def _classifier(protocol: str) -> Callable[[RunRecord], Iterator[Measured]]:
     def read(record: RunRecord) -> Iterator[Measured]:
-        asked, test = record.asked, members(record.metrics.get("test"))
-        if asked.get("multi_label") or asked.get("findings") or asked.get("cross_validation"):
+        settings, test = record.asked, members(record.metrics.get("test"))
+        if settings.get("multi_label") or settings.get("findings") or settings.get("cross_validation"):
             return
         images = at(record.metrics, "images.test")
         for metric in ("accuracy", "mean_per_class_accuracy"):
@@ -244,7 +244,7 @@ def _classifier(protocol: str) -> Callable[[RunRecord], Iterator[Measured]]:
                 at(test, f"intervals.{metric}"),
                 images if isinstance(images, int) else 0,
                 "images",
-                _other(asked, steps=5000) if protocol == "finetune" else "",
+                _other(settings, steps=5000) if protocol == "finetune" else "",
                 scale=100,
             )
 

@@ -75,7 +75,7 @@ class Candidate:
 
     @property
     def used(self) -> Mapping[str, Json]:
-        """What the record says of how it was made."""
+        """Inputs and machine of the evaluation, as its record has them."""
         assert self.entry.record is not None
         return self.entry.record.used
 
@@ -181,13 +181,13 @@ def _load_map(candidate: Candidate, root: Path | None) -> Shown:
         recipe, resize="short", size=side, crop=side, interpolation="bicubic"
     )
     digest, pixels = _render(candidate, geometry, root)
-    kept = MapFolder(candidate.bank, _settings(candidate)).map_of(digest)
-    if kept is None:
+    stored = MapFolder(candidate.bank, _settings(candidate)).map_of(digest)
+    if stored is None:
         raise _gone(candidate)
     cut = size - 1
     original = pixels[cut : side - cut, cut : side - cut]
     diffusion = number(candidate.item.get("attentive_diffusion"))
-    return _shown(candidate, original, jet_over(original, kept.map), f"{diffusion:.3f}")
+    return _shown(candidate, original, jet_over(original, stored.map), f"{diffusion:.3f}")
 
 
 def _load_reconstruction(candidate: Candidate, root: Path | None) -> Shown:
@@ -195,12 +195,12 @@ def _load_reconstruction(candidate: Candidate, root: Path | None) -> Shown:
     plain = Recipe(normalise="none")
     digest, pixels = _render(candidate, lambda own: plain if published == "as-published" else own, root)
     seed = _whole(candidate.item.get("seed"))
-    kept = Store(candidate.bank, _settings(candidate)).finished(digest, seed)
-    if kept is None:
+    finished = Store(candidate.bank, _settings(candidate)).finished(digest, seed)
+    if finished is None:
         raise _gone(candidate)
     lpips, loss = number(at(candidate.item, "lpips.mean")), number(candidate.item.get("loss"))
     caption = f"LPIPS {lpips:.3f}" if math.isfinite(lpips) else f"loss {loss:.3g}"
-    return _shown(candidate, pixels, kept.image, caption)
+    return _shown(candidate, pixels, finished.image, caption)
 
 
 def _shown(candidate: Candidate, original: Pixels, drawn: Pixels, caption: str) -> Shown:

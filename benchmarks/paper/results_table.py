@@ -32,7 +32,7 @@ _MANY_SHOT = {"linear": "linear", "finetune": "finetuned"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What a table shows.
+    """The subject of a table.
 
     Attributes:
         content: for its caption, with units and what intervals are over.

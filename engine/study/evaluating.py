@@ -184,18 +184,30 @@ def _finetune(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     finetune(store.manifest(), [spec], bank, options, label=labels, runtime=runtime, hooks=hooks)
 
 
-def _invariance(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
-    from engine.evals.invariance.bank import invariances_from_bank
-    from engine.report.console import progress_line
-
-    invariances_from_bank(
+def _with_images(
+    call: Callable[..., object],
+    line: Callable[[Any], str],
+    bank: Path,
+    cell: Cell,
+    machine: Machine,
+    tell: Tell,
+) -> None:
+    """Run an evaluation that embeds images again; `line` says how far it is."""
+    call(
         bank,
         cell.model,
         _options(cell),
         device=machine.device,
         threads=machine.threads,
-        on_progress=lambda progress: tell(progress_line(progress)),
+        on_progress=lambda progress: tell(line(progress)),
     )
+
+
+def _invariance(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
+    from engine.evals.invariance.bank import invariances_from_bank
+    from engine.report.console import progress_line
+
+    _with_images(invariances_from_bank, progress_line, bank, cell, machine, tell)
 
 
 def _multiview(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
@@ -210,28 +222,14 @@ def _saliency(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.saliency.bank import saliency_from_bank
     from engine.report.saliency_progress import saliency_line
 
-    saliency_from_bank(
-        bank,
-        cell.model,
-        _options(cell),
-        device=machine.device,
-        threads=machine.threads,
-        on_progress=lambda progress: tell(saliency_line(progress)),
-    )
+    _with_images(saliency_from_bank, saliency_line, bank, cell, machine, tell)
 
 
 def _reconstruct(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:
     from engine.evals.reconstruction.bank import reconstruct_from_bank
     from engine.report.reconstruct_progress import reconstruction_line
 
-    reconstruct_from_bank(
-        bank,
-        cell.model,
-        _options(cell),
-        device=machine.device,
-        threads=machine.threads,
-        on_progress=lambda progress: tell(reconstruction_line(progress)),
-    )
+    _with_images(reconstruct_from_bank, reconstruction_line, bank, cell, machine, tell)
 
 
 def _audit(bank: Path, cell: Cell, machine: Machine, tell: Tell) -> None:

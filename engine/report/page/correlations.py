@@ -30,11 +30,11 @@ def correlation_table(
     pairs = [(name, a, b) for name in datasets for a, b in _pairs(name, tasks)]
     every = [_correlation(name, a, b, models) for name, a, b in pairs]
     few = sum(one.n < _LEAST for one in every)
-    kept = [(pair, one) for pair, one in zip(pairs, every, strict=True) if one.n >= _LEAST]
-    if not kept:
+    measured = [(pair, one) for pair, one in zip(pairs, every, strict=True) if one.n >= _LEAST]
+    if not measured:
         return None
-    tests = adjusted([one for _, one in kept])
-    rows = tuple(_row(pair, one, models) for (pair, _), one in zip(kept, tests, strict=True))
+    tests = adjusted([one for _, one in measured])
+    rows = tuple(_row(pair, one, models) for (pair, _), one in zip(measured, tests, strict=True))
     tested = sum(not math.isnan(one.p) for one in tests)
     caption = (
         "Correlations over models, on each data set and within one mode: Pearson's r with Fisher's 95 % "

@@ -1,9 +1,10 @@
 """Confusion matrices of probes: which class is taken for which."""
 
-from engine.report.page.blocks import Chart, Column, DataTable, Details, Paragraph, Section, Value
+from engine.report.page.blocks import Chart, Column, DataTable, Paragraph, Section, Value
 from engine.report.page.cells import count_cell, number_cell
-from engine.report.page.fits import Fit, fits_of, lacking
-from engine.report.page.groups import Group, first_seeds, groups_of
+from engine.report.page.fit_charts import charts_of_fits, folded
+from engine.report.page.fits import Fit, fits_of
+from engine.report.page.groups import Group
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.repeats import repeats_of
 from engine.report.page.room import best_fits, fitting, left_out_note, notes_of, panels_each
@@ -20,18 +21,15 @@ _COUNTED = 4
 
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     """Return the section, or none without probes that have confusion matrices."""
-    groups, seeds = first_seeds(groups_of(page, "probe"))
-    drawn = [group for group in groups if fits_of(group, _NEEDS)]
-    if not drawn:
+    charts, notes = charts_of_fits(page, options, _NEEDS, _chart)
+    if not charts:
         return ()
     lead = Paragraph(
         "Rows are true classes, columns predicted ones; numbers are test images, with their share of the "
         "row. The stronger the colour of a cell, the larger its share: a good model has a strong diagonal."
     )
-    notes = [*lacking(groups, _NEEDS, "Run the probe again"), *([seeds] if seeds else [])]
-    charts = tuple(_chart(group, place, len(drawn), options) for place, group in enumerate(drawn, 1))
-    more = Details("confusion-all", f"Confusion matrices ({len(charts)} charts)", charts)
-    return (Section("confusion", "Confusion", (lead, more, *map(Paragraph, notes))),)
+    shown = folded(charts, "confusion-all", "Confusion matrices", 0)
+    return (Section("confusion", "Confusion", (lead, *shown, *notes)),)
 
 
 def _chart(group: Group, place: int, charts: int, options: PageOptions) -> Chart:

@@ -11,8 +11,9 @@ from engine.kernels.intervals.curve_bands import Curve, precision_recall_curve, 
 from engine.kernels.metrics import auroc, average_precision
 from engine.kernels.operating_points import one_sided
 from engine.report.page.answers import Answers, answers_of
-from engine.report.page.blocks import Block, Chart, Column, DataTable, Details, Paragraph, Section, Value
+from engine.report.page.blocks import Block, Chart, Column, DataTable, Paragraph, Section, Value
 from engine.report.page.cells import count_cell, number_cell
+from engine.report.page.fit_charts import folded
 from engine.report.page.groups import Group, first_seeds, groups_of, looks_for
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.room import fitting, panels_each
@@ -72,11 +73,7 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
         "Sensitivity against the false positive rate (ROC), and precision against recall, of each class "
         "against the rest. The areas are of all scores; drawn lines leave out corners that could not be seen."
     )
-    charts: list[Block] = blocks
-    if len(blocks) > 2:
-        charts = [
-            Details("curves-all", f"ROC and precision-recall curves ({len(blocks)} charts)", tuple(blocks))
-        ]
+    charts = folded(blocks, "curves-all", "ROC and precision-recall curves", 2)
     said = [Paragraph(note) for note in (*notes, *([seeds] if seeds else []))]
     return (Section("curves", "ROC and precision-recall", (lead, *charts, *said)),)
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.report.page.blocks import Chart, Column, DataTable, Details, Paragraph, Section, Value
+from engine.report.page.blocks import Chart, Column, DataTable, Paragraph, Section, Value
 from engine.report.page.cells import number_cell
-from engine.report.page.fits import Fit, fits_of, lacking
-from engine.report.page.groups import Group, first_seeds, groups_of
+from engine.report.page.fit_charts import charts_of_fits, folded
+from engine.report.page.fits import Fit, fits_of
+from engine.report.page.groups import Group
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.room import best_fits, fitting, left_out_note, notes_of, panels_each
 from engine.report.page.svg.curves import NARROW, Dimension, Panel, Series, draw
@@ -25,21 +26,16 @@ _SIDES = {"before": "as fitted", "after": "after scaling"}
 
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     """Return the section, or none without probes that were scaled."""
-    groups, seeds = first_seeds(groups_of(page, "probe"))
-    drawn = [group for group in groups if fits_of(group, _NEEDS)]
-    if not drawn:
+    charts, notes = charts_of_fits(page, options, _NEEDS, _chart, published=False)
+    if not charts:
         return ()
     lead = Paragraph(
         "A probability is reliable where it equals the observed frequency: on the dotted diagonal. Open "
         "circles: as fitted; filled: after one temperature, chosen on validation images, has scaled all "
         "scores. Bars: share of the test images in each bin after scaling; outlines: before."
     )
-    notes = lacking([group for group in groups if group.mode == "default"], _NEEDS, "Run the probe again")
-    charts = [_chart(group, place, len(drawn), options) for place, group in enumerate(drawn, 1)]
-    more = Details("reliability-all", f"Reliability diagrams ({len(charts)} charts)", tuple(charts))
-    extra = [*notes, *([seeds] if seeds else [])]
-    blocks = (lead, *(charts if len(charts) <= 3 else (more,)), *map(Paragraph, extra))
-    return (Section("reliability", "Reliability of probabilities", blocks),)
+    shown = folded(charts, "reliability-all", "Reliability diagrams", 3)
+    return (Section("reliability", "Reliability of probabilities", (lead, *shown, *notes)),)
 
 
 def _chart(group: Group, place: int, charts: int, options: PageOptions) -> Chart:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from engine.report.page.blocks import Chart, Column, DataTable, Details, Paragraph, Section, Value
+from engine.report.page.blocks import Chart, Column, DataTable, Paragraph, Section, Value
 from engine.report.page.cells import compact, count_cell, number_cell
-from engine.report.page.fits import Fit, fits_of, lacking
-from engine.report.page.groups import Group, first_seeds, groups_of
+from engine.report.page.fit_charts import charts_of_fits, folded
+from engine.report.page.fits import Fit, fits_of
+from engine.report.page.groups import Group
 from engine.report.page.inputs import PageInput, PageOptions
 from engine.report.page.room import best_fits, fitting, left_out_note, notes_of, panels_each
 from engine.report.page.svg.curves import NARROW, Dimension, Panel, Series, draw
@@ -28,20 +29,16 @@ _NEEDS = "sweep.val_score"
 
 def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
     """Return the section, or none without probes that chose C."""
-    groups, seeds = first_seeds(groups_of(page, "probe"))
-    drawn = [group for group in groups if fits_of(group, _NEEDS)]
-    if not drawn:
+    charts, notes = charts_of_fits(page, options, _NEEDS, _chart)
+    if not charts:
         return ()
     lead = Paragraph(
         "A probe is fitted for each C of a grid and chosen by its validation score. The ring marks the "
         "chosen C, crosses mark fits that did not converge. A curve that is flat around the ring says that "
         "the choice matters little; a ring at an edge, that the grid may be too narrow."
     )
-    notes = [*lacking(groups, _NEEDS, "Run the probe again"), *([seeds] if seeds else [])]
-    charts = [_chart(group, place, len(drawn), options) for place, group in enumerate(drawn, 1)]
-    more = Details("selection-all", f"Validation score against C ({len(charts)} charts)", tuple(charts))
-    blocks = (lead, *(charts if len(charts) <= 4 else (more,)), *map(Paragraph, notes))
-    return (Section("selection", "Choice of the regularisation", blocks),)
+    shown = folded(charts, "selection-all", "Validation score against C", 4)
+    return (Section("selection", "Choice of the regularisation", (lead, *shown, *notes)),)
 
 
 def _chart(group: Group, place: int, charts: int, options: PageOptions) -> Chart:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from engine.report.json_parts import members, objects
-from engine.report.page.blocks import Block, Chart, Column, DataTable, Details, Paragraph, Section, Value
+from engine.report.page.blocks import Chart, Column, DataTable, Paragraph, Section, Value
 from engine.report.page.cells import count_cell, score_cell
+from engine.report.page.fit_charts import folded
 from engine.report.page.fits import Fit, fits_of
 from engine.report.page.groups import Group, first_seeds, groups_of, looks_for
 from engine.report.page.inputs import PageInput, PageOptions
@@ -67,9 +68,7 @@ def sections(page: PageInput, options: PageOptions) -> tuple[Section, ...]:
         replace(one, table=fitting(one.table, options, _TABLED, len(charts))) if one.table else one
         for one in charts
     ]
-    blocks: list[Block] = list(charts)
-    if len(charts) > _OPEN:
-        blocks = [Details("strata-all", f"Scores in strata ({len(charts)} charts)", tuple(blocks))]
+    blocks = folded(charts, "strata-all", "Scores in strata", _OPEN)
     notes = [Paragraph(seeds)] if seeds else []
     if too_small:
         more = f"; and {len(too_small) - _NAMED} more" if len(too_small) > _NAMED else ""
